@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-deps lint bench clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "musedrop needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[dev,musetalk]'
+	touch $@
+
+demo: $(VENV)/.installed        ## run the example jobs end to end in ./demo
+	$(BIN)/musedrop demo demo
+
+test: $(VENV)/.installed-dev test-deps lint      ## lint, types and all tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-deps:                      ## Debian packages that tests use
+	@./tests/deps.sh
+
+clean:
+	rm -rf $(VENV) demo build dist

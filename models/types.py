@@ -1,0 +1,181 @@
+"""What an engine is asked and what it answers. Pure data: the daemon imports this module and nothing heavier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Stage = Literal["inspect", "prepare", "render", "assemble"]
+STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
+DeviceKind = Literal["cpu", "cuda"]
+
+Tick = Callable[[int], None]
+"""Called with the number of units of the span that are finished; raises to stop a cancelled span."""
+
+
+class EngineError(Exception):
+    """A failure that a person can act on.
+
+    `code` is stable and documented in docs/errors.md, `message` says what happened to which file,
+    `hint` says what to do, `retry` whether the same input may succeed another time.
+    """
+
+    def __init__(self, code: str, message: str, hint: str, *, retry: bool = False) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.hint, self.retry = code, message, hint, retry
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How the mp4 is encoded. `height` in pixels, None keeps the avatar's own."""
+
+    crf: int = 18
+    encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest input a worker will open; from the settings."""
+
+    media_bytes: int = 4 << 30
+    pixels: int = 40_000_000
+    audio_s: float = 2 * 3600.0
+    video_s: float = 2 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """Every path of a job inside its work folder (local disk, opaque names)."""
+
+    work: Path
+
+    @property
+    def avatar(self) -> Path:
+        """The snapshot of the avatar that `inspect` took; every later stage reads this."""
+        return self.work / "input" / "avatar"
+
+    @property
+    def audio(self) -> Path:
+        return self.work / "input" / "audio"
+
+    @property
+    def prepared(self) -> Path:
+        """What `prepare` leaves for `render`; a folder of the engine's own, complete when it exists."""
+        return self.work / "prepared"
+
+    @property
+    def parts(self) -> Path:
+        return self.work / "parts"
+
+    def part(self, start: int, stop: int) -> Path:
+        """The encoded frames [start, stop): appears by rename, so it is whole when it exists."""
+        return self.parts / f"{start:07d}-{stop:07d}.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One job, as a worker sees it. Paths are absolute and were checked by the daemon."""
+
+    engine: str
+    avatar: str
+    audio: str
+    work: str
+    out: str
+    cache: str
+    models_dir: str
+    fps: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    output: Output = Output()
+    limits: Limits = Limits()
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> JobFiles:
+        return JobFiles(Path(self.work))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Request:
+        return cls(**{**data, "output": Output(**data["output"]), "limits": Limits(**data["limits"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What `inspect` found out: all that later stages and the daemon need to plan a job.
+
+    frames    frames of the result, round(duration_s * fps)
+    fps       exact, as "25" or "30000/1001"
+    width, height   of the result in pixels, both even
+    duration_s      of the decoded audio
+    units     work of each stage in units of that stage (frames, or 1)
+    encoder   the encoder every part of this job is made with
+    memory_bytes    device memory a span needs beyond the loaded model
+    notes     sentences for result.json: what was ignored, replaced or assumed
+    details   the engine's own findings, JSON
+    """
+
+    frames: int
+    fps: str
+    width: int
+    height: int
+    duration_s: float
+    units: dict[str, int]
+    encoder: str = "libx264"
+    memory_bytes: int = 0
+    avatar_sha256: str = ""
+    audio_sha256: str = ""
+    avatar_kind: Literal["image", "video"] = "image"
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(self.fps)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Outline:
+        return cls(**{**data, "notes": tuple(data["notes"])})
+
+
+class Engine(Protocol):
+    """A way to move the lips of an avatar. One instance lives in a worker and stays warm."""
+
+    def inspect(self, request: Request, outline: Outline) -> Outline:
+        """Check options and avatar; return the outline with `units`, `memory_bytes`, `notes`, `details` filled in."""
+        ...
+
+    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+        """Do units [start, stop) of the preparation; leave the result in `request.files.prepared`."""
+        ...
+
+    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield frames start..stop-1 as BGR, (height, width, 3) uint8. Frame n depends on the job and on n alone."""
+        ...
+
+    def report(self, request: Request, outline: Outline) -> dict[str, Any]:
+        """Facts for result.json once all is rendered: `poster` (frame for preview.jpg), `notes`, the engine's own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the daemon knows of an engine without importing it."""
+
+    name: str
+    factory: str
+    kinds: tuple[DeviceKind, ...]
+    weights: tuple[str, ...] = ()
+    summary: str = ""
