@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 DeviceKind = Literal["cpu", "cuda"]
@@ -44,7 +45,7 @@ def grid(units: int) -> tuple[Span, ...]:
         raise ValueError(f"a task has at least one unit, not {units}")
     n = max(min(math.ceil(units / 24), 16), math.ceil(units / 240))
     edges = [units * i // n for i in range(n + 1)]
-    return tuple(Span(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(Span(a, b) for a, b in pairwise(edges))
 
 
 @dataclass(frozen=True, slots=True)
