@@ -86,6 +86,15 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Open:
+    """The first message: what this worker is to be. `handler` is "package.module:factory"."""
+
+    device: str
+    handler: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     task: str
     start: int
@@ -130,6 +139,7 @@ class Done:
     stop: int
     seconds: float
     result: Mapping[str, Any] = field(default_factory=dict)
+    rss_bytes: int = 0
 
 
 Fault = Literal["job", "worker", "cancelled"]
@@ -155,5 +165,54 @@ class Failed:
     detail: str = ""
 
 
-Down = Run | Cancel | Stop
+Down = Open | Run | Cancel | Stop
 Up = Ready | Progress | Done | Failed
+
+# from a backend to the pool ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Nonsense:
+    """A worker said something that is no message."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker is gone, and nothing more is heard of it.
+
+    signal        what killed it, as "SIGKILL", or "" when it ended by itself with the exit code `code`
+    log           the last lines it wrote
+    out_of_memory the host's OOM killer struck while it lived, and it died of SIGKILL
+    """
+
+    pid: int
+    code: int = 0
+    signal: str = ""
+    log: str = ""
+    out_of_memory: bool = False
+
+
+Heard = tuple[str, Up | Nonsense | Exited]
+"""A device and what its worker said, or what became of it."""
+
+# from the pool to the daemon -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something about a span, and the device it was on."""
+
+    device: str
+    message: Progress | Done | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChanged:
+    """A device has another state, reason, worker or model than when it was last reported."""
+
+    device: Device
+
+
+PoolEvent = Event | DeviceChanged

@@ -1,0 +1,252 @@
+"""`musedrop ...`: the only module where all packages meet. Each command is a few lines over a room of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from agent import __version__, client, live
+from agent.client import ClientError
+from agent.job import schema as job_schema
+from agent.ledger import LedgerError
+from agent.service import AlreadyRunning
+from agent.settings import BadSettings, Settings, annotated, find, load
+
+app = typer.Typer(
+    help="Drop a face and a voice into a folder; a talking-head video appears in another.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, then the user's."),
+]
+Name = Annotated[str, typer.Argument(help="Name of the job: its file's name without .json. Its id works too.")]
+POLL_S = 0.25
+
+
+def settings_of(config: Path | None) -> Settings:
+    return load(find(config, os.environ, Path.cwd()))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to lay out the share and the state.")] = Path(),
+) -> None:
+    """Lay out the folders and an annotated settings file."""
+    from agent.daemon import make_folders
+
+    target = folder / "musedrop.toml"
+    if target.exists():
+        raise ClientError(f"{target} exists already: edit it, or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    target.write_text(annotated(".", "./state"), encoding="utf-8")
+    settings = load(target)
+    make_folders(settings)
+    console.print(f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}")
+
+
+@app.command()
+def run(config: Config = None) -> None:
+    """Run the daemon until it is told to stop (Ctrl-C; twice ends it at once)."""
+    from agent.daemon import Daemon
+    from agent.log import set_up
+
+    settings = settings_of(config)
+    set_up(settings)
+    Daemon(settings).run()
+
+
+@app.command()
+def submit(
+    avatar: Annotated[str, typer.Option(help="Image or video of the face, or the name of a library avatar.")],
+    audio: Annotated[Path, typer.Option(help="The voice: any sound file, or a video with sound.")],
+    config: Config = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job and its result. Default: the audio's name.")] = None,
+    engine: Annotated[str, typer.Option(help="auto, preview or musetalk.")] = "auto",
+    fps: Annotated[str | None, typer.Option(help='Frames a second, such as 25 or "30000/1001".')] = None,
+    priority: Annotated[str | None, typer.Option(help="low, normal, high, or a whole number.")] = None,
+    strategy: Annotated[str, typer.Option(help="auto, queue, race or split.")] = "auto",
+    option: Annotated[
+        list[str] | None, typer.Option(help="An option of the engine, NAME=VALUE; may be repeated.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")] = False,
+) -> None:
+    """Hand in a job: copies the media and a job file into the inbox."""
+    settings = settings_of(config)
+    job = {"engine": engine, "fps": fps, "priority": priority, "strategy": strategy, "options": options_of(option)}
+    ticket = client.submit(settings, avatar, audio, job, name)
+    console.print(f"{ticket.name} is in the inbox (id {ticket.id})")
+    if wait:
+        raise typer.Exit(follow(settings, ticket))
+
+
+def options_of(given: list[str] | None) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for text in given or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ClientError(f'--option takes NAME=VALUE, not "{text}"')
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def follow(settings: Settings, ticket: client.Ticket) -> int:
+    """Show the job until it ends; 0 if its video is there, 1 if not."""
+    with live.Board(console) as board:
+        while True:
+            row = client.status_of(client.reader(settings), ticket.id) if settings.folders.ledger.exists() else None
+            if row is not None:
+                board.show([row])
+                if row["finished_at"]:
+                    break
+            time.sleep(POLL_S)
+    return tell_end(settings, row)
+
+
+def tell_end(settings: Settings, row: dict[str, Any]) -> int:
+    if row["state"] == "done":
+        console.print(f"[green]done[/]: {settings.folders.outbox / row['result'] / 'result.mp4'}", soft_wrap=True)
+        return 0
+    errors.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {row['error_message'] or ''}", soft_wrap=True)
+    if row["error_hint"]:
+        errors.print(row["error_hint"], soft_wrap=True)
+    return 1
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="A job's name or id; without it all recent jobs.")] = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows of the view job_status, as JSON.")] = False,
+    limit: Annotated[int, typer.Option(help="How many jobs to list.")] = 20,
+) -> None:
+    """Say how jobs are doing, from the ledger."""
+    db = client.reader(settings_of(config))
+    if name is None:
+        rows = client.overview(db, limit)
+        print_json(rows) if as_json else console.print(live.table(rows) if rows else "no jobs yet")
+        return
+    row = client.status_of(db, name)
+    if row is None:
+        raise ClientError(f"no job is called {name}; `musedrop status` lists them")
+    if as_json:
+        print_json(row)
+        return
+    for key, value in row.items():
+        if value is not None:
+            console.print(f"[bold]{key:<14}[/] {value}", soft_wrap=True)
+    for event in client.events_of(db, row["uid"]):
+        console.print(f"[dim]{event['at']}[/]  {event['kind']} {event['detail'].splitlines()[0:1]}", soft_wrap=True)
+
+
+def print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def watch(config: Config = None) -> None:
+    """Show jobs and devices live until Ctrl-C."""
+    settings = settings_of(config)
+    db = client.reader(settings)
+    with live.screen(console) as view:
+        while True:
+            pool = client.rows(db, "SELECT * FROM device_status ORDER BY device")
+            view.update(live.dashboard(client.overview(db), pool, f"musedrop {__version__}  {settings.share}"))
+            time.sleep(POLL_S)
+
+
+@app.command()
+def cancel(name: Name, config: Config = None) -> None:
+    """Cancel a job: leaves NAME.cancel in the inbox."""
+    settings = settings_of(config)
+    known(settings, name)
+    client.ask(settings, name, "cancel")
+    console.print(f"{name} will be cancelled")
+
+
+@app.command()
+def retry(name: Name, config: Config = None) -> None:
+    """Try a failed or cancelled job again: leaves NAME.retry in the inbox."""
+    settings = settings_of(config)
+    known(settings, name)
+    client.ask(settings, name, "retry")
+    console.print(f"{name} will be tried again")
+
+
+def known(settings: Settings, name: str) -> None:
+    if client.status_of(client.reader(settings), name) is None:
+        raise ClientError(f"no job is called {name}; `musedrop status` lists them")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the job file."""
+    print_json(job_schema())
+
+
+@app.command()
+def doctor(config: Config = None) -> None:
+    """Check this machine: devices, encoders, weights, folders; each with what to do."""
+    from agent.doctor import examine
+
+    settings = settings_of(config)
+    mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
+    worst = 0
+    for finding in examine(settings):
+        console.print(f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {finding.found}", soft_wrap=True)
+        if finding.advice:
+            console.print(f"{'':23} -> {finding.advice}", soft_wrap=True)
+        worst = max(worst, finding.verdict == "bad")
+    raise typer.Exit(worst)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Scratch folder; made if it isn't there.")] = Path("demo"),
+    examples: Annotated[Path, typer.Option(help="Where the example jobs lie.")] = Path("inbox_example"),
+) -> None:
+    """Run the example jobs end to end in a scratch folder and say where the videos are."""
+    from agent.demo import play
+
+    raise typer.Exit(play(folder, examples, console))
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"musedrop {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: what a person can mend becomes one line and exit code 2 (78 for the settings)."""
+    logging.captureWarnings(capture=True)
+    try:
+        app()
+    except BadSettings as error:
+        stop(str(error), 78)
+    except (ClientError, LedgerError, AlreadyRunning, FileNotFoundError, PermissionError) as error:
+        stop(str(error), 2)
+    except KeyboardInterrupt:
+        stop("stopped", 130)
+
+
+def stop(message: str, code: int) -> None:
+    errors.print(f"[red]musedrop:[/] {message}", soft_wrap=True, highlight=False)
+    raise SystemExit(code)

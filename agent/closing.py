@@ -1,0 +1,218 @@
+"""The end of a job: publish its result, then let its files follow its row.
+
+Everything here may be cut off by a crash and is simply done again: the row says what has to be true.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent import outbox
+from agent.filesystem import move_in
+from agent.inbox import Fingerprint, fingerprint
+from agent.job import JobState
+from agent.ledger import Job, Ledger
+from agent.outbox import iso
+from agent.runs import Run
+from agent.settings import Settings
+
+log = logging.getLogger("musedrop")
+
+PUBLISH_RETRY_S = 5.0
+RESULT_VERSION = 1
+
+
+class Closing:
+    def __init__(self, settings: Settings, ledger: Ledger):
+        self.settings, self.ledger = settings, ledger
+        self.unpublished: dict[str, tuple[Job, Path, float]] = {}
+        self.problem = ""
+
+    # results ---------------------------------------------------------------------------------------------------------
+
+    def assembled(self, run: Run, facts: dict[str, Any], now: float) -> None:
+        """A worker has verified the mp4 of this run: write down what it will be called, then publish."""
+        assert run.outline is not None  # noqa: S101 - assembled from it
+        facts = {"devices": run.devices, "stage_seconds": run.seconds, "kind": run.kind, **facts}
+        self.ledger.update(run.job.uid, stage="publish", facts=facts, stage_seconds=run.seconds, device=None)
+        job = self.ledger.job(run.job.uid)
+        assert job is not None  # noqa: S101 - rows are never deleted while they run
+        self.unpublished[job.uid] = (job, Path(run.request.out), now)
+
+    def publish(self, now: float, at: int) -> bool:
+        """Publish what is due; an outbox that can't be written is tried again, the job is not to blame."""
+        due = [entry for entry in self.unpublished.values() if entry[2] <= now]
+        for job, staging, _ in due:
+            try:
+                self._publish(job, staging, at)
+            except OSError as error:
+                self.problem = f"the outbox can't be written: {error.strerror}"
+                self.unpublished[job.uid] = (job, staging, now + PUBLISH_RETRY_S)
+                self.ledger.update(job.uid, waiting_for=self.problem)
+                log.error("%s: %s; tried again in %.0f s", job.name, self.problem, PUBLISH_RETRY_S)
+            else:
+                self.problem = ""
+                del self.unpublished[job.uid]
+        return bool(due)
+
+    def _publish(self, job: Job, staging: Path, at: int) -> None:
+        name = outbox.free_name(self.settings.folders.outbox, job.name)
+        self.ledger.update(job.uid, result=name)
+        outbox.publish(staging, self.settings.folders.outbox, name, result_record(job, name, at))
+        self.close_done(job, name, at)
+
+    def close_done(self, job: Job, name: str, at: int) -> None:
+        with self.ledger.together():
+            self.ledger.end_attempt(job.run_token or "", "done", at=at)
+            self.ledger.move(
+                job.uid, JobState.DONE, at=at, token=job.run_token, finished_ms=at, result=name, waiting_for=None
+            )
+        log.info("%s is done: outbox/%s", job.name, name)
+
+    def recover(self, at: int, now: float) -> None:
+        """After a start: the jobs that were running belong to nobody now."""
+        for job in self.ledger.in_state(JobState.RUNNING):
+            staging = self.settings.folders.staging / f"{job.uid}-{job.run_token}"
+            if job.cancel_requested:
+                self.ledger.end_attempt(job.run_token or "", "cancelled", at=at)
+                self.ledger.move(job.uid, JobState.CANCELLED, at=at, finished_ms=at, device=None)
+            elif job.stage == "publish" and job.result and outbox.published(self.settings.folders.outbox, job.result, job.uid):
+                self.close_done(job, job.result, at)
+            elif job.stage == "publish" and (staging / "result.mp4").is_file():
+                self.unpublished[job.uid] = (job, staging, now)
+            else:
+                self.requeue(job, at, "the daemon was stopped while it ran")
+        kept = {staging.name for _, staging, _ in self.unpublished.values()}
+        for leftover in self.settings.folders.staging.iterdir():
+            if leftover.name not in kept:
+                outbox.discard(leftover)
+
+    def requeue(self, job: Job, at: int, why: str) -> None:
+        stage = "assemble" if job.stage == "publish" else job.stage
+        with self.ledger.together():
+            self.ledger.end_attempt(job.run_token or "", "interrupted", at=at, message=why)
+            self.ledger.move(job.uid, JobState.QUEUED, at=at, detail=why, device=None, stage=stage)
+
+    # files follow rows -----------------------------------------------------------------------------------------------
+
+    def tidy(self, at: int) -> bool:
+        """Move the inputs of finished jobs where they belong and drop their work folders."""
+        jobs = self.ledger.untidy()
+        for job in jobs:
+            outbox.discard(self.settings.folders.work / job.uid)
+            try:
+                self._file_away(job, at)
+            except OSError as error:
+                self.problem = f"the inputs of {job.name} can't be filed away: {error.strerror}"
+                return False
+            self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
+        return bool(jobs)
+
+    def _file_away(self, job: Job, at: int) -> None:
+        """The target is written down first, so that a crash after the rename doesn't file them twice."""
+        inputs = self.settings.folders.claimed / job.uid
+        if job.inputs and Path(job.inputs).is_dir() and not inputs.exists():
+            return
+        folder = self._last_place(job, at)
+        target = folder / outbox.free_name(folder, job.name)
+        self.ledger.update(job.uid, inputs=str(target))
+        if job.state is not JobState.DONE:
+            outbox.fail(inputs, target, error_record(job), job.spec.text() if job.spec else "{}\n")
+        elif inputs.is_dir():
+            outbox.put_away(inputs, target)
+
+    def _last_place(self, job: Job, at: int) -> Path:
+        if job.state is not JobState.DONE:
+            return self.settings.folders.failed
+        return self.settings.folders.archive / f"{datetime.fromtimestamp((job.finished_ms or at) / 1000, UTC):%Y-%m-%d}"
+
+    def sweep(self, at: int) -> None:
+        """Move media that job files named out of the inbox, once nobody has needed them for a while."""
+        unswept = self.ledger.unswept()
+        oldest_use = at - int(1000 * self.settings.inbox.keep_media_s)
+        resting = [job for job in unswept if job.inputs and (job.finished_ms or at) <= oldest_use]
+        if not resting:
+            return
+        in_use = {mark for job in unswept if job not in resting for mark in marks_of(job)}
+        for job in resting:
+            if in_use.isdisjoint(marks_of(job)):
+                self._sweep(job)
+
+    def _sweep(self, job: Job) -> None:
+        for medium in job.media.values():
+            path = Path(medium["path"])
+            inside = path.is_relative_to(self.settings.folders.inbox.resolve())
+            if inside and fingerprint(path) == mark_of(medium):
+                move_in(path, Path(job.inputs or ""), path.name)
+        self.ledger.update(job.uid, swept=1)
+
+
+def mark_of(medium: dict[str, Any]) -> Fingerprint:
+    return Fingerprint(medium["inode"], medium["size"], medium["mtime_ns"])
+
+
+def marks_of(job: Job) -> set[Fingerprint]:
+    return {mark_of(medium) for medium in job.media.values()}
+
+
+def result_record(job: Job, name: str, at: int) -> dict[str, Any]:
+    """What outbox/NAME/result.json says; documented in docs/result.md."""
+    outline, facts, spec = job.outline or {}, dict(job.facts or {}), job.spec
+    notes = [*(spec.notes if spec else ()), *outline.get("notes", ()), *facts.pop("notes", ())]
+    return {
+        "version": RESULT_VERSION,
+        "name": job.name,
+        "result": name,
+        "uid": job.uid,
+        "id": job.client_id,
+        "state": "done",
+        "video": "result.mp4",
+        "preview": "preview.jpg",
+        "engine": job.engine,
+        "engine_reason": job.engine_reason,
+        "frames": outline.get("frames"),
+        "fps": outline.get("fps"),
+        "width": outline.get("width"),
+        "height": outline.get("height"),
+        "duration_s": outline.get("duration_s"),
+        "encoder": outline.get("encoder"),
+        "avatar": {"given": given(job, "avatar"), "sha256": outline.get("avatar_sha256")},
+        "audio": {"given": given(job, "audio"), "sha256": outline.get("audio_sha256")},
+        "options": spec.options if spec else {},
+        "notes": notes,
+        "attempt": job.attempt,
+        "interruptions": job.interruptions,
+        "from_cache": False,
+        **facts,
+        "created_at": iso(job.created_ms),
+        "started_at": iso(job.started_ms),
+        "finished_at": iso(at),
+    }
+
+
+def error_record(job: Job) -> dict[str, Any]:
+    """What failed/NAME/error.json says; documented in docs/errors.md."""
+    cancelled = job.state is JobState.CANCELLED
+    return {
+        "version": RESULT_VERSION,
+        "name": job.name,
+        "uid": job.uid,
+        "id": job.client_id,
+        "state": str(job.state),
+        "code": "cancelled" if cancelled else job.error_code,
+        "message": "the job was cancelled" if cancelled else job.error_message,
+        "hint": f"`musedrop retry {job.name}` runs it again" if cancelled else job.error_hint,
+        "retry": cancelled or job.error_retry,
+        "stage": job.stage,
+        "engine": job.engine,
+        "attempt": job.attempt,
+        "created_at": iso(job.created_ms),
+        "finished_at": iso(job.finished_ms),
+    }
+
+
+def given(job: Job, role: str) -> str:
+    return str(job.media[role]["given"])

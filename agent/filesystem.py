@@ -1,0 +1,85 @@
+"""Facts about the file system below a path, and the three ways we touch it: fsync, rename, safe names."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+REMOTE = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "virtiofs", "vboxsf", "ceph", "glusterfs", "afs"}
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+LONGEST_NAME_BYTES = 100
+
+
+def filesystem_kind(path: Path) -> str:
+    """The kind as the kernel names it ("ext4", "cifs", "fuse.sshfs"); "unknown" where /proc doesn't say."""
+    best, kind = -1, "unknown"
+    target = str(path.resolve())
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return kind
+    for line in lines:
+        head, _, tail = line.partition(" - ")
+        mount = re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), head.split()[4])
+        inside = mount == "/" or target == mount or target.startswith(mount + "/")
+        if inside and len(mount) >= best:
+            best, kind = len(mount), tail.split()[0]
+    return kind
+
+
+def tells_of_changes(kind: str) -> bool:
+    """Whether inotify sees what other machines write there. FUSE and network mounts stay silent."""
+    return kind not in REMOTE and not kind.startswith("fuse")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file that is never seen half-written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    beside.replace(path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def safe_name(name: str) -> str:
+    """A folder name that Linux, macOS and Windows can all hold, still readable as `name`."""
+    clean = "".join("_" if c in '<>:"/\\|?*' or not c.isprintable() else c for c in unicodedata.normalize("NFC", name))
+    while len(clean.encode("utf-8", "replace")) > LONGEST_NAME_BYTES:
+        clean = clean[:-1]
+    clean = clean.encode("utf-8", "replace").decode().rstrip(". ").lstrip()
+    if clean.startswith((".", "-")):
+        clean = "_" + clean[1:]
+    if clean.split(".")[0].upper() in RESERVED:
+        clean = "_" + clean
+    return clean or "job"
+
+
+def move_in(source: Path, folder: Path, name: str) -> Path:
+    """Rename `source` to `folder/name`, or `name-2`, `name-3` ... where that is taken; returns where it went.
+
+    A folder never replaces one that has something in it; a file is linked first, so that nothing is ever replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, suffix = (name, "") if source.is_dir() else (Path(name).stem, Path(name).suffix)
+    for n in range(1, 100_000):
+        target = folder / (f"{stem}{suffix}" if n == 1 else f"{stem}-{n}{suffix}")
+        if not os.path.lexists(target):
+            source.rename(target)
+            sync_folder(folder)
+            return target
+    raise FileExistsError(f"{folder} holds too many folders named {name}")

@@ -1,0 +1,191 @@
+"""What lies in the inbox becomes rows: jobs, refusals, cancellations, second tries."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent import outbox
+from agent.closing import marks_of
+from agent.filesystem import filesystem_kind, tells_of_changes
+from agent.inbox import Control, Drop, Inbox, Watch, open_for_writing, read_small
+from agent.job import BadJob, JobSpec, JobState, pair, parse
+from agent.ledger import LIVE, Job, Ledger
+from agent.settings import Settings
+from agent.sources import Absent, Sources
+
+log = logging.getLogger("musedrop")
+
+SHORTEST_SCAN_S = 0.02
+"""A burst of events is answered by one scan."""
+
+
+class Intake:
+    """Admission. `cancel` is told of running jobs that somebody wants to stop."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], None]):
+        self.settings, self.ledger = settings, ledger
+        self.kind = filesystem_kind(settings.folders.inbox)
+        self.polls = settings.inbox.watch == "poll" or (
+            settings.inbox.watch == "auto" and not tells_of_changes(self.kind)
+        )
+        settle_s = settings.inbox.settle_s if tells_of_changes(self.kind) else settings.inbox.share_settle_s
+        self.inbox = Inbox(settings.folders.inbox, settings.folders.claimed, settle_s, settings.inbox.max_job_bytes, is_job_file)
+        self.watch = Watch(settings.folders.inbox, wake)
+        self.sources = Sources(
+            settings.folders.inbox, settings.folders.avatars, tuple(settings.inbox.media_roots), self.has_settled
+        )
+        self.next_scan = 0.0
+        self._now = -float("inf")
+
+    # scanning --------------------------------------------------------------------------------------------------------
+
+    def scan_due(self, now: float) -> bool:
+        return now >= self.next_scan or (self.watch.touched and now >= self._now + SHORTEST_SCAN_S)
+
+    def scan(self, now: float) -> bool:
+        """Look at the inbox; the watch is mended on the way. False while the inbox can't be read."""
+        self._now = now
+        moved = self.watch.take_moved()
+        if not self.polls and not self.watch.alive:
+            self.watch.start()
+        self.inbox.renamed |= moved
+        readable = self.inbox.scan(now)
+        settle = self.inbox.next_settle(now)
+        self.next_scan = now + min(self.settings.inbox.scan_s, settle if settle is not None else float("inf"))
+        return readable
+
+    def has_settled(self, path: Path) -> bool:
+        """Media outside the inbox were not put there for one job: they only must not be open or brand-new."""
+        if path.parent == self.inbox.folder.resolve():
+            return self.inbox.settled(path.name, self._now)
+        if path.is_relative_to(self.settings.folders.claimed.resolve()):
+            return True
+        age_s = time.time() - path.stat().st_mtime
+        return (age_s >= self.inbox.settle_s or age_s < 0) and open_for_writing(path) is not True
+
+    # jobs ------------------------------------------------------------------------------------------------------------
+
+    def admit(self, at: int) -> None:
+        """Claim what is complete and make rows of it."""
+        spoken_for = {mark for job in self.ledger.unswept() for mark in marks_of(job)}
+        for found in list(self.inbox.claimable(self._now, spoken_for)):
+            drop = self.inbox.claim(found, secrets.token_hex(8))
+            if drop is not None:
+                self.accept(drop, at)
+
+    def readmit(self, at: int) -> None:
+        """After a start: claims whose rows a crash prevented."""
+        for drop in self.inbox.unclaimed(lambda uid: self.ledger.job(uid) is not None):
+            self.accept(drop, at)
+
+    def accept(self, drop: Drop, at: int) -> None:
+        origin = {"digest": drop.digest, "submitter": drop.owner}
+        try:
+            spec = spec_of(drop)
+        except BadJob as bad:
+            self.ledger.refuse(drop.uid, drop.name, at=at, **error_columns(bad), **origin)
+            log.error("%s is refused (%s): %s", drop.name, bad.code, bad.message)
+            return
+        if spec.submitter:
+            origin["submitter"] = spec.submitter
+        self.ledger.add(drop.uid, drop.name, spec, state=JobState.WAITING, at=at, **origin)
+        log.info("%s accepted", drop.name)
+        job = self.ledger.job(drop.uid)
+        if job is not None:
+            self.seek_media(job, at)
+
+    def seek_waiting(self, at: int) -> None:
+        for job in self.ledger.in_state(JobState.WAITING):
+            self.seek_media(job, at)
+
+    def seek_media(self, job: Job, at: int) -> None:
+        """waiting -> queued when its media are complete, -> failed when they are not allowed or don't come."""
+        assert job.spec is not None  # noqa: S101 - refused drops never wait
+        try:
+            found = self.sources.find(job.spec, self.settings.folders.claimed / job.uid)
+        except BadJob as bad:
+            self.give_up(job, bad, at)
+            return
+        if not isinstance(found, Absent):
+            media = {role: medium.to_dict() for role, medium in found.items()}
+            self.ledger.move(job.uid, JobState.QUEUED, at=at, media=media, waiting_for=None)
+        elif at - job.since_ms > 1000 * self.settings.inbox.wait_media_s:
+            hint = "put the file into the inbox beside the job file, then `musedrop retry` the job or drop it again"
+            self.give_up(job, BadJob("missing_media", found.what, hint), at)
+        elif found.what != job.waiting_for:
+            self.ledger.update(job.uid, waiting_for=found.what)
+
+    def give_up(self, job: Job, bad: BadJob, at: int) -> None:
+        self.ledger.move(
+            job.uid, JobState.FAILED, at=at, detail=bad.message, finished_ms=at, waiting_for=None, **error_columns(bad)
+        )
+        log.error("%s failed (%s): %s", job.name, bad.code, bad.message)
+
+    # control files ---------------------------------------------------------------------------------------------------
+
+    def obey(self, at: int, cancel: Callable[[Job, int], None]) -> None:
+        """Carry out NAME.cancel and NAME.retry; a control file goes when its wish is on disk."""
+        for control in list(self.inbox.controls()):
+            if control.verb == "cancel":
+                self._cancel(control, at, cancel)
+            else:
+                self._retry(control, at)
+            control.path.unlink(missing_ok=True)
+            self.inbox.seen.pop(control.path.name, None)
+
+    def _cancel(self, control: Control, at: int, cancel: Callable[[Job, int], None]) -> None:
+        job = self.ledger.find(control.name, *LIVE)
+        if job is None:
+            log.warning("nothing to cancel: no unfinished job is called %s", control.name)
+            return
+        self.ledger.update(job.uid, cancel_requested=1)
+        cancel(job, at)
+
+    def _retry(self, control: Control, at: int) -> None:
+        job = self.ledger.find(control.name, JobState.FAILED, JobState.CANCELLED)
+        if job is None:
+            log.warning("nothing to retry: no failed or cancelled job is called %s", control.name)
+            return
+        claimed = self.settings.folders.claimed / job.uid
+        if job.inputs and Path(job.inputs).is_dir():
+            outbox.bring_back(Path(job.inputs), claimed)
+        self.readmit_changed(job, claimed, at)
+
+    def readmit_changed(self, job: Job, claimed: Path, at: int) -> None:
+        """Let a finished job start over; its job file is read anew, since the user may have mended it."""
+        again: dict[str, Any] = dict.fromkeys(("error_code", "error_message", "error_hint", "error_retry", "inputs"))
+        again |= {"failures": 0, "interruptions": 0, "crashes": 0, "cancel_requested": 0, "tidied": 0, "swept": 0}
+        again |= {"finished_ms": None, "not_before_ms": 0, "outline": None, "media": {}, "run_token": None}
+        text = read_small(claimed / "job.json", self.settings.inbox.max_job_bytes)
+        try:
+            spec = parse(text) if text is not None else job.spec
+        except BadJob as bad:
+            self.ledger.update(job.uid, tidied=0, inputs=None, finished_ms=at, **error_columns(bad))
+            return
+        if spec is None:
+            return
+        again |= {"spec": spec.model_dump_json(), "priority": spec.priority, "strategy": spec.strategy}
+        again |= {"engine_asked": spec.engine, "client_id": spec.id, "stage": "inspect", "units_done": 0}
+        self.ledger.move(job.uid, JobState.WAITING, at=at, detail="tried again", **again)
+
+
+def spec_of(drop: Drop) -> JobSpec:
+    return pair(drop.name, *drop.media) if drop.text is None else parse(drop.text)
+
+
+def is_job_file(text: bytes) -> bool:
+    """Whether the bytes are a whole job file, right or wrong in what it asks."""
+    try:
+        parse(text)
+    except BadJob as bad:
+        return bad.code not in ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
+    return True
+
+
+def error_columns(bad: BadJob) -> dict[str, Any]:
+    return {"error_code": bad.code, "error_message": bad.message, "error_hint": bad.hint, "error_retry": 0}

@@ -1,0 +1,254 @@
+"""What a job asks for: `JobSpec`, its fields, and which names are media."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from models.types import Output
+
+# names of media ------------------------------------------------------------------------------------------------------
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
+AVATAR_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".wma"})
+
+LIBRARY_NAME = r"^[^./\\][^/\\]{0,127}$"
+
+
+def media_suffix(name: str) -> str:
+    """The suffix in lower case, of a path with slashes or backslashes; "" if there is none."""
+    return PurePosixPath(name.replace("\\", "/")).suffix.lower()
+
+
+def is_library_name(avatar: str) -> bool:
+    """Whether a job's `avatar` names an avatar of the library ("anna") and not a file ("anna.jpg", "in/anna")."""
+    named = re.fullmatch(LIBRARY_NAME, avatar) is not None and avatar.isprintable()
+    return named and media_suffix(avatar) not in AVATAR_SUFFIXES | AUDIO_SUFFIXES
+
+
+# values --------------------------------------------------------------------------------------------------------------
+
+PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
+NTSC = (24, 30, 48, 60, 120)
+
+DRIVE = re.compile(r"[A-Za-z]:")
+FRACTION = re.compile(r"[0-9]{1,7}/0*[1-9][0-9]{0,6}")
+DECIMAL = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
+
+
+def canonical_fps(value: object) -> str:
+    """The exact frame rate, "25" or "30000/1001"; the decimals 23.976, 29.97, 47.95, 59.94, 119.88 mean NTSC rates."""
+    rate = _rate(value)
+    if not 0 < rate <= 120:
+        raise ValueError("a frame rate is above 0 and at most 120")
+    return str(rate)
+
+
+def _rate(value: object) -> Fraction:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Fraction(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return _from_decimal(Fraction(repr(value)))
+    if isinstance(value, str) and DECIMAL.fullmatch(value):
+        return _from_decimal(Fraction(value))
+    if isinstance(value, str) and FRACTION.fullmatch(value):
+        return Fraction(value)
+    raise ValueError('a frame rate is a number, or an exact one as "30000/1001"')
+
+
+def _from_decimal(rate: Fraction) -> Fraction:
+    ntsc = (Fraction(n * 1000, 1001) for n in NTSC)
+    return next((exact for exact in ntsc if abs(rate - exact) < Fraction(1, 200)), rate.limit_denominator(1001))
+
+
+def _priority(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lower() not in PRIORITY:
+        raise ValueError("a priority is low, normal, high or an integer")
+    return PRIORITY[value.lower()]
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _media_name(value: str) -> str:
+    controls = {c for c in value if unicodedata.category(c) == "Cc"}
+    if controls - {"\n"} or (controls and DRIVE.match(value)):
+        raise ValueError(
+            r'there is a control character in it; in JSON a backslash is written twice, "C:\\in\\face.jpg"'
+        )
+    return value
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable() or value.isspace():
+        raise ValueError("there are characters in it that can't be printed")
+    return value
+
+
+def _library_name(value: str) -> str:
+    if not re.fullmatch(LIBRARY_NAME, value):
+        raise ValueError("a name of the library is no path, and starts with no dot")
+    return _printable(value)
+
+
+def _option(value: object) -> object:
+    if not all(_is_plain(item) for item in (value if isinstance(value, list) else [value])):
+        raise ValueError("an option is a text, a number, true, false, or a list of these")
+    return value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return not any(unicodedata.category(c) in {"Cc", "Cs"} for c in value)
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+PLAIN = ["string", "number", "boolean"]
+
+MediaName = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_media_name)]
+LibraryName = Annotated[str, AfterValidator(_library_name), WithJsonSchema({"type": "string", "pattern": LIBRARY_NAME})]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+Rate = Annotated[
+    str,
+    BeforeValidator(canonical_fps),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 120},
+                {"type": "string", "pattern": f"^({DECIMAL.pattern}|{FRACTION.pattern})$"},
+            ]
+        }
+    ),
+]
+Priority = Annotated[
+    int,
+    Field(ge=-100, le=100),
+    BeforeValidator(_priority),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": -100, "maximum": 100}, {"enum": list(PRIORITY)}]}),
+]
+OptionName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
+OptionValue = Annotated[Any, AfterValidator(_option)]
+Options = Annotated[
+    dict[OptionName, OptionValue],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": [*PLAIN, "array", "null"], "items": {"type": PLAIN}},
+        }
+    ),
+]
+
+
+# the job -------------------------------------------------------------------------------------------------------------
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class OutputSpec(_Frozen):
+    """How the mp4 is encoded, as far as the job says so."""
+
+    crf: Annotated[int, Field(ge=0, le=51)] | None = Field(
+        default=None,
+        description="Quality of the picture, 0 (largest file) to 51 (smallest). Default: the settings' (18).",
+    )
+    encoder: Annotated[Literal["auto", "libx264", "h264_nvenc"], BeforeValidator(_lower)] | None = Field(
+        default=None, description="auto, libx264 or h264_nvenc. Default: the settings' (auto)."
+    )
+    height: Annotated[int, Field(ge=64, le=4320), AfterValidator(lambda rows: rows - rows % 2)] | None = Field(
+        default=None,
+        description="Height of the video in pixels, 64 to 4320; an odd one loses a row. Default: the avatar's own.",
+    )
+
+
+class JobSpec(_Frozen):
+    """One job as it was asked for. Exactly one of `avatar` and `template` is set; `fps` is exact or None."""
+
+    version: Literal[1] = Field(default=1, description="The version of this format: 1.")
+    avatar: MediaName | None = Field(
+        default=None,
+        description="The face: an image or a video beside the job file, or the name of an avatar of the library.",
+    )
+    template: LibraryName | None = Field(
+        default=None, description="The face, by the name of an avatar of the library; instead of `avatar`."
+    )
+    audio: MediaName = Field(
+        description="The voice: an audio file beside the job file, or a video whose sound is used."
+    )
+    engine: Annotated[Literal["auto", "preview", "musetalk"], BeforeValidator(_lower)] = Field(
+        default="auto", description="auto, preview or musetalk; auto is musetalk where it can run, else preview."
+    )
+    fps: Rate | None = Field(
+        default=None,
+        description='Frames a second, above 0 and at most 120: 25, 29.97 or exactly, as "30000/1001".'
+        " Default: 25 for an image, the source's own for a video.",
+    )
+    priority: Priority = Field(
+        default=0, description="low (-10), normal (0), high (10) or an integer from -100 to 100; higher runs earlier."
+    )
+    strategy: Annotated[Literal["auto", "queue", "race", "split"], BeforeValidator(_lower)] = Field(
+        default="auto", description="auto, queue, race or split: how the job is spread over the devices."
+    )
+    options: Options = Field(default_factory=dict, description="The engine's own options, checked by the engine.")
+    output: OutputSpec = Field(default=OutputSpec(), description="How the mp4 is encoded: crf, encoder, height.")
+    id: Label | None = Field(
+        default=None,
+        description="Your own name for the job, 1 to 128 printable characters; comes back with the result.",
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=3, description="How often the job is tried when it fails for a reason that may pass, 1 to 10."
+    )
+    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Seconds that the job may run before it fails, above 0. Default: no limit."
+    )
+    submitter: Label | None = Field(
+        default=None,
+        description="Who asks, 1 to 128 printable characters; shown in the status. Default: the file's owner.",
+    )
+    notes: tuple[str, ...] = Field(default=(), description="What was accepted and ignored; for result.json.")
+
+    @model_validator(mode="after")
+    def _one_face(self) -> JobSpec:
+        if (self.avatar is None) == (self.template is None):
+            raise ValueError("a job has either an avatar or a template")
+        return self
+
+    @property
+    def library_name(self) -> str | None:
+        """The avatar of the library that the job names; None if `avatar` is a file."""
+        if self.avatar is None:
+            return self.template
+        return self.avatar if is_library_name(self.avatar) else None
+
+    def encoding(self, default: Output) -> Output:
+        """The encoder's settings: what the job says, else `default`."""
+        asked = self.output.model_dump(exclude_none=True)
+        return Output(**{"crf": default.crf, "encoder": default.encoder, "height": default.height, **asked})
+
+    def text(self) -> str:
+        """A job file that asks for this (`notes` are not asked for)."""
+        asked = self.model_dump(exclude_defaults=True, exclude={"notes"})
+        return json.dumps(asked, ensure_ascii=False, indent=2) + "\n"

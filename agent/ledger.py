@@ -1,0 +1,298 @@
+"""The ledger: every job, attempt, event and device, in one SQLite file. The only SQL of the project is here.
+
+One process writes (the daemon holds a lock on the state folder); everybody else opens the file read-only.
+Times are milliseconds since 1970 in tables and ISO 8601 in the public views.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from agent.job import MOVES, JobSpec, JobState
+from agent.ledger_schema import APPLICATION_ID, SCHEMA_VERSION, migrations
+from gpu_pool.types import Device
+
+LIVE = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
+PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "trusted_schema = OFF",
+    "journal_size_limit = 67108864",
+)
+DEVICE_COLUMNS = ("id", "kind", "name", "state", "reason", "total_bytes", "free_bytes", "worker_pid", "model")
+JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
+
+
+class LedgerError(Exception):
+    """The ledger can't be used; the message says why and what to do."""
+
+
+class IllegalMove(Exception):
+    """A state change that the table of moves forbids, or that somebody else made first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of `jobs`, as the daemon needs it."""
+
+    id: int
+    uid: str
+    name: str
+    client_id: str | None
+    state: JobState
+    stage: str
+    priority: int
+    strategy: str
+    engine_asked: str
+    engine: str | None
+    engine_reason: str | None
+    spec: JobSpec | None
+    media: dict[str, Any]
+    outline: dict[str, Any] | None
+    stage_seconds: dict[str, float]
+    waiting_for: str | None
+    attempt: int
+    failures: int
+    interruptions: int
+    crashes: int
+    run_token: str | None
+    cancel_requested: bool
+    error_code: str | None
+    error_message: str | None
+    error_hint: str | None
+    error_retry: bool
+    result: str | None
+    facts: dict[str, Any] | None
+    inputs: str | None
+    created_ms: int
+    since_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+
+
+COLUMNS = ", ".join(Job.__slots__)
+
+
+def job_of(row: Mapping[str, Any]) -> Job:
+    values = {key: json.loads(row[key]) if key in JSON_COLUMNS and row[key] else row[key] for key in Job.__slots__}
+    values |= {
+        "state": JobState(row["state"]),
+        "spec": JobSpec.model_validate_json(row["spec"]) if row["spec"] else None,
+        "cancel_requested": bool(row["cancel_requested"]),
+        "error_retry": bool(row["error_retry"]),
+    }
+    return Job(**values)
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    mode = "ro" if read_only else "rwc"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=5.0)
+
+
+def open_reader(path: Path) -> Database:
+    """A read-only view of the ledger, also for a user who may not write to its folder.
+
+    SQLite needs write access to build the shared-memory index of a ledger that no daemon has open; then nobody
+    changes the file either, and it is read as immutable.
+    """
+    if not path.exists():
+        raise LedgerError(f"there is no ledger at {path}: has the daemon run with these settings?")
+    conn = connect(path, read_only=True)
+    try:
+        conn.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError:
+        conn.close()
+        conn = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+    return Database(conn, execute_plugins=False)
+
+
+class Ledger:
+    """The one read-write connection. Methods that belong together are wrapped in `with ledger.together():`."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = Database(connect(path, read_only=False), execute_plugins=False)
+        try:
+            self._prepare(path)
+        except sqlite3.DatabaseError as error:
+            self.db.close()
+            raise LedgerError(f"{path} can't be opened as a ledger ({error}): restore it from a backup") from error
+        except LedgerError:
+            self.db.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
+        owner, version = self._pragma("application_id"), self._pragma("user_version")
+        if owner not in (0, APPLICATION_ID):
+            raise LedgerError(f"{path} belongs to another program: choose another state folder")
+        if version > SCHEMA_VERSION:
+            raise LedgerError(
+                f"{path} was written by a newer musedrop (schema {version}, this one knows {SCHEMA_VERSION}): "
+                "install that version again, or restore the backup made before the upgrade"
+            )
+        for pragma in PRAGMAS:
+            self.db.conn.execute(f"PRAGMA {pragma}")
+        migrations.apply(self.db)
+
+    def _pragma(self, name: str) -> int:
+        return int(self.db.conn.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def close(self) -> None:
+        self.db.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction, one fsync."""
+        with self.db.atomic():
+            yield
+
+    # jobs ------------------------------------------------------------------------------------------------------------
+
+    def add(self, uid: str, name: str, spec: JobSpec, *, state: JobState, at: int, **columns: Any) -> None:
+        """Record an accepted job."""
+        asked = {
+            "client_id": spec.id,
+            "priority": spec.priority,
+            "strategy": spec.strategy,
+            "engine_asked": spec.engine,
+        }
+        self._insert(uid, name, state, at, {**asked, "spec": spec.model_dump_json(), **columns})
+
+    def refuse(self, uid: str, name: str, *, at: int, **columns: Any) -> None:
+        """Record a drop that is no job: it failed before it was read."""
+        self._insert(uid, name, JobState.FAILED, at, {"finished_ms": at, **columns})
+
+    def _insert(self, uid: str, name: str, state: JobState, at: int, columns: dict[str, Any]) -> None:
+        row = {"uid": uid, "name": name, "state": state, "created_ms": at, "since_ms": at, **columns}
+        with self.db.atomic():
+            self.db.execute(f"INSERT INTO jobs ({', '.join(row)}) VALUES ({marks(row)})", bound(row))
+            self.event(uid, str(state), at, str(columns.get("error_message", "")))
+
+    def move(
+        self, uid: str, to: JobState, *, at: int, token: str | None = None, detail: str = "", **columns: Any
+    ) -> None:
+        """Change a job's state, with other columns in the same statement.
+
+        With `token` only the run that holds the claim may do it. Raises IllegalMove, and then nothing has changed.
+        """
+        allowed = [state for state, targets in MOVES.items() if to in targets]
+        sets, values = assignments({**columns, "state": to, "since_ms": at})
+        where = f"uid = ? AND state IN ({marks(allowed)})" + (" AND run_token = ?" if token else "")
+        with self.db.atomic():
+            cursor = self.db.execute(
+                f"UPDATE jobs SET {sets} WHERE {where}",
+                [*values, uid, *allowed, *([token] if token else [])],
+            )
+            if cursor.rowcount != 1:
+                raise IllegalMove(f"job {uid} can't become {to}: it is {self.state_of(uid)}")
+            self.event(uid, str(to), at, detail)
+
+    def update(self, uid: str, **columns: Any) -> None:
+        """Change columns that are not the state."""
+        if "state" in columns:
+            raise ValueError("move() changes states")
+        sets, values = assignments(columns)
+        self.db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, uid])
+
+    def state_of(self, uid: str) -> str:
+        row = self.db.execute("SELECT state FROM jobs WHERE uid = ?", [uid]).fetchone()
+        return str(row[0]) if row else "unknown"
+
+    def job(self, uid: str) -> Job | None:
+        return next(iter(self._jobs("WHERE uid = ?", [uid])), None)
+
+    def in_state(self, *states: JobState) -> list[Job]:
+        return self._jobs(f"WHERE state IN ({marks(states)}) ORDER BY priority DESC, id", list(states))
+
+    def next_queued(self, at: int, limit: int) -> list[Job]:
+        """The jobs whose turn it is: higher priority first, then first come."""
+        where = "WHERE state = 'queued' AND not_before_ms <= ? ORDER BY priority DESC, id LIMIT ?"
+        return self._jobs(where, [at, limit])
+
+    def untidy(self) -> list[Job]:
+        """Finished jobs whose files have not followed yet."""
+        return self._jobs("WHERE tidied = 0 AND finished_ms IS NOT NULL ORDER BY id", [])
+
+    def unswept(self) -> list[Job]:
+        """Jobs whose media may still lie in the inbox, live ones included."""
+        return self._jobs("WHERE swept = 0 ORDER BY id", [])
+
+    def find(self, name: str, *states: JobState) -> Job | None:
+        """The newest job of that name, client id or uid, in one of the states if any are given."""
+        where = f"WHERE (name = ? OR client_id = ? OR uid = ?) {f'AND state IN ({marks(states)})' if states else ''}"
+        return next(iter(self._jobs(f"{where} ORDER BY id DESC LIMIT 1", [name, name, name, *states])), None)
+
+    def count(self, state: JobState) -> int:
+        return int(self.db.execute("SELECT count(*) FROM jobs WHERE state = ?", [state]).fetchone()[0])
+
+    def counts(self) -> dict[str, int]:
+        found = dict(self.db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return {str(state): found.get(state, 0) for state in JobState}
+
+    def rows(self, sql: str, parameters: Iterable[Any] = ()) -> list[dict[str, Any]]:
+        """Rows of a public view, for status.json."""
+        return list(self.db.query(sql, list(parameters)))
+
+    def _jobs(self, where: str, parameters: list[Any]) -> list[Job]:
+        return [job_of(row) for row in self.db.query(f"SELECT {COLUMNS} FROM jobs {where}", parameters)]
+
+    # attempts, events, devices ---------------------------------------------------------------------------------------
+
+    def claim(self, job: Job, token: str, *, at: int, **columns: Any) -> None:
+        """queued -> running: a new attempt with its token, on disk before anything starts."""
+        with self.db.atomic():
+            claimed = {"run_token": token, "attempt": job.attempt + 1, "waiting_for": None, **columns}
+            claimed["started_ms"] = job.started_ms or at
+            self.move(job.uid, JobState.RUNNING, at=at, detail=f"attempt {job.attempt + 1}", **claimed)
+            self.db.execute(
+                "INSERT INTO attempts (job_id, attempt, run_token, started_ms) VALUES (?, ?, ?, ?)",
+                [job.id, job.attempt + 1, token, at],
+            )
+
+    def end_attempt(self, token: str, outcome: str, *, at: int, code: str = "", message: str = "") -> None:
+        self.db.execute(
+            "UPDATE attempts SET ended_ms = ?, outcome = ?, error_code = nullif(?, ''), error_message = nullif(?, '')"
+            " WHERE run_token = ? AND ended_ms IS NULL",
+            [at, outcome, code, message, token],
+        )
+
+    def event(self, uid: str | None, kind: str, at: int, detail: str = "", device: str | None = None) -> None:
+        self.db.execute(
+            "INSERT INTO events (job_id, at_ms, kind, device, detail)"
+            " VALUES ((SELECT id FROM jobs WHERE uid = ?), ?, ?, ?, ?)",
+            [uid, at, kind, device, detail],
+        )
+
+    def device(self, device: Device, *, at: int, job: str | None = None) -> None:
+        row = {key: getattr(device, key) for key in DEVICE_COLUMNS} | {"updated_ms": at}
+        self.db.execute(
+            f"INSERT OR REPLACE INTO devices ({', '.join(row)}, job_id)"
+            f" VALUES ({marks(row)}, (SELECT id FROM jobs WHERE uid = ?))",
+            [*row.values(), job],
+        )
+
+    def forget_devices(self) -> None:
+        """Devices of an earlier start may be gone; the pool reports those that are here."""
+        self.db.execute("DELETE FROM devices")
+
+
+def assignments(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    return ", ".join(f"{key} = ?" for key in columns), bound(columns)
+
+
+def bound(columns: Mapping[str, Any]) -> list[Any]:
+    """The values of columns as SQLite takes them."""
+    return [json.dumps(value) if key in JSON_COLUMNS and value is not None else value for key, value in columns.items()]
+
+
+def marks(values: Iterable[Any]) -> str:
+    return ", ".join("?" for _ in values)

@@ -1,0 +1,441 @@
+"""The settings: one frozen tree, read once from one TOML file. Its field descriptions are also docs and comments."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import textwrap
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic.fields import FieldInfo
+
+from models.types import Limits, Output
+
+NAME = "musedrop.toml"
+VARIABLE = "MUSEDROP_CONFIG"
+DAY_S = 86400.0
+
+
+class BadSettings(Exception):
+    """Settings that can't be used: `where` is the file or what named it, `key` a dotted name or ""."""
+
+    def __init__(self, where: str, key: str, message: str, hint: str) -> None:
+        super().__init__(" ".join(part for part in (f"{where}:", key, message, hint) if part))
+        self.where, self.key, self.message, self.hint = where, key, message, hint
+
+
+def _from_file(path: Path, info: ValidationInfo) -> Path:
+    """Relative paths are relative to the settings file, wherever the daemon was started."""
+    base = (info.context or {}).get("base", Path.cwd())
+    if "\0" in str(path):
+        raise ValueError("a path has no zero bytes")
+    try:
+        return Path(base, path.expanduser())
+    except RuntimeError as error:
+        raise ValueError("there is no home folder for that ~") from error
+
+
+Folder = Annotated[Path, Field(strict=False), AfterValidator(_from_file)]
+Seconds = Annotated[float, Field(ge=0, le=DAY_S)]
+Period = Annotated[float, Field(ge=0.05, le=3600)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class InboxSettings(_Section):
+    """When a dropped file counts as complete, and which files a job may read."""
+
+    settle_s: Seconds = Field(
+        default=1.0,
+        description="Seconds a file must stay unchanged before it is taken; less for one renamed into place.",
+    )
+    share_settle_s: Seconds = Field(
+        default=5.0,
+        description="The same where the inbox lies on a network share, which says nothing about who writes.",
+    )
+    scan_s: Period = Field(
+        default=5.0,
+        description="Seconds between two looks at the inbox when no file event comes; events only shorten the wait.",
+    )
+    wait_media_s: Annotated[float, Field(ge=0, le=7 * DAY_S)] = Field(
+        default=300.0, description="Seconds that a job file waits for media it names before the job fails."
+    )
+    keep_media_s: Annotated[float, Field(ge=0, le=7 * DAY_S)] = Field(
+        default=60.0,
+        description="Seconds that media stay in the inbox after their job has finished, for others that name them.",
+    )
+    media_roots: tuple[Folder, ...] = Field(
+        default=(),
+        strict=False,
+        description="Folders besides inbox and library from which a job may take media; none by default.",
+    )
+    max_job_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = Field(
+        default=1 << 20, description="The largest job file that is read, in bytes."
+    )
+    watch: Literal["auto", "events", "poll"] = Field(
+        default="auto", description="How new files are noticed; auto polls on file systems that send no events."
+    )
+
+
+class DevicesSettings(_Section):
+    """Where work runs."""
+
+    cpu_workers: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=0, description="Worker processes without a GPU; 0 means one for each core, at most 4."
+    )
+
+    def workers(self, cores: int) -> int:
+        """How many CPU workers to start on a machine of `cores` cores."""
+        return self.cpu_workers or max(1, min(4, cores))
+
+
+class PoolSettings(_Section):
+    """How patient the daemon is with its workers."""
+
+    stall_s: Annotated[float, Field(ge=0.1, le=DAY_S)] = Field(
+        default=120.0, description="Seconds without progress after which a worker is killed and its work done again."
+    )
+    cancel_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        default=10.0, description="Seconds that a worker has to stop by itself when its job is cancelled."
+    )
+    max_interruptions: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=5, description="How often a job may lose its worker before it fails: it may be what kills them."
+    )
+
+
+class LimitsSettings(_Section):
+    """The largest input that is opened; what is larger fails with a clear error."""
+
+    media_mib: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
+        default=4096, description="Size of one media file, in MiB."
+    )
+    megapixels: Annotated[float, Field(gt=0, le=1000)] = Field(
+        default=40.0, description="Pixels of one picture, in millions; guards against image bombs."
+    )
+    audio_s: Annotated[float, Field(gt=0, le=7 * DAY_S)] = Field(
+        default=7200.0, description="Length of the audio, in seconds."
+    )
+    video_s: Annotated[float, Field(gt=0, le=7 * DAY_S)] = Field(
+        default=7200.0, description="Length of an avatar video, in seconds."
+    )
+
+
+class MusetalkSettings(_Section):
+    """Where the MuseTalk engine finds its weights."""
+
+    models_dir: Folder | None = Field(
+        default=None, description="Folder of the downloaded weights; without this key, `models` in the state folder."
+    )
+
+
+class OutputSettings(_Section):
+    """How videos are encoded where the job doesn't say."""
+
+    crf: Annotated[int, Field(ge=0, le=51)] = Field(
+        default=18, description="Quality of the picture: smaller is better and larger on disk."
+    )
+    encoder: Literal["auto", "libx264", "h264_nvenc"] = Field(
+        default="auto", description="auto takes h264_nvenc where a card offers it, else libx264."
+    )
+
+
+class CacheSettings(_Section):
+    """Prepared avatars, kept for the next job."""
+
+    max_gib: Annotated[float, Field(ge=0, le=1 << 20)] = Field(
+        default=20.0, description="Size of the avatar cache in GiB; the least recently used goes first."
+    )
+
+
+class StatusSettings(_Section):
+    """status.json in the share, for those who can't open the database."""
+
+    write_s: Period = Field(default=2.0, description="Seconds between two writes of status.json.")
+
+
+class LogSettings(_Section):
+    """What the daemon writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least serious message that is written."
+    )
+    format: Literal["auto", "text", "json"] = Field(
+        default="auto", description="text for people, json for collectors; auto is text on a terminal, else json."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where everything lies. `share` is for users and may be exported, `state` is the daemon's own local disk."""
+
+    share: Path
+    state: Path
+
+    @property
+    def inbox(self) -> Path:
+        return self.share / "inbox"
+
+    @property
+    def outbox(self) -> Path:
+        return self.share / "outbox"
+
+    @property
+    def failed(self) -> Path:
+        return self.share / "failed"
+
+    @property
+    def archive(self) -> Path:
+        return self.share / "archive"
+
+    @property
+    def avatars(self) -> Path:
+        """The avatar library."""
+        return self.share / "avatars"
+
+    @property
+    def status_file(self) -> Path:
+        return self.share / "status.json"
+
+    @property
+    def claimed(self) -> Path:
+        """Job files that were taken out of the inbox; on the share, so that taking is one rename."""
+        return self.share / ".musedrop" / "claimed"
+
+    @property
+    def staging(self) -> Path:
+        """Results on their way to the outbox; on the share, so that publishing is one rename."""
+        return self.share / ".musedrop" / "staging"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "jobs.db"
+
+    @property
+    def work(self) -> Path:
+        return self.state / "work"
+
+    @property
+    def cache(self) -> Path:
+        return self.state / "cache"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "daemon.lock"
+
+    @property
+    def shared(self) -> tuple[Path, ...]:
+        """The folders of the share."""
+        return (self.inbox, self.outbox, self.failed, self.archive, self.avatars, self.claimed, self.staging)
+
+    @property
+    def tree(self) -> tuple[Path, ...]:
+        """Every folder that has to exist before the daemon runs."""
+        return (*self.shared, self.work, self.cache, self.logs)
+
+
+class Settings(_Section):
+    """Everything that can be set."""
+
+    share: Folder = Field(
+        description="The folder that users see: inbox, outbox, failed, archive, avatars; may be exported over SMB or NFS."
+    )
+    state: Folder = Field(
+        description="The daemon's own folder: jobs.db, work, cache, logs; on a local disk, never on a network share."
+    )
+    inbox: InboxSettings = InboxSettings()
+    devices: DevicesSettings = DevicesSettings()
+    pool: PoolSettings = PoolSettings()
+    limits: LimitsSettings = LimitsSettings()
+    musetalk: MusetalkSettings = MusetalkSettings()
+    output: OutputSettings = OutputSettings()
+    cache: CacheSettings = CacheSettings()
+    status: StatusSettings = StatusSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _apart(self) -> Settings:
+        """A ledger in the inbox would be taken for a dropped file, one in the outbox for a result."""
+        taken = [folder for folder in self.folders.shared if self.state.resolve().is_relative_to(folder.resolve())]
+        if taken:
+            raise ValueError(f"state lies inside {taken[0]}, which is for users' files")
+        return self
+
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.share, self.state)
+
+    @property
+    def models_dir(self) -> Path:
+        return self.musetalk.models_dir or self.state / "models"
+
+    @property
+    def media_limits(self) -> Limits:
+        """The limits as workers take them."""
+        asked = self.limits
+        return Limits(asked.media_mib << 20, round(asked.megapixels * 1e6), asked.audio_s, asked.video_s)
+
+    @property
+    def encoding(self) -> Output:
+        """The encoding of a job that says nothing about it."""
+        return Output(crf=self.output.crf, encoder=self.output.encoder)
+
+
+# reading -------------------------------------------------------------------------------------------------------------
+
+
+def find(explicit: Path | None, env: Mapping[str, str], cwd: Path) -> Path:
+    """The settings file to use: --config, $MUSEDROP_CONFIG, or the first of the usual places. Raises BadSettings."""
+    named = explicit or (Path(env[VARIABLE]) if env.get(VARIABLE) else None)
+    home = [Path(env["HOME"], ".config", "musedrop", NAME)] if env.get("HOME") else []
+    places = [cwd / named] if named else [cwd / NAME, *home, Path("/etc/musedrop", NAME)]
+    found = next((place for place in places if _is_file(place)), None)
+    if found is not None:
+        return found
+    looked = "there is no settings file; looked for " + ", ".join(str(place) for place in places) + "."
+    hint = "Make one with `musedrop init DIR`, or name one with --config or MUSEDROP_CONFIG."
+    raise BadSettings("--config" if explicit else VARIABLE if named else "musedrop", "", looked, hint)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def load(path: Path) -> Settings:
+    """Read and check the settings. Raises BadSettings, which names the file and the key and says what to do."""
+    path = path.absolute()
+    try:
+        return Settings.model_validate(_toml(path), context={"base": path.parent})
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+    raise _refusal(str(path), ".".join(part for part in problem["loc"] if isinstance(part, str)), problem)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise BadSettings(
+            str(path), "", f"can't be read: {error.strerror}.", "`musedrop init DIR` makes one."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise BadSettings(str(path), "", f"is not UTF-8 at byte {error.start}.", "Save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        raise BadSettings(str(path), "", f"is not TOML: {error}.", 'Texts stand in quotes: share = "...".') from None
+
+
+EXPECTED = {"path_type": "should be a text", "tuple_type": "should be a list of texts, in [ ]"}
+
+
+def _refusal(where: str, key: str, problem: Mapping[str, Any]) -> BadSettings:
+    if problem["type"] == "extra_forbidden":
+        near = _nearest(key)
+        hint = f"Did you mean {near}?" if near else "See docs/settings.md for those that there are."
+        return BadSettings(where, key, "is not a key of the settings.", hint)
+    description = dict(_fields()).get(key)
+    hint = (description and description.description) or ""
+    if problem["type"] == "missing":
+        return BadSettings(where, key, "is missing.", hint)
+    if problem["type"] == "model_type":
+        return BadSettings(where, key, "is a section, not a key.", f"Write [{key}] on a line of its own.")
+    said = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return BadSettings(
+        where, key, f"is {json.dumps(problem['input'], default=str)}: {said}." if key else f"{said}.", hint
+    )
+
+
+def _nearest(key: str) -> str:
+    known = [*(name for name, _ in _sections()), *(name for name, _ in _fields())]
+    leaf = key.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == leaf]
+    return next(iter(same or difflib.get_close_matches(key, known, n=1)), "")
+
+
+# describing ----------------------------------------------------------------------------------------------------------
+
+
+def _sections() -> Iterator[tuple[str, type[_Section]]]:
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            yield name, field.annotation
+
+
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every key by its dotted name, in the order of the file."""
+    sections = dict(_sections())
+    yield from ((name, field) for name, field in Settings.model_fields.items() if name not in sections)
+    for section, model in sections.items():
+        yield from ((f"{section}.{name}", field) for name, field in model.model_fields.items())
+
+
+def annotated(share: str, state: str) -> str:
+    """A settings file with every key, its default and why; `share` and `state` are the only ones that are set."""
+    lines = [f"# {line}" for line in HEAD]
+    values = {"share": share, "state": state}
+    for name, field in _fields():
+        section, _, key = name.rpartition(".")
+        if section and f"[{section}]" not in lines:
+            lines += ["", "", f"[{section}]", f"# {dict(_sections())[section].__doc__}"]
+        lines += ["", *_comment(field), _assignment(key, name, values, field)]
+    return "\n".join(lines) + "\n"
+
+
+HEAD = (
+    "The settings of musedrop. Every key is here: a line that begins with # and no blank shows the default",
+    "that is in force; take the # away to change it. An unknown key is refused. Relative paths are relative",
+    "to this file. The daemon reads it once, when it starts.",
+)
+
+
+def _comment(field: FieldInfo) -> list[str]:
+    allowed = _allowed(field)
+    text = f"{field.description} ({allowed})" if allowed else str(field.description)
+    return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _assignment(key: str, name: str, values: Mapping[str, str], field: FieldInfo) -> str:
+    if name in values:
+        return f"{key} = {_toml_value(values[name])}"
+    if name == "musetalk.models_dir":
+        return f"#{key} = {_toml_value(values['state'].rstrip('/') + '/models')}"
+    return f"#{key} = {_toml_value(field.default)}"
+
+
+def _toml_value(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _allowed(field: FieldInfo) -> str:
+    """The choices or the range of a key, as words; "" if anything goes."""
+    choices = [json.dumps(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
+    if choices:
+        return ", ".join(choices)
+    bounds = {
+        name: getattr(rule, name) for rule in field.metadata for name in ("ge", "gt", "le") if hasattr(rule, name)
+    }
+    low = f"{bounds['ge']:.15g}" if "ge" in bounds else f"above {bounds['gt']:.15g}" if "gt" in bounds else ""
+    return f"{low} to {bounds['le']:.15g}" if low else ""
+
+
+def table() -> str:
+    """The keys as a Markdown table: key, default, what is allowed, what for."""
+    rows = ["| key | default | allowed | what for |", "| --- | --- | --- | --- |"]
+    for name, field in _fields():
+        default = (
+            "must be set" if field.is_required() else "" if field.default is None else f"`{_toml_value(field.default)}`"
+        )
+        rows.append(f"| `{name}` | {default} | {_allowed(field)} | {field.description} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,106 @@
+"""Where a job's media lie. A job file names files; only those inside the allowed folders are ever opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.inbox import Fingerprint, fingerprint
+from agent.job import AVATAR_SUFFIXES, BadJob, JobSpec
+
+Role = Literal["avatar", "audio"]
+WINDOWS_PATH = re.compile(r"^([A-Za-z]:[\\/]|\\\\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """A file that a job uses, as it was when the job became ready."""
+
+    given: str
+    path: Path
+    mark: Fingerprint
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"given": self.given, "path": str(self.path), **asdict(self.mark)}
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What has not arrived yet, in words for `waiting_for`."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The folders a job may read from. `complete(path)` tells whether a file has settled."""
+
+    inbox: Path
+    avatars: Path
+    roots: tuple[Path, ...]
+    complete: Callable[[Path], bool]
+
+    def find(self, spec: JobSpec, inputs: Path) -> dict[Role, Medium] | Absent:
+        """Both media of a job, or the first that is not there yet. Raises BadJob for a path outside the folders."""
+        library = spec.library_name
+        avatar = self._library(library) if library else self._file("avatar", spec.avatar or "", inputs)
+        if isinstance(avatar, Absent):
+            return avatar
+        audio = self._file("audio", spec.audio, inputs)
+        return audio if isinstance(audio, Absent) else {"avatar": avatar, "audio": audio}
+
+    def _library(self, name: str) -> Medium | Absent:
+        """An avatar of the library is the file avatars/NAME.jpg, .png, .mp4 ..."""
+        if self.avatars.is_dir():
+            for path in sorted(self.avatars.iterdir()):
+                if path.stem == name and path.suffix.lower() in AVATAR_SUFFIXES:
+                    return self._medium("avatar", name, path)
+        return Absent(f'avatar "{name}": the library has no avatar of that name')
+
+    def _file(self, role: Role, given: str, inputs: Path) -> Medium | Absent:
+        path = Path(plain(role, given))
+        places = [path] if path.is_absolute() else [inputs / path, self.inbox / path]
+        for place in places:
+            if not self.allowed(place, inputs):
+                raise outside(role, given)
+        found = next((place for place in places if fingerprint(follow(place))), None)
+        return self._medium(role, given, found) if found else Absent(f'{role} "{given}" has not arrived in the inbox')
+
+    def _medium(self, role: Role, given: str, path: Path) -> Medium | Absent:
+        real = follow(path)
+        mark = fingerprint(real)
+        if mark is None or not self.complete(real):
+            return Absent(f'{role} "{given}" is still being written')
+        return Medium(given, real, mark)
+
+    def allowed(self, path: Path, inputs: Path) -> bool:
+        """Whether the path, links followed, lies in a folder a job may read from."""
+        real = follow(path)
+        folders = (self.inbox, self.avatars, inputs, *self.roots)
+        return any(real.is_relative_to(follow(folder)) for folder in folders)
+
+
+def follow(path: Path) -> Path:
+    """Links followed; unlike Path.resolve it has no trouble with loops and names that are too long."""
+    return Path(os.path.realpath(path))
+
+
+def plain(role: Role, given: str) -> str:
+    if "\0" in given or not given.strip() or len(given) > 4096 or not given.isprintable():
+        raise BadJob("bad_value", f"{role} is no file name", "give the name of a file that lies beside the job file")
+    if WINDOWS_PATH.match(given):
+        raise outside(role, given)
+    return given.replace("\\", "/")
+
+
+def outside(role: Role, given: str) -> BadJob:
+    return BadJob(
+        "outside_roots",
+        f'{role} "{given}" lies outside the folders that jobs may read',
+        "copy the file into the inbox beside the job file and give its bare name, "
+        "or have its folder added to media_roots in the settings",
+    )

@@ -1,0 +1,256 @@
+"""Crew: the workers of a pool, each started, listened to, given up on and replaced. It knows spans, but no strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from gpu_pool.health import Backoff, Health
+from gpu_pool.seat import CANCELLED, Doom, Seat, cause_of_death
+from gpu_pool.types import (
+    Cancel,
+    Device,
+    Done,
+    Down,
+    Event,
+    Exited,
+    Failed,
+    Heard,
+    Nonsense,
+    Progress,
+    Ready,
+    Run,
+    Stop,
+    Up,
+)
+
+
+class Backend(Protocol):
+    """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard exactly once and last."""
+
+    def devices(self) -> Sequence[Device]:
+        """The devices workers can be spawned on, always the same ids; memory figures may change."""
+        ...
+
+    def spawn(self, device: str) -> None:
+        """Start a worker; Ready follows, or Exited. The device has none now."""
+        ...
+
+    def send(self, device: str, message: Down) -> None:
+        """Pass a message to the worker without blocking; WireError if it can't be one. Without a worker, nothing."""
+        ...
+
+    def kill(self, device: str) -> None:
+        """SIGKILL the worker and what it started; Exited follows. Without a worker, nothing."""
+        ...
+
+    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
+        """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it."""
+        ...
+
+    def close(self) -> None:
+        """Kill and forget everything; the backend is of no use afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a worker may take, in seconds, and when it has served long enough.
+
+    stall_s        to say something while it runs a span
+    start_s        to get ready
+    cancel_s       to end a cancelled span
+    stop_s         to end politely
+    kill_s         to be gone after SIGKILL
+    recycle_spans  spans after which it is replaced (0: never)
+    recycle_bytes  resident memory after a span above which it is replaced (0: never)
+    """
+
+    stall_s: float
+    start_s: float = 300.0
+    cancel_s: float = 10.0
+    stop_s: float = 5.0
+    kill_s: float = 5.0
+    recycle_spans: int = 0
+    recycle_bytes: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Crew:
+    def __init__(self, backend: Backend, patience: Patience, clock: Callable[[], float]) -> None:
+        self._backend, self._patience, self._clock = backend, patience, clock
+        self._seats = {device.id: Seat(device.id) for device in backend.devices()}
+
+    def __getitem__(self, device: str) -> Seat:
+        return self._seats[device]
+
+    def __iter__(self) -> Iterator[Seat]:
+        return iter(self._seats.values())
+
+    @property
+    def deadline(self) -> float:
+        """When tend() is next needed."""
+        return min((seat.deadline for seat in self), default=float("inf"))
+
+    def start(self, seat: Seat, run: Run, model: str) -> None:
+        """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent."""
+        self._backend.send(seat.device, run)
+        seat.run = run
+        seat.model = model or seat.model
+        seat.enter("running", self._in(self._patience.stall_s))
+
+    def call_back(self, seat: Seat) -> None:
+        """Have a running span given up."""
+        if seat.run and seat.phase == "running":
+            self._backend.send(seat.device, Cancel(seat.run.task))
+            seat.enter("cancelling", self._in(self._patience.cancel_s))
+
+    def drain(self, seat: Seat, reason: str) -> None:
+        """No more spans for this device; its worker ends after the one it has."""
+        seat.drained = reason
+        if seat.phase == "idle":
+            self._retire(seat)
+        elif seat.phase == "down":
+            seat.vacate()
+
+    def resume(self, seat: Seat) -> None:
+        """Back into service; a sick device is tried again at once."""
+        seat.drained = ""
+        seat.health = Health()
+        if seat.phase == "down":
+            seat.vacate()
+
+    def dismiss(self) -> None:
+        """Ask everyone to end; those who haven't begun lose nothing by being killed."""
+        for seat in self:
+            if seat.phase == "starting":
+                self._backend.kill(seat.device)
+            elif seat.phase != "down":
+                self._backend.send(seat.device, Stop())
+
+    def tend(self) -> list[Event]:
+        """Do what is overdue."""
+        overdue = [seat for seat in self if seat.deadline <= self._clock()]
+        return [event for seat in overdue if (event := self._lose_patience(seat))]
+
+    def hear(self, device: str, message: Up | Nonsense | Exited) -> Event | None:
+        """What this means for the device's span, if anything."""
+        seat = self._seats[device]
+        match message:
+            case Exited():
+                return self._bury(seat, message)
+            case _ if seat.doom:
+                return None
+            case Nonsense(reason):
+                return self._nonsense(seat, reason)
+            case Ready():
+                return self._welcome(seat, message)
+            case Progress():
+                return self._progress(seat, message)
+            case Done() | Failed():
+                return self._ended(seat, message)
+
+    def _welcome(self, seat: Seat, ready: Ready) -> None:
+        if seat.phase != "starting":
+            return self._nonsense(seat, "a second Ready")
+        if ready.device != seat.device:
+            said = f"The worker for {seat.device} found itself on {ready.device}."
+            return self._condemn(seat, Doom("worker_misplaced", said))
+        seat.pid, seat.model, seat.ready_at = ready.pid, str(ready.facts.get("model", "")), self._clock()
+        return self._rest(seat)
+
+    def _progress(self, seat: Seat, progress: Progress) -> Event | None:
+        if not seat.has(progress):
+            return self._nonsense(seat, "progress of a span it doesn't have")
+        if seat.phase != "running":
+            return None
+        seat.deadline = self._in(self._patience.stall_s)
+        return Event(seat.device, progress)
+
+    def _ended(self, seat: Seat, end: Done | Failed) -> Event | None:
+        if seat.run is None or not seat.has(end):
+            return self._nonsense(seat, "the end of a span it doesn't have")
+        cancelled = isinstance(end, Failed) and end.fault == "cancelled"
+        if cancelled and seat.phase != "cancelling":
+            return self._nonsense(seat, "a cancelled span that nobody cancelled")
+        event = self._end_span(seat, CANCELLED.failed(seat.run) if seat.phase == "cancelling" else end)
+        self._judge(seat, end)
+        return event
+
+    def _judge(self, seat: Seat, end: Done | Failed) -> None:
+        """What a worker's own account of a span's end says about the worker."""
+        if isinstance(end, Done) or end.fault == "job":
+            seat.health = Health()
+        elif end.code not in ("out_of_memory", "cancelled"):
+            self._blame(seat, end.message)
+        tired = isinstance(end, Failed) and end.fault == "worker"
+        large = isinstance(end, Done) and 0 < self._patience.recycle_bytes < end.rss_bytes
+        self._rest(seat, retire=tired or large or 0 < self._patience.recycle_spans <= seat.served)
+
+    def _end_span(self, seat: Seat, end: Done | Failed) -> Event | None:
+        wanted = not seat.called_off
+        seat.release()
+        return Event(seat.device, end) if wanted else None
+
+    def _rest(self, seat: Seat, *, retire: bool = False) -> None:
+        if retire or seat.drained:
+            self._retire(seat)
+        else:
+            seat.enter("idle")
+
+    def _retire(self, seat: Seat) -> None:
+        self._backend.send(seat.device, Stop())
+        seat.enter("leaving", self._in(self._patience.stop_s))
+
+    def _nonsense(self, seat: Seat, reason: str) -> None:
+        said = f"The worker on {seat.device} said something that makes no sense: {reason}."
+        self._condemn(seat, Doom("worker_nonsense", said))
+
+    def _condemn(self, seat: Seat, doom: Doom) -> None:
+        seat.doom = doom
+        self._backend.kill(seat.device)
+        seat.enter("dying", self._in(self._patience.kill_s))
+
+    def _bury(self, seat: Seat, exited: Exited) -> Event | None:
+        asked = seat.phase == "leaving"
+        doom = seat.doom or cause_of_death(seat.device, exited)
+        if seat.phase == "cancelling":
+            doom = CANCELLED
+        event = self._end_span(seat, doom.failed(seat.run, exited.log)) if seat.run else None
+        if doom.blame and not asked:
+            self._blame(seat, doom.message)
+        seat.vacate()
+        return event
+
+    def _blame(self, seat: Seat, reason: str) -> None:
+        now = self._clock()
+        seat.health = self._patience.backoff.after_fault(seat.health, reason, now, seat.lived_s(now))
+
+    def _lose_patience(self, seat: Seat) -> Event | None:
+        match seat.phase:
+            case "down":
+                seat.enter("starting", self._in(self._patience.start_s))
+                self._backend.spawn(seat.device)
+            case "starting":
+                self._stalled(seat, f"wasn't ready within {self._patience.start_s:g} s")
+            case "running":
+                self._stalled(seat, f"said nothing for {self._patience.stall_s:g} s")
+            case "cancelling":
+                self._condemn(seat, CANCELLED)
+            case "leaving":
+                self._condemn(seat, replace(CANCELLED, message="It did not end when asked."))
+            case "dying":
+                return self._give_up(seat)
+        return None
+
+    def _stalled(self, seat: Seat, what: str) -> None:
+        self._condemn(seat, Doom("worker_stalled", f"The worker on {seat.device} {what}."))
+
+    def _give_up(self, seat: Seat) -> Event | None:
+        """Not even SIGKILL ends it: it hangs inside a driver. Its span goes elsewhere, its device waits for its end."""
+        seat.enter("stuck")
+        ...
+
+    def _in(self, seconds: float) -> float:
+        return self._clock() + seconds

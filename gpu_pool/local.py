@@ -1,0 +1,131 @@
+"""LocalBackend: one warm subprocess for each device of this machine."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpu_pool.process import WorkerProcess, log_path
+from gpu_pool.types import Device, Down, Exited, Heard, Open
+from gpu_pool.wire import encode
+
+CLOSE_S = 5.0
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+
+
+def cpu_devices(count: int) -> list[Device]:
+    """cpu:0 to cpu:<count-1>; their memory is not accounted for."""
+    return [Device(f"cpu:{index}", "cpu", name="CPU") for index in range(count)]
+
+
+def environment(device: Device, peers: int, cores: int, base: Mapping[str, str]) -> dict[str, str]:
+    """What a worker is started with: only its own card visible, and its fair share of `cores` among `peers` workers.
+
+    A number of threads that `base` sets already stands: the operator chose it.
+    """
+    share = str(max(1, cores // peers))
+    card = {"CUDA_VISIBLE_DEVICES": device.id if device.kind == "cuda" else "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {**dict.fromkeys(_THREADS, share), **base, **card}
+
+
+class LocalBackend:
+    """Workers as subprocesses. `handler` ("package.module:factory") and `handler_options` (JSON) are what they open;
+    `env` is added to our own environment. Their output goes to `log_dir`/worker-<device>.log."""
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        *,
+        handler: str,
+        handler_options: Mapping[str, Any],
+        log_dir: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        self._devices = {device.id: device for device in devices}
+        self._handler, self._options = handler, handler_options
+        self._log_dir = log_dir
+        self._env = {**os.environ, **(env or {})}
+        self._workers: dict[str, WorkerProcess] = {}
+        self._stillborn: list[Heard] = []
+        self._selector = selectors.DefaultSelector()
+
+    def devices(self) -> Sequence[Device]:
+        return tuple(self._devices.values())
+
+    def spawn(self, device: str) -> None:
+        if device in self._workers:
+            raise ValueError(f"{device} has a worker already")
+        try:
+            worker = WorkerProcess(device, self._environment(self._devices[device]), log_path(self._log_dir, device))
+        except OSError as error:
+            self._stillborn.append((device, Exited(0, code=1, log=f"no worker could be started: {error}")))
+            return
+        self._workers[device] = worker
+        self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        self.send(device, Open(device, self._handler, self._options))
+
+    def send(self, device: str, message: Down) -> None:
+        if worker := self._workers.get(device):
+            self._push(worker, encode(message))
+
+    def kill(self, device: str) -> None:
+        if worker := self._workers.get(device):
+            worker.kill()
+
+    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
+        if wakeup_fd not in self._selector.get_map():
+            self._selector.register(wakeup_fd, selectors.EVENT_READ)
+        heard, self._stillborn = self._stillborn, []
+        ready = self._selector.select(0 if heard else timeout_s)
+        for key, mask in ready:
+            if key.data and key.fileobj is key.data.channel:
+                heard.extend(self._serve(key.data, mask))
+        for key, _ in ready:
+            if key.data and key.fileobj == key.data.pidfd:
+                heard.extend(self._bury(key.data))
+        return heard
+
+    def close(self) -> None:
+        """Kill what still lives; what even SIGKILL can't end within CLOSE_S (stuck in a driver) is left to the kernel."""
+        until = time.monotonic() + CLOSE_S
+        for worker in self._workers.values():
+            worker.kill()
+        for worker in self._workers.values():
+            if worker.ended(max(0.0, until - time.monotonic())):
+                worker.reap()
+            else:
+                worker.release()
+        self._workers.clear()
+        self._selector.close()
+
+    def _environment(self, device: Device) -> dict[str, str]:
+        peers = sum(peer.kind == device.kind for peer in self._devices.values())
+        return environment(device, peers, len(os.sched_getaffinity(0)), self._env)
+
+    def _push(self, worker: WorkerProcess, data: bytes) -> None:
+        sent = worker.send(data)
+        if not worker.silent:
+            events = selectors.EVENT_READ if sent else selectors.EVENT_READ | selectors.EVENT_WRITE
+            self._selector.modify(worker.channel, events, worker)
+
+    def _serve(self, worker: WorkerProcess, mask: int) -> list[Heard]:
+        if mask & selectors.EVENT_WRITE:
+            self._push(worker, b"")
+        said = worker.receive()
+        if worker.silent:
+            self._selector.unregister(worker.channel)
+            worker.kill()  # it can say no more. One that is exiting already keeps the exit status it has
+        return [(worker.device, message) for message in said]
+
+    def _bury(self, worker: WorkerProcess) -> list[Heard]:
+        del self._workers[worker.device]
+        self._selector.unregister(worker.pidfd)
+        if not worker.silent:
+            self._selector.unregister(worker.channel)
+        return [(worker.device, message) for message in worker.reap()]

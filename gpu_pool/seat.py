@@ -1,0 +1,136 @@
+"""What the pool notes about one device. Pure: the pool moves it from phase to phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal
+
+from gpu_pool.health import Health
+from gpu_pool.types import Device, DeviceState, Done, Exited, Failed, Fault, Progress, Run, Span
+
+Phase = Literal["down", "starting", "idle", "running", "cancelling", "leaving", "dying", "stuck"]
+"""What the worker is doing, and what happens when the phase's deadline passes:
+
+down         there is none                             -> start one
+starting     it opens its handler                      -> kill it
+idle         it waits for work                            (no deadline)
+running      it runs a span; every Progress is a delay -> kill it: it is stalled
+cancelling   it was told to stop its span              -> kill it
+leaving      it was told to end                        -> kill it
+dying        SIGKILL was sent                          -> give it up
+stuck        it was given up, and may yet die             (no deadline)
+"""
+
+_STATES: dict[Phase, DeviceState] = {
+    "down": "starting",
+    "starting": "starting",
+    "idle": "idle",
+    "running": "busy",
+    "cancelling": "busy",
+    "leaving": "starting",
+    "dying": "busy",
+    "stuck": "sick",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Doom:
+    """Why a worker ends, in the words of the Failed that its span gets. `blame`: it counts against the device."""
+
+    code: str
+    message: str
+    fault: Fault = "worker"
+    blame: bool = True
+
+    def failed(self, run: Run, detail: str = "") -> Failed:
+        retry = self.fault == "worker"
+        hint = "The span is done again, on another device if there is one." if retry else ""
+        return Failed(
+            run.task, run.start, run.stop, self.code, self.message, hint, retry=retry, fault=self.fault, detail=detail
+        )
+
+
+CANCELLED = Doom("cancelled", "Cancelled.", fault="cancelled", blame=False)
+
+
+def cause_of_death(device: str, exited: Exited) -> Doom:
+    """What to say of a worker that ended unasked."""
+    if exited.out_of_memory:
+        return Doom("out_of_memory", f"The worker on {device} was killed because this machine ran out of memory (SIGKILL).")
+    if exited.signal:
+        return Doom("worker_died", f"The worker on {device} was killed by {exited.signal}.")
+    last_line = exited.log.rpartition("\n")[2].strip()[:300]
+    said = f" after saying: {last_line}" if last_line else ""
+    return Doom("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{said}")
+
+
+@dataclass(slots=True)
+class Seat:
+    """A device's place in the pool.
+
+    deadline    clock time at which the phase has lasted too long
+    run         the span it has, from Run until Done or Failed has been passed on
+    called_off  somebody else has finished the span first: nobody wants to hear of it any more
+    doom        why we killed the worker
+    ready_at    when the worker got ready, None before
+    served      spans the worker has ended
+    drained     why the device is set aside by a person; "" if it is not
+    """
+
+    device: str
+    phase: Phase = "down"
+    deadline: float = -inf
+    pid: int | None = None
+    model: str = ""
+    run: Run | None = None
+    called_off: bool = False
+    doom: Doom | None = None
+    ready_at: float | None = None
+    served: int = 0
+    drained: str = ""
+    health: Health = field(default_factory=Health)
+    shown: Device | None = None
+
+    @property
+    def span(self) -> Span | None:
+        return Span(self.run.start, self.run.stop) if self.run else None
+
+    @property
+    def state(self) -> DeviceState:
+        if self.drained and self.phase in ("down", "leaving"):
+            return "drained"
+        return "sick" if self.phase == "down" and self.health.sick else _STATES[self.phase]
+
+    @property
+    def reason(self) -> str:
+        if self.state == "drained":
+            return self.drained
+        return "" if self.phase in ("idle", "running", "cancelling") else self._doom_or_last_fault()
+
+    def enter(self, phase: Phase, deadline: float = inf) -> None:
+        self.phase, self.deadline = phase, deadline
+
+    def has(self, message: Progress | Done | Failed) -> bool:
+        """Whether the message is about the span that runs here."""
+        run = self.run
+        return run is not None and (run.task, run.start, run.stop) == (message.task, message.start, message.stop)
+
+    def runs(self, task: str) -> bool:
+        return self.run is not None and self.run.task == task and not self.called_off
+
+    def lived_s(self, now: float) -> float:
+        return 0.0 if self.ready_at is None else now - self.ready_at
+
+    def release(self) -> None:
+        """The span has ended."""
+        self.run, self.called_off = None, False
+        self.served += 1
+
+    def vacate(self) -> None:
+        """The worker is gone; another is due when the device's health allows."""
+        self.pid, self.model, self.ready_at, self.doom, self.served = None, "", None, None, 0
+        self.enter("down", inf if self.drained else self.health.start_at)
+
+    def _doom_or_last_fault(self) -> str:
+        return self.doom.message if self.doom else self.health.reason

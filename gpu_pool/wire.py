@@ -1,0 +1,136 @@
+"""Messages as JSON lines: one object a line, its `kind` the name of the dataclass. What is not exactly that is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, NoReturn, cast, get_args, get_origin, get_type_hints
+
+from gpu_pool.types import Cancel, Done, Down, Failed, Open, Progress, Ready, Run, Stop, Up
+
+MAX_LINE_BYTES = 1 << 20
+
+
+class WireError(ValueError):
+    """Not a message of ours: too long, no JSON, or an unknown kind, field or type."""
+
+
+def encode(message: Up | Down) -> bytes:
+    """One line, newline included. WireError if it is no JSON (NaN, a Path, a loop) or longer than MAX_LINE_BYTES."""
+    body = {spec.name: _plain(getattr(message, spec.name)) for spec in fields(message)}
+    try:
+        line = json.dumps({"kind": _kind(type(message)), **body}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WireError(f"{_kind(type(message))} is no JSON: {error}") from error
+    if len(line) > MAX_LINE_BYTES:
+        raise WireError(f"{_kind(type(message))} of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
+    return line
+
+
+def decode_up(line: bytes) -> Up:
+    """What a worker said; WireError if it is not one of its messages."""
+    return cast(Up, _decode(line, _UP))
+
+
+def decode_down(line: bytes) -> Down:
+    """What the daemon said; WireError if it is not one of its messages."""
+    return cast(Down, _decode(line, _DOWN))
+
+
+class Lines:
+    """Cuts a stream of bytes into lines without their newline. WireError as soon as one exceeds MAX_LINE_BYTES."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        *whole, rest = data.split(b"\n")
+        for line in whole:
+            yield self._take(line)
+        self._rest += rest
+        self._check()
+
+    def _take(self, line: bytes) -> bytes:
+        self._rest += line
+        self._check()
+        taken = bytes(self._rest)
+        self._rest.clear()
+        return taken
+
+    def _check(self) -> None:
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise WireError(f"a line longer than {MAX_LINE_BYTES} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How a message of one kind must look."""
+
+    make: Callable[..., object]
+    checks: dict[str, Callable[[object], bool]]
+    required: frozenset[str]
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _kind(cls: type) -> str:
+    return cls.__name__.lower()
+
+
+def _decode(line: bytes, shapes: Mapping[str, _Shape]) -> object:
+    body = _object(line)
+    shape = shapes.get(str(body.pop("kind", "")))
+    if shape is None:
+        raise WireError("a message of an unknown kind")
+    if wrong := (body.keys() - shape.checks.keys()) | (shape.required - body.keys()):
+        raise WireError(f"unknown or missing fields: {', '.join(sorted(wrong))[:200]}")
+    if bad := [name for name, value in body.items() if not shape.checks[name](value)]:
+        raise WireError(f"fields of a wrong type: {', '.join(bad)}")
+    return shape.make(**body)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"not JSON: {line[:80]!r}") from error
+    if not isinstance(body, dict):
+        raise WireError(f"not a JSON object: {line[:80]!r}")
+    return body
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _shape(cls: type) -> _Shape:
+    hints = get_type_hints(cls)
+    specs = fields(cls)
+    required = {spec.name for spec in specs if spec.default is MISSING and spec.default_factory is MISSING}
+    return _Shape(cls, {spec.name: _check(hints[spec.name]) for spec in specs}, frozenset(required))
+
+
+def _check(hint: Any) -> Callable[[object], bool]:
+    if get_origin(hint) is Literal:
+        return lambda value: value in get_args(hint)
+    if get_origin(hint) is Mapping:
+        return lambda value: isinstance(value, dict)
+    return _SCALARS[hint]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_SCALARS: dict[type, Callable[[object], bool]] = {
+    str: lambda value: isinstance(value, str),
+    bool: lambda value: isinstance(value, bool),
+    int: _is_int,
+    float: lambda value: _is_int(value) or (isinstance(value, float) and math.isfinite(value)),
+}
+_DOWN = {_kind(cls): _shape(cls) for cls in (Open, Run, Cancel, Stop)}
+_UP = {_kind(cls): _shape(cls) for cls in (Ready, Progress, Done, Failed)}

@@ -1,0 +1,91 @@
+"""The engines there are, and which of them can run here. Imports nothing heavy: the daemon reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from models.types import Card, DeviceKind, EngineError
+
+ENGINES: dict[str, Card] = {
+    card.name: card
+    for card in (
+        Card(
+            name="musetalk",
+            factory="models.musetalk.engine:MuseTalkEngine",
+            kinds=("cuda", "cpu"),
+            weights=(
+                "musetalkV15/unet.pth",
+                "musetalkV15/musetalk.json",
+                "sd-vae/config.json",
+                "sd-vae/diffusion_pytorch_model.bin",
+                "whisper/config.json",
+                "whisper/pytorch_model.bin",
+                "whisper/preprocessor_config.json",
+                "dwpose/dw-ll_ucoco_384.pth",
+                "face-parse-bisent/79999_iter.pth",
+                "s3fd/s3fd-619a316812.pth",
+            ),
+            summary="MuseTalk lip-sync: needs its weights, and a GPU to be of use",
+        ),
+        Card(
+            name="preview",
+            factory="models.preview.engine:PreviewEngine",
+            kinds=("cpu",),
+            summary="moves the mouth of a portrait on the CPU; needs no downloaded weights",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which engine runs a job, on which kind of device, and why this one."""
+
+    engine: str
+    kind: DeviceKind
+    reason: str
+
+
+def missing_weights(card: Card, models_dir: Path) -> list[str]:
+    return [file for file in card.weights if not (models_dir / file).is_file()]
+
+
+def installed(card: Card) -> bool:
+    """Whether the code of the engine is here; `find_spec` looks without importing it."""
+    package, _, _ = card.factory.partition(":")
+    parent = package.rpartition(".")[0]
+    return find_spec(parent) is not None and find_spec(package) is not None
+
+
+def obstacle(card: Card, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
+    """Why the engine can't run here, or "" if it can."""
+    if not installed(card):
+        return f"the {card.name} engine is not part of this installation"
+    if missing := missing_weights(card, models_dir):
+        return f"{len(missing)} weight files are missing in {models_dir} ({missing[0]} first)"
+    if not set(card.kinds) & set(kinds):
+        return f"no device of kind {' or '.join(card.kinds)} is available"
+    return ""
+
+
+def choose(asked: str, models_dir: Path, kinds: Iterable[DeviceKind]) -> Choice:
+    """Resolve `auto`, or check the engine that was asked for. Raises EngineError(engine_unavailable)."""
+    present = tuple(kinds)
+    if asked != "auto":
+        card = ENGINES[asked]
+        if why := obstacle(card, models_dir, present):
+            hint = 'install what is missing (`musedrop doctor` lists it), or ask for "auto" or "preview"'
+            raise EngineError("engine_unavailable", f'the job asks for the engine "{asked}", but {why}', hint)
+        return Choice(asked, best_kind(card, present), "asked for by the job")
+    musetalk = ENGINES["musetalk"]
+    why = obstacle(musetalk, models_dir, present) or ("" if "cuda" in present else "there is no GPU")
+    if not why:
+        return Choice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
+    return Choice("preview", "cpu", f"auto: not musetalk, because {why}")
+
+
+def best_kind(card: Card, present: tuple[DeviceKind, ...]) -> DeviceKind:
+    return next(kind for kind in card.kinds if kind in present)

@@ -1,0 +1,180 @@
+"""Faces in a picture, upright or tilted, by the cascades that OpenCV ships. No downloaded model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+Affine = npt.NDArray[np.float64]
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+UNIT = 100.0
+"""Geometry of a face is told in units of a hundredth of its eye distance."""
+
+_SEARCH_SIDE = 640
+_SMALLEST = 40
+_TILTS = (0, -20, 20)
+_STEEP_TILTS = (-40, 40)
+_EYE_CROP = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face in pixels of its picture. `box` is x, y, w, h; `eyes` are the left and the right as one sees them."""
+
+    box: Box
+    eyes: tuple[Point, Point]
+    eyes_found: bool
+    votes: int
+
+    @property
+    def eye_distance(self) -> float:
+        return math.dist(*self.eyes)
+
+    @property
+    def roll_deg(self) -> float:
+        (ax, ay), (bx, by) = self.eyes
+        return math.degrees(math.atan2(by - ay, bx - ax))
+
+    @property
+    def to_upright(self) -> Affine:
+        """(2, 3) pixel -> face units: the middle of the eyes is (0, 0), they lie at (-50, 0) and (50, 0)."""
+        (ax, ay), (bx, by) = self.eyes
+        k = UNIT / self.eye_distance**2
+        c, s = (bx - ax) * k, (by - ay) * k
+        mx, my = (ax + bx) / 2, (ay + by) / 2
+        return np.array([[c, s, -c * mx - s * my], [-s, c, s * mx - c * my]])
+
+    def scaled(self, x: float, y: float) -> Face:
+        """The same face in a picture resized by these factors."""
+        left, top, w, h = self.box
+        (ax, ay), (bx, by) = self.eyes
+        return Face((left * x, top * y, w * x, h * y), ((ax * x, ay * y), (bx * x, by * y)), self.eyes_found, self.votes)
+
+
+def find_faces(image: Image) -> tuple[Face, ...]:
+    """All faces of a (h, w, 3) BGR picture from left to right; tilted ones are found in turned copies of it.
+
+    A face needs two of three cascades: one alone takes coins, clouds and craters for faces.
+    """
+    scale = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+    for tilts in (_TILTS, _STEEP_TILTS):
+        found = [face for tilt in tilts for face in _at_tilt(grey, tilt)]
+        if found:
+            faces = (face.scaled(1 / scale, 1 / scale) for face in _without_doubles(found))
+            return tuple(sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2))
+    return ()
+
+
+def largest(faces: Sequence[Face]) -> Face:
+    return max(faces, key=lambda face: face.box[2] * face.box[3])
+
+
+def transform(points: Iterable[Point], affine: Affine) -> npt.NDArray[np.float64]:
+    """(n, 2) points moved by a (2, 3) affine map."""
+    return np.asarray(list(points), np.float64) @ affine[:, :2].T + affine[:, 2]
+
+
+@cache
+def _cascade(name: str) -> cv2.CascadeClassifier:
+    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")
+
+
+def _at_tilt(grey: Image, tilt_deg: float) -> Iterator[Face]:
+    turned, back = _turned(grey, tilt_deg)
+    for x, y, w, h in _boxes("frontalface_alt2", turned, _SMALLEST):
+        crop = turned[max(0, y - h // 4) : y + h + h // 4, max(0, x - w // 4) : x + w + w // 4]
+        votes = 1 + sum(len(_boxes(f"frontalface_{name}", crop, int(0.7 * w))) > 0 for name in ("alt", "default"))
+        if votes >= 2:
+            yield _placed((x, y, w, h), _find_eyes(turned, (x, y, w, h)), votes, back)
+
+
+def _turned(grey: Image, tilt_deg: float) -> tuple[Image, Affine]:
+    """The picture turned about its middle, corners kept, and the map back."""
+    if not tilt_deg:
+        return grey, np.eye(2, 3)
+    h, w = grey.shape
+    turn = cv2.getRotationMatrix2D((w / 2, h / 2), tilt_deg, 1.0)
+    wide = abs(turn[0, 0]) * w + abs(turn[0, 1]) * h
+    high = abs(turn[0, 1]) * w + abs(turn[0, 0]) * h
+    turn[:, 2] += ((wide - w) / 2, (high - h) / 2)
+    size = (math.ceil(wide), math.ceil(high))
+    return cv2.warpAffine(grey, turn, size, borderMode=cv2.BORDER_REPLICATE), cv2.invertAffineTransform(turn)
+
+
+def _boxes(name: str, grey: Image, smallest: int) -> list[tuple[int, int, int, int]]:
+    if min(grey.shape) < smallest:
+        return []
+    found = _cascade(name).detectMultiScale(grey, 1.1, 3, minSize=(smallest, smallest))
+    return [(int(x), int(y), int(w), int(h)) for x, y, w, h in found]
+
+
+def _find_eyes(grey: Image, box: tuple[int, int, int, int]) -> tuple[Point, Point] | None:
+    """Both eyes in pixels, or None: the pair of eye boxes that sits most like eyes do in a face."""
+    x, y, w, h = box
+    zoom = _EYE_CROP / w
+    top = y + int(0.15 * h)
+    crop = cv2.resize(grey[top : y + int(0.62 * h), x : x + w], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+    centres = [
+        (a + side / 2, b + side / 2)
+        for name in ("eye_tree_eyeglasses", "eye")
+        for a, b, side, _ in _cascade(name).detectMultiScale(crop, 1.05, 3, minSize=(30, 30), maxSize=(90, 90))
+    ]
+    pairs = [(a, b) for a, b in product(centres, centres) if _oddness(a, b) < 1.0]
+    if not pairs:
+        return None
+    left, right = (_pupil(crop, eye) for eye in min(pairs, key=lambda pair: _oddness(*pair)))
+    return (left[0] / zoom + x, left[1] / zoom + top), (right[0] / zoom + x, right[1] / zoom + top)
+
+
+def _oddness(left: Point, right: Point) -> float:
+    """How far a pair is from two eyes at 30 % and 70 % of a face 240 pixels wide, level, 38 % down; 1 is no pair."""
+    distance, drop = right[0] - left[0], right[1] - left[1]
+    middle, height = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
+    return math.hypot((distance - 98) / 40, drop / 36, (middle - 120) / 40, (height - 56) / 40)
+
+
+def _pupil(grey: Image, eye: Point, reach: int = 14) -> Point:
+    """The middle of the dark around an eye's centre."""
+    x, y = round(eye[0]), round(eye[1])
+    left, top = max(0, x - reach), max(0, y - reach)
+    patch = grey[top : y + reach + 1, left : x + reach + 1].astype(np.float32)
+    dark = np.clip(np.percentile(patch, 30) - patch, 0, None)
+    if not dark.any():
+        return eye
+    rows, columns = np.mgrid[: patch.shape[0], : patch.shape[1]]
+    return left + float((columns * dark).sum() / dark.sum()), top + float((rows * dark).sum() / dark.sum())
+
+
+def _placed(box: tuple[int, int, int, int], eyes: tuple[Point, Point] | None, votes: int, back: Affine) -> Face:
+    x, y, w, h = box
+    middle = transform([(x + w / 2, y + h / 2)], back)[0]
+    where = eyes or ((x + 0.3 * w, y + 0.38 * h), (x + 0.7 * w, y + 0.38 * h))
+    left, right = ((float(a), float(b)) for a, b in transform(where, back))
+    return Face((middle[0] - w / 2, middle[1] - h / 2, w, h), (left, right), eyes is not None, votes)
+
+
+def _without_doubles(faces: Sequence[Face]) -> list[Face]:
+    """One face for each place: the one whose eyes and cascades agree best."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: (face.eyes_found, face.votes), reverse=True):
+        if all(_apart(face.box, other.box) for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _apart(a: Box, b: Box) -> bool:
+    dx = abs(a[0] + a[2] / 2 - b[0] - b[2] / 2)
+    dy = abs(a[1] + a[3] / 2 - b[1] - b[3] / 2)
+    return math.hypot(dx, dy) > 0.5 * max(a[2], b[2])

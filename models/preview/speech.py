@@ -1,0 +1,109 @@
+"""Speech to mouth: what is heard every 10 ms, and what the lips do for it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from models.preview import visemes
+
+Floats = npt.NDArray[np.float32]
+
+RATE = 16000
+HOPS_PER_S = 100
+SPEED_PER_S = 8.75
+"""The fastest lips: of the full opening (or of rounded to neutral) in one second; 0.35 in a frame of 25 fps."""
+
+_HOP = RATE // HOPS_PER_S
+_WINDOW = 512
+_BLOCK_HOPS = 4096
+_RANGE_DB = 50.0
+_LEAD_HOPS = 1
+_GAIN, _BIAS = 1.4, 0.08
+
+
+def mouth_curve(waveform: Floats, frames: int, fps: Fraction) -> Floats:
+    """The mouth in the middle of each video frame.
+
+    waveform  (n,) float32 in -1..1, mono, 16 kHz
+    returns   (frames, 2) float32: opening 0 (closed) .. 1, and spread -1 (rounded, as in "oo") .. 1 (as in "ee").
+              Neither changes by more than SPEED_PER_S / fps from one frame to the next.
+    """
+    wanted = visemes.mouth(features(waveform))
+    opening = slower_below(np.clip(_GAIN * _smooth(wanted[:, 0]) - _BIAS, 0, 1))
+    spread = _smooth(wanted[:, 1])
+    spread = (slower_below(spread) - slower_below(-spread)) / 2
+    return np.stack([_at_frames(opening, frames, fps), _at_frames(spread, frames, fps)], 1)
+
+
+def features(waveform: Floats) -> Floats:
+    """What a vowel is told by: (hops, visemes.FEATURES) float32, ten cepstra of the level and shape, and their trend."""
+    cepstra = log_mel(waveform) @ _cosines().T
+    level = cepstra[:, :1]
+    loud = level[:, 0] > 0.35 * np.percentile(level, 95)
+    if loud.any():  # the mean of a voice says who speaks and over which microphone, not what is said
+        cepstra[:, 1:] -= cepstra[loud, 1:].mean(0) * np.minimum(1, level / 0.3)
+    before, after = _shifted(cepstra, -5), _shifted(cepstra, 5)
+    return np.concatenate([cepstra, (after - cepstra)[:, :2], (before - cepstra)[:, :2]], 1)
+
+
+def log_mel(waveform: Floats) -> Floats:
+    """Band levels (hops, bands) float32: 0 is 50 dB below the loud parts or drowned in steady noise, 1 is loud."""
+    power = _mel_power(waveform)
+    noise = np.percentile(power, 10, axis=0)
+    loud = np.percentile(power.max(1), 95)
+    quiet = max(float(loud) * 10 ** (-_RANGE_DB / 10), 1e-6)
+    clean = np.maximum(power - 2 * np.minimum(noise, loud / 100), quiet)
+    return np.asarray(np.clip(10 * np.log10(clean / quiet) / _RANGE_DB, 0, 1.3), np.float32)
+
+
+def slower_below(curve: Floats) -> Floats:
+    """The largest curve nowhere above this one whose slope keeps to SPEED_PER_S: closures stay, peaks are cut."""
+    ramp = np.arange(len(curve)) * (SPEED_PER_S / HOPS_PER_S)
+    forward = np.minimum.accumulate(curve - ramp) + ramp
+    backward = np.minimum.accumulate((curve + ramp)[::-1])[::-1] - ramp
+    return np.minimum(forward, backward).astype(np.float32)
+
+
+def _mel_power(waveform: Floats) -> Floats:
+    hops = max(1, -(-len(waveform) // _HOP))
+    padded = np.pad(waveform, ((_WINDOW - _HOP) // 2, _WINDOW + _HOP))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP][:hops]
+    blocks = (_block_power(windows[i : i + _BLOCK_HOPS]) for i in range(0, hops, _BLOCK_HOPS))
+    return np.concatenate(list(blocks))
+
+
+def _block_power(windows: Floats) -> Floats:
+    spectrum = np.abs(np.fft.rfft(windows * np.hanning(_WINDOW).astype(np.float32))) ** 2
+    return (spectrum @ _mel_bands().T).astype(np.float32)
+
+
+def _mel_bands(lowest_hz: float = 120, highest_hz: float = 7000) -> Floats:
+    mel = np.linspace(np.log1p(lowest_hz / 700), np.log1p(highest_hz / 700), visemes.BANDS + 2)
+    edges = 700 * np.expm1(mel)
+    hz = np.fft.rfftfreq(_WINDOW, 1 / RATE)
+    rising = (hz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - hz) / (edges[2:] - edges[1:-1])[:, None]
+    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+
+
+def _cosines() -> Floats:
+    order, band = np.arange(visemes.CEPSTRA)[:, None], np.arange(visemes.BANDS) + 0.5
+    return (np.cos(np.pi * order * band / visemes.BANDS) / visemes.BANDS).astype(np.float32)
+
+
+def _shifted(rows: Floats, hops: int) -> Floats:
+    return rows[np.clip(np.arange(len(rows)) + hops, 0, len(rows) - 1)]
+
+
+def _smooth(curve: Floats) -> Floats:
+    kernel = np.hanning(9)[1:-1]
+    return np.convolve(np.pad(curve, 3, "edge"), kernel / kernel.sum(), "valid").astype(np.float32)
+
+
+def _at_frames(curve: Floats, frames: int, fps: Fraction) -> Floats:
+    middle_s = (np.arange(frames) + 0.5) / float(fps)
+    heard_s = (np.arange(len(curve)) + 0.5 - _LEAD_HOPS) / HOPS_PER_S
+    return np.interp(middle_s, heard_s, curve, right=0.0).astype(np.float32)

@@ -1,0 +1,24 @@
+"""Small ready-made things that tests of the daemon's rooms share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from agent.job import JobSpec, JobState, parse
+from agent.ledger import Job, Ledger
+
+
+def a_spec(**keys: object) -> JobSpec:
+    return parse(json.dumps({"avatar": "face.jpg", "audio": "voice.wav", **keys}).encode())
+
+
+def a_ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "state" / "jobs.db")
+
+
+def add_job(ledger: Ledger, uid: str, *, state: JobState = JobState.QUEUED, at: int = 1000, **keys: object) -> Job:
+    ledger.add(uid, str(keys.pop("name", uid)), a_spec(**keys), state=state, at=at)
+    job = ledger.job(uid)
+    assert job is not None
+    return job

@@ -1,0 +1,108 @@
+"""Speech whose every phoneme is known: libespeak-ng's own events while it speaks, by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+RATE = 16000
+_RETRIEVAL, _PHONEME_EVENTS, _IPA, _UTF8, _PHONEME, _WORDS_PER_MINUTE = 1, 1, 2, 1, 7, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Phoneme:
+    """An IPA symbol ("" is a pause) heard from start_s to stop_s."""
+
+    ipa: str
+    start_s: float
+    stop_s: float
+
+
+class _Id(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Id),
+    )
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
+
+
+@cache
+def _library() -> tuple[ctypes.CDLL, int]:
+    try:
+        library = ctypes.CDLL("libespeak-ng.so.1")
+    except OSError:
+        _missing("Debian package libespeak-ng1 is missing")
+    rate: int = library.espeak_Initialize(_RETRIEVAL, 0, None, _PHONEME_EVENTS | _IPA)
+    if rate <= 0:
+        _missing("Debian package espeak-ng-data is missing")
+    return library, rate
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[npt.NDArray[np.float32], list[Phoneme]]:
+    """The waveform (n,) float32 at 16 kHz and the phonemes in it. Skips the test where libespeak-ng is missing."""
+    library, rate = _library()
+    sound: list[npt.NDArray[np.int16]] = []
+    starts: list[tuple[str, int]] = []
+
+    def hear(samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
+        if samples and count:
+            sound.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        starts.extend((e.id.string.decode(errors="ignore"), e.sample) for e in _until_last(events) if e.type == _PHONEME)
+        return 0
+
+    callback = _Callback(hear)
+    library.espeak_SetSynthCallback(callback)
+    if library.espeak_SetVoiceByName(voice.encode()):
+        raise ValueError(f"espeak-ng has no voice {voice!r}")
+    library.espeak_SetParameter(_WORDS_PER_MINUTE, words_per_minute, 0)
+    data = text.encode() + b"\0"
+    library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None)
+    library.espeak_Synchronize()
+    waveform = np.concatenate(sound).astype(np.float32) / 32768
+    edges = [sample / rate for _, sample in starts] + [len(waveform) / rate]
+    heard = [Phoneme(ipa, edges[i], edges[i + 1]) for i, (ipa, _) in enumerate(starts)]
+    return resample(waveform, rate), heard
+
+
+def _until_last(events: ctypes._Pointer[_Event]) -> Iterator[_Event]:
+    i = 0
+    while events[i].type:
+        yield events[i]
+        i += 1
+
+
+def resample(waveform: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
+    """The same sound at 16 kHz, by its spectrum."""
+    count = round(len(waveform) * RATE / rate)
+    spectrum = np.fft.rfft(waveform)[: count // 2 + 1]
+    return np.fft.irfft(np.pad(spectrum, (0, count // 2 + 1 - len(spectrum))), count).astype(np.float32) * np.float32(
+        count / len(waveform)
+    )
