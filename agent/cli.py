@@ -1,4 +1,7 @@
-"""`musedrop ...`: the only module where all packages meet. Each command is a few lines over a room of its own."""
+"""`musedrop ...`: each command is a few lines over a room of its own, imported when it is asked for.
+
+So `--help` and every command answer at once, whatever the other commands need.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from agent import __version__, client, live
-from agent.client import ClientError
-from agent.job import schema as job_schema
-from agent.ledger import LedgerError
-from agent.service import AlreadyRunning
-from agent.settings import BadSettings, Settings, annotated, find, load
+from agent import __version__
+from agent.errors import UserError
+
+if TYPE_CHECKING:
+    from agent.client import Ticket
+    from agent.settings import Settings
 
 app = typer.Typer(
     help="Drop a face and a voice into a folder; a talking-head video appears in another.",
@@ -38,6 +41,8 @@ POLL_S = 0.25
 
 
 def settings_of(config: Path | None) -> Settings:
+    from agent.settings import find, load
+
     return load(find(config, os.environ, Path.cwd()))
 
 
@@ -47,10 +52,11 @@ def init(
 ) -> None:
     """Lay out the folders and an annotated settings file."""
     from agent.daemon import make_folders
+    from agent.settings import annotated, load
 
     target = folder / "musedrop.toml"
     if target.exists():
-        raise ClientError(f"{target} exists already: edit it, or choose another folder")
+        raise UserError(f"{target} exists already: edit it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(annotated(".", "./state"), encoding="utf-8")
     settings = load(target)
@@ -85,6 +91,8 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")] = False,
 ) -> None:
     """Hand in a job: copies the media and a job file into the inbox."""
+    from agent import client
+
     settings = settings_of(config)
     job = {"engine": engine, "fps": fps, "priority": priority, "strategy": strategy, "options": options_of(option)}
     ticket = client.submit(settings, avatar, audio, job, name)
@@ -98,7 +106,7 @@ def options_of(given: list[str] | None) -> dict[str, Any]:
     for text in given or []:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ClientError(f'--option takes NAME=VALUE, not "{text}"')
+            raise UserError(f'--option takes NAME=VALUE, not "{text}"')
         try:
             options[key] = json.loads(value)
         except ValueError:
@@ -106,8 +114,10 @@ def options_of(given: list[str] | None) -> dict[str, Any]:
     return options
 
 
-def follow(settings: Settings, ticket: client.Ticket) -> int:
+def follow(settings: Settings, ticket: Ticket) -> int:
     """Show the job until it ends; 0 if its video is there, 1 if not."""
+    from agent import client, live
+
     with live.Board(console) as board:
         while True:
             row = client.status_of(client.reader(settings), ticket.id) if settings.folders.ledger.exists() else None
@@ -137,6 +147,8 @@ def status(
     limit: Annotated[int, typer.Option(help="How many jobs to list.")] = 20,
 ) -> None:
     """Say how jobs are doing, from the ledger."""
+    from agent import client, live
+
     db = client.reader(settings_of(config))
     if name is None:
         rows = client.overview(db, limit)
@@ -144,7 +156,7 @@ def status(
         return
     row = client.status_of(db, name)
     if row is None:
-        raise ClientError(f"no job is called {name}; `musedrop status` lists them")
+        raise UserError(f"no job is called {name}; `musedrop status` lists them")
     if as_json:
         print_json(row)
         return
@@ -162,6 +174,8 @@ def print_json(data: Any) -> None:
 @app.command()
 def watch(config: Config = None) -> None:
     """Show jobs and devices live until Ctrl-C."""
+    from agent import client, live
+
     settings = settings_of(config)
     db = client.reader(settings)
     with live.screen(console) as view:
@@ -174,30 +188,32 @@ def watch(config: Config = None) -> None:
 @app.command()
 def cancel(name: Name, config: Config = None) -> None:
     """Cancel a job: leaves NAME.cancel in the inbox."""
-    settings = settings_of(config)
-    known(settings, name)
-    client.ask(settings, name, "cancel")
+    ask(config, name, "cancel")
     console.print(f"{name} will be cancelled")
 
 
 @app.command()
 def retry(name: Name, config: Config = None) -> None:
     """Try a failed or cancelled job again: leaves NAME.retry in the inbox."""
-    settings = settings_of(config)
-    known(settings, name)
-    client.ask(settings, name, "retry")
+    ask(config, name, "retry")
     console.print(f"{name} will be tried again")
 
 
-def known(settings: Settings, name: str) -> None:
+def ask(config: Path | None, name: str, verb: str) -> None:
+    from agent import client
+
+    settings = settings_of(config)
     if client.status_of(client.reader(settings), name) is None:
-        raise ClientError(f"no job is called {name}; `musedrop status` lists them")
+        raise UserError(f"no job is called {name}; `musedrop status` lists them")
+    client.ask(settings, name, verb)
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the job file."""
-    print_json(job_schema())
+    from agent import job
+
+    print_json(job.schema())
 
 
 @app.command()
@@ -235,14 +251,14 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
 
 def main() -> None:
-    """Entry point: what a person can mend becomes one line and exit code 2 (78 for the settings)."""
+    """Entry point: what a person can mend becomes one line and an exit code, 2 or (for the settings) 78."""
     logging.captureWarnings(capture=True)
     try:
         app()
-    except BadSettings as error:
-        stop(str(error), 78)
-    except (ClientError, LedgerError, AlreadyRunning, FileNotFoundError, PermissionError) as error:
-        stop(str(error), 2)
+    except UserError as error:
+        stop(str(error), error.exit_code)
+    except (FileNotFoundError, PermissionError) as error:
+        stop(f"{error.filename}: {error.strerror}", UserError.exit_code)
     except KeyboardInterrupt:
         stop("stopped", 130)
 
@@ -250,3 +266,7 @@ def main() -> None:
 def stop(message: str, code: int) -> None:
     errors.print(f"[red]musedrop:[/] {message}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

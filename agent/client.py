@@ -1,4 +1,4 @@
-"""What the command line does for a user: files into the inbox, rows out of the ledger; any program could do the same."""
+"""What the command line does for a user, and any program could: files into the inbox, rows out of the ledger."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
+from agent.errors import UserError
 from agent.filesystem import safe_name, write_whole
-from agent.ledger import open_reader
+from agent.ledger_library import Database
+from agent.ledger_reader import open_reader
 from agent.settings import Settings
 
 
-class ClientError(Exception):
+class ClientError(UserError):
     """Something a person asked for can't be done; the message says what to do."""
 
 

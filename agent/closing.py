@@ -74,19 +74,20 @@ class Closing:
 
     def recover(self, at: int, now: float) -> None:
         """After a start: the jobs that were running belong to nobody now."""
+        folders = self.settings.folders
         for job in self.ledger.in_state(JobState.RUNNING):
-            staging = self.settings.folders.staging / f"{job.uid}-{job.run_token}"
+            staging = folders.staging / f"{job.uid}-{job.run_token}"
             if job.cancel_requested:
                 self.ledger.end_attempt(job.run_token or "", "cancelled", at=at)
                 self.ledger.move(job.uid, JobState.CANCELLED, at=at, finished_ms=at, device=None)
-            elif job.stage == "publish" and job.result and outbox.published(self.settings.folders.outbox, job.result, job.uid):
+            elif job.stage == "publish" and job.result and outbox.published(folders.outbox, job.result, job.uid):
                 self.close_done(job, job.result, at)
             elif job.stage == "publish" and (staging / "result.mp4").is_file():
                 self.unpublished[job.uid] = (job, staging, now)
             else:
                 self.requeue(job, at, "the daemon was stopped while it ran")
         kept = {staging.name for _, staging, _ in self.unpublished.values()}
-        for leftover in self.settings.folders.staging.iterdir():
+        for leftover in folders.staging.iterdir():
             if leftover.name not in kept:
                 outbox.discard(leftover)
 

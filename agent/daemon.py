@@ -10,6 +10,7 @@ from typing import Any
 from agent import __version__
 from agent.closing import Closing
 from agent.dispatch import Dispatch
+from agent.errors import UserError
 from agent.filesystem import sync_folder
 from agent.intake import Intake
 from agent.job import JobState
@@ -194,16 +195,17 @@ class Daemon:
 def open_pool(settings: Settings) -> Pool:
     gpus, _ = gpu_devices()
     cpus = cpu_devices(settings.devices.workers(os.cpu_count() or 1))
-    backend = LocalBackend(
-        [*gpus, *cpus], handler=HANDLER, handler_options={"cache_bytes": int(settings.cache.max_gib * 2**30)}, log_dir=settings.folders.logs
-    )
+    options = {"cache_bytes": int(settings.cache.max_gib * 2**30)}
+    backend = LocalBackend([*gpus, *cpus], handler=HANDLER, handler_options=options, log_dir=settings.folders.logs)
     return Pool(backend, stall_s=settings.pool.stall_s, cancel_s=settings.pool.cancel_s)
 
 
 def make_folders(settings: Settings) -> None:
     """The share's own folders and the state's; the share itself must be there already."""
     if not settings.share.is_dir():
-        raise FileNotFoundError(f"the share {settings.share} does not exist: create it, or `musedrop init` it")
+        raise UserError(
+            f"the share {settings.share} does not exist: create it, mount it, or lay it out with `musedrop init`"
+        )
     for folder in settings.folders.tree:
         folder.mkdir(parents=True, exist_ok=True)
     sync_folder(settings.share)

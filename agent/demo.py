@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from agent import client, live
-from agent.client import ClientError
 from agent.daemon import Daemon, make_folders
+from agent.errors import UserError
 from agent.settings import Settings, annotated, load
 
 STEP_S = 0.2
@@ -20,7 +20,7 @@ def play(folder: Path, examples: Path, console: Console) -> int:
     """Drop every example, show progress, stop when all are finished. 0 if each has its video."""
     jobs = sorted(examples.glob("*.json"))
     if not jobs:
-        raise ClientError(f"there are no example jobs in {examples}: run this from the project's folder")
+        raise UserError(f"there are no example jobs in {examples}: run this from the project's folder")
     settings = scratch(folder)
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
     daemon = Daemon(settings)
@@ -45,7 +45,7 @@ def scratch(folder: Path) -> Settings:
     """A fresh share in `folder`; what an earlier demo left there is removed, and nothing else."""
     config = folder / "musedrop.toml"
     if folder.exists() and not config.is_file() and any(folder.iterdir()):
-        raise ClientError(f"{folder} holds something else: choose another folder for the demo")
+        raise UserError(f"{folder} holds something else: choose another folder for the demo")
     for name in ("inbox", "outbox", "failed", "archive", "state"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,8 @@ def tell(settings: Settings, console: Console, expected: int) -> int:
     console.print(live.table(rows))
     for row in rows:
         if row["state"] == "done":
-            console.print(f"video: {settings.folders.outbox / row['result'] / 'result.mp4'}", soft_wrap=True, highlight=False)
+            video = settings.folders.outbox / row["result"] / "result.mp4"
+            console.print(f"video: {video}", soft_wrap=True, highlight=False)
     done = sum(row["state"] == "done" for row in rows)
     console.print(f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}", soft_wrap=True)
     return 0 if done == expected else 1

@@ -124,7 +124,8 @@ def engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
 
 
 def folders(settings: Settings) -> Iterator[Finding]:
-    for what, path in (("inbox", settings.folders.inbox), ("outbox", settings.folders.outbox), ("state", settings.state)):
+    places = {"inbox": settings.folders.inbox, "outbox": settings.folders.outbox, "state": settings.state}
+    for what, path in places.items():
         if not path.is_dir():
             yield Finding("bad", what, f"{path} does not exist", "run `musedrop init`, or mount the share")
         elif not os.access(path, os.W_OK | os.X_OK):

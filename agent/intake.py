@@ -34,8 +34,9 @@ class Intake:
             settings.inbox.watch == "auto" and not tells_of_changes(self.kind)
         )
         settle_s = settings.inbox.settle_s if tells_of_changes(self.kind) else settings.inbox.share_settle_s
-        self.inbox = Inbox(settings.folders.inbox, settings.folders.claimed, settle_s, settings.inbox.max_job_bytes, is_job_file)
-        self.watch = Watch(settings.folders.inbox, wake)
+        folders = settings.folders
+        self.inbox = Inbox(folders.inbox, folders.claimed, settle_s, settings.inbox.max_job_bytes, is_job_file)
+        self.watch = Watch(folders.inbox, wake)
         self.sources = Sources(
             settings.folders.inbox, settings.folders.avatars, tuple(settings.inbox.media_roots), self.has_settled
         )

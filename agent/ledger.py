@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
 from agent.job import MOVES, JobSpec, JobState
+from agent.ledger_library import Database
+from agent.ledger_reader import LedgerError, connect
 from agent.ledger_schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from gpu_pool.types import Device
 
@@ -30,10 +30,6 @@ PRAGMAS = (
 )
 DEVICE_COLUMNS = ("id", "kind", "name", "state", "reason", "total_bytes", "free_bytes", "worker_pid", "model")
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
-
-
-class LedgerError(Exception):
-    """The ledger can't be used; the message says why and what to do."""
 
 
 class IllegalMove(Exception):
@@ -91,28 +87,6 @@ def job_of(row: Mapping[str, Any]) -> Job:
         "error_retry": bool(row["error_retry"]),
     }
     return Job(**values)
-
-
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    mode = "ro" if read_only else "rwc"
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=5.0)
-
-
-def open_reader(path: Path) -> Database:
-    """A read-only view of the ledger, also for a user who may not write to its folder.
-
-    SQLite needs write access to build the shared-memory index of a ledger that no daemon has open; then nobody
-    changes the file either, and it is read as immutable.
-    """
-    if not path.exists():
-        raise LedgerError(f"there is no ledger at {path}: has the daemon run with these settings?")
-    conn = connect(path, read_only=True)
-    try:
-        conn.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError:
-        conn.close()
-        conn = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
-    return Database(conn, execute_plugins=False)
 
 
 class Ledger:

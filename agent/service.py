@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from agent.errors import UserError
 
-class AlreadyRunning(Exception):
+
+class AlreadyRunning(UserError):
     """Another daemon holds the state folder; the message names its process."""
 
 

@@ -2,56 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from math import inf
 
+from gpu_pool.backend import Backend
 from gpu_pool.health import Backoff, Health
 from gpu_pool.seat import CANCELLED, Doom, Seat, cause_of_death
-from gpu_pool.types import (
-    Cancel,
-    Device,
-    Done,
-    Down,
-    Event,
-    Exited,
-    Failed,
-    Heard,
-    Nonsense,
-    Progress,
-    Ready,
-    Run,
-    Stop,
-    Up,
-)
-
-
-class Backend(Protocol):
-    """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard exactly once and last."""
-
-    def devices(self) -> Sequence[Device]:
-        """The devices workers can be spawned on, always the same ids; memory figures may change."""
-        ...
-
-    def spawn(self, device: str) -> None:
-        """Start a worker; Ready follows, or Exited. The device has none now."""
-        ...
-
-    def send(self, device: str, message: Down) -> None:
-        """Pass a message to the worker without blocking; WireError if it can't be one. Without a worker, nothing."""
-        ...
-
-    def kill(self, device: str) -> None:
-        """SIGKILL the worker and what it started; Exited follows. Without a worker, nothing."""
-        ...
-
-    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
-        """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it."""
-        ...
-
-    def close(self) -> None:
-        """Kill and forget everything; the backend is of no use afterwards."""
-        ...
+from gpu_pool.types import Cancel, Done, Event, Exited, Failed, Nonsense, Progress, Ready, Run, Stop, Up
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +49,7 @@ class Crew:
     @property
     def deadline(self) -> float:
         """When tend() is next needed."""
-        return min((seat.deadline for seat in self), default=float("inf"))
+        return min((seat.deadline for seat in self), default=inf)
 
     def start(self, seat: Seat, run: Run, model: str) -> None:
         """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent."""
@@ -105,6 +63,11 @@ class Crew:
         if seat.run and seat.phase == "running":
             self._backend.send(seat.device, Cancel(seat.run.task))
             seat.enter("cancelling", self._in(self._patience.cancel_s))
+
+    def call_off(self, seat: Seat) -> None:
+        """Have a running span given up of which nobody wants to hear any more."""
+        seat.called_off = True
+        self.call_back(seat)
 
     def drain(self, seat: Seat, reason: str) -> None:
         """No more spans for this device; its worker ends after the one it has."""
@@ -141,39 +104,45 @@ class Crew:
             case Exited():
                 return self._bury(seat, message)
             case _ if seat.doom:
-                return None
+                pass
             case Nonsense(reason):
-                return self._nonsense(seat, reason)
+                self._nonsense(seat, reason)
             case Ready():
-                return self._welcome(seat, message)
+                self._welcome(seat, message)
             case Progress():
                 return self._progress(seat, message)
             case Done() | Failed():
                 return self._ended(seat, message)
+        return None
 
     def _welcome(self, seat: Seat, ready: Ready) -> None:
         if seat.phase != "starting":
-            return self._nonsense(seat, "a second Ready")
-        if ready.device != seat.device:
+            self._nonsense(seat, "a second Ready")
+        elif ready.device != seat.device:
             said = f"The worker for {seat.device} found itself on {ready.device}."
-            return self._condemn(seat, Doom("worker_misplaced", said))
-        seat.pid, seat.model, seat.ready_at = ready.pid, str(ready.facts.get("model", "")), self._clock()
-        return self._rest(seat)
+            self._condemn(seat, Doom("worker_misplaced", said))
+        else:
+            seat.pid, seat.model, seat.ready_at = ready.pid, str(ready.facts.get("model", "")), self._clock()
+            if seat.drained:
+                self._retire(seat)
+            else:
+                seat.enter("idle")
 
     def _progress(self, seat: Seat, progress: Progress) -> Event | None:
         if not seat.has(progress):
-            return self._nonsense(seat, "progress of a span it doesn't have")
-        if seat.phase != "running":
-            return None
-        seat.deadline = self._in(self._patience.stall_s)
-        return Event(seat.device, progress)
+            self._nonsense(seat, "progress of a span it doesn't have")
+        elif seat.phase == "running":
+            seat.deadline = self._in(self._patience.stall_s)
+            return Event(seat.device, progress)
+        return None
 
     def _ended(self, seat: Seat, end: Done | Failed) -> Event | None:
         if seat.run is None or not seat.has(end):
-            return self._nonsense(seat, "the end of a span it doesn't have")
-        cancelled = isinstance(end, Failed) and end.fault == "cancelled"
-        if cancelled and seat.phase != "cancelling":
-            return self._nonsense(seat, "a cancelled span that nobody cancelled")
+            self._nonsense(seat, "the end of a span it doesn't have")
+            return None
+        if isinstance(end, Failed) and end.fault == "cancelled" and seat.phase != "cancelling":
+            self._nonsense(seat, "a cancelled span that nobody cancelled")
+            return None
         event = self._end_span(seat, CANCELLED.failed(seat.run) if seat.phase == "cancelling" else end)
         self._judge(seat, end)
         return event
@@ -184,20 +153,22 @@ class Crew:
             seat.health = Health()
         elif end.code not in ("out_of_memory", "cancelled"):
             self._blame(seat, end.message)
-        tired = isinstance(end, Failed) and end.fault == "worker"
-        large = isinstance(end, Done) and 0 < self._patience.recycle_bytes < end.rss_bytes
-        self._rest(seat, retire=tired or large or 0 < self._patience.recycle_spans <= seat.served)
+        if seat.drained or self._worn(seat, end):
+            self._retire(seat)
+        else:
+            seat.enter("idle")
+
+    def _worn(self, seat: Seat, end: Done | Failed) -> bool:
+        if isinstance(end, Failed):
+            large = end.fault == "worker"  # out of memory or a lost context: only a new process gives it all back
+        else:
+            large = 0 < self._patience.recycle_bytes < end.rss_bytes
+        return large or 0 < self._patience.recycle_spans <= seat.served
 
     def _end_span(self, seat: Seat, end: Done | Failed) -> Event | None:
         wanted = not seat.called_off
         seat.release()
         return Event(seat.device, end) if wanted else None
-
-    def _rest(self, seat: Seat, *, retire: bool = False) -> None:
-        if retire or seat.drained:
-            self._retire(seat)
-        else:
-            seat.enter("idle")
 
     def _retire(self, seat: Seat) -> None:
         self._backend.send(seat.device, Stop())
@@ -248,9 +219,11 @@ class Crew:
         self._condemn(seat, Doom("worker_stalled", f"The worker on {seat.device} {what}."))
 
     def _give_up(self, seat: Seat) -> Event | None:
-        """Not even SIGKILL ends it: it hangs inside a driver. Its span goes elsewhere, its device waits for its end."""
+        """Not even SIGKILL ends it: it hangs inside a driver. Its span goes elsewhere, the device waits for its end."""
+        doom = seat.doom or CANCELLED
+        seat.doom = replace(doom, message=f"{doom.message} Its process {seat.pid} does not die.")
         seat.enter("stuck")
-        ...
+        return self._end_span(seat, doom.failed(seat.run)) if seat.run else None
 
     def _in(self, seconds: float) -> float:
         return self._clock() + seconds

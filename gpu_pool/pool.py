@@ -1,70 +1,21 @@
-"""Pool: which device does what, and what happens when a worker doesn't. It holds no queue: what doesn't start now, waits
-with the caller."""
+"""Pool: which device does what, now. It holds no queue: what doesn't start waits with the caller."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import inf
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from gpu_pool.health import Backoff, Health
-from gpu_pool.seat import CANCELLED, Doom, Seat, cause_of_death
+from gpu_pool.backend import Backend
+from gpu_pool.crew import Crew, Patience
+from gpu_pool.health import Backoff
+from gpu_pool.seat import Seat
 from gpu_pool.strategy import STRATEGIES
-from gpu_pool.types import (
-    Cancel,
-    Device,
-    DeviceChanged,
-    Done,
-    Down,
-    Event,
-    Exited,
-    Failed,
-    Heard,
-    Nonsense,
-    Plan,
-    PoolEvent,
-    Progress,
-    Ready,
-    Run,
-    Span,
-    Stop,
-    Task,
-    Up,
-)
+from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Plan, PoolEvent, Run, Span, Task
 from gpu_pool.wakeup import Wakeup
-
-STOP_S = 5.0
-KILL_S = 5.0
-
-
-class Backend(Protocol):
-    """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard exactly once and last."""
-
-    def devices(self) -> Sequence[Device]:
-        """The devices workers can be spawned on, always the same ids; memory figures may change."""
-        ...
-
-    def spawn(self, device: str) -> None:
-        """Start a worker; Ready follows, or Exited. The device has none now."""
-        ...
-
-    def send(self, device: str, message: Down) -> None:
-        """Pass a message to the worker without blocking; WireError if it can't be one. Without a worker, nothing."""
-        ...
-
-    def kill(self, device: str) -> None:
-        """SIGKILL the worker and what it started; Exited follows. Without a worker, nothing."""
-        ...
-
-    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
-        """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it."""
-        ...
-
-    def close(self) -> None:
-        """Kill and forget everything; the backend is of no use afterwards."""
-        ...
 
 
 class Pool:
@@ -89,15 +40,20 @@ class Pool:
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        patience = Patience(
+            stall_s=stall_s,
+            start_s=start_s,
+            cancel_s=cancel_s,
+            recycle_spans=recycle_spans,
+            recycle_bytes=recycle_bytes,
+            backoff=backoff or Backoff(),
+        )
         self._backend = backend
-        self._stall_s, self._start_s, self._cancel_s = stall_s, start_s, cancel_s
-        self._recycle_spans, self._recycle_bytes = recycle_spans, recycle_bytes
-        self._backoff = backoff or Backoff()
         self._clock = clock
+        self._crew = Crew(backend, patience, clock)
         self._wakeup = Wakeup()
-        self._events: list[PoolEvent] = []
-        self._seats = {device.id: Seat(device.id) for device in backend.devices()}
-        self._tend()
+        self._shown: dict[str, Device] = {}
+        self._crew.tend()
 
     def __enter__(self) -> Self:
         return self
@@ -115,27 +71,31 @@ class Pool:
         """
         if task.strategy not in STRATEGIES:
             raise ValueError(f"no strategy is called {task.strategy!r}; there are {', '.join(STRATEGIES)}")
-        running = tuple(span for seat in self._running(task.id) if (span := seat.span))
+        running = tuple(span for _, span in self._running(task.id))
         task = replace(task, running=running, todo=tuple(span for span in task.todo if span not in running))
         idle = [device for device in self.devices() if device.state == "idle" and device.kind == task.kind]
         return STRATEGIES[task.strategy](task, idle, waiting) if idle else None
 
     def start(self, plan: Plan) -> None:
-        """Send a Run for each assignment. ValueError, and nothing started, if a device isn't idle or a message too long."""
-        busy = [a.device for a in plan.assignments if self._seats[a.device].phase != "idle"]
-        if busy:
-            raise ValueError(f"not idle: {', '.join(busy)}")
-        for assignment in plan.assignments:
-            self._start(self._seats[assignment.device], plan.task, assignment.span)
+        """Send a Run for each assignment.
+
+        ValueError if a device isn't idle or is named twice, or (as a WireError) if the payload is too long or no JSON;
+        nothing has started then.
+        """
+        seats = [self._crew[assignment.device] for assignment in plan.assignments]
+        if busy := [seat.device for seat in seats if seat.phase != "idle" or seats.count(seat) > 1]:
+            raise ValueError(f"not idle, or assigned twice: {', '.join(busy)}")
+        task = plan.task
+        for seat, assignment in zip(seats, plan.assignments, strict=True):
+            span = assignment.span
+            self._crew.start(seat, Run(task.id, span.start, span.stop, task.payload), task.model)
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
         """What has happened; waits for it until the time is up or wake() is called, whichever comes first."""
         until = self._clock() + timeout_s
         while True:
-            for device, message in self._backend.wait(self._patience(until), self._wakeup.fileno()):
-                self._hear(self._seats[device], message)
-            self._tend()
-            events = self._take_events()
+            events: list[PoolEvent] = [*self._listen(until), *self._crew.tend()]
+            events += self._changes()
             if self._wakeup.lower_flag() or events or self._clock() >= until:
                 return events
 
@@ -150,40 +110,59 @@ class Pool:
 
     def running(self, task_id: str) -> tuple[Span, ...]:
         """The task's spans that run somewhere, each once, in order."""
-        return tuple(sorted({span for seat in self._running(task_id) if (span := seat.span)}))
+        return tuple(sorted({span for _, span in self._running(task_id)}))
 
     def cancel(self, task_id: str) -> None:
-        """Each running span of the task ends as Failed(fault="cancelled") within about cancel_s."""
-        for seat in self._running(task_id):
-            if seat.phase == "running":
-                self._call_back(seat)
+        """Each running span of the task ends as Failed(fault="cancelled"), within about cancel_s."""
+        for seat, _ in self._running(task_id):
+            self._crew.call_back(seat)
 
     def drain(self, device: str, reason: str = "set aside") -> None:
         """Let the device finish its span, end its worker and give it nothing more, until resume()."""
-        seat = self._seats[device]
-        seat.drained = reason
-        if seat.phase == "idle":
-            self._retire(seat)
-        elif seat.phase == "down":
-            seat.enter("down")
+        self._crew.drain(self._crew[device], reason)
 
     def resume(self, device: str) -> None:
         """Take a drained or sick device back into service, now."""
-        seat = self._seats[device]
-        seat.drained = ""
-        if seat.phase == "down":
-            seat.health = Health()
-            seat.vacate()
+        self._crew.resume(self._crew[device])
 
     def close(self, grace_s: float = 2.0) -> None:
         """Ask every worker to end, then kill what is left. Running spans are given up, and nothing more is reported."""
-        for seat in self._seats.values():
-            self._dismiss(seat)
+        self._crew.dismiss()
         until = self._clock() + grace_s
-        while self._workers() and (left := until - self._clock()) > 0:
+        while any(seat.phase != "down" for seat in self._crew) and (left := until - self._clock()) > 0:
             for device, message in self._backend.wait(left, self._wakeup.fileno()):
                 if isinstance(message, Exited):
-                    self._seats[device].enter("down")
+                    self._crew[device].enter("down")
             self._wakeup.lower_flag()
         self._backend.close()
         self._wakeup.close()
+
+    def _listen(self, until: float) -> Iterator[Event]:
+        deadline = self._clock() if self._unreported() else min(until, self._crew.deadline)
+        for device, message in self._backend.wait(max(0.0, deadline - self._clock()), self._wakeup.fileno()):
+            if event := self._crew.hear(device, message):
+                yield event
+                if isinstance(event.message, Done):
+                    self._end_race(event.message)
+
+    def _end_race(self, won: Done) -> None:
+        for seat, span in self._running(won.task):
+            if span == Span(won.start, won.stop):
+                self._crew.call_off(seat)
+
+    def _running(self, task_id: str) -> list[tuple[Seat, Span]]:
+        """One pair for each device that has a span of the task."""
+        return [(seat, span) for seat in self._crew if seat.runs(task_id) and (span := seat.span)]
+
+    def _snapshot(self, device: Device) -> Device:
+        seat = self._crew[device.id]
+        return replace(device, state=seat.state, reason=seat.reason, worker_pid=seat.pid, model=seat.model)
+
+    def _unreported(self) -> list[Device]:
+        """Devices that are not as they were last reported, memory figures aside."""
+        return [device for device in self.devices() if self._shown.get(device.id) != replace(device, free_bytes=0)]
+
+    def _changes(self) -> list[DeviceChanged]:
+        changed = self._unreported()
+        self._shown.update((device.id, replace(device, free_bytes=0)) for device in changed)
+        return [DeviceChanged(device) for device in changed]

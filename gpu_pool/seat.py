@@ -7,7 +7,7 @@ from math import inf
 from typing import Literal
 
 from gpu_pool.health import Health
-from gpu_pool.types import Device, DeviceState, Done, Exited, Failed, Fault, Progress, Run, Span
+from gpu_pool.types import DeviceState, Done, Exited, Failed, Fault, Progress, Run, Span
 
 Phase = Literal["down", "starting", "idle", "running", "cancelling", "leaving", "dying", "stuck"]
 """What the worker is doing, and what happens when the phase's deadline passes:
@@ -57,7 +57,9 @@ CANCELLED = Doom("cancelled", "Cancelled.", fault="cancelled", blame=False)
 def cause_of_death(device: str, exited: Exited) -> Doom:
     """What to say of a worker that ended unasked."""
     if exited.out_of_memory:
-        return Doom("out_of_memory", f"The worker on {device} was killed because this machine ran out of memory (SIGKILL).")
+        return Doom(
+            "out_of_memory", f"The worker on {device} was killed because this machine ran out of memory (SIGKILL)."
+        )
     if exited.signal:
         return Doom("worker_died", f"The worker on {device} was killed by {exited.signal}.")
     last_line = exited.log.rpartition("\n")[2].strip()[:300]
@@ -90,7 +92,6 @@ class Seat:
     served: int = 0
     drained: str = ""
     health: Health = field(default_factory=Health)
-    shown: Device | None = None
 
     @property
     def span(self) -> Span | None:

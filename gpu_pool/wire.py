@@ -21,7 +21,9 @@ def encode(message: Up | Down) -> bytes:
     """One line, newline included. WireError if it is no JSON (NaN, a Path, a loop) or longer than MAX_LINE_BYTES."""
     body = {spec.name: _plain(getattr(message, spec.name)) for spec in fields(message)}
     try:
-        line = json.dumps({"kind": _kind(type(message)), **body}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = (
+            json.dumps({"kind": _kind(type(message)), **body}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        )
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError(f"{_kind(type(message))} is no JSON: {error}") from error
     if len(line) > MAX_LINE_BYTES:

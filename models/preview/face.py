@@ -64,7 +64,7 @@ class Face:
 def find_faces(image: Image) -> tuple[Face, ...]:
     """All faces of a (h, w, 3) BGR picture from left to right; tilted ones are found in turned copies of it.
 
-    A face needs two of three cascades: one alone takes coins, clouds and craters for faces.
+    A face needs two of three cascades and two eyes, or all three and upright: less takes coins and cats for faces.
     """
     scale = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -96,8 +96,9 @@ def _at_tilt(grey: Image, tilt_deg: float) -> Iterator[Face]:
     for x, y, w, h in _boxes("frontalface_alt2", turned, _SMALLEST):
         crop = turned[max(0, y - h // 4) : y + h + h // 4, max(0, x - w // 4) : x + w + w // 4]
         votes = 1 + sum(len(_boxes(f"frontalface_{name}", crop, int(0.7 * w))) > 0 for name in ("alt", "default"))
-        if votes >= 2:
-            yield _placed((x, y, w, h), _find_eyes(turned, (x, y, w, h)), votes, back)
+        eyes = _find_eyes(turned, (x, y, w, h)) if votes >= 2 else None
+        if eyes or (votes == 3 and not tilt_deg):
+            yield _placed((x, y, w, h), eyes, votes, back)
 
 
 def _turned(grey: Image, tilt_deg: float) -> tuple[Image, Affine]:
@@ -134,7 +135,8 @@ def _find_eyes(grey: Image, box: tuple[int, int, int, int]) -> tuple[Point, Poin
     pairs = [(a, b) for a, b in product(centres, centres) if _oddness(a, b) < 1.0]
     if not pairs:
         return None
-    left, right = (_pupil(crop, eye) for eye in min(pairs, key=lambda pair: _oddness(*pair)))
+    best = min(pairs, key=lambda pair: _oddness(*pair))
+    left, right = (_pupil(crop, _mean_near(eye, centres)) for eye in best)
     return (left[0] / zoom + x, left[1] / zoom + top), (right[0] / zoom + x, right[1] / zoom + top)
 
 
@@ -143,6 +145,11 @@ def _oddness(left: Point, right: Point) -> float:
     distance, drop = right[0] - left[0], right[1] - left[1]
     middle, height = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
     return math.hypot((distance - 98) / 40, drop / 36, (middle - 120) / 40, (height - 56) / 40)
+
+
+def _mean_near(eye: Point, centres: Sequence[Point]) -> Point:
+    near = [centre for centre in centres if math.dist(eye, centre) < 20]
+    return sum(x for x, _ in near) / len(near), sum(y for _, y in near) / len(near)
 
 
 def _pupil(grey: Image, eye: Point, reach: int = 14) -> Point:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.job import MOVES, JobState
-from agent.ledger import IllegalMove, Ledger, LedgerError, open_reader
+from agent.ledger import IllegalMove, Ledger
+from agent.ledger_reader import LedgerError, open_reader
 from gpu_pool.types import Device
 from tests.agent.samples import a_ledger, a_spec, add_job
 
@@ -84,9 +83,14 @@ def test_what_belongs_together_is_one_transaction(tmp_path: Path) -> None:
     """When the second half fails, the first did not happen either."""
     ledger = a_ledger(tmp_path)
     add_job(ledger, "u1")
-    with pytest.raises(IllegalMove), ledger.together():
-        ledger.update("u1", device="cpu:0")
-        ledger.move("u1", JobState.DONE, at=2)
+
+    def both() -> None:
+        with ledger.together():
+            ledger.update("u1", device="cpu:0")
+            ledger.move("u1", JobState.DONE, at=2)
+
+    with pytest.raises(IllegalMove):
+        both()
     assert ledger.rows("SELECT device FROM job_status") == [{"device": None}]
 
 
@@ -138,26 +142,24 @@ def test_another_process_reads_while_the_daemon_writes(tmp_path: Path) -> None:
         db.execute("DELETE FROM jobs")
 
 
-def test_a_reader_without_write_permission_reads_a_ledger_at_rest(tmp_path: Path) -> None:
+def test_a_reader_without_write_permission_reads_a_ledger_at_rest() -> None:
     """After the daemon has stopped, its files are read as they lie, by a user who may only read them."""
-    folder = tmp_path / "state"
-    ledger = a_ledger(tmp_path)
-    add_job(ledger, "u1", name="hello")
-    ledger.close()
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.getuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    folder.chmod(0o555)
-    (folder / "jobs.db").chmod(0o444)
+    root = Path(__file__).parents[2]
     code = (
-        "import os, sys; from pathlib import Path; from agent.ledger import open_reader\n"
-        "os.getuid() or os.setuid(65534)\n"
+        "import os, sys; from pathlib import Path; from agent.ledger_reader import open_reader\n"
+        "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
         "print([row['name'] for row in open_reader(Path(sys.argv[1])).query('SELECT name FROM job_status')])"
     )
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", code, str(folder / "jobs.db")]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PYTHONPATH": str(root)})
-    folder.chmod(0o755)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.db"
+        ledger = Ledger(path)
+        add_job(ledger, "u1", name="hello")
+        ledger.close()
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+        command = [sys.executable, "-c", code, str(path)]
+        run = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        Path(folder).chmod(0o755)
     assert run.stdout == "['hello']\n", run.stderr
 
 

@@ -1,0 +1,36 @@
+"""Where workers live: what the pool asks of a backend, local processes or other machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gpu_pool.types import Device, Down, Heard
+
+
+class Backend(Protocol):
+    """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard exactly once and last."""
+
+    def devices(self) -> Sequence[Device]:
+        """The devices workers can be spawned on, always the same ids; memory figures may change."""
+        ...
+
+    def spawn(self, device: str) -> None:
+        """Start a worker; Ready follows, or Exited. The device has none now."""
+        ...
+
+    def send(self, device: str, message: Down) -> None:
+        """Pass a message to the worker without blocking; WireError if it can't be one. Without a worker, nothing."""
+        ...
+
+    def kill(self, device: str) -> None:
+        """SIGKILL the worker and what it started; Exited follows. Without a worker, nothing."""
+        ...
+
+    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
+        """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it."""
+        ...
+
+    def close(self) -> None:
+        """Kill and forget everything; the backend is of no use afterwards."""
+        ...

@@ -1,0 +1,33 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.share import Share
+
+
+@pytest.fixture
+def make_share(tmp_path: Path) -> Iterator[Callable[..., Share]]:
+    """Shares whose daemons are gone when the test is over."""
+    shares: list[Share] = []
+
+    def make(**settings: Any) -> Share:
+        shares.append(Share(tmp_path / f"s{len(shares)}", **settings))
+        return shares[-1]
+
+    yield make
+    for share in shares:
+        share.end()
+
+
+@pytest.fixture
+def share(make_share: Callable[..., Share]) -> Share:
+    """One share with a running daemon."""
+    made = make_share()
+    made.start()
+    return made

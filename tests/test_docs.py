@@ -1,0 +1,87 @@
+"""What the docs say is true: every query runs, every error code is explained, every link leads somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from agent.job import CODES
+from agent.ledger import Ledger
+from tests.agent.samples import add_job
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "status-queries.md").read_text(), re.DOTALL)
+EVENT_CODES = {"worker_died", "worker_stalled", "worker_nonsense", "worker_misplaced"}
+
+
+def test_there_are_twelve_queries() -> None:
+    """The page keeps its promise."""
+    assert len(QUERIES) == 12
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_every_query_of_the_docs_runs_read_only(tmp_path: Path, query: str) -> None:
+    """Each example is executed on a ledger with a job in it, by a reader, while the daemon has it open."""
+    ledger = Ledger(tmp_path / "jobs.db")
+    add_job(ledger, "u1", name="hello", id="order-4711")
+    conn = sqlite3.connect(f"{(tmp_path / 'jobs.db').as_uri()}?mode=ro", uri=True)
+    rows = conn.execute(query)
+    assert rows.description
+    rows.fetchall()
+    conn.close()
+    ledger.close()
+
+
+def test_the_documented_columns_are_the_views_columns(tmp_path: Path) -> None:
+    """The table of views lists exactly what is there, in its order."""
+    text = (ROOT / "docs" / "status-queries.md").read_text()
+    documented = {
+        name: re.findall(r"`(\w+)`", columns)
+        for name, columns in re.findall(r"^\| `(\w+)` \| [^|]+ \| (.+) \|$", text, re.M)
+    }
+    ledger = Ledger(tmp_path / "jobs.db")
+    for view in ledger.db.view_names():
+        columns = [row[1] for row in ledger.db.execute(f"PRAGMA table_info({view})")]
+        assert documented[view] == columns, view
+    assert set(documented) >= set(ledger.db.view_names())
+    ledger.close()
+
+
+def raised_codes() -> set[str]:
+    """Every code that the source gives to an EngineError, a BadJob, a Doom or a closed job."""
+    found: set[str] = set(CODES)
+    for package in ("agent", "gpu_pool", "models"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and (code := code_of(node)):
+                    found.add(code)
+    return found
+
+
+def code_of(call: ast.Call) -> str | None:
+    name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+    place = {"EngineError": 0, "BadJob": 0, "Doom": 0, "close_failed": 2}.get(name)
+    if place is None or len(call.args) <= place:
+        return None
+    value = getattr(call.args[place], "value", None)
+    return value if isinstance(value, str) else None
+
+
+def test_every_error_code_is_explained() -> None:
+    """No code reaches a user that docs/errors.md doesn't explain, and none is explained that doesn't exist."""
+    text = (ROOT / "docs" / "errors.md").read_text()
+    explained = set(re.findall(r"^\| `(\w+)` \|", text, re.M))
+    assert raised_codes() - EVENT_CODES - {"internal"} <= explained
+    assert explained <= raised_codes() | {"internal", "cancelled", "out_of_memory", "missing_media"}
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    """Links between pages and to files of the project exist."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
