@@ -1,0 +1,23 @@
+"""Media files: probing, reading, encoding, joining, verifying. The only rooms that know PyAV."""
+
+from models.media.encode import choose_encoder, examine, write_jpeg, write_part
+from models.media.frames import VideoFrames
+from models.media.join import assemble, verify
+from models.media.picture import Picture, read_image, read_picture
+from models.media.sound import Sound, read_sound, read_waveform
+
+__all__ = [
+    "Picture",
+    "Sound",
+    "VideoFrames",
+    "assemble",
+    "choose_encoder",
+    "examine",
+    "read_image",
+    "read_picture",
+    "read_sound",
+    "read_waveform",
+    "verify",
+    "write_jpeg",
+    "write_part",
+]

@@ -1,0 +1,85 @@
+"""Opening files that strangers sent: which formats, how large, and one code for whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import av
+import cv2
+from av.container import InputContainer
+
+from models.types import EngineError, Limits
+
+Kind = Literal["audio", "avatar"]
+
+MOVIES = ("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "ogg")
+SOUNDS = ("wav", "w64", "aiff", "au", "caf", "mp3", "aac", "ac3", "eac3", "flac", "amr", "wv", *MOVIES)
+PICTURES = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif", "apng", *MOVIES)
+FORMATS: dict[Kind, tuple[str, ...]] = {"audio": SOUNDS, "avatar": PICTURES}
+HINTS: dict[Kind, str] = {
+    "audio": "Play the file to see whether it is whole, or save it again as wav, mp3 or m4a.",
+    "avatar": "Open the file to see whether it is whole, or save it again as jpg, png or mp4.",
+}
+
+_decoder_threads = 1
+
+
+def limit_threads(count: int) -> None:
+    """Decode with `count` threads in this process, and let OpenCV use no more. What is decoded stays the same."""
+    global _decoder_threads  # noqa: PLW0603  (a property of the process, like its environment)
+    _decoder_threads = max(1, count)
+    cv2.setNumThreads(_decoder_threads)
+
+
+def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
+    """Raise EngineError audio_unreadable, audio_empty, avatar_unreadable or media_too_large by the file's size alone."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
+    if size > limits.media_bytes:
+        message = f"{name} has {size / 2**20:.0f} MiB; the limit is {limits.media_bytes / 2**20:.0f} MiB"
+        raise EngineError("media_too_large", message, "Send a smaller file, or raise limits.media_mib.")
+    if size == 0:
+        code = "audio_empty" if kind == "audio" else "avatar_unreadable"
+        raise EngineError(code, f"{name} is empty: it has no bytes at all", HINTS[kind])
+
+
+def open_media(path: Path, kind: Kind, *, pixels: int = Limits.pixels) -> InputContainer:
+    """Open a local file by its content, never by its name. Raises what PyAV raises: wrap it in `reading`.
+
+    Only formats that hold their own data are let in: a playlist called voice.wav would make FFmpeg read other files
+    of this machine, or fetch them from the network.
+    """
+    options = {
+        "format_whitelist": ",".join(FORMATS[kind]),
+        "protocol_whitelist": "file",
+        "max_pixels": str(pixels),
+    }
+    return av.open(f"file:{path.absolute()}", metadata_errors="replace", options=options)
+
+
+def ready[S: av.AudioStream | av.VideoStream](stream: S, **options: str) -> S:
+    """Set the decoder of a stream up for this process: its number of threads, and FFmpeg options by name."""
+    stream.codec_context.options = options
+    stream.codec_context.thread_count = _decoder_threads
+    stream.codec_context.thread_type = "AUTO" if _decoder_threads > 1 else "SLICE"
+    return stream
+
+
+@contextmanager
+def reading(name: str, kind: Kind) -> Iterator[None]:
+    """Turn whatever PyAV raises about a file into EngineError audio_unreadable or avatar_unreadable."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise unreadable(kind, f"{name} could not be read: {error.strerror}") from error
+    except ValueError as error:  # PyAV's own complaints about what it found
+        raise unreadable(kind, f"{name} could not be read: {error}") from error
+
+
+def unreadable(kind: Kind, message: str) -> EngineError:
+    return EngineError(f"{kind}_unreadable", message, HINTS[kind])
