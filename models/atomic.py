@@ -61,7 +61,7 @@ def full_disk_named(name: str) -> Iterator[None]:
         raise EngineError(
             "disk_full",
             f"the disk filled up while {name} was written",
-            "Free some space or move the state folder to a larger disk; the job goes on where it stopped.",
+            "free some space, or move the state folder to a larger disk; the job goes on where it stopped",
             retry=True,
         ) from error
 

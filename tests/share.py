@@ -82,6 +82,11 @@ class Share:
         status = self.status_file()
         return status["daemon"]["pid"] == self.daemon.pid if status else False
 
+    def check_alive(self) -> None:
+        """A daemon that died by itself fails the test at once, with its last words."""
+        if self.daemon is not None and self.daemon.poll() not in (None, 0, -signal.SIGKILL):
+            raise AssertionError(f"the daemon ended with {self.daemon.returncode}:\n{self.log()}")
+
     def kill(self) -> None:
         """kill -9, and wait until the process is gone."""
         assert self.daemon is not None
@@ -123,6 +128,7 @@ class Share:
     # what people see -------------------------------------------------------------------------------------------------
 
     def rows(self, sql: str = "SELECT * FROM job_status ORDER BY created_at", *parameters: Any) -> list[dict[str, Any]]:
+        self.check_alive()
         path = self.state / "jobs.db"
         if not path.exists():
             return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import av
 import cv2
@@ -14,14 +14,15 @@ from av.container import InputContainer
 from models.types import EngineError, Limits
 
 Kind = Literal["audio", "avatar"]
+Stream = TypeVar("Stream", av.AudioStream, av.VideoStream)
 
 MOVIES = ("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "ogg")
 SOUNDS = ("wav", "w64", "aiff", "au", "caf", "mp3", "aac", "ac3", "eac3", "flac", "amr", "wv", *MOVIES)
 PICTURES = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif", "apng", *MOVIES)
 FORMATS: dict[Kind, tuple[str, ...]] = {"audio": SOUNDS, "avatar": PICTURES}
 HINTS: dict[Kind, str] = {
-    "audio": "Play the file to see whether it is whole, or save it again as wav, mp3 or m4a.",
-    "avatar": "Open the file to see whether it is whole, or save it again as jpg, png or mp4.",
+    "audio": "play the file to see whether it is whole, or save it again as wav, mp3 or m4a",
+    "avatar": "open the file to see whether it is whole, or save it again as jpg, png or mp4",
 }
 
 _decoder_threads = 1
@@ -42,7 +43,7 @@ def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
         raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
     if size > limits.media_bytes:
         message = f"{name} has {size / 2**20:.0f} MiB; the limit is {limits.media_bytes / 2**20:.0f} MiB"
-        raise EngineError("media_too_large", message, "Send a smaller file, or raise limits.media_mib.")
+        raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
     if size == 0:
         code = "audio_empty" if kind == "audio" else "avatar_unreadable"
         raise EngineError(code, f"{name} is empty: it has no bytes at all", HINTS[kind])
@@ -62,7 +63,7 @@ def open_media(path: Path, kind: Kind, *, pixels: int = Limits.pixels) -> InputC
     return av.open(f"file:{path.absolute()}", metadata_errors="replace", options=options)
 
 
-def ready[S: av.AudioStream | av.VideoStream](stream: S, **options: str) -> S:
+def ready(stream: Stream, **options: str) -> Stream:
     """Set the decoder of a stream up for this process: its number of threads, and FFmpeg options by name."""
     stream.codec_context.options = options
     stream.codec_context.thread_count = _decoder_threads

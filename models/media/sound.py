@@ -1,0 +1,283 @@
+"""Sound in: how long it really is, what mp4 can take over, and its samples.
+
+What counts is what decodes, from the first sample that a player would play to the last: encoder delay and padding that
+the file declares are left out. A file that ends before the length its header promises is refused, where the format has
+a reliable one (wav, aiff, flac, mp4, webm with sound alone, mp3 with a Xing header); aac, ac3, ogg and plain mp3 have
+none, so there what decodes counts. Single damaged frames are skipped; more than one in fifty, and the file is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.resampler import AudioResampler
+from av.container import InputContainer
+
+from models.media.opening import check_file, open_media, reading, ready, unreadable
+from models.types import EngineError, Limits
+
+MP4_HOLDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+SHORTEST_S = 0.04
+_SHORTFALL_S = Fraction(1, 10)
+_DAMAGED_SHARE = 0.02
+_GRAINS = {"aac": 1024, "mp3": 576, "ac3": 1536, "eac3": 256, "opus": 120}
+_STREAMED_WAV = 0x7FFFF000
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A sound as it was decoded to its end.
+
+    samples     per channel, at `rate`
+    channels    of the file, before any downmix
+    codec       its name in FFmpeg, such as "pcm_s16le" or "mp3"
+    copyable    whether mp4 can hold the packets as they are
+    """
+
+    samples: int
+    rate: int
+    channels: int
+    codec: str
+    copyable: bool
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples / self.rate
+
+
+def read_sound(path: Path, name: str, limits: Limits) -> Sound:
+    """Decode a sound, or the sound track of a video, to its end once. `name` is what the user calls the file.
+
+    Raises EngineError media_too_large, audio_empty, audio_unreadable, audio_too_short, audio_too_long.
+    """
+    check_file(path, name, "audio", limits)
+    sound = scan(path, name, limits.audio_s).sound
+    if sound.duration_s < SHORTEST_S:
+        message = f"{name} lasts {1000 * sound.duration_s:.0f} ms; at least {1000 * SHORTEST_S:.0f} ms are needed"
+        raise EngineError("audio_too_short", message, "send a longer recording")
+    return sound
+
+
+def read_waveform(path: Path, rate: int = 16_000) -> npt.NDArray[np.float32]:
+    """The whole sound as (n,) float32, mono, at `rate` Hz; n is round(duration_s * rate) of `read_sound`.
+
+    Raises EngineError audio_unreadable.
+    """
+    data = bytearray()
+    with open_sound(path, path.name) as (container, stream):
+        decoder = Decoder(container, stream)
+        for frame in resampled(decoder, sample_format="flt", layout="mono", rate=rate):
+            data += memoryview(frame.planes[0])[: 4 * frame.samples]
+    samples = round(decoder.seconds * rate)
+    data += bytes(max(0, 4 * samples - len(data)))
+    return np.frombuffer(data, np.float32)[:samples]
+
+
+@contextmanager
+def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
+    """The container and its best sound stream. Raises EngineError audio_unreadable, here and while it is read."""
+    with reading(name, "audio"), open_media(path, "audio") as container:
+        stream = container.streams.best("audio")
+        if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
+            raise unreadable("audio", f"{name} holds no sound that can be decoded")
+        yield container, ready(stream)
+
+
+class Decoder:
+    """Yields the decoded frames of a sound, without padding, and counts. The figures are final after the last frame."""
+
+    def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
+        self.container, self.stream = container, stream
+        self.codec = stream.codec_context.codec.canonical_name
+        self.samples: Counter[int] = Counter()  # by rate: a joined file may change it
+        self.channels = self.holes = self.packets = 0
+        self.packet_samples: list[int] = []
+        self.skipped = 0
+
+    @property
+    def rate(self) -> int:
+        return next(iter(self.samples), 0)
+
+    @property
+    def seconds(self) -> Fraction:
+        return sum((Fraction(count, rate) for rate, count in self.samples.items()), Fraction(0))
+
+    def __iter__(self) -> Iterator[av.AudioFrame]:
+        held: av.AudioFrame | None = None
+        for frame in self._frames():
+            if held is not None:
+                yield self._counted(held)
+            held = frame
+        if held is not None:
+            yield self._counted(_without_padding(held))
+
+    def _counted(self, frame: av.AudioFrame) -> av.AudioFrame:
+        self.samples[frame.sample_rate] += frame.samples
+        self.channels = self.channels or frame.layout.nb_channels
+        return frame
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        failed = 0
+        for packet in self._packets():
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                failed += 1
+                continue
+            if frames and self.samples:
+                self.holes, failed = self.holes + failed, 0
+            yield from (frame for frame in frames if frame.samples and frame.sample_rate)
+
+    def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
+        """All packets; a stream that breaks off ends here, and its length tells."""
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.FFmpegError):
+                return
+            if packet.size:
+                self._note(packet)
+            yield packet
+
+    def _note(self, packet: av.Packet[av.AudioStream]) -> None:
+        if not self.packets and packet.has_sidedata("skip_samples"):
+            (self.skipped,) = struct.unpack("<I", bytes(packet.get_sidedata("skip_samples"))[:4])
+        self.packets += 1
+        self.packet_samples.append(samples_of(packet, self.codec, self.stream.codec_context.sample_rate))
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A sound and how its packets go into another file: samples of each, of which the first `skipped` aren't played."""
+
+    sound: Sound
+    packet_samples: list[int]
+    skipped: int
+
+
+def scan(path: Path, name: str, longest_s: float) -> Scan:
+    """Decode to the end. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
+    with open_sound(path, name) as (container, stream):
+        decoder = Decoder(container, stream)
+        for _ in decoder:
+            if decoder.seconds > longest_s:
+                message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
+                raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
+        _check(decoder, promised_s(path, container, stream), name)
+    sound = Sound(
+        samples=round(decoder.seconds * decoder.rate),
+        rate=decoder.rate,
+        channels=decoder.channels,
+        codec=decoder.codec,
+        copyable=_copyable(decoder),
+    )
+    return Scan(sound, decoder.packet_samples, decoder.skipped)
+
+
+def resampled(
+    frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int
+) -> Iterator[av.AudioFrame]:
+    """The same sound in another shape; the frames' own timestamps and gaps are left behind."""
+    resampler, shape = None, None
+    for frame in frames:
+        now = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if resampler is not None and shape != now:
+            yield from filter(None, resampler.resample(None))
+        if shape != now:
+            resampler, shape = AudioResampler(sample_format, layout, rate), now
+        assert resampler is not None
+        frame.pts = None
+        yield from resampler.resample(frame)
+    if resampler is not None:
+        yield from filter(None, resampler.resample(None))
+
+
+def samples_of(packet: av.Packet[av.AudioStream], codec: str, rate: int) -> int:
+    """Samples that a packet decodes to. Where the container's clock is coarse, the nearest the codec can make."""
+    exact = Fraction(packet.duration or 0) * packet.time_base * rate
+    if packet.time_base * rate <= 2 and exact.denominator == 1:
+        return int(exact)
+    grain = packet.stream.codec_context.frame_size or _GRAINS.get(codec, 1)
+    return max(1, round(exact / grain)) * grain
+
+
+def promised_s(path: Path, container: InputContainer, stream: av.AudioStream) -> Fraction:
+    """The length that the file's header promises; 0 where it has none that can be relied on."""
+    kind = container.format.name.split(",")[0]
+    if kind in ("flac", "aiff", "mov") or (kind == "mp3" and _has_xing(path)):
+        return (stream.duration or 0) * (stream.time_base or Fraction(0))
+    if kind == "matroska" and len(container.streams) == 1:
+        return Fraction(container.duration or 0, av.time_base)
+    if kind == "wav":
+        return Fraction(_missing_wav_bytes(path) * 8, stream.codec_context.bit_rate or 1) + (stream.duration or 0) * (
+            stream.time_base or Fraction(0)
+        )
+    return Fraction(0)
+
+
+def _check(decoder: Decoder, promised: Fraction, name: str) -> None:
+    if not decoder.packets:
+        raise EngineError("audio_empty", f"{name} holds no sound at all", "record it again")
+    if not decoder.seconds:
+        raise unreadable("audio", f"{name} holds sound that cannot be decoded")
+    if decoder.seconds < promised - _SHORTFALL_S:
+        message = f"{name} is cut off: {float(decoder.seconds):.2f} s of {float(promised):.2f} s are there"
+        raise unreadable("audio", message)
+    if decoder.holes > max(1, _DAMAGED_SHARE * decoder.packets):
+        message = f"{name} is damaged: {decoder.holes} of {decoder.packets} frames cannot be decoded"
+        raise unreadable("audio", message)
+
+
+def _copyable(decoder: Decoder) -> bool:
+    """Whether mp4 can hold the packets, and counting them gives just what was decoded."""
+    if decoder.codec not in MP4_HOLDS or decoder.holes or len(decoder.samples) != 1:
+        return False
+    played = sum(decoder.packet_samples) - decoder.skipped
+    (rate, samples), *_ = decoder.samples.items()
+    exact_clock = rate == decoder.stream.codec_context.sample_rate
+    return exact_clock and 0 <= played - samples <= max(decoder.packet_samples)
+
+
+def _without_padding(frame: av.AudioFrame) -> av.AudioFrame:
+    """The last frame without what the encoder added to fill it, where the container's clock is fine enough to tell."""
+    if not frame.duration or not frame.time_base or frame.time_base * frame.sample_rate > 2:
+        return frame
+    samples = round(frame.duration * frame.time_base * frame.sample_rate)
+    if not 0 < samples < frame.samples:
+        return frame
+    values = frame.to_ndarray()
+    width = samples if frame.format.is_planar else samples * frame.layout.nb_channels
+    kept = av.AudioFrame.from_ndarray(np.ascontiguousarray(values[:, :width]), frame.format.name, frame.layout.name)
+    kept.sample_rate = frame.sample_rate
+    return kept
+
+
+def _has_xing(path: Path) -> bool:
+    """Whether an mp3 says how many frames it has; otherwise FFmpeg guesses its length from the bit rate."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+        file.seek(size + 10 if head.startswith(b"ID3") else 0)
+        start = file.read(256)
+    return b"Xing" in start or b"Info" in start
+
+
+def _missing_wav_bytes(path: Path) -> int:
+    """How much shorter than its RIFF header says a wav is; 0 for a stream, whose header was written too early to know.
+
+    FFmpeg shortens the length it reports to what is there.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    claimed = int.from_bytes(head[4:8], "little")
+    return max(0, claimed + 8 - path.stat().st_size) if head.startswith(b"RIFF") and claimed < _STREAMED_WAV else 0

@@ -1,0 +1,161 @@
+"""What the header of a picture says, read before any decoder is let near it: size, orientation, animation.
+
+FFmpeg knows the EXIF orientation too, but hands out only its angle, which a mirrored picture shares with a turned one.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+WIDTH, HEIGHT, ORIENTATION = 256, 257, 274
+_MAX_ENTRIES = 4096
+_SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """Size in pixels as stored, and the EXIF orientation 1 to 8 that says how to turn it."""
+
+    width: int
+    height: int
+    orientation: int = 1
+    animated_webp: bool = False
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def look(path: Path) -> Still | None:
+    """The header of a JPEG, PNG, GIF, BMP, WebP or TIFF; None for anything else or a broken one."""
+    with path.open("rb") as file:
+        head = file.read(32)
+        for magic, read in _READERS.items():
+            if head.startswith(magic):
+                try:
+                    return read(file, head)
+                except (struct.error, IndexError):
+                    return None
+    return None
+
+
+def _jpeg(file: BinaryIO, _head: bytes) -> Still:
+    orientation = 1
+    for marker, size in _jpeg_segments(file):
+        if marker in _SIZED:
+            height, width = struct.unpack(">xHH", file.read(5))
+            return Still(width, height, orientation)
+        if marker == 0xE1:
+            orientation = exif_orientation(file.read(size)) or orientation
+    raise IndexError("no frame header")
+
+
+def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Marker and length of each segment up to the picture itself; the file stands at the segment's first byte."""
+    position = 2
+    for _ in range(_MAX_ENTRIES):
+        file.seek(position)
+        mark, marker, size = struct.unpack(">BBH", file.read(4))
+        if mark != 0xFF or marker == 0xDA:
+            return
+        if marker == 0xFF:  # padding before a marker
+            position += 1
+            continue
+        yield marker, size - 2
+        position += 2 + size
+
+
+def _png(file: BinaryIO, head: bytes) -> Still:
+    width, height = struct.unpack(">II", head[16:24])
+    return Still(width, height, _orientation_in(file, 8, ">I4s", b"eXIf", trailer=4, order=(0, 1)))
+
+
+def _webp(file: BinaryIO, head: bytes) -> Still:
+    if head[8:12] != b"WEBP":
+        raise IndexError("another kind of RIFF")
+    kind = head[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack("<HH", head[26:30])
+        return Still(width & 0x3FFF, height & 0x3FFF)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack("<I", head[21:25])
+        return Still((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    orientation = _orientation_in(file, 12, "<4sI", b"EXIF", trailer=0, order=(1, 0))
+    return Still(width, height, orientation, animated_webp=bool(head[20] & 2))
+
+
+def _gif(_file: BinaryIO, head: bytes) -> Still:
+    return Still(*struct.unpack("<HH", head[6:10]))
+
+
+def _bmp(_file: BinaryIO, head: bytes) -> Still:
+    width, height = struct.unpack("<HH" if head[14] == 12 else "<ii", head[18:22] if head[14] == 12 else head[18:26])
+    return Still(abs(width), abs(height))
+
+
+def _tiff(file: BinaryIO, _head: bytes) -> Still:
+    tags = _tags(file, 0)
+    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _valid(tags.get(ORIENTATION, 1)))
+
+
+_READERS = {
+    b"\xff\xd8": _jpeg,
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"RIFF": _webp,
+    b"GIF8": _gif,
+    b"BM": _bmp,
+    b"II*\0": _tiff,
+    b"MM\0*": _tiff,
+}
+
+
+def _orientation_in(
+    file: BinaryIO, position: int, header: str, wanted: bytes, *, trailer: int, order: tuple[int, int]
+) -> int:
+    """Walk chunks of (size, kind) or (kind, size) up to the one that holds EXIF data; 1 where there is none."""
+    for _ in range(_MAX_ENTRIES):
+        file.seek(position)
+        fields = file.read(8)
+        if len(fields) < 8:
+            break
+        values = struct.unpack(header, fields)
+        size, kind = values[order[0]], values[order[1]]
+        if kind == wanted:
+            return exif_orientation(file.read(min(size, 1 << 16))) or 1
+        position += 8 + size + trailer + (size % 2 if trailer == 0 else 0)
+    return 1
+
+
+def exif_orientation(data: bytes) -> int | None:
+    """The orientation in an EXIF block, with or without its "Exif" prefix; None where it says nothing usable."""
+    try:
+        return _valid(_tags(io.BytesIO(data.removeprefix(b"Exif\0\0")), 0).get(ORIENTATION, 0)) or None
+    except (struct.error, IndexError):
+        return None
+
+
+def _valid(orientation: int) -> int:
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _tags(file: BinaryIO, start: int) -> dict[int, int]:
+    """The whole numbers in the first directory of TIFF data. Raises struct.error where it is none."""
+    file.seek(start)
+    order = {b"II": "<", b"MM": ">"}.get(file.read(2))
+    if order is None:
+        raise struct.error("not TIFF data")
+    (offset,) = struct.unpack(f"{order}xxI", file.read(6))
+    file.seek(start + offset)
+    (count,) = struct.unpack(f"{order}H", file.read(2))
+    tags = {}
+    for _ in range(min(count, _MAX_ENTRIES)):
+        tag, kind, _number, raw = struct.unpack(f"{order}HHI4s", file.read(12))
+        if kind in (3, 4):
+            tags[tag] = struct.unpack(f"{order}Hxx" if kind == 3 else f"{order}I", raw)[0]
+    return tags
