@@ -19,8 +19,8 @@ from agent.outbox import write_json
 from agent.runs import Run
 from agent.service import Lock, Notifier, Signals
 from agent.settings import Settings
+from gpu_pool import nvml
 from gpu_pool.local import LocalBackend, cpu_devices
-from gpu_pool.nvml import gpu_devices
 from gpu_pool.pool import Pool
 from models.catalog import choose
 
@@ -193,7 +193,7 @@ class Daemon:
 
 
 def open_pool(settings: Settings) -> Pool:
-    gpus, _ = gpu_devices()
+    gpus = [card for card in nvml.read().devices if card.state != "lost"]
     cpus = cpu_devices(settings.devices.workers(os.cpu_count() or 1))
     options = {"cache_bytes": int(settings.cache.max_gib * 2**30)}
     backend = LocalBackend([*gpus, *cpus], handler=HANDLER, handler_options=options, log_dir=settings.folders.logs)

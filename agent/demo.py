@@ -11,6 +11,7 @@ from rich.console import Console
 from agent import client, live
 from agent.daemon import Daemon, make_folders
 from agent.errors import UserError
+from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.settings import Settings, annotated, load
 
 STEP_S = 0.2
@@ -60,9 +61,9 @@ def drop(examples: Path, inbox: Path) -> list[str]:
     files = [path for path in sorted(examples.iterdir()) if path.suffix != ".md"]
     for path in files:
         shutil.copyfile(path, inbox / path.name)
-    stems = [path.stem for path in files]
-    pairs = {stem for stem in stems if stems.count(stem) == 2}
-    return sorted(pairs | {path.stem for path in files if path.suffix == ".json"})
+    faces = {path.stem for path in files if path.suffix in AVATAR_SUFFIXES}
+    voices = {path.stem for path in files if path.suffix in AUDIO_SUFFIXES}
+    return sorted((faces & voices) | {path.stem for path in files if path.suffix == ".json"})
 
 
 def tell(settings: Settings, console: Console, expected: int) -> int:

@@ -16,8 +16,8 @@ from agent.daemon import HANDLER
 from agent.filesystem import filesystem_kind, tells_of_changes
 from agent.service import daemon_pid
 from agent.settings import Settings
+from gpu_pool import nvml
 from gpu_pool.local import LocalBackend, cpu_devices
-from gpu_pool.nvml import gpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
 from models.catalog import ENGINES, choose, installed, missing_weights
@@ -38,9 +38,10 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    gpus, trouble = gpu_devices()
+    found = nvml.read()
+    gpus = list(found.devices)
     yield from python_and_torch()
-    yield from cards(gpus, trouble)
+    yield from cards(found)
     yield from worker(settings)
     yield from engines(settings, gpus)
     yield from folders(settings)
@@ -64,13 +65,18 @@ def package_version(name: str) -> str:
         return "unknown version"
 
 
-def cards(gpus: list[Device], trouble: str) -> Iterator[Finding]:
-    if not gpus:
+def cards(found: nvml.Cards) -> Iterator[Finding]:
+    if found.driver:
+        yield Finding("ok", "NVIDIA driver", found.driver)
+    for problem in found.problems:
         advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and see that nvidia-smi works"
-        yield Finding("note", "GPUs", trouble or "none found", advice)
-    for gpu in gpus:
+        yield Finding("note", "NVML", problem, advice)
+    for gpu in found.devices:
         free, total = gpu.free_bytes / 2**30, gpu.total_bytes / 2**30
-        yield Finding("ok", "GPU", f"{gpu.name} {gpu.id}: {free:.1f} of {total:.1f} GiB free")
+        lost = gpu.state == "lost"
+        memory = gpu.reason if lost else f"{free:.1f} of {total:.1f} GiB free"
+        advice = "see `dmesg` for Xid errors; a reboot brings it back" if lost else ""
+        yield Finding("bad" if lost else "ok", "GPU", f"{gpu.name} {gpu.id}: {memory}", advice)
 
 
 def worker(settings: Settings) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from gpu_pool.types import Device, Down, Heard
 
 
 class Backend(Protocol):
-    """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard exactly once and last."""
+    """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard once and last."""
 
     def devices(self) -> Sequence[Device]:
         """The devices workers can be spawned on, always the same ids; memory figures may change."""

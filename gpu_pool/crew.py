@@ -159,10 +159,9 @@ class Crew:
             seat.enter("idle")
 
     def _worn(self, seat: Seat, end: Done | Failed) -> bool:
-        if isinstance(end, Failed):
-            large = end.fault == "worker"  # out of memory or a lost context: only a new process gives it all back
-        else:
-            large = 0 < self._patience.recycle_bytes < end.rss_bytes
+        if isinstance(end, Failed) and end.fault == "worker":
+            return True  # out of memory, or a lost context: only a new process gives everything back
+        large = isinstance(end, Done) and 0 < self._patience.recycle_bytes < end.rss_bytes
         return large or 0 < self._patience.recycle_spans <= seat.served
 
     def _end_span(self, seat: Seat, end: Done | Failed) -> Event | None:

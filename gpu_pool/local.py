@@ -92,7 +92,7 @@ class LocalBackend:
         return heard
 
     def close(self) -> None:
-        """Kill what still lives; what even SIGKILL can't end within CLOSE_S (stuck in a driver) is left to the kernel."""
+        """Kill what still lives; what even SIGKILL can't end within CLOSE_S is left to the kernel."""
         until = time.monotonic() + CLOSE_S
         for worker in self._workers.values():
             worker.kill()

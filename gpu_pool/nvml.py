@@ -1,62 +1,99 @@
-"""GPUs by UUID with their free memory, from NVML. A machine without a driver simply has none."""
+"""The cards of this machine, by UUID, with the memory that is free on them. Asked of the driver, never of CUDA."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pynvml
 
 from gpu_pool.types import Device
 
-_V2_ABSENT = (pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH)
+_OLD_DRIVER = (
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+    pynvml.NVML_ERROR_NOT_SUPPORTED,
+)
 
 
-def gpu_devices() -> tuple[list[Device], str]:
-    """The cards that answer, in no promised order, and why there are none or fewer ("" if all is well).
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """What NVML says now.
 
-    Figures are bytes; free memory is NVML's second version, which doesn't count what the driver keeps for itself.
+    devices   GPUs, and MIG instances instead of the GPU they divide; one that stopped answering has state "lost"
+    problems  a sentence for each thing that is wrong: no driver, a card that can't even be named
+    driver    its version, "" without one
     """
+
+    devices: tuple[Device, ...] = ()
+    problems: tuple[str, ...] = ()
+    driver: str = ""
+
+
+def read() -> Cards:
+    """Ask the driver afresh, so that a card that came back is seen again. Never raises; may hang if the driver does."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return [], f"no NVIDIA driver answers ({error})"
+        return Cards(problems=(f"No NVIDIA driver answers: {error}.",))
     try:
-        found = list(_cards())
+        return _cards()
     except pynvml.NVMLError as error:
-        return [], f"the NVIDIA driver doesn't say which cards there are ({error})"
+        return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",))
     finally:
-        pynvml.nvmlShutdown()
-    devices = [card for card in found if isinstance(card, Device)]
-    return devices, "; ".join(card for card in found if isinstance(card, str))
+        _or_none(pynvml.nvmlShutdown)
 
 
-def _cards() -> Iterator[Device | str]:
+def _cards() -> Cards:
+    devices: list[Device] = []
+    problems: list[str] = []
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
-            yield _card(pynvml.nvmlDeviceGetHandleByIndex(index))
-        except pynvml.NVMLError as error:  # one lost card must not hide the others
-            yield f"card {index} doesn't answer ({error})"
+            devices += _divided(pynvml.nvmlDeviceGetHandleByIndex(index))
+        except pynvml.NVMLError as error:
+            problems.append(f"Card {index} does not answer: {error}.")
+    return Cards(tuple(devices), tuple(problems), str(_or_none(pynvml.nvmlSystemGetDriverVersion) or ""))
 
 
-def _card(handle: object) -> Device:
-    memory = _memory(handle)
-    return Device(
-        id=_text(pynvml.nvmlDeviceGetUUID(handle)),
-        kind="cuda",
-        name=_text(pynvml.nvmlDeviceGetName(handle)),
-        total_bytes=int(memory.total),
-        free_bytes=int(memory.free),
+def _divided(card: Any) -> list[Device]:
+    """The card, or its MIG instances if it is divided: then it runs nothing itself."""
+    mode = _or_none(pynvml.nvmlDeviceGetMigMode, card)
+    divided = mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    return [_device(handle) for handle in (_instances(card) if divided else [card])]
+
+
+def _instances(card: Any) -> Iterator[Any]:
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+        if (instance := _or_none(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, card, index)) is not None:
+            yield instance
+
+
+def _device(handle: Any) -> Device:
+    device = Device(
+        pynvml.nvmlDeviceGetUUID(handle), "cuda", name=str(_or_none(pynvml.nvmlDeviceGetName, handle) or "")
     )
+    try:
+        memory = _memory(handle)
+    except pynvml.NVMLError as error:
+        if error.value == pynvml.NVML_ERROR_NOT_SUPPORTED:  # it shares the host's memory
+            return device
+        return replace(device, state="lost", reason=f"The card does not answer: {error}.")
+    return replace(device, total_bytes=memory.total, free_bytes=memory.free)
 
 
-def _memory(handle: object) -> pynvml.c_nvmlMemory_t:
+def _memory(handle: Any) -> Any:
+    """`free` of version 2 leaves out what the driver reserves; version 1 is for drivers before R510."""
     try:
         return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     except pynvml.NVMLError as error:
-        if error.value not in _V2_ABSENT:
+        if error.value not in _OLD_DRIVER:
             raise
         return pynvml.nvmlDeviceGetMemoryInfo(handle)
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _or_none(ask: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return ask(*args)
+    except pynvml.NVMLError:
+        return None

@@ -67,7 +67,7 @@ def cause_of_death(device: str, exited: Exited) -> Doom:
     return Doom("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{said}")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Seat:
     """A device's place in the pool.
 

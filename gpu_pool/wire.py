@@ -1,4 +1,4 @@
-"""Messages as JSON lines: one object a line, its `kind` the name of the dataclass. What is not exactly that is refused."""
+"""Messages as JSON lines: an object each, its `kind` the name of the dataclass. What is not exactly that is refused."""
 
 from __future__ import annotations
 

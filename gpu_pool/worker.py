@@ -1,7 +1,7 @@
 """The child process: `python -m gpu_pool.worker`. Opens one handler by its dotted name and runs spans with it.
 
-It talks over a private socket, so a handler may print whatever it likes. Two threads: this one runs the handler; another
-listens, so that a cancel is seen, and the end of the daemon is noticed, while the handler is busy in native code.
+It talks over a private socket, so a handler may print whatever it likes. There are two threads: this one runs the
+handler, another listens, so that a cancel and the end of the daemon are noticed while the handler is busy.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Tick = Callable[[int], None]
 class Handler(Protocol):
     """What a worker runs. Made once by `factory(device: str, options: dict)`, used for many spans.
 
-    It may also have `close()`, called before a polite end, and `facts`, a JSON mapping that goes into Ready:
-    "device" (the id it really sees, if it can tell) and "model" (what it has loaded already) mean something to the pool.
+    It may also have `close()`, called before a polite end, and `facts`, a JSON mapping that goes into Ready. Two of
+    them mean something to the pool: "device" (the id it really sees, if it can tell) and "model" (what it has loaded).
     """
 
     def run(self, payload: dict[str, Any], start: int, stop: int, tick: Tick) -> dict[str, Any]:

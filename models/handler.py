@@ -104,7 +104,6 @@ class Handler:
             out=out / "result.mp4",
             frames=outline.frames,
             fps=outline.rate,
-            duration_s=outline.duration_s,
             metadata=request.metadata,
         )
         report = self.engine(request).report(request, outline)

@@ -73,7 +73,7 @@ def sound(
     """Write `wave` (n,) in the codec of the suffix, or the one given. Vorbis is always stereo, Opus always 48 kHz."""
     codec = codec or SOUND_CODECS[path.suffix]
     with av.open(str(path), "w", format=container) as output:
-        _add_sound(output, wave, rate, codec, channels, options or {})
+        _write_sound(output, _sound_stream(output, rate, codec, channels, options or {}), wave, rate)
     return path
 
 
@@ -81,18 +81,23 @@ def speech_wav(path: Path, seconds: float, rate: int = 16_000) -> Path:
     return sound(path, speech(seconds, rate), rate)
 
 
-def _add_sound(
-    output: av.container.OutputContainer, wave: Wave, rate: int, codec: str, channels: int, options: dict[str, str]
-) -> None:
+def _sound_stream(
+    output: av.container.OutputContainer, rate: int, codec: str, channels: int, options: dict[str, str]
+) -> av.AudioStream:
     stream = output.add_stream(codec, rate=48_000 if codec == "libopus" else rate)
     assert isinstance(stream, av.AudioStream)
     layout = "stereo" if channels == 2 or codec == "vorbis" else "mono"
     context = stream.codec_context
     context.layout = layout
     context.options = {"strict": "experimental", **options} if codec == "vorbis" else options
+    return stream
+
+
+def _write_sound(output: av.container.OutputContainer, stream: av.AudioStream, wave: Wave, rate: int) -> None:
+    context = stream.codec_context
     frame = av.AudioFrame.from_ndarray(wave[None], "fltp", "mono")
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-    resampler = AudioResampler(format=context.format, layout=layout, rate=context.sample_rate)
+    resampler = AudioResampler(format=context.format, layout=context.layout, rate=context.sample_rate)
     for piece in [*resampler.resample(frame), *resampler.resample(None)]:
         output.mux(stream.encode(piece))
     output.mux(stream.encode(None))
@@ -191,14 +196,15 @@ def video(
         _describe(stream.codec_context, width, height, pix_fmt, aspect, matrix, full_range)
         stream.codec_context.time_base = base
         stream.codec_context.options = options or {}
+        voice = _sound_stream(output, sound_rate, "aac", 1, {}) if sound_wave is not None else None
         for number, bgr in enumerate(frames or numbered_frames(count, width, height)):
             frame = _convert(bgr, stream.codec_context.pix_fmt or "yuv420p", matrix, full_range)
             frame.pts = round(times[number] / base) if times else number
             frame.time_base = base
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
-        if sound_wave is not None:
-            _add_sound(output, sound_wave, sound_rate, SOUND_CODECS[".m4a"], 1, {})
+        if voice is not None and sound_wave is not None:
+            _write_sound(output, voice, sound_wave, sound_rate)
     if rotation:
         _turn(path, rotation)
     return path

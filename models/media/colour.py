@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import av
 import numpy as np
@@ -100,8 +101,9 @@ def orientation_of(frame: av.VideoFrame) -> int:
         return _BY_ANGLE.get(round(frame.rotation), 1)
     if matrix is None:
         return 1
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
-    return _BY_MATRIX.get(tuple(round(value / 65536) for value in (a, b, c, d)), 1)  # type: ignore[call-overload]
+    data: Any = matrix  # a buffer, which its type stub doesn't say
+    a, b, _, c, d = (round(value / 65536) for value in struct.unpack("=5i", bytes(data)[:20]))
+    return _BY_MATRIX.get((a, b, c, d), 1)
 
 
 def turned(plane: Bgr, orientation: int) -> Bgr:
@@ -121,7 +123,8 @@ def _matrix(frame: av.VideoFrame) -> int:
 
 def _plane(frame: av.VideoFrame, number: int) -> Bgr:
     plane = frame.planes[number]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    memory: Any = plane  # PyAV's planes are buffers; its type stubs don't say so
+    rows: Bgr = np.frombuffer(memory, np.uint8).reshape(-1, plane.line_size)
     return rows[: plane.height, : plane.width]
 
 

@@ -36,7 +36,7 @@ def limit_threads(count: int) -> None:
 
 
 def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
-    """Raise EngineError audio_unreadable, audio_empty, avatar_unreadable or media_too_large by the file's size alone."""
+    """Raise EngineError audio_empty, avatar_unreadable or media_too_large by the file's size alone."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -49,7 +49,7 @@ def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
         raise EngineError(code, f"{name} is empty: it has no bytes at all", HINTS[kind])
 
 
-def open_media(path: Path, kind: Kind, *, pixels: int = Limits.pixels) -> InputContainer:
+def open_media(path: Path, kind: Kind, *, pixels: int = Limits().pixels) -> InputContainer:
     """Open a local file by its content, never by its name. Raises what PyAV raises: wrap it in `reading`.
 
     Only formats that hold their own data are let in: a playlist called voice.wav would make FFmpeg read other files

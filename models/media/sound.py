@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -195,7 +196,7 @@ def resampled(
             yield from filter(None, resampler.resample(None))
         if shape != now:
             resampler, shape = AudioResampler(sample_format, layout, rate), now
-        assert resampler is not None
+        assert resampler is not None  # noqa: S101 - made for the first frame
         frame.pts = None
         yield from resampler.resample(frame)
     if resampler is not None:
@@ -257,7 +258,8 @@ def _without_padding(frame: av.AudioFrame) -> av.AudioFrame:
         return frame
     values = frame.to_ndarray()
     width = samples if frame.format.is_planar else samples * frame.layout.nb_channels
-    kept = av.AudioFrame.from_ndarray(np.ascontiguousarray(values[:, :width]), frame.format.name, frame.layout.name)
+    samples_kept: Any = np.ascontiguousarray(values[:, :width])
+    kept = av.AudioFrame.from_ndarray(samples_kept, frame.format.name, frame.layout.name)
     kept.sample_rate = frame.sample_rate
     return kept
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 
@@ -22,6 +22,7 @@ UNIT = 100.0
 
 _SEARCH_SIDE = 640
 _SMALLEST = 40
+_FACE = 85
 _TILTS = (0, -20, 20)
 _STEEP_TILTS = (-40, 40)
 _EYE_CROP = 240
@@ -34,7 +35,7 @@ class Face:
     box: Box
     eyes: tuple[Point, Point]
     eyes_found: bool
-    votes: int
+    strength: int = 0
 
     @property
     def eye_distance(self) -> float:
@@ -58,13 +59,13 @@ class Face:
         """The same face in a picture resized by these factors."""
         left, top, w, h = self.box
         (ax, ay), (bx, by) = self.eyes
-        return Face((left * x, top * y, w * x, h * y), ((ax * x, ay * y), (bx * x, by * y)), self.eyes_found, self.votes)
+        return Face((left * x, top * y, w * x, h * y), ((ax * x, ay * y), (bx * x, by * y)), self.eyes_found, self.strength)
 
 
 def find_faces(image: Image) -> tuple[Face, ...]:
     """All faces of a (h, w, 3) BGR picture from left to right; tilted ones are found in turned copies of it.
 
-    A face needs two of three cascades and two eyes, or all three and upright: less takes coins and cats for faces.
+    What one cascade takes for a face has to be seen again and again by three: else coins and cats are faces too.
     """
     scale = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -75,6 +76,26 @@ def find_faces(image: Image) -> tuple[Face, ...]:
             faces = (face.scaled(1 / scale, 1 / scale) for face in _without_doubles(found))
             return tuple(sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2))
     return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A rectangle in face units."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def upright(image: Image, face: Face, crop: Crop, pixels_per_unit: float) -> Image:
+    """The crop of the face as it would look upright; what lies outside the picture repeats its edge."""
+    affine = face.to_upright
+    affine[:, 2] -= (crop.left, crop.top)
+    size = (round(crop.width * pixels_per_unit), round(crop.height * pixels_per_unit))
+    shrinks = face.eye_distance > 1.5 * UNIT * pixels_per_unit
+    flags = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.warpAffine(image, affine * pixels_per_unit, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def largest(faces: Sequence[Face]) -> Face:
@@ -93,12 +114,11 @@ def _cascade(name: str) -> cv2.CascadeClassifier:
 
 def _at_tilt(grey: Image, tilt_deg: float) -> Iterator[Face]:
     turned, back = _turned(grey, tilt_deg)
-    for x, y, w, h in _boxes("frontalface_alt2", turned, _SMALLEST):
-        crop = turned[max(0, y - h // 4) : y + h + h // 4, max(0, x - w // 4) : x + w + w // 4]
-        votes = 1 + sum(len(_boxes(f"frontalface_{name}", crop, int(0.7 * w))) > 0 for name in ("alt", "default"))
-        eyes = _find_eyes(turned, (x, y, w, h)) if votes >= 2 else None
-        if eyes or (votes == 3 and not tilt_deg):
-            yield _placed((x, y, w, h), eyes, votes, back)
+    for box in _boxes("frontalface_alt2", turned):
+        face = _placed(box, _find_eyes(turned, box), back)
+        strength = _strength(grey, face)
+        if strength >= _FACE:
+            yield replace(face, strength=strength)
 
 
 def _turned(grey: Image, tilt_deg: float) -> tuple[Image, Affine]:
@@ -114,11 +134,25 @@ def _turned(grey: Image, tilt_deg: float) -> tuple[Image, Affine]:
     return cv2.warpAffine(grey, turn, size, borderMode=cv2.BORDER_REPLICATE), cv2.invertAffineTransform(turn)
 
 
-def _boxes(name: str, grey: Image, smallest: int) -> list[tuple[int, int, int, int]]:
-    if min(grey.shape) < smallest:
+def _boxes(name: str, grey: Image) -> list[tuple[int, int, int, int]]:
+    if min(grey.shape) < _SMALLEST:
         return []
-    found = _cascade(name).detectMultiScale(grey, 1.1, 3, minSize=(smallest, smallest))
+    found = _cascade(name).detectMultiScale(grey, 1.1, 3, minSize=(_SMALLEST, _SMALLEST))
     return [(int(x), int(y), int(w), int(h)) for x, y, w, h in found]
+
+
+def _strength(grey: Image, face: Face) -> int:
+    """How often three cascades see the face in an upright copy of it, in windows a little apart.
+
+    Faces were seen 150 to 340 times, half a face 96 times, cats, coins and clouds at most 65 times.
+    """
+    crop = upright(grey, face, Crop(-220, -170, 440, 480), 110 / (face.box[2] / face.eye_distance * UNIT))
+    crop = cv2.equalizeHist(crop)
+    seen = 0
+    for name in ("frontalface_alt2", "frontalface_alt", "frontalface_default"):
+        _, times = _cascade(name).detectMultiScale2(crop, 1.05, 1, minSize=(70, 70), maxSize=(160, 160))
+        seen += max((int(n) for n in times), default=0)
+    return seen
 
 
 def _find_eyes(grey: Image, box: tuple[int, int, int, int]) -> tuple[Point, Point] | None:
@@ -164,18 +198,18 @@ def _pupil(grey: Image, eye: Point, reach: int = 14) -> Point:
     return left + float((columns * dark).sum() / dark.sum()), top + float((rows * dark).sum() / dark.sum())
 
 
-def _placed(box: tuple[int, int, int, int], eyes: tuple[Point, Point] | None, votes: int, back: Affine) -> Face:
+def _placed(box: tuple[int, int, int, int], eyes: tuple[Point, Point] | None, back: Affine) -> Face:
     x, y, w, h = box
     middle = transform([(x + w / 2, y + h / 2)], back)[0]
     where = eyes or ((x + 0.3 * w, y + 0.38 * h), (x + 0.7 * w, y + 0.38 * h))
     left, right = ((float(a), float(b)) for a, b in transform(where, back))
-    return Face((middle[0] - w / 2, middle[1] - h / 2, w, h), (left, right), eyes is not None, votes)
+    return Face((middle[0] - w / 2, middle[1] - h / 2, w, h), (left, right), eyes is not None)
 
 
 def _without_doubles(faces: Sequence[Face]) -> list[Face]:
-    """One face for each place: the one whose eyes and cascades agree best."""
+    """One face for each place: the one with eyes, and seen most often."""
     kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: (face.eyes_found, face.votes), reverse=True):
+    for face in sorted(faces, key=lambda face: (face.eyes_found, face.strength), reverse=True):
         if all(_apart(face.box, other.box) for other in kept):
             kept.append(face)
     return kept

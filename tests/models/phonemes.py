@@ -43,9 +43,7 @@ class _Event(ctypes.Structure):
     )
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 @cache
@@ -75,7 +73,9 @@ def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[npt.NDArr
     def hear(samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
         if samples and count:
             sound.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        starts.extend((e.id.string.decode(errors="ignore"), e.sample) for e in _until_last(events) if e.type == _PHONEME)
+        starts.extend(
+            (e.id.string.decode(errors="ignore"), e.sample) for e in _until_last(events) if e.type == _PHONEME
+        )
         return 0
 
     callback = _Callback(hear)

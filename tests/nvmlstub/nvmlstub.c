@@ -1,0 +1,225 @@
+/* A libnvidia-ml.so.1 that tells of cards which do not exist, for tests on machines without one.
+ *
+ * It reads the folder $NVMLSTUB_DIR at every call; change a file by renaming a new one into its place.
+ *   devices   a line for each device:  gpu UUID TOTAL USED RESERVED  or  mig UUID TOTAL USED RESERVED  (bytes)
+ *             a mig belongs to the gpu above it; a gpu with at least one mig is in MIG mode. No such file: no driver.
+ *   faults    a line for each fault:   FUNCTION DEVICE NVML_RETURN DELAY_MS  (device: its line in `devices`, -1: any)
+ *   held/PID  "DEVICE BYTES": memory that process PID holds on a device, for as long as it lives
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+enum {
+    SUCCESS = 0,
+    UNINITIALIZED = 1,
+    INVALID_ARGUMENT = 2,
+    NOT_SUPPORTED = 3,
+    NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7,
+    DRIVER_NOT_LOADED = 9,
+    GPU_IS_LOST = 15,
+    VERSION_MISMATCH = 25,
+    MOST = 32,
+};
+
+typedef unsigned long long Bytes;
+typedef struct { char kind[4], uuid[96]; Bytes total, used, reserved; } Entry;
+typedef struct { Bytes total, free, used; } Memory;
+typedef struct { unsigned version; Bytes total, reserved, free, used; } MemoryV2;
+typedef char Slot;
+typedef Slot *Handle;
+
+static Slot slots[MOST];
+static int users;
+
+static FILE *opened(const char *name) {
+    const char *folder = getenv("NVMLSTUB_DIR");
+    char path[4096];
+    if (!folder) return NULL;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return fopen(path, "re");
+}
+
+static int entries(Entry *all) {
+    FILE *file = opened("devices");
+    int count = 0;
+    if (!file) return -1;
+    while (count < MOST) {
+        Entry *e = &all[count];
+        if (fscanf(file, "%3s %95s %llu %llu %llu", e->kind, e->uuid, &e->total, &e->used, &e->reserved) != 5) break;
+        count++;
+    }
+    fclose(file);
+    return count;
+}
+
+static int fault(const char *function, int device) {
+    FILE *file = opened("faults");
+    char name[64];
+    int which, code, delay_ms, found = SUCCESS;
+    if (!file) return SUCCESS;
+    while (fscanf(file, "%63s %d %d %d", name, &which, &code, &delay_ms) == 4) {
+        if (strcmp(name, function) || (which != -1 && which != device)) continue;
+        usleep((useconds_t)delay_ms * 1000);
+        found = code;
+        break;
+    }
+    fclose(file);
+    return found;
+}
+
+static Bytes held(int device) {
+    char path[4096], name[sizeof "held/" + 256];
+    struct dirent *entry;
+    Bytes sum = 0;
+    snprintf(path, sizeof path, "%s/held", getenv("NVMLSTUB_DIR"));
+    DIR *folder = opendir(path);
+    while (folder && (entry = readdir(folder))) {
+        Bytes bytes;
+        int pid = atoi(entry->d_name), which;
+        if (pid <= 0 || (kill(pid, 0) && errno == ESRCH)) continue;
+        snprintf(name, sizeof name, "held/%s", entry->d_name);
+        FILE *file = opened(name);
+        if (file && fscanf(file, "%d %llu", &which, &bytes) == 2 && which == device) sum += bytes;
+        if (file) fclose(file);
+    }
+    if (folder) closedir(folder);
+    return sum;
+}
+
+/* The entry behind a handle, or why there is none. */
+static int look_up(const char *function, Handle handle, Entry *found) {
+    Entry all[MOST];
+    int index = (int)(handle - slots), code;
+    if (!users) return UNINITIALIZED;
+    if (!handle || index < 0 || index >= MOST) return INVALID_ARGUMENT;
+    if ((code = fault(function, index))) return code;
+    if (index >= entries(all)) return GPU_IS_LOST;
+    *found = all[index];
+    return SUCCESS;
+}
+
+static int text(const char *from, char *to, unsigned size) {
+    if (strlen(from) >= size) return INSUFFICIENT_SIZE;
+    strcpy(to, from);
+    return SUCCESS;
+}
+
+/* The line of the n-th gpu; -1 if there are fewer. */
+static int line_of_gpu(unsigned n) {
+    Entry all[MOST];
+    int count = entries(all);
+    for (int i = 0; i < count; i++)
+        if (!strcmp(all[i].kind, "gpu") && !n--) return i;
+    return -1;
+}
+
+static int migs_below(int gpu) {
+    Entry all[MOST];
+    int count = entries(all), i = gpu + 1;
+    while (i < count && !strcmp(all[i].kind, "mig")) i++;
+    return i - gpu - 1;
+}
+
+EXPORT int nvmlInitWithFlags(unsigned flags) {
+    Entry all[MOST];
+    int code = fault("nvmlInit", -1);
+    (void)flags;
+    if (code) return code;
+    if (entries(all) < 0) return DRIVER_NOT_LOADED;
+    users++;
+    return SUCCESS;
+}
+
+EXPORT int nvmlShutdown(void) {
+    if (!users) return UNINITIALIZED;
+    users--;
+    return SUCCESS;
+}
+
+EXPORT const char *nvmlErrorString(int code) {
+    switch (code) {
+    case DRIVER_NOT_LOADED: return "Driver Not Loaded";
+    case GPU_IS_LOST: return "GPU is lost";
+    default: return "Some Error";
+    }
+}
+
+EXPORT int nvmlSystemGetDriverVersion(char *version, unsigned size) { return text("999.01", version, size); }
+
+EXPORT int nvmlDeviceGetCount_v2(unsigned *count) {
+    if (!users) return UNINITIALIZED;
+    int code = fault("nvmlDeviceGetCount", -1);
+    for (*count = 0; line_of_gpu(*count) >= 0;) ++*count;
+    return code;
+}
+
+EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Handle *handle) {
+    int line = line_of_gpu(index), code;
+    if (line < 0) return INVALID_ARGUMENT;
+    if ((code = fault("nvmlDeviceGetHandleByIndex", line))) return code;
+    *handle = &slots[line];
+    return SUCCESS;
+}
+
+EXPORT int nvmlDeviceGetMigMode(Handle handle, unsigned *current, unsigned *pending) {
+    Entry entry;
+    int code = look_up("nvmlDeviceGetMigMode", handle, &entry);
+    if (!code) *current = *pending = migs_below((int)(handle - slots)) > 0;
+    return code;
+}
+
+/* One more than there are: instances may have holes between them. */
+EXPORT int nvmlDeviceGetMaxMigDeviceCount(Handle handle, unsigned *count) {
+    *count = (unsigned)migs_below((int)(handle - slots)) + 1;
+    return SUCCESS;
+}
+
+EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(Handle gpu, unsigned index, Handle *mig) {
+    if (index >= (unsigned)migs_below((int)(gpu - slots))) return NOT_FOUND;
+    *mig = gpu + 1 + index;
+    return SUCCESS;
+}
+
+EXPORT int nvmlDeviceGetUUID(Handle handle, char *uuid, unsigned size) {
+    Entry entry;
+    int code = look_up("nvmlDeviceGetUUID", handle, &entry);
+    return code ? code : text(entry.uuid, uuid, size);
+}
+
+EXPORT int nvmlDeviceGetName(Handle handle, char *name, unsigned size) {
+    Entry entry;
+    int code = look_up("nvmlDeviceGetName", handle, &entry);
+    return code ? code : text("Stub Card", name, size);
+}
+
+/* Version 1 counts what the driver reserves as used. */
+EXPORT int nvmlDeviceGetMemoryInfo(Handle handle, Memory *memory) {
+    Entry entry;
+    int code = look_up("nvmlDeviceGetMemoryInfo", handle, &entry);
+    if (code) return code;
+    memory->total = entry.total;
+    memory->used = entry.used + entry.reserved + held((int)(handle - slots));
+    memory->free = memory->total - memory->used;
+    return SUCCESS;
+}
+
+EXPORT int nvmlDeviceGetMemoryInfo_v2(Handle handle, MemoryV2 *memory) {
+    Entry entry;
+    if (memory->version != (sizeof *memory | 2u << 24)) return VERSION_MISMATCH;
+    int code = look_up("nvmlDeviceGetMemoryInfo_v2", handle, &entry);
+    if (code) return code;
+    memory->total = entry.total;
+    memory->reserved = entry.reserved;
+    memory->used = entry.used + held((int)(handle - slots));
+    memory->free = memory->total - memory->reserved - memory->used;
+    return SUCCESS;
+}
