@@ -57,7 +57,7 @@ def flite(text: str, voice: str) -> tuple[npt.NDArray[np.float32], list[Phoneme]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", str(path)]
-        ends = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
+        ends = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         with wave.open(str(path)) as sound:
             samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).astype(np.float32) / 32768
             waveform = resample(samples, sound.getframerate())

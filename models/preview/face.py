@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
-Affine = npt.NDArray[np.float64]
+Image = npt.NDArray[Any]
+Affine = npt.NDArray[Any]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
@@ -59,7 +61,9 @@ class Face:
         """The same face in a picture resized by these factors."""
         left, top, w, h = self.box
         (ax, ay), (bx, by) = self.eyes
-        return Face((left * x, top * y, w * x, h * y), ((ax * x, ay * y), (bx * x, by * y)), self.eyes_found, self.strength)
+        return Face(
+            (left * x, top * y, w * x, h * y), ((ax * x, ay * y), (bx * x, by * y)), self.eyes_found, self.strength
+        )
 
 
 def find_faces(image: Image) -> tuple[Face, ...]:
@@ -102,14 +106,15 @@ def largest(faces: Sequence[Face]) -> Face:
     return max(faces, key=lambda face: face.box[2] * face.box[3])
 
 
-def transform(points: Iterable[Point], affine: Affine) -> npt.NDArray[np.float64]:
+def transform(points: Iterable[Point], affine: Affine) -> npt.NDArray[Any]:
     """(n, 2) points moved by a (2, 3) affine map."""
     return np.asarray(list(points), np.float64) @ affine[:, :2].T + affine[:, 2]
 
 
 @cache
 def _cascade(name: str) -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")
+    folder = Path(cv2.__file__).parent / "data"
+    return cv2.CascadeClassifier(str(folder / f"haarcascade_{name}.xml"))
 
 
 def _at_tilt(grey: Image, tilt_deg: float) -> Iterator[Face]:
@@ -117,7 +122,7 @@ def _at_tilt(grey: Image, tilt_deg: float) -> Iterator[Face]:
     for box in _boxes("frontalface_alt2", turned):
         face = _placed(box, _find_eyes(turned, box), back)
         strength = _strength(grey, face)
-        if strength >= _FACE:
+        if strength >= _FACE and (face.eyes_found or not tilt_deg):
             yield replace(face, strength=strength)
 
 

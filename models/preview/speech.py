@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.preview import visemes
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]
 
 RATE = 16000
 HOPS_PER_S = 100
@@ -39,7 +40,7 @@ def mouth_curve(waveform: Floats, frames: int, fps: Fraction) -> Floats:
 
 
 def features(waveform: Floats) -> Floats:
-    """What a vowel is told by: (hops, visemes.FEATURES) float32, ten cepstra of the level and shape, and their trend."""
+    """What a vowel is told by: (hops, visemes.FEATURES) float32, ten cepstra of level and shape, and their trend."""
     cepstra = log_mel(waveform) @ _cosines().T
     level = cepstra[:, :1]
     loud = level[:, 0] > 0.35 * np.percentile(level, 95)

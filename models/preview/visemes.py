@@ -6,10 +6,12 @@ say themselves which phoneme sounds when: 14 rows of a constant and 14 weights, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]
 
 BANDS, CEPSTRA = 20, 10
 FEATURES = CEPSTRA + 4
