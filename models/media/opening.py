@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,11 @@ def open_media(path: Path, kind: Kind, *, pixels: int = Limits().pixels) -> Inpu
         "protocol_whitelist": "file",
         "max_pixels": str(pixels),
     }
-    return av.open(f"file:{path.absolute()}", metadata_errors="replace", options=options)
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:  # by a name without a suffix, which FFmpeg would prefer to the content
+        return av.open(f"file:/proc/self/fd/{file}", metadata_errors="replace", options=options)
+    finally:
+        os.close(file)
 
 
 def ready(stream: Stream, **options: str) -> Stream:

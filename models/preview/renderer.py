@@ -142,7 +142,7 @@ class MouthRenderer:
         teeth = np.clip((top + length - self.y) * self.scale / 2 + 0.5, 0, 1) * np.clip((0.74 - np.abs(u)) * 6, 0, 1)
         teeth = (teeth * np.clip((height - 3) / 5, 0, 1))[..., None]
         between = 0.09 * np.exp(-(((u * 5.5 - np.round(u * 5.5)) / 0.06) ** 2))
-        shade = (0.55 + 0.3 * np.clip((self.y - top) / 7, 0, 1)) * (1 - 0.5 * np.abs(u) ** 2) * (1 - between)
+        shade = (0.74 + 0.2 * np.clip((self.y - top) / 7, 0, 1)) * (1 - 0.5 * np.abs(u) ** 2) * (1 - between)
         return (colour * (1 - teeth) + teeth * self._tinted((188, 205, 214)) * shade[..., None]).astype(np.float32)
 
     def _tinted(self, bgr: tuple[int, int, int]) -> Floats:

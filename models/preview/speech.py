@@ -22,7 +22,7 @@ _WINDOW = 512
 _BLOCK_HOPS = 4096
 _RANGE_DB = 50.0
 _LEAD_HOPS = 1
-_GAIN, _BIAS = 1.4, 0.08
+_GAIN, _BIAS = 1.8, 0.12
 
 
 def mouth_curve(waveform: Floats, frames: int, fps: Fraction) -> Floats:
@@ -33,7 +33,7 @@ def mouth_curve(waveform: Floats, frames: int, fps: Fraction) -> Floats:
               Neither changes by more than SPEED_PER_S / fps from one frame to the next.
     """
     wanted = visemes.mouth(features(waveform))
-    opening = slower_below(np.clip(_GAIN * _smooth(wanted[:, 0]) - _BIAS, 0, 1))
+    opening = slower_below(np.clip(_GAIN * _smooth(_held(wanted[:, 0])) - _BIAS, 0, 1))
     spread = _smooth(wanted[:, 1])
     spread = (slower_below(spread) - slower_below(-spread)) / 2
     return np.stack([_at_frames(opening, frames, fps), _at_frames(spread, frames, fps)], 1)
@@ -97,6 +97,12 @@ def _cosines() -> Floats:
 
 def _shifted(rows: Floats, hops: int) -> Floats:
     return rows[np.clip(np.arange(len(rows)) + hops, 0, len(rows) - 1)]
+
+
+def _held(curve: Floats) -> Floats:
+    """Closures last one hop longer on both sides: lips meet before the sound stops, and seen frames are few."""
+    padded = np.pad(curve, 1, "edge")
+    return np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
 
 
 def _smooth(curve: Floats) -> Floats:
