@@ -11,7 +11,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable '.[dev,musetalk]'
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
 demo: $(VENV)/.installed        ## run the example jobs end to end in ./demo

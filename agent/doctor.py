@@ -52,7 +52,7 @@ def python_and_torch() -> Iterator[Finding]:
     ok = sys.version_info >= (3, 11)
     yield Finding("ok" if ok else "bad", "Python", sys.version.split()[0], "" if ok else "install Python 3.11 or newer")
     if find_spec("torch") is None:
-        advice = "only MuseTalk needs it: pip install 'musedrop[musetalk]'"
+        advice = "the preview engine doesn't need it"
         yield Finding("note", "torch", "not installed", advice)
     else:
         yield Finding("ok", "torch", package_version("torch"))

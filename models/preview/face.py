@@ -82,6 +82,21 @@ def find_faces(image: Image) -> tuple[Face, ...]:
     return ()
 
 
+def find_near(image: Image, face: Face) -> Face | None:
+    """The face again, near where it was in another frame, upright or as tilted as it was; much faster than a search."""
+    near = Crop(-200, -160, 400, 440)
+    grey = cv2.equalizeHist(cv2.cvtColor(upright(image, face, near, 0.8), cv2.COLOR_BGR2GRAY))
+    there = face.to_upright
+    there[:, 2] -= (near.left, near.top)
+    back = cv2.invertAffineTransform(there * 0.8)
+    middle = (near.width / 2 * 0.8, 0.8 * (25 - near.top))
+    boxes = [box for box in _boxes("frontalface_alt2", grey) if 0.6 < box[2] / (0.8 * 210) < 1.6]
+    if not boxes:
+        return None
+    box = min(boxes, key=lambda b: math.dist((b[0] + b[2] / 2, b[1] + b[3] / 2), middle))
+    return _placed(box, _find_eyes(grey, box), back)
+
+
 @dataclass(frozen=True, slots=True)
 class Crop:
     """A rectangle in face units."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.preview.face import Face, Image, transform
+from models.preview.face import Face, Image, find_near, transform
 
 FIND_EVERY = 12
 MOST_DRIFT = 0.25
@@ -21,6 +21,7 @@ FADE_FRAMES = 5
 FEWEST_POINTS = 12
 
 Finder = Callable[[Image], Face | None]
+"""Searches a whole picture for the wanted face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,17 @@ def follow(frames: Iterator[Image], find: Finder, tick: Callable[[int], None]) -
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
         eyes = moved(before[0], grey, before[1]) if before else None
         if eyes is None or number % FIND_EVERY == 0:
-            eyes = corrected(eyes, find(frame))
+            eyes = corrected(eyes, find(frame) if eyes is None else find_near(frame, face_at(eyes)))
         before = (grey, eyes) if eyes is not None else None
         seen.append(eyes)
         tick(number + 1)
     return Track(filled(seen), faded(np.array([eyes is not None for eyes in seen])))
+
+
+def face_at(eyes: npt.NDArray[Any]) -> Face:
+    (ax, ay), (bx, by) = eyes.tolist()
+    side = 2.1 * math.dist((ax, ay), (bx, by))
+    return Face(((ax + bx - side) / 2, (ay + by) / 2 - 0.38 * side, side, side), ((ax, ay), (bx, by)), True)
 
 
 def moved(before: npt.NDArray[Any], now: npt.NDArray[Any], eyes: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
