@@ -154,7 +154,7 @@ def the_mouth(picture: Image, face: Face, options: Options, request: Request, ou
     known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
     across, down = outline.width / known.width, outline.height / known.height
     x, y, w, h = options.mouth
-    return mouth_in_box((x * across, y * down, w * across, h * down), face)
+    return mouth_in_box(picture, face, (x * across, y * down, w * across, h * down))
 
 
 def measure(folder: Path, request: Request, outline: Outline, options: Options, tick: Tick) -> None:

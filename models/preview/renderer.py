@@ -55,7 +55,7 @@ class MouthRenderer:
         self.column, self.row = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
         self.x, self.y = units(LOWER_FACE, scale)
         self.u = (self.x - np.float32(mouth.x)) / np.float32(mouth.half_width)
-        self.upper_edge, self.lower_edge = mouth.edge(self.u, mouth.upper), mouth.edge(self.u, mouth.lower)
+        self.upper_edge, self.lower_edge = mouth.edge(self.u, mouth.top), mouth.edge(self.u, mouth.bottom)
         self.lip = np.sqrt(np.clip(1 - (self.u / 1.02) ** 2, 0, 1)).astype(np.float32)
         self.chin = np.exp(-((self.u / 1.5) ** 4)).astype(np.float32)
         self.near = np.exp(-((self.u / 1.75) ** 4)).astype(np.float32)
@@ -76,7 +76,7 @@ class MouthRenderer:
         upper = self._moved(patch, sideways, raised)
         lower = self._moved(patch, sideways, dropped)
         u = self.u + sideways / np.float32(-mouth.half_width)
-        edge = mouth.edge(u, mouth.lower)
+        edge = mouth.edge(u, mouth.bottom)
         below = np.clip((self.y - dropped - edge) * self.scale / 1.2 + 0.5, 0, 1)
         above = np.clip((edge - self.y + raised) * self.scale / 1.2 + 0.5, 0, 1)
         inside = np.sqrt(np.clip(1 - (u / 1.02) ** 2, 0, 1))
@@ -136,7 +136,7 @@ class MouthRenderer:
         tongue = np.exp(-(((self.y - top - height + 1) / np.maximum(0.42 * height, 1)) ** 2) - (u / 0.62) ** 2)
         tongue *= np.clip((height - 9) / 9, 0, 1)
         colour = colour + tongue[..., None] * self._tinted((52, 48, 105))
-        if self.mouth.gap >= 2:
+        if self.mouth.teeth:
             return colour.astype(np.float32)
         length = np.minimum(7.5, 0.5 * height)
         teeth = np.clip((top + length - self.y) * self.scale / 2 + 0.5, 0, 1) * np.clip((0.74 - np.abs(u)) * 6, 0, 1)
