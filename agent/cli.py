@@ -164,7 +164,8 @@ def status(
         if value is not None:
             console.print(f"[bold]{key:<14}[/] {value}", soft_wrap=True)
     for event in client.events_of(db, row["uid"]):
-        console.print(f"[dim]{event['at']}[/]  {event['kind']} {event['detail'].splitlines()[0:1]}", soft_wrap=True)
+        detail = event["detail"].partition("\n")[0]
+        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {detail}", soft_wrap=True)
 
 
 def print_json(data: Any) -> None:

@@ -52,6 +52,7 @@ NTSC = (24, 30, 48, 60, 120)
 
 DRIVE = re.compile(r"[A-Za-z]:")
 FRACTION = re.compile(r"[0-9]{1,7}/0*[1-9][0-9]{0,6}")
+INTEGER = re.compile(r"-?[0-9]{1,3}")
 DECIMAL = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
 
 
@@ -83,6 +84,8 @@ def _from_decimal(rate: Fraction) -> Fraction:
 def _priority(value: object) -> object:
     if not isinstance(value, str):
         return value
+    if INTEGER.fullmatch(value):
+        return int(value)
     if value.lower() not in PRIORITY:
         raise ValueError("a priority is low, normal, high or an integer")
     return PRIORITY[value.lower()]
@@ -146,7 +149,15 @@ Priority = Annotated[
     int,
     Field(ge=-100, le=100),
     BeforeValidator(_priority),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": -100, "maximum": 100}, {"enum": list(PRIORITY)}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": -100, "maximum": 100},
+                {"type": "string", "pattern": f"^{INTEGER.pattern}$"},
+                {"enum": list(PRIORITY)},
+            ]
+        }
+    ),
 ]
 OptionName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
 OptionValue = Annotated[Any, AfterValidator(_option)]
@@ -222,7 +233,7 @@ class JobSpec(_Frozen):
         default=3, description="How often the job is tried when it fails for a reason that may pass, 1 to 10."
     )
     timeout_s: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Seconds that the job may run before it fails, above 0. Default: no limit."
+        default=None, description="Seconds that one attempt may take before the job fails, above 0. Default: no limit."
     )
     submitter: Label | None = Field(
         default=None,

@@ -143,6 +143,7 @@ HINTS: Mapping[str, str] = {
     "Invalid control": "A line break or a tab inside of a text is written \\n or \\t.",
     "Expecting property": "Keys stand in double quotes, and JSON has no comments.",
     "Expecting ','": "A comma stands between two entries, and JSON has no comments.",
+    "Unterminated": "Close the text with a quote; or drop the file again, the copy was cut off.",
     "Extra data": "One file holds one job.",
 }
 

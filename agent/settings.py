@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 
+from agent.errors import UserError
 from models.types import Limits, Output
 
 NAME = "musedrop.toml"
@@ -21,8 +22,10 @@ VARIABLE = "MUSEDROP_CONFIG"
 DAY_S = 86400.0
 
 
-class BadSettings(Exception):
+class BadSettings(UserError):
     """Settings that can't be used: `where` is the file or what named it, `key` a dotted name or ""."""
+
+    exit_code = 78
 
     def __init__(self, where: str, key: str, message: str, hint: str) -> None:
         super().__init__(" ".join(part for part in (f"{where}:", key, message, hint) if part))
@@ -54,7 +57,7 @@ class InboxSettings(_Section):
 
     settle_s: Seconds = Field(
         default=1.0,
-        description="Seconds a file must stay unchanged before it is taken; less for one renamed into place.",
+        description="Seconds a file must stay unchanged before it is taken, unless it is known to be whole.",
     )
     share_settle_s: Seconds = Field(
         default=5.0,
@@ -167,7 +170,7 @@ class LogSettings(_Section):
         default="info", description="The least serious message that is written."
     )
     format: Literal["auto", "text", "json"] = Field(
-        default="auto", description="text for people, json for collectors; auto is text on a terminal, else json."
+        default="auto", description="text for people, json (one object a line) for log collectors; auto is text."
     )
 
 
@@ -248,7 +251,7 @@ class Settings(_Section):
     """Everything that can be set."""
 
     share: Folder = Field(
-        description="The folder that users see: inbox, outbox, failed, archive, avatars; may be exported over SMB or NFS."
+        description="The folder of users: inbox, outbox, failed, archive, avatars; may be exported over SMB or NFS."
     )
     state: Folder = Field(
         description="The daemon's own folder: jobs.db, work, cache, logs; on a local disk, never on a network share."
@@ -334,7 +337,9 @@ def _toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadSettings(str(path), "", f"is not UTF-8 at byte {error.start}.", "Save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:
-        raise BadSettings(str(path), "", f"is not TOML: {error}.", 'Texts stand in quotes: share = "...".') from None
+        raise BadSettings(
+            str(path), "", f"is not TOML: {error}.", "Texts stand in quotes, and each key stands there once."
+        ) from None
 
 
 EXPECTED = {"path_type": "should be a text", "tuple_type": "should be a list of texts, in [ ]"}
@@ -433,9 +438,11 @@ def _allowed(field: FieldInfo) -> str:
 def table() -> str:
     """The keys as a Markdown table: key, default, what is allowed, what for."""
     rows = ["| key | default | allowed | what for |", "| --- | --- | --- | --- |"]
-    for name, field in _fields():
-        default = (
-            "must be set" if field.is_required() else "" if field.default is None else f"`{_toml_value(field.default)}`"
-        )
-        rows.append(f"| `{name}` | {default} | {_allowed(field)} | {field.description} |")
+    rows += [f"| `{name}` | {_default(field)} | {_allowed(field)} | {field.description} |" for name, field in _fields()]
     return "\n".join(rows) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be set"
+    return "not set" if field.default is None else f"`{_toml_value(field.default)}`"

@@ -20,8 +20,8 @@ class Backoff:
     """How patient we are with a device.
 
     A worker that lived longer than `quick_s` is replaced at once; after one that died sooner we wait `first_s`, doubled
-    with every fault. After `sick_after` faults in a row the device is sick: it rests `sick_s`, doubled with every further
-    fault up to `sick_max_s`.
+    with every fault. After `sick_after` faults in a row the device is sick: it rests `sick_s`, doubled with every
+    further fault up to `sick_max_s`.
     """
 
     quick_s: float = 1.0

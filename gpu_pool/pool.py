@@ -134,6 +134,8 @@ class Pool:
                     self._crew[device].enter("down")
             self._wakeup.lower_flag()
         self._backend.close()
+        for seat in self._crew:
+            seat.enter("down")
         self._wakeup.close()
 
     def _listen(self, until: float) -> Iterator[Event]:

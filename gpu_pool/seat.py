@@ -28,7 +28,7 @@ _STATES: dict[Phase, DeviceState] = {
     "idle": "idle",
     "running": "busy",
     "cancelling": "busy",
-    "leaving": "starting",
+    "leaving": "busy",
     "dying": "busy",
     "stuck": "sick",
 }
@@ -45,7 +45,7 @@ class Doom:
 
     def failed(self, run: Run, detail: str = "") -> Failed:
         retry = self.fault == "worker"
-        hint = "The span is done again, on another device if there is one." if retry else ""
+        hint = "If it happens again, the worker's log shows what it was doing." if retry else ""
         return Failed(
             run.task, run.start, run.stop, self.code, self.message, hint, retry=retry, fault=self.fault, detail=detail
         )
@@ -64,7 +64,7 @@ def cause_of_death(device: str, exited: Exited) -> Doom:
         return Doom("worker_died", f"The worker on {device} was killed by {exited.signal}.")
     last_line = exited.log.rpartition("\n")[2].strip()[:300]
     said = f" after saying: {last_line}" if last_line else ""
-    return Doom("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{said}")
+    return Doom("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{said}.")
 
 
 @dataclass(slots=True, eq=False)
@@ -99,9 +99,9 @@ class Seat:
 
     @property
     def state(self) -> DeviceState:
-        if self.drained and self.phase in ("down", "leaving"):
-            return "drained"
-        return "sick" if self.phase == "down" and self.health.sick else _STATES[self.phase]
+        if self.phase == "down" and (self.drained or self.health.sick):
+            return "drained" if self.drained else "sick"
+        return _STATES[self.phase]
 
     @property
     def reason(self) -> str:

@@ -89,7 +89,7 @@ def bad_inputs() -> dict[str, tuple[str, dict[str, bytes]]]:
         "up": ("outside_roots", {"up.json": job(audio="../../etc/passwd")}),
         "absolute": ("outside_roots", {"absolute.json": job(audio="/etc/passwd")}),
         "missing": ("missing_media", {"missing.json": job(audio="never.wav")}),
-        "empty-audio": ("audio_unreadable", {"empty.wav": b"", "empty-audio.json": job(audio="empty.wav")}),
+        "empty-audio": ("audio_empty", {"empty.wav": b"", "empty-audio.json": job(audio="empty.wav")}),
         "text-audio": ("audio_unreadable", {"text.wav": b"hello" * 99, "text-audio.json": job(audio="text.wav")}),
         "short-audio": ("audio_too_short", {"short.wav": voice(0.01), "short-audio.json": job(audio="short.wav")}),
         "cut-audio": ("audio_unreadable", {"cut.wav": sound[:30], "cut-audio.json": job(audio="cut.wav")}),

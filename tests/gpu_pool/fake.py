@@ -1,0 +1,155 @@
+"""A backend without processes: its workers follow a script, its time is a number that wait() moves along."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import select
+from collections.abc import Callable, Iterable, Sequence
+
+from gpu_pool.types import (
+    Cancel,
+    Device,
+    Done,
+    Down,
+    Exited,
+    Failed,
+    Heard,
+    Nonsense,
+    Open,
+    Progress,
+    Ready,
+    Run,
+    Stop,
+    Up,
+)
+from gpu_pool.wire import encode
+
+Message = Up | Nonsense | Exited
+Answer = Callable[[str, Run], Iterable[tuple[float, Message]]]
+"""(device, run) -> what the worker says, each so many seconds after the run arrived."""
+
+
+class Clock:
+    """Seconds that pass when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def silent(*_: object) -> Iterable[tuple[float, Message]]:
+    """The worker says nothing by itself; the test says it."""
+    return ()
+
+
+def done(run: Run, seconds: float = 0.0, rss_bytes: int = 0) -> Done:
+    return Done(run.task, run.start, run.stop, seconds, rss_bytes=rss_bytes)
+
+
+def progress(run: Run, units: int = 1) -> Progress:
+    return Progress(run.task, run.start, run.stop, units)
+
+
+def failed(run: Run, code: str, **more: str) -> Failed:
+    return Failed(run.task, run.start, run.stop, code, code, **more)  # type: ignore[arg-type]
+
+
+class FakeBackend:
+    """What was asked of it is in `spawned`, `sent` and `killed`; `say` puts words into a worker's mouth.
+
+    opening     what a new worker says, and when; None: Ready at once
+    deaf        devices whose workers don't obey Cancel and Stop
+    immortal    devices whose workers don't obey SIGKILL
+    """
+
+    def __init__(self, devices: Sequence[Device], clock: Clock, answer: Answer = silent) -> None:
+        self._devices = tuple(devices)
+        self._clock = clock
+        self._answer = answer
+        self._alive: dict[str, int] = {}
+        self._pids = itertools.count(1000)
+        self._order = itertools.count()
+        self._script: list[tuple[float, int, int, str, Message]] = []
+        self.spawned: list[str] = []
+        self.sent: list[tuple[str, Down]] = []
+        self.killed: list[str] = []
+        self.deaf: set[str] = set()
+        self.immortal: set[str] = set()
+        self.opening: Callable[[str, int], tuple[float, Message]] = lambda device, pid: (0.0, Ready(device, pid))
+        self.closed = False
+
+    def say(self, device: str, message: Message, after_s: float = 0.0) -> None:
+        entry = (self._clock() + after_s, next(self._order), self._alive[device], device, message)
+        heapq.heappush(self._script, entry)
+
+    def die(self, device: str, signal: str = "SIGKILL", after_s: float = 0.0) -> None:
+        self.say(device, Exited(self._alive[device], signal=signal, log="last words"), after_s)
+
+    def runs(self) -> list[tuple[str, Run]]:
+        return [(device, message) for device, message in self.sent if isinstance(message, Run)]
+
+    # what a backend does
+
+    def devices(self) -> Sequence[Device]:
+        return self._devices
+
+    def spawn(self, device: str) -> None:
+        if device in self._alive:
+            raise ValueError(f"{device} has a worker already")
+        self._alive[device] = next(self._pids)
+        self.spawned.append(device)
+        after_s, message = self.opening(device, self._alive[device])
+        self.say(device, message, after_s)
+
+    def send(self, device: str, message: Down) -> None:
+        encode(message)
+        self.sent.append((device, message))
+        if device in self._alive:
+            self._obey(device, message)
+
+    def kill(self, device: str) -> None:
+        if device in self._alive:
+            self.killed.append(device)
+            if device not in self.immortal:
+                self._forget(device)
+                self.die(device)
+
+    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
+        if not select.select([wakeup_fd], [], [], 0)[0]:
+            next_at = self._script[0][0] if self._script else float("inf")
+            self._clock.now = max(self._clock.now, min(next_at, self._clock.now + timeout_s))
+        heard: list[Heard] = []
+        while self._script and self._script[0][0] <= self._clock.now:
+            _, _, pid, device, message = heapq.heappop(self._script)
+            if self._alive.get(device) == pid:
+                heard.append((device, message))
+                if isinstance(message, Exited):
+                    del self._alive[device]
+        return heard
+
+    def close(self) -> None:
+        self._alive.clear()
+        self.closed = True
+
+    def _obey(self, device: str, message: Down) -> None:
+        match message:
+            case Run():
+                for after_s, word in self._answer(device, message):
+                    self.say(device, word, after_s)
+            case Cancel() if device not in self.deaf:
+                run = next(run for on, run in reversed(self.runs()) if on == device)
+                self._forget(device)
+                self.say(device, failed(run, "cancelled", fault="cancelled"))
+            case Stop() if device not in self.deaf:
+                self._forget(device)
+                self.say(device, Exited(self._alive[device]))
+            case Cancel() | Stop() | Open():
+                pass
+
+    def _forget(self, device: str) -> None:
+        """What it meant to say it says no more."""
+        self._script = [entry for entry in self._script if entry[3] != device]
+        heapq.heapify(self._script)

@@ -1,0 +1,87 @@
+"""kill -9 of the parent leaves no worker alive, whatever it is doing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpu_pool.process import WorkerProcess
+from gpu_pool.types import Exited, Open, Run
+from gpu_pool.wire import encode
+from tests.gpu_pool.conftest import HANDLERS, Announcement, gone
+
+ROOT = Path(__file__).parents[2]
+WITHIN_S = 2.0
+
+
+@contextlib.contextmanager
+def parent(folder: Path, factory: str, do: str, announcement: Announcement) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.gpu_pool.parent", str(folder), factory, do, announcement.path]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("factory", "do"),
+    [
+        ("Obliging", ""),
+        ("Obliging", "freeze"),
+        ("Obliging", "wait for cancel"),
+        ("Obliging", "swallow cancel"),
+        ("Obliging", "spin"),
+        ("Obliging", "hog"),
+        ("open_slowly", ""),
+        ("at once", ""),
+    ],
+)
+def test_no_worker_outlives_its_parent(tmp_path: Path, announcement: Announcement, factory: str, do: str) -> None:
+    """Idle, waiting, ignoring everything, in native code with and without the interpreter's lock, still starting."""
+    with parent(tmp_path, factory, do, announcement) as process:
+        pidfd = os.pidfd_open(announcement.wait())
+        process.send_signal(signal.SIGKILL)
+        assert gone(pidfd, WITHIN_S)
+    os.close(pidfd)
+
+
+def test_a_stopped_worker_doesnt_outlive_its_parent(tmp_path: Path, announcement: Announcement) -> None:
+    """SIGSTOP stops its own threads, but not the kernel."""
+    with parent(tmp_path, "Obliging", "freeze", announcement) as process:
+        pid = announcement.wait()
+        pidfd = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGKILL)
+        assert gone(pidfd, WITHIN_S)
+    os.close(pidfd)
+
+
+def test_a_worker_whose_parent_is_gone_before_it_looks() -> None:
+    """A worker started for a parent that isn't its parent ends at once."""
+    command = [sys.executable, "-m", "gpu_pool.worker", "cpu:0", "--fd", "0", "--parent", "1"]
+    worker = subprocess.run(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL, timeout=30)
+    assert worker.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("do", ["freeze", "spin", "start program"])
+def test_the_end_of_the_channel_ends_the_worker(tmp_path: Path, announcement: Announcement, do: str) -> None:
+    """Even if the parent lives on; and with it the programs it started."""
+    worker = WorkerProcess("cpu:0", os.environ, tmp_path / "log")
+    payload = {"do": do, "announce": announcement.path}
+    for message in (Open("cpu:0", f"{HANDLERS}:Obliging", {}), Run("task", 0, 1, payload)):
+        assert worker.send(encode(message))
+    pidfd = os.pidfd_open(announcement.wait())
+    worker.channel.shutdown(socket.SHUT_WR)
+    assert gone(pidfd, WITHIN_S)
+    assert worker.ended(WITHIN_S)
+    os.close(pidfd)
+    assert isinstance(worker.reap()[-1], Exited)
