@@ -1,0 +1,65 @@
+"""What a frame of the preview engine costs on one core, in CPU time: drawing, encoding, both, at several heights.
+
+CPU time of a process that is bound to one core and has one thread: what a quiet machine would take.
+
+    python -m benchmarks.preview
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+from models import media  # noqa: E402 - after the process was bound to one core
+from models.handler import Handler  # noqa: E402
+from models.preview.engine import PreviewEngine  # noqa: E402
+from models.types import Outline, Output, Request  # noqa: E402
+
+EXAMPLES = Path(__file__).parents[1] / "inbox_example"
+
+
+def seconds(work: object) -> float:
+    start = time.process_time()
+    for _ in work:  # type: ignore[attr-defined]
+        pass
+    return time.process_time() - start
+
+
+def measure(height: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {name: f"{folder}/{name}" for name in ("work", "out", "cache", "models_dir")}
+        for path in folders.values():
+            Path(path).mkdir()
+        avatar, audio = str(EXAMPLES / "collins.jpg"), str(EXAMPLES / "speech.wav")
+        request = Request(engine="preview", avatar=avatar, audio=audio, output=Output(height=height), **folders)
+        start = time.process_time()
+        outline: Outline = Handler("cpu:0").inspect(request)
+        looked = time.process_time()
+        engine = PreviewEngine("cpu:0")
+        engine.prepare(request, outline, 0, 1, lambda _: None)
+        ready = time.process_time()
+        frames = min(outline.frames, 200)
+        drawing = seconds(engine.render(request, outline, 0, frames))
+        both = time.process_time()
+        Handler("cpu:0").render(replace(request, work=folders["work"]), outline, 0, frames, lambda _: None)
+        total = time.process_time() - both
+    print(
+        f"{outline.width:5d} x {height}: inspect {looked - start:.2f} s, prepare {ready - looked:.2f} s, "
+        f"draw {1000 * drawing / frames:5.1f} ms, draw and encode {1000 * total / frames:5.1f} ms a frame, "
+        f"{frames / float(outline.rate) / total:.1f} x real time"
+    )
+
+
+def main() -> None:
+    media.limit_threads(1)
+    for height in (512, 720, 1080):
+        measure(height)
+
+
+if __name__ == "__main__":
+    main()
