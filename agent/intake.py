@@ -22,6 +22,8 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """A burst of events is answered by one scan."""
+NO_OBJECT = ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
+"""Text that may yet become a job file while it is being written."""
 
 
 class Intake:
@@ -35,7 +37,8 @@ class Intake:
         )
         settle_s = settings.inbox.settle_s if tells_of_changes(self.kind) else settings.inbox.share_settle_s
         folders = settings.folders
-        self.inbox = Inbox(folders.inbox, folders.claimed, settle_s, settings.inbox.max_job_bytes, is_job_file)
+        self.limit = settings.inbox.max_job_bytes
+        self.inbox = Inbox(folders.inbox, folders.claimed, settle_s, self.limit, self.is_job_file)
         self.watch = Watch(folders.inbox, wake)
         self.sources = Sources(
             settings.folders.inbox, settings.folders.avatars, tuple(settings.inbox.media_roots), self.has_settled
@@ -69,6 +72,17 @@ class Intake:
         age_s = time.time() - path.stat().st_mtime
         return (age_s >= self.inbox.settle_s or age_s < 0) and open_for_writing(path) is not True
 
+    def spec_of(self, drop: Drop) -> JobSpec:
+        return pair(drop.name, *drop.media) if drop.text is None else parse(drop.text, self.limit)
+
+    def is_job_file(self, text: bytes) -> bool:
+        """Whether the bytes are a whole job file, right or wrong in what it asks."""
+        try:
+            parse(text, self.limit)
+        except BadJob as bad:
+            return bad.code not in NO_OBJECT
+        return True
+
     # jobs ------------------------------------------------------------------------------------------------------------
 
     def admit(self, at: int) -> None:
@@ -87,7 +101,7 @@ class Intake:
     def accept(self, drop: Drop, at: int) -> None:
         origin = {"digest": drop.digest, "submitter": drop.owner}
         try:
-            spec = spec_of(drop)
+            spec = self.spec_of(drop)
         except BadJob as bad:
             self.ledger.refuse(drop.uid, drop.name, at=at, **error_columns(bad), **origin)
             log.error("%s is refused (%s): %s", drop.name, bad.code, bad.message)
@@ -162,9 +176,9 @@ class Intake:
         again: dict[str, Any] = dict.fromkeys(("error_code", "error_message", "error_hint", "error_retry", "inputs"))
         again |= {"failures": 0, "interruptions": 0, "crashes": 0, "cancel_requested": 0, "tidied": 0, "swept": 0}
         again |= {"finished_ms": None, "not_before_ms": 0, "outline": None, "media": {}, "run_token": None}
-        text = read_small(claimed / "job.json", self.settings.inbox.max_job_bytes)
+        text = read_small(claimed / "job.json", self.limit)
         try:
-            spec = parse(text) if text is not None else job.spec
+            spec = parse(text, self.limit) if text is not None else job.spec
         except BadJob as bad:
             self.ledger.update(job.uid, tidied=0, inputs=None, finished_ms=at, **error_columns(bad))
             return
@@ -173,19 +187,6 @@ class Intake:
         again |= {"spec": spec.model_dump_json(), "priority": spec.priority, "strategy": spec.strategy}
         again |= {"engine_asked": spec.engine, "client_id": spec.id, "stage": "inspect", "units_done": 0}
         self.ledger.move(job.uid, JobState.WAITING, at=at, detail="tried again", **again)
-
-
-def spec_of(drop: Drop) -> JobSpec:
-    return pair(drop.name, *drop.media) if drop.text is None else parse(drop.text)
-
-
-def is_job_file(text: bytes) -> bool:
-    """Whether the bytes are a whole job file, right or wrong in what it asks."""
-    try:
-        parse(text)
-    except BadJob as bad:
-        return bad.code not in ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
-    return True
 
 
 def error_columns(bad: BadJob) -> dict[str, Any]:

@@ -90,11 +90,19 @@ def follow(path: Path) -> Path:
 
 
 def plain(role: Role, given: str) -> str:
-    if "\0" in given or not given.strip() or len(given) > 4096 or not given.isprintable():
+    if "\0" in given or not given.strip() or not is_utf8(given):
         raise BadJob("bad_value", f"{role} is no file name", "give the name of a file that lies beside the job file")
     if WINDOWS_PATH.match(given):
         raise outside(role, given)
     return given.replace("\\", "/")
+
+
+def is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def outside(role: Role, given: str) -> BadJob:

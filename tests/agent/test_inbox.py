@@ -12,10 +12,19 @@ from pathlib import Path
 import pytest
 
 from agent.inbox import Claimable, Fingerprint, Inbox, Watch, fingerprint, open_for_writing
-from agent.intake import is_job_file
+from agent.intake import NO_OBJECT
+from agent.job import BadJob, parse
 
 JOB = b'{"avatar": "face.jpg", "audio": "voice.wav"}'
 LATER = 100.0
+
+
+def is_job_file(text: bytes) -> bool:
+    try:
+        parse(text)
+    except BadJob as bad:
+        return bad.code not in NO_OBJECT
+    return True
 
 
 @pytest.fixture
