@@ -331,5 +331,7 @@ def _other_spellings(names: Names, properties: str) -> dict[str, Any]:
 
 
 def _required(*targets: str) -> list[dict[str, Any]]:
+    """One branch for each spelling: there, and not null."""
     names = [name for name, target in JOB_NAMES.values() if target in targets]
-    return [{"required": [spelling]} for name in names for spelling in _spellings(name)]
+    given = {"not": NULL}
+    return [{"required": [word], "properties": {word: given}} for name in names for word in _spellings(name)]
