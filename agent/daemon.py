@@ -195,8 +195,7 @@ class Daemon:
 def open_pool(settings: Settings) -> Pool:
     gpus = [card for card in nvml.read().devices if card.state != "lost"]
     cpus = cpu_devices(settings.devices.workers(os.cpu_count() or 1))
-    options = {"cache_bytes": int(settings.cache.max_gib * 2**30)}
-    backend = LocalBackend([*gpus, *cpus], handler=HANDLER, handler_options=options, log_dir=settings.folders.logs)
+    backend = LocalBackend([*gpus, *cpus], handler=HANDLER, handler_options={}, log_dir=settings.folders.logs)
     return Pool(backend, stall_s=settings.pool.stall_s, cancel_s=settings.pool.cancel_s)
 
 

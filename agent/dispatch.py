@@ -111,6 +111,7 @@ class Dispatch:
             out=str(settings.folders.staging / f"{job.uid}-{token}"),
             cache=str(settings.folders.cache),
             models_dir=str(settings.models_dir),
+            cache_bytes=int(settings.cache.max_gib * 2**30),
             fps=spec.fps,
             options=dict(spec.options),
             output=spec.encoding(settings.encoding),

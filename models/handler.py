@@ -22,7 +22,7 @@ IMAGE_FPS = Fraction(25)
 
 
 def open_handler(device: str, options: dict[str, Any]) -> Handler:
-    """What a worker opens when it starts. `device` is its id, "cpu:0" or "GPU-<uuid>"."""
+    """What a worker opens when it starts. `device` is its id, "cpu:0" or "GPU-<uuid>"; `threads` of one span."""
     media.limit_threads(options.get("threads", 1))
     return Handler(device)
 

@@ -91,6 +91,7 @@ class Request:
     out: str
     cache: str
     models_dir: str
+    cache_bytes: int = 1 << 30
     fps: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     output: Output = Output()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any
 
 import av
 
-from tests.share import EXAMPLES, Share, alive, face, until, voice
+from tests.share import EXAMPLES, ROOT, Share, alive, face, until, voice
 
 
 def frames_and_comment(path: Path) -> tuple[int, Fraction | None, dict[str, str]]:
@@ -40,6 +42,9 @@ def test_a_job_file_becomes_a_video(share: Share) -> None:
     assert "no" in result["engine_reason"]
     assert set(result["stage_seconds"]) == {"inspect", "prepare", "render", "assemble"}
     assert (row["engine"], row["id"], row["percent"], row["result"]) == ("preview", "order-1", 100.0, "hello")
+    page = (ROOT / "docs" / "result.md").read_text()
+    documented = {key for line in re.findall(r"^\| (`.*?) \|", page, re.M) for key in re.findall(r"`(\w+)`", line)}
+    assert documented == set(result)
     assert (share.outbox / "hello" / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
     until(lambda: not list(share.inbox.iterdir()), 30, share.log)
     [archived] = (share.folder / "archive").glob("*/hello")
@@ -220,10 +225,11 @@ def test_a_killed_worker_costs_a_span_and_not_the_job(share: Share) -> None:
     drop_media(share, 6.0)
     share.drop("hurt", avatar="face.jpg", audio="voice.wav", output={"height": 720})
     until(lambda: any(row["stage"] == "render" for row in share.rows()), 60, share.log)
-    [busy, *_] = share.rows("SELECT worker_pid FROM device_status WHERE state = 'busy'")
-    import os
-
-    os.kill(busy["worker_pid"], signal.SIGKILL)
+    pid = share.workers()[0]
+    os.kill(pid, signal.SIGSTOP)  # so that it can't finish its span before it is killed
+    busy = "SELECT device FROM device_status WHERE worker_pid = ? AND state = 'busy'"
+    until(lambda: bool(share.rows(busy, pid)), 60, share.log)
+    os.kill(pid, signal.SIGKILL)
     row = share.wait_for("hurt", "done", "failed")
     assert row["state"] == "done"
     assert (row["attempt"], row["interruptions"]) == (1, 1)

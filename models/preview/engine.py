@@ -29,7 +29,6 @@ Floats = npt.NDArray[Any]
 
 VERSION = 1
 """Of the geometry in the avatar cache: a change of face, mouth or track makes older entries useless."""
-CACHE_BYTES = 1 << 30
 LOOKS = 12
 """Frames of a video that are searched for a face before there is none."""
 NO_FACE = "choose a portrait that shows one face from the front, well lit and at least 60 pixels wide"
@@ -61,7 +60,7 @@ class PreviewEngine:
 
     def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
         options, _ = read_options(request.options)
-        cache = AvatarCache(Path(request.cache), CACHE_BYTES)
+        cache = AvatarCache(Path(request.cache), request.cache_bytes)
         key = content_key("preview", VERSION, outline.avatar_sha256, outline.width, outline.height, outline.fps)
         key = content_key(key, options.face, options.mouth)
         entry = cache.entry(key, lambda folder: measure(folder, request, outline, options, tick))
