@@ -14,20 +14,20 @@ import numpy.typing as npt
 from models import media
 from models.atomic import whole_folder
 from models.avatars import AvatarCache, content_key
-from models.preview.face import Crop, Face, Image, find_faces, largest, upright
-from models.preview.label import stamp
-from models.preview.life import EYES, Eyelids, blinks, swayed, sways
+from models.preview.face import Face, Image, find_faces, largest
+from models.preview.interior import Tone, tone_of
+from models.preview.label import Label
+from models.preview.motion import blinks, sway
 from models.preview.mouth import Mouth, find_mouth, mouth_in_box
 from models.preview.options import Options, read_options
-from models.preview.patch import Patch, scale_for
-from models.preview.renderer import LOWER_FACE, MouthRenderer, Tone, tone_of
+from models.preview.renderer import MouthPainter, Portrait, draw_lids, draw_mouth
 from models.preview.speech import RATE, mouth_curve
 from models.preview.track import Track, follow
 from models.types import EngineError, Outline, Request, Tick
 
 Floats = npt.NDArray[Any]
 
-VERSION = 1
+VERSION = 2
 """Of the geometry in the avatar cache: a change of face, mouth or track makes older entries useless."""
 LOOKS = 12
 """Frames of a video that are searched for a face before there is none."""
@@ -55,7 +55,7 @@ class PreviewEngine:
             outline,
             units={"inspect": 1, "prepare": units, "render": outline.frames, "assemble": 1},
             notes=outline.notes + notes,
-            details={"face": [round(value, 1) for value in face.box], "mouth_found": mouth.found},
+            details={"face": [round(float(value), 1) for value in face.box], "mouth_found": mouth.found},
         )
 
     def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
@@ -69,27 +69,31 @@ class PreviewEngine:
         curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
         blink = outline.avatar_kind == "image" if options.blink is None else options.blink
         seed = int(outline.audio_sha256[:12] or "0", 16)
-        closed = blinks(outline.frames, outline.rate, seed) if blink else np.zeros(outline.frames, np.float32)
-        sway = sways(curve[:, 0], outline.rate)
+        shut = blinks(outline.frames, outline.rate, seed) if blink else np.zeros(outline.frames, np.float32)
+        pose = sway(curve[:, 0], outline.rate, seed)
         geometry = (entry / "geometry.npz").read_bytes()
         if not request.files.prepared.exists():
             with whole_folder(request.files.prepared) as folder:
-                np.savez(folder / "motion.npz", curve=curve, closed=closed, sway=sway)
+                np.savez(folder / "motion.npz", curve=curve, shut=shut, pose=pose)
                 (folder / "geometry.npz").write_bytes(geometry)
         tick(stop - start)
 
     def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[Image]:
         options, _ = read_options(request.options)
         scene = Scene(request.files.prepared)
+        label = Label(outline.width, outline.height, scene.face_boxes)
+        for frame in self._drawn(request, outline, scene, range(start, stop)):
+            if options.label:
+                label.stamp(frame)
+            yield frame
+
+    def _drawn(self, request: Request, outline: Outline, scene: Scene, frames: range) -> Iterator[Image]:
+        options, _ = read_options(request.options)
         if outline.avatar_kind == "image":
-            still = the_image(request, outline)
-            for frame in scene.still(still, range(start, stop), sway=options.sway):
-                yield finished(frame, options)
+            yield from scene.still(the_image(request, outline), frames, sway=options.sway)
             return
         with frames_of(request, outline) as video:
-            for n in range(start, stop):
-                source = cycle(n, len(video), options.cycle)
-                yield finished(scene.moving(video.read(source), n, source), options)
+            yield from scene.moving(video, frames, options.cycle)
 
     def report(self, request: Request, outline: Outline) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
         options, _ = read_options(request.options)
@@ -170,7 +174,7 @@ def measure(folder: Path, request: Request, outline: Outline, options: Options, 
         box=np.array(face.box),
         first_eyes=np.array(face.eyes),
         mouth=mouth.to_array(),
-        tone=np.array(astuple(tone_of(upright(picture, face, LOWER_FACE, 1.0)))),
+        tone=np.array(astuple(tone_of(picture, face))),
         eyes=track.eyes,
         weight=track.weight,
     )
@@ -197,61 +201,56 @@ def cycle(frame: int, length: int, how: str) -> int:
 # drawing -------------------------------------------------------------------------------------------------------------
 
 
-def finished(frame: Image, options: Options) -> Image:
-    if options.label:
-        stamp(frame)
-    return frame
-
-
 class Scene:
     """What `prepare` left, and how frames are drawn from it."""
 
     def __init__(self, prepared: Path) -> None:
         with np.load(prepared / "motion.npz", allow_pickle=False) as motion:
-            self.curve, self.closed, self.sway = motion["curve"], motion["closed"], motion["sway"]
+            self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
         with np.load(prepared / "geometry.npz", allow_pickle=False) as geometry:
-            left, right = geometry["first_eyes"]
-            self.face = Face(tuple(geometry["box"]), (tuple(left), tuple(right)), True)
+            self.face = face_with(geometry["box"], geometry["first_eyes"])
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.track = Track(geometry["eyes"], geometry["weight"])
-            tone = Tone(*map(float, geometry["tone"]))
-        self.scale = scale_for(self.face)
-        self.eyelids = Eyelids(self.scale)
-        self.renderer = MouthRenderer(self.mouth, self.scale, tone)
+            self.tone = Tone(*map(float, geometry["tone"]))
 
     @property
     def poster(self) -> int:
-        """A frame with the mouth well open, near the middle where several are."""
+        """A frame with the mouth well open and the eyes too, near the middle where several are."""
         opening = self.curve[:, 0]
         far = np.abs(np.arange(len(opening)) / len(opening) - 0.5)
-        return int(np.argmax(np.minimum(opening, 0.7) - 0.2 * far))
+        return int(np.argmax(np.minimum(opening, 0.7) - 0.2 * far - self.shut))
+
+    @property
+    def face_boxes(self) -> Floats:
+        """(n, 4): x, y, w, h of the face in pixels, wherever it is seen."""
+        middles = self.track.eyes[self.track.weight > 0].mean(1)
+        x, y, w, h = self.face.box
+        eyes_x, eyes_y = np.mean(self.face.eyes, 0)
+        return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
+
+    def shape(self, n: int) -> tuple[float, float]:
+        return float(self.curve[n, 0]), float(self.curve[n, 1])
 
     def still(self, image: Image, frames: range, *, sway: bool) -> Iterator[Image]:
-        mouth = self.place(image, self.face, LOWER_FACE)
-        eyes = self.place(image, self.face, EYES)
-        lower, upper = mouth.take(image), eyes.take(image)
+        portrait = Portrait(image, self.face, self.mouth, self.tone)
         for n in frames:
-            frame = image.copy()
-            mouth.put(frame, self.renderer.draw(lower, *map(float, self.curve[n])))
-            if self.closed[n] > 0:
-                eyes.put(frame, self.eyelids.draw(upper, float(self.closed[n])))
-            yield swayed(frame, self.face, self.sway[n]) if sway else frame
+            yield portrait.frame(self.shape(n), float(self.shut[n]), self.pose[n] if sway else None)
 
-    def moving(self, frame: Image, n: int, source: int) -> Image:
-        """The frame of a video avatar; where its face was lost it stays as it is."""
-        weight = float(self.track.weight[source])
-        if weight == 0:
-            return frame
-        left, right = self.track.eyes[source]
-        face = Face(self.face.box, (tuple(left), tuple(right)), True)
-        mouth = self.place(frame, face, LOWER_FACE)
-        drawn = self.renderer.draw(mouth.take(frame), *map(float, self.curve[n]))
-        mouth.put(frame, drawn, weight)
-        if self.closed[n] > 0:
-            eyes = self.place(frame, face, EYES)
-            eyes.put(frame, self.eyelids.draw(eyes.take(frame), float(self.closed[n])), weight)
-        return frame
+    def moving(self, video: media.VideoFrames, frames: range, how: str) -> Iterator[Image]:
+        """Frames of a video avatar; where its face was lost they stay as they are."""
+        painter = MouthPainter(self.mouth, self.tone, self.face.eye_distance)
+        for n in frames:
+            source = cycle(n, len(video), how)
+            frame, weight = video.read(source), float(self.track.weight[source])
+            face = face_with(self.face.box, self.track.eyes[source])
+            if weight > 0:
+                draw_mouth(frame, face, painter, self.shape(n), weight)
+            if self.shut[n] * weight > 0:
+                draw_lids(frame, face, float(self.shut[n]) * weight)
+            yield frame
 
-    def place(self, image: Image, face: Face, crop: Crop) -> Patch:
-        mask = self.eyelids.mask if crop is EYES else self.renderer.mask
-        return Patch(image.shape, face, crop, self.scale, mask)
+
+def face_with(box: Any, eyes: Floats) -> Face:
+    (ax, ay), (bx, by) = eyes.tolist()
+    x, y, w, h = map(float, box)
+    return Face((x, y, w, h), ((ax, ay), (bx, by)), True)

@@ -1,9 +1,4 @@
-"""A mouth that moves in a picture of a face.
-
-The lower face is taken out of the picture upright, as a patch in face units; there the lower lip with the chin is moved
-down over a dark cavity and under the upper lip with its teeth, the lips are rounded or spread, and the patch goes back.
-All fields that don't change from frame to frame are made once.
-"""
+"""One frame of the result: the photo (or a frame of a video) with its mouth, lids and head moved."""
 
 from __future__ import annotations
 
@@ -14,147 +9,155 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.preview.face import Crop, Image
+from models.preview.face import UNIT, Affine, Crop, Face, Image
+from models.preview.head import HeadField, Maps, Rect, lids_of, mapped, rect_of, shade, slices, standing
+from models.preview.interior import PIXELS_PER_UNIT, Tone, paint
+from models.preview.lips import STEP, LipField
 from models.preview.mouth import Mouth
-from models.preview.patch import units
 
 Floats = npt.NDArray[Any]
 
-LOWER_FACE = Crop(-84, 48, 168, 172)
-JAW_DROP = 0.5
-"""How far the lower lip goes down at full opening, in half widths of the mouth."""
-LIP_BAND = 16.0
-"""Face units below the lower lip's edge that move as one: the lip itself, which must not get thinner."""
-CHIN = 70.0
-SPREAD_SHARE, ROUND_SHARE = 0.10, 0.27
-"""How much wider a full spread and how much narrower a full rounding makes the mouth."""
-PROTRUSION = 0.16
-"""How much thicker rounded lips look, because they come forward."""
+_MARGIN = 8
+_TEXTURE_SIDE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Tone:
-    """How bright a face is against the usual, and how colourful: 0 is black and white."""
+class Texture:
+    """A picture to take pixels from, and the (2, 3) map from face units to its pixels."""
 
-    light: float
-    colour: float
+    pixels: Image
+    from_units: Affine
 
-
-def tone_of(patch: Image) -> Tone:
-    lab = cv2.cvtColor(patch, cv2.COLOR_BGR2LAB).astype(np.float32)
-    chroma = float(np.hypot(lab[..., 1] - 128, lab[..., 2] - 128).mean())
-    return Tone(float(np.median(lab[..., 0])) / 170, float(np.clip(chroma / 18, 0, 1)))
-
-
-class MouthRenderer:
-    """Draws one mouth at any opening; `scale` is pixels for a face unit. Patches are those of LOWER_FACE."""
-
-    def __init__(self, mouth: Mouth, scale: float, tone: Tone) -> None:
-        self.mouth, self.scale, self.tone = mouth, scale, tone
-        height, width = round(LOWER_FACE.height * scale), round(LOWER_FACE.width * scale)
-        self.column, self.row = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        self.x, self.y = units(LOWER_FACE, scale)
-        self.u = (self.x - np.float32(mouth.x)) / np.float32(mouth.half_width)
-        self.upper_edge, self.lower_edge = mouth.edge(self.u, mouth.top), mouth.edge(self.u, mouth.bottom)
-        self.lip = np.sqrt(np.clip(1 - (self.u / 1.02) ** 2, 0, 1)).astype(np.float32)
-        self.chin = np.exp(-((self.u / 1.5) ** 4)).astype(np.float32)
-        self.near = np.exp(-((self.u / 1.75) ** 4)).astype(np.float32)
-        self.mask = feather(self.x, self.y)
-
-    def draw(self, patch: Image, opening: float, spread: float) -> Image:
-        """The patch with the mouth at `opening` 0 .. 1 and `spread` -1 (rounded) .. 1. (h, w, 3) uint8 BGR."""
-        mouth = self.mouth
-        drop = np.float32(JAW_DROP * mouth.half_width * opening * (1 - 0.1 * max(0.0, spread)))
-        drop -= np.float32(
-            0.92 * mouth.gap * (1 - min(1.0, opening * 3.2))
-        )  # a mouth that smiles in the photo is closed
-        lift = np.float32(-2.2 * opening)
-        sideways = self._sideways(spread, float(drop))
-        thicker = self._thicker(spread)
-        raised = self._raised(lift) + thicker * (self.y < self.lower_edge)
-        dropped = self._dropped(drop) + thicker * (self.y >= self.lower_edge)
-        upper = self._moved(patch, sideways, raised)
-        lower = self._moved(patch, sideways, dropped)
-        u = self.u + sideways / np.float32(-mouth.half_width)
-        edge = mouth.edge(u, mouth.bottom)
-        below = np.clip((self.y - dropped - edge) * self.scale / 1.2 + 0.5, 0, 1)
-        above = np.clip((edge - self.y + raised) * self.scale / 1.2 + 0.5, 0, 1)
-        inside = np.sqrt(np.clip(1 - (u / 1.02) ** 2, 0, 1))
-        height = np.maximum(drop, 0) * inside - lift * inside
-        hole = (1 - below) * (1 - above) * np.clip(height / 1.5, 0, 1) * (inside > 0)
-        hole = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.6 * max(1.0, self.scale / 2))[..., None]
-        below = below.astype(np.float32)[..., None]
-        drawn = lower * below + upper * (1 - below)
-        if drop > 0.5:
-            drawn = drawn * (1 - hole) + self._inside(u, edge + lift * inside, height) * hole
-        return np.clip(drawn + 0.5, 0, 255).astype(np.uint8)
-
-    def _moved(self, patch: Image, sideways: Floats, down: Floats) -> Floats:
-        """The patch with each point moved by these face units."""
-        columns, rows = self.column - sideways * self.scale, self.row - down * self.scale
-        moved = cv2.remap(
-            patch,
-            columns.astype(np.float32),
-            rows.astype(np.float32),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return moved.astype(np.float32)
-
-    def _sideways(self, spread: float, drop: float) -> Floats:
-        """Away from the middle for spread lips, towards it for rounded ones; strongest at the lips."""
-        share = spread * (SPREAD_SHARE if spread > 0 else ROUND_SHARE)
-        reach = np.exp(-(((self.y - self.lower_edge - drop / 2) / (26 + abs(drop) / 2)) ** 2))
-        pull = share if share > 0 else share / (1 + share)  # so that the corners come to rest 1 + share from the middle
-        return (pull * self.mouth.half_width * np.clip(self.u, -1.2, 1.2) * reach * self.near).astype(np.float32)
-
-    def _thicker(self, spread: float) -> Floats:
-        """Rounded lips come forward: they look higher, upwards above and downwards below the line where they meet."""
-        if spread >= 0:
-            return np.zeros_like(self.y)
-        away = np.clip((self.y - self.lower_edge) / 12, -1, 1)
-        fade = np.exp(-(((self.y - self.lower_edge) / 24) ** 2))
-        return (-spread * PROTRUSION * 12 * away * fade * self.lip).astype(np.float32)
-
-    def _raised(self, lift: np.float32) -> Floats:
-        over = np.clip(self.upper_edge - self.y, 0, None) / 16
-        return (lift * self.lip * np.exp(-(over**2)) * (self.y < self.upper_edge + 14)).astype(np.float32)
-
-    def _dropped(self, drop: np.float32) -> Floats:
-        """How far each point has come down: all of it at the lower lip, most at the chin, nothing at the neck."""
-        depth = np.clip(self.y - self.lower_edge - drop - LIP_BAND, 0, None) / CHIN
-        towards_chin = np.clip(depth / 0.35, 0, 1)
-        towards_chin = towards_chin * towards_chin * (3 - 2 * towards_chin)
-        across = self.lip * (1 - towards_chin) + self.chin * towards_chin
-        upper, lower = 1 - 0.3 * depth / 0.65, 0.7 * np.clip(1 - (depth - 0.65) / 0.75, 0, 1) ** 1.5
-        return (drop * across * np.where(depth < 0.65, upper, lower)).astype(np.float32)
-
-    def _inside(self, u: Floats, top: Floats, height: Floats) -> Floats:
-        """The cavity, a tongue, and upper teeth where the photo shows none: BGR in the light of the face."""
-        depth = np.clip((self.y - top) / np.maximum(height, 1e-3), 0, 1)[..., None]
-        colour = self._tinted((34, 26, 58)) * (0.5 + 0.5 * depth)
-        tongue = np.exp(-(((self.y - top - height + 1) / np.maximum(0.42 * height, 1)) ** 2) - (u / 0.62) ** 2)
-        tongue *= np.clip((height - 9) / 9, 0, 1)
-        colour = colour + tongue[..., None] * self._tinted((52, 48, 105))
-        if self.mouth.teeth:
-            return colour.astype(np.float32)
-        length = np.minimum(7.5, 0.5 * height)
-        teeth = np.clip((top + length - self.y) * self.scale / 2 + 0.5, 0, 1) * np.clip((0.74 - np.abs(u)) * 6, 0, 1)
-        teeth = (teeth * np.clip((height - 3) / 5, 0, 1))[..., None]
-        between = 0.09 * np.exp(-(((u * 5.5 - np.round(u * 5.5)) / 0.06) ** 2))
-        shade = (0.74 + 0.2 * np.clip((self.y - top) / 7, 0, 1)) * (1 - 0.5 * np.abs(u) ** 2) * (1 - between)
-        return (colour * (1 - teeth) + teeth * self._tinted((188, 205, 214)) * shade[..., None]).astype(np.float32)
-
-    def _tinted(self, bgr: tuple[int, int, int]) -> Floats:
-        colour = np.array(bgr, np.float32)
-        grey = float(colour @ (0.114, 0.587, 0.299))
-        return (grey + (colour - grey) * np.float32(self.tone.colour)) * np.float32(self.tone.light)
+    def at(self, x: Floats, y: Floats) -> Image:
+        """The pixels at (h, w) face units."""
+        maps = mapped(self.from_units, x, y)
+        return np.asarray(cv2.remap(self.pixels, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def feather(x: Floats, y: Floats) -> Floats:
-    """(h, w) 1 in the middle of the lower face, soft to 0 at its border."""
-    left, top = LOWER_FACE.left, LOWER_FACE.top
-    right, bottom = left + LOWER_FACE.width, top + LOWER_FACE.height
-    inner = np.minimum.reduce([(x - left) / 18, (right - x) / 18, (y - top) / 14, (bottom - y) / 26])
-    inner = np.clip(inner - 0.05, 0, 1)
-    return (inner * inner * (3 - 2 * inner)).astype(np.float32)
+class MouthPainter:
+    """Draws the mouth of one face, wherever in a picture the face is."""
+
+    def __init__(self, mouth: Mouth, tone: Tone, eye_distance: float) -> None:
+        self._mouth, self._lips = mouth, LipField(mouth)
+        self._interior = paint(mouth, tone, softness=1.1 * UNIT / eye_distance)
+
+    def rect(self, face: Face, size: tuple[int, int]) -> Rect:
+        """The pixels that drawing this mouth may change."""
+        crop = self._lips.crop
+        return rect_of(face, crop.left, crop.top, crop.left + crop.width, crop.top + crop.height, size)
+
+    def draw(self, target: Image, units: Maps, source: Texture, shape: tuple[float, float], weight: float = 1) -> None:
+        """Draw into `target`, (h, w, 3) uint8, whose pixels lie at these face units.
+
+        `shape` is opening and spread; `weight` 0 leaves the mouth of the source as it is.
+        """
+        if not target.size:
+            return
+        x, y = units
+        moved = self._lips.displacements(*shape) * np.float32(weight)
+        columns, rows = (x - np.float32(self._lips.crop.left)) / STEP, (y - np.float32(self._lips.crop.top)) / STEP
+        shift = cv2.remap(moved, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        x = x - shift[..., 0]
+        upper, lower = y - shift[..., 1], y - shift[..., 2]
+        above = source.at(x, upper)
+        hole = self._hole(units, shape[0])
+        if hole:
+            above[hole] = self._opened(above[hole], x[hole], upper[hole], lower[hole], shape[0])
+        target[:] = _mixed(above, source.at(x, lower), self._inside(self._interior.matte, x, lower))
+
+    def _hole(self, units: Maps, opening: float) -> tuple[slice, slice] | None:
+        """The part of the target where the inside of the mouth may be seen."""
+        mouth = self._mouth
+        top, bottom = mouth.y - 18, mouth.y + max(0.0, mouth.bottom) + self._lips.aperture(opening) + 12
+        inside = (np.abs(units[0] - mouth.x) < mouth.half_width) & (units[1] > top) & (units[1] < bottom)
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        if not len(rows):
+            return None
+        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+    def _opened(self, above: Image, x: Floats, upper: Floats, lower: Floats, opening: float) -> Image:
+        """The upper layer with what is behind it."""
+        behind = self._inside(self._interior.upper, x, upper)
+        tongue = self._inside(self._interior.lower, x, lower)
+        inner = _mixed(behind[..., :3], tongue[..., :3], tongue[..., 3])
+        lit = min(1.0, 0.30 + self._lips.aperture(opening) / 14)
+        return _mixed(cv2.convertScaleAbs(inner, alpha=lit), above, behind[..., 3])
+
+    def _inside(self, picture: Image, x: Floats, y: Floats) -> Image:
+        crop: Crop = self._interior.crop
+        columns, rows = (x - np.float32(crop.left)) * PIXELS_PER_UNIT, (y - np.float32(crop.top)) * PIXELS_PER_UNIT
+        return np.asarray(cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+class Portrait:
+    """Frames made of one photo of (h, w, 3) uint8 BGR."""
+
+    def __init__(self, image: Image, face: Face, mouth: Mouth, tone: Tone) -> None:
+        size = (image.shape[1], image.shape[0])
+        self._image, self._to_upright = image, face.to_upright
+        self._painter = MouthPainter(mouth, tone, face.eye_distance)
+        self._head, self._lids = HeadField(face, size), lids_of(face, size)
+        self._mouth_rect = self._painter.rect(face, size)
+        self._enlarged, self._to_enlarged = enlarged(image, self._head.rect)
+        from_upright = cv2.invertAffineTransform(face.to_upright)
+        self._texture = Texture(self._enlarged, after(from_upright, self._to_enlarged))
+
+    def frame(self, shape: tuple[float, float], shut: float, pose: Floats | None) -> Image:
+        """A new frame: `shape` of the mouth, lids `shut` 0..1, `pose` of the head or None to keep it still."""
+        frame = self._image.copy()
+        rect = self._head.rect
+        maps = self._head.maps(pose)
+        lashes = [lid.lower(_part(maps, slices(lid.rect, rect[:2])), shut) for lid in self._lids] if shut > 0 else []
+        frame[slices(rect)] = cv2.remap(self._enlarged, *mapped(self._to_enlarged, *maps), cv2.INTER_LINEAR)
+        for lid, light in zip(self._lids, lashes, strict=False):
+            shade(frame[slices(lid.rect)], light)
+        units = mapped(self._to_upright, *_part(maps, slices(self._mouth_rect, rect[:2])))
+        self._painter.draw(frame[slices(self._mouth_rect)], units, self._texture, shape)
+        return frame
+
+
+def draw_mouth(frame: Image, face: Face, painter: MouthPainter, shape: tuple[float, float], weight: float) -> None:
+    """Move the mouth in a frame of a video, (h, w, 3) uint8, in place, where the face is in this frame."""
+    rect = painter.rect(face, (frame.shape[1], frame.shape[0]))
+    units = mapped(face.to_upright, *standing(rect))
+    source = Texture(frame.copy(), cv2.invertAffineTransform(face.to_upright))
+    painter.draw(frame[slices(rect)], units, source, shape, weight)
+
+
+def draw_lids(frame: Image, face: Face, shut: float) -> None:
+    """Shut the eyes in a frame of a video, in place."""
+    for lid in lids_of(face, (frame.shape[1], frame.shape[0])):
+        maps = standing(lid.rect)
+        light = lid.lower(maps, shut)
+        if light.size:
+            frame[slices(lid.rect)] = cv2.remap(frame, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            shade(frame[slices(lid.rect)], light)
+
+
+def enlarged(image: Image, rect: Rect) -> tuple[Image, Affine]:
+    """The part of a photo that moves, twice as large if it isn't huge, and the map from the photo's pixels to its own.
+
+    Moving by parts of a pixel softens a picture; from twice the pixels hardly. What stands still stays exact.
+    """
+    x0, y0 = max(0, rect[0] - _MARGIN), max(0, rect[1] - _MARGIN)
+    part = image[y0 : rect[3] + _MARGIN, x0 : rect[2] + _MARGIN]
+    height, width = part.shape[:2]
+    scale = 2 if max(height, width) * 2 <= _TEXTURE_SIDE else 1
+    grow, size = np.array([[scale, 0, 0], [0, scale, 0]], np.float64), (scale * width, scale * height)
+    larger = cv2.warpAffine(part, grow, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return larger, grow + scale * np.array([[0, 0, -x0], [0, 0, -y0]])
+
+
+def after(first: Affine, second: Affine) -> Affine:
+    """The map that does `first`, then `second`."""
+    whole = np.vstack([second, [0, 0, 1]]) @ np.vstack([first, [0, 0, 1]])
+    return np.asarray(whole[:2])
+
+
+def _part(maps: Maps, part: tuple[slice, slice]) -> Maps:
+    return maps[0][part], maps[1][part]
+
+
+def _mixed(under: Image, over: Image, opacity: Image) -> Image:
+    weight = opacity.astype(np.float32) * np.float32(1 / 255)
+    return np.asarray(cv2.blendLinear(over, under, weight, 1 - weight))

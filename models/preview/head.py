@@ -1,0 +1,129 @@
+"""How the head moves as a whole: sway and blink, as maps from a spot of the result to its source in the photo."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.preview.face import Affine, Face, Image, transform
+
+Floats = npt.NDArray[Any]
+Maps = tuple[Floats, Floats]
+Rect = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels."""
+
+_COARSE = 8
+_CORE = (105.0, 165.0)
+_REACH = (185.0, 260.0)
+_MIDDLE_Y = 50.0
+_EYE = (-27.0, -26.0, 27.0, 20.0)
+_BROW = 17.0
+
+
+def rect_of(face: Face, left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Rect:
+    """The pixels around a rectangle in face units, cut to a picture of (width, height)."""
+    back = cv2.invertAffineTransform(face.to_upright)
+    corners = transform([(left, top), (right, top), (left, bottom), (right, bottom)], back)
+    (x0, y0), (x1, y1) = np.floor(corners.min(0)), np.ceil(corners.max(0))
+    x0, y0 = min(max(0, int(x0)), size[0]), min(max(0, int(y0)), size[1])
+    return x0, y0, max(x0, min(size[0], int(x1))), max(y0, min(size[1], int(y1)))
+
+
+def slices(rect: Rect, origin: tuple[int, int] = (0, 0)) -> tuple[slice, slice]:
+    x0, y0, x1, y1 = rect
+    return slice(y0 - origin[1], y1 - origin[1]), slice(x0 - origin[0], x1 - origin[0])
+
+
+def standing(rect: Rect) -> Maps:
+    """(h, w) x and y of the pixels of `rect`: the map of what doesn't move."""
+    x0, y0, x1, y1 = rect
+    x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
+    return x, y
+
+
+def mapped(affine: Affine, x: Floats, y: Floats) -> Maps:
+    """Points moved by a (2, 3) affine map, in float32."""
+    a = affine.astype(np.float32)
+    return a[0, 0] * x + a[0, 1] * y + a[0, 2], a[1, 0] * x + a[1, 1] * y + a[1, 2]
+
+
+class HeadField:
+    """The part of a picture of (width, height) pixels that moves with the head, `rect`, and where it comes from.
+
+    Head and neck move as one; the movement fades out around them, so that shoulders and background stand still.
+    """
+
+    def __init__(self, face: Face, size: tuple[int, int]) -> None:
+        reach_x, reach_y = _REACH
+        self.rect = rect_of(face, -reach_x, _MIDDLE_Y - reach_y, reach_x, _MIDDLE_Y + reach_y, size)
+        self._x, self._y = mapped(face.to_upright, *self._nodes())
+        self._y -= np.float32(_MIDDLE_Y)
+        self._weight = _fade(np.abs(self._x), _CORE[0], reach_x) * _fade(np.abs(self._y), _CORE[1], reach_y)
+        self._bulge = np.clip(1 - (self._x / 88) ** 2 - ((self._y + 10) / 125) ** 2, 0, None)
+        self._to_pixels = cv2.invertAffineTransform(face.to_upright)[:, :2].astype(np.float32)
+        self._standing = standing(self.rect)
+
+    def maps(self, pose: Floats | None) -> Maps:
+        """(h, w) source x and y in pixels for every pixel of `rect`. `pose` is a row of motion.sway, None is still."""
+        if pose is None:
+            return self._standing[0].copy(), self._standing[1].copy()
+        x0, y0, x1, y1 = self.rect
+        full = cv2.resize(self._shifts(pose), None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_LINEAR)
+        half = _COARSE // 2  # resizing puts a node into the middle of its cell
+        shifts = full[half : half + y1 - y0, half : half + x1 - x0]
+        return self._standing[0] - shifts[..., 0], self._standing[1] - shifts[..., 1]
+
+    def _nodes(self) -> Maps:
+        x0, y0, x1, y1 = self.rect
+        across, down = np.arange(-(-(x1 - x0) // _COARSE) + 2), np.arange(-(-(y1 - y0) // _COARSE) + 2)
+        x, y = np.meshgrid(x0 - 0.5 + _COARSE * across, y0 - 0.5 + _COARSE * down)
+        return x.astype(np.float32), y.astype(np.float32)
+
+    def _shifts(self, pose: Floats) -> Floats:
+        """Movement at the coarse nodes in pixels: the neck's root is the hinge, nose and brow go further than ears."""
+        roll, x, y, turn, nod = (float(value) for value in pose)
+        angle = math.radians(roll)
+        dx = (-angle * (self._y - 150) + x + turn * self._bulge) * self._weight
+        dy = (angle * self._x + y + nod * self._bulge) * self._weight
+        return np.asarray(np.stack([dx, dy], -1) @ self._to_pixels.T, np.float32)
+
+
+class Lid:
+    """The eyelid of one eye, `side` -50 or 50, of a face in a picture of (width, height)."""
+
+    def __init__(self, face: Face, side: float, size: tuple[int, int]) -> None:
+        left, top, right, bottom = _EYE
+        self.rect = rect_of(face, side + left, top, side + right, bottom, size)
+        self._to_upright, self._side = face.to_upright, side
+        self._down = cv2.invertAffineTransform(face.to_upright)[:, 1].astype(np.float32)
+
+    def lower(self, maps: Maps, shut: float) -> Floats:
+        """Pull the skin above the eye down over it, in the maps of `rect`; returns how bright each pixel stays."""
+        x, y = mapped(self._to_upright, *maps)
+        lens = np.clip(1 - ((x - self._side) / 20) ** 2, 0, 1)
+        open_at, shut_at = -7.5 * lens, 6.5 * lens
+        edge = open_at + shut * (shut_at - open_at)
+        over = np.clip((edge - y) / 1.2 + 0.5, 0, 1) * np.clip((y + _BROW) / 3, 0, 1) * np.clip(6 * lens, 0, 1)
+        pulled = over * (y + _BROW) * (1 - (open_at + _BROW) / (edge + _BROW))
+        np.subtract(maps[0], self._down[0] * pulled, out=maps[0])
+        np.subtract(maps[1], self._down[1] * pulled, out=maps[1])
+        lash = np.exp(-(((y - edge) / 1.8) ** 2)) * np.sqrt(lens) * min(1.0, 2 * shut)
+        return np.asarray(1 - 0.36 * lash, np.float32)
+
+
+def lids_of(face: Face, size: tuple[int, int]) -> tuple[Lid, Lid]:
+    return Lid(face, -50, size), Lid(face, 50, size)
+
+
+def shade(image: Image, light: Floats) -> None:
+    """Darken (h, w, 3) pixels in place; `light` is (h, w), 1 leaves them."""
+    image[:] = (image * light[..., None]).astype(np.uint8)
+
+
+def _fade(distance: Floats, core: float, reach: float) -> Floats:
+    t = np.clip((reach - distance) / (reach - core), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)

@@ -1,0 +1,107 @@
+"""How skin moves when lips and jaw do: a field of displacements over the lower face.
+
+Two layers move against each other and part along the line of the mouth: the upper lip with everything above it, and
+the lower lip with chin and jaw. Both are told as "where does this spot of the result come from", in face units.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.preview.face import Crop
+from models.preview.mouth import Mouth
+
+Floats = npt.NDArray[Any]
+
+STEP = 1.5
+"""Distance of the field's nodes in face units."""
+
+WIDEST_OPENING = 23.0
+"""Distance of the lips at full opening, in face units; about 14 mm."""
+
+_LIP = 11.0
+_TO_CHIN = 46.0
+_CHEEK = 34.0
+_CREVICE = 0.03
+
+
+class LipField:
+    """Displacements around one mouth. `crop` is the part of the face where they aren't zero."""
+
+    def __init__(self, mouth: Mouth) -> None:
+        self.mouth = mouth
+        self.widest = max(WIDEST_OPENING, min(mouth.gap + 8.0, 30.0))
+        self.crop = Crop(mouth.x - 82, mouth.y - 46, 164, 166)
+        rows, columns = np.mgrid[0 : self.crop.height : STEP, 0 : self.crop.width : STEP].astype(np.float32)
+        self._x, self._y = columns + np.float32(self.crop.left), rows + np.float32(self.crop.top)
+        self._across = (self._x - mouth.x) / mouth.half_width
+        beyond = _smoothstep((np.abs(self._x - mouth.x) - mouth.half_width) / _CHEEK)
+        self._around = np.exp(-((self._y - mouth.y - 4) ** 2) / 26**2) * (1 - beyond)
+        self._sideways = np.clip(self._across, -1, 1) * mouth.half_width * self._around
+        self._jaw = np.exp(-((np.abs(self._across) / 1.5) ** 4))
+        self._mixing = 0.45 + 0.5 * np.minimum(self._across**2, 1.5)
+
+    def aperture(self, opening: float) -> float:
+        """Distance of the lips in their middle, in face units. Shut lips that smile keep a trace of their gap."""
+        return self.widest * opening + _CREVICE * self.mouth.gap * (1 - opening)
+
+    def displacements(self, opening: float, spread: float) -> Floats:
+        """(rows, columns, 3) float32: what to subtract from a spot to find its source.
+
+        x of both layers, y of the upper layer, y of the lower layer.
+        """
+        narrowed = self._narrowing(opening, spread)
+        dx = -self._sideways * (narrowed / (1 - narrowed))
+        source = (self._x - dx - self.mouth.x) / self.mouth.half_width
+        level = self.mouth.y + self.mouth.tilt * source
+        rounded = max(0.0, -spread)
+        lens = _lens(source)
+        arch = lens ** ((1.1 if self.mouth.teeth else 0.85) + 0.7 * rounded)
+        relaxed = self._relaxed(opening, spread, source)
+        upper = relaxed + self._upper(level + self.mouth.top * lens, arch, opening, rounded)
+        lower = relaxed + self._lower(level + self.mouth.bottom * lens, lens, arch, opening, rounded)
+        return np.stack([dx, upper, lower], -1).astype(np.float32)
+
+    def _narrowing(self, opening: float, spread: float) -> float:
+        rounded = min(0.24, 11 / self.mouth.half_width) * max(0.0, -spread)
+        return rounded + (0.07 if self.mouth.teeth else 0.10) * opening - 0.04 * max(0.0, spread)
+
+    def _relaxed(self, opening: float, spread: float, source: Floats) -> Floats:
+        """The corners of a smile come down when the lips round or open wide."""
+        smile = max(0.0, self.mouth.top) * (0.5 * max(0.0, -spread) + 0.25 * opening)
+        return smile * np.clip(source**2, 0, 1) * self._around
+
+    def _upper(self, edge: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
+        above = np.clip(edge - self._y, 0, None)
+        raised = (-1.2 if self.mouth.teeth else -2.4) * opening * arch * np.exp(-((above / 15) ** 2))
+        fuller = 0.20 * rounded / (1 + 0.20 * rounded)
+        return raised - above * fuller * np.exp(-((above / 11) ** 2)) * arch
+
+    def _lower(self, edge: Floats, lens: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
+        apart = self.widest * opening
+        shut = self.mouth.gap * (1 - _CREVICE * (1 - opening))
+        below = self._y - edge - apart * arch + shut * lens
+        skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
+        mixed = _smoothstep(skin / self._mixing)
+        sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fading(skin)
+        rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / 20) ** 2))
+        depth = np.clip(below, 0, None)
+        fuller = (0.22 * rounded + 0.10 * opening) / (1 + 0.22 * rounded + 0.10 * opening)
+        return sinking - rising + depth * fuller * np.exp(-((depth / 12) ** 2)) * arch
+
+
+def _lens(across: Floats) -> Floats:
+    return np.clip(1 - across**2, 0, 1)
+
+
+def _smoothstep(t: Floats) -> Floats:
+    t = np.clip(t, 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _fading(skin: Floats) -> Floats:
+    """How much of the jaw's way the skin goes: all at the lip, 0.78 at the chin (1), nothing below it."""
+    return (1 - 0.22 * np.clip(skin, 0, 1)) * (1 - _smoothstep((skin - 0.85) / 0.95))
