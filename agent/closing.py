@@ -49,6 +49,8 @@ class Closing:
             try:
                 self._publish(job, staging, at)
             except OSError as error:
+                if self._appeared(job, at):
+                    continue
                 self.problem = f"the outbox can't be written: {error.strerror}"
                 self.unpublished[job.uid] = (job, staging, now + PUBLISH_RETRY_S)
                 self.ledger.update(job.uid, waiting_for=self.problem)
@@ -63,6 +65,16 @@ class Closing:
         self.ledger.update(job.uid, result=name)
         outbox.publish(staging, self.settings.folders.outbox, name, result_record(job, name, at))
         self.close_done(job, name, at)
+
+    def _appeared(self, job: Job, at: int) -> bool:
+        """Whether the rename was done before the error came; then the job is closed."""
+        written = self.ledger.job(job.uid)
+        name = written.result if written else None
+        if not name or not outbox.published(self.settings.folders.outbox, name, job.uid):
+            return False
+        del self.unpublished[job.uid]
+        self.close_done(job, name, at)
+        return True
 
     def close_done(self, job: Job, name: str, at: int) -> None:
         with self.ledger.together():

@@ -75,12 +75,17 @@ class Daemon:
 
     def take_in(self, now: float, at: int) -> None:
         """Everything that starts at the inbox. An inbox that can't be read stops nothing else."""
-        if self.intake.scan_due(now) and self.intake.scan(now):
+        if not self.intake.scan_due(now) or not self.intake.scan(now):
+            return
+        try:
             self.intake.obey(at, self.cancel)
             self.intake.seek_waiting(at)
             if not self.draining:
                 self.intake.admit(at)
             self.closing.sweep(at)
+        except OSError as error:
+            self.intake.inbox.problem = f"files can't be moved on the share: {error.strerror}"
+            log.error("%s; tried again at the next scan", self.intake.inbox.problem)
 
     def cancel(self, job: Job, at: int) -> None:
         self.closing.unpublished.pop(job.uid, None)
