@@ -108,11 +108,12 @@ class Intake:
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
-        self.ledger.add(drop.uid, drop.name, spec, state=JobState.WAITING, at=at, **origin)
+        with self.ledger.together():
+            self.ledger.add(drop.uid, drop.name, spec, state=JobState.WAITING, at=at, **origin)
+            job = self.ledger.job(drop.uid)
+            if job is not None:
+                self.seek_media(job, at)
         log.info("%s accepted", drop.name)
-        job = self.ledger.job(drop.uid)
-        if job is not None:
-            self.seek_media(job, at)
 
     def seek_waiting(self, at: int) -> None:
         for job in self.ledger.in_state(JobState.WAITING):

@@ -1,4 +1,8 @@
-"""The avatar cache: what was prepared of an avatar, by content, whole or not at all, shared by all workers."""
+"""The avatar cache: what was prepared of an avatar, by content, whole or not at all, shared by all workers.
+
+Each entry has a lock that the kernel frees however its holder ends: exclusive while the entry is built or removed,
+shared while it is used. A folder without a manifest that fits is no entry: it is built again.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,21 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from models.atomic import whole_folder
 
 MANIFEST = "manifest.json"
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12}\.tmp")
+_POLL_S = 0.02
 
 
 def sha256_file(path: Path) -> str:
@@ -27,69 +38,168 @@ def content_key(*parts: object) -> str:
 
 
 class AvatarCache:
-    """Folders by key below `root`, together at most about `max_bytes`; the least recently used goes first."""
+    """Folders by key below `root`, together at most about `max_bytes`; the least recently used goes first.
+
+    An entry that this object has handed out stays until it is released, or this object or its process ends.
+    """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root, self.max_bytes = root, max_bytes
+        self._used: dict[str, int] = {}
+        self._finalizer = weakref.finalize(self, _unlock_all, self._used)
         root.mkdir(parents=True, exist_ok=True)
 
-    def entry(self, key: str, build: Callable[[Path], None]) -> Path:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        _unlock_all(self._used)
+
+    def release(self, key: str) -> None:
+        """The entry is no longer used here: it may be removed when room is needed."""
+        if key in self._used:
+            os.close(self._used.pop(key))
+
+    def entry(self, key: str, build: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:
         """The folder of `key`, made by `build(empty folder)` if it isn't there whole.
 
-        Of several processes that want the same key, one builds and the others wait for it. Whatever `build` raises
-        passes through and leaves nothing behind.
+        Of several processes that want the same key, one builds and the others wait for it, calling `waiting` often;
+        what that raises ends the wait. What `build` raises passes through and leaves nothing behind. Raises ValueError
+        for a key that is no plain file name, EngineError disk_full.
         """
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} can't name an entry of the cache")
+        self.release(key)
+        while not self._use(key, waiting):
+            with self._locked(key, fcntl.LOCK_EX, waiting):
+                self._build(key, build)
+            self._trim(key)
         folder = self.root / key
-        with self._locked(key):
-            if not whole(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                with whole_folder(folder) as beside:
-                    build(beside)
-                    (beside / MANIFEST).write_text(json.dumps(sizes(beside)))
-            os.utime(folder)
-        self._trim(key)
+        os.utime(folder)
         return folder
 
     def size(self) -> int:
-        """Bytes of all whole entries."""
+        """Bytes of all entries."""
         return sum(entry_bytes(folder) for folder in self._entries())
+
+    def damaged(self) -> list[str]:
+        """Keys of entries whose files are not what was written, by their SHA-256: slow, for a check-up."""
+        return [folder.name for folder in self._entries() if manifest(folder) != digests(folder)]
+
+    def _use(self, key: str, waiting: Callable[[], None]) -> bool:
+        """Take a shared lock that stays, if the entry is there whole."""
+        handle = self._lock(key, fcntl.LOCK_SH, waiting)
+        if whole(self.root / key):
+            self._used[key] = handle
+            return True
+        os.close(handle)
+        return False
+
+    def _build(self, key: str, build: Callable[[Path], None]) -> None:
+        folder = self.root / key
+        if whole(folder):
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        self._sweep(key)
+        with whole_folder(folder) as beside:
+            build(beside)
+            (beside / MANIFEST).write_text(json.dumps(digests(beside)))
 
     def _entries(self) -> list[Path]:
         return [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
     def _trim(self, keep: str) -> None:
-        oldest = sorted((path for path in self._entries() if path.name != keep), key=last_used)
+        """Remove what builders left that were killed, then the entries used longest ago, but none that is in use."""
+        for key in {match["key"] for path in self.root.iterdir() if (match := _LEFTOVER.fullmatch(path.name))}:
+            with self._locked_now(key) as mine:
+                if mine:
+                    self._sweep(key)
         excess = self.size() - self.max_bytes
-        for folder in oldest:
+        for folder in sorted(self._entries(), key=last_used):
             if excess <= 0:
                 return
-            with self._locked(folder.name, wait=False) as mine:
+            if folder.name == keep:
+                continue
+            with self._locked_now(folder.name) as mine:
                 if mine:
                     excess -= entry_bytes(folder)
-                    shutil.rmtree(folder, ignore_errors=True)
+                    self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Under its lock; one rename takes it away, so that a kill in the middle leaves no half of an entry."""
+        doomed = folder.with_name(f".{folder.name}.{'0' * 12}.tmp")
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+        self._lock_path(folder.name).unlink(missing_ok=True)
+
+    def _sweep(self, key: str) -> None:
+        """Under the lock of `key` nobody else builds it: what lies beside it was left by a builder that was killed."""
+        for path in self.root.iterdir():
+            match = _LEFTOVER.fullmatch(path.name)
+            if match and match["key"] == key:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _lock_path(self, key: str) -> Path:
+        return self.root / f".{key}.lock"
 
     @contextmanager
-    def _locked(self, key: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the key's lock, which the kernel frees however we end; False where it is taken and we don't wait."""
-        fd = os.open(self.root / f".{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def _locked(self, key: str, how: int, waiting: Callable[[], None]) -> Iterator[None]:
+        handle = self._lock(key, how, waiting)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield
         finally:
-            os.close(fd)
+            os.close(handle)
+
+    @contextmanager
+    def _locked_now(self, key: str) -> Iterator[bool]:
+        """Hold the exclusive lock; False where somebody else holds it."""
+        handle = self._try_lock(key, fcntl.LOCK_EX)
+        try:
+            yield handle is not None
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+    def _lock(self, key: str, how: int, waiting: Callable[[], None]) -> int:
+        while (handle := self._try_lock(key, how)) is None:
+            waiting()
+            time.sleep(_POLL_S)
+        return handle
+
+    def _try_lock(self, key: str, how: int) -> int | None:
+        path = self._lock_path(key)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                return handle
+        except (BlockingIOError, FileNotFoundError):  # held, or removed with its entry since we opened it
+            pass
+        os.close(handle)
+        return None
 
 
 def whole(folder: Path) -> bool:
-    """Whether every file of the manifest is there in its size."""
+    """Whether every file of the manifest is there in its size, and no other."""
+    listed = manifest(folder)
+    return listed is not None and {name: size for name, (size, _) in listed.items()} == sizes(folder)
+
+
+def manifest(folder: Path) -> dict[str, tuple[int, str]] | None:
+    """Size and SHA-256 of each file as it was written; None without a manifest that can be read."""
     try:
         listed = json.loads((folder / MANIFEST).read_bytes())
-        return isinstance(listed, dict) and listed == sizes(folder)
-    except (OSError, ValueError):
-        return False
+        return {str(name): (int(size), str(digest)) for name, (size, digest) in listed.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def digests(folder: Path) -> dict[str, tuple[int, str]]:
+    return {name: (size, sha256_file(folder / name)) for name, size in sizes(folder).items()}
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -106,3 +216,8 @@ def last_used(folder: Path) -> float:
         return folder.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def _unlock_all(used: dict[str, int]) -> None:
+    while used:
+        os.close(used.popitem()[1])

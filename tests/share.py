@@ -176,7 +176,10 @@ class Share:
         return dict(json.loads((self.outbox / name / "result.json").read_bytes()))
 
     def error(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.failed / name / "error.json").read_bytes()))
+        """What failed/NAME/error.json says; the files follow the row a moment later."""
+        path = self.failed / name / "error.json"
+        until(path.exists, 30, self.log)
+        return dict(json.loads(path.read_bytes()))
 
     def workers(self) -> list[int]:
         return [row["worker_pid"] for row in self.rows("SELECT worker_pid FROM device_status") if row["worker_pid"]]

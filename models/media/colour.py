@@ -115,6 +115,11 @@ def turned(plane: Bgr, orientation: int) -> Bgr:
     return plane[::-1] if orientation in (3, 4, 7, 8) else plane
 
 
+def opaque(picture: Bgr) -> Bgr:
+    """(h, w, 3 or 4) BGR or BGRA -> (h, w, 3) BGR over white."""
+    return picture if picture.shape[2] == 3 else _over_white(picture[..., :3], picture[..., 3:])
+
+
 def _matrix(frame: av.VideoFrame) -> int:
     if frame.colorspace in _KNOWN_MATRICES:
         return frame.colorspace

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from models.types import EngineError, Tick
 
 ENCODERS = ("libx264", "h264_nvenc")
 JPEG_QUALITY = 90
+_CARDS = ("nvidia[0-9]*", "dxg")
+X264_THREADS = 2
+"""Fixed, because it shows in the bytes. One more than none lets encoding go on while the next frame is painted."""
 
 
 def write_part(
@@ -34,38 +38,57 @@ def write_part(
     encoder: str,
     crf: int,
     tick: Tick,
+    preset: str = "veryfast",
 ) -> None:
     """Encode `count` frames, (height, width, 3) uint8 BGR, as one closed run of H.264 that starts with a key frame.
 
-    The same frames give the same bytes: one encoder thread, no dates. The file appears whole, by rename. `tick` hears
-    how many frames are done. Raises ValueError for another number or size of frames, EngineError disk_full.
+    The same frames give the same bytes: a fixed number of encoder threads, no dates. The file appears whole, by rename.
+    `tick` hears how many frames are done. `preset` is x264's. Raises ValueError for another number or size of frames,
+    EngineError disk_full, encoder_unavailable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     to_yuv, made = ToYuv(), 0
-    with whole_file(path) as beside, av.open(str(beside), "w", format="mp4") as output:
-        stream = add_video(output, fps, width, height, encoder, crf)
+    with whole_file(path) as beside, av.open(f"file:{beside}", "w", format="mp4") as output:
+        stream = add_video(output, fps, width, height, encoder, crf, preset)
+        with encoding(encoder):
+            stream.codec_context.open()
         for made, bgr in enumerate(frames, 1):
             if bgr.shape != (height, width, 3):
                 raise ValueError(f"frame {made} is {bgr.shape}, not {(height, width, 3)}")
             frame = to_yuv(bgr)
             frame.pts, frame.time_base = made - 1, 1 / fps
-            output.mux(stream.encode(frame))
+            with encoding(encoder):
+                packets = stream.encode(frame)
+            output.mux(packets)
             tick(made)
         if made != count:
             raise ValueError(f"the engine made {made} frames instead of {count}")
-        output.mux(stream.encode(None))
+        with encoding(encoder):
+            packets = stream.encode(None)
+        output.mux(packets)
+
+
+@contextmanager
+def encoding(encoder: str) -> Iterator[None]:
+    """Name an encoder that fails. FFmpeg's errors look like those of files: NVENC without a card "lacks permission"."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        message = f"the encoder {encoder} failed: {error.strerror}"
+        raise EngineError("encoder_unavailable", message, 'ask for "libx264"', retry=True) from error
 
 
 def add_video(
-    output: OutputContainer, fps: Fraction, width: int, height: int, encoder: str, crf: int
+    output: OutputContainer, fps: Fraction, width: int, height: int, encoder: str, crf: int, preset: str = "veryfast"
 ) -> av.VideoStream:
     """An H.264 stream, tagged BT.709 limited. Constant quality: x264's CRF, or the same number as NVENC's quantiser."""
-    quality = {"crf": str(crf), "preset": "veryfast"} if encoder == "libx264" else {"rc": "constqp", "qp": str(crf)}
+    quality = {"crf": str(crf), "preset": preset} if encoder == "libx264" else {"rc": "constqp", "qp": str(crf)}
     stream = output.add_stream(encoder, rate=fps, options={**quality, "bf": "2", "flags": "+cgop"})
     assert isinstance(stream, av.VideoStream)  # noqa: S101 - both encoders make video
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-    context.time_base, context.thread_count = 1 / fps, 1
+    context.time_base = 1 / fps
+    context.thread_count, context.thread_type = X264_THREADS, "FRAME"
     context.colorspace, context.color_range = BT709, ColorRange.MPEG
     context.color_primaries, context.color_trc = BT709, BT709
     return stream
@@ -83,7 +106,7 @@ def choose_encoder(asked: str) -> str:
 @cache
 def encoder_state(encoder: str) -> str:
     """ "usable" once it has encoded two frames in this process, else what stands in the way."""
-    if encoder == "h264_nvenc" and next(islice(Path("/dev").glob("nvidia[0-9]*"), 1), None) is None:
+    if encoder == "h264_nvenc" and not any(chain.from_iterable(Path("/dev").glob(node) for node in _CARDS)):
         return "there is no NVIDIA card"
     to_yuv = ToYuv()
     try:

@@ -26,6 +26,8 @@ HINTS: dict[Kind, str] = {
     "avatar": "open the file to see whether it is whole, or save it again as jpg, png or mp4",
 }
 
+USUAL = Limits()
+
 _decoder_threads = 1
 
 
@@ -37,7 +39,7 @@ def limit_threads(count: int) -> None:
 
 
 def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
-    """Raise EngineError audio_empty, avatar_unreadable or media_too_large by the file's size alone."""
+    """Raise EngineError audio_unreadable, audio_empty, avatar_unreadable or media_too_large by the size alone."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -50,11 +52,11 @@ def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
         raise EngineError(code, f"{name} is empty: it has no bytes at all", HINTS[kind])
 
 
-def open_media(path: Path, kind: Kind, *, pixels: int = Limits().pixels) -> InputContainer:
+def open_media(path: Path, kind: Kind, *, pixels: int = USUAL.pixels, demuxer: str | None = None) -> InputContainer:
     """Open a local file by its content, never by its name. Raises what PyAV raises: wrap it in `reading`.
 
     Only formats that hold their own data are let in: a playlist called voice.wav would make FFmpeg read other files
-    of this machine, or fetch them from the network.
+    of this machine, or fetch them from the network. `demuxer` is FFmpeg's name of the format where it is known.
     """
     options = {
         "format_whitelist": ",".join(FORMATS[kind]),
@@ -63,7 +65,7 @@ def open_media(path: Path, kind: Kind, *, pixels: int = Limits().pixels) -> Inpu
     }
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:  # by a name without a suffix, which FFmpeg would prefer to the content
-        return av.open(f"file:/proc/self/fd/{file}", metadata_errors="replace", options=options)
+        return av.open(f"file:/proc/self/fd/{file}", format=demuxer, metadata_errors="replace", options=options)
     finally:
         os.close(file)
 
@@ -83,6 +85,8 @@ def reading(name: str, kind: Kind) -> Iterator[None]:
         yield
     except av.FFmpegError as error:
         raise unreadable(kind, f"{name} could not be read: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
     except ValueError as error:  # PyAV's own complaints about what it found
         raise unreadable(kind, f"{name} could not be read: {error}") from error
 

@@ -32,6 +32,7 @@ _SHORTFALL_S = Fraction(1, 10)
 _DAMAGED_SHARE = 0.02
 _GRAINS = {"aac": 1024, "mp3": 576, "ac3": 1536, "eac3": 256, "opus": 120}
 _STREAMED_WAV = 0x7FFFF000
+_SLOWEST_MP3 = 16_000  # mp4 has no MPEG 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,28 @@ class Decoder:
                 yield self._counted(held)
             held = frame
         if held is not None:
-            yield self._counted(_without_padding(held))
+            yield self._counted(_shortened(held, self._without_padding(held)))
 
     def _counted(self, frame: av.AudioFrame) -> av.AudioFrame:
         self.samples[frame.sample_rate] += frame.samples
         self.channels = self.channels or frame.layout.nb_channels
         return frame
+
+    def _without_padding(self, frame: av.AudioFrame) -> int:
+        """Samples of the last frame that are heard; the encoder filled it up.
+
+        Told by the frame's declared duration, where the container's clock is fine enough to tell, and by the length of
+        the track in an mp4, for a parser may have put the full frame back.
+        """
+        samples = frame.samples
+        if frame.duration and frame.time_base and frame.time_base * frame.sample_rate <= 2:
+            samples = round(frame.duration * frame.time_base * frame.sample_rate) or samples
+        if self.container.format.name.startswith("mov") and self.stream.duration and len(self.samples) <= 1:
+            track = round(self.stream.duration * (self.stream.time_base or 0) * frame.sample_rate)
+            left = track - self.samples[frame.sample_rate]
+            if left + frame.sample_rate // 1000 < samples:  # writers round it to a millisecond
+                samples = max(1, left)
+        return min(samples, frame.samples)
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         failed = 0
@@ -245,21 +262,18 @@ def _copyable(decoder: Decoder) -> bool:
         return False
     played = sum(decoder.packet_samples) - decoder.skipped
     (rate, samples), *_ = decoder.samples.items()
-    exact_clock = rate == decoder.stream.codec_context.sample_rate
-    return exact_clock and 0 <= played - samples <= max(decoder.packet_samples)
+    if rate != decoder.stream.codec_context.sample_rate or (decoder.codec == "mp3" and rate < _SLOWEST_MP3):
+        return False
+    return abs(played - samples) <= max(decoder.packet_samples)
 
 
-def _without_padding(frame: av.AudioFrame) -> av.AudioFrame:
-    """The last frame without what the encoder added to fill it, where the container's clock is fine enough to tell."""
-    if not frame.duration or not frame.time_base or frame.time_base * frame.sample_rate > 2:
+def _shortened(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
+    """The first `samples` of a frame."""
+    if samples >= frame.samples:
         return frame
-    samples = round(frame.duration * frame.time_base * frame.sample_rate)
-    if not 0 < samples < frame.samples:
-        return frame
-    values = frame.to_ndarray()
+    values: Any = frame.to_ndarray()
     width = samples if frame.format.is_planar else samples * frame.layout.nb_channels
-    samples_kept: Any = np.ascontiguousarray(values[:, :width])
-    kept = av.AudioFrame.from_ndarray(samples_kept, frame.format.name, frame.layout.name)
+    kept = av.AudioFrame.from_ndarray(np.ascontiguousarray(values[:, :width]), frame.format.name, frame.layout.name)
     kept.sample_rate = frame.sample_rate
     return kept
 

@@ -19,11 +19,16 @@ _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """Size in pixels as stored, and the EXIF orientation 1 to 8 that says how to turn it."""
+    """Size in pixels as stored, the EXIF orientation 1 to 8 that says how to turn it, and what FFmpeg calls the format.
+
+    `demuxer` is None where FFmpeg tells by the content whether it moves; a JPEG it recognises only by its name or
+    when all of it lies in the first few kilobytes.
+    """
 
     width: int
     height: int
     orientation: int = 1
+    demuxer: str | None = None
     animated_webp: bool = False
 
     @property
@@ -49,7 +54,7 @@ def _jpeg(file: BinaryIO, _head: bytes) -> Still:
     for marker, size in _jpeg_segments(file):
         if marker in _SIZED:
             height, width = struct.unpack(">xHH", file.read(5))
-            return Still(width, height, orientation)
+            return Still(width, height, orientation, "jpeg_pipe")
         if marker == 0xE1:
             orientation = exif_orientation(file.read(size)) or orientation
     raise IndexError("no frame header")
@@ -81,13 +86,13 @@ def _webp(file: BinaryIO, head: bytes) -> Still:
     kind = head[12:16]
     if kind == b"VP8 ":
         width, height = struct.unpack("<HH", head[26:30])
-        return Still(width & 0x3FFF, height & 0x3FFF)
+        return Still(width & 0x3FFF, height & 0x3FFF, demuxer="webp_pipe")
     if kind == b"VP8L":
         (bits,) = struct.unpack("<I", head[21:25])
-        return Still((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        return Still((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, demuxer="webp_pipe")
     width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
     orientation = _orientation_in(file, 12, "<4sI", b"EXIF", trailer=0, order=(1, 0))
-    return Still(width, height, orientation, animated_webp=bool(head[20] & 2))
+    return Still(width, height, orientation, "webp_pipe", animated_webp=bool(head[20] & 2))
 
 
 def _gif(_file: BinaryIO, head: bytes) -> Still:
@@ -96,12 +101,12 @@ def _gif(_file: BinaryIO, head: bytes) -> Still:
 
 def _bmp(_file: BinaryIO, head: bytes) -> Still:
     width, height = struct.unpack("<HH" if head[14] == 12 else "<ii", head[18:22] if head[14] == 12 else head[18:26])
-    return Still(abs(width), abs(height))
+    return Still(abs(width), abs(height), demuxer="bmp_pipe")
 
 
 def _tiff(file: BinaryIO, _head: bytes) -> Still:
     tags = _tags(file, 0)
-    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _valid(tags.get(ORIENTATION, 1)))
+    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _valid(tags.get(ORIENTATION, 1)), "tiff_pipe")
 
 
 _READERS = {

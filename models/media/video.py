@@ -1,130 +1,107 @@
-"""Frames of a video by number, at a constant rate, forwards and backwards, in bounded memory."""
+"""Frames of a video by number, at a constant rate, in any order."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-import av
+from models.media.colour import Bgr
+from models.media.opening import USUAL, unreadable
+from models.media.source import Shown, open_source
+from models.types import Limits
 
-from models.media.colour import Bgr, ToBgr, orientation_of
-from models.media.opening import reading, unreadable
-from models.media.picture import open_picture, read_timeline, shown_size
-
-CHUNK_BYTES = 24 << 20
-CHUNK_FRAMES = 24
+_CACHE_BYTES = 64 << 20
+_CACHE_FRAMES = 32
 
 
 class VideoFrames:
-    """Frame k is what a player shows k / fps seconds after the first one, upright and with square pixels.
+    """A video as if it had a constant rate: frame n is what a player shows n / fps seconds after the first one.
 
-    Source frames are decoded in chunks and the last two chunks are kept, at most about 48 MiB: walking forwards decodes
-    each frame once, walking backwards seeks once a chunk. `width` and `height` scale. Raises EngineError
-    avatar_unreadable about `name`.
+    Upright, with square pixels, transparency over white. Reading on, or backwards, is cheap: at most 32 frames or
+    64 MiB of them are kept, and going back decodes a run of them at once. An image is a video of one frame.
     """
 
     def __init__(
-        self, path: Path, fps: Fraction, width: int | None = None, height: int | None = None, *, name: str = ""
+        self,
+        path: Path,
+        fps: Fraction,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        name: str = "",
+        limits: Limits = USUAL,
     ) -> None:
-        self._path, self._name, self._fps = path, name or path.name, fps
-        timeline = read_timeline(path, self._name)
-        self._times = timeline.times
-        self._count = max(1, round(timeline.duration * fps))
-        self._wanted = (width, height) if width and height else None
-        self._files = ExitStack()
-        self._to_bgr: ToBgr | None = None
-        self._chunk = CHUNK_FRAMES
-        self._chunks: dict[int, list[Bgr]] = {}
-        self._open()
+        """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long."""
+        self._name, self._fps = name or path.name, fps
+        self._source = open_source(path, self._name, limits, (width, height) if width and height else None)
+        self.width, self.height = self._source.width, self._source.height
+        self._room = max(2, min(_CACHE_FRAMES, _CACHE_BYTES // (3 * self.width * self.height)))
+        self._kept: OrderedDict[int, Bgr] = OrderedDict()
+        self._walk: Iterator[tuple[int, Shown]] = iter(())
+        self._decoded: tuple[int, Shown] | None = None
+        self._asked = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._files.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._kept.clear()
+        self._walk, self._decoded = iter(()), None
+        self._source.close()
 
     def __len__(self) -> int:
-        return self._count
+        return self._source.timeline.frames_at(self._fps)
 
     def read(self, index: int) -> Bgr:
-        """Frame `index`, (h, w, 3) uint8 BGR, the caller's own. IndexError outside 0 .. len - 1."""
-        if not 0 <= index < self._count:
-            raise IndexError(f"{self._name} has {self._count} frames, no number {index}")
-        source = max(0, bisect_right(self._times, self._times[0] + index / self._fps) - 1)
-        with reading(self._name, "avatar"):
-            return self._source(source).copy()
+        """Frame `index`, (height, width, 3) uint8 BGR, the caller's own. Raises IndexError, avatar_unreadable."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self._name} has {len(self)} frames, there is no frame {index}")
+        position = self._source.timeline.shown_at(index, self._fps)
+        if position not in self._kept:
+            self._decode(position)
+        self._asked = position
+        self._kept.move_to_end(position)
+        return self._kept[position].copy()
 
-    def _source(self, source: int) -> Bgr:
-        number = source // self._chunk
-        if number not in self._chunks:
-            frames = self._load(number * self._chunk)
-            number = source // self._chunk  # the first frame may have shown that chunks must be shorter
-            while len(self._chunks) > 1:
-                del self._chunks[next(iter(self._chunks))]
-            self._chunks[number] = frames
-        return self._chunks[number][source % self._chunk]
+    def _decode(self, position: int) -> None:
+        """Decode up to `position`; when reading backwards, keep those before it too, for they are asked for next."""
+        backwards = 0 < self._asked - position <= self._room
+        first = max(0, position - self._room + 1) if backwards else position
+        if not self._reachable(first):
+            self._walk, self._decoded = self._source.pictures(first), None
+        while self._decoded is None or self._decoded[0] < position:
+            before, self._decoded = self._decoded, next(self._walk, None)
+            if self._decoded is None or self._decoded[0] > position:
+                self._stand_in(position, before)
+                return
+            if self._decoded[0] >= first:
+                self._keep(self._decoded[0], self._decoded[1]())
+        self._keep(position, self._decoded[1]())
 
-    def _load(self, first: int) -> list[Bgr]:
-        if first != self._next:
-            self._seek(first)
-        found: list[Bgr] = []
-        for frame in self._decoder:
-            if self._next >= first:
-                found.append(self._bgr(frame))
-            self._next += 1
-            if len(found) == min(self._chunk, len(self._times) - first):
-                return found
-        raise unreadable("avatar", f"{self._name} ends after {self._next} of its {len(self._times)} frames")
+    def _reachable(self, first: int) -> bool:
+        """Whether decoding on is the shortest way: nothing to skip but pictures since the last key."""
+        timeline = self._source.timeline
+        if self._decoded is None or self._decoded[0] > first:
+            return False
+        return timeline.key_before(first) == timeline.key_before(self._decoded[0]) or first - self._decoded[0] <= 1
 
-    def _bgr(self, frame: av.VideoFrame) -> Bgr:
-        if self._to_bgr is None:
-            width, height = self._wanted or shown_size(frame, self._stream, None)
-            self._to_bgr = ToBgr(width, height, orientation_of(frame))
-        return self._to_bgr(frame)
+    def _stand_in(self, position: int, before: tuple[int, Shown] | None) -> None:
+        """A picture that did not decode: the last one before it is shown longer, as a player would."""
+        shown = before or self._decoded
+        if shown is None:
+            raise unreadable("avatar", f"{self._name}: frame {position} and those around it cannot be decoded")
+        self._keep(position, shown[1]())
+        if self._decoded is None:
+            self._decoded = before
 
-    def _open(self) -> None:
-        """From the start; also where a container can't seek."""
-        self._files.close()
-        self._container, self._stream = self._files.enter_context(open_picture(self._path, self._name))
-        self._decoder: Iterator[av.VideoFrame] = self._container.decode(self._stream)
-        self._next = 0
-        if self._to_bgr is None:
-            self._measure()
-
-    def _measure(self) -> None:
-        """Choose the length of a chunk by the size of a frame."""
-        frame = next(self._decoder, None)
-        if frame is None:
-            raise unreadable("avatar", f"{self._name} holds no picture that can be decoded")
-        self._bgr(frame)
-        bytes_each = self._to_bgr.shape[0] * self._to_bgr.shape[1] * 3 if self._to_bgr else 1
-        self._chunk = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // bytes_each))
-        self._decoder = chain([frame], self._decoder)
-
-    def _seek(self, first: int) -> None:
-        """To the key frame at or before source frame `first`; from the start where the container lands elsewhere."""
-        base = self._stream.time_base or Fraction(1)
-        try:
-            self._container.seek(int(self._times[first] / base), stream=self._stream, backward=True)
-        except av.FFmpegError:
-            return self._open()
-        decoder = self._container.decode(self._stream)
-        frame = next(decoder, None)
-        landed = self._number_of(frame)
-        if frame is None or landed is None or landed > first:
-            return self._open()
-        self._decoder, self._next = chain([frame], decoder), landed
-        return None
-
-    def _number_of(self, frame: av.VideoFrame | None) -> int | None:
-        if frame is None or frame.pts is None or frame.time_base is None:
-            return None
-        time = frame.pts * frame.time_base
-        number = bisect_right(self._times, time) - 1
-        return number if number >= 0 and self._times[number] == time else None
+    def _keep(self, position: int, picture: Bgr) -> None:
+        self._kept[position] = picture
+        self._kept.move_to_end(position)
+        while len(self._kept) > self._room:
+            self._kept.popitem(last=False)

@@ -1,127 +1,254 @@
-"""The avatar cache: whole entries or none, work done once, a bounded size."""
+"""The avatar cache, with real processes: one builds, the others wait; what is used stays, what broke is made again."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from models.avatars import AvatarCache, content_key, sha256_file
+from models.avatars import MANIFEST, AvatarCache, content_key, sha256_file
 from models.types import EngineError
-from tests.share import ROOT
 
-BUILDER = """
-import os, sys
-from pathlib import Path
-from models.avatars import AvatarCache
-
-def build(folder):
-    with open(sys.argv[2], "a") as log:
-        log.write("built\\n")
-    print("building", flush=True)
-    if sys.argv[3] == "wait":
-        sys.stdin.readline()
-    (folder / "data").write_text("whole")
-
-print(AvatarCache(Path(sys.argv[1]), 1 << 20).entry("key", build), flush=True)
-"""
+ROOT = Path(__file__).parents[2]
+ROOM = 1 << 20
 
 
-def writes(text: str, calls: list[str] | None = None):  # type: ignore[no-untyped-def]
+def filled(size: int = 100, name: str = "latents.bin") -> Callable[[Path], None]:
     def build(folder: Path) -> None:
-        if calls is not None:
-            calls.append(text)
-        (folder / "data").write_text(text)
+        (folder / "inner").mkdir()
+        (folder / "inner" / name).write_bytes(b"x" * size)
 
     return build
 
 
-def builder(root: Path, log: Path, how: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", BUILDER, str(root), str(log), how]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def never(_: Path) -> None:
+    raise AssertionError("this entry is there: nothing has to be built")
+
+
+@contextmanager
+def process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Another process that imports what it needs, runs `code`, and is killed in the end."""
+    prelude = "import sys, pathlib, time\nfrom models.avatars import AvatarCache\nroot = pathlib.Path(sys.argv[1])\n"
+    command = [sys.executable, "-c", prelude + code, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def tell(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+
+
+def visible(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+
+
+def leftovers(root: Path) -> list[str]:
+    return [path.name for path in root.iterdir() if path.name.endswith(".tmp")]
 
 
 def test_an_entry_is_built_once(tmp_path: Path) -> None:
-    """The second request finds what the first one made."""
-    cache, calls = AvatarCache(tmp_path, 1 << 20), []
-    first = cache.entry("a", writes("one", calls))
-    assert cache.entry("a", writes("two", calls)) == first
-    assert (first / "data").read_text() == "one"
-    assert calls == ["one"]
+    """The second time nothing is built, not even by another cache on the same folder."""
+    first = AvatarCache(tmp_path, ROOM).entry("face", filled())
+    assert (first / "inner" / "latents.bin").read_bytes() == b"x" * 100
+    assert AvatarCache(tmp_path, ROOM).entry("face", never) == first
+    assert AvatarCache(tmp_path, ROOM).damaged() == []
 
 
-def test_two_processes_do_the_work_once(tmp_path: Path) -> None:
-    """The one that comes second waits for the first and gets its entry."""
-    log = tmp_path / "log"
-    first = builder(tmp_path / "cache", log, "wait")
-    assert first.stdout is not None
-    assert first.stdout.readline() == "building\n"
-    second = builder(tmp_path / "cache", log, "go")
-    told, _ = first.communicate("\n", timeout=60)
-    also, _ = second.communicate(timeout=60)
-    assert told == also
-    assert log.read_text() == "built\n"
+def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Its error passes through, no entry appears, and the next one builds."""
+    cache = AvatarCache(tmp_path, ROOM)
+
+    def fail(folder: Path) -> None:
+        filled()(folder)
+        raise EngineError("no_face", "no face in face.jpg", "send another")
+
+    with pytest.raises(EngineError, match="no_face"):
+        cache.entry("face", fail)
+    assert visible(tmp_path) == []
+    assert leftovers(tmp_path) == []
+    assert cache.entry("face", filled()).is_dir()
 
 
-def test_a_killed_builder_leaves_no_entry(tmp_path: Path) -> None:
-    """kill -9 in the middle of a build: nothing looks like an entry, and the next one builds it."""
-    log = tmp_path / "log"
-    dying = builder(tmp_path / "cache", log, "wait")
-    assert dying.stdout is not None
-    dying.stdout.readline()
-    dying.kill()
-    dying.communicate()
-    cache = AvatarCache(tmp_path / "cache", 1 << 20)
-    assert cache.size() == 0
-    assert (cache.entry("key", writes("again")) / "data").read_text() == "again"
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """ENOSPC while building becomes disk_full, which is tried again."""
+
+    def fill_the_disk(_: Path) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as disk:
+            disk.write(b"x")
+
+    with pytest.raises(EngineError) as refused:
+        AvatarCache(tmp_path, ROOM).entry("face", fill_the_disk)
+    assert (refused.value.code, refused.value.retry) == ("disk_full", True)
+    assert str(tmp_path) not in refused.value.message
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "manifest"])
-def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str) -> None:
-    """A file that is shorter or missing, or a broken manifest, is noticed and never fatal."""
-    cache = AvatarCache(tmp_path, 1 << 20)
-    folder = cache.entry("a", writes("one"))
-    if damage == "cut":
-        (folder / "data").write_text("o")
-    elif damage == "gone":
-        (folder / "data").unlink()
-    else:
-        (folder / "manifest.json").write_text("{")
-    assert (cache.entry("a", writes("new")) / "data").read_text() == "new"
+def shorter(folder: Path) -> None:
+    (folder / "inner" / "latents.bin").write_bytes(b"x")
+
+
+def gone(folder: Path) -> None:
+    (folder / "inner" / "latents.bin").unlink()
+
+
+def unlisted(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def scribbled(folder: Path) -> None:
+    (folder / MANIFEST).write_text('{"inner/latents.bin": 3}')
+
+
+@pytest.mark.parametrize("break_it", [shorter, gone, unlisted, scribbled])
+def test_a_broken_entry_is_built_again(tmp_path: Path, break_it: Callable[[Path], None]) -> None:
+    """A file too short or missing, or a manifest missing or mad: the entry is made anew."""
+    break_it(AvatarCache(tmp_path, ROOM).entry("face", filled()))
+    folder = AvatarCache(tmp_path, ROOM).entry("face", filled(7))
+    assert (folder / "inner" / "latents.bin").stat().st_size == 7
+
+
+def test_a_check_up_finds_changed_bytes(tmp_path: Path) -> None:
+    """A file of the right size and the wrong content is found by its digest."""
+    cache = AvatarCache(tmp_path, ROOM)
+    folder = cache.entry("face", filled())
+    cache.entry("other", filled())
+    (folder / "inner" / "latents.bin").write_bytes(b"y" * 100)
+    assert cache.damaged() == ["face"]
+
+
+@pytest.mark.parametrize("key", ["", "../face", "a/b", ".hidden", "x" * 129, "face\0"])
+def test_keys_are_plain_names(tmp_path: Path, key: str) -> None:
+    """No key leads out of the cache or hides in it."""
+    with pytest.raises(ValueError, match="can't name an entry"):
+        AvatarCache(tmp_path, ROOM).entry(key, filled())
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    """Over the size, the entry that was not asked for longest is removed, never the one just asked for."""
-    cache = AvatarCache(tmp_path, 250)
-    for key in ("a", "b"):
-        cache.entry(key, writes("x" * 100))
-    cache.entry("a", writes("never"))
-    cache.entry("c", writes("x" * 100))
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["a", "c"]
-    huge = cache.entry("d", writes("x" * 1000))
-    assert huge.is_dir()
+    """When room is needed, what was used longest ago is removed, and using counts."""
+    for age, key in enumerate(("a", "b", "c")):
+        with AvatarCache(tmp_path, 350) as cache:
+            os.utime(cache.entry(key, filled()), (age, age))
+    with AvatarCache(tmp_path, 350) as cache:
+        cache.entry("a", never)
+    with AvatarCache(tmp_path, 350) as cache:
+        cache.entry("d", filled())
+        assert visible(tmp_path) == ["a", "c", "d"]
+        assert cache.size() == 300
 
 
-def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
-    """What the builder raises passes through; the key is free again."""
-    cache = AvatarCache(tmp_path, 1 << 20)
-
-    def fail(folder: Path) -> None:
-        (folder / "half").write_text("x")
-        raise EngineError("no_face", "none", "another")
-
-    with pytest.raises(EngineError, match="no_face"):
-        cache.entry("a", fail)
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert (cache.entry("a", writes("ok")) / "data").read_text() == "ok"
+def test_an_entry_larger_than_the_cache_is_kept_while_it_is_used(tmp_path: Path) -> None:
+    """The entry just made is never the one that is removed."""
+    with AvatarCache(tmp_path, 350) as cache:
+        cache.entry("small", filled())
+        cache.release("small")
+        assert cache.entry("large", filled(1000)).is_dir()
+        assert visible(tmp_path) == ["large"]
 
 
-def test_keys_depend_on_every_part(tmp_path: Path) -> None:
-    """Another option, another size or another file makes another key."""
-    keys = {content_key("x", 1, None), content_key("x", 2, None), content_key("x", 1, [1]), content_key("y", 1, None)}
-    assert len(keys) == 4
-    assert content_key("x", 1) == content_key("x", 1)
-    (tmp_path / "f").write_bytes(b"abc")
-    assert sha256_file(tmp_path / "f").startswith("ba7816bf")
+HOLD = """
+cache = AvatarCache(root, 10**6)
+cache.entry("used", lambda folder: (folder / "f").write_bytes(bytes(100)) and None)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_another_process_uses_stays(tmp_path: Path) -> None:
+    """An entry is not removed while a process holds it, and is when that process has ended."""
+    with process(HOLD, tmp_path) as holder:
+        assert line(holder) == "ready"
+        os.utime(tmp_path / "used", (1, 1))
+        with AvatarCache(tmp_path, 150) as cache:
+            cache.entry("mine", filled())
+            assert visible(tmp_path) == ["mine", "used"]
+        tell(holder)
+        holder.wait()
+    with AvatarCache(tmp_path, 150) as cache:
+        cache.entry("next", filled())
+        assert visible(tmp_path) == ["next"]
+
+
+RACE = """
+built = []
+def build(folder):
+    built.append(1)
+    (folder / "f").write_bytes(b"x" * 1000)
+    with open(root.parent / "builders", "a") as log:
+        log.write("built\\n")
+print("ready", flush=True)
+sys.stdin.readline()
+folder = AvatarCache(root, 10**6).entry("face", build)
+print((folder / "f").stat().st_size, flush=True)
+"""
+
+
+def test_processes_that_want_the_same_at_once_do_it_once(tmp_path: Path) -> None:
+    """Of six processes that start together one builds, and all get the same whole entry."""
+    root = tmp_path / "cache"
+    with ExitStack() as running:
+        racers = [running.enter_context(process(RACE, root)) for _ in range(6)]
+        assert [line(racer) for racer in racers] == ["ready"] * 6
+        for racer in racers:
+            tell(racer)
+        assert [line(racer) for racer in racers] == ["1000"] * 6
+    assert (tmp_path / "builders").read_text() == "built\n"
+
+
+BUILD_FOR_EVER = """
+def build(folder):
+    (folder / "half").write_bytes(b"x")
+    print("building", flush=True)
+    sys.stdin.readline()
+AvatarCache(root, 10**6).entry("face", build)
+"""
+
+
+def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
+    """Who waits says so, can give up, takes over when the builder is killed, and clears what it left."""
+    with process(BUILD_FOR_EVER, tmp_path) as builder:
+        assert line(builder) == "building"
+
+        def give_up() -> None:
+            raise InterruptedError("cancelled")
+
+        with pytest.raises(InterruptedError):
+            AvatarCache(tmp_path, ROOM).entry("face", never, give_up)
+        assert len(leftovers(tmp_path)) == 1
+        folder = AvatarCache(tmp_path, ROOM).entry("face", filled(), lambda: builder.send_signal(signal.SIGKILL))
+    assert (folder / "inner" / "latents.bin").is_file()
+    assert leftovers(tmp_path) == []
+
+
+def test_leftovers_of_other_keys_are_cleared_too(tmp_path: Path) -> None:
+    """What a killed builder left of an avatar that nobody wants again goes at the next build; a live one's stays."""
+    dead = tmp_path / ".gone.0123456789ab.tmp"
+    dead.mkdir()
+    with process(BUILD_FOR_EVER, tmp_path) as builder:
+        assert line(builder) == "building"
+        AvatarCache(tmp_path, ROOM).entry("mine", filled())
+        assert not dead.exists()
+        assert len(leftovers(tmp_path)) == 1
+
+
+def test_keys_depend_on_everything_that_is_given(tmp_path: Path) -> None:
+    """The same parts give the same key, any other parts another; a file's digest is that of its bytes."""
+    assert content_key("face", 1, {"a": 1, "b": 2}) == content_key("face", 1, {"b": 2, "a": 1})
+    keys = {content_key(*parts) for parts in [("face", 1), ("face", "1"), ("face1",), ("fac", "e1"), (["face", 1],)]}
+    assert len(keys) == 5
+    (tmp_path / "empty").write_bytes(b"")
+    assert sha256_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")

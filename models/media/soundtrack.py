@@ -1,0 +1,78 @@
+"""The sound of a finished video: the original packets, or AAC where mp4 cannot hold those.
+
+Times are counted in samples. What a player skips, an encoder's priming, goes before time 0; the last packet is declared
+as long as what is heard of it, so that sound and picture end together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import OutputContainer
+
+from models.media.sound import Decoder, Scan, open_sound, resampled
+
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+AAC_BIT_RATE = 192_000
+
+Timed = tuple[Fraction, int, Any]
+"""(decoding time in seconds, 0 for pictures and 1 for sound, packet)"""
+
+
+def copied(output: OutputContainer, audio: Path, heard: Scan) -> Iterator[Timed]:
+    """The packets of the file as they are, for a new stream of `output`."""
+    with open_sound(audio, audio.name) as (_, stream):
+        target = output.add_stream_from_template(stream)
+    target.time_base = Fraction(1, heard.sound.rate)
+    return _copied(target, audio, heard)
+
+
+def _copied(target: av.AudioStream, audio: Path, heard: Scan) -> Iterator[Timed]:
+    rate, at = heard.sound.rate, -heard.skipped
+    last = len(heard.packet_samples) - 1
+    with open_sound(audio, audio.name) as (container, stream):
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        for number, (packet, samples) in enumerate(zip(packets, heard.packet_samples, strict=True)):
+            left = heard.sound.samples - at
+            if left <= 0:
+                return
+            packet.stream, packet.time_base = target, Fraction(1, rate)
+            packet.pts = packet.dts = at
+            packet.duration = left if number == last else min(samples, left)
+            yield Fraction(at, rate), 1, packet
+            at += samples
+
+
+def encoded(output: OutputContainer, audio: Path, heard: Scan) -> Iterator[Timed]:
+    """AAC at the sound's own rate where AAC has it, in at most two channels, for a new stream of `output`."""
+    rate = min(AAC_RATES, key=lambda known: abs(known - heard.sound.rate))
+    layout = "mono" if heard.sound.channels == 1 else "stereo"
+    target = output.add_stream("aac", rate=rate, layout=layout)
+    assert isinstance(target, av.AudioStream)  # noqa: S101 - AAC is sound
+    target.codec_context.bit_rate = AAC_BIT_RATE
+    samples = round(Fraction(heard.sound.samples, heard.sound.rate) * rate)
+    return _encoded(target, audio, layout, samples)
+
+
+def _encoded(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
+    rate = target.codec_context.sample_rate
+    for packet in _aac(target, audio, layout, rate):
+        left = samples - packet.pts
+        if left <= 0:
+            return
+        packet.duration = min(packet.duration, left)
+        yield Fraction(packet.pts, rate), 1, packet
+
+
+def _aac(target: av.AudioStream, audio: Path, layout: str, rate: int) -> Iterator[Any]:
+    fed = 0
+    with open_sound(audio, audio.name) as (container, stream):
+        for frame in resampled(Decoder(container, stream), sample_format="fltp", layout=layout, rate=rate):
+            frame.pts, frame.time_base = fed, Fraction(1, rate)
+            fed += frame.samples
+            yield from target.encode(frame)
+        yield from target.encode(None)

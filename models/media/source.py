@@ -1,0 +1,200 @@
+"""What frames come from: a video, a still or an animation, opened once, its pictures in order from any place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+
+from models.media.colour import SIDEWAYS, Bgr, ToBgr, orientation_of
+from models.media.opening import open_media, reading, ready, unreadable
+from models.media.stills import Still, look
+from models.media.timeline import Timeline, read_timeline
+from models.media.webp import webp_frames, webp_timeline
+from models.types import EngineError, Limits
+
+Shown = Callable[[], Bgr]
+"""Makes the picture that has been decoded: upright BGR, (height, width, 3) uint8, the caller's own."""
+
+_SANE_ASPECT = 8
+_STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explode"}}
+"""Half a JPEG would be shown with a grey rest; half of any other still fails by itself."""
+
+
+class Source(Protocol):
+    """An opened avatar. `width` and `height` are those of the upright pictures it makes."""
+
+    timeline: Timeline
+    width: int
+    height: int
+
+    def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
+        """Position and picture, ascending, from `start` or a little before it. One such walk at a time."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_source(path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None) -> Source:
+    """Open an image or a video; `size` (width, height) scales its pictures. Its size is known before any is decoded.
+
+    Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
+    """
+    with reading(name, "avatar"):
+        still = look(path)
+    if still is not None:
+        check_pixels(still.width, still.height, name, limits)
+        if still.animated_webp:
+            return Webp(path, still, name, limits, size)
+    return Movie(path, still, name, limits, size)
+
+
+def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        message = (
+            f"{name} has {width} x {height} pixels, {width * height / 1e6:.0f} million; "
+            f"the limit is {limits.pixels / 1e6:.0f} million"
+        )
+        raise EngineError("avatar_too_large", message, "send it smaller, or raise limits.megapixels")
+
+
+class Movie:
+    """Anything that FFmpeg decodes, a still included."""
+
+    def __init__(
+        self, path: Path, still: Still | None, name: str, limits: Limits, size: tuple[int, int] | None
+    ) -> None:
+        self._path, self._name, self._limits = path, name, limits
+        self._demuxer = still.demuxer if still is not None else None
+        with reading(name, "avatar"):
+            self._open()
+            try:
+                self._survey(still, size)
+            except EngineError:
+                self.close()
+                raise
+
+    def _survey(self, still: Still | None, size: tuple[int, int] | None) -> None:
+        context = self._stream.codec_context
+        check_pixels(context.width, context.height, self._name, self._limits)
+        self.timeline = read_timeline(self._container, self._stream, self._name, self._limits)
+        walk = self._walk(0)
+        position, first = next(walk, (0, None))
+        if first is None:
+            raise unreadable("avatar", f"{self._name} holds pictures that cannot be decoded")
+        self._begun: Iterator[tuple[int, av.VideoFrame]] | None = chain([(position, first)], walk)
+        turn = still.orientation if still is not None else orientation_of(first)
+        aspect = 1 if still is not None else self._stream.sample_aspect_ratio or 1
+        self.width, self.height = size or _upright(first.width, first.height, float(aspect), turn)
+        check_pixels(self.width, self.height, self._name, self._limits)
+        self._to_bgr = ToBgr(self.width, self.height, turn)
+
+    def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
+        begun, self._begun = self._begun, None
+        for position, frame in begun if begun and start == 0 else self._walk(start):
+            yield position, partial(self._to_bgr, frame)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _open(self) -> None:
+        self._container = open_media(self._path, "avatar", pixels=self._limits.pixels, demuxer=self._demuxer)
+        self._stream = _stream_of(self._container, self._name)
+        ready(self._stream, max_pixels=str(self._limits.pixels), **_STRICT.get(self._demuxer, {}))
+
+    @property
+    def _is_still(self) -> bool:
+        return self._container.format.name.endswith("_pipe")
+
+    def _walk(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        with reading(self._name, "avatar"):
+            for key in self._starting_points(start):
+                decoded = self._decoded_from(key)
+                first = next(decoded, None)
+                if first is not None and first[0] <= start:
+                    yield from chain([first], decoded)
+                    return
+            self._container.close()  # the surest way to the beginning: some formats cannot seek at all
+            self._open()
+            yield from self._decoded()
+
+    def _starting_points(self, start: int) -> Iterator[int]:
+        """The nearest key picture; where the container's own index leads astray, the one before; then the first."""
+        if self.timeline.seekable:
+            nearest = self.timeline.key_before(start)
+            yield from (self.timeline.keys[key] for key in sorted({nearest, max(0, nearest - 1), 0}, reverse=True))
+
+    def _decoded_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        try:
+            self._container.seek(self.timeline.stamps[key], stream=self._stream)
+        except av.FFmpegError:
+            return
+        yield from self._decoded()
+
+    def _decoded(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        count = 0
+        for packet in self._container.demux(self._stream):
+            for frame in self._frames(packet):
+                trusted = self.timeline.seekable and frame.pts is not None
+                yield self.timeline.position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
+                count += 1
+
+    def _frames(self, packet: av.Packet[av.VideoStream]) -> list[av.VideoFrame]:
+        try:
+            return packet.decode()
+        except av.FFmpegError:
+            if self._is_still:
+                raise
+            return []  # one damaged picture: the one before stands in for it
+
+
+class Webp:
+    """An animated WebP."""
+
+    def __init__(self, path: Path, still: Still, name: str, limits: Limits, size: tuple[int, int] | None) -> None:
+        self._path, self._still, self._name = path, still, name
+        self.timeline = webp_timeline(path, still, name, limits)
+        self.width, self.height = size or (still.width, still.height)
+
+    def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
+        for position, picture in webp_frames(self._path, self._still, self._name, start):
+            yield position, partial(self._sized, picture)
+
+    def close(self) -> None:
+        pass
+
+    def _sized(self, picture: Bgr) -> Bgr:
+        if picture.shape[:2] == (self.height, self.width):
+            return picture.copy()
+        return np.asarray(cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _stream_of(container: InputContainer, name: str) -> av.VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+        raise unreadable("avatar", f"{name} holds no picture that can be decoded")
+    brand = container.metadata.get("major_brand", "")
+    if brand in ("heic", "heix", "mif1", "hevc") and len(container.streams.video) > 1:
+        message = f"{name} is a HEIC photo, stored as tiles that cannot be put together here"
+        raise EngineError("avatar_unreadable", message, "save it as jpg")
+    return stream
+
+
+def _upright(width: int, height: int, aspect: float, turn: int) -> tuple[int, int]:
+    """Size as seen: pixels made square by widening or heightening, never by losing any; then turned.
+
+    >>> _upright(720, 576, 16 / 15, 1)
+    (768, 576)
+    """
+    if 1 < aspect < _SANE_ASPECT:
+        width = round(width * aspect)
+    elif 1 / _SANE_ASPECT < aspect < 1:
+        height = round(height / aspect)
+    return (height, width) if turn in SIDEWAYS else (width, height)
