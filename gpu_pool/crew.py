@@ -63,6 +63,8 @@ class Crew:
         if seat.run and seat.phase == "running":
             self._backend.send(seat.device, Cancel(seat.run.task))
             seat.enter("cancelling", self._in(self._patience.cancel_s))
+        elif seat.doom:  # it is being killed already, and the span ends as the caller expects
+            seat.doom = replace(seat.doom, code="cancelled", fault="cancelled")
 
     def call_off(self, seat: Seat) -> None:
         """Have a running span given up of which nobody wants to hear any more."""
@@ -123,10 +125,7 @@ class Crew:
             self._condemn(seat, Doom("worker_misplaced", said))
         else:
             seat.pid, seat.model, seat.ready_at = ready.pid, str(ready.facts.get("model", "")), self._clock()
-            if seat.drained:
-                self._retire(seat)
-            else:
-                seat.enter("idle")
+            self._settle(seat)
 
     def _progress(self, seat: Seat, progress: Progress) -> Event | None:
         if not seat.has(progress):
@@ -153,10 +152,7 @@ class Crew:
             seat.health = Health()
         elif end.code not in ("out_of_memory", "cancelled"):
             self._blame(seat, end.message)
-        if seat.drained or self._worn(seat, end):
-            self._retire(seat)
-        else:
-            seat.enter("idle")
+        self._settle(seat, worn=self._worn(seat, end))
 
     def _worn(self, seat: Seat, end: Done | Failed) -> bool:
         if isinstance(end, Failed) and end.fault == "worker":
@@ -168,6 +164,13 @@ class Crew:
         wanted = not seat.called_off
         seat.release()
         return Event(seat.device, end) if wanted else None
+
+    def _settle(self, seat: Seat, *, worn: bool = False) -> None:
+        """The worker has nothing to do now."""
+        if worn or seat.drained:
+            self._retire(seat)
+        else:
+            seat.enter("idle")
 
     def _retire(self, seat: Seat) -> None:
         self._backend.send(seat.device, Stop())

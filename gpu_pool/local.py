@@ -34,7 +34,8 @@ def environment(device: Device, peers: int, cores: int, base: Mapping[str, str])
 
 class LocalBackend:
     """Workers as subprocesses. `handler` ("package.module:factory") and `handler_options` (JSON) are what they open;
-    `env` is added to our own environment. Their output goes to `log_dir`/worker-<device>.log."""
+    `env` is added to our own environment. Their output goes to `log_dir`/worker-<device>.log. WireError if the options
+    are no JSON."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class LocalBackend:
         log_dir: Path,
         env: Mapping[str, str] | None = None,
     ) -> None:
+        encode(Open("", handler, handler_options))  # what can't be sent is refused before anything is started
         log_dir.mkdir(parents=True, exist_ok=True)
         self._devices = {device.id: device for device in devices}
         self._handler, self._options = handler, handler_options

@@ -139,10 +139,11 @@ class FakeBackend:
             case Run():
                 for after_s, word in self._answer(device, message):
                     self.say(device, word, after_s)
-            case Cancel() if device not in self.deaf:
-                run = next(run for on, run in reversed(self.runs()) if on == device)
-                self._forget(device)
-                self.say(device, failed(run, "cancelled", fault="cancelled"))
+            case Cancel(task) if device not in self.deaf:
+                run = next((run for on, run in reversed(self.runs()) if on == device), None)
+                if run and run.task == task:
+                    self._forget(device)
+                    self.say(device, failed(run, "cancelled", fault="cancelled"))
             case Stop() if device not in self.deaf:
                 self._forget(device)
                 self.say(device, Exited(self._alive[device]))

@@ -50,7 +50,8 @@ class Obliging:
 
     def close(self) -> None:
         if farewell := self._options.get("farewell"):
-            Path(farewell).write_text("closed")
+            with Path(farewell).open("a") as book:
+                book.write(f"{os.getpid()}\n")
 
 
 def open_slowly(_: str, options: Payload) -> NoReturn:
@@ -90,6 +91,22 @@ def count(work: Work) -> Payload:
     for done in range(1, work.stop - work.start + 1):
         work.tick(done)
     return {"sum": sum(range(work.start, work.stop))}
+
+
+def count_slowly(work: Work) -> Payload:
+    for done in range(1, work.stop - work.start + 1):
+        threading.Event().wait(0.01)
+        work.tick(done)
+    return {}
+
+
+def swallow_exceptions(work: Work) -> NoReturn:
+    """A loop that takes every failure of its own for a passing one."""
+    announce(work.payload)
+    while True:
+        threading.Event().wait(0.01)
+        with contextlib.suppress(Exception):
+            work.tick(0)
 
 
 def wait_for_cancel(work: Work) -> NoReturn:
@@ -192,6 +209,23 @@ def print_much(work: Work) -> Payload:
     return {}
 
 
+def say_and_leave(work: Work) -> NoReturn:
+    os.write(channel(), work.payload["bytes"].encode())
+    os._exit(0)
+
+
+def list_descriptors(_: Work) -> Payload:
+    """What a program that closes nothing itself inherits."""
+    listed = subprocess.run(["ls", "/proc/self/fd"], close_fds=False, capture_output=True, text=True, check=True)
+    return {"channel": channel(), "inherited": [int(fd) for fd in listed.stdout.split()]}
+
+
+def crash_above_program(work: Work) -> NoReturn:
+    child = subprocess.Popen(["sleep", "600"])
+    Path(work.payload["announce"]).write_text(f"{child.pid}\n")
+    crash(work)
+
+
 def start_program(work: Work) -> NoReturn:
     """Start a program that outlives us unless somebody sees to it, and wait."""
     child = subprocess.Popen(["sleep", "600"])
@@ -201,7 +235,9 @@ def start_program(work: Work) -> NoReturn:
 
 DEEDS: dict[str, Deed] = {
     "count": count,
+    "count slowly": count_slowly,
     "wait for cancel": wait_for_cancel,
+    "swallow exceptions": swallow_exceptions,
     "swallow cancel": swallow_cancel,
     "sleep": sleep,
     "freeze": freeze,
@@ -216,5 +252,8 @@ DEEDS: dict[str, Deed] = {
     "raise": raise_by_name,
     "answer badly": answer_badly,
     "print": print_much,
+    "say and leave": say_and_leave,
+    "list descriptors": list_descriptors,
+    "crash above program": crash_above_program,
     "start program": start_program,
 }

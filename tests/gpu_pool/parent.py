@@ -40,4 +40,5 @@ def child() -> int:
     return int(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[0])
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,8 @@ def scripted(_: str, run: Run) -> Iterable[tuple[float, Message]]:
         case "count":
             yield 0.0, progress(run)
             yield 0.0, done(run)
+        case "count slowly":
+            yield 0.2, done(run)
         case "crash":
             yield 0.0, Exited(1, signal=str(run.payload["signal"]), log="about to crash")
         case "leave":
@@ -125,6 +127,14 @@ def test_a_cancelled_span_ends_and_its_worker_stays(backend: Backend, ear: Ear) 
     gone = ear.kind(Exited)
     assert isinstance(gone, Exited)
     assert gone.pid == ready.pid or isinstance(backend, FakeBackend)
+
+
+def test_a_cancel_of_another_task_is_not_for_this_span(backend: Backend, ear: Ear) -> None:
+    """It came too late for the span it was meant for."""
+    started(backend, ear)
+    backend.send("cpu:0", Run("task", 0, 20, {"do": "count slowly"}))
+    backend.send("cpu:0", Cancel("the one before"))
+    assert isinstance(ear.kind(Done), Done)
 
 
 def test_a_crash_is_heard_last_and_names_the_signal(backend: Backend, ear: Ear) -> None:

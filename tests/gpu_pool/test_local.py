@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -10,9 +11,19 @@ import pytest
 from gpu_pool import process
 from gpu_pool.local import LocalBackend, cpu_devices, environment
 from gpu_pool.pool import Pool
-from gpu_pool.process import log_path, oom_kills
-from gpu_pool.types import Device, Done, Span, Task
-from tests.gpu_pool.conftest import HANDLERS, MakeBackend, MakePool, await_all_idle, await_state, begin, outcome
+from gpu_pool.process import WorkerProcess, log_path, oom_kills
+from gpu_pool.types import Device, Done, Exited, Open, Ready, Run, Span, Task
+from gpu_pool.wire import WireError, encode
+from tests.gpu_pool.conftest import (
+    DEADLINE_S,
+    HANDLERS,
+    MakeBackend,
+    MakePool,
+    await_all_idle,
+    await_state,
+    begin,
+    outcome,
+)
 
 CARD = Device("GPU-5e1f-aa", "cuda")
 
@@ -123,6 +134,23 @@ def test_logs_are_kept_apart_and_rotated(make_pool: MakePool, tmp_path: Path, mo
 def test_log_names_are_plain(tmp_path: Path, device: str, name: str) -> None:
     """Whatever a device is called, its log lies in the folder."""
     assert log_path(tmp_path, device) == tmp_path / name
+
+
+def test_options_that_cant_be_sent_are_refused_at_once(tmp_path: Path) -> None:
+    """Before any worker is started."""
+    with pytest.raises(WireError):
+        LocalBackend(cpu_devices(1), handler="x:y", handler_options={"path": tmp_path}, log_dir=tmp_path)
+
+
+def test_last_words_are_heard(tmp_path: Path) -> None:
+    """What a worker said just before its end comes before its end, and half a message is no message."""
+    worker = WorkerProcess("cpu:0", os.environ, tmp_path / "log")
+    said = Done("task", 0, 1, 2.0)
+    half = encode(said).decode() + '{"kind":"do'
+    worker.send(encode(Open("cpu:0", f"{HANDLERS}:Obliging", {})))
+    worker.send(encode(Run("task", 0, 1, {"do": "say and leave", "bytes": half})))
+    assert worker.ended(DEADLINE_S)
+    assert [type(message) for message in worker.reap()] == [Ready, Done, Exited]
 
 
 def test_workers_are_started_by_the_main_thread_only(make_backend: MakeBackend) -> None:

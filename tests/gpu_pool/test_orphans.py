@@ -67,8 +67,11 @@ def test_a_stopped_worker_doesnt_outlive_its_parent(tmp_path: Path, announcement
 
 def test_a_worker_whose_parent_is_gone_before_it_looks() -> None:
     """A worker started for a parent that isn't its parent ends at once."""
-    command = [sys.executable, "-m", "gpu_pool.worker", "cpu:0", "--fd", "0", "--parent", "1"]
-    worker = subprocess.run(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL, timeout=30)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fd = theirs.fileno()
+        command = [sys.executable, "-m", "gpu_pool.worker", "cpu:0", "--fd", str(fd), "--parent", "1"]
+        worker = subprocess.run(command, cwd=ROOT, start_new_session=True, pass_fds=[fd], timeout=30)
     assert worker.returncode == -signal.SIGKILL
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -371,6 +371,19 @@ def test_cancel_crossing_the_end_is_still_cancelled(ending: str) -> None:
     assert history.device().state == "idle"
 
 
+def test_cancel_of_a_span_whose_worker_is_being_killed() -> None:
+    """It ends as cancelled, though we had another reason to kill; the device is still blamed for that."""
+    history = busy(backoff=Backoff(sick_after=1))
+    history.backend.immortal.add("cpu:0")
+    history.backend.say("cpu:0", Nonsense("blah"))
+    history.wait(1.0)
+    history.pool.cancel("task")
+    history.backend.die("cpu:0")
+    assert faults(history.wait(1.0)) == [("cancelled", "cancelled")]
+    assert "makes no sense" in history.device().reason
+    assert history.device().state == "sick"
+
+
 def test_cancel_of_several_spans_and_of_nothing() -> None:
     """Each running span of the task ends; other tasks go on; an unknown task is no error."""
     history = History(3)
@@ -382,6 +395,18 @@ def test_cancel_of_several_spans_and_of_nothing() -> None:
     history.pool.cancel("nobody")
     assert faults(history.wait(1.0)) == [("cancelled", "cancelled")] * 2
     assert history.pool.running("other") == (Span(0, 24),)
+
+
+@pytest.mark.parametrize("late", [done, progress])
+def test_a_condemned_worker_isnt_listened_to(late: Callable[[Run], Message]) -> None:
+    """What it says between the kill and its end changes nothing: the span has one end."""
+    history = busy()
+    history.backend.immortal.add("cpu:0")
+    history.backend.say("cpu:0", Nonsense("blah"))
+    history.backend.say("cpu:0", late(history.run()), after_s=1.0)
+    assert [event for event in history.wait(2.0) if isinstance(event, Event)] == []
+    history.backend.die("cpu:0")
+    assert faults(history.wait(1.0)) == [("worker", "worker_nonsense")]
 
 
 def test_a_process_that_survives_sigkill_is_given_up() -> None:
@@ -470,9 +495,11 @@ def test_drain_at_any_moment(moment: str) -> None:
         broken(history)
     if moment != "starting":
         history.wait(0.0)
+    spawned = len(history.backend.spawned)
     history.pool.drain("cpu:0")
     history.wait(30.0)
     assert history.device().state == "drained"
+    assert len(history.backend.spawned) == spawned
     history.backend.opening = lambda device, pid: (0.0, Ready(device, pid))
     history.pool.resume("cpu:0")
     history.wait(1.0)
@@ -658,6 +685,14 @@ def test_close_asks_then_kills() -> None:
     assert history.backend.closed
     assert history.clock() == pytest.approx(4.0)
     history.pool.wake()
+
+
+def test_close_waits_no_longer_than_it_must() -> None:
+    """Workers that end when asked cost no time."""
+    history = busy(3)
+    history.pool.close(grace_s=1000.0)
+    assert history.clock() < 10.0
+    assert history.backend.killed == []
 
 
 def test_a_flood_of_events_is_passed_on_whole() -> None:

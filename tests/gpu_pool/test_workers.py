@@ -109,6 +109,17 @@ def test_a_worker_that_leaves(make_pool: MakePool) -> None:
     assert "exit code 7 after saying: I have had enough." in failed.message
 
 
+def test_the_log_of_a_death_is_its_own(make_pool: MakePool) -> None:
+    """What the worker before it said isn't told again."""
+    pool = make_pool()
+    begin(pool, "leave", code=7)
+    outcome(pool, Failed)
+    begin(pool, "crash", signal="SIGKILL")
+    detail = outcome(pool, Failed).detail
+    assert "about to crash" in detail
+    assert "I have had enough." not in detail
+
+
 def test_a_worker_killed_from_outside_while_idle(make_pool: MakePool) -> None:
     """It is replaced by another process without anybody asking."""
     pool = make_pool()
@@ -195,10 +206,11 @@ def test_an_answer_that_cant_be_sent(make_pool: MakePool, what: str) -> None:
     assert await_state(pool, "idle").worker_pid == before
 
 
-def test_cancel_keeps_the_worker_warm(make_pool: MakePool, announcement: Announcement) -> None:
-    """The span ends as cancelled at its next tick; the same process takes the next one."""
+@pytest.mark.parametrize("do", ["wait for cancel", "swallow exceptions"])
+def test_cancel_keeps_the_worker_warm(make_pool: MakePool, announcement: Announcement, do: str) -> None:
+    """The span ends as cancelled at its next tick, even in a handler with a broad except; the process goes on."""
     pool = make_pool()
-    begin(pool, "wait for cancel", announce=announcement.path)
+    begin(pool, do, announce=announcement.path)
     pid = announcement.wait()
     pool.cancel("task")
     failed = outcome(pool, Failed)
@@ -290,7 +302,7 @@ def test_recycling_changes_the_process(make_pool: MakePool, tmp_path: Path) -> N
         pids.append(device(pool).worker_pid)
         outcome(pool, Done)
     assert pids[0] == pids[1] != pids[2] == pids[3]
-    assert farewell.read_text() == "closed"
+    assert farewell.read_text().splitlines()[0] == str(pids[0])
 
 
 def test_drain_frees_the_device(make_pool: MakePool) -> None:
@@ -305,14 +317,23 @@ def test_drain_frees_the_device(make_pool: MakePool) -> None:
     await_state(pool, "idle")
 
 
-def test_programs_a_worker_started_die_with_it(make_pool: MakePool, announcement: Announcement) -> None:
-    """Killing a worker kills its process group."""
+@pytest.mark.parametrize("do", ["start program", "crash above program"])
+def test_programs_a_worker_started_die_with_it(make_pool: MakePool, announcement: Announcement, do: str) -> None:
+    """Whether we kill the worker or it crashes, its whole process group goes."""
     pool = make_pool(stall_s=0.5)
-    begin(pool, "start program", announce=announcement.path)
+    begin(pool, do, announce=announcement.path, signal="SIGSEGV")
     pidfd = os.pidfd_open(announcement.wait())
-    assert outcome(pool, Failed).code == "worker_stalled"
+    assert outcome(pool, Failed).fault == "worker"
     assert gone(pidfd, 2.0)
     os.close(pidfd)
+
+
+def test_programs_dont_inherit_the_channel(make_pool: MakePool) -> None:
+    """One that outlived its worker would otherwise keep the daemon from seeing the end of it."""
+    pool = make_pool()
+    begin(pool, "list descriptors")
+    told = outcome(pool, Done).result
+    assert told["channel"] not in told["inherited"]
 
 
 def test_wake_ends_a_long_poll(make_pool: MakePool) -> None:
