@@ -17,6 +17,7 @@ from rich.console import Console
 
 from agent import __version__
 from agent.errors import UserError
+from agent.terminal import literal
 
 if TYPE_CHECKING:
     from agent.client import Ticket
@@ -29,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 Config = Annotated[
     Path | None,
@@ -61,7 +62,8 @@ def init(
     target.write_text(annotated(".", "./state"), encoding="utf-8")
     settings = load(target)
     make_folders(settings)
-    console.print(f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}")
+    said = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
+    console.print(said, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -96,7 +98,7 @@ def submit(
     settings = settings_of(config)
     job = {"engine": engine, "fps": fps, "priority": priority, "strategy": strategy, "options": options_of(option)}
     ticket = client.submit(settings, avatar, audio, job, name)
-    console.print(f"{ticket.name} is in the inbox (id {ticket.id})")
+    console.print(f"{literal(ticket.name)} is in the inbox (id {literal(ticket.id)})")
     if wait:
         raise typer.Exit(follow(settings, ticket))
 
@@ -131,11 +133,13 @@ def follow(settings: Settings, ticket: Ticket) -> int:
 
 def tell_end(settings: Settings, row: dict[str, Any]) -> int:
     if row["state"] == "done":
-        console.print(f"[green]done[/]: {settings.folders.outbox / row['result'] / 'result.mp4'}", soft_wrap=True)
+        video = settings.folders.outbox / row["result"] / "result.mp4"
+        console.print(f"[green]done[/]: {literal(video)}", soft_wrap=True)
         return 0
-    errors.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {row['error_message'] or ''}", soft_wrap=True)
+    said = literal(row["error_message"] or "")
+    errors.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {said}", soft_wrap=True)
     if row["error_hint"]:
-        errors.print(row["error_hint"], soft_wrap=True)
+        errors.print(literal(row["error_hint"]), soft_wrap=True)
     return 1
 
 
@@ -162,10 +166,10 @@ def status(
         return
     for key, value in row.items():
         if value is not None:
-            console.print(f"[bold]{key:<14}[/] {value}", soft_wrap=True)
+            console.print(f"[bold]{key:<14}[/] {literal(value)}", soft_wrap=True)
     for event in client.events_of(db, row["uid"]):
         detail = event["detail"].partition("\n")[0]
-        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {detail}", soft_wrap=True)
+        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {literal(detail)}", soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
@@ -190,14 +194,14 @@ def watch(config: Config = None) -> None:
 def cancel(name: Name, config: Config = None) -> None:
     """Cancel a job: leaves NAME.cancel in the inbox."""
     ask(config, name, "cancel")
-    console.print(f"{name} will be cancelled")
+    console.print(f"{literal(name)} will be cancelled")
 
 
 @app.command()
 def retry(name: Name, config: Config = None) -> None:
     """Try a failed or cancelled job again: leaves NAME.retry in the inbox."""
     ask(config, name, "retry")
-    console.print(f"{name} will be tried again")
+    console.print(f"{literal(name)} will be tried again")
 
 
 def ask(config: Path | None, name: str, verb: str) -> None:
@@ -226,9 +230,9 @@ def doctor(config: Config = None) -> None:
     mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst = 0
     for finding in examine(settings):
-        console.print(f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {finding.found}", soft_wrap=True)
+        console.print(f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {literal(finding.found)}", soft_wrap=True)
         if finding.advice:
-            console.print(f"{'':23} -> {finding.advice}", soft_wrap=True)
+            console.print(f"{'':23} -> {literal(finding.advice)}", soft_wrap=True)
         worst = max(worst, finding.verdict == "bad")
     raise typer.Exit(worst)
 
@@ -265,7 +269,7 @@ def main() -> None:
 
 
 def stop(message: str, code: int) -> None:
-    errors.print(f"[red]musedrop:[/] {message}", soft_wrap=True, highlight=False)
+    errors.print(f"[red]musedrop:[/] {literal(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 
 

@@ -26,7 +26,7 @@ def play(folder: Path, examples: Path, console: Console) -> int:
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
     daemon = Daemon(settings)
     names = drop(examples, settings.folders.inbox)
-    console.print(f"{daemon.engine_line()}\nDropped {len(names)} jobs into {settings.folders.inbox}")
+    console.print(f"{daemon.engine_line()}\nDropped {len(names)} jobs into {settings.folders.inbox}", markup=False)
     db = client.reader(settings)
     try:
         with live.Board(console) as board:
@@ -74,7 +74,9 @@ def tell(settings: Settings, console: Console, expected: int) -> int:
     for row in rows:
         if row["state"] == "done":
             video = settings.folders.outbox / row["result"] / "result.mp4"
-            console.print(f"video: {video}", soft_wrap=True, highlight=False)
+            console.print(f"video: {video}", soft_wrap=True, highlight=False, markup=False)
     done = sum(row["state"] == "done" for row in rows)
-    console.print(f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}", soft_wrap=True)
+    console.print(
+        f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}", soft_wrap=True, markup=False
+    )
     return 0 if done == expected else 1

@@ -12,6 +12,8 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
+from agent.terminal import literal, plain
+
 STATE_STYLE = {
     "done": "green",
     "failed": "red",
@@ -38,12 +40,12 @@ class Board:
 
     def __init__(self, console: Console | None = None) -> None:
         self.progress = Progress(
-            TextColumn("{task.fields[name]:<16.16}"),
+            TextColumn("{task.fields[name]:<16.16}", markup=False),
             TextColumn("{task.fields[state]}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[frames]:>11}"),
             Pace(),
-            TextColumn("{task.fields[device]}"),
+            TextColumn("{task.fields[device]}", markup=False),
             console=console,
         )
         self._bars: dict[str, TaskID] = {}
@@ -70,11 +72,11 @@ class Board:
         what = row["stage"] if row["state"] == "running" else row["state"]
         frames = f"{frames_done(row)}/{row['frames']}" if row["frames"] else ""
         return {
-            "name": row["name"],
+            "name": plain(row["name"]),
             "state": f"[{style}]{what:<9}[/]",
             "frames": frames if row["state"] != "done" else f"{row['frames']} frames",
             "fps": self._fps(row),
-            "device": (row["device"] or "") if row["state"] == "running" else closing_words(row),
+            "device": plain((row["device"] or "") if row["state"] == "running" else closing_words(row)),
         }
 
     def _fps(self, row: dict[str, Any]) -> float:
@@ -109,14 +111,14 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         style = STATE_STYLE[row["state"]]
         made.add_row(
-            row["name"],
+            literal(row["name"]),
             f"[{style}]{row['state']}[/]",
             row["stage"] if row["state"] == "running" else "",
             f"{row['percent']:.0f} %",
             row["engine"] or row["engine_asked"],
             row["device"] or "",
             (row["since"] or "")[11:19],
-            closing_words(row),
+            literal(closing_words(row)),
         )
     return made
 
@@ -127,7 +129,8 @@ def devices(rows: list[dict[str, Any]]) -> Table:
         made.add_column(heading)
     for row in rows:
         free = str(row["free_mib"]) if row["total_mib"] else ""
-        made.add_row(row["device"], row["state"], row["job"] or "", free, str(row["worker_pid"] or ""), row["reason"])
+        job, reason = literal(row["job"] or ""), literal(row["reason"])
+        made.add_row(row["device"], row["state"], job, free, str(row["worker_pid"] or ""), reason)
     return made
 
 

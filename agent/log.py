@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 from agent.settings import Settings
+from agent.terminal import plain
 
 
 class JsonLines(logging.Formatter):
@@ -19,10 +20,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class PlainLines(logging.Formatter):
+    """One line a message, whatever is in the name of a job; a traceback follows on its own lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        record.message = plain(record.message)
+        return super().formatMessage(record)
+
+
 def set_up(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if settings.log.format == "json":
         handler.setFormatter(JsonLines())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.setFormatter(PlainLines("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler], force=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -157,16 +158,36 @@ def test_watch_draws_jobs_and_devices(share: Share) -> None:
         os.close(end)
         shown = b""
 
-        def drawn() -> bool:
+        def read() -> None:  # a terminal that nobody reads is full soon, and then the view waits
             nonlocal shown
             if select.select([terminal], [], [], 0.1)[0]:
-                shown += os.read(terminal, 65536)
+                with contextlib.suppress(OSError):  # the other end is closed
+                    shown += os.read(terminal, 65536)
+
+        def drawn() -> bool:
+            read()
             return b"seen" in shown and b"cpu:0" in shown
+
+        def ended() -> bool:
+            read()
+            return view.poll() is not None
 
         until(drawn, 60, lambda: shown.decode(errors="replace"))
         view.send_signal(2)
-        assert view.wait(30) == 130
+        until(ended, 30, lambda: shown.decode(errors="replace"))
+        assert view.returncode == 130
     os.close(terminal)
+
+
+def test_a_hostile_name_is_only_a_name(share: Share) -> None:
+    """Markup and escape sequences in a file's name reach no terminal; a listing shows them as text."""
+    name = "a[b] [red] :smile: \x1b[2J"
+    share.put(f"{name}.json", b"no job")
+    share.wait_for(name, "failed")
+    shown = "a[b] [red] :smile: \\x1b[2J"
+    for words in (["status"], ["status", name], ["retry", name]):
+        said = share.musedrop(*words)
+        assert (said.returncode, shown in said.stdout, "\x1b[2J" in said.stdout) == (0, True, False), said.stderr
 
 
 @pytest.mark.slow
