@@ -41,7 +41,11 @@ class Intake:
         self.inbox = Inbox(folders.inbox, folders.claimed, settle_s, self.limit, self.is_job_file)
         self.watch = Watch(folders.inbox, wake)
         self.sources = Sources(
-            settings.folders.inbox, settings.folders.avatars, tuple(settings.inbox.media_roots), self.has_settled
+            settings.folders.inbox,
+            settings.folders.avatars,
+            tuple(settings.inbox.media_roots),
+            self.has_settled,
+            settings.inbox.path_map,
         )
         self.next_scan = 0.0
         self._now = -float("inf")

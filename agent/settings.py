@@ -43,6 +43,12 @@ def _from_file(path: Path, info: ValidationInfo) -> Path:
         raise ValueError("there is no home folder for that ~") from error
 
 
+def _prefixes(path_map: dict[str, Path]) -> dict[str, Path]:
+    if bad := [prefix for prefix in path_map if not prefix.strip("\\/ ")]:
+        raise ValueError(f"{json.dumps(bad[0])} stands for no folder")
+    return path_map
+
+
 Folder = Annotated[Path, Field(strict=False), AfterValidator(_from_file)]
 Seconds = Annotated[float, Field(ge=0, le=DAY_S)]
 Period = Annotated[float, Field(ge=0.05, le=3600)]
@@ -78,6 +84,10 @@ class InboxSettings(_Section):
         default=(),
         strict=False,
         description="Folders besides inbox and library from which a job may take media; none by default.",
+    )
+    path_map: Annotated[dict[str, Folder], AfterValidator(_prefixes)] = Field(
+        default={},
+        description="Folders as other machines call them, and as this one does; job files may name media there.",
     )
     max_job_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = Field(
         default=1 << 20, description="The largest job file that is read, in bytes."

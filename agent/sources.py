@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from agent.inbox import Fingerprint, fingerprint
 from agent.job import AVATAR_SUFFIXES, BadJob, JobSpec
+from agent.lookup import Lookup, follow
 
 Role = Literal["avatar", "audio"]
-WINDOWS_PATH = re.compile(r"^([A-Za-z]:[\\/]|\\\\)")
+WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,17 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The folders a job may read from. `complete(path)` tells whether a file has settled."""
+    """The folders a job may read from. `complete(path)` tells whether a file has settled.
+
+    `path_map`: a folder as other machines call it, such as `D:\\in` or `\\\\nas\\media`, and what it is called here.
+    """
 
     inbox: Path
     avatars: Path
     roots: tuple[Path, ...]
     complete: Callable[[Path], bool]
+    path_map: Mapping[str, Path] = field(default_factory=dict)
+    lookup: Lookup = field(default_factory=Lookup)
 
     def find(self, spec: JobSpec, inputs: Path) -> dict[Role, Medium] | Absent:
         """Both media of a job, or the first that is not there yet. Raises BadJob for a path outside the folders."""
@@ -62,13 +67,22 @@ class Sources:
         return Absent(f'avatar "{name}": the library has no avatar of that name')
 
     def _file(self, role: Role, given: str, inputs: Path) -> Medium | Absent:
-        path = Path(plain(role, given))
-        places = [path] if path.is_absolute() else [inputs / path, self.inbox / path]
-        for place in places:
-            if not self.allowed(place, inputs):
-                raise outside(role, given)
-        found = next((place for place in places if fingerprint(follow(place))), None)
+        places = self._places(role, given, inputs)
+        found = next((path for folder, rest in places if (path := self.lookup(folder, rest))), None)
+        asked = [folder / rest for folder, rest in places] + ([found] if found else [])
+        if not all(self.allowed(path, inputs) for path in asked):
+            raise outside(role, given)
         return self._medium(role, given, found) if found else Absent(f'{role} "{given}" has not arrived in the inbox')
+
+    def _places(self, role: Role, given: str, inputs: Path) -> list[tuple[Path, PurePosixPath]]:
+        """Folders, and the path in each of them, where the file may lie."""
+        name = named(role, given).replace("\\", "/")
+        if (here := mapped(name, self.path_map)) is not None:
+            return [here]
+        if WINDOWS_PATH.match(name):
+            raise outside(role, given)
+        path = PurePosixPath(name)
+        return [(Path("/"), path.relative_to("/"))] if path.is_absolute() else [(inputs, path), (self.inbox, path)]
 
     def _medium(self, role: Role, given: str, path: Path) -> Medium | Absent:
         real = follow(path)
@@ -80,21 +94,27 @@ class Sources:
     def allowed(self, path: Path, inputs: Path) -> bool:
         """Whether the path, links followed, lies in a folder a job may read from."""
         real = follow(path)
-        folders = (self.inbox, self.avatars, inputs, *self.roots)
+        folders = (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())
         return any(real.is_relative_to(follow(folder)) for folder in folders)
 
 
-def follow(path: Path) -> Path:
-    """Links followed; unlike Path.resolve it has no trouble with loops and names that are too long."""
-    return Path(os.path.realpath(path))
+def mapped(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath] | None:
+    """The folder of this machine that the longest matching prefix stands for, and the rest; case doesn't matter.
+
+    >>> mapped("d:/IN/a/face.jpg", {"D:\\\\in": Path("/srv/in")})
+    (PosixPath('/srv/in'), PurePosixPath('a/face.jpg'))
+    """
+    for prefix, folder in sorted(path_map.items(), key=lambda entry: -len(entry[0])):
+        start = prefix.replace("\\", "/").rstrip("/") + "/"
+        if name.casefold().startswith(start.casefold()):
+            return folder, PurePosixPath(name[len(start) :].lstrip("/"))
+    return None
 
 
-def plain(role: Role, given: str) -> str:
+def named(role: Role, given: str) -> str:
     if "\0" in given or not given.strip() or not is_utf8(given):
         raise BadJob("bad_value", f"{role} is no file name", "give the name of a file that lies beside the job file")
-    if WINDOWS_PATH.match(given):
-        raise outside(role, given)
-    return given.replace("\\", "/")
+    return given
 
 
 def is_utf8(text: str) -> bool:
@@ -110,5 +130,5 @@ def outside(role: Role, given: str) -> BadJob:
         "outside_roots",
         f'{role} "{given}" lies outside the folders that jobs may read',
         "copy the file into the inbox beside the job file and give its bare name, "
-        "or have its folder added to media_roots in the settings",
+        "or have its folder added to media_roots or path_map in the settings",
     )

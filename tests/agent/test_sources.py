@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ def test_configured_roots_may_be_named_absolutely(sources: Sources, tmp_path: Pa
         "sub/../../outside/secret.wav",
         "link.wav",
         "loop.wav",
+        "alias.wav",
         "C:\\in\\voice.wav",
         "\\\\nas\\share\\voice.wav",
         "..\\outside\\secret.wav",
@@ -90,6 +92,7 @@ def test_everything_else_is_refused(sources: Sources, tmp_path: Path, audio: str
     """No path, link or drive letter leads out of the allowed folders, whether the file exists or not."""
     (sources.inbox / "link.wav").symlink_to(tmp_path / "outside" / "secret.wav")
     (sources.inbox / "loop.wav").symlink_to("../loop.wav")
+    (sources.inbox / "ALIAS.WAV").symlink_to(tmp_path / "outside" / "secret.wav")
     with pytest.raises(BadJob) as refused:
         sources.find(a_spec(audio=audio), tmp_path / "inputs")
     assert refused.value.code == "outside_roots"
@@ -100,3 +103,65 @@ def test_names_that_no_file_can_have_are_only_absent(sources: Sources, tmp_path:
     """A name of a thousand characters is an answer, not a crash."""
     found = sources.find(a_spec(audio="a" * 1000 + ".wav"), tmp_path / "inputs")
     assert isinstance(found, Absent)
+
+
+@pytest.mark.parametrize(
+    ("given", "lies"),
+    [
+        ("Face.JPG", "face.jpg"),
+        ("Zoe\u0308.wav", "Zo\u00eb.wav"),
+        ("zo\u00cb.wav", "Zoe\u0308.wav"),
+        ("Takes/One.WAV", "takes/one.wav"),
+        ("takes\\one.wav", "takes/one.wav"),
+    ],
+)
+def test_a_name_spelt_as_windows_or_macos_would(sources: Sources, tmp_path: Path, given: str, lies: str) -> None:
+    """Case and Unicode form are no difference there, and a backslash parts folders."""
+    (sources.inbox / lies).parent.mkdir(exist_ok=True)
+    (sources.inbox / lies).write_bytes(b"x")
+    found = sources.find(a_spec(audio=given), tmp_path / "inputs")
+    assert not isinstance(found, Absent)
+    assert found["audio"].path == sources.inbox / lies
+    assert found["audio"].given == given
+
+
+def test_of_case_twins_only_the_one_spelt_so(sources: Sources, tmp_path: Path) -> None:
+    """Where two files differ only in case, a third spelling means neither."""
+    for name in ("Take.wav", "TAKE.wav"):
+        (sources.inbox / name).write_bytes(b"x")
+    found = sources.find(a_spec(audio="TAKE.wav"), tmp_path / "inputs")
+    assert not isinstance(found, Absent)
+    assert found["audio"].path.name == "TAKE.wav"
+    assert isinstance(sources.find(a_spec(audio="take.WAV"), tmp_path / "inputs"), Absent)
+
+
+@pytest.mark.parametrize(
+    ("given", "lies"),
+    [
+        (r"\\nas\media\a\face.wav", "media/a/face.wav"),
+        (r"\\NAS\Media\A\Face.WAV", "media/a/face.wav"),
+        ("//nas/media/a/face.wav", "media/a/face.wav"),
+        (r"D:\in\voice.wav", "in/voice.wav"),
+        ("d:/in/voice.wav", "in/voice.wav"),
+        (r"\\nas\media\deep\x.wav", "deep/x.wav"),
+    ],
+)
+def test_windows_and_unc_paths_are_mapped(sources: Sources, tmp_path: Path, given: str, lies: str) -> None:
+    """By the longest prefix that fits, whatever its case and slashes."""
+    path_map = {r"\\nas\media": tmp_path / "media", "D:\\in\\": tmp_path / "in", "//nas/media/deep": tmp_path / "deep"}
+    (tmp_path / lies).parent.mkdir(parents=True)
+    (tmp_path / lies).write_bytes(b"x")
+    found = replace(sources, path_map=path_map).find(a_spec(audio=given), tmp_path / "inputs")
+    assert not isinstance(found, Absent)
+    assert found["audio"].path == tmp_path / lies
+
+
+@pytest.mark.parametrize(
+    "given", [r"D:\in\..\outside\secret.wav", r"D:\into\voice.wav", r"\\?\D:\in\voice.wav", "D:\\in"]
+)
+def test_a_map_opens_its_folder_and_nothing_more(sources: Sources, tmp_path: Path, given: str) -> None:
+    """Neither its parents, nor a folder whose name only begins the same, nor device paths."""
+    mapping = replace(sources, path_map={r"D:\in": tmp_path / "inbox"})
+    with pytest.raises(BadJob) as refused:
+        mapping.find(a_spec(audio=given), tmp_path / "inputs")
+    assert refused.value.code == "outside_roots"
