@@ -61,7 +61,7 @@ def init(
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(annotated(".", "./state"), encoding="utf-8")
     settings = load(target)
-    make_folders(settings)
+    make_folders((*settings.folders.shared, *settings.folders.own))
     said = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
     console.print(said, markup=False, soft_wrap=True)
 

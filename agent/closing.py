@@ -18,6 +18,7 @@ from agent.ledger import Job, Ledger
 from agent.outbox import iso
 from agent.runs import Run
 from agent.settings import Settings
+from agent.troubles import Troubles
 
 log = logging.getLogger("musedrop")
 
@@ -26,10 +27,9 @@ RESULT_VERSION = 1
 
 
 class Closing:
-    def __init__(self, settings: Settings, ledger: Ledger):
-        self.settings, self.ledger = settings, ledger
+    def __init__(self, settings: Settings, ledger: Ledger, troubles: Troubles):
+        self.settings, self.ledger, self.troubles = settings, ledger, troubles
         self.unpublished: dict[str, tuple[Job, Path, float]] = {}
-        self.problem = ""
 
     # results ---------------------------------------------------------------------------------------------------------
 
@@ -49,14 +49,13 @@ class Closing:
             try:
                 self._publish(job, staging, at)
             except OSError as error:
-                if self._appeared(job, at):
+                if self._appeared(job, at) or self._vanished(job, staging, at):
                     continue
-                self.problem = f"the outbox can't be written: {error.strerror}"
+                self.troubles.tell("outbox", f"the outbox can't be written: {error.strerror}")
                 self.unpublished[job.uid] = (job, staging, now + PUBLISH_RETRY_S)
-                self.ledger.update(job.uid, waiting_for=self.problem)
-                log.error("%s: %s; tried again in %.0f s", job.name, self.problem, PUBLISH_RETRY_S)
+                self.ledger.update(job.uid, waiting_for=self.troubles["outbox"])
             else:
-                self.problem = ""
+                self.troubles.tell("outbox", "")
                 del self.unpublished[job.uid]
         return bool(due)
 
@@ -74,6 +73,14 @@ class Closing:
             return False
         del self.unpublished[job.uid]
         self.close_done(job, name, at)
+        return True
+
+    def _vanished(self, job: Job, staging: Path, at: int) -> bool:
+        """Whether the share came back without the assembled video; then it is assembled again."""
+        if not staging.parent.is_dir() or (staging / "result.mp4").is_file():
+            return False
+        del self.unpublished[job.uid]
+        self.requeue(job, at, "the assembled video was gone from the share")
         return True
 
     def close_done(self, job: Job, name: str, at: int) -> None:
@@ -119,8 +126,9 @@ class Closing:
             try:
                 self._file_away(job, at)
             except OSError as error:
-                self.problem = f"the inputs of {job.name} can't be filed away: {error.strerror}"
+                self.troubles.tell("archive", f"the inputs of {job.name} can't be filed away: {error.strerror}")
                 return False
+            self.troubles.tell("archive", "")
             self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
         return bool(jobs)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.anchor import Anchor
 from agent.closing import Closing
 from agent.dispatch import Dispatch
-from agent.errors import UserError
-from agent.filesystem import sync_folder
 from agent.intake import Intake
 from agent.job import JobState
 from agent.ledger import Job, Ledger
@@ -19,6 +21,7 @@ from agent.outbox import write_json
 from agent.runs import Run
 from agent.service import Lock, Notifier, Signals
 from agent.settings import Settings
+from agent.troubles import Troubles
 from gpu_pool import nvml
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
@@ -39,43 +42,45 @@ def milliseconds() -> int:
 class Daemon:
     """Everything that happens between the inbox and the outbox of one share."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, handler: str = HANDLER) -> None:
         self.settings = settings
-        make_folders(settings)
+        make_folders(settings.folders.own)
         self.lock = Lock(settings.folders.lock)
         self.ledger = Ledger(settings.folders.ledger)
         self.ledger.forget_devices()
-        self.pool = open_pool(settings)
+        self.troubles = Troubles()
+        self.anchor = Anchor(settings, self.ledger)
+        self.pool = open_pool(settings, handler)
         self.intake = Intake(settings, self.ledger, self.pool.wake)
-        self.closing = Closing(settings, self.ledger)
+        self.closing = Closing(settings, self.ledger, self.troubles)
         self.dispatcher = Dispatch(settings, self.ledger, self.pool, self._assembled)
         self.notifier = Notifier()
-        self.draining = False
+        self.draining = self.arrived = self.share_is_here = False
         self.next_save = self.next_status = 0.0
         self._reported: dict[str, Any] = {}
-        at = milliseconds()
-        self.closing.recover(at, time.monotonic())
-        self.intake.readmit(at)
         log.info("musedrop %s: %s", __version__, self.engine_line())
-        if self.intake.polls:
-            log.info("the inbox is on %s: it is polled, nobody tells of changes there", self.intake.kind)
 
     def step(self, timeout_s: float = LONGEST_WAIT_S) -> None:
         """One turn: look, decide, wait for the workers or the inbox, book what happened."""
         now, at = time.monotonic(), milliseconds()
         self.take_in(now, at)
         self.dispatcher.expire(now, at)
-        if not self.draining:
+        if self.share_is_here and not self.draining:
             self.dispatcher.dispatch(now, at)
         self.dispatcher.collect(min(timeout_s, self.wait_s(now)), time.monotonic, milliseconds)
         now, at = time.monotonic(), milliseconds()
-        self.closing.publish(now, at)
-        self.closing.tidy(at)
+        if self.share_is_here:
+            self.closing.publish(now, at)
+            self.closing.tidy(at)
         self.report(now)
 
     def take_in(self, now: float, at: int) -> None:
-        """Everything that starts at the inbox. An inbox that can't be read stops nothing else."""
-        if not self.intake.scan_due(now) or not self.intake.scan(now):
+        """Everything that starts at the inbox. A share that is away, or can't be read, stops nothing else."""
+        if not self.intake.scan_due(now):
+            return
+        self.look_at_share(now, at)
+        if not self.share_is_here or not self.intake.scan(now):
+            self.troubles.tell("inbox", self.intake.inbox.problem)
             return
         try:
             self.intake.obey(at, self.cancel)
@@ -84,8 +89,42 @@ class Daemon:
                 self.intake.admit(at)
             self.closing.sweep(at)
         except OSError as error:
-            self.intake.inbox.problem = f"files can't be moved on the share: {error.strerror}"
-            log.error("%s; tried again at the next scan", self.intake.inbox.problem)
+            self.troubles.tell("inbox", f"files can't be moved on the share: {error.strerror}")
+        else:
+            self.troubles.tell("inbox", "")
+        self.hold_queue()
+
+    def look_at_share(self, now: float, at: int) -> None:
+        """Before every scan: the share may have gone, or come back."""
+        problem = self.anchor.problem()
+        if not problem and not self.share_is_here:
+            problem = self.meet_share(now, at)
+        self.troubles.tell("share", problem)
+        self.share_is_here = not problem
+        if problem:
+            self.intake.postpone(now)
+
+    def meet_share(self, now: float, at: int) -> str:
+        """Make the folders that are missing; the first time, mend what a crash left. Returns what is wrong."""
+        try:
+            make_folders(self.settings.folders.shared)
+        except OSError as error:
+            return f"the folders of the share can't be made: {error.strerror}"
+        self.intake.meet_share()
+        if not self.arrived:
+            self.arrived = True
+            self.closing.recover(at, now)
+            self.intake.readmit(at)
+        return ""
+
+    def hold_queue(self) -> None:
+        """Start no further job while the queue is paused or a disk is nearly full; say so of every queued one."""
+        low = low_space(self.settings)
+        self.troubles.tell("disk", low)
+        hold = "the queue is paused" if self.intake.paused else low
+        if hold != self.dispatcher.hold:
+            self.dispatcher.hold = hold
+            self.ledger.hold_queue(hold)
 
     def cancel(self, job: Job, at: int) -> None:
         self.closing.unpublished.pop(job.uid, None)
@@ -99,7 +138,8 @@ class Daemon:
         due = [self.intake.next_scan, now + LONGEST_WAIT_S]
         if self.dispatcher.runs:
             due.append(max(self.next_save, now + 0.05))
-        due += [when for _, _, when in self.closing.unpublished.values()]
+        if self.share_is_here:
+            due += [when for _, _, when in self.closing.unpublished.values()]
         return max(0.0, min(due) - now)
 
     # telling ---------------------------------------------------------------------------------------------------------
@@ -118,14 +158,17 @@ class Daemon:
         status = self.status(running=running)
         if status == self._reported:
             return
+        self.notifier.status(self.status_line(status["counts"]))
+        if not self.share_is_here:
+            return
         try:
             stamped = {"updated_at_ms": milliseconds(), **status}
             write_json(self.settings.folders.status_file, stamped, durable=False)
         except OSError as error:
-            self.closing.problem = f"status.json can't be written: {error.strerror}"
+            self.troubles.tell("status", f"status.json can't be written: {error.strerror}")
             return
+        self.troubles.tell("status", "")
         self._reported = status
-        self.notifier.status(self.status_line(status["counts"]))
 
     def status(self, *, running: bool) -> dict[str, Any]:
         """What status.json says; documented in docs/status-queries.md."""
@@ -134,7 +177,8 @@ class Daemon:
             "version": 1,
             "daemon": {"version": __version__, "pid": os.getpid(), "running": running, "draining": self.draining},
             "engine": self.engine_line(),
-            "problems": [text for text in (self.intake.inbox.problem, self.closing.problem) if text],
+            "paused": self.intake.paused,
+            "problems": self.troubles.texts(),
             "counts": self.ledger.counts(),
             "running": rows("SELECT * FROM job_status WHERE state = 'running' ORDER BY priority DESC, created_at"),
             "queue": rows("SELECT * FROM queue ORDER BY position LIMIT 100"),
@@ -145,7 +189,8 @@ class Daemon:
     def status_line(self, counts: dict[str, int]) -> str:
         words = [f"{counts[state]} {state}" for state in ("running", "queued", "waiting")]
         words += [f"{d.id} {d.state}" for d in self.pool.devices() if d.state in ("sick", "lost", "drained")]
-        return ", ".join(words + (["draining"] if self.draining else []))
+        words += ["paused"] if self.intake.paused else []
+        return ", ".join([*words, *(["draining"] if self.draining else []), *self.troubles.texts()])
 
     def engine_line(self) -> str:
         choice = choose("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
@@ -197,19 +242,27 @@ class Daemon:
         return live == 0 and not self.ledger.untidy()
 
 
-def open_pool(settings: Settings) -> Pool:
+def open_pool(settings: Settings, handler: str) -> Pool:
     gpus = [card for card in nvml.read().devices if card.state != "lost"]
     cpus = cpu_devices(settings.devices.workers(os.cpu_count() or 1))
-    backend = LocalBackend([*gpus, *cpus], handler=HANDLER, handler_options={}, log_dir=settings.folders.logs)
+    backend = LocalBackend([*gpus, *cpus], handler=handler, handler_options={}, log_dir=settings.folders.logs)
     return Pool(backend, stall_s=settings.pool.stall_s, cancel_s=settings.pool.cancel_s)
 
 
-def make_folders(settings: Settings) -> None:
-    """The share's own folders and the state's; the share itself must be there already."""
-    if not settings.share.is_dir():
-        raise UserError(
-            f"the share {settings.share} does not exist: create it, mount it, or lay it out with `musedrop init`"
-        )
-    for folder in settings.folders.tree:
+def make_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    sync_folder(settings.share)
+
+
+def low_space(settings: Settings) -> str:
+    """Which folder's disk is too full to start another job, "" if none is."""
+    least = settings.limits.min_free_bytes
+    for folder in (settings.share, settings.state):
+        free = shutil.disk_usage(folder).free
+        if free < least:
+            return f"the disk of {folder} is nearly full ({sized(free)} free): jobs wait until it is {sized(least)}"
+    return ""
+
+
+def sized(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -52,7 +52,7 @@ def scratch(folder: Path) -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(annotated(".", "./state"), encoding="utf-8")
     settings = load(config)
-    make_folders(settings)
+    make_folders((*settings.folders.shared, *settings.folders.own))
     return settings
 
 

@@ -30,7 +30,10 @@ PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 
 
 class Dispatch:
-    """The running jobs. `clock` is monotonic seconds for durations; `at` is wall time in milliseconds for rows."""
+    """The running jobs. `hold` says why no further job is started, if none is.
+
+    `clock` is monotonic seconds for durations; `at` is wall time in milliseconds for rows.
+    """
 
     def __init__(
         self, settings: Settings, ledger: Ledger, pool: Pool, assembled: Callable[[Run, dict[str, Any]], None]
@@ -38,13 +41,14 @@ class Dispatch:
         self.settings, self.ledger, self.pool, self.assembled = settings, ledger, pool, assembled
         self.runs: dict[str, Run] = {}
         self.device_jobs: dict[str, str] = {}
+        self.hold = ""
 
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
     def dispatch(self, now: float, at: int) -> None:
         """Give every idle device something to do, the most urgent job first."""
         idle = sum(device.state == "idle" for device in self.pool.devices())
-        queued = self.ledger.next_queued(at, idle + 1) if idle else []
+        queued = self.ledger.next_queued(at, idle + 1) if idle and not self.hold else []
         waiting = self.ledger.count(JobState.QUEUED) if idle else 0
         for run in sorted(self.runs.values(), key=urgency):
             if queued and queued[0].priority > run.job.priority:
@@ -204,6 +208,9 @@ class Dispatch:
             )
 
     def _failed(self, run: Run, failed: Failed, at: int) -> None:
+        if not self.settings.folders.mark.is_file():
+            self._set_back(run, f"the share went away: {failed.message}", at)
+            return
         job = replace(run.job, failures=run.job.failures + 1)
         self.drop_run(run)
         if failed.code in REDO_RENDER:
@@ -220,6 +227,12 @@ class Dispatch:
         )
         waiting_for = f"a second try in {backoff_s:.0f} s, after: {failed.message}"
         self.ledger.update(job.uid, not_before_ms=at + int(1000 * backoff_s), waiting_for=waiting_for)
+
+    def _set_back(self, run: Run, why: str, at: int) -> None:
+        """Back into the queue for a reason that is neither the job's nor the worker's."""
+        self.drop_run(run)
+        self.ledger.end_attempt(run.token, "interrupted", at=at, message=why)
+        self.ledger.move(run.job.uid, JobState.QUEUED, at=at, token=run.token, detail=why, device=None)
 
     # ends ------------------------------------------------------------------------------------------------------------
 

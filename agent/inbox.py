@@ -22,6 +22,8 @@ from agent.filesystem import move_in, sync_folder
 from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
 CONTROLS = (".cancel", ".retry")
+SWITCHES = {"pause": "pause", "pause.txt": "pause", "resume": "resume", "resume.txt": "resume"}
+"""Control files of the whole queue; Windows gives every new file a suffix."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}
 UNPARSED_GRACE = 10
@@ -196,6 +198,8 @@ class Inbox:
             verb = suffix(name)
             if verb in CONTROLS:
                 yield Control(Path(name).stem, verb[1:], self.folder / name)
+            elif switch := SWITCHES.get(name.lower()):
+                yield Control("", switch, self.folder / name)
 
 
 def drop_of(folder: Path, owner: str, max_job_bytes: int) -> Drop | None:

@@ -22,6 +22,7 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """A burst of events is answered by one scan."""
+PAUSED = "paused_ms"
 NO_OBJECT = ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
 """Text that may yet become a job file while it is being written."""
 
@@ -31,14 +32,10 @@ class Intake:
 
     def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], None]):
         self.settings, self.ledger = settings, ledger
-        self.kind = filesystem_kind(settings.folders.inbox)
-        self.polls = settings.inbox.watch == "poll" or (
-            settings.inbox.watch == "auto" and not tells_of_changes(self.kind)
-        )
-        settle_s = settings.inbox.settle_s if tells_of_changes(self.kind) else settings.inbox.share_settle_s
         folders = settings.folders
+        self.polls = False
         self.limit = settings.inbox.max_job_bytes
-        self.inbox = Inbox(folders.inbox, folders.claimed, settle_s, self.limit, self.is_job_file)
+        self.inbox = Inbox(folders.inbox, folders.claimed, settings.inbox.settle_s, self.limit, self.is_job_file)
         self.watch = Watch(folders.inbox, wake)
         self.sources = Sources(
             settings.folders.inbox,
@@ -49,6 +46,16 @@ class Intake:
         )
         self.next_scan = 0.0
         self._now = -float("inf")
+
+    def meet_share(self) -> None:
+        """The share has appeared: find out what its file system tells of changes."""
+        kind = filesystem_kind(self.settings.folders.inbox)
+        tells = tells_of_changes(kind)
+        self.polls = self.settings.inbox.watch == "poll" or (self.settings.inbox.watch == "auto" and not tells)
+        self.inbox.settle_s = self.settings.inbox.settle_s if tells else self.settings.inbox.share_settle_s
+        if self.polls:
+            self.watch.stop()
+            log.info("the inbox is on %s: it is polled, nobody tells of changes there", kind)
 
     # scanning --------------------------------------------------------------------------------------------------------
 
@@ -66,6 +73,12 @@ class Intake:
         settle = self.inbox.next_settle(now)
         self.next_scan = now + min(self.settings.inbox.scan_s, settle if settle is not None else float("inf"))
         return readable
+
+    def postpone(self, now: float) -> None:
+        """The share is away: look again at the next period."""
+        self._now = now
+        self.watch.take_moved()
+        self.next_scan = now + self.settings.inbox.scan_s
 
     def has_settled(self, path: Path) -> bool:
         """Media outside the inbox were not put there for one job: they only must not be open or brand-new."""
@@ -149,12 +162,14 @@ class Intake:
     # control files ---------------------------------------------------------------------------------------------------
 
     def obey(self, at: int, cancel: Callable[[Job, int], None]) -> None:
-        """Carry out NAME.cancel and NAME.retry; a control file goes when its wish is on disk."""
+        """Carry out NAME.cancel, NAME.retry, pause and resume; a control file goes when its wish is on disk."""
         for control in list(self.inbox.controls()):
             if control.verb == "cancel":
                 self._cancel(control, at, cancel)
-            else:
+            elif control.verb == "retry":
                 self._retry(control, at)
+            else:
+                self._switch(control, at)
             control.path.unlink(missing_ok=True)
             self.inbox.seen.pop(control.path.name, None)
 
@@ -165,6 +180,15 @@ class Intake:
             return
         self.ledger.update(job.uid, cancel_requested=1)
         cancel(job, at)
+
+    @property
+    def paused(self) -> bool:
+        return self.ledger.recall(PAUSED) is not None
+
+    def _switch(self, control: Control, at: int) -> None:
+        if self.paused != (control.verb == "pause"):
+            self.ledger.remember(PAUSED, str(at) if control.verb == "pause" else None)
+            log.info("the queue is %s", "paused: no further job is started" if self.paused else "resumed")
 
     def _retry(self, control: Control, at: int) -> None:
         job = self.ledger.find(control.name, JobState.FAILED, JobState.CANCELLED)

@@ -205,6 +205,10 @@ class Ledger:
         where = f"WHERE (name = ? OR client_id = ? OR uid = ?) {f'AND state IN ({marks(states)})' if states else ''}"
         return next(iter(self._jobs(f"{where} ORDER BY id DESC LIMIT 1", [name, name, name, *states])), None)
 
+    def hold_queue(self, why: str) -> None:
+        """Say of every queued job what it waits for, or with "" that it no longer waits for that."""
+        self.db.execute("UPDATE jobs SET waiting_for = ? WHERE state = 'queued'", [why or None])
+
     def count(self, state: JobState) -> int:
         return int(self.db.execute("SELECT count(*) FROM jobs WHERE state = ?", [state]).fetchone()[0])
 
@@ -218,6 +222,19 @@ class Ledger:
 
     def _jobs(self, where: str, parameters: list[Any]) -> list[Job]:
         return [job_of(row) for row in self.db.query(f"SELECT {COLUMNS} FROM jobs {where}", parameters)]
+
+    # what the daemon remembers ---------------------------------------------------------------------------------------
+
+    def remember(self, key: str, value: str | None) -> None:
+        """A fact that outlives the daemon; None forgets it."""
+        if value is None:
+            self.db.execute("DELETE FROM meta WHERE key = ?", [key])
+        else:
+            self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value])
+
+    def recall(self, key: str) -> str | None:
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        return str(row[0]) if row else None
 
     # attempts, events, devices ---------------------------------------------------------------------------------------
 

@@ -86,6 +86,11 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_by_job ON events (job_id, id);
 
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE devices (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,

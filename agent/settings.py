@@ -124,8 +124,12 @@ class PoolSettings(_Section):
 
 
 class LimitsSettings(_Section):
-    """The largest input that is opened; what is larger fails with a clear error."""
+    """The largest input that is opened, what is larger fails with a clear error; and the least free disk space."""
 
+    min_free_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = Field(
+        default=1 << 30,
+        description="Bytes that must be free in the share and in the state folder; below, no further job is started.",
+    )
     media_mib: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
         default=4096, description="Size of one media file, in MiB."
     )
@@ -227,6 +231,11 @@ class Folders:
         return self.share / ".musedrop" / "staging"
 
     @property
+    def mark(self) -> Path:
+        """By this file the ledger knows its share again."""
+        return self.share / ".musedrop" / "share-id"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "jobs.db"
 
@@ -252,9 +261,9 @@ class Folders:
         return (self.inbox, self.outbox, self.failed, self.archive, self.avatars, self.claimed, self.staging)
 
     @property
-    def tree(self) -> tuple[Path, ...]:
-        """Every folder that has to exist before the daemon runs."""
-        return (*self.shared, self.work, self.cache, self.logs)
+    def own(self) -> tuple[Path, ...]:
+        """The folders of the state."""
+        return (self.work, self.cache, self.logs)
 
 
 class Settings(_Section):

@@ -11,6 +11,7 @@ from agent.daemon import make_folders
 from agent.job import JobState
 from agent.ledger import Job, Ledger
 from agent.settings import load
+from agent.troubles import Troubles
 from tests.agent.samples import add_job
 
 OUTLINE = {"frames": 25, "fps": "25", "notes": []}
@@ -21,8 +22,8 @@ def closing(tmp_path: Path) -> Closing:
     (tmp_path / "share").mkdir()
     (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"\n[inbox]\nkeep_media_s = 10\n')
     settings = load(tmp_path / "musedrop.toml")
-    make_folders(settings)
-    return Closing(settings, Ledger(settings.folders.ledger))
+    make_folders((*settings.folders.shared, *settings.folders.own))
+    return Closing(settings, Ledger(settings.folders.ledger), Troubles())
 
 
 def assembled(closing: Closing, uid: str = "u1") -> Job:
@@ -85,11 +86,11 @@ def test_an_outbox_that_cannot_be_written_is_tried_again(closing: Closing) -> No
     outbox = closing.settings.folders.outbox
     outbox.rename(outbox.with_name("away"))
     closing.publish(0.0, 5)
-    assert "outbox" in closing.problem
-    assert closing.ledger.rows("SELECT waiting_for FROM job_status")[0]["waiting_for"] == closing.problem
+    assert "outbox" in closing.troubles["outbox"]
+    assert closing.ledger.rows("SELECT waiting_for FROM job_status")[0]["waiting_for"] == closing.troubles["outbox"]
     outbox.with_name("away").rename(outbox)
     closing.publish(100.0, 6)
-    assert closing.problem == ""
+    assert closing.troubles["outbox"] == ""
     assert results(closing) == ["hello"]
 
 

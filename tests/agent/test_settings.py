@@ -104,7 +104,8 @@ def test_every_folder_has_its_place(tmp_path: Path) -> None:
     assert (folders.claimed, folders.staging) == (share / ".musedrop" / "claimed", share / ".musedrop" / "staging")
     assert (folders.ledger, folders.work, folders.cache) == (state / "jobs.db", state / "work", state / "cache")
     assert (folders.logs, folders.lock.parent) == (state / "logs", state)
-    assert len(set(folders.tree)) == len(folders.tree) == 10
+    every = (*folders.shared, *folders.own)
+    assert len(set(every)) == len(every) == 10
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (4, 4), (64, 4), (0, 1)])
