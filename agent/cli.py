@@ -69,12 +69,12 @@ def init(
 @app.command()
 def run(config: Config = None) -> None:
     """Run the daemon until it is told to stop (Ctrl-C; twice ends it at once)."""
-    from agent.daemon import Daemon
+    from agent.daemon import serve
     from agent.log import set_up
 
     settings = settings_of(config)
     set_up(settings)
-    Daemon(settings).run()
+    serve(settings)
 
 
 @app.command()

@@ -16,13 +16,14 @@ from agent.closing import Closing
 from agent.dispatch import Dispatch
 from agent.intake import Intake
 from agent.job import JobState
-from agent.ledger import Job, Ledger
+from agent.ledger import DiskFull, Job, Ledger, full_disk_named
 from agent.outbox import write_json
 from agent.runs import Run
 from agent.service import Lock, Notifier, Signals
 from agent.settings import Settings
 from agent.troubles import Troubles
 from gpu_pool import nvml
+from gpu_pool.failpoints import failpoint
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from models.catalog import choose
@@ -33,6 +34,7 @@ HANDLER = "models.handler:open_handler"
 PROGRESS_S = 0.5
 LONGEST_WAIT_S = 5.0
 DRAIN_S = 60.0
+FULL_DISK_S = 1.0
 
 
 def milliseconds() -> int:
@@ -46,14 +48,19 @@ class Daemon:
         self.settings = settings
         make_folders(settings.folders.own)
         self.lock = Lock(settings.folders.lock)
-        self.ledger = Ledger(settings.folders.ledger)
-        self.ledger.forget_devices()
+        try:
+            with full_disk_named():
+                self.ledger = Ledger(settings.folders.ledger)
+                self.ledger.forget_devices()
+        except BaseException:
+            self.lock.release()
+            raise
         self.troubles = Troubles()
         self.anchor = Anchor(settings, self.ledger)
         self.pool = open_pool(settings, handler)
         self.intake = Intake(settings, self.ledger, self.pool.wake)
         self.closing = Closing(settings, self.ledger, self.troubles)
-        self.dispatcher = Dispatch(settings, self.ledger, self.pool, self._assembled)
+        self.dispatcher = Dispatch(settings, self.ledger, self.pool, self)
         self.notifier = Notifier()
         self.draining = self.arrived = self.share_is_here = False
         self.next_save = self.next_status = 0.0
@@ -83,6 +90,8 @@ class Daemon:
             self.troubles.tell("inbox", self.intake.inbox.problem)
             return
         try:
+            if self.troubles["inbox"]:
+                self.intake.readmit(at)
             self.intake.obey(at, self.cancel)
             self.intake.seek_waiting(at)
             if not self.draining:
@@ -130,8 +139,12 @@ class Daemon:
         self.closing.unpublished.pop(job.uid, None)
         self.dispatcher.close_cancelled(job, at)
 
-    def _assembled(self, run: Run, facts: dict[str, Any]) -> None:
+    def assembled(self, run: Run, facts: dict[str, Any]) -> None:
+        failpoint("assembled")
         self.closing.assembled(run, facts, time.monotonic())
+
+    def repeat(self, run: Run, earlier: Job) -> bool:
+        return self.closing.repeat(run, earlier, time.monotonic())
 
     def wait_s(self, now: float) -> float:
         """How long nothing is due."""
@@ -198,21 +211,30 @@ class Daemon:
 
     # life ------------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; the first lets running spans finish, the second ends at once."""
-        signals = Signals(self.pool.wake)
+    def run(self) -> bool:
+        """Serve until SIGTERM or SIGINT; the first lets running spans finish, the second ends at once.
+
+        True if the state's disk filled up: then another daemon has to go on, as after a crash.
+        """
+        signals, full = Signals(self.pool.wake), False
         self.notifier.ready()
         try:
-            while not signals.asked:
-                self.step()
-            self.drain(signals)
+            with full_disk_named():
+                while not signals.asked:
+                    self.step()
+                self.drain(signals)
+        except DiskFull as error:
+            full = True
+            log.error("the state folder %s can't be written (%s): jobs wait", self.settings.state, error)
         finally:
             signals.restore()
-            self.close()
+            self.abandon() if full else self.close()
+        return full
 
     def drain(self, signals: Signals) -> None:
         """Start nothing new; running spans finish and stay on disk for the next start."""
         self.draining = True
+        failpoint("draining")
         self.notifier.stopping()
         log.info("stopping: waiting for the running spans")
         deadline = time.monotonic() + DRAIN_S
@@ -234,12 +256,37 @@ class Daemon:
         self.lock.release()
         log.info("stopped")
 
+    def abandon(self) -> None:
+        """Let go of everything and write nothing: what is on disk is enough to begin again."""
+        self.intake.watch.stop()
+        self.pool.close()
+        self.ledger.close()
+        self.lock.release()
+
     @property
     def finished(self) -> bool:
         """Whether no job is waiting, queued or running, and all files have followed their rows."""
         counts = self.ledger.counts()
         live = sum(counts[state] for state in (JobState.WAITING, JobState.QUEUED, JobState.RUNNING))
         return live == 0 and not self.ledger.untidy()
+
+
+def serve(settings: Settings, handler: str = HANDLER) -> None:
+    """Run a daemon; where the state's disk filled up, another one as soon as there is room."""
+    notifier = Notifier()
+    while True:
+        try:
+            with full_disk_named():
+                if not Daemon(settings, handler).run():
+                    return
+        except DiskFull as full:
+            log.error("the state folder %s can't be written (%s)", settings.state, full)
+        while True:
+            notifier.alive()
+            time.sleep(FULL_DISK_S)
+            if not (low := low_space(settings)):
+                break
+            notifier.status(low)
 
 
 def open_pool(settings: Settings, handler: str) -> Pool:
@@ -257,7 +304,7 @@ def make_folders(folders: Iterable[Path]) -> None:
 def low_space(settings: Settings) -> str:
     """Which folder's disk is too full to start another job, "" if none is."""
     least = settings.limits.min_free_bytes
-    for folder in (settings.share, settings.state):
+    for folder in filter(Path.is_dir, (settings.share, settings.state)):
         free = shutil.disk_usage(folder).free
         if free < least:
             return f"the disk of {folder} is nearly full ({sized(free)} free): jobs wait until it is {sized(least)}"

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.job import JobSpec, JobState
 from agent.ledger import Job, Ledger
 from agent.outbox import discard
 from agent.runs import Run
 from agent.settings import Settings
+from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
 from gpu_pool.types import DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
 from models.catalog import choose
@@ -25,6 +26,7 @@ CRASH_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 MOST_CRASHES = 2
 REDO_RENDER = ("part_damaged", "result_invalid")
 LONGEST_BACKOFF_S = 60.0
+CONTENT = {"engine", "fps", "options", "output"}
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 """Every job starts with `inspect` on a CPU device: a job is claimed only when one is free for it."""
 
@@ -35,10 +37,8 @@ class Dispatch:
     `clock` is monotonic seconds for durations; `at` is wall time in milliseconds for rows.
     """
 
-    def __init__(
-        self, settings: Settings, ledger: Ledger, pool: Pool, assembled: Callable[[Run, dict[str, Any]], None]
-    ):
-        self.settings, self.ledger, self.pool, self.assembled = settings, ledger, pool, assembled
+    def __init__(self, settings: Settings, ledger: Ledger, pool: Pool, outlet: Outlet):
+        self.settings, self.ledger, self.pool, self.outlet = settings, ledger, pool, outlet
         self.runs: dict[str, Run] = {}
         self.device_jobs: dict[str, str] = {}
         self.hold = ""
@@ -97,6 +97,7 @@ class Dispatch:
         self.ledger.claim(
             job, token, at=at, stage=run.stage, engine=choice.engine, engine_reason=choice.reason, units_done=0
         )
+        failpoint("running")
         run.job = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, run_token=token, engine=choice.engine)
         run.job = replace(run.job, engine_reason=choice.reason, started_ms=job.started_ms or at)
         self.runs[job.uid] = run
@@ -152,11 +153,11 @@ class Dispatch:
             case Progress():
                 run.note(message)
             case Done():
-                self._span_done(run, message, event.device, now)
+                self._span_done(run, message, event.device, now, at)
             case Failed():
                 self._span_failed(run, message, event.device, at)
 
-    def _span_done(self, run: Run, message: Done, device: str, now: float) -> None:
+    def _span_done(self, run: Run, message: Done, device: str, now: float, at: int) -> None:
         run.finish(Span(message.start, message.stop), device)
         if run.stage == "inspect":
             run.inspected(message.result)
@@ -165,15 +166,31 @@ class Dispatch:
             self.ledger.update(
                 run.job.uid, outline=outline.to_dict(), frames=outline.frames, duration_s=outline.duration_s
             )
+            if run.job.client_id and (twin := self.ledger.finished_twin(run.job)) and self._answered(run, twin, at):
+                return
         if not run.complete:
             return
         if run.stage == "assemble":
             run.seconds["assemble"] = round(now - run.stage_started, 3)
             del self.runs[run.job.uid]
-            self.assembled(run, dict(message.result))
+            self.outlet.assembled(run, dict(message.result))
             return
         run.leave(now)
         self.save(run)
+
+    def _answered(self, run: Run, twin: Job, at: int) -> bool:
+        """The same id again: with other content it is refused, with the same it gets the earlier result if that lies
+        in the outbox still."""
+        job = run.job
+        if content(job.spec, run.outline) != content(twin.spec, Outline.from_dict(twin.outline or {})):
+            self.drop_run(run)
+            message = f'the id "{job.client_id}" is that of the job "{twin.name}", which asked for something else'
+            self.close_failed(job, at, "id_conflict", message, "give this job an id of its own, or none")
+            return True
+        if not self.outlet.repeat(run, twin):
+            return False
+        del self.runs[job.uid]
+        return True
 
     def _span_failed(self, run: Run, failed: Failed, device: str, at: int) -> None:
         job = run.job
@@ -292,6 +309,24 @@ class Dispatch:
             device=", ".join(device for device in devices if device in busy) or None,
         )
         run.dirty = False
+
+
+class Outlet(Protocol):
+    """Where finished runs go."""
+
+    def assembled(self, run: Run, facts: dict[str, Any]) -> None:
+        """The verified video lies in `run.request.out`."""
+        ...
+
+    def repeat(self, run: Run, earlier: Job) -> bool:
+        """Give the result of an earlier job to this one; False where it is no longer there."""
+        ...
+
+
+def content(spec: JobSpec | None, outline: Outline | None) -> object:
+    """What decides the frames and the sound of a job, to tell whether two jobs ask for the same."""
+    asked = spec.model_dump(include=CONTENT) if spec else {}
+    return asked, outline and (outline.avatar_sha256, outline.audio_sha256)
 
 
 def urgency(run: Run) -> tuple[int, int, int]:

@@ -43,6 +43,14 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file that is never seen half-written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -17,6 +17,7 @@ from agent.job import BadJob, JobSpec, JobState, pair, parse
 from agent.ledger import LIVE, Job, Ledger
 from agent.settings import Settings
 from agent.sources import Absent, Sources
+from gpu_pool.failpoints import failpoint
 
 log = logging.getLogger("musedrop")
 
@@ -108,10 +109,11 @@ class Intake:
         for found in list(self.inbox.claimable(self._now, spoken_for)):
             drop = self.inbox.claim(found, secrets.token_hex(8))
             if drop is not None:
+                failpoint("claimed")
                 self.accept(drop, at)
 
     def readmit(self, at: int) -> None:
-        """After a start: claims whose rows a crash prevented."""
+        """Claims whose rows were prevented, by a crash or by a share that failed in the middle."""
         for drop in self.inbox.unclaimed(lambda uid: self.ledger.job(uid) is not None):
             self.accept(drop, at)
 
@@ -125,11 +127,13 @@ class Intake:
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
+        failpoint("before_insert")
         with self.ledger.together():
             self.ledger.add(drop.uid, drop.name, spec, state=JobState.WAITING, at=at, **origin)
             job = self.ledger.job(drop.uid)
             if job is not None:
                 self.seek_media(job, at)
+        failpoint("inserted")
         log.info("%s accepted", drop.name)
 
     def seek_waiting(self, at: int) -> None:
@@ -139,6 +143,9 @@ class Intake:
     def seek_media(self, job: Job, at: int) -> None:
         """waiting -> queued when its media are complete, -> failed when they are not allowed or don't come."""
         assert job.spec is not None  # noqa: S101 - refused drops never wait
+        if job.client_id and (twin := self.ledger.unfinished_twin(job)):
+            self._wait(job, f'the job "{twin.name}" of the same id')
+            return
         try:
             found = self.sources.find(job.spec, self.settings.folders.claimed / job.uid)
         except BadJob as bad:
@@ -150,8 +157,12 @@ class Intake:
         elif at - job.since_ms > 1000 * self.settings.inbox.wait_media_s:
             hint = "put the file into the inbox beside the job file, then `musedrop retry` the job or drop it again"
             self.give_up(job, BadJob("missing_media", found.what, hint), at)
-        elif found.what != job.waiting_for:
-            self.ledger.update(job.uid, waiting_for=found.what)
+        else:
+            self._wait(job, found.what)
+
+    def _wait(self, job: Job, what: str) -> None:
+        if what != job.waiting_for:
+            self.ledger.update(job.uid, waiting_for=what)
 
     def give_up(self, job: Job, bad: BadJob, at: int) -> None:
         self.ledger.move(

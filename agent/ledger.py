@@ -6,6 +6,7 @@ Times are milliseconds since 1970 in tables and ISO 8601 in the public views.
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,10 @@ PRAGMAS = (
 )
 DEVICE_COLUMNS = ("id", "kind", "name", "state", "reason", "total_bytes", "free_bytes", "worker_pid", "model")
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
+
+
+class DiskFull(Exception):
+    """The state folder's disk took no more; what was being written is not there, and what was before it is."""
 
 
 class IllegalMove(Exception):
@@ -96,11 +101,12 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.db = Database(connect(path, read_only=False), execute_plugins=False)
         try:
-            self._prepare(path)
+            with full_disk_named():
+                self._prepare(path)
         except sqlite3.DatabaseError as error:
             self.db.close()
             raise LedgerError(f"{path} can't be opened as a ledger ({error}): restore it from a backup") from error
-        except LedgerError:
+        except (LedgerError, DiskFull):
             self.db.close()
             raise
 
@@ -209,6 +215,16 @@ class Ledger:
         """Say of every queued job what it waits for, or with "" that it no longer waits for that."""
         self.db.execute("UPDATE jobs SET waiting_for = ? WHERE state = 'queued'", [why or None])
 
+    def unfinished_twin(self, job: Job) -> Job | None:
+        """An earlier job of the same id that may still have a result."""
+        where = f"WHERE client_id = ? AND id < ? AND state IN ({marks(LIVE)}) ORDER BY id LIMIT 1"
+        return next(iter(self._jobs(where, [job.client_id, job.id, *LIVE])), None)
+
+    def finished_twin(self, job: Job) -> Job | None:
+        """The newest earlier job of the same id that is done."""
+        where = "WHERE client_id = ? AND id < ? AND state = 'done' ORDER BY id DESC LIMIT 1"
+        return next(iter(self._jobs(where, [job.client_id, job.id])), None)
+
     def count(self, state: JobState) -> int:
         return int(self.db.execute("SELECT count(*) FROM jobs WHERE state = ?", [state]).fetchone()[0])
 
@@ -274,6 +290,21 @@ class Ledger:
     def forget_devices(self) -> None:
         """Devices of an earlier start may be gone; the pool reports those that are here."""
         self.db.execute("DELETE FROM devices")
+
+
+@contextmanager
+def full_disk_named() -> Iterator[None]:
+    """Turn what SQLite and the file system say of a full disk into DiskFull."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise
+        raise DiskFull(str(error)) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)) from error
 
 
 def assignments(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:

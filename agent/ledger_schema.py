@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.ledger_library import Database, Migrations
+from gpu_pool.failpoints import failpoint
 
 migrations = Migrations("musedrop")
 
@@ -61,6 +62,7 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE INDEX jobs_by_state ON jobs (state, priority DESC, id);
 CREATE INDEX jobs_by_name ON jobs (name, id);
+CREATE INDEX jobs_by_client_id ON jobs (client_id, id) WHERE client_id IS NOT NULL;
 CREATE INDEX jobs_untidy ON jobs (id) WHERE tidied = 0 OR swept = 0;
 
 CREATE TABLE attempts (
@@ -165,6 +167,7 @@ FROM jobs WHERE finished_ms IS NOT NULL GROUP BY 1;
 def first_light(db: Database) -> None:
     for statement in statements(TABLES + VIEWS):
         db.execute(statement)
+    failpoint("migration")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute("PRAGMA user_version = 1")
 

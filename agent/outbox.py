@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.filesystem import safe_name, sync_folder, write_whole
+from agent.filesystem import safe_name, sync_file, sync_folder, write_whole
 
 RESULT_FILES = ("result.mp4", "result.json", "preview.jpg")
 
@@ -35,6 +35,27 @@ def publish(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> N
     sync_folder(staging)
     staging.rename(outbox / name)
     sync_folder(outbox)
+
+
+def intact(folder: Path, uid: str, video_bytes: int) -> bool:
+    """Whether the folder still holds the result of that job, with a video of that size."""
+    try:
+        size = (folder / "result.mp4").stat(follow_symlinks=False).st_size
+    except OSError:
+        return False
+    return size == video_bytes and published(folder.parent, folder.name, uid) and (folder / "preview.jpg").is_file()
+
+
+def copy_result(source: Path, staging: Path) -> None:
+    """The video and its preview once more: as links, or as copies where the file system has none."""
+    discard(staging)
+    staging.mkdir()
+    for file in ("result.mp4", "preview.jpg"):
+        try:
+            (staging / file).hardlink_to(source / file)
+        except OSError:
+            shutil.copyfile(source / file, staging / file)
+            sync_file(staging / file)
 
 
 def published(outbox: Path, name: str, uid: str) -> bool:

@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from gpu_pool.failpoints import failpoint
 from gpu_pool.guards import die_with_parent, end_group, volunteer_for_oom_killer
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, Run, Stop, Up
 from gpu_pool.wire import Lines, WireError, decode_down, encode
@@ -144,7 +145,9 @@ def _ready(handler: Handler, device: str) -> Ready:
 def _perform(handler: Handler, order: _Order, channel: Channel) -> Done | Failed:
     run, began = order.run, time.monotonic()
     try:
+        failpoint("received")
         result = handler.run(dict(run.payload), run.start, run.stop, _Ticker(order, channel))
+        failpoint("span_done")
     except Cancelled:
         return _failed(run, "cancelled", "The span was cancelled.", fault="cancelled")
     except Exception as error:  # noqa: BLE001  the edge of the process: whatever went wrong becomes data
@@ -163,6 +166,7 @@ class _Ticker:
     def __call__(self, units_done: int) -> None:
         if self._order.cancelled.is_set():
             raise Cancelled
+        failpoint("mid_span")
         units, now = min(units_done, self._units), time.monotonic()
         if now - self._said_at >= PROGRESS_S or units == self._units > self._said:
             self._said, self._said_at = units, now

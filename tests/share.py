@@ -30,11 +30,14 @@ scan_s = 0.5
 wait_media_s = {wait_media_s}
 keep_media_s = {keep_media_s}
 
+[limits]
+min_free_bytes = {min_free_bytes}
+
 [devices]
 cpu_workers = {workers}
 
 [pool]
-stall_s = 60
+stall_s = {stall_s}
 cancel_s = 5
 
 [status]
@@ -56,24 +59,32 @@ class Share:
         settle_s: float = 0.2,
         wait_media_s: float = 60.0,
         keep_media_s: float = 0.0,
+        min_free_bytes: int = 0,
+        stall_s: float = 60.0,
+        module: str = "agent.cli run",
     ) -> None:
+        """`module`: what is started, "tests.noop" for a daemon that makes no pictures."""
         self.root = root
         self.config = root / "musedrop.toml"
         self.folder, self.state = root / "share", root / "state"
         self.inbox, self.outbox, self.failed = (self.folder / name for name in ("inbox", "outbox", "failed"))
         self.folder.mkdir(parents=True)
-        self.config.write_text(
-            SETTINGS.format(settle_s=settle_s, wait_media_s=wait_media_s, keep_media_s=keep_media_s, workers=workers)
-        )
+        self.module = module
+        values = {"stall_s": stall_s, "settle_s": settle_s, "wait_media_s": wait_media_s, "keep_media_s": keep_media_s}
+        self.config.write_text(SETTINGS.format(workers=workers, min_free_bytes=min_free_bytes, **values))
         self.daemon: subprocess.Popen[bytes] | None = None
 
     # the daemon ------------------------------------------------------------------------------------------------------
 
     def start(self, **env: str) -> None:
-        command = [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)]
+        """Launch the daemon and wait until it serves."""
+        self.launch(**env)
+        until(self.is_up, 60, self.log)
+
+    def launch(self, **env: str) -> None:
+        command = [sys.executable, "-m", *self.module.split(), "--config", str(self.config)]
         with (self.root / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log, env={**os.environ, **env})
-        until(self.is_up, 60, self.log)
 
     def is_up(self) -> bool:
         assert self.daemon is not None
