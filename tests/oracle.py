@@ -28,7 +28,7 @@ def check(share: Share, names: Sequence[str], workers: Sequence[int] = ()) -> No
     assert not list((share.state / "work").iterdir())
     assert not list((share.folder / ".musedrop" / "claimed").iterdir())
     assert not list((share.folder / ".musedrop" / "staging").iterdir())
-    assert not [path.name for path in share.inbox.iterdir() if not path.name.startswith(".")]
+    assert not list(share.inbox.iterdir())
     assert not any(map(alive, workers))
     with sqlite3.connect(share.state / "jobs.db") as conn:
         assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
