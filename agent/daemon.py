@@ -9,10 +9,11 @@ from typing import Any
 
 from agent import __version__
 from agent.closing import Closing
+from agent.devices import Devices
 from agent.dispatch import Dispatch
 from agent.errors import UserError
 from agent.filesystem import sync_folder
-from agent.intake import Intake
+from agent.intake import Intake, Orders
 from agent.job import JobState
 from agent.ledger import Job, Ledger
 from agent.outbox import write_json
@@ -44,11 +45,12 @@ class Daemon:
         make_folders(settings)
         self.lock = Lock(settings.folders.lock)
         self.ledger = Ledger(settings.folders.ledger)
-        self.ledger.forget_devices()
+        self.ledger.devices.forget()
         self.pool = open_pool(settings)
         self.intake = Intake(settings, self.ledger, self.pool.wake)
         self.closing = Closing(settings, self.ledger)
-        self.dispatcher = Dispatch(settings, self.ledger, self.pool, self._assembled)
+        self.devices = Devices(self.ledger, self.pool)
+        self.dispatcher = Dispatch(settings, self.ledger, self.devices, self._assembled)
         self.notifier = Notifier()
         self.draining = False
         self.next_save = self.next_status = 0.0
@@ -78,7 +80,7 @@ class Daemon:
         if not self.intake.scan_due(now) or not self.intake.scan(now):
             return
         try:
-            self.intake.obey(at, self.cancel)
+            self.intake.obey(at, Orders(self.cancel, self.devices.drain, self.devices.resume))
             self.intake.seek_waiting(at)
             if not self.draining:
                 self.intake.admit(at)
@@ -109,6 +111,7 @@ class Daemon:
         if now >= self.next_save:
             self.next_save = now + PROGRESS_S
             self.dispatcher.save_progress()
+            self.dispatcher.explain()
         if now >= self.next_status:
             self.next_status = now + self.settings.status.write_s
             self.write_status()

@@ -21,7 +21,7 @@ from watchdog.observers.api import BaseObserver
 from agent.filesystem import move_in, sync_folder
 from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
-CONTROLS = (".cancel", ".retry")
+CONTROLS = (".cancel", ".retry", ".drain", ".resume")
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}
 UNPARSED_GRACE = 10
@@ -62,6 +62,8 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Control:
+    """A wish about a job (cancel, retry) or a device (drain, resume)."""
+
     name: str
     verb: str
     path: Path
