@@ -20,7 +20,7 @@ from agent.outbox import write_json
 from agent.runs import Run
 from agent.service import Lock, Notifier, Signals
 from agent.settings import Settings
-from gpu_pool import nvml
+from gpu_pool.cards import CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from models.catalog import choose
@@ -31,6 +31,7 @@ HANDLER = "models.handler:open_handler"
 PROGRESS_S = 0.5
 LONGEST_WAIT_S = 5.0
 DRAIN_S = 60.0
+FIRST_READING_S = 5.0
 
 
 def milliseconds() -> int:
@@ -201,10 +202,33 @@ class Daemon:
 
 
 def open_pool(settings: Settings) -> Pool:
-    gpus = [card for card in nvml.read().devices if card.state != "lost"]
-    cpus = cpu_devices(settings.devices.workers(os.cpu_count() or 1))
-    backend = LocalBackend([*gpus, *cpus], handler=HANDLER, handler_options={}, log_dir=settings.folders.logs)
-    return Pool(backend, stall_s=settings.pool.stall_s, cancel_s=settings.pool.cancel_s)
+    """Workers on all cards that the settings admit, now and later, and on the processor."""
+    devices, patience = settings.devices, settings.pool
+    watch = CardWatch(settings.folders.logs / "nvml.log")
+    watch.await_first(FIRST_READING_S)
+    backend = LocalBackend(
+        cpu_devices(devices.workers(os.cpu_count() or 1)),
+        handler=HANDLER,
+        handler_options={"preload": "", "models_dir": str(settings.models_dir)},
+        kind_options={"cuda": {"preload": preloaded(settings)}},
+        log_dir=settings.folders.logs,
+        watch=watch,
+        rules=devices.rules,
+    )
+    return Pool(
+        backend,
+        stall_s=patience.stall_s,
+        cancel_s=patience.cancel_s,
+        recycle_spans=patience.recycle_spans,
+        recycle_bytes=patience.recycle_mib << 20,
+        reserve_bytes=devices.reserve_mib << 20,
+    )
+
+
+def preloaded(settings: Settings) -> str:
+    """The engine that workers on cards load when they start, "" for none."""
+    choice = choose("auto", settings.models_dir, {"cpu", "cuda"})
+    return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""
 
 
 def make_folders(settings: Settings) -> None:
