@@ -9,7 +9,7 @@ READY = """
 SELECT id, submitter, priority, queued_ms AS since_ms FROM (
     SELECT id, submitter, priority, queued_ms,
         row_number() OVER (PARTITION BY submitter, priority ORDER BY queued_ms, id) AS place
-    FROM jobs WHERE state = 'queued' AND not_before_ms <= ?
+    FROM jobs INDEXED BY jobs_by_turn WHERE state = 'queued' AND not_before_ms <= ?
 ) WHERE place <= ?
 """
 
@@ -24,7 +24,7 @@ class QueueRows:
 
     def count(self, at: int) -> int:
         """How many jobs could start now."""
-        sql = "SELECT count(*) FROM jobs WHERE state = 'queued' AND not_before_ms <= ?"
+        sql = "SELECT count(*) FROM jobs INDEXED BY jobs_by_turn WHERE state = 'queued' AND not_before_ms <= ?"
         return int(self._db.execute(sql, [at]).fetchone()[0])
 
     def served(self) -> dict[str, int]:

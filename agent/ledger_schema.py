@@ -146,7 +146,7 @@ FROM jobs;
 CREATE VIEW queue AS
 WITH clock AS (SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS at),
 ready AS (
-    SELECT jobs.*, at, state = 'waiting' OR not_before_ms > at AS later
+    SELECT id, state, priority, submitter, queued_ms, at, state = 'waiting' OR not_before_ms > at AS later
     FROM jobs, clock WHERE state IN ('queued', 'waiting')
 ),
 ranked AS (
@@ -161,10 +161,10 @@ rounds AS (
     FROM ranked LEFT JOIN submitters USING (submitter)
 )
 SELECT
-    row_number() OVER (ORDER BY later, level DESC, round, turn, queued_ms, id) AS position,
-    name, uid, state, priority, level, submitter, engine_asked, waiting_for,
-    {ISO.format("created_ms")} AS created_at
-FROM rounds;
+    row_number() OVER (ORDER BY later, level DESC, round, turn, rounds.queued_ms, id) AS position,
+    j.name, j.uid, j.state, j.priority, level, j.submitter, j.engine_asked, j.waiting_for,
+    {ISO.format("j.created_ms")} AS created_at
+FROM rounds JOIN jobs j USING (id);
 
 CREATE VIEW job_events AS
 SELECT j.name, j.uid, {ISO.format("e.at_ms")} AS at, e.kind, e.device, e.detail
