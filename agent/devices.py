@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
 
+from agent.device_names import named, plain
 from agent.ledger import Ledger
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device
@@ -74,24 +74,3 @@ class Devices:
             self._aside.add(device)
             self.pool.drain(device, DRAINED)
             log.info("device %s is %s", device, DRAINED)
-
-
-def named(name: str, devices: Iterable[Device]) -> list[Device]:
-    """The devices that a person means: one by its id, or all workers of a card; / and : may be written as -."""
-    devices = list(devices)
-    exact = [device for device in devices if plain(device.id) == plain(name)]
-    card = [device for device in devices if device.card and plain(device.card) == plain(name)]
-    return card if len(card) > 1 else exact or card
-
-
-def plain(name: str) -> str:
-    """A device's id as a file can be called: cpu:0 is cpu-0, GPU-<uuid>/2 is GPU-<uuid>-2. Letter case is no matter."""
-    return name.replace(":", "-").replace("/", "-").lower()
-
-
-def resolve(name: str, rows: Iterable[Mapping[str, str]]) -> list[str]:
-    """Ids among rows of device_status that a person may mean; unlike `named` also by the beginning of an id."""
-    ids = {str(key) for row in rows for key in (row["device"], row["card"]) if key}
-    return sorted(id for id in ids if plain(id) == plain(name)) or sorted(
-        id for id in ids if plain(id).startswith(plain(name))
-    )
