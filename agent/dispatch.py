@@ -66,9 +66,8 @@ class Dispatch:
             return
         line = self._line(at, idle + 1)
         held: set[DeviceKind] = set()
-        for run in sorted(self.runs.values(), key=lambda run: urgency(run, at, line.most)):
-            rank = level(run.job.priority, run.served_ms, at, line.most)
-            while line.jobs and line.ranks[0] > rank and self._claim_next(line, now, at):
+        for run in sorted(self.runs.values(), key=lambda run: urgency(run, self._rank(run, at, line))):
+            while line.jobs and line.ranks[0] > self._rank(run, at, line) and self._claim_next(line, now, at):
                 pass
             if run.kind_now in held:
                 continue
@@ -84,6 +83,11 @@ class Dispatch:
         most = max([turn.priority for turn in ready] + [run.job.priority for run in self.runs.values()], default=0)
         ranks = [level(turn.priority, turn.since_ms, at, most) for turn in turns]
         return Line(self.ledger.those(turns), ranks, most, self.ledger.queue.count(at) if ready else 0)
+
+    @staticmethod
+    def _rank(run: Run, at: int, line: Line) -> int:
+        """The level of a running job: it too gains by waiting for a device."""
+        return level(run.job.priority, run.served_ms, at, line.most)
 
     def _hungry(self, one: Run) -> int:
         """How many other jobs have no device, and would take one of the kind that this one wants."""
@@ -114,10 +118,13 @@ class Dispatch:
         return makes_room(run.task(()).memory_bytes, devices)
 
     def _claim_next(self, line: Line, now: float, at: int) -> bool:
-        """Claim the next job of the line if a device is free for it."""
+        """Claim the next job of the line if a device is free for it, and as many as there are devices don't run before
+        it: a more urgent one need not wait for the end of those."""
         in_service = sum(device.state in IN_SERVICE for device in self.pool.devices())
-        active = sum(run.waiting_for is None for run in self.runs.values())
-        if active >= in_service or len(self.runs) >= MOST_RUNS or self.pool.plan(PROBE, 0) is None:
+        before = [
+            run for run in self.runs.values() if run.waiting_for is None and self._rank(run, at, line) >= line.ranks[0]
+        ]
+        if len(before) >= in_service or len(self.runs) >= MOST_RUNS or self.pool.plan(PROBE, 0) is None:
             return False
         job = line.jobs.pop(0)
         line.ranks.pop(0)
@@ -336,9 +343,9 @@ class Dispatch:
         run.dirty = False
 
 
-def urgency(run: Run, at: int, most: int) -> tuple[int, bool, int]:
+def urgency(run: Run, rank: int) -> tuple[int, bool, int]:
     """Higher level first; then jobs that are nearly finished, so that results leave; then first come."""
-    return (-level(run.job.priority, run.served_ms, at, most), run.stage != "assemble", run.job.id)
+    return (-rank, run.stage != "assemble", run.job.id)
 
 
 def makes_room(need_bytes: int, devices: Iterable[Device]) -> bool:
