@@ -160,15 +160,23 @@ class Crew:
         else:
             seat.pid, seat.ready_at = ready.pid, self._clock()
             seat.learn(ready.facts, self._clock())
-            seat.stake = seat.stake.end(self._clock())
-            self._footprint = max(self._footprint, amount(ready.facts, "held_bytes"))
+            self._note_footprint(seat)
             self._settle(seat)
+
+    def _note_footprint(self, seat: Seat) -> None:
+        """What one worker has loaded for a start, others are about to load."""
+        self._footprint = max(self._footprint, seat.stake.said)
+        for other in self:
+            if other.card and other.phase == "starting":
+                other.stake = other.stake.promise(self._footprint)
+        seat.stake = seat.stake.end(self._clock())
 
     def _progress(self, seat: Seat, progress: Progress) -> Event | None:
         if not seat.has(progress):
             self._nonsense(seat, "progress of a span it doesn't have")
         elif seat.phase == "running":
-            seat.learn({"held_bytes": progress.held_bytes}, self._clock())
+            if progress.held_bytes >= 0:
+                seat.learn({"held_bytes": progress.held_bytes}, self._clock())
             seat.deadline = self._in(self._patience.stall_s)
             return Event(seat.device, progress)
         return None

@@ -96,6 +96,10 @@ class Pool:
         seats = {device.id: self._crew[device.id] for device in devices}
         return obstacle(task, devices, seats, self._accounts(), self._setbacks.get(task.id), self._clock())
 
+    def promised_bytes(self) -> dict[str, int]:
+        """What each device's worker may still take of its card: promised, and not allocated as far as is known."""
+        return {seat.device: seat.stake.open for seat in self._crew}
+
     def start(self, plan: Plan) -> None:
         """Send a Run for each assignment.
 

@@ -167,7 +167,8 @@ class Seat:
         """What the worker says of itself; what it doesn't mention stays."""
         self.facts = {**self.facts, **facts}
         self.model = str(self.facts.get("model", "")) or self.model
-        self.stake = self.stake.say(amount(facts, "held_bytes") or self.stake.said, now)
+        if "held_bytes" in facts:
+            self.stake = self.stake.say(amount(facts, "held_bytes"), now)
 
     def shown(self, device: Device) -> Device:
         """The device as the pool reports it; `device` is what the backend knows."""

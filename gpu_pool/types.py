@@ -147,11 +147,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
+    """`held_bytes` of its card the worker holds now; -1: it doesn't say."""
+
     task: str
     start: int
     stop: int
     units_done: int
-    held_bytes: int = 0
+    held_bytes: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ class _Ticker:
         if now - self._said_at >= PROGRESS_S or units == self._units > self._said:
             self._said, self._said_at = units, now
             run = self._order.run
-            held = int(_facts(self._handler).get("held_bytes", 0))
+            held = int(_facts(self._handler).get("held_bytes", -1))
             self._channel.send(Progress(run.task, run.start, run.stop, units, held))
 
 
