@@ -185,7 +185,7 @@ def watch(config: Config = None) -> None:
     db = client.reader(settings)
     with live.screen(console) as view:
         while True:
-            pool = client.rows(db, "SELECT * FROM device_status ORDER BY device")
+            pool = client.devices_of(db)
             view.update(live.dashboard(client.overview(db), pool, f"musedrop {__version__}  {settings.share}"))
             time.sleep(POLL_S)
 
@@ -211,6 +211,44 @@ def ask(config: Path | None, name: str, verb: str) -> None:
     if client.status_of(client.reader(settings), name) is None:
         raise UserError(f"no job is called {name}; `musedrop status` lists them")
     client.ask(settings, name, verb)
+
+
+Device = Annotated[
+    str, typer.Argument(help="A device as `musedrop devices` lists it, a card, or the beginning of either.")
+]
+
+
+@app.command()
+def devices(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows of the view device_status, as JSON.")] = False,
+) -> None:
+    """List the devices: what each is doing, its memory, and why one is set aside."""
+    from agent import client, live
+
+    rows = client.devices_of(client.reader(settings_of(config)))
+    print_json(rows) if as_json else console.print(live.devices(rows) if rows else "no devices: the daemon never ran")
+
+
+@app.command()
+def drain(name: Device, config: Config = None) -> None:
+    """Take a device out of service when it has finished what it does: leaves DEVICE.drain in the inbox."""
+    console.print(f"{ask_device(config, name, 'drain')} gets no more work once it has finished what it does")
+
+
+@app.command()
+def resume(name: Device, config: Config = None) -> None:
+    """Take a device back into service, a drained one or a sick one: leaves DEVICE.resume in the inbox."""
+    console.print(f"{ask_device(config, name, 'resume')} is taken back into service")
+
+
+def ask_device(config: Path | None, name: str, verb: str) -> str:
+    from agent import client, device_names
+
+    settings = settings_of(config)
+    device = client.device_called(client.reader(settings), name)
+    client.ask(settings, device_names.plain(device), verb)
+    return device
 
 
 @app.command()
@@ -246,6 +284,23 @@ def demo(
     from agent.demo import play
 
     raise typer.Exit(play(folder, examples, console))
+
+
+bench = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("pool")
+def bench_pool(as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False) -> None:
+    """Measure the pool with real workers that do nothing or sleep: dispatch, death notice, scaling. Some 40 s."""
+    from gpu_pool.bench import bench as measure
+
+    figures = measure()
+    if as_json:
+        print_json(figures)
+        return
+    for what, figure in figures.items():
+        console.print(f"{what:<28} {figure}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

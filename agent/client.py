@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.device_names import resolve
 from agent.errors import UserError
 from agent.filesystem import safe_name, write_whole
 from agent.ledger_library import Database
@@ -62,12 +63,26 @@ def _hand_over(path: Path, inbox: Path, stem: str) -> str:
 
 
 def ask(settings: Settings, name: str, verb: str) -> None:
-    """Leave a control file: NAME.cancel or NAME.retry."""
+    """Leave a control file: NAME.cancel or NAME.retry, DEVICE.drain or DEVICE.resume."""
     if "/" in name or name in ("", ".", ".."):
-        raise ClientError(f'"{name}" is no job name; `musedrop status` lists them')
+        raise ClientError(f'"{name}" is no name; `musedrop status` and `musedrop devices` list them')
     if not settings.folders.inbox.is_dir():
         raise ClientError(f"there is no inbox at {settings.folders.inbox}: is the share mounted?")
     (settings.folders.inbox / f"{name}.{verb}").touch()
+
+
+def devices_of(db: Database) -> list[dict[str, Any]]:
+    return rows(db, "SELECT * FROM device_status ORDER BY device")
+
+
+def device_called(db: Database, name: str) -> str:
+    """The one device, or the one card with all its workers, that a person means."""
+    listed = devices_of(db)
+    found = resolve(name, listed)
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(found or [row["device"] for row in listed]) or "none: has the daemon run?"
+    raise ClientError(f'{"several devices are" if found else "no device is"} called "{name}"; there are {there}')
 
 
 def reader(settings: Settings) -> Database:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,19 +12,19 @@ from typing import Any
 from agent import __version__
 from agent.anchor import Anchor
 from agent.closing import Closing
+from agent.devices import Devices
 from agent.dispatch import Dispatch
-from agent.intake import Intake
+from agent.intake import Intake, Orders
 from agent.job import JobState
 from agent.ledger import DiskFull, Job, Ledger, full_disk_named
 from agent.outbox import write_json
 from agent.runs import Run
 from agent.service import Lock, Notifier, Signals
 from agent.settings import Settings
+from agent.space import low_space
 from agent.troubles import Troubles
-from gpu_pool import nvml
+from agent.workers import open_pool
 from gpu_pool.failpoints import failpoint
-from gpu_pool.local import LocalBackend, cpu_devices
-from gpu_pool.pool import Pool
 from models.catalog import choose
 
 log = logging.getLogger("musedrop")
@@ -51,7 +50,7 @@ class Daemon:
         try:
             with full_disk_named():
                 self.ledger = Ledger(settings.folders.ledger)
-                self.ledger.forget_devices()
+                self.ledger.devices.forget()
         except BaseException:
             self.lock.release()
             raise
@@ -60,7 +59,8 @@ class Daemon:
         self.pool = open_pool(settings, handler)
         self.intake = Intake(settings, self.ledger, self.pool.wake)
         self.closing = Closing(settings, self.ledger, self.troubles)
-        self.dispatcher = Dispatch(settings, self.ledger, self.pool, self)
+        self.devices = Devices(self.ledger, self.pool)
+        self.dispatcher = Dispatch(settings, self.ledger, self.devices, self)
         self.notifier = Notifier()
         self.draining = self.arrived = self.share_is_here = False
         self.next_save = self.next_status = 0.0
@@ -92,7 +92,7 @@ class Daemon:
         try:
             if self.troubles["inbox"]:
                 self.intake.readmit(at)
-            self.intake.obey(at, self.cancel)
+            self.intake.obey(at, Orders(self.cancel, self.devices.drain, self.devices.resume))
             self.intake.seek_waiting(at)
             if not self.draining:
                 self.intake.admit(at)
@@ -133,7 +133,7 @@ class Daemon:
         hold = "the queue is paused" if self.intake.paused else low
         if hold != self.dispatcher.hold:
             self.dispatcher.hold = hold
-            self.ledger.hold_queue(hold)
+            self.dispatcher.explain()
 
     def cancel(self, job: Job, at: int) -> None:
         self.closing.unpublished.pop(job.uid, None)
@@ -162,6 +162,7 @@ class Daemon:
         if now >= self.next_save:
             self.next_save = now + PROGRESS_S
             self.dispatcher.save_progress()
+            self.dispatcher.explain()
         if now >= self.next_status:
             self.next_status = now + self.settings.status.write_s
             self.write_status()
@@ -271,6 +272,11 @@ class Daemon:
         return live == 0 and not self.ledger.untidy()
 
 
+def make_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def serve(settings: Settings, handler: str = HANDLER) -> None:
     """Run a daemon; where the state's disk filled up, another one as soon as there is room."""
     notifier = Notifier()
@@ -287,29 +293,3 @@ def serve(settings: Settings, handler: str = HANDLER) -> None:
             if not (low := low_space(settings)):
                 break
             notifier.status(low)
-
-
-def open_pool(settings: Settings, handler: str) -> Pool:
-    gpus = [card for card in nvml.read().devices if card.state != "lost"]
-    cpus = cpu_devices(settings.devices.workers(os.cpu_count() or 1))
-    backend = LocalBackend([*gpus, *cpus], handler=handler, handler_options={}, log_dir=settings.folders.logs)
-    return Pool(backend, stall_s=settings.pool.stall_s, cancel_s=settings.pool.cancel_s)
-
-
-def make_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def low_space(settings: Settings) -> str:
-    """Which folder's disk is too full to start another job, "" if none is."""
-    least = settings.limits.min_free_bytes
-    for folder in filter(Path.is_dir, (settings.share, settings.state)):
-        free = shutil.disk_usage(folder).free
-        if free < least:
-            return f"the disk of {folder} is nearly full ({sized(free)} free): jobs wait until it is {sized(least)}"
-    return ""
-
-
-def sized(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.blame import cause, killed_by_job
+from agent.devices import Devices
+from agent.fairness import in_turn, level
 from agent.job import JobSpec, JobState
 from agent.ledger import Job, Ledger
 from agent.outbox import discard
 from agent.runs import Run
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
-from gpu_pool.pool import Pool
-from gpu_pool.types import DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
+from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
 from models.catalog import choose
 from models.types import EngineError, Outline, Request
 
 log = logging.getLogger("musedrop")
 
-CRASH_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 MOST_CRASHES = 2
+MOST_RUNS = 64
+"""Jobs that are begun and that nothing here has room for wait beside the others, but not without end."""
+HOLD_AFTER_MS, HOLD_UNTIL_MS = 30_000, 300_000
+"""A job that found no room for half a minute is waited for, some minutes long: less urgent ones get no memory first."""
+IN_SERVICE = ("starting", "idle", "busy")
 REDO_RENDER = ("part_damaged", "result_invalid")
 LONGEST_BACKOFF_S = 60.0
 CONTENT = {"engine", "fps", "options", "output"}
@@ -31,53 +38,120 @@ PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 """Every job starts with `inspect` on a CPU device: a job is claimed only when one is free for it."""
 
 
+@dataclass
+class Line:
+    """Jobs of the queue in turn, the level of each; the highest priority of all, and how many are waiting."""
+
+    jobs: list[Job]
+    ranks: list[int]
+    most: int
+    waiting: int
+
+
 class Dispatch:
     """The running jobs. `hold` says why no further job is started, if none is.
 
-    `clock` is monotonic seconds for durations; `at` is wall time in milliseconds for rows.
+    `now` is monotonic seconds for durations; `at` is wall time in milliseconds for rows.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, pool: Pool, outlet: Outlet):
-        self.settings, self.ledger, self.pool, self.outlet = settings, ledger, pool, outlet
+    def __init__(self, settings: Settings, ledger: Ledger, devices: Devices, outlet: Outlet):
+        self.settings, self.ledger, self.devices, self.outlet = settings, ledger, devices, outlet
+        self.pool = devices.pool
         self.runs: dict[str, Run] = {}
-        self.device_jobs: dict[str, str] = {}
         self.hold = ""
+        self._told: str | None = None
 
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
     def dispatch(self, now: float, at: int) -> None:
         """Give every idle device something to do, the most urgent job first."""
         idle = sum(device.state == "idle" for device in self.pool.devices())
-        queued = self.ledger.next_queued(at, idle + 1) if idle and not self.hold else []
-        waiting = self.ledger.count(JobState.QUEUED) if idle else 0
-        for run in sorted(self.runs.values(), key=urgency):
-            if queued and queued[0].priority > run.job.priority:
-                waiting -= self._start_queued(queued, now, at, waiting, above=run.job.priority)
-            self._start(run, waiting)
-        self._start_queued(queued, now, at, waiting, above=None)
+        if not idle:
+            return
+        line = self._line(at, idle + 1)
+        held: set[DeviceKind] = set()
+        for run in sorted(self.runs.values(), key=lambda run: urgency(run, self._rank(run, at, line))):
+            while line.jobs and line.ranks[0] > self._rank(run, at, line) and self._claim_next(line, now, at):
+                pass
+            if run.kind_now in held:
+                continue
+            if not self._start(run, line.waiting + self._hungry(run), at) and self._room_is_coming(run, at):
+                held.add(run.kind_now)  # or small spans would take every bit of memory that gets free
+        while line.jobs and self._claim_next(line, now, at):
+            pass
 
-    def _start(self, run: Run, waiting: int) -> bool:
-        task = run.task(self.pool.running(run.task_id))
+    def _line(self, at: int, length: int) -> Line:
+        """The jobs whose turn it is."""
+        ready = [] if self.hold else self.ledger.queue.ready(at, length)
+        turns = in_turn(ready, self.ledger.queue.served(), at)[:length] if ready else []
+        most = max([turn.priority for turn in ready] + [run.job.priority for run in self.runs.values()], default=0)
+        ranks = [level(turn.priority, turn.since_ms, at, most) for turn in turns]
+        return Line(self.ledger.those(turns), ranks, most, self.ledger.queue.count(at) if ready else 0)
+
+    @staticmethod
+    def _rank(run: Run, at: int, line: Line) -> int:
+        """The level of a running job: it too gains by waiting for a device."""
+        return level(run.job.priority, run.served_ms, at, line.most)
+
+    def _hungry(self, one: Run) -> int:
+        """How many other jobs have no device, and would take one of the kind that this one wants."""
+        others = (run for run in self.runs.values() if run is not one and run.kind_now == one.kind_now)
+        return sum(run.waiting_for is None and not self.pool.running(run.task_id) for run in others)
+
+    def _start(self, run: Run, waiting: int, at: int) -> bool:
+        """Start what can start; True if the job has a device then."""
+        running = self.pool.running(run.task_id)
+        if running:
+            run.served_ms = at
+        task = run.task(running)
         plan = self.pool.plan(task, waiting) if task.todo else None
         if plan is None:
-            return False
+            return bool(running)
         for assignment in plan.assignments:
-            self.device_jobs[assignment.device] = run.job.uid
+            self.devices.jobs[assignment.device] = run.job.uid
         self.pool.start(plan)
-        run.dirty = True
+        run.served_ms, run.dirty = at, True
+        self._explain(run, None)
         return True
 
-    def _start_queued(self, queued: list[Job], now: float, at: int, waiting: int, *, above: int | None) -> int:
-        """Claim jobs while a device is free for them; returns how many."""
-        started = 0
-        while queued and (above is None or queued[0].priority > above):
-            if len(self.runs) >= len(self.pool.devices()) or self.pool.plan(PROBE, waiting) is None:
-                break
-            run = self._claim(queued.pop(0), now, at)
-            started += 1
-            if run is not None:
-                self._start(run, waiting - started)
-        return started
+    def _room_is_coming(self, run: Run, at: int) -> bool:
+        """Whether the job has waited for memory that gets free when workers of ours end what they do now."""
+        if not HOLD_AFTER_MS < at - run.served_ms < HOLD_UNTIL_MS:
+            return False
+        devices = [device for device in self.pool.devices() if device.card and device.kind == run.kind_now]
+        return makes_room(run.task(()).memory_bytes, devices)
+
+    def _claim_next(self, line: Line, now: float, at: int) -> bool:
+        """Claim the next job of the line if a device is free for it, and as many as there are devices don't run before
+        it: a more urgent one need not wait for the end of those."""
+        in_service = sum(device.state in IN_SERVICE for device in self.pool.devices())
+        before = [
+            run for run in self.runs.values() if run.waiting_for is None and self._rank(run, at, line) >= line.ranks[0]
+        ]
+        if len(before) >= in_service or len(self.runs) >= MOST_RUNS or self.pool.plan(PROBE, 0) is None:
+            return False
+        job = line.jobs.pop(0)
+        line.ranks.pop(0)
+        line.waiting -= 1
+        run = self._claim(job, now, at)
+        if run is not None:
+            self._start(run, line.waiting, at)
+        return True
+
+    def explain(self) -> None:
+        """Say of each job that waits for a device why none would do, where that isn't only a matter of turns."""
+        why = self.hold or self.pool.obstacle(PROBE) or None
+        if why or self._told:
+            self.ledger.queue.wait_for(why)
+            self._told = why
+        for run in self.runs.values():
+            task = run.task(self.pool.running(run.task_id))
+            self._explain(run, self.pool.obstacle(task) or None if task.todo and not task.running else None)
+
+    def _explain(self, run: Run, why: str | None) -> None:
+        if why != run.waiting_for:
+            run.waiting_for = why
+            self.ledger.update(run.job.uid, waiting_for=why)
 
     def _claim(self, job: Job, now: float, at: int) -> Run | None:
         """Record RUNNING; the caller starts. None where the job can't run here at all."""
@@ -91,7 +165,7 @@ class Dispatch:
         token = secrets.token_hex(8)
         request = self.request(job, job.spec, choice.engine, token)
         outline = Outline.from_dict(job.outline) if job.outline and job.engine == choice.engine else None
-        run = Run(job, token, request, choice.kind, outline, seconds=dict(job.stage_seconds))
+        run = Run(job, token, request, choice.kind, outline, seconds=dict(job.stage_seconds), served_ms=at)
         run.enter(now)
         run.deadline = now + job.spec.timeout_s if job.spec.timeout_s else None
         self.ledger.claim(
@@ -131,17 +205,10 @@ class Dispatch:
         events = self.pool.poll(timeout_s)
         for event in events:
             if isinstance(event, DeviceChanged):
-                self._device(event, at())
+                self.devices.note(event.device, now(), at())
             else:
                 self._book(event, now(), at())
         return bool(events)
-
-    def _device(self, event: DeviceChanged, at: int) -> None:
-        device = event.device
-        job = self.device_jobs.get(device.id) if device.state == "busy" else None
-        self.ledger.device(device, at=at, job=job)
-        if device.state in ("sick", "lost"):
-            log.warning("device %s is %s: %s", device.id, device.state, device.reason)
 
     def _book(self, event: Event, now: float, at: int) -> None:
         message = event.message
@@ -194,7 +261,7 @@ class Dispatch:
 
     def _span_failed(self, run: Run, failed: Failed, device: str, at: int) -> None:
         job = run.job
-        self.ledger.event(job.uid, failed.code, at, failed.detail or failed.message, device)
+        self.ledger.event(job.uid, failed.code, at, cause(failed), device)
         run.progress.pop(Span(failed.start, failed.stop), None)
         if failed.fault == "worker":
             self._interrupted(run, failed, device, at)
@@ -203,10 +270,7 @@ class Dispatch:
 
     def _interrupted(self, run: Run, failed: Failed, device: str, at: int) -> None:
         """A worker died under the job: only that span is lost, unless the job itself seems to kill workers."""
-        job = run.job
-        crash = any(signal in failed.message for signal in CRASH_SIGNALS) or failed.code == "out_of_memory"
-        run.job = job = replace(job, interruptions=job.interruptions + 1, crashes=job.crashes + crash)
-        self.ledger.update(job.uid, interruptions=job.interruptions, crashes=job.crashes)
+        run.job = job = self.ledger.interrupted(run.job, f"{device}: {cause(failed)}", crash=killed_by_job(failed))
         log.warning("%s: span %d-%d lost on %s: %s", job.name, failed.start, failed.stop, device, failed.message)
         if job.crashes >= MOST_CRASHES:
             hint = "the input makes the engine crash: convert it with another program, or choose other options"
@@ -298,15 +362,13 @@ class Dispatch:
                     self.save(run)
 
     def save(self, run: Run) -> None:
-        devices = sorted({device for device, uid in self.device_jobs.items() if uid == run.job.uid})
-        busy = {device.id for device in self.pool.devices() if device.state == "busy"}
         self.ledger.update(
             run.job.uid,
             stage=run.stage,
             units_done=run.units_done,
             units_total=run.units_total,
             stage_seconds=run.seconds,
-            device=", ".join(device for device in devices if device in busy) or None,
+            device=", ".join(self.devices.working_on(run.job.uid)) or None,
         )
         run.dirty = False
 
@@ -329,6 +391,18 @@ def content(spec: JobSpec | None, outline: Outline | None) -> object:
     return asked, outline and (outline.avatar_sha256, outline.audio_sha256)
 
 
-def urgency(run: Run) -> tuple[int, int, int]:
-    """Higher priority first; then jobs that are nearly finished, so that results leave; then first come."""
-    return (-run.job.priority, run.stage != "assemble", run.job.id)
+def urgency(run: Run, rank: int) -> tuple[int, bool, int]:
+    """Higher level first; then jobs that are nearly finished, so that results leave; then first come."""
+    return (-rank, run.stage != "assemble", run.job.id)
+
+
+def makes_room(need_bytes: int, devices: Iterable[Device]) -> bool:
+    """Whether some card that is busy for us has so much memory, counted as if our workers there held nothing."""
+    room: Counter[str] = Counter()
+    busy = set()
+    for device in devices:
+        room[device.card] = max(room[device.card], device.free_bytes)
+        busy |= {device.card} if device.state == "busy" else set()
+    for device in devices:
+        room[device.card] += device.held_bytes
+    return any(room[card] >= need_bytes for card in busy)

@@ -16,7 +16,7 @@ from agent.daemon import HANDLER
 from agent.filesystem import filesystem_kind, tells_of_changes
 from agent.service import daemon_pid
 from agent.settings import Settings
-from gpu_pool import nvml
+from gpu_pool.cards import Cards, look
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
@@ -25,6 +25,7 @@ from models.catalog import ENGINES, choose, installed, missing_weights
 Verdict = Literal["ok", "note", "bad"]
 LITTLE_SPACE_BYTES = 5 << 30
 EXAMINE_S = 60.0
+DRIVER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    found = nvml.read()
+    found = look(settings.folders.logs / "nvml.log", DRIVER_S)
     gpus = list(found.devices)
     yield from python_and_torch()
-    yield from cards(found)
+    yield from cards(found, settings)
     yield from worker(settings)
     yield from engines(settings, gpus)
     yield from folders(settings)
@@ -65,18 +66,26 @@ def package_version(name: str) -> str:
         return "unknown version"
 
 
-def cards(found: nvml.Cards) -> Iterator[Finding]:
+def cards(found: Cards, settings: Settings) -> Iterator[Finding]:
     if found.driver:
         yield Finding("ok", "NVIDIA driver", found.driver)
     for problem in found.problems:
         advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and see that nvidia-smi works"
         yield Finding("note", "NVML", problem, advice)
     for gpu in found.devices:
-        free, total = gpu.free_bytes / 2**30, gpu.total_bytes / 2**30
-        lost = gpu.state == "lost"
-        memory = gpu.reason if lost else f"{free:.1f} of {total:.1f} GiB free"
-        advice = "see `dmesg` for Xid errors; a reboot brings it back" if lost else ""
-        yield Finding("bad" if lost else "ok", "GPU", f"{gpu.name} {gpu.id}: {memory}", advice)
+        yield card(gpu, admitted=settings.devices.rules.admit(gpu.id))
+
+
+def card(gpu: Device, *, admitted: bool) -> Finding:
+    what = f"{gpu.name} {gpu.id}"
+    if gpu.state == "lost":
+        return Finding("bad", "GPU", f"{what}: {gpu.reason}", "see `dmesg` for Xid errors; a reboot brings it back")
+    memory = f"{gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
+    if not admitted:
+        return Finding(
+            "note", "GPU", f"{what}: {memory}, not used", "see only and exclude in [devices] of the settings"
+        )
+    return Finding("ok", "GPU", f"{what}: {memory}")
 
 
 def worker(settings: Settings) -> Iterator[Finding]:

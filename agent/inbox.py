@@ -21,7 +21,7 @@ from watchdog.observers.api import BaseObserver
 from agent.filesystem import move_in, sync_folder
 from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
-CONTROLS = (".cancel", ".retry")
+CONTROLS = (".cancel", ".retry", ".drain", ".resume")
 SWITCHES = {"pause": "pause", "pause.txt": "pause", "resume": "resume", "resume.txt": "resume"}
 """Control files of the whole queue; Windows gives every new file a suffix."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
@@ -64,6 +64,8 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Control:
+    """A wish about a job (cancel, retry) or a device (drain, resume)."""
+
     name: str
     verb: str
     path: Path

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,18 @@ NO_OBJECT = ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
 """Text that may yet become a job file while it is being written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What control files ask of others: to stop a job that is not finished; to take a device out of service and back,
+    by its name (False: there is none of that name)."""
+
+    cancel: Callable[[Job, int], None]
+    drain: Callable[[str, int], bool]
+    resume: Callable[[str, int], bool]
+
+
 class Intake:
-    """Admission. `cancel` is told of running jobs that somebody wants to stop."""
+    """Admission: what lies in the inbox becomes rows."""
 
     def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], None]):
         self.settings, self.ledger = settings, ledger
@@ -153,7 +164,7 @@ class Intake:
             return
         if not isinstance(found, Absent):
             media = {role: medium.to_dict() for role, medium in found.items()}
-            self.ledger.move(job.uid, JobState.QUEUED, at=at, media=media, waiting_for=None)
+            self.ledger.move(job.uid, JobState.QUEUED, at=at, media=media, waiting_for=None, queued_ms=at)
         elif at - job.since_ms > 1000 * self.settings.inbox.wait_media_s:
             hint = "put the file into the inbox beside the job file, then `musedrop retry` the job or drop it again"
             self.give_up(job, BadJob("missing_media", found.what, hint), at)
@@ -172,15 +183,21 @@ class Intake:
 
     # control files ---------------------------------------------------------------------------------------------------
 
-    def obey(self, at: int, cancel: Callable[[Job, int], None]) -> None:
-        """Carry out NAME.cancel, NAME.retry, pause and resume; a control file goes when its wish is on disk."""
+    def obey(self, at: int, orders: Orders) -> None:
+        """Carry out NAME.cancel, .retry, .drain and .resume, pause and resume; a control file goes when its wish is
+        on disk."""
         for control in list(self.inbox.controls()):
-            if control.verb == "cancel":
-                self._cancel(control, at, cancel)
-            elif control.verb == "retry":
-                self._retry(control, at)
-            else:
-                self._switch(control, at)
+            match control.verb:
+                case "cancel":
+                    self._cancel(control, at, orders.cancel)
+                case "retry":
+                    self._retry(control, at)
+                case verb if control.name == "":
+                    self._switch(verb, at)
+                case verb:
+                    known = (orders.drain if verb == "drain" else orders.resume)(control.name, at)
+                    if not known:
+                        log.warning("nothing to %s: no device is called %s", verb, control.name)
             control.path.unlink(missing_ok=True)
             self.inbox.seen.pop(control.path.name, None)
 
@@ -196,9 +213,9 @@ class Intake:
     def paused(self) -> bool:
         return self.ledger.recall(PAUSED) is not None
 
-    def _switch(self, control: Control, at: int) -> None:
-        if self.paused != (control.verb == "pause"):
-            self.ledger.remember(PAUSED, str(at) if control.verb == "pause" else None)
+    def _switch(self, verb: str, at: int) -> None:
+        if self.paused != (verb == "pause"):
+            self.ledger.remember(PAUSED, str(at) if verb == "pause" else None)
             log.info("the queue is %s", "paused: no further job is started" if self.paused else "resumed")
 
     def _retry(self, control: Control, at: int) -> None:

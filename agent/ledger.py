@@ -11,15 +11,17 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.fairness import Waiting
 from agent.job import MOVES, JobSpec, JobState
+from agent.ledger_devices import DeviceRows
 from agent.ledger_library import Database
+from agent.ledger_queue import QueueRows
 from agent.ledger_reader import LedgerError, connect
 from agent.ledger_schema import APPLICATION_ID, SCHEMA_VERSION, migrations
-from gpu_pool.types import Device
 
 LIVE = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
 PRAGMAS = (
@@ -29,7 +31,6 @@ PRAGMAS = (
     "trusted_schema = OFF",
     "journal_size_limit = 67108864",
 )
-DEVICE_COLUMNS = ("id", "kind", "name", "state", "reason", "total_bytes", "free_bytes", "worker_pid", "model")
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
 
 
@@ -49,6 +50,7 @@ class Job:
     uid: str
     name: str
     client_id: str | None
+    submitter: str
     state: JobState
     stage: str
     priority: int
@@ -75,6 +77,7 @@ class Job:
     facts: dict[str, Any] | None
     inputs: str | None
     created_ms: int
+    queued_ms: int
     since_ms: int
     started_ms: int | None
     finished_ms: int | None
@@ -95,7 +98,10 @@ def job_of(row: Mapping[str, Any]) -> Job:
 
 
 class Ledger:
-    """The one read-write connection. Methods that belong together are wrapped in `with ledger.together():`."""
+    """The one read-write connection. Methods that belong together are wrapped in `with ledger.together():`.
+
+    `queue` and `devices` are rows of their own: whose turn it is, and how the devices are.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +115,8 @@ class Ledger:
         except (LedgerError, DiskFull):
             self.db.close()
             raise
+        self.queue = QueueRows(self.db)
+        self.devices = DeviceRows(self.db)
 
     def _prepare(self, path: Path) -> None:
         owner, version = self._pragma("application_id"), self._pragma("user_version")
@@ -152,7 +160,7 @@ class Ledger:
         self._insert(uid, name, JobState.FAILED, at, {"finished_ms": at, **columns})
 
     def _insert(self, uid: str, name: str, state: JobState, at: int, columns: dict[str, Any]) -> None:
-        row = {"uid": uid, "name": name, "state": state, "created_ms": at, "since_ms": at, **columns}
+        row = {"uid": uid, "name": name, "state": state, "created_ms": at, "queued_ms": at, "since_ms": at, **columns}
         with self.db.atomic():
             self.db.execute(f"INSERT INTO jobs ({', '.join(row)}) VALUES ({marks(row)})", bound(row))
             self.event(uid, str(state), at, str(columns.get("error_message", "")))
@@ -193,10 +201,11 @@ class Ledger:
     def in_state(self, *states: JobState) -> list[Job]:
         return self._jobs(f"WHERE state IN ({marks(states)}) ORDER BY priority DESC, id", list(states))
 
-    def next_queued(self, at: int, limit: int) -> list[Job]:
-        """The jobs whose turn it is: higher priority first, then first come."""
-        where = "WHERE state = 'queued' AND not_before_ms <= ? ORDER BY priority DESC, id LIMIT ?"
-        return self._jobs(where, [at, limit])
+    def those(self, turns: Iterable[Waiting]) -> list[Job]:
+        """The jobs themselves, in the order given."""
+        ids = [turn.id for turn in turns]
+        found = {job.id: job for job in self._jobs(f"WHERE id IN ({marks(ids)})", ids)}
+        return [found[id] for id in ids]
 
     def untidy(self) -> list[Job]:
         """Finished jobs whose files have not followed yet."""
@@ -210,10 +219,6 @@ class Ledger:
         """The newest job of that name, client id or uid, in one of the states if any are given."""
         where = f"WHERE (name = ? OR client_id = ? OR uid = ?) {f'AND state IN ({marks(states)})' if states else ''}"
         return next(iter(self._jobs(f"{where} ORDER BY id DESC LIMIT 1", [name, name, name, *states])), None)
-
-    def hold_queue(self, why: str) -> None:
-        """Say of every queued job what it waits for, or with "" that it no longer waits for that."""
-        self.db.execute("UPDATE jobs SET waiting_for = ? WHERE state = 'queued'", [why or None])
 
     def unfinished_twin(self, job: Job) -> Job | None:
         """An earlier job of the same id that may still have a result."""
@@ -264,6 +269,18 @@ class Ledger:
                 "INSERT INTO attempts (job_id, attempt, run_token, started_ms) VALUES (?, ?, ?, ?)",
                 [job.id, job.attempt + 1, token, at],
             )
+            self.queue.serve(job.submitter, at)
+
+    def interrupted(self, job: Job, cause: str, *, crash: bool) -> Job:
+        """A worker was lost under the job; returns the job as it is now. `crash`: the job may be what killed it."""
+        counted = replace(job, interruptions=job.interruptions + 1, crashes=job.crashes + crash)
+        with self.db.atomic():
+            self.update(job.uid, interruptions=counted.interruptions, crashes=counted.crashes)
+            self.db.execute(
+                "UPDATE attempts SET interruptions = interruptions + 1, cause = ? WHERE run_token = ?",
+                [cause, job.run_token],
+            )
+        return counted
 
     def end_attempt(self, token: str, outcome: str, *, at: int, code: str = "", message: str = "") -> None:
         self.db.execute(
@@ -278,18 +295,6 @@ class Ledger:
             " VALUES ((SELECT id FROM jobs WHERE uid = ?), ?, ?, ?, ?)",
             [uid, at, kind, device, detail],
         )
-
-    def device(self, device: Device, *, at: int, job: str | None = None) -> None:
-        row = {key: getattr(device, key) for key in DEVICE_COLUMNS} | {"updated_ms": at}
-        self.db.execute(
-            f"INSERT OR REPLACE INTO devices ({', '.join(row)}, job_id)"
-            f" VALUES ({marks(row)}, (SELECT id FROM jobs WHERE uid = ?))",
-            [*row.values(), job],
-        )
-
-    def forget_devices(self) -> None:
-        """Devices of an earlier start may be gone; the pool reports those that are here."""
-        self.db.execute("DELETE FROM devices")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.fairness import AGEING_MS
 from agent.ledger_library import Database, Migrations
 from gpu_pool.failpoints import failpoint
 
@@ -56,11 +57,13 @@ CREATE TABLE jobs (
     tidied INTEGER NOT NULL DEFAULT 0,
     swept INTEGER NOT NULL DEFAULT 0,
     created_ms INTEGER NOT NULL,
+    queued_ms INTEGER NOT NULL DEFAULT 0,
     since_ms INTEGER NOT NULL,
     started_ms INTEGER,
     finished_ms INTEGER
 ) STRICT;
 CREATE INDEX jobs_by_state ON jobs (state, priority DESC, id);
+CREATE INDEX jobs_by_turn ON jobs (submitter, priority, queued_ms, id, not_before_ms) WHERE state = 'queued';
 CREATE INDEX jobs_by_name ON jobs (name, id);
 CREATE INDEX jobs_by_client_id ON jobs (client_id, id) WHERE client_id IS NOT NULL;
 CREATE INDEX jobs_untidy ON jobs (id) WHERE tidied = 0 OR swept = 0;
@@ -75,8 +78,16 @@ CREATE TABLE attempts (
     outcome TEXT CHECK (outcome IN ('done', 'failed', 'cancelled', 'interrupted')),
     error_code TEXT,
     error_message TEXT,
+    interruptions INTEGER NOT NULL DEFAULT 0,
+    cause TEXT,
     UNIQUE (job_id, attempt)
 ) STRICT;
+
+CREATE TABLE submitters (
+    submitter TEXT PRIMARY KEY,
+    served_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX submitters_by_turn ON submitters (served_ms);
 
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
@@ -95,17 +106,28 @@ CREATE TABLE meta (
 
 CREATE TABLE devices (
     id TEXT PRIMARY KEY,
+    card TEXT NOT NULL DEFAULT '',
     kind TEXT NOT NULL,
     name TEXT NOT NULL DEFAULT '',
     state TEXT NOT NULL,
     reason TEXT NOT NULL DEFAULT '',
+    since_ms INTEGER NOT NULL,
+    until_ms INTEGER,
     total_bytes INTEGER NOT NULL DEFAULT 0,
     free_bytes INTEGER NOT NULL DEFAULT 0,
+    held_bytes INTEGER NOT NULL DEFAULT 0,
     worker_pid INTEGER,
     model TEXT NOT NULL DEFAULT '',
+    load_s REAL NOT NULL DEFAULT 0,
+    batch INTEGER NOT NULL DEFAULT 0,
     job_id INTEGER REFERENCES jobs (id),
     updated_ms INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE drained (
+    device TEXT PRIMARY KEY,
+    since_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 ISO = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1000.0, 'unixepoch')"
@@ -129,11 +151,27 @@ SELECT
 FROM jobs;
 
 CREATE VIEW queue AS
+WITH clock AS (SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS at),
+ready AS (
+    SELECT id, state, priority, submitter, queued_ms, at, state = 'waiting' OR not_before_ms > at AS later
+    FROM jobs, clock WHERE state IN ('queued', 'waiting')
+),
+ranked AS (
+    SELECT *, max(priority, min(priority + CASE WHEN state = 'queued' AND at > queued_ms
+                                                THEN (at - queued_ms) / {AGEING_MS} ELSE 0 END,
+                                max(priority) OVER (PARTITION BY later))) AS level
+    FROM ready
+),
+rounds AS (
+    SELECT ranked.*, row_number() OVER (PARTITION BY later, submitter, level ORDER BY queued_ms, id) AS round,
+        max(coalesce(served_ms, 0), queued_ms - {AGEING_MS}) AS turn
+    FROM ranked LEFT JOIN submitters USING (submitter)
+)
 SELECT
-    row_number() OVER (ORDER BY priority DESC, id) AS position,
-    name, uid, state, priority, submitter, engine_asked, waiting_for,
-    {ISO.format("created_ms")} AS created_at
-FROM jobs WHERE state IN ('queued', 'waiting');
+    row_number() OVER (ORDER BY later, level DESC, round, turn, rounds.queued_ms, id) AS position,
+    j.name, j.uid, j.state, j.priority, level, j.submitter, j.engine_asked, j.waiting_for,
+    {ISO.format("j.created_ms")} AS created_at
+FROM rounds JOIN jobs j USING (id);
 
 CREATE VIEW job_events AS
 SELECT j.name, j.uid, {ISO.format("e.at_ms")} AS at, e.kind, e.device, e.detail
@@ -141,14 +179,16 @@ FROM events e JOIN jobs j ON j.id = e.job_id ORDER BY e.id;
 
 CREATE VIEW job_attempts AS
 SELECT
-    j.name, j.uid, a.attempt, a.outcome, a.error_code, a.error_message,
+    j.name, j.uid, a.attempt, a.outcome, a.error_code, a.error_message, a.interruptions, a.cause,
     {ISO.format("a.started_ms")} AS started_at, {ISO.format("a.ended_ms")} AS ended_at
 FROM attempts a JOIN jobs j ON j.id = a.job_id ORDER BY a.id;
 
 CREATE VIEW device_status AS
 SELECT
-    d.id AS device, d.kind, d.name, d.state, d.reason, d.worker_pid, d.model,
-    d.total_bytes / 1048576 AS total_mib, d.free_bytes / 1048576 AS free_mib,
+    d.id AS device, d.card, d.kind, d.name, d.state, d.reason,
+    {ISO.format("d.since_ms")} AS since, {ISO.format("d.until_ms")} AS until,
+    d.worker_pid, d.model, d.load_s AS load_seconds, d.batch,
+    d.total_bytes / 1048576 AS total_mib, d.free_bytes / 1048576 AS free_mib, d.held_bytes / 1048576 AS held_mib,
     j.name AS job, {ISO.format("d.updated_ms")} AS updated_at
 FROM devices d LEFT JOIN jobs j ON j.id = d.job_id;
 

@@ -125,13 +125,21 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def devices(rows: list[dict[str, Any]]) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("device", "state", "job", "free MiB", "worker", "reason"):
-        made.add_column(heading)
+    for heading in ("device", "state", "job", "model", "held MiB", "free MiB", "worker", "since", "reason"):
+        made.add_column(heading, no_wrap=heading != "reason")
     for row in rows:
-        free = str(row["free_mib"]) if row["total_mib"] else ""
-        job, reason = literal(row["job"] or ""), literal(row["reason"])
-        made.add_row(row["device"], row["state"], job, free, str(row["worker_pid"] or ""), reason)
+        held, free = (str(row[key]) if row["total_mib"] else "" for key in ("held_mib", "free_mib"))
+        worker, since = str(row["worker_pid"] or ""), row["since"][11:19]
+        name = f"{row['device']}  {row['name']}" if row["kind"] == "cuda" else row["device"]
+        job, reason = literal(row["job"] or ""), literal(why(row))
+        made.add_row(literal(name), row["state"], job, row["model"], held, free, worker, since, reason)
     return made
+
+
+def why(row: dict[str, Any]) -> str:
+    """Why a device is not in service, and when it is tried again."""
+    again = f" (tried again at {row['until'][11:19]} UTC)" if row["until"] else ""
+    return f"{row['reason']}{again}"
 
 
 def screen(console: Console) -> Live:

@@ -15,7 +15,11 @@ CPU_STAGES = ("inspect", "assemble")
 
 @dataclass
 class Run:
-    """One claimed attempt at a job."""
+    """One claimed attempt at a job.
+
+    served_ms    when it last had a device, or was claimed
+    waiting_for  why no device would do, as it was last told
+    """
 
     job: Job
     token: str
@@ -30,6 +34,8 @@ class Run:
     stage_started: float = 0.0
     deadline: float | None = None
     dirty: bool = True
+    served_ms: int = 0
+    waiting_for: str | None = None
 
     @property
     def task_id(self) -> str:
@@ -37,11 +43,27 @@ class Run:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """All spans of the present stage. Rendering is cut on the grid; the other stages are one span."""
+        """All spans of the present stage. Rendering is cut on the grid; the other stages are one span.
+
+        So is a preparation of several units, and then one more span joins its parts.
+        """
         if self.outline is None or self.stage not in self.outline.units:
             return (Span(0, 1),)
         units = max(1, self.outline.units[self.stage])
+        if self.stage == "prepare" and units > 1:
+            return (*grid(units), Span(units, units + 1))
         return grid(units) if self.stage == "render" else (Span(0, units),)
+
+    @property
+    def ready(self) -> tuple[Span, ...]:
+        """The spans that are left and can be done now: parts are joined when all of them are there."""
+        left = tuple(span for span in self.spans if span not in self.finished)
+        return left[:-1] if self.stage == "prepare" and len(left) > 1 else left
+
+    @property
+    def kind_now(self) -> DeviceKind:
+        """The kind of device that the present stage needs."""
+        return "cpu" if self.stage in CPU_STAGES else self.kind
 
     @property
     def units_total(self) -> int:
@@ -78,15 +100,15 @@ class Run:
         if self.stage == "inspect":
             return self.outline is not None and files.avatar.exists() and files.audio.exists()
         if self.stage == "prepare":
-            return files.prepared.exists()
+            return files.prepared.exists() or files.prepared_part(span.start, span.stop).exists()
         return self.stage == "render" and files.part(span.start, span.stop).exists()
 
     def task(self, running: tuple[Span, ...]) -> Task:
         """What is left of the present stage, as the pool wants it."""
         return Task(
             id=self.task_id,
-            kind="cpu" if self.stage in CPU_STAGES else self.kind,
-            todo=tuple(span for span in self.spans if span not in self.finished and span not in running),
+            kind=self.kind_now,
+            todo=tuple(span for span in self.ready if span not in running),
             running=running,
             strategy=self.job.strategy,
             model="" if self.stage in CPU_STAGES else self.request.engine,

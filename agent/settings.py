@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from agent.errors import UserError
+from gpu_pool.cards import Rules
 from models.types import Limits, Output
 
 NAME = "musedrop.toml"
@@ -97,9 +98,31 @@ class InboxSettings(_Section):
     )
 
 
+CardName = Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]{4,100}$")]
+
+
 class DevicesSettings(_Section):
     """Where work runs."""
 
+    only: tuple[CardName, ...] = Field(
+        default=(),
+        strict=False,
+        description="Cards that are used, by UUID or the beginning of it; all where this is empty."
+        " `musedrop devices` lists them.",
+    )
+    exclude: tuple[CardName, ...] = Field(
+        default=(), strict=False, description="Cards that are left alone, by UUID or the beginning of it."
+    )
+    reserve_mib: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
+        default=256, description="Memory of each card that is never promised to a job, in MiB."
+    )
+    workers_per_device: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1, description="Worker processes on each card; each holds a model of its own in the card's memory."
+    )
+    preload: bool = Field(
+        default=True,
+        description="Whether workers on cards load the engine that auto means here as soon as they start.",
+    )
     cpu_workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="Worker processes without a GPU; 0 means one for each core, at most 4."
     )
@@ -107,6 +130,11 @@ class DevicesSettings(_Section):
     def workers(self, cores: int) -> int:
         """How many CPU workers to start on a machine of `cores` cores."""
         return self.cpu_workers or max(1, min(4, cores))
+
+    @property
+    def rules(self) -> Rules:
+        """As the pool takes them."""
+        return Rules(self.only, self.exclude, self.workers_per_device)
 
 
 class PoolSettings(_Section):
@@ -120,6 +148,14 @@ class PoolSettings(_Section):
     )
     max_interruptions: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=5, description="How often a job may lose its worker before it fails: it may be what kills them."
+    )
+    recycle_spans: Annotated[int, Field(ge=0, le=1 << 31)] = Field(
+        default=1000, description="Pieces of work after which a worker is replaced, between two of them; 0: never."
+    )
+    recycle_mib: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
+        default=2048,
+        description="Growth of a worker's memory since its first piece of work after which it is replaced, in MiB;"
+        " 0: never.",
     )
 
 
@@ -361,7 +397,11 @@ def _toml(path: Path) -> dict[str, Any]:
         ) from None
 
 
-EXPECTED = {"path_type": "should be a text", "tuple_type": "should be a list of texts, in [ ]"}
+EXPECTED = {
+    "path_type": "should be a text",
+    "tuple_type": "should be a list of texts, in [ ]",
+    "string_pattern_mismatch": "should be the UUID of a card, or how it begins, as in GPU-5e1f or MIG-77aa",
+}
 
 
 def _refusal(where: str, key: str, problem: Mapping[str, Any]) -> BadSettings:

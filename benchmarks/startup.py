@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-COMMANDS = ["", "init", "run", "submit", "status", "watch", "cancel", "retry", "schema", "doctor", "demo"]
+COMMANDS = ["", "init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
+COMMANDS += ["schema", "doctor", "demo", "bench pool"]
 MUSEDROP = Path(sys.executable).with_name("musedrop")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import inf
 
 from gpu_pool.backend import Backend
 from gpu_pool.health import Backoff, Health
 from gpu_pool.seat import CANCELLED, Doom, Seat, cause_of_death
-from gpu_pool.types import Cancel, Done, Event, Exited, Failed, Nonsense, Progress, Ready, Run, Stop, Up
+from gpu_pool.types import Cancel, Device, Done, Event, Exited, Failed, Nonsense, Progress, Ready, Run, Stop, Up
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Patience:
     stop_s         to end politely
     kill_s         to be gone after SIGKILL
     recycle_spans  spans after which it is replaced (0: never)
-    recycle_bytes  resident memory after a span above which it is replaced (0: never)
+    recycle_bytes  growth of its resident memory since its first span above which it is replaced (0: never)
     """
 
     stall_s: float
@@ -38,7 +38,10 @@ class Patience:
 class Crew:
     def __init__(self, backend: Backend, patience: Patience, clock: Callable[[], float]) -> None:
         self._backend, self._patience, self._clock = backend, patience, clock
-        self._seats = {device.id: Seat(device.id) for device in backend.devices()}
+        self._seats: dict[str, Seat] = {}
+        self._devices: dict[str, Device] = {}
+        self._footprint = 0
+        self.look()
 
     def __getitem__(self, device: str) -> Seat:
         return self._seats[device]
@@ -51,9 +54,40 @@ class Crew:
         """When tend() is next needed."""
         return min((seat.deadline for seat in self), default=inf)
 
-    def start(self, seat: Seat, run: Run, model: str) -> None:
+    @property
+    def devices(self) -> Iterable[Device]:
+        """As the backend knows them, since the last look()."""
+        return self._devices.values()
+
+    def look(self) -> None:
+        """Learn what became of the devices: new ones, lost ones, and the memory of those that are here."""
+        for device in self._backend.devices():
+            seat = self._seats.setdefault(device.id, Seat(device.id, device.card))
+            self._devices[device.id] = device
+            seat.stake = seat.stake.read(device.held_bytes, device.read_at)
+            lost = device.reason if device.state == "lost" else ""
+            seat.silent = "" if lost else device.reason
+            if lost and not seat.lost:
+                self._lose(seat, lost)
+            elif seat.lost and not lost:
+                self._find(seat)
+
+    def _lose(self, seat: Seat, reason: str) -> None:
+        seat.lost = reason
+        if seat.phase == "down":
+            seat.vacate()
+        elif not seat.doom:
+            self._condemn(seat, Doom("device_lost", f"{seat.device} was lost: {reason}", blame=False))
+
+    def _find(self, seat: Seat) -> None:
+        seat.lost = ""
+        if seat.phase == "down":
+            seat.vacate()
+
+    def start(self, seat: Seat, run: Run, model: str, memory_bytes: int) -> None:
         """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent."""
         self._backend.send(seat.device, run)
+        seat.stake = seat.stake.promise(memory_bytes)
         seat.run = run
         seat.model = model or seat.model
         seat.enter("running", self._in(self._patience.stall_s))
@@ -120,17 +154,29 @@ class Crew:
     def _welcome(self, seat: Seat, ready: Ready) -> None:
         if seat.phase != "starting":
             self._nonsense(seat, "a second Ready")
-        elif ready.device != seat.device:
+        elif ready.device not in (seat.device, seat.card):
             said = f"The worker for {seat.device} found itself on {ready.device}."
             self._condemn(seat, Doom("worker_misplaced", said))
         else:
-            seat.pid, seat.model, seat.ready_at = ready.pid, str(ready.facts.get("model", "")), self._clock()
+            seat.pid, seat.ready_at = ready.pid, self._clock()
+            seat.learn(ready.facts, self._clock())
+            self._note_footprint(seat)
             self._settle(seat)
+
+    def _note_footprint(self, seat: Seat) -> None:
+        """What one worker has loaded for a start, others are about to load."""
+        self._footprint = max(self._footprint, seat.stake.said)
+        for other in self:
+            if other.card and other.phase == "starting":
+                other.stake = other.stake.promise(self._footprint)
+        seat.stake = seat.stake.end(self._clock())
 
     def _progress(self, seat: Seat, progress: Progress) -> Event | None:
         if not seat.has(progress):
             self._nonsense(seat, "progress of a span it doesn't have")
         elif seat.phase == "running":
+            if progress.held_bytes >= 0:
+                seat.learn({"held_bytes": progress.held_bytes}, self._clock())
             seat.deadline = self._in(self._patience.stall_s)
             return Event(seat.device, progress)
         return None
@@ -142,7 +188,13 @@ class Crew:
         if isinstance(end, Failed) and end.fault == "cancelled" and seat.phase != "cancelling":
             self._nonsense(seat, "a cancelled span that nobody cancelled")
             return None
-        event = self._end_span(seat, CANCELLED.failed(seat.run) if seat.phase == "cancelling" else end)
+        if isinstance(end, Done):
+            seat.rss_bytes = end.rss_bytes
+            seat.first_rss_bytes = seat.first_rss_bytes or end.rss_bytes
+            seat.learn(end.facts, self._clock())
+        elif end.fault == "worker":
+            end = replace(end, detail=self._detail(seat, "", end.detail))
+        event = self._end_span(seat, CANCELLED.failed(seat.run, "") if seat.phase == "cancelling" else end)
         self._judge(seat, end)
         return event
 
@@ -157,12 +209,12 @@ class Crew:
     def _worn(self, seat: Seat, end: Done | Failed) -> bool:
         if isinstance(end, Failed) and end.fault == "worker":
             return True  # out of memory, or a lost context: only a new process gives everything back
-        large = isinstance(end, Done) and 0 < self._patience.recycle_bytes < end.rss_bytes
-        return large or 0 < self._patience.recycle_spans <= seat.served
+        grown = seat.rss_bytes - seat.first_rss_bytes if seat.first_rss_bytes else 0
+        return 0 < self._patience.recycle_bytes < grown or 0 < self._patience.recycle_spans <= seat.served
 
     def _end_span(self, seat: Seat, end: Done | Failed) -> Event | None:
         wanted = not seat.called_off
-        seat.release()
+        seat.release(self._clock())
         return Event(seat.device, end) if wanted else None
 
     def _settle(self, seat: Seat, *, worn: bool = False) -> None:
@@ -187,10 +239,10 @@ class Crew:
 
     def _bury(self, seat: Seat, exited: Exited) -> Event | None:
         asked = seat.phase == "leaving"
-        doom = seat.doom or cause_of_death(seat.device, exited)
-        if seat.phase == "cancelling":
-            doom = CANCELLED
-        event = self._end_span(seat, doom.failed(seat.run, exited.log)) if seat.run else None
+        doom = CANCELLED if seat.phase == "cancelling" else seat.doom or cause_of_death(seat.device, exited)
+        seat.rss_bytes = exited.peak_bytes or seat.rss_bytes
+        detail = self._detail(seat, doom.message, exited.log)
+        event = self._end_span(seat, doom.failed(seat.run, detail)) if seat.run else None
         if doom.blame and not asked:
             self._blame(seat, doom.message)
         seat.vacate()
@@ -204,6 +256,7 @@ class Crew:
         match seat.phase:
             case "down":
                 seat.enter("starting", self._in(self._patience.start_s))
+                seat.stake = seat.stake.promise(self._footprint if seat.card else 0)
                 self._backend.spawn(seat.device)
             case "starting":
                 self._stalled(seat, f"wasn't ready within {self._patience.start_s:g} s")
@@ -225,7 +278,12 @@ class Crew:
         doom = seat.doom or CANCELLED
         seat.doom = replace(doom, message=f"{doom.message} Its process {seat.pid} does not die.")
         seat.enter("stuck")
-        return self._end_span(seat, doom.failed(seat.run)) if seat.run else None
+        detail = self._detail(seat, seat.doom.message, "")
+        return self._end_span(seat, doom.failed(seat.run, detail)) if seat.run else None
+
+    def _detail(self, seat: Seat, cause: str, log: str) -> str:
+        """For the ledger: what happened, who held how much memory, and the last lines of the log."""
+        return "\n".join(part for part in (cause, seat.memory(self._devices[seat.device]), log) if part)
 
     def _in(self, seconds: float) -> float:
         return self._clock() + seconds

@@ -1,4 +1,4 @@
-"""LocalBackend: one warm subprocess for each device of this machine."""
+"""LocalBackend: warm subprocesses, one or more for each device of this machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import os
 import selectors
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpu_pool.cards import SILENT, UNLISTED, CardWatch, Rules, seats
 from gpu_pool.process import WorkerProcess, log_path
-from gpu_pool.types import Device, Down, Exited, Heard, Open
+from gpu_pool.types import Device, DeviceKind, Done, Down, Exited, Failed, Heard, Open
 from gpu_pool.wire import encode
 
 CLOSE_S = 5.0
+KINDS: tuple[DeviceKind, ...] = ("cpu", "cuda")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
@@ -28,14 +31,23 @@ def environment(device: Device, peers: int, cores: int, base: Mapping[str, str])
     A number of threads that `base` sets already stands: the operator chose it.
     """
     share = str(max(1, cores // peers))
-    card = {"CUDA_VISIBLE_DEVICES": device.id if device.kind == "cuda" else "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    visible = device.card or device.id if device.kind == "cuda" else ""
+    card = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {**dict.fromkeys(_THREADS, share), **base, **card}
 
 
 class LocalBackend:
-    """Workers as subprocesses. `handler` ("package.module:factory") and `handler_options` (JSON) are what they open;
-    `env` is added to our own environment. Their output goes to `log_dir`/worker-<device>.log. WireError if the options
-    are no JSON."""
+    """Workers as subprocesses.
+
+    devices          those that are always here
+    handler          "package.module:factory", what the workers open
+    handler_options  JSON for it; `kind_options` adds to that for workers on one kind of device
+    log_dir          their output goes to worker-<device>.log there
+    env              is added to our own environment
+    watch, rules     tell of cards that come, go and change; closed with the backend
+
+    WireError if the options are no JSON.
+    """
 
     def __init__(
         self,
@@ -44,12 +56,18 @@ class LocalBackend:
         handler: str,
         handler_options: Mapping[str, Any],
         log_dir: Path,
+        kind_options: Mapping[DeviceKind, Mapping[str, Any]] | None = None,
         env: Mapping[str, str] | None = None,
+        watch: CardWatch | None = None,
+        rules: Rules | None = None,
     ) -> None:
-        encode(Open("", handler, handler_options))  # what can't be sent is refused before anything is started
+        self._options = {kind: {**handler_options, **(kind_options or {}).get(kind, {})} for kind in KINDS}
+        for options in self._options.values():
+            encode(Open("", handler, options))  # what can't be sent is refused before anything is started
         log_dir.mkdir(parents=True, exist_ok=True)
         self._devices = {device.id: device for device in devices}
-        self._handler, self._options = handler, handler_options
+        self._watch, self._rules = watch, rules or Rules()
+        self._handler = handler
         self._log_dir = log_dir
         self._env = {**os.environ, **(env or {})}
         self._workers: dict[str, WorkerProcess] = {}
@@ -57,7 +75,25 @@ class LocalBackend:
         self._selector = selectors.DefaultSelector()
 
     def devices(self) -> Sequence[Device]:
+        if self._watch:
+            self._take_in(self._watch)
         return tuple(self._devices.values())
+
+    def _take_in(self, watch: CardWatch) -> None:
+        cards, silent = watch.cards(), watch.silent
+        listed = {device.id: device for device in seats(cards, self._rules)}
+        for device in [*listed.values(), *self._devices.values()]:
+            if not device.card:
+                continue
+            here = listed.get(device.id)
+            if here is None:
+                why = " ".join((UNLISTED, *cards.problems))
+                self._devices[device.id] = replace(device, state="lost", reason=why, free_bytes=0, held_bytes=0)
+                continue
+            worker = self._workers.get(device.id)
+            held = cards.held.get(device.card, {}).get(str(worker.pid), 0) if worker else 0
+            reason = SILENT if silent and not here.reason else here.reason
+            self._devices[device.id] = replace(here, held_bytes=held, reason=reason)
 
     def spawn(self, device: str) -> None:
         if device in self._workers:
@@ -70,7 +106,7 @@ class LocalBackend:
         self._workers[device] = worker
         self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-        self.send(device, Open(device, self._handler, self._options))
+        self.send(device, Open(device, self._handler, self._options[self._devices[device].kind]))
 
     def send(self, device: str, message: Down) -> None:
         if worker := self._workers.get(device):
@@ -84,7 +120,8 @@ class LocalBackend:
         if wakeup_fd not in self._selector.get_map():
             self._selector.register(wakeup_fd, selectors.EVENT_READ)
         heard, self._stillborn = self._stillborn, []
-        ready = self._selector.select(0 if heard else timeout_s)
+        ready = self._selector.select(0 if heard else min(timeout_s, self._watch_due_s()))
+        self._serve_watch()
         for key, mask in ready:
             if key.data and key.fileobj is key.data.channel:
                 heard.extend(self._serve(key.data, mask))
@@ -92,6 +129,21 @@ class LocalBackend:
             if key.data and key.fileobj == key.data.pidfd:
                 heard.extend(self._bury(key.data))
         return heard
+
+    def _watch_due_s(self) -> float:
+        self._serve_watch()
+        return max(0.0, self._watch.deadline - time.monotonic()) if self._watch else float("inf")
+
+    def _serve_watch(self) -> None:
+        """Its process comes and goes, and its pipe with it."""
+        if self._watch is None:
+            return
+        before = self._watch.fd
+        self._watch.serve()
+        if before is not None and self._watch.fd != before:
+            self._selector.unregister(before)
+        if self._watch.fd is not None and self._watch.fd not in self._selector.get_map():
+            self._selector.register(self._watch.fd, selectors.EVENT_READ)
 
     def close(self) -> None:
         """Kill what still lives; what even SIGKILL can't end within CLOSE_S is left to the kernel."""
@@ -105,6 +157,8 @@ class LocalBackend:
                 worker.release()
         self._workers.clear()
         self._selector.close()
+        if self._watch:
+            self._watch.close()
 
     def _environment(self, device: Device) -> dict[str, str]:
         peers = sum(peer.kind == device.kind for peer in self._devices.values())
@@ -123,6 +177,8 @@ class LocalBackend:
         if worker.silent:
             self._selector.unregister(worker.channel)
             worker.kill()  # it can say no more. One that is exiting already keeps the exit status it has
+        if any(isinstance(message, Done | Failed) for message in said):
+            worker.rotate_log()
         return [(worker.device, message) for message in said]
 
     def _bury(self, worker: WorkerProcess) -> list[Heard]:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pynvml
 
+from gpu_pool.cards import Cards
 from gpu_pool.types import Device
+
+AFRESH_S = 300.0
+AFRESH_IN_TROUBLE_S = 10.0
+XID_REST_S = 60.0
+XIDS = {
+    48: "an ECC error that can't be corrected",
+    64: "memory rows that can't be remapped",
+    74: "an NVLink error",
+    79: "it has fallen off the bus",
+    95: "an ECC error that isn't contained",
+    119: "its firmware doesn't answer",
+    120: "its firmware has failed",
+}
+"""Those of the driver's critical messages after which a card is of no use for a while; the others are an application's
+fault. https://docs.nvidia.com/deploy/xid-errors/"""
 
 _OLD_DRIVER = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
@@ -17,50 +34,110 @@ _OLD_DRIVER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Cards:
-    """What NVML says now.
+class Driver:
+    """NVML, opened when it can be, and afresh now and then: that is how it learns of cards that came or came back."""
 
-    devices   GPUs, and MIG instances instead of the GPU they divide; one that stopped answering has state "lost"
-    problems  a sentence for each thing that is wrong: no driver, a card that can't even be named
-    driver    its version, "" without one
-    """
+    def __init__(self) -> None:
+        self._opened_at: float | None = None
+        self._troubled = False
+        self._events: Any = None
+        self._xids: dict[str, tuple[int, float]] = {}
 
-    devices: tuple[Device, ...] = ()
-    problems: tuple[str, ...] = ()
-    driver: str = ""
+    def read(self) -> Cards:
+        """Ask for everything. Never raises; may hang if the driver does."""
+        began = time.monotonic()
+        try:
+            self._open(began)
+        except pynvml.NVMLError as error:
+            return Cards(problems=(f"No NVIDIA driver answers: {error}.",), read_at=began)
+        try:
+            cards = replace(_cards(), read_at=began)
+        except pynvml.NVMLError as error:
+            self.close()
+            return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",), read_at=began)
+        cards = replace(cards, devices=tuple(self._with_xid(device, began) for device in cards.devices))
+        self._troubled = bool(cards.problems) or any(device.state == "lost" for device in cards.devices)
+        return cards
+
+    def rest(self, seconds: float) -> None:
+        """Wait, but not when a card reports something critical."""
+        if self._events is None:
+            time.sleep(seconds)
+            return
+        try:
+            event = pynvml.nvmlEventSetWait_v2(self._events, int(1000 * seconds))
+        except pynvml.NVMLError as error:
+            if error.value != pynvml.NVML_ERROR_TIMEOUT:
+                self._events = None
+                time.sleep(seconds)
+            return
+        self._xids[_name(event.device)] = int(event.eventData), time.monotonic()
+        time.sleep(min(seconds, 0.1))  # they may come in floods
+
+    def close(self) -> None:
+        if self._opened_at is not None:
+            _or_none(pynvml.nvmlShutdown)
+        self._opened_at = self._events = None
+
+    def _open(self, now: float) -> None:
+        lasts_s = AFRESH_IN_TROUBLE_S if self._troubled else AFRESH_S
+        if self._opened_at is not None and now - self._opened_at >= lasts_s:
+            self.close()
+        if self._opened_at is None:
+            pynvml.nvmlInit()
+            self._opened_at = now
+            self._events = _or_none(_critical_events)
+
+    def _with_xid(self, device: Device, now: float) -> Device:
+        xid, at = self._xids.get(device.id, (0, 0.0))
+        if device.state == "lost" or xid not in XIDS or now - at >= XID_REST_S:
+            return device
+        return replace(device, state="lost", reason=f"The driver reports Xid {xid}: {XIDS[xid]}.")
 
 
 def read() -> Cards:
-    """Ask the driver afresh, so that a card that came back is seen again. Never raises; may hang if the driver does."""
+    """One reading. Never raises; may hang or crash if the driver does, so not for the daemon."""
+    driver = Driver()
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return Cards(problems=(f"No NVIDIA driver answers: {error}.",))
-    try:
-        return _cards()
-    except pynvml.NVMLError as error:
-        return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",))
+        return driver.read()
     finally:
-        _or_none(pynvml.nvmlShutdown)
+        driver.close()
+
+
+def _critical_events() -> Any:
+    """An event set of all cards that have such events; None if there is none, since nothing could be waited for."""
+    events, some = pynvml.nvmlEventSetCreate(), False
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        card = _or_none(pynvml.nvmlDeviceGetHandleByIndex, index)
+        try:
+            pynvml.nvmlDeviceRegisterEvents(card, pynvml.nvmlEventTypeXidCriticalError, events)
+            some = True
+        except pynvml.NVMLError:
+            continue
+    return events if some else None
 
 
 def _cards() -> Cards:
     devices: list[Device] = []
     problems: list[str] = []
+    held: dict[str, dict[str, int]] = {}
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
-            devices += _divided(pynvml.nvmlDeviceGetHandleByIndex(index))
+            for handle in _divided(pynvml.nvmlDeviceGetHandleByIndex(index)):
+                name = _name(handle)
+                held[name] = _held(handle)  # before the free memory: what is taken in between is then counted twice
+                devices.append(_device(name, handle))
         except pynvml.NVMLError as error:
             problems.append(f"Card {index} does not answer: {error}.")
-    return Cards(tuple(devices), tuple(problems), str(_or_none(pynvml.nvmlSystemGetDriverVersion) or ""))
+    version = str(_or_none(pynvml.nvmlSystemGetDriverVersion) or "")
+    return Cards(tuple(devices), tuple(problems), version, held)
 
 
-def _divided(card: Any) -> list[Device]:
+def _divided(card: Any) -> list[Any]:
     """The card, or its MIG instances if it is divided: then it runs nothing itself."""
     mode = _or_none(pynvml.nvmlDeviceGetMigMode, card)
     divided = mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-    return [_device(handle) for handle in (_instances(card) if divided else [card])]
+    return list(_instances(card)) if divided else [card]
 
 
 def _instances(card: Any) -> Iterator[Any]:
@@ -69,10 +146,20 @@ def _instances(card: Any) -> Iterator[Any]:
             yield instance
 
 
-def _device(handle: Any) -> Device:
-    device = Device(
-        pynvml.nvmlDeviceGetUUID(handle), "cuda", name=str(_or_none(pynvml.nvmlDeviceGetName, handle) or "")
-    )
+def _name(handle: Any) -> str:
+    return str(pynvml.nvmlDeviceGetUUID(handle))
+
+
+def _held(handle: Any) -> dict[str, int]:
+    """Bytes by process, where the driver tells. The calls without a version raise what is no NVMLError."""
+    processes = _or_none(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
+    if processes is None:
+        processes = _or_none(pynvml.nvmlDeviceGetComputeRunningProcesses_v2, handle) or []
+    return {str(process.pid): int(process.usedGpuMemory) for process in processes if process.usedGpuMemory}
+
+
+def _device(name: str, handle: Any) -> Device:
+    device = Device(name, "cuda", name=str(_or_none(pynvml.nvmlDeviceGetName, handle) or ""), card=name)
     try:
         memory = _memory(handle)
     except pynvml.NVMLError as error:

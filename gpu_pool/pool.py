@@ -5,16 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import inf
 from types import TracebackType
 from typing import Self
 
 from gpu_pool.backend import Backend
 from gpu_pool.crew import Crew, Patience
 from gpu_pool.health import Backoff
+from gpu_pool.obstacles import Setback, obstacle
+from gpu_pool.reservations import Accounts
 from gpu_pool.seat import Seat
-from gpu_pool.strategy import STRATEGIES
-from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Plan, PoolEvent, Run, Span, Task
+from gpu_pool.strategy import STRATEGIES, preferred
+from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, Run, Span, Task
 from gpu_pool.wakeup import Wakeup
+
+FREE_GRAIN_BYTES = 64 << 20
+"""A change of free memory that is smaller is not reported."""
 
 
 class Pool:
@@ -24,7 +30,8 @@ class Pool:
     start_s        a worker that isn't ready after so long is killed
     cancel_s       a cancelled span that goes on for so long has its worker killed
     recycle_spans  a worker is replaced after so many spans (0: never)
-    recycle_bytes  or when its resident memory after a span exceeds this (0: never)
+    recycle_bytes  or when its resident memory has grown by so much since its first span (0: never)
+    reserve_bytes  memory of each card that is left to others
     """
 
     def __init__(
@@ -36,6 +43,7 @@ class Pool:
         cancel_s: float = 10.0,
         recycle_spans: int = 0,
         recycle_bytes: int = 0,
+        reserve_bytes: int = 0,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,6 +59,8 @@ class Pool:
         self._clock = clock
         self._crew = Crew(backend, patience, clock)
         self._wakeup = Wakeup()
+        self._reserve_bytes = reserve_bytes
+        self._setbacks: dict[str, Setback] = {}
         self._shown: dict[str, Device] = {}
         self._crew.tend()
 
@@ -61,33 +71,53 @@ class Pool:
         self.close()
 
     def devices(self) -> list[Device]:
-        return [self._snapshot(device) for device in self._backend.devices()]
+        """All of them, lost ones too; more may come, none goes."""
+        return [self._crew[device.id].shown(device) for device in self._crew.devices]
 
     def plan(self, task: Task, waiting: int) -> Plan | None:
         """What of `task` starts now, or None; `waiting`: how many other jobs wait for a device of this kind.
 
-        ValueError for a strategy that doesn't exist.
+        Only devices are used where the memory that it needs is neither taken nor promised. ValueError for a strategy
+        that doesn't exist.
         """
         if task.strategy not in STRATEGIES:
             raise ValueError(f"no strategy is called {task.strategy!r}; there are {', '.join(STRATEGIES)}")
         running = tuple(span for _, span in self._running(task.id))
         task = replace(task, running=running, todo=tuple(span for span in task.todo if span not in running))
-        idle = [device for device in self.devices() if device.state == "idle" and device.kind == task.kind]
+        idle = self._offers(task)
         return STRATEGIES[task.strategy](task, idle, waiting) if idle else None
+
+    def obstacle(self, task: Task) -> str:
+        """Why no device can take a span of the task, as a sentence for people.
+
+        "" if one can, or will as soon as it has finished what it does now.
+        """
+        devices = [device for device in self._crew.devices if device.kind == task.kind]
+        seats = {device.id: self._crew[device.id] for device in devices}
+        return obstacle(task, devices, seats, self._accounts(), self._setbacks.get(task.id), self._clock())
+
+    def promised_bytes(self) -> dict[str, int]:
+        """What each device's worker may still take of its card: promised, and not allocated as far as is known."""
+        return {seat.device: seat.stake.open for seat in self._crew}
 
     def start(self, plan: Plan) -> None:
         """Send a Run for each assignment.
 
-        ValueError if a device isn't idle or is named twice, or (as a WireError) if the payload is too long or no JSON;
-        nothing has started then.
+        ValueError if a device isn't idle or is named twice, if the memory has been promised to others since the plan
+        was made, or (as a WireError) if the payload is too long or no JSON; nothing has started then.
         """
         seats = [self._crew[assignment.device] for assignment in plan.assignments]
-        if busy := [seat.device for seat in seats if seat.phase != "idle" or seats.count(seat) > 1]:
+        if busy := [seat.device for seat in seats if not seat.free or seats.count(seat) > 1]:
             raise ValueError(f"not idle, or assigned twice: {', '.join(busy)}")
-        task = plan.task
+        task, accounts = plan.task, self._accounts()
+        for seat in seats:
+            if not accounts.fits(seat.device, task.memory_bytes):
+                raise ValueError(f"not enough memory is left on {seat.device}")
+            accounts.promise(seat.device, task.memory_bytes)
         for seat, assignment in zip(seats, plan.assignments, strict=True):
             span = assignment.span
-            self._crew.start(seat, Run(task.id, span.start, span.stop, task.payload), task.model)
+            run = Run(task.id, span.start, span.stop, task.payload)
+            self._crew.start(seat, run, task.model, task.memory_bytes)
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
         """What has happened; waits for it until the time is up or wake() is called, whichever comes first."""
@@ -140,11 +170,34 @@ class Pool:
 
     def _listen(self, until: float) -> Iterator[Event]:
         deadline = self._clock() if self._unreported() else min(until, self._crew.deadline)
-        for device, message in self._backend.wait(max(0.0, deadline - self._clock()), self._wakeup.fileno()):
+        heard = self._backend.wait(max(0.0, deadline - self._clock()), self._wakeup.fileno())
+        self._crew.look()
+        for device, message in heard:
             if event := self._crew.hear(device, message):
                 yield event
                 if isinstance(event.message, Done):
                     self._end_race(event.message)
+                elif isinstance(event.message, Failed) and event.message.code == "out_of_memory":
+                    self._set_back(device, event.message.task)
+
+    def _offers(self, task: Task) -> list[Device]:
+        """Idle devices on which spans of the task fit, all at once."""
+        now = self._clock()
+        idle = [device.id for device in self._crew.devices if device.kind == task.kind and self._crew[device.id].free]
+        setback = self._setbacks.get(task.id)
+        floor = setback.floor(now) if setback else -inf
+        return self._accounts().offers(task.memory_bytes, floor, idle, lambda devices: preferred(task, devices))
+
+    def _accounts(self) -> Accounts:
+        stakes = {seat.device: seat.stake for seat in self._crew}
+        return Accounts(self.devices(), stakes, self._reserve_bytes)
+
+    def _set_back(self, device: str, task_id: str) -> None:
+        """Where memory ran out, it isn't tried again until there is more, or a while has passed."""
+        now = self._clock()
+        self._setbacks = {name: setback for name, setback in self._setbacks.items() if now < setback.until}
+        if self._crew[device].card:
+            self._setbacks[task_id] = Setback.after(device, self._accounts().room(device), now)
 
     def _end_race(self, won: Done) -> None:
         for seat, span in self._running(won.task):
@@ -155,15 +208,19 @@ class Pool:
         """One pair for each device that has a span of the task."""
         return [(seat, span) for seat in self._crew if seat.runs(task_id) and (span := seat.span)]
 
-    def _snapshot(self, device: Device) -> Device:
-        seat = self._crew[device.id]
-        return replace(device, state=seat.state, reason=seat.reason, worker_pid=seat.pid, model=seat.model)
-
     def _unreported(self) -> list[Device]:
-        """Devices that are not as they were last reported, memory figures aside."""
-        return [device for device in self.devices() if self._shown.get(device.id) != replace(device, free_bytes=0)]
+        """Devices that are not as they were last reported."""
+        return [device for device in self.devices() if _differ(self._shown.get(device.id), device)]
 
     def _changes(self) -> list[DeviceChanged]:
         changed = self._unreported()
-        self._shown.update((device.id, replace(device, free_bytes=0)) for device in changed)
+        self._shown.update((device.id, device) for device in changed)
         return [DeviceChanged(device) for device in changed]
+
+
+def _differ(before: Device | None, now: Device) -> bool:
+    if before is None:
+        return True
+    moved = max(abs(before.free_bytes - now.free_bytes), abs(before.held_bytes - now.held_bytes))
+    as_now = replace(before, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at=now.read_at)
+    return moved >= FREE_GRAIN_BYTES or as_now != now

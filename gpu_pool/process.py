@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from gpu_pool.wire import Lines, WireError, decode_up
 LOG_BYTES = 1 << 20
 TAIL_BYTES = 8 << 10
 READ_BYTES = 1 << 16
-_PACKAGES = Path(__file__).resolve().parents[1]
+PACKAGES = Path(__file__).resolve().parents[1]
 
 
 class WorkerProcess:
@@ -40,7 +41,7 @@ class WorkerProcess:
         self.channel, theirs = socket.socketpair()
         self.channel.setblocking(False)
         try:
-            with theirs, _opened_log(log, device) as output:
+            with theirs, opened_log(log, device) as output:
                 self._log_start = output.tell()
                 self._popen = _started(device, env, theirs.fileno(), output)
             self.pid = self._popen.pid
@@ -73,6 +74,18 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    def rotate_log(self) -> None:
+        """Set the log aside if it has grown large, all but its last lines. The worker goes on writing to the same file,
+        so call this while it is quiet: what it says meanwhile may be lost."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > LOG_BYTES:
+                last = _tail(self._log, self._log_start)
+                shutil.copyfile(self._log, _aside(self._log))
+                os.truncate(self._log, 0)
+                self._log_start = 0
+                with self._log.open("ab") as log:
+                    log.write(last.encode() + b"\n")
+
     def ended(self, timeout_s: float) -> bool:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
@@ -84,9 +97,10 @@ class WorkerProcess:
         last_words: list[Up | Nonsense | Exited] = []
         while data := self._read():
             last_words += self._parse(data)
-        status = self._popen.wait()
+        _, status, usage = os.wait4(self.pid, 0)
+        self._popen.returncode = os.waitstatus_to_exitcode(status)
         self.release()
-        return [*last_words, self._exited(status)]
+        return [*last_words, self._exited(self._popen.returncode, 1024 * usage.ru_maxrss)]
 
     def release(self) -> None:
         self.channel.close()
@@ -111,12 +125,12 @@ class WorkerProcess:
             said.append(Nonsense(str(error)))
         return said
 
-    def _exited(self, status: int) -> Exited:
+    def _exited(self, status: int, peak_bytes: int) -> Exited:
         log = _tail(self._log, self._log_start)
         if status >= 0:
-            return Exited(self.pid, code=status, log=log)
+            return Exited(self.pid, code=status, log=log, peak_bytes=peak_bytes)
         oom = -status == signal.SIGKILL and oom_kills() > self._oom_kills
-        return Exited(self.pid, signal=_signal_name(-status), log=log, out_of_memory=oom)
+        return Exited(self.pid, signal=_signal_name(-status), log=log, out_of_memory=oom, peak_bytes=peak_bytes)
 
 
 def log_path(folder: Path, device: str) -> Path:
@@ -133,10 +147,9 @@ def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
 def _started(device: str, env: Mapping[str, str], fd: int, output: BinaryIO) -> subprocess.Popen[bytes]:
     # -P: the daemon's working directory may be a share that others write to, so nothing is imported from there
     python = [sys.executable, "-P", "-u", "-X", "faulthandler"]
-    paths = filter(None, (str(_PACKAGES), env.get("PYTHONPATH")))
     return subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
         [*python, "-m", "gpu_pool.worker", device, "--fd", str(fd), "--parent", str(os.getpid())],
-        env={**env, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**env, "PYTHONPATH": python_path(env)},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -145,15 +158,24 @@ def _started(device: str, env: Mapping[str, str], fd: int, output: BinaryIO) -> 
     )
 
 
-def _opened_log(path: Path, device: str) -> BinaryIO:
+def python_path(env: Mapping[str, str]) -> str:
+    """Where a child finds our packages, and whatever the operator added."""
+    return os.pathsep.join(filter(None, (str(PACKAGES), env.get("PYTHONPATH"))))
+
+
+def opened_log(path: Path, device: str) -> BinaryIO:
     """Open for appending, the last one set aside if it has grown large."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_BYTES:
-            path.replace(path.with_name(path.name + ".1"))
+            path.replace(_aside(path))
     log = path.open("ab")
     log.write(f"--- {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, a worker for {device}\n".encode())
     log.flush()
     return log
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + ".1")
 
 
 def _tail(path: Path, start: int) -> str:

@@ -14,7 +14,18 @@ DeviceState = Literal["starting", "idle", "busy", "sick", "drained", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A place where one worker runs. `id` is "cpu:0", "GPU-<uuid>" or "MIG-<uuid>"; bytes are memory."""
+    """A place where one worker runs; bytes are memory of its card, times are the pool's clock.
+
+    id          "cpu:0", "GPU-<uuid>" or "MIG-<uuid>"; "GPU-<uuid>/2" is the second worker of that card
+    free_bytes  what the driver says is free; in the list that a strategy gets: the room there is for this worker
+    reason      why it isn't in service; also why it gets nothing new though its worker lives
+    card        the UUID of the card, "" for a processor
+    held_bytes  what its worker holds of the card
+    load_s      seconds that loading the model took, 0 if the worker doesn't say
+    batch       frames that the worker takes at once, 0 if it doesn't say
+    retry_at    when a sick device is tried again, else 0
+    read_at     when the driver was asked for the figures
+    """
 
     id: str
     kind: DeviceKind
@@ -25,6 +36,12 @@ class Device:
     reason: str = ""
     worker_pid: int | None = None
     model: str = ""
+    card: str = ""
+    held_bytes: int = 0
+    load_s: float = 0.0
+    batch: int = 0
+    retry_at: float = 0.0
+    read_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,10 +69,11 @@ def grid(units: int) -> tuple[Span, ...]:
 class Task:
     """One stage of one job, as far as it is still to be done.
 
-    todo       spans that are neither done nor running, in order
-    running    spans that are running somewhere now
-    model      what the worker has to have loaded; a device that has it is preferred
-    payload    JSON for the worker's handler
+    todo          spans that are neither done nor running, in order
+    running       spans that are running somewhere now
+    model         what the worker has to have loaded; a device that has it is preferred
+    memory_bytes  all that a worker holds of its card while it runs a span, the model included; 0: not known
+    payload       JSON for the worker's handler
     """
 
     id: str
@@ -117,7 +135,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker is up. `device` is the id it sees, so that a worker on the wrong card is refused."""
+    """The worker is up. `device` is the id it sees, so that a worker on the wrong card is refused.
+
+    Facts that mean something to the pool: "model" (what it has loaded), "load_s", "batch", "held_bytes".
+    """
 
     device: str
     pid: int
@@ -126,20 +147,26 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
+    """`held_bytes` of its card the worker holds now; -1: it doesn't say."""
+
     task: str
     start: int
     stop: int
     units_done: int
+    held_bytes: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
+    """A span that ended well. `facts` as in Ready, as they are now."""
+
     task: str
     start: int
     stop: int
     seconds: float
     result: Mapping[str, Any] = field(default_factory=dict)
     rss_bytes: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 Fault = Literal["job", "worker", "cancelled"]
@@ -151,7 +178,8 @@ class Failed:
 
     fault "job": the input or the request is to blame (code, message and hint come from the engine);
     "worker": the worker died, froze or spoke nonsense, the job is not to blame; "cancelled": we asked for it.
-    `detail` holds the last log lines or the traceback, for the ledger and not for the user.
+    `detail` is for the ledger and not for the user: the cause once more, memory at the time, the last log lines or the
+    traceback.
     """
 
     task: str
@@ -185,6 +213,7 @@ class Exited:
     signal        what killed it, as "SIGKILL", or "" when it ended by itself with the exit code `code`
     log           the last lines it wrote
     out_of_memory the host's OOM killer struck while it lived, and it died of SIGKILL
+    peak_bytes    the most memory of the host that it ever held
     """
 
     pid: int
@@ -192,6 +221,7 @@ class Exited:
     signal: str = ""
     log: str = ""
     out_of_memory: bool = False
+    peak_bytes: int = 0
 
 
 Heard = tuple[str, Up | Nonsense | Exited]
@@ -210,7 +240,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChanged:
-    """A device has another state, reason, worker or model than when it was last reported."""
+    """A device has another state, reason, worker, model or memory than when it was last reported."""
 
     device: Device
 

@@ -125,7 +125,8 @@ def _check(hint: Any) -> Callable[[object], bool]:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """As large as SQLite and a float can take: a worker may say anything."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 _SCALARS: dict[type, Callable[[object], bool]] = {

@@ -34,8 +34,10 @@ Tick = Callable[[int], None]
 class Handler(Protocol):
     """What a worker runs. Made once by `factory(device: str, options: dict)`, used for many spans.
 
-    It may also have `close()`, called before a polite end, and `facts`, a JSON mapping that goes into Ready. Two of
-    them mean something to the pool: "device" (the id it really sees, if it can tell) and "model" (what it has loaded).
+    It may also have `close()`, called before a polite end, and `facts`, a JSON mapping that goes into Ready and each
+    Done. Some of them mean something to the pool: "device" (the id it really sees, if it can tell), "model" (what it
+    has loaded), "load_s" (seconds that took), "batch" (frames at once) and "held_bytes" (memory it holds of its card;
+    told with each report of progress too).
     """
 
     def run(self, payload: dict[str, Any], start: int, stop: int, tick: Tick) -> dict[str, Any]:
@@ -138,28 +140,35 @@ def _open(opened: Open) -> Handler:
 
 
 def _ready(handler: Handler, device: str) -> Ready:
-    facts: Mapping[str, Any] = getattr(handler, "facts", {})
+    facts = _facts(handler)
     return Ready(str(facts.get("device", device)), os.getpid(), facts)
+
+
+def _facts(handler: Handler) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = getattr(handler, "facts", {})
+    return facts
 
 
 def _perform(handler: Handler, order: _Order, channel: Channel) -> Done | Failed:
     run, began = order.run, time.monotonic()
     try:
         failpoint("received")
-        result = handler.run(dict(run.payload), run.start, run.stop, _Ticker(order, channel))
+        result = handler.run(dict(run.payload), run.start, run.stop, _Ticker(handler, order, channel))
         failpoint("span_done")
+        return Done(
+            run.task, run.start, run.stop, time.monotonic() - began, result or {}, _rss_bytes(), _facts(handler)
+        )
     except Cancelled:
         return _failed(run, "cancelled", "The span was cancelled.", fault="cancelled")
     except Exception as error:  # noqa: BLE001  the edge of the process: whatever went wrong becomes data
         return failure(run, error)
-    return Done(run.task, run.start, run.stop, time.monotonic() - began, result or {}, _rss_bytes())
 
 
 class _Ticker:
     """Reports at most five times a second, and the last unit always."""
 
-    def __init__(self, order: _Order, channel: Channel) -> None:
-        self._order, self._channel = order, channel
+    def __init__(self, handler: Handler, order: _Order, channel: Channel) -> None:
+        self._handler, self._order, self._channel = handler, order, channel
         self._units = order.run.stop - order.run.start
         self._said, self._said_at = -1, -PROGRESS_S
 
@@ -171,7 +180,8 @@ class _Ticker:
         if now - self._said_at >= PROGRESS_S or units == self._units > self._said:
             self._said, self._said_at = units, now
             run = self._order.run
-            self._channel.send(Progress(run.task, run.start, run.stop, units))
+            held = int(_facts(self._handler).get("held_bytes", -1))
+            self._channel.send(Progress(run.task, run.start, run.stop, units, held))
 
 
 def failure(run: Run, error: Exception) -> Failed:

@@ -43,7 +43,7 @@ class Handler:
             return {"outline": self.inspect(request).to_dict()}
         outline = Outline.from_dict(payload["outline"])
         if payload["stage"] == "prepare":
-            self.engine(request).prepare(request, outline, start, stop, tick)
+            self.prepare(request, outline, start, stop, tick)
             return {}
         if payload["stage"] == "render":
             self.render(request, outline, start, stop, tick)
@@ -80,6 +80,13 @@ class Handler:
         )
         outline = self.engine(request).inspect(request, outline)
         return replace(outline, units={"inspect": 1, "render": outline.frames, "assemble": 1, **outline.units})
+
+    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+        """The unit after the last one joins what the others have left."""
+        if start < outline.units.get("prepare", 1):
+            self.engine(request).prepare(request, outline, start, stop, tick)
+        else:
+            self.engine(request).complete(request, outline, tick)
 
     def render(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
         media.write_part(

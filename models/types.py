@@ -71,6 +71,10 @@ class JobFiles:
         """What `prepare` leaves for `render`; a folder of the engine's own, complete when it exists."""
         return self.work / "prepared"
 
+    def prepared_part(self, start: int, stop: int) -> Path:
+        """What `prepare` leaves of units [start, stop) where there are several: a folder that appears by rename."""
+        return self.work / "preparing" / f"{start:07d}-{stop:07d}"
+
     @property
     def parts(self) -> Path:
         return self.work / "parts"
@@ -118,7 +122,7 @@ class Outline:
     fps       exact, as "25" or "30000/1001"
     width, height   of the result in pixels, both even
     duration_s      of the decoded audio
-    units     work of each stage in units of that stage (frames, or 1)
+    units     work of each stage in units of that stage (frames, or 1); `render` and `prepare` are cut on the grid
     encoder   the encoder every part of this job is made with
     memory_bytes    device memory a span needs beyond the loaded model
     notes     sentences for result.json: what was ignored, replaced or assumed
@@ -159,7 +163,15 @@ class Engine(Protocol):
         ...
 
     def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
-        """Do units [start, stop) of the preparation; leave the result in `request.files.prepared`."""
+        """Do units [start, stop) of the preparation.
+
+        Where `outline.units["prepare"]` is 1, leave `request.files.prepared`. Where it is more, several devices may
+        each do some: leave `request.files.prepared_part(start, stop)`. Another may have left the same in the meantime.
+        """
+        ...
+
+    def complete(self, request: Request, outline: Outline, tick: Tick) -> None:
+        """Make `request.files.prepared` of the parts, all of which are there. Only called where there are several."""
         ...
 
     def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:

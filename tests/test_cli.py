@@ -17,7 +17,8 @@ import pytest
 from agent.job import parse
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
-COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "schema", "doctor", "demo"]
+COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
+COMMANDS += ["schema", "doctor", "demo", "bench"]
 
 
 def musedrop(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
@@ -117,6 +118,44 @@ def test_asking_for_a_job_that_isnt_there(share: Share, verb: str) -> None:
     assert asked.returncode == 2
     assert "no job is called nobody" in asked.stderr
     assert not list(share.inbox.iterdir())
+
+
+def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
+    """A device that is drained from the command line is out, also after a restart, until it is resumed."""
+
+    def state(device: str) -> str:
+        [row] = share.rows("SELECT state FROM device_status WHERE device = ?", device) or [{"state": ""}]
+        return str(row["state"])
+
+    until(lambda: state("cpu:1") == "idle", 60, share.log)
+    told = share.musedrop("drain", "cpu-1")
+    assert told.returncode == 0, told.stderr
+    assert "cpu:1 gets no more work" in told.stdout
+    until(lambda: state("cpu:1") == "drained", 30, share.log)
+    assert not list(share.inbox.iterdir())
+    assert share.stop() == 0
+    share.start()
+    until(lambda: (state("cpu:0"), state("cpu:1")) == ("idle", "drained"), 60, share.log)
+    listed = share.musedrop("devices").stdout
+    assert "set aside by a person" in listed
+    assert "cpu:0" in listed
+    rows = json.loads(share.musedrop("devices", "--json").stdout)
+    assert [(row["device"], row["state"]) for row in rows] == [("cpu:0", "idle"), ("cpu:1", "drained")]
+    (share.inbox / "CPU-1.resume").touch()
+    until(lambda: state("cpu:1") == "idle", 60, share.log)
+
+
+def test_asking_for_a_device_that_isnt_there(share: Share) -> None:
+    """The command names the devices that there are; a control file for no device goes, and the daemon lives."""
+    until(lambda: len(share.rows("SELECT * FROM device_status")) == 2, 30, share.log)
+    for verb in ("drain", "resume"):
+        asked = share.musedrop(verb, "GPU-none")
+        assert asked.returncode == 2
+        assert "cpu:0, cpu:1" in asked.stderr
+        (share.inbox / f"nobody.{verb}").touch()
+    assert "several devices" in share.musedrop("drain", "cpu").stderr
+    until(lambda: not list(share.inbox.iterdir()), 30, share.log)
+    until(lambda: "nothing to drain: no device is called nobody" in share.log(), 30, share.log)
 
 
 def test_doctor_looks_at_everything(share: Share) -> None:

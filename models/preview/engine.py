@@ -47,13 +47,9 @@ class PreviewEngine:
         mouth = the_mouth(picture, face, options, request, outline)
         if not mouth.found:
             notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
-        units = 1
-        if outline.avatar_kind == "video":
-            with frames_of(request, outline) as video:
-                units = len(video)
         return replace(
             outline,
-            units={"inspect": 1, "prepare": units, "render": outline.frames, "assemble": 1},
+            units={"inspect": 1, "prepare": 1, "render": outline.frames, "assemble": 1},
             notes=outline.notes + notes,
             details={"face": [round(float(value), 1) for value in face.box], "mouth_found": mouth.found},
         )
@@ -63,7 +59,7 @@ class PreviewEngine:
         cache = AvatarCache(Path(request.cache), request.cache_bytes)
         key = content_key("preview", VERSION, outline.avatar_sha256, outline.width, outline.height, outline.fps)
         key = content_key(key, options.face, options.mouth)
-        entry = cache.entry(key, lambda folder: measure(folder, request, outline, options, tick))
+        entry = cache.entry(key, lambda folder: measure(folder, request, outline, options, lambda _: tick(0)))
         wave = media.read_waveform(request.files.audio, RATE)
         curve = mouth_curve(wave, outline.frames, outline.rate)
         curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
@@ -77,6 +73,9 @@ class PreviewEngine:
                 np.savez(folder / "motion.npz", curve=curve, shut=shut, pose=pose)
                 (folder / "geometry.npz").write_bytes(geometry)
         tick(stop - start)
+
+    def complete(self, request: Request, outline: Outline, tick: Tick) -> None:
+        """Its preparation is one unit and leaves no parts."""
 
     def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[Image]:
         options, _ = read_options(request.options)

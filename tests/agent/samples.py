@@ -19,6 +19,7 @@ def a_ledger(tmp_path: Path) -> Ledger:
 
 def add_job(ledger: Ledger, uid: str, *, state: JobState = JobState.QUEUED, at: int = 1000, **keys: object) -> Job:
     ledger.add(uid, str(keys.pop("name", uid)), a_spec(**keys), state=state, at=at)
+    ledger.update(uid, submitter=str(keys.get("submitter", "")))
     job = ledger.job(uid)
     assert job is not None
     return job

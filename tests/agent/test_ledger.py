@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.fairness import in_turn
 from agent.job import MOVES, JobState
 from agent.ledger import IllegalMove, Ledger
 from agent.ledger_reader import LedgerError, open_reader
@@ -68,15 +71,71 @@ def test_a_lost_claim_cannot_finish_a_job(tmp_path: Path) -> None:
     assert ledger.rows("SELECT attempt FROM job_status") == [{"attempt": 2}]
 
 
+def next_in(ledger: Ledger, at: int, limit: int) -> list[str]:
+    ready = ledger.queue.ready(at, limit)
+    return [job.uid for job in ledger.those(in_turn(ready, ledger.queue.served(), at)[:limit])]
+
+
 def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:
     """Urgent jobs first, equal ones in the order they came; a job that has to rest is passed over."""
-    ledger = a_ledger(tmp_path)
+    ledger, now = a_ledger(tmp_path), time.time_ns() // 1_000_000
     for uid, priority in (("a", 0), ("b", 10), ("c", 0), ("d", 10)):
-        add_job(ledger, uid, priority=priority)
-    ledger.update("b", not_before_ms=9_000)
-    assert [job.uid for job in ledger.next_queued(5_000, 10)] == ["d", "a", "c"]
-    assert [job.uid for job in ledger.next_queued(9_000, 2)] == ["b", "d"]
-    assert [row["name"] for row in ledger.rows("SELECT name FROM queue")] == ["b", "d", "a", "c"]
+        add_job(ledger, uid, priority=priority, at=now - 1000)
+    ledger.update("b", not_before_ms=now + 60_000)
+    assert next_in(ledger, now, 10) == ["d", "a", "c"]
+    assert next_in(ledger, now + 60_000, 2) == ["b", "d"]
+    assert ledger.queue.count(now) == 3
+    assert [row["name"] for row in ledger.rows("SELECT name FROM queue ORDER BY position")] == ["d", "a", "c", "b"]
+
+
+def test_a_claim_takes_the_submitters_turn(tmp_path: Path) -> None:
+    """Who had a job started comes after the others, also when both happened in the same millisecond."""
+    ledger = a_ledger(tmp_path)
+    for n, submitter in enumerate(("anna", "anna", "anna", "bert", "bert")):
+        add_job(ledger, f"u{n}", submitter=submitter, at=1000 + n)
+    order = []
+    for _ in range(5):
+        [uid] = next_in(ledger, 2000, 1)
+        job = ledger.job(uid)
+        assert job is not None
+        ledger.claim(job, f"token-{uid}", at=2000)
+        order.append(uid)
+    assert order == ["u0", "u3", "u1", "u4", "u2"]
+    assert len(set(ledger.queue.served().values())) == 2
+
+
+def test_an_interruption_keeps_the_place_and_a_second_try_does_not(tmp_path: Path) -> None:
+    """A job whose run was cut off has waited since it first came; one that is dropped again starts to wait anew."""
+    ledger = a_ledger(tmp_path)
+    job = add_job(ledger, "u1", at=1000)
+    ledger.claim(job, "token", at=2000)
+    ledger.move("u1", JobState.QUEUED, at=3000)
+    assert [turn.since_ms for turn in ledger.queue.ready(4000, 1)] == [1000]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["anna", "bert", "cleo"]), st.integers(-3, 3), st.integers(0, 90)), max_size=12),
+    st.dictionaries(st.sampled_from(["anna", "bert", "cleo"]), st.integers(1, 90)),
+)
+def test_the_view_shows_the_order_in_which_jobs_start(jobs: list[tuple[str, int, int]], served: dict[str, int]) -> None:
+    """`queue.position` and the daemon's own choice agree, for any submitters, priorities and ages."""
+    now = time.time_ns() // 1_000_000
+    half_a_minute = 30_000  # so that nobody comes of age between the two looks
+    with TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "jobs.db")
+        with ledger.together():
+            for n, (submitter, priority, minutes) in enumerate(jobs):
+                ledger.add(f"u{n}", f"u{n}", a_spec(), state=JobState.QUEUED, at=now - minutes * 60_000 - half_a_minute)
+                ledger.update(f"u{n}", submitter=submitter, priority=priority)
+            for submitter, minutes in served.items():
+                ledger.queue.serve(submitter, now - minutes * 60_000)
+        expected = next_in(ledger, now, 20)
+        shown = [row["uid"] for row in ledger.rows("SELECT uid FROM queue ORDER BY position")]
+        levels = [row["level"] for row in ledger.rows("SELECT level FROM queue ORDER BY position")]
+        ledger.close()
+    assert shown == expected
+    assert levels == sorted(levels, reverse=True)
 
 
 def test_what_belongs_together_is_one_transaction(tmp_path: Path) -> None:
@@ -114,9 +173,40 @@ def test_devices_show_the_job_they_work_on(tmp_path: Path) -> None:
     """device_status joins the card, its memory in MiB and its job."""
     ledger = a_ledger(tmp_path)
     add_job(ledger, "u1", name="hello")
-    ledger.device(Device("cpu:0", "cpu", total_bytes=4 << 20, free_bytes=3 << 20, state="busy"), at=1, job="u1")
+    card = Device("GPU-1/2", "cuda", card="GPU-1", total_bytes=4 << 20, free_bytes=3 << 20, held_bytes=1 << 20)
+    ledger.devices.note(replace(card, state="busy", model="musetalk", load_s=2.5, batch=8), at=1000, job="u1")
     [row] = ledger.rows("SELECT * FROM device_status")
-    assert (row["device"], row["total_mib"], row["free_mib"], row["job"]) == ("cpu:0", 4, 3, "hello")
+    assert (row["device"], row["card"], row["total_mib"], row["free_mib"]) == ("GPU-1/2", "GPU-1", 4, 3)
+    assert (row["held_mib"], row["model"], row["load_seconds"], row["batch"]) == (1, "musetalk", 2.5, 8)
+    assert (row["job"], row["until"]) == ("hello", None)
+
+
+def test_a_device_says_since_when_it_is_as_it_is(tmp_path: Path) -> None:
+    """`since` moves with the state and not with the memory; a sick device says when it is tried again."""
+    ledger = a_ledger(tmp_path)
+    card = Device("GPU-1", "cuda", state="idle")
+    ledger.devices.note(card, at=1000)
+    ledger.devices.note(replace(card, free_bytes=5), at=2000)
+    [row] = ledger.rows("SELECT since, updated_at FROM device_status")
+    assert (row["since"], row["updated_at"]) == ("1970-01-01T00:00:01.000Z", "1970-01-01T00:00:02.000Z")
+    ledger.devices.note(replace(card, state="sick", reason="broken"), at=3000, until_ms=33_000)
+    [row] = ledger.rows("SELECT since, until, reason FROM device_status")
+    assert list(row.values()) == ["1970-01-01T00:00:03.000Z", "1970-01-01T00:00:33.000Z", "broken"]
+
+
+def test_what_was_drained_stays_so(tmp_path: Path) -> None:
+    """The list of devices is of this start, the list of those set aside is for all."""
+    ledger = a_ledger(tmp_path)
+    ledger.devices.note(Device("cpu:0", "cpu"), at=1)
+    for device in ("cpu:0", "cpu:0", "cpu:1"):
+        ledger.devices.drain(device, 1)
+    ledger.devices.forget()
+    ledger.close()
+    again = a_ledger(tmp_path)
+    assert again.rows("SELECT * FROM device_status") == []
+    assert again.devices.drained() == {"cpu:0", "cpu:1"}
+    again.devices.resume("cpu:1")
+    assert again.devices.drained() == {"cpu:0"}
 
 
 def test_throughput_counts_by_the_hour(tmp_path: Path) -> None:
@@ -202,7 +292,7 @@ def test_the_schema_keeps_its_promises(tmp_path: Path) -> None:
     pragmas = {name: ledger.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}
     assert ledger.db.execute("PRAGMA user_version").fetchone()[0] == 1
-    assert all(ledger.db[table].strict for table in ("jobs", "attempts", "events", "devices"))  # type: ignore[union-attr]
+    assert all(ledger.db[table].strict for table in ("jobs", "attempts", "events", "devices", "drained", "submitters"))  # type: ignore[union-attr]
     assert {"job_status", "queue", "device_status", "throughput"} <= set(ledger.db.view_names())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def looked_at(run: Run) -> Outline:
-    units = {"inspect": 1, "prepare": 3, "render": FRAMES, "assemble": 1}
+    units = {"inspect": 1, "prepare": 1, "render": FRAMES, "assemble": 1}
     outline = Outline(FRAMES, "25", 64, 64, 4.0, units)
     (run.request.files.work / "input").mkdir()
     run.request.files.avatar.touch()
@@ -64,6 +65,45 @@ def test_a_snapshot_that_is_gone_is_taken_again(run: Run) -> None:
     run.request.files.avatar.unlink()
     run.enter(0.0)
     assert run.stage == "inspect"
+
+
+def prepared_part(run: Run, span: Span) -> None:
+    run.request.files.prepared_part(span.start, span.stop).mkdir(parents=True)
+
+
+def test_a_preparation_of_many_units_is_cut_and_joined_last(run: Run) -> None:
+    """Parts on disk count; the span that joins them is left until all of them are there, and its result is the end."""
+    run.outline = replace(looked_at(run), units={"inspect": 1, "prepare": 60, "render": FRAMES, "assemble": 1})
+    cut, join = grid(60), Span(60, 61)
+    prepared_part(run, cut[0])
+    run.enter(0.0)
+    assert run.stage == "prepare"
+    assert run.task(()).todo == cut[1:]
+    assert run.task((cut[1],)).todo == cut[2:]
+    assert (run.units_done, run.units_total) == (cut[0].units, 61)
+    for span in cut[1:]:
+        run.finish(span, "cpu:0")
+    assert run.task(()).todo == (join,)
+    assert not run.complete
+    run.finish(join, "cpu:0")
+    assert run.complete
+
+
+def test_parts_that_were_joined_are_not_made_again(run: Run) -> None:
+    """Once `prepared` is there, the preparation is over, whatever became of its parts."""
+    run.outline = replace(looked_at(run), units={"inspect": 1, "prepare": 60, "render": FRAMES, "assemble": 1})
+    run.request.files.prepared.mkdir()
+    run.enter(0.0)
+    assert run.stage == "render"
+
+
+def test_the_preparation_starts_over_where_parts_are_missing(run: Run) -> None:
+    """With all parts and no `prepared` only the join is left."""
+    run.outline = replace(looked_at(run), units={"inspect": 1, "prepare": 60, "render": FRAMES, "assemble": 1})
+    for span in grid(60):
+        prepared_part(run, span)
+    run.enter(0.0)
+    assert (run.stage, run.task(()).todo) == ("prepare", (Span(60, 61),))
 
 
 def test_when_all_parts_are_there_they_are_joined(run: Run) -> None:

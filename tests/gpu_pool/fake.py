@@ -6,6 +6,8 @@ import heapq
 import itertools
 import select
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from gpu_pool.types import (
     Cancel,
@@ -66,7 +68,7 @@ class FakeBackend:
     """
 
     def __init__(self, devices: Sequence[Device], clock: Clock, answer: Answer = silent) -> None:
-        self._devices = tuple(devices)
+        self._devices = {device.id: device for device in devices}
         self._clock = clock
         self._answer = answer
         self._alive: dict[str, int] = {}
@@ -81,6 +83,13 @@ class FakeBackend:
         self.opening: Callable[[str, int], tuple[float, Message]] = lambda device, pid: (0.0, Ready(device, pid))
         self.closed = False
 
+    def change(self, device: str, **fields: Any) -> None:
+        """What becomes of a device: its memory, its state, the time of the reading."""
+        self._devices[device] = replace(self._devices[device], **fields)
+
+    def add(self, device: Device) -> None:
+        self._devices[device.id] = device
+
     def say(self, device: str, message: Message, after_s: float = 0.0) -> None:
         entry = (self._clock() + after_s, next(self._order), self._alive[device], device, message)
         heapq.heappush(self._script, entry)
@@ -91,10 +100,14 @@ class FakeBackend:
     def runs(self) -> list[tuple[str, Run]]:
         return [(device, message) for device, message in self.sent if isinstance(message, Run)]
 
+    @property
+    def alive(self) -> set[str]:
+        return set(self._alive)
+
     # what a backend does
 
     def devices(self) -> Sequence[Device]:
-        return self._devices
+        return tuple(self._devices.values())
 
     def spawn(self, device: str) -> None:
         if device in self._alive:

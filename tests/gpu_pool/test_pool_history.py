@@ -190,7 +190,7 @@ def test_a_worker_that_fails_costs_its_span_and_is_replaced(saying: Saying, code
     ],
 )
 def test_the_cause_of_death_is_told(saying: Message, words: str) -> None:
-    """The message names signal or exit code; the last log lines are the detail; the span may be tried again."""
+    """The message names signal or exit code; the detail has it too, with the last log lines; it may be tried again."""
     history = busy()
     history.backend.say("cpu:0", saying)
     end = ends(history.wait(1.0))[0]
@@ -199,7 +199,8 @@ def test_the_cause_of_death_is_told(saying: Message, words: str) -> None:
     assert end.retry
     assert end.hint
     if isinstance(saying, Exited):
-        assert end.detail == saying.log
+        assert end.detail.startswith(end.message)
+        assert end.detail.endswith(saying.log)
 
 
 def test_progress_is_a_sign_of_life() -> None:
@@ -448,13 +449,14 @@ def test_recycling_after_so_many_spans() -> None:
 
 
 def test_recycling_of_a_worker_that_has_grown() -> None:
-    """When its memory after a span is over the limit."""
+    """When its memory after a span is so much more than after its first one: a large worker isn't a growing one."""
     history = busy(recycle_bytes=1000)
-    history.backend.say("cpu:0", done(history.run(), rss_bytes=1000))
-    history.wait(1.0)
-    assert history.backend.spawned == ["cpu:0"]
-    history.start(task())
-    history.backend.say("cpu:0", done(history.run(), rss_bytes=1001))
+    for rss_bytes in (5000, 6000):
+        history.backend.say("cpu:0", done(history.run(), rss_bytes=rss_bytes))
+        history.wait(1.0)
+        assert history.backend.spawned == ["cpu:0"]
+        history.start(task())
+    history.backend.say("cpu:0", done(history.run(), rss_bytes=6001))
     history.wait(1.0)
     assert history.backend.spawned == ["cpu:0", "cpu:0"]
 

@@ -13,19 +13,20 @@ from hypothesis import strategies as st
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, Run, Stop
 from gpu_pool.wire import MAX_LINE_BYTES, Lines, WireError, decode_down, decode_up, encode
 
+INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
 OBJECT = st.dictionaries(st.text(), JSON, max_size=3)
 SECONDS = st.floats(0, 1e9)
 FAULTS = st.sampled_from(["job", "worker", "cancelled"])
-SPAN = (st.text(), st.integers(), st.integers())
+SPAN = (st.text(), INTEGERS, INTEGERS)
 UP = st.one_of(
-    st.builds(Ready, st.text(), st.integers(), OBJECT),
-    st.builds(Progress, *SPAN, st.integers()),
-    st.builds(Done, *SPAN, SECONDS, OBJECT, st.integers()),
+    st.builds(Ready, st.text(), INTEGERS, OBJECT),
+    st.builds(Progress, *SPAN, INTEGERS, INTEGERS),
+    st.builds(Done, *SPAN, SECONDS, OBJECT, INTEGERS, OBJECT),
     st.builds(Failed, *SPAN, st.text(), st.text(), st.text(), st.booleans(), FAULTS, st.text()),
 )
 DOWN = st.one_of(

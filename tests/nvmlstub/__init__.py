@@ -36,6 +36,13 @@ class PretendDriver:
         """`size` bytes of a device are taken while process `pid` lives."""
         self._replace(f"held/{pid}", [f"{device} {size}"])
 
+    def let_go(self, pid: int) -> None:
+        (self._folder / "held" / str(pid)).unlink()
+
+    def xids(self, *lines: str) -> None:
+        """ "DEVICE XID": what the driver has reported so far."""
+        self._replace("xids", lines)
+
     def _replace(self, name: str, lines: tuple[str, ...] | list[str]) -> None:
         new = self._folder / "new"
         new.write_text("".join(f"{line}\n" for line in lines))

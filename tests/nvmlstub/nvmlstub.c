@@ -5,6 +5,7 @@
  *             a mig belongs to the gpu above it; a gpu with at least one mig is in MIG mode. No such file: no driver.
  *   faults    a line for each fault:   FUNCTION DEVICE NVML_RETURN DELAY_MS  (device: its line in `devices`, -1: any)
  *   held/PID  "DEVICE BYTES": memory that process PID holds on a device, for as long as it lives
+ *   xids      a line for each critical event: DEVICE XID; each is told once to whoever waits for events
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -25,6 +26,7 @@ enum {
     NOT_FOUND = 6,
     INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9,
+    TIMEOUT = 10,
     GPU_IS_LOST = 15,
     VERSION_MISMATCH = 25,
     MOST = 32,
@@ -34,11 +36,13 @@ typedef unsigned long long Bytes;
 typedef struct { char kind[4], uuid[96]; Bytes total, used, reserved; } Entry;
 typedef struct { Bytes total, free, used; } Memory;
 typedef struct { unsigned version; Bytes total, reserved, free, used; } MemoryV2;
+typedef struct { unsigned pid; Bytes used; unsigned gpu_instance, compute_instance; } Process;
 typedef char Slot;
 typedef Slot *Handle;
+typedef struct { Handle device; Bytes type, data; unsigned gpu_instance, compute_instance; } Event;
 
 static Slot slots[MOST];
-static int users;
+static int users, told;
 
 static FILE *opened(const char *name) {
     const char *folder = getenv("NVMLSTUB_DIR");
@@ -76,10 +80,11 @@ static int fault(const char *function, int device) {
     return found;
 }
 
-static Bytes held(int device) {
+/* Those who hold memory of a device, and live. Returns how many; fills in at most `most`. */
+static unsigned holders(int device, Process *all, unsigned most) {
     char path[4096], name[sizeof "held/" + 256];
     struct dirent *entry;
-    Bytes sum = 0;
+    unsigned count = 0;
     snprintf(path, sizeof path, "%s/held", getenv("NVMLSTUB_DIR"));
     DIR *folder = opendir(path);
     while (folder && (entry = readdir(folder))) {
@@ -88,10 +93,21 @@ static Bytes held(int device) {
         if (pid <= 0 || (kill(pid, 0) && errno == ESRCH)) continue;
         snprintf(name, sizeof name, "held/%s", entry->d_name);
         FILE *file = opened(name);
-        if (file && fscanf(file, "%d %llu", &which, &bytes) == 2 && which == device) sum += bytes;
+        if (file && fscanf(file, "%d %llu", &which, &bytes) == 2 && which == device) {
+            if (count < most) all[count] = (Process){(unsigned)pid, bytes, ~0u, ~0u};
+            count++;
+        }
         if (file) fclose(file);
     }
     if (folder) closedir(folder);
+    return count;
+}
+
+static Bytes held(int device) {
+    Process all[MOST];
+    unsigned count = holders(device, all, MOST);
+    Bytes sum = 0;
+    for (unsigned i = 0; i < count && i < MOST; i++) sum += all[i].used;
     return sum;
 }
 
@@ -222,4 +238,45 @@ EXPORT int nvmlDeviceGetMemoryInfo_v2(Handle handle, MemoryV2 *memory) {
     memory->used = entry.used + held((int)(handle - slots));
     memory->free = memory->total - memory->reserved - memory->used;
     return SUCCESS;
+}
+
+/* With too little room for all, only their number. */
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(Handle handle, unsigned *count, Process *all) {
+    Entry entry;
+    unsigned most = *count;
+    int code = look_up("nvmlDeviceGetComputeRunningProcesses", handle, &entry);
+    if (code) return code;
+    *count = holders((int)(handle - slots), all, all ? most : 0);
+    return *count > most ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+EXPORT int nvmlEventSetCreate(void **set) {
+    static int only;
+    *set = &only;
+    return users ? fault("nvmlEventSetCreate", -1) : UNINITIALIZED;
+}
+
+EXPORT int nvmlDeviceRegisterEvents(Handle handle, Bytes types, void *set) {
+    Entry entry;
+    (void)types, (void)set;
+    return look_up("nvmlDeviceRegisterEvents", handle, &entry);
+}
+
+EXPORT int nvmlEventSetWait_v2(void *set, Event *event, unsigned timeout_ms) {
+    int code = fault("nvmlEventSetWait", -1);
+    (void)set;
+    for (unsigned waited_ms = 0; !code; waited_ms += 5) {
+        FILE *file = opened("xids");
+        int line = 0, device, xid, found = 0;
+        while (file && !found && fscanf(file, "%d %d", &device, &xid) == 2) found = line++ == told;
+        if (file) fclose(file);
+        if (found) {
+            told++;
+            *event = (Event){&slots[device], 8, (Bytes)xid, ~0u, ~0u};
+            return SUCCESS;
+        }
+        if (waited_ms >= timeout_ms) return TIMEOUT;
+        usleep(5000);
+    }
+    return code;
 }

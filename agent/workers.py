@@ -1,0 +1,43 @@
+"""The pool that the settings ask for."""
+
+from __future__ import annotations
+
+import os
+
+from agent.settings import Settings
+from gpu_pool.cards import CardWatch
+from gpu_pool.local import LocalBackend, cpu_devices
+from gpu_pool.pool import Pool
+from models.catalog import choose
+
+FIRST_READING_S = 5.0
+
+
+def open_pool(settings: Settings, handler: str) -> Pool:
+    """Workers on all cards that the settings admit, now and later, and on the processor."""
+    devices, patience = settings.devices, settings.pool
+    watch = CardWatch(settings.folders.logs / "nvml.log")
+    watch.await_first(FIRST_READING_S)
+    backend = LocalBackend(
+        cpu_devices(devices.workers(os.cpu_count() or 1)),
+        handler=handler,
+        handler_options={"preload": "", "models_dir": str(settings.models_dir)},
+        kind_options={"cuda": {"preload": preloaded(settings)}},
+        log_dir=settings.folders.logs,
+        watch=watch,
+        rules=devices.rules,
+    )
+    return Pool(
+        backend,
+        stall_s=patience.stall_s,
+        cancel_s=patience.cancel_s,
+        recycle_spans=patience.recycle_spans,
+        recycle_bytes=patience.recycle_mib << 20,
+        reserve_bytes=devices.reserve_mib << 20,
+    )
+
+
+def preloaded(settings: Settings) -> str:
+    """The engine that workers on cards load when they start, "" for none."""
+    choice = choose("auto", settings.models_dir, {"cpu", "cuda"})
+    return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""

@@ -1,0 +1,150 @@
+"""The daemon's dispatch over workers that only pretend, on a clock that jumps: real rows, real pool, no processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.devices import Devices
+from agent.dispatch import Dispatch
+from agent.job import JobState
+from agent.ledger import Job
+from agent.runs import Run
+from agent.settings import load
+from gpu_pool.pool import Pool
+from gpu_pool.types import Device, Done, Failed
+from gpu_pool.types import Run as Order
+from models.types import Outline
+from tests.agent.samples import a_ledger, add_job
+from tests.gpu_pool.fake import Answer, Clock, FakeBackend, Message
+
+START_MS = 1_700_000_000_000
+Story = Callable[[str, str, Order], list[tuple[float, Message]] | None]
+"""(device, job name, order) -> what the worker says instead of doing it, or None."""
+
+
+def cpus(count: int) -> list[Device]:
+    return [Device(f"cpu:{n}", "cpu") for n in range(count)]
+
+
+class Cards(FakeBackend):
+    """A fake whose driver always has fresh figures: a worker holds what its span needs, as long as it runs."""
+
+    def __init__(self, devices: Sequence[Device], clock: Clock, answer: Answer) -> None:
+        super().__init__(devices, clock, answer)
+        self.time = clock
+        self.holding: dict[str, tuple[int, float]] = {}
+
+    def devices(self) -> Sequence[Device]:
+        there = super().devices()
+        held = {name: size for name, (size, until) in self.holding.items() if self.time() < until}
+        taken: Counter[str] = Counter()
+        for device in there:
+            taken[device.card] += held.get(device.id, 0)
+        return tuple(
+            replace(
+                device,
+                held_bytes=held.get(device.id, 0),
+                free_bytes=max(0, device.free_bytes - taken[device.card]),
+                read_at=self.time(),
+            )
+            for device in there
+        )
+
+
+class Floor:
+    """`frames`: length of each job; `frame_s`: what a frame costs. The other stages take a tenth of a second."""
+
+    def __init__(self, folder: Path, devices: Sequence[Device], frames: int = 96, frame_s: float = 0.1) -> None:
+        (folder / "share").mkdir(exist_ok=True)
+        (folder / "musedrop.toml").write_text('share = "share"\nstate = "state"\n')
+        self.settings = load(folder / "musedrop.toml")
+        self.settings.folders.mark.parent.mkdir(exist_ok=True)
+        self.settings.folders.mark.touch()
+        self.frames, self.frame_s, self.prepare_units, self.memory_bytes = frames, frame_s, 1, 0
+        self.slowness: dict[str, float] = {}
+        self.clock = Clock()
+        self.ledger = a_ledger(folder)
+        self.backend = Cards(devices, self.clock, self.answer)
+        self.pool = Pool(self.backend, stall_s=1000.0, clock=self.clock)
+        self.devices = Devices(self.ledger, self.pool)
+        self.dispatch = Dispatch(self.settings, self.ledger, self.devices, self)
+        self.story: Story = lambda *_: None
+        self.done: list[str] = []
+        self.placed: list[tuple[float, str, str, str]] = []
+        self.settle()
+
+    def close(self) -> None:
+        self.pool.close()
+        self.ledger.close()
+
+    def at(self) -> int:
+        return START_MS + round(1000 * self.clock())
+
+    def settle(self) -> None:
+        """Until all workers are up."""
+        while any(device.state == "starting" for device in self.pool.devices()):
+            self.collect()
+
+    def add(self, name: str, **keys: Any) -> Job:
+        job = add_job(self.ledger, name, name=name, at=self.at(), **keys)
+        media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
+        self.ledger.update(name, media=media)
+        return job
+
+    def answer(self, device: str, order: Order) -> Iterable[tuple[float, Message]]:
+        name = order.payload["request"]["metadata"]["title"]
+        stage = order.payload["stage"]
+        self.placed.append((self.clock(), device, name, stage))
+        told = self.story(device, name, order)
+        if told is not None:
+            return told
+        takes = (order.stop - order.start) * self.frame_s * self.slowness.get(device, 1) if stage == "render" else 0.1
+        if not device.startswith("cpu"):
+            self.backend.holding[device] = ((order.payload["outline"] or {})["memory_bytes"], self.clock() + takes)
+        result = {"outline": self.outline().to_dict()} if stage == "inspect" else {}
+        return [(takes, Done(order.task, order.start, order.stop, takes, result))]
+
+    def outline(self) -> Outline:
+        units = {"inspect": 1, "prepare": self.prepare_units, "render": self.frames, "assemble": 1}
+        return Outline(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
+
+    def assembled(self, run: Run, facts: dict[str, Any]) -> None:  # noqa: ARG002 - as Closing takes it
+        self.ledger.end_attempt(run.token, "done", at=self.at())
+        self.ledger.move(run.job.uid, JobState.DONE, at=self.at(), token=run.token, finished_ms=self.at())
+        self.done.append(run.job.name)
+
+    def repeat(self, run: Run, earlier: Job) -> bool:  # noqa: ARG002 - as Closing does it
+        return False
+
+    def collect(self) -> None:
+        self.dispatch.collect(1.0, self.clock, self.at)
+
+    def step(self) -> None:
+        self.dispatch.dispatch(self.clock(), self.at())
+        self.collect()
+
+    def run(self, until: Callable[[], bool], within_s: float = 10_000.0) -> None:
+        end = self.clock() + within_s
+        while not until():
+            assert self.clock() < end, f"{self.rows()} {self.placed[-5:]}"
+            self.step()
+
+    def finish(self, jobs: int) -> None:
+        self.run(lambda: len(self.done) == jobs)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.ledger.rows("SELECT * FROM job_status ORDER BY created_at, name")
+
+    def row(self, name: str) -> dict[str, Any]:
+        return next(row for row in self.rows() if row["name"] == name)
+
+    def renders(self, name: str) -> list[tuple[float, str]]:
+        return [(at, device) for at, device, job, stage in self.placed if (job, stage) == (name, "render")]
+
+
+def fails(order: Order, code: str, **more: Any) -> Message:
+    return Failed(order.task, order.start, order.stop, code, code, **more)
