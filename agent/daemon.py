@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,11 @@ class Daemon:
         self.settings = settings
         make_folders(settings.folders.own)
         self.lock = Lock(settings.folders.lock)
-        try:
-            with full_disk_named():
-                self.ledger = Ledger(settings.folders.ledger)
-                self.ledger.devices.forget()
-        except BaseException:
-            self.lock.release()
-            raise
+        with ExitStack() as otherwise, full_disk_named():
+            otherwise.callback(self.lock.release)
+            self.ledger = Ledger(settings.folders.ledger)
+            self.ledger.devices.forget()
+            otherwise.pop_all()
         self.troubles = Troubles()
         self.anchor = Anchor(settings, self.ledger)
         self.pool = open_pool(settings, handler)
