@@ -12,9 +12,8 @@ def low_space(settings: Settings) -> str:
     """Which folder's disk is too full to start another job, "" if none is."""
     least = settings.limits.min_free_bytes
     for folder in filter(Path.is_dir, (settings.share, settings.state)):
-        free = shutil.disk_usage(folder).free
-        if free < least:
-            return f"the disk of {folder} is nearly full ({sized(free)} free): jobs wait until it is {sized(least)}"
+        if shutil.disk_usage(folder).free < least:
+            return f"the disk of {folder} is nearly full: jobs wait until {sized(least)} are free"
     return ""
 
 
