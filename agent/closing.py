@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import outbox
-from agent.filesystem import move_in
+from agent.filesystem import move_in, sync_folder
 from agent.inbox import Fingerprint, fingerprint
 from agent.job import JobState
 from agent.ledger import Job, Ledger
@@ -24,6 +24,8 @@ from gpu_pool.failpoints import failpoint
 log = logging.getLogger("musedrop")
 
 PUBLISH_RETRY_S = 5.0
+BATCH = 64
+"""Finished jobs whose files are moved in one turn."""
 RESULT_VERSION = 1
 
 
@@ -31,6 +33,7 @@ class Closing:
     def __init__(self, settings: Settings, ledger: Ledger, troubles: Troubles):
         self.settings, self.ledger, self.troubles = settings, ledger, troubles
         self.unpublished: dict[str, tuple[Job, Path, float]] = {}
+        self.names = outbox.Names()
 
     # results ---------------------------------------------------------------------------------------------------------
 
@@ -38,7 +41,7 @@ class Closing:
         """Take the result of an earlier job of the same id and content; False where it was changed or taken away."""
         folder = self.settings.folders.outbox / (earlier.result or "")
         facts = dict(earlier.facts or {})
-        if not outbox.intact(folder, earlier.uid, facts.get("video_bytes", -1)):
+        if not outbox.intact(folder, earlier.uid, facts.get("video_bytes", 0)):
             return False
         outbox.copy_result(folder, Path(run.request.out))
         reason = f'the result of the earlier job "{earlier.name}" of the same id and content'
@@ -49,7 +52,7 @@ class Closing:
 
     def assembled(self, run: Run, facts: dict[str, Any], now: float) -> None:
         """A worker has verified the mp4 of this run: write down what it will be called, then publish."""
-        video_bytes = (Path(run.request.out) / "result.mp4").stat().st_size
+        video_bytes = outbox.size_of(Path(run.request.out) / "result.mp4")
         facts = {"devices": run.devices, "kind": run.kind, **facts}
         facts |= {"stage_seconds": run.seconds, "video_bytes": video_bytes}
         self.ledger.update(run.job.uid, stage="publish", facts=facts, stage_seconds=run.seconds, device=None)
@@ -57,29 +60,50 @@ class Closing:
         assert job is not None  # noqa: S101 - rows are never deleted while they run
         self.unpublished[job.uid] = (job, Path(run.request.out), now)
 
-    def publish(self, now: float, at: int) -> bool:
-        """Publish what is due; an outbox that can't be written is tried again, the job is not to blame."""
+    def publish(self, now: float, at: int) -> None:
+        """Publish what is due; an outbox that can't be written is tried again, the jobs are not to blame."""
         due = [entry for entry in self.unpublished.values() if entry[2] <= now]
-        for job, staging, _ in due:
-            try:
-                self._publish(job, staging, at)
-            except OSError as error:
-                if self._appeared(job, at) or self._vanished(job, staging, at):
-                    continue
-                self.troubles.tell("outbox", f"the outbox can't be written: {error.strerror}")
-                self.unpublished[job.uid] = (job, staging, now + PUBLISH_RETRY_S)
-                self.ledger.update(job.uid, waiting_for=self.troubles["outbox"])
-            else:
-                self.troubles.tell("outbox", "")
-                del self.unpublished[job.uid]
-        return bool(due)
-
-    def _publish(self, job: Job, staging: Path, at: int) -> None:
-        name = outbox.free_name(self.settings.folders.outbox, job.name)
-        self.ledger.update(job.uid, result=name)
-        outbox.publish(staging, self.settings.folders.outbox, name, result_record(job, name, at))
+        if not due:
+            return
+        folder = self.settings.folders.outbox
+        with self.ledger.together():
+            named = [(job, staging, self._name(job)) for job, staging, _ in due]
+        moved = [(job, name) for job, staging, name in named if self._move_out(job, staging, name, now, at)]
+        if not moved:
+            return
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            for job, name in moved:
+                self._put_off(job, folder / name, error, now)
+            return
         failpoint("published")
-        self.close_done(job, name, at)
+        self.troubles.tell("outbox", "")
+        with self.ledger.together():
+            for job, name in moved:
+                del self.unpublished[job.uid]
+                self.close_done(job, name, at)
+
+    def _name(self, job: Job) -> str:
+        name = self.names.free(self.settings.folders.outbox, job.name)
+        self.ledger.update(job.uid, result=name)
+        return name
+
+    def _move_out(self, job: Job, staging: Path, name: str, now: float, at: int) -> bool:
+        """Rename the result into the outbox; False where that is not possible now."""
+        try:
+            outbox.publish(staging, self.settings.folders.outbox, name, result_record(job, name, at))
+        except OSError as error:
+            self.names.forget(self.settings.folders.outbox)
+            if not self._appeared(job, at) and not self._vanished(job, staging, at):
+                self._put_off(job, staging, error, now)
+            return False
+        return True
+
+    def _put_off(self, job: Job, staging: Path, error: OSError, now: float) -> None:
+        self.troubles.tell("outbox", f"the outbox can't be written: {error.strerror}")
+        self.unpublished[job.uid] = (job, staging, now + PUBLISH_RETRY_S)
+        self.ledger.update(job.uid, waiting_for=self.troubles["outbox"])
 
     def _appeared(self, job: Job, at: int) -> bool:
         """Whether the rename was done before the error came; then the job is closed."""
@@ -135,27 +159,43 @@ class Closing:
     # files follow rows -----------------------------------------------------------------------------------------------
 
     def tidy(self, at: int) -> bool:
-        """Move the inputs of finished jobs where they belong and drop their work folders."""
-        jobs = self.ledger.untidy()
-        for job in jobs:
-            outbox.discard(self.settings.folders.work / job.uid)
-            try:
-                self._file_away(job, at)
-            except OSError as error:
-                self.troubles.tell("archive", f"the inputs of {job.name} can't be filed away: {error.strerror}")
-                return False
-            self.troubles.tell("archive", "")
-            self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
-        return bool(jobs)
+        """Move the inputs of finished jobs where they belong and drop their work folders. True if there may be more.
 
-    def _file_away(self, job: Job, at: int) -> None:
-        """The target is written down first, so that a crash after the rename doesn't file them twice."""
+        The targets are written down first, so that a crash after the rename doesn't file them twice.
+        """
+        jobs = self.ledger.untidy(BATCH)
+        if not jobs:
+            return False
+        with self.ledger.together():
+            places = [(job, self._target(job, at)) for job in jobs]
+        try:
+            for job, target in places:
+                outbox.discard(self.settings.folders.work / job.uid)
+                if target is not None:
+                    self._file_away(job, target)
+            for folder in {target.parent for _, target in places if target is not None}:
+                sync_folder(folder)
+        except OSError as error:
+            self.troubles.tell("archive", f"the inputs of finished jobs can't be filed away: {error.strerror}")
+            return False
+        self.troubles.tell("archive", "")
+        with self.ledger.together():
+            for job in jobs:
+                self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
+        return len(jobs) == BATCH
+
+    def _target(self, job: Job, at: int) -> Path | None:
+        """Where the job's inputs go; None if they went there already."""
         inputs = self.settings.folders.claimed / job.uid
         if job.inputs and Path(job.inputs).is_dir() and not inputs.exists():
-            return
+            return None
         folder = self._last_place(job, at)
-        target = folder / outbox.free_name(folder, job.name)
+        target = folder / self.names.free(folder, job.name)
         self.ledger.update(job.uid, inputs=str(target))
+        return target
+
+    def _file_away(self, job: Job, target: Path) -> None:
+        inputs = self.settings.folders.claimed / job.uid
         if job.state is not JobState.DONE:
             outbox.fail(inputs, target, error_record(job), job.spec.text() if job.spec else "{}\n")
         elif inputs.is_dir():

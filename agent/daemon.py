@@ -61,7 +61,7 @@ class Daemon:
         self.devices = Devices(self.ledger, self.pool)
         self.dispatcher = Dispatch(settings, self.ledger, self.devices, self)
         self.notifier = Notifier()
-        self.draining = self.arrived = self.share_is_here = False
+        self.draining = self.arrived = self.share_is_here = self.untidy = False
         self.next_save = self.next_status = 0.0
         self._reported: dict[str, Any] = {}
         log.info("musedrop %s: %s", __version__, self.engine_line())
@@ -77,7 +77,7 @@ class Daemon:
         now, at = time.monotonic(), milliseconds()
         if self.share_is_here:
             self.closing.publish(now, at)
-            self.closing.tidy(at)
+            self.untidy = self.closing.tidy(at)
         self.report(now)
 
     def take_in(self, now: float, at: int) -> None:
@@ -147,6 +147,8 @@ class Daemon:
 
     def wait_s(self, now: float) -> float:
         """How long nothing is due."""
+        if self.untidy:
+            return 0.0
         due = [self.intake.next_scan, now + LONGEST_WAIT_S]
         if self.dispatcher.runs:
             due.append(max(self.next_save, now + 0.05))
@@ -268,7 +270,7 @@ class Daemon:
         """Whether no job is waiting, queued or running, and all files have followed their rows."""
         counts = self.ledger.counts()
         live = sum(counts[state] for state in (JobState.WAITING, JobState.QUEUED, JobState.RUNNING))
-        return live == 0 and not self.ledger.untidy()
+        return live == 0 and not self.ledger.untidy(1)
 
 
 def make_folders(folders: Iterable[Path]) -> None:

@@ -203,11 +203,13 @@ class Dispatch:
     def collect(self, timeout_s: float, now: Callable[[], float], at: Callable[[], int]) -> bool:
         """Wait for the workers, at most so long, and book what they say. True if they said anything."""
         events = self.pool.poll(timeout_s)
-        for event in events:
-            if isinstance(event, DeviceChanged):
-                self.devices.note(event.device, now(), at())
-            else:
-                self._book(event, now(), at())
+        if events:
+            with self.ledger.together():
+                for event in events:
+                    if isinstance(event, DeviceChanged):
+                        self.devices.note(event.device, now(), at())
+                    else:
+                        self._book(event, now(), at())
         return bool(events)
 
     def _book(self, event: Event, now: float, at: int) -> None:

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,7 +163,10 @@ class Inbox:
                 yield Claimable(stem, (name, sound))
 
     def claim(self, found: Claimable, uid: str) -> Drop | None:
-        """Move the files out of the inbox under the job's own folder. None if somebody took them back."""
+        """Move the files out of the inbox under the job's own folder. None if somebody took them back.
+
+        `sync_claims` makes it last.
+        """
         target = self.claimed / uid
         target.mkdir(parents=True)
         owner = owner_of(self.folder / found.files[0])
@@ -173,11 +176,16 @@ class Inbox:
         except FileNotFoundError:
             self.give_back(target)
             return None
-        sync_folder(target)
-        sync_folder(self.claimed)
         for name in found.files:
             self.seen.pop(name, None)
         return drop_of(target, owner, self.max_job_bytes)
+
+    def sync_claims(self, drops: Sequence[Drop]) -> None:
+        """Make the claims survive a power cut: many at once cost little more than one."""
+        for drop in drops:
+            sync_folder(drop.folder)
+        if drops:
+            sync_folder(self.claimed)
 
     def unclaimed(self, known: Callable[[str], bool]) -> Iterator[Drop]:
         """Claims that a crash left without a row: finished, or given back where half of a pair is gone."""

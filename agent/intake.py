@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """A burst of events is answered by one scan."""
+BATCH = 256
+"""How many jobs are looked at in one turn: a flood of files must not keep the workers waiting."""
 PAUSED = "paused_ms"
 NO_OBJECT = ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
 """Text that may yet become a job file while it is being written."""
@@ -58,6 +61,7 @@ class Intake:
         )
         self.next_scan = 0.0
         self._now = -float("inf")
+        self._sought = 0
 
     def meet_share(self) -> None:
         """The share has appeared: find out what its file system tells of changes."""
@@ -117,16 +121,23 @@ class Intake:
     def admit(self, at: int) -> None:
         """Claim what is complete and make rows of it."""
         spoken_for = {mark for job in self.ledger.unswept() for mark in marks_of(job)}
-        for found in list(self.inbox.claimable(self._now, spoken_for)):
-            drop = self.inbox.claim(found, secrets.token_hex(8))
-            if drop is not None:
-                failpoint("claimed")
+        found = list(islice(self.inbox.claimable(self._now, spoken_for), BATCH))
+        if len(found) == BATCH:
+            self.next_scan = self._now  # the rest has its turn when running jobs had theirs
+        claims = (self.inbox.claim(one, secrets.token_hex(8)) for one in found)
+        drops = [drop for drop in claims if drop is not None]
+        self.inbox.sync_claims(drops)
+        if drops:
+            failpoint("claimed")
+        with self.ledger.together():
+            for drop in drops:
                 self.accept(drop, at)
 
     def readmit(self, at: int) -> None:
         """Claims whose rows were prevented, by a crash or by a share that failed in the middle."""
-        for drop in self.inbox.unclaimed(lambda uid: self.ledger.job(uid) is not None):
-            self.accept(drop, at)
+        with self.ledger.together():
+            for drop in self.inbox.unclaimed(lambda uid: self.ledger.job(uid) is not None):
+                self.accept(drop, at)
 
     def accept(self, drop: Drop, at: int) -> None:
         origin = {"digest": drop.digest, "submitter": drop.owner}
@@ -148,8 +159,12 @@ class Intake:
         log.info("%s accepted", drop.name)
 
     def seek_waiting(self, at: int) -> None:
-        for job in self.ledger.in_state(JobState.WAITING):
-            self.seek_media(job, at)
+        """A batch of the waiting jobs, and the next one at the next scan."""
+        jobs = self.ledger.waiting(self._sought, BATCH)
+        self._sought = jobs[-1].id if len(jobs) == BATCH else 0
+        with self.ledger.together():
+            for job in jobs:
+                self.seek_media(job, at)
 
     def seek_media(self, job: Job, at: int) -> None:
         """waiting -> queued when its media are complete, -> failed when they are not allowed or don't come."""

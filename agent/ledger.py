@@ -207,9 +207,13 @@ class Ledger:
         found = {job.id: job for job in self._jobs(f"WHERE id IN ({marks(ids)})", ids)}
         return [found[id] for id in ids]
 
-    def untidy(self) -> list[Job]:
+    def waiting(self, after: int, limit: int) -> list[Job]:
+        """Jobs that wait for their media, beginning after a row's id."""
+        return self._jobs("WHERE state = 'waiting' AND id > ? ORDER BY id LIMIT ?", [after, limit])
+
+    def untidy(self, limit: int) -> list[Job]:
         """Finished jobs whose files have not followed yet."""
-        return self._jobs("WHERE tidied = 0 AND finished_ms IS NOT NULL ORDER BY id", [])
+        return self._jobs("WHERE tidied = 0 AND finished_ms IS NOT NULL ORDER BY id LIMIT ?", [limit])
 
     def unswept(self) -> list[Job]:
         """Jobs whose media may still lie in the inbox, live ones included."""

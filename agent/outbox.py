@@ -3,47 +3,76 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.filesystem import safe_name, sync_file, sync_folder, write_whole
 
+LISTED_S = 5.0
 RESULT_FILES = ("result.mp4", "result.json", "preview.jpg")
 
 
-def free_name(folder: Path, name: str, taken: Iterable[str] = ()) -> str:
-    """`name` made safe, or `name-2`, `name-3` ..., such that neither `folder` nor `taken` holds it.
+class Names:
+    """Names for new folders, told from those that are there without regard to case: Windows reads them too.
 
-    Compared without regard to case: the folder is read from Windows and macOS too.
+    A listing is kept for `LISTED_S`, since a folder of ten thousand results is not read for each new one.
     """
-    base = safe_name(name)
-    present = {path.name.casefold() for path in folder.iterdir()} if folder.is_dir() else set()
-    present |= {other.casefold() for other in taken}
-    candidates = (base if n == 1 else f"{base}-{n}" for n in range(1, 1_000_000))
-    return next(candidate for candidate in candidates if candidate.casefold() not in present)
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._listings: dict[Path, tuple[float, set[str]]] = {}
+
+    def free(self, folder: Path, name: str) -> str:
+        """`name` made safe, or `name-2`, `name-3` ..., whichever is free; it counts as taken from now on."""
+        base, present = safe_name(name), self._present(folder)
+        candidates = (base if n == 1 else f"{base}-{n}" for n in range(1, 1_000_000))
+        chosen = next(one for one in candidates if one.casefold() not in present and not os.path.lexists(folder / one))
+        present.add(chosen.casefold())
+        return chosen
+
+    def forget(self, folder: Path) -> None:
+        """Look at the folder anew: a name was not taken after all."""
+        self._listings.pop(folder, None)
+
+    def _present(self, folder: Path) -> set[str]:
+        listed_at, present = self._listings.get(folder, (-math.inf, set[str]()))
+        if self._clock() - listed_at >= LISTED_S:
+            present = {path.name.casefold() for path in folder.iterdir()} if folder.is_dir() else set()
+            self._listings[folder] = (self._clock(), present)
+        return present
 
 
 def publish(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> None:
-    """Make a verified result visible, whole and at once. `record` becomes result.json."""
+    """Make a verified result visible, whole and at once. `record` becomes result.json.
+
+    The caller syncs `outbox`, once for all that it publishes.
+    """
     write_json(staging / "result.json", record)
     missing = [file for file in RESULT_FILES if not (staging / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
     sync_folder(staging)
     staging.rename(outbox / name)
-    sync_folder(outbox)
 
 
 def intact(folder: Path, uid: str, video_bytes: int) -> bool:
     """Whether the folder still holds the result of that job, with a video of that size."""
+    same = size_of(folder / "result.mp4") == video_bytes
+    return same and published(folder.parent, folder.name, uid) and (folder / "preview.jpg").is_file()
+
+
+def size_of(path: Path) -> int:
+    """In bytes, -1 where there is no such file."""
     try:
-        size = (folder / "result.mp4").stat(follow_symlinks=False).st_size
+        return path.stat(follow_symlinks=False).st_size
     except OSError:
-        return False
-    return size == video_bytes and published(folder.parent, folder.name, uid) and (folder / "preview.jpg").is_file()
+        return -1
 
 
 def copy_result(source: Path, staging: Path) -> None:
@@ -80,10 +109,9 @@ def fail(inputs: Path, target: Path, error: dict[str, Any], job_file: str) -> No
 
 
 def put_away(inputs: Path, target: Path) -> None:
-    """Rename the inputs of a finished job to their last place."""
+    """Rename the inputs of a finished job to their last place; the caller syncs that."""
     target.parent.mkdir(parents=True, exist_ok=True)
     inputs.rename(target)
-    sync_folder(target.parent)
 
 
 def bring_back(inputs: Path, claimed: Path) -> None:

@@ -186,7 +186,7 @@ class Share:
             rows = self.rows("SELECT count(*) AS all_jobs, count(finished_at) AS ended FROM job_status")
             return bool(rows) and rows[0] == {"all_jobs": jobs, "ended": jobs}
 
-        until(finished, timeout_s, lambda: f"not {jobs} finished jobs: {self.rows()}\n{self.log()}")
+        until(finished, timeout_s, lambda: f"not {jobs} finished jobs: {self.rows()[-20:]}\n{self.log()[-20_000:]}")
 
     def result(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.outbox / name / "result.json").read_bytes()))

@@ -155,6 +155,8 @@ def test_halves_may_come_far_apart(noop: Share) -> None:
     noop.wait_for("pair", "done")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_ten_thousand_files_at_once(make_share: Callable[..., Share]) -> None:
     """More than any queue of events holds: the scan finds every one."""
     share = make_share(module="tests.noop", settle_s=0.1, wait_media_s=0.0)
@@ -163,7 +165,7 @@ def test_ten_thousand_files_at_once(make_share: Callable[..., Share]) -> None:
     broken = b'{"avatar": 1}'
     for number in range(10_000):
         (share.inbox / f"n{number}.json").write_bytes(broken)
-    share.wait_until_finished(10_000, timeout_s=110)
+    share.wait_until_finished(10_000, timeout_s=350)
     assert share.rows("SELECT count(DISTINCT name) AS names FROM job_status") == [{"names": 10_000}]
 
 

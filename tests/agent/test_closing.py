@@ -52,7 +52,7 @@ def test_a_crash_before_the_rename_publishes_at_the_next_start(closing: Closing)
     """The video in the staging folder is verified: it is published, not made again."""
     assembled(closing)
     closing.recover(at=5, now=0.0)
-    assert closing.publish(0.0, 6)
+    closing.publish(0.0, 6)
     assert results(closing) == ["hello"]
     assert closing.ledger.state_of("u1") == "done"
 
@@ -60,10 +60,11 @@ def test_a_crash_before_the_rename_publishes_at_the_next_start(closing: Closing)
 def test_a_crash_after_the_rename_publishes_nothing_twice(closing: Closing) -> None:
     """The result is there with the job's uid: only the row is closed."""
     job = assembled(closing)
-    closing._publish(job, closing.settings.folders.staging / "u1-token", 4)
+    closing.unpublished["u1"] = (job, closing.settings.folders.staging / "u1-token", 0.0)
+    closing.publish(0.0, 4)
     closing.ledger.db.execute("UPDATE jobs SET state = 'running', stage = 'publish' WHERE uid = 'u1'")
     closing.recover(at=5, now=0.0)
-    assert not closing.publish(0.0, 6)
+    closing.publish(0.0, 6)
     assert results(closing) == ["hello"]
     assert closing.ledger.state_of("u1") == "done"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.outbox import bring_back, fail, free_name, publish, published, write_json
+from agent.outbox import Names, bring_back, fail, publish, published, write_json
 
 
 def stage(folder: Path) -> Path:
@@ -54,9 +54,15 @@ def test_names_are_free_without_regard_to_case(tmp_path: Path) -> None:
     """What Windows would take for the same folder gets a number."""
     (tmp_path / "Hello").mkdir()
     (tmp_path / "hello-2").mkdir()
-    assert free_name(tmp_path, "hello") == "hello-3"
-    assert free_name(tmp_path, "other") == "other"
-    assert free_name(tmp_path, "NUL") == "_NUL"
+    now = [0.0]
+    names = Names(lambda: now[0])
+    assert [names.free(tmp_path, "hello") for _ in range(2)] == ["hello-3", "hello-4"]
+    assert names.free(tmp_path, "other") == "other"
+    assert names.free(tmp_path, "NUL") == "_NUL"
+    (tmp_path / "late").mkdir()
+    assert names.free(tmp_path, "late") == "late-2"
+    now[0] = 10.0
+    assert names.free(tmp_path, "LATE") == "LATE-2"
 
 
 def test_a_failed_job_keeps_its_inputs(tmp_path: Path) -> None:
