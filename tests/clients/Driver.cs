@@ -106,8 +106,8 @@ public static class Driver
     static async Task Impatient(string share, string[] words)
     {
         var options = Quick();
-        options.WaitTimeout = TimeSpan.FromSeconds(1);
-        Tell(await new MusedropClient(share, options).GenerateVideoAsync(Requests(words).Single()));
+        options.WaitTimeout = TimeSpan.FromSeconds(4);
+        Tell(await new MusedropClient(share, options).GenerateVideoAsync(Requests(words).Single(), new Watching(news => { })));
     }
 
     /// <summary>As programs without this client write files: a folder, the text of a job, and what it is to be called.</summary>
