@@ -116,13 +116,13 @@ def test_a_job_file_in_pieces(share: Share, smb: SmbServer, here: Path) -> None:
     """Half a job file is neither refused nor taken, however long the other half takes."""
     smb.run("cd inbox", f"put {here}/face.jpg face-h.jpg", f"put {here}/voice.wav voice-h.wav")
     text = job("face-h.jpg", "voice-h.wav")
-    file = smb.open("inbox/halves.json")
-    for piece in (text[:20], text[20:]):
-        file.write(piece)
-        wait_past_settling(share)
-        assert untaken(share, "halves")
-    assert (share.inbox / "halves.json").read_bytes() == text
-    file.close()
+    with smb.open("inbox/halves.json") as file:
+        for piece in (text[:20], text[20:]):
+            file.write(piece)
+            wait_past_settling(share)
+            assert untaken(share, "halves")
+        assert (share.inbox / "halves.json").read_bytes() == text
+        file.close()
     check_done(share, "halves")
 
 
@@ -130,14 +130,14 @@ def test_slow_media(share: Share, smb: SmbServer, here: Path) -> None:
     """A job waits for a voice that arrives in pieces, and uses all of it."""
     smb.run("cd inbox", f"put {here}/face.jpg face-m.jpg")
     share.put("media.json", job("face-m.jpg", "voice-m.wav"))
-    file = smb.open("inbox/voice-m.wav")
-    half = len(VOICE) // 2
-    for piece in (VOICE[:half], VOICE[half:]):
-        file.write(piece)
-        wait_past_settling(share)
-        row = share.wait_for("media", "waiting", "queued", "running", "done", "failed")
-        assert (row["state"], "voice-m.wav" in row["waiting_for"]) == ("waiting", True)
-    file.close()
+    with smb.open("inbox/voice-m.wav") as file:
+        half = len(VOICE) // 2
+        for piece in (VOICE[:half], VOICE[half:]):
+            file.write(piece)
+            wait_past_settling(share)
+            row = share.wait_for("media", "waiting", "queued", "running", "done", "failed")
+            assert (row["state"], "voice-m.wav" in row["waiting_for"]) == ("waiting", True)
+        file.close()
     check_done(share, "media")
 
 
@@ -145,13 +145,13 @@ def test_media_of_full_size_from_the_start(share: Share, smb: SmbServer, here: P
     """A file that has its full size and is all zeros, as Explorer makes it, is not taken for whole."""
     smb.run("cd inbox", f"put {here}/face.jpg face-z.jpg")
     share.put("presized.json", job("face-z.jpg", "voice-z.wav"))
-    file = smb.open("inbox/voice-z.wav")
-    file.resize(len(VOICE))
-    assert (share.inbox / "voice-z.wav").read_bytes() == bytes(len(VOICE))
-    wait_past_settling(share)
-    assert share.wait_for("presized", "waiting", "queued", "running", "done", "failed")["state"] == "waiting"
-    file.write(VOICE)
-    file.close()
+    with smb.open("inbox/voice-z.wav") as file:
+        file.resize(len(VOICE))
+        assert (share.inbox / "voice-z.wav").read_bytes() == bytes(len(VOICE))
+        wait_past_settling(share)
+        assert share.wait_for("presized", "waiting", "queued", "running", "done", "failed")["state"] == "waiting"
+        file.write(VOICE)
+        file.close()
     check_done(share, "presized")
 
 
@@ -159,13 +159,13 @@ def test_a_job_file_of_full_size_from_the_start(share: Share, smb: SmbServer, he
     """The same for the job file: zeros are no reason to refuse it while it is open."""
     smb.run("cd inbox", f"put {here}/face.jpg face-j.jpg", f"put {here}/voice.wav voice-j.wav")
     text = job("face-j.jpg", "voice-j.wav")
-    file = smb.open("inbox/zeros.json")
-    file.resize(len(text))
-    assert (share.inbox / "zeros.json").read_bytes() == bytes(len(text))
-    wait_past_settling(share)
-    assert untaken(share, "zeros")
-    file.write(text)
-    file.close()
+    with smb.open("inbox/zeros.json") as file:
+        file.resize(len(text))
+        assert (share.inbox / "zeros.json").read_bytes() == bytes(len(text))
+        wait_past_settling(share)
+        assert untaken(share, "zeros")
+        file.write(text)
+        file.close()
     check_done(share, "zeros")
 
 
