@@ -32,7 +32,7 @@ public static class Driver
         Console.OutputEncoding = new UTF8Encoding(false);
         var verbs = new Dictionary<string, Func<string, string[], Task>>
         {
-            { "generate", Generate }, { "cancel", CancelWhenRunning }, { "submit", SubmitOnly }, { "wait", WaitFor },
+            { "generate", Generate }, { "cancel", CancelWhenRunning }, { "submit", SubmitOnly }, { "wait", WaitFor }, { "glance", Glance },
             { "takeback", TakeBack }, { "absent", Absent }, { "impatient", Impatient }, { "write", WriteAnyhow }, { "names", Names }
         };
         verbs[args[0]](args[1], args.Skip(2).ToArray()).GetAwaiter().GetResult();
@@ -84,6 +84,15 @@ public static class Driver
     static Task WaitFor(string share, string[] words)
     {
         Tell(new MusedropClient(share, Quick()).Wait(new JobTicket(words[0], words[1])));
+        return Task.FromResult(0);
+    }
+
+    /// <summary>Wait just long enough to see what the share says.</summary>
+    static Task Glance(string share, string[] words)
+    {
+        var options = Quick();
+        options.WaitTimeout = TimeSpan.FromSeconds(0.3);
+        Tell(new MusedropClient(share, options).Wait(new JobTicket(words[0], words[1]), new Watching(news => { })));
         return Task.FromResult(0);
     }
 

@@ -232,6 +232,59 @@ def test_an_absent_share_is_said(mono: Mono, still: Path) -> None:
     assert "nowhere" in answer["Message"]
 
 
+def status(**keys: object) -> str:
+    return json.dumps({"version": 1, "daemon": {"running": True}, "counts": {"running": 1}, **keys})
+
+
+ROW = {"id": "mine", "uid": "u1", "name": "hello"}
+RUNNING = {"state": "running", "stage": "render", "percent": 41.5, "units_done": 5, "units_total": 12}
+FAILED = {"state": "failed", "error_code": "no_face", "error_message": "no face", "error_hint": "another picture"}
+QUEUED = {"name": "hello", "state": "queued", "position": 3}
+OTHER = {**ROW, **RUNNING, "id": "somebody else's"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (status(running=[OTHER, {**ROW, **RUNNING}]), {"State": "Running", "Stage": "render", "Percent": "41.5"}),
+        (status(running=[OTHER], queue=[QUEUED]), {"State": "Queued", "Position": "3"}),
+        (status(queue=[{**QUEUED, "id": "somebody else's"}]), {"State": "Accepted"}),
+        (status(running=[{**ROW, **RUNNING}], recent=[{**ROW, **FAILED}]), {"State": "Running"}),
+        (status(daemon=[], running=5, queue={"a": 1}, recent=[None, 3, {"id": 7}]), {"State": "Accepted"}),
+        (status(running=[{**ROW, "state": "dancing", "percent": "x"}]), {"State": "Accepted"}),
+        (status(running=[{**ROW, **RUNNING}])[:-3], {"State": "Accepted"}),
+        ("[" * 100_000, {"State": "Accepted"}),
+        ("", {"State": "Accepted"}),
+    ],
+)
+def test_what_status_json_says_is_shown(mono: Mono, still: Path, said: str, expected: dict[str, str]) -> None:
+    """The job's own row is found by its id; a status.json that is torn or strange stops nothing."""
+    (still / "status.json").write_text(said)
+    *news, answer = mono.drive("glance", still, "hello", "mine")
+    assert answer["Error"] == "wait_timeout"
+    assert [{key: line[key] for key in expected} for line in news] == [expected]
+
+
+def test_rows_answer_where_files_are_late(mono: Mono, still: Path) -> None:
+    """A failed row is an answer before failed/NAME appears; a done one leads to a folder of any name."""
+    (still / "status.json").write_text(status(recent=[{**ROW, **FAILED}]))
+    [answer] = mono.answers("glance", still, "hello", "mine")
+    assert (answer["Error"], answer["Kind"], answer["Hint"]) == ("no_face", "BadMedia", "another picture")
+    (still / "status.json").write_text(status(recent=[{**ROW, "state": "done", "result": "elsewhere"}]))
+    [answer] = mono.answers("glance", still, "hello", "mine")
+    assert answer["Error"] == "wait_timeout"
+    folder = still / "outbox" / "elsewhere"
+    folder.mkdir()
+    (folder / "result.json").write_text(
+        json.dumps({"id": "an older one's", "video": "result.mp4", "duration_s": 1e300})
+    )
+    [answer] = mono.answers("glance", still, "hello", "mine")
+    assert answer["Error"] == "wait_timeout"
+    (folder / "result.mp4").write_bytes(b"a video")
+    [answer] = mono.answers("glance", still, "hello", "mine")
+    assert (answer["Success"], answer["VideoPath"]) == ("True", str(folder / "result.mp4"))
+
+
 # with the daemon ------------------------------------------------------------------------------------------------------
 
 

@@ -114,7 +114,8 @@ namespace Musedrop
             if (state == "failed") return Answers.OfError(row, row.Text("error_code"), row.Words("error_message"), row.Words("error_hint"));
             if (state != "done") return null;
             var path = Path.Combine(folder.Outbox, row.Words("result"), "result.json");
-            return Answers.OfResult(path, Records.Read(path));
+            var record = Records.Read(path);
+            return record != null && record.Text("id") == ticket.Id ? Answers.OfResult(path, record) : null;
         }
 
         /// <summary>The record of the job in one of the folders it may have got there; each foreign one is read once.</summary>
@@ -163,6 +164,8 @@ namespace Musedrop
     /// <summary>Records of the share as answers.</summary>
     internal static class Answers
     {
+        const double LongestSeconds = 1e9;
+
         /// <summary>Null while there is no record, or no video beside it.</summary>
         public static DigitalHumanResponse OfResult(string path, Fields record)
         {
@@ -172,7 +175,7 @@ namespace Musedrop
             var made = Ended(record);
             made.Success = true;
             made.VideoPath = video;
-            made.Duration = TimeSpan.FromSeconds(record.Real("duration_s"));
+            made.Duration = TimeSpan.FromSeconds(Math.Min(Math.Max(0, record.Real("duration_s")), LongestSeconds));
             made.FromCache = record.Flag("from_cache");
             return made;
         }
