@@ -275,14 +275,15 @@ def test_rows_answer_where_files_are_late(mono: Mono, still: Path) -> None:
     assert answer["Error"] == "wait_timeout"
     folder = still / "outbox" / "elsewhere"
     folder.mkdir()
-    (folder / "result.json").write_text(
-        json.dumps({"id": "an older one's", "video": "result.mp4", "duration_s": 1e300})
-    )
-    [answer] = mono.answers("glance", still, "hello", "mine")
-    assert answer["Error"] == "wait_timeout"
-    (folder / "result.mp4").write_bytes(b"a video")
-    [answer] = mono.answers("glance", still, "hello", "mine")
-    assert (answer["Success"], answer["VideoPath"]) == ("True", str(folder / "result.mp4"))
+    record, video = folder / "result.json", folder / "result.mp4"
+    for whose, there in (("another's", True), ("mine", False), ("mine", True)):
+        record.write_text(json.dumps({"id": whose, "video": "result.mp4", "duration_s": 1e300}))
+        video.write_bytes(b"a video")
+        if not there:
+            video.unlink()
+        [answer] = mono.answers("glance", still, "hello", "mine")
+        assert answer["Success"] == str(whose == "mine" and there)
+    assert (answer["Success"], answer["VideoPath"]) == ("True", str(video))
 
 
 # with the daemon ------------------------------------------------------------------------------------------------------
