@@ -92,6 +92,7 @@ public static class Driver
     {
         var options = Quick();
         options.WaitTimeout = TimeSpan.FromSeconds(0.3);
+        options.UnreachableTimeout = TimeSpan.FromSeconds(0.1);
         Tell(new MusedropClient(share, options).Wait(new JobTicket(words[0], words[1]), new Watching(news => { })));
         return Task.FromResult(0);
     }

@@ -286,6 +286,16 @@ def test_rows_answer_where_files_are_late(mono: Mono, still: Path) -> None:
     assert (answer["Success"], answer["VideoPath"]) == ("True", str(video))
 
 
+def test_a_share_that_goes_away_is_waited_for_only_so_long(mono: Mono, still: Path) -> None:
+    """While the inbox is gone the client waits, but not for ever; back again, the job can be waited for anew."""
+    (still / "inbox").rename(still / "away")
+    [*_, answer] = mono.drive("glance", still, "hello", "mine")
+    assert (answer["Error"], answer["Kind"]) == ("share_unavailable", "NoService")
+    (still / "away").rename(still / "inbox")
+    [*_, answer] = mono.drive("glance", still, "hello", "mine")
+    assert answer["Error"] == "wait_timeout"
+
+
 # with the daemon ------------------------------------------------------------------------------------------------------
 
 

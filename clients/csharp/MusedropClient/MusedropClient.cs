@@ -36,7 +36,8 @@ namespace Musedrop
         /// <param name="cancel">Cancels the job, too.</param>
         /// <returns>How the job ended.</returns>
         /// <exception cref="OperationCanceledException">The token was cancelled; so is the job, if it can be reached.</exception>
-        public async Task<DigitalHumanResponse> GenerateVideoAsync(DigitalHumanRequest request, IProgress<JobProgress> progress = null, CancellationToken cancel = default(CancellationToken))
+        public async Task<DigitalHumanResponse> GenerateVideoAsync(
+            DigitalHumanRequest request, IProgress<JobProgress> progress = null, CancellationToken cancel = default(CancellationToken))
         {
             JobTicket ticket = null;
             try
@@ -123,7 +124,8 @@ namespace Musedrop
         /// <param name="cancel">Ends the wait; the job goes on.</param>
         /// <returns>How the job ended, or why it is waited for no longer.</returns>
         /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
-        public async Task<DigitalHumanResponse> WaitAsync(JobTicket ticket, IProgress<JobProgress> progress = null, CancellationToken cancel = default(CancellationToken))
+        public async Task<DigitalHumanResponse> WaitAsync(
+            JobTicket ticket, IProgress<JobProgress> progress = null, CancellationToken cancel = default(CancellationToken))
         {
             if (ticket == null) throw new ArgumentNullException("ticket");
             var lookout = new Lookout(folder, status, ticket);
@@ -162,16 +164,28 @@ namespace Musedrop
         DigitalHumanResponse GiveUp(string code, JobTicket ticket)
         {
             if (code == null || code == ErrorCodes.NotTaken && !folder.TakeBack(ticket)) return null;
+            return Answers.Without(code, Reason(code), Advice(code));
+        }
+
+        string Reason(string code)
+        {
             switch (code)
             {
-                case ErrorCodes.NotTaken:
-                    return Answers.Without(code, "no daemon took the job within " + Words(options.PickupTimeout) + Problems(), "Start the daemon of this share (musedrop run), then try again.");
-                case ErrorCodes.ShareUnavailable:
-                    return Answers.Without(code, "the share was away for " + Words(options.UnreachableTimeout), "The job may go on: wait for it again when the share is back.");
-                case ErrorCodes.ResultMissing:
-                    return Answers.Without(code, "the job is done, but its result is not in " + folder.Outbox, "Somebody may have moved it.");
-                default:
-                    return Answers.Without(code, "the job had not ended within " + Words(options.WaitTimeout), "Allow more time, or see what it waits for.");
+                case ErrorCodes.NotTaken: return "no daemon took the job within " + Words(options.PickupTimeout) + Problems();
+                case ErrorCodes.ShareUnavailable: return "the share was away for " + Words(options.UnreachableTimeout);
+                case ErrorCodes.ResultMissing: return "the daemon has nothing left to do, and the job's result is not in " + folder.Outbox;
+                default: return "the job had not ended within " + Words(options.WaitTimeout);
+            }
+        }
+
+        static string Advice(string code)
+        {
+            switch (code)
+            {
+                case ErrorCodes.NotTaken: return "Start the daemon of this share (musedrop run), then try again.";
+                case ErrorCodes.ShareUnavailable: return "The job may go on: wait for it again when the share is back.";
+                case ErrorCodes.ResultMissing: return "Somebody may have moved it, or name and id are not those of a job.";
+                default: return "Allow more time, or see what it waits for.";
             }
         }
 

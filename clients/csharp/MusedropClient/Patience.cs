@@ -89,10 +89,15 @@ namespace Musedrop
                 watcher.EnableRaisingEvents = true;
                 watchers.Add(watcher);
             }
-            catch (Exception problem) when (problem is IOException || problem is ArgumentException || problem is UnauthorizedAccessException || problem is PlatformNotSupportedException)
+            catch (Exception problem) when (IsRefusal(problem))
             {
                 if (watcher != null) watcher.Dispose();
             }
+        }
+
+        static bool IsRefusal(Exception problem)
+        {
+            return problem is IOException || problem is ArgumentException || problem is UnauthorizedAccessException || problem is PlatformNotSupportedException;
         }
 
         void Ring()

@@ -79,7 +79,8 @@ namespace Musedrop
             }
             catch (Exception problem) when (problem is IOException || problem is UnauthorizedAccessException)
             {
-                throw new MusedropException("missing_media", path + " can't be read: " + problem.Message, "Give the path of a file that this program can read.", problem);
+                var message = path + " can't be read: " + problem.Message;
+                throw new MusedropException("missing_media", message, "Give the path of a file that this program can read.", problem);
             }
         }
 

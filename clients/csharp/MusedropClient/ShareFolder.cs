@@ -100,7 +100,9 @@ namespace Musedrop
             }
             catch (IOException)
             {
-                return false;
+            }
+            catch (UnauthorizedAccessException)
+            {
             }
             return File.Exists(path);
         }
@@ -139,7 +141,7 @@ namespace Musedrop
             {
                 File.Move(JobPath(ticket.Name), beside);
             }
-            catch (IOException)
+            catch (Exception problem) when (problem is IOException || problem is UnauthorizedAccessException)
             {
                 Discard(beside);
                 return false;
