@@ -60,10 +60,13 @@ class SmbServer:
                 stderr=out,
                 start_new_session=True,
             )
+
+    def wait_until_up(self) -> None:
         until(lambda: self.try_commands("ls").returncode == 0, 30, self.said)
 
     def said(self) -> str:
-        return "".join(path.read_text(errors="replace") for path in self.state.glob("*") if path.suffix in (".log", ""))
+        logs = [path for path in (self.state / "out", self.state / "smbd.log") if path.exists()]
+        return "".join(path.read_text(errors="replace") for path in logs)
 
     def end(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -105,7 +108,6 @@ class SmbFile:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**UTF8, "HOME": str(home)}
         )
-        self._answer()
 
     def resize(self, size: int) -> None:
         """Set the end of the file, as Explorer does before it sends anything."""
@@ -118,6 +120,7 @@ class SmbFile:
         self._tell(b"close")
 
     def __enter__(self) -> SmbFile:
+        self._answer()
         return self
 
     def __exit__(self, *_: object) -> None:

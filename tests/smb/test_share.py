@@ -31,10 +31,14 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
 
 @pytest.fixture(scope="module")
 def smb(share: Share) -> Iterator[SmbServer]:
-    """The share's folder, served over SMB."""
+    """The share's folder, served over SMB; the inbox is for everybody, as on a real share."""
+    share.inbox.chmod(0o777)
     server = SmbServer(share.root, share.folder)
-    yield server
-    server.end()
+    try:
+        server.wait_until_up()
+        yield server
+    finally:
+        server.end()
 
 
 @pytest.fixture
