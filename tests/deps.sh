@@ -2,7 +2,7 @@
 # Install the Debian packages that tests use, where that is possible without asking anybody.
 set -eu
 
-packages="espeak-ng libespeak-ng1 sqlite3"
+packages="espeak-ng libespeak-ng1 sqlite3 gcc libc6-dev mono-mcs mono-runtime samba smbclient"
 
 missing=""
 for package in $packages; do
@@ -13,10 +13,20 @@ done
 install="apt-get install -y --no-install-recommends$missing"
 if ! command -v apt-get >/dev/null 2>&1; then
     echo "Some tests need these programs and are skipped without them:$missing"
+    exit 0
 elif [ "$(id -u)" = 0 ]; then
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive $install
+    sudo=""
 elif sudo -n true 2>/dev/null; then
-    sudo apt-get update -qq && sudo env DEBIAN_FRONTEND=noninteractive $install
+    sudo="sudo"
 else
     echo "Some tests are skipped without these packages; to install them: sudo $install"
+    exit 0
 fi
+
+$sudo apt-get update -qq
+$sudo env DEBIAN_FRONTEND=noninteractive $install
+
+# The tests start an SMB server of their own; the one that Debian has just started for the whole network is not wanted.
+case "$missing" in
+*" samba"*) $sudo systemctl disable --now smbd nmbd >/dev/null 2>&1 || true ;;
+esac

@@ -14,7 +14,12 @@ from agent.ledger import Ledger
 from tests.agent.samples import add_job
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / "clients").rglob("*.md"),
+]
 QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "status-queries.md").read_text(), re.DOTALL)
 COMPOSED = {"audio_unreadable", "avatar_unreadable"}  # written as f"{kind}_unreadable"
 EVENT_CODES = {"worker_died", "worker_stalled", "worker_nonsense", "worker_misplaced"}

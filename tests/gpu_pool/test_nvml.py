@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.needs import need
 from tests.nvmlstub import PretendDriver, build
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +49,7 @@ class Reader:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler to build the pretended driver with")
+    need("cc", "gcc")
     return build(tmp_path_factory.mktemp("nvml"))
 
 

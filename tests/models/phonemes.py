@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
-import pytest
+
+from tests.needs import missing
 
 RATE = 16000
 _RETRIEVAL, _PHONEME_EVENTS, _IPA, _UTF8, _PHONEME, _WORDS_PER_MINUTE = 1, 1, 2, 1, 7, 1
@@ -51,17 +50,11 @@ def _library() -> tuple[ctypes.CDLL, int]:
     try:
         library = ctypes.CDLL("libespeak-ng.so.1")
     except OSError:
-        _missing("Debian package libespeak-ng1 is missing")
+        missing("Debian package libespeak-ng1 is missing")
     rate: int = library.espeak_Initialize(_RETRIEVAL, 0, None, _PHONEME_EVENTS | _IPA)
     if rate <= 0:
-        _missing("Debian package espeak-ng-data is missing")
+        missing("Debian package espeak-ng-data is missing")
     return library, rate
-
-
-def _missing(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[npt.NDArray[np.float32], list[Phoneme]]:
