@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_pool.strategy import STRATEGIES, preferred
@@ -69,7 +69,6 @@ def test_a_task_without_a_model_finds_no_device_warm() -> None:
     assert [device.id for device in order] == ["a", "b"]
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.sampled_from(sorted(STRATEGIES)),
     st.integers(0, 6),

@@ -6,13 +6,12 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_pool.types import Span, grid
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(1, 400_000))
 def test_grid_covers_every_unit_once(units: int) -> None:
     """The spans follow each other from 0 to the last unit without a gap or an overlap."""
@@ -22,7 +21,6 @@ def test_grid_covers_every_unit_once(units: int) -> None:
     assert all(before.stop == after.start for before, after in pairwise(spans))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(1, 400_000))
 def test_grid_cuts_into_nearly_equal_spans(units: int) -> None:
     """No span is empty, longer than 240 units, or more than one unit longer than another."""
@@ -32,7 +30,6 @@ def test_grid_cuts_into_nearly_equal_spans(units: int) -> None:
     assert max(lengths) - min(lengths) <= 1
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(1, 400_000))
 def test_grid_has_as_many_spans_as_the_formula_says(units: int) -> None:
     """Spans of about 24 units up to 16 of them, then of at most 240."""

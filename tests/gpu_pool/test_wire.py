@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, Run, Stop
@@ -37,7 +37,6 @@ DOWN = st.one_of(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(UP)
 def test_what_a_worker_says_arrives(message: Any) -> None:
     """Each message upward is one line and comes out as it went in."""
@@ -46,7 +45,6 @@ def test_what_a_worker_says_arrives(message: Any) -> None:
     assert decode_up(line[:-1]) == message
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(DOWN)
 def test_what_the_daemon_says_arrives(message: Any) -> None:
     """Each message downward is one line and comes out as it went in."""
@@ -93,7 +91,6 @@ def test_anything_else_is_refused(line: bytes) -> None:
         decode_up(line)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=200))
 def test_noise_is_never_a_message(noise: bytes) -> None:
     """Whatever bytes come, they are refused with a WireError and with nothing else."""
@@ -116,7 +113,6 @@ def test_a_loop_is_not_sent() -> None:
         encode(Run("t", 0, 1, payload))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line)), st.integers(1, 7))
 def test_lines_come_out_whole_however_they_are_cut(lines: list[bytes], size: int) -> None:
     """The reader doesn't care where the stream was cut."""
