@@ -8,7 +8,7 @@ from math import inf
 
 from gpu_pool.backend import Backend
 from gpu_pool.health import Backoff, Health
-from gpu_pool.seat import CANCELLED, Doom, Seat, amount, cause_of_death
+from gpu_pool.seat import CANCELLED, Doom, Seat, cause_of_death
 from gpu_pool.types import Cancel, Device, Done, Event, Exited, Failed, Nonsense, Progress, Ready, Run, Stop, Up
 
 
@@ -233,7 +233,7 @@ class Crew:
         self._condemn(seat, Doom("worker_nonsense", said))
 
     def _condemn(self, seat: Seat, doom: Doom) -> None:
-        seat.doom = doom
+        seat.doom = replace(doom, code="cancelled", fault="cancelled") if seat.phase == "cancelling" else doom
         self._backend.kill(seat.device)
         seat.enter("dying", self._in(self._patience.kill_s))
 
