@@ -177,8 +177,8 @@ class LocalBackend:
         if worker.silent:
             self._selector.unregister(worker.channel)
             worker.kill()  # it can say no more. One that is exiting already keeps the exit status it has
-        if any(isinstance(message, Done | Failed) for message in said):
-            worker.rotate_log()
+        if said:
+            worker.rotate_log(quiet=isinstance(said[-1], Done | Failed))
         return [(worker.device, message) for message in said]
 
     def _bury(self, worker: WorkerProcess) -> list[Heard]:

@@ -23,6 +23,7 @@ from gpu_pool.types import Device, DeviceChanged, Done, Failed, Span, Task
 from gpu_pool.wire import WireError
 from tests.gpu_pool.conftest import DEADLINE_S, HANDLERS, Announcement, await_state, device, gone, messages, watch
 from tests.nvmlstub import PretendDriver
+from tests.test_house import loaded_by
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
@@ -31,6 +32,11 @@ A, B = "GPU-aaaa1111", "GPU-bbbb2222"
 
 def gpu(name: str, used: int = 0) -> str:
     return f"gpu {name} {24 * GIB} {used} {GIB}"
+
+
+def test_the_daemon_never_loads_the_driver() -> None:
+    """Not even the module that would: a crash in there would be the daemon's end."""
+    assert "pynvml" not in loaded_by("import agent.daemon, agent.doctor")
 
 
 def test_seats_of_cards() -> None:
