@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.daemon import HANDLER
+from agent.daemon import HANDLER, card_rules
 from agent.filesystem import filesystem_kind, tells_of_changes
 from agent.service import daemon_pid
 from agent.settings import Settings
@@ -73,7 +73,7 @@ def cards(found: Cards, settings: Settings) -> Iterator[Finding]:
         advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and see that nvidia-smi works"
         yield Finding("note", "NVML", problem, advice)
     for gpu in found.devices:
-        yield card(gpu, admitted=settings.devices.rules.admit(gpu.id))
+        yield card(gpu, admitted=card_rules(settings).admit(gpu.id))
 
 
 def card(gpu: Device, *, admitted: bool) -> Finding:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from agent.daemon import card_rules
 from agent.errors import UserError
 from agent.settings import BadSettings, Settings, annotated, find, load, table
 from models.types import Limits, Output
@@ -73,10 +74,10 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
     assert settings.inbox.media_roots == (tmp_path / "in", Path("/mnt/voices"))
     assert settings.inbox.watch == "poll"
     assert settings.devices.workers(cores=64) == 3
-    assert [settings.devices.rules.admit(card) for card in ("GPU-5e1f2", "GPU-77aab1", "GPU-77aaa", "GPU-8")] == [
+    assert [card_rules(settings).admit(card) for card in ("GPU-5e1f2", "GPU-77aab1", "GPU-77aaa", "GPU-8")] == [
         *(True, False, True, False)
     ]
-    assert (settings.devices.rules.workers, settings.devices.reserve_mib, settings.devices.preload) == (2, 512, False)
+    assert (card_rules(settings).workers, settings.devices.reserve_mib, settings.devices.preload) == (2, 512, False)
     assert (settings.pool.recycle_spans, settings.pool.recycle_mib) == (9, 100)
     assert settings.media_limits == Limits(1 << 20, 500_000, 10.0, 20.0)
     assert settings.models_dir == tmp_path / "weights"
