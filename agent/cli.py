@@ -286,21 +286,21 @@ def demo(
     raise typer.Exit(play(folder, examples, console))
 
 
-bench = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(bench, name="bench")
+bench_group = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(bench_group, name="bench")
 
 
-@bench.command("pool")
+@bench_group.command("pool")
 def bench_pool(as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False) -> None:
     """Measure the pool with real workers that do nothing or sleep: dispatch, death notice, scaling. Some 40 s."""
-    from gpu_pool.bench import bench as measure
+    from agent import bench
 
-    figures = measure()
+    measured = bench.figures()
     if as_json:
-        print_json(figures)
+        print_json(measured)
         return
-    for what, figure in figures.items():
-        console.print(f"{what:<28} {figure}", soft_wrap=True)
+    for what, figure in measured.items():
+        console.print(f"{what:<28} {figure:g}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

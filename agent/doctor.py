@@ -16,6 +16,7 @@ from agent.daemon import HANDLER
 from agent.filesystem import filesystem_kind, tells_of_changes
 from agent.service import daemon_pid
 from agent.settings import Settings
+from agent.workers import card_rules
 from gpu_pool.cards import Cards, look
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
@@ -73,7 +74,7 @@ def cards(found: Cards, settings: Settings) -> Iterator[Finding]:
         advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and see that nvidia-smi works"
         yield Finding("note", "NVML", problem, advice)
     for gpu in found.devices:
-        yield card(gpu, admitted=settings.devices.rules.admit(gpu.id))
+        yield card(gpu, admitted=card_rules(settings).admit(gpu.id))
 
 
 def card(gpu: Device, *, admitted: bool) -> Finding:

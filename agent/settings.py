@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from agent.errors import UserError
-from gpu_pool.cards import Rules
 from models.types import Limits, Output
 
 NAME = "musedrop.toml"
@@ -130,11 +129,6 @@ class DevicesSettings(_Section):
     def workers(self, cores: int) -> int:
         """How many CPU workers to start on a machine of `cores` cores."""
         return self.cpu_workers or max(1, min(4, cores))
-
-    @property
-    def rules(self) -> Rules:
-        """As the pool takes them."""
-        return Rules(self.only, self.exclude, self.workers_per_device)
 
 
 class PoolSettings(_Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from agent.settings import Settings
-from gpu_pool.cards import CardWatch
+from gpu_pool.cards import CardWatch, Rules
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from models.catalog import choose
@@ -25,7 +25,7 @@ def open_pool(settings: Settings, handler: str) -> Pool:
         kind_options={"cuda": {"preload": preloaded(settings)}},
         log_dir=settings.folders.logs,
         watch=watch,
-        rules=devices.rules,
+        rules=card_rules(settings),
     )
     return Pool(
         backend,
@@ -35,6 +35,12 @@ def open_pool(settings: Settings, handler: str) -> Pool:
         recycle_bytes=patience.recycle_mib << 20,
         reserve_bytes=devices.reserve_mib << 20,
     )
+
+
+def card_rules(settings: Settings) -> Rules:
+    """Which cards are used, and by how many workers each, as the pool takes it."""
+    devices = settings.devices
+    return Rules(devices.only, devices.exclude, devices.workers_per_device)
 
 
 def preloaded(settings: Settings) -> str:

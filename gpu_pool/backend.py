@@ -12,7 +12,11 @@ class Backend(Protocol):
     """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard once and last."""
 
     def devices(self) -> Sequence[Device]:
-        """The devices workers can be spawned on, always the same ids; memory figures may change."""
+        """The devices workers can be spawned on, and how they are now.
+
+        There may be more than before, never fewer: one that is gone has state "lost", with the reason. Any other state
+        means that it is here; a reason then says why nothing new may be started on it.
+        """
         ...
 
     def spawn(self, device: str) -> None:
@@ -28,7 +32,8 @@ class Backend(Protocol):
         ...
 
     def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
-        """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it."""
+        """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it, and
+        when a device has changed."""
         ...
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ class Crew:
     def start(self, seat: Seat, run: Run, model: str, memory_bytes: int) -> None:
         """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent."""
         self._backend.send(seat.device, run)
-        seat.stake = seat.stake.promise(memory_bytes)
+        seat.stake = seat.stake.promise(memory_bytes if seat.card else 0)
         seat.run = run
         seat.model = model or seat.model
         seat.enter("running", self._in(self._patience.stall_s))
@@ -233,7 +233,7 @@ class Crew:
         self._condemn(seat, Doom("worker_nonsense", said))
 
     def _condemn(self, seat: Seat, doom: Doom) -> None:
-        seat.doom = doom
+        seat.doom = replace(doom, code="cancelled", fault="cancelled") if seat.phase == "cancelling" else doom
         self._backend.kill(seat.device)
         seat.enter("dying", self._in(self._patience.kill_s))
 

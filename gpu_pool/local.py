@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpu_pool.cards import SILENT, UNLISTED, CardWatch, Rules, seats
+from gpu_pool.cards import SILENT, UNLISTED, Cards, CardWatch, Rules, seats
 from gpu_pool.process import WorkerProcess, log_path
 from gpu_pool.types import Device, DeviceKind, Done, Down, Exited, Failed, Heard, Open
 from gpu_pool.wire import encode
@@ -80,20 +80,20 @@ class LocalBackend:
         return tuple(self._devices.values())
 
     def _take_in(self, watch: CardWatch) -> None:
-        cards, silent = watch.cards(), watch.silent
+        """Every card that was ever listed is kept: what isn't any more is lost."""
+        cards = watch.cards()
         listed = {device.id: device for device in seats(cards, self._rules)}
-        for device in [*listed.values(), *self._devices.values()]:
-            if not device.card:
-                continue
-            here = listed.get(device.id)
-            if here is None:
+        for name, known in {**self._devices, **listed}.items():
+            if name in listed:
+                self._devices[name] = self._as_read(listed[name], cards, silent=watch.silent)
+            elif known.card:
                 why = " ".join((UNLISTED, *cards.problems))
-                self._devices[device.id] = replace(device, state="lost", reason=why, free_bytes=0, held_bytes=0)
-                continue
-            worker = self._workers.get(device.id)
-            held = cards.held.get(device.card, {}).get(str(worker.pid), 0) if worker else 0
-            reason = SILENT if silent and not here.reason else here.reason
-            self._devices[device.id] = replace(here, held_bytes=held, reason=reason)
+                self._devices[name] = replace(known, state="lost", reason=why, free_bytes=0, held_bytes=0)
+
+    def _as_read(self, device: Device, cards: Cards, *, silent: bool) -> Device:
+        worker = self._workers.get(device.id)
+        held = cards.held.get(device.card, {}).get(str(worker.pid), 0) if worker else 0
+        return replace(device, held_bytes=held, reason=device.reason or (SILENT if silent else ""))
 
     def spawn(self, device: str) -> None:
         if device in self._workers:
@@ -177,8 +177,8 @@ class LocalBackend:
         if worker.silent:
             self._selector.unregister(worker.channel)
             worker.kill()  # it can say no more. One that is exiting already keeps the exit status it has
-        if any(isinstance(message, Done | Failed) for message in said):
-            worker.rotate_log()
+        if said:
+            worker.rotate_log(quiet=isinstance(said[-1], Done | Failed))
         return [(worker.device, message) for message in said]
 
     def _bury(self, worker: WorkerProcess) -> list[Heard]:

@@ -21,6 +21,7 @@ from gpu_pool.types import Exited, Nonsense, Up
 from gpu_pool.wire import Lines, WireError, decode_up
 
 LOG_BYTES = 1 << 20
+NOISY_TIMES = 16
 TAIL_BYTES = 8 << 10
 READ_BYTES = 1 << 16
 PACKAGES = Path(__file__).resolve().parents[1]
@@ -74,11 +75,11 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def rotate_log(self) -> None:
+    def rotate_log(self, *, quiet: bool) -> None:
         """Set the log aside if it has grown large, all but its last lines. The worker goes on writing to the same file,
-        so call this while it is quiet: what it says meanwhile may be lost."""
+        and what it says meanwhile is lost: so while it isn't quiet, only if the log is much too large."""
         with contextlib.suppress(OSError):
-            if self._log.stat().st_size > LOG_BYTES:
+            if self._log.stat().st_size > (LOG_BYTES if quiet else NOISY_TIMES * LOG_BYTES):
                 last = _tail(self._log, self._log_start)
                 shutil.copyfile(self._log, _aside(self._log))
                 os.truncate(self._log, 0)

@@ -6,6 +6,7 @@ Everything that engines share is here, so that an engine only looks, prepares an
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -16,22 +17,32 @@ from typing import Any
 from models import media
 from models.avatars import sha256_file
 from models.catalog import ENGINES
-from models.types import Engine, EngineError, Outline, Request, Tick
+from models.types import Engine, EngineError, Loads, Outline, Request, Tick
 
 IMAGE_FPS = Fraction(25)
 
 
 def open_handler(device: str, options: dict[str, Any]) -> Handler:
-    """What a worker opens when it starts. `device` is its id, "cpu:0" or "GPU-<uuid>"; `threads` of one span."""
+    """What a worker opens when it starts. `device` is its id, "cpu:0" or "GPU-<uuid>".
+
+    Options: `threads` of one span; `preload`, the name of an engine to load at once, with `models_dir`.
+    """
     media.limit_threads(options.get("threads", 1))
-    return Handler(device)
+    handler = Handler(device)
+    if options.get("preload"):
+        handler.preload(options["preload"], options["models_dir"])
+    return handler
 
 
 class Handler:
-    """Runs spans, one at a time. The engine of the last span stays warm for the next."""
+    """Runs spans, one at a time. The engine of the last span stays warm for the next.
+
+    `facts`: "model", the engine that is loaded, "load_s", and what the engine says of itself.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
+        self.facts: dict[str, Any] = {}
         self._engine: tuple[str, Engine] | None = None
 
     def run(self, payload: dict[str, Any], start: int, stop: int, tick: Tick) -> dict[str, Any]:
@@ -50,12 +61,30 @@ class Handler:
             return {}
         return self.assemble(request, outline, payload["spans"])
 
-    def engine(self, request: Request) -> Engine:
-        if self._engine is None or self._engine[0] != request.engine:
-            self._engine = None  # let the old one go before the new one takes its memory
-            module, _, name = ENGINES[request.engine].factory.partition(":")
-            factory: Callable[[str], Engine] = getattr(import_module(module), name)
-            self._engine = (request.engine, factory(self.device))
+    def preload(self, name: str, models_dir: str) -> None:
+        """Load an engine before there is a job for it. One that can't be loaded now is left to the first job, which
+        then says why."""
+        try:
+            self.loaded(name, models_dir)
+        except (EngineError, RuntimeError, MemoryError, OSError) as error:
+            print(f"{name} was not loaded: {error}", flush=True)
+            self._engine, self.facts = None, {}
+
+    def loaded(self, name: str, models_dir: str) -> Engine:
+        """The engine, with its weights if it has any: what a worker that only looks or assembles never needs."""
+        engine = self.engine(name)
+        if self.facts.get("model") != name:
+            began = time.monotonic()
+            told = engine.load(models_dir) if isinstance(engine, Loads) else {}
+            self.facts = {"model": name, "load_s": round(time.monotonic() - began, 3), **told}
+        return engine
+
+    def engine(self, name: str) -> Engine:
+        if self._engine is None or self._engine[0] != name:
+            self._engine, self.facts = None, {}  # let the old one go before the new one takes its memory
+            module, _, cls = ENGINES[name].factory.partition(":")
+            factory: Callable[[str], Engine] = getattr(import_module(module), cls)
+            self._engine = (name, factory(self.device))
         return self._engine[1]
 
     def inspect(self, request: Request) -> Outline:
@@ -78,20 +107,20 @@ class Handler:
             audio_sha256=audio_sha256,
             avatar_kind=picture.kind,
         )
-        outline = self.engine(request).inspect(request, outline)
+        outline = self.engine(request.engine).inspect(request, outline)
         return replace(outline, units={"inspect": 1, "render": outline.frames, "assemble": 1, **outline.units})
 
     def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
         """The unit after the last one joins what the others have left."""
         if start < outline.units.get("prepare", 1):
-            self.engine(request).prepare(request, outline, start, stop, tick)
+            self.loaded(request.engine, request.models_dir).prepare(request, outline, start, stop, tick)
         else:
-            self.engine(request).complete(request, outline, tick)
+            self.loaded(request.engine, request.models_dir).complete(request, outline, tick)
 
     def render(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
         media.write_part(
             request.files.part(start, stop),
-            self.engine(request).render(request, outline, start, stop),
+            self.loaded(request.engine, request.models_dir).render(request, outline, start, stop),
             count=stop - start,
             fps=outline.rate,
             width=outline.width,
@@ -113,7 +142,7 @@ class Handler:
             fps=outline.rate,
             metadata=request.metadata,
         )
-        report = self.engine(request).report(request, outline)
+        report = self.engine(request.engine).report(request, outline)
         with media.VideoFrames(out / "result.mp4", outline.rate) as video:
             media.write_jpeg(out / "preview.jpg", video.read(report.pop("poster", 0)))
         return {**facts, **report}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,6 +180,15 @@ class Engine(Protocol):
 
     def report(self, request: Request, outline: Outline) -> dict[str, Any]:
         """Facts for result.json once all is rendered: `poster` (frame for preview.jpg), `notes`, the engine's own."""
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """An engine that has weights to load, which a worker does once, before its first span or as soon as it starts."""
+
+    def load(self, models_dir: str) -> dict[str, Any]:
+        """Load them onto the device. Facts for the ledger: "held_bytes" of the device, "batch" in frames."""
         ...
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
+from agent.cli import app
 from agent.job import CODES
 from agent.ledger import Ledger
 from tests.agent.samples import add_job
@@ -20,17 +23,20 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / "clients").rglob("*.md"),
 ]
-QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "status-queries.md").read_text(), re.DOTALL)
+PAGE, OTHERS = (
+    re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    for page in ("status-queries.md", "operations.md")
+)
 COMPOSED = {"audio_unreadable", "avatar_unreadable"}  # written as f"{kind}_unreadable"
-EVENT_CODES = {"worker_died", "worker_stalled", "worker_nonsense", "worker_misplaced"}
+EVENT_CODES = {"worker_died", "worker_stalled", "worker_nonsense", "worker_misplaced", "device_lost", "device_error"}
 
 
 def test_there_are_twelve_queries() -> None:
     """The page keeps its promise."""
-    assert len(QUERIES) == 12
+    assert len(PAGE) == 12
 
 
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("query", [*PAGE, *OTHERS])
 def test_every_query_of_the_docs_runs_read_only(tmp_path: Path, query: str) -> None:
     """Each example is executed on a ledger with a job in it, by a reader, while the daemon has it open."""
     ledger = Ledger(tmp_path / "jobs.db")
@@ -84,6 +90,21 @@ def test_every_error_code_is_explained() -> None:
     explained = set(re.findall(r"^\| `(\w+)` \|", text, re.M))
     assert raised_codes() - EVENT_CODES - {"internal"} <= explained
     assert explained <= raised_codes() | {"internal", "cancelled", "out_of_memory", "missing_media"}
+
+
+def commands(group: typer.Typer, before: str = "musedrop") -> Iterator[str]:
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield f"{before} {command.name or command.callback.__name__}"
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from commands(inner.typer_instance, f"{before} {inner.name}")
+
+
+@pytest.mark.parametrize("command", list(commands(app)))
+def test_every_command_is_in_the_docs(command: str) -> None:
+    """No command is only in the code."""
+    assert any(command in page.read_text() or command.replace("musedrop", "make") in page.read_text() for page in PAGES)
 
 
 def test_every_relative_link_leads_somewhere() -> None:

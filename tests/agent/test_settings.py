@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.errors import UserError
 from agent.settings import BadSettings, Settings, annotated, find, load, table
+from agent.workers import card_rules
 from models.types import Limits, Output
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +60,9 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         + """
         inbox = { settle_s = 2, share_settle_s = 6.5, scan_s = 1, wait_media_s = 10, keep_media_s = 0,
                   media_roots = ["in", "/mnt/voices"], max_job_bytes = 2048, watch = "poll" }
-        devices = { cpu_workers = 3 }
-        pool = { stall_s = 5, cancel_s = 1, max_interruptions = 2 }
+        devices = { only = ["GPU-5e1f", "GPU-77aa"], exclude = ["GPU-77aab"], reserve_mib = 512, workers_per_device = 2,
+                  preload = false, cpu_workers = 3 }
+        pool = { stall_s = 5, cancel_s = 1, max_interruptions = 2, recycle_spans = 9, recycle_mib = 100 }
         limits = { media_mib = 1, megapixels = 0.5, audio_s = 10, video_s = 20 }
         musetalk = { models_dir = "weights" }
         output = { crf = 0, encoder = "libx264" }
@@ -72,6 +74,11 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
     assert settings.inbox.media_roots == (tmp_path / "in", Path("/mnt/voices"))
     assert settings.inbox.watch == "poll"
     assert settings.devices.workers(cores=64) == 3
+    assert [card_rules(settings).admit(card) for card in ("GPU-5e1f2", "GPU-77aab1", "GPU-77aaa", "GPU-8")] == [
+        *(True, False, True, False)
+    ]
+    assert (card_rules(settings).workers, settings.devices.reserve_mib, settings.devices.preload) == (2, 512, False)
+    assert (settings.pool.recycle_spans, settings.pool.recycle_mib) == (9, 100)
     assert settings.media_limits == Limits(1 << 20, 500_000, 10.0, 20.0)
     assert settings.models_dir == tmp_path / "weights"
     assert settings.encoding == Output(crf=0, encoder="libx264")

@@ -14,11 +14,24 @@ import pytest
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Event, PoolEvent, Span, Task
+from tests.needs import need
+from tests.nvmlstub import PretendDriver, build
 
 DEADLINE_S = 30.0
 HANDLERS = "tests.gpu_pool.handlers"
 MakeBackend = Callable[..., LocalBackend]
 MakePool = Callable[..., Pool]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("cc", "gcc")
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def driver(library: Path, tmp_path: Path) -> PretendDriver:
+    return PretendDriver(library, tmp_path)
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ class FakeBackend:
 
     def __init__(self, devices: Sequence[Device], clock: Clock, answer: Answer = silent) -> None:
         self._devices = {device.id: device for device in devices}
+        self._news = False
         self._clock = clock
         self._answer = answer
         self._alive: dict[str, int] = {}
@@ -85,10 +86,11 @@ class FakeBackend:
 
     def change(self, device: str, **fields: Any) -> None:
         """What becomes of a device: its memory, its state, the time of the reading."""
-        self._devices[device] = replace(self._devices[device], **fields)
+        self.add(replace(self._devices[device], **fields))
 
     def add(self, device: Device) -> None:
         self._devices[device.id] = device
+        self._news = True
 
     def say(self, device: str, message: Message, after_s: float = 0.0) -> None:
         entry = (self._clock() + after_s, next(self._order), self._alive[device], device, message)
@@ -131,7 +133,8 @@ class FakeBackend:
                 self.die(device)
 
     def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
-        if not select.select([wakeup_fd], [], [], 0)[0]:
+        news, self._news = self._news, False
+        if not news and not select.select([wakeup_fd], [], [], 0)[0]:
             next_at = self._script[0][0] if self._script else float("inf")
             self._clock.now = max(self._clock.now, min(next_at, self._clock.now + timeout_s))
         heard: list[Heard] = []

@@ -46,6 +46,9 @@ class Obliging:
             names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "EXTRA")
             environment = {name: os.environ.get(name) for name in names}
             return {"device": self._device, "options": self._options, "env": environment, "path": sys.path}
+        if payload["do"] == "learn":
+            self.facts = {**self.facts, **payload["facts"]}
+            return count(Work(payload, start, stop, tick))
         return DEEDS[payload["do"]](Work(payload, start, stop, tick))
 
     def close(self) -> None:
@@ -209,6 +212,14 @@ def print_much(work: Work) -> Payload:
     return {}
 
 
+def chatter(work: Work) -> NoReturn:
+    never = threading.Event()
+    while True:
+        print("blah " * 1000)
+        never.wait(0.001)
+        work.tick(0)
+
+
 def say_and_leave(work: Work) -> NoReturn:
     os.write(channel(), work.payload["bytes"].encode())
     os._exit(0)
@@ -252,6 +263,7 @@ DEEDS: dict[str, Deed] = {
     "raise": raise_by_name,
     "answer badly": answer_badly,
     "print": print_much,
+    "chatter": chatter,
     "say and leave": say_and_leave,
     "list descriptors": list_descriptors,
     "crash above program": crash_above_program,

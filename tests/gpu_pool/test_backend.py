@@ -93,6 +93,14 @@ def test_devices_are_those_it_was_given(backend: Backend) -> None:
     assert [device.id for device in backend.devices()] == ["cpu:0", "cpu:1"]
 
 
+def test_devices_are_the_same_when_workers_come_and_go(backend: Backend, ear: Ear) -> None:
+    """A device doesn't vanish with its worker: what is gone is reported as lost."""
+    started(backend, ear)
+    backend.kill("cpu:0")
+    ear.kind(Exited)
+    assert [(device.id, device.state) for device in backend.devices()] == [("cpu:0", "starting"), ("cpu:1", "starting")]
+
+
 def test_a_span_is_run(backend: Backend, ear: Ear) -> None:
     """Progress, then Done, both naming the span."""
     started(backend, ear)

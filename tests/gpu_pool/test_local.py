@@ -12,7 +12,7 @@ from gpu_pool import process
 from gpu_pool.local import LocalBackend, cpu_devices, environment
 from gpu_pool.pool import Pool
 from gpu_pool.process import WorkerProcess, log_path, oom_kills
-from gpu_pool.types import Device, Done, Exited, Open, Ready, Run, Span, Task
+from gpu_pool.types import Device, Done, Exited, Failed, Open, Ready, Run, Span, Task
 from gpu_pool.wire import WireError, encode
 from tests.gpu_pool.conftest import (
     DEADLINE_S,
@@ -23,6 +23,7 @@ from tests.gpu_pool.conftest import (
     await_state,
     begin,
     outcome,
+    watch,
 )
 
 CARD = Device("GPU-5e1f-aa", "cuda")
@@ -127,9 +128,47 @@ def test_logs_are_kept_apart_and_rotated(make_pool: MakePool, tmp_path: Path, mo
     assert (logs / "worker-cpu-0.log.1").stat().st_size < 10_000
 
 
+def test_the_log_of_a_living_worker_is_rotated(
+    make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between spans: the old lines are set aside, the last ones stay, and a death is still told with them."""
+    monkeypatch.setattr(process, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(process, "TAIL_BYTES", 2000)
+    pool = make_pool()
+    for number in range(5):
+        begin(pool, "print", lines=1500, task=str(number))
+        outcome(pool, Done)
+    log, aside = (tmp_path / "logs" / name for name in ("worker-cpu-0.log", "worker-cpu-0.log.1"))
+    assert log.stat().st_size < 100_000
+    assert aside.stat().st_size < 200_000
+    assert "a worker for cpu:0" not in log.read_text()
+    assert sum(1 for _ in (tmp_path / "logs").iterdir()) == 2
+    begin(pool, "crash", signal="SIGKILL", task="last")
+    detail = outcome(pool, Failed).detail
+    assert "about to crash" in detail
+    assert "line 1499" in detail
+    assert "\0" not in log.read_text()
+
+
+def test_the_log_of_a_worker_that_never_stops_talking_is_rotated(
+    make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a span only when the log is much too large: some lines are lost then."""
+    monkeypatch.setattr(process, "LOG_BYTES", 10_000)
+    pool = make_pool()
+    begin(pool, "chatter")
+    watch(pool, lambda _: (tmp_path / "logs" / "worker-cpu-0.log.1").exists())
+    assert (tmp_path / "logs" / "worker-cpu-0.log.1").stat().st_size >= 16 * 10_000
+
+
 @pytest.mark.parametrize(
     ("device", "name"),
-    [("cpu:0", "worker-cpu-0.log"), ("GPU-1a-2b", "worker-GPU-1a-2b.log"), ("../x/y z", "worker-..-x-y-z.log")],
+    [
+        ("GPU-1a/2", "worker-GPU-1a-2.log"),
+        ("cpu:0", "worker-cpu-0.log"),
+        ("GPU-1a-2b", "worker-GPU-1a-2b.log"),
+        ("../x/y z", "worker-..-x-y-z.log"),
+    ],
 )
 def test_log_names_are_plain(tmp_path: Path, device: str, name: str) -> None:
     """Whatever a device is called, its log lies in the folder."""
@@ -150,7 +189,10 @@ def test_last_words_are_heard(tmp_path: Path) -> None:
     worker.send(encode(Open("cpu:0", f"{HANDLERS}:Obliging", {})))
     worker.send(encode(Run("task", 0, 1, {"do": "say and leave", "bytes": half})))
     assert worker.ended(DEADLINE_S)
-    assert [type(message) for message in worker.reap()] == [Ready, Done, Exited]
+    heard = worker.reap()
+    assert [type(message) for message in heard] == [Ready, Done, Exited]
+    assert isinstance(heard[-1], Exited)
+    assert heard[-1].peak_bytes > 1 << 20
 
 
 def test_workers_are_started_by_the_main_thread_only(make_backend: MakeBackend) -> None:

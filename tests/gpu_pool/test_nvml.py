@@ -10,12 +10,16 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 
-from tests.needs import need
-from tests.nvmlstub import PretendDriver, build
+from gpu_pool import nvml
+from gpu_pool.cards import Cards
+from gpu_pool.types import Device
+from tests.nvmlstub import PretendDriver
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
@@ -45,17 +49,6 @@ class Reader:
 
     def close(self) -> None:
         self._process.communicate(timeout=30)
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need("cc", "gcc")
-    return build(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def driver(library: Path, tmp_path: Path) -> PretendDriver:
-    return PretendDriver(library, tmp_path)
 
 
 @pytest.fixture
@@ -115,6 +108,18 @@ def test_memory_moves(driver: PretendDriver, read: Reader) -> None:
         assert summary(read()) == [("GPU-1", "starting", 17)]
         holder.send_signal(signal.SIGKILL)
     assert summary(read()) == [("GPU-1", "starting", 23)]
+
+
+def test_memory_by_process(driver: PretendDriver, read: Reader) -> None:
+    """Where the driver tells; where it doesn't, that is no problem."""
+    driver.devices(card(1), card(2))
+    with subprocess.Popen(["sleep", "600"]) as holder:
+        driver.hold(holder.pid, 1, 6 * GIB)
+        assert read()["held"] == {"GPU-1": {}, "GPU-2": {str(holder.pid): 6 * GIB}}
+        driver.faults("nvmlDeviceGetComputeRunningProcesses -1 3 0")
+        found = read()
+        assert (found["held"], found["problems"]) == ({"GPU-1": {}, "GPU-2": {}}, [])
+        holder.kill()
 
 
 @pytest.mark.parametrize("code", [3, 13, 25])
@@ -186,3 +191,130 @@ def test_the_deprecated_package_isnt_installed() -> None:
     with pytest.raises(PackageNotFoundError):
         distribution("pynvml")
     assert distribution("nvidia-ml-py")
+
+
+class Clock:
+    """Seconds that pass when somebody says so, and nothing else of `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Nvml:
+    """What Driver calls of pynvml, where the real one can't be led: opening afresh, events."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.events: list[tuple[str, int]] = []
+        self.without_events = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(pynvml, name)
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        pass
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, _: int) -> str:  # noqa: N802
+        return "GPU-1"
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return handle
+
+    def nvmlEventSetCreate(self) -> str:  # noqa: N802
+        return "events"
+
+    def nvmlDeviceRegisterEvents(self, *_: object) -> None:  # noqa: N802
+        if self.without_events:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    def nvmlEventSetWait_v2(self, _: str, __: int) -> Any:  # noqa: N802
+        if not self.events:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
+        device, xid = self.events.pop()
+        return SimpleNamespace(device=device, eventData=xid)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(nvml, "time", made)
+    return made
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Nvml:
+    """Every other call fails: the card has a name, and no figures."""
+    made = Nvml()
+    monkeypatch.setattr(nvml, "pynvml", made)
+    monkeypatch.setattr(nvml, "_device", lambda name, _: Device(name, "cuda", state=made.state))  # type: ignore[attr-defined]
+    monkeypatch.setattr(nvml, "_held", lambda _: {})
+    made.state = "starting"  # type: ignore[attr-defined]
+    return made
+
+
+def test_nvml_is_opened_afresh_now_and_then(clock: Clock, calls: Nvml) -> None:
+    """That is how it learns of new cards; more often when a card is lost, so that it comes back."""
+    driver = nvml.Driver()
+    for _ in range(10):
+        driver.read()
+        clock.now += 60.0
+    assert calls.opened == 2
+    calls.state = "lost"  # type: ignore[attr-defined]
+    for _ in range(10):
+        driver.read()
+        clock.now += 5.0
+    assert calls.opened == 7
+
+
+@pytest.mark.parametrize(
+    ("xid", "state"), [(79, "lost"), (48, "lost"), (119, "lost"), (13, "starting"), (31, "starting"), (43, "starting")]
+)
+def test_a_critical_message_takes_a_card_out_for_a_minute(clock: Clock, calls: Nvml, xid: int, state: str) -> None:
+    """If it speaks of the card; an application's fault doesn't. Afterwards the card's own answers count again."""
+    driver = nvml.Driver()
+    driver.read()
+    calls.events.append(("GPU-1", xid))
+    driver.rest(1.0)
+    device = driver.read().devices[0]
+    assert device.state == state
+    assert (f"Xid {xid}: " in device.reason) is (state == "lost")
+    clock.now += 61.0
+    assert driver.read().devices[0].state == "starting"
+
+
+def test_a_card_without_events_is_asked_at_the_same_pace(clock: Clock, calls: Nvml) -> None:
+    """Nothing can be waited for, so it sleeps instead; neither way does it ask without a pause."""
+    calls.without_events = True
+    driver = nvml.Driver()
+    driver.read()
+    driver.rest(1.0)
+    assert clock.slept == [1.0]
+
+
+def test_critical_messages_through_the_real_pynvml(driver: PretendDriver) -> None:
+    """The wait ends with the message, and the next reading has it."""
+    driver.devices(card(1), card(2))
+    driver.xids("1 31", "1 79")
+    code = (
+        "import dataclasses, json; from gpu_pool import nvml; driver = nvml.Driver(); driver.read();"
+        "driver.rest(60.0); driver.rest(60.0); print(driver.read().line())"
+    )
+    env = {**os.environ, **driver.env}
+    told = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, timeout=60, check=True)
+    found = Cards.parse(told.stdout)
+    assert [device.state for device in found.devices] == ["starting", "lost"]
+    assert found.devices[1].reason == "The driver reports Xid 79: it has fallen off the bus."

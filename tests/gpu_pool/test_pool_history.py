@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -43,9 +43,9 @@ class History:
 
     open_pools: ClassVar[list[Pool]] = []
 
-    def __init__(self, count: int = 1, answer: Answer = silent, **options: Any) -> None:
+    def __init__(self, count: int = 1, answer: Answer = silent, devices: Sequence[Device] = (), **options: Any) -> None:
         self.clock = Clock()
-        self.backend = FakeBackend(cpu_devices(count), self.clock, answer)
+        self.backend = FakeBackend(devices or cpu_devices(count), self.clock, answer)
         self.pool = Pool(self.backend, clock=self.clock, **{"stall_s": STALL_S, "cancel_s": CANCEL_S, **options})
         self.open_pools.append(self.pool)
         self.seen: list[PoolEvent] = []
@@ -566,6 +566,22 @@ def test_race_is_won_by_the_first_and_the_others_are_told() -> None:
     assert [device.state for device in history.pool.devices()] == ["idle", "idle"]
     assert history.pool.running("task") == ()
     assert ("cpu:0", Cancel("task")) in history.backend.sent
+
+
+def test_the_losers_of_a_race_are_warm_again_in_under_a_second() -> None:
+    """They are told in the moment it is won, keep their process and their model, and take the next span."""
+    history = History(3, lambda device, run: [(1.0 if device == "cpu:1" else 60.0, done(run))])
+    history.wait(10.0)
+    before = [device.worker_pid for device in history.pool.devices()]
+    history.start(task(24, "race", model="musetalk"))
+    history.wait(1.0)
+    assert len(ends(history.seen)) == 1
+    won_at = history.clock()
+    history.wait(0.5)
+    assert [(device.state, device.model) for device in history.pool.devices()] == [("idle", "musetalk")] * 3
+    assert [device.worker_pid for device in history.pool.devices()] == before
+    assert len(history.start(task(24, "race", name="next"))) == 3
+    assert history.clock() - won_at < 1.0
 
 
 def test_race_with_a_dead_heat_is_reported_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import threading
@@ -80,17 +81,34 @@ def test_warm_workers_serve_many_spans(make_pool: MakePool) -> None:
     assert len(pids) == 1
 
 
-@pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL", "SIGABRT", "SIGTERM", "SIGBUS"])
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS")
+ENDINGS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGALRM", "SIGUSR1")
+LIMITS = ("SIGXCPU", "SIGVTALRM", "SIGPROF")
+
+
+@pytest.mark.parametrize("name", [*CRASHES, *ENDINGS, *LIMITS])
 def test_death_by_signal(make_pool: MakePool, name: str) -> None:
-    """The signal is named, the log is kept, and the next worker gets ready."""
+    """Native crashes, what people and supervisors send, limits: the signal is named, the log and the memory are kept,
+    and the next worker gets ready."""
     pool = make_pool()
     begin(pool, "crash", signal=name)
     failed = outcome(pool, Failed)
     assert (failed.fault, failed.code, failed.retry) == ("worker", "worker_died", True)
-    assert name in failed.message
-    assert "about to crash" in failed.detail
+    assert failed.message == f"The worker on cpu:0 was killed by {name}."
+    cause, memory, *log = failed.detail.splitlines()
+    assert cause == failed.message
+    assert re.fullmatch(r"The worker held [1-9]\d+ MiB resident\.", memory)
+    assert "about to crash" in log
     begin(pool, "count")
     assert outcome(pool, Done).result == {"sum": 45}
+
+
+def test_death_by_a_signal_without_a_name(make_pool: MakePool, announcement: Announcement) -> None:
+    """Real-time signals are told by number."""
+    pool = make_pool()
+    begin(pool, "wait for cancel", announce=announcement.path)
+    os.kill(announcement.wait(), signal.SIGRTMIN + 3)
+    assert outcome(pool, Failed).message == f"The worker on cpu:0 was killed by signal {signal.SIGRTMIN + 3}."
 
 
 def test_a_crash_in_native_code_leaves_a_traceback(make_pool: MakePool) -> None:
@@ -160,6 +178,7 @@ def test_a_silent_worker_is_killed(make_pool: MakePool, do: str) -> None:
     failed = outcome(pool, Failed)
     assert (failed.fault, failed.code) == ("worker", "worker_stalled")
     assert "said nothing for 0.3 s" in failed.message
+    assert failed.detail.startswith(f"{failed.message}\nThe worker held ")
     await_state(pool, "idle")
 
 
@@ -290,6 +309,19 @@ def test_a_preloaded_model_is_known(make_pool: MakePool) -> None:
     """What the handler says it has loaded is the device's model."""
     pool = make_pool(options={"facts": {"model": "musetalk"}})
     assert await_state(pool, "idle").model == "musetalk"
+
+
+def test_what_a_worker_says_of_its_model_is_known(make_pool: MakePool) -> None:
+    """When it is ready, and again after a span, when it may have loaded something else."""
+    facts = {"model": "musetalk", "load_s": 1.5, "batch": 8}
+    pool = make_pool(options={"facts": facts})
+    ready = await_state(pool, "idle")
+    assert (ready.model, ready.load_s, ready.batch) == ("musetalk", 1.5, 8)
+    begin(pool, "learn", facts={"batch": 4, "held_bytes": 1 << 30})
+    seen = watch(pool, lambda seen: messages(seen, Done))
+    assert [progress.held_bytes for progress in messages(seen, Progress)][-1] == 1 << 30
+    assert device(pool).batch == 4
+    assert device(pool).model == "musetalk"
 
 
 def test_recycling_changes_the_process(make_pool: MakePool, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What a worker does with an engine: it loads it once, says what it has loaded, and prepares in parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpu_pool.types import grid
+from models.catalog import ENGINES
+from models.handler import Handler, open_handler
+from models.types import Card, Outline, Request
+from tests.models.fake_engine import UNITS, FakeEngine
+
+OUTLINE = Outline(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
+
+
+@pytest.fixture(autouse=True)
+def fake_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(ENGINES, "fake", Card("fake", "tests.models.fake_engine:FakeEngine", ("cpu",)))
+    monkeypatch.setattr(FakeEngine, "said", [])
+    (tmp_path / "work").mkdir()
+    (tmp_path / "weights").write_text("small")
+
+
+def request_in(tmp_path: Path) -> Request:
+    folders = {"work": str(tmp_path / "work"), "out": str(tmp_path / "out"), "cache": str(tmp_path / "cache")}
+    return Request("fake", "avatar", "audio", models_dir=str(tmp_path), **folders)
+
+
+def prepare(handler: Handler, request: Request, start: int, stop: int) -> None:
+    payload = {"stage": "prepare", "request": request.to_dict(), "outline": OUTLINE.to_dict()}
+    handler.run(payload, start, stop, lambda _: None)
+
+
+def test_a_preparation_in_parts_is_joined_by_the_unit_after_the_last(tmp_path: Path) -> None:
+    """Each span leaves its part, one more span leaves `prepared`."""
+    handler, request = Handler("cpu:0"), request_in(tmp_path)
+    for span in grid(UNITS):
+        prepare(handler, request, span.start, span.stop)
+    assert not request.files.prepared.exists()
+    prepare(handler, request, UNITS, UNITS + 1)
+    assert request.files.prepared.exists()
+    assert FakeEngine.said == ["made on cpu:0", "loaded", "prepare 0-20", "prepare 20-40", "prepare 40-60", "complete"]
+
+
+def test_a_worker_that_only_looks_loads_nothing(tmp_path: Path) -> None:
+    """`inspect` and `assemble` run on processors, where weights would be in the way."""
+    handler = Handler("cpu:0")
+    handler.engine("fake").inspect(request_in(tmp_path), OUTLINE)
+    assert FakeEngine.said == ["made on cpu:0"]
+    assert handler.facts == {}
+
+
+def test_an_engine_is_loaded_before_the_first_job_if_asked(tmp_path: Path) -> None:
+    """The worker's facts say which model, how long it took, and what the engine says; the first job finds it warm."""
+    handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
+    assert {key: handler.facts[key] for key in ("model", "held_bytes", "batch")} == {
+        "model": "fake",
+        "held_bytes": 7,
+        "batch": 8,
+    }
+    assert handler.facts["load_s"] >= 0
+    prepare(handler, request_in(tmp_path), 0, 20)
+    assert FakeEngine.said == ["made on GPU-1", "loaded", "prepare 0-20"]
+
+
+@pytest.mark.parametrize("weights", ["none", "large"])
+def test_an_engine_that_cannot_be_loaded_now_is_left_to_its_job(
+    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing weights or a full card don't stop the worker from starting; its log says what was the matter."""
+    (tmp_path / "weights").unlink() if weights == "none" else (tmp_path / "weights").write_text("large")
+    handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
+    assert handler.facts == {}
+    assert "fake was not loaded" in capsys.readouterr().out
+    (tmp_path / "weights").write_text("small")
+    prepare(handler, request_in(tmp_path), 0, 20)
+    assert handler.facts["model"] == "fake"
+
+
+def test_another_engine_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    """One engine is loaded at a time, and the facts are about that one."""
+    handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
+    handler.loaded("preview", str(tmp_path))
+    assert handler.facts == {"model": "preview", "load_s": handler.facts["load_s"]}
