@@ -209,6 +209,73 @@ def ask(config: Path | None, name: str, verb: str) -> None:
     client.ask(settings, name, verb)
 
 
+avatar_app = typer.Typer(help="The avatar library: faces that jobs call by name.", no_args_is_help=True)
+app.add_typer(avatar_app, name="avatar")
+AvatarName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the avatar, as jobs call it.")]
+
+
+@avatar_app.command("add")
+def avatar_add(
+    name: AvatarName,
+    file: Annotated[Path, typer.Argument(help="Image or video of the face.")],
+    config: Config = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of an avatar of that name.")] = False,
+) -> None:
+    """Copy a face into the library."""
+    from agent import library
+
+    path = library.add(settings_of(config), name, file, replace=replace)
+    console.print(f'{path} is there: jobs may say "avatar": "{name}"', soft_wrap=True)
+
+
+@avatar_app.command("list")
+def avatar_list(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Show the library, and what is prepared of each avatar."""
+    from agent import library, live
+
+    found = library.shelf(settings_of(config))
+    if as_json:
+        print_json([{"name": a.name, "kind": a.kind, "path": str(a.path), "prepared": a.prepared} for a in found])
+        return
+    console.print(live.avatar_table(found) if found else "the library is empty: musedrop avatar add NAME FILE")
+
+
+@avatar_app.command("prepare")
+def avatar_prepare(
+    name: AvatarName,
+    config: Config = None,
+    engine: Annotated[str, typer.Option(help="auto, preview or musetalk.")] = "musetalk",
+    option: Annotated[
+        list[str] | None, typer.Option(help="An option of the engine, NAME=VALUE; may be repeated.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")] = False,
+) -> None:
+    """Have a face prepared before a job needs it: drops a job with a silent clip into the inbox."""
+    from agent import library
+
+    settings = settings_of(config)
+    ticket = library.prepare(settings, name, options_of(option), engine)
+    console.print(f"{ticket.name} is in the inbox (id {ticket.id})")
+    if wait:
+        raise typer.Exit(follow(settings, ticket))
+
+
+@avatar_app.command("remove")
+def avatar_remove(
+    name: AvatarName,
+    config: Config = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if jobs want it that have not been started.")] = False,
+) -> None:
+    """Take a face out of the library."""
+    from agent import library
+
+    for path in library.remove(settings_of(config), name, force=force):
+        console.print(f"{path} is removed", soft_wrap=True)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the job file."""

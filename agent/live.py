@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,6 +11,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from agent.library import Avatar
 
 STATE_STYLE = {
     "done": "green",
@@ -118,6 +121,16 @@ def table(rows: list[dict[str, Any]]) -> Table:
             (row["since"] or "")[11:19],
             closing_words(row),
         )
+    return made
+
+
+def avatar_table(avatars: list[Avatar]) -> Table:
+    """The library, as `musedrop avatar list` shows it."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "kind", "file", "prepared"):
+        made.add_column(heading, no_wrap=heading != "prepared")
+    for avatar in avatars:
+        made.add_row(avatar.name, avatar.kind, avatar.path.name, "; ".join(avatar.prepared) or "not yet")
     return made
 
 
