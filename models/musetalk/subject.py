@@ -1,4 +1,4 @@
-"""Whose mouth moves: of the faces that are seen in each frame, the one that the job wants, followed through the video."""
+"""Whose mouth moves: of the faces seen in each frame the one that the job wants, followed through the video."""
 
 from __future__ import annotations
 
