@@ -23,7 +23,8 @@ log = logging.getLogger("musedrop")
 
 CRASH_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 MOST_CRASHES = 2
-REDO_RENDER = ("part_damaged", "result_invalid")
+REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
+"""Failures after which parts that were made are of no use: all must come from one encoder, and be whole."""
 LONGEST_BACKOFF_S = 60.0
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 """Every job starts with `inspect` on a CPU device: a job is claimed only when one is free for it."""

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models import media
+from models import encoder, media
 from models.avatars import sha256_file
 from models.catalog import ENGINES
 from models.types import Engine, EngineError, Outline, Request, Tick
@@ -43,6 +43,7 @@ class Handler:
             return {"outline": self.inspect(request).to_dict()}
         outline = Outline.from_dict(payload["outline"])
         if payload["stage"] == "prepare":
+            encoder.settle(request, outline)
             self.engine(request).prepare(request, outline, start, stop, tick)
             return {}
         if payload["stage"] == "render":
@@ -73,7 +74,7 @@ class Handler:
             height=height,
             duration_s=sound.duration_s,
             units={},
-            encoder=media.choose_encoder(request.output.encoder),
+            encoder=media.plan_encoder(request.output.encoder),
             avatar_sha256=avatar_sha256,
             audio_sha256=audio_sha256,
             avatar_kind=picture.kind,
@@ -82,17 +83,22 @@ class Handler:
         return replace(outline, units={"inspect": 1, "render": outline.frames, "assemble": 1, **outline.units})
 
     def render(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
-        media.write_part(
-            request.files.part(start, stop),
-            self.engine(request).render(request, outline, start, stop),
-            count=stop - start,
-            fps=outline.rate,
-            width=outline.width,
-            height=outline.height,
-            encoder=outline.encoder,
-            crf=request.output.crf,
-            tick=tick,
-        )
+        try:
+            media.write_part(
+                request.files.part(start, stop),
+                self.engine(request).render(request, outline, start, stop),
+                count=stop - start,
+                fps=outline.rate,
+                width=outline.width,
+                height=outline.height,
+                encoder=encoder.settled(request.files, outline),
+                crf=request.output.crf,
+                tick=tick,
+                colour=outline.colour,
+            )
+        except EngineError as error:
+            encoder.give_way(error, request.files, outline)
+            raise
 
     def assemble(self, request: Request, outline: Outline, spans: list[list[int]]) -> dict[str, Any]:
         """Join, mux and verify the mp4 in `request.out`, and take the preview picture from it."""
@@ -109,7 +115,7 @@ class Handler:
         report = self.engine(request).report(request, outline)
         with media.VideoFrames(out / "result.mp4", outline.rate) as video:
             media.write_jpeg(out / "preview.jpg", video.read(report.pop("poster", 0)))
-        return {**facts, **report}
+        return {**facts, "encoder": encoder.settled(request.files, outline), **report}
 
 
 def snapshot(source: Path, target: Path, limit_bytes: int) -> str:
