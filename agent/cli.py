@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from agent import __version__
+from agent import __version__, cli_models
 from agent.errors import UserError
+from agent.terminal import Config, console, errors, settings_of
 
 if TYPE_CHECKING:
     from agent.client import Ticket
@@ -29,21 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
-errors = Console(stderr=True)
+app.add_typer(cli_models.app, name="models")
 
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, then the user's."),
-]
 Name = Annotated[str, typer.Argument(help="Name of the job: its file's name without .json. Its id works too.")]
 POLL_S = 0.25
-
-
-def settings_of(config: Path | None) -> Settings:
-    from agent.settings import find, load
-
-    return load(find(config, os.environ, Path.cwd()))
 
 
 @app.command()

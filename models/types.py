@@ -199,10 +199,16 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the daemon knows of an engine without importing it."""
+    """What the daemon knows of an engine without importing it.
+
+    packages  modules it needs, which `pip install 'musedrop[EXTRA]'` brings
+    weights   the files that are published for it, below the models folder
+    """
 
     name: str
     factory: str
     kinds: tuple[DeviceKind, ...]
     weights: tuple[str, ...] = ()
     summary: str = ""
+    packages: tuple[str, ...] = ()
+    extra: str = ""

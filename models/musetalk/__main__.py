@@ -1,4 +1,4 @@
-"""`python -m models.musetalk fetch|verify|import`: what `musedrop models ...` runs, in a process that may load torch."""
+"""`python -m models.musetalk fetch|verify|import`: what `musedrop models` runs, in a process that may load torch."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def verify_command(given: argparse.Namespace) -> int:
 
 
 def import_command(given: argparse.Namespace) -> int:
-    """Convert all weights of a folder, by default of the models folder itself, into safetensors in the models folder."""
+    """Convert the weights of a folder, by default of the models folder itself, into safetensors."""
     require_packages()
     from models.musetalk.convert import import_folder
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from models.atomic import full_disk_named, sync
-from models.musetalk.layout import HUGGING_FACE, S3FD_URL, SOURCES, Version, how_to_get, missing_for, parts_of
+from models.musetalk.layout import HUGGING_FACE, S3FD_URL, SOURCES, Version, how_to_get, missing_for, published
 from models.musetalk.manifest import Entry, hashed, read_manifest, recorded_sha256, sha256_of, write_entry
 from models.types import EngineError
 
@@ -87,8 +87,7 @@ def needed(root: Path, asked: Iterable[Version], *, replace: bool) -> list[str]:
     """Names of the files that are missing for the versions; with `replace` of all files that are published for them."""
     names = []
     for version in asked:
-        published = [file for part in parts_of(version) for v in part.variants for file in v.files if file in SOURCES]
-        names += published if replace else missing_for(version, root)
+        names += published(version) if replace else missing_for(version, root)
     return list(dict.fromkeys(names))
 
 

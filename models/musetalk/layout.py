@@ -202,6 +202,12 @@ def parts_of(version: Version) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if part.version in (None, version))
 
 
+def published(version: Version) -> list[str]:
+    """The files that can be downloaded for a version, as MuseTalk's own scripts lay them out."""
+    files = (file for part in parts_of(version) for file in files_of(part))
+    return [file for file in files if file in SOURCES]
+
+
 def find(part: Part, root: Path) -> Found | None:
     """The best form of `part` that is complete in `root`, or None. A conversion older than its source doesn't count."""
     for variant in forms(part):

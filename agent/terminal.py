@@ -1,0 +1,27 @@
+"""What every command shares: where it prints, and how it finds the settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
+
+console = Console()
+errors = Console(stderr=True)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, then the user's."),
+]
+
+
+def settings_of(config: Path | None) -> Settings:
+    from agent.settings import find, load
+
+    return load(find(config, os.environ, Path.cwd()))
