@@ -1,4 +1,4 @@
-"""`musedrop models ...`: the weights of MuseTalk. Each command becomes `python -m models.musetalk`, free to load torch."""
+"""`musedrop models`: the weights of MuseTalk. A command becomes `python -m models.musetalk`, which may load torch."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before 1.6 begins with this number
 GIT_LFS = b"version https://git-lfs"
 LONGEST_HEADER_BYTES = 64 << 20
+MOST_PICKLES = 8  # one in a zip, five in the older format
 HARMLESS = ("torch.", "collections.OrderedDict", "collections.defaultdict", "__builtin__.set", "builtins.set")
 LEFTOVERS = (
     "numpy.",
@@ -49,10 +51,10 @@ class Leftover:
 def read_state(path: Path, name: str) -> State:
     """Name -> tensor on the CPU, mapped from the file where its format allows.
 
-    `name` is the path that a person knows it by. Raises EngineError weights_damaged for a truncated or foreign
-    file, weights_unsafe for a pickle that would run code.
+    `name` is what a person knows it by, and its ending tells the format. Raises EngineError weights_damaged for a
+    truncated or foreign file, weights_unsafe for a pickle that would run code.
     """
-    if path.suffix == ".safetensors":
+    if name.endswith(".safetensors"):
         return _from_safetensors(path, name)
     found = _from_pickle(path, name)
     inner = found.get("state_dict") if isinstance(found, dict) else None
@@ -148,25 +150,31 @@ def _stand_ins(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any]
 
 def named_globals(path: Path) -> Iterator[str]:
     """What a pickle, alone or inside a torch zip, would import: read from its opcodes, nothing is executed."""
-    strings: list[str] = []
     try:
-        for opcode, argument, _ in pickletools.genops(_pickle_in(path)):
-            if opcode.name in ("GLOBAL", "INST"):
-                yield str(argument).replace(" ", ".")
-            elif opcode.name == "STACK_GLOBAL":
-                yield ".".join(strings[-2:])
-            elif isinstance(argument, str):
-                strings.append(argument)
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, NotImplementedError):
+        stream = BytesIO(_pickles_in(path))
+        for _ in range(MOST_PICKLES):
+            yield from _globals_of_one(stream)
+    except (ValueError, EOFError, OSError, KeyError, LookupError, zipfile.BadZipFile, NotImplementedError):
         return
 
 
-def _pickle_in(path: Path) -> bytes:
+def _globals_of_one(stream: BytesIO) -> Iterator[str]:
+    """Of one pickle; the stream stands at its end afterwards. Raises ValueError where there is none."""
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL":
+            yield ".".join(strings[-2:])
+        elif isinstance(argument, str):
+            strings.append(argument)
+
+
+def _pickles_in(path: Path) -> bytes:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            start = file.read(LONGEST_HEADER_BYTES)
-        return start.partition(LEGACY)[2] if start.startswith(LEGACY) else start
+            return file.read(LONGEST_HEADER_BYTES)
     with zipfile.ZipFile(path) as archive:
-        inside = next(info for info in archive.infolist() if info.filename.endswith("data.pkl"))
-        with archive.open(inside) as file:
+        inside = [info for info in archive.infolist() if info.filename.endswith("data.pkl")]
+        with archive.open(inside[0]) as file:
             return file.read(LONGEST_HEADER_BYTES)

@@ -92,6 +92,7 @@ def bring(step: Step) -> str:
     weights = target / step.converted.weights
     with whole_file(weights) as path:
         save_file({name: alone(tensor) for name, tensor in state.items()}, path, metadata={"format": "pt"})
+        path.chmod(0o644)
         compare(state, path, step.converted.weights)
     source = replace(hashed(found.weights), path=known_as(found, target))
     stamp = replace(hashed(weights), path=weights.name)
