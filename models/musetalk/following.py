@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.musetalk.boxes import agreeing
 from models.musetalk.faces import LARGEST_SIDE, REDUCED_SIDE, Bgr, Region, around_face, whole_frame
+from models.musetalk.landmarks import agreeing
 from models.musetalk.shots import CutFinder
 from models.musetalk.subject import Subject, shares
 

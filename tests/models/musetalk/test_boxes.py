@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.musetalk.boxes import (
-    MARGIN_V15,
-    PLAIN_LAYOUT,
-    box_of,
-    grain_px,
-    measured,
-    plan_boxes,
-    reference_boxes,
-    with_margin,
-)
+from models.musetalk.boxes import MARGIN_V15, box_of, grain_px, plan_boxes, reference_boxes, with_margin
+from models.musetalk.landmarks import PLAIN_LAYOUT, measured
 from models.musetalk.smoothing import calmed, held
 from tests.models.musetalk.recipe import golden
 
@@ -77,6 +69,12 @@ def test_reference_boxes_stand_alone() -> None:
         assert tuple(track.boxes[number]) == with_margin(box, MARGIN_V15, 720)
     assert track.gaps == ((3, 4),)
     assert tuple(track.boxes[3]) in (tuple(track.boxes[2]), tuple(track.boxes[4]))
+
+
+def test_a_reference_box_outside_of_the_picture_is_no_face() -> None:
+    """Where nothing of a box shows there is nothing to cut: a face half a picture away, or one without any width."""
+    points, detected = video(np.array([[640.0, 360.0], [1500.0, 360.0], [-300.0, 360.0]]))
+    assert reference_boxes(points, detected, SIZE).seen.tolist() == [True, False, False]
 
 
 def test_a_still_has_the_box_of_the_rule() -> None:
