@@ -6,7 +6,7 @@ from models.media.encoders import choose_encoder, examine, plan_encoder
 from models.media.join import assemble
 from models.media.opening import limit_threads
 from models.media.picture import Picture, read_image, read_picture
-from models.media.planes import Yuv, bgr_of, planes
+from models.media.planar import Yuv, bgr_of, planes
 from models.media.sound import Sound, read_sound, read_waveform
 from models.media.verify import verify
 from models.media.video import VideoFrames

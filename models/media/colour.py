@@ -32,6 +32,8 @@ BT709 = Colour()
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
+MIRRORED_ACROSS, MIRRORED_DOWN = {2, 3, 6, 7}, {3, 4, 7, 8}
+"""Those that reverse, after that, the order of columns, and of rows."""
 
 _BY_MATRIX = {
     (1, 0, 0, 1): 1,
@@ -117,9 +119,9 @@ def turned(plane: Bgr, orientation: int) -> Bgr:
     """A view of `plane` as its EXIF orientation wants it seen."""
     if orientation >= 5:
         plane = plane.T
-    if orientation in (2, 3, 6, 7):
+    if orientation in MIRRORED_ACROSS:
         plane = plane[:, ::-1]
-    return plane[::-1] if orientation in (3, 4, 7, 8) else plane
+    return plane[::-1] if orientation in MIRRORED_DOWN else plane
 
 
 def opaque(picture: Bgr) -> Bgr:

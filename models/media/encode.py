@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -12,11 +12,15 @@ import cv2
 from av.container import OutputContainer
 
 from models.atomic import whole_file
+from models.media.ahead import closed_in_the_end
 from models.media.colour import BT709, Bgr, ToYuv
-from models.media.planes import frame_of, tagged
+from models.media.planar import frame_of, tagged
+from models.media.seal import seal
 from models.types import Colour, EngineError, Tick
 
 JPEG_QUALITY = 90
+SAME_EVERYWHERE = "cpu-independent=1"
+"""Otherwise x264's bytes depend on the processor, and with AVX-512 on chance: one part in a hundred differed."""
 X264_THREADS = 2
 """Fixed, because it shows in the bytes. One more than none lets encoding go on while the next frame is painted."""
 
@@ -38,32 +42,30 @@ def write_part(
     """Encode `count` frames as one closed run of H.264 that starts with a key frame, tagged with `colour`.
 
     A frame is (height, width, 3) uint8 BGR, which is converted to it, or (height * 3 / 2, width), planes already in it.
-    The same frames give the same bytes: a fixed number of encoder threads, no dates. The file appears whole, by rename.
-    `tick` hears how many frames are done. `preset` is x264's. A generator of frames is closed, however this ends.
+    The same frames give the same bytes: a fixed number of encoder threads, no dates. The file appears whole, by rename,
+    and sealed. `tick` hears how many frames are done. `preset` is x264's. A generator of frames is closed in any case.
     Raises ValueError for another number or size of frames, EngineError disk_full, encoder_unavailable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stored, made = Stored(width, height, colour), 0
-    with (
-        closed_in_the_end(frames),
-        whole_file(path) as beside,
-        av.open(f"file:{beside}", "w", format="mp4") as output,
-    ):
-        stream = add_video(output, fps, width, height, encoder, crf, preset, colour)
-        with encoding(encoder):
-            stream.codec_context.open()
-        for made, picture in enumerate(frames, 1):
-            frame = stored(picture, made)
-            frame.pts, frame.time_base = made - 1, 1 / fps
+    with closed_in_the_end(frames), whole_file(path) as beside:
+        with av.open(f"file:{beside}", "w", format="mp4") as output:
+            stream = add_video(output, fps, width, height, encoder, crf, preset, colour)
             with encoding(encoder):
-                packets = stream.encode(frame)
+                stream.codec_context.open()
+            for made, picture in enumerate(frames, 1):
+                frame = stored(picture, made)
+                frame.pts, frame.time_base = made - 1, 1 / fps
+                with encoding(encoder):
+                    packets = stream.encode(frame)
+                output.mux(packets)
+                tick(made)
+            if made != count:
+                raise ValueError(f"the engine made {made} frames instead of {count}")
+            with encoding(encoder):
+                packets = stream.encode(None)
             output.mux(packets)
-            tick(made)
-        if made != count:
-            raise ValueError(f"the engine made {made} frames instead of {count}")
-        with encoding(encoder):
-            packets = stream.encode(None)
-        output.mux(packets)
+        seal(beside)
 
 
 class Stored:
@@ -79,16 +81,6 @@ class Stored:
         if picture.shape == self._bgr:
             return tagged(self._to_yuv(picture), self._colour)
         raise ValueError(f"frame {number} is {picture.shape}, neither {self._bgr} nor {self._planes}")
-
-
-@contextmanager
-def closed_in_the_end(frames: Iterator[Bgr]) -> Iterator[None]:
-    """Close a generator as soon as nobody wants its frames, not when somebody lets the exception go."""
-    try:
-        yield
-    finally:
-        if isinstance(frames, Generator):
-            frames.close()
 
 
 @contextmanager
@@ -115,7 +107,8 @@ def add_video(
 
     Constant quality: x264's CRF, or the same number as NVENC's quantiser.
     """
-    quality = {"crf": str(crf), "preset": preset} if encoder == "libx264" else {"rc": "constqp", "qp": str(crf)}
+    x264 = {"crf": str(crf), "preset": preset, "x264-params": SAME_EVERYWHERE}
+    quality = x264 if encoder == "libx264" else {"rc": "constqp", "qp": str(crf)}
     stream = output.add_stream(encoder, rate=fps, options={**quality, "bf": "2", "flags": "+cgop"})
     assert isinstance(stream, av.VideoStream)  # noqa: S101 - both encoders make video
     context = stream.codec_context

@@ -15,7 +15,7 @@ from av.container import InputContainer
 
 from models.media.colour import BT709, SIDEWAYS, Bgr, ToBgr, orientation_of
 from models.media.opening import open_media, reading, ready, unreadable
-from models.media.planes import ToPlanes
+from models.media.planar import ToPlanes
 from models.media.stills import Still, look
 from models.media.timeline import Timeline, read_timeline
 from models.media.webp import webp_frames, webp_timeline

@@ -33,6 +33,10 @@ class Paste:
         weights = _weights(mask, box, crop, self.region, opacity)[..., None].repeat(3, axis=2)
         self._over, self._under = weights, 255 - weights
 
+    @property
+    def nbytes(self) -> int:
+        return 2 * self._over.nbytes
+
     def apply(self, frame: Bgr, face: Bgr) -> None:
         """Change `frame`, (h, w, 3), in place. `face`, (n, m, 3), is scaled to the box."""
         part = _at(frame, self.region)
@@ -51,6 +55,10 @@ class PlanesPaste:
         fine = _weights(mask, box, crop, self.region, opacity)
         coarse = (fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2] + 2) // 4
         self._luma, self._chroma = (fine, 255 - fine), (coarse, 255 - coarse)
+
+    @property
+    def nbytes(self) -> int:
+        return 2 * (self._luma[0].nbytes + self._chroma[0].nbytes)
 
     def apply(self, frame: Yuv, face: Bgr) -> None:
         """Change `frame`, (h * 3 / 2, w), in place. `face`, (n, m, 3) BGR, is scaled to the box."""

@@ -9,7 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from models.media.colour import BT709, SIDEWAYS, UNTOLD, Bgr, ToBgr, ToYuv, known_matrix, plane_of, turned
+from models.media.colour import (
+    BT709,
+    MIRRORED_ACROSS,
+    MIRRORED_DOWN,
+    SIDEWAYS,
+    UNTOLD,
+    Bgr,
+    ToBgr,
+    ToYuv,
+    known_matrix,
+    plane_of,
+    turned,
+)
 from models.types import Colour
 
 Yuv = npt.NDArray[np.uint8]
@@ -63,8 +75,8 @@ class ToPlanes:
 
     def __call__(self, frame: av.VideoFrame) -> Yuv:
         """(height * 3 / 2, width) uint8; the caller's own."""
-        if not self._direct(frame):
-            return self.of_bgr(self._bgr(frame))
+        if not self._direct(frame) or self._displaced(frame):
+            return self._through_bgr(frame)
         width, height = self._stored
         source = self._planar(frame)
         stored = (plane_of(source, number)[: height // size, : width // size] for number, size in enumerate((1, 2, 2)))
@@ -101,12 +113,18 @@ class ToPlanes:
         asked = {"src_colorspace": matrix, "dst_colorspace": matrix, "src_color_range": reach, "dst_color_range": reach}
         return self._reformatter.reformat(frame, *size, "yuv420p", interpolation=_SCALED, threads=1, **asked)
 
-    def _bgr(self, frame: av.VideoFrame) -> Bgr:
+    def _displaced(self, frame: av.VideoFrame) -> bool:
+        """Whether an odd size and a turn put the blocks of 2 x 2 pixels elsewhere: that takes a way through BGR."""
+        width, height = (frame.height, frame.width) if self._turn in SIDEWAYS else (frame.width, frame.height)
+        across, down = self._turn in MIRRORED_ACROSS and width % 2, self._turn in MIRRORED_DOWN and height % 2
+        return self._fits(frame) and bool(across or down)
+
+    def _through_bgr(self, frame: av.VideoFrame) -> Yuv:
         if self._to_bgr is None:
             width, height = (frame.width, frame.height) if self._fits(frame) else self._stored
             size = (height, width) if self._turn in SIDEWAYS else (width, height)
-            self._to_bgr = ToBgr(*size, self._turn)
-        return self._to_bgr(frame)
+            self._to_bgr, self._to_yuv = ToBgr(*size, self._turn), ToYuv(self.colour_of(frame))
+        return self.of_bgr(self._to_bgr(frame))
 
     def _filled(self, parts: Iterable[Yuv]) -> Yuv:
         picture = np.empty((self.height * 3 // 2, self.width), np.uint8)
