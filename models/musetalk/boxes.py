@@ -27,6 +27,7 @@ MARGIN_V15 = 10
 
 _LEAST_VISIBLE = 0.25
 _STRAY = 0.15
+_AT_ONCE = 8
 
 
 def box_of(landmarks: Floats, detected: Sequence[float] | None, shift: int, size: Size) -> Box | None:
@@ -84,14 +85,19 @@ class BoxTrack:
 
 
 def reference_boxes(landmarks: Floats, detected: Floats, size: Size, *, shift: int = 0, margin: int = 0) -> BoxTrack:
-    """Boxes for all frames by the rule alone; arguments as for `plan_boxes`. Each frame stands for itself."""
+    """Boxes for all frames by the rule alone; arguments as for `plan_boxes`. Each frame stands for itself.
+
+    With a margin, as v1.5 has it, no box goes below the picture; without one, as in v1, boxes stay as they are.
+    """
     pairs = zip(landmarks, detected, found(detected), strict=True)
     boxes = [box_of(points, box if there else None, shift, size) for points, box, there in pairs]
-    rows = np.array([with_margin(box, margin, size[1]) if box else (0, 0, 0, 0) for box in boxes], np.int64)
+    rows = np.array([box or (0, 0, 0, 0) for box in boxes], np.int64).reshape(-1, 4)
     seen = visible_share(rows.astype(np.float64), size) > 0
     whole_video = [(0, len(seen))]
     raw = trembling(rows, seen, whole_video)
     rows = rows[nearest(seen, whole_video)] if seen.any() else rows
+    if margin:
+        rows[:, 3] = np.minimum(rows[:, 3] + margin, size[1])
     return BoxTrack(rows, seen, jitter_px=raw, raw_jitter_px=raw, shift_range=shift_range(landmarks[seen]))
 
 
@@ -154,8 +160,11 @@ def calm_points(points: Floats, seen: Flags, shots: Sequence[Stretch], size: Siz
         if known.sum() == 1:
             calm[start:stop] = np.trunc(paths[start:stop]) + 0.5
         elif known.any():
-            steady = without_outliers(paths[start:stop], known, _STRAY * heights(points[start:stop]))
-            calm[start:stop] = calmed(steady, known, grain_px(size), rate)
+            tolerance = _STRAY * heights(points[start:stop])
+            for first in range(0, paths.shape[1], _AT_ONCE):
+                some = slice(first, first + _AT_ONCE)
+                steady = without_outliers(paths[start:stop, some], known, tolerance)
+                calm[start:stop, some] = calmed(steady, known, grain_px(size), rate)
     return calm.reshape(points.shape)
 
 

@@ -17,16 +17,19 @@ from models.types import EngineError
 
 FOLDER = "dwpose"
 _BINS = (WIDTH * BINS_A_PIXEL, HEIGHT * BINS_A_PIXEL)
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 
 
 class OnnxPose:
-    """Called like DwPose: (n, 3, 384, 288) float32 -> simcc_x (n, 133, 576), simcc_y (n, 133, 768), on the CPU."""
+    """Called like DwPose: (n, 3, 384, 288) float32 -> simcc_x (n, 133, 576), simcc_y (n, 133, 768), both on the CPU."""
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
-        """`threads` 0 leaves it to ONNX Runtime. Raises EngineError library_missing, weights_damaged."""
-        self._session = _opened(path, threads)
+    def __init__(self, path: Path, device: torch.device | None = None, *, threads: int = 0) -> None:
+        """Runs on `device` if ONNX Runtime can, else on the CPU. `threads` 0 leaves their number to it.
+
+        Raises EngineError engine_unavailable without ONNX Runtime, weights_damaged.
+        """
+        self._session = _opened(path, device or torch.device("cpu"), threads)
         takes, gives = self._session.get_inputs(), self._session.get_outputs()
         bins = {output.shape[-1]: output.name for output in gives}
         if len(takes) != 1 or takes[0].shape[1:] != [3, HEIGHT, WIDTH] or set(bins) != set(_BINS):
@@ -43,12 +46,14 @@ class OnnxPose:
         return x.reshape(-1, POINTS, _BINS[0]), y.reshape(-1, POINTS, _BINS[1])
 
 
-def _opened(path: Path, threads: int) -> Any:
+def _opened(path: Path, device: torch.device, threads: int) -> Any:
     runtime = _runtime(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    providers = [name for name in _PROVIDERS if name in runtime.get_available_providers()]
+    providers: list[Any] = [_CPU]
+    if device.type == "cuda" and _CUDA in runtime.get_available_providers():
+        providers.insert(0, (_CUDA, {"device_id": device.index or 0}))
     states = runtime.capi.onnxruntime_pybind11_state
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
@@ -61,4 +66,4 @@ def _runtime(path: Path) -> ModuleType:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
         hint = "pip install onnxruntime, or get dw-ll_ucoco_384.pth with `musedrop models fetch`"
-        raise EngineError("library_missing", f"{path.name} can't be run without ONNX Runtime", hint) from error
+        raise EngineError("engine_unavailable", f"{path.name} can't be run without ONNX Runtime", hint) from error

@@ -71,6 +71,14 @@ def test_reference_boxes_stand_alone() -> None:
     assert tuple(track.boxes[3]) in (tuple(track.boxes[2]), tuple(track.boxes[4]))
 
 
+def test_reference_boxes_at_the_lower_edge() -> None:
+    """With the margin of v1.5 they end at the edge; v1 leaves them beyond it."""
+    points, detected = video(np.array([[640.0, 700.0], [640.0, 635.0]]))
+    assert reference_boxes(points, detected, SIZE, margin=10).boxes[:, 3].tolist() == [720, 720]
+    assert reference_boxes(points, detected, SIZE).boxes[:, 3].tolist() == [780, 715]
+    assert plan_boxes(points, detected, SIZE, cuts=(1,), margin=10).boxes[:, 3].tolist() == [790, 725]
+
+
 def test_a_reference_box_outside_of_the_picture_is_no_face() -> None:
     """Where nothing of a box shows there is nothing to cut: a face half a picture away, or one without any width."""
     points, detected = video(np.array([[640.0, 360.0], [1500.0, 360.0], [-300.0, 360.0]]))

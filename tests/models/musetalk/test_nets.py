@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,24 @@ def test_damaged_onnx_file_is_named(tiny_onnx: Path, keep: int) -> None:
     assert failed.value.code == "weights_damaged"
     assert tiny_onnx.name in failed.value.message
     assert "musedrop models fetch" in failed.value.hint
+
+
+def test_another_net_in_the_onnx_file_is_refused(tiny_onnx: Path) -> None:
+    """A net with other inputs is named before any frame goes in."""
+    narrow = tiny_onnx.read_bytes().replace(b"\x08\x80\x03\x0a\x03\x08\xa0\x02", b"\x08\x80\x03\x0a\x03\x08\x80\x02")
+    assert narrow != tiny_onnx.read_bytes()
+    tiny_onnx.write_bytes(narrow)
+    with pytest.raises(EngineError, match="another net"):
+        OnnxPose(tiny_onnx)
+
+
+def test_without_onnx_runtime(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file needs a library that is not always there; the error says what to do."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError) as failed:
+        OnnxPose(tiny_onnx)
+    assert failed.value.code == "engine_unavailable"
+    assert "pip install onnxruntime" in failed.value.hint
 
 
 def test_parser_gives_the_golden_classes() -> None:
