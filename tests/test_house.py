@@ -22,7 +22,7 @@ WORLDS = {  # one outside world, one module
     "subprocess": "gpu_pool.",
     "av": "models.media",
     "torch": "models.musetalk",
-    "PIL": "models.musetalk.blend",
+    "PIL": "models.musetalk",
     "urllib": "models.musetalk.fetch",
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog"}
