@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from agent import __version__, cli_models
 from agent.errors import UserError
@@ -121,9 +122,10 @@ def tell_end(settings: Settings, row: dict[str, Any]) -> int:
     if row["state"] == "done":
         console.print(f"[green]done[/]: {settings.folders.outbox / row['result'] / 'result.mp4'}", soft_wrap=True)
         return 0
-    errors.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {row['error_message'] or ''}", soft_wrap=True)
+    what = escape(row["error_message"] or "")
+    errors.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {what}", soft_wrap=True)
     if row["error_hint"]:
-        errors.print(row["error_hint"], soft_wrap=True)
+        errors.print(row["error_hint"], soft_wrap=True, markup=False)
     return 1
 
 
@@ -281,9 +283,10 @@ def doctor(config: Config = None) -> None:
     mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst = 0
     for finding in examine(settings):
-        console.print(f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {finding.found}", soft_wrap=True)
+        found = escape(finding.found)
+        console.print(f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {found}", soft_wrap=True)
         if finding.advice:
-            console.print(f"{'':23} -> {finding.advice}", soft_wrap=True)
+            console.print(f"{'':23} -> {finding.advice}", soft_wrap=True, markup=False)
         worst = max(worst, finding.verdict == "bad")
     raise typer.Exit(worst)
 
@@ -320,7 +323,7 @@ def main() -> None:
 
 
 def stop(message: str, code: int) -> None:
-    errors.print(f"[red]musedrop:[/] {message}", soft_wrap=True, highlight=False)
+    errors.print(f"[red]musedrop:[/] {escape(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 
 

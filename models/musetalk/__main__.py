@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from models.musetalk import fetch
@@ -32,9 +33,10 @@ def main() -> int:
     try:
         return COMMANDS[given.command](given)
     except EngineError as error:
-        errors.print(f"[red]musedrop:[/] {error.message}\n-> {error.hint}", soft_wrap=True)
+        errors.print(f"[red]musedrop:[/] {escape(error.message)}\n-> {escape(error.hint)}", soft_wrap=True)
     except OSError as error:
-        errors.print(f"[red]musedrop:[/] {error.filename or ''}: {error.strerror or error}", soft_wrap=True)
+        what = escape(f"{error.filename or ''}: {error.strerror or error}")
+        errors.print(f"[red]musedrop:[/] {what}", soft_wrap=True)
     except KeyboardInterrupt:
         errors.print("stopped; what was downloaded so far is kept")
         return 130
@@ -73,7 +75,7 @@ def fetch_command(given: argparse.Namespace) -> int:
     names = given.files or fetch.needed(root, asked, replace=given.replace)
     files = fetch.wanted(names, fetch.endpoint(dict(os.environ)), given.s3fd_url)
     if not files:
-        console.print(f"all weights are in {root}; `musedrop models verify` checks them", soft_wrap=True)
+        console.print(f"all weights are in {root}; `musedrop models verify` checks them", soft_wrap=True, markup=False)
         return 0
     todo = list(offered(files, root, given))
     fetch.check_space(root, todo)
@@ -81,7 +83,7 @@ def fetch_command(given: argparse.Namespace) -> int:
         for file, offer in todo:
             get_one(root, file, offer, board)
     fetch.clean_up(root)
-    console.print(f"{len(todo)} files downloaded into {root}", soft_wrap=True)
+    console.print(f"{len(todo)} files downloaded into {root}", soft_wrap=True, markup=False)
     console.print("next: `musedrop models import` converts them once, so that workers start faster and need no pickle")
     return 0
 
@@ -134,9 +136,10 @@ def verify_command(given: argparse.Namespace) -> int:
         ):
             verdicts.append(verdict)
             if not given.json:
-                console.print(f"{MARKS[verdict.verdict]} [bold]{verdict.file}[/]: {verdict.found}", soft_wrap=True)
+                name, what = escape(verdict.file), escape(verdict.found)
+                console.print(f"{MARKS[verdict.verdict]} [bold]{name}[/]: {what}", soft_wrap=True)
                 if verdict.advice:
-                    console.print(f"     -> {verdict.advice}", soft_wrap=True)
+                    console.print(f"     -> {verdict.advice}", soft_wrap=True, markup=False)
     if given.json:
         console.print_json(json.dumps([asdict(verdict) for verdict in verdicts]))
     return int(any(verdict.verdict == "bad" for verdict in verdicts))
@@ -149,8 +152,12 @@ def import_command(given: argparse.Namespace) -> int:
 
     with console.status("converting"):
         for line in import_folder(given.folder or given.models_dir, given.models_dir, replace=given.replace):
-            console.print(line, soft_wrap=True)
-    console.print(f"the converted weights and their manifest are in {given.models_dir / 'converted'}", soft_wrap=True)
+            console.print(line, soft_wrap=True, markup=False)
+    console.print(
+        f"the converted weights and their manifest are in {given.models_dir / 'converted'}",
+        soft_wrap=True,
+        markup=False,
+    )
     return 0
 
 

@@ -102,7 +102,10 @@ class Hops(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         web_address(newurl, "the address that the server redirects to")
         self.headers.append(headers)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None:
+            following.method = req.get_method()  # before Python 3.13 a redirected HEAD becomes a GET
+        return following
 
 
 def request(url: str, method: str, start: int = 0) -> tuple[http.client.HTTPResponse, list[Message]]:
@@ -112,7 +115,11 @@ def request(url: str, method: str, start: int = 0) -> tuple[http.client.HTTPResp
     if start:
         headers["Range"] = f"bytes={start}-"
     asked = urllib.request.Request(web_address(url, "the address"), headers=headers, method=method)  # noqa: S310
-    answer = urllib.request.build_opener(hops).open(asked, timeout=TIMEOUT_S)
+    try:
+        answer = urllib.request.build_opener(hops).open(asked, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
     return answer, [*hops.headers, answer.headers]
 
 
