@@ -92,7 +92,7 @@ def reference_boxes(landmarks: Floats, detected: Floats, size: Size, *, shift: i
     pairs = zip(landmarks, detected, found(detected), strict=True)
     boxes = [box_of(points, box if there else None, shift, size) for points, box, there in pairs]
     rows = np.array([box or (0, 0, 0, 0) for box in boxes], np.int64).reshape(-1, 4)
-    seen = visible_share(rows.astype(np.float64), size) > 0
+    seen = visible_share(rows, size) > 0
     whole_video = [(0, len(seen))]
     raw = trembling(rows, seen, whole_video)
     rows = rows[nearest(seen, whole_video)] if seen.any() else rows
@@ -126,8 +126,9 @@ def plan_boxes(
     calm = calm_points(points, seen, shots, size, rate) if smooth else np.trunc(points) + 0.5
     calm = calm[nearest(seen, shots)]
     boxes = np.concatenate([rounded(measured(calm[start:stop] - 0.5, shift)) for start, stop in shots])
+    seen &= visible_share(boxes, size) > 0
     return BoxTrack(
-        boxes + np.array([0, 0, 0, margin]),
+        boxes[nearest(seen, shots)] + np.array([0, 0, 0, margin]) if seen.any() else np.zeros_like(boxes),
         seen,
         tuple(start for start, _ in shots[1:]),
         calm,
@@ -137,12 +138,13 @@ def plan_boxes(
     )
 
 
-def visible_share(boxes: Floats, size: Size) -> Floats:
-    """(n,) which part of each box lies in the picture; 0 where there is none."""
+def visible_share(boxes: npt.NDArray[Any], size: Size) -> Floats:
+    """(n,) which part of each box lies in the picture; 0 where there is no box, or one turned inside out."""
     inside = np.clip(boxes, 0, [*size, *size])
+    sides = np.fmax(boxes[:, 2:] - boxes[:, :2], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.prod(inside[:, 2:] - inside[:, :2], 1) / np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    return np.nan_to_num(share)
+        share = np.prod(inside[:, 2:] - inside[:, :2], 1) / np.prod(sides, 1)
+    return np.where(np.prod(sides, 1) > 0, share, 0.0)
 
 
 def grain_px(size: Size) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.musetalk.boxes import MARGIN_V15, box_of, grain_px, plan_boxes, reference_boxes, with_margin
 from models.musetalk.landmarks import PLAIN_LAYOUT, measured
@@ -261,6 +263,38 @@ def test_odd_sizes_are_like_any_other() -> None:
     rule = box_of(points[0], detected[0], 0, (321, 241))
     assert tuple(plan_boxes(points[:1], detected[:1], (321, 241)).boxes[0]) == rule
     assert np.abs(plan_boxes(points, detected, (321, 241)).boxes - rule).max() <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    frames=st.integers(1, 30),
+    size=st.tuples(st.integers(1, 400), st.integers(1, 300)),
+    rate=st.sampled_from([1.0, 12.0, 29.97, 120.0]),
+    smooth=st.booleans(),
+    shift=st.integers(-30, 30),
+)
+def test_any_nonsense_gives_boxes_that_can_be_cut(
+    seed: int, frames: int, size: tuple[int, int], rate: float, smooth: bool, shift: int
+) -> None:
+    """Whatever the networks say, in a frame that counts as seen the box has an area and shares pixels with the frame."""
+    random = np.random.default_rng(seed)
+    middle, side = random.uniform(-0.3, 1.3, (frames, 2)) * size, random.uniform(1, 300)
+    points = middle[:, None] + random.normal(0, side * random.choice([0.3, 5]), (frames, 68, 2))
+    detected = np.concatenate([middle - side / 2, middle + side / 2], 1)
+    gone = random.random(frames) < 0.3
+    detected[gone], points[gone] = random.choice([np.nan, -1]), np.nan
+    cuts = sorted(set(random.integers(0, frames + 2, 3).tolist()))
+    plans = [plan_boxes(points, detected, size, cuts=cuts, rate=rate, smooth=smooth, shift=shift)]
+    plans.append(reference_boxes(points, detected, size, shift=shift))
+    for track in plans:
+        assert track.boxes.shape == (frames, 4)
+        assert not track.seen[gone].any()
+        x1, y1, x2, y2 = track.boxes[track.seen].T
+        assert ((x2 > x1) & (y2 > y1)).all()
+        assert ((x1 < size[0]) & (y1 < size[1]) & (x2 > 0) & (y2 > 0)).all()
+        if track.seen.any():
+            assert all(row.tolist() in track.boxes[track.seen].tolist() for row in track.boxes)
 
 
 def test_a_quarter_of_an_hour_takes_seconds() -> None:
