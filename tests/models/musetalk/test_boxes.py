@@ -277,7 +277,7 @@ def test_odd_sizes_are_like_any_other() -> None:
 def test_any_nonsense_gives_boxes_that_can_be_cut(
     seed: int, frames: int, size: tuple[int, int], rate: float, smooth: bool, shift: int
 ) -> None:
-    """Whatever the networks say, the box of a frame that counts as seen has an area and shares pixels with the frame."""
+    """Whatever the networks say, where a face counts as seen its box has an area and shares pixels with the frame."""
     random = np.random.default_rng(seed)
     middle, side = random.uniform(-0.3, 1.3, (frames, 2)) * size, random.uniform(1, 300)
     points = middle[:, None] + random.normal(0, side * random.choice([0.3, 5]), (frames, 68, 2))
