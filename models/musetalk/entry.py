@@ -29,6 +29,8 @@ from models.musetalk.blend import Box, Mask
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
+FACTS, PAINTED = "facts.json", "painted.json"
+"""Of a job: what its preparation found, beside the prepared avatar; how it was painted, in its work folder."""
 ABOUT, TRACK, LATENTS, MASKS = "about.json", "track.npz", "latents.f32", "masks.zz"
 LATENT_SHAPE = (8, 32, 32)
 LATENT_BYTES = 4 * 8 * 32 * 32
@@ -62,7 +64,7 @@ class Writer:
         number = self._next
         self._latents.write(bytes(LATENT_BYTES) if latents is None else latents.astype("<f4").tobytes())
         if mask is not None:
-            self._masks.write(zlib.compress(np.ascontiguousarray(mask), PACKING))
+            self._masks.write(zlib.compress(mask.tobytes(), PACKING))
             self.regions[number] = region
         self.mask_ends[number] = self._masks.tell()
         self._next += 1

@@ -81,7 +81,6 @@ class Options(BaseModel):
     def of_preparation(self) -> dict[str, Any]:
         """Everything that the prepared avatar depends on, and nothing else: the resolved values, as JSON."""
         return {
-            "version": self.version,
             "shift": self.shift,
             "margin": self.margin,
             "parsing": self.parsing,
