@@ -53,7 +53,7 @@ def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -
     >>> sizes_for(int(24e9))
     Sizes(unet=16, decode=16, encode=16)
     >>> sizes_for(int(4e9))
-    Sizes(unet=8, decode=4, encode=4)
+    Sizes(unet=16, decode=4, encode=4)
     """
     wide, most = item_bytes / 2, wanted or _MOST
     left = free_bytes / GB - _CONTEXT_GB - _WORKSPACE_GB - wide * _WEIGHTS_GB

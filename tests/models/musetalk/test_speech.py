@@ -120,7 +120,7 @@ def test_reference_at_other_rates(rate: Fraction, samples: int) -> None:
 
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30), Fraction(49)])
 def test_both_ways_agree_where_the_reference_is_right(rate: Fraction) -> None:
-    """At whole rates from 25 to 49 the default cuts the same windows (but for rates at which floats lose a position)."""
+    """At whole rates from 25 to 49 the default cuts the same windows, but where floats lose a position."""
     features = ramp(160_000)
     frames = range(count_frames(160_000, rate))
     ours, theirs = (windows(features, 160_000, rate, frames, reference=reference) for reference in (False, True))
@@ -134,7 +134,7 @@ def test_windows_are_centred_at_every_rate(rate: Fraction) -> None:
     frames = range(math.ceil(rate * 3600), math.ceil(rate * 3600) + 90)
     middle = windows(ramp(samples), samples, rate, frames)[:, :, 0].astype(np.float64).mean(1)
     late = middle - np.array([float(n / rate) for n in frames])
-    assert -1e-3 < late.min()
+    assert late.min() > -1e-3
     assert late.max() < 0.021
 
 

@@ -47,7 +47,7 @@ def with_noise(wave: Floats, ratio_db: float) -> Floats:
 @pytest.mark.parametrize("noise_db", [None, 30, 20])
 @pytest.mark.parametrize("voice", ["en", "en-us+f3", "en-us+m7"])
 def test_pauses_close_and_words_do_not(voice: str, noise_db: float | None, rate: Fraction) -> None:
-    """Every frame in a 2 s pause is closed; at least 99 of 100 frames in a sentence are open. Steady noise may be there."""
+    """Every frame in a 2 s pause is closed; 99 of 100 frames in a sentence are open. Steady noise may be there."""
     wave, heard = spoken(voice)
     wave = wave if noise_db is None else with_noise(wave, noise_db)
     frames = range(int(len(wave) * rate / RATE))

@@ -45,5 +45,21 @@ def cast_to(dtype: torch.dtype, net: Any) -> Any:
     return torch.nn.Module.to(net, dtype).eval().requires_grad_(False)
 
 
+def miniature(dtype: torch.dtype = torch.float32, **options: Any) -> Painter:
+    """A painter for what isn't about numbers: the same ways in and out, and next to nothing between. d is 16."""
+    return Painter(*miniature_nets(dtype), CPU, **options)
+
+
+def miniature_nets(dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    small["down_block_types"] = ("DownBlock2D", "CrossAttnDownBlock2D")
+    small["up_block_types"] = ("CrossAttnUpBlock2D", "UpBlock2D")
+    net = UNet2DConditionModel(in_channels=8, out_channels=4, cross_attention_dim=16, attention_head_dim=2, **small)
+    config = {name: VAE_FULL[name] for name in ("down_block_types", "up_block_types")}
+    pictures = AutoencoderKL(block_out_channels=(4, 4, 4, 4), norm_num_groups=4, **config)
+    return cast_to(dtype, net), cast_to(dtype, pictures)
+
+
 def painter(dtype: torch.dtype = torch.float32, **options: Any) -> Painter:
     return Painter(unet(dtype), vae(dtype), CPU, **options)
