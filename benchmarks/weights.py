@@ -99,7 +99,7 @@ def random_like(tensor):  # type: ignore[no-untyped-def]
 
 
 def child(way: str, root: Path) -> None:
-    """One start: prints seconds of the imports, of opening (wall, CPU), of touching, and the peak of resident memory."""
+    """One start: prints seconds of the imports, of opening (wall, CPU) and of touching, and the peak of memory."""
     begun = time.perf_counter()
     import torch
 
