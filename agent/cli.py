@@ -215,7 +215,7 @@ def avatar_add(
     from agent import library
 
     path = library.add(settings_of(config), name, file, replace=replace)
-    console.print(f'{path} is there: jobs may say "avatar": "{name}"', soft_wrap=True)
+    console.print(f'{path} is there: jobs may say "avatar": "{name}"', soft_wrap=True, markup=False)
 
 
 @avatar_app.command("list")
@@ -263,7 +263,7 @@ def avatar_remove(
     from agent import library
 
     for path in library.remove(settings_of(config), name, force=force):
-        console.print(f"{path} is removed", soft_wrap=True)
+        console.print(f"{path} is removed", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -130,7 +130,8 @@ def avatar_table(avatars: list[Avatar]) -> Table:
     for heading in ("name", "kind", "file", "prepared"):
         made.add_column(heading, no_wrap=heading != "prepared")
     for avatar in avatars:
-        made.add_row(avatar.name, avatar.kind, avatar.path.name, "; ".join(avatar.prepared) or "not yet")
+        words = (avatar.name, avatar.kind, avatar.path.name, "; ".join(avatar.prepared) or "not yet")
+        made.add_row(*map(Text, words))
     return made
 
 

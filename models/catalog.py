@@ -76,7 +76,7 @@ def obstacle(card: Card, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
     if absent := missing_packages(card):
         return f"{', '.join(absent)} not installed (`{remedy(card, models_dir)}`)"
     if missing := missing_weights(card, models_dir):
-        files = f"{len(missing)} weight files are missing in {models_dir} ({missing[0]} first)"
+        files = f"{len(missing)} weight files are missing ({missing[0]} first)"
         return f"{files}; `{remedy(card, models_dir)}` gets them"
     if not set(card.kinds) & set(kinds):
         return f"no device of kind {' or '.join(card.kinds)} is available"

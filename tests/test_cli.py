@@ -16,7 +16,20 @@ import pytest
 from agent.job import parse
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
-COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "schema", "doctor", "demo", "models"]
+COMMANDS = [
+    "init",
+    "run",
+    "submit",
+    "status",
+    "watch",
+    "cancel",
+    "retry",
+    "schema",
+    "doctor",
+    "demo",
+    "models",
+    "avatar",
+]
 
 
 def musedrop(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:

@@ -99,6 +99,11 @@ def test_daemon_and_commands_load_no_media_libraries(module: str) -> None:
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
 
 
+def test_looking_at_a_job_loads_no_networks() -> None:
+    """`inspect` and `report` of MuseTalk run on CPU workers, which need not load torch for them."""
+    assert loaded_by("import models.musetalk.engine").isdisjoint({"torch", "diffusers", "transformers", "soxr"})
+
+
 def broad_handlers() -> Iterator[str]:
     for name, tree in MODULES.items():
         for node in ast.walk(tree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from models import media
 from models.types import Limits
 from tests.models.musetalk import tiny
 from tests.models.musetalk.test_engine import a_video, an_image
-from tests.share import Share, until, voice
+from tests.share import ROOT, Share, until, voice
 
 
 @pytest.fixture
@@ -39,6 +40,9 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
     one, four = (studio.outbox / name for name in ("hello", "hello-2"))
     assert (one / "result.mp4").read_bytes() == (four / "result.mp4").read_bytes()
     queue, split = (json.loads((folder / "result.json").read_bytes()) for folder in (one, four))
+    section = (ROOT / "docs" / "result.md").read_text().partition("## Of the MuseTalk engine")[2]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == set(queue["musetalk"])
     assert (len(queue["devices"]), len(split["devices"])) == (1, 4)
     assert (queue["engine"], queue["frames"], queue["kind"]) == ("musetalk", 75, "cpu")
     assert (queue["musetalk"]["avatar_from_cache"], split["musetalk"]["avatar_from_cache"]) == (False, True)

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from models.musetalk.batches import Sizes
 from models.musetalk.entry import FACTS, PAINTED
 from models.musetalk.footage import planes_of
-from models.musetalk.layout import missing_for
-from models.musetalk.options import Options, read_options
-from models.types import EngineError, Outline, Request, Tick
+from models.musetalk.layout import absent, missing_for
+from models.musetalk.options import read_options
+from models.types import Outline, Request, Tick
 
 if TYPE_CHECKING:
     from models.musetalk.production import Production
@@ -37,7 +37,8 @@ class MuseTalkEngine:
 
     def inspect(self, request: Request, outline: Outline) -> Outline:
         options, notes = read_options(request.options)
-        check_weights(request, options)
+        if missing_for(options.version, Path(request.models_dir)):
+            raise absent(options.version, Path(request.models_dir))
         with planes_of(request, outline) as frames:
             colour, count = frames.colour, len(frames)
         total = reference_frames(outline) if options.exact else outline.frames
@@ -80,17 +81,6 @@ class MuseTalkEngine:
             self._production = None  # the old ones go before the new ones take their memory
             self._production = Production(setup, device_of(self.device))
         return self._production
-
-
-def check_weights(request: Request, options: Options) -> None:
-    """Raise EngineError weights_missing before anybody waits for a device."""
-    missing = missing_for(options.version, Path(request.models_dir))
-    if missing:
-        raise EngineError(
-            "weights_missing",
-            f"{len(missing)} weight files of MuseTalk {options.version} are missing: {', '.join(missing)}",
-            f"get them with `musedrop models fetch --version {options.version}`, or set musetalk.models_dir",
-        )
 
 
 def reference_frames(outline: Outline) -> int:

@@ -1,4 +1,4 @@
-"""The frames of an avatar, image or video, in the size of the result: as pixels for the networks, as planes for the eye."""
+"""The frames of an avatar in the size of the result: as pixels for the networks, as planes for the eye."""
 
 from __future__ import annotations
 

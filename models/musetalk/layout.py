@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.musetalk.manifest import entry_of, read_manifest
+from models.types import EngineError
 
 Version = Literal["v15", "v1"]
 VERSIONS: tuple[Version, ...] = ("v15", "v1")
@@ -256,6 +257,16 @@ def missing_for(version: Version, root: Path) -> list[str]:
     """The same for one version."""
     absent = [part for part in parts_of(version) if find(part, root) is None]
     return list(dict.fromkeys(file for part in absent for file in lacking(part, root)))
+
+
+def absent(version: Version, root: Path) -> EngineError:
+    """What is said to a job whose weights are not all in `root`."""
+    files = missing_for(version, root)
+    return EngineError(
+        "weights_missing",
+        f"{len(files)} weight files of MuseTalk {version} are missing: {', '.join(files)}",
+        f"get them with `musedrop models fetch --version {version}`, or set musetalk.models_dir to where they are",
+    )
 
 
 def lacking(part: Part, root: Path) -> list[str]:

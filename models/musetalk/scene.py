@@ -23,9 +23,7 @@ AVATAR, HEARD, COURSE = "avatar", "heard.npy", "course.npz"
 Floats = npt.NDArray[np.float32]
 
 
-def course(
-    prepared: Prepared, level: Floats, frames: int, rate: Fraction, options: Options
-) -> dict[str, Any]:
+def course(prepared: Prepared, level: Floats, frames: int, rate: Fraction, options: Options) -> dict[str, Any]:
     """The arrays of course.npz: `source` (frames,) of the avatar, `weight` (frames,) 0..1, `voice` (frames,), `poster`.
 
     `level` is that of the sound, see voice.levels.

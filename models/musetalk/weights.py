@@ -19,10 +19,9 @@ from transformers.models.whisper.feature_extraction_whisper import WhisperFeatur
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from models.musetalk.checkpoint import State, damaged, read_state
-from models.musetalk.layout import Found, Version, find, missing_for, part_named, parts_of
+from models.musetalk.layout import Found, Version, absent, find, missing_for, part_named, parts_of
 from models.musetalk.manifest import identity, recorded_sha256
 from models.musetalk.networks import feature_extractor, mismatch, own_names, shell
-from models.types import EngineError
 
 WITH_LEFTOVERS = ("pose", "whisper")  # their files hold more than the network: a training run, a decoder
 
@@ -80,7 +79,7 @@ class Weights:
         """The form of a part that is used. Raises EngineError weights_missing."""
         found = find(part_named(name), self.root)
         if found is None:
-            raise absent(self.root, self.version)
+            raise absent(self.version, self.root)
         return found
 
     def _load(self, name: str, dtype: torch.dtype) -> Any:
@@ -90,17 +89,8 @@ class Weights:
 def open_weights(models_dir: Path, version: Version, device: torch.device, dtype: torch.dtype) -> Weights:
     """The weights of `version` in `models_dir`, none of them loaded yet. Raises EngineError weights_missing."""
     if missing_for(version, models_dir):
-        raise absent(models_dir, version)
+        raise absent(version, models_dir)
     return Weights(models_dir, version, device, dtype)
-
-
-def absent(root: Path, version: Version) -> EngineError:
-    files = missing_for(version, root)
-    return EngineError(
-        "weights_missing",
-        f"{len(files)} weight files of MuseTalk {version} are missing in {root}: {', '.join(files)}",
-        f"get them with `musedrop models fetch --version {version}`, or set musetalk.models_dir to where they are",
-    )
 
 
 def load(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
