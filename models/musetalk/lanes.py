@@ -1,13 +1,18 @@
-"""The way of arrays to a device and back.
+"""The way of work and arrays to a device and back.
 
-On CUDA each direction has a stream of its own and pinned memory, so that nothing waits: `Landing.wait` is the only call
-that does, two batches later.
+On CUDA work is launched at once, and each direction has a stream of its own and pinned memory, so that nothing waits:
+`Landing.wait` is the only call that does, two batches later.
+
+On a CPU work goes to threads that don't share an operator: a sum that several threads make has other last digits than
+the sum that one makes, and what is painted must not depend on how many threads a worker has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +21,7 @@ from torch import Tensor
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
+Result = TypeVar("Result")
 
 
 class Landing(Protocol):
@@ -35,6 +41,10 @@ class Lane(Protocol):
 
     depth: int
 
+    def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin `work`; what comes back waits for its result."""
+        ...
+
     def up(self, *arrays: Array) -> Sequence[Tensor]:
         """The arrays on the device, for work that is launched after this."""
         ...
@@ -48,8 +58,20 @@ def lane_to(device: torch.device) -> Lane:
     return CudaLane(device) if device.type == "cuda" else HostLane()
 
 
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "operators", initializer=torch.set_num_threads, initargs=(1,))
+
+
 class HostLane:
-    depth = 0
+    """As many pieces of work at once as an operator had threads in the thread that makes this."""
+
+    def __init__(self) -> None:
+        self.depth = torch.get_num_threads()
+        self._pool = _threads(self.depth)
+
+    def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        return self._pool.submit(work).result
 
     def up(self, *arrays: Array) -> list[Tensor]:
         return [torch.from_numpy(array) for array in arrays]
@@ -87,6 +109,10 @@ class CudaLane:
     ) -> None:
         self._device, self._cuda, self._room = device, cuda, room
         self._upwards, self._downwards = cuda.Stream(device), cuda.Stream(device)
+
+    def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        result = work()
+        return lambda: result
 
     def up(self, *arrays: Array) -> list[Tensor]:
         with self._cuda.stream(self._upwards):

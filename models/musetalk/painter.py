@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,19 +68,12 @@ class Painter:
         self._predict = Predict(unet, layout, TOKENS)
         self._fast: dict[str, Compiled] = {}
 
-    @torch.no_grad()
     def latents(self, crops: Faces) -> Floats:
         """(n, 256, 256, 3) uint8 BGR crops -> (n, 8, 32, 32) float32: lower half hidden, and whole."""
-        found = np.empty((len(crops), 2 * LATENT[0], *LATENT[1:]), np.float32)
-        start = 0
-        while start < len(crops):
-            batch = next_batch(start, len(crops), self.sizes.encode)
-            given = _filled(batch, crops[batch.start : batch.stop])
-            latents = self._try("encode", self._encode, torch.from_numpy(given).to(self.device))
-            if latents is not None:
-                found[batch.start : batch.stop] = latents[batch.slots].cpu().numpy()
-                start = batch.stop
-        return found
+        size = self.sizes.encode
+        cuts = [crops[at : at + size] for at in range(0, len(crops), size)]
+        encoded = [self._lane.run(partial(self._encoded, cut)) for cut in cuts]
+        return np.concatenate([np.zeros((0, 2 * LATENT[0], *LATENT[1:]), np.float32), *(wait() for wait in encoded)])
 
     def faces(self, latents: Floats, windows: Floats, first: int = 0) -> Faces:
         """(n, 8, 32, 32) and (n, tokens, d), float32 -> (n, 256, 256, 3) uint8 BGR.
@@ -90,7 +84,6 @@ class Painter:
         told = self.stream(frames, lambda part: _cut(latents, part, first), lambda part: _cut(windows, part, first))
         return np.concatenate([np.zeros((0, SIDE, SIDE, 3), np.uint8), *told])
 
-    @torch.no_grad()
     def stream(
         self, frames: range, latents: Callable[[range], Floats], windows: Callable[[range], Floats]
     ) -> Iterator[Faces]:
@@ -99,20 +92,17 @@ class Painter:
         latents, windows   what belongs to a range of frames, asked for batch by batch
         """
         self._settle()
-        under_way: deque[Landing] = deque()
+        under_way: deque[Callable[[], list[Landing]]] = deque()
         start = frames.start
         while start < frames.stop:
             batch = next_batch(start, frames.stop, self.sizes.unet)
             part = range(batch.start, batch.stop)
-            landing = self._launch(batch, latents(part), windows(part))
-            if landing is None:
-                continue  # the same frames again, in a smaller batch
+            under_way.append(self._lane.run(partial(self._paint, part, latents(part), windows(part))))
             start = batch.stop
-            under_way.append(landing)
             if len(under_way) > self._lane.depth:
-                yield under_way.popleft().wait()
+                yield from (landing.wait() for landing in under_way.popleft()())
         while under_way:
-            yield under_way.popleft().wait()
+            yield from (landing.wait() for landing in under_way.popleft()())
 
     @torch.no_grad()
     def finite(self) -> bool:
@@ -135,6 +125,33 @@ class Painter:
     def wait_until_compiled(self, timeout_s: float) -> None:
         for fast in self._fast.values():
             fast.wait(timeout_s)
+
+    @torch.no_grad()
+    def _encoded(self, crops: Faces) -> Floats:
+        found = np.empty((len(crops), 2 * LATENT[0], *LATENT[1:]), np.float32)
+        start = 0
+        while start < len(crops):
+            batch = next_batch(start, len(crops), self.sizes.encode)
+            given = _filled(batch, crops[batch.start : batch.stop])
+            latents = self._try("encode", self._encode, torch.from_numpy(given).to(self.device))
+            if latents is not None:
+                found[batch.start : batch.stop] = latents[batch.slots].cpu().numpy()
+                start = batch.stop
+        return found
+
+    @torch.no_grad()
+    def _paint(self, frames: range, latents: Floats, windows: Floats) -> list[Landing]:
+        """Frames of one batch; of several where memory runs out."""
+        landings: list[Landing] = []
+        start = frames.start
+        while start < frames.stop:
+            batch = next_batch(start, frames.stop, self.sizes.unet)
+            part = range(batch.start, batch.stop)
+            landing = self._launch(batch, _cut(latents, part, frames.start), _cut(windows, part, frames.start))
+            if landing is not None:
+                landings.append(landing)
+                start = batch.stop
+        return landings
 
     def _launch(self, batch: Batch, latents: Floats, windows: Floats) -> Landing | None:
         """UNet and decode of a batch, without waiting for either; None where memory ran out and sizes are smaller."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from models.media.sound import Decoder, open_sound
+from models.musetalk.lanes import lane_to
 
 Floats = npt.NDArray[np.float32]
 
@@ -80,18 +82,21 @@ class Listener:
 
     def __init__(self, encoder: nn.Module, extractor: Any, device: torch.device, dtype: torch.dtype) -> None:
         self._encoder, self._extractor = encoder.to(device, dtype).eval(), extractor
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._lane = device, dtype, lane_to(device)
 
     def features(self, samples: Floats) -> Floats:
         """What is heard in a whole sound: (50 a second, layers + 1, d) float32."""
         return np.concatenate([self.hear(samples[at : at + PIECE]) for at in range(0, max(1, len(samples)), PIECE)])
 
-    @torch.no_grad()
     def hear(self, piece: Floats) -> Floats:
         """What is heard in at most 30 s: (len(piece) // 320, layers + 1, d) float32, a position every 20 ms.
 
         The layers are the convolutions' output and each block's, the last one after the final norm.
         """
+        return self._lane.run(partial(self._hear, piece))()
+
+    @torch.no_grad()
+    def _hear(self, piece: Floats) -> Floats:
         mel = self._extractor(piece, sampling_rate=RATE, return_tensors="pt").input_features
         states = self._encoder(mel.to(self._device, self._dtype), output_hidden_states=True).hidden_states
         heard: Floats = torch.stack(states, 2)[0, : len(piece) * POSITIONS_PER_S // RATE].float().cpu().numpy()

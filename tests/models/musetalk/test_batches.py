@@ -160,23 +160,27 @@ def test_copies_have_streams_of_their_own() -> None:
 
 
 def test_a_painter_keeps_two_batches_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the streams of CUDA the faces are those without, and no batch is waited for before two more are launched."""
+    """With CUDA's streams the faces are those without, and no batch is waited for before two more are launched."""
     random = np.random.default_rng(0)
     latents = random.normal(size=(10, 8, 32, 32)).astype(np.float32)
     windows = random.normal(size=(10, 50, 16)).astype(np.float32)
     wanted = tiny_nets.miniature(sizes=Sizes(2, 1, 1)).faces(latents, windows)
     cuda = Recorded()
     monkeypatch.setattr(painting, "lane_to", lambda _: played(cuda))
-    assert np.array_equal(tiny_nets.miniature(sizes=Sizes(2, 1, 1)).faces(latents, windows), wanted)
+    found = tiny_nets.miniature(sizes=Sizes(2, 1, 1)).faces(latents, windows)
+    assert np.abs(found.astype(int) - wanted).max() <= 1  # this lane doesn't mind how many threads an operator has
     order = [entry for entry in cuda.log if entry in ("in up", "host waits")]
     assert order == ["in up"] * 3 + ["host waits", "in up"] * 2 + ["host waits"] * 3
 
 
-def test_the_cpu_has_nothing_to_wait_for() -> None:
-    """Arrays are tensors over the same memory."""
+def test_the_cpu_works_in_threads_of_its_own() -> None:
+    """Arrays are tensors over the same memory, and an operator has one thread, whatever the caller has."""
     array = np.zeros(3, np.float32)
     there: Tensor
-    (there,) = HostLane().up(array)
+    lane = HostLane()
+    (there,) = lane.up(array)
     array[1] = 5
     assert there.tolist() == [0, 5, 0]
-    assert HostLane.depth == 0
+    before = torch.get_num_threads()
+    assert lane.run(torch.get_num_threads)() == 1
+    assert torch.get_num_threads() == before == lane.depth

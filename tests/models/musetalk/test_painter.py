@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,16 @@ def given(frames: int, width: int = 16) -> tuple[Floats, Floats]:
     random = np.random.default_rng(3)
     latents = random.normal(size=(frames, 8, 32, 32)).astype(np.float32)
     return latents, random.normal(size=(frames, 50, width)).astype(np.float32)
+
+
+def in_threads(count: int, make: Callable[..., Painter], **options: Any) -> Painter:
+    """A painter made in a process that has so many threads for an operator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        return make(**options)
+    finally:
+        torch.set_num_threads(before)
 
 
 def same_faces(found: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> bool:
@@ -181,6 +192,16 @@ def test_crops_are_encoded_one_by_one(way: dict[str, Any]) -> None:
     assert painter.latents(crops[:0]).shape == (0, 8, 32, 32)
 
 
+@pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
+def test_threads_make_no_difference(way: dict[str, Any]) -> None:
+    """A worker with more cores paints several batches at once, and every face has the same bytes."""
+    latents, windows = given(6)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8)
+    one, three = (in_threads(count, tiny_nets.miniature, **way) for count in (1, 3))
+    assert np.array_equal(one.faces(latents, windows), three.faces(latents, windows))
+    assert np.array_equal(one.latents(crops), three.latents(crops))
+
+
 def test_batches_of_another_size_make_hardly_a_difference() -> None:
     """Rounding only, where a GPU with less memory takes smaller batches."""
     latents, windows = given(6)
@@ -190,7 +211,7 @@ def test_batches_of_another_size_make_hardly_a_difference() -> None:
 
 
 def test_frames_are_asked_for_batch_by_batch() -> None:
-    """A stream never holds more than a batch of inputs, and gives the faces in order."""
+    """A stream holds the inputs of a few batches only, and gives the faces in order."""
     latents, windows = given(10)
     asked: list[range] = []
 
@@ -198,10 +219,10 @@ def test_frames_are_asked_for_batch_by_batch() -> None:
         asked.append(part)
         return latents[part.start : part.stop]
 
-    painter = tiny_nets.miniature()
+    painter = in_threads(1, tiny_nets.miniature)
     told = painter.stream(range(3, 10), look, lambda part: windows[part.start : part.stop])
     faces = next(told)
-    assert (asked, len(faces)) == ([range(3, 4)], 1)
+    assert (asked, len(faces)) == ([range(3, 4), range(4, 8)], 1)
     faces = np.concatenate([faces, *told])
     assert asked == [range(3, 4), range(4, 8), range(8, 10)]
     assert np.array_equal(faces, painter.faces(latents, windows)[3:])
@@ -238,7 +259,7 @@ def test_out_of_memory_halves_the_batch(stage: str, most: int, left: Sizes) -> N
     """That stage's batch is halved until it fits, the same faces come out, and the next job begins with what fitted."""
     latents, windows = given(9)
     crops = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
-    easy, hard = tiny_nets.miniature(), tiny_nets.miniature(sizes=Sizes(8, 8, 8))
+    easy, hard = tiny_nets.miniature(), in_threads(1, tiny_nets.miniature, sizes=Sizes(8, 8, 8))
     table = hard._predict.table
     setattr(hard, stage, Hungry(getattr(hard, stage), most))
     hard._predict.table = table
@@ -252,11 +273,11 @@ def test_out_of_memory_halves_the_batch(stage: str, most: int, left: Sizes) -> N
 def test_a_decoder_that_starves_takes_the_unet_with_it() -> None:
     """Where one face doesn't fit beside a UNet batch, that batch is made smaller and its frames begin again."""
     latents, windows = given(5)
-    hard, easy = tiny_nets.miniature(sizes=Sizes(4, 1, 1)), tiny_nets.miniature(sizes=Sizes(1, 1, 1))
+    hard, easy = (in_threads(1, tiny_nets.miniature, sizes=Sizes(size, 1, 1)) for size in (4, 1))
     decode, calls = hard._decode, []
 
     def starving(latent: Tensor) -> Tensor:
-        calls.append(hard.sizes.unet)
+        calls.append(hard.sizes.unet)  # the batches are painted one by one: there is one thread
         if hard.sizes.unet > 1:
             raise torch.OutOfMemoryError
         return decode(latent)
