@@ -26,7 +26,7 @@ from models.types import EngineError
 Floats = npt.NDArray[Any]
 
 CHUNK_BYTES = 96 << 20
-CHUNK_FRAMES = 16
+"""Frames that are held at once take no more, unless a single one does."""
 NO_FACE = "choose a portrait or a video that shows one face from the front, well lit and at least 60 pixels wide"
 
 
@@ -40,6 +40,11 @@ class Frames(Protocol):
 
 class Sight(Nets, Protocol):
     """What the networks make of pictures: `detect` and `landmarks` as FaceNets has them, and these."""
+
+    @property
+    def at_once(self) -> int:
+        """Frames that are best looked at together."""
+        ...
 
     def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
         """Of each square the class of each pixel, (n, 512, 512)."""
@@ -67,7 +72,7 @@ def prepare(
     track = look(frames, rate, sight, options, str(about["name"]), tick)
     writer = Writer(folder, Track(track.boxes.astype(np.int32), track.seen))
     try:
-        for numbers, pictures in chunks(frames):
+        for numbers, pictures in chunks(frames, sight.at_once):
             encode(writer, numbers, pictures, sight, options)
             tick()
         writer.close({**about, "frames": len(frames), **facts_of(track)})
@@ -75,12 +80,12 @@ def prepare(
         writer.abandon()
 
 
-def chunks(frames: Frames) -> Iterator[tuple[range, list[Bgr]]]:
+def chunks(frames: Frames, at_once: int) -> Iterator[tuple[range, list[Bgr]]]:
     """All frames in order, a few at a time."""
     start = 0
     while start < len(frames):
         first = frames.read(start)
-        size = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // first.nbytes))
+        size = max(1, min(at_once, CHUNK_BYTES // first.nbytes))
         numbers = range(start, min(start + size, len(frames)))
         yield numbers, [first, *(frames.read(number) for number in numbers[1:])]
         start = numbers.stop
@@ -90,12 +95,12 @@ def chunks(frames: Frames) -> Iterator[tuple[range, list[Bgr]]]:
 
 
 def look(
-    frames: Frames, rate: Fraction, sight: Nets, options: Options, name: str, tick: Callable[[], None]
+    frames: Frames, rate: Fraction, sight: Sight, options: Options, name: str, tick: Callable[[], None]
 ) -> BoxTrack:
     """Where the face is in all frames. Raises EngineError no_face, bad_option."""
     follower = ReferenceFollower(sight) if options.exact else Follower(sight, options.face)
     size = (0, 0)
-    for _, pictures in chunks(frames):
+    for _, pictures in chunks(frames, sight.at_once):
         follower.feed(pictures)
         size = (pictures[0].shape[1], pictures[0].shape[0])
         tick()

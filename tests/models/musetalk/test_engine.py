@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import wave
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from models.handler import Handler
 from models.media.encode import write_part
 from models.musetalk.engine import MuseTalkEngine
 from models.musetalk.entry import Prepared
+from models.musetalk.footage import planes_of
 from models.musetalk.painter import Painter
 from models.musetalk.studio import Studio
-from models.types import EngineError, Outline, Request
+from models.types import EngineError, Outline, Output, Request
 from tests.models.musetalk import tiny
 from tests.share import voice
 
@@ -97,6 +99,19 @@ def test_the_mouth_moves_and_all_else_is_the_avatar(tmp_path: Path, models_dir: 
         assert np.array_equal(frame[~inside], source[~inside])
         assert (frame[inside] != source[inside]).any()
     assert any((one != frames[0]).any() for one in frames[1:])
+
+
+@pytest.mark.parametrize(("border", "height", "size"), [(1, None, (160, 128)), (0, 96, (120, 96))])
+def test_any_size(tmp_path: Path, models_dir: Path, border: int, height: int | None, size: tuple[int, int]) -> None:
+    """An odd picture loses its last row and column, a smaller one is asked for: in both the mouth is painted."""
+    picture = cv2.copyMakeBorder(tiny.picture(), 0, border, 0, border, cv2.BORDER_REPLICATE)
+    cv2.imwrite(str(tmp_path / "face.png"), picture)
+    request = replace(request_for(tmp_path, models_dir, tmp_path / "face.png"), output=Output(height=height))
+    engine, outline = prepared(request)
+    assert (outline.width, outline.height) == size
+    [frame] = engine.render(request, outline, 3, 4)
+    with planes_of(request, outline) as video:
+        assert 0.01 < (frame != video.read(0)).mean() < 0.3
 
 
 def test_the_second_job_prepares_nothing(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +201,36 @@ def test_silence_settles_to_the_avatars_own_mouth(tmp_path: Path, models_dir: Pa
     assert strength[0] > strength[1] > strength[2] == 0
 
 
+def test_a_cancelled_preparation_leaves_nothing(tmp_path: Path, models_dir: Path) -> None:
+    """Stopped in the middle, neither the cache nor the job holds half an avatar; the next try starts over."""
+    request = request_for(tmp_path, models_dir, a_video(tmp_path / "face.mp4", [True] * 5))
+    outline = Handler("cpu:0").inspect(request)
+    ticks = 0
+
+    def cancelled(_: int) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 4:
+            raise InterruptedError
+
+    engine = MuseTalkEngine("cpu:0")
+    with pytest.raises(InterruptedError):
+        engine.prepare(request, outline, 0, 1, cancelled)
+    assert not request.files.prepared.exists()
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+    engine.prepare(request, outline, 0, 1, lambda _: None)
+    assert len(Prepared(request.files.prepared / "avatar")) == 5
+
+
+def test_a_sound_shorter_than_a_frame(tmp_path: Path, models_dir: Path) -> None:
+    """40 ms of sound at 5 frames a second are one frame, painted like any other."""
+    request = request_for(tmp_path, models_dir, an_image(tmp_path / "face.png"), 0.05)
+    request = replace(request, fps="5")
+    engine, outline = prepared(request)
+    assert outline.frames == 1
+    assert len(list(engine.render(request, outline, 0, 1))) == 1
+
+
 def test_memory_that_runs_out_is_named(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not even one frame at a time fits, the job learns that memory ran out and may be tried again."""
     request = request_for(tmp_path, models_dir, an_image(tmp_path / "face.png"))
@@ -213,7 +258,7 @@ def test_missing_weights_are_said_before_any_work(tmp_path: Path, models_dir: Pa
 def test_a_whole_job_by_its_stages(tmp_path: Path, models_dir: Path) -> None:
     """Inspect, prepare, render, assemble at a film's rate: a verified mp4 of the right length, with its facts."""
     request = request_for(tmp_path, models_dir, an_image(tmp_path / "face.png"), 0.5)
-    request = Request.from_dict({**request.to_dict(), "fps": "24000/1001"})
+    request = replace(request, fps="24000/1001")
     handler = Handler("cpu:0")
     message: dict[str, Any] = {"request": request.to_dict(), "outline": None}
     outline = handler.run({**message, "stage": "inspect"}, 0, 1, lambda _: None)["outline"]
