@@ -20,7 +20,7 @@ from models.musetalk.nets import bisenet, dwpose, s3fd
 DATA = Path(__file__).parents[2] / "data" / "musetalk"
 WIDTH, HEIGHT = 160, 128
 """Size of the pictures that the pose net is made for."""
-SPOT = (48, 24, 112, 104)
+SPOT = (48, 24, 112, 96)
 NARROW, NARROW_POSE = 8, 16
 
 
@@ -58,7 +58,7 @@ def spot_detector() -> dict[str, torch.Tensor]:
     state["conv5_3_norm.weight"][0] = 1
     state["conv5_3_norm_mbox_conf.weight"][1, 0] = 2
     state["conv5_3_norm_mbox_conf.bias"][1] = -15
-    state["conv5_3_norm_mbox_loc.bias"][2:] = 5
+    state["conv5_3_norm_mbox_loc.bias"][2:] = 1.5
     return state
 
 
