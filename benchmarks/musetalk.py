@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -178,7 +177,7 @@ def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[
     yield "encode", encode, lambda: painter.latents(crops)
     yield "unet", unet, no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
     yield "decode", decode, no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
-    frames = unet if painter.device.type == "cpu" else 8 * unet
+    frames = unet * (painter._lane.depth if painter.device.type == "cpu" else 8)
     many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, windows)]
     yield "loop", frames, lambda: painter.faces(*many)
 
@@ -249,9 +248,15 @@ def child(args: argparse.Namespace) -> dict[str, Any]:
         "load_s": ready - began,
         "first_batch_s": first - ready,
         "next_batch_s": second - first,
-        "host_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
+        "host_gib": peak_host_bytes() / GIB,
         "device_gib": torch.cuda.max_memory_reserved(device) / GIB if device.type == "cuda" else 0.0,
     }
+
+
+def peak_host_bytes() -> int:
+    """Of this program alone; getrusage would count the process that it was forked from too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 # tables --------------------------------------------------------------------------------------------------------------
