@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from agent import __version__
+from agent import __version__, cli_models
 from agent.errors import UserError
-from agent.terminal import literal
+from agent.printable import literal
+from agent.terminal import Config, console, errors, settings_of
 
 if TYPE_CHECKING:
     from agent.client import Ticket
@@ -30,21 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+app.add_typer(cli_models.app, name="models")
 
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, then the user's."),
-]
 Name = Annotated[str, typer.Argument(help="Name of the job: its file's name without .json. Its id works too.")]
 POLL_S = 0.25
-
-
-def settings_of(config: Path | None) -> Settings:
-    from agent.settings import find, load
-
-    return load(find(config, os.environ, Path.cwd()))
 
 
 @app.command()
@@ -249,6 +237,73 @@ def ask_device(config: Path | None, name: str, verb: str) -> str:
     device = client.device_called(client.reader(settings), name)
     client.ask(settings, device_names.plain(device), verb)
     return device
+
+
+avatar_app = typer.Typer(help="The avatar library: faces that jobs call by name.", no_args_is_help=True)
+app.add_typer(avatar_app, name="avatar")
+AvatarName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the avatar, as jobs call it.")]
+
+
+@avatar_app.command("add")
+def avatar_add(
+    name: AvatarName,
+    file: Annotated[Path, typer.Argument(help="Image or video of the face.")],
+    config: Config = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of an avatar of that name.")] = False,
+) -> None:
+    """Copy a face into the library."""
+    from agent import library
+
+    path = library.add(settings_of(config), name, file, replace=replace)
+    console.print(f'{path} is there: jobs may say "avatar": "{name}"', soft_wrap=True, markup=False)
+
+
+@avatar_app.command("list")
+def avatar_list(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Show the library, and what is prepared of each avatar."""
+    from agent import library, live
+
+    found = library.shelf(settings_of(config))
+    if as_json:
+        print_json([{"name": a.name, "kind": a.kind, "path": str(a.path), "prepared": a.prepared} for a in found])
+        return
+    console.print(live.avatar_table(found) if found else "the library is empty: musedrop avatar add NAME FILE")
+
+
+@avatar_app.command("prepare")
+def avatar_prepare(
+    name: AvatarName,
+    config: Config = None,
+    engine: Annotated[str, typer.Option(help="auto, preview or musetalk.")] = "musetalk",
+    option: Annotated[
+        list[str] | None, typer.Option(help="An option of the engine, NAME=VALUE; may be repeated.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")] = False,
+) -> None:
+    """Have a face prepared before a job needs it: drops a job with a silent clip into the inbox."""
+    from agent import library
+
+    settings = settings_of(config)
+    ticket = library.prepare(settings, name, options_of(option), engine)
+    console.print(f"{ticket.name} is in the inbox (id {ticket.id})")
+    if wait:
+        raise typer.Exit(follow(settings, ticket))
+
+
+@avatar_app.command("remove")
+def avatar_remove(
+    name: AvatarName,
+    config: Config = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if jobs want it that have not been started.")] = False,
+) -> None:
+    """Take a face out of the library."""
+    from agent import library
+
+    for path in library.remove(settings_of(config), name, force=force):
+        console.print(f"{path} is removed", soft_wrap=True, markup=False)
 
 
 @app.command()

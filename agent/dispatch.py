@@ -31,7 +31,8 @@ MOST_RUNS = 64
 HOLD_AFTER_MS, HOLD_UNTIL_MS = 30_000, 300_000
 """A job that found no room for half a minute is waited for, some minutes long: less urgent ones get no memory first."""
 IN_SERVICE = ("starting", "idle", "busy")
-REDO_RENDER = ("part_damaged", "result_invalid")
+REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
+"""Failures after which parts that were made are of no use: all must come from one encoder, and be whole."""
 LONGEST_BACKOFF_S = 60.0
 CONTENT = {"engine", "fps", "options", "output"}
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")

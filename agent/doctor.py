@@ -21,7 +21,8 @@ from gpu_pool.cards import Cards, look
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
-from models.catalog import ENGINES, choose, installed, missing_weights
+from models.catalog import ENGINES, choose, installed, missing_packages, missing_weights, remedy
+from models.types import Card
 
 Verdict = Literal["ok", "note", "bad"]
 LITTLE_SPACE_BYTES = 5 << 30
@@ -127,16 +128,22 @@ def ask_worker(pool: Pool) -> Done | Failed:
 
 def engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
     for card in ENGINES.values():
-        missing = missing_weights(card, settings.models_dir)
-        if not installed(card):
-            yield Finding("note", f"engine {card.name}", "not part of this installation", "")
-        elif missing:
-            found = f"{len(card.weights) - len(missing)} of {len(card.weights)} weight files in {settings.models_dir}"
-            yield Finding("note", f"engine {card.name}", found, "missing: " + ", ".join(missing))
-        else:
-            yield Finding("ok", f"engine {card.name}", card.summary)
+        yield engine(card, settings)
     choice = choose("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
     yield Finding("ok", "engine auto", f"runs on {choice.engine} ({choice.reason})")
+
+
+def engine(card: Card, settings: Settings) -> Finding:
+    """Whether an engine can run here; if not, what it lacks and the command that brings it."""
+    what, folder = f"engine {card.name}", settings.models_dir
+    if not installed(card):
+        return Finding("note", what, "not part of this installation", "")
+    advice = f"run `{remedy(card, folder)}`"
+    if packages := missing_packages(card):
+        return Finding("note", what, f"not installed: {', '.join(packages)}", advice)
+    if files := missing_weights(card, folder):
+        return Finding("note", what, f"missing in {folder}: {', '.join(files)}", advice)
+    return Finding("ok", what, card.summary)
 
 
 def folders(settings: Settings) -> Iterator[Finding]:

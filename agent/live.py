@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +12,10 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
-from agent.terminal import literal, plain
+from agent.printable import literal, plain
+
+if TYPE_CHECKING:
+    from agent.library import Avatar
 
 STATE_STYLE = {
     "done": "green",
@@ -120,6 +123,17 @@ def table(rows: list[dict[str, Any]]) -> Table:
             (row["since"] or "")[11:19],
             literal(closing_words(row)),
         )
+    return made
+
+
+def avatar_table(avatars: list[Avatar]) -> Table:
+    """The library, as `musedrop avatar list` shows it."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "kind", "file", "prepared"):
+        made.add_column(heading, no_wrap=heading != "prepared")
+    for avatar in avatars:
+        words = (avatar.name, avatar.kind, avatar.path.name, "; ".join(avatar.prepared) or "not yet")
+        made.add_row(*map(Text, words))
     return made
 
 

@@ -7,8 +7,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from agent.printable import plain
 from agent.settings import Settings
-from agent.terminal import plain
 
 
 class JsonLines(logging.Formatter):

@@ -1,21 +1,27 @@
-"""Text of others on a terminal: names and messages may hold escape sequences, line breaks and Rich's own markup."""
+"""What every command shares: where it prints, and how it finds the settings."""
 
 from __future__ import annotations
 
-from rich.markup import escape
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
+
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, then the user's."),
+]
 
 
-def plain(text: str) -> str:
-    r"""One line of printable characters; whatever else is in it shows as its escape.
+def settings_of(config: Path | None) -> Settings:
+    from agent.settings import find, load
 
-    >>> plain("a\x1b[2Jb\nc")
-    'a\\x1b[2Jb\\nc'
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
-    )
-
-
-def literal(text: object) -> str:
-    """For Rich, where it would read [brackets] as markup: printable, and shown as it is."""
-    return escape(plain(str(text)))
+    return load(find(config, os.environ, Path.cwd()))

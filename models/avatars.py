@@ -81,6 +81,10 @@ class AvatarCache:
         os.utime(folder)
         return folder
 
+    def doubt(self, key: str) -> None:
+        """What lies there is not what was written: from now on it is no entry, so the next who asks builds it."""
+        (self.root / key / MANIFEST).unlink(missing_ok=True)
+
     def size(self) -> int:
         """Bytes of all entries."""
         return sum(entry_bytes(folder) for folder in self._entries())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from models.musetalk import layout
 from models.types import Card, DeviceKind, EngineError
 
 ENGINES: dict[str, Card] = {
@@ -16,18 +17,9 @@ ENGINES: dict[str, Card] = {
             name="musetalk",
             factory="models.musetalk.engine:MuseTalkEngine",
             kinds=("cuda", "cpu"),
-            weights=(
-                "musetalkV15/unet.pth",
-                "musetalkV15/musetalk.json",
-                "sd-vae/config.json",
-                "sd-vae/diffusion_pytorch_model.bin",
-                "whisper/config.json",
-                "whisper/pytorch_model.bin",
-                "whisper/preprocessor_config.json",
-                "dwpose/dw-ll_ucoco_384.pth",
-                "face-parse-bisent/79999_iter.pth",
-                "s3fd/s3fd-619a316812.pth",
-            ),
+            packages=("torch", "diffusers", "transformers", "safetensors", "librosa", "onnxruntime"),
+            extra="musetalk",
+            weights=tuple(layout.published("v15")),
             summary="MuseTalk lip-sync: needs its weights, and a GPU to be of use",
         ),
         Card(
@@ -38,6 +30,9 @@ ENGINES: dict[str, Card] = {
         ),
     )
 }
+
+FORMS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing}
+"""Engines whose weights may lie in several forms: what tells which files are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,21 @@ class Choice:
 
 
 def missing_weights(card: Card, models_dir: Path) -> list[str]:
+    """Names of the files that are still needed; weights that lie there in another form or version count."""
+    if card.name in FORMS:
+        return FORMS[card.name](models_dir)
     return [file for file in card.weights if not (models_dir / file).is_file()]
+
+
+def missing_packages(card: Card) -> list[str]:
+    return [name for name in card.packages if find_spec(name) is None]
+
+
+def remedy(card: Card, models_dir: Path) -> str:
+    """The command that brings what is missing, or ""."""
+    if missing_packages(card):
+        return f"pip install 'musedrop[{card.extra}]'"
+    return "musedrop models fetch" if missing_weights(card, models_dir) else ""
 
 
 def installed(card: Card) -> bool:
@@ -64,8 +73,11 @@ def obstacle(card: Card, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
     """Why the engine can't run here, or "" if it can."""
     if not installed(card):
         return f"the {card.name} engine is not part of this installation"
+    if absent := missing_packages(card):
+        return f"{', '.join(absent)} not installed (`{remedy(card, models_dir)}`)"
     if missing := missing_weights(card, models_dir):
-        return f"{len(missing)} weight files are missing in {models_dir} ({missing[0]} first)"
+        files = f"{len(missing)} weight files are missing ({missing[0]} first)"
+        return f"{files}; `{remedy(card, models_dir)}` gets them"
     if not set(card.kinds) & set(kinds):
         return f"no device of kind {' or '.join(card.kinds)} is available"
     return ""

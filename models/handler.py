@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models import media
+from models import encoder, media
 from models.avatars import sha256_file
 from models.catalog import ENGINES
 from models.types import Engine, EngineError, Loads, Outline, Request, Tick
@@ -54,6 +54,7 @@ class Handler:
             return {"outline": self.inspect(request).to_dict()}
         outline = Outline.from_dict(payload["outline"])
         if payload["stage"] == "prepare":
+            encoder.settle(request, outline)
             self.prepare(request, outline, start, stop, tick)
             return {}
         if payload["stage"] == "render":
@@ -102,7 +103,7 @@ class Handler:
             height=height,
             duration_s=sound.duration_s,
             units={},
-            encoder=media.choose_encoder(request.output.encoder),
+            encoder=media.plan_encoder(request.output.encoder),
             avatar_sha256=avatar_sha256,
             audio_sha256=audio_sha256,
             avatar_kind=picture.kind,
@@ -118,17 +119,22 @@ class Handler:
             self.loaded(request.engine, request.models_dir).complete(request, outline, tick)
 
     def render(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
-        media.write_part(
-            request.files.part(start, stop),
-            self.loaded(request.engine, request.models_dir).render(request, outline, start, stop),
-            count=stop - start,
-            fps=outline.rate,
-            width=outline.width,
-            height=outline.height,
-            encoder=outline.encoder,
-            crf=request.output.crf,
-            tick=tick,
-        )
+        try:
+            media.write_part(
+                request.files.part(start, stop),
+                self.loaded(request.engine, request.models_dir).render(request, outline, start, stop),
+                count=stop - start,
+                fps=outline.rate,
+                width=outline.width,
+                height=outline.height,
+                encoder=encoder.settled(request.files, outline),
+                crf=request.output.crf,
+                tick=tick,
+                colour=outline.colour,
+            )
+        except EngineError as error:
+            encoder.give_way(error, request.files, outline)
+            raise
 
     def assemble(self, request: Request, outline: Outline, spans: list[list[int]]) -> dict[str, Any]:
         """Join, mux and verify the mp4 in `request.out`, and take the preview picture from it."""
@@ -145,7 +151,7 @@ class Handler:
         report = self.engine(request.engine).report(request, outline)
         with media.VideoFrames(out / "result.mp4", outline.rate) as video:
             media.write_jpeg(out / "preview.jpg", video.read(report.pop("poster", 0)))
-        return {**facts, **report}
+        return {**facts, "encoder": encoder.settled(request.files, outline), **report}
 
 
 def snapshot(source: Path, target: Path, limit_bytes: int) -> str:

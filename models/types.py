@@ -42,6 +42,20 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Colour:
+    """What the numbers in a video mean. BT.709 in the limited range, unless something else is said.
+
+    primaries, transfer, matrix     as ITU-T H.273 numbers them; 2 where a file doesn't say
+    range                           0 where a file doesn't say, 1 limited, 2 full
+    """
+
+    primaries: int = 1
+    transfer: int = 1
+    matrix: int = 1
+    range: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The largest input a worker will open; from the settings."""
 
@@ -74,6 +88,11 @@ class JobFiles:
     def prepared_part(self, start: int, stop: int) -> Path:
         """What `prepare` leaves of units [start, stop) where there are several: a folder that appears by rename."""
         return self.work / "preparing" / f"{start:07d}-{stop:07d}"
+
+    @property
+    def encoder(self) -> Path:
+        """The name of the encoder, where the outline leaves it to the rendering device; written before `prepared`."""
+        return self.work / "encoder"
 
     @property
     def parts(self) -> Path:
@@ -123,7 +142,8 @@ class Outline:
     width, height   of the result in pixels, both even
     duration_s      of the decoded audio
     units     work of each stage in units of that stage (frames, or 1); `render` and `prepare` are cut on the grid
-    encoder   the encoder every part of this job is made with
+    encoder   the encoder every part of this job is made with; "auto" where that is settled on the rendering device
+    colour    of every frame of the result
     memory_bytes    device memory a span needs beyond the loaded model
     notes     sentences for result.json: what was ignored, replaced or assumed
     details   the engine's own findings, JSON
@@ -136,6 +156,7 @@ class Outline:
     duration_s: float
     units: dict[str, int]
     encoder: str = "libx264"
+    colour: Colour = Colour()
     memory_bytes: int = 0
     avatar_sha256: str = ""
     audio_sha256: str = ""
@@ -152,7 +173,8 @@ class Outline:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Outline:
-        return cls(**{**data, "notes": tuple(data["notes"])})
+        colour = Colour(**data.get("colour", {}))  # an outline of before there was a choice has none
+        return cls(**{**data, "notes": tuple(data["notes"]), "colour": colour})
 
 
 class Engine(Protocol):
@@ -175,7 +197,11 @@ class Engine(Protocol):
         ...
 
     def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield frames start..stop-1 as BGR, (height, width, 3) uint8. Frame n depends on the job and on n alone."""
+        """Yield frames start..stop-1, uint8. Frame n depends on the job and on n alone.
+
+        Each is BGR, (height, width, 3), or the planes of 4:2:0 video below each other, (height * 3 / 2, width), in the
+        outline's colour: those are encoded as they are. Whoever takes the frames closes the generator.
+        """
         ...
 
     def report(self, request: Request, outline: Outline) -> dict[str, Any]:
@@ -194,10 +220,16 @@ class Loads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the daemon knows of an engine without importing it."""
+    """What the daemon knows of an engine without importing it.
+
+    packages  modules it needs, which `pip install 'musedrop[EXTRA]'` brings
+    weights   the files that are published for it, below the models folder
+    """
 
     name: str
     factory: str
     kinds: tuple[DeviceKind, ...]
     weights: tuple[str, ...] = ()
     summary: str = ""
+    packages: tuple[str, ...] = ()
+    extra: str = ""

@@ -22,6 +22,8 @@ WORLDS = {  # one outside world, one module
     "subprocess": "gpu_pool.",
     "av": "models.media",
     "torch": "models.musetalk",
+    "PIL": "models.musetalk",
+    "urllib": "models.musetalk.fetch",
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog"}
 
@@ -95,6 +97,11 @@ def loaded_by(statement: str) -> set[str]:
 def test_daemon_and_commands_load_no_media_libraries(module: str) -> None:
     """The daemon and every command start without torch, numpy, OpenCV or PyAV."""
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+
+
+def test_looking_at_a_job_loads_no_networks() -> None:
+    """`inspect` and `report` of MuseTalk run on CPU workers, which need not load torch for them."""
+    assert loaded_by("import models.musetalk.engine").isdisjoint({"torch", "diffusers", "transformers", "soxr"})
 
 
 def broad_handlers() -> Iterator[str]:

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-Bgr = npt.NDArray[np.uint8]
+from models.types import Colour
 
-BT709 = 1
-"""Number of the BT.709 primaries, transfer and matrix in a video's tags."""
+Bgr = npt.NDArray[np.uint8]
 
 # swscale's shortcuts are eight times as fast and darken a picture by one level in every pass: frames here pass twice.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
@@ -21,11 +20,20 @@ _SAME_SIZE = int(Interpolation.BILINEAR | _EXACT)
 _SCALED = int(Interpolation.BICUBIC | _EXACT)
 _TO_YUV = int(Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
 
-_KNOWN_MATRICES = {1, 4, 5, 6, 7, 9}
+UNTOLD = 2
+"""Number of a matrix, primaries or transfer that a file doesn't tell."""
+
+_SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+_SHARES |= dict.fromkeys((5, 6), (0.299, 0.114))
+"""How much red and blue count in the luma, by number of the matrix: those that swscale knows."""
 _HD_HEIGHT, _HD_WIDTH = 720, 1280
+
+BT709 = Colour()
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
+MIRRORED_ACROSS, MIRRORED_DOWN = {2, 3, 6, 7}, {3, 4, 7, 8}
+"""Those that reverse, after that, the order of columns, and of rows."""
 
 _BY_MATRIX = {
     (1, 0, 0, 1): 1,
@@ -48,6 +56,7 @@ class ToBgr:
 
     def __init__(self, width: int, height: int, orientation: int = 1) -> None:
         """`width` and `height` are those of the upright picture, in pixels."""
+        self.width, self.height = width, height
         self.stored = (height, width) if orientation in SIDEWAYS else (width, height)
         self.shape, self.orientation = (height, width, 3), orientation
         self._reformatter = VideoReformatter()
@@ -56,7 +65,7 @@ class ToBgr:
         """(height, width, 3) uint8, BGR; the caller's own."""
         alpha = any(component.is_alpha for component in frame.format.components)
         planar = self._reformat(frame, "gbrap" if alpha else "gbrp")
-        green, blue, red, *opacity = (_plane(planar, number) for number in range(len(planar.planes)))
+        green, blue, red, *opacity = (plane_of(planar, number) for number in range(len(planar.planes)))
         bgr = np.empty(self.shape, np.uint8)
         for channel, plane in enumerate((blue, green, red)):
             shown = _over_white(plane, opacity[0]) if opacity else plane
@@ -70,24 +79,24 @@ class ToBgr:
             width,
             height,
             pix_fmt,
-            src_colorspace=None if frame.format.is_rgb else _matrix(frame),
+            src_colorspace=None if frame.format.is_rgb else known_matrix(frame.colorspace, frame.width, frame.height),
             interpolation=_SAME_SIZE if (width, height) == (frame.width, frame.height) else _SCALED,
             threads=1,
         )
 
 
 class ToYuv:
-    """Turns BGR arrays into what H.264 stores: yuv420p, BT.709, limited range."""
+    """Turns BGR arrays into what H.264 stores: yuv420p in the matrix and range of `colour`."""
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+    def __init__(self, colour: Colour = BT709) -> None:
+        self._colour, self._reformatter = colour, VideoReformatter()
 
     def __call__(self, bgr: Bgr) -> av.VideoFrame:
         return self._reformatter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), "bgr24"),
             format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=known_matrix(self._colour.matrix, bgr.shape[1], bgr.shape[0]),
+            dst_color_range=ColorRange.JPEG if self._colour.range == ColorRange.JPEG else ColorRange.MPEG,
             interpolation=_TO_YUV,
             threads=1,
         )
@@ -110,9 +119,9 @@ def turned(plane: Bgr, orientation: int) -> Bgr:
     """A view of `plane` as its EXIF orientation wants it seen."""
     if orientation >= 5:
         plane = plane.T
-    if orientation in (2, 3, 6, 7):
+    if orientation in MIRRORED_ACROSS:
         plane = plane[:, ::-1]
-    return plane[::-1] if orientation in (3, 4, 7, 8) else plane
+    return plane[::-1] if orientation in MIRRORED_DOWN else plane
 
 
 def opaque(picture: Bgr) -> Bgr:
@@ -120,13 +129,25 @@ def opaque(picture: Bgr) -> Bgr:
     return picture if picture.shape[2] == 3 else _over_white(picture[..., :3], picture[..., 3:])
 
 
-def _matrix(frame: av.VideoFrame) -> int:
-    if frame.colorspace in _KNOWN_MATRICES:
-        return frame.colorspace
-    return BT709 if frame.height >= _HD_HEIGHT or frame.width >= _HD_WIDTH else int(Colorspace.ITU601)
+def known_matrix(matrix: int, width: int, height: int) -> int:
+    """The number of a matrix, or the one that players assume for a picture of that size where it isn't told."""
+    if matrix in _SHARES:
+        return matrix
+    return BT709.matrix if height >= _HD_HEIGHT or width >= _HD_WIDTH else int(Colorspace.ITU601)
 
 
-def _plane(frame: av.VideoFrame, number: int) -> Bgr:
+def bgr_to_yuv(colour: Colour, width: int, height: int) -> npt.NDArray[np.float32]:
+    """(3, 4): factors and offset that make 8-bit Y, U and V of 8-bit B, G, R in a video of that colour and size."""
+    red, blue = _SHARES[known_matrix(colour.matrix, width, height)]
+    luma = np.array([blue, 1 - red - blue, red])
+    rows = np.array([luma, ([1, 0, 0] - luma) / (2 - 2 * blue), ([0, 0, 1] - luma) / (2 - 2 * red)])
+    full = colour.range == ColorRange.JPEG
+    scale, offset = (np.ones(3), [0, 128, 128]) if full else (np.array([219, 224, 224]) / 255, [16, 128, 128])
+    return np.column_stack([rows * scale[:, None], offset]).astype(np.float32)
+
+
+def plane_of(frame: av.VideoFrame, number: int) -> Bgr:
+    """A view of the samples of one plane in 8 bits, without the padding."""
     plane = frame.planes[number]
     memory: Any = plane  # PyAV's planes are buffers; its type stubs don't say so
     rows: Bgr = np.frombuffer(memory, np.uint8).reshape(-1, plane.line_size)

@@ -12,6 +12,7 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from models.atomic import whole_file
+from models.media.seal import is_whole
 from models.media.sound import Scan, scan
 from models.media.soundtrack import Timed, copied, encoded
 from models.media.verify import invalid, verify
@@ -36,6 +37,9 @@ def assemble(
     Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound` raises.
     """
     heard = scan(audio, audio.name, float("inf"))
+    for part in parts:
+        if not (part.is_file() and is_whole(part)):
+            raise damaged(part, "its bytes are not those that were written")
     order = [number for number, _ in _numbered(parts)]
     if sorted(order) != list(range(frames)):
         raise damaged(parts[0], f"the parts hold {len(order)} frames, not {frames}")

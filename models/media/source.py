@@ -13,15 +13,16 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 
-from models.media.colour import SIDEWAYS, Bgr, ToBgr, orientation_of
+from models.media.colour import BT709, SIDEWAYS, Bgr, ToBgr, orientation_of
 from models.media.opening import open_media, reading, ready, unreadable
+from models.media.planar import ToPlanes
 from models.media.stills import Still, look
 from models.media.timeline import Timeline, read_timeline
 from models.media.webp import webp_frames, webp_timeline
-from models.types import EngineError, Limits
+from models.types import Colour, EngineError, Limits
 
 Shown = Callable[[], Bgr]
-"""Makes the picture that has been decoded: upright BGR, (height, width, 3) uint8, the caller's own."""
+"""Makes the picture that has been decoded, upright, the caller's own: BGR, or planes where those were asked for."""
 
 _SANE_ASPECT = 8
 _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explode"}}
@@ -29,11 +30,12 @@ _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explod
 
 
 class Source(Protocol):
-    """An opened avatar. `width` and `height` are those of the upright pictures it makes."""
+    """An opened avatar. `width`, `height` and `colour` are those of the upright pictures it makes."""
 
     timeline: Timeline
     width: int
     height: int
+    colour: Colour
 
     def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
         """Position and picture, ascending, from `start` or a little before it. One such walk at a time."""
@@ -42,9 +44,12 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def open_source(path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None) -> Source:
+def open_source(
+    path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_planes: bool = False
+) -> Source:
     """Open an image or a video; `size` (width, height) scales its pictures. Its size is known before any is decoded.
 
+    `as_planes`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
     with reading(name, "avatar"):
@@ -52,8 +57,8 @@ def open_source(path: Path, name: str, limits: Limits, size: tuple[int, int] | N
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
-            return Webp(path, still, name, limits, size)
-    return Movie(path, still, name, limits, size)
+            return Webp(path, still, name, limits, size, as_planes)
+    return Movie(path, still, name, limits, size, as_planes)
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -69,9 +74,15 @@ class Movie:
     """Anything that FFmpeg decodes, a still included."""
 
     def __init__(
-        self, path: Path, still: Still | None, name: str, limits: Limits, size: tuple[int, int] | None
+        self,
+        path: Path,
+        still: Still | None,
+        name: str,
+        limits: Limits,
+        size: tuple[int, int] | None,
+        as_planes: bool,
     ) -> None:
-        self._path, self._name, self._limits = path, name, limits
+        self._path, self._name, self._limits, self._as_planes = path, name, limits, as_planes
         self._demuxer = still.demuxer if still is not None else None
         with reading(name, "avatar"):
             self._open()
@@ -92,14 +103,23 @@ class Movie:
         self._begun: Iterator[tuple[int, av.VideoFrame]] | None = chain([(position, first)], walk)
         turn = still.orientation if still is not None else orientation_of(first)
         aspect = 1 if still is not None else self._stream.sample_aspect_ratio or 1
-        self.width, self.height = size or _upright(first.width, first.height, float(aspect), turn)
-        check_pixels(self.width, self.height, self._name, self._limits)
-        self._to_bgr = ToBgr(self.width, self.height, turn)
+        width, height = size or _upright(first.width, first.height, float(aspect), turn)
+        check_pixels(width, height, self._name, self._limits)
+        self._show = self._shower(width, height, turn, first)
+        self.width, self.height = self._show.width, self._show.height
+
+    def _shower(self, width: int, height: int, turn: int, first: av.VideoFrame) -> ToBgr | ToPlanes:
+        if not self._as_planes:
+            self.colour = BT709
+            return ToBgr(width, height, turn)
+        to_planes = ToPlanes(width, height, turn, still=self._is_still)
+        self.colour = to_planes.colour_of(first)
+        return to_planes
 
     def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
         begun, self._begun = self._begun, None
         for position, frame in begun if begun and start == 0 else self._walk(start):
-            yield position, partial(self._to_bgr, frame)
+            yield position, partial(self._show, frame)
 
     def close(self) -> None:
         self._container.close()
@@ -158,20 +178,31 @@ class Movie:
 class Webp:
     """An animated WebP."""
 
-    def __init__(self, path: Path, still: Still, name: str, limits: Limits, size: tuple[int, int] | None) -> None:
+    colour = BT709
+
+    def __init__(
+        self, path: Path, still: Still, name: str, limits: Limits, size: tuple[int, int] | None, as_planes: bool
+    ) -> None:
         self._path, self._still, self._name = path, still, name
         self.timeline = webp_timeline(path, still, name, limits)
         self.width, self.height = size or (still.width, still.height)
+        self._to_planes = ToPlanes(self.width, self.height) if as_planes else None
+        if self._to_planes is not None:
+            self.width, self.height = self._to_planes.width, self._to_planes.height
 
     def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
         for position, picture in webp_frames(self._path, self._still, self._name, start):
-            yield position, partial(self._sized, picture)
+            yield position, partial(self._shown, picture)
 
     def close(self) -> None:
         pass
 
+    def _shown(self, picture: Bgr) -> Bgr:
+        return self._sized(picture) if self._to_planes is None else self._to_planes.of_bgr(self._sized(picture))
+
     def _sized(self, picture: Bgr) -> Bgr:
-        if picture.shape[:2] == (self.height, self.width):
+        spare = 1 if self._to_planes is not None else 0  # which loses an odd row or column
+        if all(0 <= have - want <= spare for have, want in zip(picture.shape, (self.height, self.width), strict=False)):
             return picture.copy()
         return np.asarray(cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
 

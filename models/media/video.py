@@ -33,11 +33,17 @@ class VideoFrames:
         *,
         name: str = "",
         limits: Limits = USUAL,
+        as_planes: bool = False,
     ) -> None:
-        """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long."""
+        """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
+
+        `as_planes`: frames are (height * 3 / 2, width), as H.264 stores them, in the `colour` that the video has.
+        Those that are stored so are not converted, and an odd row or column is cut off instead of scaled away.
+        """
         self._name, self._fps = name or path.name, fps
-        self._source = open_source(path, self._name, limits, (width, height) if width and height else None)
-        self.width, self.height = self._source.width, self._source.height
+        size = (width, height) if width and height else None
+        self._source = open_source(path, self._name, limits, size, as_planes=as_planes)
+        self.width, self.height, self.colour = self._source.width, self._source.height, self._source.colour
         self._room = max(2, min(_CACHE_FRAMES, _CACHE_BYTES // (3 * self.width * self.height)))
         self._kept: OrderedDict[int, Bgr] = OrderedDict()
         self._walk: Iterator[tuple[int, Shown]] = iter(())
@@ -59,7 +65,10 @@ class VideoFrames:
         return self._source.timeline.frames_at(self._fps)
 
     def read(self, index: int) -> Bgr:
-        """Frame `index`, (height, width, 3) uint8 BGR, the caller's own. Raises IndexError, avatar_unreadable."""
+        """Frame `index`, (height, width, 3) uint8 BGR, or its planes; the caller's own.
+
+        Raises IndexError, EngineError avatar_unreadable.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"{self._name} has {len(self)} frames, there is no frame {index}")
         position = self._source.timeline.shown_at(index, self._fps)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from models.types import EngineError
+from models.options import checked
 
 # fmt: off
 MUSETALK = frozenset({
@@ -37,17 +36,4 @@ class Options(BaseModel):
 
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
     """The options, and a note for each that belongs to another engine. Raises EngineError bad_option."""
-    ignored = sorted(MUSETALK & given.keys())
-    own = {name: value for name, value in given.items() if name not in MUSETALK}
-    notes = tuple(f'the option "{name}" is for the musetalk engine; the preview engine ignores it' for name in ignored)
-    try:
-        return Options.model_validate(own), notes
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-    name = str(problem["loc"][0])
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, [*Options.model_fields, *MUSETALK], n=1)
-        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(Options.model_fields)}"
-        raise EngineError("bad_option", f'the preview engine has no option "{name}"', hint)
-    message = f'the option "{name}" can\'t be {problem["input"]!r}: {problem["msg"]}'
-    raise EngineError("bad_option", message, "docs/job-file.md lists the options and their ranges")
+    return checked(Options, given, "preview", dict.fromkeys(MUSETALK, "musetalk"))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models import catalog
-from models.catalog import ENGINES, choose, missing_weights
+from models.catalog import ENGINES, choose, missing_packages, missing_weights, remedy
 from models.types import Card, DeviceKind, EngineError
 
 
 @pytest.fixture
 def musetalk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine where a musetalk engine is installed with all its weights."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     card = Card("musetalk", "models.handler:Handler", ("cuda", "cpu"), ENGINES["musetalk"].weights)
     monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
     for file in card.weights:
@@ -49,7 +51,47 @@ def test_an_engine_asked_by_name_is_that_engine_or_an_error(musetalk: Path) -> N
         choose("musetalk", musetalk, {"cuda", "cpu"})
 
 
-def test_this_version_says_that_it_has_no_musetalk(tmp_path: Path) -> None:
-    """An engine whose code is not here is not promised."""
+def test_an_engine_without_its_code_is_not_promised(musetalk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is not in this installation can't be had, whatever weights lie there."""
+    card = replace(ENGINES["musetalk"], factory="models.nowhere.engine:Engine")
+    monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
     with pytest.raises(EngineError, match="not part of this installation"):
-        choose("musetalk", tmp_path, {"cpu", "cuda"})
+        choose("musetalk", musetalk, {"cpu", "cuda"})
+
+
+def test_missing_packages_come_with_their_command(musetalk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without torch is told what to install, and jobs go to the preview engine."""
+    card = replace(ENGINES["musetalk"], packages=("json", "no_such_torch"), extra="musetalk")
+    monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
+    choice = choose("auto", musetalk, {"cpu", "cuda"})
+    assert choice.engine == "preview"
+    assert "no_such_torch not installed (`pip install 'musedrop[musetalk]'`)" in choice.reason
+    assert remedy(card, musetalk) == "pip install 'musedrop[musetalk]'"
+
+
+def test_missing_weights_come_with_their_command(musetalk: Path) -> None:
+    """What brings them is part of the reason; where all is there, there is nothing to do."""
+    assert remedy(ENGINES["musetalk"], musetalk) == ""
+    (musetalk / "sd-vae" / "config.json").unlink()
+    assert "`musedrop models fetch` gets them" in choose("auto", musetalk, {"cpu", "cuda"}).reason
+    assert remedy(ENGINES["musetalk"], musetalk) == "musedrop models fetch"
+
+
+def test_weights_in_other_forms_count(musetalk: Path) -> None:
+    """Version 1 alone, safetensors, DWPose as ONNX: the engine can run, and the daemon knows without opening a file."""
+    for old, new in (
+        ("musetalkV15/unet.pth", "musetalk/pytorch_model.bin"),
+        ("musetalkV15/musetalk.json", "musetalk/musetalk.json"),
+        ("whisper/pytorch_model.bin", "whisper/model.safetensors"),
+        ("dwpose/dw-ll_ucoco_384.pth", "dwpose/dw-ll_ucoco_384.onnx"),
+    ):
+        (musetalk / new).parent.mkdir(exist_ok=True)
+        (musetalk / old).rename(musetalk / new)
+    assert choose("auto", musetalk, {"cpu", "cuda"}).engine == "musetalk"
+    assert missing_weights(ENGINES["musetalk"], musetalk) == []
+
+
+def test_the_preview_engine_needs_nothing(tmp_path: Path) -> None:
+    """It has no weights and no packages of its own."""
+    card = ENGINES["preview"]
+    assert (missing_weights(card, tmp_path), missing_packages(card), remedy(card, tmp_path)) == ([], [], "")

@@ -125,11 +125,11 @@ def test_a_block_of_a_part_that_was_lost_is_noticed(tmp_path: Path) -> None:
     voice = samples.speech_wav(tmp_path / "voice.wav", 1.92)
     data = part.read_bytes()
     first, last = data.index(b"mdat") + 900, data.index(b"moov") - 512
-    for at in np.random.default_rng(4).integers(first, last, 8):
+    for at in np.random.default_rng(4).integers(first, last, 30):
         part.write_bytes(data[:at] + bytes(512) + data[at + 512 :])
         with pytest.raises(EngineError) as found:
             media.assemble([part], audio=voice, out=tmp_path / "r.mp4", frames=48, fps=Fraction(25), metadata={})
-        assert found.value.code in ("part_damaged", "result_invalid")
+        assert found.value.code == "part_damaged"
         assert found.value.retry
         assert str(tmp_path) not in found.value.message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part.mp4", "voice.wav"]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from agent.log import PlainLines
-from agent.terminal import literal, plain
+from agent.printable import literal, plain
 
 
 @pytest.mark.parametrize(

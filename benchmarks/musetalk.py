@@ -1,0 +1,346 @@
+"""What the MuseTalk engine costs, stage by stage, plain beside fast, with random weights.
+
+    python -m benchmarks.musetalk [--size tiny|full] [--device cpu|cuda] [--rounds N] [--threads N]
+
+Plain is the published program's way: its modules as they are, float32 on a CPU and fp16 on CUDA. All ways run in turn
+in one process and the best round of each counts. Starts and peak memory are measured in processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BEGAN = time.perf_counter()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from transformers.models.whisper.configuration_whisper import WhisperConfig  # noqa: E402
+from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor  # noqa: E402
+from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
+
+from models.musetalk.batches import Sizes  # noqa: E402
+from models.musetalk.compiled import kernel_folder  # noqa: E402
+from models.musetalk.painter import Painter, open_painter  # noqa: E402
+from models.musetalk.precision import choices, cpu_multiplies_bf16, name_of  # noqa: E402
+from models.musetalk.speech import PIECE, Listener  # noqa: E402
+from models.musetalk.stages import SIDE, Decode, Encode, Predict, rows_first  # noqa: E402
+
+IMPORTED_S = time.perf_counter() - BEGAN
+GIB = 2**30
+FPS = 25
+GRID_UNET, GRID_DECODE = (4, 8, 16, 32), (1, 2, 4, 8, 16)
+
+UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "in_channels": 8,
+    "out_channels": 4,
+    "attention_head_dim": 8,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+VAE: dict[str, Any] = {
+    "sample_size": 256,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The widths of the networks."""
+
+    unet: tuple[int, ...]
+    vae: tuple[int, ...]
+    groups: int
+    layers: int
+    heads: int
+    heard: int
+
+    def build_unet(self) -> UNet2DConditionModel:
+        widths = {"block_out_channels": self.unet, "norm_num_groups": self.groups, "cross_attention_dim": self.heard}
+        return UNet2DConditionModel(**UNET, **widths)
+
+    def build_vae(self) -> AutoencoderKL:
+        widths = {"block_out_channels": self.vae, "norm_num_groups": self.groups, "layers_per_block": self.layers}
+        return AutoencoderKL(**VAE, **widths)
+
+    def build_whisper(self) -> WhisperEncoder:
+        config = {"d_model": self.heard, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.heard}
+        return WhisperEncoder(WhisperConfig(encoder_layers=4, **config))
+
+
+SIZES = {
+    "tiny": Nets((16, 32, 32, 32), (8, 16, 16, 16), groups=8, layers=1, heads=2, heard=64),
+    "full": Nets((320, 640, 1280, 1280), (128, 256, 512, 512), groups=32, layers=2, heads=6, heard=384),
+}
+
+
+# networks ------------------------------------------------------------------------------------------------------------
+
+
+def shell(build: Callable[[], Any]) -> Any:
+    with torch.device("meta"):
+        return build().eval().requires_grad_(False)
+
+
+def random(build: Callable[[], Any], dtype: torch.dtype) -> Any:
+    """Weights that keep the spread of what goes through."""
+    net = torch.nn.Module.to(shell(build).to_empty(device="cpu"), dtype)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in net.named_parameters():
+        if tensor.ndim > 1:
+            tensor.normal_(0, (tensor.shape[0] / tensor.numel()) ** 0.5, generator=generator)
+        else:
+            tensor.fill_(float(name.endswith("weight")))
+    return net
+
+
+def loaded(build: Callable[[], Any], path: Path) -> Any:
+    net = shell(build)
+    net.load_state_dict(load_file(path), assign=True)
+    return net
+
+
+def gflop(nets: Nets) -> dict[str, float]:
+    """Of one frame, multiplications and additions; "encode" is of one source frame."""
+    unet, vae = shell(nets.build_unet), shell(nets.build_vae)
+    like = {"device": "meta", "dtype": torch.float32}
+    latents, windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.heard, **like)
+    work: dict[str, Callable[[], Any]] = {
+        "unet": lambda: Predict(unet, rows_first).to("meta")(latents, windows),
+        "decode": lambda: Decode(vae, rows_first).image(latents[:, :4]),
+        "encode": lambda: Encode(vae, rows_first)(torch.empty(1, SIDE, SIDE, 3, device="meta", dtype=torch.uint8)),
+    }
+    return {name: counted(run) for name, run in work.items()}
+
+
+def counted(run: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops() / 1e9
+
+
+# speed ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds of a frame: on the clock, and of all the threads of this process."""
+
+    wall_s: float
+    cpu_s: float
+
+    def better(self, other: Time) -> Time:
+        return Time(min(self.wall_s, other.wall_s), min(self.cpu_s, other.cpu_s))
+
+
+def timed(work: Callable[[], Any], frames: float, device: torch.device) -> Time:
+    finish(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    finish(device)
+    return Time((time.perf_counter() - wall) / frames, (time.process_time() - cpu) / frames)
+
+
+def finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[tuple[str, float, Callable[[], Any]]]:
+    """Name, frames, and the work for them."""
+    random = np.random.default_rng(0)
+    unet, decode, encode = painter.sizes.unet, painter.sizes.decode, painter.sizes.encode
+    latents = random.normal(size=(unet, 8, 32, 32)).astype(np.float32)
+    windows = random.normal(size=(unet, 50, nets.heard)).astype(np.float32)
+    crops = random.integers(0, 256, (encode, SIDE, SIDE, 3), np.uint8)
+    given = [torch.from_numpy(a).to(painter.device) for a in (latents, windows)]
+    predicted = torch.randn(decode, 4, 32, 32).to(painter.device, painter.dtype)
+    no_grad = torch.no_grad()
+    if listener is not None:
+        piece = random.normal(0, 0.1, PIECE).astype(np.float32)
+        yield "whisper", PIECE / 16_000 * FPS, lambda: listener.hear(piece)
+    yield "encode", encode, lambda: painter.latents(crops)
+    yield "unet", unet, no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
+    yield "decode", decode, no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
+    frames = unet * (painter._lane.depth if painter.device.type == "cpu" else 8)
+    many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, windows)]
+    yield "loop", frames, lambda: painter.faces(*many)
+
+
+def measure(painters: dict[str, Painter], listener: Listener, nets: Nets, rounds: int) -> dict[str, dict[str, Time]]:
+    """Best of some rounds of each way and stage; the ways take turns, after one round that doesn't count."""
+    best: dict[str, dict[str, Time]] = {way: {} for way in painters}
+    for turn in range(rounds + 1):
+        for way, painter in painters.items():
+            for stage, frames, work in stages(painter, listener, nets):
+                spent = timed(work, frames, painter.device)
+                if turn:
+                    best[way][stage] = spent.better(best[way].get(stage, spent))
+    return best
+
+
+def painters_for(nets: Nets, device: torch.device, cache: Path) -> dict[str, Painter]:
+    """Plain, fast and, on CUDA, compiled."""
+    cuda = device.type == "cuda"
+    exact = torch.float16 if cuda else torch.float32
+    fast = choices("auto", device.type, cpu_bf16=cpu_multiplies_bf16())[0]
+    made = {"plain": Painter(random(nets.build_unet, exact), random(nets.build_vae, exact), device, plain=True)}
+    made["fast"] = Painter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+    if cuda:
+        made["compiled"] = Painter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+        made["compiled"].compile(kernel_folder(cache, device))
+        made["compiled"].wait_until_compiled(600)
+    return made
+
+
+# starts and memory, in other processes -------------------------------------------------------------------------------
+
+
+def starts(size: str, device: torch.device, scratch: Path, threads: int) -> Iterator[dict[str, Any]]:
+    nets, cuda = SIZES[size], device.type == "cuda"
+    fast = choices("auto", device.type, cpu_bf16=cpu_multiplies_bf16())[0]
+    for way, dtype in (("plain", torch.float16 if cuda else torch.float32), ("fast", fast)):
+        save_file(random(nets.build_unet, dtype).state_dict(), scratch / "unet.safetensors")
+        save_file(random(nets.build_vae, dtype).state_dict(), scratch / "vae.safetensors")
+        command = [sys.executable, "-m", "benchmarks.musetalk", "--child", way, "--size", size, "--device", device.type]
+        command += ["--folder", str(scratch), "--precision", name_of(dtype), "--threads", str(threads)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        yield json.loads(run.stdout.splitlines()[-1])
+
+
+def child(args: argparse.Namespace) -> dict[str, Any]:
+    """A worker's start, from its imports to its second batch."""
+    nets, device = SIZES[args.size], torch.device(args.device)
+    began = time.perf_counter()
+
+    def load(_: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+        folder = Path(args.folder)
+        unet = loaded(nets.build_unet, folder / "unet.safetensors")
+        return unet, loaded(nets.build_vae, folder / "vae.safetensors")
+
+    painter = open_painter(load, device, args.precision, plain=args.child == "plain")
+    ready = time.perf_counter()
+    batch = painter.sizes.unet
+    given = np.zeros((batch, 8, 32, 32), np.float32), np.zeros((batch, 50, nets.heard), np.float32)
+    painter.faces(*given)
+    first = time.perf_counter()
+    painter.faces(*given)
+    second = time.perf_counter()
+    return {
+        "way": args.child,
+        "precision": name_of(painter.dtype),
+        "imports_s": IMPORTED_S,
+        "load_s": ready - began,
+        "first_batch_s": first - ready,
+        "next_batch_s": second - first,
+        "host_gib": peak_host_bytes() / GIB,
+        "device_gib": torch.cuda.max_memory_reserved(device) / GIB if device.type == "cuda" else 0.0,
+    }
+
+
+def peak_host_bytes() -> int:
+    """Of this program alone; getrusage would count the process that it was forked from too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+
+# tables --------------------------------------------------------------------------------------------------------------
+
+
+def report_speed(
+    size: str, painters: dict[str, Painter], found: dict[str, dict[str, Time]], work: dict[str, float]
+) -> None:
+    print(
+        f"{'':10}{'way':10}{'stage':10}{'batch':>6}{'wall ms':>10}{'CPU ms':>10}{'share':>8}{'TF/s':>8}{'x plain':>9}"
+    )
+    for way, times in found.items():
+        loop = times["unet"].wall_s + times["decode"].wall_s
+        for stage, spent in times.items():
+            batch = getattr(painters[way].sizes, stage, "")
+            share = f"{spent.wall_s / loop:8.0%}" if stage in ("unet", "decode") else f"{'':8}"
+            rate = f"{work[stage] / spent.wall_s / 1000:8.2f}" if stage in work else f"{'':8}"
+            gain = found["plain"][stage].cpu_s / spent.cpu_s if painters[way].device.type == "cpu" else 0.0
+            gain = gain or found["plain"][stage].wall_s / spent.wall_s
+            figures = f"{1000 * spent.wall_s:10.2f}{1000 * spent.cpu_s:10.2f}{share}{rate}{gain:9.2f}"
+            print(f"{size:10}{way:10}{stage:10}{batch!s:>6}{figures}")
+        print(f"{size:10}{way:10}model loop {1 / times['loop'].wall_s:.2f} fps, {name_of(painters[way].dtype)}")
+
+
+def report_starts(size: str, found: Iterator[dict[str, Any]]) -> None:
+    print(f"\n{'':10}{'way':10}{'imports':>9}{'load':>9}{'1st batch':>11}{'next':>9}{'host GiB':>10}{'device GiB':>12}")
+    for one in found:
+        spent = f"{one['imports_s']:8.2f}s{one['load_s']:8.2f}s{one['first_batch_s']:10.2f}s{one['next_batch_s']:8.2f}s"
+        print(f"{size:10}{one['way']:10}{spent}{one['host_gib']:10.2f}{one['device_gib']:12.2f}", flush=True)
+
+
+def report_grid(painters: dict[str, Painter], nets: Nets, work: dict[str, float], cache: Path) -> None:
+    """CUDA: frames a second of the model loop and TF/s, by both batch sizes."""
+    total = work["unet"] + work["decode"]
+    for way, painter in painters.items():
+        print(f"\n{way}: fps (TF/s) of the model loop; down: UNet's batch, across: the decoder's {GRID_DECODE}")
+        for unet in GRID_UNET:
+            row = [grid_cell(painter, Sizes(unet, decode, 1), nets, cache) for decode in GRID_DECODE if decode <= unet]
+            print(f"{unet:4}" + "".join(f"{fps:9.1f} ({fps * total / 1000:4.0f})" for fps in row), flush=True)
+
+
+def grid_cell(painter: Painter, sizes: Sizes, nets: Nets, cache: Path) -> float:
+    painter.sizes = sizes
+    if painter._fast:
+        painter.compile(kernel_folder(cache, painter.device))
+        painter.wait_until_compiled(600)
+    work = {stage: (run, frames) for stage, frames, run in stages(painter, None, nets)}
+    run, frames = work["loop"]
+    timed(run, frames, painter.device)
+    fps = 1 / min(timed(run, frames, painter.device).wall_s for _ in range(3))
+    return fps if painter.sizes == sizes else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, action="append")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    for name in ("--child", "--folder", "--precision"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        args.size = args.size[0]
+        print(json.dumps(child(args)))
+        return
+    device = torch.device(args.device)
+    for size in args.size or SIZES:
+        nets, work = SIZES[size], gflop(SIZES[size])
+        counted = ", ".join(f"{name} {value:.1f}" for name, value in work.items())
+        print(f"\n{size} networks on {device}, {args.threads} threads; GFLOP a frame: {counted}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            painters = painters_for(nets, device, scratch)
+            listener = Listener(
+                random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
+            )
+            report_speed(size, painters, measure(painters, listener, nets, args.rounds), work)
+            if device.type == "cuda" and size == "full":
+                report_grid(painters, nets, work, scratch)
+            painters.clear()
+            report_starts(size, starts(size, device, scratch, args.threads))
+
+
+if __name__ == "__main__":
+    main()

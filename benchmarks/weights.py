@@ -1,0 +1,185 @@
+"""How long the weights of MuseTalk take to be ready after the imports: full size, random numbers, three ways.
+
+python -m benchmarks.weights [FOLDER]     needs 8 GB in FOLDER (default: a temporary folder)
+
+"converted"   what `musedrop models import` writes: safetensors, meta device, mapped, assigned
+"as fetched"  the published files: torch.load(weights_only=True, mmap=True), meta device, assigned
+"plain"       build with random numbers, read the pickle into memory, copy: how it is usually written
+
+Every figure is of a new process, median of three, the files in the page cache. "touched" adds reading every byte once,
+as the first frame on a CPU does.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RUNS = 3
+WAYS = ("converted", "as fetched", "plain")
+UNET = {
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 384,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "in_channels": 8,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+VAE = {
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "sample_size": 256,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+WHISPER = {
+    "d_model": 384,
+    "encoder_layers": 4,
+    "encoder_attention_heads": 6,
+    "encoder_ffn_dim": 1536,
+    "num_mel_bins": 80,
+}
+PREPROCESSOR = {"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "chunk_length": 30, "n_fft": 400}
+
+
+def lay_out(root: Path) -> None:
+    """The published layout with random numbers, then its conversion beside it; says how long that took."""
+    import torch
+
+    from models.musetalk import convert, networks
+    from models.musetalk.nets import bisenet, dwpose, s3fd
+
+    for name, config in {
+        "musetalkV15/musetalk.json": UNET,
+        "sd-vae/config.json": VAE,
+        "whisper/config.json": WHISPER,
+        "whisper/preprocessor_config.json": PREPROCESSOR,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(json.dumps(config))
+    with torch.device("meta"):
+        nets = {
+            "musetalkV15/unet.pth": networks.unet(UNET, {}),
+            "sd-vae/diffusion_pytorch_model.bin": networks.vae(VAE, {}),
+            "whisper/pytorch_model.bin": networks.whisper(WHISPER, {}),
+            "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
+            "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
+            "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
+        }
+    for file, net in nets.items():
+        prefix = networks.ENCODER if file.startswith("whisper") else ""
+        state = {prefix + name: random_like(tensor) for name, tensor in net.state_dict().items()}
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, root / file)
+    start = time.perf_counter()
+    list(convert.import_folder(root, root, replace=False))
+    size = sum(path.stat().st_size for path in (root / "converted").iterdir())
+    print(f"musedrop models import: {time.perf_counter() - start:.1f} s for {size / 2**30:.2f} GiB, once")
+
+
+def random_like(tensor):  # type: ignore[no-untyped-def]
+    import torch
+
+    if not tensor.is_floating_point():
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+    return torch.empty(tensor.shape).uniform_(-0.02, 0.02)
+
+
+def child(way: str, root: Path) -> None:
+    """One start: prints seconds of the imports, of opening (wall, CPU) and of touching, and the peak of memory."""
+    begun = time.perf_counter()
+    import torch
+
+    from models.musetalk import networks, weights  # noqa: F401
+
+    imported, before = time.perf_counter(), time.process_time()
+    nets = plain(root) if way == "plain" else opened(root, way)
+    ready, cpu = time.perf_counter(), time.process_time() - before
+    peak = peak_gib()
+    with torch.inference_mode():
+        for net in nets:
+            for tensor in net.state_dict().values():
+                tensor.max()
+    touched = time.perf_counter()
+    print(json.dumps([imported - begun, ready - imported, cpu, touched - ready, peak]))
+
+
+def peak_gib() -> float:
+    """The most memory this process has had resident; unlike getrusage it doesn't begin with the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+
+
+def opened(root: Path, way: str) -> list:  # type: ignore[type-arg]
+    import torch
+
+    from models.musetalk import weights
+    from models.musetalk.layout import Found, part_named
+
+    number = {"converted": 0, "as fetched": 2}[way]
+    names = ("unet-v15", "vae", "whisper", "pose", "bisenet", "s3fd")
+    parts = [part_named(name) for name in names]
+    cpu = torch.device("cpu")
+    return [weights.load(Found(part, part.variants[number], root), cpu, torch.float32) for part in parts]
+
+
+def plain(root: Path) -> list:  # type: ignore[type-arg]
+    import torch
+
+    from models.musetalk import networks
+    from models.musetalk.nets import bisenet, dwpose, s3fd
+
+    nets = {
+        "musetalkV15/unet.pth": networks.unet(UNET, {}),
+        "sd-vae/diffusion_pytorch_model.bin": networks.vae(VAE, {}),
+        "whisper/pytorch_model.bin": networks.whisper(WHISPER, {}),
+        "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
+        "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
+        "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
+    }
+    for file, net in nets.items():
+        state = torch.load(root / file, weights_only=True, mmap=False)
+        net.load_state_dict({name.removeprefix(networks.ENCODER): tensor for name, tensor in state.items()})
+    return list(nets.values())
+
+
+def measured(way: str, root: Path) -> list[float]:
+    runs = []
+    for _ in range(RUNS):
+        command = [sys.executable, "-m", "benchmarks.weights", "--child", way, str(root)]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        runs.append(json.loads(told.splitlines()[-1]))
+    return [statistics.median(column) for column in zip(*runs, strict=True)]
+
+
+def table(root: Path) -> None:
+    print(f"{'':12} {'imports':>9} {'ready':>9} {'of it CPU':>9} {'touched':>9} {'peak RSS':>10}")
+    for way in WAYS:
+        imports, ready, cpu, touched, peak = measured(way, root)
+        print(f"{way:12} {imports:7.2f} s {ready:7.2f} s {cpu:7.2f} s {touched:7.2f} s {peak:6.2f} GiB")
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], Path(sys.argv[3]))
+        return
+    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+        lay_out(Path(folder))
+        table(Path(folder))
+
+
+if __name__ == "__main__":
+    main()

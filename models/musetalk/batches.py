@@ -1,0 +1,108 @@
+"""How many frames go through a network at once, and in which place of the batch each one goes. Pure.
+
+Every batch has the same shape, and frame n of a job always lies in slot n % size: a kernel may add in another order for
+another shape or slot, and then a frame would depend on how the job was cut into spans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+GB = 1e9
+_CONTEXT_GB, _WEIGHTS_GB, _WORKSPACE_GB = 0.6, 1.9, 0.5
+_SLACK = 1.3  # of the allocator
+_UNET_GB, _DECODE_GB = 0.017 * _SLACK, 0.101 * _SLACK  # a frame, 16 bit, flash attention
+_MOST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Frames a batch, powers of two; `decode` is at most `unet`."""
+
+    unet: int
+    decode: int
+    encode: int
+
+    def smaller(self, stage: str) -> Sizes | None:
+        """After `stage` ran out of memory: half of that, or what else can give way; None where all are 1."""
+        if stage == "encode":
+            return replace(self, encode=self.encode // 2) if self.encode > 1 else None
+        if stage == "decode" and self.decode > 1:
+            return replace(self, decode=self.decode // 2)
+        if self.unet > 1:
+            return replace(self, unet=self.unet // 2, decode=min(self.decode, self.unet // 2))
+        return None
+
+    def bytes(self, item_bytes: int) -> int:
+        """Device memory of a span beyond the weights, for numbers of `item_bytes`."""
+        wide = item_bytes / 2
+        return int(GB * (_WORKSPACE_GB + wide * (self.unet * _UNET_GB + self.decode * _DECODE_GB)))
+
+
+ON_CPU = Sizes(unet=4, decode=1, encode=1)
+"""There a larger batch helps the UNet alone, and not beyond four."""
+
+
+def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -> Sizes:
+    """Batch sizes on a GPU.
+
+    free_bytes  free memory before the weights are loaded
+    item_bytes  of a number of the network
+    wanted      the user's own batch size; memory may still allow less
+
+    >>> sizes_for(int(24e9))
+    Sizes(unet=16, decode=16, encode=16)
+    >>> sizes_for(int(4e9))
+    Sizes(unet=16, decode=4, encode=4)
+    """
+    wide, most = item_bytes / 2, wanted or _MOST
+    left = free_bytes / GB - _CONTEXT_GB - _WORKSPACE_GB - wide * _WEIGHTS_GB
+    decode = _clamped(left / (wide * _DECODE_GB), most)
+    rest = left - decode * wide * _DECODE_GB
+    unet = max(decode, _clamped(rest / (wide * _UNET_GB), most))
+    return Sizes(unet, decode, decode)
+
+
+def on_cpu(wanted: int | None = None) -> Sizes:
+    """The same for every worker, whatever memory it has: bytes of a frame depend on the shape of its batch."""
+    return replace(ON_CPU, unet=_power(wanted)) if wanted else ON_CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Frames [start, stop) of a job in a batch of `size` that begins with frame `base`."""
+
+    base: int
+    size: int
+    start: int
+    stop: int
+
+    @property
+    def slots(self) -> slice:
+        return slice(self.start - self.base, self.stop - self.base)
+
+    def part(self, at: int, size: int) -> tuple[slice, slice] | None:
+        """Of the slots [at, at + size): those in use, counted from `at`, and which of this batch's frames they are."""
+        first, last = max(at, self.slots.start), min(at + size, self.slots.stop)
+        if first >= last:
+            return None
+        return slice(first - at, last - at), slice(first - self.slots.start, last - self.slots.start)
+
+
+def next_batch(start: int, stop: int, size: int) -> Batch:
+    """The batch that holds frame `start`, with as many of the frames up to `stop` as belong into it.
+
+    >>> next_batch(6, 20, 4)
+    Batch(base=4, size=4, start=6, stop=8)
+    """
+    base = start // size * size
+    return Batch(base, size, start, min(stop, base + size))
+
+
+def _clamped(count: float, most: int) -> int:
+    return _power(max(1, min(int(count), most)))
+
+
+def _power(count: int) -> int:
+    """The largest power of two that is at most `count`."""
+    return 1 << (count.bit_length() - 1)

@@ -1,0 +1,99 @@
+"""torch.compile without the wait: eager at once, compiled when it is ready and gives the same.
+
+Kernels are kept on disk between starts. Workers that start together compile one after the other, so that all but the
+first find the kernels there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+State = Literal["waiting", "compiling", "ready", "differs", "failed"]
+
+TOLERANCE = 0.02
+"""Largest difference from eager, of the values' own spread; half precision alone makes about a hundredth."""
+LEVELS = 2
+"""The same for uint8."""
+
+
+def kernel_folder(cache: Path, device: torch.device) -> Path:
+    """Where kernels of this card and these versions are kept. Makes it, and tells Inductor and Triton."""
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    named = f"{card}-torch{torch.__version__}-diffusers{diffusers.__version__}"
+    folder = cache / "".join(c if c.isalnum() or c in "-." else "_" for c in named)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+    os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
+    return folder
+
+
+class Compiled:
+    """Calls `eager` until a compiled version of it is there that gives the same on `probe`.
+
+    probe    arguments of the one shape that is compiled; calls of any other shape stay eager
+    folder   from `kernel_folder`
+    backend  of torch.compile
+    """
+
+    def __init__(self, eager: nn.Module, probe: tuple[Tensor, ...], folder: Path, backend: Any = "inductor") -> None:
+        self._eager, self._probe, self._folder, self._backend = eager, probe, folder, backend
+        self._shapes = _shapes(probe)
+        self._fast: Callable[..., Tensor] | None = None
+        self._state: State = "waiting"
+        self._thread = threading.Thread(target=self._build, name="compile", daemon=True)
+
+    @property
+    def state(self) -> State:
+        """ "failed" if the thread ended with an exception, which stands in the worker's log."""
+        ended = self._state == "compiling" and not self._thread.is_alive()
+        return "failed" if ended else self._state
+
+    def start(self) -> None:
+        self._state = "compiling"
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        fast = self._fast
+        return self._eager(*given) if fast is None or _shapes(given) != self._shapes else fast(*given)
+
+    @torch.no_grad()  # a property of the thread, and compiled code is for the mode it was made in
+    def _build(self) -> None:
+        with _alone(self._folder / "lock"):
+            fast = torch.compile(self._eager, backend=self._backend, dynamic=False)
+            alike = agrees(fast(*self._probe), self._eager(*self._probe))
+        self._probe = ()
+        if alike:
+            self._fast = fast
+        self._state = "ready" if alike else "differs"
+
+
+def agrees(found: Tensor, wanted: Tensor) -> bool:
+    """Whether two results are the same but for rounding."""
+    apart = (found.float() - wanted.float()).abs().max()
+    most = LEVELS if wanted.dtype == torch.uint8 else TOLERANCE * float(wanted.float().std())
+    return bool(apart <= most)
+
+
+def _shapes(tensors: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(tensor.shape, tensor.dtype) for tensor in tensors]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Only one process at a time; the lock goes with the process that holds it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

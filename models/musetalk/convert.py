@@ -1,0 +1,143 @@
+"""Weights of any form -> safetensors of our own, with a manifest: done once, and no start needs a pickle again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.atomic import whole_file
+from models.musetalk.checkpoint import damaged, read_state
+from models.musetalk.layout import CONVERTED, PARTS, Found, Part, Variant, forms
+from models.musetalk.manifest import Entry, entry_of, hashed, read_manifest, write_entry
+from models.musetalk.weights import examined
+from models.types import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One part to bring over: from where, and whether `target` has it already."""
+
+    found: Found
+    target: Path
+    done: bool
+
+    @property
+    def converted(self) -> Variant:
+        return self.found.part.variants[0]
+
+    @property
+    def bytes(self) -> int:
+        return self.found.weights.stat().st_size
+
+
+def plan(source: Path, target: Path, *, replace: bool) -> list[Step]:
+    """What an import from `source` into `target` has to do; parts that are not in `source` are left out."""
+    steps = []
+    for part in PARTS:
+        found = importable(part, source, same=source.resolve() == target.resolve())
+        if found is not None:
+            steps.append(Step(found, target, not replace and up_to_date(found, target)))
+    return steps
+
+
+def importable(part: Part, source: Path, *, same: bool) -> Found | None:
+    """The best form of a part in `source`; its own conversions count only when they are brought somewhere else."""
+    for variant in forms(part):
+        if not (same and variant.form == "converted") and all((source / file).is_file() for file in variant.files):
+            return Found(part, variant, source)
+    return None
+
+
+def up_to_date(found: Found, target: Path) -> bool:
+    if found.variant.form == "onnx":
+        copy = target / found.variant.weights
+        return copy.is_file() and copy.stat().st_size == found.weights.stat().st_size
+    converted = found.part.variants[0]
+    if not all((target / file).is_file() for file in converted.files):
+        return False
+    entry = read_manifest(target / CONVERTED).get(Path(converted.weights).name)
+    known = entry is not None and entry.source is not None and entry.source.fits(entry_of(found.weights))
+    return known and entry is not None and entry.stamp.fits(entry_of(target / converted.weights))
+
+
+def check_space(steps: list[Step], target: Path) -> None:
+    """Raise EngineError disk_full before anything is written that would not fit."""
+    needed = sum(step.bytes for step in steps if not step.done)
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        raise EngineError(
+            "disk_full",
+            f"the conversion needs {needed / 2**30:.1f} GiB in {target}, where {free / 2**30:.1f} GiB are free",
+            "free some space, or set musetalk.models_dir to a folder on a larger disk",
+        )
+
+
+def bring(step: Step) -> str:
+    """Do one step: what appears in `target` is whole, read again and found equal. Returns what was done."""
+    found, target = step.found, step.target
+    if found.variant.form == "onnx":
+        copy(found.weights, target / found.variant.weights)
+        return f"{found.variant.weights} copied as it is"
+    state, _ = examined(found)
+    folder = target / CONVERTED
+    folder.mkdir(exist_ok=True)
+    for path, name in zip(found.configs, step.converted.configs, strict=True):
+        copy(path, target / name)
+    weights = target / step.converted.weights
+    with whole_file(weights) as path:
+        save_file({name: alone(tensor) for name, tensor in state.items()}, path, metadata={"format": "pt"})
+        path.chmod(0o644)
+        compare(state, path, step.converted.weights)
+    source = replace(hashed(found.weights), path=known_as(found, target))
+    stamp = replace(hashed(weights), path=weights.name)
+    write_entry(folder, weights.name, Entry(stamp, source=source))
+    for name in step.converted.configs:
+        config = target / name
+        write_entry(folder, config.name, Entry(replace(hashed(config), path=config.name)))
+    return f"{step.converted.weights}: {len(state)} tensors, {stamp.bytes / 2**20:,.0f} MiB"
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """A tensor that fills its own storage, as safetensors wants it; the same one where it does already."""
+    fills = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if fills and tensor.is_contiguous() else tensor.contiguous().clone()
+
+
+def compare(state: dict[str, Tensor], path: Path, name: str) -> None:
+    written = read_state(path, name)
+    if wrong := next((key for key, tensor in state.items() if not torch.equal(tensor, written[key])), ""):
+        raise damaged(name, f"was not written as it should be ({wrong} differs): the disk may be failing")
+
+
+def copy(source: Path, target: Path) -> None:
+    if source.resolve() != target.resolve():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as path:
+            shutil.copyfile(source, path)
+
+
+def known_as(found: Found, target: Path) -> str:
+    """The source's path as the manifest keeps it: relative where it lies in the same folder."""
+    inside = found.weights.resolve().is_relative_to(target.resolve())
+    return str(found.weights.resolve().relative_to(target.resolve()) if inside else found.weights.resolve())
+
+
+def import_folder(source: Path, target: Path, *, replace: bool) -> Iterator[str]:
+    """Bring all parts of `source` into `target`; yields a line for each. Raises EngineError."""
+    target.mkdir(parents=True, exist_ok=True)
+    steps = plan(source, target, replace=replace)
+    if not steps:
+        raise EngineError(
+            "weights_missing",
+            f"{source} holds no weights of MuseTalk in any known form",
+            "give the folder `models` of a MuseTalk installation, or get one with `musedrop models fetch`",
+        )
+    check_space(steps, target)
+    for step in steps:
+        yield f"{step.found.part.name}: already converted" if step.done else f"{step.found.part.name}: {bring(step)}"

@@ -1,0 +1,89 @@
+"""The MuseTalk engine: what is wanted, what was found, and the way from one to the other.
+
+Looking at a job and reporting on it need no network, so this room is light; `production` has the heavy half.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.musetalk.batches import Sizes
+from models.musetalk.entry import FACTS, PAINTED
+from models.musetalk.footage import planes_of
+from models.musetalk.layout import absent, missing_for
+from models.musetalk.options import read_options
+from models.types import Outline, Request, Tick
+
+if TYPE_CHECKING:
+    from models.musetalk.production import Production
+
+LEAST = Sizes(unet=4, decode=4, encode=4)
+"""Batch sizes for which a card must have room beside the weights; with more room they grow."""
+
+
+class MuseTalkEngine:
+    """See models.types.Engine. `device` is "cpu:0", or the id of the only card that this process sees."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._production: Production | None = None
+
+    def inspect(self, request: Request, outline: Outline) -> Outline:
+        options, notes = read_options(request.options)
+        if missing_for(options.version, Path(request.models_dir)):
+            raise absent(options.version, Path(request.models_dir))
+        with planes_of(request, outline) as frames:
+            colour, count = frames.colour, len(frames)
+        total = reference_frames(outline) if options.exact else outline.frames
+        return replace(
+            outline,
+            frames=total,
+            colour=outline.colour if options.exact else colour,
+            units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
+            memory_bytes=LEAST.bytes(4 if options.precision == "fp32" else 2),
+            notes=outline.notes + notes,
+            details={"avatar_frames": count},
+        )
+
+    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+        """One unit: what takes long in it is done once for an avatar, and then found in the cache."""
+        if not request.files.prepared.exists():
+            self.production(request).prepare(request, outline, lambda: tick(0))
+        tick(stop - start)
+
+    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:
+        yield from self.production(request).render(request, outline, start, stop)
+
+    def report(self, request: Request, outline: Outline) -> dict[str, Any]:
+        """`poster`, `notes`, and under `musetalk` what is worth knowing of how the video was made."""
+        facts: dict[str, Any] = json.loads((request.files.prepared / FACTS).read_bytes())
+        painted = Path(request.work) / PAINTED
+        painter = json.loads(painted.read_bytes()) if painted.exists() else {}
+        lost = sum(stop - start for start, stop in facts["no_face"])
+        notes = [f"{lost} of {outline.frames} frames show no face; they are left as they are"] if lost else []
+        poster = facts.pop("poster")
+        return {"poster": poster, "notes": notes, "musetalk": {**facts, "painter": painter}}
+
+    def production(self, request: Request) -> Production:
+        """The networks for this job: those of the last one, if they are the same."""
+        from models.musetalk.production import Production, Setup, device_of
+
+        options, _ = read_options(request.options)
+        setup = Setup.of(request.models_dir, options, Path(request.cache))
+        if self._production is None or self._production.studio.setup != setup:
+            self._production = None  # the old ones go before the new ones take their memory
+            self._production = Production(setup, device_of(self.device))
+        return self._production
+
+
+def reference_frames(outline: Outline) -> int:
+    """Whole frames only, as the reference counts them. At a rate that is not whole it would lose the sound's end."""
+    whole = outline.rate.denominator == 1
+    return max(1, int(outline.duration_s * int(outline.rate))) if whole else outline.frames

@@ -1,0 +1,104 @@
+"""Exact savings: the same function with less arithmetic.
+
+Each takes a plain module and returns another one; the plain one stays as it is, and what isn't folded is shared.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def fold_upsamplers(module: Module) -> Module:
+    """Nearest 2x and the 3x3 convolution after it become one transposed convolution: 4/9 of the arithmetic."""
+    folded = sharing(module)
+    for parent, name, child in _children(folded, Upsample2D):
+        if child.use_conv and child.norm is None and not child.use_conv_transpose:
+            setattr(parent, name, FoldedUpsample(child))
+    return folded
+
+
+@torch.no_grad()
+def fold_time(unet: UNet2DConditionModel, timestep: int = 0) -> UNet2DConditionModel:
+    """The embedding of a timestep that never changes becomes part of the first bias of each resnet."""
+    folded = sharing(unet)
+    sample = unet.conv_in.weight[:1]
+    embedding = unet.time_embedding(unet.get_time_embed(sample, torch.tensor([timestep], device=sample.device)))
+    for parent, name, child in _children(folded, ResnetBlock2D):
+        if child.time_emb_proj is not None and child.time_embedding_norm == "default":
+            setattr(parent, name, TimelessResnet(child, embedding))
+    folded.register_module("time_embedding", Ignored())
+    return folded
+
+
+def sharing(module: Module) -> Module:
+    """The same module once more: a structure of its own over the same tensors."""
+    tensors: dict[int, Any] = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in module.parameters()}
+    tensors |= {id(buffer): buffer for buffer in module.buffers()}
+    return copy.deepcopy(module, tensors)
+
+
+class FoldedUpsample(nn.Module):
+    """An Upsample2D with its convolution, without the large picture between the two."""
+
+    def __init__(self, plain: Upsample2D) -> None:
+        super().__init__()
+        conv: Any = plain.conv
+        self.conv = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, device="meta")
+        self.conv.weight = nn.Parameter(transposed_kernel(conv.weight.detach()), requires_grad=False)
+        self.conv.bias = conv.bias
+
+    def forward(self, hidden_states: Tensor, output_size: Any = None) -> Tensor:
+        """(n, c, h, w) -> (n, c', 2h, 2w); the UNet asks for another size only where a side was odd."""
+        return self.conv(hidden_states, output_size)
+
+
+class TimelessResnet(nn.Module):
+    """A ResnetBlock2D with its term of time in the bias of its first convolution."""
+
+    def __init__(self, plain: ResnetBlock2D, embedding: Tensor) -> None:
+        super().__init__()
+        self.norm1, self.conv1, self.act = plain.norm1, plain.conv1, plain.nonlinearity
+        self.norm2, self.conv2, self.shortcut = plain.norm2, plain.conv2, plain.conv_shortcut
+        self.scale: float = plain.output_scale_factor
+        time, bias = plain.time_emb_proj, plain.conv1.bias.detach()  # type: ignore[union-attr]
+        term = linear(self.act(embedding).float(), time.weight.float(), time.bias.float())[0]
+        self.conv1.bias = nn.Parameter((bias.float() + term).to(bias.dtype), requires_grad=False)
+
+    def forward(self, input_tensor: Tensor, _temb: Tensor | None = None) -> Tensor:
+        hidden = self.conv1(self.act(self.norm1(input_tensor)))
+        hidden = self.conv2(self.act(self.norm2(hidden)))
+        kept = input_tensor if self.shortcut is None else self.shortcut(input_tensor)
+        return (kept + hidden) / self.scale
+
+
+class Ignored(nn.Module):
+    """In place of the time embedding, that nobody reads any more."""
+
+    def forward(self, embedding: Tensor, _condition: Tensor | None = None) -> Tensor:
+        return embedding
+
+
+def transposed_kernel(weight: Tensor) -> Tensor:
+    """The (in, out, 4, 4) kernel of a transposed convolution, stride 2, for an (out, in, 3, 3) one after nearest 2x.
+
+    An output row in the first half of a doubled pixel sees taps 0 | 1 + 2 of the pixels before | at it, one in the
+    second half 0 + 1 | 2 of those at | after it.
+    """
+    taps = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float64, device=weight.device)
+    kernel = torch.einsum("yk,oikl,xl->ioyx", taps, weight.double(), taps)
+    return kernel.to(weight.dtype)
+
+
+def _children(module: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
+    found = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
+    return [(parent, name, child) for parent, name, child in found if isinstance(child, kind)]

@@ -1,0 +1,149 @@
+"""The way of work and arrays to a device and back.
+
+On CUDA work is launched at once, and each direction has a stream of its own and pinned memory, so that nothing waits:
+`Landing.wait` is the only call that does, two batches later.
+
+On a CPU work goes to threads that don't share an operator: a sum that several threads make has other last digits than
+the sum that one makes, and what is painted must not depend on how many threads a worker has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+Result = TypeVar("Result")
+
+
+class Landing(Protocol):
+    """Results on their way to the host."""
+
+    def put(self, rows: slice, values: Tensor) -> None:
+        """Send `values` to these rows."""
+        ...
+
+    def wait(self) -> Bytes:
+        """All rows, once they are there."""
+        ...
+
+
+class Lane(Protocol):
+    """`depth` batches may be under way before one has to be waited for."""
+
+    depth: int
+
+    def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin `work`; what comes back waits for its result."""
+        ...
+
+    def up(self, *arrays: Array) -> Sequence[Tensor]:
+        """The arrays on the device, for work that is launched after this."""
+        ...
+
+    def landing(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> Landing:
+        """Room for uint8 results; `keeps` stay alive until they are there."""
+        ...
+
+
+def lane_to(device: torch.device) -> Lane:
+    return CudaLane(device) if device.type == "cuda" else HostLane()
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "operators", initializer=torch.set_num_threads, initargs=(1,))
+
+
+class HostLane:
+    """As many pieces of work at once as an operator had threads in the thread that makes this."""
+
+    def __init__(self) -> None:
+        self.depth = torch.get_num_threads()
+        self._pool = _threads(self.depth)
+
+    def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        return self._pool.submit(work).result
+
+    def up(self, *arrays: Array) -> list[Tensor]:
+        return [torch.from_numpy(array) for array in arrays]
+
+    def landing(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> HostLanding:  # noqa: ARG002
+        return HostLanding(np.empty(shape, np.uint8))
+
+
+class HostLanding:
+    def __init__(self, rows: Bytes) -> None:
+        self._rows = rows
+
+    def put(self, rows: slice, values: Tensor) -> None:
+        self._rows[rows] = values.numpy()
+
+    def wait(self) -> Bytes:
+        return self._rows
+
+
+def pinned(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Host memory that a copy engine can reach; torch keeps it for the next use, and not before the copy is over."""
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+
+class CudaLane:
+    """`cuda` and `room` are there so that a machine without a GPU can play this through."""
+
+    depth = 2
+
+    def __init__(
+        self,
+        device: torch.device,
+        cuda: Any = torch.cuda,
+        room: Callable[[tuple[int, ...], torch.dtype], Tensor] = pinned,
+    ) -> None:
+        self._device, self._cuda, self._room = device, cuda, room
+        self._upwards, self._downwards = cuda.Stream(device), cuda.Stream(device)
+
+    def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        result = work()
+        return lambda: result
+
+    def up(self, *arrays: Array) -> list[Tensor]:
+        with self._cuda.stream(self._upwards):
+            there = [self._staged(array).to(self._device, non_blocking=True) for array in arrays]
+        self._cuda.current_stream(self._device).wait_stream(self._upwards)
+        return there
+
+    def landing(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> CudaLanding:
+        return CudaLanding(self._cuda, self._device, self._downwards, self._room(shape, torch.uint8), keeps)
+
+    def _staged(self, array: Array) -> Tensor:
+        values = torch.from_numpy(array)
+        return self._room(tuple(values.shape), values.dtype).copy_(values)
+
+
+class CudaLanding:
+    """Holds every tensor that a copy still reads: the allocator of one stream knows nothing of the other's work."""
+
+    def __init__(self, cuda: Any, device: torch.device, stream: Any, rows: Tensor, keeps: Sequence[Tensor]) -> None:
+        self._cuda, self._device, self._stream, self._rows = cuda, device, stream, rows
+        self._held = list(keeps)
+        self._event = cuda.Event()
+
+    def put(self, rows: slice, values: Tensor) -> None:
+        self._held.append(values)
+        self._stream.wait_stream(self._cuda.current_stream(self._device))
+        with self._cuda.stream(self._stream):
+            self._rows[rows].copy_(values, non_blocking=True)
+            self._event.record(self._stream)
+
+    def wait(self) -> Bytes:
+        self._event.synchronize()
+        self._held.clear()
+        return self._rows.numpy()

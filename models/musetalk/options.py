@@ -1,0 +1,106 @@
+"""The options of the MuseTalk engine, and what each version of the model assumes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.options import checked
+from models.types import EngineError
+
+PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "preview")
+"""Options that only the preview engine has."""
+
+Version = Literal["v15", "v1"]
+ParsingMode = Literal["jaw", "neck", "raw"]
+Way = Literal["ours", "reference", "realtime"]
+"""How boxes, windows and masks are made; "reference" and "realtime" are the two programs of the reference."""
+
+Cheek = Annotated[int, Field(ge=0, le=256)]
+Cheeks = Annotated[list[Cheek], Field(min_length=2, max_length=2)]
+
+
+class Options(BaseModel):
+    """What `options` of a job may hold, and what is assumed. None: as the version has it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    version: Version = "v15"
+    bbox_shift: Annotated[int, Field(ge=-100, le=100)] = 0
+    extra_margin: Annotated[int, Field(ge=0, le=200)] | None = None
+    parsing_mode: ParsingMode | None = None
+    cheek_width: Cheek | Cheeks = 90
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    smooth_box: bool = True
+    no_face: Literal["keep", "fail"] = "keep"
+    silence: Literal["model", "close"] = "model"
+    face: Literal["largest"] | Annotated[int, Field(ge=0, le=99)] = "largest"
+    cycle: Literal["pingpong", "loop", "hold"] = "pingpong"
+    compile: bool = False
+    reference: bool | Literal["realtime"] = False
+
+    @property
+    def way(self) -> Way:
+        if self.reference == "realtime":
+            return "realtime"
+        return "reference" if self.reference else "ours"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the reference's own rules hold: its rounding of times, no smoothing, detection at full size."""
+        return self.way != "ours"
+
+    @property
+    def shift(self) -> int:
+        """Pixels by which the middle of the box moves down. The reference has no shift in v15."""
+        return 0 if self.exact and self.version == "v15" else self.bbox_shift
+
+    @property
+    def margin(self) -> int:
+        """Pixels added below the chin."""
+        usual = 10 if self.version == "v15" else 0
+        return usual if self.extra_margin is None else self.extra_margin
+
+    @property
+    def parsing(self) -> ParsingMode:
+        usual: ParsingMode = "jaw" if self.version == "v15" else "raw"
+        return usual if self.parsing_mode is None else self.parsing_mode
+
+    @property
+    def cheeks(self) -> tuple[int, int]:
+        """Left and right, in columns of the 512 wide parsing map."""
+        left, right = (self.cheek_width,) * 2 if isinstance(self.cheek_width, int) else self.cheek_width
+        return left, right
+
+    @property
+    def smooth(self) -> bool:
+        return self.smooth_box and not self.exact
+
+    def of_preparation(self) -> dict[str, Any]:
+        """Everything that the prepared avatar depends on, and nothing else: the resolved values, as JSON."""
+        return {
+            "shift": self.shift,
+            "margin": self.margin,
+            "parsing": self.parsing,
+            "cheeks": list(self.cheeks) if self.parsing == "jaw" else [],
+            "smooth": self.smooth,
+            "face": self.face,
+            "way": self.way,
+        }
+
+
+def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
+    """The options, and notes on what is ignored. Raises EngineError bad_option."""
+    options, notes = checked(Options, given, "musetalk", PREVIEW)
+    if options.exact and options.version == "v1" and options.parsing != "raw":
+        message = (
+            'the option "parsing_mode" must be "raw" with "version": "v1" and "reference": the reference has no other'
+        )
+        raise EngineError("bad_option", message, 'leave out "reference", or "parsing_mode"')
+    if options.bbox_shift and not options.shift:
+        notes += ('the option "bbox_shift" is ignored: with "reference" version v15 has no shift',)
+    if options.exact and options.smooth_box and "smooth_box" in given:
+        notes += ('the option "smooth_box" is ignored: the reference does not smooth',)
+    return options, notes

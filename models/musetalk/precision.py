@@ -1,0 +1,42 @@
+"""Which number format UNet and VAE run in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def choices(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[torch.dtype, ...]:
+    """What to try, in this order, until a probe is finite. On the CPU never fp16, which has no fast path there: asked
+    for it, a CPU takes the more exact fp32.
+
+    kind      "cpu" or "cuda"
+    cpu_bf16  whether this CPU multiplies bf16, see `cpu_multiplies_bf16`
+
+    >>> choices("auto", "cuda", cpu_bf16=False)
+    (torch.float16, torch.bfloat16, torch.float32)
+    >>> choices("fp16", "cpu", cpu_bf16=False)
+    (torch.float32,)
+    """
+    half, brain, full = torch.float16, torch.bfloat16, torch.float32
+    if wanted == "fp32":
+        return (full,)
+    if kind == "cuda":
+        return (brain, full) if wanted == "bf16" else (half, brain, full)
+    return (brain,) if wanted == "bf16" or (wanted == "auto" and cpu_bf16) else (full,)
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this processor has instructions for bf16 (avx512_bf16 or AMX) and this build of torch uses them."""
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.backends.mkldnn.is_available() and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """As the option `precision` has it: "fp32", "fp16", "bf16"."""
+    return next(name for name, known in DTYPES.items() if known == dtype)

@@ -1,0 +1,108 @@
+"""What a face goes through: pixels to latents, latents and sound to a new latent, that to pixels.
+
+Plain modules over diffusers' networks. They run on any device and in any precision, and are what is folded, compiled
+and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+SIDE = 256
+"""Pixels of the square that a face is painted in; its latent is 32 x 32."""
+LATENT = (4, SIDE // 8, SIDE // 8)
+_HIDDEN_FROM = SIDE // 2  # rows below are what the UNet has to invent
+
+
+def positional_table(rows: int, width: int) -> Tensor:
+    """(rows, width) float32: sines in the even columns, cosines in the odd ones. (Attention is all you need, 3.5)"""
+    pace = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10_000.0) / width))
+    angle = torch.arange(rows).float()[:, None] * pace
+    return torch.stack([angle.sin(), angle.cos()], 2).reshape(rows, width)
+
+
+def to_bgr(image: Tensor) -> Tensor:
+    """The decoder's (n, 3, h, w), RGB in -1..1, as (n, h, w, 3) uint8 BGR, on the same device.
+
+    In the reference's order: halved and clamped in the network's precision, scaled and rounded half to even in float32.
+    The reference has no bf16, in which a clamped value would have 256 levels too coarse; so that is widened first.
+    """
+    unit = ((image.float() if image.dtype == torch.bfloat16 else image) / 2 + 0.5).clamp(0, 1)
+    levels = (unit.float() * 255).round().to(torch.uint8)
+    return levels.flip(1).permute(0, 2, 3, 1).contiguous()
+
+
+class Layout(Protocol):
+    """How a tensor lies in memory when it enters a network."""
+
+    def __call__(self, tensor: Tensor, /) -> Tensor: ...
+
+
+def rows_first(tensor: Tensor) -> Tensor:
+    return tensor.contiguous()
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+class Encode(nn.Module):
+    """(n, 256, 256, 3) uint8 BGR -> (n, 8, 32, 32) float32: the face with its lower half hidden, then the whole face.
+
+    The mode of the posterior, so that the same face always has the same latents.
+    """
+
+    def __init__(self, vae: AutoencoderKL, layout: Layout) -> None:
+        super().__init__()
+        self.vae, self.layout = vae, layout
+
+    def forward(self, crops: Tensor) -> Tensor:
+        whole = crops.flip(-1).permute(0, 3, 1, 2).float() / 255
+        hidden = whole.clone()
+        hidden[:, :, _HIDDEN_FROM:] = 0
+        pixels = (torch.cat([hidden, whole]) - 0.5) / 0.5
+        posterior = self.vae.encode(self.layout(pixels.to(self.vae.dtype))).latent_dist
+        latents = posterior.mode().float() * self.vae.config["scaling_factor"]
+        return torch.cat(latents.chunk(2), 1)
+
+
+class Predict(nn.Module):
+    """Latents (n, 8, 32, 32) and windows (n, tokens, d), float32 -> the new latent (n, 4, 32, 32)."""
+
+    table: Tensor
+    timestep: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel, layout: Layout, tokens: int = 50) -> None:
+        super().__init__()
+        self.unet, self.layout = unet, layout
+        table = positional_table(tokens, unet.config["cross_attention_dim"]).to(unet.device, unet.dtype)
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("timestep", torch.zeros(1, dtype=torch.long, device=unet.device), persistent=False)
+
+    def forward(self, latents: Tensor, windows: Tensor) -> Tensor:
+        heard = windows.to(self.table.dtype) + self.table
+        given = self.layout(latents.to(self.table.dtype))
+        return self.unet(given, self.timestep, encoder_hidden_states=heard, return_dict=False)[0].contiguous()
+
+
+class Decode(nn.Module):
+    """Latents (n, 4, 32, 32) in the network's precision -> (n, 256, 256, 3) uint8 BGR."""
+
+    def __init__(self, vae: AutoencoderKL, layout: Layout) -> None:
+        super().__init__()
+        self.before = vae.post_quant_conv or nn.Identity()
+        self.decoder, self.layout = vae.decoder, layout
+        self.scale: float = vae.config["scaling_factor"]
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return to_bgr(self.image(latents))
+
+    def image(self, latents: Tensor) -> Tensor:
+        """(n, 3, 256, 256) RGB, in -1..1 where it isn't clipped yet."""
+        return self.decoder(self.layout(self.before(latents / self.scale)))

@@ -1,0 +1,116 @@
+"""The networks of one worker, each loaded when it is first needed, and kept for the next job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from models.media import Bgr
+from models.musetalk.compiled import kernel_folder
+from models.musetalk.faces import FaceNets, Region
+from models.musetalk.nets.bisenet import class_maps
+from models.musetalk.nets.onnx_pose import OnnxPose
+from models.musetalk.options import Options, Version
+from models.musetalk.painter import Painter, open_painter
+from models.musetalk.precision import Precision
+from models.musetalk.speech import Listener
+from models.musetalk.weights import Weights, open_weights
+
+Floats = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a job wants loaded: another setup is another studio."""
+
+    models_dir: str
+    version: Version
+    precision: Precision
+    batch_size: int | None
+    plain: bool
+    kernels: Path | None
+
+    @classmethod
+    def of(cls, models_dir: str, options: Options, cache: Path) -> Setup:
+        return cls(
+            models_dir,
+            options.version,
+            "fp32" if options.exact and options.precision == "auto" else options.precision,
+            None if options.batch_size == "auto" else options.batch_size,
+            options.exact,
+            cache if options.compile and not options.exact else None,
+        )
+
+
+class Studio:
+    """Opens the weights of a setup on a device. Raises EngineError weights_missing, weights_damaged, weights_unsafe."""
+
+    def __init__(self, setup: Setup, device: torch.device) -> None:
+        self.setup, self.device = setup, device
+        self.load_s = 0.0
+        self._weights = open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
+
+    @property
+    def eyes(self) -> str:
+        """A hash of the weights that prepared avatars come from, without loading them."""
+        return self._weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
+
+    # what preparation sees -------------------------------------------------------------------------------------------
+
+    @property
+    def at_once(self) -> int:
+        """Full batches for a card; for a CPU, which gains nothing by them, so few that a second or so is a step."""
+        return 16 if self.device.type == "cuda" else 2
+
+    def detect(self, frames: Sequence[Bgr], *, reference: bool) -> list[Floats]:
+        return self._faces.detect(frames, reference=reference)
+
+    def landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
+        return self._faces.landmarks(frames, regions)
+
+    def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
+        return class_maps(self._weights.bisenet, squares)
+
+    def latents(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return self.painter.latents(faces)
+
+    # what is loaded --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def painter(self) -> Painter:
+        started = time.monotonic()
+        kernels = self.setup.kernels and kernel_folder(self.setup.kernels, self.device)
+        painter = open_painter(
+            self._painter_nets,
+            self.device,
+            self.setup.precision,
+            plain=self.setup.plain,
+            batch_size=self.setup.batch_size,
+            cache=kernels if self.device.type == "cuda" else None,
+        )
+        self.load_s += time.monotonic() - started
+        return painter
+
+    @cached_property
+    def listener(self) -> Listener:
+        weights = self._weights
+        return Listener(weights.whisper, weights.feature_extractor, self.device, torch.float32)
+
+    @cached_property
+    def _faces(self) -> FaceNets:
+        pose = self._weights.pose
+        return FaceNets(self._weights.s3fd, OnnxPose(pose) if isinstance(pose, Path) else pose, self.device)
+
+    def _painter_nets(self, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+        fresh = Weights(self._weights.root, self._weights.version, self.device, dtype)
+        return fresh.unet, fresh.vae

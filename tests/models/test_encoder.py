@@ -1,0 +1,113 @@
+"""One encoder for all parts of a job, though the device that looks at it is not the one that renders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import encoder
+from models.handler import Handler
+from models.media import encoders
+from models.types import Colour, EngineError, Outline, Output, Request
+from tests import media_samples as samples
+
+NVENC_WORKS = encoders.encoder_state("h264_nvenc") == "usable"
+needs_no_nvenc = pytest.mark.skipif(NVENC_WORKS, reason="NVENC works here")
+
+
+def a_job(folder: Path, asked: str = "auto") -> tuple[Request, Outline]:
+    request = Request("stub", "", "", str(folder / "work"), str(folder / "out"), "", "", output=Output(encoder=asked))  # type: ignore[arg-type]
+    request.files.work.mkdir(exist_ok=True)
+    return request, Outline(8, "25", 256, 256, 0.32, {"render": 8}, encoder="auto")
+
+
+class Stub:
+    """An engine that yields grey planes."""
+
+    def prepare(self, *_: object) -> None:
+        pass
+
+    def render(self, _request: Request, _outline: Outline, start: int, stop: int) -> Iterator[np.ndarray]:
+        return (np.full((384, 256), 40 + n, np.uint8) for n in range(start, stop))
+
+    def report(self, *_: object) -> dict[str, object]:
+        return {}
+
+
+def handler() -> Handler:
+    one = Handler("cpu:0")
+    one._engine = ("stub", Stub())  # type: ignore[assignment]
+    return one
+
+
+@needs_no_nvenc
+def test_a_trial_tells_what_an_encoder_can_do() -> None:
+    """NVENC without a card that has it raises like a file that may not be read: here that is an answer."""
+    assert encoders.trial("h264_nvenc").startswith("it fails (")
+    assert encoders.trial("libx264") == "usable"
+
+
+def test_plans_leave_open_what_only_the_rendering_device_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a card in the machine `auto` stays `auto`; without one it is x264 at once, and NVENC is refused at once."""
+    monkeypatch.setattr(encoders, "has_card", lambda: True)
+    assert [encoders.plan_encoder(asked) for asked in ("auto", "h264_nvenc", "libx264")] == [
+        "auto",
+        "h264_nvenc",
+        "libx264",
+    ]
+    monkeypatch.setattr(encoders, "has_card", lambda: False)
+    assert encoders.plan_encoder("auto") == "libx264"
+    with pytest.raises(EngineError, match="encoder_unavailable"):
+        encoders.plan_encoder("h264_nvenc")
+
+
+@needs_no_nvenc
+def test_the_first_rendering_device_decides_for_all(tmp_path: Path) -> None:
+    """`prepare` writes the choice down; whoever renders or assembles reads it, and it isn't made again."""
+    request, outline = a_job(tmp_path)
+    handler().run({"stage": "prepare", "request": request.to_dict(), "outline": outline.to_dict()}, 0, 1, print)
+    assert request.files.encoder.read_text() == encoder.settled(request.files, outline) == "libx264"
+    request.files.encoder.write_text("h264_nvenc")
+    encoder.settle(request, outline)
+    assert encoder.settled(request.files, outline) == "h264_nvenc"
+    assert encoder.settled(request.files, replace(outline, encoder="libx264")) == "libx264"
+
+
+@needs_no_nvenc
+def test_what_was_asked_for_by_name_is_checked_before_rendering(tmp_path: Path) -> None:
+    """NVENC on a device without it is refused in `prepare`, with a hint."""
+    request, outline = a_job(tmp_path, "h264_nvenc")
+    with pytest.raises(EngineError) as refused:
+        encoder.settle(request, replace(outline, encoder="h264_nvenc"))
+    assert (refused.value.code, refused.value.retry) == ("encoder_unavailable", False)
+
+
+@needs_no_nvenc
+def test_a_device_without_the_chosen_encoder_brings_the_job_to_x264(tmp_path: Path) -> None:
+    """A pool of unlike cards: the part fails once, to be tried again, and then all parts are x264."""
+    request, outline = a_job(tmp_path)
+    request.files.encoder.write_text("h264_nvenc")
+    with pytest.raises(EngineError) as failed:
+        handler().render(request, outline, 0, 4, lambda _: None)
+    assert (failed.value.code, failed.value.retry) == ("encoder_unavailable", True)
+    assert encoder.settled(request.files, outline) == "libx264"
+    for start in (0, 4):
+        handler().render(request, outline, start, start + 4, lambda _: None)
+    request.files.audio.parent.mkdir()
+    samples.speech_wav(request.files.audio.with_suffix(".wav"), 0.32).rename(request.files.audio)
+    facts = handler().assemble(request, outline, [[0, 4], [4, 8]])
+    assert facts["encoder"] == "libx264"
+
+
+@needs_no_nvenc
+def test_an_encoder_asked_for_by_name_does_not_give_way(tmp_path: Path) -> None:
+    """Only `auto` may change its mind."""
+    request, outline = a_job(tmp_path)
+    named = replace(outline, encoder="h264_nvenc", colour=Colour())
+    with pytest.raises(EngineError, match="encoder_unavailable"):
+        handler().render(request, named, 0, 4, lambda _: None)
+    assert not request.files.encoder.exists()

@@ -1,0 +1,70 @@
+"""MuseTalk through the whole daemon, with tiny weights: files go in, videos come out, on one worker or on four."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from models import media
+from models.types import Limits
+from tests.models.musetalk import tiny
+from tests.models.musetalk.test_engine import a_video, an_image
+from tests.share import ROOT, Share, until, voice
+
+
+@pytest.fixture
+def studio(make_share: Callable[..., Share]) -> Share:
+    """A share with four workers and the weights where they are looked for."""
+    share = make_share(workers=4)
+    tiny.lay_out(share.state / "models")
+    share.start()
+    return share
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) -> None:
+    """`queue` and `split` publish byte-identical mp4s, and the second job finds the avatar prepared."""
+    avatar = a_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
+    for count, strategy in enumerate(("queue", "split"), 1):
+        studio.put("face.mp4", avatar.read_bytes())
+        studio.put("voice.wav", voice(3.0))
+        studio.drop("hello", avatar="face.mp4", audio="voice.wav", engine="musetalk", strategy=strategy)
+        until(lambda wanted=count: len(studio.rows()) == wanted, 30, studio.log)
+        assert studio.wait_for("hello", "done", "failed", timeout_s=180)["state"] == "done", studio.log()
+    one, four = (studio.outbox / name for name in ("hello", "hello-2"))
+    assert (one / "result.mp4").read_bytes() == (four / "result.mp4").read_bytes()
+    queue, split = (json.loads((folder / "result.json").read_bytes()) for folder in (one, four))
+    section = (ROOT / "docs" / "result.md").read_text().partition("## Of the MuseTalk engine")[2]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == set(queue["musetalk"])
+    assert (len(queue["devices"]), len(split["devices"])) == (1, 4)
+    assert (queue["engine"], queue["frames"], queue["kind"]) == ("musetalk", 75, "cpu")
+    assert (queue["musetalk"]["avatar_from_cache"], split["musetalk"]["avatar_from_cache"]) == (False, True)
+    assert split["musetalk"]["avatar_seconds"] < queue["musetalk"]["avatar_seconds"]
+    assert queue["musetalk"]["no_face"] == split["musetalk"]["no_face"] != []
+    media.verify(one / "result.mp4", 75, media.read_picture(avatar, "face.mp4", Limits()).fps or Fraction(25))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: Path) -> None:
+    """The commands of the library, and a job that calls the avatar by its name and finds it prepared."""
+    picture = an_image(tmp_path / "anna.png")
+    assert studio.musedrop("avatar", "add", "anna", str(picture)).returncode == 0
+    assert "not yet" in studio.musedrop("avatar", "list").stdout
+    assert studio.musedrop("avatar", "prepare", "anna", "--wait").returncode == 0
+    assert "musetalk jaw" in studio.musedrop("avatar", "list").stdout
+    assert (studio.outbox / "prepare-anna" / "result.mp4").exists()
+    studio.put("voice.wav", voice(0.4))
+    studio.drop("hello", avatar="anna", audio="voice.wav", engine="musetalk")
+    assert studio.wait_for("hello", "done", "failed", timeout_s=180)["state"] == "done", studio.log()
+    assert studio.result("hello")["musetalk"]["avatar_from_cache"] is True
+    assert studio.musedrop("avatar", "remove", "anna").returncode == 0
+    assert "empty" in studio.musedrop("avatar", "list").stdout
+    assert "no avatar anna" in studio.musedrop("avatar", "remove", "anna").stderr
