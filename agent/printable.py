@@ -1,4 +1,4 @@
-"""What others wrote, made fit to print: names and messages may hold escape sequences, line breaks and markup of Rich."""
+"""What others wrote, made fit to print: it may hold escape sequences, line breaks, and markup of Rich."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 
 from gpu_pool.failpoints import failpoint
 from gpu_pool.guards import die_with_parent, end_group, volunteer_for_oom_killer
-from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, Run, Stop, Up
+from gpu_pool.types import Cancel, Done, Failed, Fault, Open, Progress, Ready, Run, Stop, Up
 from gpu_pool.wire import Lines, WireError, decode_down, encode
 
 PROGRESS_S = 0.2
@@ -196,7 +196,8 @@ def failure(run: Run, error: Exception) -> Failed:
     if not (isinstance(code, str) and isinstance(message, str)):
         return _failed(run, "internal", told, retry=True, detail=detail)
     hint, retry = str(getattr(error, "hint", "")), bool(getattr(error, "retry", False))
-    return _failed(run, code, message, hint=hint, retry=retry, detail=detail)
+    fault: Fault = "worker" if code == "out_of_memory" else "job"  # other devices may have more
+    return _failed(run, code, message, hint=hint, retry=retry, fault=fault, detail=detail)
 
 
 def _failed(run: Run, code: str, message: str, **rest: Any) -> Failed:

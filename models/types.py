@@ -144,7 +144,7 @@ class Outline:
     units     work of each stage in units of that stage (frames, or 1); `render` and `prepare` are cut on the grid
     encoder   the encoder every part of this job is made with; "auto" where that is settled on the rendering device
     colour    of every frame of the result
-    memory_bytes    device memory a span needs beyond the loaded model
+    memory_bytes    device memory that a worker needs for a span, the loaded model included; 0: not known
     notes     sentences for result.json: what was ignored, replaced or assumed
     details   the engine's own findings, JSON
     """

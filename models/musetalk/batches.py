@@ -34,9 +34,10 @@ class Sizes:
         return None
 
     def bytes(self, item_bytes: int) -> int:
-        """Device memory of a span beyond the weights, for numbers of `item_bytes`."""
+        """Device memory of a worker that paints with numbers of `item_bytes`: context, weights, and these batches."""
         wide = item_bytes / 2
-        return int(GB * (_WORKSPACE_GB + wide * (self.unet * _UNET_GB + self.decode * _DECODE_GB)))
+        frames = self.unet * _UNET_GB + self.decode * _DECODE_GB
+        return int(GB * (_CONTEXT_GB + _WORKSPACE_GB + wide * (_WEIGHTS_GB + frames)))
 
 
 ON_CPU = Sizes(unet=4, decode=1, encode=1)

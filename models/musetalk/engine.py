@@ -18,14 +18,14 @@ from models.musetalk.batches import Sizes
 from models.musetalk.entry import FACTS, PAINTED
 from models.musetalk.footage import planes_of
 from models.musetalk.layout import absent, missing_for
-from models.musetalk.options import read_options
+from models.musetalk.options import Options, read_options
 from models.types import Outline, Request, Tick
 
 if TYPE_CHECKING:
     from models.musetalk.production import Production
 
 LEAST = Sizes(unet=4, decode=4, encode=4)
-"""Batch sizes for which a card must have room beside the weights; with more room they grow."""
+"""Batch sizes for which a card must have room; with more room they grow."""
 
 
 class MuseTalkEngine:
@@ -52,6 +52,13 @@ class MuseTalkEngine:
             details={"avatar_frames": count},
         )
 
+    def load(self, models_dir: str) -> dict[str, Any]:
+        """Load what a job with default options needs. A CPU worker loads what its first job needs, when it needs it:
+        two sets of weights would take the memory of two."""
+        if self.device.startswith("cpu"):
+            return {}
+        return self._made(models_dir, Options(), Path()).footprint()
+
     def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
         """One unit: what takes long in it is done once for an avatar, and then found in the cache."""
         if not request.files.prepared.exists():
@@ -71,12 +78,18 @@ class MuseTalkEngine:
         poster = facts.pop("poster")
         return {"poster": poster, "notes": notes, "musetalk": {**facts, "painter": painter}}
 
+    def complete(self, request: Request, outline: Outline, tick: Tick) -> None:
+        """Never called: a video's boxes are smoothed over its whole length, so its preparation is one unit."""
+
     def production(self, request: Request) -> Production:
         """The networks for this job: those of the last one, if they are the same."""
+        options, _ = read_options(request.options)
+        return self._made(request.models_dir, options, Path(request.cache))
+
+    def _made(self, models_dir: str, options: Options, cache: Path) -> Production:
         from models.musetalk.production import Production, Setup, device_of
 
-        options, _ = read_options(request.options)
-        setup = Setup.of(request.models_dir, options, Path(request.cache))
+        setup = Setup.of(models_dir, options, cache)
         if self._production is None or self._production.studio.setup != setup:
             self._production = None  # the old ones go before the new ones take their memory
             self._production = Production(setup, device_of(self.device))

@@ -29,6 +29,8 @@ from models.types import EngineError, Outline, Request
 
 __all__ = ["Production", "Setup", "device_of"]
 
+CONTEXT_BYTES = 600_000_000
+"""What a CUDA context takes beside torch's own allocations."""
 FORMAT = 1
 """Of what is kept of an avatar: another number makes older entries useless."""
 
@@ -131,6 +133,11 @@ class Production:
 
     def facts(self) -> dict[str, Any]:
         return {**self.studio.painter.facts(), "load_seconds": round(self.studio.load_s, 3)}
+
+    def footprint(self) -> dict[str, Any]:
+        """Once the networks are loaded: bytes that this process holds of the card, and frames in a batch."""
+        batch = self.studio.painter.sizes.unet
+        return {"held_bytes": torch.cuda.memory_reserved() + CONTEXT_BYTES, "batch": batch}
 
     def _backgrounds(
         self, request: Request, outline: Outline, options: Options, sources: npt.NDArray[np.int64]

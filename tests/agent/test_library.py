@@ -22,7 +22,7 @@ from tests.agent.samples import add_job
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "musedrop.toml").write_text(annotated(".", "./state"))
     made = load(tmp_path / "musedrop.toml")
-    make_folders(made)
+    make_folders((*made.folders.shared, *made.folders.own))
     return made
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import make_folders, open_pool, preloaded
+from agent.daemon import HANDLER, make_folders
 from agent.doctor import cards
 from agent.settings import BadSettings, Settings, load
+from agent.workers import open_pool, preloaded
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device, Span, Task
 from models.catalog import ENGINES, installed
@@ -39,8 +40,8 @@ def cards_here(driver: PretendDriver, monkeypatch: pytest.MonkeyPatch) -> Preten
 def test_a_pool_by_the_settings(tmp_path: Path) -> None:
     """Two workers on each card that is let in, the reserve left alone, and a real worker that gets ready on a card."""
     asked = settings(tmp_path, f'workers_per_device = 2\nreserve_mib = 2048\nexclude = ["{C[:12]}"]')
-    make_folders(asked)
-    with open_pool(asked) as pool:
+    make_folders(asked.folders.own)
+    with open_pool(asked, HANDLER) as pool:
         assert sorted(device.id for device in pool.devices()) == sorted([A, f"{A}/2", B, f"{B}/2", "cpu:0"])
         assert pool.obstacle(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
         told = pool.obstacle(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
@@ -52,8 +53,8 @@ def test_cards_come_while_the_daemon_runs(cards_here: PretendDriver, tmp_path: P
     """A daemon that started before its driver finds the cards later."""
     cards_here.devices()
     asked = settings(tmp_path, f'only = ["{A}"]')
-    make_folders(asked)
-    with open_pool(asked) as pool:
+    make_folders(asked.folders.own)
+    with open_pool(asked, HANDLER) as pool:
         assert [device.id for device in pool.devices()] == ["cpu:0"]
         cards_here.devices(f"gpu {B} {24 * GIB} 0 0", f"gpu {A} {24 * GIB} 0 0")
         watch(pool, lambda _: [device.id for device in pool.devices()] == ["cpu:0", A])
