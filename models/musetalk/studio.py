@@ -16,8 +16,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from models.media import Bgr
-from models.musetalk.compiled import kernel_folder
 from models.musetalk.faces import FaceNets, Region
+from models.musetalk.lanes import lane_to
 from models.musetalk.nets.bisenet import class_maps
 from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.options import Options, Version
@@ -58,6 +58,7 @@ class Studio:
     def __init__(self, setup: Setup, device: torch.device) -> None:
         self.setup, self.device = setup, device
         self.load_s = 0.0
+        self._lane = lane_to(device)
         self._weights = open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
 
     @property
@@ -73,13 +74,13 @@ class Studio:
         return 16 if self.device.type == "cuda" else 2
 
     def detect(self, frames: Sequence[Bgr], *, reference: bool) -> list[Floats]:
-        return self._faces.detect(frames, reference=reference)
+        return self._lane.run(lambda: self._faces.detect(frames, reference=reference))()
 
     def landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
-        return self._faces.landmarks(frames, regions)
+        return self._lane.run(lambda: self._faces.landmarks(frames, regions))()
 
     def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
-        return class_maps(self._weights.bisenet, squares)
+        return self._lane.run(lambda: class_maps(self._weights.bisenet, squares))()
 
     def latents(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return self.painter.latents(faces)
@@ -89,14 +90,13 @@ class Studio:
     @cached_property
     def painter(self) -> Painter:
         started = time.monotonic()
-        kernels = self.setup.kernels and kernel_folder(self.setup.kernels, self.device)
         painter = open_painter(
             self._painter_nets,
             self.device,
             self.setup.precision,
             plain=self.setup.plain,
             batch_size=self.setup.batch_size,
-            cache=kernels if self.device.type == "cuda" else None,
+            cache=self.setup.kernels,
         )
         self.load_s += time.monotonic() - started
         return painter
@@ -109,7 +109,9 @@ class Studio:
     @cached_property
     def _faces(self) -> FaceNets:
         pose = self._weights.pose
-        return FaceNets(self._weights.s3fd, OnnxPose(pose) if isinstance(pose, Path) else pose, self.device)
+        return FaceNets(
+            self._weights.s3fd, OnnxPose(pose, self.device) if isinstance(pose, Path) else pose, self.device
+        )
 
     def _painter_nets(self, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
         fresh = Weights(self._weights.root, self._weights.version, self.device, dtype)
