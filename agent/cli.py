@@ -252,6 +252,23 @@ def ask_device(config: Path | None, name: str, verb: str) -> str:
 
 
 @app.command()
+def snapshot(
+    file: Annotated[Path | None, typer.Argument(help="Where the copy goes. Default: status.db in the share.")] = None,
+    config: Config = None,
+) -> None:
+    """Copy the ledger into one plain file that any SQLite reads, also over a network share."""
+    from agent.ledger_snapshot import snapshot as copy
+
+    settings = settings_of(config)
+    target = file or settings.folders.snapshot
+    try:
+        copy(settings.folders.ledger, target)
+    except OSError as error:
+        raise UserError(f"{target} can't be written: {error.strerror}") from error
+    console.print(literal(target), soft_wrap=True)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the job file."""
     from agent import job

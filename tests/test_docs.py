@@ -22,7 +22,7 @@ PAGES = [
 ]
 QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "status-queries.md").read_text(), re.DOTALL)
 COMPOSED = {"audio_unreadable", "avatar_unreadable"}  # written as f"{kind}_unreadable"
-EVENT_CODES = {"worker_died", "worker_stalled", "worker_nonsense", "worker_misplaced"}
+EVENT_CODES = {"worker_died", "worker_stalled", "worker_nonsense", "worker_misplaced", "device_lost"}
 
 
 def test_there_are_twelve_queries() -> None:
