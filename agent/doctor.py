@@ -187,10 +187,11 @@ def told_by_daemon(settings: Settings) -> Iterator[Finding]:
 
 def current_status(settings: Settings) -> tuple[list[str], bool]:
     """`problems` and `paused`; nothing where no daemon runs, or the file, which users can write, is not its own."""
+    pid = daemon_pid(settings.folders.lock)
     try:
         status = json.loads(settings.folders.status_file.read_bytes())
-        if status["daemon"]["pid"] == daemon_pid(settings.folders.lock):
+        if pid is not None and status["daemon"]["pid"] == pid:
             return [str(problem) for problem in status["problems"]], bool(status["paused"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return [], False

@@ -19,8 +19,8 @@ ORDER BY id LIMIT :limit
 """Ids grow with time: the search ends at the first row that is too young, however many follow."""
 
 OPEN = """
-SELECT uid, inputs, media FROM jobs
-WHERE tidied = 0 OR swept = 0 OR state IN ('waiting', 'queued', 'running')
+SELECT uid, inputs, media FROM jobs WHERE tidied = 0 OR swept = 0
+UNION SELECT uid, inputs, media FROM jobs WHERE state IN ('waiting', 'queued', 'running')
 """
 """Jobs that are not finished, or whose files have not followed their rows yet."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from agent.filesystem import sync_file, sync_folder
@@ -29,11 +30,9 @@ def snapshot(ledger: Path, target: Path) -> None:
 
 
 def _copy(ledger: Path, target: Path) -> None:
-    db = open_reader(ledger)
     try:
-        # nobody else knows the new file, and network shares are bad at locks
-        db.conn.execute("VACUUM INTO ?", [f"{target.as_uri()}?nolock=1"])
+        with closing(open_reader(ledger)) as db:
+            # nobody else knows the new file, and network shares are bad at locks
+            db.conn.execute("VACUUM INTO ?", [f"{target.as_uri()}?nolock=1"])
     except sqlite3.Error as error:
         raise LedgerError(f"the ledger can't be copied to {target.parent} ({error})") from error
-    finally:
-        db.close()

@@ -19,7 +19,7 @@ from agent.troubles import Troubles
 EVERY_S = 3600.0
 BATCH = 16
 """Folders that are deleted in one turn of the daemon."""
-ROWS = 256
+ROWS = 128
 """Rows that are deleted in one turn."""
 DAY_MS = 86_400_000
 CRUMB_DAYS = 1.0
@@ -57,7 +57,8 @@ class Retention:
         self.settings, self.ledger, self.troubles, self.in_use = settings, ledger, troubles, in_use
         self._next = 0.0
         self._doomed: deque[Path] = deque()
-        self._rows_left = False
+        self._rows_left = self._under_way = False
+        self._complaint = ""
 
     def step(self, now: float, at: int) -> bool:
         """Go on with the round, or begin one if it is time. True if there is more to delete at once."""
@@ -69,11 +70,15 @@ class Retention:
         elif self._rows_left:
             days = self.settings.retention.rows_days
             self._rows_left = self.ledger.retention.forget(at - round(days * DAY_MS), ROWS) == ROWS
-        return bool(self._doomed) or self._rows_left
+        more = bool(self._doomed) or self._rows_left
+        if self._under_way and not more:
+            self.troubles.tell("retention", self._complaint)
+            self._under_way = False
+        return more
 
     def _begin(self, at: int) -> None:
         self._rows_left = self.settings.retention.rows_days > 0
-        self.troubles.tell("retention", "")
+        self._under_way, self._complaint = True, ""
         try:
             self._doomed = deque(self._surplus(at))
         except OSError as error:
@@ -86,7 +91,8 @@ class Retention:
         yield from _paths(surplus(archived, at, kept.archive_days, _bytes(kept.archive_gib)))
         failed = folder_entries(folders.failed, sized=kept.failed_gib > 0)
         yield from _paths(surplus(failed, at, kept.failed_days, _bytes(kept.failed_gib)))
-        logs = (entry for entry in file_entries(folders.logs) if entry.path not in self.in_use())
+        in_use = self.in_use()
+        logs = (entry for entry in file_entries(folders.logs) if entry.path not in in_use)
         yield from _paths(surplus(logs, at, kept.logs_days))
         crumbs = (entry for entry in file_entries(folders.share) if is_crumb(entry.path.name))
         yield from _paths(surplus(crumbs, at, CRUMB_DAYS))
@@ -123,7 +129,7 @@ class Retention:
             day.rmdir()
 
     def _complain(self, error: OSError) -> None:
-        self.troubles.tell("retention", f"what is old can't be deleted: {error.strerror}: {error.filename}")
+        self._complaint = f"what is old can't be deleted: {error.strerror}: {error.filename}"
 
 
 # what there is -------------------------------------------------------------------------------------------------------

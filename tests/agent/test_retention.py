@@ -227,14 +227,18 @@ def test_what_is_needed_meanwhile_stays(house: House) -> None:
     assert (held.exists(), near.exists()) == (True, False)
 
 
-def test_what_cannot_be_deleted_is_a_trouble(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_deleted_is_a_trouble(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is said once, stops nothing else, and is over when the next round succeeds."""
     stuck, other = aged(house.folders.failed / "a", 60), aged(house.folders.failed / "b", 50)
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.rename", refusing(Path.rename, stuck))
         house.round()
-    assert "can't be deleted" in house.troubles["retention"]
-    assert (stuck.exists(), other.exists()) == (True, False)
+        assert "can't be deleted" in house.troubles["retention"]
+        assert (stuck.exists(), other.exists()) == (True, False)
+        house.round()
+    assert caplog.text.count("can't be deleted") == 1
     house.round()
     assert house.troubles["retention"] == ""
     assert not stuck.exists()
