@@ -74,7 +74,7 @@ def open_share() -> Iterator[Share]:
 
 
 def ask_as_nobody(uri: str) -> str:
-    """Run all documented queries as a user who may only read; the jobs that they see, and why they can't delete them."""
+    """Run all documented queries as a user who may only read; the jobs they see, and why they can't delete them."""
     run = subprocess.run([sys.executable, "-c", ASK, uri, *QUERIES], capture_output=True, text=True)
     assert not run.stderr, run.stderr
     return run.stdout
