@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-deps lint bench clean
+.PHONY: demo test torture test-deps lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "musedrop needs Python 3.11 or newer")'
@@ -19,6 +19,9 @@ demo: $(VENV)/.installed        ## run the example jobs end to end in ./demo
 
 test: $(VENV)/.installed-dev test-deps lint      ## lint, types and all tests
 	$(BIN)/pytest
+
+torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; takes about an hour
+	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/test_torture.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

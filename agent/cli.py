@@ -225,9 +225,30 @@ def drain(name: Device, config: Config = None) -> None:
 
 
 @app.command()
-def resume(name: Device, config: Config = None) -> None:
-    """Take a device back into service, a drained one or a sick one: leaves DEVICE.resume in the inbox."""
-    console.print(f"{ask_device(config, name, 'resume')} is taken back into service")
+def pause(config: Config = None) -> None:
+    """Start no further jobs until `musedrop resume`; what runs goes on. Leaves the file pause in the inbox."""
+    from agent import client
+
+    client.switch(settings_of(config), "pause")
+    console.print("no further job is started until `musedrop resume`")
+
+
+@app.command()
+def resume(
+    name: Annotated[str | None, typer.Argument(help="A device or card; without it the paused queue.")] = None,
+    config: Config = None,
+) -> None:
+    """Take a drained or sick device back into service, or let a paused queue go on.
+
+    Leaves DEVICE.resume or the file resume in the inbox.
+    """
+    from agent import client
+
+    if name is None:
+        client.switch(settings_of(config), "resume")
+        console.print("jobs are started again")
+    else:
+        console.print(f"{ask_device(config, name, 'resume')} is taken back into service")
 
 
 def ask_device(config: Path | None, name: str, verb: str) -> str:
@@ -304,6 +325,23 @@ def avatar_remove(
 
     for path in library.remove(settings_of(config), name, force=force):
         console.print(f"{path} is removed", soft_wrap=True, markup=False)
+
+
+@app.command()
+def snapshot(
+    file: Annotated[Path | None, typer.Argument(help="Where the copy goes. Default: status.db in the share.")] = None,
+    config: Config = None,
+) -> None:
+    """Copy the ledger into one plain file that any SQLite reads, also over a network share."""
+    from agent.ledger_snapshot import snapshot as copy
+
+    settings = settings_of(config)
+    target = file or settings.folders.snapshot
+    try:
+        copy(settings.folders.ledger, target)
+    except OSError as error:
+        raise UserError(f"{target} can't be written: {error.strerror}") from error
+    console.print(literal(target), soft_wrap=True)
 
 
 @app.command()

@@ -85,6 +85,13 @@ def device_called(db: Database, name: str) -> str:
     raise ClientError(f'{"several devices are" if found else "no device is"} called "{name}"; there are {there}')
 
 
+def switch(settings: Settings, verb: str) -> None:
+    """Leave a control file for the whole queue: pause or resume."""
+    if not settings.folders.inbox.is_dir():
+        raise ClientError(f"there is no inbox at {settings.folders.inbox}: is the share mounted?")
+    (settings.folders.inbox / verb).touch()
+
+
 def reader(settings: Settings) -> Database:
     return open_reader(settings.folders.ledger)
 

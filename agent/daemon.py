@@ -19,13 +19,16 @@ from agent.intake import Intake, Orders
 from agent.job import JobState
 from agent.ledger import DiskFull, Job, Ledger, full_disk_named
 from agent.outbox import write_json
+from agent.retention import Retention
 from agent.runs import Run
 from agent.service import Lock, Notifier, Signals
 from agent.settings import Settings
+from agent.snapshots import Snapshots
 from agent.space import low_space
 from agent.troubles import Troubles
 from agent.workers import open_pool
 from gpu_pool.failpoints import failpoint
+from gpu_pool.process import log_path
 from models.catalog import choose
 
 log = logging.getLogger("musedrop")
@@ -60,8 +63,10 @@ class Daemon:
         self.closing = Closing(settings, self.ledger, self.troubles)
         self.devices = Devices(self.ledger, self.pool)
         self.dispatcher = Dispatch(settings, self.ledger, self.devices, self)
+        self.retention = Retention(settings, self.ledger, self.troubles, self.open_logs)
+        self.snapshots = Snapshots(settings, self.ledger, self.troubles)
         self.notifier = Notifier()
-        self.draining = self.arrived = self.share_is_here = self.untidy = False
+        self.draining = self.arrived = self.share_is_here = self.untidy = self.pruning = False
         self.next_save = self.next_status = 0.0
         self._reported: dict[str, Any] = {}
         log.info("musedrop %s: %s", __version__, self.engine_line())
@@ -78,6 +83,7 @@ class Daemon:
         if self.share_is_here:
             self.closing.publish(now, at)
             self.untidy = self.closing.tidy(at)
+            self.pruning = not self.draining and self.retention.step(now, at)
         self.report(now)
 
     def take_in(self, now: float, at: int) -> None:
@@ -147,7 +153,7 @@ class Daemon:
 
     def wait_s(self, now: float) -> float:
         """How long nothing is due."""
-        if self.untidy:
+        if self.untidy or self.pruning:
             return 0.0
         due = [self.intake.next_scan, now + LONGEST_WAIT_S]
         if self.dispatcher.runs:
@@ -167,6 +173,8 @@ class Daemon:
         if now >= self.next_status:
             self.next_status = now + self.settings.status.write_s
             self.write_status()
+            if self.share_is_here:
+                self.snapshots.keep_up(now)
             self.notifier.alive()
 
     def write_status(self, *, running: bool = True) -> None:
@@ -187,7 +195,9 @@ class Daemon:
 
     def status(self, *, running: bool) -> dict[str, Any]:
         """What status.json says; documented in docs/status-queries.md."""
-        rows = self.ledger.rows
+        rows, now = self.ledger.rows, time.monotonic()
+        left = {run.job.uid: run.eta_s(now) for run in self.dispatcher.runs.values()}
+        working = rows("SELECT * FROM job_status WHERE state = 'running' ORDER BY priority DESC, created_at")
         return {
             "version": 1,
             "daemon": {"version": __version__, "pid": os.getpid(), "running": running, "draining": self.draining},
@@ -195,7 +205,7 @@ class Daemon:
             "paused": self.intake.paused,
             "problems": self.troubles.texts(),
             "counts": self.ledger.counts(),
-            "running": rows("SELECT * FROM job_status WHERE state = 'running' ORDER BY priority DESC, created_at"),
+            "running": [{**row, "eta_s": left.get(row["uid"])} for row in working],
             "queue": rows("SELECT * FROM queue ORDER BY position LIMIT 100"),
             "devices": rows("SELECT * FROM device_status ORDER BY device"),
             "recent": rows("SELECT * FROM job_status WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 20"),
@@ -206,6 +216,10 @@ class Daemon:
         words += [f"{d.id} {d.state}" for d in self.pool.devices() if d.state in ("sick", "lost", "drained")]
         words += ["paused"] if self.intake.paused else []
         return ", ".join([*words, *(["draining"] if self.draining else []), *self.troubles.texts()])
+
+    def open_logs(self) -> set[Path]:
+        logs = self.settings.folders.logs
+        return {logs / "nvml.log", *(log_path(logs, device.id) for device in self.pool.devices())}
 
     def engine_line(self) -> str:
         choice = choose("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
@@ -254,6 +268,8 @@ class Daemon:
         for run in self.dispatcher.runs.values():
             self.closing.requeue(run.job, at, "the daemon was stopped")
         self.write_status(running=False)
+        if self.share_is_here:
+            self.snapshots.finish()
         self.ledger.close()
         self.lock.release()
         log.info("stopped")

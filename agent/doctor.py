@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -49,6 +50,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from engines(settings, gpus)
     yield from folders(settings)
     yield daemon(settings)
+    yield from told_by_daemon(settings)
 
 
 def python_and_torch() -> Iterator[Finding]:
@@ -179,3 +181,25 @@ def daemon(settings: Settings) -> Finding:
     if pid is None:
         return Finding("note", "daemon", "is not running", "start it with `musedrop run`")
     return Finding("ok", "daemon", f"runs as process {pid}")
+
+
+def told_by_daemon(settings: Settings) -> Iterator[Finding]:
+    """What the daemon that runs now has written into status.json: its problems, and whether the queue is paused."""
+    problems, paused = current_status(settings)
+    for problem in problems:
+        yield Finding("bad", "daemon's problem", problem, "mend the cause; the daemon tries again until it works")
+    if paused:
+        advice = "an empty file named resume in the inbox lets it go on"
+        yield Finding("note", "queue", "is paused: no further job is started", advice)
+
+
+def current_status(settings: Settings) -> tuple[list[str], bool]:
+    """`problems` and `paused`; nothing where no daemon runs, or the file, which users can write, is not its own."""
+    pid = daemon_pid(settings.folders.lock)
+    try:
+        status = json.loads(settings.folders.status_file.read_bytes())
+        if pid is not None and status["daemon"]["pid"] == pid:
+            return [str(problem) for problem in status["problems"]], bool(status["paused"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return [], False

@@ -28,6 +28,11 @@ SHORTEST_SCAN_S = 0.02
 BATCH = 256
 """How many jobs are looked at in one turn: a flood of files must not keep the workers waiting."""
 PAUSED = "paused_ms"
+INPUTS_GONE = BadJob(
+    "inputs_gone",
+    "its files in failed are no longer there: they were deleted after retention.failed_days, or by somebody",
+    "drop the job file and its media again",
+)
 NO_OBJECT = ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
 """Text that may yet become a job file while it is being written."""
 
@@ -241,7 +246,23 @@ class Intake:
         claimed = self.settings.folders.claimed / job.uid
         if job.inputs and Path(job.inputs).is_dir():
             outbox.bring_back(Path(job.inputs), claimed)
-        self.readmit_changed(job, claimed, at)
+        if claimed.is_dir() or self._has_media(job):
+            self.readmit_changed(job, claimed, at)
+        else:
+            self._refuse_retry(job, INPUTS_GONE, at)
+
+    def _has_media(self, job: Job) -> bool:
+        """Whether a job whose inputs were deleted can start over from its row: all it names lies elsewhere."""
+        try:
+            found = self.sources.find(job.spec, self.settings.folders.claimed / job.uid) if job.spec else None
+        except BadJob:
+            return False
+        return found is not None and not isinstance(found, Absent)
+
+    def _refuse_retry(self, job: Job, bad: BadJob, at: int) -> None:
+        """The answer goes where that to the first try went: the row, and failed/NAME/error.json."""
+        self.ledger.update(job.uid, tidied=0, inputs=None, finished_ms=at, **error_columns(bad))
+        log.error("%s is not tried again (%s): %s", job.name, bad.code, bad.message)
 
     def readmit_changed(self, job: Job, claimed: Path, at: int) -> None:
         """Let a finished job start over; its job file is read anew, since the user may have mended it."""
@@ -252,7 +273,7 @@ class Intake:
         try:
             spec = parse(text, self.limit) if text is not None else job.spec
         except BadJob as bad:
-            self.ledger.update(job.uid, tidied=0, inputs=None, finished_ms=at, **error_columns(bad))
+            self._refuse_retry(job, bad, at)
             return
         if spec is None:
             return

@@ -21,7 +21,9 @@ from agent.ledger_devices import DeviceRows
 from agent.ledger_library import Database
 from agent.ledger_queue import QueueRows
 from agent.ledger_reader import LedgerError, connect
+from agent.ledger_retention import RetentionRows
 from agent.ledger_schema import APPLICATION_ID, SCHEMA_VERSION, migrations
+from agent.ledger_snapshot import snapshot
 
 LIVE = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
 PRAGMAS = (
@@ -100,7 +102,7 @@ def job_of(row: Mapping[str, Any]) -> Job:
 class Ledger:
     """The one read-write connection. Methods that belong together are wrapped in `with ledger.together():`.
 
-    `queue` and `devices` are rows of their own: whose turn it is, and how the devices are.
+    `queue`, `devices` and `retention` are rows of their own: whose turn it is, how the devices are, what has grown old.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,6 +119,7 @@ class Ledger:
             raise
         self.queue = QueueRows(self.db)
         self.devices = DeviceRows(self.db)
+        self.retention = RetentionRows(self.db)
 
     def _prepare(self, path: Path) -> None:
         owner, version = self._pragma("application_id"), self._pragma("user_version")
@@ -125,8 +128,10 @@ class Ledger:
         if version > SCHEMA_VERSION:
             raise LedgerError(
                 f"{path} was written by a newer musedrop (schema {version}, this one knows {SCHEMA_VERSION}): "
-                "install that version again, or restore the backup made before the upgrade"
+                f"install that version again, or restore {path.stem}.schema-{SCHEMA_VERSION}.db, which it left there"
             )
+        if 0 < version < SCHEMA_VERSION:
+            snapshot(path, path.with_name(f"{path.stem}.schema-{version}.db"))
         for pragma in PRAGMAS:
             self.db.conn.execute(f"PRAGMA {pragma}")
         migrations.apply(self.db)
@@ -136,6 +141,11 @@ class Ledger:
 
     def close(self) -> None:
         self.db.close()
+
+    @property
+    def changes(self) -> int:
+        """How many rows this connection has written so far: it differs when anything has changed."""
+        return self.db.conn.total_changes
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ class Run:
 
     served_ms    when it last had a device, or was claimed
     waiting_for  why no device would do, as it was last told
+    units_before what of the stage lay on disk when it was entered
     """
 
     job: Job
@@ -32,6 +33,7 @@ class Run:
     devices: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     stage_started: float = 0.0
+    units_before: int = 0
     deadline: float | None = None
     dirty: bool = True
     served_ms: int = 0
@@ -74,6 +76,13 @@ class Run:
         running = {span: done for span, done in self.progress.items() if span not in self.finished}
         return sum(span.units for span in self.finished) + sum(running.values())
 
+    def eta_s(self, now: float) -> float | None:
+        """Seconds until all frames are rendered at the pace of this stage so far; None where that can't be told."""
+        done = self.units_done - self.units_before
+        if self.stage != "render" or done <= 0:
+            return None
+        return round((self.units_total - self.units_done) * (now - self.stage_started) / done, 1)
+
     @property
     def complete(self) -> bool:
         return len(self.finished) == len(self.spans)
@@ -86,7 +95,7 @@ class Run:
             if not self.complete:
                 break
         self.progress.clear()
-        self.stage_started = now
+        self.stage_started, self.units_before = now, self.units_done
         self.dirty = True
 
     def leave(self, now: float) -> None:

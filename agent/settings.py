@@ -202,9 +202,41 @@ class CacheSettings(_Section):
 
 
 class StatusSettings(_Section):
-    """status.json in the share, for those who can't open the database."""
+    """status.json and status.db in the share, for those who can't open the database."""
 
     write_s: Period = Field(default=2.0, description="Seconds between two writes of status.json.")
+    snapshot_s: Seconds = Field(
+        default=0.0,
+        description="Seconds between two copies of the database to status.db in the share, when anything changed;"
+        " 0: none.",
+    )
+
+
+Days = Annotated[float, Field(ge=0, le=36500)]
+Gibibytes = Annotated[float, Field(ge=0, le=1 << 20)]
+
+
+class RetentionSettings(_Section):
+    """What is deleted when it has grown old, or too large; nothing that is unfinished, and never a result."""
+
+    archive_days: Days = Field(
+        default=30.0, description="Days that the inputs of done jobs stay in the archive; 0: for ever."
+    )
+    archive_gib: Gibibytes = Field(
+        default=0.0, description="Size of the archive in GiB, beyond which the oldest inputs go; 0: any size."
+    )
+    failed_days: Days = Field(
+        default=30.0, description="Days that failed and cancelled jobs stay in failed; 0: for ever."
+    )
+    failed_gib: Gibibytes = Field(
+        default=0.0, description="Size of failed in GiB, beyond which the oldest jobs go; 0: any size."
+    )
+    logs_days: Days = Field(
+        default=30.0, description="Days after their last line that logs of workers are kept; 0: for ever."
+    )
+    rows_days: Days = Field(
+        default=365.0, description="Days that the ledger remembers a job after its end; 0: for ever."
+    )
 
 
 class LogSettings(_Section):
@@ -251,6 +283,11 @@ class Folders:
         return self.share / "status.json"
 
     @property
+    def snapshot(self) -> Path:
+        """A copy of the ledger, for readers on other machines."""
+        return self.share / "status.db"
+
+    @property
     def claimed(self) -> Path:
         """Job files that were taken out of the inbox; on the share, so that taking is one rename."""
         return self.share / ".musedrop" / "claimed"
@@ -259,6 +296,11 @@ class Folders:
     def staging(self) -> Path:
         """Results on their way to the outbox; on the share, so that publishing is one rename."""
         return self.share / ".musedrop" / "staging"
+
+    @property
+    def trash(self) -> Path:
+        """What is being deleted; on the share, so that it disappears by one rename."""
+        return self.share / ".musedrop" / "trash"
 
     @property
     def mark(self) -> Path:
@@ -313,6 +355,7 @@ class Settings(_Section):
     output: OutputSettings = OutputSettings()
     cache: CacheSettings = CacheSettings()
     status: StatusSettings = StatusSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -294,7 +294,7 @@ def test_the_same_id_without_an_earlier_result_is_rendered(noop: Share, loss: st
 
 def test_pause_and_resume(noop: Share) -> None:
     """A paused queue takes jobs in and starts none, also after a restart; resume lets them go."""
-    noop.put("pause", b"")
+    assert noop.musedrop("pause").returncode == 0
     until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
     noop.drop("held", **JOB)
     noop.wait_for("held", "queued")
@@ -305,7 +305,11 @@ def test_pause_and_resume(noop: Share) -> None:
     assert noop.job("held")["state"] == "queued"
     noop.put("Resume.txt", b"")
     assert noop.wait_for("held", "done")["waiting_for"] is None
-    assert not {"pause", "Resume.txt"} & {path.name for path in noop.inbox.iterdir()}
+    noop.put("pause", b"")
+    until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
+    assert noop.musedrop("resume").returncode == 0
+    until(lambda: (noop.status_file() or {}).get("paused") is False, 30, noop.log)
+    assert not {"pause", "resume", "Resume.txt"} & {path.name for path in noop.inbox.iterdir()}
 
 
 @pytest.mark.parametrize("state", ["waiting", "queued", "running"])

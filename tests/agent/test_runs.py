@@ -130,6 +130,19 @@ def test_progress_counts_finished_and_running_frames_once(run: Run) -> None:
     assert run.devices == ["cpu:0"]
 
 
+def test_the_time_left_is_told_by_the_pace_of_this_run(run: Run) -> None:
+    """Frames that lay on disk when the rendering began don't count as pace; before the first frame nothing is told."""
+    run.outline = looked_at(run)
+    run.request.files.prepared.mkdir()
+    assert run.eta_s(5.0) is None, "not rendering yet"
+    first, second, *_ = grid(FRAMES)
+    part(run, first)
+    run.enter(10.0)
+    assert run.eta_s(11.0) is None, "no frame yet"
+    run.note(Progress("token/render", second.start, second.stop, 7))
+    assert run.eta_s(24.0) == 2.0 * (FRAMES - first.units - 7)
+
+
 def test_time_is_booked_by_stage(run: Run) -> None:
     """Leaving a stage adds its seconds and enters the next that has something to do."""
     run.enter(10.0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from agent.errors import UserError
-from agent.settings import BadSettings, Settings, annotated, find, load, table
+from agent.settings import BadSettings, RetentionSettings, Settings, annotated, find, load, table
 from agent.workers import card_rules
 from models.types import Limits, Output
 
@@ -67,10 +67,16 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         musetalk = { models_dir = "weights" }
         output = { crf = 0, encoder = "libx264" }
         cache = { max_gib = 0.5 }
-        status = { write_s = 0.1 }
+        status = { write_s = 0.1, snapshot_s = 60 }
+        retention = { archive_days = 1, archive_gib = 2.5, failed_days = 0.5, failed_gib = 1, logs_days = 0,
+                      rows_days = 7 }
         log = { level = "debug", format = "json" }
         """.replace("\n                  ", " "),
     )
+    assert settings.retention == RetentionSettings(
+        archive_days=1, archive_gib=2.5, failed_days=0.5, failed_gib=1, logs_days=0, rows_days=7
+    )
+    assert settings.status.snapshot_s == 60
     assert settings.inbox.media_roots == (tmp_path / "in", Path("/mnt/voices"))
     assert settings.inbox.watch == "poll"
     assert settings.devices.workers(cores=64) == 3
@@ -108,6 +114,7 @@ def test_every_folder_has_its_place(tmp_path: Path) -> None:
         share / "avatars",
         share / "status.json",
     )
+    assert folders.snapshot == share / "status.db"
     assert (folders.claimed, folders.staging) == (share / ".musedrop" / "claimed", share / ".musedrop" / "staging")
     assert (folders.ledger, folders.work, folders.cache) == (state / "jobs.db", state / "work", state / "cache")
     assert (folders.logs, folders.lock.parent) == (state / "logs", state)
