@@ -5,6 +5,7 @@ So `--help` and every command answer at once, whatever the other commands need.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from agent import __version__
+from agent import __version__, cli_service
 from agent.errors import UserError
 from agent.terminal import literal
 
@@ -68,13 +69,16 @@ def init(
 
 @app.command()
 def run(config: Config = None) -> None:
-    """Run the daemon until it is told to stop (Ctrl-C; twice ends it at once)."""
+    """Run the daemon until it is told to stop (Ctrl-C; twice ends it at once). SIGHUP reads the settings again."""
     from agent.daemon import serve
     from agent.log import set_up
+    from agent.settings import find, load
 
-    settings = settings_of(config)
+    faulthandler.enable()  # what the watchdog aborts says where it hung
+    source = find(config, os.environ, Path.cwd())
+    settings = load(source)
     set_up(settings)
-    serve(settings)
+    serve(settings, source=source)
 
 
 @app.command()
@@ -286,6 +290,7 @@ def demo(
     raise typer.Exit(play(folder, examples, console))
 
 
+app.add_typer(cli_service.app, name="service")
 bench = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(bench, name="bench")
 
@@ -324,6 +329,10 @@ def main() -> None:
 
 
 def stop(message: str, code: int) -> None:
+    """The last words, also for `systemctl status`, where this is a service."""
+    from agent.service import Notifier
+
+    Notifier().status(message)
     errors.print(f"[red]musedrop:[/] {literal(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 

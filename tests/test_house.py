@@ -19,7 +19,8 @@ WORLDS = {  # one outside world, one module
     "sqlite_utils": "agent.ledger",
     "watchdog": "agent.inbox",
     "pynvml": "gpu_pool.nvml",
-    "subprocess": "gpu_pool.",
+    "subprocess": ("gpu_pool.", "agent.systemctl"),
+    "jeepney": "agent.desktop",
     "av": "models.media",
     "torch": "models.musetalk",
 }
