@@ -5,7 +5,6 @@ So `--help` and every command answer at once, whatever the other commands need.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import logging
 import os
@@ -40,6 +39,7 @@ Config = Annotated[
 ]
 Name = Annotated[str, typer.Argument(help="Name of the job: its file's name without .json. Its id works too.")]
 POLL_S = 0.25
+NOTIFY_S = 1.0
 
 
 def settings_of(config: Path | None) -> Settings:
@@ -74,7 +74,6 @@ def run(config: Config = None) -> None:
     from agent.log import set_up
     from agent.settings import find, load
 
-    faulthandler.enable()  # what the watchdog aborts says where it hung
     source = find(config, os.environ, Path.cwd())
     settings = load(source)
     set_up(settings)
@@ -192,6 +191,17 @@ def watch(config: Config = None) -> None:
             pool = client.devices_of(db)
             view.update(live.dashboard(client.overview(db), pool, f"musedrop {__version__}  {settings.share}"))
             time.sleep(POLL_S)
+
+
+@app.command()
+def notify(config: Config = None) -> None:
+    """Show a desktop notification when a job finishes or fails, until Ctrl-C."""
+    from agent import client, desktop
+
+    settings = settings_of(config)
+    screen = desktop.Desktop()
+    for _ in desktop.follow(lambda: client.reader(settings), screen.show):
+        time.sleep(NOTIFY_S)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import time
@@ -336,6 +337,7 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
 
     `source`: the file that SIGHUP reads again.
     """
+    faulthandler.enable()  # a daemon that the watchdog aborts says where it hung
     notifier = Notifier()
     while True:
         try:

@@ -28,8 +28,12 @@ new_root() {
     mount -t sysfs -o ro sysfs "$root/sys"
     mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
     local place
-    for place in run:755 tmp:1777 dev:755 srv:755 etc/systemd/system:755; do
+    for place in run:755 tmp:1777 dev:755 etc/systemd/system:755; do
         mount -t tmpfs -o "mode=${place#*:}" tmpfs "$root/${place%:*}"
+    done
+    for place in srv var/lib; do # visible from outside by a path that SQLite can follow
+        mkdir -p "$FOLDER/$place"
+        mount --bind "$FOLDER/$place" "$root/$place"
     done
     devices "$root/dev"
     program "$disk" "$root/opt"
@@ -38,7 +42,7 @@ new_root() {
     cd "$root"
     pivot_root . run/host
     umount -l run/host
-    rm -rf /var/lib/musedrop /var/cache/musedrop /var/log/musedrop /etc/musedrop
+    rm -rf /var/cache/musedrop /var/log/musedrop /etc/musedrop
 }
 
 devices() {
