@@ -38,7 +38,7 @@ def install(
         typer.echo(f"----- {file.path} ({file.state})\n{file.text}")
     confirm("Write these files?", user, yes)
     systemctl.write(files)
-    make_ready(user)
+    make_ready(user, files[0].path)
     manager = systemctl.Systemd(user=user)
     manager.reload()
     scope = "--user " if user else ""
@@ -46,17 +46,18 @@ def install(
     typer.echo(f"Written. Now: systemctl {scope}{verb} musedrop")
 
 
-def make_ready(user: bool) -> None:
-    """What the units need around them: a user and the folders of the share, or leave to run without a session."""
+def make_ready(user: bool, source: Path) -> None:
+    """What the units need around them: the folders of the share, and a user or leave to run without a session."""
     from agent import systemctl
     from agent.settings import load
 
+    folders = load(source).folders
     if user:
-        if advice := systemctl.linger():
-            typer.echo(advice)
-        return
-    systemctl.add_user()
-    systemctl.lay_out(load(SYSTEM_SETTINGS).folders)
+        systemctl.lay_out(folders, owner="")
+        typer.echo(systemctl.linger())
+    else:
+        systemctl.add_user()
+        systemctl.lay_out(folders, systemctl.USER)
 
 
 @app.command()

@@ -75,21 +75,22 @@ def add_user() -> None:
     called("systemd-sysusers", "/etc/sysusers.d/musedrop.conf")
 
 
-def lay_out(folders: Folders) -> None:
-    """Make the folders of the share that are missing, for the daemon and its group."""
+def lay_out(folders: Folders, owner: str) -> None:
+    """Make the folders of the share that are missing; with an owner, for that user and its group."""
     private = folders.mark.parent
     for folder in (folders.share, private, *folders.shared):
         if not folder.exists():
             folder.mkdir(parents=True)
-            shutil.chown(folder, USER, USER)
-            folder.chmod(PRIVATE_MODE if folder.is_relative_to(private) else SHARED_MODE)
+            if owner:
+                shutil.chown(folder, owner, owner)
+                folder.chmod(PRIVATE_MODE if folder.is_relative_to(private) else SHARED_MODE)
 
 
 def linger() -> str:
-    """Let this user's services run without a session; what to do where that isn't allowed."""
+    """Let this user's services run without a session; says so, or what to do where that isn't allowed."""
     name = pwd.getpwuid(os.getuid()).pw_name
     try:
         called("loginctl", "enable-linger", name)
     except UserError:
         return f"to let it run while you are logged out: sudo loginctl enable-linger {name}"
-    return ""
+    return "It will run while you are logged out, too."

@@ -42,6 +42,7 @@ new_root() {
     cd "$root"
     pivot_root . run/host
     umount -l run/host
+    mount --make-rshared / # as systemd does at the start of a real machine: what is mounted later, services see, too
     rm -rf /var/cache/musedrop /var/log/musedrop /etc/musedrop
 }
 
