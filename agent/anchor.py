@@ -28,7 +28,10 @@ class Anchor:
             how = f"or, if this folder is to be the share from now on, write {known} into {self.path}"
             return f"the share {self.share} is not the one that this state folder knows: mount it, {how}"
         if not known:
-            self._drop(found)
+            try:
+                self._drop(found)
+            except OSError as error:
+                return f"the share {self.share} can't be written: {error.strerror}"
         return ""
 
     def _drop(self, found: str) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent import __version__, cli_models
+from agent import __version__, cli_models, cli_service
 from agent.errors import UserError
 from agent.printable import literal
-from agent.terminal import Config, console, errors, settings_of
+from agent.terminal import Config, console, errors, found, settings_of
 
 if TYPE_CHECKING:
     from agent.client import Ticket
@@ -33,6 +33,7 @@ app.add_typer(cli_models.app, name="models")
 
 Name = Annotated[str, typer.Argument(help="Name of the job: its file's name without .json. Its id works too.")]
 POLL_S = 0.25
+NOTIFY_S = 1.0
 
 
 @app.command()
@@ -56,13 +57,15 @@ def init(
 
 @app.command()
 def run(config: Config = None) -> None:
-    """Run the daemon until it is told to stop (Ctrl-C; twice ends it at once)."""
+    """Run the daemon until it is told to stop (Ctrl-C; twice ends it at once). SIGHUP reads the settings again."""
     from agent.daemon import serve
     from agent.log import set_up
+    from agent.settings import load
 
-    settings = settings_of(config)
+    source = found(config)
+    settings = load(source)
     set_up(settings)
-    serve(settings)
+    serve(settings, source=source)
 
 
 @app.command()
@@ -176,6 +179,17 @@ def watch(config: Config = None) -> None:
             pool = client.devices_of(db)
             view.update(live.dashboard(client.overview(db), pool, f"musedrop {__version__}  {settings.share}"))
             time.sleep(POLL_S)
+
+
+@app.command()
+def notify(config: Config = None) -> None:
+    """Show a desktop notification when a job finishes or fails, until Ctrl-C."""
+    from agent import client, desktop
+
+    settings = settings_of(config)
+    screen = desktop.Desktop()
+    for _ in desktop.follow(lambda: client.reader(settings), screen.show):
+        time.sleep(NOTIFY_S)
 
 
 @app.command()
@@ -379,6 +393,7 @@ def demo(
     raise typer.Exit(play(folder, examples, console))
 
 
+app.add_typer(cli_service.app, name="service")
 bench_group = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(bench_group, name="bench")
 
@@ -417,6 +432,10 @@ def main() -> None:
 
 
 def stop(message: str, code: int) -> None:
+    """The last words, also for `systemctl status`, where this is a service."""
+    from agent.service import Notifier
+
+    Notifier().status(message)
     errors.print(f"[red]musedrop:[/] {literal(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 

@@ -15,6 +15,7 @@ from agent.filesystem import move_in, sync_folder
 from agent.inbox import Fingerprint, fingerprint
 from agent.job import JobState
 from agent.ledger import Job, Ledger
+from agent.log import about
 from agent.outbox import iso
 from agent.runs import Run
 from agent.settings import Settings
@@ -129,7 +130,7 @@ class Closing:
             self.ledger.move(
                 job.uid, JobState.DONE, at=at, token=job.run_token, finished_ms=at, result=name, waiting_for=None
             )
-        log.info("%s is done: outbox/%s", job.name, name)
+        log.info("%s is done: outbox/%s", job.name, name, extra=about(job))
 
     def recover(self, at: int, now: float) -> None:
         """After a start: the jobs that were running belong to nobody now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import time
@@ -15,14 +16,17 @@ from agent.anchor import Anchor
 from agent.closing import Closing
 from agent.devices import Devices
 from agent.dispatch import Dispatch
+from agent.health import COMMIT_S, Signs, illness
 from agent.intake import Intake, Orders
 from agent.job import JobState
 from agent.ledger import DiskFull, Job, Ledger, full_disk_named
+from agent.log import set_up
 from agent.outbox import write_json
+from agent.reload import merged
 from agent.retention import Retention
 from agent.runs import Run
-from agent.service import Lock, Notifier, Signals
-from agent.settings import Settings
+from agent.service import Drain, Lock, Notifier, Signals, Watchdog
+from agent.settings import BadSettings, Settings, load
 from agent.snapshots import Snapshots
 from agent.space import low_space
 from agent.troubles import Troubles
@@ -36,8 +40,11 @@ log = logging.getLogger("musedrop")
 HANDLER = "models.handler:open_handler"
 PROGRESS_S = 0.5
 LONGEST_WAIT_S = 5.0
-DRAIN_S = 60.0
+DRAIN_MARGIN_S = 30.0
+"""What systemd gives a drain beyond the time in which a silent worker is ended."""
 FULL_DISK_S = 1.0
+OWNER_ONLY = 0o700
+BEAT = "beat_ms"
 
 
 def milliseconds() -> int:
@@ -49,7 +56,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, handler: str = HANDLER) -> None:
         self.settings = settings
-        make_folders(settings.folders.own)
+        make_folders(settings.folders.own, OWNER_ONLY)
         self.lock = Lock(settings.folders.lock)
         with ExitStack() as otherwise, full_disk_named():
             otherwise.callback(self.lock.release)
@@ -66,8 +73,10 @@ class Daemon:
         self.retention = Retention(settings, self.ledger, self.troubles, self.open_logs)
         self.snapshots = Snapshots(settings, self.ledger, self.troubles)
         self.notifier = Notifier()
+        self.watchdog = Watchdog(self.notifier)
         self.draining = self.arrived = self.share_is_here = self.untidy = self.pruning = False
-        self.next_save = self.next_status = 0.0
+        self.next_save = self.next_status = self.committed_at = 0.0
+        self.notice = ""
         self._reported: dict[str, Any] = {}
         log.info("musedrop %s: %s", __version__, self.engine_line())
 
@@ -94,6 +103,7 @@ class Daemon:
         if not self.share_is_here or not self.intake.scan(now):
             self.troubles.tell("inbox", self.intake.inbox.problem)
             return
+        self.troubles.tell("watch", self.intake.watch.problem)
         try:
             if self.troubles["inbox"]:
                 self.intake.readmit(at)
@@ -155,7 +165,7 @@ class Daemon:
         """How long nothing is due."""
         if self.untidy or self.pruning:
             return 0.0
-        due = [self.intake.next_scan, now + LONGEST_WAIT_S]
+        due = [self.intake.next_scan, now + LONGEST_WAIT_S, self.watchdog.due]
         if self.dispatcher.runs:
             due.append(max(self.next_save, now + 0.05))
         if self.share_is_here:
@@ -175,7 +185,20 @@ class Daemon:
             self.write_status()
             if self.share_is_here:
                 self.snapshots.keep_up(now)
-            self.notifier.alive()
+        self.prove(now)
+        self.watchdog.feed(now, illness(self.signs(), now))
+
+    def prove(self, now: float) -> None:
+        """While jobs run, commit something now and then even where no frames come: a ledger that hangs shows."""
+        if self.dispatcher.runs and now >= self.committed_at + COMMIT_S:
+            self.ledger.remember(BEAT, str(milliseconds()))
+            self.committed_at = now
+
+    def signs(self) -> Signs:
+        intake, runs = self.intake, self.dispatcher.runs
+        observed = not self.share_is_here or intake.polls or intake.watch.alive or bool(intake.watch.problem)
+        period_s = max(self.settings.inbox.scan_s, LONGEST_WAIT_S)
+        return Signs(intake.looked_at, period_s, observed, self.committed_at, not runs)
 
     def write_status(self, *, running: bool = True) -> None:
         status = self.status(running=running)
@@ -215,7 +238,8 @@ class Daemon:
         words = [f"{counts[state]} {state}" for state in ("running", "queued", "waiting")]
         words += [f"{d.id} {d.state}" for d in self.pool.devices() if d.state in ("sick", "lost", "drained")]
         words += ["paused"] if self.intake.paused else []
-        return ", ".join([*words, *(["draining"] if self.draining else []), *self.troubles.texts()])
+        words += ["draining"] if self.draining else []
+        return ", ".join([*words, *self.troubles.texts(), *([self.notice] if self.notice else [])])
 
     def open_logs(self) -> set[Path]:
         logs = self.settings.folders.logs
@@ -227,16 +251,20 @@ class Daemon:
 
     # life ------------------------------------------------------------------------------------------------------------
 
-    def run(self) -> bool:
-        """Serve until SIGTERM or SIGINT; the first lets running spans finish, the second ends at once.
+    def run(self, source: Path | None = None) -> bool:
+        """Serve until SIGTERM or SIGINT; the first lets running spans finish, the second ends at once. SIGHUP reads
+        the settings again from `source`.
 
         True if the state's disk filled up: then another daemon has to go on, as after a crash.
         """
         signals, full = Signals(self.pool.wake), False
-        self.notifier.ready()
         try:
             with full_disk_named():
+                self.step(0.0)
+                self.notifier.ready()
                 while not signals.asked:
+                    if signals.take_reload() and source is not None:
+                        self.reload(source)
                     self.step()
                 self.drain(signals)
         except DiskFull as error:
@@ -253,9 +281,35 @@ class Daemon:
         failpoint("draining")
         self.notifier.stopping()
         log.info("stopping: waiting for the running spans")
-        deadline = time.monotonic() + DRAIN_S
-        while self.busy() and signals.asked < 2 and time.monotonic() < deadline:
+        drain = Drain(time.monotonic(), self.settings.pool.drain_s)
+        while self.busy() and signals.asked < 2 and not drain.over(time.monotonic()):
+            if drain.advances(sum(run.units_done for run in self.dispatcher.runs.values())):
+                self.notifier.extend(self.settings.pool.stall_s + DRAIN_MARGIN_S)
             self.step(0.5)
+        if self.busy():
+            log.warning("stopping: the running spans are interrupted, they are done again after the next start")
+
+    def reload(self, source: Path) -> None:
+        """Take over the settings that can change while the daemon runs, and name those that can't."""
+        self.notifier.reloading()
+        try:
+            settings, taken, kept = merged(self.settings, load(source))
+        except BadSettings as bad:
+            self.notice = f"the settings are as before, the file can't be used: {bad}"
+        else:
+            self.adopt(settings)
+            log.info("settings taken over: %s", ", ".join(taken) or "none had changed")
+            self.notice = f"a restart is needed for {', '.join(kept)}" if kept else ""
+        if self.notice:
+            log.warning("%s", self.notice)
+        self.next_status = 0.0
+        self.notifier.ready()
+
+    def adopt(self, settings: Settings) -> None:
+        self.settings = self.closing.settings = self.dispatcher.settings = settings
+        self.intake.adopt(settings)
+        self.share_is_here = False  # it is met anew at the next scan, which is due now
+        set_up(settings)
 
     def busy(self) -> bool:
         return any(self.pool.running(run.task_id) for run in self.dispatcher.runs.values())
@@ -289,23 +343,30 @@ class Daemon:
         return live == 0 and not self.ledger.untidy(1)
 
 
-def make_folders(folders: Iterable[Path]) -> None:
+def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode, parents=True, exist_ok=True)
 
 
-def serve(settings: Settings, handler: str = HANDLER) -> None:
-    """Run a daemon; where the state's disk filled up, another one as soon as there is room."""
+def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None) -> None:
+    """Run a daemon; where the state's disk filled up, another one as soon as there is room.
+
+    `source`: the file that SIGHUP reads again.
+    """
+    faulthandler.enable()  # a daemon that the watchdog aborts says where it hung
     notifier = Notifier()
     while True:
         try:
             with full_disk_named():
-                if not Daemon(settings, handler).run():
+                daemon = Daemon(settings, handler)
+                if not daemon.run(source):
                     return
+                settings = daemon.settings
         except DiskFull as full:
             log.error("the state folder %s can't be written (%s)", settings.state, full)
         while True:
             notifier.alive()
+            notifier.extend(DRAIN_MARGIN_S)
             time.sleep(FULL_DISK_S)
             if not (low := low_space(settings)):
                 break

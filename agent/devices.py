@@ -6,6 +6,7 @@ import logging
 
 from agent.device_names import named, plain
 from agent.ledger import Ledger
+from agent.log import about
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device
 
@@ -33,7 +34,7 @@ class Devices:
         until_ms = at + round(1000 * (device.retry_at - now)) if device.retry_at else None
         self.ledger.devices.note(device, at=at, until_ms=until_ms, job=job)
         if device.state in BAD and self._states.get(device.id) != device.state:
-            log.warning("device %s is %s: %s", device.id, device.state, device.reason)
+            log.warning("device %s is %s: %s", device.id, device.state, device.reason, extra=about(device=device.id))
         self._states[device.id] = device.state
 
     def working_on(self, uid: str) -> list[str]:
@@ -60,7 +61,7 @@ class Devices:
             self.ledger.devices.resume(device.id)
             self._aside.discard(device.id)
             self.pool.resume(device.id)
-            log.info("device %s is back in service", device.id)
+            log.info("device %s is back in service", device.id, extra=about(device=device.id))
         return bool(chosen)
 
     def _keep_aside(self, device: Device) -> None:
@@ -73,4 +74,4 @@ class Devices:
         if device not in self._aside:
             self._aside.add(device)
             self.pool.drain(device, DRAINED)
-            log.info("device %s is %s", device, DRAINED)
+            log.info("device %s is %s", device, DRAINED, extra=about(device=device))

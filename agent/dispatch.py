@@ -15,6 +15,7 @@ from agent.devices import Devices
 from agent.fairness import in_turn, level
 from agent.job import JobSpec, JobState
 from agent.ledger import Job, Ledger
+from agent.log import about
 from agent.outbox import discard
 from agent.runs import Run
 from agent.settings import Settings
@@ -176,7 +177,8 @@ class Dispatch:
         run.job = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, run_token=token, engine=choice.engine)
         run.job = replace(run.job, engine_reason=choice.reason, started_ms=job.started_ms or at)
         self.runs[job.uid] = run
-        log.info("%s: attempt %d with the %s engine (%s)", job.name, run.job.attempt, choice.engine, choice.reason)
+        said = (job.name, run.job.attempt, choice.engine, choice.reason)
+        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=about(job))
         return run
 
     def request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
@@ -274,7 +276,8 @@ class Dispatch:
     def _interrupted(self, run: Run, failed: Failed, device: str, at: int) -> None:
         """A worker died under the job: only that span is lost, unless the job itself seems to kill workers."""
         run.job = job = self.ledger.interrupted(run.job, f"{device}: {cause(failed)}", crash=killed_by_job(failed))
-        log.warning("%s: span %d-%d lost on %s: %s", job.name, failed.start, failed.stop, device, failed.message)
+        said = (job.name, failed.start, failed.stop, device, failed.message)
+        log.warning("%s: span %d-%d lost on %s: %s", *said, extra=about(job, device))
         if job.crashes >= MOST_CRASHES:
             hint = "the input makes the engine crash: convert it with another program, or choose other options"
             self.drop_run(run)
@@ -304,7 +307,7 @@ class Dispatch:
             self.close_failed(job, at, failed.code, failed.message, failed.hint, retry=failed.retry)
             return
         backoff_s = min(2.0**job.failures, LONGEST_BACKOFF_S)
-        log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, backoff_s)
+        log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, backoff_s, extra=about(job))
         self.ledger.end_attempt(run.token, "failed", at=at, code=failed.code, message=failed.message)
         self.ledger.move(
             job.uid, JobState.QUEUED, at=at, token=run.token, detail=failed.message, failures=job.failures, device=None
@@ -335,7 +338,7 @@ class Dispatch:
             self.ledger.move(
                 job.uid, JobState.FAILED, at=at, detail=message, finished_ms=at, device=None, waiting_for=None, **error
             )
-        log.error("%s failed (%s): %s", job.name, code, message)
+        log.error("%s failed (%s): %s", job.name, code, message, extra=about(job))
 
     def close_cancelled(self, job: Job, at: int) -> None:
         if (run := self.runs.get(job.uid)) is not None:
@@ -344,7 +347,7 @@ class Dispatch:
             if job.run_token:
                 self.ledger.end_attempt(job.run_token, "cancelled", at=at)
             self.ledger.move(job.uid, JobState.CANCELLED, at=at, finished_ms=at, device=None, waiting_for=None)
-        log.info("%s cancelled", job.name)
+        log.info("%s cancelled", job.name, extra=about(job))
 
     def expire(self, now: float, at: int) -> None:
         """Fail the jobs that took longer than their timeout_s."""

@@ -307,6 +307,7 @@ class Watch(FileSystemEventHandler):
         self.folder, self.wake = folder, wake
         self.moved: set[str] = set()
         self.touched = False
+        self.problem = ""
         self._observer: BaseObserver | None = None
         self._inode = 0
 
@@ -333,15 +334,17 @@ class Watch(FileSystemEventHandler):
             return False
 
     def start(self) -> bool:
-        """Watch the folder as it is now; False where that is not possible (no such folder, no watches left)."""
+        """Watch the folder as it is now; False, and `problem` says why, where that is not possible."""
         self.stop()
+        self.problem = ""
         observer = Observer()
         try:
             self._inode = self.folder.stat().st_ino
             wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileMovedEvent, FileClosedEvent]
             observer.schedule(self, str(self.folder), event_filter=wanted)
             observer.start()
-        except OSError:
+        except OSError as error:
+            self.problem = f"nobody tells of new files in the inbox, it is polled: {error.strerror}"
             return False
         self._observer = observer
         return True

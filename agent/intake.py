@@ -17,6 +17,7 @@ from agent.filesystem import filesystem_kind, tells_of_changes
 from agent.inbox import Control, Drop, Inbox, Watch, open_for_writing, read_small
 from agent.job import BadJob, JobSpec, JobState, pair, parse
 from agent.ledger import LIVE, Job, Ledger
+from agent.log import about
 from agent.settings import Settings
 from agent.sources import Absent, Sources
 from gpu_pool.failpoints import failpoint
@@ -57,16 +58,26 @@ class Intake:
         self.limit = settings.inbox.max_job_bytes
         self.inbox = Inbox(folders.inbox, folders.claimed, settings.inbox.settle_s, self.limit, self.is_job_file)
         self.watch = Watch(folders.inbox, wake)
-        self.sources = Sources(
-            settings.folders.inbox,
-            settings.folders.avatars,
-            tuple(settings.inbox.media_roots),
-            self.has_settled,
-            settings.inbox.path_map,
-        )
+        self.sources = self._sources()
         self.next_scan = 0.0
         self._now = -float("inf")
         self._sought = 0
+
+    def _sources(self) -> Sources:
+        folders, asked = self.settings.folders, self.settings.inbox
+        return Sources(folders.inbox, folders.avatars, tuple(asked.media_roots), self.has_settled, asked.path_map)
+
+    def adopt(self, settings: Settings) -> None:
+        """Settings that were changed while the daemon runs; those of the share count when it is met again."""
+        self.settings = settings
+        self.limit = self.inbox.max_job_bytes = settings.inbox.max_job_bytes
+        self.sources = self._sources()
+        self.next_scan = 0.0
+
+    @property
+    def looked_at(self) -> float:
+        """When the last scan was, or would have been but for the share."""
+        return self._now
 
     def meet_share(self) -> None:
         """The share has appeared: find out what its file system tells of changes."""
@@ -150,7 +161,7 @@ class Intake:
             spec = self.spec_of(drop)
         except BadJob as bad:
             self.ledger.refuse(drop.uid, drop.name, at=at, **error_columns(bad), **origin)
-            log.error("%s is refused (%s): %s", drop.name, bad.code, bad.message)
+            log.error("%s is refused (%s): %s", drop.name, bad.code, bad.message, extra=about(drop))
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
@@ -161,7 +172,7 @@ class Intake:
             if job is not None:
                 self.seek_media(job, at)
         failpoint("inserted")
-        log.info("%s accepted", drop.name)
+        log.info("%s accepted", drop.name, extra=about(drop))
 
     def seek_waiting(self, at: int) -> None:
         """A batch of the waiting jobs, and the next one at the next scan."""
@@ -199,7 +210,7 @@ class Intake:
         self.ledger.move(
             job.uid, JobState.FAILED, at=at, detail=bad.message, finished_ms=at, waiting_for=None, **error_columns(bad)
         )
-        log.error("%s failed (%s): %s", job.name, bad.code, bad.message)
+        log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=about(job))
 
     # control files ---------------------------------------------------------------------------------------------------
 

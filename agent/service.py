@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from types import FrameType
 
 from agent.errors import UserError
+
+log = logging.getLogger("musedrop")
+WAKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class AlreadyRunning(UserError):
@@ -54,16 +60,28 @@ def daemon_pid(path: Path) -> int | None:
 
 
 class Signals:
-    """SIGTERM and SIGINT ask for a drain, a second one for an end at once. Handlers only count and wake."""
+    """SIGTERM and SIGINT ask for a drain, a second one for an end at once; SIGHUP asks to read the settings again,
+    except from a terminal that closes. Handlers only count and wake.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.asked = 0
+        self._reload = False
         self._wake = wake
-        self._before = {number: signal.signal(number, self._count) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = WAKERS[:2] if sys.stdin is not None and sys.stdin.isatty() else WAKERS
+        self._before = {number: signal.signal(number, self._count) for number in numbers}
 
-    def _count(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked += 1
+    def _count(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reload = True
+        else:
+            self.asked += 1
         self._wake()
+
+    def take_reload(self) -> bool:
+        """Whether there was a SIGHUP since the last call."""
+        asked, self._reload = self._reload, False
+        return asked
 
     def restore(self) -> None:
         for number, handler in self._before.items():
@@ -79,6 +97,13 @@ class Notifier:
 
     def ready(self) -> None:
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        self._send("RELOADING=1")
+
+    def extend(self, seconds: float) -> None:
+        """Starting or stopping may take so much longer, counted from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")
@@ -98,6 +123,44 @@ class Notifier:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.settimeout(1.0)
             try:
-                channel.sendto(message.encode(), address)
+                channel.sendto(message.encode("utf-8", "replace"), address)
+            except TimeoutError:
+                return  # systemd is busy: it will hear the next one
             except OSError:
                 self.address = ""
+
+
+class Watchdog:
+    """systemd restarts a service that doesn't say within `WatchdogSec=` that it is well; here it says so."""
+
+    def __init__(self, notifier: Notifier, env: Mapping[str, str] = os.environ) -> None:
+        ours = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        limit_s = int(env.get("WATCHDOG_USEC", 0)) / 1e6 if ours else 0.0
+        self.notifier, self.period_s = notifier, limit_s / 2 if limit_s else inf
+        self.due = 0.0
+
+    def feed(self, now: float, illness: str) -> None:
+        """Say once in a period that all is well, if it is."""
+        if now < self.due:
+            return
+        self.due = now + self.period_s
+        if illness:
+            log.error("the watchdog is not fed: %s", illness)
+        else:
+            self.notifier.alive()
+
+
+class Drain:
+    """How long running spans may go on after a stop was asked for: while they advance, up to a limit."""
+
+    def __init__(self, now: float, limit_s: float) -> None:
+        self._until = now + limit_s
+        self._done = -1
+
+    def over(self, now: float) -> bool:
+        return now >= self._until
+
+    def advances(self, units_done: int) -> bool:
+        """Whether there is news of the running spans since the last call; the first call is news, too."""
+        before, self._done = self._done, units_done
+        return units_done != before

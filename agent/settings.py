@@ -151,6 +151,11 @@ class PoolSettings(_Section):
         description="Growth of a worker's memory since its first piece of work after which it is replaced, in MiB;"
         " 0: never.",
     )
+    drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
+        default=600.0,
+        description="Seconds that pieces of work may go on when the daemon is stopped; then they are done again after"
+        " the next start.",
+    )
 
 
 class LimitsSettings(_Section):
@@ -196,6 +201,9 @@ class OutputSettings(_Section):
 class CacheSettings(_Section):
     """Prepared avatars, kept for the next job."""
 
+    folder: Folder | None = Field(
+        default=None, description="Where they are kept; without this key, `cache` in the state folder."
+    )
     max_gib: Annotated[float, Field(ge=0, le=1 << 20)] = Field(
         default=20.0, description="Size of the avatar cache in GiB; the least recently used goes first."
     )
@@ -240,13 +248,18 @@ class RetentionSettings(_Section):
 
 
 class LogSettings(_Section):
-    """What the daemon writes to standard error."""
+    """What the daemon says, and where its workers' own words go."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least serious message that is written."
     )
     format: Literal["auto", "text", "json"] = Field(
-        default="auto", description="text for people, json (one object a line) for log collectors; auto is text."
+        default="auto",
+        description="text for people, json (one object a line) for log collectors; auto is the journal, with its"
+        " fields, where the daemon is a service of systemd, else text.",
+    )
+    folder: Folder | None = Field(
+        default=None, description="Folder of the workers' logs; without this key, `logs` in the state folder."
     )
 
 
@@ -256,6 +269,8 @@ class Folders:
 
     share: Path
     state: Path
+    cache: Path
+    logs: Path
 
     @property
     def inbox(self) -> Path:
@@ -316,14 +331,6 @@ class Folders:
         return self.state / "work"
 
     @property
-    def cache(self) -> Path:
-        return self.state / "cache"
-
-    @property
-    def logs(self) -> Path:
-        return self.state / "logs"
-
-    @property
     def lock(self) -> Path:
         return self.state / "daemon.lock"
 
@@ -368,7 +375,8 @@ class Settings(_Section):
 
     @property
     def folders(self) -> Folders:
-        return Folders(self.share, self.state)
+        cache, logs = self.cache.folder or self.state / "cache", self.log.folder or self.state / "logs"
+        return Folders(self.share, self.state, cache, logs)
 
     @property
     def models_dir(self) -> Path:
@@ -482,10 +490,11 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
         yield from ((f"{section}.{name}", field) for name, field in model.model_fields.items())
 
 
-def annotated(share: str, state: str) -> str:
-    """A settings file with every key, its default and why; `share` and `state` are the only ones that are set."""
+def annotated(share: str, state: str, cache: str = "", logs: str = "") -> str:
+    """A settings file with every key, its default and why; only the folders that are given are set."""
     lines = [f"# {line}" for line in HEAD]
-    values = {"share": share, "state": state}
+    given = {"share": share, "state": state, "cache.folder": cache, "log.folder": logs}
+    values = {name: folder for name, folder in given.items() if folder}
     for name, field in _fields():
         section, _, key = name.rpartition(".")
         if section and f"[{section}]" not in lines:
@@ -497,8 +506,12 @@ def annotated(share: str, state: str) -> str:
 HEAD = (
     "The settings of musedrop. Every key is here: a line that begins with # and no blank shows the default",
     "that is in force; take the # away to change it. An unknown key is refused. Relative paths are relative",
-    "to this file. The daemon reads it once, when it starts.",
+    "to this file. The daemon reads it when it starts, and again at SIGHUP; docs/service.md says what that changes.",
 )
+
+
+IN_STATE = {"musetalk.models_dir": "models", "cache.folder": "cache", "log.folder": "logs"}
+"""Folders that lie in the state folder unless they are set."""
 
 
 def _comment(field: FieldInfo) -> list[str]:
@@ -510,8 +523,8 @@ def _comment(field: FieldInfo) -> list[str]:
 def _assignment(key: str, name: str, values: Mapping[str, str], field: FieldInfo) -> str:
     if name in values:
         return f"{key} = {_toml_value(values[name])}"
-    if name == "musetalk.models_dir":
-        return f"#{key} = {_toml_value(values['state'].rstrip('/') + '/models')}"
+    if name in IN_STATE:
+        return f"#{key} = {_toml_value(values['state'].rstrip('/') + '/' + IN_STATE[name])}"
     return f"#{key} = {_toml_value(field.default)}"
 
 

@@ -22,6 +22,13 @@ Config = Annotated[
 
 
 def settings_of(config: Path | None) -> Settings:
-    from agent.settings import find, load
+    from agent.settings import load
 
-    return load(find(config, os.environ, Path.cwd()))
+    return load(found(config))
+
+
+def found(config: Path | None) -> Path:
+    """The settings file that counts here."""
+    from agent.settings import find
+
+    return find(config, os.environ, Path.cwd())

@@ -87,9 +87,11 @@ def write(path: Path, data: bytes) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
-    settings = load(parser.parse_args().config)
+    parser.add_argument("command", nargs="?", help="ignored: `run`, as the product is called")
+    source = parser.parse_args().config
+    settings = load(source)
     set_up(settings)
-    serve(settings, HANDLER)
+    serve(settings, HANDLER, source)
 
 
 if __name__ == "__main__":

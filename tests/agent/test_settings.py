@@ -118,6 +118,8 @@ def test_every_folder_has_its_place(tmp_path: Path) -> None:
     assert (folders.claimed, folders.staging) == (share / ".musedrop" / "claimed", share / ".musedrop" / "staging")
     assert (folders.ledger, folders.work, folders.cache) == (state / "jobs.db", state / "work", state / "cache")
     assert (folders.logs, folders.lock.parent) == (state / "logs", state)
+    elsewhere = loaded(tmp_path, SMALLEST + 'cache.folder = "/var/cache/m"\nlog.folder = "log"\n').folders
+    assert (elsewhere.cache, elsewhere.logs) == (Path("/var/cache/m"), tmp_path / "log")
     every = (*folders.shared, *folders.own)
     assert len(set(every)) == len(every) == 10
 
@@ -280,7 +282,7 @@ def uncommented(text: str) -> str:
 def test_the_shipped_file_is_the_annotated_text() -> None:
     """systemd/musedrop.toml is what `musedrop init` would write; write it anew when this fails."""
     shipped = (ROOT / "systemd" / "musedrop.toml").read_text(encoding="utf-8")
-    assert shipped == annotated("/srv/musedrop", "/var/lib/musedrop")
+    assert shipped == annotated("/srv/musedrop", "/var/lib/musedrop", "/var/cache/musedrop", "/var/log/musedrop")
 
 
 def test_the_annotated_file_shows_every_key_with_its_true_default(tmp_path: Path) -> None:
@@ -294,8 +296,8 @@ def test_the_annotated_file_shows_every_key_with_its_true_default(tmp_path: Path
     }
     smallest, plain, all_set = (loaded(tmp_path, each) for each in (SMALLEST, text, uncommented(text)))
     assert plain == smallest
-    assert all_set.model_copy(update={"musetalk": plain.musetalk}) == plain
-    assert all_set.models_dir == plain.models_dir
+    assert all_set.model_copy(update={name: getattr(plain, name) for name in ("musetalk", "cache", "log")}) == plain
+    assert (all_set.models_dir, all_set.folders) == (plain.models_dir, plain.folders)
 
 
 def test_every_key_of_the_annotated_file_says_why() -> None:
