@@ -128,6 +128,10 @@ class Daemon:
         if problem:
             self.intake.postpone(now)
 
+    def share_is_there_still(self) -> bool:
+        """It may have gone since the last scan, and nothing must be written into the empty folder below a mount."""
+        return self.share_is_here and self.settings.folders.mark.is_file()
+
     def meet_share(self, now: float, at: int) -> str:
         """Make the folders that are missing; the first time, mend what a crash left. Returns what is wrong."""
         try:
@@ -183,7 +187,7 @@ class Daemon:
         if now >= self.next_status:
             self.next_status = now + self.settings.status.write_s
             self.write_status()
-            if self.share_is_here:
+            if self.share_is_there_still():
                 self.snapshots.keep_up(now)
         self.prove(now)
         self.watchdog.feed(now, illness(self.signs(), now))
@@ -205,7 +209,7 @@ class Daemon:
         if status == self._reported:
             return
         self.notifier.status(self.status_line(status["counts"]))
-        if not self.share_is_here:
+        if not self.share_is_there_still():
             return
         try:
             stamped = {"updated_at_ms": milliseconds(), **status}
@@ -322,7 +326,7 @@ class Daemon:
         for run in self.dispatcher.runs.values():
             self.closing.requeue(run.job, at, "the daemon was stopped")
         self.write_status(running=False)
-        if self.share_is_here:
+        if self.share_is_there_still():
             self.snapshots.finish()
         self.ledger.close()
         self.lock.release()

@@ -433,12 +433,11 @@ def fill(folder: Path, leave: int = 0) -> Path:
     """Take all space of a disk but `leave` bytes; removing the file gives it back."""
     ballast = folder / ".ballast"
     free = os.statvfs(folder)
-    with ballast.open("wb") as file, pytest.MonkeyPatch.context():
+    with ballast.open("wb", buffering=0) as file:  # what a buffer still holds would raise once more when it is closed
         left = free.f_bavail * free.f_frsize - leave
         try:
             while left > 0:
                 left -= file.write(b"\0" * min(left, 1 << 16))
-                file.flush()
         except OSError:
             pass
     return ballast
