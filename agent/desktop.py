@@ -44,7 +44,7 @@ class Desktop:
         except ModuleNotFoundError:
             raise UserError("notifications need D-Bus: pip install 'musedrop[desktop]'") from None
         self._call: Callable[..., Any] = jeepney.new_method_call
-        self._is_error = lambda reply: reply.header.message_type is jeepney.MessageType.error
+        self._is_error: Callable[[Any], bool] = lambda reply: reply.header.message_type is jeepney.MessageType.error
         path, name = "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
         self._service = jeepney.DBusAddress(path, bus_name=name, interface=name)
         try:
