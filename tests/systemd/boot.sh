@@ -67,6 +67,8 @@ program() {
     mount --bind "$PYTHON" "$2/python"
     mount -t overlay -o "lowerdir=$VENV,upperdir=$1/venv-changes,workdir=$1/venv-scratch" overlay "$2/musedrop"
     sed "s|^home = .*|home = /opt/python/bin|" "$VENV/pyvenv.cfg" > "$2/musedrop/pyvenv.cfg"
+    ln -sf /opt/python/bin/python3 "$2/musedrop/bin/python3"
+    ln -sf python3 "$2/musedrop/bin/python"
     local site
     site=$(echo "$2"/musedrop/lib/python3*/site-packages)
     echo /opt/musedrop-source > "$site/0-musedrop.pth"
