@@ -40,11 +40,12 @@ class Desktop:
 
     def __init__(self) -> None:
         try:
-            jeepney, blocking = import_module("jeepney"), import_module("jeepney.io.blocking")
+            jeepney: Any = import_module("jeepney")
+            blocking: Any = import_module("jeepney.io.blocking")
         except ModuleNotFoundError:
             raise UserError("notifications need D-Bus: pip install 'musedrop[desktop]'") from None
-        self._call = jeepney.new_method_call
-        self._is_error = lambda reply: reply.header.message_type is jeepney.MessageType.error
+        self._call: Callable[..., Any] = jeepney.new_method_call
+        self._error = jeepney.MessageType.error
         path, name = "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
         self._service = jeepney.DBusAddress(path, bus_name=name, interface=name)
         try:
@@ -56,14 +57,14 @@ class Desktop:
         icon = "dialog-error" if notice.urgent else "video-x-generic"
         hints = {"urgency": ("y", CRITICAL if notice.urgent else NORMAL), "desktop-entry": ("s", "musedrop")}
         body = html.escape(notice.body, quote=False)
-        words = ("musedrop", 0, icon, notice.summary, body, [], hints, -1)
+        words: tuple[Any, ...] = ("musedrop", 0, icon, notice.summary, body, [], hints, -1)
         try:
             reply = self._bus.send_and_get_reply(
                 self._call(self._service, "Notify", "susssasa{sv}i", words), timeout=ANSWER_S
             )
         except OSError as error:
             raise UserError(f"the session bus went away ({error}): start this again in a desktop session") from None
-        if self._is_error(reply):
+        if reply.header.message_type is self._error:
             raise UserError(
                 f"no desktop shows notifications here: {reply.body[0] if reply.body else 'no reason given'}"
             )

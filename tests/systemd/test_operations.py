@@ -102,9 +102,9 @@ def test_install_asks_and_refuses(machine: Machine) -> None:
 
 USER_MANAGER = """[Service]
 User=anna
-PAMName=
 Type=notify
 Delegate=yes
+KillSignal=SIGKILL
 RuntimeDirectory=anna
 Environment=XDG_RUNTIME_DIR=/run/anna HOME=/home/anna SYSTEMD_UNIT_PATH=/home/anna/.config/systemd/user:/run/anna-units
 ExecStart=/usr/lib/systemd/systemd --user --unit=default.target
