@@ -216,7 +216,7 @@ class Daemon:
             "daemon": {"version": __version__, "pid": os.getpid(), "running": running, "draining": self.draining},
             "engine": self.engine_line(),
             "paused": self.intake.paused,
-            "problems": self.troubles.texts(),
+            "problems": self.problems(),
             "counts": self.ledger.counts(),
             "running": rows("SELECT * FROM job_status WHERE state = 'running' ORDER BY priority DESC, created_at"),
             "queue": rows("SELECT * FROM queue ORDER BY position LIMIT 100"),
@@ -229,7 +229,10 @@ class Daemon:
         words += [f"{d.id} {d.state}" for d in self.pool.devices() if d.state in ("sick", "lost", "drained")]
         words += ["paused"] if self.intake.paused else []
         words += ["draining"] if self.draining else []
-        return ", ".join([*words, *self.troubles.texts(), *([self.notice] if self.notice else [])])
+        return ", ".join([*words, *self.problems()])
+
+    def problems(self) -> list[str]:
+        return [*self.troubles.texts(), *([self.notice] if self.notice else [])]
 
     def engine_line(self) -> str:
         choice = choose("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
