@@ -230,7 +230,7 @@ class Daemon:
             "daemon": {"version": __version__, "pid": os.getpid(), "running": running, "draining": self.draining},
             "engine": self.engine_line(),
             "paused": self.intake.paused,
-            "problems": self.troubles.texts(),
+            "problems": self.problems(),
             "counts": self.ledger.counts(),
             "running": [{**row, "eta_s": left.get(row["uid"])} for row in working],
             "queue": rows("SELECT * FROM queue ORDER BY position LIMIT 100"),
@@ -243,7 +243,10 @@ class Daemon:
         words += [f"{d.id} {d.state}" for d in self.pool.devices() if d.state in ("sick", "lost", "drained")]
         words += ["paused"] if self.intake.paused else []
         words += ["draining"] if self.draining else []
-        return ", ".join([*words, *self.troubles.texts(), *([self.notice] if self.notice else [])])
+        return ", ".join([*words, *self.problems()])
+
+    def problems(self) -> list[str]:
+        return [*self.troubles.texts(), *([self.notice] if self.notice else [])]
 
     def open_logs(self) -> set[Path]:
         logs = self.settings.folders.logs

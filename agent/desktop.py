@@ -40,11 +40,12 @@ class Desktop:
 
     def __init__(self) -> None:
         try:
-            jeepney, blocking = import_module("jeepney"), import_module("jeepney.io.blocking")
+            jeepney: Any = import_module("jeepney")
+            blocking: Any = import_module("jeepney.io.blocking")
         except ModuleNotFoundError:
             raise UserError("notifications need D-Bus: pip install 'musedrop[desktop]'") from None
         self._call: Callable[..., Any] = jeepney.new_method_call
-        self._is_error: Callable[[Any], bool] = lambda reply: reply.header.message_type is jeepney.MessageType.error
+        self._error = jeepney.MessageType.error
         path, name = "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
         self._service = jeepney.DBusAddress(path, bus_name=name, interface=name)
         try:
@@ -63,7 +64,7 @@ class Desktop:
             )
         except OSError as error:
             raise UserError(f"the session bus went away ({error}): start this again in a desktop session") from None
-        if self._is_error(reply):
+        if reply.header.message_type is self._error:
             raise UserError(
                 f"no desktop shows notifications here: {reply.body[0] if reply.body else 'no reason given'}"
             )

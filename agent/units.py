@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,17 +134,18 @@ def mount_unit(path: Path) -> str:
     >>> mount_unit(Path("/srv/muse-drop"))
     'srv-muse\\x2ddrop.mount'
     """
-    return "-".join(map(escaped, path.parts[1:])) + ".mount"
+    name = "-".join(map(escaped, path.parts[1:]))
+    return (f"\\x2e{name[1:]}" if name.startswith(".") else name) + ".mount"
 
 
 def escaped(part: str) -> str:
-    kept = ":_."
-    return "".join(
-        chr(byte)
-        if (chr(byte).isascii() and chr(byte).isalnum()) or (chr(byte) in kept and (byte != 46 or at))
-        else f"\\x{byte:02x}"
-        for at, byte in enumerate(part.encode())
-    )
+    """One folder's name; what is no ASCII letter, digit or one of :_. becomes its bytes."""
+    plain = re.compile(rb"[A-Za-z0-9:_.]")
+    return "".join(char.decode() if plain.match(char) else f"\\x{char[0]:02x}" for char in map(single, part.encode()))
+
+
+def single(byte: int) -> bytes:
+    return bytes([byte])
 
 
 def outdated(files: Iterable[File]) -> list[Path]:

@@ -201,14 +201,14 @@ class Share:
         return [row["worker_pid"] for row in self.rows("SELECT worker_pid FROM device_status") if row["worker_pid"]]
 
 
-def until(condition: Callable[[], bool], timeout_s: float, why: Callable[[], str]) -> None:
+def until(condition: Callable[[], bool], timeout_s: float, why: Callable[[], str], pause_s: float = 0.02) -> None:
     """Look again and again until the condition holds; other processes have no event that we could wait for."""
     deadline = time.monotonic() + timeout_s
     pause = Event()
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {why()}")
-        pause.wait(0.02)
+        pause.wait(pause_s)
 
 
 def alive(pid: int) -> bool:

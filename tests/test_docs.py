@@ -14,6 +14,7 @@ import typer
 from agent.cli import app
 from agent.job import CODES
 from agent.ledger import Ledger
+from agent.reload import LIVE
 from tests.agent.samples import add_job
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +106,30 @@ def commands(group: typer.Typer, before: str = "musedrop") -> Iterator[str]:
 def test_every_command_is_in_the_docs(command: str) -> None:
     """No command is only in the code."""
     assert any(command in page.read_text() or command.replace("musedrop", "make") in page.read_text() for page in PAGES)
+
+
+def told_subjects() -> set[str]:
+    """The subjects of all troubles that the daemon tells."""
+    calls = (
+        node
+        for path in (ROOT / "agent").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "tell"
+    )
+    return {str(getattr(call.args[0], "value", "")) for call in calls if isinstance(call.args[0], ast.Constant)}
+
+
+def test_every_trouble_of_the_status_line_is_explained() -> None:
+    """docs/service.md says what each means and what to do, and explains none that doesn't exist."""
+    page = (ROOT / "docs" / "service.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \| ", page.partition("| subject |")[2], re.M)) == told_subjects()
+
+
+def test_the_settings_that_can_change_are_listed() -> None:
+    """docs/service.md names exactly those that SIGHUP takes over."""
+    page = (ROOT / "docs" / "service.md").read_text()
+    paragraph = page.partition("These take effect at once")[2].partition("All others")[0]
+    assert [name.rstrip("*") for name in re.findall(r"`([\w.*]+)`", paragraph)] == list(LIVE)
 
 
 def test_every_relative_link_leads_somewhere() -> None:

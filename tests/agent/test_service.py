@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
 
-from agent.service import AlreadyRunning, Lock, Notifier, Signals, daemon_pid
+from agent.service import AlreadyRunning, Drain, Lock, Notifier, Signals, Watchdog, daemon_pid
 from tests.share import ROOT
 
 HOLDER = (
@@ -47,6 +48,38 @@ def test_signals_are_counted_and_wake() -> None:
     assert (signals.asked, len(woken)) == (2, 2)
     signals.restore()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sighup_is_no_end() -> None:
+    """It asks once for the settings to be read again, and for nothing else."""
+    signals = Signals(lambda: None)
+    os.kill(os.getpid(), signal.SIGHUP)
+    asked = [signals.take_reload(), signals.take_reload()]
+    signals.restore()
+    assert (asked, signals.asked) == ([True, False], 0)
+
+
+def test_the_watchdog_is_fed_while_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice in systemd's period, never while something is wrong, and only by the process that systemd means."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        watchdog = Watchdog(Notifier(), {"WATCHDOG_USEC": "30000000"})
+        for now, illness in ((100.0, ""), (114.9, ""), (115.0, "ill"), (129.9, ""), (130.0, "")):
+            watchdog.feed(now, illness)
+        assert [systemd.recv(100), systemd.recv(100)] == [b"WATCHDOG=1"] * 2
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+    assert watchdog.due == 145.0
+    assert Watchdog(Notifier(), {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).period_s == inf
+
+
+def test_a_drain_goes_on_while_units_advance() -> None:
+    """The first look is news, a change is, standing still isn't; the limit is the limit."""
+    drain = Drain(now=100.0, limit_s=60.0)
+    assert [drain.advances(done) for done in (0, 0, 3, 3, 1)] == [True, False, True, False, True]
+    assert [drain.over(now) for now in (100.0, 159.9, 160.0)] == [False, False, True]
 
 
 def test_systemd_hears_each_status_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from tests.needs import missing, need
 from tests.share import ROOT, until
 
+soon = partial(until, pause_s=0.2)
+"""For conditions that cost several processes each."""
 BOOT = Path(__file__).with_name("boot.sh")
 PID1 = Path("/usr/lib/systemd/systemd")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.share import Share, until
-from tests.systemd.machine import Machine
+from tests.share import Share
+from tests.systemd.machine import Machine, soon
 
 SETTINGS = """
 share = "/srv/musedrop"
@@ -82,7 +82,7 @@ class Service(Share):
         return names
 
     def wait_for_restart(self, count: int = 1) -> None:
-        until(
+        soon(
             lambda: self.machine.show("NRestarts") == str(count) and self.machine.show("ActiveState") == "active",
             60,
             self.log,

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tests.needs import need
-from tests.share import ROOT, until
-from tests.systemd.machine import Machine
+from tests.share import ROOT
+from tests.systemd.machine import Machine, soon
 from tests.systemd.service import PROGRAM, UNITS, Service
 
 pytestmark = pytest.mark.systemd
@@ -40,7 +40,7 @@ def test_backup_and_restore(service: Service, machine: Machine) -> None:
     service.jobs(1, frame_s=0)
     service.wait_for("job0", "done")
     service.put("pause", b"")
-    until(lambda: "paused" in service.status_text(), 30, service.log)
+    soon(lambda: "paused" in service.status_text(), 30, service.log)
     service.put("late.png", b"face")
     service.put("late.wav", b"voice")
     service.wait_for("late", "queued")
@@ -80,7 +80,7 @@ def test_upgrade_every_day_and_uninstall(service: Service, machine: Machine) -> 
     assert "job0 is done" in follow(machine, commands("Logs")[0])
     assert "StatusText     0 running, 0 queued, 0 waiting" in follow(machine, commands("Every day")[0][:3])
     follow(machine, commands("Every day")[0][4:])
-    until(lambda: machine.show("ActiveState") == "inactive", 30, service.log)
+    soon(lambda: machine.show("ActiveState") == "inactive", 30, service.log)
     machine.check("systemctl", "enable", "musedrop")
     follow(machine, commands("Uninstall")[0])
     assert [path.name for path in (service.root / UNITS / "musedrop.service.d").iterdir()] == ["test.conf"]
@@ -102,9 +102,9 @@ def test_install_asks_and_refuses(machine: Machine) -> None:
 
 USER_MANAGER = """[Service]
 User=anna
-PAMName=
 Type=notify
 Delegate=yes
+KillSignal=SIGKILL
 RuntimeDirectory=anna
 Environment=XDG_RUNTIME_DIR=/run/anna HOME=/home/anna SYSTEMD_UNIT_PATH=/home/anna/.config/systemd/user:/run/anna-units
 ExecStart=/usr/lib/systemd/systemd --user --unit=default.target
@@ -133,7 +133,7 @@ def test_a_service_of_one_user(machine: Machine) -> None:
     anna(start)
     share = machine.root / "home/anna/musedrop"
     (share / "inbox" / "bad.json").write_text("{}")
-    until((share / "failed" / "bad" / "error.json").exists, 30, lambda: machine.run("journalctl", "-n", "30").stdout)
+    soon((share / "failed" / "bad" / "error.json").exists, 30, lambda: machine.run("journalctl", "-n", "30").stdout)
     assert "ActiveState    active" in anna("musedrop service status --user")
     anna("musedrop service uninstall --user --yes")
     assert not list((machine.root / "home/anna/.config/systemd/user").glob("musedrop*"))
