@@ -2,6 +2,7 @@
 
     python -m benchmarks.musetalk [--size tiny|full] [--device cpu|cuda] [--rounds N] [--threads N]
 
+After the model loop come the stages beside it (face networks, paste, x264) and whole clips at 720p; see `clips`.
 Plain is the published program's way: its modules as they are, float32 on a CPU and fp16 on CUDA. All ways run in turn
 in one process and the best round of each counts. Starts and peak memory are measured in processes of their own.
 """
@@ -32,6 +33,7 @@ from transformers.models.whisper.configuration_whisper import WhisperConfig  # n
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor  # noqa: E402
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
+from benchmarks import clips  # noqa: E402
 from models.musetalk.batches import Sizes  # noqa: E402
 from models.musetalk.compiled import kernel_folder  # noqa: E402
 from models.musetalk.painter import Painter, open_painter  # noqa: E402
@@ -281,6 +283,24 @@ def report_speed(
         print(f"{size:10}{way:10}model loop {1 / times['loop'].wall_s:.2f} fps, {name_of(painters[way].dtype)}")
 
 
+def report_beside(size: str, device: torch.device, folder: Path, rounds: int) -> None:
+    """More rows of the table: face networks (a source frame, full size) and what a CPU core does to a frame."""
+    for stage, frames, work in [*clips.face_stages(device), *clips.host_stages(folder)]:
+        best = min((timed(work, frames, device) for _ in range(rounds + 1)), key=lambda spent: spent.cpu_s)
+        print(
+            f"{size:10}{'fast':10}{stage:10}{frames:>6}{1000 * best.wall_s:10.2f}{1000 * best.cpu_s:10.2f}", flush=True
+        )
+
+
+def report_clips(size: str, device: torch.device, folder: Path, threads: int) -> None:
+    """Rows of whole jobs, a frame of the result each; "cold" loads weights and prepares the avatar."""
+    for one in clips.clips(size, device, folder, threads):
+        wall, cpu = one["wall_s"] / one["frames"], one["cpu_s"] / one["frames"]
+        cached = "avatar cached" if one["cached"] else "avatar prepared"
+        figures = f"{1000 * wall:10.2f}{1000 * cpu:10.2f}   in all {one['wall_s']:.2f} s, {1 / wall:.1f} fps, {cached}"
+        print(f"{size:10}{'fast':10}{one['name']:10}{'':6}{figures}", flush=True)
+
+
 def report_starts(size: str, found: Iterator[dict[str, Any]]) -> None:
     print(f"\n{'':10}{'way':10}{'imports':>9}{'load':>9}{'1st batch':>11}{'next':>9}{'host GiB':>10}{'device GiB':>12}")
     for one in found:
@@ -336,6 +356,10 @@ def main() -> None:
                 random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
             )
             report_speed(size, painters, measure(painters, listener, nets, args.rounds), work)
+            report_beside(size, device, scratch, args.rounds)
+            if device.type == "cpu":
+                painters.clear()  # the memory of two sets of weights
+            report_clips(size, device, scratch, args.threads)
             if device.type == "cuda" and size == "full":
                 report_grid(painters, nets, work, scratch)
             painters.clear()

@@ -92,11 +92,16 @@ def transposed_kernel(weight: Tensor) -> Tensor:
     """The (in, out, 4, 4) kernel of a transposed convolution, stride 2, for an (out, in, 3, 3) one after nearest 2x.
 
     An output row in the first half of a doubled pixel sees taps 0 | 1 + 2 of the pixels before | at it, one in the
-    second half 0 + 1 | 2 of those at | after it.
+    second half 0 + 1 | 2 of those at | after it. Sums are made in float32.
     """
-    taps = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float64, device=weight.device)
-    kernel = torch.einsum("yk,oikl,xl->ioyx", taps, weight.double(), taps)
-    return kernel.to(weight.dtype)
+    wide = weight.float().transpose(0, 1)
+    return _spread(_spread(wide, 2), 3).to(weight.dtype)
+
+
+def _spread(taps: Tensor, axis: int) -> Tensor:
+    """Three taps of a convolution along `axis` -> the four of the transposed one."""
+    before, at, after = taps.unbind(axis)
+    return torch.stack([after, at + after, before + at, before], axis)
 
 
 def _children(module: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:

@@ -1,0 +1,130 @@
+"""What benchmarks.musetalk measures outside UNet and VAE: face networks, paste, encoder, and whole clips at 720p.
+
+Face networks have their full width and random weights. In whole clips they are the tests' narrow ones, that see a face
+in the clip's avatar: random ones see none. So the "cold" rows understate preparation; the stages beside them don't.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import memory, weights
+from gpu_pool.types import grid
+from models import media
+from models.handler import Handler, open_handler
+from models.media.encode import write_part
+from models.musetalk.blend import crop_square
+from models.musetalk.faces import FaceNets
+from models.musetalk.nets import bisenet, dwpose, s3fd
+from models.musetalk.paste import PlanesPaste
+from models.types import Request
+from tests.models.musetalk import tiny
+
+Work = tuple[str, int, Callable[[], Any]]
+HEIGHT, WIDTH, FPS = 720, 1280, Fraction(25)
+CLIPS = (3, 60)
+
+
+# stages --------------------------------------------------------------------------------------------------------------
+
+
+def face_stages(device: torch.device) -> Iterator[Work]:
+    """Name, frames and the work for them, of 720p frames."""
+    many = 8 if device.type == "cuda" else 2
+    detector, pose, parser = (net().eval().to(device) for net in (s3fd.S3FD, dwpose.DwPose, bisenet.BiSeNet))
+    nets, frames = FaceNets(detector, pose, device), list(memory.swaying(WIDTH, HEIGHT, many))
+    squares = [np.ascontiguousarray(frame[:, 280:1000]) for frame in frames]
+    yield "detect", many, torch.inference_mode()(lambda: nets._search_all(frames, 448))
+    yield "landmarks", many, lambda: nets.landmarks(frames)
+    yield "parse", many, torch.inference_mode()(lambda: bisenet.class_maps(parser, squares))
+
+
+def host_stages(folder: Path) -> Iterator[Work]:
+    """The paste into a frame's planes, and the encoder."""
+    box, count = (480, 180, 800, 600), 50
+    mask = np.zeros((crop_square(box)[3] - crop_square(box)[1],) * 2, np.uint8)
+    mask[80:-80, 80:-80] = 200
+    paste = PlanesPaste(mask, box, crop_square(box), (WIDTH, HEIGHT))
+    face = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    with media.VideoFrames(avatar(folder), FPS, as_planes=True) as video:
+        frames = [video.read(number % len(video)) for number in range(count)]
+    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "tick": lambda _: None}
+    yield "paste", count, lambda: [paste.apply(frame, face) for frame in frames]
+    yield "x264", count, lambda: write_part(folder / "part.mp4", iter(frames), count=count, fps=FPS, **size)
+
+
+def avatar(folder: Path) -> Path:
+    path = folder / "avatar.mp4"
+    return path if path.exists() else memory.avatar(path, HEIGHT, 25, FPS)
+
+
+# whole clips ---------------------------------------------------------------------------------------------------------
+
+
+def clips(size: str, device: torch.device, folder: Path, threads: int) -> Iterator[dict[str, Any]]:
+    """Each clip cold, in a new process that has no avatar cached, then warm in the same process. On a CPU full-size
+    networks would take half an hour for the long one: it is left out."""
+    tiny.lay_out(folder / "models")
+    if size == "full":
+        weights.lay_out(folder / "models", ("unet", "sd-vae", "whisper"))
+    avatar(folder)
+    for seconds in CLIPS if device.type == "cuda" or size == "tiny" else CLIPS[:1]:
+        command = [sys.executable, "-m", "benchmarks.clips", str(folder), str(seconds), device.type, str(threads)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        yield from json.loads(run.stdout.splitlines()[-1])
+
+
+def child(folder: Path, seconds: int, device: str, threads: int) -> list[dict[str, Any]]:
+    torch.set_num_threads(threads)
+    place = folder / f"clip{seconds}"
+    place.mkdir()
+    voice = memory.voice(place / "voice.wav", seconds)
+    handler = open_handler("cpu:0" if device == "cpu" else "cuda:0", {"threads": threads})
+    return [clip(handler, folder, place, voice, name) for name in ("cold", "warm")]
+
+
+def clip(handler: Handler, folder: Path, place: Path, voice: Path, name: str) -> dict[str, Any]:
+    """One job as a worker does it, from files that lie there to the published mp4."""
+    (place / "cache").mkdir(exist_ok=True)
+    folders = {kind: place / name / kind for kind in ("work", "out")}
+    for path in folders.values():
+        path.mkdir(parents=True)
+    request = Request(
+        engine="musetalk",
+        avatar=str(avatar(folder)),
+        audio=str(voice),
+        cache=str(place / "cache"),
+        models_dir=str(folder / "models"),
+        **{kind: str(path) for kind, path in folders.items()},
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    frames, told = job(handler, request)
+    spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "frames": frames}
+    cached = told["musetalk"]["avatar_from_cache"]
+    return {"name": f"{voice.parent.name.removeprefix('clip')} s {name}", "cached": cached, **spent}
+
+
+def job(handler: Handler, request: Request) -> tuple[int, dict[str, Any]]:
+    """All stages; the number of frames, and what result.json would hold."""
+    payload: dict[str, Any] = {"request": request.to_dict(), "stage": "inspect"}
+    payload["outline"] = handler.run(payload, 0, 1, lambda _: None)["outline"]
+    frames = int(payload["outline"]["frames"])
+    handler.run({**payload, "stage": "prepare"}, 0, 1, lambda _: None)
+    for span in grid(frames):
+        handler.run({**payload, "stage": "render"}, span.start, span.stop, lambda _: None)
+    payload["spans"] = [[span.start, span.stop] for span in grid(frames)]
+    return frames, handler.run({**payload, "stage": "assemble"}, 0, 1, lambda _: None)
+
+
+if __name__ == "__main__":
+    print(json.dumps(child(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))))
