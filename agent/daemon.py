@@ -12,7 +12,7 @@ from typing import Any
 
 from agent import __version__
 from agent.anchor import Anchor
-from agent.closing import Closing
+from agent.closing import GATHER_S, Closing
 from agent.devices import Devices
 from agent.dispatch import Dispatch
 from agent.intake import Intake, Orders
@@ -35,6 +35,7 @@ PROGRESS_S = 0.5
 LONGEST_WAIT_S = 5.0
 DRAIN_S = 60.0
 FULL_DISK_S = 1.0
+TIDY_S = 0.5
 
 
 def milliseconds() -> int:
@@ -62,7 +63,7 @@ class Daemon:
         self.dispatcher = Dispatch(settings, self.ledger, self.devices, self)
         self.notifier = Notifier()
         self.draining = self.arrived = self.share_is_here = self.untidy = False
-        self.next_save = self.next_status = 0.0
+        self.next_save = self.next_status = self.next_tidy = 0.0
         self._reported: dict[str, Any] = {}
         log.info("musedrop %s: %s", __version__, self.engine_line())
 
@@ -71,14 +72,20 @@ class Daemon:
         now, at = time.monotonic(), milliseconds()
         self.take_in(now, at)
         self.dispatcher.expire(now, at)
-        if self.share_is_here and not self.draining:
-            self.dispatcher.dispatch(now, at)
+        self.dispatcher.rest = self.draining or not self.share_is_here
+        self.dispatcher.dispatch(now, at)
         self.dispatcher.collect(min(timeout_s, self.wait_s(now)), time.monotonic, milliseconds)
         now, at = time.monotonic(), milliseconds()
         if self.share_is_here:
             self.closing.publish(now, at)
-            self.untidy = self.closing.tidy(at)
+            self.tidy(now, at)
         self.report(now)
+
+    def tidy(self, now: float, at: int) -> None:
+        """Let files follow finished jobs, now and then while there is more to do than that."""
+        if now >= self.next_tidy:
+            self.next_tidy = now + TIDY_S
+            self.untidy = self.closing.tidy(at)
 
     def take_in(self, now: float, at: int) -> None:
         """Everything that starts at the inbox. A share that is away, or can't be read, stops nothing else."""
@@ -140,17 +147,18 @@ class Daemon:
 
     def assembled(self, run: Run, facts: dict[str, Any]) -> None:
         failpoint("assembled")
-        self.closing.assembled(run, facts, time.monotonic())
+        gather_s = GATHER_S if self.dispatcher.runs else 0.0
+        self.closing.assembled(run, facts, time.monotonic() + gather_s)
 
     def repeat(self, run: Run, earlier: Job) -> bool:
         return self.closing.repeat(run, earlier, time.monotonic())
 
     def wait_s(self, now: float) -> float:
         """How long nothing is due."""
-        if self.untidy:
-            return 0.0
         due = [self.intake.next_scan, now + LONGEST_WAIT_S]
-        if self.dispatcher.runs:
+        if self.untidy:
+            due.append(self.next_tidy)
+        if self.dispatcher.runs or self.devices.unsaved:
             due.append(max(self.next_save, now + 0.05))
         if self.share_is_here:
             due += [when for _, _, when in self.closing.unpublished.values()]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from agent.blame import cause, killed_by_job
 from agent.devices import Devices
+from agent.engines import Engines
 from agent.fairness import in_turn, level
 from agent.job import JobSpec, JobState
 from agent.ledger import Job, Ledger
@@ -20,7 +21,6 @@ from agent.runs import Run
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
-from models.catalog import choose
 from models.types import EngineError, Outline, Request
 
 log = logging.getLogger("musedrop")
@@ -50,7 +50,7 @@ class Line:
 
 
 class Dispatch:
-    """The running jobs. `hold` says why no further job is started, if none is.
+    """The running jobs. `hold` says why no further job is started, if none is; at `rest` no span is either.
 
     `now` is monotonic seconds for durations; `at` is wall time in milliseconds for rows.
     """
@@ -59,15 +59,23 @@ class Dispatch:
         self.settings, self.ledger, self.devices, self.outlet = settings, ledger, devices, outlet
         self.pool = devices.pool
         self.runs: dict[str, Run] = {}
-        self.hold = ""
+        self.hold, self.rest = "", False
+        self._engines = Engines(settings.models_dir)
+        self._claimed = False
         self._told: str | None = None
 
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
     def dispatch(self, now: float, at: int) -> None:
         """Give every idle device something to do, the most urgent job first."""
+        with self.ledger.together():
+            self._assign(now, at)
+        self._release()
+
+    def _assign(self, now: float, at: int) -> None:
+        """Part of a transaction; what is claimed in it waits for `_release`."""
         idle = sum(device.state == "idle" for device in self.pool.devices())
-        if not idle:
+        if not idle or self.rest:
             return
         line = self._line(at, idle + 1)
         held: set[DeviceKind] = set()
@@ -80,6 +88,13 @@ class Dispatch:
                 held.add(run.kind_now)  # or small spans would take every bit of memory that gets free
         while line.jobs and self._claim_next(line, now, at):
             pass
+
+    def _release(self) -> None:
+        """The claims are on disk now: let their workers know."""
+        if self._claimed:
+            self._claimed = False
+            failpoint("running")
+            self.pool.release()
 
     def _line(self, at: int, length: int) -> Line:
         """The jobs whose turn it is."""
@@ -99,8 +114,8 @@ class Dispatch:
         others = (run for run in self.runs.values() if run is not one and run.kind_now == one.kind_now)
         return sum(run.waiting_for is None and not self.pool.running(run.task_id) for run in others)
 
-    def _start(self, run: Run, waiting: int, at: int) -> bool:
-        """Start what can start; True if the job has a device then."""
+    def _start(self, run: Run, waiting: int, at: int, *, hold: bool = False) -> bool:
+        """Start what can start; True if the job has a device then. `hold`: workers learn of it at the release."""
         running = self.pool.running(run.task_id)
         if running:
             run.served_ms = at
@@ -110,7 +125,7 @@ class Dispatch:
             return bool(running)
         for assignment in plan.assignments:
             self.devices.jobs[assignment.device] = run.job.uid
-        self.pool.start(plan)
+        self.pool.start(replace(plan, task=replace(plan.task, payload=run.payload())), hold=hold)
         run.served_ms, run.dirty = at, True
         self._explain(run, None)
         return True
@@ -136,7 +151,7 @@ class Dispatch:
         line.waiting -= 1
         run = self._claim(job, now, at)
         if run is not None:
-            self._start(run, line.waiting, at)
+            self._start(run, line.waiting, at, hold=True)
         return True
 
     def explain(self) -> None:
@@ -155,11 +170,11 @@ class Dispatch:
             self.ledger.update(run.job.uid, waiting_for=why)
 
     def _claim(self, job: Job, now: float, at: int) -> Run | None:
-        """Record RUNNING; the caller starts. None where the job can't run here at all."""
+        """Record RUNNING; the caller starts, and nothing is sent before that is on disk. None where the job can't run here at all."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         kinds: set[DeviceKind] = {device.kind for device in self.pool.devices()}
         try:
-            choice = choose(job.spec.engine, self.settings.models_dir, kinds)
+            choice = self._engines.choose(job.spec.engine, kinds, now)
         except EngineError as error:
             self.close_failed(job, at, error.code, error.message, error.hint)
             return None
@@ -172,7 +187,7 @@ class Dispatch:
         self.ledger.claim(
             job, token, at=at, stage=run.stage, engine=choice.engine, engine_reason=choice.reason, units_done=0
         )
-        failpoint("running")
+        self._claimed = True
         run.job = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, run_token=token, engine=choice.engine)
         run.job = replace(run.job, engine_reason=choice.reason, started_ms=job.started_ms or at)
         self.runs[job.uid] = run
@@ -202,7 +217,10 @@ class Dispatch:
     # events -> rows --------------------------------------------------------------------------------------------------
 
     def collect(self, timeout_s: float, now: Callable[[], float], at: Callable[[], int]) -> bool:
-        """Wait for the workers, at most so long, and book what they say. True if they said anything."""
+        """Wait for the workers, at most so long, book what they say and give them more to do, all in one transaction.
+
+        True if they said anything.
+        """
         events = self.pool.poll(timeout_s)
         if events:
             with self.ledger.together():
@@ -211,6 +229,8 @@ class Dispatch:
                         self.devices.note(event.device, now(), at())
                     else:
                         self._book(event, now(), at())
+                self._assign(now(), at())
+            self._release()
         return bool(events)
 
     def _book(self, event: Event, now: float, at: int) -> None:
@@ -231,22 +251,17 @@ class Dispatch:
         run.finish(Span(message.start, message.stop), device)
         if run.stage == "inspect":
             run.inspected(message.result)
-            assert run.outline is not None  # noqa: S101 - inspected() has just set it
-            outline = run.outline
-            self.ledger.update(
-                run.job.uid, outline=outline.to_dict(), frames=outline.frames, duration_s=outline.duration_s
-            )
             if run.job.client_id and (twin := self.ledger.finished_twin(run.job)) and self._answered(run, twin, at):
                 return
         if not run.complete:
             return
         if run.stage == "assemble":
             run.seconds["assemble"] = round(now - run.stage_started, 3)
+            self.save(run)
             del self.runs[run.job.uid]
             self.outlet.assembled(run, dict(message.result))
             return
         run.leave(now)
-        self.save(run)
 
     def _answered(self, run: Run, twin: Job, at: int) -> bool:
         """The same id again: with other content it is refused, with the same it gets the earlier result if that lies
@@ -257,6 +272,7 @@ class Dispatch:
             message = f'the id "{job.client_id}" is that of the job "{twin.name}", which asked for something else'
             self.close_failed(job, at, "id_conflict", message, "give this job an id of its own, or none")
             return True
+        self.save(run)
         if not self.outlet.repeat(run, twin):
             return False
         del self.runs[job.uid]
@@ -322,6 +338,7 @@ class Dispatch:
 
     def drop_run(self, run: Run) -> None:
         """Stop what still runs of it; later messages of its token find nobody."""
+        self.save(run)
         self.pool.cancel(run.task_id)
         self.runs.pop(run.job.uid, None)
         discard(Path(run.request.out))
@@ -357,14 +374,18 @@ class Dispatch:
     # progress --------------------------------------------------------------------------------------------------------
 
     def save_progress(self) -> None:
-        """Write the progress of all running jobs in one transaction."""
-        dirty = [run for run in self.runs.values() if run.dirty]
-        if dirty:
-            with self.ledger.together():
-                for run in dirty:
+        """Write what has become of running jobs and of devices, in one transaction.
+
+        It need not be there sooner: after a crash a job goes on by the files of its work folder.
+        """
+        with self.ledger.together():
+            self.devices.save()
+            for run in self.runs.values():
+                if run.dirty:
                     self.save(run)
 
     def save(self, run: Run) -> None:
+        found = run.unsaved_outline()
         self.ledger.update(
             run.job.uid,
             stage=run.stage,
@@ -372,6 +393,7 @@ class Dispatch:
             units_total=run.units_total,
             stage_seconds=run.seconds,
             device=", ".join(self.devices.working_on(run.job.uid)) or None,
+            **found,
         )
         run.dirty = False
 

@@ -18,7 +18,7 @@ from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, F
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from agent.filesystem import move_in, sync_folder
+from agent.filesystem import at_once, move_in, sync_folder
 from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
 CONTROLS = (".cancel", ".retry", ".drain", ".resume")
@@ -182,8 +182,7 @@ class Inbox:
 
     def sync_claims(self, drops: Sequence[Drop]) -> None:
         """Make the claims survive a power cut: many at once cost little more than one."""
-        for drop in drops:
-            sync_folder(drop.folder)
+        at_once(sync_folder, [drop.folder for drop in drops])
         if drops:
             sync_folder(self.claimed)
 

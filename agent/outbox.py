@@ -53,7 +53,8 @@ def publish(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> N
 
     The caller syncs `outbox`, once for all that it publishes.
     """
-    write_json(staging / "result.json", record)
+    write_json(staging / "result.json", record, durable=False)
+    sync_file(staging / "result.json")
     missing = [file for file in RESULT_FILES if not (staging / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")

@@ -100,8 +100,8 @@ class Pool:
         """What each device's worker may still take of its card: promised, and not allocated as far as is known."""
         return {seat.device: seat.stake.open for seat in self._crew}
 
-    def start(self, plan: Plan) -> None:
-        """Send a Run for each assignment.
+    def start(self, plan: Plan, *, hold: bool = False) -> None:
+        """Send a Run for each assignment; with `hold` they are sent by `release`, which has to come next.
 
         ValueError if a device isn't idle or is named twice, if the memory has been promised to others since the plan
         was made, or (as a WireError) if the payload is too long or no JSON; nothing has started then.
@@ -117,7 +117,11 @@ class Pool:
         for seat, assignment in zip(seats, plan.assignments, strict=True):
             span = assignment.span
             run = Run(task.id, span.start, span.stop, task.payload)
-            self._crew.start(seat, run, task.model, task.memory_bytes)
+            self._crew.start(seat, run, task.model, task.memory_bytes, hold=hold)
+
+    def release(self) -> None:
+        """Send what was held."""
+        self._crew.release()
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
         """What has happened; waits for it until the time is up or wake() is called, whichever comes first."""

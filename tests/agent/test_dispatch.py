@@ -37,7 +37,7 @@ def make_floor(tmp_path: Path) -> Iterator[Build]:
 @pytest.fixture
 def on_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job renders on a card, as with an engine that needs one."""
-    monkeypatch.setattr("agent.dispatch.choose", lambda *_: Choice("musetalk", "cuda", "a test"))
+    monkeypatch.setattr("agent.engines.choose", lambda *_: Choice("musetalk", "cuda", "a test"))
 
 
 def card(name: str, free: int = 48, *, seat: str = "") -> Device:
