@@ -219,12 +219,13 @@ class Closing:
 
     def sweep(self, at: int) -> None:
         """Move media that job files named out of the inbox, once nobody has needed them for a while."""
-        unswept = self.ledger.unswept()
         oldest_use = at - int(1000 * self.settings.inbox.keep_media_s)
-        resting = [job for job in unswept if job.inputs and (job.finished_ms or at) <= oldest_use]
-        if not resting:
+        if not self.ledger.resting(oldest_use):
             return
-        in_use = {mark for job in unswept if job not in resting for mark in marks_of(job)}
+        unswept = self.ledger.unswept()
+        resting = [job for job in unswept if job.inputs and (job.finished_ms or at) <= oldest_use]
+        done_with = {job.id for job in resting}
+        in_use = {mark for job in unswept if job.id not in done_with for mark in marks_of(job)}
         for job in resting:
             if in_use.isdisjoint(marks_of(job)):
                 self._sweep(job)

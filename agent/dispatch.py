@@ -41,12 +41,15 @@ PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 
 @dataclass
 class Line:
-    """Jobs of the queue in turn, the level of each; the highest priority of all, and how many are waiting."""
+    """Jobs of the queue in turn, the level of each; the highest priority of all, how many are waiting, and for what:
+    the devices in service and the kinds there are."""
 
     jobs: list[Job]
     ranks: list[int]
     most: int
     waiting: int
+    in_service: int
+    kinds: set[DeviceKind]
 
 
 class Dispatch:
@@ -74,10 +77,11 @@ class Dispatch:
 
     def _assign(self, now: float, at: int) -> None:
         """Part of a transaction; what is claimed in it waits for `_release`."""
-        idle = sum(device.state == "idle" for device in self.pool.devices())
-        if not idle or self.rest:
+        devices = [] if self.rest else self.pool.devices()
+        idle = sum(device.state == "idle" for device in devices)
+        if not idle:
             return
-        line = self._line(at, idle + 1)
+        line = self._line(at, idle + 1, devices)
         held: set[DeviceKind] = set()
         for run in sorted(self.runs.values(), key=lambda run: urgency(run, self._rank(run, at, line))):
             while line.jobs and line.ranks[0] > self._rank(run, at, line) and self._claim_next(line, now, at):
@@ -96,13 +100,21 @@ class Dispatch:
             failpoint("running")
             self.pool.release()
 
-    def _line(self, at: int, length: int) -> Line:
+    def _line(self, at: int, length: int, devices: list[Device]) -> Line:
         """The jobs whose turn it is."""
         ready = [] if self.hold else self.ledger.queue.ready(at, length)
         turns = in_turn(ready, self.ledger.queue.served(), at)[:length] if ready else []
         most = max([turn.priority for turn in ready] + [run.job.priority for run in self.runs.values()], default=0)
         ranks = [level(turn.priority, turn.since_ms, at, most) for turn in turns]
-        return Line(self.ledger.those(turns), ranks, most, self.ledger.queue.count(at) if ready else 0)
+        in_service = sum(device.state in IN_SERVICE for device in devices)
+        return Line(
+            jobs=self.ledger.those(turns),
+            ranks=ranks,
+            most=most,
+            waiting=self.ledger.queue.count(at) if ready else 0,
+            in_service=in_service,
+            kinds={device.kind for device in devices},
+        )
 
     @staticmethod
     def _rank(run: Run, at: int, line: Line) -> int:
@@ -140,16 +152,15 @@ class Dispatch:
     def _claim_next(self, line: Line, now: float, at: int) -> bool:
         """Claim the next job of the line if a device is free for it, and as many as there are devices don't run before
         it: a more urgent one need not wait for the end of those."""
-        in_service = sum(device.state in IN_SERVICE for device in self.pool.devices())
         before = [
             run for run in self.runs.values() if run.waiting_for is None and self._rank(run, at, line) >= line.ranks[0]
         ]
-        if len(before) >= in_service or len(self.runs) >= MOST_RUNS or self.pool.plan(PROBE, 0) is None:
+        if len(before) >= line.in_service or len(self.runs) >= MOST_RUNS or self.pool.plan(PROBE, 0) is None:
             return False
         job = line.jobs.pop(0)
         line.ranks.pop(0)
         line.waiting -= 1
-        run = self._claim(job, now, at)
+        run = self._claim(job, line.kinds, now, at)
         if run is not None:
             self._start(run, line.waiting, at, hold=True)
         return True
@@ -169,10 +180,9 @@ class Dispatch:
             run.waiting_for = why
             self.ledger.update(run.job.uid, waiting_for=why)
 
-    def _claim(self, job: Job, now: float, at: int) -> Run | None:
+    def _claim(self, job: Job, kinds: set[DeviceKind], now: float, at: int) -> Run | None:
         """Record RUNNING; the caller starts, and nothing is sent before that is on disk. None where the job can't run here at all."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
-        kinds: set[DeviceKind] = {device.kind for device in self.pool.devices()}
         try:
             choice = self._engines.choose(job.spec.engine, kinds, now)
         except EngineError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -69,8 +69,8 @@ class Sources:
     def _file(self, role: Role, given: str, inputs: Path) -> Medium | Absent:
         places = self._places(role, given, inputs)
         found = next((path for folder, rest in places if (path := self.lookup(folder, rest))), None)
-        asked = [folder / rest for folder, rest in places] + ([found] if found else [])
-        if not all(self.allowed(path, inputs) for path in asked):
+        asked = {folder / rest for folder, rest in places} | ({found} if found else set())
+        if not self.allowed(asked, inputs):
             raise outside(role, given)
         return self._medium(role, given, found) if found else Absent(f'{role} "{given}" has not arrived in the inbox')
 
@@ -91,11 +91,10 @@ class Sources:
             return Absent(f'{role} "{given}" is still being written')
         return Medium(given, real, mark)
 
-    def allowed(self, path: Path, inputs: Path) -> bool:
-        """Whether the path, links followed, lies in a folder a job may read from."""
-        real = follow(path)
-        folders = (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())
-        return any(real.is_relative_to(follow(folder)) for folder in folders)
+    def allowed(self, paths: Iterable[Path], inputs: Path) -> bool:
+        """Whether each of the paths, links followed, lies in a folder a job may read from."""
+        folders = [follow(folder) for folder in (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())]
+        return all(any(real.is_relative_to(folder) for folder in folders) for real in map(follow, paths))
 
 
 def mapped(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath] | None:

@@ -82,6 +82,8 @@ class Pool:
         """
         if task.strategy not in STRATEGIES:
             raise ValueError(f"no strategy is called {task.strategy!r}; there are {', '.join(STRATEGIES)}")
+        if not any(self._free(task)):
+            return None
         running = tuple(span for _, span in self._running(task.id))
         task = replace(task, running=running, todo=tuple(span for span in task.todo if span not in running))
         idle = self._offers(task)
@@ -187,10 +189,14 @@ class Pool:
     def _offers(self, task: Task) -> list[Device]:
         """Idle devices on which spans of the task fit, all at once."""
         now = self._clock()
-        idle = [device.id for device in self._crew.devices if device.kind == task.kind and self._crew[device.id].free]
+        idle = list(self._free(task))
         setback = self._setbacks.get(task.id)
         floor = setback.floor(now) if setback else -inf
         return self._accounts().offers(task.memory_bytes, floor, idle, lambda devices: preferred(task, devices))
+
+    def _free(self, task: Task) -> Iterator[str]:
+        devices = self._crew.devices
+        return (device.id for device in devices if device.kind == task.kind and self._crew[device.id].free)
 
     def _accounts(self) -> Accounts:
         stakes = {seat.device: seat.stake for seat in self._crew}
