@@ -53,12 +53,10 @@ def publish(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> N
 
     The caller syncs `outbox`, once for all that it publishes.
     """
-    write_json(staging / "result.json", record, durable=False)
-    sync_file(staging / "result.json")
+    write_json(staging / "result.json", record)
     missing = [file for file in RESULT_FILES if not (staging / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
-    sync_folder(staging)
     staging.rename(outbox / name)
 
 
@@ -128,7 +126,8 @@ def discard(folder: Path) -> None:
 
 
 def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> None:
-    text = json.dumps(data, ensure_ascii=False, indent=2, default=str) + "\n"
+    """On one line where it isn't kept, as it is written often."""
+    text = json.dumps(data, ensure_ascii=False, indent=2 if durable else None, default=str) + "\n"
     write_whole(path, text.encode("utf-8", "replace"), durable=durable)
 
 
