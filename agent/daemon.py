@@ -250,6 +250,9 @@ class Daemon:
         deadline = time.monotonic() + DRAIN_S
         while self.busy() and signals.asked < 2 and time.monotonic() < deadline:
             self.step(0.5)
+        if self.share_is_here and signals.asked < 2:
+            self.closing.publish(time.monotonic() + GATHER_S, milliseconds())
+            self.closing.tidy(milliseconds())
 
     def busy(self) -> bool:
         return any(self.pool.running(run.task_id) for run in self.dispatcher.runs.values())

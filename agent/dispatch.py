@@ -181,7 +181,10 @@ class Dispatch:
             self.ledger.update(run.job.uid, waiting_for=why)
 
     def _claim(self, job: Job, kinds: set[DeviceKind], now: float, at: int) -> Run | None:
-        """Record RUNNING; the caller starts, and nothing is sent before that is on disk. None where the job can't run here at all."""
+        """Record RUNNING; the caller starts, and nothing is sent before that is on disk.
+
+        None where the job can't run here at all.
+        """
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
             choice = self._engines.choose(job.spec.engine, kinds, now)
