@@ -69,7 +69,8 @@ def huey(folder: Path) -> float:
 
 
 def opened(folder: Path, settle_s: float = 1.0) -> Share:
-    share = Share(folder / "share", module="tests.noop", workers=WORKERS, settle_s=settle_s, keep_media_s=3600.0)
+    times = {"settle_s": settle_s, "keep_media_s": 3600.0, "write_s": 2.0}
+    share = Share(folder / "share", module="tests.noop", workers=WORKERS, **times)
     share.start()
     share.put("face.png", b"face")
     share.put("voice.wav", b"voice")
