@@ -69,8 +69,8 @@ def huey(folder: Path) -> float:
 
 
 def opened(folder: Path, settle_s: float = 1.0) -> Share:
-    times = {"settle_s": settle_s, "keep_media_s": 3600.0, "write_s": 2.0}
-    share = Share(folder / "share", module="tests.noop", workers=WORKERS, **times)
+    root = folder / "share"
+    share = Share(root, module="tests.noop", workers=WORKERS, settle_s=settle_s, keep_media_s=3600.0, write_s=2.0)
     share.start()
     share.put("face.png", b"face")
     share.put("voice.wav", b"voice")
@@ -135,7 +135,7 @@ def main() -> None:
     print(f"  musedrop      {median_of(musedrop)}")
     print(f"  task-spooler  {median_of(task_spooler) if shutil.which('tsp') else 'is not installed'}")
     try:
-        import huey as _  # type: ignore[import-not-found]  # noqa: F401
+        import huey as _  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
     except ImportError:
         print("  huey          is not installed")
     else:
