@@ -91,6 +91,11 @@ class Closing:
                 del self.unpublished[job.uid]
                 self.close_done(job, name, at)
 
+    def withhold(self, uid: str) -> None:
+        """Publish no result of this job, though it may be there."""
+        if entry := self.unpublished.pop(uid, None):
+            outbox.discard(entry[1])
+
     def _name(self, job: Job) -> str:
         name = self.names.free(self.settings.folders.outbox, job.name)
         self.ledger.update(job.uid, result=name)

@@ -74,7 +74,8 @@ class Daemon:
         self.dispatcher.expire(now, at)
         self.dispatcher.rest = self.draining or not self.share_is_here
         self.dispatcher.dispatch(now, at)
-        self.dispatcher.collect(min(timeout_s, self.wait_s(now)), time.monotonic, milliseconds)
+        heard = self.dispatcher.collect(min(timeout_s, self.wait_s(now)), time.monotonic, milliseconds)
+        self.untidy |= heard or bool(self.closing.unpublished)
         now, at = time.monotonic(), milliseconds()
         if self.share_is_here:
             self.closing.publish(now, at)
@@ -82,8 +83,8 @@ class Daemon:
         self.report(now)
 
     def tidy(self, now: float, at: int) -> None:
-        """Let files follow finished jobs, now and then while there is more to do than that."""
-        if now >= self.next_tidy:
+        """Let files follow jobs that may have ended, now and then while there is more to do than that."""
+        if self.untidy and now >= self.next_tidy:
             self.next_tidy = now + TIDY_S
             self.untidy = self.closing.tidy(at)
 
@@ -91,6 +92,7 @@ class Daemon:
         """Everything that starts at the inbox. A share that is away, or can't be read, stops nothing else."""
         if not self.intake.scan_due(now):
             return
+        self.untidy = True
         self.look_at_share(now, at)
         if not self.share_is_here or not self.intake.scan(now):
             self.troubles.tell("inbox", self.intake.inbox.problem)
@@ -142,7 +144,7 @@ class Daemon:
             self.dispatcher.explain()
 
     def cancel(self, job: Job, at: int) -> None:
-        self.closing.unpublished.pop(job.uid, None)
+        self.closing.withhold(job.uid)
         self.dispatcher.close_cancelled(job, at)
 
     def assembled(self, run: Run, facts: dict[str, Any]) -> None:
@@ -156,7 +158,7 @@ class Daemon:
     def wait_s(self, now: float) -> float:
         """How long nothing is due."""
         due = [self.intake.next_scan, now + LONGEST_WAIT_S]
-        if self.untidy:
+        if self.untidy and self.share_is_here:
             due.append(self.next_tidy)
         if self.dispatcher.runs or self.devices.unsaved:
             due.append(max(self.next_save, now + 0.05))
