@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import outbox
-from agent.filesystem import move_in, sync_folder
+from agent.filesystem import at_once, move_in, sync_folder
 from agent.inbox import Fingerprint, fingerprint
 from agent.job import JobState
 from agent.ledger import Job, Ledger
@@ -25,6 +25,8 @@ from gpu_pool.failpoints import failpoint
 log = logging.getLogger("musedrop")
 
 PUBLISH_RETRY_S = 5.0
+GATHER_S = 0.05
+"""A result waits so long for others that are nearly done: publishing several costs little more than one."""
 BATCH = 64
 """Finished jobs whose files are moved in one turn."""
 RESULT_VERSION = 1
@@ -62,14 +64,19 @@ class Closing:
         self.unpublished[job.uid] = (job, Path(run.request.out), now)
 
     def publish(self, now: float, at: int) -> None:
-        """Publish what is due; an outbox that can't be written is tried again, the jobs are not to blame."""
-        due = [entry for entry in self.unpublished.values() if entry[2] <= now]
-        if not due:
+        """Publish what is due, and what is soon; an outbox that can't be written is tried again, the jobs are not to
+        blame."""
+        if all(when > now for _, _, when in self.unpublished.values()):
             return
+        due = [entry for entry in self.unpublished.values() if entry[2] <= now + GATHER_S]
         folder = self.settings.folders.outbox
         with self.ledger.together():
             named = [(job, staging, self._name(job)) for job, staging, _ in due]
-        moved = [(job, name) for job, staging, name in named if self._move_out(job, staging, name, now, at)]
+        errors = at_once(lambda entry: self._move_out(*entry, at), named)
+        moved = [(job, name) for (job, _, name), error in zip(named, errors, strict=True) if error is None]
+        for (job, staging, _), error in zip(named, errors, strict=True):
+            if error is not None:
+                self._not_moved(job, staging, error, now, at)
         if not moved:
             return
         try:
@@ -85,21 +92,28 @@ class Closing:
                 del self.unpublished[job.uid]
                 self.close_done(job, name, at)
 
+    def withhold(self, uid: str) -> None:
+        """Publish no result of this job, though it may be there."""
+        if entry := self.unpublished.pop(uid, None):
+            outbox.discard(entry[1])
+
     def _name(self, job: Job) -> str:
         name = self.names.free(self.settings.folders.outbox, job.name)
         self.ledger.update(job.uid, result=name)
         return name
 
-    def _move_out(self, job: Job, staging: Path, name: str, now: float, at: int) -> bool:
-        """Rename the result into the outbox; False where that is not possible now."""
+    def _move_out(self, job: Job, staging: Path, name: str, at: int) -> OSError | None:
+        """Rename the result into the outbox; returns why that is not possible now."""
         try:
             outbox.publish(staging, self.settings.folders.outbox, name, result_record(job, name, at))
         except OSError as error:
-            self.names.forget(self.settings.folders.outbox)
-            if not self._appeared(job, at) and not self._vanished(job, staging, at):
-                self._put_off(job, staging, error, now)
-            return False
-        return True
+            return error
+        return None
+
+    def _not_moved(self, job: Job, staging: Path, error: OSError, now: float, at: int) -> None:
+        self.names.forget(self.settings.folders.outbox)
+        if not self._appeared(job, at) and not self._vanished(job, staging, at):
+            self._put_off(job, staging, error, now)
 
     def _put_off(self, job: Job, staging: Path, error: OSError, now: float) -> None:
         self.troubles.tell("outbox", f"the outbox can't be written: {error.strerror}")
@@ -170,10 +184,7 @@ class Closing:
         with self.ledger.together():
             places = [(job, self._target(job, at)) for job in jobs]
         try:
-            for job, target in places:
-                outbox.discard(self.settings.folders.work / job.uid)
-                if target is not None:
-                    self._file_away(job, target)
+            at_once(lambda place: self._put_in_place(*place), places)
             for folder in {target.parent for _, target in places if target is not None}:
                 sync_folder(folder)
         except OSError as error:
@@ -184,6 +195,11 @@ class Closing:
             for job in jobs:
                 self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
         return len(jobs) == BATCH
+
+    def _put_in_place(self, job: Job, target: Path | None) -> None:
+        outbox.discard(self.settings.folders.work / job.uid)
+        if target is not None:
+            self._file_away(job, target)
 
     def _target(self, job: Job, at: int) -> Path | None:
         """Where the job's inputs go; None if they went there already."""
@@ -209,12 +225,13 @@ class Closing:
 
     def sweep(self, at: int) -> None:
         """Move media that job files named out of the inbox, once nobody has needed them for a while."""
-        unswept = self.ledger.unswept()
         oldest_use = at - int(1000 * self.settings.inbox.keep_media_s)
-        resting = [job for job in unswept if job.inputs and (job.finished_ms or at) <= oldest_use]
-        if not resting:
+        if not self.ledger.resting(oldest_use):
             return
-        in_use = {mark for job in unswept if job not in resting for mark in marks_of(job)}
+        unswept = self.ledger.unswept()
+        resting = [job for job in unswept if job.inputs and (job.finished_ms or at) <= oldest_use]
+        done_with = {job.id for job in resting}
+        in_use = {mark for job in unswept if job.id not in done_with for mark in marks_of(job)}
         for job in resting:
             if in_use.isdisjoint(marks_of(job)):
                 self._sweep(job)

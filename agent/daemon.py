@@ -13,7 +13,7 @@ from typing import Any
 
 from agent import __version__
 from agent.anchor import Anchor
-from agent.closing import Closing
+from agent.closing import GATHER_S, Closing
 from agent.devices import Devices
 from agent.dispatch import Dispatch
 from agent.health import COMMIT_S, Signs, illness
@@ -45,6 +45,7 @@ DRAIN_MARGIN_S = 30.0
 FULL_DISK_S = 1.0
 OWNER_ONLY = 0o700
 BEAT = "beat_ms"
+TIDY_S = 0.5
 
 
 def milliseconds() -> int:
@@ -75,7 +76,7 @@ class Daemon:
         self.notifier = Notifier()
         self.watchdog = Watchdog(self.notifier)
         self.draining = self.arrived = self.share_is_here = self.untidy = self.pruning = False
-        self.next_save = self.next_status = self.committed_at = 0.0
+        self.next_save = self.next_status = self.next_tidy = self.committed_at = 0.0
         self.notice = ""
         self._reported: dict[str, Any] = {}
         log.info("musedrop %s: %s", __version__, self.engine_line())
@@ -85,20 +86,28 @@ class Daemon:
         now, at = time.monotonic(), milliseconds()
         self.take_in(now, at)
         self.dispatcher.expire(now, at)
-        if self.share_is_here and not self.draining:
-            self.dispatcher.dispatch(now, at)
-        self.dispatcher.collect(min(timeout_s, self.wait_s(now)), time.monotonic, milliseconds)
+        self.dispatcher.rest = self.draining or not self.share_is_here
+        self.dispatcher.dispatch(now, at)
+        heard = self.dispatcher.collect(min(timeout_s, self.wait_s(now)), time.monotonic, milliseconds)
+        self.untidy |= heard or bool(self.closing.unpublished)
         now, at = time.monotonic(), milliseconds()
         if self.share_is_here:
             self.closing.publish(now, at)
-            self.untidy = self.closing.tidy(at)
+            self.tidy(now, at)
             self.pruning = not self.draining and self.retention.step(now, at)
         self.report(now)
+
+    def tidy(self, now: float, at: int) -> None:
+        """Let files follow jobs that may have ended, now and then while there is more to do than that."""
+        if self.untidy and now >= self.next_tidy:
+            self.next_tidy = now + TIDY_S
+            self.untidy = self.closing.tidy(at)
 
     def take_in(self, now: float, at: int) -> None:
         """Everything that starts at the inbox. A share that is away, or can't be read, stops nothing else."""
         if not self.intake.scan_due(now):
             return
+        self.untidy = True
         self.look_at_share(now, at)
         if not self.share_is_here or not self.intake.scan(now):
             self.troubles.tell("inbox", self.intake.inbox.problem)
@@ -155,22 +164,25 @@ class Daemon:
             self.dispatcher.explain()
 
     def cancel(self, job: Job, at: int) -> None:
-        self.closing.unpublished.pop(job.uid, None)
+        self.closing.withhold(job.uid)
         self.dispatcher.close_cancelled(job, at)
 
     def assembled(self, run: Run, facts: dict[str, Any]) -> None:
         failpoint("assembled")
-        self.closing.assembled(run, facts, time.monotonic())
+        gather_s = GATHER_S if self.dispatcher.runs else 0.0
+        self.closing.assembled(run, facts, time.monotonic() + gather_s)
 
     def repeat(self, run: Run, earlier: Job) -> bool:
         return self.closing.repeat(run, earlier, time.monotonic())
 
     def wait_s(self, now: float) -> float:
         """How long nothing is due."""
-        if self.untidy or self.pruning:
+        if self.pruning:
             return 0.0
         due = [self.intake.next_scan, now + LONGEST_WAIT_S, self.watchdog.due]
-        if self.dispatcher.runs:
+        if self.untidy and self.share_is_here:
+            due.append(self.next_tidy)
+        if self.dispatcher.runs or self.devices.unsaved:
             due.append(max(self.next_save, now + 0.05))
         if self.share_is_here:
             due += [when for _, _, when in self.closing.unpublished.values()]
@@ -293,6 +305,9 @@ class Daemon:
             if drain.advances(sum(run.units_done for run in self.dispatcher.runs.values())):
                 self.notifier.extend(self.settings.pool.stall_s + DRAIN_MARGIN_S)
             self.step(0.5)
+        if self.share_is_here and signals.asked < 2:
+            self.closing.publish(time.monotonic() + GATHER_S, milliseconds())
+            self.closing.tidy(milliseconds())
         if self.busy():
             log.warning("stopping: the running spans are interrupted, they are done again after the next start")
 

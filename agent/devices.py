@@ -14,6 +14,7 @@ log = logging.getLogger("musedrop")
 
 DRAINED = "set aside by a person"
 BAD = ("sick", "lost")
+IN_TURN = {"idle", "busy"}
 
 
 class Devices:
@@ -22,20 +23,34 @@ class Devices:
     def __init__(self, ledger: Ledger, pool: Pool) -> None:
         self.ledger, self.pool = ledger, pool
         self.jobs: dict[str, str] = {}
+        self.unsaved: dict[str, tuple[Device, float, int]] = {}
         self._aside: set[str] = set()
         self._states: dict[str, str] = {}
         for device in pool.devices():
             self._keep_aside(device)
 
     def note(self, device: Device, now: float, at: int) -> None:
-        """Write down how the device is now. `now`: the pool's clock, in which a device says when it is tried again."""
+        """Write down how the device is now, or with the next `save` if it only begins or ends a span.
+
+        `now`: the pool's clock, in which a device says when it is tried again.
+        """
         self._keep_aside(device)
-        job = self.jobs.get(device.id) if device.state == "busy" else None
-        until_ms = at + round(1000 * (device.retry_at - now)) if device.retry_at else None
-        self.ledger.devices.note(device, at=at, until_ms=until_ms, job=job)
+        self.unsaved[device.id] = device, now, at
+        if not {device.state, self._states[device.id]} <= IN_TURN:
+            self.save()
         if device.state in BAD and self._states.get(device.id) != device.state:
             log.warning("device %s is %s: %s", device.id, device.state, device.reason, extra=about(device=device.id))
         self._states[device.id] = device.state
+
+    def save(self) -> None:
+        for device, now, at in self.unsaved.values():
+            self._write(device, now, at)
+        self.unsaved.clear()
+
+    def _write(self, device: Device, now: float, at: int) -> None:
+        job = self.jobs.get(device.id) if device.state == "busy" else None
+        until_ms = at + round(1000 * (device.retry_at - now)) if device.retry_at else None
+        self.ledger.devices.note(device, at=at, until_ms=until_ms, job=job)
 
     def working_on(self, uid: str) -> list[str]:
         """The devices that work on a job now."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from agent.blame import cause, killed_by_job
 from agent.devices import Devices
+from agent.engines import Engines
 from agent.fairness import in_turn, level
 from agent.job import JobSpec, JobState
 from agent.ledger import Job, Ledger
@@ -21,7 +22,6 @@ from agent.runs import Run
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
-from models.catalog import choose
 from models.types import EngineError, Outline, Request
 
 log = logging.getLogger("musedrop")
@@ -42,16 +42,19 @@ PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 
 @dataclass
 class Line:
-    """Jobs of the queue in turn, the level of each; the highest priority of all, and how many are waiting."""
+    """Jobs of the queue in turn, the level of each; the highest priority of all, how many are waiting, and for what:
+    the devices in service and the kinds there are."""
 
     jobs: list[Job]
     ranks: list[int]
     most: int
     waiting: int
+    in_service: int
+    kinds: set[DeviceKind]
 
 
 class Dispatch:
-    """The running jobs. `hold` says why no further job is started, if none is.
+    """The running jobs. `hold` says why no further job is started, if none is; at `rest` no span is either.
 
     `now` is monotonic seconds for durations; `at` is wall time in milliseconds for rows.
     """
@@ -60,17 +63,26 @@ class Dispatch:
         self.settings, self.ledger, self.devices, self.outlet = settings, ledger, devices, outlet
         self.pool = devices.pool
         self.runs: dict[str, Run] = {}
-        self.hold = ""
+        self.hold, self.rest = "", False
+        self._engines = Engines(settings.models_dir)
+        self._claimed = False
         self._told: str | None = None
 
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
     def dispatch(self, now: float, at: int) -> None:
         """Give every idle device something to do, the most urgent job first."""
-        idle = sum(device.state == "idle" for device in self.pool.devices())
+        with self.ledger.together():
+            self._assign(now, at)
+        self._release()
+
+    def _assign(self, now: float, at: int) -> None:
+        """Part of a transaction; what is claimed in it waits for `_release`."""
+        devices = [] if self.rest else self.pool.devices()
+        idle = sum(device.state == "idle" for device in devices)
         if not idle:
             return
-        line = self._line(at, idle + 1)
+        line = self._line(at, idle + 1, devices)
         held: set[DeviceKind] = set()
         for run in sorted(self.runs.values(), key=lambda run: urgency(run, self._rank(run, at, line))):
             while line.jobs and line.ranks[0] > self._rank(run, at, line) and self._claim_next(line, now, at):
@@ -82,13 +94,28 @@ class Dispatch:
         while line.jobs and self._claim_next(line, now, at):
             pass
 
-    def _line(self, at: int, length: int) -> Line:
+    def _release(self) -> None:
+        """The claims are on disk now: let their workers know."""
+        if self._claimed:
+            self._claimed = False
+            failpoint("running")
+            self.pool.release()
+
+    def _line(self, at: int, length: int, devices: list[Device]) -> Line:
         """The jobs whose turn it is."""
         ready = [] if self.hold else self.ledger.queue.ready(at, length)
         turns = in_turn(ready, self.ledger.queue.served(), at)[:length] if ready else []
         most = max([turn.priority for turn in ready] + [run.job.priority for run in self.runs.values()], default=0)
         ranks = [level(turn.priority, turn.since_ms, at, most) for turn in turns]
-        return Line(self.ledger.those(turns), ranks, most, self.ledger.queue.count(at) if ready else 0)
+        in_service = sum(device.state in IN_SERVICE for device in devices)
+        return Line(
+            jobs=self.ledger.those(turns),
+            ranks=ranks,
+            most=most,
+            waiting=self.ledger.queue.count(at) if ready else 0,
+            in_service=in_service,
+            kinds={device.kind for device in devices},
+        )
 
     @staticmethod
     def _rank(run: Run, at: int, line: Line) -> int:
@@ -100,8 +127,8 @@ class Dispatch:
         others = (run for run in self.runs.values() if run is not one and run.kind_now == one.kind_now)
         return sum(run.waiting_for is None and not self.pool.running(run.task_id) for run in others)
 
-    def _start(self, run: Run, waiting: int, at: int) -> bool:
-        """Start what can start; True if the job has a device then."""
+    def _start(self, run: Run, waiting: int, at: int, *, hold: bool = False) -> bool:
+        """Start what can start; True if the job has a device then. `hold`: workers learn of it at the release."""
         running = self.pool.running(run.task_id)
         if running:
             run.served_ms = at
@@ -111,7 +138,7 @@ class Dispatch:
             return bool(running)
         for assignment in plan.assignments:
             self.devices.jobs[assignment.device] = run.job.uid
-        self.pool.start(plan)
+        self.pool.start(replace(plan, task=replace(plan.task, payload=run.payload())), hold=hold)
         run.served_ms, run.dirty = at, True
         self._explain(run, None)
         return True
@@ -126,18 +153,17 @@ class Dispatch:
     def _claim_next(self, line: Line, now: float, at: int) -> bool:
         """Claim the next job of the line if a device is free for it, and as many as there are devices don't run before
         it: a more urgent one need not wait for the end of those."""
-        in_service = sum(device.state in IN_SERVICE for device in self.pool.devices())
         before = [
             run for run in self.runs.values() if run.waiting_for is None and self._rank(run, at, line) >= line.ranks[0]
         ]
-        if len(before) >= in_service or len(self.runs) >= MOST_RUNS or self.pool.plan(PROBE, 0) is None:
+        if len(before) >= line.in_service or len(self.runs) >= MOST_RUNS or self.pool.plan(PROBE, 0) is None:
             return False
         job = line.jobs.pop(0)
         line.ranks.pop(0)
         line.waiting -= 1
-        run = self._claim(job, now, at)
+        run = self._claim(job, line.kinds, now, at)
         if run is not None:
-            self._start(run, line.waiting, at)
+            self._start(run, line.waiting, at, hold=True)
         return True
 
     def explain(self) -> None:
@@ -155,12 +181,14 @@ class Dispatch:
             run.waiting_for = why
             self.ledger.update(run.job.uid, waiting_for=why)
 
-    def _claim(self, job: Job, now: float, at: int) -> Run | None:
-        """Record RUNNING; the caller starts. None where the job can't run here at all."""
+    def _claim(self, job: Job, kinds: set[DeviceKind], now: float, at: int) -> Run | None:
+        """Record RUNNING; the caller starts, and nothing is sent before that is on disk.
+
+        None where the job can't run here at all.
+        """
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
-        kinds: set[DeviceKind] = {device.kind for device in self.pool.devices()}
         try:
-            choice = choose(job.spec.engine, self.settings.models_dir, kinds)
+            choice = self._engines.choose(job.spec.engine, kinds, now)
         except EngineError as error:
             self.close_failed(job, at, error.code, error.message, error.hint)
             return None
@@ -173,7 +201,7 @@ class Dispatch:
         self.ledger.claim(
             job, token, at=at, stage=run.stage, engine=choice.engine, engine_reason=choice.reason, units_done=0
         )
-        failpoint("running")
+        self._claimed = True
         run.job = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, run_token=token, engine=choice.engine)
         run.job = replace(run.job, engine_reason=choice.reason, started_ms=job.started_ms or at)
         self.runs[job.uid] = run
@@ -204,7 +232,10 @@ class Dispatch:
     # events -> rows --------------------------------------------------------------------------------------------------
 
     def collect(self, timeout_s: float, now: Callable[[], float], at: Callable[[], int]) -> bool:
-        """Wait for the workers, at most so long, and book what they say. True if they said anything."""
+        """Wait for the workers, at most so long, book what they say and give them more to do, all in one transaction.
+
+        True if they said anything.
+        """
         events = self.pool.poll(timeout_s)
         if events:
             with self.ledger.together():
@@ -213,6 +244,8 @@ class Dispatch:
                         self.devices.note(event.device, now(), at())
                     else:
                         self._book(event, now(), at())
+                self._assign(now(), at())
+            self._release()
         return bool(events)
 
     def _book(self, event: Event, now: float, at: int) -> None:
@@ -233,22 +266,17 @@ class Dispatch:
         run.finish(Span(message.start, message.stop), device)
         if run.stage == "inspect":
             run.inspected(message.result)
-            assert run.outline is not None  # noqa: S101 - inspected() has just set it
-            outline = run.outline
-            self.ledger.update(
-                run.job.uid, outline=outline.to_dict(), frames=outline.frames, duration_s=outline.duration_s
-            )
             if run.job.client_id and (twin := self.ledger.finished_twin(run.job)) and self._answered(run, twin, at):
                 return
         if not run.complete:
             return
         if run.stage == "assemble":
             run.seconds["assemble"] = round(now - run.stage_started, 3)
+            self.save(run)
             del self.runs[run.job.uid]
             self.outlet.assembled(run, dict(message.result))
             return
         run.leave(now)
-        self.save(run)
 
     def _answered(self, run: Run, twin: Job, at: int) -> bool:
         """The same id again: with other content it is refused, with the same it gets the earlier result if that lies
@@ -259,6 +287,7 @@ class Dispatch:
             message = f'the id "{job.client_id}" is that of the job "{twin.name}", which asked for something else'
             self.close_failed(job, at, "id_conflict", message, "give this job an id of its own, or none")
             return True
+        self.save(run)
         if not self.outlet.repeat(run, twin):
             return False
         del self.runs[job.uid]
@@ -325,6 +354,7 @@ class Dispatch:
 
     def drop_run(self, run: Run) -> None:
         """Stop what still runs of it; later messages of its token find nobody."""
+        self.save(run)
         self.pool.cancel(run.task_id)
         self.runs.pop(run.job.uid, None)
         discard(Path(run.request.out))
@@ -360,14 +390,18 @@ class Dispatch:
     # progress --------------------------------------------------------------------------------------------------------
 
     def save_progress(self) -> None:
-        """Write the progress of all running jobs in one transaction."""
-        dirty = [run for run in self.runs.values() if run.dirty]
-        if dirty:
-            with self.ledger.together():
-                for run in dirty:
+        """Write what has become of running jobs and of devices, in one transaction.
+
+        It need not be there sooner: after a crash a job goes on by the files of its work folder.
+        """
+        with self.ledger.together():
+            self.devices.save()
+            for run in self.runs.values():
+                if run.dirty:
                     self.save(run)
 
     def save(self, run: Run) -> None:
+        found = run.unsaved_outline()
         self.ledger.update(
             run.job.uid,
             stage=run.stage,
@@ -375,6 +409,7 @@ class Dispatch:
             units_total=run.units_total,
             stage_seconds=run.seconds,
             device=", ".join(self.devices.working_on(run.job.uid)) or None,
+            **found,
         )
         run.dirty = False
 

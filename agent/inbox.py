@@ -18,7 +18,7 @@ from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, F
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from agent.filesystem import move_in, sync_folder
+from agent.filesystem import at_once, move_in, sync_folder
 from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
 CONTROLS = (".cancel", ".retry", ".drain", ".resume")
@@ -123,12 +123,14 @@ class Inbox:
         waits = [entry.since + self.settle_s - now for entry in self.seen.values()]
         return min((wait for wait in waits if wait > 0), default=None)
 
-    def claimable(self, now: float, spoken_for: set[Fingerprint]) -> Iterator[Claimable]:
-        """Job files and pairs that are complete. `spoken_for`: media that belong to jobs already."""
+    def claimable(self, now: float, spoken_for: Callable[[], set[Fingerprint]]) -> Iterator[Claimable]:
+        """Job files and pairs that are complete. `spoken_for()`: media that belong to jobs already, asked for where
+        there may be a pair."""
         for name in sorted(self.seen):
             if suffix(name) == ".json" and (found := self._job_file(name, now)) is not None:
                 yield found
-        yield from self._pairs(now, spoken_for)
+        if self._twins():
+            yield from self._pairs(now, spoken_for())
 
     def _job_file(self, name: str, now: float) -> Claimable | None:
         path = self.folder / name
@@ -148,6 +150,12 @@ class Inbox:
         if self.parses(text):
             return writing is False or name in self.renamed or quiet_s >= self.settle_s
         return quiet_s >= self.settle_s * (1 if writing is False else UNPARSED_GRACE)
+
+    def _twins(self) -> bool:
+        """Whether an avatar and a sound are called the same."""
+        names = [Path(name) for name in self.seen]
+        sounds = {path.stem for path in names if path.suffix.lower() in AUDIO_SUFFIXES}
+        return any(path.stem in sounds for path in names if path.suffix.lower() in AVATAR_SUFFIXES)
 
     def _pairs(self, now: float, spoken_for: set[Fingerprint]) -> Iterator[Claimable]:
         free = {name for name, entry in self.seen.items() if entry.fingerprint not in spoken_for}
@@ -182,8 +190,7 @@ class Inbox:
 
     def sync_claims(self, drops: Sequence[Drop]) -> None:
         """Make the claims survive a power cut: many at once cost little more than one."""
-        for drop in drops:
-            sync_folder(drop.folder)
+        at_once(sync_folder, [drop.folder for drop in drops])
         if drops:
             sync_folder(self.claimed)
 

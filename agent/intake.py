@@ -14,7 +14,7 @@ from typing import Any
 from agent import outbox
 from agent.closing import marks_of
 from agent.filesystem import filesystem_kind, tells_of_changes
-from agent.inbox import Control, Drop, Inbox, Watch, open_for_writing, read_small
+from agent.inbox import Control, Drop, Fingerprint, Inbox, Watch, open_for_writing, read_small
 from agent.job import BadJob, JobSpec, JobState, pair, parse
 from agent.ledger import LIVE, Job, Ledger
 from agent.log import about
@@ -136,8 +136,7 @@ class Intake:
 
     def admit(self, at: int) -> None:
         """Claim what is complete and make rows of it."""
-        spoken_for = {mark for job in self.ledger.unswept() for mark in marks_of(job)}
-        found = list(islice(self.inbox.claimable(self._now, spoken_for), BATCH))
+        found = list(islice(self.inbox.claimable(self._now, self.spoken_for), BATCH))
         if len(found) == BATCH:
             self.next_scan = self._now  # the rest has its turn when running jobs had theirs
         claims = (self.inbox.claim(one, secrets.token_hex(8)) for one in found)
@@ -148,6 +147,10 @@ class Intake:
         with self.ledger.together():
             for drop in drops:
                 self.accept(drop, at)
+
+    def spoken_for(self) -> set[Fingerprint]:
+        """Media in the inbox that belong to jobs."""
+        return {mark for job in self.ledger.unswept() for mark in marks_of(job)}
 
     def readmit(self, at: int) -> None:
         """Claims whose rows were prevented, by a crash or by a share that failed in the middle."""

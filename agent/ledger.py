@@ -229,6 +229,11 @@ class Ledger:
         """Jobs whose media may still lie in the inbox, live ones included."""
         return self._jobs("WHERE swept = 0 ORDER BY id", [])
 
+    def resting(self, before: int) -> bool:
+        """Whether a job whose inputs are filed away, and whose media may lie in the inbox, was finished so early."""
+        sql = "SELECT 1 FROM jobs WHERE swept = 0 AND inputs IS NOT NULL AND finished_ms <= ? LIMIT 1"
+        return self.db.execute(sql, [before]).fetchone() is not None
+
     def find(self, name: str, *states: JobState) -> Job | None:
         """The newest job of that name, client id or uid, in one of the states if any are given."""
         where = f"WHERE (name = ? OR client_id = ? OR uid = ?) {f'AND state IN ({marks(states)})' if states else ''}"

@@ -57,7 +57,6 @@ def publish(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> N
     missing = [file for file in RESULT_FILES if not (staging / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
-    sync_folder(staging)
     staging.rename(outbox / name)
 
 
@@ -127,7 +126,8 @@ def discard(folder: Path) -> None:
 
 
 def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> None:
-    text = json.dumps(data, ensure_ascii=False, indent=2, default=str) + "\n"
+    """On one line where it isn't kept, as it is written often."""
+    text = json.dumps(data, ensure_ascii=False, indent=2 if durable else None, default=str) + "\n"
     write_whole(path, text.encode("utf-8", "replace"), durable=durable)
 
 

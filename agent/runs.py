@@ -36,6 +36,7 @@ class Run:
     units_before: int = 0
     deadline: float | None = None
     dirty: bool = True
+    outline_is_new: bool = False
     served_ms: int = 0
     waiting_for: str | None = None
 
@@ -113,7 +114,7 @@ class Run:
         return self.stage == "render" and files.part(span.start, span.stop).exists()
 
     def task(self, running: tuple[Span, ...]) -> Task:
-        """What is left of the present stage, as the pool wants it."""
+        """What is left of the present stage, as the pool wants it; `payload` is added to what is started."""
         return Task(
             id=self.task_id,
             kind=self.kind_now,
@@ -122,10 +123,10 @@ class Run:
             strategy=self.job.strategy,
             model="" if self.stage in CPU_STAGES else self.request.engine,
             memory_bytes=self.outline.memory_bytes if self.outline else 0,
-            payload=self.payload(),
         )
 
     def payload(self) -> dict[str, Any]:
+        """What a worker is told of the present stage."""
         outline = self.outline.to_dict() if self.outline else None
         message: dict[str, Any] = {"stage": self.stage, "request": self.request.to_dict(), "outline": outline}
         if self.stage == "assemble":
@@ -146,3 +147,12 @@ class Run:
 
     def inspected(self, result: Mapping[str, Any]) -> None:
         self.outline = Outline.from_dict(dict(result["outline"]))
+        self.outline_is_new = True
+
+    def unsaved_outline(self) -> dict[str, Any]:
+        """Columns of the job's row, once after it was inspected."""
+        if self.outline is None or not self.outline_is_new:
+            return {}
+        self.outline_is_new = False
+        outline = self.outline
+        return {"outline": outline.to_dict(), "frames": outline.frames, "duration_s": outline.duration_s}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -51,11 +51,11 @@ class Sources:
 
     def find(self, spec: JobSpec, inputs: Path) -> dict[Role, Medium] | Absent:
         """Both media of a job, or the first that is not there yet. Raises BadJob for a path outside the folders."""
-        library = spec.library_name
-        avatar = self._library(library) if library else self._file("avatar", spec.avatar or "", inputs)
+        library, allowed = spec.library_name, self.allowed(inputs)
+        avatar = self._library(library) if library else self._file("avatar", spec.avatar or "", inputs, allowed)
         if isinstance(avatar, Absent):
             return avatar
-        audio = self._file("audio", spec.audio, inputs)
+        audio = self._file("audio", spec.audio, inputs, allowed)
         return audio if isinstance(audio, Absent) else {"avatar": avatar, "audio": audio}
 
     def _library(self, name: str) -> Medium | Absent:
@@ -66,11 +66,11 @@ class Sources:
                     return self._medium("avatar", name, path)
         return Absent(f'avatar "{name}": the library has no avatar of that name')
 
-    def _file(self, role: Role, given: str, inputs: Path) -> Medium | Absent:
+    def _file(self, role: Role, given: str, inputs: Path, allowed: Sequence[Path]) -> Medium | Absent:
         places = self._places(role, given, inputs)
         found = next((path for folder, rest in places if (path := self.lookup(folder, rest))), None)
-        asked = [folder / rest for folder, rest in places] + ([found] if found else [])
-        if not all(self.allowed(path, inputs) for path in asked):
+        asked = {folder / rest for folder, rest in places} | ({found} if found else set())
+        if not all(any(real.is_relative_to(folder) for folder in allowed) for real in map(follow, asked)):
             raise outside(role, given)
         return self._medium(role, given, found) if found else Absent(f'{role} "{given}" has not arrived in the inbox')
 
@@ -91,11 +91,9 @@ class Sources:
             return Absent(f'{role} "{given}" is still being written')
         return Medium(given, real, mark)
 
-    def allowed(self, path: Path, inputs: Path) -> bool:
-        """Whether the path, links followed, lies in a folder a job may read from."""
-        real = follow(path)
-        folders = (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())
-        return any(real.is_relative_to(follow(folder)) for folder in folders)
+    def allowed(self, inputs: Path) -> list[Path]:
+        """The folders a job may read from, as they are called when links are followed."""
+        return [follow(folder) for folder in (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())]
 
 
 def mapped(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath] | None:

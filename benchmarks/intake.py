@@ -1,8 +1,9 @@
 """How many jobs a second go in as files and come out as published results, beside two queues of other people.
 
 `python -m benchmarks.intake` needs Debian's `task-spooler` and PyPI's `huey`; one that is missing is left out. Every
-queue runs the same number of no-op jobs on four workers. Ours reads each from a file, writes each of its steps into
-SQLite with synchronous=FULL, and publishes a folder that was fsynced; huey is SqliteHuey as it comes.
+queue runs the same number of no-op jobs on four workers. Ours reads each from a file, sends it through the four stages
+with one span each, commits what a crash may not lose to SQLite with synchronous=FULL (the job, its claim, its result),
+and publishes a folder that was fsynced; huey is SqliteHuey as it comes, one message for each job.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from tests.share import Share, until
 
 JOBS, ROUNDS, FLOOD, WORKERS = 1000, 3, 10_000, 4
-JOB = json.dumps({"avatar": "face.png", "audio": "voice.wav"}).encode()
+JOB = json.dumps({"avatar": "face.png", "audio": "voice.wav", "options": {"frames": 1}}).encode()
 HUEY = """
 from huey import SqliteHuey
 huey = SqliteHuey(filename={path!r})
@@ -68,7 +69,8 @@ def huey(folder: Path) -> float:
 
 
 def opened(folder: Path, settle_s: float = 1.0) -> Share:
-    share = Share(folder / "share", module="tests.noop", workers=WORKERS, settle_s=settle_s, keep_media_s=3600.0)
+    root = folder / "share"
+    share = Share(root, module="tests.noop", workers=WORKERS, settle_s=settle_s, keep_media_s=3600.0, write_s=2.0)
     share.start()
     share.put("face.png", b"face")
     share.put("voice.wav", b"voice")
@@ -133,7 +135,7 @@ def main() -> None:
     print(f"  musedrop      {median_of(musedrop)}")
     print(f"  task-spooler  {median_of(task_spooler) if shutil.which('tsp') else 'is not installed'}")
     try:
-        import huey as _  # type: ignore[import-not-found]  # noqa: F401
+        import huey as _  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
     except ImportError:
         print("  huey          is not installed")
     else:

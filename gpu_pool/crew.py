@@ -40,6 +40,7 @@ class Crew:
         self._backend, self._patience, self._clock = backend, patience, clock
         self._seats: dict[str, Seat] = {}
         self._devices: dict[str, Device] = {}
+        self._held: list[tuple[str, Run]] = []
         self._footprint = 0
         self.look()
 
@@ -84,13 +85,22 @@ class Crew:
         if seat.phase == "down":
             seat.vacate()
 
-    def start(self, seat: Seat, run: Run, model: str, memory_bytes: int) -> None:
+    def start(self, seat: Seat, run: Run, model: str, memory_bytes: int, *, hold: bool) -> None:
         """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent."""
-        self._backend.send(seat.device, run)
+        if hold:
+            self._held.append((seat.device, run))
+        else:
+            self._backend.send(seat.device, run)
         seat.stake = seat.stake.promise(memory_bytes if seat.card else 0)
         seat.run = run
         seat.model = model or seat.model
         seat.enter("running", self._in(self._patience.stall_s))
+
+    def release(self) -> None:
+        """Tell the workers of the spans that were held. WireError if a payload can't be sent."""
+        held, self._held = self._held, []
+        for device, run in held:
+            self._backend.send(device, run)
 
     def call_back(self, seat: Seat) -> None:
         """Have a running span given up."""

@@ -82,6 +82,8 @@ class Pool:
         """
         if task.strategy not in STRATEGIES:
             raise ValueError(f"no strategy is called {task.strategy!r}; there are {', '.join(STRATEGIES)}")
+        if not any(self._free(task)):
+            return None
         running = tuple(span for _, span in self._running(task.id))
         task = replace(task, running=running, todo=tuple(span for span in task.todo if span not in running))
         idle = self._offers(task)
@@ -100,8 +102,8 @@ class Pool:
         """What each device's worker may still take of its card: promised, and not allocated as far as is known."""
         return {seat.device: seat.stake.open for seat in self._crew}
 
-    def start(self, plan: Plan) -> None:
-        """Send a Run for each assignment.
+    def start(self, plan: Plan, *, hold: bool = False) -> None:
+        """Send a Run for each assignment; with `hold` they are sent by `release`, which has to come next.
 
         ValueError if a device isn't idle or is named twice, if the memory has been promised to others since the plan
         was made, or (as a WireError) if the payload is too long or no JSON; nothing has started then.
@@ -117,7 +119,11 @@ class Pool:
         for seat, assignment in zip(seats, plan.assignments, strict=True):
             span = assignment.span
             run = Run(task.id, span.start, span.stop, task.payload)
-            self._crew.start(seat, run, task.model, task.memory_bytes)
+            self._crew.start(seat, run, task.model, task.memory_bytes, hold=hold)
+
+    def release(self) -> None:
+        """Send what was held."""
+        self._crew.release()
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
         """What has happened; waits for it until the time is up or wake() is called, whichever comes first."""
@@ -183,10 +189,14 @@ class Pool:
     def _offers(self, task: Task) -> list[Device]:
         """Idle devices on which spans of the task fit, all at once."""
         now = self._clock()
-        idle = [device.id for device in self._crew.devices if device.kind == task.kind and self._crew[device.id].free]
+        idle = list(self._free(task))
         setback = self._setbacks.get(task.id)
         floor = setback.floor(now) if setback else -inf
         return self._accounts().offers(task.memory_bytes, floor, idle, lambda devices: preferred(task, devices))
+
+    def _free(self, task: Task) -> Iterator[str]:
+        devices = self._crew.devices
+        return (device.id for device in devices if device.kind == task.kind and self._crew[device.id].free)
 
     def _accounts(self) -> Accounts:
         stakes = {seat.device: seat.stake for seat in self._crew}

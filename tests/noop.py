@@ -1,6 +1,7 @@
 """A daemon whose workers make files of the right names in no time: for tests of everything but pictures and sound.
 
-`python -m tests.noop --config FILE` is `musedrop run` with this handler. A job takes as long as its options say.
+`python -m tests.noop --config FILE` is `musedrop run` with this handler. A job takes as long as its options say
+(`frame_s` for each of its `frames`).
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Noop:
         ]
         if request.options.get("fail"):
             raise EngineError("bad_option", "fail is set", "take it away")
-        units = {"inspect": 1, "prepare": 1, "render": FRAMES, "assemble": 1}
-        outline = Outline(FRAMES, "25", 2, 2, FRAMES / 25, units, avatar_sha256=marks[0], audio_sha256=marks[1])
+        frames = int(request.options.get("frames", FRAMES))
+        units = {"inspect": 1, "prepare": 1, "render": frames, "assemble": 1}
+        outline = Outline(frames, "25", 2, 2, frames / 25, units, avatar_sha256=marks[0], audio_sha256=marks[1])
         return {"outline": outline.to_dict()}
 
     def prepare(self, request: Request, *_: object) -> dict[str, Any]:

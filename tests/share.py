@@ -41,7 +41,7 @@ stall_s = {stall_s}
 cancel_s = 5
 
 [status]
-write_s = 0.2
+write_s = {write_s}
 
 [log]
 format = "text"
@@ -61,6 +61,7 @@ class Share:
         keep_media_s: float = 0.0,
         min_free_bytes: int = 0,
         stall_s: float = 60.0,
+        write_s: float = 0.2,
         module: str = "agent.cli run",
     ) -> None:
         """`module`: what is started, "tests.noop" for a daemon that makes no pictures."""
@@ -71,6 +72,7 @@ class Share:
         self.folder.mkdir(parents=True)
         self.module = module
         values = {"stall_s": stall_s, "settle_s": settle_s, "wait_media_s": wait_media_s, "keep_media_s": keep_media_s}
+        values["write_s"] = write_s
         self.config.write_text(SETTINGS.format(workers=workers, min_free_bytes=min_free_bytes, **values))
         self.daemon: subprocess.Popen[bytes] | None = None
 

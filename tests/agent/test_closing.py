@@ -57,6 +57,28 @@ def test_a_crash_before_the_rename_publishes_at_the_next_start(closing: Closing)
     assert closing.ledger.state_of("u1") == "done"
 
 
+def test_a_job_cancelled_before_it_is_published_leaves_nothing(closing: Closing) -> None:
+    """Its video waits for others to be published with: it is taken back, and the staging folder is empty."""
+    assembled(closing)
+    closing.recover(at=5, now=10.0)
+    closing.withhold("u1")
+    closing.publish(10.0, 6)
+    assert results(closing) == []
+    assert not list(closing.settings.folders.staging.iterdir())
+
+
+def test_several_results_are_published_and_filed_at_once(closing: Closing) -> None:
+    """Jobs of one name that are due together: each gets a name of its own, its result and its place."""
+    for n in range(5):
+        assembled(closing, f"u{n}")
+    closing.recover(at=5, now=0.0)
+    closing.publish(0.0, 6)
+    closing.tidy(7)
+    assert results(closing) == ["hello", *(f"hello-{n}" for n in range(2, 6))]
+    assert closing.ledger.untidy(1) == []
+    assert not list(closing.settings.folders.claimed.iterdir())
+
+
 def test_a_crash_after_the_rename_publishes_nothing_twice(closing: Closing) -> None:
     """The result is there with the job's uid: only the row is closed."""
     job = assembled(closing)

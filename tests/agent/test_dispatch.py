@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.dispatch import makes_room
+from agent.ledger_reader import open_reader
 from gpu_pool.types import Device, Exited
 from gpu_pool.types import Run as Order
 from models.catalog import Choice
@@ -37,7 +38,7 @@ def make_floor(tmp_path: Path) -> Iterator[Build]:
 @pytest.fixture
 def on_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job renders on a card, as with an engine that needs one."""
-    monkeypatch.setattr("agent.dispatch.choose", lambda *_: Choice("musetalk", "cuda", "a test"))
+    monkeypatch.setattr("agent.engines.choose", lambda *_: Choice("musetalk", "cuda", "a test"))
 
 
 def card(name: str, free: int = 48, *, seat: str = "") -> Device:
@@ -55,6 +56,25 @@ def test_one_job_goes_through_all_stages(make_floor: Build) -> None:
     stages = [stage for _, _, _, stage in floor.placed]
     assert stages == ["inspect", "prepare", *["render"] * 4, "assemble"]
     assert (floor.row("hello")["state"], floor.row("hello")["attempt"]) == ("done", 1)
+
+
+def test_a_claim_is_committed_before_a_worker_hears_of_it(make_floor: Build, tmp_path: Path) -> None:
+    """When the first message of a job is sent its row says running to every reader, in a commit that several share."""
+    floor = make_floor(cpus(3), frames=10)
+    names = ("one", "two", "three")
+    for name in names:
+        floor.add(name)
+    told: dict[str, set[str]] = {}
+
+    def look(_device: str, name: str, order: Order) -> None:
+        if order.payload["stage"] == "inspect":
+            reader = open_reader(tmp_path / "state" / "jobs.db")
+            told[name] = {row["name"] for row in reader.query("SELECT name FROM jobs WHERE state = 'running'")}
+            reader.close()
+
+    floor.story = look
+    floor.dispatch.dispatch(floor.clock(), floor.at())
+    assert told == {name: set(names) for name in names}
 
 
 def test_submitters_take_turns(make_floor: Build) -> None:

@@ -42,7 +42,7 @@ def put(inbox: Inbox, name: str, data: bytes = b"media") -> Path:
 
 def found(inbox: Inbox, now: float, spoken_for: set[Fingerprint] | None = None) -> dict[str, tuple[str, ...]]:
     assert inbox.scan(now)
-    return {item.name: item.files for item in inbox.claimable(now, spoken_for or set())}
+    return {item.name: item.files for item in inbox.claimable(now, lambda: spoken_for or set())}
 
 
 def test_a_whole_job_file_is_taken_at_once(inbox: Inbox) -> None:
@@ -126,7 +126,7 @@ def test_a_claim_moves_the_files_and_keeps_their_names(inbox: Inbox) -> None:
     """After a claim the inbox is empty, and the drop holds the bytes that were read."""
     put(inbox, "grüße.json", JOB)
     inbox.scan(0.0)
-    [item] = inbox.claimable(0.0, set())
+    [item] = inbox.claimable(0.0, set)
     drop = inbox.claim(item, "u1")
     assert drop is not None
     assert (drop.name, drop.text) == ("grüße", JOB)
@@ -192,7 +192,7 @@ def test_names_that_are_no_text_are_shown_readably(inbox: Inbox) -> None:
     path = os.fsencode(inbox.folder) + b"/caf\xe9.json"
     Path(os.fsdecode(path)).write_bytes(JOB)
     inbox.scan(0.0)
-    [item] = inbox.claimable(0.0, set())
+    [item] = inbox.claimable(0.0, set)
     drop = inbox.claim(item, "u1")
     assert drop is not None
     assert drop.name == "caf\ufffd"
