@@ -328,8 +328,9 @@ def test_four_requests_at_once(mono: Mono, share: Share, media: Path) -> None:
 
 def test_cancelling_the_token_cancels_the_running_job(mono: Mono, share: Share, media: Path) -> None:
     """The caller gets OperationCanceledException, and the daemon stops the work."""
-    (media / "long.wav").write_bytes(voice(4.9))
-    lines = mono.drive("cancel", share.folder, *request(media, "long.wav", Name="stopped", CacheKey="stop-me-1"))
+    (media / "long.wav").write_bytes(voice(9.9))
+    words = request(media, "long.wav", Name="stopped", CacheKey="stop-me-1", Fps="120")
+    lines = mono.drive("cancel", share.folder, *words)
     assert lines[-1].kind == "cancelled", lines
     assert share.wait_for("stopped", "cancelled", "done", "failed")["state"] == "cancelled"
     [answer] = mono.answers("wait", share.folder, "stopped", "stop-me-1")
