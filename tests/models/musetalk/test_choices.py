@@ -64,6 +64,7 @@ def test_no_option_is_forgotten() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_each_value_paints_a_mouth(tmp_path: Path, models_dir: Path, kind: str) -> None:
     """Whatever is chosen: as many frames as the sound wants, and a mouth that isn't the avatar's in each of them."""
