@@ -4,7 +4,7 @@
 
 Frames, sound, encoder and engine are the real ones; the networks are the tests' tiny ones, which make no difference to
 what grows with the length of a job. So few frames a second, of the avatar and of the result, only save time: all
-queues, caches and the encoder's look-ahead are full within the short job's 100 frames, and the long one still has 30
+queues, caches and the encoder's look-ahead are full within the short job's 40 frames, and the long one still has 30
 times its sound and its frames. A worker does the whole job, span by span, as it would for the daemon. The bar is 1.1.
 """
 
