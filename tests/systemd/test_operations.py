@@ -78,6 +78,7 @@ def test_upgrade_every_day_and_uninstall(service: Service, machine: Machine) -> 
     assert unit.read_text() == shipped
     service.wait_for("job0", "done")
     assert "job0 is done" in follow(machine, commands("Logs")[0])
+    soon(lambda: "0 running, 0 queued, 0 waiting" in machine.show("StatusText"), 30, service.log)
     assert "StatusText     0 running, 0 queued, 0 waiting" in follow(machine, commands("Every day")[0][:3])
     follow(machine, commands("Every day")[0][4:])
     soon(lambda: machine.show("ActiveState") == "inactive", 30, service.log)

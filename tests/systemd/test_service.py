@@ -210,7 +210,7 @@ def test_a_share_that_is_not_there_yet(service: Service, machine: Machine) -> No
     machine.check("mount", "--bind", "/srv/disk", "/srv/musedrop")
     names = service.jobs(1, frame_s=0)
     check_finished_once(service, names)
-    assert "share" not in service.status_text()
+    soon(lambda: "share" not in service.status_text(), 30, service.log)
     machine.check("systemctl", "stop", "musedrop")
 
 
