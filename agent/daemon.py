@@ -179,7 +179,7 @@ class Daemon:
         """How long nothing is due."""
         if self.pruning:
             return 0.0
-        due = [self.intake.next_scan, now + LONGEST_WAIT_S, self.watchdog.due]
+        due = [self.intake.due, now + LONGEST_WAIT_S, self.watchdog.due]
         if self.untidy and self.share_is_here:
             due.append(self.next_tidy)
         if self.dispatcher.runs or self.devices.unsaved:

@@ -91,8 +91,13 @@ class Intake:
 
     # scanning --------------------------------------------------------------------------------------------------------
 
+    @property
+    def due(self) -> float:
+        """When to look next."""
+        return min(self.next_scan, self._now + SHORTEST_SCAN_S) if self.watch.touched else self.next_scan
+
     def scan_due(self, now: float) -> bool:
-        return now >= self.next_scan or (self.watch.touched and now >= self._now + SHORTEST_SCAN_S)
+        return now >= self.due
 
     def scan(self, now: float) -> bool:
         """Look at the inbox; the watch is mended on the way. False while the inbox can't be read."""

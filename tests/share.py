@@ -153,6 +153,8 @@ class Share:
         conn = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
         conn.row_factory = sqlite3.Row
         try:
+            if conn.execute("PRAGMA user_version").fetchone()[0] == 0:
+                return []  # the daemon is just laying it out
             return [dict(row) for row in conn.execute(sql, parameters)]
         finally:
             conn.close()
