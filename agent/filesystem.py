@@ -6,7 +6,8 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,11 +52,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def at_once(act: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """Do the same to many files, some at a time: a disk flushes several at the price of one."""
+    """Do the same to many files, some at a time: a disk flushes several at the price of one.
+
+    The first error is raised when all have ended.
+    """
     if len(things) < 2:
         return [act(thing) for thing in things]
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(act, things))
+    under_way = [threads().submit(act, thing) for thing in things]
+    wait(under_way)
+    return [one.result() for one in under_way]
+
+
+@cache
+def threads() -> ThreadPoolExecutor:
+    """They stay: to start some for every few files costs more than the flushes save."""
+    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files")
 
 
 def sync_file(path: Path) -> None:

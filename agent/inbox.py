@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 from agent.filesystem import at_once, move_in, sync_folder
 from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
@@ -110,13 +110,13 @@ class Inbox:
         return before if before and before.fingerprint == mark else Seen(name, mark, now)
 
     def settled(self, name: str, now: float) -> bool:
-        """Whether a medium is complete: renamed into place, or unchanged long enough and not open for writing."""
+        """Whether a medium is complete: renamed into place, or unchanged long enough, and not open for writing."""
         entry = self.seen.get(name)
         if entry is None or entry.fingerprint.size == 0:
             return entry is not None and now - entry.since >= self.settle_s
-        if name in self.renamed:
-            return True
-        return now - entry.since >= self.settle_s and open_for_writing(self.folder / name) is not True
+        if name not in self.renamed and now - entry.since < self.settle_s:
+            return False
+        return open_for_writing(self.folder / name) is not True
 
     def next_settle(self, now: float) -> float | None:
         """Seconds until the next file may have settled."""
@@ -315,11 +315,13 @@ class Watch(FileSystemEventHandler):
         self.moved: set[str] = set()
         self.touched = False
         self.problem = ""
-        self._observer: BaseObserver | None = None
+        self._observer: InotifyObserver | None = None
         self._inode = 0
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if isinstance(event, FileMovedEvent):
+            if not event.dest_path:
+                return  # it has left, as every claim does
             self.moved.add(os.path.basename(os.fsdecode(event.dest_path)))  # noqa: PTH119 - str in, str out
         self.touched = True
         self.wake()
@@ -344,7 +346,10 @@ class Watch(FileSystemEventHandler):
         """Watch the folder as it is now; False, and `problem` says why, where that is not possible."""
         self.stop()
         self.problem = ""
-        observer = Observer()
+        # watchdog waits for the other half of a move, and holds back what comes meanwhile: half a second after each
+        # claim. With full events a half is as good as a whole, also where a file came from another folder.
+        InotifyMoveEventGrouper.delay = 0.0
+        observer = InotifyObserver(generate_full_events=True)
         try:
             self._inode = self.folder.stat().st_ino
             wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileMovedEvent, FileClosedEvent]

@@ -231,6 +231,8 @@ class Pool:
 def _differ(before: Device | None, now: Device) -> bool:
     if before is None:
         return True
+    if before == now:
+        return False
     moved = max(abs(before.free_bytes - now.free_bytes), abs(before.held_bytes - now.held_bytes))
     as_now = replace(before, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at=now.read_at)
     return moved >= FREE_GRAIN_BYTES or as_now != now

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from watchdog.events import FileMovedEvent
 
 from agent.inbox import Claimable, Fingerprint, Inbox, Watch, fingerprint, open_for_writing
 from agent.intake import NO_OBJECT
@@ -177,6 +178,8 @@ def test_media_renamed_into_place_are_complete(inbox: Inbox) -> None:
     assert not inbox.settled("empty.wav", 0.5)
     assert inbox.settled("empty.wav", 1.0)
     assert not inbox.settled("unknown.wav", LATER)
+    with (inbox.folder / "voice.wav").open("ab"):
+        assert not inbox.settled("voice.wav", LATER)
 
 
 def test_control_files_are_seen_with_their_job_names(inbox: Inbox) -> None:
@@ -221,6 +224,31 @@ def test_a_watch_wakes_for_a_rename(woken: tuple[Watch, threading.Event]) -> Non
             break
     assert "a.json" in watch.take_moved()
     assert watch.take_moved() == set()
+
+
+def test_a_file_that_leaves_is_no_news(woken: tuple[Watch, threading.Event]) -> None:
+    """The daemon's own claims don't wake it: a moved name counts where it arrived."""
+    watch, event = woken
+    watch.on_any_event(FileMovedEvent(str(watch.folder / "a.json"), ""))
+    assert not event.is_set()
+    watch.on_any_event(FileMovedEvent("", str(watch.folder / "b.json")))
+    assert event.is_set()
+    assert watch.take_moved() == {"b.json"}
+
+
+def test_a_claim_holds_back_no_news(woken: tuple[Watch, threading.Event], tmp_path: Path) -> None:
+    """What is moved in from another folder right after a file was taken out counts as renamed into place."""
+    watch, event = woken
+    (watch.folder / "first.json").write_bytes(JOB)
+    (tmp_path / "second.json").write_bytes(JOB)
+    (watch.folder / "first.json").rename(tmp_path / "first.json")
+    (tmp_path / "second.json").rename(watch.folder / "second.json")
+    for _ in range(10):
+        assert event.wait(10)
+        event.clear()
+        if "second.json" in watch.moved:
+            break
+    assert "second.json" in watch.take_moved()
 
 
 def test_a_watch_knows_that_it_is_blind(woken: tuple[Watch, threading.Event]) -> None:
