@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,17 @@ def job_of(row: Mapping[str, Any]) -> Job:
     values = {key: json.loads(row[key]) if key in JSON_COLUMNS and row[key] else row[key] for key in Job.__slots__}
     values |= {
         "state": JobState(row["state"]),
-        "spec": JobSpec.model_validate_json(row["spec"]) if row["spec"] else None,
+        "spec": spec_of(row["spec"]) if row["spec"] else None,
         "cancel_requested": bool(row["cancel_requested"]),
         "error_retry": bool(row["error_retry"]),
     }
     return Job(**values)
+
+
+@lru_cache(maxsize=256)
+def spec_of(text: str) -> JobSpec:
+    """What a row asks for; a job is read several times on its way."""
+    return JobSpec.model_validate_json(text)
 
 
 class Ledger:

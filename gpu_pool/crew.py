@@ -65,7 +65,8 @@ class Crew:
         for device in self._backend.devices():
             seat = self._seats.setdefault(device.id, Seat(device.id, device.card))
             self._devices[device.id] = device
-            seat.stake = seat.stake.read(device.held_bytes, device.read_at)
+            if device.card:
+                seat.stake = seat.stake.read(device.held_bytes, device.read_at)
             lost = device.reason if device.state == "lost" else ""
             seat.silent = "" if lost else device.reason
             if lost and not seat.lost:

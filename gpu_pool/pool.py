@@ -175,7 +175,8 @@ class Pool:
         self._wakeup.close()
 
     def _listen(self, until: float) -> Iterator[Event]:
-        deadline = self._clock() if self._unreported() else min(until, self._crew.deadline)
+        news = any(device.state != "busy" for device in self._unreported())  # who starts spans knows of these
+        deadline = self._clock() if news else min(until, self._crew.deadline)
         heard = self._backend.wait(max(0.0, deadline - self._clock()), self._wakeup.fileno())
         self._crew.look()
         for device, message in heard:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, cast, get_args, get_origin, get_type_
 from gpu_pool.types import Cancel, Done, Down, Failed, Open, Progress, Ready, Run, Stop, Up
 
 MAX_LINE_BYTES = 1 << 20
+_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 class WireError(ValueError):
@@ -21,9 +22,7 @@ def encode(message: Up | Down) -> bytes:
     """One line, newline included. WireError if it is no JSON (NaN, a Path, a loop) or longer than MAX_LINE_BYTES."""
     body = {spec.name: _plain(getattr(message, spec.name)) for spec in fields(message)}
     try:
-        line = (
-            json.dumps({"kind": _kind(type(message)), **body}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        )
+        line = _JSON.encode({"kind": _kind(type(message)), **body}).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError(f"{_kind(type(message))} is no JSON: {error}") from error
     if len(line) > MAX_LINE_BYTES:
