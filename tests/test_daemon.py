@@ -170,8 +170,7 @@ def test_a_job_waits_for_its_media(share: Share) -> None:
     """A job file that comes first says what it waits for, and goes on when the file is there."""
     share.put("face.jpg", face())
     share.drop("early", avatar="face.jpg", audio="voice.wav")
-    row = share.wait_for("early", "waiting")
-    assert "voice.wav" in row["waiting_for"]
+    until(lambda: "voice.wav" in (share.wait_for("early", "waiting")["waiting_for"] or ""), 30, share.log)
     share.put("voice.wav", voice())
     assert share.wait_for("early", "done", "failed")["state"] == "done"
 
