@@ -7,6 +7,7 @@ in the clip's avatar: random ones see none. So the "cold" rows understate prepar
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -88,6 +89,8 @@ def clips(size: str, device: torch.device, folder: Path, threads: int) -> Iterat
     """Each clip cold, in a new process that has no avatar cached, then warm in the same process."""
     tiny.lay_out(folder / "models")
     if size == "full":
+        for part in ("musetalkV15", "sd-vae", "whisper"):
+            shutil.rmtree(folder / "models" / part)
         weights.lay_out(folder / "models", ("unet", "sd-vae", "whisper"))
     avatar(folder)
     for seconds in CLIPS["cpu, full" if (device.type, size) == ("cpu", "full") else device.type]:
