@@ -6,6 +6,7 @@ import gc
 import gzip
 import math
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,52 @@ def test_without_landmarks_the_box_is_found_at_full_size() -> None:
     assert [max(shape) for shape in detector.looked_at[before:]] == [REDUCED_SIDE, 1280]
     box = plan_boxes(found.landmarks, found.detected, (1280, 720)).boxes[0]
     assert np.abs(box - square(300, 250, 120)).max() <= 1
+
+
+class UnsteadyDetector(DiscDetector):
+    """As a trained one is: in a small picture its boxes are a few pixels of that picture off, each time others."""
+
+    def forward(self, inputs: Tensor) -> s3fd.Levels:
+        levels = super().forward(inputs)
+        if max(inputs.shape) <= REDUCED_SIDE:
+            random = torch.Generator().manual_seed(len(self.looked_at))
+            for _, offsets in levels:
+                offsets.add_(torch.rand(offsets.shape, generator=random) - 0.5)
+        return levels
+
+
+class FullSize(FaceNets):
+    """Looks for faces as the reference does, in every frame at its full size."""
+
+    def detect(self, frames: Sequence[np.ndarray], *, reference: bool = False) -> list[np.ndarray]:  # noqa: ARG002
+        return super().detect(frames, reference=True)
+
+
+DISCS = ((360, 250, 150), (655.3, 371.7, 217.4), (930.5, 420.2, 330))
+
+
+def blind_dwpose() -> DwPose:
+    """Sees nobody: all its points lie in the corner."""
+    net = toy_dwpose()
+    net.head.mlp[1].weight.zero_()
+    return net
+
+
+@pytest.mark.parametrize("pose", [toy_dwpose, blind_dwpose])
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080)])
+def test_painted_boxes_do_not_depend_on_the_size_of_the_search(size: tuple[int, int], pose: Callable[[], Any]) -> None:
+    """The detector may be off in a small picture: landmarks, or a second look, give the box of a full search."""
+    scale = size[0] / 1280
+    discs = [(scale * x, scale * y, scale * side) for x, y, side in DISCS]
+    for disc in discs:
+        frames = [disc_frame(*size, (disc[0] + 3 * n, disc[1], disc[2])) for n in range(2)]
+        nets = UnsteadyDetector(), pose(), CPU
+        full, small = follow(FullSize(*nets), frames), follow(FaceNets(*nets), frames)
+        tracks = [plan_boxes(found.landmarks, found.detected, size) for found in (full, small)]
+        assert [track.seen.all() for track in tracks] == [True, True]
+        assert np.abs(tracks[0].boxes - tracks[1].boxes).max() <= 1, disc
+    small_boxes = FaceNets(*nets).detect(frames)
+    assert np.abs(np.stack(small_boxes)[:, 0, :4] - full.detected[:, :4]).max() > 1
 
 
 def test_reference_takes_the_best_face_of_each_frame() -> None:
