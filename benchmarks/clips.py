@@ -6,6 +6,7 @@ in the clip's avatar: random ones see none. So the "cold" rows understate prepar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -91,7 +92,8 @@ def clips(size: str, device: torch.device, folder: Path, threads: int) -> Iterat
     if size == "full":
         for part in ("musetalkV15", "sd-vae", "whisper"):
             shutil.rmtree(folder / "models" / part)
-        weights.lay_out(folder / "models", ("unet", "sd-vae", "whisper"))
+        with contextlib.redirect_stdout(sys.stderr):
+            weights.lay_out(folder / "models", ("unet", "sd-vae", "whisper"))
     avatar(folder)
     for seconds in CLIPS["cpu, full" if (device.type, size) == ("cpu", "full") else device.type]:
         command = [sys.executable, "-m", "benchmarks.clips", str(folder), str(seconds), device.type, str(threads)]

@@ -410,6 +410,15 @@ def test_motion_and_light_are_no_cuts() -> None:
 # cutting out ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_crop_is_the_golden_one() -> None:
+    """Lanczos over eight pixels, to the bit, whatever the shape of the box."""
+    crop, wanted = golden("03_crop")["crop_bgr"], golden("03_vae_tiny")["resized_lanczos4_bgr"]
+    frame = cv2.copyMakeBorder(crop, 7, 3, 5, 9, cv2.BORDER_CONSTANT, value=(255, 0, 255))
+    box = (5, 7, 5 + crop.shape[1], 7 + crop.shape[0])
+    assert np.array_equal(padded_crop(frame, box), wanted)
+    assert np.array_equal(clipped_crop(frame, box), wanted)
+
+
 def test_crops_inside_the_frame_are_the_same_both_ways() -> None:
     """To the bit."""
     frame = synth_frame(3, 241, 321)
