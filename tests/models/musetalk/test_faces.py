@@ -25,6 +25,7 @@ from models.musetalk.nets.dwpose import DwPose
 from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.nets.s3fd import S3FD
 from models.musetalk.shots import CutFinder
+from tests.models.musetalk.ramp_nets import ramp_frame, ramp_s3fd
 from tests.models.musetalk.recipe import DATA, fill, golden, synth_frame
 from tests.models.musetalk.toy_nets import disc_frame, toy_dwpose, toy_s3fd
 
@@ -117,6 +118,20 @@ def test_reduced_frames_give_the_same_boxes(size: tuple[int, int]) -> None:
     assert np.abs(full[:, :4] - small[:, :4]).max() < 1
     assert [shape[:1] + shape[2:] for shape in detector.looked_at[:1]] == [(1, size[1], size[0])]
     assert max(detector.looked_at[1]) == REDUCED_SIDE
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [((1280, 720), 110), ((1280, 720), 180), ((1920, 1080), 160), ((1920, 1080), 200)]
+)
+def test_the_published_network_finds_the_same_boxes_in_reduced_frames(size: tuple[int, int], side: int) -> None:
+    """Through its convolutions, pools and priors, with weights by hand: two levels, in both within a pixel of truth."""
+    nets = FaceNets(ramp_s3fd(side, side * REDUCED_SIDE / size[0]), toy_dwpose(), CPU)
+    for x, y in ((300.2, 250.7), (641.5, 333.3), (900.8, 500.1), (size[0] - side / 2 - 3.3, size[1] - side / 2 - 1.2)):
+        frame = ramp_frame(*size, x, y, side)
+        (full,), (small,) = nets.detect([frame], reference=True), nets._search_all([frame], REDUCED_SIDE)
+        assert full.shape == small.shape == (1, 5)
+        assert np.abs(full[0, :4] - square(x, y, side)).max() < 0.6
+        assert np.abs(full[0, :4] - small[0, :4]).max() < 1
 
 
 @pytest.mark.parametrize(("size", "least"), [((1280, 720), 8), ((1920, 1080), 16)])
