@@ -44,6 +44,8 @@ from models.musetalk.stages import SIDE, Decode, Encode, Predict, rows_first  # 
 IMPORTED_S = time.perf_counter() - BEGAN
 GIB = 2**30
 FPS = 25
+PER_FRAME = ("whisper", "unet", "decode", "paste", "x264")
+"""What each frame of a result costs when the avatar is prepared; "share" is of their sum."""
 GRID_UNET, GRID_DECODE = (4, 8, 16, 32), (1, 2, 4, 8, 16)
 
 UNET: dict[str, Any] = {
@@ -146,8 +148,16 @@ class Time:
     wall_s: float
     cpu_s: float
 
+    def of(self, cpu: bool) -> float:
+        """What counts: on a CPU its own time, as other programs run beside."""
+        return self.cpu_s if cpu else self.wall_s
+
     def better(self, other: Time) -> Time:
         return Time(min(self.wall_s, other.wall_s), min(self.cpu_s, other.cpu_s))
+
+
+Beside = dict[str, tuple[int, Time]]
+"""Of stages beside the model loop the frames at once, and the time."""
 
 
 def timed(work: Callable[[], Any], frames: float, device: torch.device) -> Time:
@@ -177,8 +187,10 @@ def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[
         piece = random.normal(0, 0.1, PIECE).astype(np.float32)
         yield "whisper", PIECE / 16_000 * FPS, lambda: listener.hear(piece)
     yield "encode", encode, lambda: painter.latents(crops)
-    yield "unet", unet, no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
-    yield "decode", decode, no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
+    predict = no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
+    paint = no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
+    yield "unet", unet, clips.in_lane(painter._lane, predict)
+    yield "decode", decode, clips.in_lane(painter._lane, paint)
     frames = unet * (painter._lane.depth if painter.device.type == "cpu" else 8)
     many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, windows)]
     yield "loop", frames, lambda: painter.faces(*many)
@@ -265,35 +277,44 @@ def peak_host_bytes() -> int:
 
 
 def report_speed(
-    size: str, painters: dict[str, Painter], found: dict[str, dict[str, Time]], work: dict[str, float]
+    size: str, painters: dict[str, Painter], found: dict[str, dict[str, Time]], work: dict[str, float], beside: Beside
 ) -> None:
-    print(
-        f"{'':10}{'way':10}{'stage':10}{'batch':>6}{'wall ms':>10}{'CPU ms':>10}{'share':>8}{'TF/s':>8}{'x plain':>9}"
-    )
+    """Rows of a frame each: of the result, or for "encode" and the face networks (of full size) of the avatar."""
+    heads = (("way", -10), ("stage", -10), ("batch", 6), ("wall ms", 10), ("CPU ms", 10), ("share", 8), ("TF/s", 8))
+    print(f"{'':10}" + "".join(f"{head:{'<' if wide < 0 else '>'}{abs(wide)}}" for head, wide in heads) + "  x plain")
     for way, times in found.items():
-        loop = times["unet"].wall_s + times["decode"].wall_s
+        cpu = painters[way].device.type == "cpu"
+        whole = sum(spent.of(cpu) for stage, spent in times.items() if stage in PER_FRAME)
+        whole += sum(spent.of(True) for stage, (_, spent) in beside.items() if stage in PER_FRAME)
         for stage, spent in times.items():
             batch = getattr(painters[way].sizes, stage, "")
-            share = f"{spent.wall_s / loop:8.0%}" if stage in ("unet", "decode") else f"{'':8}"
-            rate = f"{work[stage] / spent.wall_s / 1000:8.2f}" if stage in work else f"{'':8}"
-            gain = found["plain"][stage].cpu_s / spent.cpu_s if painters[way].device.type == "cpu" else 0.0
-            gain = gain or found["plain"][stage].wall_s / spent.wall_s
-            figures = f"{1000 * spent.wall_s:10.2f}{1000 * spent.cpu_s:10.2f}{share}{rate}{gain:9.2f}"
-            print(f"{size:10}{way:10}{stage:10}{batch!s:>6}{figures}")
-        print(f"{size:10}{way:10}model loop {1 / times['loop'].wall_s:.2f} fps, {name_of(painters[way].dtype)}")
+            rate = f"{work[stage] / spent.of(cpu) / 1000:8.3f}" if stage in work else f"{'':8}"
+            gain = found["plain"][stage].of(cpu) / spent.of(cpu)
+            print(f"{row(size, way, stage, batch, spent, spent.of(cpu) / whole)}{rate}{gain:9.2f}")
+        if way != "plain":
+            for stage, (frames, spent) in beside.items():
+                print(row(size, way, stage, frames, spent, spent.cpu_s / whole))
+        fps = 1 / times["loop"].wall_s
+        print(f"{size:10}{way:10}model loop {fps:.2f} fps, {name_of(painters[way].dtype)}", flush=True)
 
 
-def report_beside(size: str, device: torch.device, folder: Path, rounds: int) -> None:
-    """More rows of the table: face networks (a source frame, full size) and what a CPU core does to a frame."""
+def row(size: str, way: str, stage: str, batch: object, spent: Time, share: float) -> str:
+    part = f"{share:8.1%}" if stage in PER_FRAME else f"{'':8}"
+    return f"{size:10}{way:10}{stage:10}{batch!s:>6}{1000 * spent.wall_s:10.2f}{1000 * spent.cpu_s:10.2f}{part}"
+
+
+def measure_beside(device: torch.device, folder: Path, rounds: int) -> Beside:
+    """Face networks (a source frame, full size) and what a CPU core does to a frame: the best of some rounds."""
+    found: Beside = {}
     for stage, frames, work in [*clips.face_stages(device), *clips.host_stages(folder)]:
-        best = min((timed(work, frames, device) for _ in range(rounds + 1)), key=lambda spent: spent.cpu_s)
-        print(
-            f"{size:10}{'fast':10}{stage:10}{frames:>6}{1000 * best.wall_s:10.2f}{1000 * best.cpu_s:10.2f}", flush=True
-        )
+        times = [timed(work, frames, device) for _ in range(rounds + 1)]
+        found[stage] = frames, min(times, key=lambda spent: spent.cpu_s)
+    return found
 
 
 def report_clips(size: str, device: torch.device, folder: Path, threads: int) -> None:
-    """Rows of whole jobs, a frame of the result each; "cold" loads weights and prepares the avatar."""
+    """Rows of whole jobs; "cold" loads weights and prepares the avatar, "warm" is the second job of the same worker."""
+    print("\nwhole jobs, settled files to published mp4: a frame of the result each")
     for one in clips.clips(size, device, folder, threads):
         wall, cpu = one["wall_s"] / one["frames"], one["cpu_s"] / one["frames"]
         cached = "avatar cached" if one["cached"] else "avatar prepared"
@@ -302,7 +323,9 @@ def report_clips(size: str, device: torch.device, folder: Path, threads: int) ->
 
 
 def report_starts(size: str, found: Iterator[dict[str, Any]]) -> None:
-    print(f"\n{'':10}{'way':10}{'imports':>9}{'load':>9}{'1st batch':>11}{'next':>9}{'host GiB':>10}{'device GiB':>12}")
+    """Cold: what a new worker spends before its first faces are there. Warm: the next batch."""
+    print("\na worker's cold start (imports, load, 1st batch), then warm; peak memory")
+    print(f"{'':10}{'way':10}{'imports':>9}{'load':>9}{'1st batch':>11}{'next':>9}{'host GiB':>10}{'device GiB':>12}")
     for one in found:
         spent = f"{one['imports_s']:8.2f}s{one['load_s']:8.2f}s{one['first_batch_s']:10.2f}s{one['next_batch_s']:8.2f}s"
         print(f"{size:10}{one['way']:10}{spent}{one['host_gib']:10.2f}{one['device_gib']:12.2f}", flush=True)
@@ -355,8 +378,8 @@ def main() -> None:
             listener = Listener(
                 random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
             )
-            report_speed(size, painters, measure(painters, listener, nets, args.rounds), work)
-            report_beside(size, device, scratch, args.rounds)
+            found = measure(painters, listener, nets, args.rounds)
+            report_speed(size, painters, found, work, measure_beside(device, scratch, args.rounds))
             if device.type == "cpu":
                 painters.clear()  # the memory of two sets of weights
             report_clips(size, device, scratch, args.threads)

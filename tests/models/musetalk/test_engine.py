@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -255,8 +256,14 @@ def test_missing_weights_are_said_before_any_work(tmp_path: Path, models_dir: Pa
     assert "--version v1" in refused.value.hint
 
 
+def pictures_in(path: Path) -> list[bytes]:
+    """Each frame as it is coded."""
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
 def test_a_whole_job_by_its_stages(tmp_path: Path, models_dir: Path) -> None:
-    """Inspect, prepare, render, assemble at a film's rate: a verified mp4 of the right length, with its facts."""
+    """Inspect, prepare, render, assemble at a film's rate: a verified mp4, encoded once, with its facts."""
     request = request_for(tmp_path, models_dir, an_image(tmp_path / "face.png"), 0.5)
     request = replace(request, fps="24000/1001")
     handler = Handler("cpu:0")
@@ -267,6 +274,7 @@ def test_a_whole_job_by_its_stages(tmp_path: Path, models_dir: Path) -> None:
     handler.run({**message, "stage": "render"}, 0, 12, lambda _: None)
     facts = handler.run({**message, "stage": "assemble", "spans": [[0, 12]]}, 0, 1, lambda _: None)
     media.verify(tmp_path / "out" / "result.mp4", 12, Fraction(24000, 1001))
+    assert pictures_in(tmp_path / "out" / "result.mp4") == pictures_in(request.files.part(0, 12))
     assert facts["musetalk"]["painter"]["precision"] == "fp32"
     assert facts["musetalk"]["jitter_px"] == 0
     assert facts["musetalk"]["shift_range"][1] >= 0

@@ -6,6 +6,7 @@ import gc
 import gzip
 import math
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from models.musetalk.nets.dwpose import DwPose
 from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.nets.s3fd import S3FD
 from models.musetalk.shots import CutFinder
+from tests.models.musetalk.ramp_nets import ramp_frame, ramp_s3fd
 from tests.models.musetalk.recipe import DATA, fill, golden, synth_frame
 from tests.models.musetalk.toy_nets import disc_frame, toy_dwpose, toy_s3fd
 
@@ -116,6 +118,20 @@ def test_reduced_frames_give_the_same_boxes(size: tuple[int, int]) -> None:
     assert np.abs(full[:, :4] - small[:, :4]).max() < 1
     assert [shape[:1] + shape[2:] for shape in detector.looked_at[:1]] == [(1, size[1], size[0])]
     assert max(detector.looked_at[1]) == REDUCED_SIDE
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [((1280, 720), 110), ((1280, 720), 180), ((1920, 1080), 160), ((1920, 1080), 200)]
+)
+def test_the_published_network_finds_the_same_boxes_in_reduced_frames(size: tuple[int, int], side: int) -> None:
+    """Through its convolutions, pools and priors, with weights by hand: two levels, in both within a pixel of truth."""
+    nets = FaceNets(ramp_s3fd(side, side * REDUCED_SIDE / size[0]), toy_dwpose(), CPU)
+    for x, y in ((300.2, 250.7), (641.5, 333.3), (900.8, 500.1), (size[0] - side / 2 - 3.3, size[1] - side / 2 - 1.2)):
+        frame = ramp_frame(*size, x, y, side)
+        (full,), (small,) = nets.detect([frame], reference=True), nets._search_all([frame], REDUCED_SIDE)
+        assert full.shape == small.shape == (1, 5)
+        assert np.abs(full[0, :4] - square(x, y, side)).max() < 0.6
+        assert np.abs(full[0, :4] - small[0, :4]).max() < 1
 
 
 @pytest.mark.parametrize(("size", "least"), [((1280, 720), 8), ((1920, 1080), 16)])
@@ -305,6 +321,52 @@ def test_without_landmarks_the_box_is_found_at_full_size() -> None:
     assert np.abs(box - square(300, 250, 120)).max() <= 1
 
 
+class UnsteadyDetector(DiscDetector):
+    """As a trained one is: in a small picture its boxes are a few pixels of that picture off, each time others."""
+
+    def forward(self, inputs: Tensor) -> s3fd.Levels:
+        levels = super().forward(inputs)
+        if max(inputs.shape) <= REDUCED_SIDE:
+            random = torch.Generator().manual_seed(len(self.looked_at))
+            for _, offsets in levels:
+                offsets.add_(torch.rand(offsets.shape, generator=random) - 0.5)
+        return levels
+
+
+class FullSize(FaceNets):
+    """Looks for faces as the reference does, in every frame at its full size."""
+
+    def detect(self, frames: Sequence[np.ndarray], *, reference: bool = False) -> list[np.ndarray]:  # noqa: ARG002
+        return super().detect(frames, reference=True)
+
+
+DISCS = ((360, 250, 150), (655.3, 371.7, 217.4), (930.5, 420.2, 330))
+
+
+def blind_dwpose() -> DwPose:
+    """Sees nobody: all its points lie in the corner."""
+    net = toy_dwpose()
+    net.head.mlp[1].weight.zero_()
+    return net
+
+
+@pytest.mark.parametrize("pose", [toy_dwpose, blind_dwpose])
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080)])
+def test_painted_boxes_do_not_depend_on_the_size_of_the_search(size: tuple[int, int], pose: Callable[[], Any]) -> None:
+    """The detector may be off in a small picture: landmarks, or a second look, give the box of a full search."""
+    scale = size[0] / 1280
+    discs = [(scale * x, scale * y, scale * side) for x, y, side in DISCS]
+    for disc in discs:
+        frames = [disc_frame(*size, (disc[0] + 3 * n, disc[1], disc[2])) for n in range(2)]
+        nets = UnsteadyDetector(), pose(), CPU
+        full, small = follow(FullSize(*nets), frames), follow(FaceNets(*nets), frames)
+        tracks = [plan_boxes(found.landmarks, found.detected, size) for found in (full, small)]
+        assert [track.seen.all() for track in tracks] == [True, True]
+        assert np.abs(tracks[0].boxes - tracks[1].boxes).max() <= 1, disc
+    small_boxes = FaceNets(*nets).detect(frames)
+    assert np.abs(np.stack(small_boxes)[:, 0, :4] - full.detected[:, :4]).max() > 1
+
+
 def test_reference_takes_the_best_face_of_each_frame() -> None:
     """At full size, landmarks in the whole frame, no memory of the frame before."""
     nets, detector = exact_nets()
@@ -361,6 +423,15 @@ def test_motion_and_light_are_no_cuts() -> None:
 
 
 # cutting out ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_crop_is_the_golden_one() -> None:
+    """Lanczos over eight pixels, to the bit, whatever the shape of the box."""
+    crop, wanted = golden("03_crop")["crop_bgr"], golden("03_vae_tiny")["resized_lanczos4_bgr"]
+    frame = cv2.copyMakeBorder(crop, 7, 3, 5, 9, cv2.BORDER_CONSTANT, value=(255, 0, 255))
+    box = (5, 7, 5 + crop.shape[1], 7 + crop.shape[0])
+    assert np.array_equal(padded_crop(frame, box), wanted)
+    assert np.array_equal(clipped_crop(frame, box), wanted)
 
 
 def test_crops_inside_the_frame_are_the_same_both_ways() -> None:

@@ -83,6 +83,10 @@ def test_windows_are_the_references(tmp_path: Path, name: str, sound: tuple[floa
         assert np.abs(cut[golden["frames"]] - golden["windows"]).max() <= 1e-5
         assert np.abs(cut.mean((1, 2)) - golden["frame_mean"]).max() <= 1e-6
         assert np.abs(np.abs(cut).mean((1, 2)) - golden["frame_absmean"]).max() <= 1e-6
+    for rate in (Fraction(30), Fraction(30000, 1001)):
+        wanted = np.stack(literally(features.reshape(len(features), -1, features.shape[-1]), len(samples), rate))
+        cut = windows(features, len(samples), rate, range(len(wanted)), reference=True)
+        assert np.array_equal(cut, wanted)
 
 
 def test_other_context(tmp_path: Path) -> None:
