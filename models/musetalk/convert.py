@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.atomic import whole_file
+from models.musetalk import ready
 from models.musetalk.checkpoint import damaged, read_state
-from models.musetalk.layout import CONVERTED, PARTS, Found, Part, Variant, forms
+from models.musetalk.layout import CONVERTED, PARTS, READY_PARTS, Found, Part, Variant, forms
 from models.musetalk.manifest import Entry, entry_of, hashed, read_manifest, write_entry
+from models.musetalk.precision import DTYPES, name_of
 from models.musetalk.weights import examined
 from models.types import EngineError
 
@@ -30,6 +32,10 @@ class Step:
     @property
     def converted(self) -> Variant:
         return self.found.part.variants[0]
+
+    @property
+    def result(self) -> Found:
+        return Found(self.found.part, self.converted, self.target)
 
     @property
     def bytes(self) -> int:
@@ -66,7 +72,33 @@ def up_to_date(found: Found, target: Path) -> bool:
     return known and entry is not None and entry.stamp.fits(entry_of(target / converted.weights))
 
 
-def check_space(steps: list[Step], target: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class ReadyStep:
+    """One ready file to write when its part has been brought."""
+
+    step: Step
+    dtype: torch.dtype
+    done: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.step.found.part.name} in {name_of(self.dtype)}"
+
+    @property
+    def bytes(self) -> int:
+        return ready.size_of(self.step.found, self.dtype)
+
+
+def plan_ready(steps: list[Step], precisions: Sequence[str], *, replace: bool) -> list[ReadyStep]:
+    """What an import has to make ready, once its other steps are done."""
+    wanted = [(step, DTYPES[name]) for step in steps if step.found.part.name in READY_PARTS for name in precisions]
+    return [
+        ReadyStep(step, dtype, done=step.done and not replace and ready.is_written(step.result, dtype))
+        for step, dtype in wanted
+    ]
+
+
+def check_space(steps: Sequence[Step | ReadyStep], target: Path) -> None:
     """Raise EngineError disk_full before anything is written that would not fit."""
     needed = sum(step.bytes for step in steps if not step.done)
     free = shutil.disk_usage(target).free
@@ -128,8 +160,11 @@ def known_as(found: Found, target: Path) -> str:
     return str(found.weights.resolve().relative_to(target.resolve()) if inside else found.weights.resolve())
 
 
-def import_folder(source: Path, target: Path, *, replace: bool) -> Iterator[str]:
-    """Bring all parts of `source` into `target`; yields a line for each. Raises EngineError."""
+def import_folder(source: Path, target: Path, *, replace: bool, precisions: Sequence[str] = ()) -> Iterator[str]:
+    """Bring all parts of `source` into `target`; yields a line for each. Raises EngineError.
+
+    precisions   "fp16", "bf16", "fp32": in these a start will find UNet and VAE ready
+    """
     target.mkdir(parents=True, exist_ok=True)
     steps = plan(source, target, replace=replace)
     if not steps:
@@ -138,6 +173,10 @@ def import_folder(source: Path, target: Path, *, replace: bool) -> Iterator[str]
             f"{source} holds no weights of MuseTalk in any known form",
             "give the folder `models` of a MuseTalk installation, or get one with `musedrop models fetch`",
         )
-    check_space(steps, target)
+    finishing = plan_ready(steps, precisions, replace=replace)
+    check_space([*steps, *finishing], target)
     for step in steps:
         yield f"{step.found.part.name}: already converted" if step.done else f"{step.found.part.name}: {bring(step)}"
+    for last in finishing:
+        done = "already there" if last.done else ready.write(last.step.result, last.dtype)
+        yield f"{last.name}: {done}"
