@@ -58,7 +58,7 @@ def fold_time(unet: UNet2DConditionModel, timestep: int = 0) -> UNet2DConditionM
 
 
 def sharing(module: Module) -> Module:
-    """The same module once more: a structure of its own over the same tensors. Copying deeply takes ten times as long."""
+    """The same module once more: a structure of its own over the same tensors, seven times as fast as a deep copy."""
     return _twin(module, {})
 
 

@@ -68,7 +68,9 @@ def opened(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
     file = ready_file(found.part.name, name_of(dtype))
     kept = read_state(found.root / file, file)
     if not is_of(found, dtype, read_metadata(found.root / file, file)):
-        raise damaged(file, "was made from other weights or by another release, so it is not used")
+        raise damaged(
+            file, "belongs to other weights than those beside it, or they were touched since, so it is not used"
+        )
     return assembled(found, kept, device, dtype)
 
 
@@ -115,13 +117,15 @@ def is_written(found: Found, dtype: torch.dtype) -> bool:
 
 def write(found: Found, dtype: torch.dtype) -> str:
     """Make the ready file of a converted part: it appears whole, once it was read again and found equal. Says what."""
-    file = ready_file(found.part.name, name_of(dtype))
+    file, about = ready_file(found.part.name, name_of(dtype)), origin(found, dtype)
+    if not about:
+        raise damaged(found.variant.weights, "is not what was converted, or was changed meanwhile")
     exact, empty = examined(found)
     net = finished(filled(empty, exact, CPU, dtype))
     kept = apart_from(exact, net)
     path = found.root / file
     with whole_file(path) as beside:
-        save_file({name: stored(t, dtype) for name, t in kept.items()}, beside, metadata=origin(found, dtype))
+        save_file({name: stored(t, dtype) for name, t in kept.items()}, beside, metadata={"format": "pt", **about})
         beside.chmod(0o644)
         compare(net, assembled(found, read_state(beside, file), CPU, dtype), file)
     stamp = hashed(path)
