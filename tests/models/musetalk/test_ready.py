@@ -240,23 +240,34 @@ SPOILT: dict[str, tuple[Callable[[Path, Path], None], str]] = {
 }
 
 
+def spoilt(root: Path, how: str) -> tuple[Found, str]:
+    """The UNet with a bad ready file in bf16, and what is said of that."""
+    spoil, said = SPOILT[how]
+    exact = found(root, "unet-v15")
+    spoil(root / "converted" / "unet-v15.bf16.safetensors", exact.weights)
+    return exact, said
+
+
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_bad_ready_file_is_passed_over(root: Path, how: str) -> None:
-    """The network is made from the exact file as it is now, verify names the ready one, and an import mends it."""
-    spoil, said = SPOILT[how]
-    file, exact = root / "converted" / "unet-v15.bf16.safetensors", root / "converted" / "unet-v15.safetensors"
-    spoil(file, exact)
-    net = load_finished(found(root, "unet-v15"), CPU, torch.bfloat16)
-    assert same(net, finished(load(found(root, "unet-v15"), CPU, torch.bfloat16)))
-    verdict = of_unet(root)
-    assert (verdict.verdict, said in verdict.found) == ("bad", True), verdict
-    assert "musedrop models import" in verdict.advice
+    """It is never used: the network is made from the exact file as it is now."""
+    exact, said = spoilt(root, how)
+    with pytest.raises(EngineError, match=said) as caught:
+        ready.opened(exact, CPU, torch.bfloat16)
+    assert caught.value.code == "weights_damaged"
+    assert "converted/unet-v15.bf16.safetensors" in caught.value.message
+    assert same(load_finished(exact, CPU, torch.bfloat16), finished(load(exact, CPU, torch.bfloat16)))
+
+
+@pytest.mark.parametrize("how", ["cut off", "the weights changed", "the weights were touched"])
+def test_a_bad_ready_file_is_mended(root: Path, how: str) -> None:
+    """verify names it, with the command that makes it anew."""
+    exact, said = spoilt(root, how)
+    assert (of_unet(root).verdict, said in of_unet(root).found) == ("bad", True)
+    assert "musedrop models import" in of_unet(root).advice
     imported(root, "bf16")
     assert of_unet(root).verdict == "ok"
-    assert same(
-        load_finished(found(root, "unet-v15"), CPU, torch.bfloat16),
-        ready.opened(found(root, "unet-v15"), CPU, torch.bfloat16),
-    )
+    assert same(ready.opened(exact, CPU, torch.bfloat16), finished(load(exact, CPU, torch.bfloat16)))
 
 
 def test_ready_files_of_a_folder_that_changed_its_form(root: Path) -> None:
