@@ -23,6 +23,16 @@ class Which(StrEnum):
     both = "both"
 
 
+class Precision(StrEnum):
+    """In which number format MuseTalk's largest networks are kept ready; `auto` is what this machine runs best."""
+
+    auto = "auto"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    fp32 = "fp32"
+    none = "none"
+
+
 Version = Annotated[Which | None, typer.Option("--version", help="Default: the version that is there, or v15.")]
 
 
@@ -64,9 +74,16 @@ def bring(
     ] = None,
     config: Config = None,
     replace: Annotated[bool, typer.Option("--replace", help="Convert again what is converted already.")] = False,
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option(
+            "--precision", help="In which they will run, if not on this machine; may be given more than once."
+        ),
+    ] = None,
 ) -> None:
-    """Convert weights once into safetensors with a manifest: workers start faster and need no pickle."""
-    run(config, "import", *said(replace=replace), "--", *([str(folder.absolute())] if folder else []))
+    """Convert weights once into safetensors with a manifest: workers start in a second and need no pickle."""
+    precisions = [word for one in precision or [] for word in ("--precision", one)]
+    run(config, "import", *said(replace=replace), *precisions, "--", *([str(folder.absolute())] if folder else []))
 
 
 def of(version: Which | None) -> list[str]:

@@ -1,19 +1,24 @@
-"""How long the weights of MuseTalk take to be ready after the imports: full size, random numbers, three ways.
+"""How long the weights of MuseTalk take to be ready after the imports: full size, random numbers, several ways.
 
-python -m benchmarks.weights [FOLDER]     needs 8 GB in FOLDER (default: a temporary folder)
+python -m benchmarks.weights [FOLDER]     needs 10 GB in FOLDER (default: a temporary folder)
 
+All six networks in float32:
 "converted"   what `musedrop models import` writes: safetensors, meta device, mapped, assigned
 "as fetched"  the published files: torch.load(weights_only=True, mmap=True), meta device, assigned
 "plain"       build with random numbers, read the pickle into memory, copy: how it is usually written
 
-Every figure is of a new process, median of three, the files in the page cache. "folded" is what the painter makes of
-UNet and VAE in float32, the folded upsamplers; in 16 bit, converting all weights comes on top. "touched" is reading
-every byte once, as the first frame on a CPU does.
+UNet and VAE as a worker opens them for its fast way, until the painter could begin:
+"ready"       from the ready files that `musedrop models import` writes: folded, in this precision, in this order
+"made"        without them: converted and folded at each start
+
+Every figure is of a new process, median of three, the files in the page cache. "touched" is reading every byte once,
+as the first frame on a CPU does.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +28,7 @@ from pathlib import Path
 
 RUNS = 3
 WAYS = ("converted", "as fetched", "plain")
+PAINTERS = ("ready", "made")
 UNET = {
     "act_fn": "silu",
     "attention_head_dim": 8,
@@ -56,14 +62,17 @@ WHISPER = {
 PREPROCESSOR = {"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "chunk_length": 30, "n_fft": 400}
 
 
-def lay_out(root: Path, only: tuple[str, ...] = ("",)) -> None:
+def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ...] = ()) -> None:
     """The published layout with random numbers, then its conversion beside it; says how long that took.
 
-    `only`: of these networks, by a part of their files' names."""
+    only         of these networks, by a part of their files' names
+    precisions   that are kept ready; by default the one that an import takes by itself
+    """
     import torch
 
     from models.musetalk import convert, networks
     from models.musetalk.nets import bisenet, dwpose, s3fd
+    from models.musetalk.precision import best_here
 
     for name, config in {
         "musetalkV15/musetalk.json": UNET,
@@ -90,7 +99,7 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",)) -> None:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, root / file)
     start = time.perf_counter()
-    list(convert.import_folder(root, root, replace=False))
+    list(convert.import_folder(root, root, replace=False, precisions=precisions or (best_here(),)))
     size = sum(path.stat().st_size for path in (root / "converted").iterdir())
     print(f"musedrop models import: {time.perf_counter() - start:.1f} s for {size / 2**30:.2f} GiB, once")
 
@@ -104,25 +113,22 @@ def random_like(tensor):  # type: ignore[no-untyped-def]
 
 
 def child(way: str, root: Path) -> None:
-    """One start: prints seconds of imports, of opening (wall, CPU), of folding and touching, and the peak of memory."""
+    """One start: prints seconds of imports, of opening (wall, CPU), of touching, and the peak of memory."""
     begun = time.perf_counter()
     import torch
 
-    from models.musetalk import networks, weights  # noqa: F401
-    from models.musetalk.painter import Painter
+    from models.musetalk import studio  # noqa: F401
 
     imported, before = time.perf_counter(), time.process_time()
-    nets = plain(root) if way == "plain" else opened(root, way)
+    nets = painted(root, way) if way.startswith(PAINTERS) else plain(root) if way == "plain" else opened(root, way)
     ready, cpu = time.perf_counter(), time.process_time() - before
     peak = peak_gib()
-    Painter(nets[0], nets[1], torch.device("cpu"))
-    folded = time.perf_counter()
     with torch.inference_mode():
         for net in nets:
             for tensor in net.state_dict().values():
                 tensor.max()
     touched = time.perf_counter()
-    print(json.dumps([imported - begun, ready - imported, cpu, folded - ready, touched - folded, peak]))
+    print(json.dumps([imported - begun, ready - imported, cpu, touched - ready, peak]))
 
 
 def peak_gib() -> float:
@@ -142,6 +148,22 @@ def opened(root: Path, way: str) -> list:  # type: ignore[type-arg]
     parts = [part_named(name) for name in names]
     cpu = torch.device("cpu")
     return [weights.load(Found(part, part.variants[number], root), cpu, torch.float32) for part in parts]
+
+
+def painted(root: Path, way: str) -> list:  # type: ignore[type-arg]
+    """UNet and VAE of the painter that a worker with the precision in `way` gets: "ready bf16", "made fp16 cuda"."""
+    import torch
+
+    from models.musetalk import studio, weights
+    from models.musetalk.ready import finished
+
+    kind, precision, *device = way.split()
+    if kind == "made":
+        studio.load_finished = lambda *given: finished(weights.load(*given))
+    setup = studio.Setup(str(root), "v15", precision, None, False, None)  # type: ignore[arg-type]
+    painter = studio.Studio(setup, torch.device(*device or ["cpu"])).painter
+    assert painter.facts()["precision"] == precision
+    return [painter._predict.unet, painter._encode.vae]
 
 
 def plain(root: Path) -> list:  # type: ignore[type-arg]
@@ -173,11 +195,18 @@ def measured(way: str, root: Path) -> list[float]:
     return [statistics.median(column) for column in zip(*runs, strict=True)]
 
 
-def table(root: Path) -> None:
-    print(f"{'':12} {'imports':>9} {'ready':>9} {'of it CPU':>9} {'folded':>9} {'touched':>9} {'peak RSS':>10}")
-    for way in WAYS:
-        imports, ready, cpu, folded, touched, peak = measured(way, root)
-        print(f"{way:12} {imports:7.2f} s {ready:7.2f} s {cpu:7.2f} s {folded:7.2f} s {touched:7.2f} s {peak:6.2f} GiB")
+def table(ways: list[str], root: Path) -> None:
+    print(f"{'':15} {'imports':>9} {'ready':>9} {'of it CPU':>9} {'touched':>9} {'peak RSS':>10}")
+    for way in ways:
+        imports, ready, cpu, touched, peak = measured(way, root)
+        print(f"{way:15} {imports:7.2f} s {ready:7.2f} s {cpu:7.2f} s {touched:7.2f} s {peak:6.2f} GiB", flush=True)
+
+
+def settings() -> list[str]:
+    """In which precision, and where, the painter is opened."""
+    import torch
+
+    return ["bf16", "fp32", *(["fp16 cuda"] if torch.cuda.is_available() else [])]
 
 
 def main() -> None:
@@ -185,8 +214,12 @@ def main() -> None:
         child(sys.argv[2], Path(sys.argv[3]))
         return
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
-        lay_out(Path(folder))
-        table(Path(folder))
+        root, wanted = Path(folder), settings()
+        lay_out(root, precisions=tuple(setting.split()[0] for setting in wanted))
+        print(f"load of the machine {os.getloadavg()[0]:.1f}")
+        table(list(WAYS), root)
+        table([f"{way} {setting}" for setting in wanted for way in PAINTERS], root)
+        print(f"load of the machine {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -97,15 +97,33 @@ def test_fetch_refuses_another_release(musedrop: Musedrop, tmp_path: Path) -> No
 
 def test_verify_and_import(musedrop: Musedrop, master: Path, tmp_path: Path) -> None:
     """An existing models folder is imported into ours, and every file of ours is found well."""
+    from models.musetalk.precision import best_here
+
     done = musedrop("models", "import", str(master))
     assert done.returncode == 0, done.stderr
     assert "unet-v15: converted/unet-v15.safetensors: 684 tensors" in done.stdout
+    for name in ("unet-v15", "vae"):
+        assert f"{name} in {best_here()}: converted/{name}.{best_here()}.safetensors: " in done.stdout
     fine = musedrop("models", "verify", "--json")
     assert fine.returncode == 0, fine.stderr
     verdicts = {verdict["file"]: verdict for verdict in json.loads(fine.stdout)}
     assert verdicts["converted/unet-v15.safetensors"]["found"].endswith("SHA-256 as recorded")
+    assert verdicts[f"converted/vae.{best_here()}.safetensors"]["found"].startswith("the same in")
     assert not list((tmp_path / "models").rglob("*.pth"))
     assert "Warning" not in fine.stderr + done.stderr
+
+
+def test_import_for_other_machines(musedrop: Musedrop, master: Path, tmp_path: Path) -> None:
+    """Precisions can be named, as many as there will be kinds of machines, or none at all."""
+    converted = tmp_path / "models" / "converted"
+    assert musedrop("models", "import", str(master), "--precision", "none").returncode == 0
+    assert not list(converted.glob("*.*.safetensors"))
+    done = musedrop("models", "import", "--precision", "fp16", "--precision", "bf16")
+    assert done.returncode == 0, done.stderr
+    assert {path.name.split(".")[1] for path in converted.glob("*.*.safetensors")} == {"fp16", "bf16"}
+    refused = musedrop("models", "import", "--precision", "int8")
+    assert refused.returncode == 2
+    assert "int8" in refused.stderr
 
 
 def spoken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

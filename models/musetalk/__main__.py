@@ -59,6 +59,7 @@ def arguments() -> argparse.Namespace:
     check.add_argument("--json", action="store_true")
     bring = commands.add_parser("import")
     bring.add_argument("--replace", action="store_true")
+    bring.add_argument("--precision", choices=["auto", "fp16", "bf16", "fp32", "none"], action="append")
     bring.add_argument("folder", type=Path, nargs="?")
     return parser.parse_args()
 
@@ -146,12 +147,17 @@ def verify_command(given: argparse.Namespace) -> int:
 
 
 def import_command(given: argparse.Namespace) -> int:
-    """Convert the weights of a folder, by default of the models folder itself, into safetensors."""
+    """Convert the weights of a folder, by default of the models folder itself, into safetensors, and make them ready
+    for the precisions in which they will run, by default the one of this machine."""
     require_packages()
     from models.musetalk.convert import import_folder
+    from models.musetalk.precision import best_here
 
+    asked = dict.fromkeys(best_here() if name == "auto" else name for name in given.precision or ["auto"])
+    precisions = [name for name in asked if name != "none"]
+    source: Path = given.folder or given.models_dir
     with console.status("converting"):
-        for line in import_folder(given.folder or given.models_dir, given.models_dir, replace=given.replace):
+        for line in import_folder(source, given.models_dir, replace=given.replace, precisions=precisions):
             console.print(line, soft_wrap=True, markup=False)
     console.print(
         f"the converted weights and their manifest are in {given.models_dir / 'converted'}",

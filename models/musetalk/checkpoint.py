@@ -80,6 +80,15 @@ def _from_safetensors(path: Path, name: str) -> State:
         raise damaged(name, f"is no safetensors file ({error})") from error
 
 
+def read_metadata(path: Path, name: str) -> dict[str, str]:
+    """What the writer of a safetensors file said of it. Raises EngineError weights_damaged."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise damaged(name, f"is no safetensors file ({error})") from error
+
+
 def _check_length(path: Path, name: str) -> None:
     """Raise weights_damaged unless the file is as long as its own header says."""
     size = path.stat().st_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.atomic import whole_file
+from models.musetalk import ready
 from models.musetalk.checkpoint import damaged, read_state
-from models.musetalk.layout import CONVERTED, PARTS, Found, Part, Variant, forms
-from models.musetalk.manifest import Entry, entry_of, hashed, read_manifest, write_entry
+from models.musetalk.layout import CONVERTED, PARTS, READY_PARTS, Found, Part, Variant, forms
+from models.musetalk.manifest import Entry, entry_of, hashed, read_manifest, recorded_sha256, write_entry
+from models.musetalk.precision import DTYPES, name_of
 from models.musetalk.weights import examined
 from models.types import EngineError
 
@@ -32,17 +34,28 @@ class Step:
         return self.found.part.variants[0]
 
     @property
+    def result(self) -> Found:
+        return Found(self.found.part, self.converted, self.target)
+
+    @property
+    def here(self) -> bool:
+        """Whether the part is a conversion in `target` itself, whose source is not there any more."""
+        return self.found.variant.form == "converted" and self.found.root == self.target
+
+    @property
     def bytes(self) -> int:
-        return self.found.weights.stat().st_size
+        return 0 if self.here else self.found.weights.stat().st_size
 
 
 def plan(source: Path, target: Path, *, replace: bool) -> list[Step]:
     """What an import from `source` into `target` has to do; parts that are not in `source` are left out."""
-    steps = []
+    steps, same = [], source.resolve() == target.resolve()
     for part in PARTS:
-        found = importable(part, source, same=source.resolve() == target.resolve())
+        found, own = importable(part, source, same=same), Found(part, part.variants[0], target)
         if found is not None:
             steps.append(Step(found, target, not replace and up_to_date(found, target)))
+        elif same and all((target / file).is_file() for file in own.variant.files):
+            steps.append(Step(own, target, vouched_for(own)))
     return steps
 
 
@@ -63,10 +76,41 @@ def up_to_date(found: Found, target: Path) -> bool:
         return False
     entry = read_manifest(target / CONVERTED).get(Path(converted.weights).name)
     known = entry is not None and entry.source is not None and entry.source.fits(entry_of(found.weights))
-    return known and entry is not None and entry.stamp.fits(entry_of(target / converted.weights))
+    return known and vouched_for(Found(found.part, converted, target))
 
 
-def check_space(steps: list[Step], target: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class ReadyStep:
+    """One ready file that has to be there when its part has been brought."""
+
+    step: Step
+    dtype: torch.dtype
+    replace: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.step.found.part.name} in {name_of(self.dtype)}"
+
+    @property
+    def done(self) -> bool:
+        return self.step.done and not self.replace and ready.is_written(self.step.result, self.dtype)
+
+    @property
+    def bytes(self) -> int:
+        return ready.size_of(self.step.found, self.dtype)
+
+    def take(self) -> str:
+        found = self.step.result
+        kept = not self.replace and ready.is_written(found, self.dtype)
+        return "already there" if kept else ready.write(found, self.dtype)
+
+
+def vouched_for(own: Found) -> bool:
+    """Whether the manifest knows a conversion as it is now: not after a copy that lost the times of its files."""
+    return all(recorded_sha256(path.parent, path.name) for path in (own.weights, *own.configs))
+
+
+def check_space(steps: Sequence[Step | ReadyStep], target: Path) -> None:
     """Raise EngineError disk_full before anything is written that would not fit."""
     needed = sum(step.bytes for step in steps if not step.done)
     free = shutil.disk_usage(target).free
@@ -84,6 +128,8 @@ def bring(step: Step) -> str:
     if found.variant.form == "onnx":
         copy(found.weights, target / found.variant.weights)
         return f"{found.variant.weights} copied as it is"
+    if step.here:
+        return recognised(found)
     state, _ = examined(found)
     folder = target / CONVERTED
     folder.mkdir(exist_ok=True)
@@ -101,6 +147,17 @@ def bring(step: Step) -> str:
         config = target / name
         write_entry(folder, config.name, Entry(replace(hashed(config), path=config.name)))
     return f"{step.converted.weights}: {len(state)} tensors, {stamp.bytes / 2**20:,.0f} MiB"
+
+
+def recognised(own: Found) -> str:
+    """Enter a conversion, whose source is not here any more, into its manifest anew, if it is still what it was."""
+    examined(own)
+    for path, file in zip((own.weights, *own.configs), own.variant.files, strict=True):
+        before, stamp = read_manifest(path.parent).get(path.name), replace(hashed(path), path=path.name)
+        if before is not None and before.stamp.sha256 != stamp.sha256:
+            raise damaged(file, "has changed since it was converted")
+        write_entry(path.parent, path.name, Entry(stamp, source=before.source if before else None))
+    return f"{own.variant.weights} recognised"
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -128,8 +185,11 @@ def known_as(found: Found, target: Path) -> str:
     return str(found.weights.resolve().relative_to(target.resolve()) if inside else found.weights.resolve())
 
 
-def import_folder(source: Path, target: Path, *, replace: bool) -> Iterator[str]:
-    """Bring all parts of `source` into `target`; yields a line for each. Raises EngineError."""
+def import_folder(source: Path, target: Path, *, replace: bool, precisions: Sequence[str] = ()) -> Iterator[str]:
+    """Bring all parts of `source` into `target`; yields a line for each. Raises EngineError.
+
+    precisions   "fp16", "bf16", "fp32": in these a start will find UNet and VAE ready
+    """
     target.mkdir(parents=True, exist_ok=True)
     steps = plan(source, target, replace=replace)
     if not steps:
@@ -138,6 +198,10 @@ def import_folder(source: Path, target: Path, *, replace: bool) -> Iterator[str]
             f"{source} holds no weights of MuseTalk in any known form",
             "give the folder `models` of a MuseTalk installation, or get one with `musedrop models fetch`",
         )
-    check_space(steps, target)
+    able = [step for step in steps if step.found.part.name in READY_PARTS]
+    finishing = [ReadyStep(step, DTYPES[name], replace) for step in able for name in precisions]
+    check_space([*steps, *finishing], target)
     for step in steps:
         yield f"{step.found.part.name}: already converted" if step.done else f"{step.found.part.name}: {bring(step)}"
+    for last in finishing:
+        yield f"{last.name}: {last.take()}"

@@ -194,6 +194,15 @@ PARTS: tuple[Part, ...] = (
 )
 
 
+READY_PARTS = ("unet-v15", "unet-v1", "vae")
+"""Whose conversion may have ready files beside it; see `ready`."""
+
+
+def ready_file(name: str, precision: str) -> str:
+    """Where the part `name` lies ready for the fast way in "fp16", "bf16" or "fp32"."""
+    return f"{CONVERTED}/{name}.{precision}.safetensors"
+
+
 def part_named(name: str) -> Part:
     return next(part for part in PARTS if part.name == name)
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from models.musetalk.batches import Batch, Sizes, next_batch, on_cpu, sizes_for
 from models.musetalk.compiled import Compiled, kernel_folder
-from models.musetalk.folds import fold_time, fold_upsamplers
 from models.musetalk.lanes import Landing, lane_to
 from models.musetalk.precision import Precision, choices, cpu_multiplies_bf16, name_of
+from models.musetalk.ready import channels_go_last, finished
 from models.musetalk.stages import LATENT, SIDE, Decode, Encode, Layout, Predict, channels_last, rows_first
 
 Floats = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ TOKENS = 50
 class Painter:
     """UNet and VAE on a device, in the precision that they were loaded in.
 
-    plain     the reference's way, and the oracle of the fast one
+    plain     the reference's way, and the oracle of the fast one; the fast one takes a finished network as it is
     sizes     frames a batch
 
     The fast way shares tensors with `unet` and `vae` where it can, and may change how those lie in memory.
@@ -60,10 +60,8 @@ class Painter:
         self._lane = lane_to(device)
         unet, vae = _on(device, unet), _on(device, vae)
         if not plain:
-            unet, vae = fold_time(fold_upsamplers(unet)), fold_upsamplers(vae)
-        layout: Layout = rows_first
-        if not plain and self.dtype.itemsize == 2:  # in float32 it gains little, and group norms lose digits by it
-            unet, vae, layout = _channels_last(unet), _channels_last(vae), channels_last
+            unet, vae = finished(unet), finished(vae)
+        layout: Layout = channels_last if not plain and channels_go_last(self.dtype) else rows_first
         self._encode, self._decode = Encode(vae, layout), Decode(vae, layout)
         self._predict = Predict(unet, layout, TOKENS)
         self._fast: dict[str, Compiled] = {}
@@ -220,7 +218,7 @@ def open_painter(
 ) -> Painter:
     """The painter in the best precision in which these weights give finite numbers.
 
-    load         UNet and VAE in a precision, fresh each time
+    load         UNet and VAE in a precision, fresh each time, finished or not
     precision    "auto" is fp16 on CUDA; on a CPU bf16 where it multiplies that, else fp32
     batch_size   the user's; None takes what memory allows
     cache        folder for compiled kernels, on CUDA; None compiles nothing
@@ -248,11 +246,6 @@ def _first_finite(open_in: Callable[[torch.dtype], Painter], tried: Sequence[tor
 def _on(device: torch.device, net: Net) -> Net:
     to: Callable[..., Net] = net.to  # diffusers wraps it so that its types are lost
     return to(device).eval()
-
-
-def _channels_last(net: Net) -> Net:
-    to: Callable[..., Net] = net.to
-    return to(memory_format=torch.channels_last)
 
 
 def _free_bytes(device: torch.device) -> int:

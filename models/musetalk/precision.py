@@ -37,6 +37,12 @@ def cpu_multiplies_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
+def best_here() -> str:
+    """With what "auto" begins on this machine: on its card, if it has one that torch can use, else on its CPU."""
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return name_of(choices("auto", kind, cpu_bf16=cpu_multiplies_bf16())[0])
+
+
 def name_of(dtype: torch.dtype) -> str:
     """As the option `precision` has it: "fp32", "fp16", "bf16"."""
     return next(name for name, known in DTYPES.items() if known == dtype)

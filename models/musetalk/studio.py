@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,9 @@ from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.options import Options, Version
 from models.musetalk.painter import Painter, open_painter
 from models.musetalk.precision import Precision
+from models.musetalk.ready import load_finished
 from models.musetalk.speech import Listener
-from models.musetalk.weights import Weights, open_weights
+from models.musetalk.weights import load, open_weights
 
 Floats = npt.NDArray[Any]
 
@@ -114,5 +115,7 @@ class Studio:
         )
 
     def _painter_nets(self, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
-        fresh = Weights(self._weights.root, self._weights.version, self.device, dtype)
-        return fresh.unet, fresh.vae
+        opened: Callable[..., Any] = load if self.setup.plain else load_finished
+        names = (f"unet-{self.setup.version}", "vae")
+        unet, vae = (opened(self._weights.found(name), self.device, dtype) for name in names)
+        return unet, vae

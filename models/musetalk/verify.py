@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
+from models.musetalk import ready
 from models.musetalk.layout import (
     PARTS,
+    READY_PARTS,
     SOURCES,
     VERSIONS,
     Found,
@@ -19,11 +23,13 @@ from models.musetalk.layout import (
     how_to_get,
     lacking,
     outdated,
+    ready_file,
     versions,
 )
 from models.musetalk.manifest import read_manifest, sha256_of
 from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.networks import feature_extractor
+from models.musetalk.precision import DTYPES, best_here, name_of
 from models.musetalk.weights import examined
 from models.types import EngineError
 
@@ -49,8 +55,11 @@ def examine(
         complete = [variant for variant in forms(part) if all((root / file).is_file() for file in variant.files)]
         for variant in complete:
             yield from judged(Found(part, variant, root), hashes=hashes, tick=tick)
-        if find(part, root) is None:
+        used = find(part, root)
+        if used is None:
             yield from absent(part, root, needed=part.version in (None, *needed))
+        elif part.name in READY_PARTS and used.variant.form == "converted":
+            yield from judged_ready(used, hashes=hashes, tick=tick)
 
 
 def absent(part: Part, root: Path, *, needed: bool) -> Iterator[Verdict]:
@@ -78,6 +87,26 @@ def judged(found: Found, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
     for file in found.variant.files:
         what = contents if file == found.variant.weights else "fits its network"
         yield checked(found, file, what, tick) if hashes else Verdict("ok", file, what)
+
+
+def judged_ready(found: Found, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
+    """The verdicts on what lies ready of a converted part; that the file for this machine is missing is no fault."""
+    for precision, dtype in DTYPES.items():
+        file = ready_file(found.part.name, precision)
+        if (found.root / file).is_file():
+            yield ready_verdict(found, file, dtype, hashes=hashes, tick=tick)
+        elif precision == best_here():
+            said = "not here: workers start some seconds slower without it"
+            yield Verdict("note", file, said, f"`musedrop models import --precision {precision}`")
+
+
+def ready_verdict(found: Found, file: str, dtype: torch.dtype, *, hashes: bool, tick: Tick) -> Verdict:
+    try:
+        ready.opened(found, torch.device("cpu"), dtype)
+    except EngineError as error:
+        return Verdict("bad", file, error.message, error.hint)
+    what = f"the same in {name_of(dtype)}, ready to run"
+    return checked(found, file, what, tick) if hashes else Verdict("ok", file, what)
 
 
 def opened(found: Found) -> str:

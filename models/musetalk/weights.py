@@ -96,6 +96,11 @@ def open_weights(models_dir: Path, version: Version, device: torch.device, dtype
 def load(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """One network, ready to run. Raises EngineError weights_damaged, weights_unsafe."""
     state, net = examined(found)
+    return filled(net, state, device, dtype)
+
+
+def filled(net: nn.Module, state: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """An empty network with these tensors, which are copied only if they are elsewhere or in another precision."""
     net.load_state_dict({name: placed(tensor, device, dtype) for name, tensor in state.items()}, assign=True)
     return net
 
