@@ -144,7 +144,9 @@ class PoolSettings(_Section):
         default=5, description="How often a job may lose its worker before it fails: it may be what kills them."
     )
     recycle_spans: Annotated[int, Field(ge=0, le=1 << 31)] = Field(
-        default=1000, description="Pieces of work after which a worker is replaced, between two of them; 0: never."
+        default=10_000,
+        description="Pieces of work after which a worker is replaced, between two of them; 0: never. A new one takes"
+        " seconds to import what MuseTalk needs.",
     )
     recycle_mib: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
         default=2048,
