@@ -18,7 +18,7 @@ demo: $(VENV)/.installed        ## run the example jobs end to end in ./demo
 	$(BIN)/musedrop demo demo
 
 test: $(VENV)/.installed-dev test-deps lint      ## lint, types and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; takes about an hour
 	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/test_torture.py
