@@ -31,6 +31,9 @@ app = typer.Typer(
 )
 app.add_typer(cli_models.app, name="models")
 
+EngineName = Annotated[str, typer.Option(help="auto, preview or musetalk.")]
+EngineOptions = Annotated[list[str] | None, typer.Option(help="An option of the engine, NAME=VALUE; may be repeated.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")]
 Name = Annotated[str, typer.Argument(help="Name of the job: its file's name without .json. Its id works too.")]
 POLL_S = 0.25
 NOTIFY_S = 1.0
@@ -74,14 +77,12 @@ def submit(
     audio: Annotated[Path, typer.Option(help="The voice: any sound file, or a video with sound.")],
     config: Config = None,
     name: Annotated[str | None, typer.Option(help="Name of the job and its result. Default: the audio's name.")] = None,
-    engine: Annotated[str, typer.Option(help="auto, preview or musetalk.")] = "auto",
+    engine: EngineName = "auto",
     fps: Annotated[str | None, typer.Option(help='Frames a second, such as 25 or "30000/1001".')] = None,
     priority: Annotated[str | None, typer.Option(help="low, normal, high, or a whole number.")] = None,
     strategy: Annotated[str, typer.Option(help="auto, queue, race or split.")] = "auto",
-    option: Annotated[
-        list[str] | None, typer.Option(help="An option of the engine, NAME=VALUE; may be repeated.")
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")] = False,
+    option: EngineOptions = None,
+    wait: Wait = False,
 ) -> None:
     """Hand in a job: copies the media and a job file into the inbox."""
     from agent import client
@@ -312,18 +313,16 @@ def avatar_list(
 def avatar_prepare(
     name: AvatarName,
     config: Config = None,
-    engine: Annotated[str, typer.Option(help="auto, preview or musetalk.")] = "musetalk",
-    option: Annotated[
-        list[str] | None, typer.Option(help="An option of the engine, NAME=VALUE; may be repeated.")
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")] = False,
+    engine: EngineName = "musetalk",
+    option: EngineOptions = None,
+    wait: Wait = False,
 ) -> None:
     """Have a face prepared before a job needs it: drops a job with a silent clip into the inbox."""
     from agent import library
 
     settings = settings_of(config)
     ticket = library.prepare(settings, name, options_of(option), engine)
-    console.print(f"{ticket.name} is in the inbox (id {ticket.id})")
+    console.print(f"{literal(ticket.name)} is in the inbox (id {literal(ticket.id)})")
     if wait:
         raise typer.Exit(follow(settings, ticket))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import outbox
-from agent.filesystem import at_once, move_in, sync_folder
+from agent.filesystem import at_once, move_in, sync
 from agent.inbox import Fingerprint, fingerprint
 from agent.job import JobState
 from agent.ledger import Job, Ledger
@@ -80,7 +80,7 @@ class Closing:
         if not moved:
             return
         try:
-            sync_folder(folder)
+            sync(folder)
         except OSError as error:
             for job, name in moved:
                 self._put_off(job, folder / name, error, now)
@@ -186,7 +186,7 @@ class Closing:
         try:
             at_once(lambda place: self._put_in_place(*place), places)
             for folder in {target.parent for _, target in places if target is not None}:
-                sync_folder(folder)
+                sync(folder)
         except OSError as error:
             self.troubles.tell("archive", f"the inputs of finished jobs can't be filed away: {error.strerror}")
             return False

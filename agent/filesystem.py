@@ -42,9 +42,9 @@ def tells_of_changes(kind: str) -> bool:
     return kind not in REMOTE and not kind.startswith("fuse")
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the renames in a folder, survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -69,14 +69,6 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files")
 
 
-def sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file that is never seen half-written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -87,7 +79,7 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
             os.fsync(file.fileno())
     beside.replace(path)
     if durable:
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def safe_name(name: str) -> str:
@@ -114,6 +106,6 @@ def move_in(source: Path, folder: Path, name: str) -> Path:
         target = folder / (f"{stem}{suffix}" if n == 1 else f"{stem}-{n}{suffix}")
         if not os.path.lexists(target):
             source.rename(target)
-            sync_folder(folder)
+            sync(folder)
             return target
     raise FileExistsError(f"{folder} holds too many folders named {name}")

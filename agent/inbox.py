@@ -18,7 +18,7 @@ from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, F
 from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
-from agent.filesystem import at_once, move_in, sync_folder
+from agent.filesystem import at_once, move_in, sync
 from agent.job import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
 CONTROLS = (".cancel", ".retry", ".drain", ".resume")
@@ -190,9 +190,9 @@ class Inbox:
 
     def sync_claims(self, drops: Sequence[Drop]) -> None:
         """Make the claims survive a power cut: many at once cost little more than one."""
-        at_once(sync_folder, [drop.folder for drop in drops])
+        at_once(sync, [drop.folder for drop in drops])
         if drops:
-            sync_folder(self.claimed)
+            sync(self.claimed)
 
     def unclaimed(self, known: Callable[[str], bool]) -> Iterator[Drop]:
         """Claims that a crash left without a row: finished, or given back where half of a pair is gone."""

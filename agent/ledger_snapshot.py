@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from agent.filesystem import sync_file, sync_folder
+from agent.filesystem import sync
 from agent.ledger_reader import LedgerError, open_reader
 
 
@@ -22,11 +22,11 @@ def snapshot(ledger: Path, target: Path) -> None:
     beside.unlink(missing_ok=True)
     try:
         _copy(ledger, beside)
-        sync_file(beside)
+        sync(beside)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    sync_folder(beside.parent)
+    sync(beside.parent)
 
 
 def _copy(ledger: Path, target: Path) -> None:

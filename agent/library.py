@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from agent import client
 from agent.client import ClientError, Ticket
-from agent.filesystem import sync_folder
+from agent.filesystem import sync
 from agent.job import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 
@@ -74,7 +74,7 @@ def copy_whole(source: Path, target: Path) -> None:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    sync_folder(target.parent)
+    sync(target.parent)
 
 
 def shelf(settings: Settings) -> list[Avatar]:
@@ -102,7 +102,7 @@ def remove(settings: Settings, name: str, *, force: bool = False) -> list[Path]:
         )
     for path in files:
         path.unlink(missing_ok=True)
-    sync_folder(settings.folders.avatars)
+    sync(settings.folders.avatars)
     return files
 
 

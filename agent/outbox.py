@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.filesystem import safe_name, sync_file, sync_folder, write_whole
+from agent.filesystem import safe_name, sync, write_whole
 
 LISTED_S = 5.0
 RESULT_FILES = ("result.mp4", "result.json", "preview.jpg")
@@ -83,7 +83,7 @@ def copy_result(source: Path, staging: Path) -> None:
             (staging / file).hardlink_to(source / file)
         except OSError:
             shutil.copyfile(source / file, staging / file)
-            sync_file(staging / file)
+            sync(staging / file)
 
 
 def published(outbox: Path, name: str, uid: str) -> bool:
@@ -118,7 +118,7 @@ def bring_back(inputs: Path, claimed: Path) -> None:
     claimed.parent.mkdir(parents=True, exist_ok=True)
     (inputs / "error.json").unlink(missing_ok=True)
     inputs.rename(claimed)
-    sync_folder(claimed.parent)
+    sync(claimed.parent)
 
 
 def discard(folder: Path) -> None:

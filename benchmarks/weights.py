@@ -62,6 +62,21 @@ WHISPER = {
 PREPROCESSOR = {"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "chunk_length": 30, "n_fft": 400}
 
 
+def published():  # type: ignore[no-untyped-def]
+    """The networks by the files that they are published in, with numbers of no meaning."""
+    from models.musetalk import networks
+    from models.musetalk.nets import bisenet, dwpose, s3fd
+
+    return {
+        "musetalkV15/unet.pth": networks.unet(UNET, {}),
+        "sd-vae/diffusion_pytorch_model.bin": networks.vae(VAE, {}),
+        "whisper/pytorch_model.bin": networks.whisper(WHISPER, {}),
+        "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
+        "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
+        "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
+    }
+
+
 def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ...] = ()) -> None:
     """The published layout with random numbers, then its conversion beside it; says how long that took.
 
@@ -71,7 +86,6 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
     import torch
 
     from models.musetalk import convert, networks
-    from models.musetalk.nets import bisenet, dwpose, s3fd
     from models.musetalk.precision import best_here
 
     for name, config in {
@@ -83,14 +97,7 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(json.dumps(config))
     with torch.device("meta"):
-        nets = {
-            "musetalkV15/unet.pth": networks.unet(UNET, {}),
-            "sd-vae/diffusion_pytorch_model.bin": networks.vae(VAE, {}),
-            "whisper/pytorch_model.bin": networks.whisper(WHISPER, {}),
-            "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
-            "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
-            "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
-        }
+        nets = published()
     for file, net in nets.items():
         if not any(name in file for name in only):
             continue
@@ -170,16 +177,8 @@ def plain(root: Path) -> list:  # type: ignore[type-arg]
     import torch
 
     from models.musetalk import networks
-    from models.musetalk.nets import bisenet, dwpose, s3fd
 
-    nets = {
-        "musetalkV15/unet.pth": networks.unet(UNET, {}),
-        "sd-vae/diffusion_pytorch_model.bin": networks.vae(VAE, {}),
-        "whisper/pytorch_model.bin": networks.whisper(WHISPER, {}),
-        "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
-        "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
-        "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
-    }
+    nets = published()
     for file, net in nets.items():
         state = torch.load(root / file, weights_only=True, mmap=False)
         net.load_state_dict({name.removeprefix(networks.ENCODER): tensor for name, tensor in state.items()})

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.atomic import whole_file
 from models.musetalk import ready
 from models.musetalk.checkpoint import damaged, read_state
-from models.musetalk.layout import CONVERTED, PARTS, READY_PARTS, Found, Part, Variant, forms
+from models.musetalk.layout import CONVERTED, PARTS, READY_PARTS, Found, Part, Variant, check_room, forms
 from models.musetalk.manifest import Entry, entry_of, hashed, read_manifest, recorded_sha256, write_entry
 from models.musetalk.precision import DTYPES, name_of
 from models.musetalk.weights import examined
@@ -110,18 +110,6 @@ def vouched_for(own: Found) -> bool:
     return all(recorded_sha256(path.parent, path.name) for path in (own.weights, *own.configs))
 
 
-def check_space(steps: Sequence[Step | ReadyStep], target: Path) -> None:
-    """Raise EngineError disk_full before anything is written that would not fit."""
-    needed = sum(step.bytes for step in steps if not step.done)
-    free = shutil.disk_usage(target).free
-    if needed > free:
-        raise EngineError(
-            "disk_full",
-            f"the conversion needs {needed / 2**30:.1f} GiB in {target}, where {free / 2**30:.1f} GiB are free",
-            "free some space, or set musetalk.models_dir to a folder on a larger disk",
-        )
-
-
 def bring(step: Step) -> str:
     """Do one step: what appears in `target` is whole, read again and found equal. Returns what was done."""
     found, target = step.found, step.target
@@ -200,7 +188,8 @@ def import_folder(source: Path, target: Path, *, replace: bool, precisions: Sequ
         )
     able = [step for step in steps if step.found.part.name in READY_PARTS]
     finishing = [ReadyStep(step, DTYPES[name], replace) for step in able for name in precisions]
-    check_space([*steps, *finishing], target)
+    everything: list[Step | ReadyStep] = [*steps, *finishing]
+    check_room(target, sum(one.bytes for one in everything if not one.done), "the conversion needs")
     for step in steps:
         yield f"{step.found.part.name}: already converted" if step.done else f"{step.found.part.name}: {bring(step)}"
     for last in finishing:

@@ -12,7 +12,6 @@ import hashlib
 import http.client
 import os
 import re
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +22,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from models.atomic import full_disk_named, sync
-from models.musetalk.layout import HUGGING_FACE, S3FD_URL, SOURCES, Version, how_to_get, missing_for, published
+from models.musetalk.layout import (
+    HUGGING_FACE,
+    S3FD_URL,
+    SOURCES,
+    Version,
+    check_room,
+    how_to_get,
+    missing_for,
+    published,
+)
 from models.musetalk.manifest import Entry, hashed, read_manifest, recorded_sha256, sha256_of, write_entry
 from models.types import EngineError
 
@@ -329,13 +337,7 @@ def check_space(root: Path, files: Iterable[tuple[Wanted, Offer]]) -> None:
     for file, offer in files:
         partial = partial_of(root, file, offer)
         lacking += (file.bytes or 0) - (partial.stat().st_size if partial.is_file() else 0)
-    free = shutil.disk_usage(root).free
-    if lacking > free:
-        raise EngineError(
-            "disk_full",
-            f"the weights need {lacking / 2**30:.1f} GiB more in {root}, where {free / 2**30:.1f} GiB are free",
-            "free some space, or set musetalk.models_dir to a folder on a larger disk",
-        )
+    check_room(root, lacking, "the weights need")
 
 
 def clean_up(root: Path) -> None:

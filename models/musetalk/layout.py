@@ -6,6 +6,7 @@ Standard library only: the daemon looks here. The folder is the one that MuseTal
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,6 +267,17 @@ def missing_for(version: Version, root: Path) -> list[str]:
     """The same for one version."""
     absent = [part for part in parts_of(version) if find(part, root) is None]
     return list(dict.fromkeys(file for part in absent for file in lacking(part, root)))
+
+
+def check_room(root: Path, needed_bytes: int, what: str) -> None:
+    """Raise EngineError disk_full before anything is written that would not fit; `what` ends in "need" or "needs"."""
+    free = shutil.disk_usage(root).free
+    if needed_bytes > free:
+        raise EngineError(
+            "disk_full",
+            f"{what} {needed_bytes / 2**30:.1f} GiB more in {root}, where {free / 2**30:.1f} GiB are free",
+            "free some space, or set musetalk.models_dir to a folder on a larger disk",
+        )
 
 
 def absent(version: Version, root: Path) -> EngineError:
