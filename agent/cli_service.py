@@ -32,7 +32,10 @@ def install(
 ) -> None:
     """Show the units, then write them; an upgrade is the same again. Nothing is started."""
     from agent import systemctl
+    from agent.units import check_program
 
+    if not user:
+        check_program(program())
     files = planned(user, share)
     for file in files:
         typer.echo(f"----- {file.path} ({file.state})\n{file.text}")
@@ -65,15 +68,15 @@ def uninstall(user: Mine = False, yes: Yes = False) -> None:
     """Stop the service and remove its units; settings, state and share stay."""
     from agent import systemctl
 
-    files = [file for file in planned(user, None) if not file.keep and file.path.exists()]
-    if not files:
+    paths = systemctl.removable(planned(user, None))
+    if not paths:
         raise UserError("nothing is installed")
-    for file in files:
-        typer.echo(str(file.path))
+    for path in paths:
+        typer.echo(str(path))
     confirm("Stop the service and remove these files?", user, yes)
     manager = systemctl.Systemd(user=user)
-    manager.stop(*(file.path.name for file in files if file.path.suffix == ".service"))
-    systemctl.remove(files)
+    manager.stop(*(path.name for path in paths if path.suffix == ".service"))
+    systemctl.remove(paths)
     manager.reload()
     typer.echo("Removed. Settings, state and share stay where they are.")
 
@@ -96,27 +99,34 @@ def planned(user: bool, share: Path | None) -> list[File]:
     from agent import units
     from agent.settings import annotated
 
-    program = Path(sys.argv[0] if Path(sys.argv[0]).name == "musedrop" else Path(sys.prefix, "bin", "musedrop"))
-    program = program.absolute()
-    home = Path.home()
     if user:
+        home = Path.home()
         state = home / ".local" / "state" / "musedrop"
-        return units.user_files(program, home, annotated(str(share or home / "musedrop"), str(state)))
+        files = units.user_files(program(), home, annotated(str((share or home / "musedrop").absolute()), str(state)))
+        if share:
+            settings_in_force(files[0].path, files[0].text, share)
+        return files
     text = units.system_settings((share or SYSTEM_SHARE).absolute())
-    return units.system_files(program, settings_in_force(text, share), text)
+    return units.system_files(program(), settings_in_force(SYSTEM_SETTINGS, text, share), text)
 
 
-def settings_in_force(text: str, share: Path | None) -> Settings:
+def program() -> Path:
+    """The program that the units run: the one that was called, else the one beside this Python."""
+    called = Path(sys.argv[0])
+    return (called if called.name == "musedrop" else Path(sys.prefix, "bin", "musedrop")).absolute()
+
+
+def settings_in_force(source: Path, text: str, share: Path | None) -> Settings:
     """Those that are there, else those that would be written. Raises UserError where they name another share."""
     import tomllib
 
     from agent.settings import Settings, load
 
-    if not SYSTEM_SETTINGS.exists():
+    if not source.exists():
         return Settings.model_validate(tomllib.loads(text))
-    settings = load(SYSTEM_SETTINGS)
+    settings = load(source)
     if share and share.absolute() != settings.share:
-        raise UserError(f"{SYSTEM_SETTINGS} names the share {settings.share}: change it there, then install again")
+        raise UserError(f"{source} names the share {settings.share}: change it there, then install again")
     return settings
 
 

@@ -61,14 +61,17 @@ def write(files: Iterable[File]) -> None:
         file.path.write_text(file.text, encoding="utf-8")
 
 
-def remove(files: Iterable[File]) -> list[Path]:
-    """Remove what was written, and the folders of drop-ins that are empty then; returns what was there."""
-    gone = [file.path for file in files if not file.keep and file.path.exists()]
-    for path in gone:
+def removable(files: Iterable[File]) -> list[Path]:
+    """What an uninstallation takes away: what was written and is there still, never the settings."""
+    return [file.path for file in files if not file.keep and file.path.exists()]
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files, and the folders of drop-ins that are empty then."""
+    for path in paths:
         path.unlink()
         if path.parent.suffix == ".d" and path.parent.name.startswith(UNIT) and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    return gone
 
 
 def add_user() -> None:

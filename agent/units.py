@@ -52,11 +52,15 @@ def system_settings(share: Path) -> str:
     return annotated(str(share), *map(str, OWN))
 
 
-def system_files(program: Path, settings: Settings, settings_text: str, etc: Path = Path("/etc")) -> list[File]:
-    """The service of the whole machine. Raises UserError where its protection would hide the program."""
+def check_program(program: Path) -> None:
+    """Raises UserError where the protection of the machine's service would hide the program."""
     if hidden(program):
         hint = "make a virtual environment in /opt/musedrop and install it there, or use --user"
         raise UserError(f"{program} lies in a home folder, which the service can't see: {hint}")
+
+
+def system_files(program: Path, settings: Settings, settings_text: str, etc: Path = Path("/etc")) -> list[File]:
+    """The service of the whole machine."""
     units = etc / "systemd" / "system"
     return [
         File(etc / "musedrop" / "musedrop.toml", settings_text, keep=True),

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from agent.cli_service import app, planned
 from agent.errors import UserError
-from agent.settings import Folders, Settings
-from agent.systemctl import remove, write
-from agent.units import drop_in, mount_unit, outdated, shipped, system_files, system_settings, unit, user_files
+from agent.settings import Folders, Settings, load
+from agent.systemctl import removable, remove, write
+from agent.units import (
+    check_program,
+    drop_in,
+    mount_unit,
+    outdated,
+    shipped,
+    system_files,
+    system_settings,
+    unit,
+    user_files,
+)
 from tests.needs import need
 from tests.share import ROOT
 
@@ -66,7 +79,7 @@ def test_the_program_is_where_it_was_installed() -> None:
     """ExecStart names it, special characters and all; a program that the unit would hide is refused."""
     assert '\nExecStart="/data/my $$tools/musedrop" run ' in unit("musedrop.service", Path("/data/my $tools/musedrop"))
     with pytest.raises(UserError, match=r"home folder.*--user"):
-        system_files(Path("/home/anna/.venv/bin/musedrop"), HERE, "")
+        check_program(Path("/home/anna/.venv/bin/musedrop"))
     with pytest.raises(UserError, match="printable"):
         unit("musedrop.service", Path("/opt/a\nb"))
 
@@ -83,7 +96,10 @@ def test_written_kept_outdated_removed(tmp_path: Path) -> None:
     assert outdated(files) == []
     files[3].path.write_text("older")
     assert outdated(files) == [files[3].path]
-    assert len(remove(files)) == 4
+    gone = removable(files)
+    assert len(gone) == 4
+    remove(gone)
+    assert removable(files) == []
     assert settings.exists()
     assert not (tmp_path / "systemd" / "system" / "musedrop.service.d").exists()
 
@@ -94,3 +110,26 @@ def test_the_users_own_units(tmp_path: Path) -> None:
     assert all(file.path.is_relative_to(tmp_path / ".config") for file in files)
     assert f"ExecStart={tmp_path}/venv/bin/musedrop run " in files[1].text
     assert shipped("musedrop-user.service") != files[1].text
+
+
+def test_a_program_in_a_home_folder_sees_the_service_and_can_remove_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the program lies concerns installing alone."""
+    monkeypatch.setattr(sys, "argv", ["/home/anna/.venv/bin/musedrop"])
+    monkeypatch.setattr("agent.cli_service.SYSTEM_SETTINGS", Path("/nowhere/musedrop.toml"))
+    assert "/home/anna/.venv/bin/musedrop run " in planned(user=False, share=None)[3].text
+    refused = CliRunner().invoke(app, ["install", "--yes"])
+    assert "lies in a home folder" in str(refused.exception)
+
+
+def test_the_users_share_is_the_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is relative to where the command runs; settings that name another one are not passed over."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    files = planned(user=True, share=Path("x"))
+    write(files)
+    assert load(files[0].path).share == tmp_path / "x"
+    assert planned(user=True, share=Path("x"))[0].state == "there already"
+    with pytest.raises(UserError, match=r"musedrop\.toml names the share .*/x: change it there"):
+        planned(user=True, share=Path("other"))
+    files[0].path.write_text("nonsense")
+    assert planned(user=True, share=None)
