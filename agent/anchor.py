@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from agent.filesystem import write_whole
+from agent.filesystem import is_folder, write_whole
 from agent.ledger import Ledger
 from agent.settings import Settings
 
@@ -21,7 +21,7 @@ class Anchor:
 
     def problem(self) -> str:
         """What is wrong, "" if the share is the one we know. The first share a ledger sees becomes that one."""
-        if not self.share.is_dir():
+        if not is_folder(self.share):
             return f"the share {self.share} does not exist: create it or mount it, or lay it out with `musedrop init`"
         known, found = self.ledger.recall(KEY), self._read()
         if known and found != known:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 from agent.device_names import resolve
 from agent.errors import UserError
-from agent.filesystem import safe_name, write_whole
+from agent.filesystem import copy_whole, safe_name, write_whole
 from agent.ledger_library import Database
 from agent.ledger_reader import open_reader
 from agent.settings import Settings
@@ -56,9 +54,7 @@ def _hand_over(path: Path, inbox: Path, stem: str) -> str:
     if path.resolve().parent == inbox.resolve():
         return path.name
     target = f"{safe_name(stem)}{path.suffix.lower()}"
-    beside = inbox / f".{target}.{os.getpid()}.tmp"
-    shutil.copyfile(path, beside)
-    beside.replace(inbox / target)
+    copy_whole(path, inbox / target)
     return target
 
 
@@ -66,9 +62,7 @@ def ask(settings: Settings, name: str, verb: str) -> None:
     """Leave a control file: NAME.cancel or NAME.retry, DEVICE.drain or DEVICE.resume."""
     if "/" in name or name in ("", ".", ".."):
         raise ClientError(f'"{name}" is no name; `musedrop status` and `musedrop devices` list them')
-    if not settings.folders.inbox.is_dir():
-        raise ClientError(f"there is no inbox at {settings.folders.inbox}: is the share mounted?")
-    (settings.folders.inbox / f"{name}.{verb}").touch()
+    _leave(settings, f"{name}.{verb}")
 
 
 def devices_of(db: Database) -> list[dict[str, Any]]:
@@ -87,9 +81,13 @@ def device_called(db: Database, name: str) -> str:
 
 def switch(settings: Settings, verb: str) -> None:
     """Leave a control file for the whole queue: pause or resume."""
+    _leave(settings, verb)
+
+
+def _leave(settings: Settings, file: str) -> None:
     if not settings.folders.inbox.is_dir():
         raise ClientError(f"there is no inbox at {settings.folders.inbox}: is the share mounted?")
-    (settings.folders.inbox / verb).touch()
+    (settings.folders.inbox / file).touch()
 
 
 def reader(settings: Settings) -> Database:

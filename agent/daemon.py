@@ -16,6 +16,7 @@ from agent.anchor import Anchor
 from agent.closing import GATHER_S, Closing
 from agent.devices import Devices
 from agent.dispatch import Dispatch
+from agent.filesystem import is_file
 from agent.health import COMMIT_S, Signs, illness
 from agent.intake import Intake, Orders
 from agent.job import JobState
@@ -139,7 +140,7 @@ class Daemon:
 
     def share_is_there_still(self) -> bool:
         """It may have gone since the last scan, and nothing must be written into the empty folder below a mount."""
-        return self.share_is_here and self.settings.folders.mark.is_file()
+        return self.share_is_here and is_file(self.settings.folders.mark)
 
     def meet_share(self, now: float, at: int) -> str:
         """Make the folders that are missing; the first time, mend what a crash left. Returns what is wrong."""
@@ -328,7 +329,7 @@ class Daemon:
         self.notifier.ready()
 
     def adopt(self, settings: Settings) -> None:
-        self.settings = self.closing.settings = self.dispatcher.settings = settings
+        self.settings = self.closing.settings = self.dispatcher.settings = self.snapshots.settings = settings
         self.intake.adopt(settings)
         self.share_is_here = False  # it is met anew at the next scan, which is due now
         set_up(settings)

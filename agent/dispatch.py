@@ -14,6 +14,7 @@ from agent.blame import cause, killed_by_job
 from agent.devices import Devices
 from agent.engines import Engines
 from agent.fairness import in_turn, level
+from agent.filesystem import is_file
 from agent.job import JobSpec, JobState
 from agent.ledger import Job, Ledger
 from agent.log import about
@@ -324,7 +325,7 @@ class Dispatch:
             )
 
     def _failed(self, run: Run, failed: Failed, at: int) -> None:
-        if not self.settings.folders.mark.is_file():
+        if not is_file(self.settings.folders.mark):
             self._set_back(run, f"the share went away: {failed.message}", at)
             return
         job = replace(run.job, failures=run.job.failures + 1)

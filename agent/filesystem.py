@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,6 +20,21 @@ REMOTE = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "virtiofs", "vboxsf", "c
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LONGEST_NAME_BYTES = 100
 AT_ONCE = 8
+
+
+def is_file(path: Path) -> bool:
+    """Unlike Path.is_file it answers, too, where a mount is dead or a name can't be: there is no such file then."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def filesystem_kind(path: Path) -> str:
@@ -80,6 +97,20 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     beside.replace(path)
     if durable:
         sync(path.parent)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file that is never seen half-copied and survives a power cut."""
+    beside = target.with_name(f".{uuid4().hex[:12]}.tmp")
+    try:
+        with source.open("rb") as data, beside.open("xb") as copy:
+            shutil.copyfileobj(data, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync(target.parent)
 
 
 def safe_name(name: str) -> str:

@@ -345,7 +345,6 @@ class Watch(FileSystemEventHandler):
     def start(self) -> bool:
         """Watch the folder as it is now; False, and `problem` says why, where that is not possible."""
         self.stop()
-        self.problem = ""
         # watchdog waits for the other half of a move, and holds back what comes meanwhile: half a second after each
         # claim. With full events a half is as good as a whole, also where a file came from another folder.
         InotifyMoveEventGrouper.delay = 0.0
@@ -362,6 +361,7 @@ class Watch(FileSystemEventHandler):
         return True
 
     def stop(self) -> None:
+        self.problem = ""
         if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(timeout=2.0)

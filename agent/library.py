@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from agent import client
 from agent.client import ClientError, Ticket
-from agent.filesystem import sync
+from agent.filesystem import copy_whole, sync
 from agent.job import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 
@@ -62,19 +59,6 @@ def add(settings: Settings, name: str, file: Path, *, replace: bool = False) -> 
         if other != target:
             other.unlink(missing_ok=True)
     return target
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{uuid4().hex[:12]}.tmp")
-    try:
-        with source.open("rb") as data, beside.open("xb") as copy:
-            shutil.copyfileobj(data, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync(target.parent)
 
 
 def shelf(settings: Settings) -> list[Avatar]:

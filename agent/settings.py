@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from agent.errors import UserError
+from agent.filesystem import is_file
 from models.types import Limits, Output
 
 NAME = "musedrop.toml"
@@ -404,19 +405,12 @@ def find(explicit: Path | None, env: Mapping[str, str], cwd: Path) -> Path:
     named = explicit or (Path(env[VARIABLE]) if env.get(VARIABLE) else None)
     home = [Path(env["HOME"], ".config", "musedrop", NAME)] if env.get("HOME") else []
     places = [cwd / named] if named else [cwd / NAME, *home, Path("/etc/musedrop", NAME)]
-    found = next((place for place in places if _is_file(place)), None)
+    found = next((place for place in places if is_file(place)), None)
     if found is not None:
         return found
     looked = "there is no settings file; looked for " + ", ".join(str(place) for place in places) + "."
     hint = "Make one with `musedrop init DIR`, or name one with --config or MUSEDROP_CONFIG."
     raise BadSettings("--config" if explicit else VARIABLE if named else "musedrop", "", looked, hint)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def load(path: Path) -> Settings:
@@ -542,8 +536,8 @@ def _allowed(field: FieldInfo) -> str:
     bounds = {
         name: getattr(rule, name) for rule in field.metadata for name in ("ge", "gt", "le") if hasattr(rule, name)
     }
-    low = f"{bounds['ge']:.15g}" if "ge" in bounds else f"above {bounds['gt']:.15g}" if "gt" in bounds else ""
-    return f"{low} to {bounds['le']:.15g}" if low else ""
+    low = f"{bounds['ge']:.16g}" if "ge" in bounds else f"above {bounds['gt']:.16g}" if "gt" in bounds else ""
+    return f"{low} to {bounds['le']:.16g}" if low else ""
 
 
 def table() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from threading import Thread
 
 from agent.ledger import Ledger
@@ -17,30 +18,31 @@ class Snapshots:
     """A thread of its own copies, through a connection of its own: a slow share keeps no job waiting."""
 
     def __init__(self, settings: Settings, ledger: Ledger, troubles: Troubles) -> None:
-        self.every_s = settings.status.snapshot_s
+        self.settings = settings
         self.source, self.target = settings.folders.ledger, settings.folders.snapshot
         self.ledger, self.troubles = ledger, troubles
         self._copied: int | None = None
-        self._next = 0.0
+        self._begun = -inf
         self._thread: Thread | None = None
         self._problem = ""
 
     def keep_up(self, now: float) -> None:
         """Begin a copy if one is due and anything has changed since the last; a copy that runs is left to run."""
-        if not self.every_s or self._running():
+        every_s = self.settings.status.snapshot_s
+        if not every_s or self._running():
             return
         self.troubles.tell("snapshot", self._problem)
         changes = self.ledger.changes
-        if now < self._next or (changes == self._copied and not self._problem):
+        if now < self._begun + every_s or (changes == self._copied and not self._problem):
             return
-        self._copied, self._next = changes, now + self.every_s
+        self._copied, self._begun = changes, now
         self._thread = Thread(target=self._copy, name="snapshot", daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
         """Before the ledger is closed: one more copy if anything has changed; a share that hangs is not waited for."""
         self._await()
-        self.keep_up(self._next)
+        self.keep_up(inf)
         self._await()
 
     def _await(self) -> None:

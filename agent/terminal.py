@@ -17,7 +17,11 @@ errors = Console(stderr=True, emoji=False)
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, then the user's."),
+    typer.Option(
+        "--config",
+        "-c",
+        help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, the user's, /etc/musedrop.",
+    ),
 ]
 
 

@@ -87,7 +87,8 @@ class Crew:
             seat.vacate()
 
     def start(self, seat: Seat, run: Run, model: str, memory_bytes: int, *, hold: bool) -> None:
-        """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent."""
+        """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent; with `hold` it is
+        `release` that finds that."""
         if hold:
             self._held.append((seat.device, run))
         else:

@@ -106,7 +106,8 @@ class Pool:
         """Send a Run for each assignment; with `hold` they are sent by `release`, which has to come next.
 
         ValueError if a device isn't idle or is named twice, if the memory has been promised to others since the plan
-        was made, or (as a WireError) if the payload is too long or no JSON; nothing has started then.
+        was made, or (as a WireError) if the payload is too long or no JSON; nothing has started then. With `hold` it
+        is `release` that finds the latter.
         """
         seats = [self._crew[assignment.device] for assignment in plan.assignments]
         if busy := [seat.device for seat in seats if not seat.free or seats.count(seat) > 1]:

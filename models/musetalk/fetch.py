@@ -32,7 +32,7 @@ from models.musetalk.layout import (
     missing_for,
     published,
 )
-from models.musetalk.manifest import Entry, hashed, read_manifest, recorded_sha256, sha256_of, write_entry
+from models.musetalk.manifest import Entry, entry_of, read_manifest, recorded_sha256, sha256_of, write_entry
 from models.types import EngineError
 
 PARTIAL = ".downloads"
@@ -324,9 +324,10 @@ def publish(root: Path, file: Wanted, partial: Path) -> None:
 
 
 def note(root: Path, file: Wanted) -> None:
-    """Write down what the file is, so that nobody has to read all of it again."""
+    """Write down what the file is, so that nobody has to read all of it again; its content has just been checked."""
     entry = read_manifest(root).get(file.file)
-    stamp = replace(hashed(root / file.file), path=file.file)
+    sha256 = file.sha256 or recorded_sha256(root, file.file) or sha256_of(root / file.file)
+    stamp = replace(entry_of(root / file.file), path=file.file, sha256=sha256)
     if entry is None or entry.stamp != stamp:
         write_entry(root, file.file, Entry(stamp, file.url))
 

@@ -303,7 +303,8 @@ def lacking(part: Part, root: Path) -> list[str]:
 def how_to_get(file: str) -> str:
     """The command that mends a file which is damaged or not what it should be."""
     if file.startswith(f"{CONVERTED}/"):
-        return "convert it again with `musedrop models import --replace`"
+        ready_for = "".join(f" --precision {suffix[1:]}" for suffix in Path(file).suffixes[:-1])
+        return f"convert it again with `musedrop models import --replace{ready_for}`"
     if file in SOURCES:
         return f"download it again with `musedrop models fetch --replace {file}`"
     published = next((f for part in PARTS if file in files_of(part) for f in files_of(part) if f in SOURCES), None)

@@ -61,11 +61,8 @@ class Studio:
         self.load_s = 0.0
         self._lane = lane_to(device)
         self._weights = open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
-
-    @property
-    def eyes(self) -> str:
-        """A hash of the weights that prepared avatars come from, without loading them."""
-        return self._weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
+        self.eyes = self._weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
+        """A hash of the weights that prepared avatars come from, as they were when this worker opened them."""
 
     # what preparation sees -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.filesystem import filesystem_kind, move_in, safe_name, tells_of_changes, write_whole
+from agent.filesystem import filesystem_kind, is_file, is_folder, move_in, safe_name, tells_of_changes, write_whole
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,14 @@ from agent.filesystem import filesystem_kind, move_in, safe_name, tells_of_chang
 def test_names_that_every_system_can_hold(given_name: str, safe: str) -> None:
     """A user's name becomes a folder name that Windows, macOS and Linux accept."""
     assert safe_name(given_name) == safe
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_what_the_kernel_refuses_to_look_at_is_not_there(tmp_path: Path, name: str) -> None:
+    """An error of the file system, as of a dead mount, is an answer: there is no such file, and no such folder."""
+    assert is_file(tmp_path / name) is False
+    assert is_folder(tmp_path / name) is False
+    assert is_folder(tmp_path) is True
 
 
 @given(st.text())

@@ -266,6 +266,15 @@ def test_a_watch_knows_that_it_is_blind(woken: tuple[Watch, threading.Event]) ->
     assert event.wait(10)
 
 
+def test_a_watch_that_is_given_up_has_no_problem(tmp_path: Path) -> None:
+    """Once the inbox is polled, that nobody could tell of new files is no trouble any more."""
+    watch = Watch(tmp_path / "nowhere", lambda: None)
+    assert not watch.start()
+    assert watch.problem
+    watch.stop()
+    assert watch.problem == ""
+
+
 def test_another_process_writing_is_noticed(tmp_path: Path) -> None:
     """The kernel tells of writers in other processes too."""
     path = tmp_path / "slow.wav"

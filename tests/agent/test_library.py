@@ -11,6 +11,7 @@ import pytest
 from agent import library
 from agent.client import ClientError
 from agent.daemon import make_folders
+from agent.filesystem import copy_whole
 from agent.job import parse
 from agent.ledger import Ledger
 from agent.settings import Settings, annotated, load
@@ -75,7 +76,7 @@ def test_a_copy_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) ->
     folder = tmp_path / "folder.jpg"
     folder.mkdir()
     with pytest.raises(IsADirectoryError):
-        library.copy_whole(folder, settings.folders.avatars / "anna.jpg")
+        copy_whole(folder, settings.folders.avatars / "anna.jpg")
     assert names(settings) == ["anna.jpg"]
     assert (settings.folders.avatars / "anna.jpg").read_bytes() == b"picture"
 

@@ -124,6 +124,20 @@ def test_a_copy_is_made_when_something_changed(tmp_path: Path) -> None:
     assert names(room.target) == ["one", "two"]
 
 
+def test_another_pace_counts_from_the_last_copy(tmp_path: Path) -> None:
+    """A changed snapshot_s, which SIGHUP takes over, is kept to from the next turn on."""
+    room = Room(tmp_path, every_s=1000.0)
+    room.at(0.0)
+    add_job(room.ledger, "one")
+    room.at(20.0)
+    assert names(room.target) == []
+    settings = room.snapshots.settings
+    faster = settings.status.model_copy(update={"snapshot_s": 10.0})
+    room.snapshots.settings = settings.model_copy(update={"status": faster})
+    room.at(21.0)
+    assert names(room.target) == ["one"]
+
+
 def test_no_copies_unless_asked_for(tmp_path: Path) -> None:
     """0, the default, leaves none, at the end neither."""
     room = Room(tmp_path, every_s=0)

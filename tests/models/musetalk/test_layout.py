@@ -195,7 +195,8 @@ def test_every_form_says_how_it_can_be_mended() -> None:
         for variant in forms(part):
             for file in variant.files:
                 assert "musedrop models" in layout.how_to_get(file), file
-    assert "import --replace" in layout.how_to_get("converted/vae.json")
+    assert "import --replace`" in layout.how_to_get("converted/vae.json")
+    assert "import --replace --precision fp16`" in layout.how_to_get("converted/vae.fp16.safetensors")
     assert "fetch --replace musetalkV15/unet.pth" in layout.how_to_get("musetalkV15/unet.pth")
     assert "dw-ll_ucoco_384.pth" in layout.how_to_get("dwpose/dw-ll_ucoco_384.onnx")
 

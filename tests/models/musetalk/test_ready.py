@@ -91,6 +91,17 @@ def imported(root: Path, *precisions: str, replace: bool = False) -> list[str]:
     return list(import_folder(root, root, replace=replace, precisions=precisions))
 
 
+def test_avatars_belong_to_the_weights_that_were_opened(root: Path) -> None:
+    """A worker keeps its networks when the files are replaced: what it prepares isn't taken for the new ones' work."""
+    setup = Setup(str(root), "v15", "fp32", None, plain=False, kernels=None)
+    worker = Studio(setup, CPU)
+    before, weights = worker.eyes, root / "converted" / "vae.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, root / "other.safetensors")
+    (root / "other.safetensors").replace(weights)
+    assert worker.eyes == before
+    assert Studio(setup, CPU).eyes != before
+
+
 # the same, sooner ----------------------------------------------------------------------------------------------------
 
 
