@@ -8,7 +8,7 @@ ours they are calm, follow each shot by itself, and may reach beyond the picture
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,21 +23,17 @@ Size = tuple[int, int]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-MARGIN_V15 = 10
-
 _LEAST_VISIBLE = 0.25
 _STRAY = 0.15
 _AT_ONCE = 8
 
 
-def box_of(landmarks: Floats, detected: Sequence[float] | None, shift: int, size: Size) -> Box | None:
+def box_of(landmarks: Floats, detected: Sequence[float] | None, shift: int) -> Box | None:
     """MuseTalk's rule. `landmarks` (68, 2) pixels, `detected` the detector's best box, None or -1 without one.
 
-    `shift` moves the top by twice as many pixels down, the bottom never. The size of the frame (width, height) has no
-    part in it: boxes may reach beyond the right and lower edge. Where the rule gives no box, or one that begins left
-    of the picture, it is the detector's.
+    `shift` moves the top by twice as many pixels down, the bottom never. Boxes may reach beyond the right and
+    lower edge. Where the rule gives no box, or one that begins left of the picture, it is the detector's.
     """
-    del size
     if detected is None or detected[2] < 0:
         return None
     x, y = np.trunc(landmarks).astype(np.int64).T
@@ -52,11 +48,6 @@ def whole(detected: Sequence[float]) -> Box:
     return x1, y1, x2, y2
 
 
-def with_margin(box: Box, margin: int, height: int) -> Box:
-    """The box with some pixels below the chin, at most to the lower edge of the picture: v1.5 has 10."""
-    return box[0], box[1], box[2], min(box[3] + margin, height)
-
-
 @dataclass(frozen=True, slots=True)
 class BoxTrack:
     """Boxes of all frames, in step with them.
@@ -64,7 +55,6 @@ class BoxTrack:
     boxes           (n, 4) int64; a frame without a face has that of the nearest frame with one
     seen            (n,) whether a face was seen
     cuts            frames with which a shot begins, or where the face is at once elsewhere
-    landmarks       (n, 68, 2) in pixels, as calm as the boxes; None in the reference's way
     jitter_px       how much the boxes still tremble: noise of 1 px gives 1, a head's own motion next to nothing
     raw_jitter_px   how much they did before
     shift_range     the values of bbox_shift that make sense for this face
@@ -73,7 +63,6 @@ class BoxTrack:
     boxes: npt.NDArray[np.int64]
     seen: Flags
     cuts: tuple[int, ...] = ()
-    landmarks: Floats | None = field(default=None, repr=False)
     jitter_px: float = 0.0
     raw_jitter_px: float = 0.0
     shift_range: tuple[int, int] = (0, 0)
@@ -90,7 +79,7 @@ def reference_boxes(landmarks: Floats, detected: Floats, size: Size, *, shift: i
     With a margin, as v1.5 has it, no box goes below the picture; without one, as in v1, boxes stay as they are.
     """
     pairs = zip(landmarks, detected, found(detected), strict=True)
-    boxes = [box_of(points, box if there else None, shift, size) for points, box, there in pairs]
+    boxes = [box_of(points, box if there else None, shift) for points, box, there in pairs]
     rows = np.array([box or (0, 0, 0, 0) for box in boxes], np.int64).reshape(-1, 4)
     seen = visible_share(rows, size) > 0
     whole_video = [(0, len(seen))]
@@ -131,7 +120,6 @@ def plan_boxes(
         boxes[nearest(seen, shots)] + np.array([0, 0, 0, margin]) if seen.any() else np.zeros_like(boxes),
         seen,
         tuple(start for start, _ in shots[1:]),
-        calm,
         trembling(boxes, seen, shots),
         trembling(raw, seen, shots),
         shift_range(calm[seen]),

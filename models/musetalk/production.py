@@ -22,8 +22,8 @@ from models.musetalk.paste import Paste, PlanesPaste
 from models.musetalk.pipeline import Faces, Pastes, Picture, film
 from models.musetalk.scene import Pasting, Scene
 from models.musetalk.speech import Floats, pieces
+from models.musetalk.stretches import ranges
 from models.musetalk.studio import Setup, Studio
-from models.musetalk.timing import ranges
 from models.musetalk.voice import levels
 from models.types import EngineError, Outline, Request
 
@@ -66,8 +66,8 @@ class Production:
                 "voice_seconds": round(time.monotonic() - started - avatar_s, 3),
                 "samples": samples,
                 "poster": int(course["poster"]),
-                "no_face": ranges(~prepared.seen[course["source"]]),
-                "silent": ranges(course["voice"] <= 0),
+                "no_face": list(ranges(~prepared.seen[course["source"]])),
+                "silent": list(ranges(course["voice"] <= 0)),
                 **{name: prepared.about[name] for name in ("jitter_px", "raw_jitter_px", "cuts", "shift_range")},
             }
             (folder / entry.FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

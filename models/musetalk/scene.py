@@ -15,7 +15,8 @@ from models.musetalk.entry import FACTS, Prepared
 from models.musetalk.options import Options
 from models.musetalk.paste import Paste, PlanesPaste
 from models.musetalk.speech import FeatureFile, windows
-from models.musetalk.timing import faded, ranges, source_frames
+from models.musetalk.stretches import ranges
+from models.musetalk.timing import faded, source_frames
 from models.musetalk.voice import HOPS_PER_S, voiced
 from models.types import Colour
 
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def course(prepared: Prepared, level: Floats, frames: int, rate: Fraction, options: Options) -> dict[str, Any]:
-    """The arrays of course.npz: `source` (frames,) of the avatar, `weight` (frames,) 0..1, `voice` (frames,), `poster`.
+    """`source` (frames,) of the avatar, `weight` (frames,) 0..1, `voice` (frames,) 0..1, `poster`.
 
     `level` is that of the sound, see voice.levels.
     """
@@ -37,7 +38,8 @@ def course(prepared: Prepared, level: Floats, frames: int, rate: Fraction, optio
 
 
 def write_course(folder: Path, arrays: dict[str, Any]) -> None:
-    np.savez(folder / COURSE, **arrays)
+    """Keep what rendering needs of a `course`."""
+    np.savez(folder / COURSE, source=arrays["source"], weight=arrays["weight"])
 
 
 def poster(level: Floats, weight: Floats, rate: Fraction) -> int:
@@ -58,8 +60,7 @@ class Scene:
         self.heard = FeatureFile(folder / HEARD)
         self.samples = int(json.loads((folder / FACTS).read_bytes())["samples"])
         with np.load(folder / COURSE, allow_pickle=False) as arrays:
-            self.source, self.weight, self.voice = arrays["source"], arrays["weight"], arrays["voice"]
-            self.poster = int(arrays["poster"])
+            self.source, self.weight = arrays["source"], arrays["weight"]
 
     def painted(self, frames: range) -> list[range]:
         """The runs of frames that get a face at all."""

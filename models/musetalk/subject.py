@@ -8,22 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[Any]
-Box = tuple[int, int, int, int]
 
 SAME = 0.2
 """A face that covers so much of where the last one was (intersection over union) is the same."""
 LOST_FRAMES = 12
 """After so many frames without the face, whoever fits the wish is followed next."""
-ROOM = 1.5
-"""How far the pose net looks about a chosen face, in sides of its box to each side; other faces stay outside mostly."""
-
-
-class NoSuchFace(LookupError):
-    """The wanted number is not there; `count` faces are."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
-        self.count = count
 
 
 class Subject:
@@ -33,25 +22,17 @@ class Subject:
         self.face = face
         self._last: Floats | None = None
         self._unseen = 0
-        self.most = 0
-        self.found = False
 
     def choose(self, detected: Floats) -> int | None:
         """Index into (k, 5) x1, y1, x2, y2, score; None where the face is not seen."""
-        self.most = max(self.most, len(detected))
         index = self._same(detected)
         if index is None and (self._last is None or self._unseen >= LOST_FRAMES):
             index = self._wished(detected)
         if index is None:
             self._unseen += 1
             return None
-        self._last, self._unseen, self.found = detected[index, :4], 0, True
+        self._last, self._unseen = detected[index, :4], 0
         return index
-
-    def check(self) -> None:
-        """Raises NoSuchFace where faces were seen, but never the wanted one."""
-        if self.most and not self.found:
-            raise NoSuchFace(self.most)
 
     def _same(self, detected: Floats) -> int | None:
         if self._last is None or not len(detected):
@@ -78,15 +59,3 @@ def shares(box: Floats, others: Floats) -> Floats:
     sides = np.minimum(box[2:4], others[:, 2:4]) - np.maximum(box[:2], others[:, :2])
     both = np.maximum(sides, 0).prod(1)
     return np.asarray(both / (areas(others) + areas(box[None]) - both + 1e-9))
-
-
-def surroundings(box: Floats, width: int, height: int) -> Box:
-    """The part of the frame in which the pose net looks for the chosen face, in whole pixels, inside the frame.
-
-    >>> surroundings(np.array([100, 100, 140, 150]), 640, 480)
-    (25, 25, 215, 225)
-    """
-    reach = ROOM * max(float(box[2] - box[0]), float(box[3] - box[1]))
-    x1, y1 = (max(0, int(float(edge) - reach)) for edge in box[:2])
-    x2, y2 = int(min(width, float(box[2]) + reach)), int(min(height, float(box[3]) + reach))
-    return x1, y1, x2, y2

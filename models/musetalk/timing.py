@@ -1,9 +1,9 @@
-"""Which frame of the avatar is shown when, how strongly its mouth is painted, and which stretches are left alone."""
+"""Which frame of the avatar is shown when, and how strongly its mouth is painted."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,6 @@ Cycle = Literal["pingpong", "loop", "hold"]
 
 FADE_S = 0.12
 """How long a painted mouth takes to appear beside frames that show none."""
-CLOSING_S = 0.2
-"""How long the mouth takes to settle when the voice pauses, and at most as long before the voice begins again."""
 
 
 def source_frames(frames: int, length: int, how: Cycle) -> Ints:
@@ -47,18 +45,3 @@ def distance(marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     before = np.maximum.accumulate(np.where(marked, number, -np.inf))
     after = np.minimum.accumulate(np.where(marked, number, np.inf)[::-1])[::-1]
     return np.asarray(np.minimum(number - before, after - number), np.float64)
-
-
-def ranges(marked: npt.NDArray[np.bool_]) -> list[list[int]]:
-    """Stretches [start, stop) of marked frames.
-
-    >>> ranges(np.array([0, 1, 1, 0, 1], bool))
-    [[1, 3], [4, 5]]
-    """
-    edges: Any = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]]).astype(np.int8)))
-    return [[int(start), int(stop)] for start, stop in edges.reshape(-1, 2)]
-
-
-def batches(start: int, stop: int, size: int) -> list[range]:
-    """Frames [start, stop) in runs of at most `size`, in order."""
-    return [range(first, min(first + size, stop)) for first in range(start, stop, size)]

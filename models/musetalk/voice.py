@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.musetalk.speech import RATE
+from models.musetalk.stretches import ranges
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -68,17 +69,11 @@ def _without_short(speech: Bools, pause: int, burst: int) -> Bools:
     """Bursts go first, or each click in a pause would halve it."""
     kept = speech.copy()
     for value, shortest in ((True, burst), (False, pause)):
-        for start, stop in _runs(kept, value):
+        for start, stop in ranges(kept == value):
             at_an_end = start == 0 or stop == len(kept)
             if stop - start < shortest and (value or not at_an_end):
                 kept[start:stop] = not value
     return kept
-
-
-def _runs(flags: Bools, value: bool) -> npt.NDArray[np.int64]:
-    """Start and stop of each stretch of `value`, (k, 2)."""
-    edges = np.diff(np.concatenate([[False], flags == value, [False]]).astype(np.int8))
-    return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)], 1)
 
 
 def _grown(speech: Bools, hops: int) -> Bools:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.musetalk.boxes import MARGIN_V15, box_of, grain_px, plan_boxes, reference_boxes, with_margin
+from models.musetalk.boxes import box_of, grain_px, plan_boxes, reference_boxes
 from models.musetalk.landmarks import PLAIN_LAYOUT, measured
 from models.musetalk.smoothing import calmed, held
 from tests.models.musetalk.recipe import golden
@@ -53,22 +53,24 @@ CASES = golden("05_bbox_from_landmarks")
 def test_the_published_rule(case: int) -> None:
     """The box is the golden one, and so is its lower edge with the margin of v1.5."""
     height, width = CASES["hw"][case].tolist()
+    points, shift = CASES["landmarks68"][case], int(CASES["shift"][case])
     detected = CASES["detector_box"][case] if CASES["face_found"][case] else None
-    box = box_of(CASES["landmarks68"][case], detected, int(CASES["shift"][case]), (width, height))
+    box = box_of(points, detected, shift)
     assert (box or (0, 0, 0, 0)) == tuple(CASES["bbox"][case])
     if box:
-        assert with_margin(box, MARGIN_V15, height)[3] == CASES["v15_y2_margin10"][case]
+        track = reference_boxes(points[None], detected[None], (width, height), shift=shift, margin=10)
+        assert track.boxes[0, 3] == CASES["v15_y2_margin10"][case]
 
 
 def test_reference_boxes_stand_alone() -> None:
     """In the reference's way each frame has its own box; one without a face has its neighbour's and is reported."""
     points, detected = video(still(5) + np.arange(5)[:, None] * 7)
     detected[3] = -1
-    track = reference_boxes(points, detected, SIZE, margin=MARGIN_V15)
+    track = reference_boxes(points, detected, SIZE, margin=10)
     for number in (0, 1, 2, 4):
-        box = box_of(points[number], detected[number], 0, SIZE)
+        box = box_of(points[number], detected[number], 0)
         assert box is not None
-        assert tuple(track.boxes[number]) == with_margin(box, MARGIN_V15, 720)
+        assert tuple(track.boxes[number]) == (*box[:3], min(box[3] + 10, 720))
     assert track.gaps == ((3, 4),)
     assert tuple(track.boxes[3]) in (tuple(track.boxes[2]), tuple(track.boxes[4]))
 
@@ -91,7 +93,7 @@ def test_a_still_has_the_box_of_the_rule() -> None:
     """For a picture our way and the reference's are the same."""
     points, detected = video(still(1, 500.3, 411.8))
     track = plan_boxes(points, detected, SIZE)
-    assert tuple(track.boxes[0]) == box_of(points[0], detected[0], 0, SIZE)
+    assert tuple(track.boxes[0]) == box_of(points[0], detected[0], 0)
     assert (track.jitter_px, track.gaps, track.cuts) == (0.0, (), ())
 
 
@@ -260,7 +262,7 @@ def test_shift_and_margin() -> None:
 def test_odd_sizes_are_like_any_other() -> None:
     """Nothing is rounded to even numbers."""
     points, detected = video(still(5, 160.5, 119.5), 101.0)
-    rule = box_of(points[0], detected[0], 0, (321, 241))
+    rule = box_of(points[0], detected[0], 0)
     assert tuple(plan_boxes(points[:1], detected[:1], (321, 241)).boxes[0]) == rule
     assert np.abs(plan_boxes(points, detected, (321, 241)).boxes - rule).max() <= 1
 

@@ -1,4 +1,4 @@
-"""Times of the result: cycles, fades, ranges."""
+"""Times of the result: cycles and fades."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from models.musetalk import timing
-from models.musetalk.timing import batches, distance, faded, ranges, source_frames
+from models.musetalk.faces import pieces
+from models.musetalk.timing import distance, faded, source_frames
 
 GOLDEN = Path(__file__).parents[2] / "data" / "musetalk"
 RATE = Fraction(25)
@@ -35,7 +36,7 @@ def test_the_cycle_is_the_references(case: str) -> None:
         sizes = golden[f"{case}_batch_sizes"]
     length, frames, size = (int(part.strip("nTBbs")) for part in case.split("_"))
     assert np.array_equal(source_frames(frames, length, "pingpong"), expected)
-    cut = batches(0, frames, size)
+    cut = list(pieces(range(frames), size))
     assert [len(run) for run in cut] == sizes.tolist()
     assert [number for run in cut for number in run] == audio.tolist()
 
@@ -66,5 +67,3 @@ def test_all_present_and_none_present() -> None:
     assert (faded(np.ones(5, bool), RATE) == 1).all()
     assert (faded(np.zeros(5, bool), RATE) == 0).all()
     assert np.isinf(distance(np.zeros(3, bool))).all()
-    assert ranges(np.zeros(3, bool)) == []
-    assert ranges(np.ones(3, bool)) == [[0, 3]]
