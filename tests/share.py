@@ -29,6 +29,7 @@ settle_s = {settle_s}
 scan_s = 0.5
 wait_media_s = {wait_media_s}
 keep_media_s = {keep_media_s}
+watch = "{watch}"
 
 [limits]
 min_free_bytes = {min_free_bytes}
@@ -62,6 +63,7 @@ class Share:
         min_free_bytes: int = 0,
         stall_s: float = 60.0,
         write_s: float = 0.2,
+        watch: str = "auto",
         module: str = "agent.cli run",
     ) -> None:
         """`module`: what is started, "tests.noop" for a daemon that makes no pictures."""
@@ -71,8 +73,13 @@ class Share:
         self.inbox, self.outbox, self.failed = (self.folder / name for name in ("inbox", "outbox", "failed"))
         self.folder.mkdir(parents=True)
         self.module = module
-        values = {"stall_s": stall_s, "settle_s": settle_s, "wait_media_s": wait_media_s, "keep_media_s": keep_media_s}
-        values["write_s"] = write_s
+        values: dict[str, Any] = {
+            "stall_s": stall_s,
+            "settle_s": settle_s,
+            "wait_media_s": wait_media_s,
+            "keep_media_s": keep_media_s,
+        }
+        values |= {"write_s": write_s, "watch": watch}
         self.config.write_text(SETTINGS.format(workers=workers, min_free_bytes=min_free_bytes, **values))
         self.daemon: subprocess.Popen[bytes] | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -314,17 +315,38 @@ def test_pause_and_resume(noop: Share) -> None:
 
 @pytest.mark.parametrize("state", ["waiting", "queued", "running"])
 def test_cancel_in_every_state(noop: Share, state: str) -> None:
-    """NAME.cancel ends the job wherever it is; its files lie in failed/ with the code cancelled."""
+    """NAME.cancel ends the job wherever it is, within a second; its files lie in failed/ with the code cancelled."""
     if state == "queued":
         noop.put("pause", b"")
         until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
     job = {**JOB, "audio": "never.wav"} if state == "waiting" else {**JOB, "options": {"frame_s": 0.2}}
     noop.drop("unwanted", **job)
     noop.wait_for("unwanted", state)
+    began = time.monotonic()
     noop.put("unwanted.cancel", b"")
     noop.wait_for("unwanted", "cancelled")
+    assert time.monotonic() - began < 1.0
+    until(lambda: not noop.rows("SELECT 1 FROM device_status WHERE state = 'busy'"), 30, noop.log)
     assert noop.error("unwanted")["code"] == "cancelled"
     assert not (noop.outbox / "unwanted").exists()
+
+
+# shares that tell of nothing -----------------------------------------------------------------------------------------
+
+
+def test_an_inbox_that_is_polled(make_share: Callable[..., Share]) -> None:
+    """Without a watch, as on CIFS, NFS, FUSE and 9p, the scan finds jobs and pairs by itself; the log says so."""
+    share = make_share(module="tests.noop", settle_s=0.1, keep_media_s=3600.0, watch="poll")
+    share.start()
+    assert "it is polled" in share.log()
+    share.put("face.png", b"face")
+    share.put("voice.wav", b"voice")
+    share.drop("renamed", **JOB)
+    share.put_raw("written.json", TEXT)
+    share.put_raw("pair.png", b"face")
+    share.put_raw("pair.wav", b"voice")
+    share.wait_until_finished(3)
+    assert {row["name"]: row["state"] for row in share.rows()} == dict.fromkeys(("renamed", "written", "pair"), "done")
 
 
 # shares that come and go ---------------------------------------------------------------------------------------------
