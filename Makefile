@@ -20,7 +20,7 @@ demo: $(VENV)/.installed        ## run the example jobs end to end in ./demo
 test: $(VENV)/.installed-dev test-deps lint      ## lint, types and all tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
-torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; takes about an hour
+torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; 43 minutes on a busy machine
 	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/test_torture.py
 
 lint: $(VENV)/.installed-dev

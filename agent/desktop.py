@@ -43,7 +43,7 @@ class Desktop:
             jeepney: Any = import_module("jeepney")
             blocking: Any = import_module("jeepney.io.blocking")
         except ModuleNotFoundError:
-            raise UserError("notifications need D-Bus: pip install 'musedrop[desktop]'") from None
+            raise UserError("notifications need D-Bus: pip install '.[desktop]' in the checkout") from None
         self._call: Callable[..., Any] = jeepney.new_method_call
         self._error = jeepney.MessageType.error
         path, name = "/org/freedesktop/Notifications", "org.freedesktop.Notifications"

@@ -205,7 +205,7 @@ class CacheSettings(_Section):
     """Prepared avatars, kept for the next job."""
 
     folder: Folder | None = Field(
-        default=None, description="Where they are kept; without this key, `cache` in the state folder."
+        default=None, description="Folder of the prepared avatars; without this key, `cache` in the state folder."
     )
     max_gib: Annotated[float, Field(ge=0, le=1 << 20)] = Field(
         default=20.0, description="Size of the avatar cache in GiB; the least recently used goes first."

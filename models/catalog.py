@@ -58,7 +58,7 @@ def missing_packages(card: Card) -> list[str]:
 def remedy(card: Card, models_dir: Path) -> str:
     """The command that brings what is missing, or ""."""
     if missing_packages(card):
-        return f"pip install 'musedrop[{card.extra}]'"
+        return f"pip install '.[{card.extra}]'"
     return "musedrop models fetch" if missing_weights(card, models_dir) else ""
 
 

@@ -227,7 +227,7 @@ class Loads(Protocol):
 class Card:
     """What the daemon knows of an engine without importing it.
 
-    packages  modules it needs, which `pip install 'musedrop[EXTRA]'` brings
+    packages  modules it needs, which `pip install '.[EXTRA]'` brings
     weights   the files that are published for it, below the models folder
     """
 

@@ -149,7 +149,7 @@ def test_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     code, _, err = spoken(monkeypatch, capsys, "--models-dir", str(tmp_path), "verify")
     assert code == 2
     assert "no_such_package" in err
-    assert "pip install 'musedrop[musetalk]'" in err
+    assert "pip install '.[musetalk]'" in err
 
 
 def test_doctor_names_what_an_engine_lacks(musedrop: Musedrop, master: Path, tmp_path: Path) -> None:

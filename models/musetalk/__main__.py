@@ -173,7 +173,7 @@ def require_packages() -> None:
         raise EngineError(
             "engine_unavailable",
             f"this needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
-            "install it with `pip install 'musedrop[musetalk]'`",
+            "install it with `pip install '.[musetalk]'` in the checkout",
         )
     logging.captureWarnings(capture=True)
     logging.getLogger("diffusers").setLevel(logging.ERROR)

@@ -65,8 +65,8 @@ def test_missing_packages_come_with_their_command(musetalk: Path, monkeypatch: p
     monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
     choice = choose("auto", musetalk, {"cpu", "cuda"})
     assert choice.engine == "preview"
-    assert "no_such_torch not installed (`pip install 'musedrop[musetalk]'`)" in choice.reason
-    assert remedy(card, musetalk) == "pip install 'musedrop[musetalk]'"
+    assert "no_such_torch not installed (`pip install '.[musetalk]'`)" in choice.reason
+    assert remedy(card, musetalk) == "pip install '.[musetalk]'"
 
 
 def test_missing_weights_come_with_their_command(musetalk: Path) -> None:
