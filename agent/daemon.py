@@ -262,8 +262,8 @@ class Daemon:
         return [*self.troubles.texts(), *([self.notice] if self.notice else [])]
 
     def open_logs(self) -> set[Path]:
-        logs = self.settings.folders.logs
-        return {logs / "nvml.log", *(log_path(logs, device.id) for device in self.pool.devices())}
+        folders = self.settings.folders
+        return {folders.nvml_log, *(log_path(folders.logs, device.id) for device in self.pool.devices())}
 
     def engine_line(self) -> str:
         choice = choose("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})

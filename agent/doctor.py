@@ -42,7 +42,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    found = look(settings.folders.logs / "nvml.log", DRIVER_S)
+    found = look(settings.folders.nvml_log, DRIVER_S)
     gpus = list(found.devices)
     yield from python_and_torch()
     yield from cards(found, settings)

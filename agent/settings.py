@@ -334,6 +334,10 @@ class Folders:
         return self.state / "work"
 
     @property
+    def nvml_log(self) -> Path:
+        return self.logs / "nvml.log"
+
+    @property
     def lock(self) -> Path:
         return self.state / "daemon.lock"
 

@@ -54,7 +54,7 @@ def plan(source: Path, target: Path, *, replace: bool) -> list[Step]:
         found, own = importable(part, source, same=same), Found(part, part.variants[0], target)
         if found is not None:
             steps.append(Step(found, target, not replace and up_to_date(found, target)))
-        elif same and all((target / file).is_file() for file in own.variant.files):
+        elif same and own.variant.complete(target):
             steps.append(Step(own, target, vouched_for(own)))
     return steps
 
@@ -62,7 +62,7 @@ def plan(source: Path, target: Path, *, replace: bool) -> list[Step]:
 def importable(part: Part, source: Path, *, same: bool) -> Found | None:
     """The best form of a part in `source`; its own conversions count only when they are brought somewhere else."""
     for variant in forms(part):
-        if not (same and variant.form == "converted") and all((source / file).is_file() for file in variant.files):
+        if not (same and variant.form == "converted") and variant.complete(source):
             return Found(part, variant, source)
     return None
 
@@ -72,7 +72,7 @@ def up_to_date(found: Found, target: Path) -> bool:
         copy = target / found.variant.weights
         return copy.is_file() and copy.stat().st_size == found.weights.stat().st_size
     converted = found.part.variants[0]
-    if not all((target / file).is_file() for file in converted.files):
+    if not converted.complete(target):
         return False
     entry = read_manifest(target / CONVERTED).get(Path(converted.weights).name)
     known = entry is not None and entry.source is not None and entry.source.fits(entry_of(found.weights))
@@ -127,7 +127,7 @@ def bring(step: Step) -> str:
     with whole_file(weights) as path:
         save_file({name: alone(tensor) for name, tensor in state.items()}, path, metadata={"format": "pt"})
         path.chmod(0o644)
-        compare(state, path, step.converted.weights)
+        ready.compare(state, read_state(path, step.converted.weights), step.converted.weights)
     source = replace(hashed(found.weights), path=known_as(found, target))
     stamp = replace(hashed(weights), path=weights.name)
     write_entry(folder, weights.name, Entry(stamp, source=source))
@@ -152,12 +152,6 @@ def alone(tensor: Tensor) -> Tensor:
     """A tensor that fills its own storage, as safetensors wants it; the same one where it does already."""
     fills = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if fills and tensor.is_contiguous() else tensor.contiguous().clone()
-
-
-def compare(state: dict[str, Tensor], path: Path, name: str) -> None:
-    written = read_state(path, name)
-    if wrong := next((key for key, tensor in state.items() if not torch.equal(tensor, written[key])), ""):
-        raise damaged(name, f"was not written as it should be ({wrong} differs): the disk may be failing")
 
 
 def copy(source: Path, target: Path) -> None:

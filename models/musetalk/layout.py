@@ -42,6 +42,9 @@ class Variant:
     def files(self) -> tuple[str, ...]:
         return (self.weights, *self.configs)
 
+    def complete(self, root: Path) -> bool:
+        return all((root / file).is_file() for file in self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -222,7 +225,7 @@ def published(version: Version) -> list[str]:
 def find(part: Part, root: Path) -> Found | None:
     """The best form of `part` that is complete in `root`, or None. A conversion older than its source doesn't count."""
     for variant in forms(part):
-        if all((root / file).is_file() for file in variant.files) and not outdated(variant, root):
+        if variant.complete(root) and not outdated(variant, root):
             return Found(part, variant, root)
     return None
 

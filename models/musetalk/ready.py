@@ -127,7 +127,7 @@ def write(found: Found, dtype: torch.dtype) -> str:
     with whole_file(path) as beside:
         save_file({name: stored(t, dtype) for name, t in kept.items()}, beside, metadata={"format": "pt", **about})
         beside.chmod(0o644)
-        compare(net, assembled(found, read_state(beside, file), CPU, dtype), file)
+        compare(net.state_dict(), assembled(found, read_state(beside, file), CPU, dtype).state_dict(), file)
     stamp = hashed(path)
     write_entry(path.parent, path.name, Entry(stamp, source=entry_of(found.weights)))
     return f"{file}: {len(kept)} tensors, {stamp.bytes / 2**20:,.0f} MiB"
@@ -144,9 +144,9 @@ def stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and channels_go_last(dtype) else tensor).contiguous()
 
 
-def compare(net: nn.Module, again: nn.Module, file: str) -> None:
-    state = again.state_dict()
-    if wrong := next((name for name, tensor in net.state_dict().items() if not torch.equal(tensor, state[name])), ""):
+def compare(state: State, written: State, file: str) -> None:
+    """Raise EngineError weights_damaged where what was read again differs."""
+    if wrong := next((name for name, tensor in state.items() if not torch.equal(tensor, written[name])), ""):
         raise damaged(file, f"was not written as it should be ({wrong} differs): the disk may be failing")
 
 

@@ -52,7 +52,7 @@ def examine(
     """Verdicts on all files that MuseTalk may use in `root`. Without `asked`, one version of two is enough."""
     needed = asked or versions(root)[:1] or VERSIONS[:1]
     for part in PARTS:
-        complete = [variant for variant in forms(part) if all((root / file).is_file() for file in variant.files)]
+        complete = [variant for variant in forms(part) if variant.complete(root)]
         for variant in complete:
             yield from judged(Found(part, variant, root), hashes=hashes, tick=tick)
         used = find(part, root)

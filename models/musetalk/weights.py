@@ -125,9 +125,10 @@ def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def marks(found: Found) -> str:
     """One line of the fingerprint: the hashes of a part's files, from a manifest where one vouches for them."""
-    files = [found.weights, *found.configs]
-    return " ".join([found.part.name, found.variant.form, *(mark(file) for file in files)])
+    return " ".join([found.part.name, found.variant.form, *(mark(found.root, name) for name in found.variant.files)])
 
 
-def mark(file: Path) -> str:
-    return recorded_sha256(file.parent, file.name) or identity(file)
+def mark(root: Path, name: str) -> str:
+    """Downloads are in the manifest of the folder, conversions in the one beside them."""
+    file = root / name
+    return recorded_sha256(root, name) or recorded_sha256(file.parent, file.name) or identity(file)

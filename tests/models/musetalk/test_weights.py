@@ -23,8 +23,9 @@ from models.musetalk import networks
 from models.musetalk.checkpoint import named_globals, read_state
 from models.musetalk.convert import import_folder, plan
 from models.musetalk.layout import Found, find, part_named
+from models.musetalk.manifest import Entry, hashed, identity, sha256_of, write_entry
 from models.musetalk.verify import examine
-from models.musetalk.weights import Weights, load, open_weights
+from models.musetalk.weights import Weights, load, mark, open_weights
 from models.types import EngineError
 from tests.models.musetalk import tiny
 from tests.models.musetalk.recipe import DATA
@@ -195,6 +196,15 @@ def test_missing_files_are_named_with_the_command(root: Path) -> None:
     (root / "whisper" / "config.json").unlink()
     with pytest.raises(EngineError, match=r"whisper/config\.json"):
         _ = weights.whisper
+
+
+def test_a_recorded_hash_is_taken_from_either_manifest(root: Path) -> None:
+    """What was hashed when it was downloaded or converted is not read again."""
+    list(import_folder(root, root, replace=False))
+    write_entry(root, "musetalkV15/unet.pth", Entry(hashed(root / "musetalkV15" / "unet.pth")))
+    for name in ("musetalkV15/unet.pth", "converted/unet-v15.safetensors"):
+        assert mark(root, name) == sha256_of(root / name)
+    assert mark(root, "sd-vae/config.json") == identity(root / "sd-vae" / "config.json")
 
 
 def test_the_fingerprint_changes_with_each_file(root: Path) -> None:
