@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev test-deps lint      ## lint, types and all tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
 torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; 43 minutes on a busy machine
-	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/test_torture.py
+	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/e2e/test_torture.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

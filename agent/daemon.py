@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.anchor import Anchor
-from agent.closing import GATHER_S, Closing
-from agent.devices import Devices
-from agent.dispatch import Dispatch
-from agent.filesystem import is_file
-from agent.health import COMMIT_S, Signs, illness
-from agent.intake import Intake, Orders
-from agent.job import JobState
-from agent.ledger import DiskFull, Job, Ledger, full_disk_named
-from agent.log import set_up
-from agent.outbox import write_json
-from agent.reload import merged
-from agent.retention import Retention
-from agent.runs import Run
-from agent.service import Drain, Lock, Notifier, Signals, Watchdog
+from agent.fs import is_file
+from agent.intake.admission import Intake, Orders
+from agent.jobs.parse import JobState
+from agent.ledger.ledger import DiskFull, Job, Ledger, full_disk_named
+from agent.results.outbox import write_json
+from agent.results.publisher import GATHER_S, Closing
+from agent.results.retention import Retention
+from agent.results.status_db import Snapshots
+from agent.scheduler.attempt import Run
+from agent.scheduler.devices import Devices
+from agent.scheduler.dispatcher import Dispatch
+from agent.scheduler.workers import open_pool
+from agent.service.disk_space import low_space
+from agent.service.liveness import COMMIT_S, Signs, illness
+from agent.service.log import set_up
+from agent.service.problems import Troubles
+from agent.service.process import Drain, Lock, Notifier, Signals, Watchdog
+from agent.service.reload import merged
+from agent.service.share import Anchor
 from agent.settings import BadSettings, Settings, load
-from agent.snapshots import Snapshots
-from agent.space import low_space
-from agent.troubles import Troubles
-from agent.workers import open_pool
 from gpu_pool.failpoints import failpoint
 from gpu_pool.process import log_path
 from models.catalog import choose

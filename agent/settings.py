@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from agent.errors import UserError
-from agent.filesystem import is_file
+from agent.fs import is_file
 from models.types import Limits, Output
 
 NAME = "musedrop.toml"

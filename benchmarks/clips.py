@@ -25,11 +25,11 @@ from gpu_pool.types import grid
 from models import media
 from models.handler import Handler, open_handler
 from models.media.encode import write_part
-from models.musetalk.blend import crop_square
-from models.musetalk.faces import REDUCED_SIDE, FaceNets
-from models.musetalk.lanes import Lane, lane_to
+from models.musetalk.compositing.composite import PlanesPaste
+from models.musetalk.compositing.masks import crop_square
+from models.musetalk.inpainting.streams import Lane, lane_to
 from models.musetalk.nets import bisenet, dwpose, s3fd
-from models.musetalk.paste import PlanesPaste
+from models.musetalk.tracking.detection import REDUCED_SIDE, FaceNets
 from models.types import Request
 from tests.models.musetalk import tiny
 

@@ -29,9 +29,9 @@ from PIL import Image
 
 from models import media
 from models.media.colour import Bgr
-from models.musetalk.blend import Box, Mask, blend_mask, crop_square, parsing_mask
-from models.musetalk.paste import Paste, PlanesPaste, fitted
-from models.musetalk.pipeline import film, read_frames
+from models.musetalk.compositing.composite import Paste, PlanesPaste, fitted
+from models.musetalk.compositing.masks import Box, Mask, blend_mask, crop_square, parsing_mask
+from models.musetalk.compositing.pipeline import film, read_frames
 from models.types import Colour
 from tests import media_samples as samples
 

@@ -70,7 +70,7 @@ def huey(folder: Path) -> float:
 
 def opened(folder: Path, settle_s: float = 1.0) -> Share:
     root = folder / "share"
-    share = Share(root, module="tests.noop", workers=WORKERS, settle_s=settle_s, keep_media_s=3600.0, write_s=2.0)
+    share = Share(root, module="tests.e2e.noop", workers=WORKERS, settle_s=settle_s, keep_media_s=3600.0, write_s=2.0)
     share.start()
     share.put("face.png", b"face")
     share.put("voice.wav", b"voice")

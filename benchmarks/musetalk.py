@@ -34,12 +34,12 @@ from transformers.models.whisper.feature_extraction_whisper import WhisperFeatur
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
 from benchmarks import clips  # noqa: E402
-from models.musetalk.batches import Sizes  # noqa: E402
-from models.musetalk.compiled import kernel_folder  # noqa: E402
-from models.musetalk.painter import Painter, open_painter  # noqa: E402
-from models.musetalk.precision import choices, cpu_multiplies_bf16, name_of  # noqa: E402
-from models.musetalk.speech import PIECE, Listener  # noqa: E402
-from models.musetalk.stages import SIDE, Decode, Encode, Predict, rows_first  # noqa: E402
+from models.musetalk.audio.whisper import PIECE, Listener  # noqa: E402
+from models.musetalk.inpainting.batching import Sizes  # noqa: E402
+from models.musetalk.inpainting.compile import kernel_folder  # noqa: E402
+from models.musetalk.inpainting.inpainter import Painter, open_painter  # noqa: E402
+from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, rows_first  # noqa: E402
+from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16, name_of  # noqa: E402
 
 IMPORTED_S = time.perf_counter() - BEGAN
 GIB = 2**30

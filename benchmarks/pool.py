@@ -5,7 +5,7 @@ python -m benchmarks.pool
 
 from __future__ import annotations
 
-from gpu_pool.bench import bench
+from benchmarks.pool_rate import bench
 
 
 def main() -> None:

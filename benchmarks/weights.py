@@ -64,8 +64,8 @@ PREPROCESSOR = {"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "
 
 def published():  # type: ignore[no-untyped-def]
     """The networks by the files that they are published in, with numbers of no meaning."""
-    from models.musetalk import networks
     from models.musetalk.nets import bisenet, dwpose, s3fd
+    from models.musetalk.weights import architectures as networks
 
     return {
         "musetalkV15/unet.pth": networks.unet(UNET, {}),
@@ -85,8 +85,9 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
     """
     import torch
 
-    from models.musetalk import convert, networks
-    from models.musetalk.precision import best_here
+    from models.musetalk.commands import convert
+    from models.musetalk.inpainting.precision import best_here
+    from models.musetalk.weights import architectures as networks
 
     for name, config in {
         "musetalkV15/musetalk.json": UNET,
@@ -124,8 +125,6 @@ def child(way: str, root: Path) -> None:
     begun = time.perf_counter()
     import torch
 
-    from models.musetalk import studio  # noqa: F401
-
     imported, before = time.perf_counter(), time.process_time()
     nets = painted(root, way) if way.startswith(PAINTERS) else plain(root) if way == "plain" else opened(root, way)
     ready, cpu = time.perf_counter(), time.process_time() - before
@@ -147,8 +146,8 @@ def peak_gib() -> float:
 def opened(root: Path, way: str) -> list:  # type: ignore[type-arg]
     import torch
 
-    from models.musetalk import weights
-    from models.musetalk.layout import Found, part_named
+    from models.musetalk.weights import loader as weights
+    from models.musetalk.weights.index import Found, part_named
 
     number = {"converted": 0, "as fetched": 2}[way]
     names = ("unet-v15", "vae", "whisper", "pose", "bisenet", "s3fd")
@@ -161,8 +160,9 @@ def painted(root: Path, way: str) -> list:  # type: ignore[type-arg]
     """UNet and VAE of the painter that a worker with the precision in `way` gets: "ready bf16", "made fp16 cuda"."""
     import torch
 
-    from models.musetalk import studio, weights
-    from models.musetalk.ready import finished
+    from models.musetalk import networks as studio
+    from models.musetalk.inpainting.fused_weights import finished
+    from models.musetalk.weights import loader as weights
 
     kind, precision, *device = way.split()
     if kind == "made":
@@ -176,7 +176,7 @@ def painted(root: Path, way: str) -> list:  # type: ignore[type-arg]
 def plain(root: Path) -> list:  # type: ignore[type-arg]
     import torch
 
-    from models.musetalk import networks
+    from models.musetalk.weights import architectures as networks
 
     nets = published()
     for file, net in nets.items():

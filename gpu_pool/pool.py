@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Self
 
 from gpu_pool.backend import Backend
-from gpu_pool.crew import Crew, Patience
-from gpu_pool.health import Backoff
-from gpu_pool.obstacles import Setback, obstacle
-from gpu_pool.reservations import Accounts
-from gpu_pool.seat import Seat
+from gpu_pool.backoff import Backoff
+from gpu_pool.memory import Accounts
+from gpu_pool.slot import Seat
 from gpu_pool.strategy import STRATEGIES, preferred
+from gpu_pool.supervisor import Crew, Patience
 from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, Run, Span, Task
+from gpu_pool.wait_reasons import Setback, obstacle
 from gpu_pool.wakeup import Wakeup
 
 FREE_GRAIN_BYTES = 64 << 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.musetalk import layout
+from models.musetalk.weights import index as layout
 from models.types import Card, DeviceKind, EngineError
 
 ENGINES: dict[str, Card] = {

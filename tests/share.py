@@ -64,9 +64,9 @@ class Share:
         stall_s: float = 60.0,
         write_s: float = 0.2,
         watch: str = "auto",
-        module: str = "agent.cli run",
+        module: str = "agent.cli.main run",
     ) -> None:
-        """`module`: what is started, "tests.noop" for a daemon that makes no pictures."""
+        """`module`: what is started, "tests.e2e.noop" for a daemon that makes no pictures."""
         self.root = root
         self.config = root / "musedrop.toml"
         self.folder, self.state = root / "share", root / "state"
@@ -129,7 +129,7 @@ class Share:
 
     def musedrop(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """The command line, with this share's settings."""
-        command = [sys.executable, "-m", "agent.cli", *words, "--config", str(self.config)]
+        command = [sys.executable, "-m", "agent.cli.main", *words, "--config", str(self.config)]
         wide = {**os.environ, "COLUMNS": "200", **(env or {})}
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, env=wide)
 

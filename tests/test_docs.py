@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from agent.cli import app
-from agent.job import CODES
-from agent.ledger import Ledger
-from agent.reload import LIVE
+from agent.cli.main import app
+from agent.jobs.parse import CODES
+from agent.ledger.ledger import Ledger
+from agent.service.reload import LIVE
 from tests.agent.samples import add_job
 
 ROOT = Path(__file__).parents[1]

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from models.musetalk import fetch
-from models.musetalk.layout import S3FD_URL, VERSIONS, Version, versions
+from models.musetalk.commands import fetch
+from models.musetalk.weights.index import S3FD_URL, VERSIONS, Version, versions
 from models.types import EngineError
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime")
@@ -124,7 +124,7 @@ def progress() -> Iterator[Progress]:
 def verify_command(given: argparse.Namespace) -> int:
     """One line for every file; 1 if any is bad."""
     require_packages()
-    from models.musetalk.verify import examine
+    from models.musetalk.commands.verify import examine
 
     verdicts = []
     with progress() as board:
@@ -150,8 +150,8 @@ def import_command(given: argparse.Namespace) -> int:
     """Convert the weights of a folder, by default of the models folder itself, into safetensors, and make them ready
     for the precisions in which they will run, by default the one of this machine."""
     require_packages()
-    from models.musetalk.convert import import_folder
-    from models.musetalk.precision import best_here
+    from models.musetalk.commands.convert import import_folder
+    from models.musetalk.inpainting.precision import best_here
 
     asked = dict.fromkeys(best_here() if name == "auto" else name for name in given.precision or ["auto"])
     precisions = [name for name in asked if name != "none"]

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from models.musetalk.batches import Sizes
-from models.musetalk.entry import FACTS, PAINTED
-from models.musetalk.footage import planes_of
-from models.musetalk.layout import absent, missing_for
+from models.musetalk.avatar.frames import planes_of
+from models.musetalk.avatar.store import FACTS, PAINTED
+from models.musetalk.inpainting.batching import Sizes
 from models.musetalk.options import Options, read_options
+from models.musetalk.weights.index import absent, missing_for
 from models.types import Outline, Request, Tick
 
 if TYPE_CHECKING:
-    from models.musetalk.production import Production
+    from models.musetalk.session import Production
 
 LEAST = Sizes(unet=4, decode=4, encode=4)
 """Batch sizes for which a card must have room; with more room they grow."""
@@ -87,7 +87,7 @@ class MuseTalkEngine:
         return self._made(request.models_dir, options, Path(request.cache))
 
     def _made(self, models_dir: str, options: Options, cache: Path) -> Production:
-        from models.musetalk.production import Production, Setup, device_of
+        from models.musetalk.session import Production, Setup, device_of
 
         setup = Setup.of(models_dir, options, cache)
         if self._production is None or self._production.studio.setup != setup:

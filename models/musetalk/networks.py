@@ -1,121 +1,118 @@
-"""The six networks as empty shells: built on the meta device, where a tensor is a shape and takes no memory."""
+"""The networks of one worker, each loaded when it is first needed, and kept for the next job."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import Tensor, nn
-from transformers.models.whisper.configuration_whisper import WhisperConfig
-from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from models.musetalk.checkpoint import State, damaged
-from models.musetalk.layout import Found
-from models.musetalk.nets import bisenet, dwpose, s3fd
+from models.media import Bgr
+from models.musetalk.audio.whisper import Listener
+from models.musetalk.inpainting.fused_weights import load_finished
+from models.musetalk.inpainting.inpainter import Painter, open_painter
+from models.musetalk.inpainting.precision import Precision
+from models.musetalk.inpainting.streams import lane_to
+from models.musetalk.nets.bisenet import class_maps
+from models.musetalk.nets.onnx_pose import OnnxPose
+from models.musetalk.options import Options, Version
+from models.musetalk.tracking.detection import FaceNets, Region
+from models.musetalk.weights.loader import load, open_weights
 
-ENCODER = "model.encoder."
-OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-Build = Callable[[Any, Mapping[str, Any]], nn.Module]
-
-
-def shell(found: Found, state: State) -> nn.Module:
-    """The network that `state` belongs to, on the meta device, in eval mode, without gradients.
-
-    `state` gives the widths of the face networks; the others have a config. Raises EngineError weights_damaged
-    for a config that makes no network.
-    """
-    name = found.variant.configs[0] if found.variant.configs else found.variant.weights
-    config = read_config(found.configs[0], name) if found.configs else {}
-    try:
-        with torch.device("meta"):
-            net = BUILDERS[found.part.name](config, state)
-    except (TypeError, ValueError, KeyError, LookupError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        raise damaged(name, f"describes no network of this kind ({error})") from error
-    return net.eval().requires_grad_(False)
+Floats = npt.NDArray[Any]
 
 
-def read_config(path: Path, name: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises EngineError weights_damaged where there is none."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(name, f"is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise damaged(name, "is JSON, but not an object")
-    return config
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a job wants loaded: another setup is another studio."""
+
+    models_dir: str
+    version: Version
+    precision: Precision
+    batch_size: int | None
+    plain: bool
+    kernels: Path | None
+
+    @classmethod
+    def of(cls, models_dir: str, options: Options, cache: Path) -> Setup:
+        return cls(
+            models_dir,
+            options.version,
+            "fp32" if options.exact and options.precision == "auto" else options.precision,
+            None if options.batch_size == "auto" else options.batch_size,
+            options.exact,
+            cache if options.compile and not options.exact else None,
+        )
 
 
-def feature_extractor(found: Found) -> WhisperFeatureExtractor:
-    """What turns samples into mel frames, from the config beside the Whisper weights."""
-    name = found.variant.configs[1]
-    config = read_config(found.configs[1], name)
-    try:
-        return WhisperFeatureExtractor(**config)
-    except (TypeError, ValueError) as error:
-        raise damaged(name, f"describes no feature extractor ({error})") from error
+class Studio:
+    """Opens the weights of a setup on a device. Raises EngineError weights_missing, weights_damaged, weights_unsafe."""
 
+    def __init__(self, setup: Setup, device: torch.device) -> None:
+        self.setup, self.device = setup, device
+        self.load_s = 0.0
+        self._lane = lane_to(device)
+        self._weights = open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
+        self.eyes = self._weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
+        """A hash of the weights that prepared avatars come from, as they were when this worker opened them."""
 
-def unet(config: Any, _: Mapping[str, Any]) -> nn.Module:
-    return UNet2DConditionModel(**config)
+    # what preparation sees -------------------------------------------------------------------------------------------
 
+    @property
+    def at_once(self) -> int:
+        """Full batches for a card; for a CPU, which gains nothing by them, so few that a second or so is a step."""
+        return 16 if self.device.type == "cuda" else 2
 
-def vae(config: Any, _: Mapping[str, Any]) -> nn.Module:
-    return AutoencoderKL(**config)
+    def detect(self, frames: Sequence[Bgr], *, reference: bool) -> list[Floats]:
+        return self._lane.run(lambda: self._faces.detect(frames, reference=reference))()
 
+    def landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
+        return self._lane.run(lambda: self._faces.landmarks(frames, regions))()
 
-def whisper(config: Any, _: Mapping[str, Any]) -> nn.Module:
-    return WhisperEncoder(WhisperConfig(**config))
+    def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
+        return self._lane.run(lambda: class_maps(self._weights.bisenet, squares))()
 
+    def latents(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return self.painter.latents(faces)
 
-BUILDERS: dict[str, Build] = {
-    "unet-v15": unet,
-    "unet-v1": unet,
-    "vae": vae,
-    "whisper": whisper,
-    "pose": lambda _, state: dwpose.DwPose(dwpose.width_of(state)),
-    "bisenet": lambda _, state: bisenet.BiSeNet(bisenet.width_of(state)),
-    "s3fd": lambda _, state: s3fd.S3FD(s3fd.width_of(state)),
-}
+    # what is loaded --------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def painter(self) -> Painter:
+        started = time.monotonic()
+        painter = open_painter(
+            self._painter_nets,
+            self.device,
+            self.setup.precision,
+            plain=self.setup.plain,
+            batch_size=self.setup.batch_size,
+            cache=self.setup.kernels,
+        )
+        self.load_s += time.monotonic() - started
+        return painter
 
-def modern_vae_name(name: str) -> str:
-    """diffusers before 0.12 called the four layers of an attention otherwise; the published VAE still does."""
-    parts = name.split(".")
-    if "attentions" not in parts or len(parts) < 2:
-        return name
-    return ".".join([*parts[:-2], OLD_NAMES.get(parts[-2], parts[-2]), parts[-1]])
+    @cached_property
+    def listener(self) -> Listener:
+        weights = self._weights
+        return Listener(weights.whisper, weights.feature_extractor, self.device, torch.float32)
 
+    @cached_property
+    def _faces(self) -> FaceNets:
+        pose = self._weights.pose
+        return FaceNets(
+            self._weights.s3fd, OnnxPose(pose, self.device) if isinstance(pose, Path) else pose, self.device
+        )
 
-def modern_vae_tensor(name: str, tensor: Tensor) -> Tensor:
-    """Before that they were 1x1 convolutions: (out, in, 1, 1) is the same matrix as (out, in)."""
-    old = name.split(".")[-2:-1]
-    return tensor[:, :, 0, 0] if old and old[0] in OLD_NAMES and tensor.dim() == 4 else tensor
-
-
-def own_names(part: str, state: State) -> State:
-    """The state with the names that the network has; what belongs to the other half of Whisper is left out."""
-    if part == "vae":
-        return {modern_vae_name(name): modern_vae_tensor(name, tensor) for name, tensor in state.items()}
-    if part == "whisper" and any(name.startswith(ENCODER) for name in state):
-        return {name.removeprefix(ENCODER): tensor for name, tensor in state.items() if name.startswith(ENCODER)}
-    return state
-
-
-def mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
-    """What is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be there beside."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if absent := [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]:
-        return f"lacks {len(absent)} of {len(wanted)} tensors ({absent[0]} first)"
-    if other := [name for name in wanted if name in given and wanted[name] != given[name]]:
-        name = other[0]
-        return f"has {len(other)} tensors of another shape ({name} is {given[name]} and should be {wanted[name]})"
-    if not extras and (unknown := [name for name in given if name not in wanted]):
-        return f"has {len(unknown)} tensors that this network has not ({unknown[0]} first)"
-    return ""
+    def _painter_nets(self, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+        opened: Callable[..., Any] = load if self.setup.plain else load_finished
+        names = (f"unet-{self.setup.version}", "vae")
+        unet, vae = (opened(self._weights.found(name), self.device, dtype) for name in names)
+        return unet, vae

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.devices import Devices
-from agent.dispatch import Dispatch
-from agent.job import JobState
-from agent.ledger import Job
-from agent.runs import Run
+from agent.jobs.parse import JobState
+from agent.ledger.ledger import Job
+from agent.scheduler.attempt import Run
+from agent.scheduler.devices import Devices
+from agent.scheduler.dispatcher import Dispatch
 from agent.settings import load
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Failed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from agent.job import JobSpec, JobState, parse
-from agent.ledger import Job, Ledger
+from agent.jobs.parse import JobSpec, JobState, parse
+from agent.ledger.ledger import Job, Ledger
 
 
 def a_spec(**keys: object) -> JobSpec:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from agent.errors import UserError
+from agent.scheduler.workers import card_rules
 from agent.settings import BadSettings, RetentionSettings, Settings, annotated, find, load, table
-from agent.workers import card_rules
 from models.types import Limits, Output
 
 ROOT = Path(__file__).parents[2]

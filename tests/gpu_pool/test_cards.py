@@ -23,7 +23,7 @@ from gpu_pool.types import Device, DeviceChanged, Done, Failed, Span, Task
 from gpu_pool.wire import WireError
 from tests.gpu_pool.conftest import DEADLINE_S, HANDLERS, Announcement, await_state, device, gone, messages, watch
 from tests.nvmlstub import PretendDriver
-from tests.test_house import loaded_by
+from tests.test_layers import loaded_by
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
@@ -36,7 +36,7 @@ def gpu(name: str, used: int = 0) -> str:
 
 def test_the_daemon_never_loads_the_driver() -> None:
     """Not even the module that would: a crash in there would be the daemon's end."""
-    assert "pynvml" not in loaded_by("import agent.daemon, agent.doctor")
+    assert "pynvml" not in loaded_by("import agent.daemon, agent.cli.doctor")
 
 
 def test_seats_of_cards() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpu_pool.health import Backoff
+from gpu_pool.backoff import Backoff
 from gpu_pool.types import (
     Device,
     DeviceChanged,

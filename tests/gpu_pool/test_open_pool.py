@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.doctor import cards
 from agent.daemon import HANDLER, make_folders
-from agent.doctor import cards
+from agent.scheduler.workers import open_pool, preloaded
 from agent.settings import BadSettings, Settings, load
-from agent.workers import open_pool, preloaded
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device, Span, Task
 from models.catalog import ENGINES, installed

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gpu_pool.health import Backoff
+from gpu_pool.backoff import Backoff
 from gpu_pool.local import cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import (

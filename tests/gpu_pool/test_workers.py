@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpu_pool.health import Backoff
+from gpu_pool.backoff import Backoff
 from gpu_pool.types import Device, DeviceChanged, Done, Failed, Progress, Span, Task, grid
 from tests.gpu_pool.conftest import (
     Announcement,

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.musetalk.checkpoint import damaged
 from models.musetalk.nets.dwpose import BINS_A_PIXEL, HEIGHT, POINTS, WIDTH
+from models.musetalk.weights.checkpoint import damaged
 from models.types import EngineError
 
 FOLDER = "dwpose"

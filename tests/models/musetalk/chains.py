@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import media
-from models.musetalk import studio
+from models.musetalk import networks as studio
 from tests.models.musetalk.tiny import DATA
 
 FRAMES = DATA / "08_chain_frames.mkv"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.handler import Handler
+from models.musetalk.avatar.store import Prepared
 from models.musetalk.engine import MuseTalkEngine
-from models.musetalk.entry import Prepared
 from models.types import Outline, Request
 from tests.models.musetalk import tiny
 from tests.models.musetalk.chains import DATA, FRAMES, frames, golden, stub_face_networks

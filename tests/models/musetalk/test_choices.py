@@ -18,13 +18,13 @@ import torch
 from models.handler import Handler
 from models.media import planes
 from models.media.encode import write_part
+from models.musetalk.avatar.frames import Pixels, planes_of
+from models.musetalk.avatar.store import Prepared
 from models.musetalk.engine import MuseTalkEngine
-from models.musetalk.entry import Prepared
-from models.musetalk.footage import Pixels, planes_of
+from models.musetalk.frame_timing import source_frames
+from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16, name_of
 from models.musetalk.nets import bisenet
 from models.musetalk.options import Options, read_options
-from models.musetalk.precision import choices, cpu_multiplies_bf16, name_of
-from models.musetalk.timing import source_frames
 from tests.models.musetalk import tiny
 from tests.models.musetalk.test_engine import an_image, request_for
 from tests.share import voice

@@ -19,11 +19,11 @@ import torch
 from models import media
 from models.handler import Handler
 from models.media.encode import write_part
+from models.musetalk.avatar.frames import planes_of
+from models.musetalk.avatar.store import Prepared
 from models.musetalk.engine import MuseTalkEngine
-from models.musetalk.entry import Prepared
-from models.musetalk.footage import planes_of
-from models.musetalk.painter import Painter
-from models.musetalk.studio import Studio
+from models.musetalk.inpainting.inpainter import Painter
+from models.musetalk.networks import Studio
 from models.types import EngineError, Outline, Output, Request
 from tests.models.musetalk import tiny
 from tests.share import voice

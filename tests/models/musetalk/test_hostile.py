@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from models.handler import Handler
-from models.musetalk import scene
-from models.musetalk.entry import LATENTS, Writer
-from models.musetalk.footage import planes_of
-from models.musetalk.speech import Listener
-from models.musetalk.studio import Studio
+from models.musetalk import prepared_job as scene
+from models.musetalk.audio.whisper import Listener
+from models.musetalk.avatar.frames import planes_of
+from models.musetalk.avatar.store import LATENTS, Writer
+from models.musetalk.networks import Studio
 from models.types import EngineError, Limits, Output, Request
 from tests.models.musetalk import tiny
 from tests.models.musetalk.test_engine import an_image, prepared, request_for

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from models.musetalk.painter import Painter
+from models.musetalk.inpainting.inpainter import Painter
 from tests.models.musetalk.recipe import DATA
 
 CPU = torch.device("cpu")

@@ -1,0 +1,205 @@
+"""`musedrop doctor`: what is here, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.daemon import HANDLER
+from agent.fs import filesystem_kind, tells_of_changes
+from agent.scheduler.workers import card_rules
+from agent.service.process import daemon_pid
+from agent.settings import Settings
+from gpu_pool.cards import Cards, look
+from gpu_pool.local import LocalBackend, cpu_devices
+from gpu_pool.pool import Pool
+from gpu_pool.types import Device, Done, Event, Failed, Span, Task
+from models.catalog import ENGINES, choose, installed, missing_packages, missing_weights, remedy
+from models.types import Card
+
+Verdict = Literal["ok", "note", "bad"]
+LITTLE_SPACE_BYTES = 5 << 30
+EXAMINE_S = 60.0
+DRIVER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, what was found, and what to do if it isn't well."""
+
+    verdict: Verdict
+    what: str
+    found: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    found = look(settings.folders.nvml_log, DRIVER_S)
+    gpus = list(found.devices)
+    yield from python_and_torch()
+    yield from cards(found, settings)
+    yield from worker(settings)
+    yield from engines(settings, gpus)
+    yield from folders(settings)
+    yield daemon(settings)
+    yield from told_by_daemon(settings)
+
+
+def python_and_torch() -> Iterator[Finding]:
+    ok = sys.version_info >= (3, 11)
+    yield Finding("ok" if ok else "bad", "Python", sys.version.split()[0], "" if ok else "install Python 3.11 or newer")
+    if find_spec("torch") is None:
+        advice = "the preview engine doesn't need it"
+        yield Finding("note", "torch", "not installed", advice)
+    else:
+        yield Finding("ok", "torch", package_version("torch"))
+
+
+def package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown version"
+
+
+def cards(found: Cards, settings: Settings) -> Iterator[Finding]:
+    if found.driver:
+        yield Finding("ok", "NVIDIA driver", found.driver)
+    for problem in found.problems:
+        advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and see that nvidia-smi works"
+        yield Finding("note", "NVML", problem, advice)
+    for gpu in found.devices:
+        yield card(gpu, admitted=card_rules(settings).admit(gpu.id))
+
+
+def card(gpu: Device, *, admitted: bool) -> Finding:
+    what = f"{gpu.name} {gpu.id}"
+    if gpu.state == "lost":
+        return Finding("bad", "GPU", f"{what}: {gpu.reason}", "see `dmesg` for Xid errors; a reboot brings it back")
+    memory = f"{gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
+    if not admitted:
+        return Finding(
+            "note", "GPU", f"{what}: {memory}, not used", "see only and exclude in [devices] of the settings"
+        )
+    return Finding("ok", "GPU", f"{what}: {memory}")
+
+
+def worker(settings: Settings) -> Iterator[Finding]:
+    """Start one real worker and let it tell what it can do."""
+    backend = LocalBackend(cpu_devices(1), handler=HANDLER, handler_options={}, log_dir=settings.folders.logs)
+    pool = Pool(backend, stall_s=EXAMINE_S)
+    try:
+        answer = ask_worker(pool)
+    finally:
+        pool.close()
+    if isinstance(answer, Failed):
+        yield Finding("bad", "worker", answer.message, f"see the log in {settings.folders.logs}")
+        return
+    facts: dict[str, Any] = dict(answer.result)
+    yield Finding("ok", "worker", f"starts and answers (PyAV {facts['pyav']}, OpenCV {facts['opencv']})")
+    for encoder, state in facts["encoders"].items():
+        usable = state == "usable"
+        needed = encoder == "libx264"
+        advice = "reinstall the package av" if needed else "libx264 is used instead"
+        yield Finding(
+            "ok" if usable else "bad" if needed else "note", f"encoder {encoder}", state, "" if usable else advice
+        )
+
+
+def ask_worker(pool: Pool) -> Done | Failed:
+    task = Task(id="doctor", kind="cpu", todo=(Span(0, 1),), strategy="queue", payload={"stage": "examine"})
+    for _ in range(int(EXAMINE_S / 0.5)):
+        plan = pool.plan(task, 0) if not pool.running(task.id) else None
+        if plan is not None:
+            pool.start(plan)
+        for event in pool.poll(0.5):
+            if isinstance(event, Event) and isinstance(event.message, Done | Failed):
+                return event.message
+            if not isinstance(event, Event) and event.device.state == "sick":
+                return Failed("doctor", 0, 1, "worker_died", event.device.reason)
+    return Failed("doctor", 0, 1, "worker_stalled", f"no worker answered within {EXAMINE_S:.0f} s")
+
+
+def engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
+    for card in ENGINES.values():
+        yield engine(card, settings)
+    choice = choose("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
+    yield Finding("ok", "engine auto", f"runs on {choice.engine} ({choice.reason})")
+
+
+def engine(card: Card, settings: Settings) -> Finding:
+    """Whether an engine can run here; if not, what it lacks and the command that brings it."""
+    what, folder = f"engine {card.name}", settings.models_dir
+    if not installed(card):
+        return Finding("note", what, "not part of this installation", "")
+    advice = f"run `{remedy(card, folder)}`"
+    if packages := missing_packages(card):
+        return Finding("note", what, f"not installed: {', '.join(packages)}", advice)
+    if files := missing_weights(card, folder):
+        return Finding("note", what, f"missing in {folder}: {', '.join(files)}", advice)
+    return Finding("ok", what, card.summary)
+
+
+def folders(settings: Settings) -> Iterator[Finding]:
+    places = {"inbox": settings.folders.inbox, "outbox": settings.folders.outbox, "state": settings.state}
+    for what, path in places.items():
+        if not path.is_dir():
+            yield Finding("bad", what, f"{path} does not exist", "run `musedrop init`, or mount the share")
+        elif not os.access(path, os.W_OK | os.X_OK):
+            yield Finding("bad", what, f"{path} can't be written by this user", "give it to the daemon's user")
+        else:
+            yield disk(what, path)
+    if settings.folders.inbox.is_dir():
+        yield inbox_kind(settings.folders.inbox)
+
+
+def disk(what: str, path: Path) -> Finding:
+    free = shutil.disk_usage(path).free
+    low = free < LITTLE_SPACE_BYTES
+    return Finding(
+        "note" if low else "ok", what, f"{path} is writable, {free / 2**30:.1f} GiB free", "make room" if low else ""
+    )
+
+
+def inbox_kind(inbox: Path) -> Finding:
+    kind = filesystem_kind(inbox)
+    if tells_of_changes(kind):
+        return Finding("ok", "inbox file system", f"{kind}: tells of changes at once")
+    return Finding("note", "inbox file system", f"{kind}: polled", "run the daemon where the share is served")
+
+
+def daemon(settings: Settings) -> Finding:
+    pid = daemon_pid(settings.folders.lock)
+    if pid is None:
+        return Finding("note", "daemon", "is not running", "start it with `musedrop run`")
+    return Finding("ok", "daemon", f"runs as process {pid}")
+
+
+def told_by_daemon(settings: Settings) -> Iterator[Finding]:
+    """What the daemon that runs now has written into status.json: its problems, and whether the queue is paused."""
+    problems, paused = current_status(settings)
+    for problem in problems:
+        yield Finding("bad", "daemon's problem", problem, "mend the cause; the daemon tries again until it works")
+    if paused:
+        advice = "an empty file named resume in the inbox lets it go on"
+        yield Finding("note", "queue", "is paused: no further job is started", advice)
+
+
+def current_status(settings: Settings) -> tuple[list[str], bool]:
+    """`problems` and `paused`; nothing where no daemon runs, or the file, which users can write, is not its own."""
+    pid = daemon_pid(settings.folders.lock)
+    try:
+        status = json.loads(settings.folders.status_file.read_bytes())
+        if pid is not None and status["daemon"]["pid"] == pid:
+            return [str(problem) for problem in status["problems"]], bool(status["paused"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return [], False

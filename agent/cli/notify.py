@@ -1,0 +1,116 @@
+"""`musedrop notify`: jobs that finish or fail, as notifications of the freedesktop service in a user's session.
+
+It reads the ledger as anybody may; the daemon knows nothing of it. Interface and markup are those of
+https://specifications.freedesktop.org/notification-spec/1.2.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from agent.errors import UserError
+from agent.ledger.sqlite import Database
+from agent.text import plain
+
+MOST_AT_ONCE = 4
+"""More than so many at one time are told as one."""
+NORMAL, CRITICAL = 1, 2
+ANSWER_S = 10.0
+FINISHED = (
+    "SELECT uid, name, state, result, error_message, finished_at FROM job_status"
+    " WHERE finished_at >= ? ORDER BY finished_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a person sees. `body` is text, not markup."""
+
+    summary: str
+    body: str = ""
+    urgent: bool = False
+
+
+class Desktop:
+    """The notification service of this session. Raises UserError where there is none."""
+
+    def __init__(self) -> None:
+        try:
+            jeepney: Any = import_module("jeepney")
+            blocking: Any = import_module("jeepney.io.blocking")
+        except ModuleNotFoundError:
+            raise UserError("notifications need D-Bus: pip install '.[desktop]' in the checkout") from None
+        self._call: Callable[..., Any] = jeepney.new_method_call
+        self._error = jeepney.MessageType.error
+        path, name = "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
+        self._service = jeepney.DBusAddress(path, bus_name=name, interface=name)
+        try:
+            self._bus = blocking.open_dbus_connection("SESSION")
+        except (KeyError, OSError) as error:
+            raise UserError(f"there is no session bus here ({error}): run this in a desktop session") from None
+
+    def show(self, notice: Notice) -> None:
+        icon = "dialog-error" if notice.urgent else "video-x-generic"
+        hints = {"urgency": ("y", CRITICAL if notice.urgent else NORMAL), "desktop-entry": ("s", "musedrop")}
+        body = html.escape(notice.body, quote=False)
+        words: tuple[Any, ...] = ("musedrop", 0, icon, notice.summary, body, [], hints, -1)
+        try:
+            reply = self._bus.send_and_get_reply(
+                self._call(self._service, "Notify", "susssasa{sv}i", words), timeout=ANSWER_S
+            )
+        except OSError as error:
+            raise UserError(f"the session bus went away ({error}): start this again in a desktop session") from None
+        if reply.header.message_type is self._error:
+            raise UserError(
+                f"no desktop shows notifications here: {reply.body[0] if reply.body else 'no reason given'}"
+            )
+
+    def close(self) -> None:
+        self._bus.close()
+
+
+def follow(open_ledger: Callable[[], Database], show: Callable[[Notice], None]) -> Iterator[None]:
+    """Tell of every job that finishes from now on; each step looks once.
+
+    The ledger is opened anew for each look: a restored backup is another file.
+    """
+    since, told = "", set[tuple[str, str]]()
+    first = True
+    while True:
+        with_ledger = open_ledger()
+        try:
+            rows = list(with_ledger.query(FINISHED, [since]))
+        finally:
+            with_ledger.close()
+        fresh = [row for row in rows if (row["uid"], row["finished_at"]) not in told]
+        if rows:
+            since = rows[-1]["finished_at"]
+            told = {(row["uid"], row["finished_at"]) for row in rows if row["finished_at"] == since}
+        if not first:
+            for notice in notices(fresh):
+                show(notice)
+        first = False
+        yield
+
+
+def notices(rows: list[dict[str, Any]]) -> list[Notice]:
+    """One for each job, or one for all where there are many."""
+    if len(rows) <= MOST_AT_ONCE:
+        return [notice_of(row) for row in rows]
+    failed = [row for row in rows if row["state"] == "failed"]
+    bad = f", {len(failed)} failed" if failed else ""
+    return [Notice(f"{len(rows)} jobs have ended{bad}", ", ".join(plain(row["name"]) for row in failed), bool(failed))]
+
+
+def notice_of(row: dict[str, Any]) -> Notice:
+    name = plain(row["name"])
+    match row["state"]:
+        case "done":
+            return Notice(f"{name} is done", f"outbox/{plain(row['result'] or '')}")
+        case "failed":
+            return Notice(f"{name} failed", plain(row["error_message"] or ""), urgent=True)
+    return Notice(f"{name} was cancelled")

@@ -1,0 +1,38 @@
+"""A copy of the ledger that is one plain file, for readers that can't open the ledger itself."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from agent.fs import sync
+from agent.ledger.reader import LedgerError, open_reader
+
+
+def snapshot(ledger: Path, target: Path) -> None:
+    """Replace `target` by a copy of the ledger as it is now, compact and not in WAL mode; readers see it whole or not.
+
+    Only reads the ledger, whether a daemon has it open or not. Raises LedgerError, or an OSError of the rename.
+    """
+    if target.resolve() == ledger.resolve():
+        raise LedgerError(f"{target} is the ledger itself: name another file for the copy")
+    beside = target.resolve().with_name(f".{target.name}.{os.getpid()}.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        _copy(ledger, beside)
+        sync(beside)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync(beside.parent)
+
+
+def _copy(ledger: Path, target: Path) -> None:
+    try:
+        with closing(open_reader(ledger)) as db:
+            # nobody else knows the new file, and network shares are bad at locks
+            db.conn.execute("VACUUM INTO ?", [f"{target.as_uri()}?nolock=1"])
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger can't be copied to {target.parent} ({error})") from error

@@ -1,0 +1,157 @@
+"""UNet and VAE as the fast way runs them: folded, in their precision, in the order in memory that the kernels want.
+
+A ready file keeps that on the disk, so that a start has nothing to compute and nothing to copy. It is never the truth:
+one that is not here, is damaged or was made from other weights is passed over, and the exact file does the same slower.
+
+    converted/NAME.PRECISION.safetensors    the tensors that are not in the exact file as they are: in 16 bits all of
+                                            them, in float32 the folded ones; where channels go last, (n, h, w, c)
+    its metadata                            the hashes of the weights and the config that it was made from
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.atomic import whole_file
+from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
+from models.musetalk.inpainting.precision import name_of
+from models.musetalk.weights.architectures import mismatch, shell
+from models.musetalk.weights.checkpoint import State, damaged, read_metadata, read_state
+from models.musetalk.weights.index import Found, ready_file
+from models.musetalk.weights.loader import examined, filled, load, placed
+from models.musetalk.weights.manifest import Entry, entry_of, hashed, recorded_sha256, write_entry
+from models.types import EngineError
+
+Net = TypeVar("Net", bound=nn.Module)
+
+CPU = torch.device("cpu")
+FORMAT = "1"
+"""Of ready files: another number, for instance after other folds, makes older ones useless."""
+
+
+def finished(net: Net) -> Net:
+    """What the fast way runs. Shares tensors with `net` where it can; a finished network comes back as it is."""
+    folded: Any = fold_upsamplers(net)
+    if isinstance(folded, UNet2DConditionModel):
+        folded = fold_time(folded)
+    if channels_go_last(next(net.parameters()).dtype):
+        folded = folded.to(memory_format=torch.channels_last)
+    return folded.eval()
+
+
+def channels_go_last(dtype: torch.dtype) -> bool:
+    """In 16 bits. In float32 it gains little, and group norms lose digits by it."""
+    return dtype.itemsize == 2
+
+
+# opening -------------------------------------------------------------------------------------------------------------
+
+
+def load_finished(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A network for the fast way: from its ready file where there is a good one, else made from the exact file.
+
+    Raises EngineError weights_damaged, weights_unsafe of the exact file.
+    """
+    try:
+        return opened(found, device, dtype)
+    except (EngineError, OSError):  # what it was, `musedrop models verify` tells: a job is as well without it
+        return finished(load(found, device, dtype))
+
+
+def opened(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The network in a ready file, mapped. Raises EngineError weights_damaged if it isn't that of `found`; OSError."""
+    file = ready_file(found.part.name, name_of(dtype))
+    kept = read_state(found.root / file, file)
+    if not is_of(found, dtype, read_metadata(found.root / file, file)):
+        raise damaged(
+            file, "belongs to other weights than those beside it, or they were touched since, so it is not used"
+        )
+    return assembled(found, kept, device, dtype)
+
+
+def is_of(found: Found, dtype: torch.dtype, told: dict[str, str]) -> bool:
+    wanted = origin(found, dtype)
+    return bool(wanted) and wanted.items() <= told.items()
+
+
+def origin(found: Found, dtype: torch.dtype) -> dict[str, str]:
+    """What the metadata of a ready file says; nothing where no manifest vouches for the files it would be made from."""
+    exact = [recorded_sha256(path.parent, path.name) for path in (found.weights, *found.configs)]
+    known = found.variant.form == "converted" and all(exact)
+    return {"ready": FORMAT, "precision": name_of(dtype), "made_from": " ".join(exact)} if known else {}
+
+
+def assembled(found: Found, kept: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The tensors of a ready file, and of the exact one what is missing, as the network that they make."""
+    net = finished(shell(found, kept))
+    state = {name: lying(placed(tensor, device, dtype), dtype) for name, tensor in kept.items()}
+    if rest := net.state_dict().keys() - state.keys():
+        exact = read_state(found.weights, found.variant.weights)
+        state |= {name: placed(exact[name], device, dtype) for name in rest & exact.keys()}
+    if wrong := mismatch(net, state, extras=False):
+        raise damaged(ready_file(found.part.name, name_of(dtype)), wrong)
+    net.load_state_dict(state, assign=True)
+    return net.requires_grad_(requires_grad=False)
+
+
+def lying(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as it is in a ready file -> as the network has it, in the same memory."""
+    return tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 and channels_go_last(dtype) else tensor
+
+
+# writing -------------------------------------------------------------------------------------------------------------
+
+
+def is_written(found: Found, dtype: torch.dtype) -> bool:
+    path = found.root / ready_file(found.part.name, name_of(dtype))
+    try:
+        return bool(opened(found, CPU, dtype) and recorded_sha256(path.parent, path.name))
+    except (EngineError, OSError):
+        return False
+
+
+def write(found: Found, dtype: torch.dtype) -> str:
+    """Make the ready file of a converted part: it appears whole, once it was read again and found equal. Says what."""
+    file, about = ready_file(found.part.name, name_of(dtype)), origin(found, dtype)
+    if not about:
+        raise damaged(found.variant.weights, "is not what was converted, or was changed meanwhile")
+    exact, empty = examined(found)
+    net = finished(filled(empty, exact, CPU, dtype))
+    kept = apart_from(exact, net)
+    path = found.root / file
+    with whole_file(path) as beside:
+        save_file({name: stored(t, dtype) for name, t in kept.items()}, beside, metadata={"format": "pt", **about})
+        beside.chmod(0o644)
+        compare(net.state_dict(), assembled(found, read_state(beside, file), CPU, dtype).state_dict(), file)
+    stamp = hashed(path)
+    write_entry(path.parent, path.name, Entry(stamp, source=entry_of(found.weights)))
+    return f"{file}: {len(kept)} tensors, {stamp.bytes / 2**20:,.0f} MiB"
+
+
+def apart_from(exact: State, net: nn.Module) -> State:
+    """The tensors of `net` that don't lie in the memory of the exact ones."""
+    theirs = {tensor.data_ptr() for tensor in exact.values()}
+    return {name: tensor for name, tensor in net.state_dict().items() if tensor.data_ptr() not in theirs}
+
+
+def stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The inverse of `lying`."""
+    return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and channels_go_last(dtype) else tensor).contiguous()
+
+
+def compare(state: State, written: State, file: str) -> None:
+    """Raise EngineError weights_damaged where what was read again differs."""
+    if wrong := next((name for name, tensor in state.items() if not torch.equal(tensor, written[name])), ""):
+        raise damaged(file, f"was not written as it should be ({wrong} differs): the disk may be failing")
+
+
+def size_of(found: Found, dtype: torch.dtype) -> int:
+    """Bytes that a ready file takes, by the config alone: in 16 bits all of the network, else the folded kernels."""
+    net = finished(shell(found, {}))
+    parts = [net] if channels_go_last(dtype) else [part for part in net.modules() if isinstance(part, FoldedUpsample)]
+    return dtype.itemsize * sum(tensor.numel() for part in parts for tensor in part.parameters())

@@ -1,0 +1,121 @@
+"""The six networks as empty shells: built on the meta device, where a tensor is a shape and takes no memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers.models.whisper.configuration_whisper import WhisperConfig
+from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from models.musetalk.nets import bisenet, dwpose, s3fd
+from models.musetalk.weights.checkpoint import State, damaged
+from models.musetalk.weights.index import Found
+
+ENCODER = "model.encoder."
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+Build = Callable[[Any, Mapping[str, Any]], nn.Module]
+
+
+def shell(found: Found, state: State) -> nn.Module:
+    """The network that `state` belongs to, on the meta device, in eval mode, without gradients.
+
+    `state` gives the widths of the face networks; the others have a config. Raises EngineError weights_damaged
+    for a config that makes no network.
+    """
+    name = found.variant.configs[0] if found.variant.configs else found.variant.weights
+    config = read_config(found.configs[0], name) if found.configs else {}
+    try:
+        with torch.device("meta"):
+            net = BUILDERS[found.part.name](config, state)
+    except (TypeError, ValueError, KeyError, LookupError, AttributeError, ZeroDivisionError, RuntimeError) as error:
+        raise damaged(name, f"describes no network of this kind ({error})") from error
+    return net.eval().requires_grad_(False)
+
+
+def read_config(path: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises EngineError weights_damaged where there is none."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(name, f"is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise damaged(name, "is JSON, but not an object")
+    return config
+
+
+def feature_extractor(found: Found) -> WhisperFeatureExtractor:
+    """What turns samples into mel frames, from the config beside the Whisper weights."""
+    name = found.variant.configs[1]
+    config = read_config(found.configs[1], name)
+    try:
+        return WhisperFeatureExtractor(**config)
+    except (TypeError, ValueError) as error:
+        raise damaged(name, f"describes no feature extractor ({error})") from error
+
+
+def unet(config: Any, _: Mapping[str, Any]) -> nn.Module:
+    return UNet2DConditionModel(**config)
+
+
+def vae(config: Any, _: Mapping[str, Any]) -> nn.Module:
+    return AutoencoderKL(**config)
+
+
+def whisper(config: Any, _: Mapping[str, Any]) -> nn.Module:
+    return WhisperEncoder(WhisperConfig(**config))
+
+
+BUILDERS: dict[str, Build] = {
+    "unet-v15": unet,
+    "unet-v1": unet,
+    "vae": vae,
+    "whisper": whisper,
+    "pose": lambda _, state: dwpose.DwPose(dwpose.width_of(state)),
+    "bisenet": lambda _, state: bisenet.BiSeNet(bisenet.width_of(state)),
+    "s3fd": lambda _, state: s3fd.S3FD(s3fd.width_of(state)),
+}
+
+
+def modern_vae_name(name: str) -> str:
+    """diffusers before 0.12 called the four layers of an attention otherwise; the published VAE still does."""
+    parts = name.split(".")
+    if "attentions" not in parts or len(parts) < 2:
+        return name
+    return ".".join([*parts[:-2], OLD_NAMES.get(parts[-2], parts[-2]), parts[-1]])
+
+
+def modern_vae_tensor(name: str, tensor: Tensor) -> Tensor:
+    """Before that they were 1x1 convolutions: (out, in, 1, 1) is the same matrix as (out, in)."""
+    old = name.split(".")[-2:-1]
+    return tensor[:, :, 0, 0] if old and old[0] in OLD_NAMES and tensor.dim() == 4 else tensor
+
+
+def own_names(part: str, state: State) -> State:
+    """The state with the names that the network has; what belongs to the other half of Whisper is left out."""
+    if part == "vae":
+        return {modern_vae_name(name): modern_vae_tensor(name, tensor) for name, tensor in state.items()}
+    if part == "whisper" and any(name.startswith(ENCODER) for name in state):
+        return {name.removeprefix(ENCODER): tensor for name, tensor in state.items() if name.startswith(ENCODER)}
+    return state
+
+
+def mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
+    """What is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be there beside."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if absent := [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]:
+        return f"lacks {len(absent)} of {len(wanted)} tensors ({absent[0]} first)"
+    if other := [name for name in wanted if name in given and wanted[name] != given[name]]:
+        name = other[0]
+        return f"has {len(other)} tensors of another shape ({name} is {given[name]} and should be {wanted[name]})"
+    if not extras and (unknown := [name for name in given if name not in wanted]):
+        return f"has {len(unknown)} tensors that this network has not ({unknown[0]} first)"
+    return ""

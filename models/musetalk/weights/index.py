@@ -1,0 +1,321 @@
+"""Which weights MuseTalk needs, in which forms they may lie in the models folder, and where they come from.
+
+Standard library only: the daemon looks here. The folder is the one that MuseTalk's own download scripts lay out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from models.musetalk.weights.manifest import entry_of, read_manifest
+from models.types import EngineError
+
+Version = Literal["v15", "v1"]
+VERSIONS: tuple[Version, ...] = ("v15", "v1")
+Form = Literal["converted", "safetensors", "pickle", "onnx"]
+CONVERTED = "converted"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a file is published. `bytes` and `sha256` are of the published file, None where nobody vouched for them."""
+
+    url: str
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One form in which a network may lie in the folder: its weights and the files beside them, as relative paths."""
+
+    form: Form
+    weights: str
+    configs: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.weights, *self.configs)
+
+    def complete(self, root: Path) -> bool:
+        return all((root / file).is_file() for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One network. `variants` are its forms, best first; `hub` a name in torch's own download folder."""
+
+    name: str
+    does: str
+    variants: tuple[Variant, ...]
+    version: Version | None = None
+    hub: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A part that is there, in the form that will be used."""
+
+    part: Part
+    variant: Variant
+    root: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.root / self.variant.weights
+
+    @property
+    def configs(self) -> tuple[Path, ...]:
+        return tuple(self.root / name for name in self.variant.configs)
+
+
+HUGGING_FACE = "https://huggingface.co"
+S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
+
+
+def hub_file(repository: str, file: str) -> str:
+    """The address below an endpoint of the Hugging Face hub, without the endpoint."""
+    return f"/{repository}/resolve/main/{file}"
+
+
+# Sizes and hashes of the files as published in 2024 and 2025; v1's weights have none that could be confirmed.
+SOURCES: dict[str, Source] = {
+    "musetalkV15/unet.pth": Source(
+        hub_file("TMElyralab/MuseTalk", "musetalkV15/unet.pth"),
+        3_400_074_924,
+        "7ebf6c98c181e20838e4c0054e96e944ac60d5d692cc01db42839fe11b787007",
+    ),
+    "musetalkV15/musetalk.json": Source(hub_file("TMElyralab/MuseTalk", "musetalkV15/musetalk.json")),
+    "musetalk/pytorch_model.bin": Source(hub_file("TMElyralab/MuseTalk", "musetalk/pytorch_model.bin")),
+    "musetalk/musetalk.json": Source(hub_file("TMElyralab/MuseTalk", "musetalk/musetalk.json")),
+    "sd-vae/config.json": Source(hub_file("stabilityai/sd-vae-ft-mse", "config.json")),
+    "sd-vae/diffusion_pytorch_model.bin": Source(
+        hub_file("stabilityai/sd-vae-ft-mse", "diffusion_pytorch_model.bin"),
+        334_707_217,
+        "1b4889b6b1d4ce7ae320a02dedaeff1780ad77d415ea0d744b476155c6377ddc",
+    ),
+    "whisper/config.json": Source(hub_file("openai/whisper-tiny", "config.json")),
+    "whisper/pytorch_model.bin": Source(
+        hub_file("openai/whisper-tiny", "pytorch_model.bin"),
+        151_095_027,
+        "9607f98a2b22d9e229ae43c52ecea79dcede9e0c5cfae67e8da6eda86d8aac1d",
+    ),
+    "whisper/preprocessor_config.json": Source(hub_file("openai/whisper-tiny", "preprocessor_config.json")),
+    "dwpose/dw-ll_ucoco_384.pth": Source(
+        hub_file("yzd-v/DWPose", "dw-ll_ucoco_384.pth"),
+        406_878_486,
+        "0d9408b13cd863c4e95a149dd31232f88f2a12aa6cf8964ed74d7d97748c7a07",
+    ),
+    "face-parse-bisent/79999_iter.pth": Source(
+        hub_file("ManyOtherFunctions/face-parse-bisent", "79999_iter.pth"),
+        53_289_463,
+        "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
+    ),
+    "s3fd/s3fd-619a316812.pth": Source(
+        S3FD_URL, 89_843_225, "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543"
+    ),
+}
+
+
+def unet(version: Version, folder: str, pickle: str) -> Part:
+    config = f"{folder}/musetalk.json"
+    stem = pickle.rpartition(".")[0]
+    return Part(
+        f"unet-{version}",
+        f"paints the mouth ({version})",
+        (
+            Variant("converted", f"{CONVERTED}/unet-{version}.safetensors", (f"{CONVERTED}/unet-{version}.json",)),
+            Variant("safetensors", f"{folder}/{stem}.safetensors", (config,)),
+            Variant("pickle", f"{folder}/{pickle}", (config,)),
+        ),
+        version,
+    )
+
+
+WHISPER_CONFIGS = ("whisper/config.json", "whisper/preprocessor_config.json")
+PARTS: tuple[Part, ...] = (
+    unet("v15", "musetalkV15", "unet.pth"),
+    unet("v1", "musetalk", "pytorch_model.bin"),
+    Part(
+        "vae",
+        "turns pictures into latents and back",
+        (
+            Variant("converted", f"{CONVERTED}/vae.safetensors", (f"{CONVERTED}/vae.json",)),
+            Variant("safetensors", "sd-vae/diffusion_pytorch_model.safetensors", ("sd-vae/config.json",)),
+            Variant("pickle", "sd-vae/diffusion_pytorch_model.bin", ("sd-vae/config.json",)),
+            Variant("safetensors", "sd-vae-ft-mse/diffusion_pytorch_model.safetensors", ("sd-vae-ft-mse/config.json",)),
+            Variant("pickle", "sd-vae-ft-mse/diffusion_pytorch_model.bin", ("sd-vae-ft-mse/config.json",)),
+        ),
+    ),
+    Part(
+        "whisper",
+        "hears the voice",
+        (
+            Variant(
+                "converted",
+                f"{CONVERTED}/whisper.safetensors",
+                (f"{CONVERTED}/whisper.json", f"{CONVERTED}/whisper-preprocessor.json"),
+            ),
+            Variant("safetensors", "whisper/model.safetensors", WHISPER_CONFIGS),
+            Variant("pickle", "whisper/pytorch_model.bin", WHISPER_CONFIGS),
+        ),
+    ),
+    Part(
+        "pose",
+        "finds the points of the face (DWPose)",
+        (
+            Variant("converted", f"{CONVERTED}/pose.safetensors"),
+            Variant("safetensors", "dwpose/dw-ll_ucoco_384.safetensors"),
+            Variant("pickle", "dwpose/dw-ll_ucoco_384.pth"),
+            Variant("onnx", "dwpose/dw-ll_ucoco_384.onnx"),
+        ),
+    ),
+    Part(
+        "bisenet",
+        "finds skin, lips and hair",
+        (
+            Variant("converted", f"{CONVERTED}/bisenet.safetensors"),
+            Variant("safetensors", "face-parse-bisent/79999_iter.safetensors"),
+            Variant("pickle", "face-parse-bisent/79999_iter.pth"),
+        ),
+    ),
+    Part(
+        "s3fd",
+        "finds faces (S3FD)",
+        (
+            Variant("converted", f"{CONVERTED}/s3fd.safetensors"),
+            Variant("safetensors", "s3fd/s3fd-619a316812.safetensors"),
+            Variant("pickle", "s3fd/s3fd-619a316812.pth"),
+            Variant("pickle", "s3fd/s3fd.pth"),
+        ),
+        hub="s3fd-619a316812.pth",
+    ),
+)
+
+
+READY_PARTS = ("unet-v15", "unet-v1", "vae")
+"""Whose conversion may have ready files beside it; see `ready`."""
+
+
+def ready_file(name: str, precision: str) -> str:
+    """Where the part `name` lies ready for the fast way in "fp16", "bf16" or "fp32"."""
+    return f"{CONVERTED}/{name}.{precision}.safetensors"
+
+
+def part_named(name: str) -> Part:
+    return next(part for part in PARTS if part.name == name)
+
+
+def parts_of(version: Version) -> tuple[Part, ...]:
+    """The six networks that a job of this version needs."""
+    return tuple(part for part in PARTS if part.version in (None, version))
+
+
+def published(version: Version) -> list[str]:
+    """The files that can be downloaded for a version, as MuseTalk's own scripts lay them out."""
+    files = (file for part in parts_of(version) for file in files_of(part))
+    return [file for file in files if file in SOURCES]
+
+
+def find(part: Part, root: Path) -> Found | None:
+    """The best form of `part` that is complete in `root`, or None. A conversion older than its source doesn't count."""
+    for variant in forms(part):
+        if variant.complete(root) and not outdated(variant, root):
+            return Found(part, variant, root)
+    return None
+
+
+def forms(part: Part) -> Iterable[Variant]:
+    yield from part.variants
+    if part.hub:
+        yield Variant("pickle", str(torch_hub() / part.hub))
+
+
+def torch_hub() -> Path:
+    """The folder where torch keeps what it downloads; MuseTalk's own code leaves the S3FD weights there."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
+    return Path(home) / "hub" / "checkpoints"
+
+
+def outdated(variant: Variant, root: Path) -> bool:
+    """Whether a converted file was made from a file of this same folder that has been changed since."""
+    if variant.form != "converted":
+        return False
+    entry = read_manifest(root / CONVERTED).get(Path(variant.weights).name)
+    if entry is None or entry.source is None:
+        return False
+    source = root / entry.source.path
+    inside = not Path(entry.source.path).is_absolute()
+    return inside and source.is_file() and not entry.source.fits(entry_of(source))
+
+
+def versions(root: Path) -> tuple[Version, ...]:
+    """Of which versions the UNet is here, the better one first."""
+    return tuple(version for version in VERSIONS if find(part_named(f"unet-{version}"), root))
+
+
+def missing(root: Path) -> list[str]:
+    """Relative names of the files that are still needed before any version can run."""
+    version = next(iter(versions(root)), VERSIONS[0])
+    return missing_for(version, root)
+
+
+def missing_for(version: Version, root: Path) -> list[str]:
+    """The same for one version."""
+    absent = [part for part in parts_of(version) if find(part, root) is None]
+    return list(dict.fromkeys(file for part in absent for file in lacking(part, root)))
+
+
+def check_room(root: Path, needed_bytes: int, what: str) -> None:
+    """Raise EngineError disk_full before anything is written that would not fit; `what` ends in "need" or "needs"."""
+    free = shutil.disk_usage(root).free
+    if needed_bytes > free:
+        raise EngineError(
+            "disk_full",
+            f"{what} {needed_bytes / 2**30:.1f} GiB more in {root}, where {free / 2**30:.1f} GiB are free",
+            "free some space, or set musetalk.models_dir to a folder on a larger disk",
+        )
+
+
+def absent(version: Version, root: Path) -> EngineError:
+    """What is said to a job whose weights are not all in `root`."""
+    files = missing_for(version, root)
+    return EngineError(
+        "weights_missing",
+        f"{len(files)} weight files of MuseTalk {version} are missing: {', '.join(files)}",
+        f"get them with `musedrop models fetch --version {version}`, or set musetalk.models_dir to where they are",
+    )
+
+
+def lacking(part: Part, root: Path) -> list[str]:
+    """What to add so that `part` is complete: the shortest way there, in doubt the one that can be downloaded."""
+    ways = []
+    for variant in part.variants:
+        files = [file for file in variant.files if not (root / file).is_file()]
+        if variant.form != "converted":
+            ways.append((len(files), any(file not in SOURCES for file in files), files))
+    return min(ways)[2]
+
+
+def how_to_get(file: str) -> str:
+    """The command that mends a file which is damaged or not what it should be."""
+    if file.startswith(f"{CONVERTED}/"):
+        ready_for = "".join(f" --precision {suffix[1:]}" for suffix in Path(file).suffixes[:-1])
+        return f"convert it again with `musedrop models import --replace{ready_for}`"
+    if file in SOURCES:
+        return f"download it again with `musedrop models fetch --replace {file}`"
+    published = next((f for part in PARTS if file in files_of(part) for f in files_of(part) if f in SOURCES), None)
+    if published is None:
+        return "remove it, then run `musedrop models fetch`"
+    return f"remove it and download {published} with `musedrop models fetch`"
+
+
+def files_of(part: Part) -> tuple[str, ...]:
+    """Every name under which `part` may lie, its weights first."""
+    return tuple(dict.fromkeys(file for variant in forms(part) for file in variant.files))

@@ -1,0 +1,134 @@
+"""The weights of MuseTalk, opened in the form that is there: mapped from the disk, assigned, built only once.
+
+Opening checks names and shapes. Nothing is read before it is needed: on the CPU in float32 the pages of the file are
+the tensors; for another device or precision each tensor is copied by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from models.musetalk.weights.architectures import feature_extractor, mismatch, own_names, shell
+from models.musetalk.weights.checkpoint import State, damaged, read_state
+from models.musetalk.weights.index import Found, Version, absent, find, missing_for, part_named, parts_of
+from models.musetalk.weights.manifest import identity, recorded_sha256
+
+WITH_LEFTOVERS = ("pose", "whisper")  # their files hold more than the network: a training run, a decoder
+
+
+class Weights:
+    """The networks of one version on one device; each is loaded when it is first asked for and stays.
+
+    `dtype` is that of UNet, VAE and Whisper; the face networks are always float32.
+    """
+
+    def __init__(self, root: Path, version: Version, device: torch.device, dtype: torch.dtype) -> None:
+        self.root, self.version, self.device, self.dtype = root, version, device, dtype
+
+    @cached_property
+    def unet(self) -> UNet2DConditionModel:
+        return self._load(f"unet-{self.version}", self.dtype)
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        return self._load("vae", self.dtype)
+
+    @cached_property
+    def whisper(self) -> WhisperEncoder:
+        """The encoder alone."""
+        return self._load("whisper", self.dtype)
+
+    @cached_property
+    def feature_extractor(self) -> WhisperFeatureExtractor:
+        return feature_extractor(self.found("whisper"))
+
+    @cached_property
+    def pose(self) -> nn.Module | Path:
+        """DWPose as a module; where the folder has only its ONNX file, that file."""
+        found = self.found("pose")
+        return found.weights if found.variant.form == "onnx" else self._load("pose", torch.float32)
+
+    @cached_property
+    def s3fd(self) -> nn.Module:
+        return self._load("s3fd", torch.float32)
+
+    @cached_property
+    def bisenet(self) -> nn.Module:
+        return self._load("bisenet", torch.float32)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 that is another one as soon as any weight or config is another one."""
+        return self.fingerprint_of(*(part.name for part in parts_of(self.version)))
+
+    def fingerprint_of(self, *names: str) -> str:
+        """The same for some parts only: "unet-v15", "unet-v1", "vae", "whisper", "pose", "bisenet", "s3fd"."""
+        return hashlib.sha256("\n".join(marks(self.found(name)) for name in names).encode()).hexdigest()
+
+    def found(self, name: str) -> Found:
+        """The form of a part that is used. Raises EngineError weights_missing."""
+        found = find(part_named(name), self.root)
+        if found is None:
+            raise absent(self.version, self.root)
+        return found
+
+    def _load(self, name: str, dtype: torch.dtype) -> Any:
+        return load(self.found(name), self.device, dtype)
+
+
+def open_weights(models_dir: Path, version: Version, device: torch.device, dtype: torch.dtype) -> Weights:
+    """The weights of `version` in `models_dir`, none of them loaded yet. Raises EngineError weights_missing."""
+    if missing_for(version, models_dir):
+        raise absent(version, models_dir)
+    return Weights(models_dir, version, device, dtype)
+
+
+def load(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """One network, ready to run. Raises EngineError weights_damaged, weights_unsafe."""
+    state, net = examined(found)
+    return filled(net, state, device, dtype)
+
+
+def filled(net: nn.Module, state: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """An empty network with these tensors, which are copied only if they are elsewhere or in another precision."""
+    net.load_state_dict({name: placed(tensor, device, dtype) for name, tensor in state.items()}, assign=True)
+    return net
+
+
+def examined(found: Found) -> tuple[State, nn.Module]:
+    """The mapped tensors of a part and its empty network, names and shapes found to be the same."""
+    state = own_names(found.part.name, read_state(found.weights, found.variant.weights))
+    net = shell(found, state)
+    if wrong := mismatch(net, state, extras=found.part.name in WITH_LEFTOVERS):
+        raise damaged(found.variant.weights, wrong)
+    wanted = net.state_dict()
+    return {
+        name: state[name] if name in state else torch.zeros_like(t, device="cpu") for name, t in wanted.items()
+    }, net
+
+
+def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """On `device`, and in `dtype` if it is a number with a point. The device does the conversion."""
+    there = tensor.to(device)
+    return there.to(dtype) if there.is_floating_point() else there
+
+
+def marks(found: Found) -> str:
+    """One line of the fingerprint: the hashes of a part's files, from a manifest where one vouches for them."""
+    return " ".join([found.part.name, found.variant.form, *(mark(found.root, name) for name in found.variant.files)])
+
+
+def mark(root: Path, name: str) -> str:
+    """Downloads are in the manifest of the folder, conversions in the one beside them."""
+    file = root / name
+    return recorded_sha256(root, name) or recorded_sha256(file.parent, file.name) or identity(file)

@@ -1,0 +1,136 @@
+"""Desktop notifications: what is told, once each, and a real message bus with a notification service on it."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jeepney import HeaderFields, MessageType, new_error, new_method_return
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import open_dbus_connection
+
+from agent.cli.notify import Desktop, Notice, follow, notices
+from agent.errors import UserError
+from agent.jobs.parse import JobState
+from agent.ledger.ledger import Ledger
+from agent.ledger.reader import open_reader
+from tests.agent.samples import add_job
+from tests.needs import need
+
+CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "">
+<busconfig><type>session</type><listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow user="*"/><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/>
+</policy></busconfig>"""
+NAME = "org.freedesktop.Notifications"
+
+
+def finish(ledger: Ledger, uid: str, at: int, **columns: Any) -> None:
+    state = JobState.FAILED if columns.get("error_message") else JobState.CANCELLED
+    ledger.move(uid, state, at=at, finished_ms=at, **columns)
+
+
+def test_each_end_is_told_once(tmp_path: Path) -> None:
+    """Not what had ended before; then every job once, also two of the same millisecond, also after a second try."""
+    path = tmp_path / "jobs.db"
+    ledger = Ledger(path)
+    for uid in ("old", "a", "b", "c"):
+        add_job(ledger, uid, name=uid)
+    finish(ledger, "old", 1000)
+    told: list[Notice] = []
+    steps = follow(lambda: open_reader(path), told.append)
+    next(steps)
+    assert told == []
+    finish(ledger, "a", 1000)
+    finish(ledger, "b", 2000, error_message="no face <was> found")
+    next(steps)
+    assert told == [Notice("a was cancelled"), Notice("b failed", "no face <was> found", urgent=True)]
+    finish(ledger, "c", 2000)
+    next(steps)
+    next(steps)
+    assert [notice.summary for notice in told[2:]] == ["c was cancelled"]
+    ledger.move("a", JobState.WAITING, at=2500, finished_ms=None)
+    finish(ledger, "a", 3000)
+    next(steps)
+    assert [notice.summary for notice in told[3:]] == ["a was cancelled"]
+    ledger.close()
+
+
+def test_many_ends_are_told_as_one() -> None:
+    """A batch of hundreds is one notice that names those that failed; escapes of names show as such."""
+    done = {"name": "x", "state": "done", "result": "x"}
+    bad = {"name": "bad\x1b", "state": "failed", "error_message": "no"}
+    assert notices([done] * 9 + [bad]) == [Notice("10 jobs have ended, 1 failed", "bad\\x1b", urgent=True)]
+    assert notices([done]) == [Notice("x is done", "outbox/x")]
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A message bus of our own, which is this session's."""
+    socket = tmp_path / "bus"
+    (tmp_path / "bus.conf").write_text(CONFIG.format(socket=socket))
+    command = [need("dbus-daemon", "dbus"), f"--config-file={tmp_path / 'bus.conf'}", "--nofork", "--print-address"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout is not None
+        address = daemon.stdout.readline().strip()
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
+        try:
+            yield address
+        finally:
+            daemon.kill()
+
+
+def serve(address: str, heard: queue.Queue[Any], answers: int, ready: threading.Event) -> None:
+    """A notification service: takes notes of what it is to show, refuses the last one."""
+    connection = open_dbus_connection(address)
+    connection.send_and_get_reply(message_bus.RequestName(NAME), timeout=20)
+    ready.set()
+    while answers:
+        message = connection.receive(timeout=20)
+        if message.header.message_type is not MessageType.method_call:
+            continue
+        heard.put((message.header.fields[HeaderFields.member], message.body))
+        answers -= 1
+        if answers:
+            connection.send(new_method_return(message, "u", (1,)))
+        else:
+            connection.send(new_error(message, f"{NAME}.Error", "s", ("the screen is off",)))
+    connection.close()
+
+
+def test_the_service_gets_what_the_standard_says(bus: str) -> None:
+    """Notify with its eight arguments, markup escaped; a refusal becomes one line for people."""
+    heard: queue.Queue[Any] = queue.Queue()
+    ready = threading.Event()
+    service = threading.Thread(target=serve, args=(bus, heard, 2, ready))
+    service.start()
+    assert ready.wait(20)
+    desktop = Desktop()
+    desktop.show(Notice("b failed", "a <b> & c", urgent=True))
+    member, body = heard.get(timeout=20)
+    assert member == "Notify"
+    assert body[:6] == ("musedrop", 0, "dialog-error", "b failed", "a &lt;b&gt; &amp; c", [])
+    assert body[6]["urgency"] == ("y", 2)
+    with pytest.raises(UserError, match="the screen is off"):
+        desktop.show(Notice("x"))
+    desktop.close()
+    service.join(60)
+
+
+@pytest.mark.usefixtures("bus")
+def test_nobody_shows_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bus without the service, and no bus at all: each is said in one line."""
+    desktop = Desktop()
+    with pytest.raises(UserError, match="no desktop shows notifications"):
+        desktop.show(Notice("x"))
+    desktop.close()
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+    with pytest.raises(UserError, match="desktop session"):
+        Desktop()
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
+    with pytest.raises(UserError, match="desktop session"):
+        Desktop()

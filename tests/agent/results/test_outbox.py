@@ -1,0 +1,95 @@
+"""The ways out: whole or not at all, never over something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.results.outbox import Names, bring_back, fail, publish, published, write_json
+
+
+def stage(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "result.mp4").write_bytes(b"video")
+    (folder / "preview.jpg").write_bytes(b"picture")
+    return folder
+
+
+def test_a_result_appears_whole(tmp_path: Path) -> None:
+    """Publishing is one rename of a folder that has everything in it."""
+    staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
+    outbox.mkdir()
+    publish(staging, outbox, "hello", {"uid": "u1"})
+    assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mp4"]
+    assert not staging.exists()
+    assert published(outbox, "hello", "u1")
+    assert not published(outbox, "hello", "u2")
+    assert not published(outbox, "other", "u1")
+
+
+@pytest.mark.parametrize("lost", ["result.mp4", "preview.jpg"])
+def test_an_incomplete_result_is_not_published(tmp_path: Path, lost: str) -> None:
+    """Nothing becomes visible while a file is missing."""
+    staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
+    outbox.mkdir()
+    (staging / lost).unlink()
+    with pytest.raises(FileNotFoundError, match=lost):
+        publish(staging, outbox, "hello", {"uid": "u1"})
+    assert not list(outbox.iterdir())
+
+
+def test_a_result_never_replaces_another(tmp_path: Path) -> None:
+    """A folder that is there stays as it is, even when the name was not checked before."""
+    outbox = tmp_path / "outbox"
+    (outbox / "hello").mkdir(parents=True)
+    (outbox / "hello" / "result.mp4").write_bytes(b"first")
+    with pytest.raises(OSError, match="not empty"):
+        publish(stage(tmp_path / "staging"), outbox, "hello", {"uid": "u2"})
+    assert (outbox / "hello" / "result.mp4").read_bytes() == b"first"
+
+
+def test_names_are_free_without_regard_to_case(tmp_path: Path) -> None:
+    """What Windows would take for the same folder gets a number."""
+    (tmp_path / "Hello").mkdir()
+    (tmp_path / "hello-2").mkdir()
+    now = [0.0]
+    names = Names(lambda: now[0])
+    assert [names.free(tmp_path, "hello") for _ in range(2)] == ["hello-3", "hello-4"]
+    assert names.free(tmp_path, "other") == "other"
+    assert names.free(tmp_path, "NUL") == "_NUL"
+    (tmp_path / "late").mkdir()
+    assert names.free(tmp_path, "late") == "late-2"
+    now[0] = 10.0
+    assert names.free(tmp_path, "LATE") == "LATE-2"
+
+
+def test_a_failed_job_keeps_its_inputs(tmp_path: Path) -> None:
+    """failed/NAME holds the job file as job.json, what else was claimed, and the error; a retry undoes it."""
+    inputs = tmp_path / "claimed" / "u1"
+    inputs.mkdir(parents=True)
+    (inputs / "Hello.JSON").write_text('{"avatar": "x"}')
+    (inputs / "hello.wav").write_bytes(b"voice")
+    fail(inputs, tmp_path / "failed" / "hello", {"code": "no_face"}, "{}")
+    target = tmp_path / "failed" / "hello"
+    assert json.loads((target / "job.json").read_text()) == {"avatar": "x"}
+    assert json.loads((target / "error.json").read_text()) == {"code": "no_face"}
+    assert (target / "hello.wav").read_bytes() == b"voice"
+    bring_back(target, inputs)
+    assert sorted(path.name for path in inputs.iterdir()) == ["hello.wav", "job.json"]
+    assert not target.exists()
+
+
+def test_a_failed_pair_gets_a_job_file(tmp_path: Path) -> None:
+    """A job that had no file is written down, so that it can be mended and dropped again."""
+    inputs = tmp_path / "u1"
+    inputs.mkdir()
+    fail(inputs, tmp_path / "failed" / "hello", {}, '{"avatar": "hello.jpg"}')
+    assert json.loads((tmp_path / "failed" / "hello" / "job.json").read_text()) == {"avatar": "hello.jpg"}
+
+
+def test_json_is_for_people_and_programs(tmp_path: Path) -> None:
+    """UTF-8 without escapes, replaced whole."""
+    write_json(tmp_path / "status.json", {"name": "grüße"}, durable=False)
+    assert "grüße" in (tmp_path / "status.json").read_text(encoding="utf-8")

@@ -1,0 +1,299 @@
+"""What grows old goes, oldest first; what is unfinished, or needed by something unfinished, never does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from agent.daemon import make_folders
+from agent.jobs.parse import JobState
+from agent.ledger.ledger import LIVE, Ledger
+from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, surplus
+from agent.service.problems import Troubles
+from agent.settings import load
+from gpu_pool.types import Device
+from tests.agent.samples import add_job
+
+NOW = 2_000_000_000_000
+ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+# the decision --------------------------------------------------------------------------------------------------------
+
+
+def entries(*pairs: tuple[float, int]) -> list[Entry]:
+    """(age in days, size) each."""
+    return [Entry(Path(f"/{n}"), NOW - round(age * DAY_MS), size) for n, (age, size) in enumerate(pairs)]
+
+
+def gone(found: list[Entry], days: float, max_bytes: int) -> list[str]:
+    return [entry.path.name for entry in surplus(found, NOW, days, max_bytes)]
+
+
+@pytest.mark.parametrize(
+    ("days", "max_bytes", "expected"),
+    [
+        (0, 0, []),
+        (30, 0, ["3"]),
+        (1, 0, ["3", "2", "1"]),
+        (0, 30, ["3", "2"]),
+        (0, 25, ["3", "2"]),
+        (0, 1, ["3", "2", "1"]),
+        (3, 30, ["3", "2"]),
+        (31, 1000, ["3"]),
+    ],
+)
+def test_age_and_size_decide(days: float, max_bytes: int, expected: list[str]) -> None:
+    """The oldest go first; 0 is no limit; size alone leaves the newest, however large."""
+    found = entries((0.5, 10), (2, 15), (10, 50), (40, 1))
+    assert gone(found, days, max_bytes) == expected
+    assert gone(found[::-1], days, max_bytes) == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100 * DAY_MS), st.integers(0, 1000)), max_size=20),
+    st.integers(0, 100),
+    st.integers(0, 5000),
+)
+def test_what_stays_is_newer_and_fits(found: list[tuple[int, int]], days: int, max_bytes: int) -> None:
+    """Nothing that stays is too old; the newest that stay fit; nothing goes that is newer than something that stays."""
+    made = [Entry(Path(f"/{n}"), NOW - age, size) for n, (age, size) in enumerate(found)]
+    going = surplus(made, NOW, days, max_bytes)
+    staying = [entry for entry in made if entry not in going]
+    if days:
+        assert all(NOW - entry.at_ms <= days * DAY_MS for entry in staying)
+    if max_bytes and len(staying) > 1:
+        assert sum(entry.bytes for entry in staying) <= max_bytes
+    if going and staying:
+        assert max(entry.at_ms for entry in going) <= min(entry.at_ms for entry in staying)
+    if not days and made:
+        assert max(entry.at_ms for entry in made) in {entry.at_ms for entry in staying}
+    if not days and not max_bytes:
+        assert going == []
+
+
+# the round -----------------------------------------------------------------------------------------------------------
+
+
+class House:
+    """A share and a state folder with things of a known age."""
+
+    def __init__(self, root: Path, extra: str = "") -> None:
+        (root / "share").mkdir(parents=True)
+        (root / "musedrop.toml").write_text(f'share = "share"\nstate = "state"\n[retention]\n{extra}')
+        self.settings = load(root / "musedrop.toml")
+        self.folders = self.settings.folders
+        make_folders((*self.folders.shared, *self.folders.own))
+        self.ledger, self.troubles = Ledger(self.folders.ledger), Troubles()
+        self.in_use: set[Path] = set()
+        self.retention = Retention(self.settings, self.ledger, self.troubles, lambda: self.in_use)
+        self.now = 0.0
+
+    def round(self) -> int:
+        """One whole round; how many turns it took."""
+        turns = 1
+        self.now += EVERY_S
+        while self.retention.step(self.now, NOW):
+            turns += 1
+        return turns
+
+    def job(self, uid: str, state: JobState, *, days: float, tidied: bool = True) -> None:
+        at = NOW - round(days * DAY_MS)
+        add_job(self.ledger, uid, state=state, at=at)
+        ended = {"finished_ms": at} if state in ENDED else {}
+        self.ledger.update(uid, tidied=int(tidied), swept=int(tidied), **ended)
+
+    def uids(self) -> set[str]:
+        return {row["uid"] for row in self.ledger.rows("SELECT uid FROM job_status")}
+
+
+def aged(path: Path, days: float) -> Path:
+    """A file, or a folder with one in it, last changed so many days ago."""
+    if path.suffix:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    else:
+        path.mkdir(parents=True)
+        (path / "job.json").write_text("{}")
+    at_s = (NOW - days * DAY_MS) / 1000
+    os.utime(path, (at_s, at_s))
+    return path
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def test_old_folders_go_and_results_stay(house: House) -> None:
+    """Archive and failed are cleared by age; the outbox, the library, loose files and links are left alone."""
+    folders = house.folders
+    old = [aged(folders.failed / "old", 31), aged(folders.archive / "2033-04-01" / "old", 40)]
+    stay = [aged(folders.failed / "new", 29), aged(folders.archive / "2033-05-10" / "claimed-long-ago", 300)]
+    stay += [aged(folders.outbox / "result", 5000), aged(folders.avatars / "face.jpg", 5000)]
+    stay += [aged(folders.failed / "note.txt", 5000), aged(folders.archive / "mine" / "things", 5000)]
+    (folders.failed / "link").symlink_to(stay[4])
+    house.round()
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in [*stay, folders.failed / "link"])
+    assert not (folders.archive / "2033-04-01").exists(), "an empty day goes too"
+    assert not list(folders.trash.iterdir())
+
+
+def test_too_much_goes_oldest_first(tmp_path: Path) -> None:
+    """A limit in GiB counts everything below a folder."""
+    house = House(tmp_path, f"failed_days = 0\nfailed_gib = {1500 / 2**30}\n")
+    for n, name in enumerate(("new", "older", "oldest")):
+        folder = house.folders.failed / name
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "voice.wav").write_bytes(bytes(700))
+        os.utime(folder, (NOW / 1000 - 60 * n,) * 2)
+    house.round()
+    assert sorted(path.name for path in house.folders.failed.iterdir()) == ["new", "older"]
+
+
+def test_logs_and_crumbs_and_work_that_nobody_needs(house: House) -> None:
+    """A log that a worker has open stays; a work folder goes unless its job is unfinished."""
+    folders = house.folders
+    logs = [aged(folders.logs / name, 90) for name in ("worker-cpu-0.log", "worker-GPU-gone.log")]
+    house.in_use = {logs[0]}
+    crumbs = [aged(folders.share / name, 2) for name in (".status.json.77.tmp", ".status.db.77.tmp", ".mine.tmp")]
+    for uid, state in (("live", JobState.QUEUED), ("ended", JobState.FAILED)):
+        house.job(uid, state, days=0)
+        aged(folders.work / uid, 0)
+    aged(folders.work / "orphan", 0)
+    house.round()
+    assert [path.exists() for path in logs] == [True, False]
+    assert [path.exists() for path in crumbs] == [False, False, True]
+    assert [path.name for path in folders.work.iterdir()] == ["live"]
+
+
+def test_old_rows_go_with_their_attempts_and_events(house: House) -> None:
+    """A year after its end a job is forgotten; one that a device still shows, or that isn't filed away, is not."""
+    for uid, days, tidied in (
+        ("old", 366.0, True),
+        ("shown", 366.0, True),
+        ("untidy", 366.0, False),
+        ("new", 364, True),
+    ):
+        house.job(uid, JobState.QUEUED, days=days)
+        job = house.ledger.job(uid)
+        assert job is not None
+        house.ledger.claim(job, f"token-{uid}", at=job.created_ms)
+        house.ledger.move(uid, JobState.DONE, at=job.created_ms, finished_ms=job.created_ms)
+        house.ledger.update(uid, tidied=int(tidied), swept=int(tidied))
+    house.ledger.devices.note(Device("cpu:0", "cpu"), at=1, job="shown")
+    house.ledger.event(None, "start", NOW - 400 * DAY_MS)
+    house.round()
+    assert house.uids() == {"shown", "untidy", "new"}
+    assert {row["uid"] for row in house.ledger.rows("SELECT uid FROM job_attempts")} == house.uids()
+    assert house.ledger.rows("SELECT count(*) AS n FROM events WHERE job_id IS NULL OR job_id = 1") == [{"n": 0}]
+    assert house.ledger.rows("PRAGMA foreign_key_check") == []
+
+
+def test_a_large_round_takes_many_small_turns(house: House) -> None:
+    """Workers don't wait for a round: each turn deletes a handful, and the next round is an hour away."""
+    for n in range(3 * BATCH):
+        aged(house.folders.failed / f"job-{n}", 60)
+    with house.ledger.together():
+        for n in range(2 * ROWS + 1):
+            house.job(f"u{n}", JobState.DONE, days=400)
+    assert house.round() == 3 + 3
+    assert house.uids() == set()
+    assert not list(house.folders.failed.iterdir())
+    aged(house.folders.failed / "late", 60)
+    assert house.retention.step(house.now + EVERY_S - 1, NOW) is False
+    assert (house.folders.failed / "late").exists()
+
+
+def test_what_is_needed_meanwhile_stays(house: House) -> None:
+    """A job that has come to need a folder between two turns keeps it, also through a link to the share."""
+    for n in range(BATCH):
+        aged(house.folders.failed / f"a-{n}", 60)
+    held = aged(house.folders.failed / "z", 50)
+    near = aged(house.folders.failed / "z-2", 40)
+    house.retention.step(EVERY_S, NOW)
+    house.job("u1", JobState.QUEUED, days=0)
+    house.ledger.update("u1", media={"audio": {"path": str(held.resolve() / "voice.wav")}})
+    while house.retention.step(EVERY_S, NOW):
+        pass
+    assert (held.exists(), near.exists()) == (True, False)
+
+
+def test_what_cannot_be_deleted_is_a_trouble(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, stops nothing else, and is over when the next round succeeds."""
+    stuck, other = aged(house.folders.failed / "a", 60), aged(house.folders.failed / "b", 50)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.rename", refusing(Path.rename, stuck))
+        house.round()
+        assert "can't be deleted" in house.troubles["retention"]
+        assert (stuck.exists(), other.exists()) == (True, False)
+        house.round()
+    assert caplog.text.count("can't be deleted") == 1
+    house.round()
+    assert house.troubles["retention"] == ""
+    assert not stuck.exists()
+
+
+def refusing(rename: Callable[[Path, Path], Path], which: Path) -> Callable[[Path, Path], Path]:
+    def renamed(path: Path, target: Path) -> Path:
+        if path == which:
+            raise PermissionError(13, "Permission denied", str(path))
+        return rename(path, target)
+
+    return renamed
+
+
+def test_a_deletion_that_was_cut_off_goes_on(house: House) -> None:
+    """What a crash left in the trash goes with the next round, and was never seen half in failed."""
+    aged(house.folders.trash / "1234", 0)
+    house.round()
+    assert not list(house.folders.trash.iterdir())
+
+
+@hypothesis(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(JobState)), st.floats(0, 800), st.floats(0, 800), st.booleans()), max_size=8
+    ),
+    st.sampled_from([0, 0.5, 30, 400]),
+    st.sampled_from([0, 1 / 2**30]),
+)
+def test_nothing_unfinished_is_ever_deleted(
+    jobs: list[tuple[JobState, float, float, bool]], days: float, gib: float
+) -> None:
+    """Whatever ages, states and settings: rows, work folders and inputs of unfinished jobs stay, and all results."""
+    extra = (
+        f"archive_days = {days}\nfailed_days = {days}\nrows_days = {days}\narchive_gib = {gib}\nfailed_gib = {gib}\n"
+    )
+    with TemporaryDirectory() as folder:
+        house = House(Path(folder), extra)
+        kept: set[Path] = set()
+        unfinished: set[str] = set()
+        with house.ledger.together():
+            for n, (state, row_days, folder_days, tidied) in enumerate(jobs):
+                uid = f"u{n}"
+                house.job(uid, state, days=row_days, tidied=tidied and state in ENDED)
+                kept.add(aged(house.folders.outbox / uid, folder_days))
+                inputs = aged(house.folders.failed / uid, folder_days)
+                media = aged(house.folders.archive / "2033-01-01" / uid, folder_days)
+                house.ledger.update(uid, inputs=str(inputs), media={"avatar": {"path": str(media / "face.jpg")}})
+                work = aged(house.folders.work / uid, folder_days)
+                if state in LIVE or not tidied:
+                    kept |= {inputs, media, work}
+                    unfinished.add(uid)
+        house.round()
+        assert all(path.is_dir() for path in kept)
+        assert unfinished <= house.uids()
+        if days == 0 and gib == 0:
+            assert house.uids() == {f"u{n}" for n in range(len(jobs))}
+        house.ledger.close()

@@ -1,0 +1,434 @@
+"""The C# client, compiled by Mono with every warning an error, against the real daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.fs import safe_name
+from agent.jobs.parse import parse
+from tests.needs import need
+from tests.share import ROOT, Share, face, voice
+
+CLIENT = ROOT / "clients" / "csharp"
+GOLDEN = ROOT / "tests" / "data" / "csharp_job.json"
+UTF8 = {**os.environ, "LC_ALL": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the driver says: the kind of line and its key=value pairs."""
+
+    kind: str
+    values: dict[str, str]
+
+    def __getitem__(self, key: str) -> str:
+        return self.values[key]
+
+
+@dataclass(frozen=True)
+class Mono:
+    """The compiled client, its sample and the driver of these tests."""
+
+    build: Path
+
+    def run(self, program: str, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        command = ["mono", self.build / program, *words]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", env={**UTF8, **env}, timeout=100)
+
+    def drive(self, verb: str, share: Path, *words: str | Path, **env: str) -> list[Line]:
+        done = self.run("Driver.exe", verb, share, *words, **env)
+        assert done.returncode == 0, done.stderr
+        return [line_of(text) for text in done.stdout.splitlines()]
+
+    def answers(self, verb: str, share: Path, *words: str | Path, **env: str) -> list[Line]:
+        return [line for line in self.drive(verb, share, *words, **env) if line.kind == "answer"]
+
+
+def line_of(text: str) -> Line:
+    kind, *pairs = text.split("\t")
+    return Line(kind, dict((*pair.split("=", 1),) for pair in pairs))
+
+
+def compiled(folder: Path, *sources: Path, target: str = "exe") -> None:
+    out = folder / f"{sources[0].stem}.{'exe' if target == 'exe' else 'dll'}"
+    command = ["mcs", "-langversion:6", "-warn:4", "-warnaserror", f"-target:{target}", f"-out:{out}"]
+    done = subprocess.run(
+        [*command, f"-r:{folder / 'MusedropClient.dll'}", *sources], capture_output=True, text=True, env=UTF8
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def mono(tmp_path_factory: pytest.TempPathFactory) -> Mono:
+    need("mcs", "mono-mcs")
+    need("mono", "mono-runtime")
+    build = tmp_path_factory.mktemp("build")
+    done = subprocess.run([CLIENT / "build.sh", build], capture_output=True, text=True, env=UTF8)
+    assert done.returncode == 0, done.stdout + done.stderr
+    compiled(build, Path(__file__).with_name("Driver.cs"))
+    return Mono(build)
+
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
+    """One daemon for all tests of this page; each finds its own jobs."""
+    made = Share(tmp_path_factory.mktemp("csharp") / "s")
+    made.start()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """A folder of somebody's own: a face, a voice, and the voice under a Chinese name."""
+    (tmp_path / "face.jpg").write_bytes(face(160))
+    (tmp_path / "voice.wav").write_bytes(voice(0.4))
+    (tmp_path / "你好 世界.wav").write_bytes(voice(0.8))
+    return tmp_path
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    """A share that no daemon serves, with media outside of it that nobody will ever look into."""
+    for name in ("inbox", "outbox", "failed"):
+        (tmp_path / "still" / name).mkdir(parents=True)
+    (tmp_path / "still" / "face.JPG").write_bytes(b"a face")
+    (tmp_path / "still" / "voice.wav").write_bytes(b"a voice")
+    return tmp_path / "still"
+
+
+def request(folder: Path, audio: str = "voice.wav", avatar: str = "face.jpg", **more: object) -> list[str]:
+    wishes = [f"{key}={value}" for key, value in more.items()]
+    return [f"AvatarImagePath={folder / avatar}", f"AudioPath={folder / audio}", *wishes]
+
+
+# the files that it writes ---------------------------------------------------------------------------------------------
+
+
+def test_the_job_file_to_the_byte(mono: Mono, still: Path) -> None:
+    """The same request makes the same bytes: UTF-8 without a byte order mark, \\n as line end, Chinese as it is."""
+    wishes = {"Quality": "High", "Fps": 29.97, "BatchSize": 8, "BboxShift": -7, "Priority": "Low", "TimeoutSeconds": 9}
+    words = request(still, avatar="face.JPG", Name="你好", CacheKey='order-4711 "a"', Engine="preview", **wishes)
+    [ticket] = mono.drive("submit", still, *words)
+    text = (still / "inbox" / "你好.json").read_bytes()
+    assert text == GOLDEN.read_bytes()
+    assert not text.startswith(b"\xef\xbb\xbf")
+    assert b"\r" not in text
+    spec = parse(text)
+    assert (spec.id, spec.fps, spec.priority, spec.output.crf) == (ticket["Id"], "30000/1001", -10, 18)
+    assert spec.options == {"batch_size": 8, "bbox_shift": -7}
+    avatar, audio = str(spec.avatar), str(spec.audio)
+    assert (still / "inbox" / avatar).read_bytes() == b"a face"
+    assert (still / "inbox" / audio).read_bytes() == b"a voice"
+    assert {path.name for path in (still / "inbox").iterdir()} == {"你好.json", avatar[2:], audio[2:]}
+
+
+def test_the_same_key_with_other_content_makes_another_file(mono: Mono, still: Path) -> None:
+    """Media are named by key and content: a second request can't replace what the first one still needs."""
+    words = request(still, avatar="face.JPG", CacheKey="order-1")
+    mono.drive("submit", still, *words)
+    mono.drive("submit", still, *words)
+    assert len(list((still / "inbox").glob("*.wav"))) == 1
+    one, two = sorted((still / "inbox").glob("*.json"))
+    assert one.read_bytes() == two.read_bytes()
+    (still / "voice.wav").write_bytes(b"another voice")
+    mono.drive("submit", still, *words)
+    assert sorted(path.read_bytes() for path in (still / "inbox").glob("*.wav")) == [b"a voice", b"another voice"]
+
+
+def test_every_way_of_writing_text_in_csharp_is_read(mono: Mono, tmp_path: Path) -> None:
+    """File.WriteAllText, with a byte order mark, UTF-16, StreamWriter with CRLF, a closed FileStream: one job."""
+    job = '{\n"AvatarImagePath": "脸.jpg",\n"AudioPath": "voice.wav"\n}'
+    mono.drive("write", tmp_path, job)
+    written = {path.stem: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert written == {
+        "plain": job.encode(),
+        "exclusive": job.encode(),
+        "bom": b"\xef\xbb\xbf" + job.encode(),
+        "crlf": b"\xef\xbb\xbf" + job.replace("\n", "\r\n").encode() + b"\r\n",
+        "utf16": b"\xff\xfe" + job.encode("utf-16-le"),
+        "utf16be": b"\xfe\xff" + job.encode("utf-16-be"),
+    }
+    assert {(spec.avatar, spec.audio) for spec in map(parse, written.values())} == {("脸.jpg", "voice.wav")}
+
+
+NAMES = [
+    *(
+        "hello",
+        "你好 世界",
+        "cafe\u0301",
+        "a/b\\c:d*e?f",
+        "..",
+        ".hidden",
+        "-rf",
+        "CON",
+        "com1.txt",
+        "x" * 300,
+        "é" * 200,
+    ),
+    *("trailing. ", " a", "tab\there", "new\nline", "zero\u200bwidth", "😀 smile", "👩\u200d👧 family"),
+    *("$(touch x)", "`id`", "a'b\"c"),
+]
+
+
+def test_the_daemon_keeps_the_names_that_the_client_makes(mono: Mono, still: Path) -> None:
+    """Whatever a file is called, the result's folder is called as the client expects, on every system."""
+    made = [line["Name"] for line in mono.drive("names", still, *NAMES)]
+    assert len(made) == len(NAMES)
+    assert made == [safe_name(name) for name in made]
+    assert made[:3] == ["hello", "你好 世界", "café"]
+    assert not list((still / "inbox").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["AudioPath=voice.wav"], "missing_key"),
+        (["TemplateId=anna"], "missing_key"),
+        (["TemplateId=anna", "AvatarImagePath=face.jpg", "AudioPath=voice.wav"], "duplicate_key"),
+        (["TemplateId=anna", "AudioPath=nowhere.wav"], "missing_media"),
+    ],
+)
+def test_a_request_that_can_be_no_job_is_refused_at_once(mono: Mono, still: Path, words: list[str], code: str) -> None:
+    """What the client sees itself never reaches the share."""
+    [refused] = mono.drive("submit", still, *words)
+    assert (refused.kind, refused["Code"]) == ("refused", code)
+    assert not list((still / "inbox").iterdir())
+
+
+# without a daemon -----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_nobody_took_is_taken_back(mono: Mono, still: Path) -> None:
+    """Cancelled before a daemon came by, a job leaves nothing in the inbox."""
+    [answer] = mono.answers("takeback", still, *request(still, avatar="face.JPG"))
+    assert (answer["Success"], answer["Error"], answer["Kind"]) == ("False", "cancelled", "Cancelled")
+    assert not list((still / "inbox").iterdir())
+
+
+def test_an_absent_daemon_is_said(mono: Mono, still: Path) -> None:
+    """A job file that lies there too long is taken back, and the answer says that no daemon runs."""
+    [answer] = mono.answers("absent", still, *request(still, avatar="face.JPG"))
+    assert (answer["Error"], answer["Kind"]) == ("not_taken", "NoService")
+    assert "status.json" in answer["Message"]
+    (still / "status.json").write_text(json.dumps({"daemon": {"running": False}, "problems": []}))
+    [answer] = mono.answers("absent", still, *request(still, avatar="face.JPG"))
+    assert "it was stopped" in answer["Message"]
+    assert not list((still / "inbox").iterdir())
+
+
+def test_an_absent_share_is_said(mono: Mono, still: Path) -> None:
+    """A path without an inbox is an answer with what to check, not a crash."""
+    [answer] = mono.answers("generate", still / "nowhere", *request(still, avatar="face.JPG"))
+    assert (answer["Error"], answer["Kind"]) == ("share_unavailable", "NoService")
+    assert "nowhere" in answer["Message"]
+
+
+def status(**keys: object) -> str:
+    return json.dumps({"version": 1, "daemon": {"running": True}, "counts": {"running": 1}, **keys})
+
+
+ROW = {"id": "mine", "uid": "u1", "name": "hello"}
+RUNNING = {"state": "running", "stage": "render", "percent": 41.5, "units_done": 5, "units_total": 12}
+FAILED = {"state": "failed", "error_code": "no_face", "error_message": "no face", "error_hint": "another picture"}
+QUEUED = {"name": "hello", "state": "queued", "position": 3}
+OTHER = {**ROW, **RUNNING, "id": "somebody else's"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (status(running=[OTHER, {**ROW, **RUNNING}]), {"State": "Running", "Stage": "render", "Percent": "41.5"}),
+        (status(running=[OTHER], queue=[QUEUED]), {"State": "Queued", "Position": "3"}),
+        (status(queue=[{**QUEUED, "id": "somebody else's"}]), {"State": "Accepted"}),
+        (status(running=[{**ROW, **RUNNING}], recent=[{**ROW, **FAILED}]), {"State": "Running"}),
+        (status(daemon=[], running=5, queue={"a": 1}, recent=[None, 3, {"id": 7}]), {"State": "Accepted"}),
+        (status(running=[{**ROW, "state": "dancing", "percent": "x"}]), {"State": "Accepted"}),
+        (status(running=[{**ROW, **RUNNING}])[:-3], {"State": "Accepted"}),
+        ("[" * 100_000, {"State": "Accepted"}),
+        ("", {"State": "Accepted"}),
+    ],
+)
+def test_what_status_json_says_is_shown(mono: Mono, still: Path, said: str, expected: dict[str, str]) -> None:
+    """The job's own row is found by its id; a status.json that is torn or strange stops nothing."""
+    (still / "status.json").write_text(said)
+    *news, answer = mono.drive("glance", still, "hello", "mine")
+    assert answer["Error"] == "wait_timeout"
+    assert [{key: line[key] for key in expected} for line in news] == [expected]
+
+
+def test_rows_answer_where_files_are_late(mono: Mono, still: Path) -> None:
+    """A failed row is an answer before failed/NAME appears; a done one leads to a folder of any name."""
+    (still / "status.json").write_text(status(recent=[{**ROW, **FAILED}]))
+    [answer] = mono.answers("glance", still, "hello", "mine")
+    assert (answer["Error"], answer["Kind"], answer["Hint"]) == ("no_face", "BadMedia", "another picture")
+    (still / "status.json").write_text(status(recent=[{**ROW, "state": "done", "result": "elsewhere"}]))
+    [answer] = mono.answers("glance", still, "hello", "mine")
+    assert answer["Error"] == "wait_timeout"
+    folder = still / "outbox" / "elsewhere"
+    folder.mkdir()
+    record, video = folder / "result.json", folder / "result.mp4"
+    for whose, there in (("another's", True), ("mine", False), ("mine", True)):
+        record.write_text(json.dumps({"id": whose, "video": "result.mp4", "duration_s": 1e300}))
+        video.write_bytes(b"a video")
+        if not there:
+            video.unlink()
+        [answer] = mono.answers("glance", still, "hello", "mine")
+        assert answer["Success"] == str(whose == "mine" and there)
+    assert (answer["Success"], answer["VideoPath"]) == ("True", str(video))
+
+
+def test_a_share_that_goes_away_is_waited_for_only_so_long(mono: Mono, still: Path) -> None:
+    """While the inbox is gone the client waits, but not for ever; back again, the job can be waited for anew."""
+    (still / "inbox").rename(still / "away")
+    [*_, answer] = mono.drive("glance", still, "hello", "mine")
+    assert (answer["Error"], answer["Kind"]) == ("share_unavailable", "NoService")
+    (still / "away").rename(still / "inbox")
+    [*_, answer] = mono.drive("glance", still, "hello", "mine")
+    assert answer["Error"] == "wait_timeout"
+
+
+# with the daemon ------------------------------------------------------------------------------------------------------
+
+
+def test_four_requests_at_once(mono: Mono, share: Share, media: Path) -> None:
+    """Four jobs, two of one name and one of a Chinese name, and each request gets its own video."""
+    four = [
+        [*request(media, Name="twin"), "--"],
+        [*request(media, "你好 世界.wav", Name="Twin"), "--"],
+        [*request(media, "你好 世界.wav"), "--"],
+        request(media, Quality="Low", Fps=12.5),
+    ]
+    lines = mono.drive("generate", share.folder, *(word for words in four for word in words))
+    answers = [line for line in lines if line.kind == "answer"]
+    assert [answer["Success"] for answer in answers] == ["True"] * 4, lines
+    videos = {Path(answer["VideoPath"]): answer for answer in answers}
+    assert sorted(float(answer["Duration"]) for answer in answers) == [0.4, 0.4, 0.8, 0.8]
+    for video, answer in videos.items():
+        record = json.loads((video.parent / "result.json").read_bytes())
+        assert float(answer["Duration"]) == record["duration_s"]
+        assert float(answer["Seconds"]) > 0
+        assert (answer["Engine"], answer["FromCache"], answer["Kind"]) == ("preview", "False", "None")
+        assert answer["CompletedAt"][:19] == record["finished_at"][:19]
+    folders = sorted(video.parent.name for video in videos)
+    assert {folder.casefold() for folder in folders if folder.casefold().startswith("twin")} == {"twin", "twin-2"}
+    assert any(re.fullmatch("你好 世界-[0-9a-f]{8}", folder) for folder in folders)
+    states = {line["State"] for line in lines if line.kind == "progress"}
+    assert "Running" in states
+    assert all(line["DaemonRunning"] == "True" for line in lines if line.kind == "progress")
+
+
+def test_cancelling_the_token_cancels_the_running_job(mono: Mono, share: Share, media: Path) -> None:
+    """The caller gets OperationCanceledException, and the daemon stops the work."""
+    (media / "long.wav").write_bytes(voice(9.9))
+    words = request(media, "long.wav", Name="stopped", CacheKey="stop-me-1", Fps="120")
+    lines = mono.drive("cancel", share.folder, *words)
+    assert lines[-1].kind == "cancelled", lines
+    assert share.wait_for("stopped", "cancelled", "done", "failed")["state"] == "cancelled"
+    [answer] = mono.answers("wait", share.folder, "stopped", "stop-me-1")
+    assert (answer["Success"], answer["Error"], answer["Kind"]) == ("False", "cancelled", "Cancelled")
+
+
+def test_a_failing_job_is_an_answer(mono: Mono, share: Share, media: Path) -> None:
+    """Code, message and hint are the daemon's own; nothing is thrown."""
+    (media / "text.wav").write_bytes(b"no sound at all " * 99)
+    [answer] = mono.answers("generate", share.folder, *request(media, "text.wav", Name="no-sound"))
+    error = share.error("no-sound")
+    assert (answer["Success"], answer["VideoPath"]) == ("False", "")
+    assert (answer["Error"], answer["Kind"]) == ("audio_unreadable", "BadMedia")
+    assert (answer["Message"], answer["Hint"]) == (error["message"], error["hint"])
+
+
+def test_an_impatient_client_cancels(mono: Mono, share: Share, media: Path) -> None:
+    """After its own time-out the client says what happened and leaves no job behind."""
+    words = [f"AudioPath={media / 'voice.wav'}", "TemplateId=nobody", "Name=waits"]
+    lines = mono.drive("impatient", share.folder, *words)
+    assert (lines[-1]["Error"], lines[-1]["Kind"]) == ("wait_timeout", "Timeout")
+    assert any("nobody" in line["WaitingFor"] for line in lines if line.kind == "progress"), lines
+    assert share.wait_for("waits", "cancelled")["state"] == "cancelled"
+
+
+def test_a_result_is_found_again_by_its_id(mono: Mono, share: Share, media: Path) -> None:
+    """After a restart of the app a ticket of name and id leads to the result, whatever its folder is called."""
+    (share.outbox / "again").mkdir()
+    (share.outbox / "again" / "result.json").write_text(json.dumps({"id": "somebody else's", "video": "result.mp4"}))
+    [ticket] = mono.drive("submit", share.folder, *request(media, Name="again"))
+    share.wait_for("again", "done", "failed")
+    [answer] = mono.answers("wait", share.folder, "again", ticket["Id"])
+    assert answer["VideoPath"] == str(share.outbox / "again-2" / "result.mp4")
+
+
+def test_a_key_used_before_never_brings_the_old_video(mono: Mono, share: Share, media: Path) -> None:
+    """The same CacheKey with another voice is another video or a refusal, not yesterday's result."""
+    [first] = mono.answers("generate", share.folder, *request(media, CacheKey="one-key", Name="key"))
+    [second] = mono.answers("generate", share.folder, *request(media, "你好 世界.wav", CacheKey="one-key", Name="key"))
+    assert float(first["Duration"]) == 0.4
+    assert second["VideoPath"] != first["VideoPath"]
+    assert second["Success"] == "False" or float(second["Duration"]) == 0.8
+
+
+# what is promised -----------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_makes_a_video(mono: Mono, share: Share, media: Path) -> None:
+    """The console sample shows progress and the path of the video; what can't work it says on stderr."""
+    done = mono.run("MusedropSample.exe", share.folder, media / "face.jpg", media / "voice.wav", "low")
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.splitlines()[-1].rpartition("  ")[0])
+    assert path.is_file()
+    failed = mono.run("MusedropSample.exe", share.folder, media / "face.jpg", media / "nowhere.wav")
+    assert (failed.returncode, failed.stderr.split(":")[0]) == (1, "missing_media")
+    assert mono.run("MusedropSample.exe").returncode == 2
+
+
+def test_every_code_of_the_daemon_has_a_kind() -> None:
+    """A code that docs/errors.md explains is no surprise to a C# app."""
+    source = (CLIENT / "MusedropClient" / "Errors.cs").read_text()
+    known = set(re.findall(r'^ +\{ "(\w+)", ErrorKind\.', source, re.M))
+    explained = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "errors.md").read_text(), re.M))
+    assert known == explained
+
+
+def test_the_code_in_the_readme_compiles(mono: Mono) -> None:
+    """Every C# block of the README is compiled as the body of an async method."""
+    blocks = re.findall(r"```csharp\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    usings = "using System; using System.Threading; using System.Threading.Tasks; using Musedrop;\n"
+    head = "static class Page { static async Task Block(MusedropClient client, CancellationToken token) {\n"
+    for n, block in enumerate(blocks):
+        source = mono.build / f"readme{n}.cs"
+        given = block.replace("var client = ", "client = ")
+        source.write_text(f"{usings}{head}await Task.Yield();\n{given}}} }}")
+        compiled(mono.build, source, target="library")
+
+
+def test_the_client_depends_on_nothing() -> None:
+    """No package is referenced, and every source file is one that Mono compiles too."""
+    projects = [path.read_text() for path in CLIENT.glob("*/*.csproj")]
+    assert len(projects) == 2
+    assert not any("PackageReference" in text for text in projects)
+    assert {path.parent.name for path in CLIENT.rglob("*.cs")} == {"MusedropClient", "Sample"}
+
+
+def test_where_mono_is_missing_the_tests_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the compiler a test is skipped and names the package; with CI set it fails."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no-such-compiler is missing: Debian package mono-mcs"):
+        need("no-such-compiler", "mono-mcs")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="mono-mcs"):
+        need("no-such-compiler", "mono-mcs")
+
+
+def test_answers_come_without_events(mono: Mono, share: Share, media: Path) -> None:
+    """A watcher is only a hint: where nothing tells of changes, polling finds the result."""
+    [answer] = mono.answers("generate", share.folder, *request(media), MONO_MANAGED_WATCHER="disabled")
+    assert Path(answer["VideoPath"]).is_file()

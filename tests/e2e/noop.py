@@ -1,0 +1,100 @@
+"""A daemon whose workers make files of the right names in no time: for tests of everything but pictures and sound.
+
+`python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler. A job takes as long as its options say
+(`frame_s` for each of its `frames`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.daemon import serve
+from agent.service.log import set_up
+from agent.settings import load
+from models.types import EngineError, Outline, Request
+
+HANDLER = "tests.e2e.noop:open_handler"
+FRAMES = 48
+"""Two spans."""
+
+
+class Noop:
+    def run(self, payload: dict[str, Any], start: int, stop: int, tick: Callable[[int], None]) -> dict[str, Any]:
+        request = Request.from_dict(payload["request"])
+        deed: Callable[..., dict[str, Any]] = getattr(self, payload["stage"])
+        return deed(request, payload, start, stop, tick)
+
+    def inspect(self, request: Request, *_: object) -> dict[str, Any]:
+        marks = [
+            snapshot(Path(request.avatar), request.files.avatar),
+            snapshot(Path(request.audio), request.files.audio),
+        ]
+        if request.options.get("fail"):
+            raise EngineError("bad_option", "fail is set", "take it away")
+        frames = int(request.options.get("frames", FRAMES))
+        units = {"inspect": 1, "prepare": 1, "render": frames, "assemble": 1}
+        outline = Outline(frames, "25", 2, 2, frames / 25, units, avatar_sha256=marks[0], audio_sha256=marks[1])
+        return {"outline": outline.to_dict()}
+
+    def prepare(self, request: Request, *_: object) -> dict[str, Any]:
+        request.files.prepared.mkdir(exist_ok=True)
+        return {}
+
+    def render(self, request: Request, _: object, start: int, stop: int, tick: Callable[[int], None]) -> dict[str, Any]:
+        pause = threading.Event()
+        for done in range(stop - start):
+            pause.wait(request.options.get("frame_s", 0.0))
+            tick(done + 1)
+        part = request.files.part(start, stop)
+        part.parent.mkdir(exist_ok=True)
+        write(part, f"{start}-{stop}\n".encode())
+        return {}
+
+    def assemble(self, request: Request, payload: dict[str, Any], *_: object) -> dict[str, Any]:
+        out = Path(request.out)
+        out.mkdir(exist_ok=True)
+        parts = [request.files.part(*span).read_bytes() for span in payload["spans"]]
+        write(out / "result.mp4", b"".join(parts) + request.files.audio.read_bytes())
+        write(out / "preview.jpg", b"preview")
+        return {"notes": []}
+
+
+def open_handler(_device: str, _options: dict[str, Any]) -> Noop:
+    return Noop()
+
+
+def snapshot(source: Path, target: Path) -> str:
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(source, target)
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Whole and on disk, as the real parts are."""
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("command", nargs="?", help="ignored: `run`, as the product is called")
+    source = parser.parse_args().config
+    settings = load(source)
+    set_up(settings)
+    serve(settings, HANDLER, source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The service on a real systemd: started, stopped, killed, frozen, misconfigured, without its share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.systemd.machine import Machine, soon
+from tests.e2e.systemd.service import PROGRAM, UNITS, Service
+from tests.share import alive, face, until, voice
+
+pytestmark = pytest.mark.systemd
+MOST_EXPOSED = 2.0
+LEASE = 1 << 28
+JOB = {"avatar": "face.png", "audio": "voice.wav"}
+
+
+@pytest.mark.usefixtures("service")
+def test_the_units_are_clean_and_exposed_little(machine: Machine) -> None:
+    """`systemd-analyze` finds nothing to say about any of them, and rates what an attacker could do as little."""
+    folder = f"/{UNITS}"
+    done = machine.run("systemd-analyze", "verify", f"{folder}/musedrop.service", f"{folder}/musedrop-nvidia.service")
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    source = "/opt/musedrop-source/systemd"
+    for name in ("musedrop-user", "musedrop-notify"):
+        done = machine.run("systemd-analyze", "verify", f"{source}/{name}.service")
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    said = machine.check("systemd-analyze", "security", "--offline=true", f"{folder}/musedrop.service")
+    rated = re.search(r"Overall exposure level for musedrop.service: ([\d.]+)", said)
+    assert rated
+    assert float(rated[1]) <= MOST_EXPOSED
+
+
+def test_started_means_ready(service: Service, machine: Machine) -> None:
+    """When `systemctl start` returns, what lay in the inbox has a row and every device has a worker."""
+    service.drop("early", **JOB)
+    service.up()
+    assert [row["name"] for row in service.rows()] == ["early"]
+    assert service.status_text() == "0 running, 0 queued, 1 waiting"
+    assert len(machine.processes()) == 3
+    assert machine.show("UnitFileState") == "disabled"
+    machine.check("systemctl", "enable", "musedrop")
+    assert machine.show("UnitFileState") == "enabled"
+
+
+def test_a_video_under_the_shipped_unit(service: Service, machine: Machine) -> None:
+    """Real media of another user become a verified video; the process has one right, no network, and its folders."""
+    (service.root / UNITS / "musedrop.service.d" / "test.conf").unlink()
+    service.config.unlink()
+    machine.check(PROGRAM, "service", "install", "--yes")
+    service.up()
+    service.put("face.jpg", face())
+    service.put("voice.wav", voice())
+    service.drop("hello", avatar="face.jpg", audio="voice.wav")
+    assert service.wait_for("hello", "done", "failed")["state"] == "done", service.log()
+    assert service.result("hello")["frames"] == 25
+    main = machine.main_pid()
+    video = (service.outbox / "hello" / "result.mp4").stat()
+    for pid in machine.processes():
+        facts = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert facts["Uid"].split() == [str(video.st_uid)] * 4 != ["0"] * 4
+        devices = Path(f"/proc/{pid}/net/dev").read_text()
+        assert (int(facts["CapEff"], 16), facts["NoNewPrivs"], facts["Seccomp"]) == (LEASE, "1", "2")
+        assert [line.split(":")[0].strip() for line in devices.splitlines()][2:] == ["lo"]
+    assert video.st_mode & 0o777 == 0o660
+    inside = Path(f"/proc/{main}/root")
+    for place in ("etc", "opt/musedrop", "srv", "usr", "var/lib"):
+        assert os.statvfs(inside / place).f_flag & os.ST_RDONLY, place
+    for place in ("srv/musedrop", "var/lib/musedrop", "var/cache/musedrop", "var/log/musedrop", "tmp"):
+        assert not os.statvfs(inside / place).f_flag & os.ST_RDONLY, place
+    assert not list((inside / "root").iterdir()), "no homes"
+    assert (service.root / "var/log/musedrop").stat().st_uid == video.st_uid
+    assert list((service.root / "var/log/musedrop").iterdir()), "the workers' logs"
+    told = [json.loads(line) for line in machine.run("journalctl", "-o", "json", "JOB=hello").stdout.splitlines()]
+    assert [entry["MESSAGE"] for entry in told][::2] == ["hello accepted", "hello is done: outbox/hello"]
+    assert {entry["PRIORITY"] for entry in told} == {"6"}
+    assert {entry["JOB_UID"] for entry in told} == {service.job("hello")["uid"]}
+
+
+def check_finished_once(service: Service, names: list[str]) -> None:
+    """Every job has one result and one run that ended well."""
+    service.wait_until_finished(len(names))
+    assert {row["state"] for row in service.rows()} == {"done"}, service.rows()
+    assert service.results() == sorted(names)
+
+
+def test_a_killed_daemon_is_started_again(service: Service, machine: Machine) -> None:
+    """kill -9 with jobs in flight: no worker survives, every job ends exactly once."""
+    service.up()
+    names = service.jobs(6, frame_s=0.01)
+    service.wait_for("job0", "running", "done")
+    before = machine.processes()
+    os.kill(machine.main_pid(), signal.SIGKILL)
+    service.wait_for_restart()
+    check_finished_once(service, names)
+    assert not [pid for pid in before if alive(pid)]
+
+
+def test_a_frozen_daemon_is_started_again(service: Service, machine: Machine) -> None:
+    """SIGSTOP: the watchdog aborts it, the journal shows where it was, every job ends exactly once."""
+    service.drop_in("WatchdogSec=2")
+    service.up()
+    names = service.jobs(4, frame_s=0.05)
+    service.wait_for("job0", "running", "done")
+    before = machine.processes()
+    os.kill(machine.main_pid(), signal.SIGSTOP)
+    service.wait_for_restart()
+    check_finished_once(service, names)
+    assert not [pid for pid in before if alive(pid)]
+    assert "Fatal Python error: Aborted" in machine.journal()
+    assert "watchdog" in machine.journal().lower()
+
+
+def test_a_frozen_worker_is_replaced(service: Service, machine: Machine) -> None:
+    """SIGSTOP of a worker at work: the pool kills it and does its span again, the service goes on as it was."""
+    service.configure(stall_s=1)
+    service.up()
+    main = machine.main_pid()
+    service.jobs(1, frame_s=0.1)
+    until(lambda: any(row["stage"] == "render" for row in service.rows()), 30, service.log)
+    busy = "SELECT * FROM device_status WHERE state = 'busy' AND worker_pid IS NOT NULL"
+    until(lambda: bool(service.rows(busy)), 30, service.log)
+    row = service.rows(busy)[0]
+    frozen = machine.outside(row["worker_pid"])
+    os.kill(frozen, signal.SIGSTOP)
+    assert service.wait_for("job0", "done", "failed")["state"] == "done"
+    assert not alive(frozen)
+    assert (machine.main_pid(), machine.show("NRestarts")) == (main, "0")
+    lost = machine.run("journalctl", "-o", "cat", "-p", "warning", f"DEVICE={row['device']}", "JOB=job0").stdout
+    assert "span" in lost
+
+
+def test_a_stop_lets_running_spans_finish(service: Service, machine: Machine) -> None:
+    """Longer than TimeoutStopSec, since frames advance; the parts are kept and the next start goes on from them."""
+    service.drop_in("TimeoutStopSec=1")
+    service.up()
+    service.jobs(1, frame_s=0.1)
+    until(lambda: any(row["stage"] == "render" for row in service.rows()), 30, service.log)
+    assert (service.root / "run/musedrop").is_dir()
+    service.down()
+    assert machine.show("Result") == "success", service.log()
+    assert (service.job("job0")["state"], service.job("job0")["interruptions"]) == ("queued", 0)
+    kept = service.parts()
+    assert kept
+    for path in kept:
+        path.write_bytes(b"of the first start\n")
+    assert not (service.root / "run/musedrop").exists()
+    service.up()
+    service.wait_for("job0", "done")
+    assert (service.outbox / "job0" / "result.mp4").read_bytes().count(b"of the first start") == len(kept)
+    spans = [row for row in service.rows("SELECT * FROM job_events") if row["kind"] == "running"]
+    assert len(spans) == 2
+
+
+@pytest.mark.parametrize("end", ["second", "limit"])
+def test_a_stop_that_takes_too_long_is_cut_short(service: Service, machine: Machine, end: str) -> None:
+    """A second SIGTERM, or pool.drain_s, interrupts what runs; the job is queued again, nothing counts against it."""
+    service.configure(drain_s=0.5 if end == "limit" else 60)
+    service.up()
+    service.jobs(1, frame_s=1)
+    until(lambda: any(row["stage"] == "render" for row in service.rows()), 30, service.log)
+    machine.check("systemctl", "stop", "--no-block", "musedrop")
+    if end == "second":
+        soon(lambda: "draining" in service.status_text(), 30, service.log)
+        machine.check("systemctl", "kill", "-s", "TERM", "--kill-who=main", "musedrop")
+    soon(lambda: machine.show("ActiveState") == "inactive", 15, service.log)
+    assert machine.show("Result") == "success"
+    row = service.job("job0")
+    assert (row["state"], row["interruptions"]) == ("queued", 0)
+    assert "interrupted" in machine.journal()
+
+
+def test_a_crash_loop_ends(service: Service, machine: Machine) -> None:
+    """After five starts systemd gives up and says so."""
+    service.drop_in(module="tests.no_such_module")
+    assert machine.run("systemctl", "start", "musedrop").returncode != 0
+    soon(lambda: machine.show("ActiveState") == "failed", 30, service.log)
+    soon(lambda: "Start request repeated too quickly" in machine.journal(), 30, service.log)
+    assert machine.show("NRestarts") == "5"
+    assert machine.journal().count("No module named") == 5
+
+
+def test_a_mistake_in_the_settings(service: Service, machine: Machine) -> None:
+    """It is not tried again; `systemctl status` says which key of which file, and what may have been meant."""
+    service.configure(more="[outptu]\ncrf = 20\n")
+    service.drop_in(module="agent.cli.main")
+    assert machine.run("systemctl", "start", "musedrop").returncode != 0
+    assert (machine.show("ExecMainStatus"), machine.show("NRestarts")) == ("78", "0")
+    said = "/etc/musedrop/musedrop.toml: outptu is not a key of the settings. Did you mean output?"
+    status = machine.run("systemctl", "status", "--no-pager", "-l", "musedrop").stdout
+    assert status.count(said) == 2, "as Status, and as the last line of the journal"
+
+
+def test_a_share_that_is_not_there_yet(service: Service, machine: Machine) -> None:
+    """The service starts, says what it waits for, and goes on when the share is mounted."""
+    machine.check("mkdir", "/srv/disk")
+    machine.check("sh", "-c", "cp -a /srv/musedrop/. /srv/disk/ && chown musedrop: /srv/disk && rm -r /srv/musedrop/*")
+    machine.check("mount", "--bind", "/srv/disk", "/srv/musedrop")
+    service.up()
+    service.down()
+    machine.check("umount", "/srv/musedrop")
+    machine.check("sh", "-c", "rm -rf /srv/musedrop/* /srv/musedrop/.musedrop")
+    service.up()
+    assert "the share /srv/musedrop is not the one that this state folder knows: mount it" in service.status_text()
+    machine.check("mount", "--bind", "/srv/disk", "/srv/musedrop")
+    names = service.jobs(1, frame_s=0)
+    check_finished_once(service, names)
+    soon(lambda: "share" not in service.status_text(), 30, service.log)
+    machine.check("systemctl", "stop", "musedrop")
+
+
+def test_settings_are_read_again(service: Service, machine: Machine) -> None:
+    """`systemctl reload` takes over what can change and names what needs a restart; a bad file changes nothing."""
+    service.up()
+    main = machine.main_pid()
+    service.configure(more="[output]\ncrf = 30\n")
+    text = service.config.read_text().replace("cpu_workers = 2", "cpu_workers = 1").replace("0.1", "0.2")
+    service.config.write_text(text)
+    machine.check("systemctl", "reload", "musedrop")
+    soon(lambda: "a restart is needed for devices.cpu_workers" in service.status_text(), 30, service.log)
+    assert "settings taken over: inbox.settle_s, output.crf" in machine.journal()
+    service.config.write_text(text + "[x]\n")
+    machine.check("systemctl", "reload", "musedrop")
+    soon(lambda: "x is not a key" in service.status_text(), 30, service.log)
+    check_finished_once(service, service.jobs(1, frame_s=0))
+    assert (machine.main_pid(), machine.show("ActiveState")) == (main, "active")

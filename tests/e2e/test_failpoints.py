@@ -1,0 +1,105 @@
+"""The daemon and its workers, made to fail at each named place, in each way."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpu_pool.failpoints import VARIABLE, failpoint
+from tests.e2e.oracle import check
+from tests.share import ROOT, Share, alive, until
+
+DAEMON = ("claimed", "before_insert", "inserted", "running", "assembled", "published", "migration")
+WORKER = ("received", "mid_span", "span_done")
+ACTIONS = ("kill", "stop", "raise", "enospc")
+JOBS = ("one", "two", "three")
+
+
+def drop_jobs(share: Share) -> None:
+    for name in JOBS:
+        share.put(f"{name}.png", b"face")
+        share.put(f"{name}.wav", b"voice")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("place", DAEMON)
+def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: Path, place: str, action: str) -> None:
+    """It dies, hangs until it is killed, raises, or finds the disk full: afterwards each job has one result."""
+    share = make_share(module="tests.e2e.noop", settle_s=0.05)
+    flag = tmp_path / "reached"
+    drop_jobs(share)
+    share.launch(**{VARIABLE: f"{place}:{action}:{flag}"})
+    until(flag.exists, 60, share.log)
+    if action == "stop":
+        share.kill()
+    elif action in ("kill", "raise"):
+        assert share.daemon is not None
+        assert share.daemon.wait(30) != 0
+    if action == "enospc":
+        until(share.is_up, 60, share.log)
+    else:
+        share.start()
+    share.wait_until_finished(len(JOBS), 60)
+    workers = share.workers()
+    assert share.stop() == 0
+    check(share, JOBS, workers)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("place", WORKER)
+def test_a_worker_fails_somewhere(make_share: Callable[..., Share], tmp_path: Path, place: str, action: str) -> None:
+    """It dies, freezes, raises or finds the disk full: the span is done again, each job has one result."""
+    share = make_share(module="tests.e2e.noop", settle_s=0.05, stall_s=1.0)
+    flag = tmp_path / "reached"
+    share.start(**{VARIABLE: f"{place}:{action}:{flag}"})
+    drop_jobs(share)
+    share.wait_until_finished(len(JOBS), 60)
+    assert flag.exists()
+    assert {row["state"] for row in share.rows()} == {"done"}
+    workers = share.workers()
+    assert share.stop() == 0
+    check(share, JOBS, workers)
+
+
+@pytest.mark.parametrize("action", ["kill", "stop"])
+def test_the_daemon_fails_while_it_drains(make_share: Callable[..., Share], tmp_path: Path, action: str) -> None:
+    """Told to stop, it dies or hangs: the next start finishes the jobs, and nothing outlives the first."""
+    share = make_share(module="tests.e2e.noop", settle_s=0.05)
+    flag = tmp_path / "reached"
+    share.start(**{VARIABLE: f"draining:{action}:{flag}"})
+    share.put("face.png", b"face")
+    share.put("voice.wav", b"voice")
+    share.drop("slow", avatar="face.png", audio="voice.wav", options={"frame_s": 0.05})
+    share.wait_for("slow", "queued", "running")
+    workers = share.workers()
+    assert share.daemon is not None
+    share.daemon.send_signal(signal.SIGTERM)
+    until(flag.exists, 60, share.log)
+    share.kill()
+    until(lambda: not any(map(alive, workers)), 10, lambda: "workers outlive the daemon")
+    share.start()
+    share.wait_for("slow", "done")
+
+
+def test_every_place_is_tested() -> None:
+    """The places in the code are those that the tests above know."""
+    sources = [*ROOT.glob("agent/*.py"), *ROOT.glob("gpu_pool/*.py")]
+    places = {name for path in sources for name in re.findall(r'failpoint\("(\w+)"\)', path.read_text())}
+    assert places == {*DAEMON, *WORKER, "draining"}
+
+
+def test_a_place_is_passed_without_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing happens where the variable is missing or speaks of another place, or where the flag is there already."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    failpoint("claimed")
+    monkeypatch.setenv(VARIABLE, f"inserted:raise:{tmp_path / 'a'},claimed:raise:{tmp_path / 'b'}")
+    failpoint("running")
+    with pytest.raises(RuntimeError, match="claimed"):
+        failpoint("claimed")
+    failpoint("claimed")
+    assert os.listdir(tmp_path) == ["b"]  # noqa: PTH208

@@ -1,0 +1,330 @@
+"""Weights from a real server that cuts connections, lies, and has other files than it should."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+from models.musetalk.commands import fetch
+from models.musetalk.commands.fetch import (
+    Offer,
+    Wanted,
+    ask,
+    check_release,
+    download,
+    is_there,
+    needed,
+    settled,
+    wanted,
+)
+from models.musetalk.weights.index import HUGGING_FACE, SOURCES, published
+from models.types import EngineError
+from tests.models.musetalk.hub import Hub, serving
+
+CONTENT = random.Random(7).randbytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PATH = "/a/b/resolve/main/unet.pth"
+FILE = "musetalkV15/unet.pth"
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(Hub(files={PATH: CONTENT})) as hub:
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+def file_on(hub: Hub, bytes: int | None = None, sha256: str | None = None, path: str = PATH) -> Wanted:
+    return Wanted(FILE, hub.url + path, bytes, sha256)
+
+
+def get(root: Path, file: Wanted) -> tuple[list[int], list[float]]:
+    """Download it as the command does; what the progress bar was told, and how long was waited."""
+    told: list[int] = []
+    waited: list[float] = []
+    offer = ask(file)
+    check_release(file, offer)
+    download(root, settled(file, offer), offer, told.append, waited.append)
+    return told, waited
+
+
+def partials(root: Path) -> list[Path]:
+    return list((root / ".downloads").iterdir())
+
+
+# what arrives --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_fetched_checked_and_written_down(hub: Hub, root: Path) -> None:
+    """It lies in its place, its hash and its address are in the manifest, and nothing is left over."""
+    told, waited = get(root, file_on(hub))
+    assert (root / FILE).read_bytes() == CONTENT
+    assert told[-1] == len(CONTENT)
+    assert waited == []
+    entry = json.loads((root / "manifest.json").read_text())["files"][FILE]
+    assert (entry["stamp"]["sha256"], entry["stamp"]["bytes"]) == (SHA256, len(CONTENT))
+    assert entry["origin"] == hub.url + PATH
+    assert partials(root) == []
+
+
+def test_the_server_is_believed_about_size_and_hash(hub: Hub) -> None:
+    """Both come from the headers of the redirect; the CDN's own tag is not taken for a hash."""
+    offer = ask(file_on(hub))
+    assert (offer.bytes, offer.sha256, offer.sha1) == (len(CONTENT), SHA256, None)
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(hub: Hub, root: Path) -> None:
+    """Twice cut, three requests, each for the rest only; nothing is fetched twice."""
+    hub.cuts[PATH] = [100_000, 250_000]
+    _, waited = get(root, file_on(hub))
+    assert (root / FILE).read_bytes() == CONTENT
+    asked = [line.partition("bytes=")[2] for line in hub.log if line.startswith("GET /cdn")]
+    assert asked == ["", "100000-", "250000-"]
+    assert len(waited) == 2
+
+
+def test_a_later_run_goes_on(hub: Hub, root: Path) -> None:
+    """After giving up, what has arrived stays, and the next command fetches only the rest."""
+    hub.cuts[PATH] = [120_000, *[120_000] * fetch.TRIES]
+    with pytest.raises(EngineError, match="failed 5 times") as caught:
+        get(root, file_on(hub))
+    assert caught.value.retry
+    assert "goes on where it stopped" in caught.value.hint
+    assert [path.stat().st_size for path in partials(root)] == [120_000]
+    assert not (root / FILE).exists()
+    hub.log.clear()
+    hub.cuts.clear()
+    get(root, file_on(hub))
+    assert [line for line in hub.log if line.startswith("GET /cdn")] == [f"GET /cdn{PATH} bytes=120000-"]
+    assert (root / FILE).read_bytes() == CONTENT
+
+
+def test_a_partial_file_of_another_release_is_not_continued(hub: Hub, root: Path) -> None:
+    """When the server's file has changed meanwhile, it is fetched from its beginning."""
+    hub.cuts[PATH] = [120_000] * (fetch.TRIES + 1)
+    with pytest.raises(EngineError, match="download_failed"):
+        get(root, file_on(hub))
+    hub.cuts.clear()
+    hub.files[PATH] = CONTENT[::-1]
+    get(root, file_on(hub))
+    assert (root / FILE).read_bytes() == CONTENT[::-1]
+
+
+def test_a_server_without_ranges(hub: Hub, root: Path) -> None:
+    """It sends the whole file again, and the whole file is what one gets."""
+    hub.ranges = False
+    hub.cuts[PATH] = [100_000]
+    get(root, file_on(hub))
+    assert (root / FILE).read_bytes() == CONTENT
+
+
+def test_a_server_without_head(hub: Hub, root: Path) -> None:
+    """Then nothing is known beforehand; a known release is still checked."""
+    hub.heads = False
+    get(root, file_on(hub, len(CONTENT), SHA256))
+    assert (root / FILE).read_bytes() == CONTENT
+    with pytest.raises(EngineError, match="SHA-256"):
+        get(root, file_on(hub, len(CONTENT), "0" * 64))
+
+
+def test_a_busy_server_is_asked_again(hub: Hub, root: Path) -> None:
+    """503 and 429 pass."""
+    hub.statuses[PATH] = [503, 429]
+    _, waited = get(root, file_on(hub))
+    assert (root / FILE).read_bytes() == CONTENT
+    assert len(waited) == 2
+
+
+# what must not arrive ------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_hash_is_never_published(hub: Hub, root: Path) -> None:
+    """The server's own hash doesn't fit what it sends: nothing appears, the partial file is gone."""
+    hub.etags[PATH] = "5" * 64
+    with pytest.raises(EngineError, match="is not what it should be") as caught:
+        get(root, file_on(hub))
+    assert caught.value.code == "download_failed"
+    assert not (root / FILE).exists()
+    assert partials(root) == []
+
+
+def test_a_wrong_config_is_never_published(hub: Hub, root: Path) -> None:
+    """Small files are checked by the hash that git has of them."""
+    path = "/a/b/resolve/main/musetalk.json"
+    hub.files[path] = b'{"sample_size": 64}'
+    get(root, file_on(hub, path=path))
+    assert (root / FILE).read_bytes() == hub.files[path]
+    hub.etags[path] = "5" * 40
+    with pytest.raises(EngineError, match="git hash"):
+        get(root, file_on(hub, path=path))
+
+
+@pytest.mark.parametrize(("size", "sha256"), [(12, None), (None, "0" * 64), (12, "0" * 64)])
+def test_another_release_is_refused_before_it_is_fetched(
+    hub: Hub, root: Path, size: int | None, sha256: str | None
+) -> None:
+    """The server tells of another size or hash than the known release has: nothing is fetched."""
+    with pytest.raises(EngineError, match="another file than the known release") as caught:
+        get(root, file_on(hub, size, sha256))
+    assert "--any-release" in caught.value.hint
+    assert not [line for line in hub.log if line.startswith("GET")]
+
+
+def test_a_file_that_is_shorter_than_promised(hub: Hub, root: Path) -> None:
+    """A server that ends early without an error, again and again, is given up; nothing half appears."""
+    small = "/plain/unet.pth"
+    hub.files[small] = CONTENT[:1000]
+    with pytest.raises(EngineError, match="1,000 bytes instead of 300,000"):
+        download(
+            root, file_on(hub, len(CONTENT), path=small), Offer(None, None, None, "x"), lambda _: None, lambda _: None
+        )
+    assert not (root / FILE).exists()
+
+
+def test_a_file_that_never_ends_is_not_taken(hub: Hub, root: Path) -> None:
+    """What is longer than announced is stopped and thrown away."""
+    file = file_on(hub, 1000, path="/plain/unet.pth")
+    hub.files["/plain/unet.pth"] = CONTENT * 20
+    with pytest.raises(EngineError, match="instead of 1,000"):
+        download(root, file, Offer(None, None, None, "x"), lambda _: None, lambda _: None)
+    assert partials(root) == []
+
+
+def test_a_missing_file_is_named_with_its_address(hub: Hub, root: Path) -> None:
+    """404 is final: one request, the file and where it was looked for."""
+    with pytest.raises(EngineError, match="has no such file") as caught:
+        get(root, file_on(hub, path="/a/b/resolve/main/none.pth"))
+    assert FILE in caught.value.message
+    assert "none.pth" in caught.value.message
+    assert "HF_ENDPOINT" in caught.value.hint
+    assert len(hub.log) == 1
+
+
+def test_no_server_at_all() -> None:
+    """Nobody listens there: said after five times, without a traceback."""
+    file = Wanted(FILE, "http://127.0.0.1:9/unet.pth")
+    waited: list[float] = []
+    with pytest.raises(EngineError, match="failed 5 times"):
+        fetch.patiently(file, waited.append)
+    assert waited == [2.0, 4.0, 8.0, 16.0]
+
+
+def test_a_full_disk_keeps_what_has_arrived(hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space: said at once, not tried again."""
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch, "receive", no_space)
+    with pytest.raises(EngineError, match="disk_full"):
+        get(root, file_on(hub))
+    assert not (root / FILE).exists()
+
+
+def test_too_little_space_is_said_before(hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived already counts; nothing is begun that can't fit."""
+    file = file_on(hub, len(CONTENT))
+    offer = ask(file)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 200_000))  # type: ignore[attr-defined]
+    with pytest.raises(EngineError, match="disk_full"):
+        fetch.check_space(root, [(file, offer)])
+    partial = fetch.partial_of(root, file, offer)
+    partial.parent.mkdir()
+    partial.write_bytes(CONTENT[:150_000])
+    fetch.check_space(root, [(file, offer)])
+
+
+def test_two_downloads_of_one_file(hub: Hub, root: Path) -> None:
+    """The second one doesn't write into the file of the first."""
+    file = file_on(hub)
+    offer = ask(file)
+    partial = fetch.partial_of(root, file, offer)
+    partial.parent.mkdir()
+    with partial.open("wb") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with pytest.raises(EngineError, match="by another process"):
+            get(root, file)
+    get(root, file)
+    assert (root / FILE).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
+def test_redirects_stay_on_the_web(target: str) -> None:
+    """A server can't make us read a local file."""
+    with pytest.raises(EngineError, match="no web address"):
+        fetch.Hops().redirect_request(None, None, 302, "", Message(), target)  # type: ignore[arg-type]
+
+
+def test_a_redirected_question_stays_a_question(hub: Hub) -> None:
+    """Asking about a file of gigabytes doesn't begin to send it."""
+    ask(file_on(hub))
+    assert hub.log == [f"HEAD {PATH}", f"HEAD /cdn{PATH}"]
+
+
+# what is wanted ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_recognised(hub: Hub, root: Path) -> None:
+    """The same content counts, wherever it came from; another size or content doesn't."""
+    file = file_on(hub, len(CONTENT), SHA256)
+    offer = ask(file)
+    assert not is_there(root, file, offer)
+    (root / FILE).parent.mkdir()
+    (root / FILE).write_bytes(CONTENT)
+    assert is_there(root, file, offer)
+    (root / FILE).write_bytes(CONTENT[::-1])
+    assert not is_there(root, file, offer)
+    (root / FILE).write_bytes(CONTENT[1:])
+    assert not is_there(root, file, offer)
+
+
+def test_only_what_is_missing_is_wanted(root: Path) -> None:
+    """Nothing for a complete folder; with --replace all that is published; for both versions both."""
+    assert set(needed(root, ["v15"], replace=False)) == set(published("v15"))
+    for name in published("v15"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert needed(root, ["v15"], replace=False) == []
+    assert needed(root, ["v15"], replace=True) == published("v15")
+    assert needed(root, ["v15", "v1"], replace=False) == ["musetalk/pytorch_model.bin", "musetalk/musetalk.json"]
+
+
+def test_addresses() -> None:
+    """The hub by default, HF_ENDPOINT if it is set; S3FD comes from its author, or from where one says."""
+    assert fetch.endpoint({}) == HUGGING_FACE
+    assert fetch.endpoint({"HF_ENDPOINT": "https://hf-mirror.com/"}) == "https://hf-mirror.com"
+    with pytest.raises(EngineError, match="no web address"):
+        fetch.endpoint({"HF_ENDPOINT": "file:///etc"})
+    urls = {file.file: file.url for file in wanted(SOURCES, "https://m")}
+    assert urls["sd-vae/config.json"] == "https://m/stabilityai/sd-vae-ft-mse/resolve/main/config.json"
+    assert urls["s3fd/s3fd-619a316812.pth"].startswith("https://www.adrianbulat.com/")
+    assert wanted(["s3fd/s3fd-619a316812.pth"], "https://m", "https://n/s.pth")[0].url == "https://n/s.pth"
+    with pytest.raises(EngineError, match="nobody publishes"):
+        wanted(["../../etc/passwd"], "https://m")
+
+
+def test_known_hashes_are_hashes() -> None:
+    """S3FD's file carries the first ten digits of its SHA-256 in its name, by torch's custom."""
+    known = {name: source for name, source in SOURCES.items() if source.sha256}
+    assert all(len(bytes.fromhex(source.sha256 or "")) == 32 for source in known.values())
+    assert all(source.bytes for source in known.values())
+    assert (SOURCES["s3fd/s3fd-619a316812.pth"].sha256 or "").startswith("619a316812")

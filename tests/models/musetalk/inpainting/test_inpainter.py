@@ -1,0 +1,356 @@
+"""From crops and windows to painted faces: the published program's numbers, whatever the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.musetalk.inpainting import inpainter as painting
+from models.musetalk.inpainting.batching import Sizes
+from models.musetalk.inpainting.inpainter import Painter, open_painter
+from models.musetalk.inpainting.modules import Encode, positional_table, rows_first, to_bgr
+from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16
+from tests.models.musetalk import tiny_nets
+from tests.models.musetalk.recipe import fill, golden
+
+Floats = npt.NDArray[np.float32]
+CPU = tiny_nets.CPU
+
+
+def given(frames: int, width: int = 16) -> tuple[Floats, Floats]:
+    """Latents and windows of some frames, each unlike the others."""
+    random = np.random.default_rng(3)
+    latents = random.normal(size=(frames, 8, 32, 32)).astype(np.float32)
+    return latents, random.normal(size=(frames, 50, width)).astype(np.float32)
+
+
+def in_threads(count: int, make: Callable[..., Painter], **options: Any) -> Painter:
+    """A painter made in a process that has so many threads for an operator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        return make(**options)
+    finally:
+        torch.set_num_threads(before)
+
+
+def same_faces(found: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> bool:
+    """At most one level apart, in fewer than one of a thousand values."""
+    apart = np.abs(found.astype(int) - wanted)
+    return bool(apart.max() <= 1 and (apart > 0).mean() < 1e-3)
+
+
+# the reference's numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [64, 384])
+def test_positional_table(width: int) -> None:
+    """Rows of the table, the first and the last; added in half precision as in float32."""
+    wanted = golden("02_positional_encoding")
+    table = positional_table(5000, width)
+    assert np.abs(table[:64].numpy() - wanted[f"table_{width}"]).max() <= 1e-6
+    assert np.abs(table[-1].numpy() - wanted[f"table_{width}_last"]).max() <= 1e-6
+    if width == 64:
+        x = torch.from_numpy(wanted["x_64"])
+        assert np.abs((x + table[:50]).numpy() - wanted["y_64"]).max() <= 1e-6
+        assert np.array_equal((x.half() + table[:50].half()).numpy(), wanted["y_64_fp16"])
+
+
+def test_what_the_encoder_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lower half hidden from row 128 on, RGB, -1..1."""
+    wanted, seen = golden("03_vae_tiny"), []
+    vae = tiny_nets.vae()
+    encode = vae.encode
+
+    def spy(pixels: Tensor) -> Any:
+        seen.append(pixels.numpy())
+        return encode(pixels)
+
+    monkeypatch.setattr(vae, "encode", spy)
+    Encode(vae, rows_first)(torch.from_numpy(wanted["resized_lanczos4_bgr"])[None])
+    ((hidden, whole),) = seen
+    assert np.array_equal(hidden[:, 126:130], wanted["masked_tensor_row127_128"])
+    assert np.array_equal(whole[:, ::64], wanted["ref_tensor_rows"])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_latents(plain: bool, noisy: bool) -> None:
+    """The mode of both posteriors, scaled, however wide the posterior is."""
+    wanted, vae = golden("03_vae_tiny"), tiny_nets.vae()
+    if noisy:
+        vae.quant_conv.bias[4:] = 0
+    found = Painter(tiny_nets.unet(), vae, CPU, plain=plain).latents(wanted["resized_lanczos4_bgr"][None])
+    assert found.dtype == np.float32
+    assert np.abs(found - wanted["latents8_mode"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@torch.no_grad()
+def test_unet(plain: bool) -> None:
+    """Positions added, one pass at timestep 0."""
+    wanted = golden("04_unet_tiny")
+    predict = tiny_nets.painter(plain=plain)._predict
+    found = predict(torch.from_numpy(wanted["latents"]), torch.from_numpy(wanted["audio"]))
+    assert np.abs(found.numpy() - wanted["out"]).max() <= 1e-4
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@torch.no_grad()
+def test_decode(plain: bool) -> None:
+    """The picture before it is clipped, and its grey levels; a fifth of them are clipped on purpose."""
+    wanted = golden("03_vae_tiny")
+    decode = tiny_nets.painter(plain=plain)._decode
+    latents = torch.from_numpy(wanted["latents8_mode"][:, 4:])
+    strip = decode.image(latents)[0, :, 120:136].numpy()
+    assert np.abs(strip - wanted["decoded_float_rgb_strip"]).max() <= 1e-4
+    assert same_faces(decode(latents).numpy(), wanted["decoded_bgr_uint8"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_grey_levels_are_rounded_as_the_reference_does(dtype: torch.dtype) -> None:
+    """Bit for bit: clamped in the network's precision, scaled in float32, half to even."""
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    image[0, 0] = ((torch.arange(4096).reshape(64, 64) % 511 / 510) * 2 - 1).to(dtype)  # levels and halves of them
+    unit = (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().numpy()
+    wanted = (unit * 255).round().astype("uint8")[..., ::-1]
+    assert np.array_equal(to_bgr(image).numpy(), wanted)
+
+
+def test_grey_levels_of_bf16_are_not_coarser_than_the_picture() -> None:
+    """Clamped in bf16, the upper half of the range would have only every second level."""
+    image = torch.linspace(-1, 1, 4096).reshape(1, 1, 64, 64).expand(1, 3, 64, 64).bfloat16()
+    assert len(np.unique(to_bgr(image).numpy())) == len(np.unique((image.float().numpy() / 2 + 0.5) * 255 // 0.5 // 2))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_full_size_networks() -> None:
+    """The real architectures with recipe weights: encode, UNet, decode."""
+    wanted = golden("10_fullsize_recipe_outputs")
+    vae = fill(tiny_nets.AutoencoderKL(**tiny_nets.VAE_FULL), gains={"decoder.conv_out": 1.6})
+    with torch.device("meta"):
+        unet = tiny_nets.UNet2DConditionModel(**tiny_nets.UNET_FULL)
+    plain = Painter(fill(unet.to_empty(device="cpu")), vae, CPU, plain=True)
+    x = torch.from_numpy(np.random.RandomState(41).uniform(-1, 1, (1, 3, 256, 256)).astype(np.float32))
+    random = np.random.RandomState(43)
+    latents, heard = (random.standard_normal(shape).astype(np.float32) for shape in ((1, 8, 32, 32), (1, 50, 384)))
+    z = np.random.RandomState(42).standard_normal((1, 4, 32, 32)).astype(np.float32)
+    found = {
+        "vae_mean": vae.encode(x).latent_dist.mode(),
+        "vae_dec_rows": plain._decode.image(torch.from_numpy(z) * vae.config["scaling_factor"])[0, :, ::16],
+        "unet_out": plain._predict(torch.from_numpy(latents), torch.from_numpy(heard)),
+    }
+    for name, tensor in found.items():
+        apart = np.abs(tensor.numpy() - wanted[name]).max() / np.sqrt((wanted[name] ** 2).mean())
+        assert apart <= 1e-4, name
+
+
+# the same frame, whatever else is painted ----------------------------------------------------------------------------
+
+
+def ways() -> list[dict[str, Any]]:
+    return [{"plain": True}, {}, {"dtype": torch.bfloat16}]
+
+
+@pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
+def test_spans_make_no_difference(way: dict[str, Any]) -> None:
+    """Cut into any spans, each frame has the same bytes: its place in a batch comes from its number alone."""
+    latents, windows = given(11)
+    painter = tiny_nets.miniature(**way)
+    whole = painter.faces(latents, windows)
+    for cuts in ((0, 5, 11), (0, 1, 2, 8, 11), (3, 4), (7, 11)):
+        for start, stop in pairwise(cuts):
+            part = painter.faces(latents[start:stop], windows[start:stop], first=start)
+            assert np.array_equal(part, whole[start:stop])
+
+
+@pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
+def test_neighbours_make_no_difference(way: dict[str, Any]) -> None:
+    """A frame among others has the bytes that it has alone; in another slot too, as far as these kernels go."""
+    latents, windows = given(4, 64)
+    painter = tiny_nets.painter(**way)
+    whole = painter.faces(latents, windows)
+    assert np.array_equal(painter.faces(latents[2:3], windows[2:3], first=2)[0], whole[2])
+    assert np.array_equal(painter.faces(latents[2:3], windows[2:3], first=1)[0], whole[2])
+
+
+@pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
+def test_crops_are_encoded_one_by_one(way: dict[str, Any]) -> None:
+    """The latents of a crop don't depend on which others are prepared with it."""
+    crops = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
+    painter = tiny_nets.painter(**way)
+    together = painter.latents(crops)
+    assert np.array_equal(together[1:2], painter.latents(crops[1:2]))
+    assert painter.latents(crops[:0]).shape == (0, 8, 32, 32)
+
+
+@pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
+def test_threads_make_no_difference(way: dict[str, Any]) -> None:
+    """A worker with more cores paints several batches at once, and every face has the same bytes."""
+    latents, windows = given(6)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8)
+    one, three = (in_threads(count, tiny_nets.miniature, **way) for count in (1, 3))
+    assert np.array_equal(one.faces(latents, windows), three.faces(latents, windows))
+    assert np.array_equal(one.latents(crops), three.latents(crops))
+
+
+def test_batches_of_another_size_make_hardly_a_difference() -> None:
+    """Rounding only, where a GPU with less memory takes smaller batches."""
+    latents, windows = given(6)
+    wanted = tiny_nets.miniature().faces(latents, windows)
+    for sizes in (Sizes(1, 1, 1), Sizes(2, 2, 1), Sizes(8, 4, 1)):
+        assert same_faces(tiny_nets.miniature(sizes=sizes).faces(latents, windows), wanted)
+
+
+def test_frames_are_asked_for_batch_by_batch() -> None:
+    """A stream holds the inputs of a few batches only, and gives the faces in order."""
+    latents, windows = given(10)
+    asked: list[range] = []
+
+    def look(part: range) -> Floats:
+        asked.append(part)
+        return latents[part.start : part.stop]
+
+    painter = in_threads(1, tiny_nets.miniature)
+    told = painter.stream(range(3, 10), look, lambda part: windows[part.start : part.stop])
+    faces = next(told)
+    assert (asked, len(faces)) == ([range(3, 4), range(4, 8)], 1)
+    faces = np.concatenate([faces, *told])
+    assert asked == [range(3, 4), range(4, 8), range(8, 10)]
+    assert np.array_equal(faces, painter.faces(latents, windows)[3:])
+    assert painter.faces(latents[:0], windows[:0]).shape == (0, 256, 256, 3)
+
+
+# memory and precision ------------------------------------------------------------------------------------------------
+
+
+class Hungry(nn.Module):
+    """Runs out of memory for batches beyond `most`."""
+
+    def __init__(self, inner: nn.Module, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = inner, most
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        if len(tensors[0]) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.inner(*tensors)
+
+
+@pytest.mark.parametrize(
+    ("stage", "most", "left"),
+    [
+        ("_decode", 2, Sizes(8, 2, 8)),
+        ("_decode", 1, Sizes(8, 1, 8)),
+        ("_predict", 4, Sizes(4, 4, 8)),
+        ("_predict", 1, Sizes(1, 1, 8)),
+        ("_encode", 2, Sizes(8, 8, 2)),
+    ],
+)
+def test_out_of_memory_halves_the_batch(stage: str, most: int, left: Sizes) -> None:
+    """That stage's batch is halved until it fits, the same faces come out, and the next job begins with what fitted."""
+    latents, windows = given(9)
+    crops = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
+    easy, hard = tiny_nets.miniature(), in_threads(1, tiny_nets.miniature, sizes=Sizes(8, 8, 8))
+    table = hard._predict.table
+    setattr(hard, stage, Hungry(getattr(hard, stage), most))
+    hard._predict.table = table
+    assert same_faces(hard.faces(latents, windows), easy.faces(latents, windows))
+    assert np.abs(hard.latents(crops) - easy.latents(crops)).max() <= 1e-5
+    assert hard.sizes == left
+    hard.faces(latents[:1], windows[:1])
+    assert hard.sizes == left
+
+
+def test_a_decoder_that_starves_takes_the_unet_with_it() -> None:
+    """Where one face doesn't fit beside a UNet batch, that batch is made smaller and its frames begin again."""
+    latents, windows = given(5)
+    hard, easy = (in_threads(1, tiny_nets.miniature, sizes=Sizes(size, 1, 1)) for size in (4, 1))
+    decode, calls = hard._decode, []
+
+    def starving(latent: Tensor) -> Tensor:
+        calls.append(hard.sizes.unet)  # the batches are painted one by one: there is one thread
+        if hard.sizes.unet > 1:
+            raise torch.OutOfMemoryError
+        return decode(latent)
+
+    hard._decode = starving  # type: ignore[assignment]
+    assert np.array_equal(hard.faces(latents, windows), easy.faces(latents, windows))
+    assert calls == [4, 2, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("stage", ["_predict", "_decode", "_encode"])
+def test_out_of_memory_at_one_is_told(stage: str) -> None:
+    """The worker's edge makes `out_of_memory` of it, and a new worker begins afresh."""
+    painter = tiny_nets.miniature(sizes=Sizes(2, 2, 2))
+    table = painter._predict.table
+    setattr(painter, stage, Hungry(getattr(painter, stage), 0))
+    painter._predict.table = table
+    with pytest.raises(torch.OutOfMemoryError):
+        painter.latents(np.zeros((1, 256, 256, 3), np.uint8)) if stage == "_encode" else painter.faces(*given(1))
+
+
+def test_precisions_to_try() -> None:
+    """fp16 first on CUDA; on a CPU bf16 where it multiplies that, and never fp16."""
+    half, brain, full = torch.float16, torch.bfloat16, torch.float32
+    assert choices("auto", "cuda", cpu_bf16=False) == choices("fp16", "cuda", cpu_bf16=True) == (half, brain, full)
+    assert choices("bf16", "cuda", cpu_bf16=False) == (brain, full)
+    assert choices("fp32", "cuda", cpu_bf16=True) == (full,)
+    assert (choices("auto", "cpu", cpu_bf16=True), choices("auto", "cpu", cpu_bf16=False)) == ((brain,), (full,))
+    assert choices("bf16", "cpu", cpu_bf16=False) == (brain,)
+    for cpu_bf16 in (True, False):
+        assert choices("fp16", "cpu", cpu_bf16=cpu_bf16) == choices("fp32", "cpu", cpu_bf16=cpu_bf16) == (full,)
+    with pytest.raises(ValueError, match="fp16"):
+        tiny_nets.painter(torch.float16)
+
+
+def opened(spoilt: set[torch.dtype], monkeypatch: pytest.MonkeyPatch) -> Painter:
+    """A painter of weights that overflow in some precisions, on a device that would try all three."""
+    tried = (torch.bfloat16, torch.float64, torch.float32)
+    monkeypatch.setattr(painting, "choices", lambda *_, **__: tried)
+
+    def load(dtype: torch.dtype) -> tuple[Any, Any]:
+        unet, vae = tiny_nets.miniature_nets(dtype)
+        if dtype in spoilt:
+            vae.decoder.mid_block.resnets[0].conv1.weight[0, 0, 0, 0] = torch.inf
+        return unet, vae
+
+    return open_painter(load, CPU)
+
+
+def test_weights_that_overflow_take_a_wider_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One probe a load decides; the last precision is taken as it is."""
+    assert opened(set(), monkeypatch).dtype == torch.bfloat16
+    assert opened({torch.bfloat16}, monkeypatch).dtype == torch.float64
+    assert opened({torch.bfloat16, torch.float64}, monkeypatch).dtype == torch.float32
+
+
+def test_this_cpu_takes_what_it_is_good_at() -> None:
+    """bf16 where there are instructions for it, close to the float32 picture; float32 elsewhere."""
+    loads: list[torch.dtype] = []
+
+    def load(dtype: torch.dtype) -> tuple[Any, Any]:
+        loads.append(dtype)
+        return tiny_nets.unet(dtype), tiny_nets.vae(dtype)
+
+    auto = open_painter(load, CPU)
+    assert loads == [torch.bfloat16 if cpu_multiplies_bf16() else torch.float32]
+    assert auto.facts()["precision"] == ("bf16" if cpu_multiplies_bf16() else "fp32")
+    assert auto.facts()["batch"] == {"unet": 4, "decode": 1, "encode": 1}
+    wanted = open_painter(load, CPU, "fp16", plain=True, batch_size=2)
+    assert wanted.facts() == {
+        "device": "cpu",
+        "precision": "fp32",
+        "way": "plain",
+        "batch": {"unet": 2, "decode": 1, "encode": 1},
+    }
+    apart = auto.faces(*given(1, 64)).astype(int) - wanted.faces(*given(1, 64))
+    assert np.abs(apart).mean() < 2

@@ -1,0 +1,119 @@
+"""The plan of the house, held against the code: which room may import what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("agent", "gpu_pool", "models")
+HEAVY = {"torch", "numpy", "cv2", "av", "librosa", "diffusers", "transformers", "onnxruntime"}
+WORLDS = {  # one outside world, one module
+    "sqlite3": "agent.ledger.ledger",
+    "sqlite_utils": "agent.ledger.ledger",
+    "watchdog": "agent.intake.scanner",
+    "pynvml": "gpu_pool.nvml",
+    "subprocess": ("gpu_pool.", "agent.cli.systemctl"),
+    "jeepney": "agent.cli.notify",
+    "av": "models.media",
+    "torch": "models.musetalk",
+    "PIL": "models.musetalk",
+    "urllib": "models.musetalk.commands.fetch",
+}
+MODELS_FOR_AGENT = {"models.types", "models.catalog"}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+MODULES = modules()
+
+
+def imports(tree: ast.Module, *, top_only: bool = False) -> Iterator[str]:
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            known = [name for name in submodules if name in MODULES]
+            yield from known or [node.module]
+
+
+def violations() -> Iterator[str]:
+    for name, tree in MODULES.items():
+        package = name.split(".")[0]
+        for imported in imports(tree):
+            head = imported.split(".")[0]
+            if package != "models" and head in HEAVY:
+                yield f"{name} imports {imported}, which only models may"
+            if package != "agent" and head in PACKAGES and head != package:
+                yield f"{name} imports {imported}: it may only look at its own package"
+            if package == "agent" and head == "models" and imported not in MODELS_FOR_AGENT:
+                yield f"{name} imports {imported}: of models it may see {sorted(MODELS_FOR_AGENT)}"
+            home = WORLDS.get(head)
+            if home and not name.startswith(home):
+                yield f"{name} imports {imported}, which lives in {home}"
+
+
+def test_floors_are_kept() -> None:
+    """Imports go down only, and each outside world has one room."""
+    assert list(violations()) == []
+
+
+def test_no_import_cycles() -> None:
+    """No module imports itself through others."""
+    graph = {name: {i for i in imports(tree) if i in MODULES} for name, tree in MODULES.items()}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as cycle:
+        pytest.fail(f"import cycle: {cycle.args[1]}")
+    assert len(order) == len(MODULES)
+
+
+def test_types_stand_on_the_standard_library_alone() -> None:
+    """The vocabulary of both packages imports nothing that has to be installed."""
+    for name in ("gpu_pool.types", "models.types"):
+        assert {i.split(".")[0] for i in imports(MODULES[name], top_only=True)} <= sys.stdlib_module_names
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["agent.daemon", "agent.cli.main", "agent.cli.doctor", "agent.cli.demo"])
+def test_daemon_and_commands_load_no_media_libraries(module: str) -> None:
+    """The daemon and every command start without torch, numpy, OpenCV or PyAV."""
+    assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+
+
+def test_looking_at_a_job_loads_no_networks() -> None:
+    """`inspect` and `report` of MuseTalk run on CPU workers, which need not load torch for them."""
+    assert loaded_by("import models.musetalk.engine").isdisjoint({"torch", "diffusers", "transformers", "soxr"})
+
+
+def broad_handlers() -> Iterator[str]:
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler):
+                kind = getattr(node.type, "id", None)
+                if node.type is None or kind in ("Exception", "BaseException"):
+                    yield name
+
+
+def test_broad_handlers_only_at_the_edge_of_a_process() -> None:
+    """Only the worker's edge turns any exception into data."""
+    assert set(broad_handlers()) <= {"gpu_pool.worker"}
