@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("agent", "gpu_pool", "models")
 HEAVY = {"torch", "numpy", "cv2", "av", "librosa", "diffusers", "transformers", "onnxruntime"}
 WORLDS = {  # one outside world, one module
-    "sqlite3": "agent.ledger.ledger",
-    "sqlite_utils": "agent.ledger.ledger",
-    "watchdog": "agent.intake.scanner",
+    "sqlite3": "agent.ledger",
+    "sqlite_utils": "agent.ledger",
+    "watchdog": "agent.intake",
     "pynvml": "gpu_pool.nvml",
     "subprocess": ("gpu_pool.", "agent.cli.systemctl"),
     "jeepney": "agent.cli.notify",

@@ -402,21 +402,6 @@ def demo(
 
 
 app.add_typer(cli_service.app, name="service")
-bench_group = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(bench_group, name="bench")
-
-
-@bench_group.command("pool")
-def bench_pool(as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False) -> None:
-    """Measure the pool with real workers that do nothing or sleep: dispatch, death notice, scaling. Some 40 s."""
-    from benchmarks import job_rate as bench
-
-    measured = bench.figures()
-    if as_json:
-        print_json(measured)
-        return
-    for what, figure in measured.items():
-        console.print(f"{what:<28} {figure:g}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -39,7 +39,7 @@ class File:
 
 def shipped(name: str) -> str:
     """A file of systemd/: beside the packages in a checkout, inside the package where it was installed."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     places = (here / "systemd" / name, here.parent / "systemd" / name)
     return next(place for place in places if place.is_file()).read_text(encoding="utf-8")
 

@@ -18,7 +18,7 @@ from agent.jobs.parse import parse
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
 COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
-COMMANDS += ["pause", "snapshot", "schema", "doctor", "demo", "bench", "models", "avatar", "service", "notify"]
+COMMANDS += ["pause", "snapshot", "schema", "doctor", "demo", "models", "avatar", "service", "notify"]
 
 
 def musedrop(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:

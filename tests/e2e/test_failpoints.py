@@ -88,7 +88,7 @@ def test_the_daemon_fails_while_it_drains(make_share: Callable[..., Share], tmp_
 
 def test_every_place_is_tested() -> None:
     """The places in the code are those that the tests above know."""
-    sources = [*ROOT.glob("agent/*.py"), *ROOT.glob("gpu_pool/*.py")]
+    sources = [*(ROOT / "agent").rglob("*.py"), *ROOT.glob("gpu_pool/*.py")]
     places = {name for path in sources for name in re.findall(r'failpoint\("(\w+)"\)', path.read_text())}
     assert places == {*DAEMON, *WORKER, "draining"}
 

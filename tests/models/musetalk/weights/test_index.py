@@ -221,7 +221,8 @@ def test_every_form_says_how_it_can_be_mended() -> None:
 
 def test_the_daemon_may_look_without_loading_anything_heavy() -> None:
     """Layout and manifest need the standard library alone."""
-    code = "import sys; before = set(sys.modules); import models.musetalk.weights.index; print(*(set(sys.modules) - before))"
+    code = "import sys; before = set(sys.modules); import models.musetalk.weights.index as index"
+    code += "; print(*(set(sys.modules) - before))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert loaded - {"models"} <= sys.stdlib_module_names
