@@ -6,7 +6,6 @@ content of the file; each entry says in about.json what it is of.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import wave
@@ -17,8 +16,8 @@ from typing import Any
 
 from agent.cli import client
 from agent.cli.client import ClientError, Ticket
-from agent.fs import copy_whole, sync
-from agent.jobs.parse import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
+from agent.fs import atomic_copy, hash_file, sync
+from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 
 ABOUT = "about.json"
@@ -54,7 +53,7 @@ def add(settings: Settings, name: str, file: Path, *, replace: bool = False) -> 
     if before and not replace:
         raise ClientError(f"the library has {before[0].name} already: choose another name, or say --replace")
     target = folder / f"{name}{suffix}"
-    copy_whole(file, target)
+    atomic_copy(file, target)
     for other in before:
         if other != target:
             other.unlink(missing_ok=True)
@@ -138,8 +137,7 @@ def entries(cache: Path) -> Iterator[tuple[str, list[str]]]:
 
 def digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
-from agent.fs import copy_whole, safe_name, write_whole
+from agent.fs import atomic_copy, atomic_write, make_safe_name
 from agent.ledger.reader import open_reader
 from agent.ledger.sqlite import Database
-from agent.scheduler.device_names import resolve
+from agent.scheduler.device_names import complete
 from agent.settings import Settings
 
 
@@ -34,7 +34,7 @@ def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], na
     if not inbox.is_dir():
         raise ClientError(f"there is no inbox at {inbox}: run `musedrop init` first, or name another settings file")
     identity = str(job.get("id") or uuid.uuid4().hex)
-    name = safe_name(name or audio.stem)
+    name = make_safe_name(name or audio.stem)
     picture = Path(avatar)
     if picture.is_file():
         avatar = _hand_over(picture, inbox, f"{name}-{identity[:8]}.avatar")
@@ -45,7 +45,7 @@ def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], na
     sound = _hand_over(audio, inbox, f"{name}-{identity[:8]}.audio")
     record = {"version": 1, "avatar": avatar, "audio": sound, "id": identity, **job}
     text = json.dumps({key: value for key, value in record.items() if value is not None}, indent=2, ensure_ascii=False)
-    write_whole(inbox / f"{name}.json", text.encode())
+    atomic_write(inbox / f"{name}.json", text.encode())
     return Ticket(name, identity)
 
 
@@ -53,8 +53,8 @@ def _hand_over(path: Path, inbox: Path, stem: str) -> str:
     """The name by which the job file can call the medium; copied into the inbox unless it lies there."""
     if path.resolve().parent == inbox.resolve():
         return path.name
-    target = f"{safe_name(stem)}{path.suffix.lower()}"
-    copy_whole(path, inbox / target)
+    target = f"{make_safe_name(stem)}{path.suffix.lower()}"
+    atomic_copy(path, inbox / target)
     return target
 
 
@@ -72,7 +72,7 @@ def devices_of(db: Database) -> list[dict[str, Any]]:
 def device_called(db: Database, name: str) -> str:
     """The one device, or the one card with all its workers, that a person means."""
     listed = devices_of(db)
-    found = resolve(name, listed)
+    found = complete(name, listed)
     if len(found) == 1:
         return found[0]
     there = ", ".join(found or [row["device"] for row in listed]) or "none: has the daemon run?"

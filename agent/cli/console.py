@@ -26,13 +26,13 @@ Config = Annotated[
 
 
 def settings_of(config: Path | None) -> Settings:
-    from agent.settings import load
+    from agent.settings_file import load_settings
 
-    return load(found(config))
+    return load_settings(found(config))
 
 
 def found(config: Path | None) -> Path:
     """The settings file that counts here."""
-    from agent.settings import find
+    from agent.settings_file import find_settings_file
 
-    return find(config, os.environ, Path.cwd())
+    return find_settings_file(config, os.environ, Path.cwd())

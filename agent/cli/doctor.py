@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.daemon import HANDLER
-from agent.fs import filesystem_kind, tells_of_changes
+from agent.fs import find_filesystem_kind, has_change_events
 from agent.scheduler.workers import card_rules
-from agent.service.process import daemon_pid
+from agent.service.process import read_daemon_pid
 from agent.settings import Settings
 from gpu_pool.cards import Cards, look
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -170,14 +170,14 @@ def disk(what: str, path: Path) -> Finding:
 
 
 def inbox_kind(inbox: Path) -> Finding:
-    kind = filesystem_kind(inbox)
-    if tells_of_changes(kind):
+    kind = find_filesystem_kind(inbox)
+    if has_change_events(kind):
         return Finding("ok", "inbox file system", f"{kind}: tells of changes at once")
     return Finding("note", "inbox file system", f"{kind}: polled", "run the daemon where the share is served")
 
 
 def daemon(settings: Settings) -> Finding:
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     if pid is None:
         return Finding("note", "daemon", "is not running", "start it with `musedrop run`")
     return Finding("ok", "daemon", f"runs as process {pid}")
@@ -195,7 +195,7 @@ def told_by_daemon(settings: Settings) -> Iterator[Finding]:
 
 def current_status(settings: Settings) -> tuple[list[str], bool]:
     """`problems` and `paused`; nothing where no daemon runs, or the file, which users can write, is not its own."""
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     try:
         status = json.loads(settings.folders.status_file.read_bytes())
         if pid is not None and status["daemon"]["pid"] == pid:

@@ -18,7 +18,7 @@ from agent.cli import models as cli_models
 from agent.cli import service as cli_service
 from agent.cli.console import Config, console, errors, found, settings_of
 from agent.errors import UserError
-from agent.text import literal
+from agent.text import escape_markup
 
 if TYPE_CHECKING:
     from agent.cli.client import Ticket
@@ -46,16 +46,16 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where to lay out the share and the state.")] = Path(),
 ) -> None:
     """Lay out the folders and an annotated settings file."""
-    from agent.daemon import make_folders
-    from agent.settings import annotated, load
+    from agent.fs import make_folders
+    from agent.settings_file import format_settings, load_settings
 
     target = folder / "musedrop.toml"
     if target.exists():
         raise UserError(f"{target} exists already: edit it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(annotated(".", "./state"), encoding="utf-8")
-    settings = load(target)
-    make_folders((*settings.folders.shared, *settings.folders.own))
+    target.write_text(format_settings(".", "./state"), encoding="utf-8")
+    settings = load_settings(target)
+    make_folders((*settings.folders.of_share, *settings.folders.of_state))
     said = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
     console.print(said, markup=False, soft_wrap=True)
 
@@ -64,12 +64,12 @@ def init(
 def run(config: Config = None) -> None:
     """Run the daemon until it is told to stop (Ctrl-C; twice ends it at once). SIGHUP reads the settings again."""
     from agent.daemon import serve
-    from agent.service.log import set_up
-    from agent.settings import load
+    from agent.service.log import configure_logging
+    from agent.settings_file import load_settings
 
     source = found(config)
-    settings = load(source)
-    set_up(settings)
+    settings = load_settings(source)
+    configure_logging(settings)
     serve(settings, source=source)
 
 
@@ -92,7 +92,7 @@ def submit(
     settings = settings_of(config)
     job = {"engine": engine, "fps": fps, "priority": priority, "strategy": strategy, "options": options_of(option)}
     ticket = client.submit(settings, avatar, audio, job, name)
-    console.print(f"{literal(ticket.name)} is in the inbox (id {literal(ticket.id)})")
+    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
     if wait:
         raise typer.Exit(follow(settings, ticket))
 
@@ -129,12 +129,12 @@ def follow(settings: Settings, ticket: Ticket) -> int:
 def tell_end(settings: Settings, row: dict[str, Any]) -> int:
     if row["state"] == "done":
         video = settings.folders.outbox / row["result"] / "result.mp4"
-        console.print(f"[green]done[/]: {literal(video)}", soft_wrap=True)
+        console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
         return 0
-    said = literal(row["error_message"] or "")
+    said = escape_markup(row["error_message"] or "")
     errors.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {said}", soft_wrap=True)
     if row["error_hint"]:
-        errors.print(literal(row["error_hint"]), soft_wrap=True)
+        errors.print(escape_markup(row["error_hint"]), soft_wrap=True)
     return 1
 
 
@@ -162,10 +162,10 @@ def status(
         return
     for key, value in row.items():
         if value is not None:
-            console.print(f"[bold]{key:<14}[/] {literal(value)}", soft_wrap=True)
+            console.print(f"[bold]{key:<14}[/] {escape_markup(value)}", soft_wrap=True)
     for event in client.events_of(db, row["uid"]):
         detail = event["detail"].partition("\n")[0]
-        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {literal(detail)}", soft_wrap=True)
+        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {escape_markup(detail)}", soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
@@ -203,14 +203,14 @@ def notify(config: Config = None) -> None:
 def cancel(name: Name, config: Config = None) -> None:
     """Cancel a job: leaves NAME.cancel in the inbox."""
     ask(config, name, "cancel")
-    console.print(f"{literal(name)} will be cancelled")
+    console.print(f"{escape_markup(name)} will be cancelled")
 
 
 @app.command()
 def retry(name: Name, config: Config = None) -> None:
     """Try a failed or cancelled job again: leaves NAME.retry in the inbox."""
     ask(config, name, "retry")
-    console.print(f"{literal(name)} will be tried again")
+    console.print(f"{escape_markup(name)} will be tried again")
 
 
 def ask(config: Path | None, name: str, verb: str) -> None:
@@ -279,7 +279,7 @@ def ask_device(config: Path | None, name: str, verb: str) -> str:
 
     settings = settings_of(config)
     device = client.device_called(client.reader(settings), name)
-    client.ask(settings, device_names.plain(device), verb)
+    client.ask(settings, device_names.file_safe(device), verb)
     return device
 
 
@@ -331,7 +331,7 @@ def avatar_prepare(
 
     settings = settings_of(config)
     ticket = library.prepare(settings, name, options_of(option), engine)
-    console.print(f"{literal(ticket.name)} is in the inbox (id {literal(ticket.id)})")
+    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
     if wait:
         raise typer.Exit(follow(settings, ticket))
 
@@ -363,15 +363,15 @@ def snapshot(
         copy(settings.folders.ledger, target)
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}") from error
-    console.print(literal(target), soft_wrap=True)
+    console.print(escape_markup(target), soft_wrap=True)
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the job file."""
-    from agent.jobs import parse as job
+    from agent.jobs.schema import build_schema
 
-    print_json(job.schema())
+    print_json(build_schema())
 
 
 @app.command()
@@ -383,9 +383,11 @@ def doctor(config: Config = None) -> None:
     mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst = 0
     for finding in examine(settings):
-        console.print(f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {literal(finding.found)}", soft_wrap=True)
+        console.print(
+            f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {escape_markup(finding.found)}", soft_wrap=True
+        )
         if finding.advice:
-            console.print(f"{'':23} -> {literal(finding.advice)}", soft_wrap=True)
+            console.print(f"{'':23} -> {escape_markup(finding.advice)}", soft_wrap=True)
         worst = max(worst, finding.verdict == "bad")
     raise typer.Exit(worst)
 
@@ -426,10 +428,10 @@ def main() -> None:
 
 def stop(message: str, code: int) -> None:
     """The last words, also for `systemctl status`, where this is a service."""
-    from agent.service.process import Notifier
+    from agent.service.systemd import Notifier
 
-    Notifier().status(message)
-    errors.print(f"[red]musedrop:[/] {literal(message)}", soft_wrap=True, highlight=False)
+    Notifier().send_status(message)
+    errors.print(f"[red]musedrop:[/] {escape_markup(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import UserError
 from agent.ledger.sqlite import Database
-from agent.text import plain
+from agent.text import escape
 
 MOST_AT_ONCE = 4
 """More than so many at one time are told as one."""
@@ -103,14 +103,14 @@ def notices(rows: list[dict[str, Any]]) -> list[Notice]:
         return [notice_of(row) for row in rows]
     failed = [row for row in rows if row["state"] == "failed"]
     bad = f", {len(failed)} failed" if failed else ""
-    return [Notice(f"{len(rows)} jobs have ended{bad}", ", ".join(plain(row["name"]) for row in failed), bool(failed))]
+    return [Notice(f"{len(rows)} jobs have ended{bad}", ", ".join(escape(row["name"]) for row in failed), bool(failed))]
 
 
 def notice_of(row: dict[str, Any]) -> Notice:
-    name = plain(row["name"])
+    name = escape(row["name"])
     match row["state"]:
         case "done":
-            return Notice(f"{name} is done", f"outbox/{plain(row['result'] or '')}")
+            return Notice(f"{name} is done", f"outbox/{escape(row['result'] or '')}")
         case "failed":
-            return Notice(f"{name} failed", plain(row["error_message"] or ""), urgent=True)
+            return Notice(f"{name} failed", escape(row["error_message"] or ""), urgent=True)
     return Notice(f"{name} was cancelled")

@@ -52,9 +52,9 @@ def install(
 def make_ready(user: bool, source: Path) -> None:
     """What the units need around them: the folders of the share, and a user or leave to run without a session."""
     from agent.cli import systemctl
-    from agent.settings import load
+    from agent.settings_file import load_settings
 
-    folders = load(source).folders
+    folders = load_settings(source).folders
     if user:
         systemctl.lay_out(folders, owner="")
         typer.echo(systemctl.linger())
@@ -97,12 +97,14 @@ def status(user: Mine = False) -> None:
 
 def planned(user: bool, share: Path | None) -> list[File]:
     from agent.cli import systemd_units as units
-    from agent.settings import annotated
+    from agent.settings_file import format_settings
 
     if user:
         home = Path.home()
         state = home / ".local" / "state" / "musedrop"
-        files = units.user_files(program(), home, annotated(str((share or home / "musedrop").absolute()), str(state)))
+        files = units.user_files(
+            program(), home, format_settings(str((share or home / "musedrop").absolute()), str(state))
+        )
         if share:
             settings_in_force(files[0].path, files[0].text, share)
         return files
@@ -120,11 +122,12 @@ def settings_in_force(source: Path, text: str, share: Path | None) -> Settings:
     """Those that are there, else those that would be written. Raises UserError where they name another share."""
     import tomllib
 
-    from agent.settings import Settings, load
+    from agent.settings import Settings
+    from agent.settings_file import load_settings
 
     if not source.exists():
         return Settings.model_validate(tomllib.loads(text))
-    settings = load(source)
+    settings = load_settings(source)
     if share and share.absolute() != settings.share:
         raise UserError(f"{source} names the share {settings.share}: change it there, then install again")
     return settings

@@ -80,8 +80,8 @@ def add_user() -> None:
 
 def lay_out(folders: Folders, owner: str) -> None:
     """Make the folders of the share that are missing; with an owner, for that user and its group."""
-    private = folders.mark.parent
-    for folder in (folders.share, private, *folders.shared):
+    private = folders.share_id_file.parent
+    for folder in (folders.share, private, *folders.of_share):
         if not folder.exists():
             folder.mkdir(parents=True)
             if owner:

@@ -16,8 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from agent.jobs.parse import MOVES, JobSpec, JobState
-from agent.jobs.queue_order import Waiting
+from agent.jobs.queue_order import QueuedJob
+from agent.jobs.spec import JobSpec
+from agent.jobs.states import MOVES, JobState
 from agent.ledger.devices import DeviceRows
 from agent.ledger.queue import QueueRows
 from agent.ledger.reader import LedgerError, connect
@@ -218,7 +219,7 @@ class Ledger:
     def in_state(self, *states: JobState) -> list[Job]:
         return self._jobs(f"WHERE state IN ({marks(states)}) ORDER BY priority DESC, id", list(states))
 
-    def those(self, turns: Iterable[Waiting]) -> list[Job]:
+    def those(self, turns: Iterable[QueuedJob]) -> list[Job]:
         """The jobs themselves, in the order given."""
         ids = [turn.id for turn in turns]
         found = {job.id: job for job in self._jobs(f"WHERE id IN ({marks(ids)})", ids)}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from agent.jobs.parse import JobSpec, JobState, parse
+from agent.jobs.parse import parse_job
+from agent.jobs.spec import JobSpec
+from agent.jobs.states import JobState
 from agent.ledger.ledger import Job, Ledger
 
 
 def a_spec(**keys: object) -> JobSpec:
-    return parse(json.dumps({"avatar": "face.jpg", "audio": "voice.wav", **keys}).encode())
+    return parse_job(json.dumps({"avatar": "face.jpg", "audio": "voice.wav", **keys}).encode())
 
 
 def a_ledger(tmp_path: Path) -> Ledger:

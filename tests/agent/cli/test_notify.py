@@ -16,7 +16,7 @@ from jeepney.io.blocking import open_dbus_connection
 
 from agent.cli.notify import Desktop, Notice, follow, notices
 from agent.errors import UserError
-from agent.jobs.parse import JobState
+from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import open_reader
 from tests.agent.samples import add_job

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.jobs.parse import JobState
+from agent.jobs.states import JobState
 from agent.ledger import ledger as room
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import LedgerError, open_reader
