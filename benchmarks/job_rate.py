@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.daemon import make_folders, milliseconds
-from agent.jobs.parse import JobState, pair
+from agent.jobs.parse import pair
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatch
@@ -71,8 +71,9 @@ def _one(dispatch: Dispatch, uid: str) -> float:
         dispatch.collect(1.0, time.monotonic, milliseconds)
     spec = pair(uid, "face.jpg", "voice.wav")
     media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
+    job = dispatch.ledger.transitions.add(uid, uid, spec, at_ms=milliseconds())
     began = time.monotonic()
-    dispatch.ledger.add(uid, uid, spec, state=JobState.QUEUED, at=milliseconds(), media=media)
+    dispatch.ledger.transitions.queue(job, media, at_ms=milliseconds())
     dispatch.dispatch(time.monotonic(), milliseconds())
     run = dispatch.runs[uid]
     while run.outline is None:
