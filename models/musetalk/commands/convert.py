@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.atomic import whole_file
+from models.atomic import atomic_write
 from models.musetalk.inpainting import fused_weights as ready
 from models.musetalk.inpainting.precision import DTYPES, name_of
 from models.musetalk.weights.checkpoint import damaged, read_state
@@ -124,7 +124,7 @@ def bring(step: Step) -> str:
     for path, name in zip(found.configs, step.converted.configs, strict=True):
         copy(path, target / name)
     weights = target / step.converted.weights
-    with whole_file(weights) as path:
+    with atomic_write(weights) as path:
         save_file({name: alone(tensor) for name, tensor in state.items()}, path, metadata={"format": "pt"})
         path.chmod(0o644)
         ready.compare(state, read_state(path, step.converted.weights), step.converted.weights)
@@ -157,7 +157,7 @@ def alone(tensor: Tensor) -> Tensor:
 def copy(source: Path, target: Path) -> None:
     if source.resolve() != target.resolve():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as path:
+        with atomic_write(target) as path:
             shutil.copyfile(source, path)
 
 

@@ -17,7 +17,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.atomic import whole_file
+from models.atomic import atomic_write
 from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
 from models.musetalk.inpainting.precision import name_of
 from models.musetalk.weights.architectures import mismatch, shell
@@ -124,7 +124,7 @@ def write(found: Found, dtype: torch.dtype) -> str:
     net = finished(filled(empty, exact, CPU, dtype))
     kept = apart_from(exact, net)
     path = found.root / file
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         save_file({name: stored(t, dtype) for name, t in kept.items()}, beside, metadata={"format": "pt", **about})
         beside.chmod(0o644)
         compare(net.state_dict(), assembled(found, read_state(beside, file), CPU, dtype).state_dict(), file)
