@@ -35,11 +35,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa:
 
 from benchmarks import clips  # noqa: E402
 from models.musetalk.audio.whisper import PIECE, Listener  # noqa: E402
-from models.musetalk.inpainting.batching import Sizes  # noqa: E402
-from models.musetalk.inpainting.compile import kernel_folder  # noqa: E402
-from models.musetalk.inpainting.inpainter import Painter, open_painter  # noqa: E402
-from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, rows_first  # noqa: E402
-from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16, name_of  # noqa: E402
+from models.musetalk.inpainting.batching import BatchSizes  # noqa: E402
+from models.musetalk.inpainting.compile import make_kernel_folder  # noqa: E402
+from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter  # noqa: E402
+from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, contiguous_layout  # noqa: E402
+from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16, precision_name  # noqa: E402
 
 IMPORTED_S = time.perf_counter() - BEGAN
 GIB = 2**30
@@ -125,9 +125,11 @@ def gflop(nets: Nets) -> dict[str, float]:
     like = {"device": "meta", "dtype": torch.float32}
     latents, windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.heard, **like)
     work: dict[str, Callable[[], Any]] = {
-        "unet": lambda: Predict(unet, rows_first).to("meta")(latents, windows),
-        "decode": lambda: Decode(vae, rows_first).image(latents[:, :4]),
-        "encode": lambda: Encode(vae, rows_first)(torch.empty(1, SIDE, SIDE, 3, device="meta", dtype=torch.uint8)),
+        "unet": lambda: Predict(unet, contiguous_layout).to("meta")(latents, windows),
+        "decode": lambda: Decode(vae, contiguous_layout).image(latents[:, :4]),
+        "encode": lambda: Encode(vae, contiguous_layout)(
+            torch.empty(1, SIDE, SIDE, 3, device="meta", dtype=torch.uint8)
+        ),
     }
     return {name: counted(run) for name, run in work.items()}
 
@@ -173,7 +175,7 @@ def finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[tuple[str, float, Callable[[], Any]]]:
+def stages(painter: Inpainter, listener: Listener | None, nets: Nets) -> Iterator[tuple[str, float, Callable[[], Any]]]:
     """Name, frames, and the work for them."""
     random = np.random.default_rng(0)
     unet, decode, encode = painter.sizes.unet, painter.sizes.decode, painter.sizes.encode
@@ -189,14 +191,14 @@ def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[
     yield "encode", encode, lambda: painter.latents(crops)
     predict = no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
     paint = no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
-    yield "unet", unet, clips.in_lane(painter._lane, predict)
-    yield "decode", decode, clips.in_lane(painter._lane, paint)
-    frames = unet * (painter._lane.depth if painter.device.type == "cpu" else 8)
+    yield "unet", unet, clips.in_lane(painter._stream, predict)
+    yield "decode", decode, clips.in_lane(painter._stream, paint)
+    frames = unet * (painter._stream.depth if painter.device.type == "cpu" else 8)
     many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, windows)]
-    yield "loop", frames, lambda: painter.faces(*many)
+    yield "loop", frames, lambda: painter.inpaint(*many)
 
 
-def measure(painters: dict[str, Painter], listener: Listener, nets: Nets, rounds: int) -> dict[str, dict[str, Time]]:
+def measure(painters: dict[str, Inpainter], listener: Listener, nets: Nets, rounds: int) -> dict[str, dict[str, Time]]:
     """Best of some rounds of each way and stage; the ways take turns, after one round that doesn't count."""
     best: dict[str, dict[str, Time]] = {way: {} for way in painters}
     for turn in range(rounds + 1):
@@ -208,16 +210,16 @@ def measure(painters: dict[str, Painter], listener: Listener, nets: Nets, rounds
     return best
 
 
-def painters_for(nets: Nets, device: torch.device, cache: Path) -> dict[str, Painter]:
+def painters_for(nets: Nets, device: torch.device, cache: Path) -> dict[str, Inpainter]:
     """Plain, fast and, on CUDA, compiled."""
     cuda = device.type == "cuda"
     exact = torch.float16 if cuda else torch.float32
-    fast = choices("auto", device.type, cpu_bf16=cpu_multiplies_bf16())[0]
-    made = {"plain": Painter(random(nets.build_unet, exact), random(nets.build_vae, exact), device, plain=True)}
-    made["fast"] = Painter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+    fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
+    made = {"plain": Inpainter(random(nets.build_unet, exact), random(nets.build_vae, exact), device, plain=True)}
+    made["fast"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
     if cuda:
-        made["compiled"] = Painter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
-        made["compiled"].compile(kernel_folder(cache, device))
+        made["compiled"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+        made["compiled"].compile(make_kernel_folder(cache, device))
         made["compiled"].wait_until_compiled(600)
     return made
 
@@ -227,12 +229,12 @@ def painters_for(nets: Nets, device: torch.device, cache: Path) -> dict[str, Pai
 
 def starts(size: str, device: torch.device, scratch: Path, threads: int) -> Iterator[dict[str, Any]]:
     nets, cuda = SIZES[size], device.type == "cuda"
-    fast = choices("auto", device.type, cpu_bf16=cpu_multiplies_bf16())[0]
+    fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
     for way, dtype in (("plain", torch.float16 if cuda else torch.float32), ("fast", fast)):
         save_file(random(nets.build_unet, dtype).state_dict(), scratch / "unet.safetensors")
         save_file(random(nets.build_vae, dtype).state_dict(), scratch / "vae.safetensors")
         command = [sys.executable, "-m", "benchmarks.musetalk", "--child", way, "--size", size, "--device", device.type]
-        command += ["--folder", str(scratch), "--precision", name_of(dtype), "--threads", str(threads)]
+        command += ["--folder", str(scratch), "--precision", precision_name(dtype), "--threads", str(threads)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         yield json.loads(run.stdout.splitlines()[-1])
 
@@ -247,17 +249,17 @@ def child(args: argparse.Namespace) -> dict[str, Any]:
         unet = loaded(nets.build_unet, folder / "unet.safetensors")
         return unet, loaded(nets.build_vae, folder / "vae.safetensors")
 
-    painter = open_painter(load, device, args.precision, plain=args.child == "plain")
+    painter = open_inpainter(load, device, args.precision, plain=args.child == "plain")
     ready = time.perf_counter()
     batch = painter.sizes.unet
     given = np.zeros((batch, 8, 32, 32), np.float32), np.zeros((batch, 50, nets.heard), np.float32)
-    painter.faces(*given)
+    painter.inpaint(*given)
     first = time.perf_counter()
-    painter.faces(*given)
+    painter.inpaint(*given)
     second = time.perf_counter()
     return {
         "way": args.child,
-        "precision": name_of(painter.dtype),
+        "precision": precision_name(painter.dtype),
         "imports_s": IMPORTED_S,
         "load_s": ready - began,
         "first_batch_s": first - ready,
@@ -277,7 +279,7 @@ def peak_host_bytes() -> int:
 
 
 def report_speed(
-    size: str, painters: dict[str, Painter], found: dict[str, dict[str, Time]], work: dict[str, float], beside: Beside
+    size: str, painters: dict[str, Inpainter], found: dict[str, dict[str, Time]], work: dict[str, float], beside: Beside
 ) -> None:
     """Rows of a frame each: of the result, or for "encode" and the face networks (of full size) of the avatar."""
     heads = (("way", -10), ("stage", -10), ("batch", 6), ("wall ms", 10), ("CPU ms", 10), ("share", 8), ("TF/s", 8))
@@ -295,7 +297,7 @@ def report_speed(
             for stage, (frames, spent) in beside.items():
                 print(row(size, way, stage, frames, spent, spent.cpu_s / whole))
         fps = 1 / times["loop"].wall_s
-        print(f"{size:10}{way:10}model loop {fps:.2f} fps, {name_of(painters[way].dtype)}", flush=True)
+        print(f"{size:10}{way:10}model loop {fps:.2f} fps, {precision_name(painters[way].dtype)}", flush=True)
 
 
 def row(size: str, way: str, stage: str, batch: object, spent: Time, share: float) -> str:
@@ -331,20 +333,22 @@ def report_starts(size: str, found: Iterator[dict[str, Any]]) -> None:
         print(f"{size:10}{one['way']:10}{spent}{one['host_gib']:10.2f}{one['device_gib']:12.2f}", flush=True)
 
 
-def report_grid(painters: dict[str, Painter], nets: Nets, work: dict[str, float], cache: Path) -> None:
+def report_grid(painters: dict[str, Inpainter], nets: Nets, work: dict[str, float], cache: Path) -> None:
     """CUDA: frames a second of the model loop and TF/s, by both batch sizes."""
     total = work["unet"] + work["decode"]
     for way, painter in painters.items():
         print(f"\n{way}: fps (TF/s) of the model loop; down: UNet's batch, across: the decoder's {GRID_DECODE}")
         for unet in GRID_UNET:
-            row = [grid_cell(painter, Sizes(unet, decode, 1), nets, cache) for decode in GRID_DECODE if decode <= unet]
+            row = [
+                grid_cell(painter, BatchSizes(unet, decode, 1), nets, cache) for decode in GRID_DECODE if decode <= unet
+            ]
             print(f"{unet:4}" + "".join(f"{fps:9.1f} ({fps * total / 1000:4.0f})" for fps in row), flush=True)
 
 
-def grid_cell(painter: Painter, sizes: Sizes, nets: Nets, cache: Path) -> float:
+def grid_cell(painter: Inpainter, sizes: BatchSizes, nets: Nets, cache: Path) -> float:
     painter.sizes = sizes
     if painter._fast:
-        painter.compile(kernel_folder(cache, painter.device))
+        painter.compile(make_kernel_folder(cache, painter.device))
         painter.wait_until_compiled(600)
     work = {stage: (run, frames) for stage, frames, run in stages(painter, None, nets)}
     run, frames = work["loop"]

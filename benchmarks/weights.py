@@ -68,9 +68,9 @@ def published():  # type: ignore[no-untyped-def]
     from models.musetalk.weights import architectures as networks
 
     return {
-        "musetalkV15/unet.pth": networks.unet(UNET, {}),
-        "sd-vae/diffusion_pytorch_model.bin": networks.vae(VAE, {}),
-        "whisper/pytorch_model.bin": networks.whisper(WHISPER, {}),
+        "musetalkV15/unet.pth": networks.build_unet(UNET, {}),
+        "sd-vae/diffusion_pytorch_model.bin": networks.build_vae(VAE, {}),
+        "whisper/pytorch_model.bin": networks.build_whisper(WHISPER, {}),
         "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
         "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
         "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
@@ -86,7 +86,7 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
     import torch
 
     from models.musetalk.commands import convert
-    from models.musetalk.inpainting.precision import best_here
+    from models.musetalk.inpainting.precision import best_precision
     from models.musetalk.weights import architectures as networks
 
     for name, config in {
@@ -107,7 +107,7 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, root / file)
     start = time.perf_counter()
-    list(convert.import_folder(root, root, replace=False, precisions=precisions or (best_here(),)))
+    list(convert.import_folder(root, root, replace=False, precisions=precisions or (best_precision(),)))
     size = sum(path.stat().st_size for path in (root / "converted").iterdir())
     print(f"musedrop models import: {time.perf_counter() - start:.1f} s for {size / 2**30:.2f} GiB, once")
 
@@ -147,13 +147,13 @@ def opened(root: Path, way: str) -> list:  # type: ignore[type-arg]
     import torch
 
     from models.musetalk.weights import loader as weights
-    from models.musetalk.weights.index import Found, part_named
+    from models.musetalk.weights.index import InstalledPart, get_part
 
     number = {"converted": 0, "as fetched": 2}[way]
     names = ("unet-v15", "vae", "whisper", "pose", "bisenet", "s3fd")
-    parts = [part_named(name) for name in names]
+    parts = [get_part(name) for name in names]
     cpu = torch.device("cpu")
-    return [weights.load(Found(part, part.variants[number], root), cpu, torch.float32) for part in parts]
+    return [weights.load_part(InstalledPart(part, part.variants[number], root), cpu, torch.float32) for part in parts]
 
 
 def painted(root: Path, way: str) -> list:  # type: ignore[type-arg]
@@ -161,15 +161,15 @@ def painted(root: Path, way: str) -> list:  # type: ignore[type-arg]
     import torch
 
     from models.musetalk import networks as studio
-    from models.musetalk.inpainting.fused_weights import finished
+    from models.musetalk.inpainting.fused_weights import optimise
     from models.musetalk.weights import loader as weights
 
     kind, precision, *device = way.split()
     if kind == "made":
-        studio.load_finished = lambda *given: finished(weights.load(*given))
+        studio.load_optimised = lambda *given: optimise(weights.load_part(*given))
     setup = studio.Setup(str(root), "v15", precision, None, False, None)  # type: ignore[arg-type]
-    painter = studio.Studio(setup, torch.device(*device or ["cpu"])).painter
-    assert painter.facts()["precision"] == precision
+    painter = studio.Networks(setup, torch.device(*device or ["cpu"])).inpainter
+    assert painter.stats()["precision"] == precision
     return [painter._predict.unet, painter._encode.vae]
 
 
