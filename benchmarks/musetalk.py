@@ -72,10 +72,10 @@ class Nets:
     groups: int
     layers: int
     heads: int
-    heard: int
+    features: int
 
     def build_unet(self) -> UNet2DConditionModel:
-        widths = {"block_out_channels": self.unet, "norm_num_groups": self.groups, "cross_attention_dim": self.heard}
+        widths = {"block_out_channels": self.unet, "norm_num_groups": self.groups, "cross_attention_dim": self.features}
         return UNet2DConditionModel(**UNET, **widths)
 
     def build_vae(self) -> AutoencoderKL:
@@ -83,13 +83,13 @@ class Nets:
         return AutoencoderKL(**VAE, **widths)
 
     def build_whisper(self) -> WhisperEncoder:
-        config = {"d_model": self.heard, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.heard}
+        config = {"d_model": self.features, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.features}
         return WhisperEncoder(WhisperConfig(encoder_layers=4, **config))
 
 
 SIZES = {
-    "tiny": Nets((16, 32, 32, 32), (8, 16, 16, 16), groups=8, layers=1, heads=2, heard=64),
-    "full": Nets((320, 640, 1280, 1280), (128, 256, 512, 512), groups=32, layers=2, heads=6, heard=384),
+    "tiny": Nets((16, 32, 32, 32), (8, 16, 16, 16), groups=8, layers=1, heads=2, features=64),
+    "full": Nets((320, 640, 1280, 1280), (128, 256, 512, 512), groups=32, layers=2, heads=6, features=384),
 }
 
 
@@ -123,9 +123,9 @@ def gflop(nets: Nets) -> dict[str, float]:
     """Of one frame, multiplications and additions; "encode" is of one source frame."""
     unet, vae = shell(nets.build_unet), shell(nets.build_vae)
     like = {"device": "meta", "dtype": torch.float32}
-    latents, windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.heard, **like)
+    latents, audio_windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.features, **like)
     work: dict[str, Callable[[], Any]] = {
-        "unet": lambda: Predict(unet, contiguous_layout).to("meta")(latents, windows),
+        "unet": lambda: Predict(unet, contiguous_layout).to("meta")(latents, audio_windows),
         "decode": lambda: Decode(vae, contiguous_layout).image(latents[:, :4]),
         "encode": lambda: Encode(vae, contiguous_layout)(
             torch.empty(1, SIDE, SIDE, 3, device="meta", dtype=torch.uint8)
@@ -175,42 +175,46 @@ def finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def stages(painter: Inpainter, listener: Listener | None, nets: Nets) -> Iterator[tuple[str, float, Callable[[], Any]]]:
+def stages(
+    inpainter: Inpainter, listener: Listener | None, nets: Nets
+) -> Iterator[tuple[str, float, Callable[[], Any]]]:
     """Name, frames, and the work for them."""
     random = np.random.default_rng(0)
-    unet, decode, encode = painter.sizes.unet, painter.sizes.decode, painter.sizes.encode
+    unet, decode, encode = inpainter.sizes.unet, inpainter.sizes.decode, inpainter.sizes.encode
     latents = random.normal(size=(unet, 8, 32, 32)).astype(np.float32)
-    windows = random.normal(size=(unet, 50, nets.heard)).astype(np.float32)
+    audio_windows = random.normal(size=(unet, 50, nets.features)).astype(np.float32)
     crops = random.integers(0, 256, (encode, SIDE, SIDE, 3), np.uint8)
-    given = [torch.from_numpy(a).to(painter.device) for a in (latents, windows)]
-    predicted = torch.randn(decode, 4, 32, 32).to(painter.device, painter.dtype)
+    given = [torch.from_numpy(a).to(inpainter.device) for a in (latents, audio_windows)]
+    predicted = torch.randn(decode, 4, 32, 32).to(inpainter.device, inpainter.dtype)
     no_grad = torch.no_grad()
     if listener is not None:
         piece = random.normal(0, 0.1, PIECE).astype(np.float32)
         yield "whisper", PIECE / 16_000 * FPS, lambda: listener.hear(piece)
-    yield "encode", encode, lambda: painter.latents(crops)
-    predict = no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
-    paint = no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
-    yield "unet", unet, clips.in_lane(painter._stream, predict)
-    yield "decode", decode, clips.in_lane(painter._stream, paint)
-    frames = unet * (painter._stream.depth if painter.device.type == "cpu" else 8)
-    many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, windows)]
-    yield "loop", frames, lambda: painter.inpaint(*many)
+    yield "encode", encode, lambda: inpainter.latents(crops)
+    predict = no_grad(lambda: inpainter._fast.get("unet", inpainter._predict)(*given))
+    paint = no_grad(lambda: inpainter._fast.get("decode", inpainter._decode)(predicted))
+    yield "unet", unet, clips.in_stream(inpainter._stream, predict)
+    yield "decode", decode, clips.in_stream(inpainter._stream, paint)
+    frames = unet * (inpainter._stream.depth if inpainter.device.type == "cpu" else 8)
+    many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, audio_windows)]
+    yield "loop", frames, lambda: inpainter.inpaint(*many)
 
 
-def measure(painters: dict[str, Inpainter], listener: Listener, nets: Nets, rounds: int) -> dict[str, dict[str, Time]]:
+def measure(
+    inpainters: dict[str, Inpainter], listener: Listener, nets: Nets, rounds: int
+) -> dict[str, dict[str, Time]]:
     """Best of some rounds of each way and stage; the ways take turns, after one round that doesn't count."""
-    best: dict[str, dict[str, Time]] = {way: {} for way in painters}
+    best: dict[str, dict[str, Time]] = {way: {} for way in inpainters}
     for turn in range(rounds + 1):
-        for way, painter in painters.items():
-            for stage, frames, work in stages(painter, listener, nets):
-                spent = timed(work, frames, painter.device)
+        for way, inpainter in inpainters.items():
+            for stage, frames, work in stages(inpainter, listener, nets):
+                spent = timed(work, frames, inpainter.device)
                 if turn:
                     best[way][stage] = spent.better(best[way].get(stage, spent))
     return best
 
 
-def painters_for(nets: Nets, device: torch.device, cache: Path) -> dict[str, Inpainter]:
+def build_inpainters(nets: Nets, device: torch.device, cache: Path) -> dict[str, Inpainter]:
     """Plain, fast and, on CUDA, compiled."""
     cuda = device.type == "cuda"
     exact = torch.float16 if cuda else torch.float32
@@ -249,17 +253,17 @@ def child(args: argparse.Namespace) -> dict[str, Any]:
         unet = loaded(nets.build_unet, folder / "unet.safetensors")
         return unet, loaded(nets.build_vae, folder / "vae.safetensors")
 
-    painter = open_inpainter(load, device, args.precision, plain=args.child == "plain")
+    inpainter = open_inpainter(load, device, args.precision, plain=args.child == "plain")
     ready = time.perf_counter()
-    batch = painter.sizes.unet
-    given = np.zeros((batch, 8, 32, 32), np.float32), np.zeros((batch, 50, nets.heard), np.float32)
-    painter.inpaint(*given)
+    batch = inpainter.sizes.unet
+    given = np.zeros((batch, 8, 32, 32), np.float32), np.zeros((batch, 50, nets.features), np.float32)
+    inpainter.inpaint(*given)
     first = time.perf_counter()
-    painter.inpaint(*given)
+    inpainter.inpaint(*given)
     second = time.perf_counter()
     return {
         "way": args.child,
-        "precision": precision_name(painter.dtype),
+        "precision": precision_name(inpainter.dtype),
         "imports_s": IMPORTED_S,
         "load_s": ready - began,
         "first_batch_s": first - ready,
@@ -279,17 +283,21 @@ def peak_host_bytes() -> int:
 
 
 def report_speed(
-    size: str, painters: dict[str, Inpainter], found: dict[str, dict[str, Time]], work: dict[str, float], beside: Beside
+    size: str,
+    inpainters: dict[str, Inpainter],
+    found: dict[str, dict[str, Time]],
+    work: dict[str, float],
+    beside: Beside,
 ) -> None:
     """Rows of a frame each: of the result, or for "encode" and the face networks (of full size) of the avatar."""
     heads = (("way", -10), ("stage", -10), ("batch", 6), ("wall ms", 10), ("CPU ms", 10), ("share", 8), ("TF/s", 8))
     print(f"{'':10}" + "".join(f"{head:{'<' if wide < 0 else '>'}{abs(wide)}}" for head, wide in heads) + "  x plain")
     for way, times in found.items():
-        cpu = painters[way].device.type == "cpu"
+        cpu = inpainters[way].device.type == "cpu"
         whole = sum(spent.of(cpu) for stage, spent in times.items() if stage in PER_FRAME)
         whole += sum(spent.of(True) for stage, (_, spent) in beside.items() if stage in PER_FRAME)
         for stage, spent in times.items():
-            batch = getattr(painters[way].sizes, stage, "")
+            batch = getattr(inpainters[way].sizes, stage, "")
             rate = f"{work[stage] / spent.of(cpu) / 1000:8.3f}" if stage in work else f"{'':8}"
             gain = found["plain"][stage].of(cpu) / spent.of(cpu)
             print(f"{row(size, way, stage, batch, spent, spent.of(cpu) / whole)}{rate}{gain:9.2f}")
@@ -297,7 +305,7 @@ def report_speed(
             for stage, (frames, spent) in beside.items():
                 print(row(size, way, stage, frames, spent, spent.cpu_s / whole))
         fps = 1 / times["loop"].wall_s
-        print(f"{size:10}{way:10}model loop {fps:.2f} fps, {precision_name(painters[way].dtype)}", flush=True)
+        print(f"{size:10}{way:10}model loop {fps:.2f} fps, {precision_name(inpainters[way].dtype)}", flush=True)
 
 
 def row(size: str, way: str, stage: str, batch: object, spent: Time, share: float) -> str:
@@ -333,28 +341,30 @@ def report_starts(size: str, found: Iterator[dict[str, Any]]) -> None:
         print(f"{size:10}{one['way']:10}{spent}{one['host_gib']:10.2f}{one['device_gib']:12.2f}", flush=True)
 
 
-def report_grid(painters: dict[str, Inpainter], nets: Nets, work: dict[str, float], cache: Path) -> None:
+def report_grid(inpainters: dict[str, Inpainter], nets: Nets, work: dict[str, float], cache: Path) -> None:
     """CUDA: frames a second of the model loop and TF/s, by both batch sizes."""
     total = work["unet"] + work["decode"]
-    for way, painter in painters.items():
+    for way, inpainter in inpainters.items():
         print(f"\n{way}: fps (TF/s) of the model loop; down: UNet's batch, across: the decoder's {GRID_DECODE}")
         for unet in GRID_UNET:
             row = [
-                grid_cell(painter, BatchSizes(unet, decode, 1), nets, cache) for decode in GRID_DECODE if decode <= unet
+                grid_cell(inpainter, BatchSizes(unet, decode, 1), nets, cache)
+                for decode in GRID_DECODE
+                if decode <= unet
             ]
             print(f"{unet:4}" + "".join(f"{fps:9.1f} ({fps * total / 1000:4.0f})" for fps in row), flush=True)
 
 
-def grid_cell(painter: Inpainter, sizes: BatchSizes, nets: Nets, cache: Path) -> float:
-    painter.sizes = sizes
-    if painter._fast:
-        painter.compile(make_kernel_folder(cache, painter.device))
-        painter.wait_until_compiled(600)
-    work = {stage: (run, frames) for stage, frames, run in stages(painter, None, nets)}
+def grid_cell(inpainter: Inpainter, sizes: BatchSizes, nets: Nets, cache: Path) -> float:
+    inpainter.sizes = sizes
+    if inpainter._fast:
+        inpainter.compile(make_kernel_folder(cache, inpainter.device))
+        inpainter.wait_until_compiled(600)
+    work = {stage: (run, frames) for stage, frames, run in stages(inpainter, None, nets)}
     run, frames = work["loop"]
-    timed(run, frames, painter.device)
-    fps = 1 / min(timed(run, frames, painter.device).wall_s for _ in range(3))
-    return fps if painter.sizes == sizes else float("nan")
+    timed(run, frames, inpainter.device)
+    fps = 1 / min(timed(run, frames, inpainter.device).wall_s for _ in range(3))
+    return fps if inpainter.sizes == sizes else float("nan")
 
 
 def main() -> None:
@@ -378,18 +388,18 @@ def main() -> None:
         print(f"\n{size} networks on {device}, {args.threads} threads; GFLOP a frame: {counted}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
-            painters = painters_for(nets, device, scratch)
+            inpainters = build_inpainters(nets, device, scratch)
             listener = Listener(
                 random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
             )
-            found = measure(painters, listener, nets, args.rounds)
-            report_speed(size, painters, found, work, measure_beside(device, scratch, args.rounds))
+            found = measure(inpainters, listener, nets, args.rounds)
+            report_speed(size, inpainters, found, work, measure_beside(device, scratch, args.rounds))
             if device.type == "cpu":
-                painters.clear()  # the memory of two sets of weights
+                inpainters.clear()  # the memory of two sets of weights
             report_clips(size, device, scratch, args.threads)
             if device.type == "cuda" and size == "full":
-                report_grid(painters, nets, work, scratch)
-            painters.clear()
+                report_grid(inpainters, nets, work, scratch)
+            inpainters.clear()
             report_starts(size, starts(size, device, scratch, args.threads))
 
 

@@ -7,7 +7,7 @@ All six networks in float32:
 "as fetched"  the published files: torch.load(weights_only=True, mmap=True), meta device, assigned
 "plain"       build with random numbers, read the pickle into memory, copy: how it is usually written
 
-UNet and VAE as a worker opens them for its fast way, until the painter could begin:
+UNet and VAE as a worker opens them for its fast way, until the inpainter could begin:
 "ready"       from the ready files that `musedrop models import` writes: folded, in this precision, in this order
 "made"        without them: converted and folded at each start
 
@@ -157,20 +157,20 @@ def opened(root: Path, way: str) -> list:  # type: ignore[type-arg]
 
 
 def painted(root: Path, way: str) -> list:  # type: ignore[type-arg]
-    """UNet and VAE of the painter that a worker with the precision in `way` gets: "ready bf16", "made fp16 cuda"."""
+    """UNet and VAE of the inpainter that a worker with the precision in `way` gets: "ready bf16", "made fp16 cuda"."""
     import torch
 
-    from models.musetalk import networks as studio
+    from models.musetalk import networks as networks_module
     from models.musetalk.inpainting.fused_weights import optimise
     from models.musetalk.weights import loader as weights
 
     kind, precision, *device = way.split()
     if kind == "made":
-        studio.load_optimised = lambda *given: optimise(weights.load_part(*given))
-    setup = studio.Setup(str(root), "v15", precision, None, False, None)  # type: ignore[arg-type]
-    painter = studio.Networks(setup, torch.device(*device or ["cpu"])).inpainter
-    assert painter.stats()["precision"] == precision
-    return [painter._predict.unet, painter._encode.vae]
+        vars(networks_module)["load_optimised"] = lambda *given: optimise(weights.load_part(*given))
+    setup = networks_module.Setup(str(root), "v15", precision, None, False, None)  # type: ignore[arg-type]
+    inpainter = networks_module.Networks(setup, torch.device(*device or ["cpu"])).inpainter
+    assert inpainter.stats()["precision"] == precision
+    return [inpainter._predict.unet, inpainter._encode.vae]
 
 
 def plain(root: Path) -> list:  # type: ignore[type-arg]
@@ -202,7 +202,7 @@ def table(ways: list[str], root: Path) -> None:
 
 
 def settings() -> list[str]:
-    """In which precision, and where, the painter is opened."""
+    """In which precision, and where, the inpainter is opened."""
     import torch
 
     return ["bf16", "fp32", *(["fp16 cuda"] if torch.cuda.is_available() else [])]

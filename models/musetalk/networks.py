@@ -88,7 +88,7 @@ class Networks:
     @cached_property
     def inpainter(self) -> Inpainter:
         started = time.monotonic()
-        painter = open_inpainter(
+        inpainter = open_inpainter(
             self._load_inpainter_nets,
             self.device,
             self.setup.precision,
@@ -97,7 +97,7 @@ class Networks:
             cache=self.setup.kernels,
         )
         self.load_s += time.monotonic() - started
-        return painter
+        return inpainter
 
     @cached_property
     def whisper_encoder(self) -> Listener:

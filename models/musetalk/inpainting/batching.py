@@ -52,9 +52,9 @@ def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -
     wanted      the user's own batch size; memory may still allow less
 
     >>> sizes_for(int(24e9))
-    Sizes(unet=16, decode=16, encode=16)
+    BatchSizes(unet=16, decode=16, encode=16)
     >>> sizes_for(int(4e9))
-    Sizes(unet=16, decode=4, encode=4)
+    BatchSizes(unet=16, decode=4, encode=4)
     """
     wide, most = item_bytes / 2, wanted or _MOST
     left = free_bytes / GB - _CONTEXT_GB - _WORKSPACE_GB - wide * _WEIGHTS_GB

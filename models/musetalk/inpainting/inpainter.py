@@ -1,4 +1,4 @@
-"""Faces that say what is heard: encode, UNet, decode, batch by batch, on one device.
+"""Faces that say follow the audio features: encode, UNet, decode, batch by batch, on one device.
 
 The plain way is the reference's modules as they are; the fast way is folds, channels_last in 16 bits, and on CUDA
 compiled modules once they are there. Frame n depends on its latents, its window and its number alone.
@@ -82,23 +82,23 @@ class Inpainter:
         encoded = [self._stream.run(partial(self._encode_batches, cut)) for cut in cuts]
         return np.concatenate([np.zeros((0, 2 * LATENT[0], *LATENT[1:]), np.float32), *(wait() for wait in encoded)])
 
-    def inpaint(self, latents: Floats, windows: Floats, first: int = 0) -> Faces:
+    def inpaint(self, latents: Floats, audio_windows: Floats, first: int = 0) -> Faces:
         """(n, 8, 32, 32) and (n, tokens, d), float32 -> (n, 256, 256, 3) uint8 BGR.
 
         `first` is the number of the first frame in its job: it decides the slots in the batches.
         """
         frames = range(first, first + len(latents))
         told = self.stream(
-            frames, lambda part: _slice_rows(latents, part, first), lambda part: _slice_rows(windows, part, first)
+            frames, lambda part: _slice_rows(latents, part, first), lambda part: _slice_rows(audio_windows, part, first)
         )
         return np.concatenate([np.zeros((0, SIDE, SIDE, 3), np.uint8), *told])
 
     def stream(
-        self, frames: range, latents: Callable[[range], Floats], windows: Callable[[range], Floats]
+        self, frames: range, latents: Callable[[range], Floats], audio_windows: Callable[[range], Floats]
     ) -> Iterator[Faces]:
         """The faces of frames of a job in order, some at a time, (k, 256, 256, 3) uint8 BGR.
 
-        latents, windows   what belongs to a range of frames, asked for batch by batch
+        latents, audio_windows   what belongs to a range of frames, asked for batch by batch
         """
         self._set_math_flags()
         under_way: deque[Callable[[], list[HostCopy]]] = deque()
@@ -106,18 +106,18 @@ class Inpainter:
         while start < frames.stop:
             batch = next_batch(start, frames.stop, self.sizes.unet)
             part = range(batch.start, batch.stop)
-            under_way.append(self._stream.run(partial(self._inpaint, part, latents(part), windows(part))))
+            under_way.append(self._stream.run(partial(self._inpaint, part, latents(part), audio_windows(part))))
             start = batch.stop
             if len(under_way) > self._stream.depth:
-                yield from (landing.wait() for landing in under_way.popleft()())
+                yield from (copy.wait() for copy in under_way.popleft()())
         while under_way:
-            yield from (landing.wait() for landing in under_way.popleft()())
+            yield from (copy.wait() for copy in under_way.popleft()())
 
     @torch.no_grad()
     def is_finite(self) -> bool:
         """Whether a probe comes through without infinities: half precision overflows with some weights."""
-        windows = _probe_input((1, *self._predict.table.shape), self.device)
-        latent = self._predict(_probe_input((1, 8, *LATENT[1:]), self.device), windows)
+        audio_windows = _probe_input((1, *self._predict.table.shape), self.device)
+        latent = self._predict(_probe_input((1, 8, *LATENT[1:]), self.device), audio_windows)
         return bool(self._decode.image(latent).isfinite().all())
 
     def stats(self) -> dict[str, Any]:
@@ -149,28 +149,28 @@ class Inpainter:
         return found
 
     @torch.no_grad()
-    def _inpaint(self, frames: range, latents: Floats, windows: Floats) -> list[HostCopy]:
+    def _inpaint(self, frames: range, latents: Floats, audio_windows: Floats) -> list[HostCopy]:
         """Frames of one batch; of several where memory runs out."""
-        landings: list[HostCopy] = []
+        copies: list[HostCopy] = []
         start = frames.start
         while start < frames.stop:
             batch = next_batch(start, frames.stop, self.sizes.unet)
             part = range(batch.start, batch.stop)
-            landing = self._launch(
-                batch, _slice_rows(latents, part, frames.start), _slice_rows(windows, part, frames.start)
+            copy = self._launch(
+                batch, _slice_rows(latents, part, frames.start), _slice_rows(audio_windows, part, frames.start)
             )
-            if landing is not None:
-                landings.append(landing)
+            if copy is not None:
+                copies.append(copy)
                 start = batch.stop
-        return landings
+        return copies
 
-    def _launch(self, batch: Batch, latents: Floats, windows: Floats) -> HostCopy | None:
+    def _launch(self, batch: Batch, latents: Floats, audio_windows: Floats) -> HostCopy | None:
         """UNet and decode of a batch, without waiting for either; None where memory ran out and sizes are smaller."""
-        given = self._stream.upload(_pad_batch(batch, latents), _pad_batch(batch, windows))
+        given = self._stream.upload(_pad_batch(batch, latents), _pad_batch(batch, audio_windows))
         predicted = self._run_or_shrink("unet", self._fast.get("unet", self._predict), *given)
         if predicted is None:
             return None
-        landing = self._stream.start_copy((batch.stop - batch.start, SIDE, SIDE, 3), [*given, predicted])
+        copy = self._stream.start_copy((batch.stop - batch.start, SIDE, SIDE, 3), [*given, predicted])
         at = 0
         while at < batch.size:
             size = min(self.sizes.decode, batch.size)
@@ -181,9 +181,9 @@ class Inpainter:
                 if faces is None:
                     continue
                 slots, rows = places
-                landing.put(rows, faces[slots])
+                copy.put(rows, faces[slots])
             at += size
-        return landing
+        return copy
 
     def _run_or_shrink(self, stage: str, work: Callable[..., Tensor], *given: Tensor) -> Tensor | None:
         """None, and smaller batches from now on, where memory ran out. Raises OutOfMemoryError at batches of one."""
@@ -200,7 +200,7 @@ class Inpainter:
         return None
 
     def _set_math_flags(self) -> None:
-        """cuDNN's switches belong to the process, and another painter may have set them."""
+        """cuDNN's switches belong to the process, and another inpainter may have set them."""
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.fp32_precision = "ieee" if self.plain else "tf32"
@@ -209,11 +209,11 @@ class Inpainter:
     def compile(self, folder: Path, backend: Any = "inductor") -> None:
         """Compile UNet and decoder in the background; see `compiled`. `folder` is from `kernel_folder`."""
         latents = _probe_input((self.sizes.unet, 8, *LATENT[1:]), self.device)
-        windows = _probe_input((self.sizes.unet, *self._predict.table.shape), self.device)
+        audio_windows = _probe_input((self.sizes.unet, *self._predict.table.shape), self.device)
         predicted = _probe_input((self.sizes.decode, *LATENT), self.device).to(self.dtype)
         self._set_math_flags()
         self._fast = {
-            "unet": CompiledModule(self._predict, (latents, windows), folder, backend),
+            "unet": CompiledModule(self._predict, (latents, audio_windows), folder, backend),
             "decode": CompiledModule(self._decode, (predicted,), folder, backend),
         }
         for fast in self._fast.values():
@@ -229,7 +229,7 @@ def open_inpainter(
     batch_size: int | None = None,
     cache: Path | None = None,
 ) -> Inpainter:
-    """The painter in the best precision in which these weights give finite numbers.
+    """The inpainter in the best precision in which these weights give finite numbers.
 
     load         UNet and VAE in a precision, fresh each time, finished or not
     precision    "auto" is fp16 on CUDA; on a CPU bf16 where it multiplies that, else fp32
@@ -241,18 +241,18 @@ def open_inpainter(
     def open_in(dtype: torch.dtype) -> Inpainter:
         return Inpainter(*load(dtype), device, plain=plain, sizes=_choose_sizes(device, dtype, free, batch_size))
 
-    painter = _open_first_finite(open_in, tried)
+    inpainter = _open_first_finite(open_in, tried)
     if cache is not None and device.type == "cuda" and not plain:
-        painter.compile(make_kernel_folder(cache, device))
-    return painter
+        inpainter.compile(make_kernel_folder(cache, device))
+    return inpainter
 
 
 def _open_first_finite(open_in: Callable[[torch.dtype], Inpainter], tried: Sequence[torch.dtype]) -> Inpainter:
     for dtype in tried[:-1]:
-        painter = open_in(dtype)
-        if painter.is_finite():
-            return painter
-        del painter  # before the next one takes its memory
+        inpainter = open_in(dtype)
+        if inpainter.is_finite():
+            return inpainter
+        del inpainter  # before the next one takes its memory
     return open_in(tried[-1])
 
 

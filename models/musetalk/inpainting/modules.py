@@ -73,7 +73,7 @@ class Encode(nn.Module):
 
 
 class Predict(nn.Module):
-    """Latents (n, 8, 32, 32) and windows (n, tokens, d), float32 -> the new latent (n, 4, 32, 32)."""
+    """Latents (n, 8, 32, 32) and audio_windows (n, tokens, d), float32 -> the new latent (n, 4, 32, 32)."""
 
     table: Tensor
     timestep: Tensor
@@ -85,10 +85,10 @@ class Predict(nn.Module):
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("timestep", torch.zeros(1, dtype=torch.long, device=unet.device), persistent=False)
 
-    def forward(self, latents: Tensor, windows: Tensor) -> Tensor:
-        heard = windows.to(self.table.dtype) + self.table
+    def forward(self, latents: Tensor, audio_windows: Tensor) -> Tensor:
+        features = audio_windows.to(self.table.dtype) + self.table
         given = self.layout(latents.to(self.table.dtype))
-        return self.unet(given, self.timestep, encoder_hidden_states=heard, return_dict=False)[0].contiguous()
+        return self.unet(given, self.timestep, encoder_hidden_states=features, return_dict=False)[0].contiguous()
 
 
 class Decode(nn.Module):

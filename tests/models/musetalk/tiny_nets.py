@@ -46,7 +46,7 @@ def cast_to(dtype: torch.dtype, net: Any) -> Any:
 
 
 def miniature(dtype: torch.dtype = torch.float32, **options: Any) -> Inpainter:
-    """A painter for what isn't about numbers: the same ways in and out, and next to nothing between. d is 16."""
+    """A inpainter for what isn't about numbers: the same ways in and out, and next to nothing between. d is 16."""
     return Inpainter(*miniature_nets(dtype), CPU, **options)
 
 
@@ -61,5 +61,5 @@ def miniature_nets(dtype: torch.dtype) -> tuple[UNet2DConditionModel, Autoencode
     return cast_to(dtype, net), cast_to(dtype, pictures)
 
 
-def painter(dtype: torch.dtype = torch.float32, **options: Any) -> Inpainter:
+def inpainter(dtype: torch.dtype = torch.float32, **options: Any) -> Inpainter:
     return Inpainter(unet(dtype), vae(dtype), CPU, **options)

@@ -153,17 +153,17 @@ def played(cuda: Recorded) -> CudaStream:
 
 
 def test_copies_have_streams_of_their_own() -> None:
-    """Up before compute, down after it, in other streams; the host waits for nothing but the landing."""
+    """Up before compute, down after it, in other streams; the host waits for nothing but the copy."""
     cuda = Recorded()
-    lane, array = played(cuda), np.arange(6, dtype=np.float32).reshape(2, 3)
-    (there,) = lane.upload(array)
+    stream, array = played(cuda), np.arange(6, dtype=np.float32).reshape(2, 3)
+    (there,) = stream.upload(array)
     assert np.array_equal(there.numpy(), array)
-    landing = lane.start_copy((2, 3), [there])
+    copy = stream.start_copy((2, 3), [there])
     for row in range(2):
-        landing.put(slice(row, row + 1), there[row : row + 1].to(torch.uint8))
+        copy.put(slice(row, row + 1), there[row : row + 1].to(torch.uint8))
     down = ["down waits for compute", "in down", "mark in down"]
     assert cuda.log == ["in up", "compute waits for up", *down, *down]
-    assert np.array_equal(landing.wait(), array)
+    assert np.array_equal(copy.wait(), array)
     assert cuda.log[-1] == "host waits"
 
 
@@ -171,12 +171,12 @@ def test_a_painter_keeps_two_batches_under_way(monkeypatch: pytest.MonkeyPatch) 
     """With CUDA's streams the faces are those without, and no batch is waited for before two more are launched."""
     random = np.random.default_rng(0)
     latents = random.normal(size=(10, 8, 32, 32)).astype(np.float32)
-    windows = random.normal(size=(10, 50, 16)).astype(np.float32)
-    wanted = tiny_nets.miniature(sizes=BatchSizes(2, 1, 1)).inpaint(latents, windows)
+    audio_windows = random.normal(size=(10, 50, 16)).astype(np.float32)
+    wanted = tiny_nets.miniature(sizes=BatchSizes(2, 1, 1)).inpaint(latents, audio_windows)
     cuda = Recorded()
     monkeypatch.setattr(painting, "lane_to", lambda _: played(cuda))
-    found = tiny_nets.miniature(sizes=BatchSizes(2, 1, 1)).inpaint(latents, windows)
-    assert np.abs(found.astype(int) - wanted).max() <= 1  # this lane doesn't mind how many threads an operator has
+    found = tiny_nets.miniature(sizes=BatchSizes(2, 1, 1)).inpaint(latents, audio_windows)
+    assert np.abs(found.astype(int) - wanted).max() <= 1  # this stream doesn't mind how many threads an operator has
     order = [entry for entry in cuda.log if entry in ("in up", "host waits")]
     assert order == ["in up"] * 3 + ["host waits", "in up"] * 2 + ["host waits"] * 3
 
@@ -185,10 +185,10 @@ def test_the_cpu_works_in_threads_of_its_own() -> None:
     """Arrays are tensors over the same memory, and an operator has one thread, whatever the caller has."""
     array = np.zeros(3, np.float32)
     there: Tensor
-    lane = CpuStream()
-    (there,) = lane.upload(array)
+    stream = CpuStream()
+    (there,) = stream.upload(array)
     array[1] = 5
     assert there.tolist() == [0, 5, 0]
     before = torch.get_num_threads()
-    assert lane.run(torch.get_num_threads)() == 1
-    assert torch.get_num_threads() == before == lane.depth
+    assert stream.run(torch.get_num_threads)() == 1
+    assert torch.get_num_threads() == before == stream.depth

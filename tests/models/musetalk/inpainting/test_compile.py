@@ -155,16 +155,16 @@ def test_what_counts_as_the_same() -> None:
 
 @pytest.mark.slow
 def test_a_painter_swaps_while_it_paints(tmp_path: Path) -> None:
-    """The painter's own networks, compiled by a backend that changes nothing: the same faces before and after."""
-    painter = tiny_nets.painter()
+    """The inpainter's own networks, compiled by a backend that changes nothing: the same faces before and after."""
+    inpainter = tiny_nets.inpainter()
     random = np.random.default_rng(0)
     latents = random.normal(size=(5, 8, 32, 32)).astype(np.float32)
-    windows = random.normal(size=(5, 50, 64)).astype(np.float32)
-    before = painter.inpaint(latents, windows)
-    painter.compile(tmp_path, backend="eager")
-    painter.wait_until_compiled(100)
-    assert painter.stats()["compiled"] == {"unet": "ready", "decode": "ready"}
-    assert np.array_equal(painter.inpaint(latents, windows), before)
+    audio_windows = random.normal(size=(5, 50, 64)).astype(np.float32)
+    before = inpainter.inpaint(latents, audio_windows)
+    inpainter.compile(tmp_path, backend="eager")
+    inpainter.wait_until_compiled(100)
+    assert inpainter.stats()["compiled"] == {"unet": "ready", "decode": "ready"}
+    assert np.array_equal(inpainter.inpaint(latents, audio_windows), before)
 
 
 @pytest.fixture

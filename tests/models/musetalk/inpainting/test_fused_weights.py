@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.musetalk import networks as studio
+from models.musetalk import networks as networks_module
 from models.musetalk.commands.convert import import_folder
 from models.musetalk.commands.verify import Verdict, verify_folder, verify_ready_files
 from models.musetalk.inpainting import fused_weights
@@ -24,6 +24,7 @@ from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_up
 from models.musetalk.inpainting.inpainter import Inpainter
 from models.musetalk.inpainting.precision import DTYPES, best_precision
 from models.musetalk.networks import Networks, Setup
+from models.musetalk.weights import checkpoint
 from models.musetalk.weights.index import InstalledPart, find_part, get_part
 from models.musetalk.weights.loader import load_part, open_weights
 from models.types import EngineError
@@ -74,7 +75,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return a.keys() == b.keys() and all(alike)
 
 
-def painter(root: Path, precision: Any, *, plain: bool = False) -> Inpainter:
+def inpainter(root: Path, precision: Any, *, plain: bool = False) -> Inpainter:
     """As a worker opens it."""
     return Networks(Setup(str(root), "v15", precision, None, plain, None), CPU).inpainter
 
@@ -111,23 +112,23 @@ def test_a_worker_paints_the_same_bytes(root: Path, precision: str) -> None:
     """Opened from ready files or made from the exact ones: latents and faces are equal to the last bit."""
     random = np.random.default_rng(0)
     crops = random.integers(0, 256, (1, 256, 256, 3), np.uint8)
-    windows = random.normal(size=(2, 50, 64)).astype(np.float32)
-    painters = painter(root, precision), painter(unready(root), precision)
-    (latents, faces), made = (painted(p, crops, windows) for p in painters)
+    audio_windows = random.normal(size=(2, 50, 64)).astype(np.float32)
+    inpainters = inpainter(root, precision), inpainter(unready(root), precision)
+    (latents, faces), made = (painted(p, crops, audio_windows) for p in inpainters)
     assert np.array_equal(latents, made[0])
     assert np.array_equal(faces, made[1])
     assert not np.array_equal(faces[0], faces[1])
-    assert [p.stats()["precision"] for p in painters] == [precision, precision]
-    assert all(same(one, other) for one, other in zip(*(inner(p) for p in painters), strict=True))
+    assert [p.stats()["precision"] for p in inpainters] == [precision, precision]
+    assert all(same(one, other) for one, other in zip(*(inner(p) for p in inpainters), strict=True))
 
 
-def painted(painter: Inpainter, crops: Any, windows: Any) -> tuple[Any, Any]:
-    latents = painter.latents(crops)
-    return latents, painter.inpaint(np.repeat(latents, len(windows), 0), windows)
+def painted(inpainter: Inpainter, crops: Any, audio_windows: Any) -> tuple[Any, Any]:
+    latents = inpainter.latents(crops)
+    return latents, inpainter.inpaint(np.repeat(latents, len(audio_windows), 0), audio_windows)
 
 
-def inner(painter: Inpainter) -> tuple[nn.Module, nn.Module]:
-    return painter._predict.unet, painter._encode.vae
+def inner(inpainter: Inpainter) -> tuple[nn.Module, nn.Module]:
+    return inpainter._predict.unet, inpainter._encode.vae
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -155,9 +156,9 @@ def test_nothing_is_computed_or_copied(root: Path, precision: str, monkeypatch: 
     files = [root / f"converted/{name}.{precision}.safetensors" for name in NAMES]
     exact = [root / f"converted/{name}.safetensors" for name in NAMES]
     read: list[Path] = []
-    plain = fused_weights.read_state
+    plain = checkpoint.read_state
     monkeypatch.setattr(fused_weights, "read_state", lambda path, name: read.append(path) or plain(path, name))
-    nets = inner(painter(root, precision))
+    nets = inner(inpainter(root, precision))
     spans = mapped(files if precision == "bf16" else files + exact)
     tensors = [tensor for net in nets for tensor in net.state_dict().values()]
     assert all(any(start <= tensor.data_ptr() < end for start, end in spans) for tensor in tensors)
@@ -174,7 +175,7 @@ def test_in_float32_only_what_is_folded_is_kept(master: Path) -> None:
 
 
 def test_a_finished_network_is_left_alone() -> None:
-    """Neither folded twice nor copied: so the painter takes what a ready file gave."""
+    """Neither folded twice nor copied: so the inpainter takes what a ready file gave."""
     for dtype in (torch.float32, torch.bfloat16):
         unet, vae = optimise(tiny_nets.unet(dtype)), optimise(tiny_nets.vae(dtype))
         before = [tensor.data_ptr() for net in (unet, vae) for tensor in net.parameters()]
@@ -185,8 +186,8 @@ def test_a_finished_network_is_left_alone() -> None:
 
 def test_the_reference_way_knows_nothing_of_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs the exact weights as they are."""
-    monkeypatch.setattr(studio, "load_finished", None)
-    unet, vae = inner(painter(root, "fp32", plain=True))
+    monkeypatch.setattr(networks_module, "load_optimised", None)
+    unet, vae = inner(inpainter(root, "fp32", plain=True))
     assert not any(isinstance(module, FoldedUpsample) for net in (unet, vae) for module in net.modules())
     assert same(unet, load_part(found(root, "unet-v15"), CPU, torch.float32))
 

@@ -226,7 +226,7 @@ def test_the_fingerprint_changes_with_each_file(root: Path) -> None:
 class Attack:
     """Would create a file when it is unpickled."""
 
-    file_fingerprint: Path
+    mark: Path
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {self.mark}",)
