@@ -19,7 +19,7 @@ ENGINES: dict[str, Card] = {
             kinds=("cuda", "cpu"),
             packages=("torch", "diffusers", "transformers", "safetensors", "soxr", "onnxruntime"),
             extra="musetalk",
-            weights=tuple(layout.published("v15")),
+            weights=tuple(layout.published_files("v15")),
             summary="MuseTalk lip-sync: needs its weights, and a GPU to be of use",
         ),
         Card(
@@ -31,7 +31,7 @@ ENGINES: dict[str, Card] = {
     )
 }
 
-FORMS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing}
+FORMS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing_files}
 """Engines whose weights may lie in several forms: what tells which files are missing."""
 
 

@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from models.musetalk.avatar.frames import planes_of
 from models.musetalk.avatar.store import FACTS, PAINTED
-from models.musetalk.inpainting.batching import Sizes
+from models.musetalk.inpainting.batching import BatchSizes
 from models.musetalk.options import Options, read_options
-from models.musetalk.weights.index import absent, missing_for
+from models.musetalk.weights.index import missing_error, missing_files_for
 from models.types import Outline, Request, Tick
 
 if TYPE_CHECKING:
     from models.musetalk.session import Production
 
-LEAST = Sizes(unet=4, decode=4, encode=4)
+LEAST = BatchSizes(unet=4, decode=4, encode=4)
 """Batch sizes for which a card must have room; with more room they grow."""
 
 
@@ -37,8 +37,8 @@ class MuseTalkEngine:
 
     def inspect(self, request: Request, outline: Outline) -> Outline:
         options, notes = read_options(request.options)
-        if missing_for(options.version, Path(request.models_dir)):
-            raise absent(options.version, Path(request.models_dir))
+        if missing_files_for(options.version, Path(request.models_dir)):
+            raise missing_error(options.version, Path(request.models_dir))
         with planes_of(request, outline) as frames:
             colour, count = frames.colour, len(frames)
         total = reference_frames(outline) if options.exact else outline.frames
@@ -47,7 +47,7 @@ class MuseTalkEngine:
             frames=total,
             colour=outline.colour if options.exact else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
-            memory_bytes=LEAST.bytes(4 if options.precision == "fp32" else 2),
+            memory_bytes=LEAST.device_bytes(4 if options.precision == "fp32" else 2),
             notes=outline.notes + notes,
             details={"avatar_frames": count},
         )

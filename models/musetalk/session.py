@@ -23,7 +23,7 @@ from models.musetalk.avatar import store as entry
 from models.musetalk.avatar.frames import Pixels, planes_of
 from models.musetalk.compositing.composite import Paste, PlanesPaste
 from models.musetalk.compositing.pipeline import Faces, Pastes, Picture, film
-from models.musetalk.networks import Setup, Studio
+from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_options
 from models.musetalk.prepared_job import Pasting, Scene
 from models.musetalk.tracking.intervals import ranges
@@ -43,7 +43,7 @@ def device_of(name: str) -> torch.device:
 
 class Production:
     def __init__(self, setup: Setup, device: torch.device) -> None:
-        self.studio = Studio(setup, device)
+        self.studio = Networks(setup, device)
 
     # preparing -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Production:
             outline.avatar_sha256,
             [outline.width, outline.height, rate],
             options.of_preparation(),
-            [self.studio.eyes, self.studio.device.type, setup.precision, setup.plain],
+            [self.studio.vision_fingerprint, self.studio.device.type, setup.precision, setup.plain],
         )
 
     def _hear(self, request: Request, path: Path, tick: Callable[[], None]) -> tuple[int, Floats]:
@@ -114,7 +114,7 @@ class Production:
                 loud.append(levels([piece]))
                 yield piece
 
-        samples = self.studio.listener.write(path, listened())
+        samples = self.studio.whisper_encoder.write(path, listened())
         return samples, np.concatenate([np.zeros(0, np.float32), *loud])
 
     # rendering -------------------------------------------------------------------------------------------------------
@@ -131,14 +131,14 @@ class Production:
             )
         if start == 0:
             with whole_file(Path(request.work) / entry.PAINTED) as path:
-                path.write_text(json.dumps(self.facts()), encoding="utf-8")
+                path.write_text(json.dumps(self.stats()), encoding="utf-8")
 
-    def facts(self) -> dict[str, Any]:
-        return {**self.studio.painter.facts(), "load_seconds": round(self.studio.load_s, 3)}
+    def stats(self) -> dict[str, Any]:
+        return {**self.studio.inpainter.stats(), "load_seconds": round(self.studio.load_s, 3)}
 
     def footprint(self) -> dict[str, Any]:
         """Once the networks are loaded: bytes that this process holds of the card, and frames in a batch."""
-        batch = self.studio.painter.sizes.unet
+        batch = self.studio.inpainter.sizes.unet
         return {"held_bytes": torch.cuda.memory_reserved() + CONTEXT_BYTES, "batch": batch}
 
     def _backgrounds(
@@ -152,7 +152,7 @@ class Production:
 
     def _faces(self, shot: Scene, outline: Outline, options: Options, frames: range) -> Iterator[Faces]:
         for run in shot.painted(frames):
-            yield from self.studio.painter.stream(
+            yield from self.studio.inpainter.stream(
                 run, shot.latents, lambda part: shot.windows(part, outline.rate, reference=options.exact)
             )
 

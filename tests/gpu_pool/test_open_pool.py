@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.doctor import cards
+from agent.cli.doctor import check_cards
 from agent.daemon import HANDLER, make_folders
 from agent.scheduler.workers import open_pool, preloaded
 from agent.settings import BadSettings, Settings, load
@@ -93,7 +93,7 @@ def test_doctor_lists_cards(tmp_path: Path) -> None:
         ("Card 3 does not answer: GPU is lost.",),
         "999.01",
     )
-    told = list(cards(found, settings(tmp_path, f'exclude = ["{B}"]')))
+    told = list(check_cards(found, settings(tmp_path, f'exclude = ["{B}"]')))
     assert [(finding.verdict, finding.what, finding.found) for finding in told] == [
         ("ok", "NVIDIA driver", "999.01"),
         ("note", "NVML", "Card 3 does not answer: GPU is lost."),

@@ -22,7 +22,7 @@ from models.musetalk.avatar.frames import Pixels, planes_of
 from models.musetalk.avatar.store import Prepared
 from models.musetalk.engine import MuseTalkEngine
 from models.musetalk.frame_timing import source_frames
-from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16, name_of
+from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16, precision_name
 from models.musetalk.nets import bisenet
 from models.musetalk.options import Options, read_options
 from tests.models.musetalk import tiny
@@ -32,7 +32,7 @@ from tests.share import voice
 BATCH = 2
 SHOWN = range(2, 2 + BATCH)
 """Frames of the result that are painted: a batch, in which each way of going round two frames is another order."""
-AUTO = name_of(choices("auto", "cpu", cpu_bf16=cpu_multiplies_bf16())[0])
+AUTO = precision_name(candidate_dtypes("auto", "cpu", cpu_bf16=has_cpu_bf16())[0])
 
 Pictures = list[np.ndarray]
 

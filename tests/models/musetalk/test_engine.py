@@ -22,8 +22,8 @@ from models.media.encode import write_part
 from models.musetalk.avatar.frames import planes_of
 from models.musetalk.avatar.store import Prepared
 from models.musetalk.engine import MuseTalkEngine
-from models.musetalk.inpainting.inpainter import Painter
-from models.musetalk.networks import Studio
+from models.musetalk.inpainting.inpainter import Inpainter
+from models.musetalk.networks import Networks
 from models.types import EngineError, Outline, Output, Request
 from tests.models.musetalk import tiny
 from tests.share import voice
@@ -121,7 +121,7 @@ def test_the_second_job_prepares_nothing(tmp_path: Path, models_dir: Path, monke
     first = request_for(tmp_path, models_dir, avatar)
     engine, outline = prepared(first)
     for look in ("detect", "landmarks", "parse", "latents"):
-        monkeypatch.setattr(Studio, look, None)
+        monkeypatch.setattr(Networks, look, None)
     second = request_for(tmp_path, models_dir, avatar, 0.2, job="second", cycle="loop")
     again, shorter = prepared(second)
     assert [
@@ -240,7 +240,7 @@ def test_memory_that_runs_out_is_named(tmp_path: Path, models_dir: Path, monkeyp
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Painter, "_launch", full)
+    monkeypatch.setattr(Inpainter, "_launch", full)
     with pytest.raises(EngineError) as refused:
         list(engine.render(request, outline, 0, 2))
     assert (refused.value.code, refused.value.retry) == ("out_of_memory", True)
