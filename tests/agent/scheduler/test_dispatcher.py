@@ -11,7 +11,7 @@ import pytest
 from agent.ledger.reader import open_reader
 from agent.scheduler.dispatcher import makes_room
 from gpu_pool.types import Device, Exited, RunSpan
-from models.catalog import Choice
+from models.catalog import EngineChoice
 from tests.agent.floor import Floor, cpus, fails
 
 GIB = 1 << 30
@@ -37,7 +37,7 @@ def make_floor(tmp_path: Path) -> Iterator[Build]:
 @pytest.fixture
 def on_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job renders on a card, as with an engine that needs one."""
-    monkeypatch.setattr("agent.scheduler.engines.choose", lambda *_: Choice("musetalk", "cuda", "a test"))
+    monkeypatch.setattr("agent.scheduler.engines.choose_engine", lambda *_: EngineChoice("musetalk", "cuda", "a test"))
 
 
 def card(name: str, free: int = 48, *, seat: str = "") -> Device:
