@@ -6,15 +6,18 @@ import faulthandler
 import logging
 import os
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.fs import is_file, make_folders
+from agent.fs import is_file
 from agent.intake.admission import Intake, Orders
 from agent.jobs.states import JobState
-from agent.ledger.ledger import DiskFull, Job, Ledger, full_disk_named
+from agent.ledger.disk_full import DiskFull, raise_disk_full
+from agent.ledger.job import Job
+from agent.ledger.ledger import Ledger
 from agent.results.outbox import write_json
 from agent.results.publisher import GATHER_S, Closing
 from agent.results.retention import Retention
@@ -35,7 +38,7 @@ from agent.settings import Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.process import log_path
-from models.catalog import choose
+from models.catalog import choose_engine
 
 log = logging.getLogger("musedrop")
 
@@ -61,7 +64,7 @@ class Daemon:
         self.settings = settings
         make_folders(settings.folders.of_state, OWNER_ONLY)
         self.lock = InstanceLock(settings.folders.lock)
-        with ExitStack() as otherwise, full_disk_named():
+        with ExitStack() as otherwise, raise_disk_full():
             otherwise.callback(self.lock.release)
             self.ledger = Ledger(settings.folders.ledger)
             self.ledger.devices.forget()
@@ -267,7 +270,7 @@ class Daemon:
         return {folders.nvml_log, *(log_path(folders.logs, device.id) for device in self.pool.devices())}
 
     def engine_line(self) -> str:
-        choice = choose("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
+        choice = choose_engine("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"
 
     # life ------------------------------------------------------------------------------------------------------------
@@ -280,7 +283,7 @@ class Daemon:
         """
         signals, full = Signals(self.pool.wake), False
         try:
-            with full_disk_named():
+            with raise_disk_full():
                 self.step(0.0)
                 self.notifier.send_ready()
                 while not signals.stop_requests:
@@ -336,7 +339,7 @@ class Daemon:
         configure_logging(settings)
 
     def busy(self) -> bool:
-        return any(self.pool.running(run.task_id) for run in self.dispatcher.runs.values())
+        return any(self.pool.running_spans(run.task_id) for run in self.dispatcher.runs.values())
 
     def close(self) -> None:
         self.intake.watcher.stop()
@@ -367,6 +370,11 @@ class Daemon:
         return live == 0 and not self.ledger.untidy(1)
 
 
+def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
+    for folder in folders:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+
+
 def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None) -> None:
     """Run a daemon; where the state's disk filled up, another one as soon as there is room.
 
@@ -376,7 +384,7 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
     notifier = Notifier()
     while True:
         try:
-            with full_disk_named():
+            with raise_disk_full():
                 daemon = Daemon(settings, handler)
                 if not daemon.run(source):
                     return

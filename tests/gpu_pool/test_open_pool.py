@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.doctor import cards
+from agent.cli.doctor import check_cards
 from agent.daemon import HANDLER
 from agent.fs import make_folders
 from agent.scheduler.workers import open_pool, preloaded
@@ -14,7 +14,7 @@ from agent.settings import Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device, Span, Task
-from models.catalog import ENGINES, installed
+from models.catalog import ENGINES, is_installed
 from tests.gpu_pool.conftest import await_state, watch
 from tests.nvmlstub import PretendDriver
 
@@ -45,8 +45,8 @@ def test_a_pool_by_the_settings(tmp_path: Path) -> None:
     make_folders(asked.folders.of_state)
     with open_pool(asked, HANDLER) as pool:
         assert sorted(device.id for device in pool.devices()) == sorted([A, f"{A}/2", B, f"{B}/2", "cpu:0"])
-        assert pool.obstacle(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
-        told = pool.obstacle(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
+        assert pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
+        told = pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
         assert told == f"It needs 22528 MiB of a card; the most that is free and not promised is 21504 MiB, on {A}."
         assert await_state(pool, "idle", A).held_bytes == 0
 
@@ -70,7 +70,7 @@ def test_only_what_auto_means_here_is_preloaded(tmp_path: Path) -> None:
         path = asked.models_dir / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    expected = "musetalk" if installed(ENGINES["musetalk"]) else ""
+    expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
     assert preloaded(asked) == expected
     assert preloaded(settings(tmp_path, "preload = false")) == ""
 
@@ -95,7 +95,7 @@ def test_doctor_lists_cards(tmp_path: Path) -> None:
         ("Card 3 does not answer: GPU is lost.",),
         "999.01",
     )
-    told = list(cards(found, settings(tmp_path, f'exclude = ["{B}"]')))
+    told = list(check_cards(found, settings(tmp_path, f'exclude = ["{B}"]')))
     assert [(finding.verdict, finding.what, finding.found) for finding in told] == [
         ("ok", "NVIDIA driver", "999.01"),
         ("note", "NVML", "Card 3 does not answer: GPU is lost."),

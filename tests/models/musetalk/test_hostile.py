@@ -16,9 +16,9 @@ import torch
 from models.handler import Handler
 from models.musetalk import prepared_job as scene
 from models.musetalk.audio.whisper import Listener
-from models.musetalk.avatar.frames import planes_of
+from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.avatar.store import LATENTS, Writer
-from models.musetalk.networks import Studio
+from models.musetalk.networks import Networks
 from models.types import EngineError, Limits, Output, Request
 from tests.models.musetalk import tiny
 from tests.models.musetalk.test_engine import an_image, prepared, request_for
@@ -60,7 +60,7 @@ def test_an_8k_portrait(tmp_path: Path, models_dir: Path) -> None:
     engine, outline = prepared(request)
     assert (outline.width, outline.height) == (228, 128)
     [frame] = engine.render(request, outline, 0, 1)
-    with planes_of(request, outline) as video:
+    with open_yuv(request, outline) as video:
         assert 0.01 < (frame != video.read(0)).mean() < 0.25
     with pytest.raises(EngineError) as refused:
         Handler("cpu:0").inspect(replace(request, limits=Limits(pixels=8_300_000)))
@@ -119,7 +119,7 @@ def test_memory_that_runs_out_while_preparing(
     def full(*_: Any, **__: Any) -> None:
         raise error("out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Studio, look, full)
+    monkeypatch.setattr(Networks, look, full)
     with pytest.raises(EngineError) as refused:
         prepared(request)
     assert (refused.value.code, refused.value.retry) == ("out_of_memory", True)
