@@ -31,10 +31,10 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from transformers.models.whisper.configuration_whisper import WhisperConfig  # noqa: E402
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor  # noqa: E402
-from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as HuggingFaceEncoder  # noqa: E402
 
 from benchmarks import clips  # noqa: E402
-from models.musetalk.audio.whisper import PIECE, Listener  # noqa: E402
+from models.musetalk.audio.whisper import CHUNK_SAMPLES, WhisperEncoder  # noqa: E402
 from models.musetalk.inpainting.batching import Sizes  # noqa: E402
 from models.musetalk.inpainting.compile import kernel_folder  # noqa: E402
 from models.musetalk.inpainting.inpainter import Painter, open_painter  # noqa: E402
@@ -84,7 +84,7 @@ class Nets:
 
     def build_whisper(self) -> WhisperEncoder:
         config = {"d_model": self.heard, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.heard}
-        return WhisperEncoder(WhisperConfig(encoder_layers=4, **config))
+        return HuggingFaceEncoder(WhisperConfig(encoder_layers=4, **config))
 
 
 SIZES = {
@@ -173,7 +173,9 @@ def finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[tuple[str, float, Callable[[], Any]]]:
+def stages(
+    painter: Painter, encoder: WhisperEncoder | None, nets: Nets
+) -> Iterator[tuple[str, float, Callable[[], Any]]]:
     """Name, frames, and the work for them."""
     random = np.random.default_rng(0)
     unet, decode, encode = painter.sizes.unet, painter.sizes.decode, painter.sizes.encode
@@ -183,9 +185,9 @@ def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[
     given = [torch.from_numpy(a).to(painter.device) for a in (latents, windows)]
     predicted = torch.randn(decode, 4, 32, 32).to(painter.device, painter.dtype)
     no_grad = torch.no_grad()
-    if listener is not None:
-        piece = random.normal(0, 0.1, PIECE).astype(np.float32)
-        yield "whisper", PIECE / 16_000 * FPS, lambda: listener.hear(piece)
+    if encoder is not None:
+        piece = random.normal(0, 0.1, CHUNK_SAMPLES).astype(np.float32)
+        yield "whisper", CHUNK_SAMPLES / 16_000 * FPS, lambda: encoder.encode_chunk(piece)
     yield "encode", encode, lambda: painter.latents(crops)
     predict = no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
     paint = no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
@@ -196,12 +198,14 @@ def stages(painter: Painter, listener: Listener | None, nets: Nets) -> Iterator[
     yield "loop", frames, lambda: painter.faces(*many)
 
 
-def measure(painters: dict[str, Painter], listener: Listener, nets: Nets, rounds: int) -> dict[str, dict[str, Time]]:
+def measure(
+    painters: dict[str, Painter], encoder: WhisperEncoder, nets: Nets, rounds: int
+) -> dict[str, dict[str, Time]]:
     """Best of some rounds of each way and stage; the ways take turns, after one round that doesn't count."""
     best: dict[str, dict[str, Time]] = {way: {} for way in painters}
     for turn in range(rounds + 1):
         for way, painter in painters.items():
-            for stage, frames, work in stages(painter, listener, nets):
+            for stage, frames, work in stages(painter, encoder, nets):
                 spent = timed(work, frames, painter.device)
                 if turn:
                     best[way][stage] = spent.better(best[way].get(stage, spent))
@@ -375,10 +379,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             painters = painters_for(nets, device, scratch)
-            listener = Listener(
+            encoder = WhisperEncoder(
                 random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
             )
-            found = measure(painters, listener, nets, args.rounds)
+            found = measure(painters, encoder, nets, args.rounds)
             report_speed(size, painters, found, work, measure_beside(device, scratch, args.rounds))
             if device.type == "cpu":
                 painters.clear()  # the memory of two sets of weights

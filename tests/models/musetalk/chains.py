@@ -43,5 +43,5 @@ def stub_face_networks(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -
         return np.stack([given["parsing_map"]] * len(squares))
 
     monkeypatch.setattr(studio.Studio, "detect", detect)
-    monkeypatch.setattr(studio.Studio, "landmarks", landmarks)
+    monkeypatch.setattr(studio.Studio, "find_landmarks", landmarks)
     monkeypatch.setattr(studio.Studio, "parse", parse)
