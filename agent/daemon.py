@@ -15,7 +15,9 @@ from agent import __version__
 from agent.fs import is_file
 from agent.intake.admission import Intake, Orders
 from agent.jobs.parse import JobState
-from agent.ledger.ledger import DiskFull, Job, Ledger, full_disk_named
+from agent.ledger.disk_full import DiskFull, raise_disk_full
+from agent.ledger.job import Job
+from agent.ledger.ledger import Ledger
 from agent.results.outbox import write_json
 from agent.results.publisher import GATHER_S, Closing
 from agent.results.retention import Retention
@@ -34,7 +36,7 @@ from agent.service.share import Anchor
 from agent.settings import BadSettings, Settings, load
 from gpu_pool.failpoints import failpoint
 from gpu_pool.process import log_path
-from models.catalog import choose
+from models.catalog import choose_engine
 
 log = logging.getLogger("musedrop")
 
@@ -60,7 +62,7 @@ class Daemon:
         self.settings = settings
         make_folders(settings.folders.own, OWNER_ONLY)
         self.lock = Lock(settings.folders.lock)
-        with ExitStack() as otherwise, full_disk_named():
+        with ExitStack() as otherwise, raise_disk_full():
             otherwise.callback(self.lock.release)
             self.ledger = Ledger(settings.folders.ledger)
             self.ledger.devices.forget()
@@ -266,7 +268,7 @@ class Daemon:
         return {folders.nvml_log, *(log_path(folders.logs, device.id) for device in self.pool.devices())}
 
     def engine_line(self) -> str:
-        choice = choose("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
+        choice = choose_engine("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"
 
     # life ------------------------------------------------------------------------------------------------------------
@@ -279,7 +281,7 @@ class Daemon:
         """
         signals, full = Signals(self.pool.wake), False
         try:
-            with full_disk_named():
+            with raise_disk_full():
                 self.step(0.0)
                 self.notifier.ready()
                 while not signals.asked:
@@ -380,7 +382,7 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
     notifier = Notifier()
     while True:
         try:
-            with full_disk_named():
+            with raise_disk_full():
                 daemon = Daemon(settings, handler)
                 if not daemon.run(source):
                     return

@@ -27,7 +27,7 @@ from models.handler import Handler, open_handler
 from models.media.encode import write_part
 from models.musetalk.compositing.composite import YuvBlend
 from models.musetalk.compositing.masks import square_around
-from models.musetalk.inpainting.streams import Lane, lane_to
+from models.musetalk.inpainting.streams import DeviceStream, open_stream
 from models.musetalk.nets import bisenet, dwpose, s3fd
 from models.musetalk.tracking.detection import REDUCED_SIDE, FaceNets
 from models.types import Request
@@ -48,17 +48,17 @@ def face_stages(device: torch.device) -> Iterator[Work]:
     detector, pose, parser = (net().eval().to(device) for net in (s3fd.S3FD, dwpose.DwPose, bisenet.BiSeNet))
     nets, frames = FaceNets(detector, pose, device), list(memory.swaying(WIDTH, HEIGHT, many))
     squares = [np.ascontiguousarray(frame[:, 280:1000]) for frame in frames]
-    lane = lane_to(device)
-    yield "detect", many, in_lane(lane, lambda: nets._search_all(frames, REDUCED_SIDE))
-    yield "landmarks", many, in_lane(lane, lambda: nets.find_landmarks(frames))
-    yield "parse", many, in_lane(lane, lambda: bisenet.class_maps(parser, squares))
+    stream = open_stream(device)
+    yield "detect", many, in_stream(stream, lambda: nets._search_all(frames, REDUCED_SIDE))
+    yield "landmarks", many, in_stream(stream, lambda: nets.find_landmarks(frames))
+    yield "parse", many, in_stream(stream, lambda: bisenet.class_maps(parser, squares))
 
 
-def in_lane(lane: Lane, work: Callable[[], Any]) -> Callable[[], Any]:
+def in_stream(stream: DeviceStream, work: Callable[[], Any]) -> Callable[[], Any]:
     """As the engine runs it: on a CPU in one thread, for two that wait for each other would measure the waiting."""
 
     def run() -> Any:
-        wait = lane.run(work)
+        wait = stream.run(work)
         return wait()
 
     return run
@@ -71,7 +71,7 @@ def host_stages(folder: Path) -> Iterator[Work]:
     mask[80:-80, 80:-80] = 200
     paste = YuvBlend(mask, box, square_around(box), (WIDTH, HEIGHT))
     face = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    with media.VideoFrames(avatar(folder), FPS, as_planes=True) as video:
+    with media.VideoFrames(avatar(folder), FPS, as_yuv=True) as video:
         frames = [video.read(number % len(video)) for number in range(count)]
     size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "tick": lambda _: None}
     yield "paste", count, lambda: [paste.apply(frame, face) for frame in frames]

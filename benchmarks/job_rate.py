@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.daemon import make_folders, milliseconds
-from agent.jobs.parse import JobState, pair
+from agent.jobs.parse import pair
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatch
@@ -17,7 +17,7 @@ from agent.settings import annotated, load
 from benchmarks.pool_rate import Effort, bench
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
-from models.types import Outline
+from models.types import Inspection
 
 ROUNDS = 100
 
@@ -30,7 +30,7 @@ class Beginner:
 
     def run(self, *_: object) -> dict[str, Any]:
         began = time.monotonic()  # the same clock in every process
-        return {"outline": Outline(1, "25", 2, 2, 0.04, {}, details={"began": began}).to_dict()}
+        return {"outline": Inspection(1, "25", 2, 2, 0.04, {}, details={"began": began}).to_dict()}
 
 
 class Nowhere:
@@ -71,8 +71,9 @@ def _one(dispatch: Dispatch, uid: str) -> float:
         dispatch.collect(1.0, time.monotonic, milliseconds)
     spec = pair(uid, "face.jpg", "voice.wav")
     media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
+    job = dispatch.ledger.transitions.add(uid, uid, spec, at_ms=milliseconds())
     began = time.monotonic()
-    dispatch.ledger.add(uid, uid, spec, state=JobState.QUEUED, at=milliseconds(), media=media)
+    dispatch.ledger.transitions.queue(job, media, at_ms=milliseconds())
     dispatch.dispatch(time.monotonic(), milliseconds())
     run = dispatch.runs[uid]
     while run.outline is None:

@@ -35,11 +35,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as Huggi
 
 from benchmarks import clips  # noqa: E402
 from models.musetalk.audio.whisper import CHUNK_SAMPLES, WhisperEncoder  # noqa: E402
-from models.musetalk.inpainting.batching import Sizes  # noqa: E402
-from models.musetalk.inpainting.compile import kernel_folder  # noqa: E402
-from models.musetalk.inpainting.inpainter import Painter, open_painter  # noqa: E402
-from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, rows_first  # noqa: E402
-from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16, name_of  # noqa: E402
+from models.musetalk.inpainting.batching import BatchSizes  # noqa: E402
+from models.musetalk.inpainting.compile import make_kernel_folder  # noqa: E402
+from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter  # noqa: E402
+from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, contiguous_layout  # noqa: E402
+from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16, precision_name  # noqa: E402
 
 IMPORTED_S = time.perf_counter() - BEGAN
 GIB = 2**30
@@ -72,10 +72,10 @@ class Nets:
     groups: int
     layers: int
     heads: int
-    heard: int
+    features: int
 
     def build_unet(self) -> UNet2DConditionModel:
-        widths = {"block_out_channels": self.unet, "norm_num_groups": self.groups, "cross_attention_dim": self.heard}
+        widths = {"block_out_channels": self.unet, "norm_num_groups": self.groups, "cross_attention_dim": self.features}
         return UNet2DConditionModel(**UNET, **widths)
 
     def build_vae(self) -> AutoencoderKL:
@@ -83,13 +83,13 @@ class Nets:
         return AutoencoderKL(**VAE, **widths)
 
     def build_whisper(self) -> WhisperEncoder:
-        config = {"d_model": self.heard, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.heard}
+        config = {"d_model": self.features, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.features}
         return HuggingFaceEncoder(WhisperConfig(encoder_layers=4, **config))
 
 
 SIZES = {
-    "tiny": Nets((16, 32, 32, 32), (8, 16, 16, 16), groups=8, layers=1, heads=2, heard=64),
-    "full": Nets((320, 640, 1280, 1280), (128, 256, 512, 512), groups=32, layers=2, heads=6, heard=384),
+    "tiny": Nets((16, 32, 32, 32), (8, 16, 16, 16), groups=8, layers=1, heads=2, features=64),
+    "full": Nets((320, 640, 1280, 1280), (128, 256, 512, 512), groups=32, layers=2, heads=6, features=384),
 }
 
 
@@ -123,11 +123,13 @@ def gflop(nets: Nets) -> dict[str, float]:
     """Of one frame, multiplications and additions; "encode" is of one source frame."""
     unet, vae = shell(nets.build_unet), shell(nets.build_vae)
     like = {"device": "meta", "dtype": torch.float32}
-    latents, windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.heard, **like)
+    latents, audio_windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.features, **like)
     work: dict[str, Callable[[], Any]] = {
-        "unet": lambda: Predict(unet, rows_first).to("meta")(latents, windows),
-        "decode": lambda: Decode(vae, rows_first).image(latents[:, :4]),
-        "encode": lambda: Encode(vae, rows_first)(torch.empty(1, SIDE, SIDE, 3, device="meta", dtype=torch.uint8)),
+        "unet": lambda: Predict(unet, contiguous_layout).to("meta")(latents, audio_windows),
+        "decode": lambda: Decode(vae, contiguous_layout).image(latents[:, :4]),
+        "encode": lambda: Encode(vae, contiguous_layout)(
+            torch.empty(1, SIDE, SIDE, 3, device="meta", dtype=torch.uint8)
+        ),
     }
     return {name: counted(run) for name, run in work.items()}
 
@@ -174,54 +176,54 @@ def finish(device: torch.device) -> None:
 
 
 def stages(
-    painter: Painter, encoder: WhisperEncoder | None, nets: Nets
+    inpainter: Inpainter, encoder: WhisperEncoder | None, nets: Nets
 ) -> Iterator[tuple[str, float, Callable[[], Any]]]:
     """Name, frames, and the work for them."""
     random = np.random.default_rng(0)
-    unet, decode, encode = painter.sizes.unet, painter.sizes.decode, painter.sizes.encode
+    unet, decode, encode = inpainter.sizes.unet, inpainter.sizes.decode, inpainter.sizes.encode
     latents = random.normal(size=(unet, 8, 32, 32)).astype(np.float32)
-    windows = random.normal(size=(unet, 50, nets.heard)).astype(np.float32)
+    audio_windows = random.normal(size=(unet, 50, nets.features)).astype(np.float32)
     crops = random.integers(0, 256, (encode, SIDE, SIDE, 3), np.uint8)
-    given = [torch.from_numpy(a).to(painter.device) for a in (latents, windows)]
-    predicted = torch.randn(decode, 4, 32, 32).to(painter.device, painter.dtype)
+    given = [torch.from_numpy(a).to(inpainter.device) for a in (latents, audio_windows)]
+    predicted = torch.randn(decode, 4, 32, 32).to(inpainter.device, inpainter.dtype)
     no_grad = torch.no_grad()
     if encoder is not None:
         piece = random.normal(0, 0.1, CHUNK_SAMPLES).astype(np.float32)
         yield "whisper", CHUNK_SAMPLES / 16_000 * FPS, lambda: encoder.encode_chunk(piece)
-    yield "encode", encode, lambda: painter.latents(crops)
-    predict = no_grad(lambda: painter._fast.get("unet", painter._predict)(*given))
-    paint = no_grad(lambda: painter._fast.get("decode", painter._decode)(predicted))
-    yield "unet", unet, clips.in_lane(painter._lane, predict)
-    yield "decode", decode, clips.in_lane(painter._lane, paint)
-    frames = unet * (painter._lane.depth if painter.device.type == "cpu" else 8)
-    many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, windows)]
-    yield "loop", frames, lambda: painter.faces(*many)
+    yield "encode", encode, lambda: inpainter.latents(crops)
+    predict = no_grad(lambda: inpainter._fast.get("unet", inpainter._predict)(*given))
+    paint = no_grad(lambda: inpainter._fast.get("decode", inpainter._decode)(predicted))
+    yield "unet", unet, clips.in_stream(inpainter._stream, predict)
+    yield "decode", decode, clips.in_stream(inpainter._stream, paint)
+    frames = unet * (inpainter._stream.depth if inpainter.device.type == "cpu" else 8)
+    many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, audio_windows)]
+    yield "loop", frames, lambda: inpainter.inpaint(*many)
 
 
 def measure(
-    painters: dict[str, Painter], encoder: WhisperEncoder, nets: Nets, rounds: int
+    inpainters: dict[str, Inpainter], encoder: WhisperEncoder, nets: Nets, rounds: int
 ) -> dict[str, dict[str, Time]]:
     """Best of some rounds of each way and stage; the ways take turns, after one round that doesn't count."""
-    best: dict[str, dict[str, Time]] = {way: {} for way in painters}
+    best: dict[str, dict[str, Time]] = {way: {} for way in inpainters}
     for turn in range(rounds + 1):
-        for way, painter in painters.items():
-            for stage, frames, work in stages(painter, encoder, nets):
-                spent = timed(work, frames, painter.device)
+        for way, inpainter in inpainters.items():
+            for stage, frames, work in stages(inpainter, encoder, nets):
+                spent = timed(work, frames, inpainter.device)
                 if turn:
                     best[way][stage] = spent.better(best[way].get(stage, spent))
     return best
 
 
-def painters_for(nets: Nets, device: torch.device, cache: Path) -> dict[str, Painter]:
+def build_inpainters(nets: Nets, device: torch.device, cache: Path) -> dict[str, Inpainter]:
     """Plain, fast and, on CUDA, compiled."""
     cuda = device.type == "cuda"
     exact = torch.float16 if cuda else torch.float32
-    fast = choices("auto", device.type, cpu_bf16=cpu_multiplies_bf16())[0]
-    made = {"plain": Painter(random(nets.build_unet, exact), random(nets.build_vae, exact), device, plain=True)}
-    made["fast"] = Painter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+    fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
+    made = {"plain": Inpainter(random(nets.build_unet, exact), random(nets.build_vae, exact), device, plain=True)}
+    made["fast"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
     if cuda:
-        made["compiled"] = Painter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
-        made["compiled"].compile(kernel_folder(cache, device))
+        made["compiled"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+        made["compiled"].compile(make_kernel_folder(cache, device))
         made["compiled"].wait_until_compiled(600)
     return made
 
@@ -231,12 +233,12 @@ def painters_for(nets: Nets, device: torch.device, cache: Path) -> dict[str, Pai
 
 def starts(size: str, device: torch.device, scratch: Path, threads: int) -> Iterator[dict[str, Any]]:
     nets, cuda = SIZES[size], device.type == "cuda"
-    fast = choices("auto", device.type, cpu_bf16=cpu_multiplies_bf16())[0]
+    fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
     for way, dtype in (("plain", torch.float16 if cuda else torch.float32), ("fast", fast)):
         save_file(random(nets.build_unet, dtype).state_dict(), scratch / "unet.safetensors")
         save_file(random(nets.build_vae, dtype).state_dict(), scratch / "vae.safetensors")
         command = [sys.executable, "-m", "benchmarks.musetalk", "--child", way, "--size", size, "--device", device.type]
-        command += ["--folder", str(scratch), "--precision", name_of(dtype), "--threads", str(threads)]
+        command += ["--folder", str(scratch), "--precision", precision_name(dtype), "--threads", str(threads)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         yield json.loads(run.stdout.splitlines()[-1])
 
@@ -251,17 +253,17 @@ def child(args: argparse.Namespace) -> dict[str, Any]:
         unet = loaded(nets.build_unet, folder / "unet.safetensors")
         return unet, loaded(nets.build_vae, folder / "vae.safetensors")
 
-    painter = open_painter(load, device, args.precision, plain=args.child == "plain")
+    inpainter = open_inpainter(load, device, args.precision, plain=args.child == "plain")
     ready = time.perf_counter()
-    batch = painter.sizes.unet
-    given = np.zeros((batch, 8, 32, 32), np.float32), np.zeros((batch, 50, nets.heard), np.float32)
-    painter.faces(*given)
+    batch = inpainter.sizes.unet
+    given = np.zeros((batch, 8, 32, 32), np.float32), np.zeros((batch, 50, nets.features), np.float32)
+    inpainter.inpaint(*given)
     first = time.perf_counter()
-    painter.faces(*given)
+    inpainter.inpaint(*given)
     second = time.perf_counter()
     return {
         "way": args.child,
-        "precision": name_of(painter.dtype),
+        "precision": precision_name(inpainter.dtype),
         "imports_s": IMPORTED_S,
         "load_s": ready - began,
         "first_batch_s": first - ready,
@@ -281,17 +283,21 @@ def peak_host_bytes() -> int:
 
 
 def report_speed(
-    size: str, painters: dict[str, Painter], found: dict[str, dict[str, Time]], work: dict[str, float], beside: Beside
+    size: str,
+    inpainters: dict[str, Inpainter],
+    found: dict[str, dict[str, Time]],
+    work: dict[str, float],
+    beside: Beside,
 ) -> None:
     """Rows of a frame each: of the result, or for "encode" and the face networks (of full size) of the avatar."""
     heads = (("way", -10), ("stage", -10), ("batch", 6), ("wall ms", 10), ("CPU ms", 10), ("share", 8), ("TF/s", 8))
     print(f"{'':10}" + "".join(f"{head:{'<' if wide < 0 else '>'}{abs(wide)}}" for head, wide in heads) + "  x plain")
     for way, times in found.items():
-        cpu = painters[way].device.type == "cpu"
+        cpu = inpainters[way].device.type == "cpu"
         whole = sum(spent.of(cpu) for stage, spent in times.items() if stage in PER_FRAME)
         whole += sum(spent.of(True) for stage, (_, spent) in beside.items() if stage in PER_FRAME)
         for stage, spent in times.items():
-            batch = getattr(painters[way].sizes, stage, "")
+            batch = getattr(inpainters[way].sizes, stage, "")
             rate = f"{work[stage] / spent.of(cpu) / 1000:8.3f}" if stage in work else f"{'':8}"
             gain = found["plain"][stage].of(cpu) / spent.of(cpu)
             print(f"{row(size, way, stage, batch, spent, spent.of(cpu) / whole)}{rate}{gain:9.2f}")
@@ -299,7 +305,7 @@ def report_speed(
             for stage, (frames, spent) in beside.items():
                 print(row(size, way, stage, frames, spent, spent.cpu_s / whole))
         fps = 1 / times["loop"].wall_s
-        print(f"{size:10}{way:10}model loop {fps:.2f} fps, {name_of(painters[way].dtype)}", flush=True)
+        print(f"{size:10}{way:10}model loop {fps:.2f} fps, {precision_name(inpainters[way].dtype)}", flush=True)
 
 
 def row(size: str, way: str, stage: str, batch: object, spent: Time, share: float) -> str:
@@ -335,26 +341,30 @@ def report_starts(size: str, found: Iterator[dict[str, Any]]) -> None:
         print(f"{size:10}{one['way']:10}{spent}{one['host_gib']:10.2f}{one['device_gib']:12.2f}", flush=True)
 
 
-def report_grid(painters: dict[str, Painter], nets: Nets, work: dict[str, float], cache: Path) -> None:
+def report_grid(inpainters: dict[str, Inpainter], nets: Nets, work: dict[str, float], cache: Path) -> None:
     """CUDA: frames a second of the model loop and TF/s, by both batch sizes."""
     total = work["unet"] + work["decode"]
-    for way, painter in painters.items():
+    for way, inpainter in inpainters.items():
         print(f"\n{way}: fps (TF/s) of the model loop; down: UNet's batch, across: the decoder's {GRID_DECODE}")
         for unet in GRID_UNET:
-            row = [grid_cell(painter, Sizes(unet, decode, 1), nets, cache) for decode in GRID_DECODE if decode <= unet]
+            row = [
+                grid_cell(inpainter, BatchSizes(unet, decode, 1), nets, cache)
+                for decode in GRID_DECODE
+                if decode <= unet
+            ]
             print(f"{unet:4}" + "".join(f"{fps:9.1f} ({fps * total / 1000:4.0f})" for fps in row), flush=True)
 
 
-def grid_cell(painter: Painter, sizes: Sizes, nets: Nets, cache: Path) -> float:
-    painter.sizes = sizes
-    if painter._fast:
-        painter.compile(kernel_folder(cache, painter.device))
-        painter.wait_until_compiled(600)
-    work = {stage: (run, frames) for stage, frames, run in stages(painter, None, nets)}
+def grid_cell(inpainter: Inpainter, sizes: BatchSizes, nets: Nets, cache: Path) -> float:
+    inpainter.sizes = sizes
+    if inpainter._fast:
+        inpainter.compile(make_kernel_folder(cache, inpainter.device))
+        inpainter.wait_until_compiled(600)
+    work = {stage: (run, frames) for stage, frames, run in stages(inpainter, None, nets)}
     run, frames = work["loop"]
-    timed(run, frames, painter.device)
-    fps = 1 / min(timed(run, frames, painter.device).wall_s for _ in range(3))
-    return fps if painter.sizes == sizes else float("nan")
+    timed(run, frames, inpainter.device)
+    fps = 1 / min(timed(run, frames, inpainter.device).wall_s for _ in range(3))
+    return fps if inpainter.sizes == sizes else float("nan")
 
 
 def main() -> None:
@@ -378,18 +388,18 @@ def main() -> None:
         print(f"\n{size} networks on {device}, {args.threads} threads; GFLOP a frame: {counted}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
-            painters = painters_for(nets, device, scratch)
+            inpainters = build_inpainters(nets, device, scratch)
             encoder = WhisperEncoder(
                 random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
             )
-            found = measure(painters, encoder, nets, args.rounds)
-            report_speed(size, painters, found, work, measure_beside(device, scratch, args.rounds))
+            found = measure(inpainters, encoder, nets, args.rounds)
+            report_speed(size, inpainters, found, work, measure_beside(device, scratch, args.rounds))
             if device.type == "cpu":
-                painters.clear()  # the memory of two sets of weights
+                inpainters.clear()  # the memory of two sets of weights
             report_clips(size, device, scratch, args.threads)
             if device.type == "cuda" and size == "full":
-                report_grid(painters, nets, work, scratch)
-            painters.clear()
+                report_grid(inpainters, nets, work, scratch)
+            inpainters.clear()
             report_starts(size, starts(size, device, scratch, args.threads))
 
 

@@ -7,7 +7,7 @@ All six networks in float32:
 "as fetched"  the published files: torch.load(weights_only=True, mmap=True), meta device, assigned
 "plain"       build with random numbers, read the pickle into memory, copy: how it is usually written
 
-UNet and VAE as a worker opens them for its fast way, until the painter could begin:
+UNet and VAE as a worker opens them for its fast way, until the inpainter could begin:
 "ready"       from the ready files that `musedrop models import` writes: folded, in this precision, in this order
 "made"        without them: converted and folded at each start
 
@@ -68,9 +68,9 @@ def published():  # type: ignore[no-untyped-def]
     from models.musetalk.weights import architectures as networks
 
     return {
-        "musetalkV15/unet.pth": networks.unet(UNET, {}),
-        "sd-vae/diffusion_pytorch_model.bin": networks.vae(VAE, {}),
-        "whisper/pytorch_model.bin": networks.whisper(WHISPER, {}),
+        "musetalkV15/unet.pth": networks.build_unet(UNET, {}),
+        "sd-vae/diffusion_pytorch_model.bin": networks.build_vae(VAE, {}),
+        "whisper/pytorch_model.bin": networks.build_whisper(WHISPER, {}),
         "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
         "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
         "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
@@ -86,7 +86,7 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
     import torch
 
     from models.musetalk.commands import convert
-    from models.musetalk.inpainting.precision import best_here
+    from models.musetalk.inpainting.precision import best_precision
     from models.musetalk.weights import architectures as networks
 
     for name, config in {
@@ -107,7 +107,7 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, root / file)
     start = time.perf_counter()
-    list(convert.import_folder(root, root, replace=False, precisions=precisions or (best_here(),)))
+    list(convert.import_folder(root, root, replace=False, precisions=precisions or (best_precision(),)))
     size = sum(path.stat().st_size for path in (root / "converted").iterdir())
     print(f"musedrop models import: {time.perf_counter() - start:.1f} s for {size / 2**30:.2f} GiB, once")
 
@@ -147,30 +147,30 @@ def opened(root: Path, way: str) -> list:  # type: ignore[type-arg]
     import torch
 
     from models.musetalk.weights import loader as weights
-    from models.musetalk.weights.index import Found, part_named
+    from models.musetalk.weights.index import InstalledPart, get_part
 
     number = {"converted": 0, "as fetched": 2}[way]
     names = ("unet-v15", "vae", "whisper", "pose", "bisenet", "s3fd")
-    parts = [part_named(name) for name in names]
+    parts = [get_part(name) for name in names]
     cpu = torch.device("cpu")
-    return [weights.load(Found(part, part.variants[number], root), cpu, torch.float32) for part in parts]
+    return [weights.load_part(InstalledPart(part, part.variants[number], root), cpu, torch.float32) for part in parts]
 
 
 def painted(root: Path, way: str) -> list:  # type: ignore[type-arg]
-    """UNet and VAE of the painter that a worker with the precision in `way` gets: "ready bf16", "made fp16 cuda"."""
+    """UNet and VAE of the inpainter that a worker with the precision in `way` gets: "ready bf16", "made fp16 cuda"."""
     import torch
 
-    from models.musetalk import networks as studio
-    from models.musetalk.inpainting.fused_weights import finished
+    from models.musetalk import networks as networks_module
+    from models.musetalk.inpainting.fused_weights import optimise
     from models.musetalk.weights import loader as weights
 
     kind, precision, *device = way.split()
     if kind == "made":
-        studio.load_finished = lambda *given: finished(weights.load(*given))
-    setup = studio.Setup(str(root), "v15", precision, None, False, None)  # type: ignore[arg-type]
-    painter = studio.Studio(setup, torch.device(*device or ["cpu"])).painter
-    assert painter.facts()["precision"] == precision
-    return [painter._predict.unet, painter._encode.vae]
+        vars(networks_module)["load_optimised"] = lambda *given: optimise(weights.load_part(*given))
+    setup = networks_module.Setup(str(root), "v15", precision, None, False, None)  # type: ignore[arg-type]
+    inpainter = networks_module.Networks(setup, torch.device(*device or ["cpu"])).inpainter
+    assert inpainter.stats()["precision"] == precision
+    return [inpainter._predict.unet, inpainter._encode.vae]
 
 
 def plain(root: Path) -> list:  # type: ignore[type-arg]
@@ -202,7 +202,7 @@ def table(ways: list[str], root: Path) -> None:
 
 
 def settings() -> list[str]:
-    """In which precision, and where, the painter is opened."""
+    """In which precision, and where, the inpainter is opened."""
     import torch
 
     return ["bf16", "fp32", *(["fp16 cuda"] if torch.cuda.is_available() else [])]

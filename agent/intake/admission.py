@@ -15,7 +15,8 @@ from agent.fs import filesystem_kind, tells_of_changes
 from agent.intake.media import Absent, Sources
 from agent.intake.scanner import Control, Drop, Fingerprint, Inbox, Watch, open_for_writing, read_small
 from agent.jobs.parse import BadJob, JobSpec, JobState, pair, parse
-from agent.ledger.ledger import LIVE, Job, Ledger
+from agent.ledger.job import Job, JobError
+from agent.ledger.ledger import LIVE, Ledger
 from agent.results import outbox
 from agent.results.publisher import marks_of
 from agent.service.log import about
@@ -168,17 +169,14 @@ class Intake:
         try:
             spec = self.spec_of(drop)
         except BadJob as bad:
-            self.ledger.refuse(drop.uid, drop.name, at=at, **error_columns(bad), **origin)
+            self.ledger.transitions.refuse(drop.uid, drop.name, error_of(bad), at_ms=at, **origin)
             log.error("%s is refused (%s): %s", drop.name, bad.code, bad.message, extra=about(drop))
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
         failpoint("before_insert")
         with self.ledger.together():
-            self.ledger.add(drop.uid, drop.name, spec, state=JobState.WAITING, at=at, **origin)
-            job = self.ledger.job(drop.uid)
-            if job is not None:
-                self.seek_media(job, at)
+            self.seek_media(self.ledger.transitions.add(drop.uid, drop.name, spec, at_ms=at, **origin), at)
         failpoint("inserted")
         log.info("%s accepted", drop.name, extra=about(drop))
 
@@ -202,8 +200,8 @@ class Intake:
             self.give_up(job, bad, at)
             return
         if not isinstance(found, Absent):
-            media = {role: medium.to_dict() for role, medium in found.items()}
-            self.ledger.move(job.uid, JobState.QUEUED, at=at, media=media, waiting_for=None, queued_ms=at)
+            media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
+            self.ledger.transitions.queue(job, media, at_ms=at)
         elif at - job.since_ms > 1000 * self.settings.inbox.wait_media_s:
             hint = "put the file into the inbox beside the job file, then `musedrop retry` the job or drop it again"
             self.give_up(job, BadJob("missing_media", found.what, hint), at)
@@ -215,9 +213,7 @@ class Intake:
             self.ledger.update(job.uid, waiting_for=what)
 
     def give_up(self, job: Job, bad: BadJob, at: int) -> None:
-        self.ledger.move(
-            job.uid, JobState.FAILED, at=at, detail=bad.message, finished_ms=at, waiting_for=None, **error_columns(bad)
-        )
+        self.ledger.transitions.fail(job, error_of(bad), at_ms=at)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=about(job))
 
     # control files ---------------------------------------------------------------------------------------------------
@@ -245,7 +241,7 @@ class Intake:
         if job is None:
             log.warning("nothing to cancel: no unfinished job is called %s", control.name)
             return
-        self.ledger.update(job.uid, cancel_requested=1)
+        self.ledger.transitions.request_cancel(job)
         cancel(job, at)
 
     @property
@@ -280,26 +276,20 @@ class Intake:
 
     def _refuse_retry(self, job: Job, bad: BadJob, at: int) -> None:
         """The answer goes where that to the first try went: the row, and failed/NAME/error.json."""
-        self.ledger.update(job.uid, tidied=0, inputs=None, finished_ms=at, **error_columns(bad))
+        self.ledger.transitions.refuse_reopen(job, error_of(bad), at_ms=at)
         log.error("%s is not tried again (%s): %s", job.name, bad.code, bad.message)
 
     def readmit_changed(self, job: Job, claimed: Path, at: int) -> None:
         """Let a finished job start over; its job file is read anew, since the user may have mended it."""
-        again: dict[str, Any] = dict.fromkeys(("error_code", "error_message", "error_hint", "error_retry", "inputs"))
-        again |= {"failures": 0, "interruptions": 0, "crashes": 0, "cancel_requested": 0, "tidied": 0, "swept": 0}
-        again |= {"finished_ms": None, "not_before_ms": 0, "outline": None, "media": {}, "run_token": None}
         text = read_small(claimed / "job.json", self.limit)
         try:
             spec = parse(text, self.limit) if text is not None else job.spec
         except BadJob as bad:
             self._refuse_retry(job, bad, at)
             return
-        if spec is None:
-            return
-        again |= {"spec": spec.model_dump_json(), "priority": spec.priority, "strategy": spec.strategy}
-        again |= {"engine_asked": spec.engine, "client_id": spec.id, "stage": "inspect", "units_done": 0}
-        self.ledger.move(job.uid, JobState.WAITING, at=at, detail="tried again", **again)
+        if spec is not None:
+            self.ledger.transitions.reopen(job, spec, at_ms=at)
 
 
-def error_columns(bad: BadJob) -> dict[str, Any]:
-    return {"error_code": bad.code, "error_message": bad.message, "error_hint": bad.hint, "error_retry": 0}
+def error_of(bad: BadJob) -> JobError:
+    return JobError(bad.code, bad.message, bad.hint)

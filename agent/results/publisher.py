@@ -13,7 +13,8 @@ from typing import Any
 from agent.fs import at_once, move_in, sync
 from agent.intake.scanner import Fingerprint, fingerprint
 from agent.jobs.parse import JobState
-from agent.ledger.ledger import Job, Ledger
+from agent.ledger.job import Job
+from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.outbox import iso
 from agent.scheduler.attempt import Run
@@ -139,11 +140,7 @@ class Closing:
         return True
 
     def close_done(self, job: Job, name: str, at: int) -> None:
-        with self.ledger.together():
-            self.ledger.end_attempt(job.run_token or "", "done", at=at)
-            self.ledger.move(
-                job.uid, JobState.DONE, at=at, token=job.run_token, finished_ms=at, result=name, waiting_for=None
-            )
+        self.ledger.transitions.finish(job, name, at_ms=at)
         log.info("%s is done: outbox/%s", job.name, name, extra=about(job))
 
     def recover(self, at: int, now: float) -> None:
@@ -152,8 +149,7 @@ class Closing:
         for job in self.ledger.in_state(JobState.RUNNING):
             staging = folders.staging / f"{job.uid}-{job.run_token}"
             if job.cancel_requested:
-                self.ledger.end_attempt(job.run_token or "", "cancelled", at=at)
-                self.ledger.move(job.uid, JobState.CANCELLED, at=at, finished_ms=at, device=None)
+                self.ledger.transitions.cancel(job, at_ms=at)
             elif job.stage == "publish" and job.result and outbox.published(folders.outbox, job.result, job.uid):
                 self.close_done(job, job.result, at)
             elif job.stage == "publish" and (staging / "result.mp4").is_file():
@@ -166,10 +162,7 @@ class Closing:
                 outbox.discard(leftover)
 
     def requeue(self, job: Job, at: int, why: str) -> None:
-        stage = "assemble" if job.stage == "publish" else job.stage
-        with self.ledger.together():
-            self.ledger.end_attempt(job.run_token or "", "interrupted", at=at, message=why)
-            self.ledger.move(job.uid, JobState.QUEUED, at=at, detail=why, device=None, stage=stage)
+        self.ledger.transitions.requeue(job, why, at_ms=at)
 
     # files follow rows -----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from models.musetalk.commands import fetch
-from models.musetalk.weights.index import S3FD_URL, VERSIONS, Version, versions
+from models.musetalk.weights.index import S3FD_URL, VERSIONS, Version, installed_versions
 from models.types import EngineError
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime")
@@ -72,7 +72,7 @@ def fetch_command(given: argparse.Namespace) -> int:
     """Get what is missing. Files that are there are left alone, unless --replace finds that they differ."""
     root: Path = given.models_dir
     root.mkdir(parents=True, exist_ok=True)
-    asked = asked_versions(given.version) or versions(root)[:1] or VERSIONS[:1]
+    asked = asked_versions(given.version) or installed_versions(root)[:1] or VERSIONS[:1]
     names = given.files or fetch.needed(root, asked, replace=given.replace)
     files = fetch.wanted(names, fetch.endpoint(dict(os.environ)), given.s3fd_url)
     if not files:
@@ -124,12 +124,12 @@ def progress() -> Iterator[Progress]:
 def verify_command(given: argparse.Namespace) -> int:
     """One line for every file; 1 if any is bad."""
     require_packages()
-    from models.musetalk.commands.verify import examine
+    from models.musetalk.commands.verify import verify_folder
 
     verdicts = []
     with progress() as board:
         line = board.add_task("checking")
-        for verdict in examine(
+        for verdict in verify_folder(
             given.models_dir,
             asked_versions(given.version),
             hashes=not given.quick,
@@ -151,9 +151,9 @@ def import_command(given: argparse.Namespace) -> int:
     for the precisions in which they will run, by default the one of this machine."""
     require_packages()
     from models.musetalk.commands.convert import import_folder
-    from models.musetalk.inpainting.precision import best_here
+    from models.musetalk.inpainting.precision import best_precision
 
-    asked = dict.fromkeys(best_here() if name == "auto" else name for name in given.precision or ["auto"])
+    asked = dict.fromkeys(best_precision() if name == "auto" else name for name in given.precision or ["auto"])
     precisions = [name for name in asked if name != "none"]
     source: Path = given.folder or given.models_dir
     with console.status("converting"):

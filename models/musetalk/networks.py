@@ -17,15 +17,15 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from models.media import Bgr
 from models.musetalk.audio.whisper import WhisperEncoder
-from models.musetalk.inpainting.fused_weights import load_finished
-from models.musetalk.inpainting.inpainter import Painter, open_painter
+from models.musetalk.inpainting.fused_weights import load_optimised
+from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
 from models.musetalk.inpainting.precision import Precision
-from models.musetalk.inpainting.streams import lane_to
+from models.musetalk.inpainting.streams import open_stream
 from models.musetalk.nets.bisenet import class_maps
-from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.options import Options, Version
 from models.musetalk.tracking.detection import FaceNets, Region
-from models.musetalk.weights.loader import load, open_weights
+from models.musetalk.weights.loader import load_part, open_weights
+from models.musetalk.weights.onnx_pose import OnnxPose
 
 Floats = npt.NDArray[Any]
 
@@ -53,15 +53,15 @@ class Setup:
         )
 
 
-class Studio:
+class Networks:
     """Opens the weights of a setup on a device. Raises EngineError weights_missing, weights_damaged, weights_unsafe."""
 
     def __init__(self, setup: Setup, device: torch.device) -> None:
         self.setup, self.device = setup, device
         self.load_s = 0.0
-        self._lane = lane_to(device)
+        self._stream = open_stream(device)
         self._weights = open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
-        self.eyes = self._weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
+        self.vision_fingerprint = self._weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
         """A hash of the weights that prepared avatars come from, as they were when this worker opened them."""
 
     # what preparation sees -------------------------------------------------------------------------------------------
@@ -72,24 +72,24 @@ class Studio:
         return 16 if self.device.type == "cuda" else 2
 
     def detect(self, frames: Sequence[Bgr], *, reference: bool) -> list[Floats]:
-        return self._lane.run(lambda: self._faces.detect(frames, reference=reference))()
+        return self._stream.run(lambda: self._faces.detect(frames, reference=reference))()
 
     def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
-        return self._lane.run(lambda: self._faces.find_landmarks(frames, regions))()
+        return self._stream.run(lambda: self._faces.find_landmarks(frames, regions))()
 
     def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
-        return self._lane.run(lambda: class_maps(self._weights.bisenet, squares))()
+        return self._stream.run(lambda: class_maps(self._weights.bisenet, squares))()
 
     def latents(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return self.painter.latents(faces)
+        return self.inpainter.latents(faces)
 
     # what is loaded --------------------------------------------------------------------------------------------------
 
     @cached_property
-    def painter(self) -> Painter:
+    def inpainter(self) -> Inpainter:
         started = time.monotonic()
-        painter = open_painter(
-            self._painter_nets,
+        inpainter = open_inpainter(
+            self._load_inpainter_nets,
             self.device,
             self.setup.precision,
             plain=self.setup.plain,
@@ -97,10 +97,10 @@ class Studio:
             cache=self.setup.kernels,
         )
         self.load_s += time.monotonic() - started
-        return painter
+        return inpainter
 
     @cached_property
-    def whisper(self) -> WhisperEncoder:
+    def whisper_encoder(self) -> WhisperEncoder:
         weights = self._weights
         return WhisperEncoder(weights.whisper, weights.feature_extractor, self.device, torch.float32)
 
@@ -111,8 +111,8 @@ class Studio:
             self._weights.s3fd, OnnxPose(pose, self.device) if isinstance(pose, Path) else pose, self.device
         )
 
-    def _painter_nets(self, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
-        opened: Callable[..., Any] = load if self.setup.plain else load_finished
+    def _load_inpainter_nets(self, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+        opened: Callable[..., Any] = load_part if self.setup.plain else load_optimised
         names = (f"unet-{self.setup.version}", "vae")
-        unet, vae = (opened(self._weights.found(name), self.device, dtype) for name in names)
+        unet, vae = (opened(self._weights.find_part(name), self.device, dtype) for name in names)
         return unet, vae

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.atomic import whole_file, whole_folder
-from models.avatars import AvatarCache, content_key
+from models.atomic import atomic_folder, atomic_write
+from models.avatars import AvatarCache, make_key
 from models.musetalk import prepared_job as scene
 from models.musetalk.audio.vad import measure_levels
 from models.musetalk.audio.whisper import Floats, read_chunks
@@ -23,11 +23,11 @@ from models.musetalk.avatar import store as entry
 from models.musetalk.avatar.frames import BgrFrames, open_yuv
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend
 from models.musetalk.compositing.pipeline import BlendCache, Faces, Picture, compose_frames
-from models.musetalk.networks import Setup, Studio
+from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_options
 from models.musetalk.prepared_job import Compositor, PreparedJob
 from models.musetalk.tracking.intervals import find_runs
-from models.types import EngineError, Outline, Request
+from models.types import EngineError, Inspection, Request
 
 __all__ = ["RenderSession", "Setup", "select_device"]
 
@@ -43,14 +43,14 @@ def select_device(name: str) -> torch.device:
 
 class RenderSession:
     def __init__(self, setup: Setup, device: torch.device) -> None:
-        self.studio = Studio(setup, device)
+        self.studio = Networks(setup, device)
 
     # preparing -------------------------------------------------------------------------------------------------------
 
-    def prepare(self, request: Request, outline: Outline, tick: Callable[[], None]) -> None:
+    def prepare(self, request: Request, outline: Inspection, tick: Callable[[], None]) -> None:
         """Leave the folder `request.files.prepared`: the avatar, from the cache or made now, and the voice."""
         options, _ = read_options(request.options)
-        with explain_out_of_memory(), whole_folder(request.files.prepared) as folder:
+        with explain_out_of_memory(), atomic_folder(request.files.prepared) as folder:
             started = time.monotonic()
             from_cache = self._prepare_avatar(request, outline, options, folder / scene.AVATAR, tick)
             avatar_s = time.monotonic() - started
@@ -75,7 +75,7 @@ class RenderSession:
             (folder / entry.STATS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
     def _prepare_avatar(
-        self, request: Request, outline: Outline, options: Options, target: Path, tick: Callable[[], None]
+        self, request: Request, outline: Inspection, options: Options, target: Path, tick: Callable[[], None]
     ) -> bool:
         about = {
             "name": Path(request.avatar).name,
@@ -91,17 +91,17 @@ class RenderSession:
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
             return entry.fetch_avatar(cache, self.avatar_key(outline, options), build, target, tick)
 
-    def avatar_key(self, outline: Outline, options: Options) -> str:
+    def avatar_key(self, outline: Inspection, options: Options) -> str:
         """Everything that a prepared avatar depends on. The rate of a still picture is no part of it."""
         rate = outline.fps if outline.avatar_kind == "video" else ""
         setup = self.studio.setup
-        return content_key(
+        return make_key(
             "musetalk",
             AVATAR_FORMAT,
             outline.avatar_sha256,
             [outline.width, outline.height, rate],
             options.preparation_inputs,
-            [self.studio.eyes, self.studio.device.type, setup.precision, setup.plain],
+            [self.studio.vision_fingerprint, self.studio.device.type, setup.precision, setup.plain],
         )
 
     def _encode_voice(self, request: Request, path: Path, tick: Callable[[], None]) -> tuple[int, Floats]:
@@ -114,12 +114,12 @@ class RenderSession:
                 loud.append(measure_levels([piece]))
                 yield piece
 
-        samples = self.studio.whisper.encode_to_file(path, read_and_measure())
+        samples = self.studio.whisper_encoder.encode_to_file(path, read_and_measure())
         return samples, np.concatenate([np.zeros(0, np.float32), *loud])
 
     # rendering -------------------------------------------------------------------------------------------------------
 
-    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Generator[Picture]:
+    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Generator[Picture]:
         options, _ = read_options(request.options)
         shot = PreparedJob(request.files.prepared)
         frames = range(start, stop)
@@ -130,19 +130,19 @@ class RenderSession:
                 self._make_blends(shot, outline, options, frames),
             )
         if start == 0:
-            with whole_file(Path(request.work) / entry.INPAINTER_STATS) as path:
+            with atomic_write(Path(request.work) / entry.INPAINTER_STATS) as path:
                 path.write_text(json.dumps(self.stats()), encoding="utf-8")
 
     def stats(self) -> dict[str, Any]:
-        return {**self.studio.painter.facts(), "load_seconds": round(self.studio.load_s, 3)}
+        return {**self.studio.inpainter.stats(), "load_seconds": round(self.studio.load_s, 3)}
 
     def measure_footprint(self) -> dict[str, Any]:
         """Once the networks are loaded: bytes that this process holds of the card, and frames in a batch."""
-        batch = self.studio.painter.sizes.unet
+        batch = self.studio.inpainter.sizes.unet
         return {"held_bytes": torch.cuda.memory_reserved() + CONTEXT_BYTES, "batch": batch}
 
     def _read_backgrounds(
-        self, request: Request, outline: Outline, options: Options, sources: npt.NDArray[np.int64]
+        self, request: Request, outline: Inspection, options: Options, sources: npt.NDArray[np.int64]
     ) -> Iterator[Picture]:
         """The reference pastes into BGR; ours into the planes that the video has."""
         opened = BgrFrames(request, outline) if options.is_reference else open_yuv(request, outline)
@@ -150,14 +150,16 @@ class RenderSession:
             for source in sources.tolist():
                 yield video.read(source)
 
-    def _inpaint_faces(self, shot: PreparedJob, outline: Outline, options: Options, frames: range) -> Iterator[Faces]:
+    def _inpaint_faces(
+        self, shot: PreparedJob, outline: Inspection, options: Options, frames: range
+    ) -> Iterator[Faces]:
         for run in shot.find_inpainted_runs(frames):
-            yield from self.studio.painter.stream(
+            yield from self.studio.inpainter.stream(
                 run, shot.latents, lambda part: shot.audio_windows(part, outline.rate, reference=options.is_reference)
             )
 
     def _make_blends(
-        self, shot: PreparedJob, outline: Outline, options: Options, frames: range
+        self, shot: PreparedJob, outline: Inspection, options: Options, frames: range
     ) -> Iterator[BgrBlend | YuvBlend | None]:
         colour = None if options.is_reference else outline.colour
         compositor = Compositor(shot.prepared, (outline.width, outline.height), colour)
@@ -170,7 +172,7 @@ class RenderSession:
                 yield kept.get(source) if weight >= 1 else compositor.make_blend(source, weight)
 
 
-def require_faces(prepared: entry.PreparedAvatar, outline: Outline, name: str) -> None:
+def require_faces(prepared: entry.PreparedAvatar, outline: Inspection, name: str) -> None:
     """Raises EngineError no_face naming the first frame without one."""
     missing = np.flatnonzero(~prepared.seen)
     if len(missing):

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.jobs.parse import JobState
-from agent.ledger.ledger import Job
+from agent.ledger.job import Job
 from agent.scheduler.attempt import Run
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatch
@@ -17,7 +16,7 @@ from agent.settings import load
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Failed
 from gpu_pool.types import Run as Order
-from models.types import Outline
+from models.types import Inspection
 from tests.agent.samples import a_ledger, add_job
 from tests.gpu_pool.fake import Answer, Clock, FakeBackend, Message
 
@@ -90,10 +89,8 @@ class Floor:
             self.collect()
 
     def add(self, name: str, **keys: Any) -> Job:
-        job = add_job(self.ledger, name, name=name, at=self.at(), **keys)
         media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
-        self.ledger.update(name, media=media)
-        return job
+        return add_job(self.ledger, name, name=name, at_ms=self.at(), media=media, **keys)
 
     def answer(self, device: str, order: Order) -> Iterable[tuple[float, Message]]:
         name = order.payload["request"]["metadata"]["title"]
@@ -108,13 +105,12 @@ class Floor:
         result = {"outline": self.outline().to_dict()} if stage == "inspect" else {}
         return [(takes, Done(order.task, order.start, order.stop, takes, result))]
 
-    def outline(self) -> Outline:
+    def outline(self) -> Inspection:
         units = {"inspect": 1, "prepare": self.prepare_units, "render": self.frames, "assemble": 1}
-        return Outline(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
+        return Inspection(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
 
     def assembled(self, run: Run, facts: dict[str, Any]) -> None:  # noqa: ARG002 - as Closing takes it
-        self.ledger.end_attempt(run.token, "done", at=self.at())
-        self.ledger.move(run.job.uid, JobState.DONE, at=self.at(), token=run.token, finished_ms=self.at())
+        self.ledger.transitions.finish(run.job, run.job.name, at_ms=self.at())
         self.done.append(run.job.name)
 
     def repeat(self, run: Run, earlier: Job) -> bool:  # noqa: ARG002 - as Closing does it

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from models.musetalk import __main__ as models_command
-from models.musetalk.weights.index import S3FD_URL, SOURCES, published
+from models.musetalk.weights.index import S3FD_URL, SOURCES, published_files
 from tests.models.musetalk.hub import Hub, serving
 from tests.share import ROOT
 
@@ -47,15 +47,17 @@ def musedrop(tmp_path: Path) -> Musedrop:
 
 def test_fetch_lays_out_all_files_from_a_mirror(musedrop: Musedrop, tmp_path: Path) -> None:
     """HF_ENDPOINT is honoured, files arrive in MuseTalk's layout, a second fetch asks nobody."""
-    hub = Hub(files={SOURCES[name].url: name.encode() * 9 for name in published("v15")})
+    hub = Hub(files={SOURCES[name].url: name.encode() * 9 for name in published_files("v15")})
     with serving(hub):
         hub.files["/s3fd.pth"] = hub.files.pop(S3FD_URL)
         words = ("models", "fetch", "--any-release", "--s3fd-url", f"{hub.url}/s3fd.pth")
         done = musedrop(*words, HF_ENDPOINT=hub.url)
         assert done.returncode == 0, done.stderr
-        for name in published("v15"):
+        for name in published_files("v15"):
             assert (tmp_path / "models" / name).read_bytes() == name.encode() * 9
-        assert set(json.loads((tmp_path / "models" / "manifest.json").read_text())["files"]) == set(published("v15"))
+        assert set(json.loads((tmp_path / "models" / "manifest.json").read_text())["files"]) == set(
+            published_files("v15")
+        )
         assert not (tmp_path / "models" / ".downloads").exists()
         hub.log.clear()
         again = musedrop(*words, HF_ENDPOINT=hub.url)
@@ -97,18 +99,18 @@ def test_fetch_refuses_another_release(musedrop: Musedrop, tmp_path: Path) -> No
 
 def test_verify_and_import(musedrop: Musedrop, master: Path, tmp_path: Path) -> None:
     """An existing models folder is imported into ours, and every file of ours is found well."""
-    from models.musetalk.inpainting.precision import best_here
+    from models.musetalk.inpainting.precision import best_precision
 
     done = musedrop("models", "import", str(master))
     assert done.returncode == 0, done.stderr
     assert "unet-v15: converted/unet-v15.safetensors: 684 tensors" in done.stdout
     for name in ("unet-v15", "vae"):
-        assert f"{name} in {best_here()}: converted/{name}.{best_here()}.safetensors: " in done.stdout
+        assert f"{name} in {best_precision()}: converted/{name}.{best_precision()}.safetensors: " in done.stdout
     fine = musedrop("models", "verify", "--json")
     assert fine.returncode == 0, fine.stderr
     verdicts = {verdict["file"]: verdict for verdict in json.loads(fine.stdout)}
     assert verdicts["converted/unet-v15.safetensors"]["found"].endswith("SHA-256 as recorded")
-    assert verdicts[f"converted/vae.{best_here()}.safetensors"]["found"].startswith("the same in")
+    assert verdicts[f"converted/vae.{best_precision()}.safetensors"]["found"].startswith("the same in")
     assert not list((tmp_path / "models").rglob("*.pth"))
     assert "Warning" not in fine.stderr + done.stderr
 
@@ -140,8 +142,8 @@ def test_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     code, out, _ = spoken(monkeypatch, capsys, "--models-dir", str(tmp_path), "verify", "--quick")
     assert code == 1
-    assert all(name in out for name in published("v15"))
-    assert out.count("musedrop models fetch") >= len(published("v15"))
+    assert all(name in out for name in published_files("v15"))
+    assert out.count("musedrop models fetch") >= len(published_files("v15"))
     code, _, err = spoken(monkeypatch, capsys, "--models-dir", str(tmp_path), "import", str(tmp_path / "nothing"))
     assert code == 2
     assert "holds no weights" in err

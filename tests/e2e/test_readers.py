@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlite_utils
 
-from agent.cli.doctor import told_by_daemon
+from agent.cli.doctor import check_daemon_status
 from agent.service.process import Lock
 from agent.settings import load
 from tests.share import ROOT, Share, until
@@ -138,7 +138,7 @@ def test_a_copy_that_fails_stops_nothing(make_share: Callable[..., Share]) -> No
     until(lambda: bool((share.status_file() or {})["paused"]), 30, share.log)
     told = share.musedrop("doctor").stdout
     assert "daemon's problem   status.db can't be written" in told
-    assert "is paused: no further job is started" in told
+    assert "is paused: no more jobs are started" in told
     (share.folder / "status.db").rmdir()
     until(lambda: (share.folder / "status.db").is_file() and not problems(), 30, share.log)
 
@@ -213,7 +213,7 @@ def test_doctor_trusts_no_status_file(tmp_path: Path, text: bytes | None) -> Non
     lock = Lock(settings.folders.lock)
     if text is not None:
         settings.folders.status_file.write_bytes(text.replace(b"%d", str(os.getpid()).encode()))
-    assert list(told_by_daemon(settings)) == []
+    assert list(check_daemon_status(settings)) == []
     lock.release()
 
 

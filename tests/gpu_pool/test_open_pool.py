@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.doctor import cards
+from agent.cli.doctor import check_cards
 from agent.daemon import HANDLER, make_folders
 from agent.scheduler.workers import open_pool, preloaded
 from agent.settings import BadSettings, Settings, load
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device, Span, Task
-from models.catalog import ENGINES, installed
+from models.catalog import ENGINES, is_installed
 from tests.gpu_pool.conftest import await_state, watch
 from tests.nvmlstub import PretendDriver
 
@@ -68,7 +68,7 @@ def test_only_what_auto_means_here_is_preloaded(tmp_path: Path) -> None:
         path = asked.models_dir / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    expected = "musetalk" if installed(ENGINES["musetalk"]) else ""
+    expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
     assert preloaded(asked) == expected
     assert preloaded(settings(tmp_path, "preload = false")) == ""
 
@@ -93,7 +93,7 @@ def test_doctor_lists_cards(tmp_path: Path) -> None:
         ("Card 3 does not answer: GPU is lost.",),
         "999.01",
     )
-    told = list(cards(found, settings(tmp_path, f'exclude = ["{B}"]')))
+    told = list(check_cards(found, settings(tmp_path, f'exclude = ["{B}"]')))
     assert [(finding.verdict, finding.what, finding.found) for finding in told] == [
         ("ok", "NVIDIA driver", "999.01"),
         ("note", "NVML", "Card 3 does not answer: GPU is lost."),

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from models.media.sound import Decoder, open_sound
-from models.musetalk.inpainting.streams import lane_to
+from models.musetalk.inpainting.streams import open_stream
 
 Floats = npt.NDArray[np.float32]
 
@@ -82,7 +82,7 @@ class WhisperEncoder:
 
     def __init__(self, encoder: nn.Module, extractor: Any, device: torch.device, dtype: torch.dtype) -> None:
         self._encoder, self._extractor = encoder.to(device, dtype).eval(), extractor
-        self._device, self._dtype, self._lane = device, dtype, lane_to(device)
+        self._device, self._dtype, self._lane = device, dtype, open_stream(device)
 
     def encode(self, samples: Floats) -> Floats:
         """What is heard in a whole sound: (50 a second, layers + 1, d) float32."""

@@ -21,18 +21,18 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
-from models.atomic import full_disk_named, sync
+from models.atomic import sync, translate_full_disk
 from models.musetalk.weights.index import (
     HUGGING_FACE,
     S3FD_URL,
     SOURCES,
     Version,
     check_room,
-    how_to_get,
-    missing_for,
-    published,
+    missing_files_for,
+    published_files,
+    repair_hint,
 )
-from models.musetalk.weights.manifest import Entry, entry_of, read_manifest, recorded_sha256, sha256_of, write_entry
+from models.musetalk.weights.manifest import Entry, read_manifest, recorded_sha256, sha256_of, stamp_of, write_entry
 from models.types import EngineError
 
 PARTIAL = ".downloads"
@@ -95,7 +95,7 @@ def needed(root: Path, asked: Iterable[Version], *, replace: bool) -> list[str]:
     """Names of the files that are missing for the versions; with `replace` of all files that are published for them."""
     names = []
     for version in asked:
-        names += published(version) if replace else missing_for(version, root)
+        names += published_files(version) if replace else missing_files_for(version, root)
     return list(dict.fromkeys(names))
 
 
@@ -247,7 +247,7 @@ def download(root: Path, file: Wanted, offer: Offer, tick: Tick, wait: Callable[
     """
     partial = partial_of(root, file, offer)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with opened(partial) as output, full_disk_named(file.file):
+    with opened(partial) as output, translate_full_disk(file.file):
         lock(output, file)
         output.seek(0, os.SEEK_END)
         receive_all(output, file, tick, wait)
@@ -327,7 +327,7 @@ def note(root: Path, file: Wanted) -> None:
     """Write down what the file is, so that nobody has to read all of it again; its content has just been checked."""
     entry = read_manifest(root).get(file.file)
     sha256 = file.sha256 or recorded_sha256(root, file.file) or sha256_of(root / file.file)
-    stamp = replace(entry_of(root / file.file), path=file.file, sha256=sha256)
+    stamp = replace(stamp_of(root / file.file), path=file.file, sha256=sha256)
     if entry is None or entry.stamp != stamp:
         write_entry(root, file.file, Entry(stamp, file.url))
 
@@ -354,5 +354,5 @@ def differs(root: Path, file: Wanted) -> EngineError:
     return EngineError(
         "weights_damaged",
         f"{file.file} in {root} is not the published file",
-        f"if you did not train it yourself, {how_to_get(file.file)}",
+        f"if you did not train it yourself, {repair_hint(file.file)}",
     )

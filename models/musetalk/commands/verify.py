@@ -9,28 +9,28 @@ from typing import Literal
 
 import torch
 
-from models.musetalk.inpainting import fused_weights as ready
-from models.musetalk.inpainting.precision import DTYPES, best_here, name_of
-from models.musetalk.nets.onnx_pose import OnnxPose
-from models.musetalk.weights.architectures import feature_extractor
+from models.musetalk.inpainting import fused_weights
+from models.musetalk.inpainting.precision import DTYPES, best_precision, precision_name
+from models.musetalk.weights.architectures import read_feature_extractor
 from models.musetalk.weights.index import (
     PARTS,
     READY_PARTS,
     SOURCES,
     VERSIONS,
-    Found,
+    InstalledPart,
     Part,
     Version,
-    find,
-    forms,
-    how_to_get,
-    lacking,
-    outdated,
+    files_to_add,
+    find_part,
+    forms_of,
+    installed_versions,
+    is_outdated,
     ready_file,
-    versions,
+    repair_hint,
 )
-from models.musetalk.weights.loader import examined
+from models.musetalk.weights.loader import read_part
 from models.musetalk.weights.manifest import read_manifest, sha256_of
+from models.musetalk.weights.onnx_pose import OnnxPose
 from models.types import EngineError
 
 Tick = Callable[[int], None]
@@ -46,87 +46,87 @@ class Verdict:
     advice: str = ""
 
 
-def examine(
+def verify_folder(
     root: Path, asked: tuple[Version, ...] = (), *, hashes: bool, tick: Tick = lambda _: None
 ) -> Iterator[Verdict]:
     """Verdicts on all files that MuseTalk may use in `root`. Without `asked`, one version of two is enough."""
-    needed = asked or versions(root)[:1] or VERSIONS[:1]
+    needed = asked or installed_versions(root)[:1] or VERSIONS[:1]
     for part in PARTS:
-        complete = [variant for variant in forms(part) if variant.complete(root)]
+        complete = [variant for variant in forms_of(part) if variant.is_complete(root)]
         for variant in complete:
-            yield from judged(Found(part, variant, root), hashes=hashes, tick=tick)
-        used = find(part, root)
+            yield from verify_part(InstalledPart(part, variant, root), hashes=hashes, tick=tick)
+        used = find_part(part, root)
         if used is None:
-            yield from absent(part, root, needed=part.version in (None, *needed))
+            yield from report_missing(part, root, needed=part.version in (None, *needed))
         elif part.name in READY_PARTS and used.variant.form == "converted":
-            yield from judged_ready(used, hashes=hashes, tick=tick)
+            yield from verify_ready_files(used, hashes=hashes, tick=tick)
 
 
-def absent(part: Part, root: Path, *, needed: bool) -> Iterator[Verdict]:
+def report_missing(part: Part, root: Path, *, needed: bool) -> Iterator[Verdict]:
     """The files to add; of a version that nobody needs here, only that it isn't here."""
     if not needed:
         command = f"if you want {part.version}: `musedrop models fetch --version {part.version}`"
-        yield Verdict("note", lacking(part, root)[0], f"not here: {part.version} can't be used", command)
+        yield Verdict("note", files_to_add(part, root)[0], f"not here: {part.version} can't be used", command)
         return
     version = f" --version {part.version}" if part.version else ""
-    for file in lacking(part, root):
+    for file in files_to_add(part, root):
         yield Verdict("bad", file, f"missing: {part.does}", f"`musedrop models fetch{version}`")
 
 
-def judged(found: Found, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
+def verify_part(found: InstalledPart, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
     """The verdicts on one form of a part: its weights against the network, each file against what is known of it."""
-    if outdated(found.variant, found.root):
+    if is_outdated(found.variant, found.root):
         file = found.variant.weights
-        yield Verdict("bad", file, "older than what it was converted from, so it is not used", how_to_get(file))
+        yield Verdict("bad", file, "older than what it was converted from, so it is not used", repair_hint(file))
         return
     try:
-        contents = opened(found)
+        contents = open_part(found)
     except EngineError as error:
         yield Verdict("bad", found.variant.weights, error.message, error.hint)
         return
     for file in found.variant.files:
         what = contents if file == found.variant.weights else "fits its network"
-        yield checked(found, file, what, tick) if hashes else Verdict("ok", file, what)
+        yield verify_hash(found, file, what, tick) if hashes else Verdict("ok", file, what)
 
 
-def judged_ready(found: Found, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
+def verify_ready_files(found: InstalledPart, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
     """The verdicts on what lies ready of a converted part; that the file for this machine is missing is no fault."""
     for precision, dtype in DTYPES.items():
         file = ready_file(found.part.name, precision)
         if (found.root / file).is_file():
-            yield ready_verdict(found, file, dtype, hashes=hashes, tick=tick)
-        elif precision == best_here():
+            yield verify_ready_file(found, file, dtype, hashes=hashes, tick=tick)
+        elif precision == best_precision():
             said = "not here: workers start some seconds slower without it"
             yield Verdict("note", file, said, f"`musedrop models import --precision {precision}`")
 
 
-def ready_verdict(found: Found, file: str, dtype: torch.dtype, *, hashes: bool, tick: Tick) -> Verdict:
+def verify_ready_file(found: InstalledPart, file: str, dtype: torch.dtype, *, hashes: bool, tick: Tick) -> Verdict:
     try:
-        ready.opened(found, torch.device("cpu"), dtype)
+        fused_weights.open_ready_file(found, torch.device("cpu"), dtype)
     except EngineError as error:
         return Verdict("bad", file, error.message, error.hint)
-    what = f"the same in {name_of(dtype)}, ready to run"
-    return checked(found, file, what, tick) if hashes else Verdict("ok", file, what)
+    what = f"the same in {precision_name(dtype)}, ready to run"
+    return verify_hash(found, file, what, tick) if hashes else Verdict("ok", file, what)
 
 
-def opened(found: Found) -> str:
+def open_part(found: InstalledPart) -> str:
     """What is inside, once names and shapes were compared with the network. Raises EngineError."""
     if found.variant.form == "onnx":
         OnnxPose(found.weights, threads=1)
         return "an ONNX model with the right input and outputs"
-    state, _ = examined(found)
+    state, _ = read_part(found)
     if found.part.name == "whisper":
-        feature_extractor(found)
+        read_feature_extractor(found)
     millions = sum(tensor.numel() for tensor in state.values()) / 1e6
     return f"{len(state)} tensors of the right shapes, {millions:,.1f} M numbers"
 
 
-def checked(found: Found, file: str, what: str, tick: Tick) -> Verdict:
+def verify_hash(found: InstalledPart, file: str, what: str, tick: Tick) -> Verdict:
     """The checksum of one file against the published one, or against the one in the manifest."""
     path = found.root / file
     source = SOURCES.get(file)
     published = source.sha256 if source else None
-    recorded = recorded_for(path, file, found.root)
+    recorded = find_recorded_hash(path, file, found.root)
     if published is None and not recorded:
         return Verdict("ok", file, f"{what}; no checksum is known")
     actual = sha256_of(path, tick)
@@ -135,13 +135,13 @@ def checked(found: Found, file: str, what: str, tick: Tick) -> Verdict:
     if actual == recorded:
         return Verdict("ok", file, f"{what}; SHA-256 as recorded")
     if not recorded and source and path.stat().st_size != source.bytes:
-        return Verdict("note", file, f"{what}, but not the published file", f"if it should be, {how_to_get(file)}")
+        return Verdict("note", file, f"{what}, but not the published file", f"if it should be, {repair_hint(file)}")
     against = "recorded" if recorded else "published"
-    mend = f"if you did not change it yourself, {how_to_get(file)}"
+    mend = f"if you did not change it yourself, {repair_hint(file)}"
     return Verdict("bad", file, f"{what}, but its SHA-256 is not the one {against}", mend)
 
 
-def recorded_for(path: Path, file: str, root: Path) -> str:
+def find_recorded_hash(path: Path, file: str, root: Path) -> str:
     """The hash that a manifest has for the file: that of the folder (downloads) or the one beside it (conversions)."""
     entry = read_manifest(root).get(file) or read_manifest(path.parent).get(path.name)
     return entry.stamp.sha256 if entry else ""

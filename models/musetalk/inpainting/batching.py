@@ -16,14 +16,14 @@ _MOST = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class BatchSizes:
     """Frames a batch, powers of two; `decode` is at most `unet`."""
 
     unet: int
     decode: int
     encode: int
 
-    def smaller(self, stage: str) -> Sizes | None:
+    def shrink(self, stage: str) -> BatchSizes | None:
         """After `stage` ran out of memory: half of that, or what else can give way; None where all are 1."""
         if stage == "encode":
             return replace(self, encode=self.encode // 2) if self.encode > 1 else None
@@ -33,18 +33,18 @@ class Sizes:
             return replace(self, unet=self.unet // 2, decode=min(self.decode, self.unet // 2))
         return None
 
-    def bytes(self, item_bytes: int) -> int:
+    def device_bytes(self, item_bytes: int) -> int:
         """Device memory of a worker that paints with numbers of `item_bytes`: context, weights, and these batches."""
         wide = item_bytes / 2
         frames = self.unet * _UNET_GB + self.decode * _DECODE_GB
         return int(GB * (_CONTEXT_GB + _WORKSPACE_GB + wide * (_WEIGHTS_GB + frames)))
 
 
-ON_CPU = Sizes(unet=4, decode=1, encode=1)
+ON_CPU = BatchSizes(unet=4, decode=1, encode=1)
 """There a larger batch helps the UNet alone, and not beyond four."""
 
 
-def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -> Sizes:
+def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -> BatchSizes:
     """Batch sizes on a GPU.
 
     free_bytes  free memory before the weights are loaded
@@ -52,21 +52,21 @@ def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -
     wanted      the user's own batch size; memory may still allow less
 
     >>> sizes_for(int(24e9))
-    Sizes(unet=16, decode=16, encode=16)
+    BatchSizes(unet=16, decode=16, encode=16)
     >>> sizes_for(int(4e9))
-    Sizes(unet=16, decode=4, encode=4)
+    BatchSizes(unet=16, decode=4, encode=4)
     """
     wide, most = item_bytes / 2, wanted or _MOST
     left = free_bytes / GB - _CONTEXT_GB - _WORKSPACE_GB - wide * _WEIGHTS_GB
-    decode = _clamped(left / (wide * _DECODE_GB), most)
+    decode = _clamp_to_power(left / (wide * _DECODE_GB), most)
     rest = left - decode * wide * _DECODE_GB
-    unet = max(decode, _clamped(rest / (wide * _UNET_GB), most))
-    return Sizes(unet, decode, decode)
+    unet = max(decode, _clamp_to_power(rest / (wide * _UNET_GB), most))
+    return BatchSizes(unet, decode, decode)
 
 
-def on_cpu(wanted: int | None = None) -> Sizes:
+def cpu_sizes(wanted: int | None = None) -> BatchSizes:
     """The same for every worker, whatever memory it has: bytes of a frame depend on the shape of its batch."""
-    return replace(ON_CPU, unet=_power(wanted)) if wanted else ON_CPU
+    return replace(ON_CPU, unet=_floor_power(wanted)) if wanted else ON_CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Batch:
     def slots(self) -> slice:
         return slice(self.start - self.base, self.stop - self.base)
 
-    def part(self, at: int, size: int) -> tuple[slice, slice] | None:
+    def overlap(self, at: int, size: int) -> tuple[slice, slice] | None:
         """Of the slots [at, at + size): those in use, counted from `at`, and which of this batch's frames they are."""
         first, last = max(at, self.slots.start), min(at + size, self.slots.stop)
         if first >= last:
@@ -100,10 +100,10 @@ def next_batch(start: int, stop: int, size: int) -> Batch:
     return Batch(base, size, start, min(stop, base + size))
 
 
-def _clamped(count: float, most: int) -> int:
-    return _power(max(1, min(int(count), most)))
+def _clamp_to_power(count: float, most: int) -> int:
+    return _floor_power(max(1, min(int(count), most)))
 
 
-def _power(count: int) -> int:
+def _floor_power(count: int) -> int:
     """The largest power of two that is at most `count`."""
     return 1 << (count.bit_length() - 1)

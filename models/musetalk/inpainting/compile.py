@@ -26,7 +26,7 @@ LEVELS = 2
 """The same for uint8."""
 
 
-def kernel_folder(cache: Path, device: torch.device) -> Path:
+def make_kernel_folder(cache: Path, device: torch.device) -> Path:
     """Where kernels of this card and these versions are kept. Makes it, and tells Inductor and Triton."""
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     named = f"{card}-torch{torch.__version__}-diffusers{diffusers.__version__}"
@@ -37,7 +37,7 @@ def kernel_folder(cache: Path, device: torch.device) -> Path:
     return folder
 
 
-class Compiled:
+class CompiledModule:
     """Calls `eager` until a compiled version of it is there that gives the same on `probe`.
 
     probe    arguments of the one shape that is compiled; calls of any other shape stay eager
@@ -71,16 +71,16 @@ class Compiled:
 
     @torch.no_grad()  # a property of the thread, and compiled code is for the mode it was made in
     def _build(self) -> None:
-        with _alone(self._folder / "lock"):
+        with _lock_file(self._folder / "lock"):
             fast = torch.compile(self._eager, backend=self._backend, dynamic=False)
-            alike = agrees(fast(*self._probe), self._eager(*self._probe))
+            alike = is_close(fast(*self._probe), self._eager(*self._probe))
         self._probe = ()
         if alike:
             self._fast = fast
         self._state = "ready" if alike else "differs"
 
 
-def agrees(found: Tensor, wanted: Tensor) -> bool:
+def is_close(found: Tensor, wanted: Tensor) -> bool:
     """Whether two results are the same but for rounding."""
     apart = (found.float() - wanted.float()).abs().max()
     most = LEVELS if wanted.dtype == torch.uint8 else TOLERANCE * float(wanted.float().std())
@@ -92,7 +92,7 @@ def _shapes(tensors: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _lock_file(path: Path) -> Iterator[None]:
     """Only one process at a time; the lock goes with the process that holds it."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -17,14 +17,14 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.atomic import whole_file
+from models.atomic import atomic_write
 from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
-from models.musetalk.inpainting.precision import name_of
-from models.musetalk.weights.architectures import mismatch, shell
-from models.musetalk.weights.checkpoint import State, damaged, read_metadata, read_state
-from models.musetalk.weights.index import Found, ready_file
-from models.musetalk.weights.loader import examined, filled, load, placed
-from models.musetalk.weights.manifest import Entry, entry_of, hashed, recorded_sha256, write_entry
+from models.musetalk.inpainting.precision import precision_name
+from models.musetalk.weights.architectures import build_empty, find_mismatch
+from models.musetalk.weights.checkpoint import State, damaged_error, read_metadata, read_state
+from models.musetalk.weights.index import InstalledPart, ready_file
+from models.musetalk.weights.loader import fill_network, load_part, move_tensor, read_part
+from models.musetalk.weights.manifest import Entry, hashed_stamp, recorded_sha256, stamp_of, write_entry
 from models.types import EngineError
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -34,7 +34,7 @@ FORMAT = "1"
 """Of ready files: another number, for instance after other folds, makes older ones useless."""
 
 
-def finished(net: Net) -> Net:
+def optimise(net: Net) -> Net:
     """What the fast way runs. Shares tensors with `net` where it can; a finished network comes back as it is."""
     folded: Any = fold_upsamplers(net)
     if isinstance(folded, UNet2DConditionModel):
@@ -52,54 +52,54 @@ def channels_go_last(dtype: torch.dtype) -> bool:
 # opening -------------------------------------------------------------------------------------------------------------
 
 
-def load_finished(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def load_optimised(found: InstalledPart, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A network for the fast way: from its ready file where there is a good one, else made from the exact file.
 
     Raises EngineError weights_damaged, weights_unsafe of the exact file.
     """
     try:
-        return opened(found, device, dtype)
+        return open_ready_file(found, device, dtype)
     except (EngineError, OSError):  # what it was, `musedrop models verify` tells: a job is as well without it
-        return finished(load(found, device, dtype))
+        return optimise(load_part(found, device, dtype))
 
 
-def opened(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def open_ready_file(found: InstalledPart, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network in a ready file, mapped. Raises EngineError weights_damaged if it isn't that of `found`; OSError."""
-    file = ready_file(found.part.name, name_of(dtype))
+    file = ready_file(found.part.name, precision_name(dtype))
     kept = read_state(found.root / file, file)
-    if not is_of(found, dtype, read_metadata(found.root / file, file)):
-        raise damaged(
+    if not is_made_from(found, dtype, read_metadata(found.root / file, file)):
+        raise damaged_error(
             file, "belongs to other weights than those beside it, or they were touched since, so it is not used"
         )
-    return assembled(found, kept, device, dtype)
+    return assemble_network(found, kept, device, dtype)
 
 
-def is_of(found: Found, dtype: torch.dtype, told: dict[str, str]) -> bool:
-    wanted = origin(found, dtype)
+def is_made_from(found: InstalledPart, dtype: torch.dtype, told: dict[str, str]) -> bool:
+    wanted = provenance(found, dtype)
     return bool(wanted) and wanted.items() <= told.items()
 
 
-def origin(found: Found, dtype: torch.dtype) -> dict[str, str]:
+def provenance(found: InstalledPart, dtype: torch.dtype) -> dict[str, str]:
     """What the metadata of a ready file says; nothing where no manifest vouches for the files it would be made from."""
     exact = [recorded_sha256(path.parent, path.name) for path in (found.weights, *found.configs)]
     known = found.variant.form == "converted" and all(exact)
-    return {"ready": FORMAT, "precision": name_of(dtype), "made_from": " ".join(exact)} if known else {}
+    return {"ready": FORMAT, "precision": precision_name(dtype), "made_from": " ".join(exact)} if known else {}
 
 
-def assembled(found: Found, kept: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def assemble_network(found: InstalledPart, kept: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The tensors of a ready file, and of the exact one what is missing, as the network that they make."""
-    net = finished(shell(found, kept))
-    state = {name: lying(placed(tensor, device, dtype), dtype) for name, tensor in kept.items()}
+    net = optimise(build_empty(found, kept))
+    state = {name: from_channels_last(move_tensor(tensor, device, dtype), dtype) for name, tensor in kept.items()}
     if rest := net.state_dict().keys() - state.keys():
         exact = read_state(found.weights, found.variant.weights)
-        state |= {name: placed(exact[name], device, dtype) for name in rest & exact.keys()}
-    if wrong := mismatch(net, state, extras=False):
-        raise damaged(ready_file(found.part.name, name_of(dtype)), wrong)
+        state |= {name: move_tensor(exact[name], device, dtype) for name in rest & exact.keys()}
+    if wrong := find_mismatch(net, state, extras=False):
+        raise damaged_error(ready_file(found.part.name, precision_name(dtype)), wrong)
     net.load_state_dict(state, assign=True)
     return net.requires_grad_(requires_grad=False)
 
 
-def lying(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def from_channels_last(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor as it is in a ready file -> as the network has it, in the same memory."""
     return tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 and channels_go_last(dtype) else tensor
 
@@ -107,51 +107,53 @@ def lying(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 # writing -------------------------------------------------------------------------------------------------------------
 
 
-def is_written(found: Found, dtype: torch.dtype) -> bool:
-    path = found.root / ready_file(found.part.name, name_of(dtype))
+def has_ready_file(found: InstalledPart, dtype: torch.dtype) -> bool:
+    path = found.root / ready_file(found.part.name, precision_name(dtype))
     try:
-        return bool(opened(found, CPU, dtype) and recorded_sha256(path.parent, path.name))
+        return bool(open_ready_file(found, CPU, dtype) and recorded_sha256(path.parent, path.name))
     except (EngineError, OSError):
         return False
 
 
-def write(found: Found, dtype: torch.dtype) -> str:
+def write_ready_file(found: InstalledPart, dtype: torch.dtype) -> str:
     """Make the ready file of a converted part: it appears whole, once it was read again and found equal. Says what."""
-    file, about = ready_file(found.part.name, name_of(dtype)), origin(found, dtype)
+    file, about = ready_file(found.part.name, precision_name(dtype)), provenance(found, dtype)
     if not about:
-        raise damaged(found.variant.weights, "is not what was converted, or was changed meanwhile")
-    exact, empty = examined(found)
-    net = finished(filled(empty, exact, CPU, dtype))
-    kept = apart_from(exact, net)
+        raise damaged_error(found.variant.weights, "is not what was converted, or was changed meanwhile")
+    exact, empty = read_part(found)
+    net = optimise(fill_network(empty, exact, CPU, dtype))
+    kept = select_changed(exact, net)
     path = found.root / file
-    with whole_file(path) as beside:
-        save_file({name: stored(t, dtype) for name, t in kept.items()}, beside, metadata={"format": "pt", **about})
+    with atomic_write(path) as beside:
+        save_file(
+            {name: to_channels_last(t, dtype) for name, t in kept.items()}, beside, metadata={"format": "pt", **about}
+        )
         beside.chmod(0o644)
-        compare(net.state_dict(), assembled(found, read_state(beside, file), CPU, dtype).state_dict(), file)
-    stamp = hashed(path)
-    write_entry(path.parent, path.name, Entry(stamp, source=entry_of(found.weights)))
+        check_equal(net.state_dict(), assemble_network(found, read_state(beside, file), CPU, dtype).state_dict(), file)
+    stamp = hashed_stamp(path)
+    write_entry(path.parent, path.name, Entry(stamp, source=stamp_of(found.weights)))
     return f"{file}: {len(kept)} tensors, {stamp.bytes / 2**20:,.0f} MiB"
 
 
-def apart_from(exact: State, net: nn.Module) -> State:
+def select_changed(exact: State, net: nn.Module) -> State:
     """The tensors of `net` that don't lie in the memory of the exact ones."""
     theirs = {tensor.data_ptr() for tensor in exact.values()}
     return {name: tensor for name, tensor in net.state_dict().items() if tensor.data_ptr() not in theirs}
 
 
-def stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def to_channels_last(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The inverse of `lying`."""
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and channels_go_last(dtype) else tensor).contiguous()
 
 
-def compare(state: State, written: State, file: str) -> None:
+def check_equal(state: State, written: State, file: str) -> None:
     """Raise EngineError weights_damaged where what was read again differs."""
     if wrong := next((name for name, tensor in state.items() if not torch.equal(tensor, written[name])), ""):
-        raise damaged(file, f"was not written as it should be ({wrong} differs): the disk may be failing")
+        raise damaged_error(file, f"was not written as it should be ({wrong} differs): the disk may be failing")
 
 
-def size_of(found: Found, dtype: torch.dtype) -> int:
+def ready_file_bytes(found: InstalledPart, dtype: torch.dtype) -> int:
     """Bytes that a ready file takes, by the config alone: in 16 bits all of the network, else the folded kernels."""
-    net = finished(shell(found, {}))
+    net = optimise(build_empty(found, {}))
     parts = [net] if channels_go_last(dtype) else [part for part in net.modules() if isinstance(part, FoldedUpsample)]
     return dtype.itemsize * sum(tensor.numel() for part in parts for tensor in part.parameters())

@@ -22,16 +22,16 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def fold_upsamplers(module: Module) -> Module:
     """Nearest 2x and the 3x3 convolution after it become one transposed convolution: 4/9 of the arithmetic."""
-    if not any(map(_foldable, module.modules())):
+    if not any(map(_is_foldable, module.modules())):
         return module
-    folded = sharing(module)
-    for parent, name, child in _children(folded, Upsample2D):
-        if _foldable(child):
+    folded = clone_structure(module)
+    for parent, name, child in _find_submodules(folded, Upsample2D):
+        if _is_foldable(child):
             setattr(parent, name, FoldedUpsample(child))
     return folded
 
 
-def _foldable(module: nn.Module) -> bool:
+def _is_foldable(module: nn.Module) -> bool:
     if not isinstance(module, Upsample2D):
         return False
     return module.use_conv and module.norm is None and not module.use_conv_transpose
@@ -43,26 +43,26 @@ def fold_time(unet: UNet2DConditionModel, timestep: int = 0) -> UNet2DConditionM
 
     Computed in float32 and on the CPU, so that all devices get the same biases.
     """
-    if isinstance(unet.time_embedding, Ignored):
+    if isinstance(unet.time_embedding, UnusedEmbedding):
         return unet
-    folded = sharing(unet)
-    inner = {name: _wide(tensor) for name, tensor in unet.time_embedding.state_dict().items()}
-    sample = _wide(unet.conv_in.weight[:1])
+    folded = clone_structure(unet)
+    inner = {name: _to_float32(tensor) for name, tensor in unet.time_embedding.state_dict().items()}
+    sample = _to_float32(unet.conv_in.weight[:1])
     steps = unet.get_time_embed(sample, torch.tensor([timestep], device=sample.device))
     embedding = functional_call(unet.time_embedding, inner, (steps,))
-    for parent, name, child in _children(folded, ResnetBlock2D):
+    for parent, name, child in _find_submodules(folded, ResnetBlock2D):
         if child.time_emb_proj is not None and child.time_embedding_norm == "default":
             setattr(parent, name, TimelessResnet(child, embedding))
-    folded.register_module("time_embedding", Ignored())
+    folded.register_module("time_embedding", UnusedEmbedding())
     return folded
 
 
-def sharing(module: Module) -> Module:
+def clone_structure(module: Module) -> Module:
     """The same module once more: a structure of its own over the same tensors, seven times as fast as a deep copy."""
-    return _twin(module, {})
+    return _clone_module(module, {})
 
 
-def _twin(module: Module, known: dict[nn.Module, Any]) -> Module:
+def _clone_module(module: Module, known: dict[nn.Module, Any]) -> Module:
     if module in known:
         return known[module]
     twin = known[module] = copy.copy(module)
@@ -71,7 +71,9 @@ def _twin(module: Module, known: dict[nn.Module, Any]) -> Module:
         for name, tensor in module._parameters.items()
     }
     twin._buffers = dict(module._buffers)
-    twin._modules = {name: None if inner is None else _twin(inner, known) for name, inner in module._modules.items()}
+    twin._modules = {
+        name: None if inner is None else _clone_module(inner, known) for name, inner in module._modules.items()
+    }
     return twin
 
 
@@ -99,8 +101,8 @@ class TimelessResnet(nn.Module):
         self.norm2, self.conv2, self.conv_shortcut = plain.norm2, plain.conv2, plain.conv_shortcut
         self.scale: float = plain.output_scale_factor
         time, bias = plain.time_emb_proj, plain.conv1.bias.detach()  # type: ignore[union-attr]
-        term = linear(self.act(embedding), _wide(time.weight), _wide(time.bias))[0]
-        self.conv1.bias = nn.Parameter((_wide(bias) + term).to(bias), requires_grad=False)
+        term = linear(self.act(embedding), _to_float32(time.weight), _to_float32(time.bias))[0]
+        self.conv1.bias = nn.Parameter((_to_float32(bias) + term).to(bias), requires_grad=False)
 
     def forward(self, input_tensor: Tensor, _temb: Tensor | None = None) -> Tensor:
         hidden = self.conv1(self.act(self.norm1(input_tensor)))
@@ -109,7 +111,7 @@ class TimelessResnet(nn.Module):
         return (kept + hidden) / self.scale
 
 
-class Ignored(nn.Module):
+class UnusedEmbedding(nn.Module):
     """In place of the time embedding, that nobody reads any more."""
 
     def forward(self, embedding: Tensor, _condition: Tensor | None = None) -> Tensor:
@@ -123,20 +125,20 @@ def transposed_kernel(weight: Tensor) -> Tensor:
     second half 0 + 1 | 2 of those at | after it. Sums are made in float32.
     """
     wide = weight.float().transpose(0, 1)
-    return _spread(_spread(wide, 2), 3).to(weight.dtype)
+    return _spread_taps(_spread_taps(wide, 2), 3).to(weight.dtype)
 
 
-def _spread(taps: Tensor, axis: int) -> Tensor:
+def _spread_taps(taps: Tensor, axis: int) -> Tensor:
     """Three taps of a convolution along `axis` -> the four of the transposed one."""
     before, at, after = taps.unbind(axis)
     return torch.stack([after, at + after, before + at, before], axis)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _to_float32(tensor: Tensor) -> Tensor:
     """In float32 on the CPU; of a tensor on the meta device, that there."""
     return tensor.detach().to("meta" if tensor.is_meta else "cpu", torch.float32)
 
 
-def _children(module: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
+def _find_submodules(module: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
     found = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
     return [(parent, name, child) for parent, name, child in found if isinstance(child, kind)]

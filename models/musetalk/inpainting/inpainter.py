@@ -1,4 +1,4 @@
-"""Faces that say what is heard: encode, UNet, decode, batch by batch, on one device.
+"""Faces that say follow the audio features: encode, UNet, decode, batch by batch, on one device.
 
 The plain way is the reference's modules as they are; the fast way is folds, channels_last in 16 bits, and on CUDA
 compiled modules once they are there. Frame n depends on its latents, its window and its number alone.
@@ -19,12 +19,21 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from models.musetalk.inpainting.batching import Batch, Sizes, next_batch, on_cpu, sizes_for
-from models.musetalk.inpainting.compile import Compiled, kernel_folder
-from models.musetalk.inpainting.fused_weights import channels_go_last, finished
-from models.musetalk.inpainting.modules import LATENT, SIDE, Decode, Encode, Layout, Predict, channels_last, rows_first
-from models.musetalk.inpainting.precision import Precision, choices, cpu_multiplies_bf16, name_of
-from models.musetalk.inpainting.streams import Landing, lane_to
+from models.musetalk.inpainting.batching import Batch, BatchSizes, cpu_sizes, next_batch, sizes_for
+from models.musetalk.inpainting.compile import CompiledModule, make_kernel_folder
+from models.musetalk.inpainting.fused_weights import channels_go_last, optimise
+from models.musetalk.inpainting.modules import (
+    LATENT,
+    SIDE,
+    Decode,
+    Encode,
+    MemoryLayout,
+    Predict,
+    channels_last_layout,
+    contiguous_layout,
+)
+from models.musetalk.inpainting.precision import Precision, candidate_dtypes, has_cpu_bf16, precision_name
+from models.musetalk.inpainting.streams import HostCopy, open_stream
 
 Floats = npt.NDArray[np.float32]
 Faces = npt.NDArray[np.uint8]
@@ -35,7 +44,7 @@ TOKENS = 50
 """Of a window: ten positions of five layers."""
 
 
-class Painter:
+class Inpainter:
     """UNet and VAE on a device, in the precision that they were loaded in.
 
     plain     the reference's way, and the oracle of the fast one; the fast one takes a finished network as it is
@@ -51,70 +60,72 @@ class Painter:
         device: torch.device,
         *,
         plain: bool = False,
-        sizes: Sizes | None = None,
+        sizes: BatchSizes | None = None,
     ) -> None:
         if device.type == "cpu" and torch.float16 in (unet.dtype, vae.dtype):
             raise ValueError("fp16 has no fast path on a CPU; load the weights in bf16 or fp32")
         self.device, self.dtype, self.plain = device, unet.dtype, plain
-        self.sizes = sizes or _sizes(device, unet.dtype, _free_bytes(device), None)
-        self._lane = lane_to(device)
-        unet, vae = _on(device, unet), _on(device, vae)
+        self.sizes = sizes or _choose_sizes(device, unet.dtype, _free_bytes(device), None)
+        self._stream = open_stream(device)
+        unet, vae = _move_net(device, unet), _move_net(device, vae)
         if not plain:
-            unet, vae = finished(unet), finished(vae)
-        layout: Layout = channels_last if not plain and channels_go_last(self.dtype) else rows_first
+            unet, vae = optimise(unet), optimise(vae)
+        layout: MemoryLayout = channels_last_layout if not plain and channels_go_last(self.dtype) else contiguous_layout
         self._encode, self._decode = Encode(vae, layout), Decode(vae, layout)
         self._predict = Predict(unet, layout, TOKENS)
-        self._fast: dict[str, Compiled] = {}
+        self._fast: dict[str, CompiledModule] = {}
 
     def latents(self, crops: Faces) -> Floats:
         """(n, 256, 256, 3) uint8 BGR crops -> (n, 8, 32, 32) float32: lower half hidden, and whole."""
         size = self.sizes.encode
         cuts = [crops[at : at + size] for at in range(0, len(crops), size)]
-        encoded = [self._lane.run(partial(self._encoded, cut)) for cut in cuts]
+        encoded = [self._stream.run(partial(self._encode_batches, cut)) for cut in cuts]
         return np.concatenate([np.zeros((0, 2 * LATENT[0], *LATENT[1:]), np.float32), *(wait() for wait in encoded)])
 
-    def faces(self, latents: Floats, windows: Floats, first: int = 0) -> Faces:
+    def inpaint(self, latents: Floats, audio_windows: Floats, first: int = 0) -> Faces:
         """(n, 8, 32, 32) and (n, tokens, d), float32 -> (n, 256, 256, 3) uint8 BGR.
 
         `first` is the number of the first frame in its job: it decides the slots in the batches.
         """
         frames = range(first, first + len(latents))
-        told = self.stream(frames, lambda part: _cut(latents, part, first), lambda part: _cut(windows, part, first))
+        told = self.stream(
+            frames, lambda part: _slice_rows(latents, part, first), lambda part: _slice_rows(audio_windows, part, first)
+        )
         return np.concatenate([np.zeros((0, SIDE, SIDE, 3), np.uint8), *told])
 
     def stream(
-        self, frames: range, latents: Callable[[range], Floats], windows: Callable[[range], Floats]
+        self, frames: range, latents: Callable[[range], Floats], audio_windows: Callable[[range], Floats]
     ) -> Iterator[Faces]:
         """The faces of frames of a job in order, some at a time, (k, 256, 256, 3) uint8 BGR.
 
-        latents, windows   what belongs to a range of frames, asked for batch by batch
+        latents, audio_windows   what belongs to a range of frames, asked for batch by batch
         """
-        self._settle()
-        under_way: deque[Callable[[], list[Landing]]] = deque()
+        self._set_math_flags()
+        under_way: deque[Callable[[], list[HostCopy]]] = deque()
         start = frames.start
         while start < frames.stop:
             batch = next_batch(start, frames.stop, self.sizes.unet)
             part = range(batch.start, batch.stop)
-            under_way.append(self._lane.run(partial(self._paint, part, latents(part), windows(part))))
+            under_way.append(self._stream.run(partial(self._inpaint, part, latents(part), audio_windows(part))))
             start = batch.stop
-            if len(under_way) > self._lane.depth:
-                yield from (landing.wait() for landing in under_way.popleft()())
+            if len(under_way) > self._stream.depth:
+                yield from (copy.wait() for copy in under_way.popleft()())
         while under_way:
-            yield from (landing.wait() for landing in under_way.popleft()())
+            yield from (copy.wait() for copy in under_way.popleft()())
 
     @torch.no_grad()
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether a probe comes through without infinities: half precision overflows with some weights."""
-        windows = _probe((1, *self._predict.table.shape), self.device)
-        latent = self._predict(_probe((1, 8, *LATENT[1:]), self.device), windows)
+        audio_windows = _probe_input((1, *self._predict.table.shape), self.device)
+        latent = self._predict(_probe_input((1, 8, *LATENT[1:]), self.device), audio_windows)
         return bool(self._decode.image(latent).isfinite().all())
 
-    def facts(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """For result.json and the benchmark: what runs how."""
         compiled = {name: fast.state for name, fast in self._fast.items()}
         return {
             "device": str(self.device),
-            "precision": name_of(self.dtype),
+            "precision": precision_name(self.dtype),
             "way": "plain" if self.plain else "fast",
             "batch": {"unet": self.sizes.unet, "decode": self.sizes.decode, "encode": self.sizes.encode},
             **({"compiled": compiled} if compiled else {}),
@@ -125,59 +136,61 @@ class Painter:
             fast.wait(timeout_s)
 
     @torch.no_grad()
-    def _encoded(self, crops: Faces) -> Floats:
+    def _encode_batches(self, crops: Faces) -> Floats:
         found = np.empty((len(crops), 2 * LATENT[0], *LATENT[1:]), np.float32)
         start = 0
         while start < len(crops):
             batch = next_batch(start, len(crops), self.sizes.encode)
-            given = _filled(batch, crops[batch.start : batch.stop])
-            latents = self._try("encode", self._encode, torch.from_numpy(given).to(self.device))
+            given = _pad_batch(batch, crops[batch.start : batch.stop])
+            latents = self._run_or_shrink("encode", self._encode, torch.from_numpy(given).to(self.device))
             if latents is not None:
                 found[batch.start : batch.stop] = latents[batch.slots].cpu().numpy()
                 start = batch.stop
         return found
 
     @torch.no_grad()
-    def _paint(self, frames: range, latents: Floats, windows: Floats) -> list[Landing]:
+    def _inpaint(self, frames: range, latents: Floats, audio_windows: Floats) -> list[HostCopy]:
         """Frames of one batch; of several where memory runs out."""
-        landings: list[Landing] = []
+        copies: list[HostCopy] = []
         start = frames.start
         while start < frames.stop:
             batch = next_batch(start, frames.stop, self.sizes.unet)
             part = range(batch.start, batch.stop)
-            landing = self._launch(batch, _cut(latents, part, frames.start), _cut(windows, part, frames.start))
-            if landing is not None:
-                landings.append(landing)
+            copy = self._launch(
+                batch, _slice_rows(latents, part, frames.start), _slice_rows(audio_windows, part, frames.start)
+            )
+            if copy is not None:
+                copies.append(copy)
                 start = batch.stop
-        return landings
+        return copies
 
-    def _launch(self, batch: Batch, latents: Floats, windows: Floats) -> Landing | None:
+    def _launch(self, batch: Batch, latents: Floats, audio_windows: Floats) -> HostCopy | None:
         """UNet and decode of a batch, without waiting for either; None where memory ran out and sizes are smaller."""
-        given = self._lane.up(_filled(batch, latents), _filled(batch, windows))
-        predicted = self._try("unet", self._fast.get("unet", self._predict), *given)
+        given = self._stream.upload(_pad_batch(batch, latents), _pad_batch(batch, audio_windows))
+        predicted = self._run_or_shrink("unet", self._fast.get("unet", self._predict), *given)
         if predicted is None:
             return None
-        landing = self._lane.landing((batch.stop - batch.start, SIDE, SIDE, 3), [*given, predicted])
+        copy = self._stream.start_copy((batch.stop - batch.start, SIDE, SIDE, 3), [*given, predicted])
         at = 0
         while at < batch.size:
             size = min(self.sizes.decode, batch.size)
-            if (places := batch.part(at, size)) is not None:
-                faces = self._try("decode", self._fast.get("decode", self._decode), predicted[at : at + size])
+            if (places := batch.overlap(at, size)) is not None:
+                faces = self._run_or_shrink("decode", self._fast.get("decode", self._decode), predicted[at : at + size])
                 if faces is None and self.sizes.unet < batch.size:
                     return None
                 if faces is None:
                     continue
                 slots, rows = places
-                landing.put(rows, faces[slots])
+                copy.put(rows, faces[slots])
             at += size
-        return landing
+        return copy
 
-    def _try(self, stage: str, work: Callable[..., Tensor], *given: Tensor) -> Tensor | None:
+    def _run_or_shrink(self, stage: str, work: Callable[..., Tensor], *given: Tensor) -> Tensor | None:
         """None, and smaller batches from now on, where memory ran out. Raises OutOfMemoryError at batches of one."""
         try:
             return work(*given)
         except torch.OutOfMemoryError:
-            smaller = self.sizes.smaller(stage)
+            smaller = self.sizes.shrink(stage)
             if smaller is None:
                 raise
         # out of the handler the error is gone, and with it the frames that held the tensors
@@ -186,8 +199,8 @@ class Painter:
             torch.cuda.empty_cache()
         return None
 
-    def _settle(self) -> None:
-        """cuDNN's switches belong to the process, and another painter may have set them."""
+    def _set_math_flags(self) -> None:
+        """cuDNN's switches belong to the process, and another inpainter may have set them."""
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.fp32_precision = "ieee" if self.plain else "tf32"
@@ -195,19 +208,19 @@ class Painter:
 
     def compile(self, folder: Path, backend: Any = "inductor") -> None:
         """Compile UNet and decoder in the background; see `compiled`. `folder` is from `kernel_folder`."""
-        latents = _probe((self.sizes.unet, 8, *LATENT[1:]), self.device)
-        windows = _probe((self.sizes.unet, *self._predict.table.shape), self.device)
-        predicted = _probe((self.sizes.decode, *LATENT), self.device).to(self.dtype)
-        self._settle()
+        latents = _probe_input((self.sizes.unet, 8, *LATENT[1:]), self.device)
+        audio_windows = _probe_input((self.sizes.unet, *self._predict.table.shape), self.device)
+        predicted = _probe_input((self.sizes.decode, *LATENT), self.device).to(self.dtype)
+        self._set_math_flags()
         self._fast = {
-            "unet": Compiled(self._predict, (latents, windows), folder, backend),
-            "decode": Compiled(self._decode, (predicted,), folder, backend),
+            "unet": CompiledModule(self._predict, (latents, audio_windows), folder, backend),
+            "decode": CompiledModule(self._decode, (predicted,), folder, backend),
         }
         for fast in self._fast.values():
             fast.start()
 
 
-def open_painter(
+def open_inpainter(
     load: Load,
     device: torch.device,
     precision: Precision = "auto",
@@ -215,35 +228,35 @@ def open_painter(
     plain: bool = False,
     batch_size: int | None = None,
     cache: Path | None = None,
-) -> Painter:
-    """The painter in the best precision in which these weights give finite numbers.
+) -> Inpainter:
+    """The inpainter in the best precision in which these weights give finite numbers.
 
     load         UNet and VAE in a precision, fresh each time, finished or not
     precision    "auto" is fp16 on CUDA; on a CPU bf16 where it multiplies that, else fp32
     batch_size   the user's; None takes what memory allows
     cache        folder for compiled kernels, on CUDA; None compiles nothing
     """
-    tried, free = choices(precision, device.type, cpu_bf16=cpu_multiplies_bf16()), _free_bytes(device)
+    tried, free = candidate_dtypes(precision, device.type, cpu_bf16=has_cpu_bf16()), _free_bytes(device)
 
-    def open_in(dtype: torch.dtype) -> Painter:
-        return Painter(*load(dtype), device, plain=plain, sizes=_sizes(device, dtype, free, batch_size))
+    def open_in(dtype: torch.dtype) -> Inpainter:
+        return Inpainter(*load(dtype), device, plain=plain, sizes=_choose_sizes(device, dtype, free, batch_size))
 
-    painter = _first_finite(open_in, tried)
+    inpainter = _open_first_finite(open_in, tried)
     if cache is not None and device.type == "cuda" and not plain:
-        painter.compile(kernel_folder(cache, device))
-    return painter
+        inpainter.compile(make_kernel_folder(cache, device))
+    return inpainter
 
 
-def _first_finite(open_in: Callable[[torch.dtype], Painter], tried: Sequence[torch.dtype]) -> Painter:
+def _open_first_finite(open_in: Callable[[torch.dtype], Inpainter], tried: Sequence[torch.dtype]) -> Inpainter:
     for dtype in tried[:-1]:
-        painter = open_in(dtype)
-        if painter.finite():
-            return painter
-        del painter  # before the next one takes its memory
+        inpainter = open_in(dtype)
+        if inpainter.is_finite():
+            return inpainter
+        del inpainter  # before the next one takes its memory
     return open_in(tried[-1])
 
 
-def _on(device: torch.device, net: Net) -> Net:
+def _move_net(device: torch.device, net: Net) -> Net:
     to: Callable[..., Net] = net.to  # diffusers wraps it so that its types are lost
     return to(device).eval()
 
@@ -256,21 +269,21 @@ def _free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def _sizes(device: torch.device, dtype: torch.dtype, free_bytes: int, wanted: int | None) -> Sizes:
-    return sizes_for(free_bytes, dtype.itemsize, wanted) if device.type == "cuda" else on_cpu(wanted)
+def _choose_sizes(device: torch.device, dtype: torch.dtype, free_bytes: int, wanted: int | None) -> BatchSizes:
+    return sizes_for(free_bytes, dtype.itemsize, wanted) if device.type == "cuda" else cpu_sizes(wanted)
 
 
-def _filled(batch: Batch, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _pad_batch(batch: Batch, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The values in their slots, zeros in the others."""
     whole = np.zeros((batch.size, *values.shape[1:]), values.dtype)
     whole[batch.slots] = values
     return whole
 
 
-def _cut(values: Floats, part: range, first: int) -> Floats:
+def _slice_rows(values: Floats, part: range, first: int) -> Floats:
     return values[part.start - first : part.stop - first]
 
 
-def _probe(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _probe_input(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Numbers of unit variance, as latents and features have, the same ones each time."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)

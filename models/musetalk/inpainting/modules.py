@@ -20,7 +20,7 @@ LATENT = (4, SIDE // 8, SIDE // 8)
 _HIDDEN_FROM = SIDE // 2  # rows below are what the UNet has to invent
 
 
-def positional_table(rows: int, width: int) -> Tensor:
+def positional_encoding(rows: int, width: int) -> Tensor:
     """(rows, width) float32: sines in the even columns, cosines in the odd ones. (Attention is all you need, 3.5)"""
     pace = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10_000.0) / width))
     angle = torch.arange(rows).float()[:, None] * pace
@@ -38,17 +38,17 @@ def to_bgr(image: Tensor) -> Tensor:
     return levels.flip(1).permute(0, 2, 3, 1).contiguous()
 
 
-class Layout(Protocol):
+class MemoryLayout(Protocol):
     """How a tensor lies in memory when it enters a network."""
 
     def __call__(self, tensor: Tensor, /) -> Tensor: ...
 
 
-def rows_first(tensor: Tensor) -> Tensor:
+def contiguous_layout(tensor: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
-def channels_last(tensor: Tensor) -> Tensor:
+def channels_last_layout(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
@@ -58,7 +58,7 @@ class Encode(nn.Module):
     The mode of the posterior, so that the same face always has the same latents.
     """
 
-    def __init__(self, vae: AutoencoderKL, layout: Layout) -> None:
+    def __init__(self, vae: AutoencoderKL, layout: MemoryLayout) -> None:
         super().__init__()
         self.vae, self.layout = vae, layout
 
@@ -73,28 +73,28 @@ class Encode(nn.Module):
 
 
 class Predict(nn.Module):
-    """Latents (n, 8, 32, 32) and windows (n, tokens, d), float32 -> the new latent (n, 4, 32, 32)."""
+    """Latents (n, 8, 32, 32) and audio_windows (n, tokens, d), float32 -> the new latent (n, 4, 32, 32)."""
 
     table: Tensor
     timestep: Tensor
 
-    def __init__(self, unet: UNet2DConditionModel, layout: Layout, tokens: int = 50) -> None:
+    def __init__(self, unet: UNet2DConditionModel, layout: MemoryLayout, tokens: int = 50) -> None:
         super().__init__()
         self.unet, self.layout = unet, layout
-        table = positional_table(tokens, unet.config["cross_attention_dim"]).to(unet.device, unet.dtype)
+        table = positional_encoding(tokens, unet.config["cross_attention_dim"]).to(unet.device, unet.dtype)
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("timestep", torch.zeros(1, dtype=torch.long, device=unet.device), persistent=False)
 
-    def forward(self, latents: Tensor, windows: Tensor) -> Tensor:
-        heard = windows.to(self.table.dtype) + self.table
+    def forward(self, latents: Tensor, audio_windows: Tensor) -> Tensor:
+        features = audio_windows.to(self.table.dtype) + self.table
         given = self.layout(latents.to(self.table.dtype))
-        return self.unet(given, self.timestep, encoder_hidden_states=heard, return_dict=False)[0].contiguous()
+        return self.unet(given, self.timestep, encoder_hidden_states=features, return_dict=False)[0].contiguous()
 
 
 class Decode(nn.Module):
     """Latents (n, 4, 32, 32) in the network's precision -> (n, 256, 256, 3) uint8 BGR."""
 
-    def __init__(self, vae: AutoencoderKL, layout: Layout) -> None:
+    def __init__(self, vae: AutoencoderKL, layout: MemoryLayout) -> None:
         super().__init__()
         self.before = vae.post_quant_conv or nn.Identity()
         self.decoder, self.layout = vae.decoder, layout

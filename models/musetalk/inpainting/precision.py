@@ -11,7 +11,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def choices(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[torch.dtype, ...]:
+def candidate_dtypes(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[torch.dtype, ...]:
     """What to try, in this order, until a probe is finite. On the CPU never fp16, which has no fast path there: asked
     for it, a CPU takes the more exact fp32.
 
@@ -31,18 +31,18 @@ def choices(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[torch.dtyp
     return (brain,) if wanted == "bf16" or (wanted == "auto" and cpu_bf16) else (full,)
 
 
-def cpu_multiplies_bf16() -> bool:
+def has_cpu_bf16() -> bool:
     """Whether this processor has instructions for bf16 (avx512_bf16 or AMX) and this build of torch uses them."""
     has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.backends.mkldnn.is_available() and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
-def best_here() -> str:
+def best_precision() -> str:
     """With what "auto" begins on this machine: on its card, if it has one that torch can use, else on its CPU."""
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return name_of(choices("auto", kind, cpu_bf16=cpu_multiplies_bf16())[0])
+    return precision_name(candidate_dtypes("auto", kind, cpu_bf16=has_cpu_bf16())[0])
 
 
-def name_of(dtype: torch.dtype) -> str:
+def precision_name(dtype: torch.dtype) -> str:
     """As the option `precision` has it: "fp32", "fp16", "bf16"."""
     return next(name for name, known in DTYPES.items() if known == dtype)

@@ -24,7 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
 
 
-class Landing(Protocol):
+class HostCopy(Protocol):
     """Results on their way to the host."""
 
     def put(self, rows: slice, values: Tensor) -> None:
@@ -36,7 +36,7 @@ class Landing(Protocol):
         ...
 
 
-class Lane(Protocol):
+class DeviceStream(Protocol):
     """`depth` batches may be under way before one has to be waited for."""
 
     depth: int
@@ -45,42 +45,42 @@ class Lane(Protocol):
         """Begin `work`; what comes back waits for its result."""
         ...
 
-    def up(self, *arrays: Array) -> Sequence[Tensor]:
+    def upload(self, *arrays: Array) -> Sequence[Tensor]:
         """The arrays on the device, for work that is launched after this."""
         ...
 
-    def landing(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> Landing:
+    def start_copy(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> HostCopy:
         """Room for uint8 results; `keeps` stay alive until they are there."""
         ...
 
 
-def lane_to(device: torch.device) -> Lane:
-    return CudaLane(device) if device.type == "cuda" else HostLane()
+def open_stream(device: torch.device) -> DeviceStream:
+    return CudaStream(device) if device.type == "cuda" else CpuStream()
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
+def _operator_threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, "operators", initializer=torch.set_num_threads, initargs=(1,))
 
 
-class HostLane:
+class CpuStream:
     """As many pieces of work at once as an operator had threads in the thread that makes this."""
 
     def __init__(self) -> None:
         self.depth = torch.get_num_threads()
-        self._pool = _threads(self.depth)
+        self._pool = _operator_threads(self.depth)
 
     def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
         return self._pool.submit(work).result
 
-    def up(self, *arrays: Array) -> list[Tensor]:
+    def upload(self, *arrays: Array) -> list[Tensor]:
         return [torch.from_numpy(array) for array in arrays]
 
-    def landing(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> HostLanding:  # noqa: ARG002
-        return HostLanding(np.empty(shape, np.uint8))
+    def start_copy(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> CpuCopy:  # noqa: ARG002
+        return CpuCopy(np.empty(shape, np.uint8))
 
 
-class HostLanding:
+class CpuCopy:
     def __init__(self, rows: Bytes) -> None:
         self._rows = rows
 
@@ -91,12 +91,12 @@ class HostLanding:
         return self._rows
 
 
-def pinned(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def allocate_pinned(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Host memory that a copy engine can reach; torch keeps it for the next use, and not before the copy is over."""
     return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
-class CudaLane:
+class CudaStream:
     """`cuda` and `room` are there so that a machine without a GPU can play this through."""
 
     depth = 2
@@ -105,30 +105,30 @@ class CudaLane:
         self,
         device: torch.device,
         cuda: Any = torch.cuda,
-        room: Callable[[tuple[int, ...], torch.dtype], Tensor] = pinned,
+        room: Callable[[tuple[int, ...], torch.dtype], Tensor] = allocate_pinned,
     ) -> None:
         self._device, self._cuda, self._room = device, cuda, room
-        self._upwards, self._downwards = cuda.Stream(device), cuda.Stream(device)
+        self._upload_stream, self._download_stream = cuda.Stream(device), cuda.Stream(device)
 
     def run(self, work: Callable[[], Result]) -> Callable[[], Result]:
         result = work()
         return lambda: result
 
-    def up(self, *arrays: Array) -> list[Tensor]:
-        with self._cuda.stream(self._upwards):
-            there = [self._staged(array).to(self._device, non_blocking=True) for array in arrays]
-        self._cuda.current_stream(self._device).wait_stream(self._upwards)
+    def upload(self, *arrays: Array) -> list[Tensor]:
+        with self._cuda.stream(self._upload_stream):
+            there = [self._stage_pinned(array).to(self._device, non_blocking=True) for array in arrays]
+        self._cuda.current_stream(self._device).wait_stream(self._upload_stream)
         return there
 
-    def landing(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> CudaLanding:
-        return CudaLanding(self._cuda, self._device, self._downwards, self._room(shape, torch.uint8), keeps)
+    def start_copy(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> CudaCopy:
+        return CudaCopy(self._cuda, self._device, self._download_stream, self._room(shape, torch.uint8), keeps)
 
-    def _staged(self, array: Array) -> Tensor:
+    def _stage_pinned(self, array: Array) -> Tensor:
         values = torch.from_numpy(array)
         return self._room(tuple(values.shape), values.dtype).copy_(values)
 
 
-class CudaLanding:
+class CudaCopy:
     """Holds every tensor that a copy still reads: the allocator of one stream knows nothing of the other's work."""
 
     def __init__(self, cuda: Any, device: torch.device, stream: Any, rows: Tensor, keeps: Sequence[Tensor]) -> None:

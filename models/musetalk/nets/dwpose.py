@@ -209,14 +209,14 @@ MIRRORED = (
 # fmt: on
 
 
-def averaged(plain: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def average_flip(plain: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The flip test: what the net says of pictures and of the same pictures mirrored, brought together."""
     partner = torch.tensor(MIRRORED, device=plain[0].device)
     x, y = mirrored[0].flip(-1)[:, partner], mirrored[1][:, partner]
     return (plain[0] + x) * 0.5, (plain[1] + y) * 0.5
 
 
-def located(simcc: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def locate_points(simcc: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """simcc -> points (n, 133, 2) float32 x, y in pixels of the input, scores (n, 133).
 
     A point is its strongest bin, without any refinement; one with a score of 0 or less lies at (-0.5, -0.5).

@@ -99,15 +99,15 @@ def network_input(frames: Tensor) -> Tensor:
     return rgb - rgb.new_tensor(MEAN_SUBTRACTED).view(1, 3, 1, 1)
 
 
-def candidates(levels: Levels, above: float) -> list[npt.NDArray[np.float32]]:
+def find_candidates(levels: Levels, above: float) -> list[npt.NDArray[np.float32]]:
     """Of each picture (k, 5) x1, y1, x2, y2, score: the priors whose score is greater than `above`, level by level."""
-    likely = [_likely(4 << number, scores, offsets, above) for number, (scores, offsets) in enumerate(levels)]
+    likely = [_select_likely(4 << number, scores, offsets, above) for number, (scores, offsets) in enumerate(levels)]
     pictures = torch.cat([picture for picture, _ in likely]).cpu().numpy()
     rows = torch.cat([rows for _, rows in likely]).cpu().numpy().astype(np.float32)
     return [rows[pictures == index] for index in range(len(levels[0][0]))]
 
 
-def _likely(stride: int, scores: Tensor, offsets: Tensor, above: float) -> tuple[Tensor, Tensor]:
+def _select_likely(stride: int, scores: Tensor, offsets: Tensor, above: float) -> tuple[Tensor, Tensor]:
     """Of one level: to which picture each likely prior belongs (k,), and its box and score (k, 5)."""
     score = scores.softmax(1)[:, 1]
     picture, row, column = torch.nonzero(score > above, as_tuple=True)
@@ -118,17 +118,17 @@ def _likely(stride: int, scores: Tensor, offsets: Tensor, above: float) -> tuple
     return picture, torch.cat([corner, corner + side, score[picture, row, column, None]], 1)
 
 
-def distinct(found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def suppress_overlaps(found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(k, 5) -> one box for each face, best first: greedy suppression by overlap, a box counted to its last pixel."""
     rest = found[np.argsort(found[:, 4])[::-1]]
     kept = []
     while len(rest):
         kept.append(rest[0])
-        rest = rest[1:][overlap(rest[0], rest[1:]) <= _SAME_FACE]
+        rest = rest[1:][iou(rest[0], rest[1:]) <= _SAME_FACE]
     return np.array(kept, np.float32).reshape(-1, 5)
 
 
-def overlap(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Intersection over union of one box with (k, 4 or 5) others."""
     sides = np.minimum(box[2:4], others[:, 2:4]) - np.maximum(box[:2], others[:, :2]) + 1
     shared = np.prod(np.maximum(sides, 0), 1)

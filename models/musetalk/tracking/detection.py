@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.musetalk.nets import dwpose, s3fd
-from models.musetalk.nets.onnx_pose import OnnxPose
+from models.musetalk.weights.onnx_pose import OnnxPose
 
 Bgr = npt.NDArray[np.uint8]
 Floats = npt.NDArray[Any]
@@ -81,14 +81,14 @@ class FaceNets:
         batch = torch.from_numpy(np.stack([resize(frame, small) for frame in frames])).to(self._device)
         levels = self._detector(s3fd.network_input(batch))
         back = np.array([width / small[0], height / small[1]] * 2 + [1.0], np.float32)
-        return [s3fd.distinct(faces) * back for faces in s3fd.candidates(levels, MIN_SCORE)]
+        return [s3fd.suppress_overlaps(faces) * back for faces in s3fd.find_candidates(levels, MIN_SCORE)]
 
     @torch.inference_mode()
     def _points(self, crops: Tensor) -> Floats:
         inputs = dwpose.network_input(crops)
         x, y = self._pose(torch.cat([inputs, inputs.flip(-1)]))
         count = len(inputs)
-        points, _ = dwpose.located(dwpose.averaged((x[:count], y[:count]), (x[count:], y[count:])))
+        points, _ = dwpose.locate_points(dwpose.average_flip((x[:count], y[:count]), (x[count:], y[count:])))
         return np.asarray(points.cpu().numpy())
 
 

@@ -16,15 +16,15 @@ from transformers.models.whisper.feature_extraction_whisper import WhisperFeatur
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from models.musetalk.nets import bisenet, dwpose, s3fd
-from models.musetalk.weights.checkpoint import State, damaged
-from models.musetalk.weights.index import Found
+from models.musetalk.weights.checkpoint import State, damaged_error
+from models.musetalk.weights.index import InstalledPart
 
 ENCODER = "model.encoder."
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 Build = Callable[[Any, Mapping[str, Any]], nn.Module]
 
 
-def shell(found: Found, state: State) -> nn.Module:
+def build_empty(found: InstalledPart, state: State) -> nn.Module:
     """The network that `state` belongs to, on the meta device, in eval mode, without gradients.
 
     `state` gives the widths of the face networks; the others have a config. Raises EngineError weights_damaged
@@ -36,7 +36,7 @@ def shell(found: Found, state: State) -> nn.Module:
         with torch.device("meta"):
             net = BUILDERS[found.part.name](config, state)
     except (TypeError, ValueError, KeyError, LookupError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        raise damaged(name, f"describes no network of this kind ({error})") from error
+        raise damaged_error(name, f"describes no network of this kind ({error})") from error
     return net.eval().requires_grad_(False)
 
 
@@ -45,39 +45,39 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise damaged(name, f"is not JSON ({error})") from error
+        raise damaged_error(name, f"is not JSON ({error})") from error
     if not isinstance(config, dict):
-        raise damaged(name, "is JSON, but not an object")
+        raise damaged_error(name, "is JSON, but not an object")
     return config
 
 
-def feature_extractor(found: Found) -> WhisperFeatureExtractor:
+def read_feature_extractor(found: InstalledPart) -> WhisperFeatureExtractor:
     """What turns samples into mel frames, from the config beside the Whisper weights."""
     name = found.variant.configs[1]
     config = read_config(found.configs[1], name)
     try:
         return WhisperFeatureExtractor(**config)
     except (TypeError, ValueError) as error:
-        raise damaged(name, f"describes no feature extractor ({error})") from error
+        raise damaged_error(name, f"describes no feature extractor ({error})") from error
 
 
-def unet(config: Any, _: Mapping[str, Any]) -> nn.Module:
+def build_unet(config: Any, _: Mapping[str, Any]) -> nn.Module:
     return UNet2DConditionModel(**config)
 
 
-def vae(config: Any, _: Mapping[str, Any]) -> nn.Module:
+def build_vae(config: Any, _: Mapping[str, Any]) -> nn.Module:
     return AutoencoderKL(**config)
 
 
-def whisper(config: Any, _: Mapping[str, Any]) -> nn.Module:
+def build_whisper(config: Any, _: Mapping[str, Any]) -> nn.Module:
     return WhisperEncoder(WhisperConfig(**config))
 
 
 BUILDERS: dict[str, Build] = {
-    "unet-v15": unet,
-    "unet-v1": unet,
-    "vae": vae,
-    "whisper": whisper,
+    "unet-v15": build_unet,
+    "unet-v1": build_unet,
+    "vae": build_vae,
+    "whisper": build_whisper,
     "pose": lambda _, state: dwpose.DwPose(dwpose.width_of(state)),
     "bisenet": lambda _, state: bisenet.BiSeNet(bisenet.width_of(state)),
     "s3fd": lambda _, state: s3fd.S3FD(s3fd.width_of(state)),
@@ -98,7 +98,7 @@ def modern_vae_tensor(name: str, tensor: Tensor) -> Tensor:
     return tensor[:, :, 0, 0] if old and old[0] in OLD_NAMES and tensor.dim() == 4 else tensor
 
 
-def own_names(part: str, state: State) -> State:
+def rename_keys(part: str, state: State) -> State:
     """The state with the names that the network has; what belongs to the other half of Whisper is left out."""
     if part == "vae":
         return {modern_vae_name(name): modern_vae_tensor(name, tensor) for name, tensor in state.items()}
@@ -107,7 +107,7 @@ def own_names(part: str, state: State) -> State:
     return state
 
 
-def mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
+def find_mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
     """What is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be there beside."""
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.musetalk.weights.index import how_to_get
+from models.musetalk.weights.index import repair_hint
 from models.types import EngineError
 
 State = dict[str, Tensor]
@@ -55,29 +55,29 @@ def read_state(path: Path, name: str) -> State:
     truncated or foreign file, weights_unsafe for a pickle that would run code.
     """
     if name.endswith(".safetensors"):
-        return _from_safetensors(path, name)
-    found = _from_pickle(path, name)
+        return _read_safetensors(path, name)
+    found = _read_pickle(path, name)
     inner = found.get("state_dict") if isinstance(found, dict) else None
     state = inner if isinstance(inner, dict) else found
     if not isinstance(state, dict):
-        raise damaged(name, f"holds a {type(state).__name__} instead of named tensors")
+        raise damaged_error(name, f"holds a {type(state).__name__} instead of named tensors")
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise damaged(name, "holds no tensors")
+        raise damaged_error(name, "holds no tensors")
     return tensors
 
 
-def damaged(name: str, what: str) -> EngineError:
-    return EngineError("weights_damaged", f"the weight file {name} {what}", how_to_get(name))
+def damaged_error(name: str, what: str) -> EngineError:
+    return EngineError("weights_damaged", f"the weight file {name} {what}", repair_hint(name))
 
 
-def _from_safetensors(path: Path, name: str) -> State:
+def _read_safetensors(path: Path, name: str) -> State:
     _check_length(path, name)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no dict)
     except SafetensorError as error:
-        raise damaged(name, f"is no safetensors file ({error})") from error
+        raise damaged_error(name, f"is no safetensors file ({error})") from error
 
 
 def read_metadata(path: Path, name: str) -> dict[str, str]:
@@ -86,7 +86,7 @@ def read_metadata(path: Path, name: str) -> dict[str, str]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise damaged(name, f"is no safetensors file ({error})") from error
+        raise damaged_error(name, f"is no safetensors file ({error})") from error
 
 
 def _check_length(path: Path, name: str) -> None:
@@ -96,23 +96,25 @@ def _check_length(path: Path, name: str) -> None:
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 2 <= length <= LONGEST_HEADER_BYTES:
-            raise damaged(name, foreign(head + file.read(64), "safetensors file"))
+            raise damaged_error(name, foreign_text(head + file.read(64), "safetensors file"))
         text = file.read(length)
     try:
         tensors = [value for key, value in json.loads(text).items() if key != "__metadata__"]
         expected = 8 + length + max(value["data_offsets"][1] for value in tensors)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         cut = len(text) < length
-        raise damaged(name, cut_off(size) if cut else foreign(head, "safetensors file")) from error
+        raise damaged_error(name, truncation_text(size) if cut else foreign_text(head, "safetensors file")) from error
     if size != expected:
-        raise damaged(name, cut_off(size, expected) if size < expected else f"is {size - expected} bytes too long")
+        raise damaged_error(
+            name, truncation_text(size, expected) if size < expected else f"is {size - expected} bytes too long"
+        )
 
 
-def cut_off(size: int, expected: int | None = None) -> str:
+def truncation_text(size: int, expected: int | None = None) -> str:
     return f"is cut off: {size:,} bytes" + (f" of {expected:,}" if expected else ", its end is missing")
 
 
-def foreign(head: bytes, expected: str) -> str:
+def foreign_text(head: bytes, expected: str) -> str:
     """Say what a file is that isn't `expected`, from its first bytes."""
     start = head.lstrip().lower()
     if not head:
@@ -124,23 +126,23 @@ def foreign(head: bytes, expected: str) -> str:
     return f"is no {expected}"
 
 
-def _from_pickle(path: Path, name: str) -> Any:
+def _read_pickle(path: Path, name: str) -> Any:
     with path.open("rb") as file:
         head = file.read(64)
     zipped = head.startswith(ZIP)
     if zipped and not zipfile.is_zipfile(path):
-        raise damaged(name, cut_off(path.stat().st_size))
+        raise damaged_error(name, truncation_text(path.stat().st_size))
     if not zipped and not head.startswith(LEGACY):
         _refuse_code(path, name)
-        raise damaged(name, foreign(head, "torch checkpoint"))
+        raise damaged_error(name, foreign_text(head, "torch checkpoint"))
     try:
         with torch.serialization.safe_globals(_stand_ins(path) if zipped else []):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, TypeError, LookupError) as error:
         _refuse_code(path, name)
         if "unexpected EOF" in str(error) or isinstance(error, EOFError):
-            raise damaged(name, cut_off(path.stat().st_size)) from error
-        raise damaged(name, "is no torch checkpoint, or is damaged") from error
+            raise damaged_error(name, truncation_text(path.stat().st_size)) from error
+        raise damaged_error(name, "is no torch checkpoint, or is damaged") from error
 
 
 def _refuse_code(path: Path, name: str) -> None:
@@ -149,7 +151,7 @@ def _refuse_code(path: Path, name: str) -> None:
         raise EngineError(
             "weights_unsafe",
             f"the weight file {name} would run code ({code}) when it is opened, so it was not opened",
-            f"don't use this file; {how_to_get(name)}",
+            f"don't use this file; {repair_hint(name)}",
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.musetalk.weights.manifest import entry_of, read_manifest
+from models.musetalk.weights.manifest import read_manifest, stamp_of
 from models.types import EngineError
 
 Version = Literal["v15", "v1"]
@@ -42,7 +42,7 @@ class Variant:
     def files(self) -> tuple[str, ...]:
         return (self.weights, *self.configs)
 
-    def complete(self, root: Path) -> bool:
+    def is_complete(self, root: Path) -> bool:
         return all((root / file).is_file() for file in self.files)
 
 
@@ -58,7 +58,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InstalledPart:
     """A part that is there, in the form that will be used."""
 
     part: Part
@@ -78,7 +78,7 @@ HUGGING_FACE = "https://huggingface.co"
 S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
 
 
-def hub_file(repository: str, file: str) -> str:
+def hub_path(repository: str, file: str) -> str:
     """The address below an endpoint of the Hugging Face hub, without the endpoint."""
     return f"/{repository}/resolve/main/{file}"
 
@@ -86,33 +86,33 @@ def hub_file(repository: str, file: str) -> str:
 # Sizes and hashes of the files as published in 2024 and 2025; v1's weights have none that could be confirmed.
 SOURCES: dict[str, Source] = {
     "musetalkV15/unet.pth": Source(
-        hub_file("TMElyralab/MuseTalk", "musetalkV15/unet.pth"),
+        hub_path("TMElyralab/MuseTalk", "musetalkV15/unet.pth"),
         3_400_074_924,
         "7ebf6c98c181e20838e4c0054e96e944ac60d5d692cc01db42839fe11b787007",
     ),
-    "musetalkV15/musetalk.json": Source(hub_file("TMElyralab/MuseTalk", "musetalkV15/musetalk.json")),
-    "musetalk/pytorch_model.bin": Source(hub_file("TMElyralab/MuseTalk", "musetalk/pytorch_model.bin")),
-    "musetalk/musetalk.json": Source(hub_file("TMElyralab/MuseTalk", "musetalk/musetalk.json")),
-    "sd-vae/config.json": Source(hub_file("stabilityai/sd-vae-ft-mse", "config.json")),
+    "musetalkV15/musetalk.json": Source(hub_path("TMElyralab/MuseTalk", "musetalkV15/musetalk.json")),
+    "musetalk/pytorch_model.bin": Source(hub_path("TMElyralab/MuseTalk", "musetalk/pytorch_model.bin")),
+    "musetalk/musetalk.json": Source(hub_path("TMElyralab/MuseTalk", "musetalk/musetalk.json")),
+    "sd-vae/config.json": Source(hub_path("stabilityai/sd-vae-ft-mse", "config.json")),
     "sd-vae/diffusion_pytorch_model.bin": Source(
-        hub_file("stabilityai/sd-vae-ft-mse", "diffusion_pytorch_model.bin"),
+        hub_path("stabilityai/sd-vae-ft-mse", "diffusion_pytorch_model.bin"),
         334_707_217,
         "1b4889b6b1d4ce7ae320a02dedaeff1780ad77d415ea0d744b476155c6377ddc",
     ),
-    "whisper/config.json": Source(hub_file("openai/whisper-tiny", "config.json")),
+    "whisper/config.json": Source(hub_path("openai/whisper-tiny", "config.json")),
     "whisper/pytorch_model.bin": Source(
-        hub_file("openai/whisper-tiny", "pytorch_model.bin"),
+        hub_path("openai/whisper-tiny", "pytorch_model.bin"),
         151_095_027,
         "9607f98a2b22d9e229ae43c52ecea79dcede9e0c5cfae67e8da6eda86d8aac1d",
     ),
-    "whisper/preprocessor_config.json": Source(hub_file("openai/whisper-tiny", "preprocessor_config.json")),
+    "whisper/preprocessor_config.json": Source(hub_path("openai/whisper-tiny", "preprocessor_config.json")),
     "dwpose/dw-ll_ucoco_384.pth": Source(
-        hub_file("yzd-v/DWPose", "dw-ll_ucoco_384.pth"),
+        hub_path("yzd-v/DWPose", "dw-ll_ucoco_384.pth"),
         406_878_486,
         "0d9408b13cd863c4e95a149dd31232f88f2a12aa6cf8964ed74d7d97748c7a07",
     ),
     "face-parse-bisent/79999_iter.pth": Source(
-        hub_file("ManyOtherFunctions/face-parse-bisent", "79999_iter.pth"),
+        hub_path("ManyOtherFunctions/face-parse-bisent", "79999_iter.pth"),
         53_289_463,
         "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
     ),
@@ -122,7 +122,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def unet(version: Version, folder: str, pickle: str) -> Part:
+def unet_part(version: Version, folder: str, pickle: str) -> Part:
     config = f"{folder}/musetalk.json"
     stem = pickle.rpartition(".")[0]
     return Part(
@@ -139,8 +139,8 @@ def unet(version: Version, folder: str, pickle: str) -> Part:
 
 WHISPER_CONFIGS = ("whisper/config.json", "whisper/preprocessor_config.json")
 PARTS: tuple[Part, ...] = (
-    unet("v15", "musetalkV15", "unet.pth"),
-    unet("v1", "musetalk", "pytorch_model.bin"),
+    unet_part("v15", "musetalkV15", "unet.pth"),
+    unet_part("v1", "musetalk", "pytorch_model.bin"),
     Part(
         "vae",
         "turns pictures into latents and back",
@@ -207,7 +207,7 @@ def ready_file(name: str, precision: str) -> str:
     return f"{CONVERTED}/{name}.{precision}.safetensors"
 
 
-def part_named(name: str) -> Part:
+def get_part(name: str) -> Part:
     return next(part for part in PARTS if part.name == name)
 
 
@@ -216,34 +216,34 @@ def parts_of(version: Version) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if part.version in (None, version))
 
 
-def published(version: Version) -> list[str]:
+def published_files(version: Version) -> list[str]:
     """The files that can be downloaded for a version, as MuseTalk's own scripts lay them out."""
     files = (file for part in parts_of(version) for file in files_of(part))
     return [file for file in files if file in SOURCES]
 
 
-def find(part: Part, root: Path) -> Found | None:
+def find_part(part: Part, root: Path) -> InstalledPart | None:
     """The best form of `part` that is complete in `root`, or None. A conversion older than its source doesn't count."""
-    for variant in forms(part):
-        if variant.complete(root) and not outdated(variant, root):
-            return Found(part, variant, root)
+    for variant in forms_of(part):
+        if variant.is_complete(root) and not is_outdated(variant, root):
+            return InstalledPart(part, variant, root)
     return None
 
 
-def forms(part: Part) -> Iterable[Variant]:
+def forms_of(part: Part) -> Iterable[Variant]:
     yield from part.variants
     if part.hub:
-        yield Variant("pickle", str(torch_hub() / part.hub))
+        yield Variant("pickle", str(torch_hub_folder() / part.hub))
 
 
-def torch_hub() -> Path:
+def torch_hub_folder() -> Path:
     """The folder where torch keeps what it downloads; MuseTalk's own code leaves the S3FD weights there."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
     return Path(home) / "hub" / "checkpoints"
 
 
-def outdated(variant: Variant, root: Path) -> bool:
+def is_outdated(variant: Variant, root: Path) -> bool:
     """Whether a converted file was made from a file of this same folder that has been changed since."""
     if variant.form != "converted":
         return False
@@ -252,24 +252,24 @@ def outdated(variant: Variant, root: Path) -> bool:
         return False
     source = root / entry.source.path
     inside = not Path(entry.source.path).is_absolute()
-    return inside and source.is_file() and not entry.source.fits(entry_of(source))
+    return inside and source.is_file() and not entry.source.matches(stamp_of(source))
 
 
-def versions(root: Path) -> tuple[Version, ...]:
+def installed_versions(root: Path) -> tuple[Version, ...]:
     """Of which versions the UNet is here, the better one first."""
-    return tuple(version for version in VERSIONS if find(part_named(f"unet-{version}"), root))
+    return tuple(version for version in VERSIONS if find_part(get_part(f"unet-{version}"), root))
 
 
-def missing(root: Path) -> list[str]:
+def missing_files(root: Path) -> list[str]:
     """Relative names of the files that are still needed before any version can run."""
-    version = next(iter(versions(root)), VERSIONS[0])
-    return missing_for(version, root)
+    version = next(iter(installed_versions(root)), VERSIONS[0])
+    return missing_files_for(version, root)
 
 
-def missing_for(version: Version, root: Path) -> list[str]:
+def missing_files_for(version: Version, root: Path) -> list[str]:
     """The same for one version."""
-    absent = [part for part in parts_of(version) if find(part, root) is None]
-    return list(dict.fromkeys(file for part in absent for file in lacking(part, root)))
+    absent = [part for part in parts_of(version) if find_part(part, root) is None]
+    return list(dict.fromkeys(file for part in absent for file in files_to_add(part, root)))
 
 
 def check_room(root: Path, needed_bytes: int, what: str) -> None:
@@ -283,9 +283,9 @@ def check_room(root: Path, needed_bytes: int, what: str) -> None:
         )
 
 
-def absent(version: Version, root: Path) -> EngineError:
+def missing_error(version: Version, root: Path) -> EngineError:
     """What is said to a job whose weights are not all in `root`."""
-    files = missing_for(version, root)
+    files = missing_files_for(version, root)
     return EngineError(
         "weights_missing",
         f"{len(files)} weight files of MuseTalk {version} are missing: {', '.join(files)}",
@@ -293,7 +293,7 @@ def absent(version: Version, root: Path) -> EngineError:
     )
 
 
-def lacking(part: Part, root: Path) -> list[str]:
+def files_to_add(part: Part, root: Path) -> list[str]:
     """What to add so that `part` is complete: the shortest way there, in doubt the one that can be downloaded."""
     ways = []
     for variant in part.variants:
@@ -303,7 +303,7 @@ def lacking(part: Part, root: Path) -> list[str]:
     return min(ways)[2]
 
 
-def how_to_get(file: str) -> str:
+def repair_hint(file: str) -> str:
     """The command that mends a file which is damaged or not what it should be."""
     if file.startswith(f"{CONVERTED}/"):
         ready_for = "".join(f" --precision {suffix[1:]}" for suffix in Path(file).suffixes[:-1])
@@ -318,4 +318,4 @@ def how_to_get(file: str) -> str:
 
 def files_of(part: Part) -> tuple[str, ...]:
     """Every name under which `part` may lie, its weights first."""
-    return tuple(dict.fromkeys(file for variant in forms(part) for file in variant.files))
+    return tuple(dict.fromkeys(file for variant in forms_of(part) for file in variant.files))

@@ -18,10 +18,18 @@ from torch import Tensor, nn
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from models.musetalk.weights.architectures import feature_extractor, mismatch, own_names, shell
-from models.musetalk.weights.checkpoint import State, damaged, read_state
-from models.musetalk.weights.index import Found, Version, absent, find, missing_for, part_named, parts_of
-from models.musetalk.weights.manifest import identity, recorded_sha256
+from models.musetalk.weights.architectures import build_empty, find_mismatch, read_feature_extractor, rename_keys
+from models.musetalk.weights.checkpoint import State, damaged_error, read_state
+from models.musetalk.weights.index import (
+    InstalledPart,
+    Version,
+    find_part,
+    get_part,
+    missing_error,
+    missing_files_for,
+    parts_of,
+)
+from models.musetalk.weights.manifest import recorded_sha256, sample_hash
 
 WITH_LEFTOVERS = ("pose", "whisper")  # their files hold more than the network: a training run, a decoder
 
@@ -50,12 +58,12 @@ class Weights:
 
     @cached_property
     def feature_extractor(self) -> WhisperFeatureExtractor:
-        return feature_extractor(self.found("whisper"))
+        return read_feature_extractor(self.find_part("whisper"))
 
     @cached_property
     def pose(self) -> nn.Module | Path:
         """DWPose as a module; where the folder has only its ONNX file, that file."""
-        found = self.found("pose")
+        found = self.find_part("pose")
         return found.weights if found.variant.form == "onnx" else self._load("pose", torch.float32)
 
     @cached_property
@@ -73,62 +81,64 @@ class Weights:
 
     def fingerprint_of(self, *names: str) -> str:
         """The same for some parts only: "unet-v15", "unet-v1", "vae", "whisper", "pose", "bisenet", "s3fd"."""
-        return hashlib.sha256("\n".join(marks(self.found(name)) for name in names).encode()).hexdigest()
+        return hashlib.sha256("\n".join(fingerprint_line(self.find_part(name)) for name in names).encode()).hexdigest()
 
-    def found(self, name: str) -> Found:
+    def find_part(self, name: str) -> InstalledPart:
         """The form of a part that is used. Raises EngineError weights_missing."""
-        found = find(part_named(name), self.root)
+        found = find_part(get_part(name), self.root)
         if found is None:
-            raise absent(self.version, self.root)
+            raise missing_error(self.version, self.root)
         return found
 
     def _load(self, name: str, dtype: torch.dtype) -> Any:
-        return load(self.found(name), self.device, dtype)
+        return load_part(self.find_part(name), self.device, dtype)
 
 
 def open_weights(models_dir: Path, version: Version, device: torch.device, dtype: torch.dtype) -> Weights:
     """The weights of `version` in `models_dir`, none of them loaded yet. Raises EngineError weights_missing."""
-    if missing_for(version, models_dir):
-        raise absent(version, models_dir)
+    if missing_files_for(version, models_dir):
+        raise missing_error(version, models_dir)
     return Weights(models_dir, version, device, dtype)
 
 
-def load(found: Found, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def load_part(found: InstalledPart, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """One network, ready to run. Raises EngineError weights_damaged, weights_unsafe."""
-    state, net = examined(found)
-    return filled(net, state, device, dtype)
+    state, net = read_part(found)
+    return fill_network(net, state, device, dtype)
 
 
-def filled(net: nn.Module, state: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def fill_network(net: nn.Module, state: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """An empty network with these tensors, which are copied only if they are elsewhere or in another precision."""
-    net.load_state_dict({name: placed(tensor, device, dtype) for name, tensor in state.items()}, assign=True)
+    net.load_state_dict({name: move_tensor(tensor, device, dtype) for name, tensor in state.items()}, assign=True)
     return net
 
 
-def examined(found: Found) -> tuple[State, nn.Module]:
+def read_part(found: InstalledPart) -> tuple[State, nn.Module]:
     """The mapped tensors of a part and its empty network, names and shapes found to be the same."""
-    state = own_names(found.part.name, read_state(found.weights, found.variant.weights))
-    net = shell(found, state)
-    if wrong := mismatch(net, state, extras=found.part.name in WITH_LEFTOVERS):
-        raise damaged(found.variant.weights, wrong)
+    state = rename_keys(found.part.name, read_state(found.weights, found.variant.weights))
+    net = build_empty(found, state)
+    if wrong := find_mismatch(net, state, extras=found.part.name in WITH_LEFTOVERS):
+        raise damaged_error(found.variant.weights, wrong)
     wanted = net.state_dict()
     return {
         name: state[name] if name in state else torch.zeros_like(t, device="cpu") for name, t in wanted.items()
     }, net
 
 
-def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+def move_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """On `device`, and in `dtype` if it is a number with a point. The device does the conversion."""
     there = tensor.to(device)
     return there.to(dtype) if there.is_floating_point() else there
 
 
-def marks(found: Found) -> str:
+def fingerprint_line(found: InstalledPart) -> str:
     """One line of the fingerprint: the hashes of a part's files, from a manifest where one vouches for them."""
-    return " ".join([found.part.name, found.variant.form, *(mark(found.root, name) for name in found.variant.files)])
+    return " ".join(
+        [found.part.name, found.variant.form, *(file_fingerprint(found.root, name) for name in found.variant.files)]
+    )
 
 
-def mark(root: Path, name: str) -> str:
+def file_fingerprint(root: Path, name: str) -> str:
     """Downloads are in the manifest of the folder, conversions in the one beside them."""
     file = root / name
-    return recorded_sha256(root, name) or recorded_sha256(file.parent, file.name) or identity(file)
+    return recorded_sha256(root, name) or recorded_sha256(file.parent, file.name) or sample_hash(file)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.atomic import whole_file
+from models.atomic import atomic_write
 
 NAME = "manifest.json"
 BLOCK_BYTES = 1 << 20
@@ -26,7 +26,7 @@ class Stamp:
     mtime_ns: int
     sha256: str = ""
 
-    def fits(self, other: Stamp) -> bool:
+    def matches(self, other: Stamp) -> bool:
         return (self.bytes, self.mtime_ns) == (other.bytes, other.mtime_ns)
 
 
@@ -43,12 +43,12 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     """Name -> entry; empty where there is no manifest or it can't be understood: then hashes are taken anew."""
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        return {name: _entry(value) for name, value in found["files"].items()}
+        return {name: _parse_entry(value) for name, value in found["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _entry(value: dict[str, Any]) -> Entry:
+def _parse_entry(value: dict[str, Any]) -> Entry:
     source = value.get("source")
     return Entry(Stamp(**value["stamp"]), str(value.get("origin", "")), Stamp(**source) if source else None)
 
@@ -57,19 +57,19 @@ def write_entry(folder: Path, name: str, entry: Entry) -> None:
     """Add or replace one line; the file is whole at every moment."""
     entries = {**read_manifest(folder), name: entry}
     text = json.dumps({"version": 1, "files": {n: asdict(e) for n, e in sorted(entries.items())}}, indent=1)
-    with whole_file(folder / NAME) as path:
+    with atomic_write(folder / NAME) as path:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def entry_of(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
     """The stamp of a file as it is now, without its hash."""
     facts = path.stat()
     return Stamp(str(path), facts.st_size, facts.st_mtime_ns)
 
 
-def hashed(path: Path, tick: Callable[[int], None] = lambda _: None) -> Stamp:
+def hashed_stamp(path: Path, tick: Callable[[int], None] = lambda _: None) -> Stamp:
     """The stamp of a file with its SHA-256; `tick` is told the bytes read."""
-    return replace(entry_of(path), sha256=sha256_of(path, tick))
+    return replace(stamp_of(path), sha256=sha256_of(path, tick))
 
 
 def sha256_of(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:
@@ -86,12 +86,12 @@ def sha256_of(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:
 def recorded_sha256(folder: Path, name: str) -> str:
     """The hash that the manifest of `folder` holds for `name`; "" if the file is no longer the one that was hashed."""
     entry = read_manifest(folder).get(name)
-    if entry is None or not entry.stamp.fits(entry_of(folder / name)):
+    if entry is None or not entry.stamp.matches(stamp_of(folder / name)):
         return ""
     return entry.stamp.sha256
 
 
-def identity(path: Path) -> str:
+def sample_hash(path: Path) -> str:
     """A hash of the size and of 64 samples of the content: tells weights apart in milliseconds, proves nothing."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

@@ -106,9 +106,8 @@ class House:
 
     def job(self, uid: str, state: JobState, *, days: float, tidied: bool = True) -> None:
         at = NOW - round(days * DAY_MS)
-        add_job(self.ledger, uid, state=state, at=at)
-        ended = {"finished_ms": at} if state in ENDED else {}
-        self.ledger.update(uid, tidied=int(tidied), swept=int(tidied), **ended)
+        add_job(self.ledger, uid, state=state, at_ms=at)
+        self.ledger.update(uid, tidied=int(tidied), swept=int(tidied))
 
     def uids(self) -> set[str]:
         return {row["uid"] for row in self.ledger.rows("SELECT uid FROM job_status")}
@@ -183,12 +182,7 @@ def test_old_rows_go_with_their_attempts_and_events(house: House) -> None:
         ("untidy", 366.0, False),
         ("new", 364, True),
     ):
-        house.job(uid, JobState.QUEUED, days=days)
-        job = house.ledger.job(uid)
-        assert job is not None
-        house.ledger.claim(job, f"token-{uid}", at=job.created_ms)
-        house.ledger.move(uid, JobState.DONE, at=job.created_ms, finished_ms=job.created_ms)
-        house.ledger.update(uid, tidied=int(tidied), swept=int(tidied))
+        house.job(uid, JobState.DONE, days=days, tidied=tidied)
     house.ledger.devices.note(Device("cpu:0", "cpu"), at=1, job="shown")
     house.ledger.event(None, "start", NOW - 400 * DAY_MS)
     house.round()

@@ -42,6 +42,6 @@ def stub_face_networks(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -
     def parse(_: Any, squares: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack([given["parsing_map"]] * len(squares))
 
-    monkeypatch.setattr(studio.Studio, "detect", detect)
-    monkeypatch.setattr(studio.Studio, "find_landmarks", landmarks)
-    monkeypatch.setattr(studio.Studio, "parse", parse)
+    monkeypatch.setattr(studio.Networks, "detect", detect)
+    monkeypatch.setattr(studio.Networks, "find_landmarks", landmarks)
+    monkeypatch.setattr(studio.Networks, "parse", parse)

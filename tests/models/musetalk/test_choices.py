@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from models.handler import Handler
-from models.media import planes
+from models.media import split_planes
 from models.media.encode import write_part
 from models.musetalk.avatar.frames import BgrFrames, open_yuv
 from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
 from models.musetalk.frame_timing import pick_source_frames
-from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16, name_of
+from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16, precision_name
 from models.musetalk.nets import bisenet
 from models.musetalk.options import Options, read_options
 from tests.models.musetalk import tiny
@@ -32,7 +32,7 @@ from tests.share import voice
 BATCH = 2
 SHOWN = range(2, 2 + BATCH)
 """Frames of the result that are painted: a batch, in which each way of going round two frames is another order."""
-AUTO = name_of(choices("auto", "cpu", cpu_bf16=cpu_multiplies_bf16())[0])
+AUTO = precision_name(candidate_dtypes("auto", "cpu", cpu_bf16=has_cpu_bf16())[0])
 
 Pictures = list[np.ndarray]
 
@@ -246,7 +246,7 @@ def painted_inside(made: Result) -> bool:
     """Every frame differs from the avatar's own there, and nowhere else."""
     for frame, picture, (x1, y1, x2, y2) in zip(made.frames, made.own, made.boxes, strict=True):
         changed = frame != picture
-        luma = changed.any(2) if changed.ndim == 3 else planes(changed)[0]
+        luma = changed.any(2) if changed.ndim == 3 else split_planes(changed)[0]
         inside = np.zeros_like(luma)
         inside[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = True
         if luma[inside].mean() < 0.02 or luma[~inside].any():

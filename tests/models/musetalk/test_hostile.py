@@ -18,7 +18,7 @@ from models.musetalk import prepared_job as scene
 from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.avatar.store import LATENTS, AvatarWriter
-from models.musetalk.networks import Studio
+from models.musetalk.networks import Networks
 from models.types import EngineError, Limits, Output, Request
 from tests.models.musetalk import tiny
 from tests.models.musetalk.test_engine import an_image, prepared, request_for
@@ -121,7 +121,7 @@ def test_memory_that_runs_out_while_preparing(
     def full(*_: Any, **__: Any) -> None:
         raise error("out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Studio, look, full)
+    monkeypatch.setattr(Networks, look, full)
     with pytest.raises(EngineError) as refused:
         prepared(request)
     assert (refused.value.code, refused.value.retry) == ("out_of_memory", True)

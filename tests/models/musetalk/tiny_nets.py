@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from models.musetalk.inpainting.inpainter import Painter
+from models.musetalk.inpainting.inpainter import Inpainter
 from tests.models.musetalk.recipe import DATA
 
 CPU = torch.device("cpu")
@@ -45,9 +45,9 @@ def cast_to(dtype: torch.dtype, net: Any) -> Any:
     return torch.nn.Module.to(net, dtype).eval().requires_grad_(False)
 
 
-def miniature(dtype: torch.dtype = torch.float32, **options: Any) -> Painter:
-    """A painter for what isn't about numbers: the same ways in and out, and next to nothing between. d is 16."""
-    return Painter(*miniature_nets(dtype), CPU, **options)
+def miniature(dtype: torch.dtype = torch.float32, **options: Any) -> Inpainter:
+    """A inpainter for what isn't about numbers: the same ways in and out, and next to nothing between. d is 16."""
+    return Inpainter(*miniature_nets(dtype), CPU, **options)
 
 
 def miniature_nets(dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
@@ -61,5 +61,5 @@ def miniature_nets(dtype: torch.dtype) -> tuple[UNet2DConditionModel, Autoencode
     return cast_to(dtype, net), cast_to(dtype, pictures)
 
 
-def painter(dtype: torch.dtype = torch.float32, **options: Any) -> Painter:
-    return Painter(unet(dtype), vae(dtype), CPU, **options)
+def inpainter(dtype: torch.dtype = torch.float32, **options: Any) -> Inpainter:
+    return Inpainter(unet(dtype), vae(dtype), CPU, **options)

@@ -26,7 +26,7 @@ from models.musetalk.commands.fetch import (
     settled,
     wanted,
 )
-from models.musetalk.weights.index import HUGGING_FACE, SOURCES, published
+from models.musetalk.weights.index import HUGGING_FACE, SOURCES, published_files
 from models.types import EngineError
 from tests.models.musetalk.hub import Hub, serving
 
@@ -299,12 +299,12 @@ def test_what_is_there_is_recognised(hub: Hub, root: Path) -> None:
 
 def test_only_what_is_missing_is_wanted(root: Path) -> None:
     """Nothing for a complete folder; with --replace all that is published; for both versions both."""
-    assert set(needed(root, ["v15"], replace=False)) == set(published("v15"))
-    for name in published("v15"):
+    assert set(needed(root, ["v15"], replace=False)) == set(published_files("v15"))
+    for name in published_files("v15"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     assert needed(root, ["v15"], replace=False) == []
-    assert needed(root, ["v15"], replace=True) == published("v15")
+    assert needed(root, ["v15"], replace=True) == published_files("v15")
     assert needed(root, ["v15", "v1"], replace=False) == ["musetalk/pytorch_model.bin", "musetalk/musetalk.json"]
 
 

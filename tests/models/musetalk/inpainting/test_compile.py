@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.musetalk.inpainting.compile import Compiled, agrees, kernel_folder
+from models.musetalk.inpainting.compile import CompiledModule, is_close, make_kernel_folder
 from tests.models.musetalk import tiny_nets
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_swapped_in_when_verified(tmp_path: Path) -> None:
         return inner(graph, given)
 
     eager, x = Doubled(), torch.randn(4, 3)
-    fast = Compiled(eager, (torch.randn(4, 3),), tmp_path, slow)
+    fast = CompiledModule(eager, (torch.randn(4, 3),), tmp_path, slow)
     assert fast.state == "waiting"
     fast.start()
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_swapped_in_when_verified(tmp_path: Path) -> None:
 def test_other_shapes_stay_eager(tmp_path: Path) -> None:
     """A shape or type that was not compiled goes the eager way, and nothing is compiled for it in between."""
     log: list[str] = []
-    fast = Compiled(Doubled(), (torch.randn(4, 3),), tmp_path, marked(log))
+    fast = CompiledModule(Doubled(), (torch.randn(4, 3),), tmp_path, marked(log))
     fast.start()
     fast.wait(60)
     log.clear()
@@ -91,7 +91,7 @@ def test_other_shapes_stay_eager(tmp_path: Path) -> None:
 
 def test_a_different_result_is_not_used(tmp_path: Path) -> None:
     """Wrong kernels are seen before anybody sees a frame of them."""
-    fast = Compiled(Doubled(), (torch.randn(4, 3),), tmp_path, marked([], change=0.5))
+    fast = CompiledModule(Doubled(), (torch.randn(4, 3),), tmp_path, marked([], change=0.5))
     fast.start()
     fast.wait(60)
     x = torch.randn(4, 3)
@@ -106,7 +106,7 @@ def test_a_failed_compilation_is_no_failure(tmp_path: Path) -> None:
     def broken(_: torch.fx.GraphModule, __: list[Tensor]) -> Callable[..., Any]:
         raise RuntimeError("no compiler here")
 
-    fast = Compiled(Doubled(), (torch.randn(4, 3),), tmp_path, broken)
+    fast = CompiledModule(Doubled(), (torch.randn(4, 3),), tmp_path, broken)
     fast.start()
     fast.wait(60)
     x = torch.randn(4, 3)
@@ -129,7 +129,7 @@ def test_one_process_compiles_at_a_time(tmp_path: Path) -> None:
         log.append("second")
         return graph.forward
 
-    one, two = (Compiled(Doubled(), (torch.randn(4, 3),), tmp_path, backend) for backend in (first, second))
+    one, two = (CompiledModule(Doubled(), (torch.randn(4, 3),), tmp_path, backend) for backend in (first, second))
     one.start()
     assert began.wait(60)
     two.start()
@@ -145,26 +145,26 @@ def test_one_process_compiles_at_a_time(tmp_path: Path) -> None:
 def test_what_counts_as_the_same() -> None:
     """Rounding does, two grey levels do; more doesn't, and neither does what is no number."""
     wanted = torch.randn(1000)
-    assert agrees(wanted + 0.01, wanted)
-    assert not agrees(wanted + 0.1, wanted)
-    assert not agrees(wanted * torch.nan, wanted)
+    assert is_close(wanted + 0.01, wanted)
+    assert not is_close(wanted + 0.1, wanted)
+    assert not is_close(wanted * torch.nan, wanted)
     grey = torch.arange(256, dtype=torch.uint8)
-    assert agrees(grey.roll(1)[1:], grey[1:])
-    assert not agrees(grey.roll(3)[3:], grey[3:])
+    assert is_close(grey.roll(1)[1:], grey[1:])
+    assert not is_close(grey.roll(3)[3:], grey[3:])
 
 
 @pytest.mark.slow
 def test_a_painter_swaps_while_it_paints(tmp_path: Path) -> None:
-    """The painter's own networks, compiled by a backend that changes nothing: the same faces before and after."""
-    painter = tiny_nets.painter()
+    """The inpainter's own networks, compiled by a backend that changes nothing: the same faces before and after."""
+    inpainter = tiny_nets.inpainter()
     random = np.random.default_rng(0)
     latents = random.normal(size=(5, 8, 32, 32)).astype(np.float32)
-    windows = random.normal(size=(5, 50, 64)).astype(np.float32)
-    before = painter.faces(latents, windows)
-    painter.compile(tmp_path, backend="eager")
-    painter.wait_until_compiled(100)
-    assert painter.facts()["compiled"] == {"unet": "ready", "decode": "ready"}
-    assert np.array_equal(painter.faces(latents, windows), before)
+    audio_windows = random.normal(size=(5, 50, 64)).astype(np.float32)
+    before = inpainter.inpaint(latents, audio_windows)
+    inpainter.compile(tmp_path, backend="eager")
+    inpainter.wait_until_compiled(100)
+    assert inpainter.stats()["compiled"] == {"unet": "ready", "decode": "ready"}
+    assert np.array_equal(inpainter.inpaint(latents, audio_windows), before)
 
 
 @pytest.fixture
@@ -176,11 +176,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("environment")
 def test_kernels_have_a_folder_of_their_versions(tmp_path: Path) -> None:
     """Named after card and libraries; Inductor and Triton are told, whatever they were told before."""
-    folder = kernel_folder(tmp_path, CPU)
+    folder = make_kernel_folder(tmp_path, CPU)
     assert folder.parent == tmp_path
     assert torch.__version__.split("+")[0] in folder.name
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder / "inductor")
-    assert kernel_folder(tmp_path, CPU) == folder
+    assert make_kernel_folder(tmp_path, CPU) == folder
 
 
 @pytest.mark.slow
@@ -191,11 +191,11 @@ def test_inductor_itself_finds_its_kernels_again(tmp_path: Path) -> None:
     """Compiled for real; the second time the graph comes from the disk."""
     from torch._dynamo.utils import counters
 
-    folder = kernel_folder(tmp_path, CPU)
+    folder = make_kernel_folder(tmp_path, CPU)
     for again in (False, True):
         torch._dynamo.reset()
         counters.clear()
-        fast = Compiled(Doubled(), (torch.randn(64, 64),), folder)
+        fast = CompiledModule(Doubled(), (torch.randn(64, 64),), folder)
         fast.start()
         fast.wait(110)
         assert fast.state == "ready"

@@ -15,17 +15,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.musetalk import networks as studio
+from models.musetalk import networks as networks_module
 from models.musetalk.commands.convert import import_folder
-from models.musetalk.commands.verify import Verdict, examine, judged_ready
-from models.musetalk.inpainting import fused_weights as ready
-from models.musetalk.inpainting.fused_weights import finished, load_finished, size_of
+from models.musetalk.commands.verify import Verdict, verify_folder, verify_ready_files
+from models.musetalk.inpainting import fused_weights
+from models.musetalk.inpainting.fused_weights import load_optimised, optimise, ready_file_bytes
 from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
-from models.musetalk.inpainting.inpainter import Painter
-from models.musetalk.inpainting.precision import DTYPES, best_here
-from models.musetalk.networks import Setup, Studio
-from models.musetalk.weights.index import Found, find, part_named
-from models.musetalk.weights.loader import load, open_weights
+from models.musetalk.inpainting.inpainter import Inpainter
+from models.musetalk.inpainting.precision import DTYPES, best_precision
+from models.musetalk.networks import Networks, Setup
+from models.musetalk.weights import checkpoint
+from models.musetalk.weights.index import InstalledPart, find_part, get_part
+from models.musetalk.weights.loader import load_part, open_weights
 from models.types import EngineError
 from tests.models.musetalk import tiny, tiny_nets
 
@@ -54,8 +55,8 @@ def root(master: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(master, tmp_path / "models"))
 
 
-def found(root: Path, name: str) -> Found:
-    part = find(part_named(name), root)
+def found(root: Path, name: str) -> InstalledPart:
+    part = find_part(get_part(name), root)
     assert part is not None
     return part
 
@@ -74,17 +75,17 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return a.keys() == b.keys() and all(alike)
 
 
-def painter(root: Path, precision: Any, *, plain: bool = False) -> Painter:
+def inpainter(root: Path, precision: Any, *, plain: bool = False) -> Inpainter:
     """As a worker opens it."""
-    return Studio(Setup(str(root), "v15", precision, None, plain, None), CPU).painter
+    return Networks(Setup(str(root), "v15", precision, None, plain, None), CPU).inpainter
 
 
 def verdicts(root: Path, *, hashes: bool = False) -> dict[str, Verdict]:
-    return {verdict.file: verdict for verdict in examine(root, hashes=hashes)}
+    return {verdict.file: verdict for verdict in verify_folder(root, hashes=hashes)}
 
 
 def of_unet(root: Path) -> Verdict:
-    told = judged_ready(found(root, "unet-v15"), hashes=False, tick=lambda _: None)
+    told = verify_ready_files(found(root, "unet-v15"), hashes=False, tick=lambda _: None)
     return next(verdict for verdict in told if verdict.file == "converted/unet-v15.bf16.safetensors")
 
 
@@ -95,12 +96,12 @@ def imported(root: Path, *precisions: str, replace: bool = False) -> list[str]:
 def test_avatars_belong_to_the_weights_that_were_opened(root: Path) -> None:
     """A worker keeps its networks when the files are replaced: what it prepares isn't taken for the new ones' work."""
     setup = Setup(str(root), "v15", "fp32", None, plain=False, kernels=None)
-    worker = Studio(setup, CPU)
-    before, weights = worker.eyes, root / "converted" / "vae.safetensors"
+    worker = Networks(setup, CPU)
+    before, weights = worker.vision_fingerprint, root / "converted" / "vae.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, root / "other.safetensors")
     (root / "other.safetensors").replace(weights)
-    assert worker.eyes == before
-    assert Studio(setup, CPU).eyes != before
+    assert worker.vision_fingerprint == before
+    assert Networks(setup, CPU).vision_fingerprint != before
 
 
 # the same, sooner ----------------------------------------------------------------------------------------------------
@@ -111,23 +112,23 @@ def test_a_worker_paints_the_same_bytes(root: Path, precision: str) -> None:
     """Opened from ready files or made from the exact ones: latents and faces are equal to the last bit."""
     random = np.random.default_rng(0)
     crops = random.integers(0, 256, (1, 256, 256, 3), np.uint8)
-    windows = random.normal(size=(2, 50, 64)).astype(np.float32)
-    painters = painter(root, precision), painter(unready(root), precision)
-    (latents, faces), made = (painted(p, crops, windows) for p in painters)
+    audio_windows = random.normal(size=(2, 50, 64)).astype(np.float32)
+    inpainters = inpainter(root, precision), inpainter(unready(root), precision)
+    (latents, faces), made = (painted(p, crops, audio_windows) for p in inpainters)
     assert np.array_equal(latents, made[0])
     assert np.array_equal(faces, made[1])
     assert not np.array_equal(faces[0], faces[1])
-    assert [p.facts()["precision"] for p in painters] == [precision, precision]
-    assert all(same(one, other) for one, other in zip(*(inner(p) for p in painters), strict=True))
+    assert [p.stats()["precision"] for p in inpainters] == [precision, precision]
+    assert all(same(one, other) for one, other in zip(*(inner(p) for p in inpainters), strict=True))
 
 
-def painted(painter: Painter, crops: Any, windows: Any) -> tuple[Any, Any]:
-    latents = painter.latents(crops)
-    return latents, painter.faces(np.repeat(latents, len(windows), 0), windows)
+def painted(inpainter: Inpainter, crops: Any, audio_windows: Any) -> tuple[Any, Any]:
+    latents = inpainter.latents(crops)
+    return latents, inpainter.inpaint(np.repeat(latents, len(audio_windows), 0), audio_windows)
 
 
-def inner(painter: Painter) -> tuple[nn.Module, nn.Module]:
-    return painter._predict.unet, painter._encode.vae
+def inner(inpainter: Inpainter) -> tuple[nn.Module, nn.Module]:
+    return inpainter._predict.unet, inpainter._encode.vae
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -135,8 +136,8 @@ def inner(painter: Painter) -> tuple[nn.Module, nn.Module]:
 def test_every_precision_has_the_same_tensors(master: Path, name: str, precision: str) -> None:
     """Also fp16, which only a card runs; nothing is left without memory, in training or wanting gradients."""
     dtype, exact = DTYPES[precision], found(master, name)
-    net = ready.opened(exact, CPU, dtype)
-    assert same(net, finished(load(exact, CPU, dtype)))
+    net = fused_weights.open_ready_file(exact, CPU, dtype)
+    assert same(net, optimise(load_part(exact, CPU, dtype)))
     assert {p.dtype for p in net.parameters()} == {dtype}
     assert not any(p.is_meta or p.requires_grad for p in net.parameters())
     assert not any(module.training for module in net.modules())
@@ -155,9 +156,9 @@ def test_nothing_is_computed_or_copied(root: Path, precision: str, monkeypatch: 
     files = [root / f"converted/{name}.{precision}.safetensors" for name in NAMES]
     exact = [root / f"converted/{name}.safetensors" for name in NAMES]
     read: list[Path] = []
-    plain = ready.read_state
-    monkeypatch.setattr(ready, "read_state", lambda path, name: read.append(path) or plain(path, name))
-    nets = inner(painter(root, precision))
+    plain = checkpoint.read_state
+    monkeypatch.setattr(fused_weights, "read_state", lambda path, name: read.append(path) or plain(path, name))
+    nets = inner(inpainter(root, precision))
     spans = mapped(files if precision == "bf16" else files + exact)
     tensors = [tensor for net in nets for tensor in net.state_dict().values()]
     assert all(any(start <= tensor.data_ptr() < end for start, end in spans) for tensor in tensors)
@@ -167,28 +168,28 @@ def test_nothing_is_computed_or_copied(root: Path, precision: str, monkeypatch: 
 def test_in_float32_only_what_is_folded_is_kept(master: Path) -> None:
     """The other tensors are those of the exact file, and aren't there twice."""
     kept = load_file(master / "converted" / "unet-v15.fp32.safetensors")
-    net = finished(load(found(master, "unet-v15"), CPU, torch.float32))
+    net = optimise(load_part(found(master, "unet-v15"), CPU, torch.float32))
     folded = [name for name, module in net.named_modules() if isinstance(module, FoldedUpsample)]
     assert {name for name in kept if not name.endswith("conv1.bias")} == {f"{name}.conv.weight" for name in folded}
     assert len(kept) == len(folded) + 22
 
 
 def test_a_finished_network_is_left_alone() -> None:
-    """Neither folded twice nor copied: so the painter takes what a ready file gave."""
+    """Neither folded twice nor copied: so the inpainter takes what a ready file gave."""
     for dtype in (torch.float32, torch.bfloat16):
-        unet, vae = finished(tiny_nets.unet(dtype)), finished(tiny_nets.vae(dtype))
+        unet, vae = optimise(tiny_nets.unet(dtype)), optimise(tiny_nets.vae(dtype))
         before = [tensor.data_ptr() for net in (unet, vae) for tensor in net.parameters()]
-        assert finished(unet) is fold_time(fold_upsamplers(unet)) is unet
-        assert finished(vae) is vae
+        assert optimise(unet) is fold_time(fold_upsamplers(unet)) is unet
+        assert optimise(vae) is vae
         assert before == [tensor.data_ptr() for net in (unet, vae) for tensor in net.parameters()]
 
 
 def test_the_reference_way_knows_nothing_of_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs the exact weights as they are."""
-    monkeypatch.setattr(studio, "load_finished", None)
-    unet, vae = inner(painter(root, "fp32", plain=True))
+    monkeypatch.setattr(networks_module, "load_optimised", None)
+    unet, vae = inner(inpainter(root, "fp32", plain=True))
     assert not any(isinstance(module, FoldedUpsample) for net in (unet, vae) for module in net.modules())
-    assert same(unet, load(found(root, "unet-v15"), CPU, torch.float32))
+    assert same(unet, load_part(found(root, "unet-v15"), CPU, torch.float32))
 
 
 def test_prepared_avatars_stay_valid(root: Path) -> None:
@@ -252,7 +253,7 @@ SPOILT: dict[str, tuple[Callable[[Path, Path], None], str]] = {
 }
 
 
-def spoilt(root: Path, how: str) -> tuple[Found, str]:
+def spoilt(root: Path, how: str) -> tuple[InstalledPart, str]:
     """The UNet with a bad ready file in bf16, and what is said of that."""
     spoil, said = SPOILT[how]
     exact = found(root, "unet-v15")
@@ -265,10 +266,10 @@ def test_a_bad_ready_file_is_passed_over(root: Path, how: str) -> None:
     """It is never used: the network is made from the exact file as it is now."""
     exact, said = spoilt(root, how)
     with pytest.raises(EngineError, match=said) as caught:
-        ready.opened(exact, CPU, torch.bfloat16)
+        fused_weights.open_ready_file(exact, CPU, torch.bfloat16)
     assert caught.value.code == "weights_damaged"
     assert "converted/unet-v15.bf16.safetensors" in caught.value.message
-    assert same(load_finished(exact, CPU, torch.bfloat16), finished(load(exact, CPU, torch.bfloat16)))
+    assert same(load_optimised(exact, CPU, torch.bfloat16), optimise(load_part(exact, CPU, torch.bfloat16)))
 
 
 @pytest.mark.parametrize("how", ["cut off", "the weights changed", "the weights were touched"])
@@ -279,7 +280,9 @@ def test_a_bad_ready_file_is_mended(root: Path, how: str) -> None:
     assert "musedrop models import" in of_unet(root).advice
     imported(root, "bf16")
     assert of_unet(root).verdict == "ok"
-    assert same(ready.opened(exact, CPU, torch.bfloat16), finished(load(exact, CPU, torch.bfloat16)))
+    assert same(
+        fused_weights.open_ready_file(exact, CPU, torch.bfloat16), optimise(load_part(exact, CPU, torch.bfloat16))
+    )
 
 
 def test_ready_files_of_a_folder_that_changed_its_form(root: Path) -> None:
@@ -289,15 +292,15 @@ def test_ready_files_of_a_folder_that_changed_its_form(root: Path) -> None:
     torch.save({name: tensor + 1 for name, tensor in state.items()}, path)
     now = found(root, "unet-v15")
     assert now.variant.form == "pickle"
-    assert same(load_finished(now, CPU, torch.bfloat16), finished(load(now, CPU, torch.bfloat16)))
+    assert same(load_optimised(now, CPU, torch.bfloat16), optimise(load_part(now, CPU, torch.bfloat16)))
 
 
 def test_a_folder_that_nobody_imported(tmp_path: Path) -> None:
     """The published files are opened and finished, as they always were, and verify asks for nothing more."""
     root = tiny.lay_out(tmp_path / "models")
-    net = load_finished(found(root, "vae"), CPU, torch.bfloat16)
-    assert same(net, finished(load(found(root, "vae"), CPU, torch.bfloat16)))
-    assert not any("ready" in v.found or "slower" in v.found for v in examine(root, hashes=False))
+    net = load_optimised(found(root, "vae"), CPU, torch.bfloat16)
+    assert same(net, optimise(load_part(found(root, "vae"), CPU, torch.bfloat16)))
+    assert not any("ready" in v.found or "slower" in v.found for v in verify_folder(root, hashes=False))
 
 
 # import and verify ---------------------------------------------------------------------------------------------------
@@ -324,8 +327,10 @@ def test_space_for_them_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in NAMES:
         for precision in PRECISIONS:
             written = (root / f"converted/{name}.{precision}.safetensors").stat().st_size
-            assert abs(written - size_of(found(root, name), DTYPES[precision])) < 150_000  # names, and biases in fp32
-    needed = sum(size_of(found(root, name), torch.bfloat16) for name in NAMES)
+            assert (
+                abs(written - ready_file_bytes(found(root, name), DTYPES[precision])) < 150_000
+            )  # names, and biases in fp32
+    needed = sum(ready_file_bytes(found(root, name), torch.bfloat16) for name in NAMES)
     for name in NAMES:
         (root / f"converted/{name}.bf16.safetensors").unlink()
     disk = shutil._ntuple_diskusage  # type: ignore[attr-defined]
@@ -373,11 +378,11 @@ def test_verify_knows_ready_files(root: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 4
     path.write_bytes(content)
-    missing = f"converted/unet-v15.{best_here()}.safetensors"
+    missing = f"converted/unet-v15.{best_precision()}.safetensors"
     (root / missing).unlink()
     told = verdicts(root, hashes=True)
     assert (told[missing].verdict, told[missing].found[:8]) == ("note", "not here")
-    assert told[missing].advice == f"`musedrop models import --precision {best_here()}`"
+    assert told[missing].advice == f"`musedrop models import --precision {best_precision()}`"
     bad = [file for file, verdict in told.items() if verdict.verdict == "bad"]
     assert bad == ["converted/vae.fp16.safetensors"]
     assert "SHA-256 is not the one recorded" in told[bad[0]].found
@@ -387,8 +392,8 @@ def test_a_disk_that_writes_something_else(root: Path, monkeypatch: pytest.Monke
     """What can't be read back as it was made never appears, and the old file stays."""
     file = root / "converted" / "vae.bf16.safetensors"
     before = file.read_bytes()
-    plain = ready.stored
-    monkeypatch.setattr(ready, "stored", lambda tensor, dtype: torch.zeros_like(plain(tensor, dtype)))
+    plain = fused_weights.to_channels_last
+    monkeypatch.setattr(fused_weights, "to_channels_last", lambda tensor, dtype: torch.zeros_like(plain(tensor, dtype)))
     with pytest.raises(EngineError, match="was not written as it should be"):
         imported(root, "bf16", replace=True)
     assert file.read_bytes() == before

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -87,10 +89,10 @@ def test_the_whole_unet() -> None:
 def test_another_timestep() -> None:
     """The fold is of one timestep, whichever that is."""
     torch.manual_seed(2)
-    plain, x, heard = tiny_nets.unet(), torch.randn(1, 8, 32, 32), torch.randn(1, 50, 64)
-    at_7 = plain(x, torch.tensor([7]), heard).sample
-    assert apart(fold_time(plain, 7)(x, torch.tensor([0]), heard).sample, at_7) <= RELATIVE
-    assert apart(fold_time(plain, 0)(x, torch.tensor([0]), heard).sample, at_7) > 10 * RELATIVE
+    plain, x, features = tiny_nets.unet(), torch.randn(1, 8, 32, 32), torch.randn(1, 50, 64)
+    at_7 = plain(x, torch.tensor([7]), features).sample
+    assert apart(fold_time(plain, 7)(x, torch.tensor([0]), features).sample, at_7) <= RELATIVE
+    assert apart(fold_time(plain, 0)(x, torch.tensor([0]), features).sample, at_7) > 10 * RELATIVE
 
 
 def test_folds_share_what_they_leave() -> None:
@@ -106,11 +108,11 @@ def test_folds_share_what_they_leave() -> None:
 def test_full_widths_save_what_they_should() -> None:
     """Counted at the real sizes: 16 % of the decoder, 5 % of the UNet."""
     with torch.device("meta"):
-        vae = tiny_nets.AutoencoderKL(**tiny_nets.VAE_FULL).decoder
-        unet = tiny_nets.UNet2DConditionModel(**tiny_nets.UNET_FULL)
-        z, x, heard = torch.empty(1, 4, 32, 32), torch.empty(1, 8, 32, 32), torch.empty(1, 50, 384)
+        vae = AutoencoderKL(**tiny_nets.VAE_FULL).decoder
+        unet = UNet2DConditionModel(**tiny_nets.UNET_FULL)
+        z, x, features = torch.empty(1, 4, 32, 32), torch.empty(1, 8, 32, 32), torch.empty(1, 50, 384)
         time = torch.zeros(1)
     assert 1 - flops(fold_upsamplers(vae), z) / flops(vae, z) == pytest.approx(0.155, abs=0.01)
-    assert 1 - flops(fold_upsamplers(unet), x, time, heard) / flops(unet, x, time, heard) == pytest.approx(
+    assert 1 - flops(fold_upsamplers(unet), x, time, features) / flops(unet, x, time, features) == pytest.approx(
         0.053, abs=0.01
     )

@@ -1,4 +1,4 @@
-"""From crops and windows to painted faces: the published program's numbers, whatever the batch."""
+"""From crops and audio_windows to painted faces: the published program's numbers, whatever the batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from models.musetalk.inpainting import inpainter as painting
-from models.musetalk.inpainting.batching import Sizes
-from models.musetalk.inpainting.inpainter import Painter, open_painter
-from models.musetalk.inpainting.modules import Encode, positional_table, rows_first, to_bgr
-from models.musetalk.inpainting.precision import choices, cpu_multiplies_bf16
+from models.musetalk.inpainting.batching import BatchSizes
+from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
+from models.musetalk.inpainting.modules import Encode, contiguous_layout, positional_encoding, to_bgr
+from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16
 from tests.models.musetalk import tiny_nets
 from tests.models.musetalk.recipe import fill, golden
 
@@ -25,14 +27,14 @@ CPU = tiny_nets.CPU
 
 
 def given(frames: int, width: int = 16) -> tuple[Floats, Floats]:
-    """Latents and windows of some frames, each unlike the others."""
+    """Latents and audio_windows of some frames, each unlike the others."""
     random = np.random.default_rng(3)
     latents = random.normal(size=(frames, 8, 32, 32)).astype(np.float32)
     return latents, random.normal(size=(frames, 50, width)).astype(np.float32)
 
 
-def in_threads(count: int, make: Callable[..., Painter], **options: Any) -> Painter:
-    """A painter made in a process that has so many threads for an operator."""
+def in_threads(count: int, make: Callable[..., Inpainter], **options: Any) -> Inpainter:
+    """A inpainter made in a process that has so many threads for an operator."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -54,7 +56,7 @@ def same_faces(found: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> b
 def test_positional_table(width: int) -> None:
     """Rows of the table, the first and the last; added in half precision as in float32."""
     wanted = golden("02_positional_encoding")
-    table = positional_table(5000, width)
+    table = positional_encoding(5000, width)
     assert np.abs(table[:64].numpy() - wanted[f"table_{width}"]).max() <= 1e-6
     assert np.abs(table[-1].numpy() - wanted[f"table_{width}_last"]).max() <= 1e-6
     if width == 64:
@@ -74,7 +76,7 @@ def test_what_the_encoder_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         return encode(pixels)
 
     monkeypatch.setattr(vae, "encode", spy)
-    Encode(vae, rows_first)(torch.from_numpy(wanted["resized_lanczos4_bgr"])[None])
+    Encode(vae, contiguous_layout)(torch.from_numpy(wanted["resized_lanczos4_bgr"])[None])
     ((hidden, whole),) = seen
     assert np.array_equal(hidden[:, 126:130], wanted["masked_tensor_row127_128"])
     assert np.array_equal(whole[:, ::64], wanted["ref_tensor_rows"])
@@ -87,7 +89,7 @@ def test_latents(plain: bool, noisy: bool) -> None:
     wanted, vae = golden("03_vae_tiny"), tiny_nets.vae()
     if noisy:
         vae.quant_conv.bias[4:] = 0
-    found = Painter(tiny_nets.unet(), vae, CPU, plain=plain).latents(wanted["resized_lanczos4_bgr"][None])
+    found = Inpainter(tiny_nets.unet(), vae, CPU, plain=plain).latents(wanted["resized_lanczos4_bgr"][None])
     assert found.dtype == np.float32
     assert np.abs(found - wanted["latents8_mode"]).max() <= 1e-5
 
@@ -97,7 +99,7 @@ def test_latents(plain: bool, noisy: bool) -> None:
 def test_unet(plain: bool) -> None:
     """Positions added, one pass at timestep 0."""
     wanted = golden("04_unet_tiny")
-    predict = tiny_nets.painter(plain=plain)._predict
+    predict = tiny_nets.inpainter(plain=plain)._predict
     found = predict(torch.from_numpy(wanted["latents"]), torch.from_numpy(wanted["audio"]))
     assert np.abs(found.numpy() - wanted["out"]).max() <= 1e-4
 
@@ -107,7 +109,7 @@ def test_unet(plain: bool) -> None:
 def test_decode(plain: bool) -> None:
     """The picture before it is clipped, and its grey levels; a fifth of them are clipped on purpose."""
     wanted = golden("03_vae_tiny")
-    decode = tiny_nets.painter(plain=plain)._decode
+    decode = tiny_nets.inpainter(plain=plain)._decode
     latents = torch.from_numpy(wanted["latents8_mode"][:, 4:])
     strip = decode.image(latents)[0, :, 120:136].numpy()
     assert np.abs(strip - wanted["decoded_float_rgb_strip"]).max() <= 1e-4
@@ -135,18 +137,18 @@ def test_grey_levels_of_bf16_are_not_coarser_than_the_picture() -> None:
 def test_full_size_networks() -> None:
     """The real architectures with recipe weights: encode, UNet, decode."""
     wanted = golden("10_fullsize_recipe_outputs")
-    vae = fill(tiny_nets.AutoencoderKL(**tiny_nets.VAE_FULL), gains={"decoder.conv_out": 1.6})
+    vae = fill(AutoencoderKL(**tiny_nets.VAE_FULL), gains={"decoder.conv_out": 1.6})
     with torch.device("meta"):
-        unet = tiny_nets.UNet2DConditionModel(**tiny_nets.UNET_FULL)
-    plain = Painter(fill(unet.to_empty(device="cpu")), vae, CPU, plain=True)
+        unet = UNet2DConditionModel(**tiny_nets.UNET_FULL)
+    plain = Inpainter(fill(unet.to_empty(device="cpu")), vae, CPU, plain=True)
     x = torch.from_numpy(np.random.RandomState(41).uniform(-1, 1, (1, 3, 256, 256)).astype(np.float32))
     random = np.random.RandomState(43)
-    latents, heard = (random.standard_normal(shape).astype(np.float32) for shape in ((1, 8, 32, 32), (1, 50, 384)))
+    latents, features = (random.standard_normal(shape).astype(np.float32) for shape in ((1, 8, 32, 32), (1, 50, 384)))
     z = np.random.RandomState(42).standard_normal((1, 4, 32, 32)).astype(np.float32)
     found = {
         "vae_mean": vae.encode(x).latent_dist.mode(),
         "vae_dec_rows": plain._decode.image(torch.from_numpy(z) * vae.config["scaling_factor"])[0, :, ::16],
-        "unet_out": plain._predict(torch.from_numpy(latents), torch.from_numpy(heard)),
+        "unet_out": plain._predict(torch.from_numpy(latents), torch.from_numpy(features)),
     }
     for name, tensor in found.items():
         apart = np.abs(tensor.numpy() - wanted[name]).max() / np.sqrt((wanted[name] ** 2).mean())
@@ -163,70 +165,70 @@ def ways() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
 def test_spans_make_no_difference(way: dict[str, Any]) -> None:
     """Cut into any spans, each frame has the same bytes: its place in a batch comes from its number alone."""
-    latents, windows = given(11)
-    painter = tiny_nets.miniature(**way)
-    whole = painter.faces(latents, windows)
+    latents, audio_windows = given(11)
+    inpainter = tiny_nets.miniature(**way)
+    whole = inpainter.inpaint(latents, audio_windows)
     for cuts in ((0, 5, 11), (0, 1, 2, 8, 11), (3, 4), (7, 11)):
         for start, stop in pairwise(cuts):
-            part = painter.faces(latents[start:stop], windows[start:stop], first=start)
+            part = inpainter.inpaint(latents[start:stop], audio_windows[start:stop], first=start)
             assert np.array_equal(part, whole[start:stop])
 
 
 @pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
 def test_neighbours_make_no_difference(way: dict[str, Any]) -> None:
     """A frame among others has the bytes that it has alone; in another slot too, as far as these kernels go."""
-    latents, windows = given(4, 64)
-    painter = tiny_nets.painter(**way)
-    whole = painter.faces(latents, windows)
-    assert np.array_equal(painter.faces(latents[2:3], windows[2:3], first=2)[0], whole[2])
-    assert np.array_equal(painter.faces(latents[2:3], windows[2:3], first=1)[0], whole[2])
+    latents, audio_windows = given(4, 64)
+    inpainter = tiny_nets.inpainter(**way)
+    whole = inpainter.inpaint(latents, audio_windows)
+    assert np.array_equal(inpainter.inpaint(latents[2:3], audio_windows[2:3], first=2)[0], whole[2])
+    assert np.array_equal(inpainter.inpaint(latents[2:3], audio_windows[2:3], first=1)[0], whole[2])
 
 
 @pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
 def test_crops_are_encoded_one_by_one(way: dict[str, Any]) -> None:
     """The latents of a crop don't depend on which others are prepared with it."""
     crops = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
-    painter = tiny_nets.painter(**way)
-    together = painter.latents(crops)
-    assert np.array_equal(together[1:2], painter.latents(crops[1:2]))
-    assert painter.latents(crops[:0]).shape == (0, 8, 32, 32)
+    inpainter = tiny_nets.inpainter(**way)
+    together = inpainter.latents(crops)
+    assert np.array_equal(together[1:2], inpainter.latents(crops[1:2]))
+    assert inpainter.latents(crops[:0]).shape == (0, 8, 32, 32)
 
 
 @pytest.mark.parametrize("way", ways(), ids=["plain", "folded", "bf16"])
 def test_threads_make_no_difference(way: dict[str, Any]) -> None:
     """A worker with more cores paints several batches at once, and every face has the same bytes."""
-    latents, windows = given(6)
+    latents, audio_windows = given(6)
     crops = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8)
     one, three = (in_threads(count, tiny_nets.miniature, **way) for count in (1, 3))
-    assert np.array_equal(one.faces(latents, windows), three.faces(latents, windows))
+    assert np.array_equal(one.inpaint(latents, audio_windows), three.inpaint(latents, audio_windows))
     assert np.array_equal(one.latents(crops), three.latents(crops))
 
 
 def test_batches_of_another_size_make_hardly_a_difference() -> None:
     """Rounding only, where a GPU with less memory takes smaller batches."""
-    latents, windows = given(6)
-    wanted = tiny_nets.miniature().faces(latents, windows)
-    for sizes in (Sizes(1, 1, 1), Sizes(2, 2, 1), Sizes(8, 4, 1)):
-        assert same_faces(tiny_nets.miniature(sizes=sizes).faces(latents, windows), wanted)
+    latents, audio_windows = given(6)
+    wanted = tiny_nets.miniature().inpaint(latents, audio_windows)
+    for sizes in (BatchSizes(1, 1, 1), BatchSizes(2, 2, 1), BatchSizes(8, 4, 1)):
+        assert same_faces(tiny_nets.miniature(sizes=sizes).inpaint(latents, audio_windows), wanted)
 
 
 def test_frames_are_asked_for_batch_by_batch() -> None:
     """A stream holds the inputs of a few batches only, and gives the faces in order."""
-    latents, windows = given(10)
+    latents, audio_windows = given(10)
     asked: list[range] = []
 
     def look(part: range) -> Floats:
         asked.append(part)
         return latents[part.start : part.stop]
 
-    painter = in_threads(1, tiny_nets.miniature)
-    told = painter.stream(range(3, 10), look, lambda part: windows[part.start : part.stop])
+    inpainter = in_threads(1, tiny_nets.miniature)
+    told = inpainter.stream(range(3, 10), look, lambda part: audio_windows[part.start : part.stop])
     faces = next(told)
     assert (asked, len(faces)) == ([range(3, 4), range(4, 8)], 1)
     faces = np.concatenate([faces, *told])
     assert asked == [range(3, 4), range(4, 8), range(8, 10)]
-    assert np.array_equal(faces, painter.faces(latents, windows)[3:])
-    assert painter.faces(latents[:0], windows[:0]).shape == (0, 256, 256, 3)
+    assert np.array_equal(faces, inpainter.inpaint(latents, audio_windows)[3:])
+    assert inpainter.inpaint(latents[:0], audio_windows[:0]).shape == (0, 256, 256, 3)
 
 
 # memory and precision ------------------------------------------------------------------------------------------------
@@ -248,32 +250,32 @@ class Hungry(nn.Module):
 @pytest.mark.parametrize(
     ("stage", "most", "left"),
     [
-        ("_decode", 2, Sizes(8, 2, 8)),
-        ("_decode", 1, Sizes(8, 1, 8)),
-        ("_predict", 4, Sizes(4, 4, 8)),
-        ("_predict", 1, Sizes(1, 1, 8)),
-        ("_encode", 2, Sizes(8, 8, 2)),
+        ("_decode", 2, BatchSizes(8, 2, 8)),
+        ("_decode", 1, BatchSizes(8, 1, 8)),
+        ("_predict", 4, BatchSizes(4, 4, 8)),
+        ("_predict", 1, BatchSizes(1, 1, 8)),
+        ("_encode", 2, BatchSizes(8, 8, 2)),
     ],
 )
-def test_out_of_memory_halves_the_batch(stage: str, most: int, left: Sizes) -> None:
+def test_out_of_memory_halves_the_batch(stage: str, most: int, left: BatchSizes) -> None:
     """That stage's batch is halved until it fits, the same faces come out, and the next job begins with what fitted."""
-    latents, windows = given(9)
+    latents, audio_windows = given(9)
     crops = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
-    easy, hard = tiny_nets.miniature(), in_threads(1, tiny_nets.miniature, sizes=Sizes(8, 8, 8))
+    easy, hard = tiny_nets.miniature(), in_threads(1, tiny_nets.miniature, sizes=BatchSizes(8, 8, 8))
     table = hard._predict.table
     setattr(hard, stage, Hungry(getattr(hard, stage), most))
     hard._predict.table = table
-    assert same_faces(hard.faces(latents, windows), easy.faces(latents, windows))
+    assert same_faces(hard.inpaint(latents, audio_windows), easy.inpaint(latents, audio_windows))
     assert np.abs(hard.latents(crops) - easy.latents(crops)).max() <= 1e-5
     assert hard.sizes == left
-    hard.faces(latents[:1], windows[:1])
+    hard.inpaint(latents[:1], audio_windows[:1])
     assert hard.sizes == left
 
 
 def test_a_decoder_that_starves_takes_the_unet_with_it() -> None:
     """Where one face doesn't fit beside a UNet batch, that batch is made smaller and its frames begin again."""
-    latents, windows = given(5)
-    hard, easy = (in_threads(1, tiny_nets.miniature, sizes=Sizes(size, 1, 1)) for size in (4, 1))
+    latents, audio_windows = given(5)
+    hard, easy = (in_threads(1, tiny_nets.miniature, sizes=BatchSizes(size, 1, 1)) for size in (4, 1))
     decode, calls = hard._decode, []
 
     def starving(latent: Tensor) -> Tensor:
@@ -283,37 +285,48 @@ def test_a_decoder_that_starves_takes_the_unet_with_it() -> None:
         return decode(latent)
 
     hard._decode = starving  # type: ignore[assignment]
-    assert np.array_equal(hard.faces(latents, windows), easy.faces(latents, windows))
+    assert np.array_equal(hard.inpaint(latents, audio_windows), easy.inpaint(latents, audio_windows))
     assert calls == [4, 2, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("stage", ["_predict", "_decode", "_encode"])
 def test_out_of_memory_at_one_is_told(stage: str) -> None:
     """The worker's edge makes `out_of_memory` of it, and a new worker begins afresh."""
-    painter = tiny_nets.miniature(sizes=Sizes(2, 2, 2))
-    table = painter._predict.table
-    setattr(painter, stage, Hungry(getattr(painter, stage), 0))
-    painter._predict.table = table
+    inpainter = tiny_nets.miniature(sizes=BatchSizes(2, 2, 2))
+    table = inpainter._predict.table
+    setattr(inpainter, stage, Hungry(getattr(inpainter, stage), 0))
+    inpainter._predict.table = table
     with pytest.raises(torch.OutOfMemoryError):
-        painter.latents(np.zeros((1, 256, 256, 3), np.uint8)) if stage == "_encode" else painter.faces(*given(1))
+        inpainter.latents(np.zeros((1, 256, 256, 3), np.uint8)) if stage == "_encode" else inpainter.inpaint(*given(1))
 
 
 def test_precisions_to_try() -> None:
     """fp16 first on CUDA; on a CPU bf16 where it multiplies that, and never fp16."""
     half, brain, full = torch.float16, torch.bfloat16, torch.float32
-    assert choices("auto", "cuda", cpu_bf16=False) == choices("fp16", "cuda", cpu_bf16=True) == (half, brain, full)
-    assert choices("bf16", "cuda", cpu_bf16=False) == (brain, full)
-    assert choices("fp32", "cuda", cpu_bf16=True) == (full,)
-    assert (choices("auto", "cpu", cpu_bf16=True), choices("auto", "cpu", cpu_bf16=False)) == ((brain,), (full,))
-    assert choices("bf16", "cpu", cpu_bf16=False) == (brain,)
+    assert (
+        candidate_dtypes("auto", "cuda", cpu_bf16=False)
+        == candidate_dtypes("fp16", "cuda", cpu_bf16=True)
+        == (half, brain, full)
+    )
+    assert candidate_dtypes("bf16", "cuda", cpu_bf16=False) == (brain, full)
+    assert candidate_dtypes("fp32", "cuda", cpu_bf16=True) == (full,)
+    assert (candidate_dtypes("auto", "cpu", cpu_bf16=True), candidate_dtypes("auto", "cpu", cpu_bf16=False)) == (
+        (brain,),
+        (full,),
+    )
+    assert candidate_dtypes("bf16", "cpu", cpu_bf16=False) == (brain,)
     for cpu_bf16 in (True, False):
-        assert choices("fp16", "cpu", cpu_bf16=cpu_bf16) == choices("fp32", "cpu", cpu_bf16=cpu_bf16) == (full,)
+        assert (
+            candidate_dtypes("fp16", "cpu", cpu_bf16=cpu_bf16)
+            == candidate_dtypes("fp32", "cpu", cpu_bf16=cpu_bf16)
+            == (full,)
+        )
     with pytest.raises(ValueError, match="fp16"):
-        tiny_nets.painter(torch.float16)
+        tiny_nets.inpainter(torch.float16)
 
 
-def opened(spoilt: set[torch.dtype], monkeypatch: pytest.MonkeyPatch) -> Painter:
-    """A painter of weights that overflow in some precisions, on a device that would try all three."""
+def opened(spoilt: set[torch.dtype], monkeypatch: pytest.MonkeyPatch) -> Inpainter:
+    """A inpainter of weights that overflow in some precisions, on a device that would try all three."""
     tried = (torch.bfloat16, torch.float64, torch.float32)
     monkeypatch.setattr(painting, "choices", lambda *_, **__: tried)
 
@@ -323,7 +336,7 @@ def opened(spoilt: set[torch.dtype], monkeypatch: pytest.MonkeyPatch) -> Painter
             vae.decoder.mid_block.resnets[0].conv1.weight[0, 0, 0, 0] = torch.inf
         return unet, vae
 
-    return open_painter(load, CPU)
+    return open_inpainter(load, CPU)
 
 
 def test_weights_that_overflow_take_a_wider_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,16 +354,16 @@ def test_this_cpu_takes_what_it_is_good_at() -> None:
         loads.append(dtype)
         return tiny_nets.unet(dtype), tiny_nets.vae(dtype)
 
-    auto = open_painter(load, CPU)
-    assert loads == [torch.bfloat16 if cpu_multiplies_bf16() else torch.float32]
-    assert auto.facts()["precision"] == ("bf16" if cpu_multiplies_bf16() else "fp32")
-    assert auto.facts()["batch"] == {"unet": 4, "decode": 1, "encode": 1}
-    wanted = open_painter(load, CPU, "fp16", plain=True, batch_size=2)
-    assert wanted.facts() == {
+    auto = open_inpainter(load, CPU)
+    assert loads == [torch.bfloat16 if has_cpu_bf16() else torch.float32]
+    assert auto.stats()["precision"] == ("bf16" if has_cpu_bf16() else "fp32")
+    assert auto.stats()["batch"] == {"unet": 4, "decode": 1, "encode": 1}
+    wanted = open_inpainter(load, CPU, "fp16", plain=True, batch_size=2)
+    assert wanted.stats() == {
         "device": "cpu",
         "precision": "fp32",
         "way": "plain",
         "batch": {"unet": 2, "decode": 1, "encode": 1},
     }
-    apart = auto.faces(*given(1, 64)).astype(int) - wanted.faces(*given(1, 64))
+    apart = auto.inpaint(*given(1, 64)).astype(int) - wanted.inpaint(*given(1, 64))
     assert np.abs(apart).mean() < 2

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.musetalk.nets import bisenet, dwpose, s3fd
 from models.musetalk.nets.bisenet import BiSeNet
 from models.musetalk.nets.dwpose import DwPose
-from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.nets.s3fd import S3FD
+from models.musetalk.weights.onnx_pose import OnnxPose
 from models.types import EngineError
 from tests.models.musetalk.recipe import DATA, fill, golden, keys, named_shapes, synth_frame
 
@@ -55,7 +55,7 @@ def test_detector_gives_the_golden_boxes() -> None:
     for number, (scores, offsets) in enumerate(levels):
         assert relative_error(scores.numpy(), told[f"cls{number}"]) < 1e-4
         assert relative_error(offsets.numpy(), told[f"reg{number}"]) < 1e-4
-    found = s3fd.distinct(s3fd.candidates(levels, 0.5)[0])
+    found = s3fd.suppress_overlaps(s3fd.find_candidates(levels, 0.5)[0])
     assert found.shape == told["final_boxes"].shape
     assert np.abs(found - told["final_boxes"]).max() < 1e-3
 
@@ -63,8 +63,8 @@ def test_detector_gives_the_golden_boxes() -> None:
 def test_unlikely_candidates_change_nothing() -> None:
     """Suppression from 0.05 up, cut at 0.5 afterwards, and suppression from 0.5 up are the same."""
     levels = crafted()
-    late = s3fd.distinct(s3fd.candidates(levels, 0.05)[0])
-    early = s3fd.distinct(s3fd.candidates(levels, 0.5)[0])
+    late = s3fd.suppress_overlaps(s3fd.find_candidates(levels, 0.05)[0])
+    early = s3fd.suppress_overlaps(s3fd.find_candidates(levels, 0.5)[0])
     assert np.array_equal(late[late[:, 4] > 0.5], early)
     assert np.abs(early - golden("11_s3fd_recipe")["crafted_final"]).max() < 1e-3
 
@@ -74,10 +74,10 @@ def test_pictures_of_a_batch_keep_their_own_boxes() -> None:
     levels = crafted()
     none = [(torch.cat([torch.zeros_like(s[:, :1]) + 9, torch.zeros_like(s[:, :1])], 1), o) for s, o in levels]
     both = [(torch.cat([a, b]), torch.cat([c, d])) for (a, c), (b, d) in zip(none, levels, strict=True)]
-    first, second = s3fd.candidates(both, 0.5)
+    first, second = s3fd.find_candidates(both, 0.5)
     assert first.shape == (0, 5)
-    assert s3fd.distinct(first).shape == (0, 5)
-    assert np.array_equal(second, s3fd.candidates(levels, 0.5)[0])
+    assert s3fd.suppress_overlaps(first).shape == (0, 5)
+    assert np.array_equal(second, s3fd.find_candidates(levels, 0.5)[0])
 
 
 def test_detector_work_as_published() -> None:
@@ -97,7 +97,7 @@ def test_points_without_a_score_lie_outside() -> None:
     """A point is its strongest bin; the weaker axis decides its score; none at all is (-0.5, -0.5)."""
     x, y = torch.full((1, dwpose.POINTS, 576), -1.0), torch.full((1, dwpose.POINTS, 768), -1.0)
     x[0, 3, 101], y[0, 3, 7] = 0.9, 0.4
-    points, score = dwpose.located((x, y))
+    points, score = dwpose.locate_points((x, y))
     assert points[0, 3].tolist() == [50.5, 3.5]
     assert score[0, 3] == pytest.approx(0.4)
     assert points[0, 4].tolist() == [-0.5, -0.5]

@@ -19,12 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.musetalk.nets import s3fd
 from models.musetalk.nets.dwpose import DwPose
-from models.musetalk.nets.onnx_pose import OnnxPose
 from models.musetalk.nets.s3fd import S3FD
 from models.musetalk.tracking.boxes import plan_boxes
 from models.musetalk.tracking.detection import REDUCED_SIDE, FaceNets, crop_clipped, crop_padded, face_region
 from models.musetalk.tracking.shots import CutDetector
 from models.musetalk.tracking.tracker import FaceTrack, FaceTracker, ReferenceTracker
+from models.musetalk.weights.onnx_pose import OnnxPose
 from tests.models.musetalk.ramp_nets import ramp_frame, ramp_s3fd
 from tests.models.musetalk.recipe import DATA, fill, golden, synth_frame
 from tests.models.musetalk.toy_nets import disc_frame, toy_dwpose, toy_s3fd

@@ -13,21 +13,21 @@ from models.musetalk.weights import index as layout
 from models.musetalk.weights.index import (
     PARTS,
     SOURCES,
-    find,
-    forms,
-    missing,
-    missing_for,
-    part_named,
-    published,
-    versions,
+    find_part,
+    forms_of,
+    get_part,
+    installed_versions,
+    missing_files,
+    missing_files_for,
+    published_files,
 )
 from models.musetalk.weights.manifest import (
     Entry,
-    entry_of,
-    identity,
     read_manifest,
     recorded_sha256,
+    sample_hash,
     sha256_of,
+    stamp_of,
     write_entry,
 )
 
@@ -51,7 +51,7 @@ def put(root: Path, *files: str) -> None:
 
 
 def form_of(name: str, root: Path) -> str:
-    found = find(part_named(name), root)
+    found = find_part(get_part(name), root)
     assert found is not None
     return found.variant.form
 
@@ -59,56 +59,56 @@ def form_of(name: str, root: Path) -> str:
 @pytest.mark.parametrize("version", ["v15", "v1"])
 def test_the_downloaded_layout_is_complete(root: Path, version: layout.Version) -> None:
     """The files of MuseTalk's own scripts for one version are enough, and that version is the one that is there."""
-    put(root, *published(version))
-    assert missing(root) == []
-    assert versions(root) == (version,)
+    put(root, *published_files(version))
+    assert missing_files(root) == []
+    assert installed_versions(root) == (version,)
     assert all(form_of(part.name, root) == "pickle" for part in layout.parts_of(version))
 
 
 def test_an_empty_folder_lacks_what_is_published_for_v15(root: Path) -> None:
     """All of it is named, and all of it can be downloaded."""
-    assert set(missing(root)) == set(published("v15"))
-    assert len(missing(root)) == 10
-    assert set(missing(root)) < set(SOURCES)
+    assert set(missing_files(root)) == set(published_files("v15"))
+    assert len(missing_files(root)) == 10
+    assert set(missing_files(root)) < set(SOURCES)
 
 
-@pytest.mark.parametrize("gone", published("v15"))
+@pytest.mark.parametrize("gone", published_files("v15"))
 def test_each_missing_file_is_named(root: Path, gone: str) -> None:
     """Without one file, that file is what is missing; without the UNet, nobody is told to get the other version."""
-    put(root, *(file for file in published("v15") if file != gone))
-    assert missing(root) == [gone]
+    put(root, *(file for file in published_files("v15") if file != gone))
+    assert missing_files(root) == [gone]
 
 
 def test_a_second_version_is_not_required(root: Path) -> None:
     """With v15 there, v1 is missing only for who asks for it."""
-    put(root, *published("v15"))
-    assert missing_for("v1", root) == ["musetalk/pytorch_model.bin", "musetalk/musetalk.json"]
-    put(root, *published("v1"))
-    assert versions(root) == ("v15", "v1")
+    put(root, *published_files("v15"))
+    assert missing_files_for("v1", root) == ["musetalk/pytorch_model.bin", "musetalk/musetalk.json"]
+    put(root, *published_files("v1"))
+    assert installed_versions(root) == ("v15", "v1")
 
 
 def test_safetensors_are_taken_before_pickles(root: Path) -> None:
     """A folder with both is read without a pickle; one with safetensors alone is complete."""
-    put(root, *published("v15"), "sd-vae/diffusion_pytorch_model.safetensors", "whisper/model.safetensors")
+    put(root, *published_files("v15"), "sd-vae/diffusion_pytorch_model.safetensors", "whisper/model.safetensors")
     assert [form_of(name, root) for name in ("vae", "whisper", "pose")] == ["safetensors", "safetensors", "pickle"]
     (root / "sd-vae" / "diffusion_pytorch_model.bin").unlink()
     (root / "whisper" / "pytorch_model.bin").unlink()
-    assert missing(root) == []
+    assert missing_files(root) == []
 
 
 def test_converted_weights_alone_are_enough(root: Path) -> None:
     """The folder `converted` by itself is a complete installation."""
     put(root, *(file for part in layout.parts_of("v15") for file in part.variants[0].files))
-    assert missing(root) == []
+    assert missing_files(root) == []
     assert all(form_of(part.name, root) == "converted" for part in layout.parts_of("v15"))
 
 
 def test_dwpose_as_onnx_only(root: Path) -> None:
     """A folder with only the ONNX file of DWPose is complete; with both, the checkpoint is used."""
-    put(root, *(file for file in published("v15") if not file.startswith("dwpose")))
-    assert missing(root) == ["dwpose/dw-ll_ucoco_384.pth"]
+    put(root, *(file for file in published_files("v15") if not file.startswith("dwpose")))
+    assert missing_files(root) == ["dwpose/dw-ll_ucoco_384.pth"]
     put(root, "dwpose/dw-ll_ucoco_384.onnx")
-    assert missing(root) == []
+    assert missing_files(root) == []
     assert form_of("pose", root) == "onnx"
     put(root, "dwpose/dw-ll_ucoco_384.pth")
     assert form_of("pose", root) == "pickle"
@@ -116,35 +116,35 @@ def test_dwpose_as_onnx_only(root: Path) -> None:
 
 def test_the_face_detector_in_torchs_own_folder_counts(root: Path, tmp_path: Path) -> None:
     """MuseTalk leaves the S3FD weights in torch's cache: an existing installation is complete as it is."""
-    put(root, *(file for file in published("v15") if not file.startswith("s3fd")))
-    assert missing(root) == ["s3fd/s3fd-619a316812.pth"]
+    put(root, *(file for file in published_files("v15") if not file.startswith("s3fd")))
+    assert missing_files(root) == ["s3fd/s3fd-619a316812.pth"]
     put(tmp_path / "torch" / "hub" / "checkpoints", "s3fd-619a316812.pth")
-    assert missing(root) == []
-    found = find(part_named("s3fd"), root)
+    assert missing_files(root) == []
+    found = find_part(get_part("s3fd"), root)
     assert found is not None
     assert found.weights == tmp_path / "torch" / "hub" / "checkpoints" / "s3fd-619a316812.pth"
 
 
 def test_the_older_name_of_the_vae_folder(root: Path) -> None:
     """MuseTalk's first scripts called the folder sd-vae-ft-mse."""
-    put(root, *(file for file in published("v15") if not file.startswith("sd-vae")))
+    put(root, *(file for file in published_files("v15") if not file.startswith("sd-vae")))
     put(root, "sd-vae-ft-mse/config.json", "sd-vae-ft-mse/diffusion_pytorch_model.bin")
-    assert missing(root) == []
+    assert missing_files(root) == []
 
 
 def test_a_lone_config_asks_only_for_its_weights(root: Path) -> None:
     """What is there already isn't asked for again, whichever form it belongs to."""
-    put(root, *published("v15"))
+    put(root, *published_files("v15"))
     (root / "sd-vae" / "diffusion_pytorch_model.bin").unlink()
-    assert missing(root) == ["sd-vae/diffusion_pytorch_model.bin"]
+    assert missing_files(root) == ["sd-vae/diffusion_pytorch_model.bin"]
 
 
 def converted(root: Path) -> Path:
     """v15 with a converted UNet whose manifest knows its source; returns that source."""
-    put(root, *published("v15"), "converted/unet-v15.safetensors", "converted/unet-v15.json")
+    put(root, *published_files("v15"), "converted/unet-v15.safetensors", "converted/unet-v15.json")
     source = root / "musetalkV15" / "unet.pth"
     target = root / "converted" / "unet-v15.safetensors"
-    entry = Entry(entry_of(target), source=replace(entry_of(source), path="musetalkV15/unet.pth"))
+    entry = Entry(stamp_of(target), source=replace(stamp_of(source), path="musetalkV15/unet.pth"))
     write_entry(root / "converted", "unet-v15.safetensors", entry)
     return source
 
@@ -164,8 +164,8 @@ def test_a_conversion_of_files_elsewhere_stays(root: Path, tmp_path: Path) -> No
     converted(root)
     other = tmp_path / "unet.pth"
     other.write_bytes(b"old")
-    source = entry_of(other)
-    target = entry_of(root / "converted" / "unet-v15.safetensors")
+    source = stamp_of(other)
+    target = stamp_of(root / "converted" / "unet-v15.safetensors")
     write_entry(root / "converted", "unet-v15.safetensors", Entry(target, source=source))
     other.write_bytes(b"newer")
     assert form_of("unet-v15", root) == "converted"
@@ -178,14 +178,14 @@ def test_a_damaged_manifest_is_no_manifest(root: Path, text: str) -> None:
     """Its content is nothing that a worker would die of."""
     (root / "manifest.json").write_text(text)
     assert read_manifest(root) == {}
-    put(root, *published("v15"))
-    assert missing(root) == []
+    put(root, *published_files("v15"))
+    assert missing_files(root) == []
 
 
 def test_a_recorded_hash_holds_for_the_same_file_only(root: Path) -> None:
     """Once the file has changed, its recorded hash is not believed."""
     put(root, "a")
-    stamp = replace(entry_of(root / "a"), path="a", sha256=sha256_of(root / "a"))
+    stamp = replace(stamp_of(root / "a"), path="a", sha256=sha256_of(root / "a"))
     write_entry(root, "a", Entry(stamp, "https://example.org/a"))
     assert recorded_sha256(root, "a") == sha256_of(root / "a")
     (root / "a").write_bytes(b"other")
@@ -202,7 +202,7 @@ def test_the_samples_of_a_large_file_tell_it_from_another(tmp_path: Path) -> Non
     (tmp_path / "b").write_bytes(bytes(byte ^ 1 for byte in content))
     (tmp_path / "c").write_bytes(content + b"x")
     (tmp_path / "d").write_bytes(content)
-    a, b, c, d = (identity(tmp_path / name) for name in "abcd")
+    a, b, c, d = (sample_hash(tmp_path / name) for name in "abcd")
     assert a == d
     assert len({a, b, c}) == 3
 
@@ -210,13 +210,13 @@ def test_the_samples_of_a_large_file_tell_it_from_another(tmp_path: Path) -> Non
 def test_every_form_says_how_it_can_be_mended() -> None:
     """For each file that may lie there, some command brings a good one."""
     for part in PARTS:
-        for variant in forms(part):
+        for variant in forms_of(part):
             for file in variant.files:
-                assert "musedrop models" in layout.how_to_get(file), file
-    assert "import --replace`" in layout.how_to_get("converted/vae.json")
-    assert "import --replace --precision fp16`" in layout.how_to_get("converted/vae.fp16.safetensors")
-    assert "fetch --replace musetalkV15/unet.pth" in layout.how_to_get("musetalkV15/unet.pth")
-    assert "dw-ll_ucoco_384.pth" in layout.how_to_get("dwpose/dw-ll_ucoco_384.onnx")
+                assert "musedrop models" in layout.repair_hint(file), file
+    assert "import --replace`" in layout.repair_hint("converted/vae.json")
+    assert "import --replace --precision fp16`" in layout.repair_hint("converted/vae.fp16.safetensors")
+    assert "fetch --replace musetalkV15/unet.pth" in layout.repair_hint("musetalkV15/unet.pth")
+    assert "dw-ll_ucoco_384.pth" in layout.repair_hint("dwpose/dw-ll_ucoco_384.onnx")
 
 
 def test_the_daemon_may_look_without_loading_anything_heavy() -> None:

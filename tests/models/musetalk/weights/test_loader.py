@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.musetalk.commands.convert import import_folder, plan
-from models.musetalk.commands.verify import examine
+from models.musetalk.commands.convert import import_folder, plan_import
+from models.musetalk.commands.verify import verify_folder
 from models.musetalk.weights import architectures as networks
 from models.musetalk.weights.checkpoint import named_globals, read_state
-from models.musetalk.weights.index import Found, find, part_named
-from models.musetalk.weights.loader import Weights, load, mark, open_weights
-from models.musetalk.weights.manifest import Entry, hashed, identity, sha256_of, write_entry
+from models.musetalk.weights.index import InstalledPart, find_part, get_part
+from models.musetalk.weights.loader import Weights, file_fingerprint, load_part, open_weights
+from models.musetalk.weights.manifest import Entry, hashed_stamp, sample_hash, sha256_of, write_entry
 from models.types import EngineError
 from tests.models.musetalk import tiny
 from tests.models.musetalk.recipe import DATA
@@ -55,8 +55,8 @@ def opened(root: Path, dtype: torch.dtype = torch.float32) -> Weights:
     return open_weights(root, "v15", CPU, dtype)
 
 
-def found(root: Path, name: str) -> Found:
-    part = find(part_named(name), root)
+def found(root: Path, name: str) -> InstalledPart:
+    part = find_part(get_part(name), root)
     assert part is not None
     return part
 
@@ -102,7 +102,7 @@ def test_the_tensors_are_those_of_the_file(master: Path) -> None:
 
 def test_on_the_cpu_nothing_is_copied(master: Path) -> None:
     """In float32 each tensor lies where its file is mapped, instead of in memory of its own."""
-    net = load(found(master, "vae"), CPU, torch.float32)
+    net = load_part(found(master, "vae"), CPU, torch.float32)
     lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
     name = str(master / "sd-vae" / "diffusion_pytorch_model.safetensors")
     ranges = [[int(end, 16) for end in line[0].split("-")] for line in lines if line[-1] == name]
@@ -133,7 +133,7 @@ def test_the_oldest_shapes_of_the_vae() -> None:
         "encoder.mid_block.attentions.0.query.weight": torch.rand(4, 4, 1, 1),
         "conv_in.weight": torch.rand(4, 3, 1, 1),
     }
-    new = networks.own_names("vae", old)
+    new = networks.rename_keys("vae", old)
     assert new["encoder.mid_block.attentions.0.to_q.weight"].shape == (4, 4)
     assert new["conv_in.weight"].shape == (4, 3, 1, 1)
 
@@ -201,10 +201,10 @@ def test_missing_files_are_named_with_the_command(root: Path) -> None:
 def test_a_recorded_hash_is_taken_from_either_manifest(root: Path) -> None:
     """What was hashed when it was downloaded or converted is not read again."""
     list(import_folder(root, root, replace=False))
-    write_entry(root, "musetalkV15/unet.pth", Entry(hashed(root / "musetalkV15" / "unet.pth")))
+    write_entry(root, "musetalkV15/unet.pth", Entry(hashed_stamp(root / "musetalkV15" / "unet.pth")))
     for name in ("musetalkV15/unet.pth", "converted/unet-v15.safetensors"):
-        assert mark(root, name) == sha256_of(root / name)
-    assert mark(root, "sd-vae/config.json") == identity(root / "sd-vae" / "config.json")
+        assert file_fingerprint(root, name) == sha256_of(root / name)
+    assert file_fingerprint(root, "sd-vae/config.json") == sample_hash(root / "sd-vae" / "config.json")
 
 
 def test_the_fingerprint_changes_with_each_file(root: Path) -> None:
@@ -373,11 +373,11 @@ def test_configs_that_describe_nothing(root: Path, file: str, text: str) -> None
 
 def test_verify_of_a_good_folder(master: Path) -> None:
     """Each file that is used gets a line, none is bad, and that v1 is not here is only noted."""
-    verdicts = list(examine(master, hashes=True))
+    verdicts = list(verify_folder(master, hashes=True))
     assert {verdict.verdict for verdict in verdicts} == {"ok", "note"}
     assert {"musetalkV15/unet.pth", "sd-vae/config.json", "s3fd/s3fd-619a316812.pth"} < {v.file for v in verdicts}
     assert any("684 tensors of the right shapes" in verdict.found for verdict in verdicts)
-    asked = list(examine(master, ("v1",), hashes=False))
+    asked = list(verify_folder(master, ("v1",), hashes=False))
     assert [v.file for v in asked if v.verdict == "bad"] == ["musetalk/pytorch_model.bin", "musetalk/musetalk.json"]
 
 
@@ -388,7 +388,7 @@ def test_verify_names_every_bad_file(root: Path) -> None:
     (root / "whisper" / "pytorch_model.bin").write_bytes(HTML)
     (root / "face-parse-bisent" / "79999_iter.pth").unlink()
     torch.save({"conv1_1.weight": torch.zeros(8, 3, 3, 3)}, root / "s3fd" / "s3fd-619a316812.pth")
-    bad = {verdict.file: verdict for verdict in examine(root, hashes=False) if verdict.verdict == "bad"}
+    bad = {verdict.file: verdict for verdict in verify_folder(root, hashes=False) if verdict.verdict == "bad"}
     assert set(bad) == {
         "musetalkV15/unet.pth",
         "whisper/pytorch_model.bin",
@@ -403,9 +403,9 @@ def test_verify_names_every_bad_file(root: Path) -> None:
 def test_verify_builds_no_network_in_memory(master: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the names and shapes are compared with has no tensor with memory behind it."""
     built: list[nn.Module] = []
-    plain = networks.shell
+    plain = networks.build_empty
     monkeypatch.setattr("models.musetalk.weights.loader.shell", lambda *given: built.append(plain(*given)) or built[-1])
-    assert list(examine(master, hashes=False))
+    assert list(verify_folder(master, hashes=False))
     assert len(built) == 6
     assert all(tensor.is_meta for net in built for tensor in [*net.parameters(), *net.buffers()])
 
@@ -417,8 +417,8 @@ def test_verify_finds_one_flipped_bit(root: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 4
     path.write_bytes(content)
-    assert not [v for v in examine(root, hashes=False) if v.verdict == "bad"]
-    bad = [v for v in examine(root, hashes=True) if v.verdict == "bad"]
+    assert not [v for v in verify_folder(root, hashes=False) if v.verdict == "bad"]
+    bad = [v for v in verify_folder(root, hashes=True) if v.verdict == "bad"]
     assert [v.file for v in bad] == ["converted/vae.safetensors"]
     assert "musedrop models import --replace" in bad[0].advice
 
@@ -426,7 +426,7 @@ def test_verify_finds_one_flipped_bit(root: Path) -> None:
 def test_verify_of_an_onnx_file_that_is_none(root: Path) -> None:
     """The ONNX file is opened, not only seen."""
     (root / "dwpose" / "dw-ll_ucoco_384.onnx").write_bytes(HTML)
-    bad = [verdict for verdict in examine(root, hashes=False) if verdict.verdict == "bad"]
+    bad = [verdict for verdict in verify_folder(root, hashes=False) if verdict.verdict == "bad"]
     assert [verdict.file for verdict in bad] == ["dwpose/dw-ll_ucoco_384.onnx"]
     assert "is no ONNX file" in bad[0].found
 
@@ -445,7 +445,7 @@ def test_import_makes_a_folder_without_pickles(master: Path, tmp_path: Path) -> 
         assert same(state_of(before), state_of(after))
     manifest = json.loads((target / "converted" / "manifest.json").read_text())
     assert manifest["files"]["unet-v15.safetensors"]["source"]["path"] == str(master / "musetalkV15" / "unet.pth")
-    assert {verdict.verdict for verdict in examine(target, hashes=True)} == {"ok", "note"}
+    assert {verdict.verdict for verdict in verify_folder(target, hashes=True)} == {"ok", "note"}
     whisper = load_file(target / "converted" / "whisper.safetensors")
     assert not any(name.startswith("model.") for name in whisper)
 
@@ -455,12 +455,12 @@ def test_import_in_place_and_again(root: Path) -> None:
     list(import_folder(root, root, replace=False))
     assert all(found(root, name).variant.form == "converted" for name in NAMES)
     assert (root / "musetalkV15" / "unet.pth").exists()
-    assert all(step.done for step in plan(root, root, replace=False))
-    assert not any(step.done for step in plan(root, root, replace=True))
+    assert all(step.is_done for step in plan_import(root, root, replace=False))
+    assert not any(step.is_done for step in plan_import(root, root, replace=True))
     path = root / "s3fd" / "s3fd-619a316812.pth"
     state = torch.load(path, weights_only=True)
     torch.save({name: tensor + 1 for name, tensor in state.items()}, path)
-    assert [step.found.part.name for step in plan(root, root, replace=False) if not step.done] == ["s3fd"]
+    assert [step.found.part.name for step in plan_import(root, root, replace=False) if not step.is_done] == ["s3fd"]
     list(import_folder(root, root, replace=False))
     assert torch.equal(state_of(opened(root).s3fd)["conv1_1.bias"], state["conv1_1.bias"] + 1)
 

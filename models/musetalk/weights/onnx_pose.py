@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.musetalk.nets.dwpose import BINS_A_PIXEL, HEIGHT, POINTS, WIDTH
-from models.musetalk.weights.checkpoint import damaged
+from models.musetalk.weights.checkpoint import damaged_error
 from models.types import EngineError
 
 FOLDER = "dwpose"
@@ -29,11 +29,11 @@ class OnnxPose:
 
         Raises EngineError engine_unavailable without ONNX Runtime, weights_damaged.
         """
-        self._session = _opened(path, device or torch.device("cpu"), threads)
+        self._session = _open_session(path, device or torch.device("cpu"), threads)
         takes, gives = self._session.get_inputs(), self._session.get_outputs()
         bins = {output.shape[-1]: output.name for output in gives}
         if len(takes) != 1 or takes[0].shape[1:] != [3, HEIGHT, WIDTH] or set(bins) != set(_BINS):
-            raise damaged(f"{FOLDER}/{path.name}", "is another net than DWPose at 288x384")
+            raise damaged_error(f"{FOLDER}/{path.name}", "is another net than DWPose at 288x384")
         self._input = takes[0].name
         self._outputs = [bins[count] for count in _BINS]
         self._one_by_one = takes[0].shape[0] == 1
@@ -46,8 +46,8 @@ class OnnxPose:
         return x.reshape(-1, POINTS, _BINS[0]), y.reshape(-1, POINTS, _BINS[1])
 
 
-def _opened(path: Path, device: torch.device, threads: int) -> Any:
-    runtime = _runtime(path)
+def _open_session(path: Path, device: torch.device, threads: int) -> Any:
+    runtime = _import_runtime(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -58,10 +58,10 @@ def _opened(path: Path, device: torch.device, threads: int) -> Any:
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
     except tuple(getattr(states, name) for name in _REFUSALS) as error:
-        raise damaged(f"{FOLDER}/{path.name}", "is no ONNX file, or is damaged") from error
+        raise damaged_error(f"{FOLDER}/{path.name}", "is no ONNX file, or is damaged") from error
 
 
-def _runtime(path: Path) -> ModuleType:
+def _import_runtime(path: Path) -> ModuleType:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
