@@ -347,7 +347,7 @@ class Daemon:
         set_up(settings)
 
     def busy(self) -> bool:
-        return any(self.pool.running(run.task_id) for run in self.dispatcher.runs.values())
+        return any(self.pool.running_spans(run.task_id) for run in self.dispatcher.runs.values())
 
     def close(self) -> None:
         self.intake.watch.stop()
