@@ -66,7 +66,7 @@ def test_the_documented_columns_are_the_views_columns(tmp_path: Path) -> None:
 
 
 def raised_codes() -> set[str]:
-    """Every code that the source gives to an EngineError, a BadJob, a Doom or a JobError."""
+    """Every code that the source gives to an EngineError, a BadJob, an ExitReason or a JobError."""
     found = set(CODES) | COMPOSED
     for package in ("agent", "gpu_pool", "models"):
         for path in (ROOT / package).rglob("*.py"):
@@ -78,7 +78,7 @@ def raised_codes() -> set[str]:
 
 def code_of(call: ast.Call) -> str | None:
     name = getattr(call.func, "id", getattr(call.func, "attr", ""))
-    place = {"EngineError": 0, "BadJob": 0, "Doom": 0, "JobError": 0}.get(name)
+    place = {"EngineError": 0, "BadJob": 0, "ExitReason": 0, "JobError": 0}.get(name)
     if place is None or len(call.args) <= place:
         return None
     value = getattr(call.args[place], "value", None)

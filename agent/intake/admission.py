@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from agent.fs import filesystem_kind, tells_of_changes
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
 from agent.intake.media import Absent, Sources
 from agent.intake.scanner import Control, Drop, Fingerprint, Inbox, Watch, open_for_writing, read_small
 from agent.jobs.parse import BadJob, JobSpec, JobState, pair, parse
@@ -37,16 +37,6 @@ INPUTS_GONE = BadJob(
 )
 NO_OBJECT = ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
 """Text that may yet become a job file while it is being written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What control files ask of others: to stop a job that is not finished; to take a device out of service and back,
-    by its name (False: there is none of that name)."""
-
-    cancel: Callable[[Job, int], None]
-    drain: Callable[[str, int], bool]
-    resume: Callable[[str, int], bool]
 
 
 class Intake:
@@ -218,31 +208,39 @@ class Intake:
 
     # control files ---------------------------------------------------------------------------------------------------
 
-    def obey(self, at: int, orders: Orders) -> None:
-        """Carry out NAME.cancel, .retry, .drain and .resume, pause and resume; a control file goes when its wish is
-        on disk."""
+    def run_controls(self, at: int) -> Iterator[Command]:
+        """Carry out the control files, and yield a command for each that is for another part of the daemon.
+
+        A control file is removed when the caller asks for the next command: what it asks for is done then.
+        """
         for control in list(self.inbox.controls()):
-            match control.verb:
-                case "cancel":
-                    self._cancel(control, at, orders.cancel)
-                case "retry":
-                    self._retry(control, at)
-                case verb if control.name == "":
-                    self._switch(verb, at)
-                case verb:
-                    known = (orders.drain if verb == "drain" else orders.resume)(control.name, at)
-                    if not known:
-                        log.warning("nothing to %s: no device is called %s", verb, control.name)
+            command = self._run_control(control, at)
+            if command is not None:
+                yield command
             control.path.unlink(missing_ok=True)
             self.inbox.seen.pop(control.path.name, None)
 
-    def _cancel(self, control: Control, at: int, cancel: Callable[[Job, int], None]) -> None:
+    def _run_control(self, control: Control, at: int) -> Command | None:
+        match control.verb:
+            case "cancel":
+                return self._cancel_command(control)
+            case "retry":
+                self._retry(control, at)
+            case verb if control.name == "":
+                self._switch(verb, at)
+            case "drain":
+                return DrainDevice(control.name)
+            case _:
+                return ResumeDevice(control.name)
+        return None
+
+    def _cancel_command(self, control: Control) -> CancelJob | None:
         job = self.ledger.find(control.name, *LIVE)
         if job is None:
             log.warning("nothing to cancel: no unfinished job is called %s", control.name)
-            return
+            return None
         self.ledger.transitions.request_cancel(job)
-        cancel(job, at)
+        return CancelJob(job)
 
     @property
     def paused(self) -> bool:

@@ -49,7 +49,7 @@ class Devices:
 
     def _write(self, device: Device, now: float, at: int) -> None:
         job = self.jobs.get(device.id) if device.state == "busy" else None
-        until_ms = at + round(1000 * (device.retry_at - now)) if device.retry_at else None
+        until_ms = at + round(1000 * (device.retry_at_s - now)) if device.retry_at_s else None
         self.ledger.devices.note(device, at=at, until_ms=until_ms, job=job)
 
     def working_on(self, uid: str) -> list[str]:

@@ -127,11 +127,11 @@ class Dispatch:
     def _hungry(self, one: Run) -> int:
         """How many other jobs have no device, and would take one of the kind that this one wants."""
         others = (run for run in self.runs.values() if run is not one and run.kind_now == one.kind_now)
-        return sum(run.waiting_for is None and not self.pool.running(run.task_id) for run in others)
+        return sum(run.waiting_for is None and not self.pool.running_spans(run.task_id) for run in others)
 
     def _start(self, run: Run, waiting: int, at: int, *, hold: bool = False) -> bool:
         """Start what can start; True if the job has a device then. `hold`: workers learn of it at the release."""
-        running = self.pool.running(run.task_id)
+        running = self.pool.running_spans(run.task_id)
         if running:
             run.served_ms = at
         task = run.task(running)
@@ -170,13 +170,13 @@ class Dispatch:
 
     def explain(self) -> None:
         """Say of each job that waits for a device why none would do, where that isn't only a matter of turns."""
-        why = self.hold or self.pool.obstacle(PROBE) or None
+        why = self.hold or self.pool.wait_reason(PROBE) or None
         if why or self._told:
             self.ledger.queue.wait_for(why)
             self._told = why
         for run in self.runs.values():
-            task = run.task(self.pool.running(run.task_id))
-            self._explain(run, self.pool.obstacle(task) or None if task.todo and not task.running else None)
+            task = run.task(self.pool.running_spans(run.task_id))
+            self._explain(run, self.pool.wait_reason(task) or None if task.todo and not task.running else None)
 
     def _explain(self, run: Run, why: str | None) -> None:
         if why != run.waiting_for:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from agent.settings import Settings
-from gpu_pool.cards import CardWatch, Rules
+from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from models.catalog import choose_engine
@@ -37,10 +37,10 @@ def open_pool(settings: Settings, handler: str) -> Pool:
     )
 
 
-def card_rules(settings: Settings) -> Rules:
+def card_rules(settings: Settings) -> CardRules:
     """Which cards are used, and by how many workers each, as the pool takes it."""
     devices = settings.devices
-    return Rules(devices.only, devices.exclude, devices.workers_per_device)
+    return CardRules(devices.only, devices.exclude, devices.workers_per_device)
 
 
 def preloaded(settings: Settings) -> str:

@@ -14,14 +14,13 @@ from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatch
 from agent.settings import load
 from gpu_pool.pool import Pool
-from gpu_pool.types import Device, Done, Failed
-from gpu_pool.types import Run as Order
+from gpu_pool.types import Device, Done, Failed, RunSpan
 from models.types import Inspection
 from tests.agent.samples import a_ledger, add_job
 from tests.gpu_pool.fake import Answer, Clock, FakeBackend, Message
 
 START_MS = 1_700_000_000_000
-Story = Callable[[str, str, Order], list[tuple[float, Message]] | None]
+Story = Callable[[str, str, RunSpan], list[tuple[float, Message]] | None]
 """(device, job name, order) -> what the worker says instead of doing it, or None."""
 
 
@@ -48,7 +47,7 @@ class Cards(FakeBackend):
                 device,
                 held_bytes=held.get(device.id, 0),
                 free_bytes=max(0, device.free_bytes - taken[device.card]),
-                read_at=self.time(),
+                read_at_s=self.time(),
             )
             for device in there
         )
@@ -92,7 +91,7 @@ class Floor:
         media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
         return add_job(self.ledger, name, name=name, at_ms=self.at(), media=media, **keys)
 
-    def answer(self, device: str, order: Order) -> Iterable[tuple[float, Message]]:
+    def answer(self, device: str, order: RunSpan) -> Iterable[tuple[float, Message]]:
         name = order.payload["request"]["metadata"]["title"]
         stage = order.payload["stage"]
         self.placed.append((self.clock(), device, name, stage))
@@ -142,5 +141,5 @@ class Floor:
         return [(at, device) for at, device, job, stage in self.placed if (job, stage) == (name, "render")]
 
 
-def fails(order: Order, code: str, **more: Any) -> Message:
+def fails(order: RunSpan, code: str, **more: Any) -> Message:
     return Failed(order.task, order.start, order.stop, code, code, **more)

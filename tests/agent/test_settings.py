@@ -80,7 +80,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
     assert settings.inbox.media_roots == (tmp_path / "in", Path("/mnt/voices"))
     assert settings.inbox.watch == "poll"
     assert settings.devices.workers(cores=64) == 3
-    assert [card_rules(settings).admit(card) for card in ("GPU-5e1f2", "GPU-77aab1", "GPU-77aaa", "GPU-8")] == [
+    assert [card_rules(settings).can_use(card) for card in ("GPU-5e1f2", "GPU-77aab1", "GPU-77aaa", "GPU-8")] == [
         *(True, False, True, False)
     ]
     assert (card_rules(settings).workers, settings.devices.reserve_mib, settings.devices.preload) == (2, 512, False)

@@ -43,8 +43,8 @@ def test_a_pool_by_the_settings(tmp_path: Path) -> None:
     make_folders(asked.folders.own)
     with open_pool(asked, HANDLER) as pool:
         assert sorted(device.id for device in pool.devices()) == sorted([A, f"{A}/2", B, f"{B}/2", "cpu:0"])
-        assert pool.obstacle(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
-        told = pool.obstacle(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
+        assert pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
+        told = pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
         assert told == f"It needs 22528 MiB of a card; the most that is free and not promised is 21504 MiB, on {A}."
         assert await_state(pool, "idle", A).held_bytes == 0
 
