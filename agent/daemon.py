@@ -13,7 +13,8 @@ from typing import Any
 
 from agent import __version__
 from agent.fs import is_file
-from agent.intake.admission import Intake, Orders
+from agent.intake.admission import Intake
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
 from agent.jobs.states import JobState
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.job import Job
@@ -121,7 +122,8 @@ class Daemon:
         try:
             if self.troubles["inbox"]:
                 self.intake.recover_claims(at)
-            self.intake.obey(at, Orders(self.cancel, self.devices.drain, self.devices.resume))
+            for command in self.intake.run_controls(at):
+                self.execute(command, at)
             self.intake.seek_waiting(at)
             if not self.draining:
                 self.intake.claim_new(at)
@@ -168,9 +170,17 @@ class Daemon:
             self.dispatcher.hold = hold
             self.dispatcher.explain()
 
-    def cancel(self, job: Job, at: int) -> None:
-        self.closing.withhold(job.uid)
-        self.dispatcher.close_cancelled(job, at)
+    def execute(self, command: Command, at: int) -> None:
+        match command:
+            case CancelJob(job):
+                self.closing.withhold(job.uid)
+                self.dispatcher.close_cancelled(job, at)
+            case DrainDevice(name):
+                if not self.devices.drain(name, at):
+                    log.warning("nothing to drain: no device is called %s", name)
+            case ResumeDevice(name):
+                if not self.devices.resume(name, at):
+                    log.warning("nothing to resume: no device is called %s", name)
 
     def assembled(self, run: Run, facts: dict[str, Any]) -> None:
         failpoint("assembled")

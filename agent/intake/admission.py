@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, find_filesystem_kind, has_change_events, is_open_for_writing, read_limited
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
 from agent.intake.media import MediaFinder, MissingMedia
 from agent.intake.scanner import Control, Inbox, Submission
 from agent.intake.watcher import InboxWatcher
@@ -41,16 +41,6 @@ INPUTS_GONE = BadJob(
 )
 INCOMPLETE = (ErrorCode.NOT_JSON, ErrorCode.BAD_ENCODING, ErrorCode.TRAILING_COMMA, ErrorCode.NOT_AN_OBJECT)
 """Text that may yet become a job file while it is being written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What control files ask of others: to stop a job that is not finished; to take a device out of service and back,
-    by its name (False: there is none of that name)."""
-
-    cancel: Callable[[Job, int], None]
-    drain: Callable[[str, int], bool]
-    resume: Callable[[str, int], bool]
 
 
 class Intake:
@@ -92,16 +82,15 @@ class Intake:
         self.inbox.settle_s = self.settings.inbox.settle_s if tells else self.settings.inbox.share_settle_s
         if self.polls:
             self.watcher.stop()
-            log.info("the inbox is on %s: it is polled, that file system sends no events", kind)
+            log.info("the inbox is on %s: it is polled", kind)
 
     # scanning --------------------------------------------------------------------------------------------------------
 
     @property
     def next_scan_s(self) -> float:
         """When to look next."""
-        return (
-            min(self._next_scan_s, self._last_scan_s + SHORTEST_SCAN_S) if self.watcher.touched else self._next_scan_s
-        )
+        soonest_s = self._last_scan_s + SHORTEST_SCAN_S if self.watcher.touched else float("inf")
+        return min(self._next_scan_s, soonest_s)
 
     def is_scan_due(self, now: float) -> bool:
         return now >= self.next_scan_s
@@ -223,30 +212,38 @@ class Intake:
 
     # control files ---------------------------------------------------------------------------------------------------
 
-    def obey(self, at: int, orders: Orders) -> None:
-        """Carry out NAME.cancel, .retry, .drain and .resume, pause and resume; a control file goes when its wish is
-        on disk."""
+    def run_controls(self, at: int) -> Iterator[Command]:
+        """Carry out the control files, and yield a command for each that is for another part of the daemon.
+
+        A control file is removed when the caller asks for the next command: what it asks for is done then.
+        """
         for control in list(self.inbox.find_controls()):
-            match control.verb:
-                case "cancel":
-                    self._cancel(control, at, orders.cancel)
-                case "retry":
-                    self._retry(control, at)
-                case verb if control.name == "":
-                    self._switch(verb, at)
-                case verb:
-                    known = (orders.drain if verb == "drain" else orders.resume)(control.name, at)
-                    if not known:
-                        log.warning("nothing to %s: no device is called %s", verb, control.name)
+            command = self._run_control(control, at)
+            if command is not None:
+                yield command
             self.inbox.remove_control(control)
 
-    def _cancel(self, control: Control, at: int, cancel: Callable[[Job, int], None]) -> None:
+    def _run_control(self, control: Control, at: int) -> Command | None:
+        match control.verb:
+            case "cancel":
+                return self._cancel_command(control)
+            case "retry":
+                self._retry(control, at)
+            case verb if control.name == "":
+                self._switch(verb, at)
+            case "drain":
+                return DrainDevice(control.name)
+            case _:
+                return ResumeDevice(control.name)
+        return None
+
+    def _cancel_command(self, control: Control) -> CancelJob | None:
         job = self.ledger.find(control.name, *LIVE)
         if job is None:
             log.warning("nothing to cancel: no unfinished job is called %s", control.name)
-            return
+            return None
         self.ledger.transitions.request_cancel(job)
-        cancel(job, at)
+        return CancelJob(job)
 
     @property
     def paused(self) -> bool:
