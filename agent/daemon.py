@@ -34,7 +34,7 @@ from agent.service.share import Anchor
 from agent.settings import BadSettings, Settings, load
 from gpu_pool.failpoints import failpoint
 from gpu_pool.process import log_path
-from models.catalog import choose
+from models.catalog import choose_engine
 
 log = logging.getLogger("musedrop")
 
@@ -266,7 +266,7 @@ class Daemon:
         return {folders.nvml_log, *(log_path(folders.logs, device.id) for device in self.pool.devices())}
 
     def engine_line(self) -> str:
-        choice = choose("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
+        choice = choose_engine("auto", self.settings.models_dir, {device.kind for device in self.pool.devices()})
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"
 
     # life ------------------------------------------------------------------------------------------------------------

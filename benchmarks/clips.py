@@ -71,7 +71,7 @@ def host_stages(folder: Path) -> Iterator[Work]:
     mask[80:-80, 80:-80] = 200
     paste = PlanesPaste(mask, box, crop_square(box), (WIDTH, HEIGHT))
     face = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    with media.VideoFrames(avatar(folder), FPS, as_planes=True) as video:
+    with media.VideoFrames(avatar(folder), FPS, as_yuv=True) as video:
         frames = [video.read(number % len(video)) for number in range(count)]
     size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "tick": lambda _: None}
     yield "paste", count, lambda: [paste.apply(frame, face) for frame in frames]

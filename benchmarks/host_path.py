@@ -177,7 +177,7 @@ def ours(given: Scene, clock: Clock, crf: int) -> Path:
             for mask, box in zip(given.masks, given.boxes, strict=True)
         )
         batches = (np.stack(given.faces[start : start + BATCH]) for start in range(0, count, BATCH))
-        backgrounds = read_frames(lambda: media.VideoFrames(given.video, FPS, as_planes=True), range(count))
+        backgrounds = read_frames(lambda: media.VideoFrames(given.video, FPS, as_yuv=True), range(count))
         media.write_part(
             part,
             film(backgrounds, batches, pastes),
@@ -199,7 +199,7 @@ def pieces_of_ours(given: Scene) -> dict[str, float]:
     """CPU seconds a frame of reading and pasting alone: what is left of `ours` is encoding."""
     count, size, colour = len(given.frames), (given.width, given.height), given.colour
     began = time.process_time()
-    with media.VideoFrames(given.video, FPS, as_planes=True) as video:
+    with media.VideoFrames(given.video, FPS, as_yuv=True) as video:
         frames = [video.read(n) for n in range(min(count, 50))]
     read = (time.process_time() - began) / len(frames)
     began = time.process_time()

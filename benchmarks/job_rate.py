@@ -17,7 +17,7 @@ from agent.settings import annotated, load
 from benchmarks.pool_rate import Effort, bench
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
-from models.types import Outline
+from models.types import Inspection
 
 ROUNDS = 100
 
@@ -30,7 +30,7 @@ class Beginner:
 
     def run(self, *_: object) -> dict[str, Any]:
         began = time.monotonic()  # the same clock in every process
-        return {"outline": Outline(1, "25", 2, 2, 0.04, {}, details={"began": began}).to_dict()}
+        return {"outline": Inspection(1, "25", 2, 2, 0.04, {}, details={"began": began}).to_dict()}
 
 
 class Nowhere:

@@ -22,8 +22,15 @@ from gpu_pool.cards import Cards, look
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
-from models.catalog import ENGINES, choose, installed, missing_packages, missing_weights, remedy
-from models.types import Card
+from models.catalog import (
+    ENGINES,
+    choose_engine,
+    find_missing_packages,
+    find_missing_weights,
+    install_command,
+    is_installed,
+)
+from models.types import EngineInfo
 
 Verdict = Literal["ok", "note", "bad"]
 LOW_SPACE_BYTES = 5 << 30
@@ -131,19 +138,19 @@ def ask_worker(pool: Pool) -> Done | Failed:
 def check_engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
     for card in ENGINES.values():
         yield check_engine(card, settings)
-    choice = choose("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
+    choice = choose_engine("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
     yield Finding("ok", "engine auto", f"runs on {choice.engine} ({choice.reason})")
 
 
-def check_engine(card: Card, settings: Settings) -> Finding:
+def check_engine(card: EngineInfo, settings: Settings) -> Finding:
     """Check if an engine can run here; if not, name what is missing and how to install it."""
     what, folder = f"engine {card.name}", settings.models_dir
-    if not installed(card):
+    if not is_installed(card):
         return Finding("note", what, "not part of this installation", "")
-    advice = f"run `{remedy(card, folder)}`"
-    if packages := missing_packages(card):
+    advice = f"run `{install_command(card, folder)}`"
+    if packages := find_missing_packages(card):
         return Finding("note", what, f"not installed: {', '.join(packages)}", advice)
-    if files := missing_weights(card, folder):
+    if files := find_missing_weights(card, folder):
         return Finding("note", what, f"missing in {folder}: {', '.join(files)}", advice)
     return Finding("ok", what, card.summary)
 

@@ -23,7 +23,7 @@ from agent.service.log import about
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
-from models.types import EngineError, Outline, Request
+from models.types import EngineError, Inspection, Request
 
 log = logging.getLogger("musedrop")
 
@@ -195,7 +195,7 @@ class Dispatch:
             return None
         token = secrets.token_hex(8)
         request = self.request(job, job.spec, choice.engine, token)
-        outline = Outline.from_dict(job.outline) if job.outline and job.engine == choice.engine else None
+        outline = Inspection.from_dict(job.outline) if job.outline and job.engine == choice.engine else None
         run = Run(job, token, request, choice.kind, outline, seconds=dict(job.stage_seconds), served_ms=at)
         run.enter(now)
         run.deadline = now + job.spec.timeout_s if job.spec.timeout_s else None
@@ -283,7 +283,7 @@ class Dispatch:
         """The same id again: with other content it is refused, with the same it gets the earlier result if that lies
         in the outbox still."""
         job = run.job
-        if content(job.spec, run.outline) != content(twin.spec, Outline.from_dict(twin.outline or {})):
+        if content(job.spec, run.outline) != content(twin.spec, Inspection.from_dict(twin.outline or {})):
             self.drop_run(run)
             message = f'the id "{job.client_id}" is that of the job "{twin.name}", which asked for something else'
             self.close_failed(job, at, "id_conflict", message, "give this job an id of its own, or none")
@@ -427,7 +427,7 @@ class Outlet(Protocol):
         ...
 
 
-def content(spec: JobSpec | None, outline: Outline | None) -> object:
+def content(spec: JobSpec | None, outline: Inspection | None) -> object:
     """What decides the frames and the sound of a job, to tell whether two jobs ask for the same."""
     asked = spec.model_dump(include=CONTENT) if spec else {}
     return asked, outline and (outline.avatar_sha256, outline.audio_sha256)

@@ -8,7 +8,7 @@ from agent.settings import Settings
 from gpu_pool.cards import CardWatch, Rules
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
-from models.catalog import choose
+from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
 
@@ -45,5 +45,5 @@ def card_rules(settings: Settings) -> Rules:
 
 def preloaded(settings: Settings) -> str:
     """The engine that workers on cards load when they start, "" for none."""
-    choice = choose("auto", settings.models_dir, {"cpu", "cuda"})
+    choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
     return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from models.musetalk.avatar.frames import planes_of
+from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.avatar.store import FACTS, PAINTED
 from models.musetalk.inpainting.batching import BatchSizes
 from models.musetalk.options import Options, read_options
 from models.musetalk.weights.index import missing_error, missing_files_for
-from models.types import Outline, Request, Tick
+from models.types import Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
     from models.musetalk.session import Production
@@ -35,11 +35,11 @@ class MuseTalkEngine:
         self.device = device
         self._production: Production | None = None
 
-    def inspect(self, request: Request, outline: Outline) -> Outline:
+    def inspect(self, request: Request, outline: Inspection) -> Inspection:
         options, notes = read_options(request.options)
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
-        with planes_of(request, outline) as frames:
+        with open_yuv(request, outline) as frames:
             colour, count = frames.colour, len(frames)
         total = reference_frames(outline) if options.exact else outline.frames
         return replace(
@@ -59,26 +59,26 @@ class MuseTalkEngine:
             return {}
         return self._made(models_dir, Options(), Path()).footprint()
 
-    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+    def prepare(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:
         """One unit: what takes long in it is done once for an avatar, and then found in the cache."""
         if not request.files.prepared.exists():
             self.production(request).prepare(request, outline, lambda: tick(0))
         tick(stop - start)
 
-    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:
+    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield from self.production(request).render(request, outline, start, stop)
 
-    def report(self, request: Request, outline: Outline) -> dict[str, Any]:
-        """`poster`, `notes`, and under `musetalk` what is worth knowing of how the video was made."""
+    def report(self, request: Request, outline: Inspection) -> dict[str, Any]:
+        """`thumbnail_frame`, `notes`, and under `musetalk` what is worth knowing of how the video was made."""
         facts: dict[str, Any] = json.loads((request.files.prepared / FACTS).read_bytes())
         painted = Path(request.work) / PAINTED
         painter = json.loads(painted.read_bytes()) if painted.exists() else {}
         lost = sum(stop - start for start, stop in facts["no_face"])
         notes = [f"{lost} of {outline.frames} frames show no face; they are left as they are"] if lost else []
         poster = facts.pop("poster")
-        return {"poster": poster, "notes": notes, "musetalk": {**facts, "painter": painter}}
+        return {"thumbnail_frame": poster, "notes": notes, "musetalk": {**facts, "painter": painter}}
 
-    def complete(self, request: Request, outline: Outline, tick: Tick) -> None:
+    def complete(self, request: Request, outline: Inspection, tick: ProgressCallback) -> None:
         """Never called: a video's boxes are smoothed over its whole length, so its preparation is one unit."""
 
     def production(self, request: Request) -> Production:
@@ -96,7 +96,7 @@ class MuseTalkEngine:
         return self._production
 
 
-def reference_frames(outline: Outline) -> int:
+def reference_frames(outline: Inspection) -> int:
     """Whole frames only, as the reference counts them. At a rate that is not whole it would lose the sound's end."""
     whole = outline.rate.denominator == 1
     return max(1, int(outline.duration_s * int(outline.rate))) if whole else outline.frames

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.options import checked
+from models.options import parse_options
 from models.types import EngineError
 
 PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "preview")
@@ -93,7 +93,7 @@ class Options(BaseModel):
 
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
     """The options, and notes on what is ignored. Raises EngineError bad_option."""
-    options, notes = checked(Options, given, "musetalk", PREVIEW)
+    options, notes = parse_options(Options, given, "musetalk", PREVIEW)
     if options.exact and options.version == "v1" and options.parsing != "raw":
         message = (
             'the option "parsing_mode" must be "raw" with "version": "v1" and "reference": the reference has no other'

@@ -13,21 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.atomic import whole_file, whole_folder
-from models.avatars import AvatarCache, content_key
+from models.atomic import atomic_folder, atomic_write
+from models.avatars import AvatarCache, make_key
 from models.musetalk import prepared_job as scene
 from models.musetalk.audio.vad import levels
 from models.musetalk.audio.whisper import Floats, pieces
 from models.musetalk.avatar import prepare as preparation
 from models.musetalk.avatar import store as entry
-from models.musetalk.avatar.frames import Pixels, planes_of
+from models.musetalk.avatar.frames import BgrFrames, open_yuv
 from models.musetalk.compositing.composite import Paste, PlanesPaste
 from models.musetalk.compositing.pipeline import Faces, Pastes, Picture, film
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_options
 from models.musetalk.prepared_job import Pasting, Scene
 from models.musetalk.tracking.intervals import ranges
-from models.types import EngineError, Outline, Request
+from models.types import EngineError, Inspection, Request
 
 __all__ = ["Production", "Setup", "device_of"]
 
@@ -47,10 +47,10 @@ class Production:
 
     # preparing -------------------------------------------------------------------------------------------------------
 
-    def prepare(self, request: Request, outline: Outline, tick: Callable[[], None]) -> None:
+    def prepare(self, request: Request, outline: Inspection, tick: Callable[[], None]) -> None:
         """Leave the folder `request.files.prepared`: the avatar, from the cache or made now, and the voice."""
         options, _ = read_options(request.options)
-        with memory_named(), whole_folder(request.files.prepared) as folder:
+        with memory_named(), atomic_folder(request.files.prepared) as folder:
             started = time.monotonic()
             from_cache = self._avatar(request, outline, options, folder / scene.AVATAR, tick)
             avatar_s = time.monotonic() - started
@@ -75,7 +75,7 @@ class Production:
             (folder / entry.FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
     def _avatar(
-        self, request: Request, outline: Outline, options: Options, target: Path, tick: Callable[[], None]
+        self, request: Request, outline: Inspection, options: Options, target: Path, tick: Callable[[], None]
     ) -> bool:
         about = {
             "name": Path(request.avatar).name,
@@ -85,17 +85,17 @@ class Production:
         }
 
         def build(folder: Path) -> None:
-            with Pixels(request, outline) as frames:
+            with BgrFrames(request, outline) as frames:
                 preparation.prepare(folder, frames, outline.rate, self.studio, options, about, tick)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
             return entry.fetch(cache, self.key(outline, options), build, target, tick)
 
-    def key(self, outline: Outline, options: Options) -> str:
+    def key(self, outline: Inspection, options: Options) -> str:
         """Everything that a prepared avatar depends on. The rate of a still picture is no part of it."""
         rate = outline.fps if outline.avatar_kind == "video" else ""
         setup = self.studio.setup
-        return content_key(
+        return make_key(
             "musetalk",
             FORMAT,
             outline.avatar_sha256,
@@ -119,7 +119,7 @@ class Production:
 
     # rendering -------------------------------------------------------------------------------------------------------
 
-    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Generator[Picture]:
+    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Generator[Picture]:
         options, _ = read_options(request.options)
         shot = Scene(request.files.prepared)
         frames = range(start, stop)
@@ -130,7 +130,7 @@ class Production:
                 self._pastes(shot, outline, options, frames),
             )
         if start == 0:
-            with whole_file(Path(request.work) / entry.PAINTED) as path:
+            with atomic_write(Path(request.work) / entry.PAINTED) as path:
                 path.write_text(json.dumps(self.stats()), encoding="utf-8")
 
     def stats(self) -> dict[str, Any]:
@@ -142,22 +142,22 @@ class Production:
         return {"held_bytes": torch.cuda.memory_reserved() + CONTEXT_BYTES, "batch": batch}
 
     def _backgrounds(
-        self, request: Request, outline: Outline, options: Options, sources: npt.NDArray[np.int64]
+        self, request: Request, outline: Inspection, options: Options, sources: npt.NDArray[np.int64]
     ) -> Iterator[Picture]:
         """The reference pastes into BGR; ours into the planes that the video has."""
-        opened = Pixels(request, outline) if options.exact else planes_of(request, outline)
+        opened = BgrFrames(request, outline) if options.exact else open_yuv(request, outline)
         with opened as video:
             for source in sources.tolist():
                 yield video.read(source)
 
-    def _faces(self, shot: Scene, outline: Outline, options: Options, frames: range) -> Iterator[Faces]:
+    def _faces(self, shot: Scene, outline: Inspection, options: Options, frames: range) -> Iterator[Faces]:
         for run in shot.painted(frames):
             yield from self.studio.inpainter.stream(
                 run, shot.latents, lambda part: shot.windows(part, outline.rate, reference=options.exact)
             )
 
     def _pastes(
-        self, shot: Scene, outline: Outline, options: Options, frames: range
+        self, shot: Scene, outline: Inspection, options: Options, frames: range
     ) -> Iterator[Paste | PlanesPaste | None]:
         pasting = Pasting(shot.prepared, (outline.width, outline.height), None if options.exact else outline.colour)
         kept = Pastes(pasting.make)
@@ -169,7 +169,7 @@ class Production:
                 yield kept.of(source) if weight >= 1 else pasting.make(source, weight)
 
 
-def check_faces(prepared: entry.Prepared, outline: Outline, name: str) -> None:
+def check_faces(prepared: entry.Prepared, outline: Inspection, name: str) -> None:
     """Raises EngineError no_face naming the first frame without one."""
     missing = np.flatnonzero(~prepared.seen)
     if len(missing):

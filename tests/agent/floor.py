@@ -17,7 +17,7 @@ from agent.settings import load
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Failed
 from gpu_pool.types import Run as Order
-from models.types import Outline
+from models.types import Inspection
 from tests.agent.samples import a_ledger, add_job
 from tests.gpu_pool.fake import Answer, Clock, FakeBackend, Message
 
@@ -108,9 +108,9 @@ class Floor:
         result = {"outline": self.outline().to_dict()} if stage == "inspect" else {}
         return [(takes, Done(order.task, order.start, order.stop, takes, result))]
 
-    def outline(self) -> Outline:
+    def outline(self) -> Inspection:
         units = {"inspect": 1, "prepare": self.prepare_units, "render": self.frames, "assemble": 1}
-        return Outline(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
+        return Inspection(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
 
     def assembled(self, run: Run, facts: dict[str, Any]) -> None:  # noqa: ARG002 - as Closing takes it
         self.ledger.end_attempt(run.token, "done", at=self.at())

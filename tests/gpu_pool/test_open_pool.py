@@ -12,7 +12,7 @@ from agent.scheduler.workers import open_pool, preloaded
 from agent.settings import BadSettings, Settings, load
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device, Span, Task
-from models.catalog import ENGINES, installed
+from models.catalog import ENGINES, is_installed
 from tests.gpu_pool.conftest import await_state, watch
 from tests.nvmlstub import PretendDriver
 
@@ -68,7 +68,7 @@ def test_only_what_auto_means_here_is_preloaded(tmp_path: Path) -> None:
         path = asked.models_dir / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    expected = "musetalk" if installed(ENGINES["musetalk"]) else ""
+    expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
     assert preloaded(asked) == expected
     assert preloaded(settings(tmp_path, "preload = false")) == ""
 

@@ -22,8 +22,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from models.atomic import whole_folder
-from models.avatars import AvatarCache, digests, manifest
+from models.atomic import atomic_folder
+from models.avatars import AvatarCache, hash_files, read_manifest
 from models.musetalk.compositing.masks import Box, Mask
 
 Floats = npt.NDArray[np.float32]
@@ -154,13 +154,13 @@ def fetch(
         build(folder)
 
     for attempt in range(DOUBTS + 1):
-        entry = cache.entry(key, build_noting, waiting)
-        if manifest(entry) == digests(entry):
+        entry = cache.get_or_build(key, build_noting, waiting)
+        if read_manifest(entry) == hash_files(entry):
             break
-        cache.doubt(key)
+        cache.invalidate(key)
         if attempt == DOUBTS:
             raise OSError(f"the prepared avatar {key[:12]} is damaged each time it is read: is the disk all right?")
-    with whole_folder(target) as beside:
+    with atomic_folder(target) as beside:
         for path in sorted(entry.iterdir()):
             link(path, beside / path.name)
     cache.release(key)

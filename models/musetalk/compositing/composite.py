@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.media import Bgr, Yuv, bgr_to_yuv, planes
+from models.media import Bgr, Yuv, bgr_to_yuv_matrix, split_planes
 from models.musetalk.compositing.masks import Box, Mask, overlap, shifted
 from models.types import Colour
 
@@ -51,7 +51,7 @@ class PlanesPaste:
     ) -> None:
         x1, y1, x2, y2 = shown(mask, box, crop, size)
         self.box, self.region = box, (x1 // 2 * 2, y1 // 2 * 2, (x2 + 1) // 2 * 2, (y2 + 1) // 2 * 2)
-        self._matrix = bgr_to_yuv(colour or Colour(), *size)
+        self._matrix = bgr_to_yuv_matrix(colour or Colour(), *size)
         fine = _weights(mask, box, crop, self.region, opacity)
         coarse = (fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2] + 2) // 4
         self._luma, self._chroma = (fine, 255 - fine), (coarse, 255 - coarse)
@@ -67,7 +67,7 @@ class PlanesPaste:
         inner = overlap(self.region, self.box)
         part = _at(fitted(face, self.box), _within(inner, self.box))
         luma, *chroma = cv2.split(cv2.transform(_grown(part, inner, self.region), self._matrix))
-        y, u, v = planes(frame)
+        y, u, v = split_planes(frame)
         _blend(_at(y, self.region), np.asarray(luma, np.uint8), *self._luma)
         x1, y1, x2, y2 = (edge // 2 for edge in self.region)
         for plane, fine in zip((u, v), chroma, strict=True):

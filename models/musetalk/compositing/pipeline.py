@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.media import Bgr, VideoFrames
-from models.media.ahead import ahead, closed_in_the_end
+from models.media.prefetch import closing_all, prefetch
 from models.musetalk.compositing.composite import Paste, PlanesPaste
 
 Picture = npt.NDArray[np.uint8]
@@ -30,11 +30,11 @@ def film(
     """Each background with its face pasted; a background whose paste is None stays as it is and takes no face.
 
     `backgrounds`, `batches` and the pasting each run in a thread; a few frames and batches wait between them. Errors of
-    any of them are raised here, and closing this ends them all (see `ahead`). Raises ValueError where the numbers of
+    any of them are raised here, and closing this ends them all (see `prefetch`). Raises ValueError where the numbers of
     backgrounds, faces and pastes don't agree.
     """
-    return ahead(
-        pasted(ahead(backgrounds, FRAMES_AHEAD), ahead(batches, BATCHES_AHEAD), pastes),
+    return prefetch(
+        pasted(prefetch(backgrounds, FRAMES_AHEAD), prefetch(batches, BATCHES_AHEAD), pastes),
         FRAMES_AHEAD,
     )
 
@@ -44,7 +44,7 @@ def pasted(
 ) -> Iterator[Picture]:
     """The same one after another in one thread: the plain way."""
     faces: Iterator[Bgr | None] = chain.from_iterable(batches)
-    with closed_in_the_end(backgrounds, batches):
+    with closing_all(backgrounds, batches):
         for frame, paste in zip(backgrounds, pastes, strict=True):
             if paste is not None:
                 face = next(faces, None)

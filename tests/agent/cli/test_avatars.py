@@ -15,7 +15,7 @@ from agent.fs import copy_whole
 from agent.jobs.parse import parse
 from agent.ledger.ledger import Ledger
 from agent.settings import Settings, annotated, load
-from models.avatars import AvatarCache, sha256_file
+from models.avatars import AvatarCache, hash_file
 from tests.agent.samples import add_job
 
 
@@ -87,12 +87,12 @@ def test_the_list_says_what_is_prepared(settings: Settings, tmp_path: Path) -> N
     avatars.add_avatar(settings, "bert", a_file(tmp_path, "b.mp4", b"other"))
 
     def build(folder: Path) -> None:
-        about = {"avatar_sha256": sha256_file(path), "summary": "musetalk v15, jaw, 1 frame"}
+        about = {"avatar_sha256": hash_file(path), "summary": "musetalk v15, jaw, 1 frame"}
         (folder / "about.json").write_text(json.dumps(about))
 
     with AvatarCache(settings.folders.cache, 1 << 20) as cache:
-        cache.entry("good", build)
-        cache.entry("odd", lambda folder: (folder / "about.json").write_text("no JSON") and None)
+        cache.get_or_build("good", build)
+        cache.get_or_build("odd", lambda folder: (folder / "about.json").write_text("no JSON") and None)
     found = {avatar.name: (avatar.kind, avatar.prepared) for avatar in avatars.list_avatars(settings)}
     assert found == {"anna": ("image", ("musetalk v15, jaw, 1 frame",)), "bert": ("video", ())}
 

@@ -12,7 +12,7 @@ from agent.ledger.reader import open_reader
 from agent.scheduler.dispatcher import makes_room
 from gpu_pool.types import Device, Exited
 from gpu_pool.types import Run as Order
-from models.catalog import Choice
+from models.catalog import EngineChoice
 from tests.agent.floor import Floor, cpus, fails
 
 GIB = 1 << 30
@@ -38,7 +38,7 @@ def make_floor(tmp_path: Path) -> Iterator[Build]:
 @pytest.fixture
 def on_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job renders on a card, as with an engine that needs one."""
-    monkeypatch.setattr("agent.scheduler.engines.choose", lambda *_: Choice("musetalk", "cuda", "a test"))
+    monkeypatch.setattr("agent.scheduler.engines.choose_engine", lambda *_: EngineChoice("musetalk", "cuda", "a test"))
 
 
 def card(name: str, free: int = 48, *, seat: str = "") -> Device:

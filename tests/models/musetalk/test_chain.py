@@ -12,7 +12,7 @@ import pytest
 from models.handler import Handler
 from models.musetalk.avatar.store import Prepared
 from models.musetalk.engine import MuseTalkEngine
-from models.types import Outline, Request
+from models.types import Inspection, Request
 from tests.models.musetalk import tiny
 from tests.models.musetalk.chains import DATA, FRAMES, frames, golden, stub_face_networks
 
@@ -33,7 +33,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(tmp_path: Path, models_dir: Path, options: dict[str, Any]) -> tuple[MuseTalkEngine, Request, Outline]:
+def prepared(tmp_path: Path, models_dir: Path, options: dict[str, Any]) -> tuple[MuseTalkEngine, Request, Inspection]:
     for name in ("work", "out", "cache"):
         (tmp_path / name).mkdir(exist_ok=True)
     request = Request(

@@ -16,7 +16,7 @@ import torch
 from models.handler import Handler
 from models.musetalk import prepared_job as scene
 from models.musetalk.audio.whisper import Listener
-from models.musetalk.avatar.frames import planes_of
+from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.avatar.store import LATENTS, Writer
 from models.musetalk.networks import Networks
 from models.types import EngineError, Limits, Output, Request
@@ -60,7 +60,7 @@ def test_an_8k_portrait(tmp_path: Path, models_dir: Path) -> None:
     engine, outline = prepared(request)
     assert (outline.width, outline.height) == (228, 128)
     [frame] = engine.render(request, outline, 0, 1)
-    with planes_of(request, outline) as video:
+    with open_yuv(request, outline) as video:
         assert 0.01 < (frame != video.read(0)).mean() < 0.25
     with pytest.raises(EngineError) as refused:
         Handler("cpu:0").inspect(replace(request, limits=Limits(pixels=8_300_000)))

@@ -115,7 +115,7 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str) -> None:
 
 def test_a_disk_that_always_damages_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two rebuilds the job learns of it instead of trying for ever."""
-    monkeypatch.setattr(entry, "digests", lambda _: {})
+    monkeypatch.setattr(entry, "hash_files", lambda _: {})
     with AvatarCache(tmp_path / "cache", ROOM) as cache, pytest.raises(OSError, match="is the disk all right"):
         get(cache, tmp_path / "one")
     assert not (tmp_path / "one").exists()

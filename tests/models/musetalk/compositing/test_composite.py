@@ -103,10 +103,10 @@ COLOURS = [
 ]
 
 
-def as_planes(bgr: Bgr, colour: Colour) -> media.Yuv:
+def as_yuv(bgr: Bgr, colour: Colour) -> media.Yuv:
     height, width = bgr.shape[:2]
     picture = np.empty((height * 3 // 2, width), np.uint8)
-    for target, plane in zip(media.planes(picture), stored(ToYuv(colour)(bgr)), strict=True):
+    for target, plane in zip(media.split_planes(picture), stored(ToYuv(colour)(bgr)), strict=True):
         target[:] = plane
     return picture
 
@@ -117,10 +117,10 @@ def test_planes_show_what_pixels_would(colour: Colour) -> None:
     box = (41, 21, 102, 97)
     crop, face = crop_square(box), cv2.GaussianBlur(noise(256, 256), (31, 31), 0)
     frame = np.asarray(cv2.GaussianBlur(noise(120, 160), (31, 31), 0), np.uint8)
-    mask, planes = soft(crop[2] - crop[0]), as_planes(frame, colour)
+    mask, planes = soft(crop[2] - crop[0]), as_yuv(frame, colour)
     Paste(mask, box, crop, (160, 120)).apply(frame, np.asarray(face, np.uint8))
     PlanesPaste(mask, box, crop, (160, 120), colour).apply(planes, np.asarray(face, np.uint8))
-    wrong = np.abs(planes.astype(int) - as_planes(frame, colour))
+    wrong = np.abs(planes.astype(int) - as_yuv(frame, colour))
     assert wrong.max() <= 3
     assert wrong.mean() < 0.3
 
@@ -137,7 +137,9 @@ def test_planes_outside_the_mask_are_untouched(box: Box) -> None:
     Paste(mask, box, crop, (160, 120)).apply(reach, np.full((8, 8, 3), 255, np.uint8))
     fine = reach[..., 0] > 0
     coarse = fine.reshape(60, 2, 80, 2).any(axis=(1, 3))
-    for one, other, may in zip(media.planes(before), media.planes(after), (fine, coarse, coarse), strict=True):
+    for one, other, may in zip(
+        media.split_planes(before), media.split_planes(after), (fine, coarse, coarse), strict=True
+    ):
         assert np.array_equal(one[~may], other[~may])
     if fine.sum() > 50:
         assert (before != after).any()
@@ -151,7 +153,7 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
     source = film(tmp_path / "bars.mp4", matrix=matrix, full_range=full_range, rotation=rotation, options={"crf": "4"})
     box = (60, 20, 110, 80) if not rotation else (25, 60, 75, 120)
     crop, face = crop_square(box), np.full((256, 256, 3), (90, 120, 200), np.uint8)
-    with media.VideoFrames(source, FPS, as_planes=True) as video:
+    with media.VideoFrames(source, FPS, as_yuv=True) as video:
         size, colour = (video.width, video.height), video.colour
         paste = PlanesPaste(soft(crop[2] - crop[0]), box, crop, size, colour)
         own, made = [video.read(n) for n in range(len(video))], []
@@ -170,9 +172,9 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
     outside = np.ones((size[1], size[0]), bool)
     outside[max(0, y1 - 8) : y2 + 8, max(0, x1 - 8) : x2 + 8] = False
     for before, after in zip(own, (joined(frame) for frame in decoded(result)), strict=True):
-        was, now = (media.bgr_of(yuv, colour).astype(int) for yuv in (before, after))
+        was, now = (media.yuv_to_bgr(yuv, colour).astype(int) for yuv in (before, after))
         flat = outside & ~near_borders(was)
-        assert np.abs(media.planes(after)[0].astype(int) - media.planes(before)[0])[flat].max() <= 2
+        assert np.abs(media.split_planes(after)[0].astype(int) - media.split_planes(before)[0])[flat].max() <= 2
         wrong = np.abs(now - was)[flat]
         assert np.percentile(wrong, 99) <= 2
         assert np.abs((now - was)[flat].mean(axis=0)).max() < 0.5

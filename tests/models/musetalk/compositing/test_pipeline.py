@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from models import media
-from models.media.ahead import ahead
+from models.media.prefetch import prefetch
 from models.musetalk.compositing.composite import Paste, PlanesPaste
 from models.musetalk.compositing.pipeline import BATCHES_AHEAD, FRAMES_AHEAD, Pastes, Picture, film, pasted, read_frames
 from tests import media_samples as samples
@@ -86,8 +86,8 @@ def test_the_stages_really_overlap() -> None:
                 meeting.wait()
             yield n
 
-    first = ahead(passing(iter(range(3)), meet_at=2), 1)
-    second = ahead(passing(first, meet_at=1), 1)
+    first = prefetch(passing(iter(range(3)), meet_at=2), 1)
+    second = prefetch(passing(first, meet_at=1), 1)
     assert list(passing(second, meet_at=0)) == [0, 1, 2]
 
 
@@ -103,7 +103,7 @@ def test_no_more_is_made_than_there_is_room_for() -> None:
                 third.set()
             yield n
 
-    items = ahead(numbers(), 3)
+    items = prefetch(numbers(), 3)
     assert next(items) == 0
     assert third.wait(30)
     items.close()
@@ -200,7 +200,7 @@ def test_from_a_video_to_a_part(tmp_path: Path) -> None:
     pastes = Pastes(lambda n: PlanesPaste(MASK, BOX, CROP, SIZE, opacity=n / 20))
 
     def opened() -> media.VideoFrames:
-        return media.VideoFrames(source, FPS, as_planes=True)
+        return media.VideoFrames(source, FPS, as_yuv=True)
 
     for name, how in (("plain.mp4", pasted), ("ahead.mp4", film)):
         frames = how(read_frames(opened, order), batches(40), map(pastes.of, order))
