@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.daemon import serve
-from agent.service.log import set_up
-from agent.settings import load
+from agent.service.log import configure_logging
+from agent.settings_file import load_settings
 from models.types import EngineError, Inspection, Request
 
 HANDLER = "tests.e2e.noop:open_handler"
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("command", nargs="?", help="ignored: `run`, as the product is called")
     source = parser.parse_args().config
-    settings = load(source)
-    set_up(settings)
+    settings = load_settings(source)
+    configure_logging(settings)
     serve(settings, HANDLER, source)
 
 
