@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+CHECKED := tests/agent tests/gpu_pool tests/models/media $(wildcard tests/test_*.py tests/models/test_*.py)
 
 .PHONY: demo check test torture test-deps lint clean
 
@@ -19,7 +20,7 @@ demo: $(VENV)/.installed         ## run the example jobs end to end in ./demo
 	$(BIN)/musedrop demo demo
 
 check: $(VENV)/.installed-dev lint  ## lint, types and unit tests: about a minute
-	$(PYTEST) --ignore tests/e2e --ignore tests/models/musetalk -m 'not slow'
+	$(PYTEST) $(CHECKED)
 
 test: $(VENV)/.installed-dev test-deps lint  ## lint, types and all tests
 	$(PYTEST)
