@@ -17,8 +17,8 @@ import pytest
 import sqlite_utils
 
 from agent.cli.doctor import check_daemon_status
-from agent.service.process import Lock
-from agent.settings import load
+from agent.service.process import InstanceLock
+from agent.settings_file import load_settings
 from tests.share import ROOT, Share, until
 
 PAGE = (ROOT / "docs" / "status-queries.md").read_text()
@@ -209,8 +209,8 @@ def test_doctor_trusts_no_status_file(tmp_path: Path, text: bytes | None) -> Non
     """Users can write to the share: what is no status of the daemon that runs says nothing, and harms nobody."""
     (tmp_path / "share").mkdir()
     (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"\n')
-    settings = load(tmp_path / "musedrop.toml")
-    lock = Lock(settings.folders.lock)
+    settings = load_settings(tmp_path / "musedrop.toml")
+    lock = InstanceLock(settings.folders.lock)
     if text is not None:
         settings.folders.status_file.write_bytes(text.replace(b"%d", str(os.getpid()).encode()))
     assert list(check_daemon_status(settings)) == []

@@ -21,7 +21,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
-from models.atomic import full_disk_named, sync
+from models.atomic import sync, translate_full_disk
 from models.musetalk.weights.index import (
     HUGGING_FACE,
     S3FD_URL,
@@ -247,7 +247,7 @@ def download(root: Path, file: Wanted, offer: Offer, tick: Tick, wait: Callable[
     """
     partial = partial_of(root, file, offer)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with opened(partial) as output, full_disk_named(file.file):
+    with opened(partial) as output, translate_full_disk(file.file):
         lock(output, file)
         output.seek(0, os.SEEK_END)
         receive_all(output, file, tick, wait)

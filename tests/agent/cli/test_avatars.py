@@ -10,20 +10,20 @@ import pytest
 
 from agent.cli import avatars
 from agent.cli.client import ClientError
-from agent.daemon import make_folders
-from agent.fs import copy_whole
-from agent.jobs.parse import parse
+from agent.fs import atomic_copy, make_folders
+from agent.jobs.parse import parse_job
 from agent.ledger.ledger import Ledger
-from agent.settings import Settings, annotated, load
-from models.avatars import AvatarCache, sha256_file
+from agent.settings import Settings
+from agent.settings_file import format_settings, load_settings
+from models.avatars import AvatarCache, hash_file
 from tests.agent.samples import add_job
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "musedrop.toml").write_text(annotated(".", "./state"))
-    made = load(tmp_path / "musedrop.toml")
-    make_folders((*made.folders.shared, *made.folders.own))
+    (tmp_path / "musedrop.toml").write_text(format_settings(".", "./state"))
+    made = load_settings(tmp_path / "musedrop.toml")
+    make_folders((*made.folders.of_share, *made.folders.of_state))
     return made
 
 
@@ -76,7 +76,7 @@ def test_a_copy_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) ->
     folder = tmp_path / "folder.jpg"
     folder.mkdir()
     with pytest.raises(IsADirectoryError):
-        copy_whole(folder, settings.folders.avatars / "anna.jpg")
+        atomic_copy(folder, settings.folders.avatars / "anna.jpg")
     assert names(settings) == ["anna.jpg"]
     assert (settings.folders.avatars / "anna.jpg").read_bytes() == b"picture"
 
@@ -87,12 +87,12 @@ def test_the_list_says_what_is_prepared(settings: Settings, tmp_path: Path) -> N
     avatars.add_avatar(settings, "bert", a_file(tmp_path, "b.mp4", b"other"))
 
     def build(folder: Path) -> None:
-        about = {"avatar_sha256": sha256_file(path), "summary": "musetalk v15, jaw, 1 frame"}
+        about = {"avatar_sha256": hash_file(path), "summary": "musetalk v15, jaw, 1 frame"}
         (folder / "about.json").write_text(json.dumps(about))
 
     with AvatarCache(settings.folders.cache, 1 << 20) as cache:
-        cache.entry("good", build)
-        cache.entry("odd", lambda folder: (folder / "about.json").write_text("no JSON") and None)
+        cache.get_or_build("good", build)
+        cache.get_or_build("odd", lambda folder: (folder / "about.json").write_text("no JSON") and None)
     found = {avatar.name: (avatar.kind, avatar.prepared) for avatar in avatars.list_avatars(settings)}
     assert found == {"anna": ("image", ("musetalk v15, jaw, 1 frame",)), "bert": ("video", ())}
 
@@ -116,7 +116,7 @@ def test_preparing_is_a_job_like_any_other(settings: Settings, tmp_path: Path) -
     """A job file for the avatar with its options and a short silent sound lies in the inbox."""
     avatars.add_avatar(settings, "anna", a_file(tmp_path))
     ticket = avatars.submit_preparation(settings, "anna", {"bbox_shift": 3})
-    spec = parse((settings.folders.inbox / f"{ticket.name}.json").read_bytes())
+    spec = parse_job((settings.folders.inbox / f"{ticket.name}.json").read_bytes())
     assert (spec.library_name, spec.engine, spec.options, spec.priority) == ("anna", "musetalk", {"bbox_shift": 3}, -10)
     with wave.open(str(settings.folders.inbox / spec.audio)) as sound:
         assert sound.getnframes() == 6400

@@ -16,10 +16,10 @@ from jeepney.io.blocking import open_dbus_connection
 
 from agent.cli.notify import Notification, NotificationService, build_notifications, follow_jobs
 from agent.errors import UserError
-from agent.jobs.parse import JobState
+from agent.ledger.job import JobError
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import open_reader
-from tests.agent.samples import add_job
+from tests.agent.samples import a_spec, add_job, read_job
 from tests.needs import need
 
 CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "">
@@ -29,9 +29,12 @@ CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configurat
 NAME = "org.freedesktop.Notifications"
 
 
-def finish(ledger: Ledger, uid: str, at: int, **columns: Any) -> None:
-    state = JobState.FAILED if columns.get("error_message") else JobState.CANCELLED
-    ledger.move(uid, state, at=at, finished_ms=at, **columns)
+def finish(ledger: Ledger, uid: str, at_ms: int, message: str = "") -> None:
+    job = read_job(ledger, uid)
+    if message:
+        ledger.transitions.fail(job, JobError("no_face", message, ""), at_ms=at_ms)
+    else:
+        ledger.transitions.cancel(job, at_ms=at_ms)
 
 
 def test_each_end_is_told_once(tmp_path: Path) -> None:
@@ -46,14 +49,14 @@ def test_each_end_is_told_once(tmp_path: Path) -> None:
     next(steps)
     assert told == []
     finish(ledger, "a", 1000)
-    finish(ledger, "b", 2000, error_message="no face <was> found")
+    finish(ledger, "b", 2000, "no face <was> found")
     next(steps)
     assert told == [Notification("a was cancelled"), Notification("b failed", "no face <was> found", urgent=True)]
     finish(ledger, "c", 2000)
     next(steps)
     next(steps)
     assert [notice.summary for notice in told[2:]] == ["c was cancelled"]
-    ledger.move("a", JobState.WAITING, at=2500, finished_ms=None)
+    ledger.transitions.queue(ledger.transitions.reopen(read_job(ledger, "a"), a_spec(), at_ms=2500), {}, at_ms=2500)
     finish(ledger, "a", 3000)
     next(steps)
     assert [notice.summary for notice in told[3:]] == ["a was cancelled"]

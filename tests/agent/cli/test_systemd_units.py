@@ -23,7 +23,8 @@ from agent.cli.systemd_units import (
     render_unit,
 )
 from agent.errors import UserError
-from agent.settings import Folders, Settings, load
+from agent.settings import Folders, Settings
+from agent.settings_file import load_settings
 from tests.needs import need
 from tests.share import ROOT
 
@@ -134,7 +135,7 @@ def test_the_users_share_is_the_one_that_was_asked_for(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     files = plan_files(user=True, share=Path("x"))
     write_files(files)
-    assert load(files[0].path).share == tmp_path / "x"
+    assert load_settings(files[0].path).share == tmp_path / "x"
     assert plan_files(user=True, share=Path("x"))[0].state == "there already"
     with pytest.raises(UserError, match=r"musedrop\.toml names the share .*/x: change it there"):
         plan_files(user=True, share=Path("other"))
