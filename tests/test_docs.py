@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / "clients").rglob("*.md"),
 ]
@@ -106,3 +108,11 @@ def test_every_relative_link_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_path_of_the_project_exists() -> None:
+    """Files and folders that the pages name in code quotes are there."""
+    folders = "agent|benchmarks|clients|docs|gpu_pool|models|systemd|tests"
+    for page in PAGES:
+        for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+            assert (ROOT / path).exists(), f"{page.name} names {path}"
