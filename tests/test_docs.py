@@ -38,7 +38,7 @@ def test_there_are_twelve_queries() -> None:
 
 @pytest.mark.parametrize("query", [*PAGE, *OTHERS])
 def test_every_query_of_the_docs_runs_read_only(tmp_path: Path, query: str) -> None:
-    """Each example is executed on a ledger with a job in it, by a reader, while the daemon has it open."""
+    """Each example runs on a ledger with a job in it, read-only, while a writer has it open."""
     ledger = Ledger(tmp_path / "jobs.db")
     add_job(ledger, "u1", name="hello", id="order-4711")
     conn = sqlite3.connect(f"{(tmp_path / 'jobs.db').as_uri()}?mode=ro", uri=True)
@@ -91,7 +91,7 @@ def told_subjects() -> set[str]:
 
 
 def test_every_trouble_of_the_status_line_is_explained() -> None:
-    """docs/service.md says what each means and what to do, and explains none that doesn't exist."""
+    """docs/service.md explains each problem, and none that doesn't exist."""
     page = (ROOT / "docs" / "service.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \| ", page.partition("| subject |")[2], re.M)) == told_subjects()
 

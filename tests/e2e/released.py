@@ -1,6 +1,6 @@
-"""A ledger as a daemon of this release leaves it: `python -m tests.e2e.released FILE`, once for each schema version.
+"""Write a ledger of this release: `python -m tests.e2e.released FILE`, once per schema version.
 
-The files stay in tests/data for ever: what people have on their disks has to open with every later release.
+The files stay in tests/data: every later release must open the ledgers of every earlier one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.share import Share
 
 
 def make(target: Path) -> None:
-    """Jobs in every state but running, with attempts and events, by a real daemon whose workers make no pictures."""
+    """Write a ledger with jobs in every state but running, made by a real daemon."""
     with TemporaryDirectory() as folder:
         share = Share(Path(folder), module="tests.e2e.noop", wait_media_s=3600)
         share.start()
