@@ -1,4 +1,4 @@
-"""Small synthetic media: a voice-like sound, numbered pictures, videos with the oddities of phones.
+"""Small synthetic media: a voice-like sound, numbered pictures, videos with oddities of phones.
 
 No network, font or speech synthesiser is needed. Functions that write return the path.
 """
