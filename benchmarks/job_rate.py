@@ -1,4 +1,4 @@
-"""What `musedrop bench pool` measures: the pool's own figures, and how soon a row of the queue is a running worker."""
+"""The pool's own figures, and how soon a row of the queue is a running worker."""
 
 from __future__ import annotations
 
