@@ -124,7 +124,7 @@ class Daemon:
                 self.intake.recover_claims(at)
             for command in self.intake.run_controls(at):
                 self.execute(command, at)
-            self.intake.seek_waiting(at)
+            self.intake.check_waiting_jobs(at)
             if not self.draining:
                 self.intake.claim_new(at)
             self.closing.sweep(at)
@@ -142,7 +142,7 @@ class Daemon:
         self.troubles.tell("share", problem)
         self.share_is_here = not problem
         if problem:
-            self.intake.postpone(now)
+            self.intake.postpone_scan(now)
 
     def share_is_there_still(self) -> bool:
         """It may have gone since the last scan, and nothing must be written into the empty folder below a mount."""
@@ -165,7 +165,7 @@ class Daemon:
         """Start no further job while the queue is paused or a disk is nearly full; say so of every queued one."""
         low = low_space(self.settings)
         self.troubles.tell("disk", low)
-        hold = "the queue is paused" if self.intake.paused else low
+        hold = "the queue is paused" if self.intake.is_paused else low
         if hold != self.dispatcher.hold:
             self.dispatcher.hold = hold
             self.dispatcher.explain()
@@ -256,7 +256,7 @@ class Daemon:
             "version": 1,
             "daemon": {"version": __version__, "pid": os.getpid(), "running": running, "draining": self.draining},
             "engine": self.engine_line(),
-            "paused": self.intake.paused,
+            "paused": self.intake.is_paused,
             "problems": self.problems(),
             "counts": self.ledger.counts(),
             "running": [{**row, "eta_s": left.get(row["uid"])} for row in working],
@@ -268,7 +268,7 @@ class Daemon:
     def status_line(self, counts: dict[str, int]) -> str:
         words = [f"{counts[state]} {state}" for state in ("running", "queued", "waiting")]
         words += [f"{d.id} {d.state}" for d in self.pool.devices() if d.state in ("sick", "lost", "drained")]
-        words += ["paused"] if self.intake.paused else []
+        words += ["paused"] if self.intake.is_paused else []
         words += ["draining"] if self.draining else []
         return ", ".join([*words, *self.problems()])
 
