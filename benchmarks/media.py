@@ -107,7 +107,7 @@ def assemble(folder: Path, frames: list[Bgr]) -> None:
         media.assemble(parts, audio=voice, out=out, frames=FRAMES, fps=FPS, metadata={})
 
     report("assemble and verify", ms(join, FRAMES))
-    report("verify alone", ms(lambda: media.verify(out, FRAMES, FPS), FRAMES))
+    report("verify alone", ms(lambda: media.verify_video(out, FRAMES, FPS), FRAMES))
     report("read_waveform (a second of sound)", ms(lambda: media.read_waveform(voice), int(FRAMES / FPS)))
 
 

@@ -18,7 +18,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from models import media  # noqa: E402 - after the process was bound to one core
 from models.handler import Handler  # noqa: E402
 from models.preview.engine import PreviewEngine  # noqa: E402
-from models.types import Outline, Output, Request  # noqa: E402
+from models.types import Inspection, Output, Request  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[1] / "inbox_example"
 
@@ -38,7 +38,7 @@ def measure(height: int) -> None:
         avatar, audio = str(EXAMPLES / "collins.jpg"), str(EXAMPLES / "speech.wav")
         request = Request(engine="preview", avatar=avatar, audio=audio, output=Output(height=height), **folders)
         start = time.process_time()
-        outline: Outline = Handler("cpu:0").inspect(request)
+        outline: Inspection = Handler("cpu:0").inspect(request)
         looked = time.process_time()
         engine = PreviewEngine("cpu:0")
         engine.prepare(request, outline, 0, 1, lambda _: None)

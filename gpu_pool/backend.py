@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from gpu_pool.types import Device, Down, Heard
+from gpu_pool.types import Device, WorkerCommand, WorkerMessage
 
 
 class Backend(Protocol):
@@ -23,7 +23,7 @@ class Backend(Protocol):
         """Start a worker; Ready follows, or Exited. The device has none now."""
         ...
 
-    def send(self, device: str, message: Down) -> None:
+    def send(self, device: str, message: WorkerCommand) -> None:
         """Pass a message to the worker without blocking; WireError if it can't be one. Without a worker, nothing."""
         ...
 
@@ -31,7 +31,7 @@ class Backend(Protocol):
         """SIGKILL the worker and what it started; Exited follows. Without a worker, nothing."""
         ...
 
-    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
+    def wait(self, timeout_s: float, wakeup_fd: int) -> list[WorkerMessage]:
         """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it, and
         when a device has changed."""
         ...

@@ -39,14 +39,14 @@ class Cards:
     problems  a sentence for each thing that is wrong: no driver, a card that can't even be named
     driver    its version, "" without one
     held      card -> process -> bytes of the card that it holds; in a container the driver often tells nothing
-    read_at   time.monotonic() when the reading began
+    read_at_s   time.monotonic() when the reading began
     """
 
     devices: tuple[Device, ...] = ()
     problems: tuple[str, ...] = ()
     driver: str = ""
     held: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    read_at: float = 0.0
+    read_at_s: float = 0.0
 
     def line(self) -> str:
         return json.dumps(asdict(self))
@@ -63,23 +63,23 @@ class Cards:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CardRules:
     """Which cards are used, and by how many workers each. Cards are named by UUID or the beginning of it."""
 
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     workers: int = 1
 
-    def admit(self, card: str) -> bool:
+    def can_use(self, card: str) -> bool:
         return card.startswith(self.only or "") and not (self.exclude and card.startswith(self.exclude))
 
 
-def seats(cards: Cards, rules: Rules) -> list[Device]:
+def seats(cards: Cards, rules: CardRules) -> list[Device]:
     """A device for each worker: the card's own id for the first, the card's id and "/2" for the second, and so on."""
     return [
-        replace(card, id=card.id if number == 1 else f"{card.id}/{number}", card=card.id, read_at=cards.read_at)
+        replace(card, id=card.id if number == 1 else f"{card.id}/{number}", card=card.id, read_at_s=cards.read_at_s)
         for card in cards.devices
-        if rules.admit(card.id)
+        if rules.can_use(card.id)
         for number in range(1, rules.workers + 1)
     ]
 
@@ -144,7 +144,7 @@ class CardWatch:
     def await_first(self, timeout_s: float) -> Cards:
         """Wait for a reading where there is a driver to ask; without one, or after the time is up, go on."""
         until = self._clock() + timeout_s
-        while self.fd is not None and not self._latest.read_at and (left := until - self._clock()) > 0:
+        while self.fd is not None and not self._latest.read_at_s and (left := until - self._clock()) > 0:
             select.select([self.fd], [], [], left)
             self.serve()
         return self._latest
@@ -173,7 +173,7 @@ class CardWatch:
             self._latest = replace(self._latest, problems=(f"The NVIDIA driver can't be asked: {error}.",))
             return
         self._lines, self._heard_at = Lines(), now
-        if not self._latest.read_at:
+        if not self._latest.read_at_s:
             self._latest = Cards(problems=(SILENT,))
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -218,7 +218,7 @@ class CardWatch:
                 process.wait(0.5)
 
 
-def look(log: Path, timeout_s: float) -> Cards:
+def read_cards(log: Path, timeout_s: float) -> Cards:
     """One reading, for people: a driver that hangs is a problem in it."""
     watch = CardWatch(log)
     try:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpu_pool.cards import SILENT, UNLISTED, Cards, CardWatch, Rules, seats
+from gpu_pool.cards import SILENT, UNLISTED, CardRules, Cards, CardWatch, seats
 from gpu_pool.process import WorkerProcess, log_path
-from gpu_pool.types import Device, DeviceKind, Done, Down, Exited, Failed, Heard, Open
+from gpu_pool.types import Device, DeviceKind, Done, Exited, Failed, Open, WorkerCommand, WorkerMessage
 from gpu_pool.wire import encode
 
 CLOSE_S = 5.0
@@ -59,19 +59,19 @@ class LocalBackend:
         kind_options: Mapping[DeviceKind, Mapping[str, Any]] | None = None,
         env: Mapping[str, str] | None = None,
         watch: CardWatch | None = None,
-        rules: Rules | None = None,
+        rules: CardRules | None = None,
     ) -> None:
         self._options = {kind: {**handler_options, **(kind_options or {}).get(kind, {})} for kind in KINDS}
         for options in self._options.values():
             encode(Open("", handler, options))  # what can't be sent is refused before anything is started
         log_dir.mkdir(parents=True, exist_ok=True)
         self._devices = {device.id: device for device in devices}
-        self._watch, self._rules = watch, rules or Rules()
+        self._watch, self._rules = watch, rules or CardRules()
         self._handler = handler
         self._log_dir = log_dir
         self._env = {**os.environ, **(env or {})}
         self._workers: dict[str, WorkerProcess] = {}
-        self._stillborn: list[Heard] = []
+        self._stillborn: list[WorkerMessage] = []
         self._selector = selectors.DefaultSelector()
 
     def devices(self) -> Sequence[Device]:
@@ -108,7 +108,7 @@ class LocalBackend:
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self.send(device, Open(device, self._handler, self._options[self._devices[device].kind]))
 
-    def send(self, device: str, message: Down) -> None:
+    def send(self, device: str, message: WorkerCommand) -> None:
         if worker := self._workers.get(device):
             self._push(worker, encode(message))
 
@@ -116,7 +116,7 @@ class LocalBackend:
         if worker := self._workers.get(device):
             worker.kill()
 
-    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
+    def wait(self, timeout_s: float, wakeup_fd: int) -> list[WorkerMessage]:
         if wakeup_fd not in self._selector.get_map():
             self._selector.register(wakeup_fd, selectors.EVENT_READ)
         heard, self._stillborn = self._stillborn, []
@@ -170,7 +170,7 @@ class LocalBackend:
             events = selectors.EVENT_READ if sent else selectors.EVENT_READ | selectors.EVENT_WRITE
             self._selector.modify(worker.channel, events, worker)
 
-    def _serve(self, worker: WorkerProcess, mask: int) -> list[Heard]:
+    def _serve(self, worker: WorkerProcess, mask: int) -> list[WorkerMessage]:
         if mask & selectors.EVENT_WRITE:
             self._push(worker, b"")
         said = worker.receive()
@@ -181,7 +181,7 @@ class LocalBackend:
             worker.rotate_log(quiet=isinstance(said[-1], Done | Failed))
         return [(worker.device, message) for message in said]
 
-    def _bury(self, worker: WorkerProcess) -> list[Heard]:
+    def _bury(self, worker: WorkerProcess) -> list[WorkerMessage]:
         del self._workers[worker.device]
         self._selector.unregister(worker.pidfd)
         if not worker.silent:

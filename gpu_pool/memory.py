@@ -45,10 +45,10 @@ class Stake:
     def say(self, held: int, now: float) -> Stake:
         return replace(self, said=held, said_at=now)
 
-    def read(self, held: int, read_at: float) -> Stake:
-        """The driver was asked at `read_at`; `held` is its figure for this worker, 0 where it has none."""
-        known = held or (self.said if self.said_at < read_at else self.held)
-        lapsed = 0 if self.lapsed_at < read_at else self.lapsed
+    def read(self, held: int, read_at_s: float) -> Stake:
+        """The driver was asked at `read_at_s`; `held` is its figure for this worker, 0 where it has none."""
+        known = held or (self.said if self.said_at < read_at_s else self.held)
+        lapsed = 0 if self.lapsed_at < read_at_s else self.lapsed
         return replace(self, held=known, lapsed=lapsed)
 
 

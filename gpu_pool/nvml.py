@@ -49,12 +49,12 @@ class Driver:
         try:
             self._open(began)
         except pynvml.NVMLError as error:
-            return Cards(problems=(f"No NVIDIA driver answers: {error}.",), read_at=began)
+            return Cards(problems=(f"No NVIDIA driver answers: {error}.",), read_at_s=began)
         try:
-            cards = replace(_cards(), read_at=began)
+            cards = replace(_cards(), read_at_s=began)
         except pynvml.NVMLError as error:
             self.close()
-            return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",), read_at=began)
+            return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",), read_at_s=began)
         cards = replace(cards, devices=tuple(self._with_xid(device, began) for device in cards.devices))
         self._troubled = bool(cards.problems) or any(device.state == "lost" for device in cards.devices)
         return cards

@@ -15,8 +15,8 @@ from gpu_pool.memory import Accounts
 from gpu_pool.slot import Seat
 from gpu_pool.strategy import STRATEGIES, preferred
 from gpu_pool.supervisor import Crew, Patience
-from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, Run, Span, Task
-from gpu_pool.wait_reasons import Setback, obstacle
+from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, RunSpan, Span, Task
+from gpu_pool.wait_reasons import Setback, wait_reason
 from gpu_pool.wakeup import Wakeup
 
 FREE_GRAIN_BYTES = 64 << 20
@@ -89,21 +89,21 @@ class Pool:
         idle = self._offers(task)
         return STRATEGIES[task.strategy](task, idle, waiting) if idle else None
 
-    def obstacle(self, task: Task) -> str:
+    def wait_reason(self, task: Task) -> str:
         """Why no device can take a span of the task, as a sentence for people.
 
         "" if one can, or will as soon as it has finished what it does now.
         """
         devices = [device for device in self._crew.devices if device.kind == task.kind]
         seats = {device.id: self._crew[device.id] for device in devices}
-        return obstacle(task, devices, seats, self._accounts(), self._setbacks.get(task.id), self._clock())
+        return wait_reason(task, devices, seats, self._accounts(), self._setbacks.get(task.id), self._clock())
 
     def promised_bytes(self) -> dict[str, int]:
         """What each device's worker may still take of its card: promised, and not allocated as far as is known."""
         return {seat.device: seat.stake.open for seat in self._crew}
 
     def start(self, plan: Plan, *, hold: bool = False) -> None:
-        """Send a Run for each assignment; with `hold` they are sent by `release`, which has to come next.
+        """Send a RunSpan for each assignment; with `hold` they are sent by `release`, which has to come next.
 
         ValueError if a device isn't idle or is named twice, if the memory has been promised to others since the plan
         was made, or (as a WireError) if the payload is too long or no JSON; nothing has started then. With `hold` it
@@ -119,7 +119,7 @@ class Pool:
             accounts.promise(seat.device, task.memory_bytes)
         for seat, assignment in zip(seats, plan.assignments, strict=True):
             span = assignment.span
-            run = Run(task.id, span.start, span.stop, task.payload)
+            run = RunSpan(task.id, span.start, span.stop, task.payload)
             self._crew.start(seat, run, task.model, task.memory_bytes, hold=hold)
 
     def release(self) -> None:
@@ -144,7 +144,7 @@ class Pool:
         """For signal.set_wakeup_fd: a signal ends poll()."""
         return self._wakeup.signal_fd
 
-    def running(self, task_id: str) -> tuple[Span, ...]:
+    def running_spans(self, task_id: str) -> tuple[Span, ...]:
         """The task's spans that run somewhere, each once, in order."""
         return tuple(sorted({span for _, span in self._running(task_id)}))
 
@@ -236,5 +236,5 @@ def _differ(before: Device | None, now: Device) -> bool:
     if before == now:
         return False
     moved = max(abs(before.free_bytes - now.free_bytes), abs(before.held_bytes - now.held_bytes))
-    as_now = replace(before, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at=now.read_at)
+    as_now = replace(before, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at_s=now.read_at_s)
     return moved >= FREE_GRAIN_BYTES or as_now != now

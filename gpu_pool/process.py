@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from gpu_pool.types import Exited, Nonsense, Up
-from gpu_pool.wire import Lines, WireError, decode_up
+from gpu_pool.types import Exited, ProtocolError, WorkerReport
+from gpu_pool.wire import Lines, WireError, decode_report
 
 LOG_BYTES = 1 << 20
 NOISY_TIMES = 16
@@ -63,7 +63,7 @@ class WorkerProcess:
             self._unsent.clear()
         return True
 
-    def receive(self) -> list[Up | Nonsense]:
+    def receive(self) -> list[WorkerReport | ProtocolError]:
         """What it said since. `silent` turns true at nonsense and when its end of the channel is closed."""
         data = self._read()
         said = self._parse(data or b"")
@@ -92,10 +92,10 @@ class WorkerProcess:
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000))
 
-    def reap(self) -> list[Up | Nonsense | Exited]:
+    def reap(self) -> list[WorkerReport | ProtocolError | Exited]:
         """Once it has ended: its last words and how it ended. Frees everything."""
         self.kill()  # before wait(), which gives the pid, and so the group's number, back to the kernel
-        last_words: list[Up | Nonsense | Exited] = []
+        last_words: list[WorkerReport | ProtocolError | Exited] = []
         while data := self._read():
             last_words += self._parse(data)
         _, status, usage = os.wait4(self.pid, 0)
@@ -116,14 +116,14 @@ class WorkerProcess:
         except ConnectionError:
             return b""
 
-    def _parse(self, data: bytes) -> list[Up | Nonsense]:
-        said: list[Up | Nonsense] = []
+    def _parse(self, data: bytes) -> list[WorkerReport | ProtocolError]:
+        said: list[WorkerReport | ProtocolError] = []
         try:
             for line in () if self.silent else self._lines.feed(data):
-                said.append(decode_up(line))
+                said.append(decode_report(line))
         except WireError as error:
             self.silent = True
-            said.append(Nonsense(str(error)))
+            said.append(ProtocolError(str(error)))
         return said
 
     def _exited(self, status: int, peak_bytes: int) -> Exited:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from gpu_pool.backoff import Health
 from gpu_pool.memory import Stake
-from gpu_pool.types import Device, DeviceState, Done, Exited, Failed, Fault, Progress, Run, Span
+from gpu_pool.types import Device, DeviceState, Done, Exited, Failed, Fault, Progress, RunSpan, Span
 
 MIB = 1 << 20
 
@@ -39,7 +39,7 @@ _STATES: dict[Phase, DeviceState] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Doom:
+class ExitReason:
     """Why a worker ends, in the words of the Failed that its span gets. `blame`: it counts against the device."""
 
     code: str
@@ -47,7 +47,7 @@ class Doom:
     fault: Fault = "worker"
     blame: bool = True
 
-    def failed(self, run: Run, detail: str) -> Failed:
+    def failed(self, run: RunSpan, detail: str) -> Failed:
         retry = self.fault == "worker"
         hint = "If it happens again, the worker's log shows what it was doing." if retry else ""
         return Failed(
@@ -55,20 +55,20 @@ class Doom:
         )
 
 
-CANCELLED = Doom("cancelled", "Cancelled.", fault="cancelled", blame=False)
+CANCELLED = ExitReason("cancelled", "Cancelled.", fault="cancelled", blame=False)
 
 
-def cause_of_death(device: str, exited: Exited) -> Doom:
+def explain_exit(device: str, exited: Exited) -> ExitReason:
     """What to say of a worker that ended unasked."""
     if exited.out_of_memory:
-        return Doom(
+        return ExitReason(
             "out_of_memory", f"The worker on {device} was killed because this machine ran out of memory (SIGKILL)."
         )
     if exited.signal:
-        return Doom("worker_died", f"The worker on {device} was killed by {exited.signal}.")
+        return ExitReason("worker_died", f"The worker on {device} was killed by {exited.signal}.")
     last_line = exited.log.rpartition("\n")[2].strip()[:300]
     said = f" after saying: {last_line}" if last_line else ""
-    return Doom("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{said}.")
+    return ExitReason("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{said}.")
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +76,7 @@ class Seat:
     """A device's place in the pool.
 
     deadline    clock time at which the phase has lasted too long
-    run         the span it has, from Run until Done or Failed has been passed on
+    run         the span it has, from RunSpan until Done or Failed has been passed on
     called_off  somebody else has finished the span first: nobody wants to hear of it any more
     doom        why we killed the worker
     ready_at    when the worker got ready, None before
@@ -95,9 +95,9 @@ class Seat:
     deadline: float = -inf
     pid: int | None = None
     model: str = ""
-    run: Run | None = None
+    run: RunSpan | None = None
     called_off: bool = False
-    doom: Doom | None = None
+    doom: ExitReason | None = None
     ready_at: float | None = None
     served: int = 0
     drained: str = ""
@@ -187,8 +187,8 @@ class Seat:
             held_bytes=self.stake.held,
             load_s=number(self.facts, "load_s"),
             batch=amount(self.facts, "batch"),
-            retry_at=self.health.start_at if resting else 0.0,
-            read_at=device.read_at,
+            retry_at_s=self.health.start_at if resting else 0.0,
+            read_at_s=device.read_at_s,
         )
 
     def memory(self, device: Device) -> str:

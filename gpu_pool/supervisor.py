@@ -8,8 +8,21 @@ from math import inf
 
 from gpu_pool.backend import Backend
 from gpu_pool.backoff import Backoff, Health
-from gpu_pool.slot import CANCELLED, Doom, Seat, cause_of_death
-from gpu_pool.types import Cancel, Device, Done, Event, Exited, Failed, Nonsense, Progress, Ready, Run, Stop, Up
+from gpu_pool.slot import CANCELLED, ExitReason, Seat, explain_exit
+from gpu_pool.types import (
+    Cancel,
+    Device,
+    Done,
+    Event,
+    Exited,
+    Failed,
+    Progress,
+    ProtocolError,
+    Ready,
+    RunSpan,
+    Stop,
+    WorkerReport,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class Crew:
         self._backend, self._patience, self._clock = backend, patience, clock
         self._seats: dict[str, Seat] = {}
         self._devices: dict[str, Device] = {}
-        self._held: list[tuple[str, Run]] = []
+        self._held: list[tuple[str, RunSpan]] = []
         self._footprint = 0
         self.look()
 
@@ -66,7 +79,7 @@ class Crew:
             seat = self._seats.setdefault(device.id, Seat(device.id, device.card))
             self._devices[device.id] = device
             if device.card:
-                seat.stake = seat.stake.read(device.held_bytes, device.read_at)
+                seat.stake = seat.stake.read(device.held_bytes, device.read_at_s)
             lost = device.reason if device.state == "lost" else ""
             seat.silent = "" if lost else device.reason
             if lost and not seat.lost:
@@ -79,14 +92,14 @@ class Crew:
         if seat.phase == "down":
             seat.vacate()
         elif not seat.doom:
-            self._condemn(seat, Doom("device_lost", f"{seat.device} was lost: {reason}", blame=False))
+            self._condemn(seat, ExitReason("device_lost", f"{seat.device} was lost: {reason}", blame=False))
 
     def _find(self, seat: Seat) -> None:
         seat.lost = ""
         if seat.phase == "down":
             seat.vacate()
 
-    def start(self, seat: Seat, run: Run, model: str, memory_bytes: int, *, hold: bool) -> None:
+    def start(self, seat: Seat, run: RunSpan, model: str, memory_bytes: int, *, hold: bool) -> None:
         """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent; with `hold` it is
         `release` that finds that."""
         if hold:
@@ -145,7 +158,7 @@ class Crew:
         overdue = [seat for seat in self if seat.deadline <= self._clock()]
         return [event for seat in overdue if (event := self._lose_patience(seat))]
 
-    def hear(self, device: str, message: Up | Nonsense | Exited) -> Event | None:
+    def hear(self, device: str, message: WorkerReport | ProtocolError | Exited) -> Event | None:
         """What this means for the device's span, if anything."""
         seat = self._seats[device]
         match message:
@@ -153,7 +166,7 @@ class Crew:
                 return self._bury(seat, message)
             case _ if seat.doom:
                 pass
-            case Nonsense(reason):
+            case ProtocolError(reason):
                 self._nonsense(seat, reason)
             case Ready():
                 self._welcome(seat, message)
@@ -168,7 +181,7 @@ class Crew:
             self._nonsense(seat, "a second Ready")
         elif ready.device not in (seat.device, seat.card):
             said = f"The worker for {seat.device} found itself on {ready.device}."
-            self._condemn(seat, Doom("worker_misplaced", said))
+            self._condemn(seat, ExitReason("worker_misplaced", said))
         else:
             seat.pid, seat.ready_at = ready.pid, self._clock()
             seat.learn(ready.facts, self._clock())
@@ -242,16 +255,16 @@ class Crew:
 
     def _nonsense(self, seat: Seat, reason: str) -> None:
         said = f"The worker on {seat.device} said something that makes no sense: {reason}."
-        self._condemn(seat, Doom("worker_nonsense", said))
+        self._condemn(seat, ExitReason("worker_nonsense", said))
 
-    def _condemn(self, seat: Seat, doom: Doom) -> None:
+    def _condemn(self, seat: Seat, doom: ExitReason) -> None:
         seat.doom = replace(doom, code="cancelled", fault="cancelled") if seat.phase == "cancelling" else doom
         self._backend.kill(seat.device)
         seat.enter("dying", self._in(self._patience.kill_s))
 
     def _bury(self, seat: Seat, exited: Exited) -> Event | None:
         asked = seat.phase == "leaving"
-        doom = CANCELLED if seat.phase == "cancelling" else seat.doom or cause_of_death(seat.device, exited)
+        doom = CANCELLED if seat.phase == "cancelling" else seat.doom or explain_exit(seat.device, exited)
         seat.rss_bytes = exited.peak_bytes or seat.rss_bytes
         detail = self._detail(seat, doom.message, exited.log)
         event = self._end_span(seat, doom.failed(seat.run, detail)) if seat.run else None
@@ -283,7 +296,7 @@ class Crew:
         return None
 
     def _stalled(self, seat: Seat, what: str) -> None:
-        self._condemn(seat, Doom("worker_stalled", f"The worker on {seat.device} {what}."))
+        self._condemn(seat, ExitReason("worker_stalled", f"The worker on {seat.device} {what}."))
 
     def _give_up(self, seat: Seat) -> Event | None:
         """Not even SIGKILL ends it: it hangs inside a driver. Its span goes elsewhere, the device waits for its end."""

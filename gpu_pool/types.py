@@ -23,8 +23,8 @@ class Device:
     held_bytes  what its worker holds of the card
     load_s      seconds that loading the model took, 0 if the worker doesn't say
     batch       frames that the worker takes at once, 0 if it doesn't say
-    retry_at    when a sick device is tried again, else 0
-    read_at     when the driver was asked for the figures
+    retry_at_s    when a sick device is tried again, else 0
+    read_at_s     when the driver was asked for the figures
     """
 
     id: str
@@ -40,8 +40,8 @@ class Device:
     held_bytes: int = 0
     load_s: float = 0.0
     batch: int = 0
-    retry_at: float = 0.0
-    read_at: float = 0.0
+    retry_at_s: float = 0.0
+    read_at_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -113,7 +113,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunSpan:
     task: str
     start: int
     stop: int
@@ -193,14 +193,14 @@ class Failed:
     detail: str = ""
 
 
-Down = Open | Run | Cancel | Stop
-Up = Ready | Progress | Done | Failed
+WorkerCommand = Open | RunSpan | Cancel | Stop
+WorkerReport = Ready | Progress | Done | Failed
 
 # from a backend to the pool ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Nonsense:
+class ProtocolError:
     """A worker said something that is no message."""
 
     reason: str
@@ -224,7 +224,7 @@ class Exited:
     peak_bytes: int = 0
 
 
-Heard = tuple[str, Up | Nonsense | Exited]
+WorkerMessage = tuple[str, WorkerReport | ProtocolError | Exited]
 """A device and what its worker said, or what became of it."""
 
 # from the pool to the daemon -----------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Setback:
         return self.room_bytes * MORE if now < self.until and 0 < self.room_bytes < inf else -inf
 
 
-def obstacle(
+def wait_reason(
     task: Task,
     devices: Sequence[Device],
     seats: Mapping[str, Seat],

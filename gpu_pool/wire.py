@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, NoReturn, cast, get_args, get_origin, get_type_hints
 
-from gpu_pool.types import Cancel, Done, Down, Failed, Open, Progress, Ready, Run, Stop, Up
+from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, RunSpan, Stop, WorkerCommand, WorkerReport
 
 MAX_LINE_BYTES = 1 << 20
 _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -18,7 +18,7 @@ class WireError(ValueError):
     """Not a message of ours: too long, no JSON, or an unknown kind, field or type."""
 
 
-def encode(message: Up | Down) -> bytes:
+def encode(message: WorkerReport | WorkerCommand) -> bytes:
     """One line, newline included. WireError if it is no JSON (NaN, a Path, a loop) or longer than MAX_LINE_BYTES."""
     body = {spec.name: _plain(getattr(message, spec.name)) for spec in fields(message)}
     try:
@@ -30,14 +30,14 @@ def encode(message: Up | Down) -> bytes:
     return line
 
 
-def decode_up(line: bytes) -> Up:
+def decode_report(line: bytes) -> WorkerReport:
     """What a worker said; WireError if it is not one of its messages."""
-    return cast(Up, _decode(line, _UP))
+    return cast(WorkerReport, _decode(line, _UP))
 
 
-def decode_down(line: bytes) -> Down:
+def decode_command(line: bytes) -> WorkerCommand:
     """What the daemon said; WireError if it is not one of its messages."""
-    return cast(Down, _decode(line, _DOWN))
+    return cast(WorkerCommand, _decode(line, _DOWN))
 
 
 class Lines:
@@ -134,5 +134,5 @@ _SCALARS: dict[type, Callable[[object], bool]] = {
     int: _is_int,
     float: lambda value: _is_int(value) or (isinstance(value, float) and math.isfinite(value)),
 }
-_DOWN = {_kind(cls): _shape(cls) for cls in (Open, Run, Cancel, Stop)}
+_DOWN = {_kind(cls): _shape(cls) for cls in (Open, RunSpan, Cancel, Stop)}
 _UP = {_kind(cls): _shape(cls) for cls in (Ready, Progress, Done, Failed)}

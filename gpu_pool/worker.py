@@ -21,8 +21,8 @@ from typing import Any, Protocol, cast
 
 from gpu_pool.failpoints import failpoint
 from gpu_pool.guards import die_with_parent, end_group, volunteer_for_oom_killer
-from gpu_pool.types import Cancel, Done, Failed, Fault, Open, Progress, Ready, Run, Stop, Up
-from gpu_pool.wire import Lines, WireError, decode_down, encode
+from gpu_pool.types import Cancel, Done, Failed, Fault, Open, Progress, Ready, RunSpan, Stop, WorkerReport
+from gpu_pool.wire import Lines, WireError, decode_command, encode
 
 PROGRESS_S = 0.2
 MESSAGE_CHARS = 1000
@@ -61,7 +61,7 @@ class Channel:
         self._fd = fd
         self._lock = threading.Lock()
 
-    def send(self, message: Up) -> None:
+    def send(self, message: WorkerReport) -> None:
         """WireError if it is no JSON or too long; then nothing was sent."""
         rest = memoryview(encode(message))
         with self._lock:
@@ -79,7 +79,7 @@ class Channel:
 class _Order:
     """A span to run, and whether it has been cancelled since."""
 
-    run: Run
+    run: RunSpan
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -100,7 +100,7 @@ class Worker:
             self._answer(order.run, _perform(handler, order, self._channel))
         getattr(handler, "close", _nothing)()
 
-    def _answer(self, run: Run, answer: Done | Failed) -> None:
+    def _answer(self, run: RunSpan, answer: Done | Failed) -> None:
         try:
             self._channel.send(answer)
         except WireError as error:
@@ -116,10 +116,10 @@ class Worker:
             end_group()
 
     def _obey(self, line: bytes) -> None:
-        match decode_down(line):
+        match decode_command(line):
             case Open() as opened:
                 self._orders.put(opened)
-            case Run() as run:
+            case RunSpan() as run:
                 self._current = _Order(run)
                 self._orders.put(self._current)
             case Cancel(task):
@@ -184,7 +184,7 @@ class _Ticker:
             self._channel.send(Progress(run.task, run.start, run.stop, units, held))
 
 
-def failure(run: Run, error: Exception) -> Failed:
+def failure(run: RunSpan, error: Exception) -> Failed:
     """An exception as data: whose fault it is, and what to tell a person."""
     detail = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
     told = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS]
@@ -200,7 +200,7 @@ def failure(run: Run, error: Exception) -> Failed:
     return _failed(run, code, message, hint=hint, retry=retry, fault=fault, detail=detail)
 
 
-def _failed(run: Run, code: str, message: str, **rest: Any) -> Failed:
+def _failed(run: RunSpan, code: str, message: str, **rest: Any) -> Failed:
     return Failed(run.task, run.start, run.stop, code, message, **rest)
 
 

@@ -16,15 +16,15 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on a clean exit it is synced and renamed to `path`, else removed.
 
     The name is unique, so that two processes writing the same file never write into each other's.
     Raises EngineError disk_full where the disk is full; any other error passes through.
     """
-    beside = _beside(path)
+    beside = _temp_path(path)
     try:
-        with full_disk_named(path.name):
+        with translate_full_disk(path.name):
             yield beside
             sync(beside)
             beside.replace(path)
@@ -34,11 +34,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Like `whole_file` for a folder that does not exist yet; yields an empty one to fill. All of it is synced."""
-    beside = _beside(path)
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Like `atomic_write` for a folder that does not exist yet; yields an empty one to fill. All of it is synced."""
+    beside = _temp_path(path)
     try:
-        with full_disk_named(path.name):
+        with translate_full_disk(path.name):
             beside.mkdir()
             yield beside
             for inner in sorted(beside.rglob("*"), reverse=True):
@@ -51,7 +51,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def full_disk_named(name: str) -> Iterator[None]:
+def translate_full_disk(name: str) -> Iterator[None]:
     """Turn "no space left" and "quota exceeded" into EngineError disk_full about the file `name`."""
     try:
         yield
@@ -75,5 +75,5 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _beside(path: Path) -> Path:
+def _temp_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from models.atomic import whole_folder
+from models.atomic import atomic_folder
 
 MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -27,12 +27,12 @@ _LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12}\.tmp")
 _POLL_S = 0.02
 
 
-def sha256_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_key(*parts: object) -> str:
+def make_key(*parts: object) -> str:
     """One name for everything that an entry depends on; the parts are JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -63,7 +63,7 @@ class AvatarCache:
         if key in self._used:
             os.close(self._used.pop(key))
 
-    def entry(self, key: str, build: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:
+    def get_or_build(self, key: str, build: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:
         """The folder of `key`, made by `build(empty folder)` if it isn't there whole.
 
         Of several processes that want the same key, one builds and the others wait for it, calling `waiting` often;
@@ -81,17 +81,18 @@ class AvatarCache:
         os.utime(folder)
         return folder
 
-    def doubt(self, key: str) -> None:
+    def invalidate(self, key: str) -> None:
         """What lies there is not what was written: from now on it is no entry, so the next who asks builds it."""
         (self.root / key / MANIFEST).unlink(missing_ok=True)
 
-    def size(self) -> int:
-        """Bytes of all entries."""
+    @property
+    def total_bytes(self) -> int:
+        """Size of all entries."""
         return sum(entry_bytes(folder) for folder in self._entries())
 
-    def damaged(self) -> list[str]:
+    def find_damaged(self) -> list[str]:
         """Keys of entries whose files are not what was written, by their SHA-256: slow, for a check-up."""
-        return [folder.name for folder in self._entries() if manifest(folder) != digests(folder)]
+        return [folder.name for folder in self._entries() if read_manifest(folder) != hash_files(folder)]
 
     def _use(self, key: str, waiting: Callable[[], None]) -> bool:
         """Take a shared lock that stays, if the entry is there whole."""
@@ -108,9 +109,9 @@ class AvatarCache:
             return
         shutil.rmtree(folder, ignore_errors=True)
         self._sweep(key)
-        with whole_folder(folder) as beside:
+        with atomic_folder(folder) as beside:
             build(beside)
-            (beside / MANIFEST).write_text(json.dumps(digests(beside)))
+            (beside / MANIFEST).write_text(json.dumps(hash_files(beside)))
 
     def _entries(self) -> list[Path]:
         return [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -121,7 +122,7 @@ class AvatarCache:
             with self._locked_now(key) as mine:
                 if mine:
                     self._sweep(key)
-        excess = self.size() - self.max_bytes
+        excess = self.total_bytes - self.max_bytes
         for folder in sorted(self._entries(), key=last_used):
             if excess <= 0:
                 return
@@ -189,11 +190,11 @@ class AvatarCache:
 
 def whole(folder: Path) -> bool:
     """Whether every file of the manifest is there in its size, and no other."""
-    listed = manifest(folder)
+    listed = read_manifest(folder)
     return listed is not None and {name: size for name, (size, _) in listed.items()} == sizes(folder)
 
 
-def manifest(folder: Path) -> dict[str, tuple[int, str]] | None:
+def read_manifest(folder: Path) -> dict[str, tuple[int, str]] | None:
     """Size and SHA-256 of each file as it was written; None without a manifest that can be read."""
     try:
         listed = json.loads((folder / MANIFEST).read_bytes())
@@ -202,8 +203,8 @@ def manifest(folder: Path) -> dict[str, tuple[int, str]] | None:
         return None
 
 
-def digests(folder: Path) -> dict[str, tuple[int, str]]:
-    return {name: (size, sha256_file(folder / name)) for name, size in sizes(folder).items()}
+def hash_files(folder: Path) -> dict[str, tuple[int, str]]:
+    return {name: (size, hash_file(folder / name)) for name, size in sizes(folder).items()}
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.musetalk.weights import index as layout
-from models.types import Card, DeviceKind, EngineError
+from models.types import DeviceKind, EngineError, EngineInfo
 
-ENGINES: dict[str, Card] = {
+ENGINES: dict[str, EngineInfo] = {
     card.name: card
     for card in (
-        Card(
+        EngineInfo(
             name="musetalk",
             factory="models.musetalk.engine:MuseTalkEngine",
             kinds=("cuda", "cpu"),
@@ -22,7 +22,7 @@ ENGINES: dict[str, Card] = {
             weights=tuple(layout.published_files("v15")),
             summary="MuseTalk lip-sync: needs its weights, and a GPU to be of use",
         ),
-        Card(
+        EngineInfo(
             name="preview",
             factory="models.preview.engine:PreviewEngine",
             kinds=("cpu",),
@@ -36,7 +36,7 @@ FORMS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing_file
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EngineChoice:
     """Which engine runs a job, on which kind of device, and why this one."""
 
     engine: str
@@ -44,60 +44,60 @@ class Choice:
     reason: str
 
 
-def missing_weights(card: Card, models_dir: Path) -> list[str]:
+def find_missing_weights(card: EngineInfo, models_dir: Path) -> list[str]:
     """Names of the files that are still needed; weights that lie there in another form or version count."""
     if card.name in FORMS:
         return FORMS[card.name](models_dir)
     return [file for file in card.weights if not (models_dir / file).is_file()]
 
 
-def missing_packages(card: Card) -> list[str]:
+def find_missing_packages(card: EngineInfo) -> list[str]:
     return [name for name in card.packages if find_spec(name) is None]
 
 
-def remedy(card: Card, models_dir: Path) -> str:
+def install_command(card: EngineInfo, models_dir: Path) -> str:
     """The command that brings what is missing, or ""."""
-    if missing_packages(card):
+    if find_missing_packages(card):
         return f"pip install '.[{card.extra}]'"
-    return "musedrop models fetch" if missing_weights(card, models_dir) else ""
+    return "musedrop models fetch" if find_missing_weights(card, models_dir) else ""
 
 
-def installed(card: Card) -> bool:
+def is_installed(card: EngineInfo) -> bool:
     """Whether the code of the engine is here; `find_spec` looks without importing it."""
     package, _, _ = card.factory.partition(":")
     parent = package.rpartition(".")[0]
     return find_spec(parent) is not None and find_spec(package) is not None
 
 
-def obstacle(card: Card, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
+def unavailable_reason(card: EngineInfo, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
     """Why the engine can't run here, or "" if it can."""
-    if not installed(card):
+    if not is_installed(card):
         return f"the {card.name} engine is not part of this installation"
-    if absent := missing_packages(card):
-        return f"{', '.join(absent)} not installed (`{remedy(card, models_dir)}`)"
-    if missing := missing_weights(card, models_dir):
+    if absent := find_missing_packages(card):
+        return f"{', '.join(absent)} not installed (`{install_command(card, models_dir)}`)"
+    if missing := find_missing_weights(card, models_dir):
         files = f"{len(missing)} weight files are missing ({missing[0]} first)"
-        return f"{files}; `{remedy(card, models_dir)}` gets them"
+        return f"{files}; `{install_command(card, models_dir)}` gets them"
     if not set(card.kinds) & set(kinds):
         return f"no device of kind {' or '.join(card.kinds)} is available"
     return ""
 
 
-def choose(asked: str, models_dir: Path, kinds: Iterable[DeviceKind]) -> Choice:
+def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind]) -> EngineChoice:
     """Resolve `auto`, or check the engine that was asked for. Raises EngineError(engine_unavailable)."""
     present = tuple(kinds)
     if asked != "auto":
         card = ENGINES[asked]
-        if why := obstacle(card, models_dir, present):
+        if why := unavailable_reason(card, models_dir, present):
             hint = 'install what is missing (`musedrop doctor` lists it), or ask for "auto" or "preview"'
             raise EngineError("engine_unavailable", f'the job asks for the engine "{asked}", but {why}', hint)
-        return Choice(asked, best_kind(card, present), "asked for by the job")
+        return EngineChoice(asked, choose_kind(card, present), "asked for by the job")
     musetalk = ENGINES["musetalk"]
-    why = obstacle(musetalk, models_dir, present) or ("" if "cuda" in present else "there is no GPU")
+    why = unavailable_reason(musetalk, models_dir, present) or ("" if "cuda" in present else "there is no GPU")
     if not why:
-        return Choice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
-    return Choice("preview", "cpu", f"auto: not musetalk, because {why}")
+        return EngineChoice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
+    return EngineChoice("preview", "cpu", f"auto: not musetalk, because {why}")
 
 
-def best_kind(card: Card, present: tuple[DeviceKind, ...]) -> DeviceKind:
+def choose_kind(card: EngineInfo, present: tuple[DeviceKind, ...]) -> DeviceKind:
     return next(kind for kind in card.kinds if kind in present)

@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models import encoder, media
-from models.avatars import sha256_file
+from models import media
+from models.avatars import hash_file
 from models.catalog import ENGINES
-from models.types import Engine, EngineError, Loads, Outline, Request, Tick
+from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
 IMAGE_FPS = Fraction(25)
 
@@ -45,16 +45,16 @@ class Handler:
         self.facts: dict[str, Any] = {}
         self._engine: tuple[str, Engine] | None = None
 
-    def run(self, payload: dict[str, Any], start: int, stop: int, tick: Tick) -> dict[str, Any]:
+    def run(self, payload: dict[str, Any], start: int, stop: int, tick: ProgressCallback) -> dict[str, Any]:
         """Do units [start, stop) of the payload's stage. Raises EngineError for what a person can mend."""
         if payload["stage"] == "examine":
-            return media.examine()
+            return media.describe_worker()
         request = Request.from_dict(payload["request"])
         if payload["stage"] == "inspect":
             return {"outline": self.inspect(request).to_dict()}
-        outline = Outline.from_dict(payload["outline"])
+        outline = Inspection.from_dict(payload["outline"])
         if payload["stage"] == "prepare":
-            encoder.settle(request, outline)
+            media.settle_encoder(request, outline)
             self.prepare(request, outline, start, stop, tick)
             return {}
         if payload["stage"] == "render":
@@ -76,7 +76,7 @@ class Handler:
         engine = self.engine(name)
         if self.facts.get("model") != name:
             began = time.monotonic()
-            told = engine.load(models_dir) if isinstance(engine, Loads) else {}
+            told = engine.load(models_dir) if isinstance(engine, SupportsLoad) else {}
             self.facts = {"model": name, "load_s": round(time.monotonic() - began, 3), **told}
         return engine
 
@@ -88,7 +88,7 @@ class Handler:
             self._engine = (name, factory(self.device))
         return self._engine[1]
 
-    def inspect(self, request: Request) -> Outline:
+    def inspect(self, request: Request) -> Inspection:
         """Copy the media where nobody else can change them, and find out what the job will be."""
         avatar_sha256 = snapshot(Path(request.avatar), request.files.avatar, request.limits.media_bytes)
         audio_sha256 = snapshot(Path(request.audio), request.files.audio, request.limits.media_bytes)
@@ -96,7 +96,7 @@ class Handler:
         picture = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS
         width, height = frame_size(picture.width, picture.height, request.output.height)
-        outline = Outline(
+        outline = Inspection(
             frames=max(1, round(sound.duration_s * rate)),
             fps=str(rate),
             width=width,
@@ -111,37 +111,37 @@ class Handler:
         outline = self.engine(request.engine).inspect(request, outline)
         return replace(outline, units={"inspect": 1, "render": outline.frames, "assemble": 1, **outline.units})
 
-    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+    def prepare(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:
         """The unit after the last one joins what the others have left."""
         if start < outline.units.get("prepare", 1):
             self.loaded(request.engine, request.models_dir).prepare(request, outline, start, stop, tick)
         else:
             self.loaded(request.engine, request.models_dir).complete(request, outline, tick)
 
-    def render(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+    def render(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:
         try:
             media.write_part(
-                request.files.part(start, stop),
+                request.files.part_path(start, stop),
                 self.loaded(request.engine, request.models_dir).render(request, outline, start, stop),
                 count=stop - start,
                 fps=outline.rate,
                 width=outline.width,
                 height=outline.height,
-                encoder=encoder.settled(request.files, outline),
+                encoder=media.read_encoder(request.files, outline),
                 crf=request.output.crf,
                 tick=tick,
                 colour=outline.colour,
             )
         except EngineError as error:
-            encoder.give_way(error, request.files, outline)
+            media.fall_back(error, request.files, outline)
             raise
 
-    def assemble(self, request: Request, outline: Outline, spans: list[list[int]]) -> dict[str, Any]:
+    def assemble(self, request: Request, outline: Inspection, spans: list[list[int]]) -> dict[str, Any]:
         """Join, mux and verify the mp4 in `request.out`, and take the preview picture from it."""
         out = Path(request.out)
         out.mkdir(parents=True, exist_ok=True)
         facts = media.assemble(
-            [request.files.part(start, stop) for start, stop in spans],
+            [request.files.part_path(start, stop) for start, stop in spans],
             audio=request.files.audio,
             out=out / "result.mp4",
             frames=outline.frames,
@@ -150,8 +150,8 @@ class Handler:
         )
         report = self.engine(request.engine).report(request, outline)
         with media.VideoFrames(out / "result.mp4", outline.rate) as video:
-            media.write_jpeg(out / "preview.jpg", video.read(report.pop("poster", 0)))
-        return {**facts, "encoder": encoder.settled(request.files, outline), **report}
+            media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
+        return {**facts, "encoder": media.read_encoder(request.files, outline), **report}
 
 
 def snapshot(source: Path, target: Path, limit_bytes: int) -> str:
@@ -168,7 +168,7 @@ def snapshot(source: Path, target: Path, limit_bytes: int) -> str:
         message = f"{source.name} was there when the job was accepted and is gone now"
         raise EngineError("missing_media", message, "drop it again and retry the job", retry=True) from None
     beside.replace(target)
-    return sha256_file(target)
+    return hash_file(target)
 
 
 def frame_size(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:

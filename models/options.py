@@ -13,7 +13,7 @@ from models.types import EngineError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def checked(
+def parse_options(
     model: type[Model], given: Mapping[str, Any], engine: str, foreign: Mapping[str, str]
 ) -> tuple[Model, tuple[str, ...]]:
     """The options as `model`, and a note for each that only another engine has: a job for `auto` may give them.
@@ -31,13 +31,13 @@ def checked(
         problems = error.errors(include_url=False)
     name = str(problems[0]["loc"][0])
     if problems[0]["type"] == "extra_forbidden":
-        raise unknown(name, engine, [*model.model_fields, *foreign], list(model.model_fields))
+        raise unknown_option(name, engine, [*model.model_fields, *foreign], list(model.model_fields))
     same = [problem["msg"].removeprefix("Input ") for problem in problems if problem["loc"][0] == name]
     message = f'the option "{name}" can\'t be {given[name]!r}: it {", or ".join(dict.fromkeys(same))}'
     raise EngineError("bad_option", message, "docs/job-file.md lists the options and their ranges")
 
 
-def unknown(name: str, engine: str, known: list[str], own: list[str]) -> EngineError:
+def unknown_option(name: str, engine: str, known: list[str], own: list[str]) -> EngineError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(own)}"
     return EngineError("bad_option", f'the {engine} engine has no option "{name}"', hint)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from models.arrays import U8
 
 Stage = Literal["inspect", "prepare", "render", "assemble"]
 STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
 DeviceKind = Literal["cpu", "cuda"]
 
-Tick = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 """Called with the number of units of the span that are finished; raises to stop a cancelled span."""
 
 
@@ -85,7 +84,7 @@ class JobFiles:
         """What `prepare` leaves for `render`; a folder of the engine's own, complete when it exists."""
         return self.work / "prepared"
 
-    def prepared_part(self, start: int, stop: int) -> Path:
+    def prepared_part_path(self, start: int, stop: int) -> Path:
         """What `prepare` leaves of units [start, stop) where there are several: a folder that appears by rename."""
         return self.work / "preparing" / f"{start:07d}-{stop:07d}"
 
@@ -98,12 +97,12 @@ class JobFiles:
     def parts(self) -> Path:
         return self.work / "parts"
 
-    def part(self, start: int, stop: int) -> Path:
+    def part_path(self, start: int, stop: int) -> Path:
         """The encoded frames [start, stop): appears by rename, so it is whole when it exists."""
         return self.parts / f"{start:07d}-{stop:07d}.mp4"
 
 
-def shallow(one: Request | Outline) -> dict[str, Any]:
+def shallow(one: Request | Inspection) -> dict[str, Any]:
     """The fields by name, nothing copied: `asdict` takes a tenth of a millisecond, for each message to a worker."""
     return {name: getattr(one, name) for name in one.__slots__}
 
@@ -139,7 +138,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class Inspection:
     """What `inspect` found out: all that later stages and the daemon need to plan a job.
 
     frames    frames of the result, round(duration_s * fps)
@@ -177,54 +176,63 @@ class Outline:
         return {**shallow(self), "colour": asdict(self.colour)}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Outline:
+    def from_dict(cls, data: dict[str, Any]) -> Inspection:
         colour = Colour(**data.get("colour", {}))  # an outline of before there was a choice has none
         return cls(**{**data, "notes": tuple(data["notes"]), "colour": colour})
 
 
 class Engine(Protocol):
-    """A way to move the lips of an avatar. One instance lives in a worker and stays warm."""
+    """A way to move the lips of an avatar. A worker makes one instance and keeps it for all spans of all jobs."""
 
-    def inspect(self, request: Request, outline: Outline) -> Outline:
-        """Check options and avatar; return the outline with `units`, `memory_bytes`, `notes`, `details` filled in."""
+    def inspect(self, request: Request, inspection: Inspection) -> Inspection:
+        """Check the options and the avatar.
+
+        Return the inspection with `units`, `memory_bytes`, `notes` and `details` filled in.
+        """
         ...
 
-    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+    def prepare(
+        self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
+    ) -> None:
         """Do units [start, stop) of the preparation.
 
-        Where `outline.units["prepare"]` is 1, leave `request.files.prepared`. Where it is more, several devices may
-        each do some: leave `request.files.prepared_part(start, stop)`. Another may have left the same in the meantime.
+        Where `inspection.units["prepare"]` is 1, write `request.files.prepared`.
+        Where it is more, several devices may each do some units: write `request.files.prepared_part_path(start, stop)`.
+        Another worker may have written the same in the meantime.
         """
         ...
 
-    def complete(self, request: Request, outline: Outline, tick: Tick) -> None:
-        """Make `request.files.prepared` of the parts, all of which are there. Only called where there are several."""
+    def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
+        """Make `request.files.prepared` of its parts, all of which exist. Only called where there are several."""
         ...
 
-    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:
+    def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
         """Yield frames start..stop-1, uint8. Frame n depends on the job and on n alone.
 
-        Each is BGR, (height, width, 3), or the planes of 4:2:0 video below each other, (height * 3 / 2, width), in the
-        outline's colour: those are encoded as they are. Whoever takes the frames closes the generator.
+        Each is BGR, (height, width, 3), or 4:2:0 planes below each other, (height * 3 / 2, width), in the colour of the
+        inspection: those are encoded as they are. The caller closes the generator.
         """
         ...
 
-    def report(self, request: Request, outline: Outline) -> dict[str, Any]:
-        """Facts for result.json once all is rendered: `poster` (frame for preview.jpg), `notes`, the engine's own."""
+    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
+        """Return figures for result.json once all is rendered.
+
+        `thumbnail_frame` is the frame for preview.jpg, `notes` are sentences, the rest is the engine's own.
+        """
         ...
 
 
 @runtime_checkable
-class Loads(Protocol):
-    """An engine that has weights to load, which a worker does once, before its first span or as soon as it starts."""
+class SupportsLoad(Protocol):
+    """An engine with weights, which a worker loads once: as soon as it starts, or before its first span."""
 
     def load(self, models_dir: str) -> dict[str, Any]:
-        """Load them onto the device. Facts for the ledger: "held_bytes" of the device, "batch" in frames."""
+        """Load the weights onto the device. Return stats for the ledger: "held_bytes", "batch" in frames."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class EngineInfo:
     """What the daemon knows of an engine without importing it.
 
     packages  modules it needs, which `pip install '.[EXTRA]'` brings

@@ -1,12 +1,11 @@
-"""The avatar library: what `musedrop avatar` does, and what a person with a file manager could do as well.
+"""The avatar library: `musedrop avatar` or a person with a file manager adds and removes files.
 
-An avatar is a file avatars/NAME.jpg, .mp4 ... of the share. What engines have prepared of it lies in the cache by the
-content of the file; each entry says in about.json what it is of.
+An avatar is a file avatars/NAME.jpg, .mp4 ... of the share. The cache holds what engines have
+prepared for it; about.json in each entry names the SHA-256 of the avatar.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import wave
@@ -16,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli import client
-from agent.cli.client import ClientError, Ticket
-from agent.fs import copy_whole, sync
-from agent.jobs.parse import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
+from agent.cli.client import ClientError, JobTicket
+from agent.fs import atomic_copy, hash_file, sync
+from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 
 ABOUT = "about.json"
 TRIAL_S = 0.4
-"""Length of the silent clip that `prepare` has rendered: enough to see where the face is taken to be."""
+"""Length of the silent clip for `submit_preparation`: enough to see which face is tracked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Avatar:
-    """A file of the library, and what is prepared of it: sentences like "musetalk v15, jaw, 250 frames"."""
+    """A file of the library, and what is prepared for it ("musetalk v15, jaw, 250 frames")."""
 
     name: str
     path: Path
@@ -39,50 +38,52 @@ class Avatar:
         return "video" if self.path.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
-def add(settings: Settings, name: str, file: Path, *, replace: bool = False) -> Path:
-    """Copy `file` into the library as `name`; it appears whole. Raises ClientError."""
+def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = False) -> Path:
+    """Copy `file` into the library as `name`, atomically. Raises ClientError."""
     check_name(name)
     suffix = file.suffix.lower()
     if suffix not in AVATAR_SUFFIXES:
-        raise ClientError(f"{file.name} is no avatar: its suffix is not one of {' '.join(sorted(AVATAR_SUFFIXES))}")
+        raise ClientError(
+            f"{file.name} can't be an avatar: its suffix is not one of {' '.join(sorted(AVATAR_SUFFIXES))}"
+        )
     if not file.is_file():
         raise ClientError(f"there is no file {file}")
     folder = settings.folders.avatars
     if not folder.is_dir():
-        raise ClientError(f"there is no library at {folder}: run `musedrop init` first, or name another settings file")
-    before = files_of(folder, name)
+        raise ClientError(f"there is no library at {folder}: run `musedrop init` first, or give another settings file")
+    before = find_files(folder, name)
     if before and not replace:
-        raise ClientError(f"the library has {before[0].name} already: choose another name, or say --replace")
+        raise ClientError(f"the library has {before[0].name} already: choose another name, or use --replace")
     target = folder / f"{name}{suffix}"
-    copy_whole(file, target)
+    atomic_copy(file, target)
     for other in before:
         if other != target:
             other.unlink(missing_ok=True)
     return target
 
 
-def shelf(settings: Settings) -> list[Avatar]:
-    """All avatars by name, with what the cache holds of each."""
-    prepared = dict(entries(settings.folders.cache))
+def list_avatars(settings: Settings) -> list[Avatar]:
+    """Return all avatars by name, with what the cache holds for each."""
+    prepared = dict(read_prepared(settings.folders.cache))
     return [
-        Avatar(path.stem, path, tuple(sorted(prepared.get(digest(path), ())) if prepared else ()))
-        for path in avatars(settings.folders.avatars)
+        Avatar(path.stem, path, tuple(sorted(prepared.get(hash_or_empty(path), ())) if prepared else ()))
+        for path in list_files(settings.folders.avatars)
     ]
 
 
-def remove(settings: Settings, name: str, *, force: bool = False) -> list[Path]:
-    """Take an avatar out of the library; the cache drops what is prepared of it when it needs the room.
+def remove_avatar(settings: Settings, name: str, *, force: bool = False) -> list[Path]:
+    """Remove an avatar from the library; its cache entries are evicted when space is needed.
 
-    Raises ClientError where there is none of that name, or where jobs that have not been started want it.
+    Raises ClientError if there is no such avatar, or if jobs that have not been started need it.
     """
     check_name(name)
-    files = files_of(settings.folders.avatars, name)
+    files = find_files(settings.folders.avatars, name)
     if not files:
         raise ClientError(f"the library has no avatar {name}; `musedrop avatar list` shows them")
-    waiting = [] if force else wanting(settings, name)
+    waiting = [] if force else find_unstarted_jobs(settings, name)
     if waiting:
         raise ClientError(
-            f"{len(waiting)} unstarted jobs want {name}, {waiting[0]} first: let them run, or say --force"
+            f"{len(waiting)} unstarted jobs need {name}, {waiting[0]} first: let them run, or use --force"
         )
     for path in files:
         path.unlink(missing_ok=True)
@@ -90,10 +91,10 @@ def remove(settings: Settings, name: str, *, force: bool = False) -> list[Path]:
     return files
 
 
-def prepare(settings: Settings, name: str, options: dict[str, Any], engine: str = "musetalk") -> Ticket:
-    """Drop a job that needs the avatar prepared: a silent clip, whose video shows where the face is taken to be."""
+def submit_preparation(settings: Settings, name: str, options: dict[str, Any], engine: str = "musetalk") -> JobTicket:
+    """Submit a job with a silent clip, which prepares the avatar and shows the tracked face."""
     check_name(name)
-    if not files_of(settings.folders.avatars, name):
+    if not find_files(settings.folders.avatars, name):
         raise ClientError(f"the library has no avatar {name}: add it with `musedrop avatar add {name} FILE`")
     job = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
     with tempfile.TemporaryDirectory() as folder:
@@ -110,46 +111,45 @@ def write_silence(path: Path, seconds: float, rate: int = 16_000) -> None:
 
 def check_name(name: str) -> None:
     if not is_library_name(name):
-        raise ClientError(f'"{name}" can\'t name an avatar: no slash, no dot in front, no suffix of a file')
+        raise ClientError(f'"{name}" can\'t name an avatar: no slash, no leading dot, no file suffix')
 
 
-def avatars(folder: Path) -> Iterator[Path]:
-    """The files that count as avatars, as jobs find them."""
+def list_files(folder: Path) -> Iterator[Path]:
+    """Yield the files that jobs can use as avatars."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix.lower() in AVATAR_SUFFIXES and not path.name.startswith(".") and path.is_file():
             yield path
 
 
-def files_of(folder: Path, name: str) -> list[Path]:
-    return [path for path in avatars(folder) if path.stem == name]
+def find_files(folder: Path, name: str) -> list[Path]:
+    return [path for path in list_files(folder) if path.stem == name]
 
 
-def entries(cache: Path) -> Iterator[tuple[str, list[str]]]:
-    """SHA-256 of an avatar -> what is prepared of it."""
+def read_prepared(cache: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the SHA-256 of each avatar in the cache with what is prepared for it."""
     found: dict[str, list[str]] = {}
     for about in cache.glob(f"*/{ABOUT}") if cache.is_dir() else ():
         try:
-            said = json.loads(about.read_bytes())
-            found.setdefault(str(said["avatar_sha256"]), []).append(str(said["summary"]))
+            record = json.loads(about.read_bytes())
+            found.setdefault(str(record["avatar_sha256"]), []).append(str(record["summary"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     yield from found.items()
 
 
-def digest(path: Path) -> str:
+def hash_or_empty(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 
 
-def wanting(settings: Settings, name: str) -> list[str]:
-    """Names of the jobs that have not been started and ask for this avatar of the library."""
+def find_unstarted_jobs(settings: Settings, name: str) -> list[str]:
+    """Return the names of the jobs that use this avatar and have not been started."""
     if not settings.folders.ledger.exists():
         return []
     sql = (
         "SELECT name FROM jobs WHERE state IN ('waiting', 'queued') AND "
         "coalesce(json_extract(spec, '$.template'), json_extract(spec, '$.avatar')) = ? ORDER BY id"
     )
-    return [str(row["name"]) for row in client.rows(client.reader(settings), sql, [name])]
+    return [str(row["name"]) for row in client.query(client.open_ledger(settings), sql, [name])]

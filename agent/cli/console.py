@@ -1,4 +1,4 @@
-"""What every command shares: where it prints, and how it finds the settings."""
+"""What all commands share: the consoles they print to, and how they find the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agent.settings import Settings
 
 console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+error_console = Console(stderr=True, emoji=False)
 
 Config = Annotated[
     Path | None,
@@ -25,14 +25,14 @@ Config = Annotated[
 ]
 
 
-def settings_of(config: Path | None) -> Settings:
-    from agent.settings import load
+def load_settings(config: Path | None) -> Settings:
+    from agent import settings_file
 
-    return load(found(config))
+    return settings_file.load_settings(find_settings(config))
 
 
-def found(config: Path | None) -> Path:
-    """The settings file that counts here."""
-    from agent.settings import find
+def find_settings(config: Path | None) -> Path:
+    """Return the path of the settings file that applies here."""
+    from agent.settings_file import find_settings_file
 
-    return find(config, os.environ, Path.cwd())
+    return find_settings_file(config, os.environ, Path.cwd())

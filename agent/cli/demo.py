@@ -1,4 +1,4 @@
-"""`musedrop demo`: the example jobs, dropped into a scratch inbox, with a daemon in this process."""
+"""`musedrop demo`: run the example jobs in a scratch share, with the daemon in this process."""
 
 from __future__ import annotations
 
@@ -8,57 +8,58 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.cli import client
-from agent.cli import progress as live
-from agent.daemon import Daemon, make_folders
+from agent.cli import client, progress
+from agent.daemon import Daemon
 from agent.errors import UserError
-from agent.jobs.parse import AUDIO_SUFFIXES, AVATAR_SUFFIXES
-from agent.settings import Settings, annotated, load
+from agent.fs import make_folders
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
+from agent.settings import Settings
+from agent.settings_file import format_settings, load_settings
 
 STEP_S = 0.2
 
 
-def play(folder: Path, examples: Path, console: Console) -> int:
-    """Drop every example, show progress, stop when all are finished. 0 if each has its video."""
+def run_demo(folder: Path, examples: Path, console: Console) -> int:
+    """Drop the examples and show progress until all are finished. Return 0 if all are done."""
     jobs = sorted(examples.glob("*.json"))
     if not jobs:
         raise UserError(f"there are no example jobs in {examples}: run this from the project's folder")
-    settings = scratch(folder)
+    settings = make_scratch_share(folder)
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
     daemon = Daemon(settings)
-    names = drop(examples, settings.folders.inbox)
+    names = drop_examples(examples, settings.folders.inbox)
     console.print(f"{daemon.engine_line()}\nDropped {len(names)} jobs into {settings.folders.inbox}", markup=False)
-    db = client.reader(settings)
+    db = client.open_ledger(settings)
     try:
-        with live.Board(console) as board:
+        with progress.JobProgress(console) as board:
             while True:
                 daemon.step(STEP_S)
-                rows = list(reversed(client.rows(db, "SELECT * FROM job_status ORDER BY created_at DESC, name DESC")))
+                rows = list(reversed(client.query(db, "SELECT * FROM job_status ORDER BY created_at DESC, name DESC")))
                 board.show(rows[-len(names) :])
                 if len(rows) >= len(names) and daemon.finished:
                     break
     finally:
         db.close()
         daemon.close()
-    return tell(settings, console, len(names))
+    return print_results(settings, console, len(names))
 
 
-def scratch(folder: Path) -> Settings:
-    """A fresh share in `folder`; what an earlier demo left there is removed, and nothing else."""
+def make_scratch_share(folder: Path) -> Settings:
+    """Create a fresh share in `folder`; only the files of an earlier demo are removed."""
     config = folder / "musedrop.toml"
     if folder.exists() and not config.is_file() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds something else: choose another folder for the demo")
+        raise UserError(f"{folder} holds other files: choose another folder for the demo")
     for name in ("inbox", "outbox", "failed", "archive", "state"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(annotated(".", "./state"), encoding="utf-8")
-    settings = load(config)
-    make_folders((*settings.folders.shared, *settings.folders.own))
+    config.write_text(format_settings(".", "./state"), encoding="utf-8")
+    settings = load_settings(config)
+    make_folders((*settings.folders.of_share, *settings.folders.of_state))
     return settings
 
 
-def drop(examples: Path, inbox: Path) -> list[str]:
-    """Copy the examples as a person would; returns the names of the jobs they make."""
+def drop_examples(examples: Path, inbox: Path) -> list[str]:
+    """Copy the examples into the inbox. Return the names of the jobs that they make."""
     files = [path for path in sorted(examples.iterdir()) if path.suffix != ".md"]
     for path in files:
         shutil.copyfile(path, inbox / path.name)
@@ -67,11 +68,11 @@ def drop(examples: Path, inbox: Path) -> list[str]:
     return sorted((faces & voices) | {path.stem for path in files if path.suffix == ".json"})
 
 
-def tell(settings: Settings, console: Console, expected: int) -> int:
-    db = client.reader(settings)
-    rows = client.overview(db, expected)
+def print_results(settings: Settings, console: Console, expected: int) -> int:
+    db = client.open_ledger(settings)
+    rows = client.list_jobs(db, expected)
     db.close()
-    console.print(live.table(rows))
+    console.print(progress.build_job_table(rows))
     for row in rows:
         if row["state"] == "done":
             video = settings.folders.outbox / row["result"] / "result.mp4"

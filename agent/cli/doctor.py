@@ -1,4 +1,4 @@
-"""`musedrop doctor`: what is here, what is missing, and what to do about it."""
+"""`musedrop doctor`: check this machine, and say what to do about each problem."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.daemon import HANDLER
-from agent.fs import filesystem_kind, tells_of_changes
+from agent.fs import find_filesystem_kind, has_change_events
 from agent.scheduler.workers import card_rules
-from agent.service.process import daemon_pid
+from agent.service.process import read_daemon_pid
 from agent.settings import Settings
-from gpu_pool.cards import Cards, look
+from gpu_pool.cards import Cards, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
-from models.catalog import ENGINES, choose, installed, missing_packages, missing_weights, remedy
-from models.types import Card
+from models.catalog import (
+    ENGINES,
+    choose_engine,
+    find_missing_packages,
+    find_missing_weights,
+    install_command,
+    is_installed,
+)
+from models.types import EngineInfo
 
 Verdict = Literal["ok", "note", "bad"]
-LITTLE_SPACE_BYTES = 5 << 30
+LOW_SPACE_BYTES = 5 << 30
 EXAMINE_S = 60.0
 DRIVER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, what was found, and what to do if it isn't well."""
+    """One line: what was checked, what was found, and what to do if it is a problem."""
 
     verdict: Verdict
     what: str
@@ -42,48 +49,48 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    found = look(settings.folders.nvml_log, DRIVER_S)
+    found = read_cards(settings.folders.nvml_log, DRIVER_S)
     gpus = list(found.devices)
-    yield from python_and_torch()
-    yield from cards(found, settings)
-    yield from worker(settings)
-    yield from engines(settings, gpus)
-    yield from folders(settings)
-    yield daemon(settings)
-    yield from told_by_daemon(settings)
+    yield from check_python_and_torch()
+    yield from check_cards(found, settings)
+    yield from check_worker(settings)
+    yield from check_engines(settings, gpus)
+    yield from check_folders(settings)
+    yield check_daemon(settings)
+    yield from check_daemon_status(settings)
 
 
-def python_and_torch() -> Iterator[Finding]:
+def check_python_and_torch() -> Iterator[Finding]:
     ok = sys.version_info >= (3, 11)
     yield Finding("ok" if ok else "bad", "Python", sys.version.split()[0], "" if ok else "install Python 3.11 or newer")
     if find_spec("torch") is None:
         advice = "the preview engine doesn't need it"
         yield Finding("note", "torch", "not installed", advice)
     else:
-        yield Finding("ok", "torch", package_version("torch"))
+        yield Finding("ok", "torch", find_version("torch"))
 
 
-def package_version(name: str) -> str:
+def find_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return "unknown version"
 
 
-def cards(found: Cards, settings: Settings) -> Iterator[Finding]:
+def check_cards(found: Cards, settings: Settings) -> Iterator[Finding]:
     if found.driver:
         yield Finding("ok", "NVIDIA driver", found.driver)
     for problem in found.problems:
-        advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and see that nvidia-smi works"
+        advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and check that nvidia-smi works"
         yield Finding("note", "NVML", problem, advice)
     for gpu in found.devices:
-        yield card(gpu, admitted=card_rules(settings).admit(gpu.id))
+        yield check_card(gpu, admitted=card_rules(settings).can_use(gpu.id))
 
 
-def card(gpu: Device, *, admitted: bool) -> Finding:
+def check_card(gpu: Device, *, admitted: bool) -> Finding:
     what = f"{gpu.name} {gpu.id}"
     if gpu.state == "lost":
-        return Finding("bad", "GPU", f"{what}: {gpu.reason}", "see `dmesg` for Xid errors; a reboot brings it back")
+        return Finding("bad", "GPU", f"{what}: {gpu.reason}", "see `dmesg` for Xid errors; a reboot may restore it")
     memory = f"{gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
     if not admitted:
         return Finding(
@@ -92,8 +99,8 @@ def card(gpu: Device, *, admitted: bool) -> Finding:
     return Finding("ok", "GPU", f"{what}: {memory}")
 
 
-def worker(settings: Settings) -> Iterator[Finding]:
-    """Start one real worker and let it tell what it can do."""
+def check_worker(settings: Settings) -> Iterator[Finding]:
+    """Start one real worker and ask it for its codecs."""
     backend = LocalBackend(cpu_devices(1), handler=HANDLER, handler_options={}, log_dir=settings.folders.logs)
     pool = Pool(backend, stall_s=EXAMINE_S)
     try:
@@ -117,7 +124,7 @@ def worker(settings: Settings) -> Iterator[Finding]:
 def ask_worker(pool: Pool) -> Done | Failed:
     task = Task(id="doctor", kind="cpu", todo=(Span(0, 1),), strategy="queue", payload={"stage": "examine"})
     for _ in range(int(EXAMINE_S / 0.5)):
-        plan = pool.plan(task, 0) if not pool.running(task.id) else None
+        plan = pool.plan(task, 0) if not pool.running_spans(task.id) else None
         if plan is not None:
             pool.start(plan)
         for event in pool.poll(0.5):
@@ -128,74 +135,80 @@ def ask_worker(pool: Pool) -> Done | Failed:
     return Failed("doctor", 0, 1, "worker_stalled", f"no worker answered within {EXAMINE_S:.0f} s")
 
 
-def engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
+def check_engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
     for card in ENGINES.values():
-        yield engine(card, settings)
-    choice = choose("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
+        yield check_engine(card, settings)
+    choice = choose_engine("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
     yield Finding("ok", "engine auto", f"runs on {choice.engine} ({choice.reason})")
 
 
-def engine(card: Card, settings: Settings) -> Finding:
-    """Whether an engine can run here; if not, what it lacks and the command that brings it."""
+def check_engine(card: EngineInfo, settings: Settings) -> Finding:
+    """Check if an engine can run here; if not, name what is missing and how to install it."""
     what, folder = f"engine {card.name}", settings.models_dir
-    if not installed(card):
+    if not is_installed(card):
         return Finding("note", what, "not part of this installation", "")
-    advice = f"run `{remedy(card, folder)}`"
-    if packages := missing_packages(card):
+    advice = f"run `{install_command(card, folder)}`"
+    if packages := find_missing_packages(card):
         return Finding("note", what, f"not installed: {', '.join(packages)}", advice)
-    if files := missing_weights(card, folder):
+    if files := find_missing_weights(card, folder):
         return Finding("note", what, f"missing in {folder}: {', '.join(files)}", advice)
     return Finding("ok", what, card.summary)
 
 
-def folders(settings: Settings) -> Iterator[Finding]:
+def check_folders(settings: Settings) -> Iterator[Finding]:
     places = {"inbox": settings.folders.inbox, "outbox": settings.folders.outbox, "state": settings.state}
     for what, path in places.items():
         if not path.is_dir():
             yield Finding("bad", what, f"{path} does not exist", "run `musedrop init`, or mount the share")
         elif not os.access(path, os.W_OK | os.X_OK):
-            yield Finding("bad", what, f"{path} can't be written by this user", "give it to the daemon's user")
+            yield Finding("bad", what, f"{path} is not writable for this user", "give it to the daemon's user")
         else:
-            yield disk(what, path)
+            yield check_disk(what, path)
     if settings.folders.inbox.is_dir():
-        yield inbox_kind(settings.folders.inbox)
+        yield check_inbox_filesystem(settings.folders.inbox)
 
 
-def disk(what: str, path: Path) -> Finding:
+def check_disk(what: str, path: Path) -> Finding:
     free = shutil.disk_usage(path).free
-    low = free < LITTLE_SPACE_BYTES
+    low = free < LOW_SPACE_BYTES
     return Finding(
-        "note" if low else "ok", what, f"{path} is writable, {free / 2**30:.1f} GiB free", "make room" if low else ""
+        "note" if low else "ok",
+        what,
+        f"{path} is writable, {free / 2**30:.1f} GiB free",
+        "free space" if low else "",
     )
 
 
-def inbox_kind(inbox: Path) -> Finding:
-    kind = filesystem_kind(inbox)
-    if tells_of_changes(kind):
-        return Finding("ok", "inbox file system", f"{kind}: tells of changes at once")
+def check_inbox_filesystem(inbox: Path) -> Finding:
+    kind = find_filesystem_kind(inbox)
+    if has_change_events(kind):
+        return Finding("ok", "inbox file system", f"{kind}: reports changes at once")
     return Finding("note", "inbox file system", f"{kind}: polled", "run the daemon where the share is served")
 
 
-def daemon(settings: Settings) -> Finding:
-    pid = daemon_pid(settings.folders.lock)
+def check_daemon(settings: Settings) -> Finding:
+    pid = read_daemon_pid(settings.folders.lock)
     if pid is None:
         return Finding("note", "daemon", "is not running", "start it with `musedrop run`")
     return Finding("ok", "daemon", f"runs as process {pid}")
 
 
-def told_by_daemon(settings: Settings) -> Iterator[Finding]:
-    """What the daemon that runs now has written into status.json: its problems, and whether the queue is paused."""
-    problems, paused = current_status(settings)
+def check_daemon_status(settings: Settings) -> Iterator[Finding]:
+    """Report the problems and the pause that the running daemon has written into status.json."""
+    problems, paused = read_status(settings)
     for problem in problems:
-        yield Finding("bad", "daemon's problem", problem, "mend the cause; the daemon tries again until it works")
+        yield Finding("bad", "daemon's problem", problem, "remove the cause; the daemon retries until it works")
     if paused:
-        advice = "an empty file named resume in the inbox lets it go on"
-        yield Finding("note", "queue", "is paused: no further job is started", advice)
+        advice = "run `musedrop resume`, or create an empty file named resume in the inbox"
+        yield Finding("note", "queue", "is paused: no more jobs are started", advice)
 
 
-def current_status(settings: Settings) -> tuple[list[str], bool]:
-    """`problems` and `paused`; nothing where no daemon runs, or the file, which users can write, is not its own."""
-    pid = daemon_pid(settings.folders.lock)
+def read_status(settings: Settings) -> tuple[list[str], bool]:
+    """Return `problems` and `paused` of status.json.
+
+    ([], False) if no daemon runs or another process wrote the file: users can write to the share.
+    """
+    pid = read_daemon_pid(settings.folders.lock)
     try:
         status = json.loads(settings.folders.status_file.read_bytes())
         if pid is not None and status["daemon"]["pid"] == pid:

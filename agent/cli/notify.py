@@ -1,6 +1,6 @@
-"""`musedrop notify`: jobs that finish or fail, as notifications of the freedesktop service in a user's session.
+"""`musedrop notify`: desktop notifications for jobs that finish or fail.
 
-It reads the ledger as anybody may; the daemon knows nothing of it. Interface and markup are those of
+It reads the ledger like any other reader. Interface and markup are those of freedesktop.org:
 https://specifications.freedesktop.org/notification-spec/1.2.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from agent.errors import UserError
 from agent.ledger.sqlite import Database
-from agent.text import plain
+from agent.text import escape
 
-MOST_AT_ONCE = 4
-"""More than so many at one time are told as one."""
+MAX_AT_ONCE = 4
+"""More jobs than this that end together become one notification."""
 NORMAL, CRITICAL = 1, 2
 ANSWER_S = 10.0
 FINISHED = (
@@ -27,15 +27,15 @@ FINISHED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """What a person sees. `body` is text, not markup."""
+class Notification:
+    """One notification. `body` is text, not markup."""
 
     summary: str
     body: str = ""
     urgent: bool = False
 
 
-class Desktop:
+class NotificationService:
     """The notification service of this session. Raises UserError where there is none."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Desktop:
         except (KeyError, OSError) as error:
             raise UserError(f"there is no session bus here ({error}): run this in a desktop session") from None
 
-    def show(self, notice: Notice) -> None:
+    def show(self, notice: Notification) -> None:
         icon = "dialog-error" if notice.urgent else "video-x-generic"
         hints = {"urgency": ("y", CRITICAL if notice.urgent else NORMAL), "desktop-entry": ("s", "musedrop")}
         body = html.escape(notice.body, quote=False)
@@ -63,7 +63,7 @@ class Desktop:
                 self._call(self._service, "Notify", "susssasa{sv}i", words), timeout=ANSWER_S
             )
         except OSError as error:
-            raise UserError(f"the session bus went away ({error}): start this again in a desktop session") from None
+            raise UserError(f"the session bus went away ({error}): run this again in a desktop session") from None
         if reply.header.message_type is self._error:
             raise UserError(
                 f"no desktop shows notifications here: {reply.body[0] if reply.body else 'no reason given'}"
@@ -73,44 +73,48 @@ class Desktop:
         self._bus.close()
 
 
-def follow(open_ledger: Callable[[], Database], show: Callable[[Notice], None]) -> Iterator[None]:
-    """Tell of every job that finishes from now on; each step looks once.
+def follow_jobs(open_ledger: Callable[[], Database], show: Callable[[Notification], None]) -> Iterator[None]:
+    """Call `show` for every job that finishes from now on; each step reads the ledger once.
 
-    The ledger is opened anew for each look: a restored backup is another file.
+    The ledger is opened for each step: a restored backup is another file.
     """
     since, told = "", set[tuple[str, str]]()
     first = True
     while True:
-        with_ledger = open_ledger()
+        ledger = open_ledger()
         try:
-            rows = list(with_ledger.query(FINISHED, [since]))
+            rows = list(ledger.query(FINISHED, [since]))
         finally:
-            with_ledger.close()
+            ledger.close()
         fresh = [row for row in rows if (row["uid"], row["finished_at"]) not in told]
         if rows:
             since = rows[-1]["finished_at"]
             told = {(row["uid"], row["finished_at"]) for row in rows if row["finished_at"] == since}
         if not first:
-            for notice in notices(fresh):
+            for notice in build_notifications(fresh):
                 show(notice)
         first = False
         yield
 
 
-def notices(rows: list[dict[str, Any]]) -> list[Notice]:
-    """One for each job, or one for all where there are many."""
-    if len(rows) <= MOST_AT_ONCE:
-        return [notice_of(row) for row in rows]
+def build_notifications(rows: list[dict[str, Any]]) -> list[Notification]:
+    """Return one notification per job, or one for all if there are more than MAX_AT_ONCE."""
+    if len(rows) <= MAX_AT_ONCE:
+        return [build_notification(row) for row in rows]
     failed = [row for row in rows if row["state"] == "failed"]
     bad = f", {len(failed)} failed" if failed else ""
-    return [Notice(f"{len(rows)} jobs have ended{bad}", ", ".join(plain(row["name"]) for row in failed), bool(failed))]
+    return [
+        Notification(
+            f"{len(rows)} jobs have ended{bad}", ", ".join(escape(row["name"]) for row in failed), bool(failed)
+        )
+    ]
 
 
-def notice_of(row: dict[str, Any]) -> Notice:
-    name = plain(row["name"])
+def build_notification(row: dict[str, Any]) -> Notification:
+    name = escape(row["name"])
     match row["state"]:
         case "done":
-            return Notice(f"{name} is done", f"outbox/{plain(row['result'] or '')}")
+            return Notification(f"{name} is done", f"outbox/{escape(row['result'] or '')}")
         case "failed":
-            return Notice(f"{name} failed", plain(row["error_message"] or ""), urgent=True)
-    return Notice(f"{name} was cancelled")
+            return Notification(f"{name} failed", escape(row["error_message"] or ""), urgent=True)
+    return Notification(f"{name} was cancelled")

@@ -1,4 +1,4 @@
-"""Live progress in a terminal, drawn from rows of job_status."""
+"""Tables and progress bars for a terminal, drawn from rows of job_status and device_status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
-from agent.text import literal, plain
+from agent.text import escape, escape_markup
 
 if TYPE_CHECKING:
     from agent.cli.avatars import Avatar
@@ -28,8 +28,8 @@ STATE_STYLE = {
 FPS_WINDOW_S = 5.0
 
 
-class Pace(ProgressColumn):
-    """Frames a second and the time left, from the last seconds of rendering."""
+class RateColumn(ProgressColumn):
+    """Frames per second and the time left, from the last seconds of rendering."""
 
     def render(self, task: Bar) -> Text:
         fps = task.fields.get("fps") or 0.0
@@ -38,8 +38,8 @@ class Pace(ProgressColumn):
         return Text(f"{fps:5.1f} fps  {max(0.0, task.total - task.completed) / fps:4.0f} s left")
 
 
-class Board:
-    """One progress bar a job; `show(rows)` may be called as often as one likes."""
+class JobProgress:
+    """One progress bar per job, drawn anew by each `show(rows)`."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.progress = Progress(
@@ -47,14 +47,14 @@ class Board:
             TextColumn("{task.fields[state]}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[frames]:>11}"),
-            Pace(),
+            RateColumn(),
             TextColumn("{task.fields[device]}", markup=False),
             console=console,
         )
         self._bars: dict[str, TaskID] = {}
         self._marks: dict[str, list[tuple[float, int]]] = {}
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> JobProgress:
         self.progress.start()
         return self
 
@@ -65,24 +65,24 @@ class Board:
         for row in rows:
             uid = row["uid"]
             if uid not in self._bars:
-                self._bars[uid] = self.progress.add_task("", total=None, **self._fields(row))
+                self._bars[uid] = self.progress.add_task("", total=None, **self._describe(row))
             frames = row["frames"]
-            done = frames if row["state"] == "done" else frames_done(row)
-            self.progress.update(self._bars[uid], total=frames or 100, completed=done or 0, **self._fields(row))
+            done = frames if row["state"] == "done" else count_frames_done(row)
+            self.progress.update(self._bars[uid], total=frames or 100, completed=done or 0, **self._describe(row))
 
-    def _fields(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _describe(self, row: dict[str, Any]) -> dict[str, Any]:
         style = STATE_STYLE[row["state"]]
         what = row["stage"] if row["state"] == "running" else row["state"]
-        frames = f"{frames_done(row)}/{row['frames']}" if row["frames"] else ""
+        frames = f"{count_frames_done(row)}/{row['frames']}" if row["frames"] else ""
         return {
-            "name": plain(row["name"]),
+            "name": escape(row["name"]),
             "state": f"[{style}]{what:<9}[/]",
             "frames": frames if row["state"] != "done" else f"{row['frames']} frames",
-            "fps": self._fps(row),
-            "device": plain((row["device"] or "") if row["state"] == "running" else closing_words(row)),
+            "fps": self._measure_fps(row),
+            "device": escape((row["device"] or "") if row["state"] == "running" else describe_outcome(row)),
         }
 
-    def _fps(self, row: dict[str, Any]) -> float:
+    def _measure_fps(self, row: dict[str, Any]) -> float:
         if row["state"] != "running" or row["stage"] != "render":
             return 0.0
         now = time.monotonic()
@@ -94,40 +94,40 @@ class Board:
         return (last - first) / (until - since) if until > since else 0.0
 
 
-def frames_done(row: dict[str, Any]) -> int:
+def count_frames_done(row: dict[str, Any]) -> int:
     if row["stage"] in ("assemble", "publish"):
         return int(row["frames"] or 0)
     return int(row["units_done"]) if row["stage"] == "render" else 0
 
 
-def closing_words(row: dict[str, Any]) -> str:
+def describe_outcome(row: dict[str, Any]) -> str:
     if row["state"] == "done":
         return f"outbox/{row['result']}  {row['run_seconds']:.1f} s"
     return str(row["error_message"] or row["waiting_for"] or "")
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """The overview of `musedrop status`."""
+def build_job_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the table of jobs that `musedrop status` prints."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "state", "stage", "done", "engine", "device", "since", "what"):
         made.add_column(heading, no_wrap=heading != "what")
     for row in rows:
         style = STATE_STYLE[row["state"]]
         made.add_row(
-            literal(row["name"]),
+            escape_markup(row["name"]),
             f"[{style}]{row['state']}[/]",
             row["stage"] if row["state"] == "running" else "",
             f"{row['percent']:.0f} %",
             row["engine"] or row["engine_asked"],
             row["device"] or "",
             (row["since"] or "")[11:19],
-            literal(closing_words(row)),
+            escape_markup(describe_outcome(row)),
         )
     return made
 
 
-def avatar_table(avatars: list[Avatar]) -> Table:
-    """The library, as `musedrop avatar list` shows it."""
+def build_avatar_table(avatars: list[Avatar]) -> Table:
+    """Return the table that `musedrop avatar list` prints."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "kind", "file", "prepared"):
         made.add_column(heading, no_wrap=heading != "prepared")
@@ -137,7 +137,7 @@ def avatar_table(avatars: list[Avatar]) -> Table:
     return made
 
 
-def devices(rows: list[dict[str, Any]]) -> Table:
+def build_device_table(rows: list[dict[str, Any]]) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("device", "state", "job", "model", "held MiB", "free MiB", "worker", "since", "reason"):
         made.add_column(heading, no_wrap=heading != "reason")
@@ -145,20 +145,20 @@ def devices(rows: list[dict[str, Any]]) -> Table:
         held, free = (str(row[key]) if row["total_mib"] else "" for key in ("held_mib", "free_mib"))
         worker, since = str(row["worker_pid"] or ""), row["since"][11:19]
         name = f"{row['device']}  {row['name']}" if row["kind"] == "cuda" else row["device"]
-        job, reason = literal(row["job"] or ""), literal(why(row))
-        made.add_row(literal(name), row["state"], job, row["model"], held, free, worker, since, reason)
+        job, reason = escape_markup(row["job"] or ""), escape_markup(describe_reason(row))
+        made.add_row(escape_markup(name), row["state"], job, row["model"], held, free, worker, since, reason)
     return made
 
 
-def why(row: dict[str, Any]) -> str:
-    """Why a device is not in service, and when it is tried again."""
+def describe_reason(row: dict[str, Any]) -> str:
+    """Say why a device is out of service, and when it is tried again."""
     again = f" (tried again at {row['until'][11:19]} UTC)" if row["until"] else ""
     return f"{row['reason']}{again}"
 
 
-def screen(console: Console) -> Live:
+def open_live_view(console: Console) -> Live:
     return Live(console=console, refresh_per_second=4, screen=False)
 
 
-def dashboard(jobs: list[dict[str, Any]], pool: list[dict[str, Any]], headline: str) -> Group:
-    return Group(Text(headline, style="bold"), table(jobs), Text(""), devices(pool))
+def build_dashboard(jobs: list[dict[str, Any]], pool: list[dict[str, Any]], headline: str) -> Group:
+    return Group(Text(headline, style="bold"), build_job_table(jobs), Text(""), build_device_table(pool))

@@ -1,4 +1,4 @@
-"""systemd's own commands, and what they need around them."""
+"""Run systemd's commands, write and remove its files, and create the folders of the share."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.cli.systemd_units import UNIT, File
+from agent.cli.systemd_units import UNIT, UnitFile
 from agent.errors import UserError
 from agent.settings import Folders
 
 PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "StatusText", "MainPID", "NRestarts", "UnitFileState")
 USER = "musedrop"
 SHARED_MODE, PRIVATE_MODE = 0o2770, 0o700
-"""Of folders that are made in a share: files in the shared ones belong to the group, whoever drops them."""
+"""Modes of new folders of a share; the setgid bit gives files in the shared ones to the group."""
 
 
 class Systemd:
-    """The system's manager, or one user's."""
+    """The service manager of the system, or of the current user."""
 
     def __init__(self, *, user: bool) -> None:
         self.scope = ["--user"] if user else []
 
     def reload(self) -> None:
-        self._ask("daemon-reload")
+        self._run("daemon-reload")
 
     def stop(self, *units: str) -> None:
-        self._ask("disable", "--now", *units)
+        self._run("disable", "--now", *units)
 
     def is_active(self) -> bool:
-        return self.properties()["ActiveState"] in ("active", "activating", "reloading")
+        return self.read_properties()["ActiveState"] in ("active", "activating", "reloading")
 
-    def properties(self) -> dict[str, str]:
-        shown = self._ask("show", "--property", ",".join(PROPERTIES), UNIT)
+    def read_properties(self) -> dict[str, str]:
+        shown = self._run("show", "--property", ",".join(PROPERTIES), UNIT)
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
-    def _ask(self, *words: str) -> str:
-        return called("systemctl", *self.scope, *words)
+    def _run(self, *words: str) -> str:
+        return run_program("systemctl", *self.scope, *words)
 
 
-def called(program: str, *words: str) -> str:
-    """What a program says that has to succeed. Raises UserError with its own words."""
+def run_program(program: str, *words: str) -> str:
+    """Run a program and return its output. Raises UserError with its message where it fails."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     if path is None:
         raise UserError(f"there is no {program} here: the service needs systemd; without it use `musedrop run`")
@@ -53,7 +53,7 @@ def called(program: str, *words: str) -> str:
     return done.stdout
 
 
-def write(files: Iterable[File]) -> None:
+def write_files(files: Iterable[UnitFile]) -> None:
     for file in files:
         if file.keep and file.path.exists():
             continue
@@ -61,13 +61,13 @@ def write(files: Iterable[File]) -> None:
         file.path.write_text(file.text, encoding="utf-8")
 
 
-def removable(files: Iterable[File]) -> list[Path]:
-    """What an uninstallation takes away: what was written and is there still, never the settings."""
+def find_removable(files: Iterable[UnitFile]) -> list[Path]:
+    """Return the files to remove when uninstalling: those that exist, except the settings."""
     return [file.path for file in files if not file.keep and file.path.exists()]
 
 
-def remove(paths: Iterable[Path]) -> None:
-    """Remove files, and the folders of drop-ins that are empty then."""
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files, and drop-in folders that are empty then."""
     for path in paths:
         path.unlink()
         if path.parent.suffix == ".d" and path.parent.name.startswith(UNIT) and not any(path.parent.iterdir()):
@@ -75,13 +75,13 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 def add_user() -> None:
-    called("systemd-sysusers", "/etc/sysusers.d/musedrop.conf")
+    run_program("systemd-sysusers", "/etc/sysusers.d/musedrop.conf")
 
 
-def lay_out(folders: Folders, owner: str) -> None:
-    """Make the folders of the share that are missing; with an owner, for that user and its group."""
-    private = folders.mark.parent
-    for folder in (folders.share, private, *folders.shared):
+def make_share_folders(folders: Folders, owner: str) -> None:
+    """Create the missing folders of the share; with an owner, for that user and group."""
+    private = folders.share_id_file.parent
+    for folder in (folders.share, private, *folders.of_share):
         if not folder.exists():
             folder.mkdir(parents=True)
             if owner:
@@ -89,11 +89,11 @@ def lay_out(folders: Folders, owner: str) -> None:
                 folder.chmod(PRIVATE_MODE if folder.is_relative_to(private) else SHARED_MODE)
 
 
-def linger() -> str:
-    """Let this user's services run without a session; says so, or what to do where that isn't allowed."""
+def enable_linger() -> str:
+    """Let this user's services run without a session. Return a message: done, or what to do."""
     name = pwd.getpwuid(os.getuid()).pw_name
     try:
-        called("loginctl", "enable-linger", name)
+        run_program("loginctl", "enable-linger", name)
     except UserError:
-        return f"to let it run while you are logged out: sudo loginctl enable-linger {name}"
-    return "It will run while you are logged out, too."
+        return f"To let it run while you are logged out: sudo loginctl enable-linger {name}"
+    return "It also runs while you are logged out."

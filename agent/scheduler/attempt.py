@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.ledger.ledger import Job
+from agent.ledger.job import Job
 from gpu_pool.types import DeviceKind, Progress, Span, Task, grid
-from models.types import STAGES, Outline, Request, Stage
+from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
 
@@ -26,7 +26,7 @@ class Run:
     token: str
     request: Request
     kind: DeviceKind
-    outline: Outline | None
+    outline: Inspection | None
     stage: Stage = "inspect"
     finished: set[Span] = field(default_factory=set)
     progress: dict[Span, int] = field(default_factory=dict)
@@ -110,8 +110,8 @@ class Run:
         if self.stage == "inspect":
             return self.outline is not None and files.avatar.exists() and files.audio.exists()
         if self.stage == "prepare":
-            return files.prepared.exists() or files.prepared_part(span.start, span.stop).exists()
-        return self.stage == "render" and files.part(span.start, span.stop).exists()
+            return files.prepared.exists() or files.prepared_part_path(span.start, span.stop).exists()
+        return self.stage == "render" and files.part_path(span.start, span.stop).exists()
 
     def task(self, running: tuple[Span, ...]) -> Task:
         """What is left of the present stage, as the pool wants it; `payload` is added to what is started."""
@@ -146,7 +146,7 @@ class Run:
         self.dirty = True
 
     def inspected(self, result: Mapping[str, Any]) -> None:
-        self.outline = Outline.from_dict(dict(result["outline"]))
+        self.outline = Inspection.from_dict(dict(result["outline"]))
         self.outline_is_new = True
 
     def unsaved_outline(self) -> dict[str, Any]:

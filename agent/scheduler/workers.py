@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from agent.settings import Settings
-from gpu_pool.cards import CardWatch, Rules
+from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
-from models.catalog import choose
+from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
 
@@ -19,7 +19,7 @@ def open_pool(settings: Settings, handler: str) -> Pool:
     watch = CardWatch(settings.folders.nvml_log)
     watch.await_first(FIRST_READING_S)
     backend = LocalBackend(
-        cpu_devices(devices.workers(os.cpu_count() or 1)),
+        cpu_devices(devices.count_workers(os.cpu_count() or 1)),
         handler=handler,
         handler_options={"preload": "", "models_dir": str(settings.models_dir)},
         kind_options={"cuda": {"preload": preloaded(settings)}},
@@ -37,13 +37,13 @@ def open_pool(settings: Settings, handler: str) -> Pool:
     )
 
 
-def card_rules(settings: Settings) -> Rules:
+def card_rules(settings: Settings) -> CardRules:
     """Which cards are used, and by how many workers each, as the pool takes it."""
     devices = settings.devices
-    return Rules(devices.only, devices.exclude, devices.workers_per_device)
+    return CardRules(devices.only, devices.exclude, devices.workers_per_device)
 
 
 def preloaded(settings: Settings) -> str:
     """The engine that workers on cards load when they start, "" for none."""
-    choice = choose("auto", settings.models_dir, {"cpu", "cuda"})
+    choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
     return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""

@@ -1,14 +1,14 @@
 """Media files: probing, reading, encoding, joining, verifying. The only rooms that know PyAV."""
 
-from models.media.colour import BT709, Bgr, bgr_to_yuv
+from models.media.colour import BT709, Bgr, bgr_to_yuv_matrix
 from models.media.encode import write_jpeg, write_part
-from models.media.encoders import choose_encoder, examine, plan_encoder
+from models.media.encoders import choose_encoder, describe_worker, fall_back, plan_encoder, read_encoder, settle_encoder
 from models.media.join import assemble
 from models.media.opening import limit_threads
 from models.media.picture import Picture, read_image, read_picture
-from models.media.planar import Yuv, bgr_of, planes
+from models.media.planar import Yuv, split_planes, yuv_to_bgr
 from models.media.sound import Sound, read_sound, read_waveform
-from models.media.verify import verify
+from models.media.verify import verify_video
 from models.media.video import VideoFrames
 
 __all__ = [
@@ -19,18 +19,21 @@ __all__ = [
     "VideoFrames",
     "Yuv",
     "assemble",
-    "bgr_of",
-    "bgr_to_yuv",
+    "bgr_to_yuv_matrix",
     "choose_encoder",
-    "examine",
+    "describe_worker",
+    "fall_back",
     "limit_threads",
     "plan_encoder",
-    "planes",
+    "read_encoder",
     "read_image",
     "read_picture",
     "read_sound",
     "read_waveform",
-    "verify",
+    "settle_encoder",
+    "split_planes",
+    "verify_video",
     "write_jpeg",
     "write_part",
+    "yuv_to_bgr",
 ]

@@ -136,7 +136,7 @@ def known_matrix(matrix: int, width: int, height: int) -> int:
     return BT709.matrix if height >= _HD_HEIGHT or width >= _HD_WIDTH else int(Colorspace.ITU601)
 
 
-def bgr_to_yuv(colour: Colour, width: int, height: int) -> npt.NDArray[np.float32]:
+def bgr_to_yuv_matrix(colour: Colour, width: int, height: int) -> npt.NDArray[np.float32]:
     """(3, 4): factors and offset that make 8-bit Y, U and V of 8-bit B, G, R in a video of that colour and size."""
     red, blue = _SHARES[known_matrix(colour.matrix, width, height)]
     luma = np.array([blue, 1 - red - blue, red])

@@ -11,12 +11,12 @@ import av
 import cv2
 from av.container import OutputContainer
 
-from models.atomic import whole_file
-from models.media.ahead import closed_in_the_end
+from models.atomic import atomic_write
+from models.media.checksum import append_checksum
 from models.media.colour import BT709, Bgr, ToYuv
 from models.media.planar import frame_of, tagged
-from models.media.seal import seal
-from models.types import Colour, EngineError, Tick
+from models.media.prefetch import closing_all
+from models.types import Colour, EngineError, ProgressCallback
 
 JPEG_QUALITY = 90
 SAME_EVERYWHERE = "cpu-independent=1"
@@ -37,7 +37,7 @@ def write_part(
     height: int,
     encoder: str,
     crf: int,
-    tick: Tick,
+    tick: ProgressCallback,
     preset: str = PRESET,
     colour: Colour = BT709,
 ) -> None:
@@ -50,7 +50,7 @@ def write_part(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stored, made = Stored(width, height, colour), 0
-    with closed_in_the_end(frames), whole_file(path) as beside:
+    with closing_all(frames), atomic_write(path) as beside:
         with av.open(f"file:{beside}", "w", format="mp4") as output:
             stream = add_video(output, fps, width, height, encoder, crf, preset, colour)
             with encoding(encoder):
@@ -67,7 +67,7 @@ def write_part(
             with encoding(encoder):
                 packets = stream.encode(None)
             output.mux(packets)
-        seal(beside)
+        append_checksum(beside)
 
 
 class Stored:
@@ -126,5 +126,5 @@ def add_video(
 def write_jpeg(path: Path, bgr: Bgr) -> None:
     """Raises EngineError disk_full."""
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(data.tobytes())

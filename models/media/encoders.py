@@ -1,4 +1,7 @@
-"""Which encoders work on this device: each is tried before it is promised."""
+"""Which encoder makes all parts of a job: planned by `inspect`, settled on the device that renders.
+
+An encoder counts as usable after it has encoded two frames in this process.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ import av
 import cv2
 import numpy as np
 
+from models.atomic import atomic_write
 from models.media.colour import ToYuv
 from models.media.encode import add_video
-from models.types import EngineError
+from models.types import EngineError, Inspection, JobFiles, Request
 
 ENCODERS = ("libx264", "h264_nvenc")
+FALLBACK = "libx264"
 _CARDS = ("nvidia[0-9]*", "dxg")
 _NVENC = "h264_nvenc"
 
@@ -69,7 +74,37 @@ def trial(encoder: str) -> str:
     return "usable"
 
 
-def examine() -> dict[str, Any]:
+def describe_worker() -> dict[str, Any]:
     """What `musedrop doctor` wants to know of a worker."""
     states = {encoder: encoder_state(encoder) for encoder in ENCODERS}
     return {"pyav": av.__version__, "opencv": cv2.__version__, "encoders": states}
+
+
+def settle_encoder(request: Request, inspection: Inspection) -> None:
+    """On a rendering device, before anything is rendered: decide what `inspect` left open, once for all devices.
+
+    Raises EngineError encoder_unavailable where the encoder that was asked for doesn't work here.
+    """
+    if inspection.encoder == "auto" and not request.files.encoder.exists():
+        _write_choice(request.files, choose_encoder("auto"))
+    elif inspection.encoder != "auto":
+        choose_encoder(inspection.encoder)
+
+
+def read_encoder(files: JobFiles, inspection: Inspection) -> str:
+    """Return the encoder of every part of the job, libx264 where none has been settled."""
+    if inspection.encoder != "auto":
+        return inspection.encoder
+    return files.encoder.read_text("ascii") if files.encoder.exists() else FALLBACK
+
+
+def fall_back(error: EngineError, files: JobFiles, inspection: Inspection) -> None:
+    """After a part failed: where `auto` chose an encoder that this device can't offer, switch the whole job to x264."""
+    unavailable = error.code == "encoder_unavailable" and inspection.encoder == "auto"
+    if unavailable and read_encoder(files, inspection) != FALLBACK:
+        _write_choice(files, FALLBACK)
+
+
+def _write_choice(files: JobFiles, encoder: str) -> None:
+    with atomic_write(files.encoder) as temp_path:
+        temp_path.write_text(encoder, "ascii")

@@ -11,11 +11,11 @@ from typing import Any
 import av
 from av.container import InputContainer, OutputContainer
 
-from models.atomic import whole_file
-from models.media.seal import is_whole
+from models.atomic import atomic_write
+from models.media.checksum import has_valid_checksum
 from models.media.sound import Scan, scan
 from models.media.soundtrack import Timed, copied, encoded
-from models.media.verify import invalid, verify
+from models.media.verify import invalid, verify_video
 from models.types import EngineError
 
 _MUXER = {"movflags": "+faststart", "movie_timescale": "90000"}
@@ -38,14 +38,14 @@ def assemble(
     """
     heard = scan(audio, audio.name, float("inf"))
     for part in parts:
-        if not (part.is_file() and is_whole(part)):
+        if not (part.is_file() and has_valid_checksum(part)):
             raise damaged(part, "its bytes are not those that were written")
     order = [number for number, _ in _numbered(parts)]
     if sorted(order) != list(range(frames)):
         raise damaged(parts[0], f"the parts hold {len(order)} frames, not {frames}")
-    with whole_file(out) as beside:
+    with atomic_write(out) as beside:
         _mux(beside, parts, order, audio, heard, fps, metadata)
-        verify(beside, frames, fps)
+        verify_video(beside, frames, fps)
     return {
         "audio_codec": heard.sound.codec if heard.sound.copyable else "aac",
         "audio_copied": heard.sound.copyable,

@@ -30,7 +30,7 @@ Yuv = npt.NDArray[np.uint8]
 _SCALED = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
 
 
-def planes(yuv: Yuv) -> tuple[Yuv, Yuv, Yuv]:
+def split_planes(yuv: Yuv) -> tuple[Yuv, Yuv, Yuv]:
     """Views of the luma (h, w) and of both chroma planes (h / 2, w / 2)."""
     height, width = yuv.shape[0] * 2 // 3, yuv.shape[1]
     first, second = yuv[height:].reshape(2, height // 2, width // 2)
@@ -41,7 +41,7 @@ def frame_of(yuv: Yuv, colour: Colour) -> av.VideoFrame:
     """A copy, as FFmpeg wants it."""
     height, width = yuv.shape[0] * 2 // 3, yuv.shape[1]
     frame = av.VideoFrame(width, height, "yuv420p")
-    for number, plane in enumerate(planes(yuv)):
+    for number, plane in enumerate(split_planes(yuv)):
         plane_of(frame, number)[:] = plane
     return tagged(frame, colour)
 
@@ -52,7 +52,7 @@ def tagged(frame: av.VideoFrame, colour: Colour) -> av.VideoFrame:
     return frame
 
 
-def bgr_of(yuv: Yuv, colour: Colour) -> Bgr:
+def yuv_to_bgr(yuv: Yuv, colour: Colour) -> Bgr:
     """(height, width, 3) uint8, BGR: what a player shows."""
     height, width = yuv.shape[0] * 2 // 3, yuv.shape[1]
     return ToBgr(width, height)(frame_of(yuv, colour))
@@ -128,7 +128,7 @@ class ToPlanes:
 
     def _filled(self, parts: Iterable[Yuv]) -> Yuv:
         picture = np.empty((self.height * 3 // 2, self.width), np.uint8)
-        for target, part in zip(planes(picture), parts, strict=True):
+        for target, part in zip(split_planes(picture), parts, strict=True):
             target[:] = part
         return picture
 

@@ -45,11 +45,11 @@ class Source(Protocol):
 
 
 def open_source(
-    path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_planes: bool = False
+    path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_yuv: bool = False
 ) -> Source:
     """Open an image or a video; `size` (width, height) scales its pictures. Its size is known before any is decoded.
 
-    `as_planes`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
+    `as_yuv`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
     with reading(name, "avatar"):
@@ -57,8 +57,8 @@ def open_source(
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
-            return Webp(path, still, name, limits, size, as_planes)
-    return Movie(path, still, name, limits, size, as_planes)
+            return Webp(path, still, name, limits, size, as_yuv)
+    return Movie(path, still, name, limits, size, as_yuv)
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -80,9 +80,9 @@ class Movie:
         name: str,
         limits: Limits,
         size: tuple[int, int] | None,
-        as_planes: bool,
+        as_yuv: bool,
     ) -> None:
-        self._path, self._name, self._limits, self._as_planes = path, name, limits, as_planes
+        self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
         self._demuxer = still.demuxer if still is not None else None
         with reading(name, "avatar"):
             self._open()
@@ -181,12 +181,12 @@ class Webp:
     colour = BT709
 
     def __init__(
-        self, path: Path, still: Still, name: str, limits: Limits, size: tuple[int, int] | None, as_planes: bool
+        self, path: Path, still: Still, name: str, limits: Limits, size: tuple[int, int] | None, as_yuv: bool
     ) -> None:
         self._path, self._still, self._name = path, still, name
         self.timeline = webp_timeline(path, still, name, limits)
         self.width, self.height = size or (still.width, still.height)
-        self._to_planes = ToPlanes(self.width, self.height) if as_planes else None
+        self._to_planes = ToPlanes(self.width, self.height) if as_yuv else None
         if self._to_planes is not None:
             self.width, self.height = self._to_planes.width, self._to_planes.height
 

@@ -13,7 +13,7 @@ from models.media.sound import open_sound, scan
 from models.types import EngineError
 
 
-def verify(path: Path, frames: int, fps: Fraction) -> None:
+def verify_video(path: Path, frames: int, fps: Fraction) -> None:
     """Read a finished mp4 to its end. Raises EngineError result_invalid naming the first thing that is not right.
 
     Right means: the index stands before the data; exactly `frames` pictures, each of which decodes without any fault,

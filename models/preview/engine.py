@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models import media
-from models.atomic import whole_folder
-from models.avatars import AvatarCache, content_key
+from models.atomic import atomic_folder
+from models.avatars import AvatarCache, make_key
 from models.preview.face import Face, Image, find_faces, largest
 from models.preview.interior import Tone, tone_of
 from models.preview.label import Label
@@ -23,7 +23,7 @@ from models.preview.options import Options, read_options
 from models.preview.renderer import MouthPainter, Portrait, draw_lids, draw_mouth
 from models.preview.speech import RATE, mouth_curve
 from models.preview.track import Track, follow
-from models.types import EngineError, Outline, Request, Tick
+from models.types import EngineError, Inspection, ProgressCallback, Request
 
 Floats = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ class PreviewEngine:
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def inspect(self, request: Request, outline: Outline) -> Outline:
+    def inspect(self, request: Request, outline: Inspection) -> Inspection:
         options, notes = read_options(request.options)
         name = Path(request.avatar).name
         picture, face = first_face(request, outline, options, name)
@@ -54,12 +54,12 @@ class PreviewEngine:
             details={"face": [round(float(value), 1) for value in face.box], "mouth_found": mouth.found},
         )
 
-    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:
+    def prepare(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:
         options, _ = read_options(request.options)
         cache = AvatarCache(Path(request.cache), request.cache_bytes)
-        key = content_key("preview", VERSION, outline.avatar_sha256, outline.width, outline.height, outline.fps)
-        key = content_key(key, options.face, options.mouth)
-        entry = cache.entry(key, lambda folder: measure(folder, request, outline, options, lambda _: tick(0)))
+        key = make_key("preview", VERSION, outline.avatar_sha256, outline.width, outline.height, outline.fps)
+        key = make_key(key, options.face, options.mouth)
+        entry = cache.get_or_build(key, lambda folder: measure(folder, request, outline, options, lambda _: tick(0)))
         wave = media.read_waveform(request.files.audio, RATE)
         curve = mouth_curve(wave, outline.frames, outline.rate)
         curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
@@ -69,15 +69,15 @@ class PreviewEngine:
         pose = sway(curve[:, 0], outline.rate, seed)
         geometry = (entry / "geometry.npz").read_bytes()
         if not request.files.prepared.exists():
-            with whole_folder(request.files.prepared) as folder:
+            with atomic_folder(request.files.prepared) as folder:
                 np.savez(folder / "motion.npz", curve=curve, shut=shut, pose=pose)
                 (folder / "geometry.npz").write_bytes(geometry)
         tick(stop - start)
 
-    def complete(self, request: Request, outline: Outline, tick: Tick) -> None:
+    def complete(self, request: Request, outline: Inspection, tick: ProgressCallback) -> None:
         """Its preparation is one unit and leaves no parts."""
 
-    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[Image]:
+    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Iterator[Image]:
         options, _ = read_options(request.options)
         scene = Scene(request.files.prepared)
         label = Label(outline.width, outline.height, scene.face_boxes)
@@ -86,7 +86,7 @@ class PreviewEngine:
                 label.stamp(frame)
             yield frame
 
-    def _drawn(self, request: Request, outline: Outline, scene: Scene, frames: range) -> Iterator[Image]:
+    def _drawn(self, request: Request, outline: Inspection, scene: Scene, frames: range) -> Iterator[Image]:
         options, _ = read_options(request.options)
         if outline.avatar_kind == "image":
             yield from scene.still(the_image(request, outline), frames, sway=options.sway)
@@ -94,23 +94,23 @@ class PreviewEngine:
         with frames_of(request, outline) as video:
             yield from scene.moving(video, frames, options.cycle)
 
-    def report(self, request: Request, outline: Outline) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+    def report(self, request: Request, outline: Inspection) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
         options, _ = read_options(request.options)
         scene = Scene(request.files.prepared)
         lost = int((scene.track.weight == 0).sum())
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
-        return {"poster": scene.poster, "label": options.label, "notes": notes}
+        return {"thumbnail_frame": scene.thumbnail_frame, "label": options.label, "notes": notes}
 
 
 # looking -------------------------------------------------------------------------------------------------------------
 
 
-def frames_of(request: Request, outline: Outline) -> media.VideoFrames:
+def frames_of(request: Request, outline: Inspection) -> media.VideoFrames:
     name = Path(request.avatar).name
     return media.VideoFrames(request.files.avatar, outline.rate, outline.width, outline.height, name=name)
 
 
-def the_image(request: Request, outline: Outline) -> Image:
+def the_image(request: Request, outline: Inspection) -> Image:
     return fitted(media.read_image(request.files.avatar, Path(request.avatar).name), outline.width, outline.height)
 
 
@@ -123,7 +123,7 @@ def fitted(image: Image, width: int, height: int) -> Image:
     return np.asarray(scaled, np.uint8)
 
 
-def first_face(request: Request, outline: Outline, options: Options, name: str) -> tuple[Image, Face]:
+def first_face(request: Request, outline: Inspection, options: Options, name: str) -> tuple[Image, Face]:
     """The picture in which the wanted face is seen first, and the face. Raises EngineError no_face, bad_option."""
     most = 0
     for picture in some_pictures(request, outline):
@@ -141,7 +141,7 @@ def first_face(request: Request, outline: Outline, options: Options, name: str) 
     raise EngineError("bad_option", message, 'give a smaller number, or "largest"')
 
 
-def some_pictures(request: Request, outline: Outline) -> Iterator[Image]:
+def some_pictures(request: Request, outline: Inspection) -> Iterator[Image]:
     if outline.avatar_kind == "image":
         yield the_image(request, outline)
         return
@@ -150,7 +150,7 @@ def some_pictures(request: Request, outline: Outline) -> Iterator[Image]:
             yield video.read(n)
 
 
-def the_mouth(picture: Image, face: Face, options: Options, request: Request, outline: Outline) -> Mouth:
+def the_mouth(picture: Image, face: Face, options: Options, request: Request, outline: Inspection) -> Mouth:
     if options.mouth is None:
         return find_mouth(picture, face)
     known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
@@ -159,7 +159,7 @@ def the_mouth(picture: Image, face: Face, options: Options, request: Request, ou
     return mouth_in_box(picture, face, (x * across, y * down, w * across, h * down))
 
 
-def measure(folder: Path, request: Request, outline: Outline, options: Options, tick: Tick) -> None:
+def measure(folder: Path, request: Request, outline: Inspection, options: Options, tick: ProgressCallback) -> None:
     """Write geometry.npz: the face, its mouth, its tone, and where its eyes are in each frame of the avatar."""
     picture, face = first_face(request, outline, options, Path(request.avatar).name)
     mouth = the_mouth(picture, face, options, request, outline)
@@ -213,7 +213,7 @@ class Scene:
             self.tone = Tone(*map(float, geometry["tone"]))
 
     @property
-    def poster(self) -> int:
+    def thumbnail_frame(self) -> int:
         """A frame with the mouth well open and the eyes too, near the middle where several are."""
         opening = self.curve[:, 0]
         far = np.abs(np.arange(len(opening)) / len(opening) - 0.5)

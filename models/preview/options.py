@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.options import checked
+from models.options import parse_options
 
 # fmt: off
 MUSETALK = frozenset({
@@ -36,4 +36,4 @@ class Options(BaseModel):
 
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
     """The options, and a note for each that belongs to another engine. Raises EngineError bad_option."""
-    return checked(Options, given, "preview", dict.fromkeys(MUSETALK, "musetalk"))
+    return parse_options(Options, given, "preview", dict.fromkeys(MUSETALK, "musetalk"))

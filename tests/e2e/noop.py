@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.daemon import serve
-from agent.service.log import set_up
-from agent.settings import load
-from models.types import EngineError, Outline, Request
+from agent.service.log import configure_logging
+from agent.settings_file import load_settings
+from models.types import EngineError, Inspection, Request
 
 HANDLER = "tests.e2e.noop:open_handler"
 FRAMES = 48
@@ -40,7 +40,7 @@ class Noop:
             raise EngineError("bad_option", "fail is set", "take it away")
         frames = int(request.options.get("frames", FRAMES))
         units = {"inspect": 1, "prepare": 1, "render": frames, "assemble": 1}
-        outline = Outline(frames, "25", 2, 2, frames / 25, units, avatar_sha256=marks[0], audio_sha256=marks[1])
+        outline = Inspection(frames, "25", 2, 2, frames / 25, units, avatar_sha256=marks[0], audio_sha256=marks[1])
         return {"outline": outline.to_dict()}
 
     def prepare(self, request: Request, *_: object) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Noop:
         for done in range(stop - start):
             pause.wait(request.options.get("frame_s", 0.0))
             tick(done + 1)
-        part = request.files.part(start, stop)
+        part = request.files.part_path(start, stop)
         part.parent.mkdir(exist_ok=True)
         write(part, f"{start}-{stop}\n".encode())
         return {}
@@ -60,7 +60,7 @@ class Noop:
     def assemble(self, request: Request, payload: dict[str, Any], *_: object) -> dict[str, Any]:
         out = Path(request.out)
         out.mkdir(exist_ok=True)
-        parts = [request.files.part(*span).read_bytes() for span in payload["spans"]]
+        parts = [request.files.part_path(*span).read_bytes() for span in payload["spans"]]
         write(out / "result.mp4", b"".join(parts) + request.files.audio.read_bytes())
         write(out / "preview.jpg", b"preview")
         return {"notes": []}
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("command", nargs="?", help="ignored: `run`, as the product is called")
     source = parser.parse_args().config
-    settings = load(source)
-    set_up(settings)
+    settings = load_settings(source)
+    configure_logging(settings)
     serve(settings, HANDLER, source)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.jobs.parse import parse
+from agent.jobs.parse import parse_job
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
 COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
@@ -75,7 +75,7 @@ def test_schema_is_json_and_fits_the_examples() -> None:
     schema = json.loads(musedrop("schema").stdout)
     assert schema["$schema"].endswith("2020-12/schema")
     for path in EXAMPLES.glob("*.json"):
-        assert parse(path.read_bytes()).audio
+        assert parse_job(path.read_bytes()).audio
 
 
 def test_submit_and_wait(share: Share, tmp_path: Path) -> None:

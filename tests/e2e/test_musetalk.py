@@ -48,7 +48,7 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
     assert (queue["musetalk"]["avatar_from_cache"], split["musetalk"]["avatar_from_cache"]) == (False, True)
     assert split["musetalk"]["avatar_seconds"] < queue["musetalk"]["avatar_seconds"]
     assert queue["musetalk"]["no_face"] == split["musetalk"]["no_face"] != []
-    media.verify(one / "result.mp4", 75, media.read_picture(avatar, "face.mp4", Limits()).fps or Fraction(25))
+    media.verify_video(one / "result.mp4", 75, media.read_picture(avatar, "face.mp4", Limits()).fps or Fraction(25))
 
 
 @pytest.mark.slow

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import sqlite_utils
 
-from agent.cli.doctor import told_by_daemon
-from agent.service.process import Lock
-from agent.settings import load
+from agent.cli.doctor import check_daemon_status
+from agent.service.process import InstanceLock
+from agent.settings_file import load_settings
 from tests.share import ROOT, Share, until
 
 PAGE = (ROOT / "docs" / "status-queries.md").read_text()
@@ -138,7 +138,7 @@ def test_a_copy_that_fails_stops_nothing(make_share: Callable[..., Share]) -> No
     until(lambda: bool((share.status_file() or {})["paused"]), 30, share.log)
     told = share.musedrop("doctor").stdout
     assert "daemon's problem   status.db can't be written" in told
-    assert "is paused: no further job is started" in told
+    assert "is paused: no more jobs are started" in told
     (share.folder / "status.db").rmdir()
     until(lambda: (share.folder / "status.db").is_file() and not problems(), 30, share.log)
 
@@ -209,11 +209,11 @@ def test_doctor_trusts_no_status_file(tmp_path: Path, text: bytes | None) -> Non
     """Users can write to the share: what is no status of the daemon that runs says nothing, and harms nobody."""
     (tmp_path / "share").mkdir()
     (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"\n')
-    settings = load(tmp_path / "musedrop.toml")
-    lock = Lock(settings.folders.lock)
+    settings = load_settings(tmp_path / "musedrop.toml")
+    lock = InstanceLock(settings.folders.lock)
     if text is not None:
         settings.folders.status_file.write_bytes(text.replace(b"%d", str(os.getpid()).encode()))
-    assert list(told_by_daemon(settings)) == []
+    assert list(check_daemon_status(settings)) == []
     lock.release()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gpu_pool import cards
-from gpu_pool.cards import Cards, CardWatch, Rules, library_exists, look, seats
+from gpu_pool.cards import CardRules, Cards, CardWatch, library_exists, read_cards, seats
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, DeviceChanged, Done, Failed, Span, Task
@@ -41,9 +41,9 @@ def test_the_daemon_never_loads_the_driver() -> None:
 
 def test_seats_of_cards() -> None:
     """The first worker of a card has the card's id, the others a number behind it; all name the card."""
-    found = Cards((Device(A, "cuda", free_bytes=5), Device("MIG-x", "cuda", state="lost", reason="why")), read_at=7.0)
-    made = seats(found, Rules(workers=2))
-    assert [(seat.id, seat.card, seat.free_bytes, seat.state, seat.reason, seat.read_at) for seat in made] == [
+    found = Cards((Device(A, "cuda", free_bytes=5), Device("MIG-x", "cuda", state="lost", reason="why")), read_at_s=7.0)
+    made = seats(found, CardRules(workers=2))
+    assert [(seat.id, seat.card, seat.free_bytes, seat.state, seat.reason, seat.read_at_s) for seat in made] == [
         (A, A, 5, "starting", "", 7.0),
         (f"{A}/2", A, 5, "starting", "", 7.0),
         ("MIG-x", "MIG-x", 0, "lost", "why", 7.0),
@@ -54,17 +54,17 @@ def test_seats_of_cards() -> None:
 @pytest.mark.parametrize(
     ("rules", "admitted"),
     [
-        (Rules(), [A, B, "MIG-x"]),
-        (Rules(only=(A,)), [A]),
-        (Rules(only=("GPU-aaaa", "MIG-")), [A, "MIG-x"]),
-        (Rules(exclude=(B,)), [A, "MIG-x"]),
-        (Rules(only=("GPU-",), exclude=("GPU-aaaa",)), [B]),
-        (Rules(only=("GPU-cccc",)), []),
+        (CardRules(), [A, B, "MIG-x"]),
+        (CardRules(only=(A,)), [A]),
+        (CardRules(only=("GPU-aaaa", "MIG-")), [A, "MIG-x"]),
+        (CardRules(exclude=(B,)), [A, "MIG-x"]),
+        (CardRules(only=("GPU-",), exclude=("GPU-aaaa",)), [B]),
+        (CardRules(only=("GPU-cccc",)), []),
     ],
 )
-def test_rules(rules: Rules, admitted: list[str]) -> None:
+def test_rules(rules: CardRules, admitted: list[str]) -> None:
     """Cards are named by UUID or the beginning of it; what is excluded stays out even if it is named."""
-    assert [name for name in (A, B, "MIG-x") if rules.admit(name)] == admitted
+    assert [name for name in (A, B, "MIG-x") if rules.can_use(name)] == admitted
 
 
 def test_a_reading_as_a_line() -> None:
@@ -162,7 +162,7 @@ def test_the_first_reading_is_waited_for(driver: PretendDriver, make_watch: Make
     driver.devices(gpu(A, 5 * GIB))
     later = hear(heard, lambda found: len(found.devices) == 1)
     assert later.devices[0].free_bytes == 18 * GIB
-    assert later.read_at > first.read_at
+    assert later.read_at_s > first.read_at_s
 
 
 def test_a_driver_that_is_there_but_doesnt_run(driver: PretendDriver, make_watch: MakeWatch) -> None:
@@ -257,9 +257,9 @@ def test_one_look_for_people(driver: PretendDriver, tmp_path: Path, monkeypatch:
     driver.devices(gpu(A))
     for name, value in driver.env.items():
         monkeypatch.setenv(name, value)
-    assert [each.id for each in look(tmp_path / "logs" / "nvml.log", DEADLINE_S).devices] == [A]
+    assert [each.id for each in read_cards(tmp_path / "logs" / "nvml.log", DEADLINE_S).devices] == [A]
     driver.faults("nvmlInit -1 0 60000")
-    assert look(tmp_path / "logs" / "nvml.log", 0.2).problems == ("The NVIDIA driver doesn't answer.",)
+    assert read_cards(tmp_path / "logs" / "nvml.log", 0.2).problems == ("The NVIDIA driver doesn't answer.",)
 
 
 PARENT = """
@@ -299,7 +299,7 @@ def make_pool_of_cards(driver: PretendDriver, tmp_path: Path, make_watch: MakeWa
     """Pools of real workers on the pretended cards, and none on the processor."""
     made: list[Pool] = []
 
-    def make(rules: Rules | None = None, cpus: int = 0, **more: Any) -> Pool:
+    def make(rules: CardRules | None = None, cpus: int = 0, **more: Any) -> Pool:
         heard = make_watch(clock=time.monotonic)
         heard.await_first(DEADLINE_S)
         backend = LocalBackend(
@@ -336,7 +336,7 @@ def begin_on(pool: Pool, do: str, gib: float = 0, **payload: Any) -> str:
 def test_two_workers_on_each_card(driver: PretendDriver, make_pool_of_cards: MakePoolOfCards) -> None:
     """Each sees its own card and no other, and gets the options of its kind; a card that is excluded has none."""
     driver.devices(gpu(A), gpu(B), gpu("GPU-cccc3333"))
-    pool = make_pool_of_cards(Rules(workers=2, exclude=("GPU-cccc",)), cpus=1)
+    pool = make_pool_of_cards(CardRules(workers=2, exclude=("GPU-cccc",)), cpus=1)
     names = [A, f"{A}/2", B, f"{B}/2"]
     assert sorted(each.id for each in pool.devices()) == sorted([*names, "cpu:0"])
     for name in names:
@@ -363,7 +363,7 @@ def test_memory_that_others_take_and_free_is_noticed(
         watch(pool, lambda _: device(pool, A).free_bytes == 3 * GIB)
         assert begin_on(pool, "count", 8) == ""
         waits = Task("t", "cuda", (Span(0, 1),), memory_bytes=8 * GIB)
-        assert pool.obstacle(waits).endswith(f"is 3072 MiB, on {A}.")
+        assert pool.wait_reason(waits).endswith(f"is 3072 MiB, on {A}.")
         program.kill()
     events = watch(pool, lambda events: any(isinstance(event, DeviceChanged) for event in events))
     assert [event.device.free_bytes for event in events if isinstance(event, DeviceChanged)] == [23 * GIB]
@@ -454,4 +454,4 @@ def test_readings_cross_the_pipe_as_json(driver: PretendDriver) -> None:
         process.stdout.close()
         assert process.wait(DEADLINE_S) == 0
     assert [line["devices"][0]["id"] for line in lines] == [A] * 3
-    assert lines[0]["read_at"] < lines[1]["read_at"] < lines[2]["read_at"]
+    assert lines[0]["read_at_s"] < lines[1]["read_at_s"] < lines[2]["read_at_s"]

@@ -12,7 +12,7 @@ from gpu_pool import process
 from gpu_pool.local import LocalBackend, cpu_devices, environment
 from gpu_pool.pool import Pool
 from gpu_pool.process import WorkerProcess, log_path, oom_kills
-from gpu_pool.types import Device, Done, Exited, Failed, Open, Ready, Run, Span, Task
+from gpu_pool.types import Device, Done, Exited, Failed, Open, Ready, RunSpan, Span, Task
 from gpu_pool.wire import WireError, encode
 from tests.gpu_pool.conftest import (
     DEADLINE_S,
@@ -187,7 +187,7 @@ def test_last_words_are_heard(tmp_path: Path) -> None:
     said = Done("task", 0, 1, 2.0)
     half = encode(said).decode() + '{"kind":"do'
     worker.send(encode(Open("cpu:0", f"{HANDLERS}:Obliging", {})))
-    worker.send(encode(Run("task", 0, 1, {"do": "say and leave", "bytes": half})))
+    worker.send(encode(RunSpan("task", 0, 1, {"do": "say and leave", "bytes": half})))
     assert worker.ended(DEADLINE_S)
     heard = worker.reap()
     assert [type(message) for message in heard] == [Ready, Done, Exited]

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gpu_pool.memory import Accounts, Stake
 from gpu_pool.pool import Pool
-from gpu_pool.types import Assignment, Device, Done, Plan, Progress, Ready, Run, Span, Task
+from gpu_pool.types import Assignment, Device, Done, Plan, Progress, Ready, RunSpan, Span, Task
 from tests.gpu_pool.fake import Clock, FakeBackend
 
 TOTAL, RESERVE, FOOTPRINT = 24, 2, 3
@@ -59,23 +59,23 @@ def test_no_account_without_figures() -> None:
 
 def test_a_promise_outlives_its_span_until_the_driver_was_asked() -> None:
     """Between two readings a short span may have taken what the older one still calls free."""
-    stake = Stake().read(1, read_at=1.0).promise(10).end(5.0)
+    stake = Stake().read(1, read_at_s=1.0).promise(10).end(5.0)
     assert stake.open == 9
-    assert stake.read(1, read_at=5.0).open == 9
-    assert stake.read(8, read_at=5.1).open == 0
-    assert stake.read(8, read_at=5.1).promise(10).open == 2
+    assert stake.read(1, read_at_s=5.0).open == 9
+    assert stake.read(8, read_at_s=5.1).open == 0
+    assert stake.read(8, read_at_s=5.1).promise(10).open == 2
 
 
 def test_a_workers_word_counts_for_later_readings_only() -> None:
     """What it took after the driver was asked is still in the driver's free memory."""
     stake = Stake().promise(10).say(6, 2.0)
-    assert stake.read(0, read_at=1.5).open == 10
-    assert stake.read(0, read_at=2.5).open == 4
+    assert stake.read(0, read_at_s=1.5).open == 10
+    assert stake.read(0, read_at_s=2.5).open == 4
 
 
 def test_the_drivers_word_beats_the_workers() -> None:
     """It comes from the same moment as the free memory."""
-    assert Stake().promise(10).say(6, 2.0).read(7, read_at=2.5).held == 7
+    assert Stake().promise(10).say(6, 2.0).read(7, read_at_s=2.5).held == 7
 
 
 def test_two_workers_of_one_card_that_fit_alone_only_are_one_offer() -> None:
@@ -116,7 +116,7 @@ class Cards(RuleBasedStateMachine):
         self.foreign = dict.fromkeys(CARDS, 0)
         self.read_foreign = dict(self.foreign)
         self.lost: set[str] = set()
-        self.runs: dict[str, tuple[Run, int]] = {}
+        self.runs: dict[str, tuple[RunSpan, int]] = {}
         self.tasks = 0
         self.backend = FakeBackend([on(name.partition("/")[0], name) for name in SEATS], self.clock)
         self.backend.opening = self.spawned
@@ -147,7 +147,7 @@ class Cards(RuleBasedStateMachine):
             card = seat.partition("/")[0]
             free = TOTAL - self.read_foreign[card] - sum(holds[each] for each in SEATS if each.startswith(card))
             told = holds[seat] if self.tells and seat in self.backend.alive else 0
-            self.backend.change(seat, free_bytes=free, held_bytes=told, read_at=at)
+            self.backend.change(seat, free_bytes=free, held_bytes=told, read_at_s=at)
         self.pass_time(0.01)
 
     @rule()
@@ -237,7 +237,7 @@ class Cards(RuleBasedStateMachine):
         self.foreign[card] = data.draw(st.integers(0, max(0, TOTAL - ours)))
 
     def forget_ended(self) -> None:
-        self.runs = {seat: (run, size) for seat, (run, size) in self.runs.items() if self.pool.running(run.task)}
+        self.runs = {seat: (run, size) for seat, (run, size) in self.runs.items() if self.pool.running_spans(run.task)}
         busy = {device.id for device in self.pool.devices() if device.state == "busy"}
         self.runs = {seat: both for seat, both in self.runs.items() if seat in busy}
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.types import EngineError, Outline, Request, Tick
+from models.types import EngineError, Inspection, ProgressCallback, Request
 
 UNITS = 60
 
@@ -29,23 +29,23 @@ class FakeEngine:
         self.said.append("loaded")
         return {"held_bytes": 7, "batch": 8}
 
-    def inspect(self, request: Request, outline: Outline) -> Outline:  # noqa: ARG002 - of the protocol
+    def inspect(self, request: Request, outline: Inspection) -> Inspection:  # noqa: ARG002 - of the protocol
         return replace(outline, units={"prepare": UNITS})
 
-    def prepare(self, request: Request, outline: Outline, start: int, stop: int, tick: Tick) -> None:  # noqa: ARG002
+    def prepare(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:  # noqa: ARG002
         self.said.append(f"prepare {start}-{stop}")
-        request.files.prepared_part(start, stop).mkdir(parents=True)
+        request.files.prepared_part_path(start, stop).mkdir(parents=True)
         tick(stop - start)
 
-    def complete(self, request: Request, outline: Outline, tick: Tick) -> None:  # noqa: ARG002
+    def complete(self, request: Request, outline: Inspection, tick: ProgressCallback) -> None:  # noqa: ARG002
         self.said.append("complete")
-        parts = request.files.prepared_part(0, 1).parent
+        parts = request.files.prepared_part_path(0, 1).parent
         assert sum(int(part.name[8:]) - int(part.name[:7]) for part in parts.iterdir()) == UNITS
         request.files.prepared.mkdir()
         tick(1)
 
-    def render(self, request: Request, outline: Outline, start: int, stop: int) -> Iterator[Any]:  # noqa: ARG002
+    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Iterator[Any]:  # noqa: ARG002
         yield from ()
 
-    def report(self, request: Request, outline: Outline) -> dict[str, Any]:  # noqa: ARG002
+    def report(self, request: Request, outline: Inspection) -> dict[str, Any]:  # noqa: ARG002
         return {}

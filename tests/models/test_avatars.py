@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from models.avatars import MANIFEST, AvatarCache, content_key, sha256_file
+from models.avatars import MANIFEST, AvatarCache, hash_file, make_key
 from models.types import EngineError
 
 ROOT = Path(__file__).parents[2]
@@ -64,10 +64,10 @@ def leftovers(root: Path) -> list[str]:
 
 def test_an_entry_is_built_once(tmp_path: Path) -> None:
     """The second time nothing is built, not even by another cache on the same folder."""
-    first = AvatarCache(tmp_path, ROOM).entry("face", filled())
+    first = AvatarCache(tmp_path, ROOM).get_or_build("face", filled())
     assert (first / "inner" / "latents.bin").read_bytes() == b"x" * 100
-    assert AvatarCache(tmp_path, ROOM).entry("face", never) == first
-    assert AvatarCache(tmp_path, ROOM).damaged() == []
+    assert AvatarCache(tmp_path, ROOM).get_or_build("face", never) == first
+    assert AvatarCache(tmp_path, ROOM).find_damaged() == []
 
 
 def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise EngineError("no_face", "no face in face.jpg", "send another")
 
     with pytest.raises(EngineError, match="no_face"):
-        cache.entry("face", fail)
+        cache.get_or_build("face", fail)
     assert visible(tmp_path) == []
     assert leftovers(tmp_path) == []
-    assert cache.entry("face", filled()).is_dir()
+    assert cache.get_or_build("face", filled()).is_dir()
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
             disk.write(b"x")
 
     with pytest.raises(EngineError) as refused:
-        AvatarCache(tmp_path, ROOM).entry("face", fill_the_disk)
+        AvatarCache(tmp_path, ROOM).get_or_build("face", fill_the_disk)
     assert (refused.value.code, refused.value.retry) == ("disk_full", True)
     assert str(tmp_path) not in refused.value.message
 
@@ -117,52 +117,52 @@ def scribbled(folder: Path) -> None:
 @pytest.mark.parametrize("break_it", [shorter, gone, unlisted, scribbled])
 def test_a_broken_entry_is_built_again(tmp_path: Path, break_it: Callable[[Path], None]) -> None:
     """A file too short or missing, or a manifest missing or mad: the entry is made anew."""
-    break_it(AvatarCache(tmp_path, ROOM).entry("face", filled()))
-    folder = AvatarCache(tmp_path, ROOM).entry("face", filled(7))
+    break_it(AvatarCache(tmp_path, ROOM).get_or_build("face", filled()))
+    folder = AvatarCache(tmp_path, ROOM).get_or_build("face", filled(7))
     assert (folder / "inner" / "latents.bin").stat().st_size == 7
 
 
 def test_a_check_up_finds_changed_bytes(tmp_path: Path) -> None:
     """A file of the right size and the wrong content is found by its digest."""
     cache = AvatarCache(tmp_path, ROOM)
-    folder = cache.entry("face", filled())
-    cache.entry("other", filled())
+    folder = cache.get_or_build("face", filled())
+    cache.get_or_build("other", filled())
     (folder / "inner" / "latents.bin").write_bytes(b"y" * 100)
-    assert cache.damaged() == ["face"]
+    assert cache.find_damaged() == ["face"]
 
 
 @pytest.mark.parametrize("key", ["", "../face", "a/b", ".hidden", "x" * 129, "face\0"])
 def test_keys_are_plain_names(tmp_path: Path, key: str) -> None:
     """No key leads out of the cache or hides in it."""
     with pytest.raises(ValueError, match="can't name an entry"):
-        AvatarCache(tmp_path, ROOM).entry(key, filled())
+        AvatarCache(tmp_path, ROOM).get_or_build(key, filled())
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     """When room is needed, what was used longest ago is removed, and using counts."""
     for age, key in enumerate(("a", "b", "c")):
         with AvatarCache(tmp_path, 350) as cache:
-            os.utime(cache.entry(key, filled()), (age, age))
+            os.utime(cache.get_or_build(key, filled()), (age, age))
     with AvatarCache(tmp_path, 350) as cache:
-        cache.entry("a", never)
+        cache.get_or_build("a", never)
     with AvatarCache(tmp_path, 350) as cache:
-        cache.entry("d", filled())
+        cache.get_or_build("d", filled())
         assert visible(tmp_path) == ["a", "c", "d"]
-        assert cache.size() == 300
+        assert cache.total_bytes == 300
 
 
 def test_an_entry_larger_than_the_cache_is_kept_while_it_is_used(tmp_path: Path) -> None:
     """The entry just made is never the one that is removed."""
     with AvatarCache(tmp_path, 350) as cache:
-        cache.entry("small", filled())
+        cache.get_or_build("small", filled())
         cache.release("small")
-        assert cache.entry("large", filled(1000)).is_dir()
+        assert cache.get_or_build("large", filled(1000)).is_dir()
         assert visible(tmp_path) == ["large"]
 
 
 HOLD = """
 cache = AvatarCache(root, 10**6)
-cache.entry("used", lambda folder: (folder / "f").write_bytes(bytes(100)) and None)
+cache.get_or_build("used", lambda folder: (folder / "f").write_bytes(bytes(100)) and None)
 print("ready", flush=True)
 sys.stdin.readline()
 """
@@ -174,12 +174,12 @@ def test_what_another_process_uses_stays(tmp_path: Path) -> None:
         assert line(holder) == "ready"
         os.utime(tmp_path / "used", (1, 1))
         with AvatarCache(tmp_path, 150) as cache:
-            cache.entry("mine", filled())
+            cache.get_or_build("mine", filled())
             assert visible(tmp_path) == ["mine", "used"]
         tell(holder)
         holder.wait()
     with AvatarCache(tmp_path, 150) as cache:
-        cache.entry("next", filled())
+        cache.get_or_build("next", filled())
         assert visible(tmp_path) == ["next"]
 
 
@@ -192,7 +192,7 @@ def build(folder):
         log.write("built\\n")
 print("ready", flush=True)
 sys.stdin.readline()
-folder = AvatarCache(root, 10**6).entry("face", build)
+folder = AvatarCache(root, 10**6).get_or_build("face", build)
 print((folder / "f").stat().st_size, flush=True)
 """
 
@@ -214,7 +214,7 @@ def build(folder):
     (folder / "half").write_bytes(b"x")
     print("building", flush=True)
     sys.stdin.readline()
-AvatarCache(root, 10**6).entry("face", build)
+AvatarCache(root, 10**6).get_or_build("face", build)
 """
 
 
@@ -227,9 +227,9 @@ def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
             raise InterruptedError("cancelled")
 
         with pytest.raises(InterruptedError):
-            AvatarCache(tmp_path, ROOM).entry("face", never, give_up)
+            AvatarCache(tmp_path, ROOM).get_or_build("face", never, give_up)
         assert len(leftovers(tmp_path)) == 1
-        folder = AvatarCache(tmp_path, ROOM).entry("face", filled(), lambda: builder.send_signal(signal.SIGKILL))
+        folder = AvatarCache(tmp_path, ROOM).get_or_build("face", filled(), lambda: builder.send_signal(signal.SIGKILL))
     assert (folder / "inner" / "latents.bin").is_file()
     assert leftovers(tmp_path) == []
 
@@ -240,15 +240,15 @@ def test_leftovers_of_other_keys_are_cleared_too(tmp_path: Path) -> None:
     dead.mkdir()
     with process(BUILD_FOR_EVER, tmp_path) as builder:
         assert line(builder) == "building"
-        AvatarCache(tmp_path, ROOM).entry("mine", filled())
+        AvatarCache(tmp_path, ROOM).get_or_build("mine", filled())
         assert not dead.exists()
         assert len(leftovers(tmp_path)) == 1
 
 
 def test_keys_depend_on_everything_that_is_given(tmp_path: Path) -> None:
     """The same parts give the same key, any other parts another; a file's digest is that of its bytes."""
-    assert content_key("face", 1, {"a": 1, "b": 2}) == content_key("face", 1, {"b": 2, "a": 1})
-    keys = {content_key(*parts) for parts in [("face", 1), ("face", "1"), ("face1",), ("fac", "e1"), (["face", 1],)]}
+    assert make_key("face", 1, {"a": 1, "b": 2}) == make_key("face", 1, {"b": 2, "a": 1})
+    keys = {make_key(*parts) for parts in [("face", 1), ("face", "1"), ("face1",), ("fac", "e1"), (["face", 1],)]}
     assert len(keys) == 5
     (tmp_path / "empty").write_bytes(b"")
-    assert sha256_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")
+    assert hash_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from models import catalog
-from models.catalog import ENGINES, choose, missing_packages, missing_weights, remedy
-from models.types import Card, DeviceKind, EngineError
+from models.catalog import ENGINES, choose_engine, find_missing_packages, find_missing_weights, install_command
+from models.types import DeviceKind, EngineError, EngineInfo
 
 
 @pytest.fixture
 def musetalk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine where a musetalk engine is installed with all its weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    card = Card("musetalk", "models.handler:Handler", ("cuda", "cpu"), ENGINES["musetalk"].weights)
+    card = EngineInfo("musetalk", "models.handler:Handler", ("cuda", "cpu"), ENGINES["musetalk"].weights)
     monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
     for file in card.weights:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def musetalk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(("kinds", "engine"), [({"cpu"}, "preview"), ({"cpu", "cuda"}, "musetalk")])
 def test_auto_takes_musetalk_where_it_can_run(musetalk: Path, kinds: set[DeviceKind], engine: str) -> None:
     """With weights and a GPU it is musetalk, without a GPU the preview, and the reason is said."""
-    choice = choose("auto", musetalk, kinds)
+    choice = choose_engine("auto", musetalk, kinds)
     assert choice.engine == engine
     assert "GPU" in choice.reason
 
@@ -35,20 +35,20 @@ def test_auto_takes_musetalk_where_it_can_run(musetalk: Path, kinds: set[DeviceK
 def test_auto_names_the_missing_weights(musetalk: Path) -> None:
     """One file less, and auto says which."""
     (musetalk / "sd-vae" / "config.json").unlink()
-    choice = choose("auto", musetalk, {"cpu", "cuda"})
+    choice = choose_engine("auto", musetalk, {"cpu", "cuda"})
     assert choice.engine == "preview"
     assert "sd-vae/config.json" in choice.reason
-    assert missing_weights(ENGINES["musetalk"], musetalk) == ["sd-vae/config.json"]
+    assert find_missing_weights(ENGINES["musetalk"], musetalk) == ["sd-vae/config.json"]
 
 
 def test_an_engine_asked_by_name_is_that_engine_or_an_error(musetalk: Path) -> None:
     """What is asked for is never replaced silently."""
-    assert choose("musetalk", musetalk, {"cpu"}).kind == "cpu"
-    assert choose("musetalk", musetalk, {"cuda", "cpu"}).kind == "cuda"
-    assert choose("preview", musetalk, {"cuda", "cpu"}).engine == "preview"
+    assert choose_engine("musetalk", musetalk, {"cpu"}).kind == "cpu"
+    assert choose_engine("musetalk", musetalk, {"cuda", "cpu"}).kind == "cuda"
+    assert choose_engine("preview", musetalk, {"cuda", "cpu"}).engine == "preview"
     (musetalk / "whisper" / "config.json").unlink()
     with pytest.raises(EngineError, match="engine_unavailable"):
-        choose("musetalk", musetalk, {"cuda", "cpu"})
+        choose_engine("musetalk", musetalk, {"cuda", "cpu"})
 
 
 def test_an_engine_without_its_code_is_not_promised(musetalk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,25 +56,25 @@ def test_an_engine_without_its_code_is_not_promised(musetalk: Path, monkeypatch:
     card = replace(ENGINES["musetalk"], factory="models.nowhere.engine:Engine")
     monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
     with pytest.raises(EngineError, match="not part of this installation"):
-        choose("musetalk", musetalk, {"cpu", "cuda"})
+        choose_engine("musetalk", musetalk, {"cpu", "cuda"})
 
 
 def test_missing_packages_come_with_their_command(musetalk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without torch is told what to install, and jobs go to the preview engine."""
     card = replace(ENGINES["musetalk"], packages=("json", "no_such_torch"), extra="musetalk")
     monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
-    choice = choose("auto", musetalk, {"cpu", "cuda"})
+    choice = choose_engine("auto", musetalk, {"cpu", "cuda"})
     assert choice.engine == "preview"
     assert "no_such_torch not installed (`pip install '.[musetalk]'`)" in choice.reason
-    assert remedy(card, musetalk) == "pip install '.[musetalk]'"
+    assert install_command(card, musetalk) == "pip install '.[musetalk]'"
 
 
 def test_missing_weights_come_with_their_command(musetalk: Path) -> None:
     """What brings them is part of the reason; where all is there, there is nothing to do."""
-    assert remedy(ENGINES["musetalk"], musetalk) == ""
+    assert install_command(ENGINES["musetalk"], musetalk) == ""
     (musetalk / "sd-vae" / "config.json").unlink()
-    assert "`musedrop models fetch` gets them" in choose("auto", musetalk, {"cpu", "cuda"}).reason
-    assert remedy(ENGINES["musetalk"], musetalk) == "musedrop models fetch"
+    assert "`musedrop models fetch` gets them" in choose_engine("auto", musetalk, {"cpu", "cuda"}).reason
+    assert install_command(ENGINES["musetalk"], musetalk) == "musedrop models fetch"
 
 
 def test_weights_in_other_forms_count(musetalk: Path) -> None:
@@ -87,11 +87,15 @@ def test_weights_in_other_forms_count(musetalk: Path) -> None:
     ):
         (musetalk / new).parent.mkdir(exist_ok=True)
         (musetalk / old).rename(musetalk / new)
-    assert choose("auto", musetalk, {"cpu", "cuda"}).engine == "musetalk"
-    assert missing_weights(ENGINES["musetalk"], musetalk) == []
+    assert choose_engine("auto", musetalk, {"cpu", "cuda"}).engine == "musetalk"
+    assert find_missing_weights(ENGINES["musetalk"], musetalk) == []
 
 
 def test_the_preview_engine_needs_nothing(tmp_path: Path) -> None:
     """It has no weights and no packages of its own."""
     card = ENGINES["preview"]
-    assert (missing_weights(card, tmp_path), missing_packages(card), remedy(card, tmp_path)) == ([], [], "")
+    assert (find_missing_weights(card, tmp_path), find_missing_packages(card), install_command(card, tmp_path)) == (
+        [],
+        [],
+        "",
+    )

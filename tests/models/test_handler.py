@@ -9,15 +9,15 @@ import pytest
 from gpu_pool.types import grid
 from models.catalog import ENGINES
 from models.handler import Handler, open_handler
-from models.types import Card, Outline, Request
+from models.types import EngineInfo, Inspection, Request
 from tests.models.fake_engine import UNITS, FakeEngine
 
-OUTLINE = Outline(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
+OUTLINE = Inspection(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
 
 
 @pytest.fixture(autouse=True)
 def fake_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(ENGINES, "fake", Card("fake", "tests.models.fake_engine:FakeEngine", ("cpu",)))
+    monkeypatch.setitem(ENGINES, "fake", EngineInfo("fake", "tests.models.fake_engine:FakeEngine", ("cpu",)))
     monkeypatch.setattr(FakeEngine, "said", [])
     (tmp_path / "work").mkdir()
     (tmp_path / "weights").write_text("small")

@@ -24,7 +24,7 @@ from huggingface_hub import get_hf_file_metadata, get_session, hf_raise_for_stat
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is exported, but lazily
 
-from models.atomic import full_disk_named, sync
+from models.atomic import sync, translate_full_disk
 from models.musetalk.weights.index import (
     HUGGING_FACE,
     S3FD_URL,
@@ -285,7 +285,7 @@ def download(root: Path, file: RemoteFile, offer: Offer, tick: Tick, wait: Wait 
     """
     partial = partial_path(root, file, offer)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with open_partial(partial) as output, full_disk_named(file.file):
+    with open_partial(partial) as output, translate_full_disk(file.file):
         lock_partial(output, file)
         output.seek(0, os.SEEK_END)
         repeat(file, lambda: receive(output, file, offer, tick), wait, output.tell)

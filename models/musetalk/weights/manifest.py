@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.atomic import whole_file
+from models.atomic import atomic_write
 
 NAME = "manifest.json"
 BLOCK_BYTES = 1 << 20
@@ -57,7 +57,7 @@ def write_entry(folder: Path, name: str, entry: Entry) -> None:
     """Add or replace one line; the file is whole at every moment."""
     entries = {**read_manifest(folder), name: entry}
     text = json.dumps({"version": 1, "files": {n: asdict(e) for n, e in sorted(entries.items())}}, indent=1)
-    with whole_file(folder / NAME) as path:
+    with atomic_write(folder / NAME) as path:
         path.write_text(text + "\n", encoding="utf-8")
 
 

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import avatars as library
+from agent.cli import avatars
 from agent.cli.client import ClientError
-from agent.daemon import make_folders
-from agent.fs import copy_whole
-from agent.jobs.parse import parse
+from agent.fs import atomic_copy, make_folders
+from agent.jobs.parse import parse_job
 from agent.ledger.ledger import Ledger
-from agent.settings import Settings, annotated, load
-from models.avatars import AvatarCache, sha256_file
+from agent.settings import Settings
+from agent.settings_file import format_settings, load_settings
+from models.avatars import AvatarCache, hash_file
 from tests.agent.samples import add_job
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "musedrop.toml").write_text(annotated(".", "./state"))
-    made = load(tmp_path / "musedrop.toml")
-    make_folders((*made.folders.shared, *made.folders.own))
+    (tmp_path / "musedrop.toml").write_text(format_settings(".", "./state"))
+    made = load_settings(tmp_path / "musedrop.toml")
+    make_folders((*made.folders.of_share, *made.folders.of_state))
     return made
 
 
@@ -39,18 +39,18 @@ def names(settings: Settings) -> list[str]:
 
 def test_an_added_avatar_is_whole_and_alone(settings: Settings, tmp_path: Path) -> None:
     """The copy appears under its name with its suffix in lower case, and nothing else lies there."""
-    path = library.add(settings, "anna", a_file(tmp_path))
+    path = avatars.add_avatar(settings, "anna", a_file(tmp_path))
     assert path.read_bytes() == b"picture"
     assert names(settings) == ["anna.jpg"]
 
 
 def test_a_taken_name_is_kept_unless_told(settings: Settings, tmp_path: Path) -> None:
     """A second avatar of that name is refused; --replace takes its place, also with another suffix."""
-    library.add(settings, "anna", a_file(tmp_path))
+    avatars.add_avatar(settings, "anna", a_file(tmp_path))
     with pytest.raises(ClientError, match="--replace"):
-        library.add(settings, "anna", a_file(tmp_path, "new.mp4", b"video"))
+        avatars.add_avatar(settings, "anna", a_file(tmp_path, "new.mp4", b"video"))
     assert names(settings) == ["anna.jpg"]
-    library.add(settings, "anna", a_file(tmp_path, "new.mp4", b"video"), replace=True)
+    avatars.add_avatar(settings, "anna", a_file(tmp_path, "new.mp4", b"video"), replace=True)
     assert names(settings) == ["anna.mp4"]
 
 
@@ -58,68 +58,68 @@ def test_a_taken_name_is_kept_unless_told(settings: Settings, tmp_path: Path) ->
 def test_a_name_that_jobs_could_not_say_is_refused(settings: Settings, tmp_path: Path, name: str) -> None:
     """What is no name of the library never becomes a path."""
     with pytest.raises(ClientError, match="can't name an avatar"):
-        library.add(settings, name, a_file(tmp_path))
+        avatars.add_avatar(settings, name, a_file(tmp_path))
     assert names(settings) == []
 
 
 def test_what_is_no_avatar_is_refused(settings: Settings, tmp_path: Path) -> None:
     """A sound is no face, and a file has to be there."""
     with pytest.raises(ClientError, match="suffix"):
-        library.add(settings, "anna", a_file(tmp_path, "voice.wav"))
+        avatars.add_avatar(settings, "anna", a_file(tmp_path, "voice.wav"))
     with pytest.raises(ClientError, match="no file"):
-        library.add(settings, "anna", tmp_path / "gone.jpg")
+        avatars.add_avatar(settings, "anna", tmp_path / "gone.jpg")
 
 
 def test_a_copy_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
     """A source that can't be read leaves the avatar that was there before."""
-    library.add(settings, "anna", a_file(tmp_path))
+    avatars.add_avatar(settings, "anna", a_file(tmp_path))
     folder = tmp_path / "folder.jpg"
     folder.mkdir()
     with pytest.raises(IsADirectoryError):
-        copy_whole(folder, settings.folders.avatars / "anna.jpg")
+        atomic_copy(folder, settings.folders.avatars / "anna.jpg")
     assert names(settings) == ["anna.jpg"]
     assert (settings.folders.avatars / "anna.jpg").read_bytes() == b"picture"
 
 
 def test_the_list_says_what_is_prepared(settings: Settings, tmp_path: Path) -> None:
     """Entries of the cache are found by the content of the file; what can't be read there is passed over."""
-    path = library.add(settings, "anna", a_file(tmp_path))
-    library.add(settings, "bert", a_file(tmp_path, "b.mp4", b"other"))
+    path = avatars.add_avatar(settings, "anna", a_file(tmp_path))
+    avatars.add_avatar(settings, "bert", a_file(tmp_path, "b.mp4", b"other"))
 
     def build(folder: Path) -> None:
-        about = {"avatar_sha256": sha256_file(path), "summary": "musetalk v15, jaw, 1 frame"}
+        about = {"avatar_sha256": hash_file(path), "summary": "musetalk v15, jaw, 1 frame"}
         (folder / "about.json").write_text(json.dumps(about))
 
     with AvatarCache(settings.folders.cache, 1 << 20) as cache:
-        cache.entry("good", build)
-        cache.entry("odd", lambda folder: (folder / "about.json").write_text("no JSON") and None)
-    found = {avatar.name: (avatar.kind, avatar.prepared) for avatar in library.shelf(settings)}
+        cache.get_or_build("good", build)
+        cache.get_or_build("odd", lambda folder: (folder / "about.json").write_text("no JSON") and None)
+    found = {avatar.name: (avatar.kind, avatar.prepared) for avatar in avatars.list_avatars(settings)}
     assert found == {"anna": ("image", ("musetalk v15, jaw, 1 frame",)), "bert": ("video", ())}
 
 
 def test_an_avatar_that_jobs_want_is_not_removed(settings: Settings, tmp_path: Path) -> None:
     """Jobs that have not been started would fail: they are named, and --force goes on."""
-    library.add(settings, "anna", a_file(tmp_path))
-    library.add(settings, "bert", a_file(tmp_path))
+    avatars.add_avatar(settings, "anna", a_file(tmp_path))
+    avatars.add_avatar(settings, "bert", a_file(tmp_path))
     ledger = Ledger(settings.folders.ledger)
     add_job(ledger, "u1", name="monday", avatar="anna")
     with pytest.raises(ClientError, match="monday"):
-        library.remove(settings, "anna")
-    assert [path.name for path in library.remove(settings, "bert")] == ["bert.jpg"]
-    assert [path.name for path in library.remove(settings, "anna", force=True)] == ["anna.jpg"]
+        avatars.remove_avatar(settings, "anna")
+    assert [path.name for path in avatars.remove_avatar(settings, "bert")] == ["bert.jpg"]
+    assert [path.name for path in avatars.remove_avatar(settings, "anna", force=True)] == ["anna.jpg"]
     ledger.close()
     with pytest.raises(ClientError, match="no avatar anna"):
-        library.remove(settings, "anna")
+        avatars.remove_avatar(settings, "anna")
 
 
 def test_preparing_is_a_job_like_any_other(settings: Settings, tmp_path: Path) -> None:
     """A job file for the avatar with its options and a short silent sound lies in the inbox."""
-    library.add(settings, "anna", a_file(tmp_path))
-    ticket = library.prepare(settings, "anna", {"bbox_shift": 3})
-    spec = parse((settings.folders.inbox / f"{ticket.name}.json").read_bytes())
+    avatars.add_avatar(settings, "anna", a_file(tmp_path))
+    ticket = avatars.submit_preparation(settings, "anna", {"bbox_shift": 3})
+    spec = parse_job((settings.folders.inbox / f"{ticket.name}.json").read_bytes())
     assert (spec.library_name, spec.engine, spec.options, spec.priority) == ("anna", "musetalk", {"bbox_shift": 3}, -10)
     with wave.open(str(settings.folders.inbox / spec.audio)) as sound:
         assert sound.getnframes() == 6400
         assert not any(sound.readframes(6400))
     with pytest.raises(ClientError, match="avatar add bert"):
-        library.prepare(settings, "bert", {})
+        avatars.submit_preparation(settings, "bert", {})

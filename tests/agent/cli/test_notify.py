@@ -14,12 +14,12 @@ from jeepney import HeaderFields, MessageType, new_error, new_method_return
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
-from agent.cli.notify import Desktop, Notice, follow, notices
+from agent.cli.notify import Notification, NotificationService, build_notifications, follow_jobs
 from agent.errors import UserError
-from agent.jobs.parse import JobState
+from agent.ledger.job import JobError
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import open_reader
-from tests.agent.samples import add_job
+from tests.agent.samples import a_spec, add_job, read_job
 from tests.needs import need
 
 CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "">
@@ -29,9 +29,12 @@ CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configurat
 NAME = "org.freedesktop.Notifications"
 
 
-def finish(ledger: Ledger, uid: str, at: int, **columns: Any) -> None:
-    state = JobState.FAILED if columns.get("error_message") else JobState.CANCELLED
-    ledger.move(uid, state, at=at, finished_ms=at, **columns)
+def finish(ledger: Ledger, uid: str, at_ms: int, message: str = "") -> None:
+    job = read_job(ledger, uid)
+    if message:
+        ledger.transitions.fail(job, JobError("no_face", message, ""), at_ms=at_ms)
+    else:
+        ledger.transitions.cancel(job, at_ms=at_ms)
 
 
 def test_each_end_is_told_once(tmp_path: Path) -> None:
@@ -41,19 +44,19 @@ def test_each_end_is_told_once(tmp_path: Path) -> None:
     for uid in ("old", "a", "b", "c"):
         add_job(ledger, uid, name=uid)
     finish(ledger, "old", 1000)
-    told: list[Notice] = []
-    steps = follow(lambda: open_reader(path), told.append)
+    told: list[Notification] = []
+    steps = follow_jobs(lambda: open_reader(path), told.append)
     next(steps)
     assert told == []
     finish(ledger, "a", 1000)
-    finish(ledger, "b", 2000, error_message="no face <was> found")
+    finish(ledger, "b", 2000, "no face <was> found")
     next(steps)
-    assert told == [Notice("a was cancelled"), Notice("b failed", "no face <was> found", urgent=True)]
+    assert told == [Notification("a was cancelled"), Notification("b failed", "no face <was> found", urgent=True)]
     finish(ledger, "c", 2000)
     next(steps)
     next(steps)
     assert [notice.summary for notice in told[2:]] == ["c was cancelled"]
-    ledger.move("a", JobState.WAITING, at=2500, finished_ms=None)
+    ledger.transitions.queue(ledger.transitions.reopen(read_job(ledger, "a"), a_spec(), at_ms=2500), {}, at_ms=2500)
     finish(ledger, "a", 3000)
     next(steps)
     assert [notice.summary for notice in told[3:]] == ["a was cancelled"]
@@ -64,8 +67,10 @@ def test_many_ends_are_told_as_one() -> None:
     """A batch of hundreds is one notice that names those that failed; escapes of names show as such."""
     done = {"name": "x", "state": "done", "result": "x"}
     bad = {"name": "bad\x1b", "state": "failed", "error_message": "no"}
-    assert notices([done] * 9 + [bad]) == [Notice("10 jobs have ended, 1 failed", "bad\\x1b", urgent=True)]
-    assert notices([done]) == [Notice("x is done", "outbox/x")]
+    assert build_notifications([done] * 9 + [bad]) == [
+        Notification("10 jobs have ended, 1 failed", "bad\\x1b", urgent=True)
+    ]
+    assert build_notifications([done]) == [Notification("x is done", "outbox/x")]
 
 
 @pytest.fixture
@@ -109,14 +114,14 @@ def test_the_service_gets_what_the_standard_says(bus: str) -> None:
     service = threading.Thread(target=serve, args=(bus, heard, 2, ready))
     service.start()
     assert ready.wait(20)
-    desktop = Desktop()
-    desktop.show(Notice("b failed", "a <b> & c", urgent=True))
+    desktop = NotificationService()
+    desktop.show(Notification("b failed", "a <b> & c", urgent=True))
     member, body = heard.get(timeout=20)
     assert member == "Notify"
     assert body[:6] == ("musedrop", 0, "dialog-error", "b failed", "a &lt;b&gt; &amp; c", [])
     assert body[6]["urgency"] == ("y", 2)
     with pytest.raises(UserError, match="the screen is off"):
-        desktop.show(Notice("x"))
+        desktop.show(Notification("x"))
     desktop.close()
     service.join(60)
 
@@ -124,13 +129,13 @@ def test_the_service_gets_what_the_standard_says(bus: str) -> None:
 @pytest.mark.usefixtures("bus")
 def test_nobody_shows_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bus without the service, and no bus at all: each is said in one line."""
-    desktop = Desktop()
+    desktop = NotificationService()
     with pytest.raises(UserError, match="no desktop shows notifications"):
-        desktop.show(Notice("x"))
+        desktop.show(Notification("x"))
     desktop.close()
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
     with pytest.raises(UserError, match="desktop session"):
-        Desktop()
+        NotificationService()
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
     with pytest.raises(UserError, match="desktop session"):
-        Desktop()
+        NotificationService()

@@ -9,21 +9,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agent.cli.service import app, planned
-from agent.cli.systemctl import removable, remove, write
+from agent.cli.service import app, plan_files
+from agent.cli.systemctl import find_removable, remove_files, write_files
 from agent.cli.systemd_units import (
     check_program,
-    drop_in,
-    mount_unit,
-    outdated,
-    shipped,
-    system_files,
-    system_settings,
-    unit,
-    user_files,
+    find_outdated,
+    name_mount_unit,
+    plan_system_files,
+    plan_user_files,
+    read_shipped,
+    render_drop_in,
+    render_system_settings,
+    render_unit,
 )
 from agent.errors import UserError
-from agent.settings import Folders, Settings, load
+from agent.settings import Folders, Settings
+from agent.settings_file import load_settings
 from tests.needs import need
 from tests.share import ROOT
 
@@ -37,7 +38,9 @@ def settings_of(text: str) -> list[str]:
 
 def test_the_shipped_settings_are_those_that_are_written() -> None:
     """systemd/musedrop.toml is the file that an operator gets."""
-    assert system_settings(Path("/srv/musedrop")) == (ROOT / "systemd" / "musedrop.toml").read_text(encoding="utf-8")
+    assert render_system_settings(Path("/srv/musedrop")) == (ROOT / "systemd" / "musedrop.toml").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_part_of_every_unit_is_explained() -> None:
@@ -51,12 +54,12 @@ def test_every_part_of_every_unit_is_explained() -> None:
 
 def test_only_the_share_is_added() -> None:
     """Folders that systemd makes for the service need no line; others of the settings do."""
-    assert settings_of(drop_in(FOLDERS, None)) == [
+    assert settings_of(render_drop_in(FOLDERS, None)) == [
         "RequiresMountsFor=/var/lib/musedrop",
         "ReadWritePaths=-/srv/musedrop",
     ]
     elsewhere = Folders(Path("/home/anna/my share"), Path("/data/50%"), Path("/data/50%/cache"), FOLDERS.logs)
-    assert settings_of(drop_in(elsewhere, Path("/home/anna"))) == [
+    assert settings_of(render_drop_in(elsewhere, Path("/home/anna"))) == [
         "RequiresMountsFor=/data/50%%",
         "Wants=home-anna.mount",
         "After=home-anna.mount",
@@ -72,64 +75,69 @@ def test_only_the_share_is_added() -> None:
 def test_mounts_are_named_as_systemd_names_them(path: str) -> None:
     """`systemd-escape` is the judge."""
     command = [need("systemd-escape", "systemd"), "--path", "--suffix=mount", path]
-    assert mount_unit(Path(path)) == subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert (
+        name_mount_unit(Path(path))
+        == subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    )
 
 
 def test_the_program_is_where_it_was_installed() -> None:
     """ExecStart names it, special characters and all; a program that the unit would hide is refused."""
-    assert '\nExecStart="/data/my $$tools/musedrop" run ' in unit("musedrop.service", Path("/data/my $tools/musedrop"))
+    assert '\nExecStart="/data/my $$tools/musedrop" run ' in render_unit(
+        "musedrop.service", Path("/data/my $tools/musedrop")
+    )
     with pytest.raises(UserError, match=r"home folder.*--user"):
         check_program(Path("/home/anna/.venv/bin/musedrop"))
     with pytest.raises(UserError, match="printable"):
-        unit("musedrop.service", Path("/opt/a\nb"))
+        render_unit("musedrop.service", Path("/opt/a\nb"))
 
 
 def test_written_kept_outdated_removed(tmp_path: Path) -> None:
     """Settings of others stay; units of an earlier version are known; what was written can go again."""
-    files = system_files(Path("/opt/musedrop/bin/musedrop"), HERE, "new", tmp_path)
+    files = plan_system_files(Path("/opt/musedrop/bin/musedrop"), HERE, "new", tmp_path)
     settings = files[0].path
     settings.parent.mkdir()
     settings.write_text("mine")
     assert [file.state for file in files] == ["there, and kept as it is", "new", "new", "new", "new"]
-    write(files)
+    write_files(files)
     assert settings.read_text() == "mine"
-    assert outdated(files) == []
+    assert find_outdated(files) == []
     files[3].path.write_text("older")
-    assert outdated(files) == [files[3].path]
-    gone = removable(files)
+    assert find_outdated(files) == [files[3].path]
+    gone = find_removable(files)
     assert len(gone) == 4
-    remove(gone)
-    assert removable(files) == []
+    remove_files(gone)
+    assert find_removable(files) == []
     assert settings.exists()
     assert not (tmp_path / "systemd" / "system" / "musedrop.service.d").exists()
 
 
 def test_the_users_own_units(tmp_path: Path) -> None:
     """They lie in the user's folder and run the user's program."""
-    files = user_files(tmp_path / "venv" / "bin" / "musedrop", tmp_path, "")
+    files = plan_user_files(tmp_path / "venv" / "bin" / "musedrop", tmp_path, "")
     assert all(file.path.is_relative_to(tmp_path / ".config") for file in files)
     assert f"ExecStart={tmp_path}/venv/bin/musedrop run " in files[1].text
-    assert shipped("musedrop-user.service") != files[1].text
+    assert read_shipped("musedrop-user.service") != files[1].text
 
 
 def test_a_program_in_a_home_folder_sees_the_service_and_can_remove_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the program lies concerns installing alone."""
     monkeypatch.setattr(sys, "argv", ["/home/anna/.venv/bin/musedrop"])
     monkeypatch.setattr("agent.cli.service.SYSTEM_SETTINGS", Path("/nowhere/musedrop.toml"))
-    assert "/home/anna/.venv/bin/musedrop run " in planned(user=False, share=None)[3].text
+    assert "/home/anna/.venv/bin/musedrop run " in plan_files(user=False, share=None)[3].text
     refused = CliRunner().invoke(app, ["install", "--yes"])
-    assert "lies in a home folder" in str(refused.exception)
+    assert "is in a home folder" in str(refused.exception)
 
 
 def test_the_users_share_is_the_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is relative to where the command runs; settings that name another one are not passed over."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    files = planned(user=True, share=Path("x"))
-    write(files)
-    assert load(files[0].path).share == tmp_path / "x"
-    assert planned(user=True, share=Path("x"))[0].state == "there already"
+    files = plan_files(user=True, share=Path("x"))
+    write_files(files)
+    assert load_settings(files[0].path).share == tmp_path / "x"
+    assert plan_files(user=True, share=Path("x"))[0].state == "there already"
     with pytest.raises(UserError, match=r"musedrop\.toml names the share .*/x: change it there"):
-        planned(user=True, share=Path("other"))
+        plan_files(user=True, share=Path("other"))
     files[0].path.write_text("nonsense")
-    assert planned(user=True, share=None)
+    assert plan_files(user=True, share=None)

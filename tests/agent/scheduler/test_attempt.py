@@ -9,7 +9,7 @@ import pytest
 
 from agent.scheduler.attempt import Run
 from gpu_pool.types import Progress, Span, grid
-from models.types import Outline, Request
+from models.types import Inspection, Request
 from tests.agent.samples import a_ledger, add_job
 
 FRAMES = 100
@@ -24,9 +24,9 @@ def run(tmp_path: Path) -> Run:
     return Run(job, "token", request, "cpu", None)
 
 
-def looked_at(run: Run) -> Outline:
+def looked_at(run: Run) -> Inspection:
     units = {"inspect": 1, "prepare": 1, "render": FRAMES, "assemble": 1}
-    outline = Outline(FRAMES, "25", 64, 64, 4.0, units)
+    outline = Inspection(FRAMES, "25", 64, 64, 4.0, units)
     (run.request.files.work / "input").mkdir()
     run.request.files.avatar.touch()
     run.request.files.audio.touch()
@@ -35,7 +35,7 @@ def looked_at(run: Run) -> Outline:
 
 def part(run: Run, span: Span) -> None:
     run.request.files.parts.mkdir(exist_ok=True)
-    run.request.files.part(span.start, span.stop).touch()
+    run.request.files.part_path(span.start, span.stop).touch()
 
 
 def test_a_new_job_starts_by_being_looked_at(run: Run) -> None:
@@ -67,15 +67,15 @@ def test_a_snapshot_that_is_gone_is_taken_again(run: Run) -> None:
     assert run.stage == "inspect"
 
 
-def prepared_part(run: Run, span: Span) -> None:
-    run.request.files.prepared_part(span.start, span.stop).mkdir(parents=True)
+def make_prepared_part(run: Run, span: Span) -> None:
+    run.request.files.prepared_part_path(span.start, span.stop).mkdir(parents=True)
 
 
 def test_a_preparation_of_many_units_is_cut_and_joined_last(run: Run) -> None:
     """Parts on disk count; the span that joins them is left until all of them are there, and its result is the end."""
     run.outline = replace(looked_at(run), units={"inspect": 1, "prepare": 60, "render": FRAMES, "assemble": 1})
     cut, join = grid(60), Span(60, 61)
-    prepared_part(run, cut[0])
+    make_prepared_part(run, cut[0])
     run.enter(0.0)
     assert run.stage == "prepare"
     assert run.task(()).todo == cut[1:]
@@ -101,7 +101,7 @@ def test_the_preparation_starts_over_where_parts_are_missing(run: Run) -> None:
     """With all parts and no `prepared` only the join is left."""
     run.outline = replace(looked_at(run), units={"inspect": 1, "prepare": 60, "render": FRAMES, "assemble": 1})
     for span in grid(60):
-        prepared_part(run, span)
+        make_prepared_part(run, span)
     run.enter(0.0)
     assert (run.stage, run.task(()).todo) == ("prepare", (Span(60, 61),))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.fs import safe_name
-from agent.jobs.parse import parse
+from agent.fs import make_safe_name
+from agent.jobs.parse import parse_job
 from tests.needs import need
 from tests.share import ROOT, Share, face, voice
 
@@ -122,7 +122,7 @@ def test_the_job_file_to_the_byte(mono: Mono, still: Path) -> None:
     assert text == GOLDEN.read_bytes()
     assert not text.startswith(b"\xef\xbb\xbf")
     assert b"\r" not in text
-    spec = parse(text)
+    spec = parse_job(text)
     assert (spec.id, spec.fps, spec.priority, spec.output.crf) == (ticket["Id"], "30000/1001", -10, 18)
     assert spec.options == {"batch_size": 8, "bbox_shift": -7}
     avatar, audio = str(spec.avatar), str(spec.audio)
@@ -157,7 +157,7 @@ def test_every_way_of_writing_text_in_csharp_is_read(mono: Mono, tmp_path: Path)
         "utf16": b"\xff\xfe" + job.encode("utf-16-le"),
         "utf16be": b"\xfe\xff" + job.encode("utf-16-be"),
     }
-    assert {(spec.avatar, spec.audio) for spec in map(parse, written.values())} == {("脸.jpg", "voice.wav")}
+    assert {(spec.avatar, spec.audio) for spec in map(parse_job, written.values())} == {("脸.jpg", "voice.wav")}
 
 
 NAMES = [
@@ -183,7 +183,7 @@ def test_the_daemon_keeps_the_names_that_the_client_makes(mono: Mono, still: Pat
     """Whatever a file is called, the result's folder is called as the client expects, on every system."""
     made = [line["Name"] for line in mono.drive("names", still, *NAMES)]
     assert len(made) == len(NAMES)
-    assert made == [safe_name(name) for name in made]
+    assert made == [make_safe_name(name) for name in made]
     assert made[:3] == ["hello", "你好 世界", "café"]
     assert not list((still / "inbox").iterdir())
 

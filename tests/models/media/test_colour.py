@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from models import media
-from models.media.colour import ToYuv, bgr_to_yuv
+from models.media.colour import ToYuv, bgr_to_yuv_matrix
 from models.media.planar import frame_of
-from models.types import Colour, Outline
+from models.types import Colour, Inspection
 from tests import media_samples as samples
 from tests.media_samples import Bgr
 
@@ -66,7 +66,7 @@ def flat(plane: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 def passed_on(source: Path, folder: Path, **asked: int) -> tuple[Path, Colour]:
     """`source` through reading as planes, encoding in two parts and joining; nothing is painted."""
-    with media.VideoFrames(source, FPS, as_planes=True, **asked) as video:
+    with media.VideoFrames(source, FPS, as_yuv=True, **asked) as video:
         count, colour = len(video), video.colour
         parts = []
         for start, stop in ((0, count // 2), (count // 2, count)):
@@ -133,9 +133,9 @@ def frame_of_bars(colour: Colour) -> npt.NDArray[np.uint8]:
 def test_planes_are_the_decoders_own(tmp_path: Path) -> None:
     """4:2:0 video reaches the engine sample for sample."""
     source = film(tmp_path / "bars.mp4", full_range=True, matrix=5)
-    with media.VideoFrames(source, FPS, as_planes=True) as video:
+    with media.VideoFrames(source, FPS, as_yuv=True) as video:
         for n, frame in enumerate(decoded(source)):
-            for plane, own in zip(media.planes(video.read(n)), stored(frame), strict=True):
+            for plane, own in zip(media.split_planes(video.read(n)), stored(frame), strict=True):
                 assert np.array_equal(plane, own)
 
 
@@ -143,8 +143,8 @@ def test_planes_are_the_decoders_own(tmp_path: Path) -> None:
 def test_planes_of_a_turned_video_are_only_moved(tmp_path: Path, rotation: int) -> None:
     """A phone's video is set upright without touching a value."""
     source = film(tmp_path / "phone.mp4", rotation=rotation)
-    with media.VideoFrames(source, FPS, as_planes=True) as video:
-        planes = media.planes(video.read(3))
+    with media.VideoFrames(source, FPS, as_yuv=True) as video:
+        planes = media.split_planes(video.read(3))
         assert (video.width, video.height) == ((192, 96) if rotation == 180 else (96, 192))
     for plane, own in zip(planes, stored(decoded(source)[3]), strict=True):
         assert np.array_equal(plane, np.rot90(own, -rotation // 90))
@@ -155,10 +155,10 @@ def test_other_layouts_keep_their_matrix_and_range(tmp_path: Path, pix_fmt: str)
     """4:4:4, 4:2:2 and ten bits become 4:2:0 in eight without leaving their colours; flat areas stay within a level."""
     source = film(tmp_path / "bars.mkv", codec="ffv1", pix_fmt=pix_fmt, matrix=5, full_range=True)
     scale = 4 if pix_fmt.endswith("10le") else 1
-    with media.VideoFrames(source, FPS, as_planes=True) as video:
-        luma, *_ = media.planes(video.read(1))
+    with media.VideoFrames(source, FPS, as_yuv=True) as video:
+        luma, *_ = media.split_planes(video.read(1))
         assert (video.colour.matrix, video.colour.range) == (5, 2)
-        shown = media.bgr_of(video.read(1), video.colour)
+        shown = media.yuv_to_bgr(video.read(1), video.colour)
     own = decoded(source)[1].to_ndarray()
     own = own[0] if own.ndim == 3 else own[:96]
     assert np.abs(luma[:64].astype(float) - own[:64, :192] / scale).max() <= 2
@@ -183,11 +183,11 @@ def test_odd_sizes_lose_their_last_row_or_column(tmp_path: Path, width: int, hei
     )
     luma, *_ = (np.rot90(plane, -rotation // 90) for plane in stored(decoded(source)[1]))
     seen = np.rot90(samples.quarters(width, height), -rotation // 90).astype(int)
-    with media.VideoFrames(source, FPS, as_planes=True) as video:
+    with media.VideoFrames(source, FPS, as_yuv=True) as video:
         h, w = video.height, video.width
         assert (w, h) == tuple(size - size % 2 for size in luma.shape[::-1])
-        assert np.abs(media.planes(video.read(1))[0].astype(int) - luma[:h, :w]).max() <= (6 if rotation else 0)
-        wrong = np.abs(media.bgr_of(video.read(1), video.colour) - seen[:h, :w]).max(axis=2) > 8
+        assert np.abs(media.split_planes(video.read(1))[0].astype(int) - luma[:h, :w]).max() <= (6 if rotation else 0)
+        wrong = np.abs(media.yuv_to_bgr(video.read(1), video.colour) - seen[:h, :w]).max(axis=2) > 8
     assert not wrong[: h // 2 - 3, : w // 2 - 3].any()
     assert not wrong[h // 2 + 3 :, w // 2 + 3 :].any()
 
@@ -199,9 +199,9 @@ def test_stills_and_rgb_become_bt709(tmp_path: Path) -> None:
         tmp_path / "rgb.mkv", 2, 90, 60, codec="ffv1", pix_fmt="bgr0", frames=iter([samples.quarters()] * 2)
     )
     for path in (jpeg, png, rgb):
-        with media.VideoFrames(path, FPS, as_planes=True) as video:
+        with media.VideoFrames(path, FPS, as_yuv=True) as video:
             assert video.colour == Colour()
-            shown = media.bgr_of(video.read(0), video.colour).astype(int)
+            shown = media.yuv_to_bgr(video.read(0), video.colour).astype(int)
         for part in (np.s_[4:26, 4:40], np.s_[34:56, 4:40], np.s_[4:26, 50:86], np.s_[34:56, 50:86]):
             assert np.abs(shown[part] - samples.quarters()[part]).mean() < 3
 
@@ -214,7 +214,7 @@ def test_scaling_an_untagged_video_tells_its_matrix(tmp_path: Path) -> None:
     asked = {"count": 3, "fps": FPS, "width": 1280, "height": 720, "encoder": "libx264", "crf": 18}
     media.write_part(source, frames, tick=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
     for height, matrix in ((720, 2), (480, 1)):
-        with media.VideoFrames(source, FPS, height * 16 // 9 // 2 * 2, height, as_planes=True) as video:
+        with media.VideoFrames(source, FPS, height * 16 // 9 // 2 * 2, height, as_yuv=True) as video:
             assert video.colour == Colour(2, 2, matrix, 0)
             assert video.read(1).shape == (height * 3 // 2, video.width)
 
@@ -224,7 +224,7 @@ def test_scaling_an_untagged_video_tells_its_matrix(tmp_path: Path) -> None:
 def test_our_matrices_are_swscales(matrix: int, reach: int) -> None:
     """The factors that a face is converted with give what FFmpeg gives for the rest of the picture."""
     colour = Colour(matrix=matrix, range=reach)
-    factors = bgr_to_yuv(colour, 192, 96)
+    factors = bgr_to_yuv_matrix(colour, 192, 96)
     for bgr in BARS:
         flat = np.full((16, 16, 3), bgr, np.uint8)
         theirs = [plane[4, 4] for plane in stored(ToYuv(colour)(flat))]
@@ -234,7 +234,7 @@ def test_our_matrices_are_swscales(matrix: int, reach: int) -> None:
 def test_planes_and_frames_are_the_same_picture() -> None:
     """Into FFmpeg's frame and back to BGR: flat colours come back within two levels in every colour."""
     for colour in (Colour(), Colour(5, 6, 5, 2), Colour(2, 2, 2, 0)):
-        shown = media.bgr_of(frame_of_bars(colour), colour)
+        shown = media.yuv_to_bgr(frame_of_bars(colour), colour)
         assert frame_of(frame_of_bars(colour), colour).colorspace == colour.matrix
         for n, bgr in enumerate(BARS):
             assert np.abs(shown[10:60, 24 * n + 6 : 24 * n + 18] - np.array(bgr, int)).max() <= 2
@@ -242,10 +242,10 @@ def test_planes_and_frames_are_the_same_picture() -> None:
 
 def test_an_outline_carries_its_colour() -> None:
     """Through the ledger and the wire; one that was written before there was a choice is BT.709."""
-    outline = Outline(1, "25", 2, 2, 0.04, {}, colour=Colour(9, 14, 9, 1))
-    assert Outline.from_dict(outline.to_dict()) == outline
+    outline = Inspection(1, "25", 2, 2, 0.04, {}, colour=Colour(9, 14, 9, 1))
+    assert Inspection.from_dict(outline.to_dict()) == outline
     old = {key: value for key, value in outline.to_dict().items() if key != "colour"}
-    assert Outline.from_dict(old).colour == Colour()
+    assert Inspection.from_dict(old).colour == Colour()
 
 
 def test_the_same_frames_give_the_same_bytes_every_time(tmp_path: Path) -> None:

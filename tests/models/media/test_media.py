@@ -352,16 +352,16 @@ def test_verification_finds_every_fault(tmp_path: Path) -> None:
     """Too few frames, wrong times, a late index, short or missing sound, a cut file: none passes, the good one does."""
     for word, path in broken_results(tmp_path):
         with pytest.raises(EngineError) as found:
-            media.verify(path, 50, Fraction(25))
+            media.verify_video(path, 50, Fraction(25))
         assert found.value.code == "result_invalid"
         assert word in found.value.message, path.name
-    media.verify(tmp_path / "good.mp4", 50, Fraction(25))
+    media.verify_video(tmp_path / "good.mp4", 50, Fraction(25))
 
 
 def test_encoders_are_tried_before_they_are_promised() -> None:
     """x264 works everywhere; NVENC is refused with a reason where it doesn't encode."""
     assert media.choose_encoder("libx264") == "libx264"
-    states = media.examine()["encoders"]
+    states = media.describe_worker()["encoders"]
     assert states["libx264"] == "usable"
     if states["h264_nvenc"] != "usable":
         assert media.choose_encoder("auto") == "libx264"

@@ -187,7 +187,7 @@ def test_progress_is_told_after_each_frame(tmp_path: Path) -> None:
 
 def test_an_encoder_that_fails_is_not_taken_for_a_file(tmp_path: Path) -> None:
     """Without a card NVENC says "not permitted", like a read-only disk: the message names the encoder."""
-    if media.examine()["encoders"]["h264_nvenc"] == "usable":
+    if media.describe_worker()["encoders"]["h264_nvenc"] == "usable":
         pytest.skip("NVENC works here")
     with pytest.raises(EngineError) as refused:
         write(

@@ -19,12 +19,12 @@ import torch
 from models import media
 from models.handler import Handler
 from models.media.encode import write_part
-from models.musetalk.avatar.frames import planes_of
-from models.musetalk.avatar.store import Prepared
+from models.musetalk.avatar.frames import open_yuv
+from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
 from models.musetalk.inpainting.inpainter import Inpainter
 from models.musetalk.networks import Networks
-from models.types import EngineError, Outline, Output, Request
+from models.types import EngineError, Inspection, Output, Request
 from tests.models.musetalk import tiny
 from tests.share import voice
 
@@ -65,7 +65,7 @@ def request_for(
     )
 
 
-def prepared(request: Request) -> tuple[MuseTalkEngine, Outline]:
+def prepared(request: Request) -> tuple[MuseTalkEngine, Inspection]:
     outline = Handler("cpu:0").inspect(request)
     engine = MuseTalkEngine("cpu:0")
     engine.prepare(request, outline, 0, outline.units["prepare"], lambda _: None)
@@ -90,10 +90,10 @@ def test_the_mouth_moves_and_all_else_is_the_avatar(tmp_path: Path, models_dir: 
     avatar = a_video(tmp_path / "face.mp4", [True])
     request = request_for(tmp_path, models_dir, avatar)
     engine, outline = prepared(request)
-    frames = [media.planes(frame)[0] for frame in engine.render(request, outline, 0, 4)]
-    with media.VideoFrames(avatar, outline.rate, as_planes=True) as video:
-        source = media.planes(video.read(0))[0]
-    x1, y1, x2, y2 = Prepared(request.files.prepared / "avatar").box(0)
+    frames = [media.split_planes(frame)[0] for frame in engine.render(request, outline, 0, 4)]
+    with media.VideoFrames(avatar, outline.rate, as_yuv=True) as video:
+        source = media.split_planes(video.read(0))[0]
+    x1, y1, x2, y2 = PreparedAvatar(request.files.prepared / "avatar").box(0)
     inside = np.zeros(source.shape, bool)
     inside[y1 : y2 + 1, x1 : x2 + 1] = True
     for frame in frames:
@@ -111,7 +111,7 @@ def test_any_size(tmp_path: Path, models_dir: Path, border: int, height: int | N
     engine, outline = prepared(request)
     assert (outline.width, outline.height) == size
     [frame] = engine.render(request, outline, 3, 4)
-    with planes_of(request, outline) as video:
+    with open_yuv(request, outline) as video:
         assert 0.01 < (frame != video.read(0)).mean() < 0.25
 
 
@@ -120,7 +120,7 @@ def test_the_second_job_prepares_nothing(tmp_path: Path, models_dir: Path, monke
     avatar = an_image(tmp_path / "face.png")
     first = request_for(tmp_path, models_dir, avatar)
     engine, outline = prepared(first)
-    for look in ("detect", "landmarks", "parse", "latents"):
+    for look in ("detect", "find_landmarks", "parse", "latents"):
         monkeypatch.setattr(Networks, look, None)
     second = request_for(tmp_path, models_dir, avatar, 0.2, job="second", cycle="loop")
     again, shorter = prepared(second)
@@ -138,7 +138,7 @@ def test_frames_without_a_face_are_kept_and_told(tmp_path: Path, models_dir: Pat
     request = request_for(tmp_path, models_dir, avatar, 0.72)
     engine, outline = prepared(request)
     frames = list(engine.render(request, outline, 0, outline.frames))
-    with media.VideoFrames(avatar, outline.rate, as_planes=True) as video:
+    with media.VideoFrames(avatar, outline.rate, as_yuv=True) as video:
         source = [video.read(number) for number in range(18)]
     changed = [float((a != b).mean()) for a, b in zip(frames, source, strict=True)]
     assert changed[8:10] == [0, 0]
@@ -195,7 +195,7 @@ def test_silence_settles_to_the_avatars_own_mouth(tmp_path: Path, models_dir: Pa
     assert start / 25 == pytest.approx(1.2, abs=0.4)
     assert stop / 25 == pytest.approx(3.2, abs=0.4)
     frames = list(engine.render(request, outline, start - 2, start + 1))
-    with media.VideoFrames(avatar, outline.rate, as_planes=True) as video:
+    with media.VideoFrames(avatar, outline.rate, as_yuv=True) as video:
         source = video.read(0)
     assert np.array_equal(frames[2], source)
     strength = [np.abs(frame.astype(int) - source).sum() for frame in frames]
@@ -220,7 +220,7 @@ def test_a_cancelled_preparation_leaves_nothing(tmp_path: Path, models_dir: Path
     assert not request.files.prepared.exists()
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
     engine.prepare(request, outline, 0, 1, lambda _: None)
-    assert len(Prepared(request.files.prepared / "avatar")) == 5
+    assert len(PreparedAvatar(request.files.prepared / "avatar")) == 5
 
 
 def test_a_sound_shorter_than_a_frame(tmp_path: Path, models_dir: Path) -> None:
@@ -273,8 +273,8 @@ def test_a_whole_job_by_its_stages(tmp_path: Path, models_dir: Path) -> None:
     handler.run({**message, "stage": "prepare"}, 0, 1, lambda _: None)
     handler.run({**message, "stage": "render"}, 0, 12, lambda _: None)
     facts = handler.run({**message, "stage": "assemble", "spans": [[0, 12]]}, 0, 1, lambda _: None)
-    media.verify(tmp_path / "out" / "result.mp4", 12, Fraction(24000, 1001))
-    assert pictures_in(tmp_path / "out" / "result.mp4") == pictures_in(request.files.part(0, 12))
+    media.verify_video(tmp_path / "out" / "result.mp4", 12, Fraction(24000, 1001))
+    assert pictures_in(tmp_path / "out" / "result.mp4") == pictures_in(request.files.part_path(0, 12))
     assert facts["musetalk"]["painter"]["precision"] == "fp32"
     assert facts["musetalk"]["jitter_px"] == 0
     assert facts["musetalk"]["shift_range"][1] >= 0

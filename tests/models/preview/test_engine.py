@@ -13,7 +13,7 @@ import pytest
 from models import media
 from models.handler import Handler
 from models.preview.engine import PreviewEngine, cycle
-from models.types import EngineError, Outline, Output, Request
+from models.types import EngineError, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
 
 
@@ -32,7 +32,7 @@ def portrait(tmp_path: Path) -> Path:
     return path
 
 
-def prepared(request: Request) -> tuple[PreviewEngine, Outline]:
+def prepared(request: Request) -> tuple[PreviewEngine, Inspection]:
     outline = Handler("cpu:0").inspect(request)
     engine = PreviewEngine("cpu:0")
     engine.prepare(request, outline, 0, outline.units["prepare"], lambda _: None)
@@ -71,7 +71,7 @@ def test_a_whole_job_by_its_stages(tmp_path: Path) -> None:
     assert ticks == [*range(1, 21), *range(1, 11)]
     assert facts["audio_codec"] == "aac"
     assert facts["label"] is True
-    media.verify(tmp_path / "out" / "result.mp4", 30, Outline.from_dict(outline).rate)
+    media.verify_video(tmp_path / "out" / "result.mp4", 30, Inspection.from_dict(outline).rate)
     assert media.read_image(tmp_path / "out" / "preview.jpg", "preview").shape[0] == 200
 
 

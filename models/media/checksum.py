@@ -9,14 +9,14 @@ _HEAD = (8 + 32).to_bytes(4, "big") + b"free"
 """An mp4 box that players skip, as long as itself and a SHA-256."""
 
 
-def seal(path: Path) -> None:
+def append_checksum(path: Path) -> None:
     """Append the checksum of all bytes that are there."""
     digest = hashlib.sha256(path.read_bytes()).digest()
     with path.open("ab") as file:
         file.write(_HEAD + digest)
 
 
-def is_whole(path: Path) -> bool:
+def has_valid_checksum(path: Path) -> bool:
     """Whether the file ends with a seal, and its bytes are those that were sealed. Raises FileNotFoundError."""
     data = path.read_bytes()
     body, head, digest = data[:-40], data[-40:-32], data[-32:]

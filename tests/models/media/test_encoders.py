@@ -9,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import encoder
 from models.handler import Handler
 from models.media import encoders
-from models.types import Colour, EngineError, Outline, Output, Request
+from models.types import Colour, EngineError, Inspection, Output, Request
 from tests import media_samples as samples
 
 NVENC_WORKS = encoders.encoder_state("h264_nvenc") == "usable"
 needs_no_nvenc = pytest.mark.skipif(NVENC_WORKS, reason="NVENC works here")
 
 
-def a_job(folder: Path, asked: str = "auto") -> tuple[Request, Outline]:
+def a_job(folder: Path, asked: str = "auto") -> tuple[Request, Inspection]:
     request = Request("stub", "", "", str(folder / "work"), str(folder / "out"), "", "", output=Output(encoder=asked))  # type: ignore[arg-type]
     request.files.work.mkdir(exist_ok=True)
-    return request, Outline(8, "25", 256, 256, 0.32, {"render": 8}, encoder="auto")
+    return request, Inspection(8, "25", 256, 256, 0.32, {"render": 8}, encoder="auto")
 
 
 class Stub:
@@ -31,7 +30,7 @@ class Stub:
     def prepare(self, *_: object) -> None:
         pass
 
-    def render(self, _request: Request, _outline: Outline, start: int, stop: int) -> Iterator[np.ndarray]:
+    def render(self, _request: Request, _outline: Inspection, start: int, stop: int) -> Iterator[np.ndarray]:
         return (np.full((384, 256), 40 + n, np.uint8) for n in range(start, stop))
 
     def report(self, *_: object) -> dict[str, object]:
@@ -70,11 +69,11 @@ def test_the_first_rendering_device_decides_for_all(tmp_path: Path) -> None:
     """`prepare` writes the choice down; whoever renders or assembles reads it, and it isn't made again."""
     request, outline = a_job(tmp_path)
     handler().run({"stage": "prepare", "request": request.to_dict(), "outline": outline.to_dict()}, 0, 1, print)
-    assert request.files.encoder.read_text() == encoder.settled(request.files, outline) == "libx264"
+    assert request.files.encoder.read_text() == encoders.read_encoder(request.files, outline) == "libx264"
     request.files.encoder.write_text("h264_nvenc")
-    encoder.settle(request, outline)
-    assert encoder.settled(request.files, outline) == "h264_nvenc"
-    assert encoder.settled(request.files, replace(outline, encoder="libx264")) == "libx264"
+    encoders.settle_encoder(request, outline)
+    assert encoders.read_encoder(request.files, outline) == "h264_nvenc"
+    assert encoders.read_encoder(request.files, replace(outline, encoder="libx264")) == "libx264"
 
 
 @needs_no_nvenc
@@ -82,7 +81,7 @@ def test_what_was_asked_for_by_name_is_checked_before_rendering(tmp_path: Path) 
     """NVENC on a device without it is refused in `prepare`, with a hint."""
     request, outline = a_job(tmp_path, "h264_nvenc")
     with pytest.raises(EngineError) as refused:
-        encoder.settle(request, replace(outline, encoder="h264_nvenc"))
+        encoders.settle_encoder(request, replace(outline, encoder="h264_nvenc"))
     assert (refused.value.code, refused.value.retry) == ("encoder_unavailable", False)
 
 
@@ -94,7 +93,7 @@ def test_a_device_without_the_chosen_encoder_brings_the_job_to_x264(tmp_path: Pa
     with pytest.raises(EngineError) as failed:
         handler().render(request, outline, 0, 4, lambda _: None)
     assert (failed.value.code, failed.value.retry) == ("encoder_unavailable", True)
-    assert encoder.settled(request.files, outline) == "libx264"
+    assert encoders.read_encoder(request.files, outline) == "libx264"
     for start in (0, 4):
         handler().render(request, outline, start, start + 4, lambda _: None)
     request.files.audio.parent.mkdir()

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 _END = object()
 
 
-def ahead(source: Iterator[Item], depth: int) -> Generator[Item]:
+def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
     """The items of `source`, made in another thread, at most `depth` of them before they are taken.
 
     What `source` raises is raised here, after the items before it. Whether this ends by itself, by an error or by
@@ -26,7 +26,7 @@ def ahead(source: Iterator[Item], depth: int) -> Generator[Item]:
 
     def fill() -> None:
         try:
-            with closed_in_the_end(source):
+            with closing_all(source):
                 while room.acquire() and not stop.is_set() and (item := next(source, _END)) is not _END:
                     items.put(item)
         finally:
@@ -45,7 +45,7 @@ def ahead(source: Iterator[Item], depth: int) -> Generator[Item]:
 
 
 @contextmanager
-def closed_in_the_end(*sources: Iterator[Any]) -> Iterator[None]:
+def closing_all(*sources: Iterator[Any]) -> Iterator[None]:
     """Close generators as soon as nobody wants their items, not when somebody lets an exception go."""
     try:
         yield
