@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.daemon import HANDLER
-from agent.fs import filesystem_kind, tells_of_changes
+from agent.fs import find_filesystem_kind, has_change_events
 from agent.scheduler.workers import card_rules
-from agent.service.process import daemon_pid
+from agent.service.process import read_daemon_pid
 from agent.settings import Settings
 from gpu_pool.cards import Cards, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -180,14 +180,14 @@ def check_disk(what: str, path: Path) -> Finding:
 
 
 def check_inbox_filesystem(inbox: Path) -> Finding:
-    kind = filesystem_kind(inbox)
-    if tells_of_changes(kind):
+    kind = find_filesystem_kind(inbox)
+    if has_change_events(kind):
         return Finding("ok", "inbox file system", f"{kind}: reports changes at once")
     return Finding("note", "inbox file system", f"{kind}: polled", "run the daemon where the share is served")
 
 
 def check_daemon(settings: Settings) -> Finding:
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     if pid is None:
         return Finding("note", "daemon", "is not running", "start it with `musedrop run`")
     return Finding("ok", "daemon", f"runs as process {pid}")
@@ -208,7 +208,7 @@ def read_status(settings: Settings) -> tuple[list[str], bool]:
 
     ([], False) if no daemon runs or another process wrote the file: users can write to the share.
     """
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     try:
         status = json.loads(settings.folders.status_file.read_bytes())
         if pid is not None and status["daemon"]["pid"] == pid:

@@ -19,7 +19,7 @@ def open_pool(settings: Settings, handler: str) -> Pool:
     watch = CardWatch(settings.folders.nvml_log)
     watch.wait_for_first(FIRST_READING_S)
     backend = LocalBackend(
-        cpu_devices(devices.workers(os.cpu_count() or 1)),
+        cpu_devices(devices.count_workers(os.cpu_count() or 1)),
         handler=handler,
         handler_options={"preload": "", "models_dir": str(settings.models_dir)},
         kind_options={"cuda": {"preload": preloaded(settings)}},
