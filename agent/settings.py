@@ -49,18 +49,18 @@ class InboxSettings(Section):
     )
     share_settle_s: Seconds = Field(
         default=5.0,
-        description="The same where the inbox lies on a network share, which says nothing about who writes.",
+        description="The same for an inbox on a network share, where open files of other machines are not known.",
     )
     scan_s: Period = Field(
         default=5.0,
-        description="Seconds between two looks at the inbox when no file event comes; events only shorten the wait.",
+        description="Seconds between two scans of the inbox when no file event comes; events only shorten the wait.",
     )
     wait_media_s: Annotated[float, Field(ge=0, le=7 * DAY_S)] = Field(
         default=300.0, description="Seconds that a job file waits for media it names before the job fails."
     )
     keep_media_s: Annotated[float, Field(ge=0, le=7 * DAY_S)] = Field(
         default=60.0,
-        description="Seconds that media stay in the inbox after their job has finished, for others that name them.",
+        description="Seconds that media stay in the inbox after their job has finished, for other jobs that name them.",
     )
     media_roots: tuple[Folder, ...] = Field(
         default=(),
@@ -69,7 +69,7 @@ class InboxSettings(Section):
     )
     path_map: Annotated[dict[str, Folder], AfterValidator(_check_prefixes)] = Field(
         default={},
-        description="Folders as other machines call them, and as this one does; job files may name media there.",
+        description="Names of folders on other machines, each with its folder here; job files may use these names.",
     )
     max_job_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = Field(
         default=1 << 20, description="The largest job file that is read, in bytes."
@@ -123,27 +123,26 @@ class PoolSettings(Section):
         default=10.0, description="Seconds that a worker has to stop by itself when its job is cancelled."
     )
     max_interruptions: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=5, description="How often a job may lose its worker before it fails: it may be what kills them."
+        default=5, description="How often a job may lose its worker before it fails: the job may be the cause."
     )
     recycle_spans: Annotated[int, Field(ge=0, le=1 << 31)] = Field(
         default=10_000,
-        description="Pieces of work after which a worker is replaced, between two of them; 0: never. A new one takes"
+        description="Spans of work after which a worker is replaced, between two of them; 0: never. A new one takes"
         " seconds to import what MuseTalk needs.",
     )
     recycle_mib: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
         default=2048,
-        description="Growth of a worker's memory since its first piece of work after which it is replaced, in MiB;"
-        " 0: never.",
+        description="Growth of a worker's memory since its first span after which it is replaced, in MiB; 0: never.",
     )
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         default=600.0,
-        description="Seconds that pieces of work may go on when the daemon is stopped; then they are done again after"
-        " the next start.",
+        description="Seconds that running spans may take when the daemon is stopped; unfinished ones are done again"
+        " after the next start.",
     )
 
 
 class LimitsSettings(Section):
-    """The largest input that is opened, what is larger fails with a clear error; and the least free disk space."""
+    """The largest input that is opened (a larger one fails with an error), and the least free disk space."""
 
     min_free_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = Field(
         default=1 << 30,
@@ -172,7 +171,7 @@ class MusetalkSettings(Section):
 
 
 class OutputSettings(Section):
-    """How videos are encoded where the job doesn't say."""
+    """How videos are encoded if the job doesn't say."""
 
     crf: Annotated[int, Field(ge=0, le=51)] = Field(
         default=18, description="Quality of the picture: smaller is better and larger on disk."
@@ -209,7 +208,7 @@ Gibibytes = Annotated[float, Field(ge=0, le=1 << 20)]
 
 
 class RetentionSettings(Section):
-    """What is deleted when it has grown old, or too large; nothing that is unfinished, and never a result."""
+    """What is deleted when it is old, or too large; never an unfinished job, and never a result."""
 
     archive_days: Days = Field(
         default=30.0, description="Days that the inputs of done jobs stay in the archive; 0: for ever."

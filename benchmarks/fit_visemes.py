@@ -59,8 +59,8 @@ def flite(text: str, voice: str) -> tuple[npt.NDArray[np.float32], list[Phoneme]
         command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", str(path)]
         ends = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         with wave.open(str(path)) as sound:
-            samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).astype(np.float32) / 32768
-            waveform = resample(samples, sound.getframerate())
+            samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+            waveform = resample((samples / 32768).astype(np.float32), sound.getframerate())
     names, stops = zip(*(entry.rsplit(":", 1) for entry in ends), strict=True)
     edges = [0.0, *map(float, stops)]
     return waveform, [Phoneme(name, edges[i], edges[i + 1]) for i, name in enumerate(names)]

@@ -92,7 +92,8 @@ def child(folder: Path, models_dir: Path) -> dict[str, Any]:
     )
     handler = open_handler("cpu:0", {"threads": 1})
     payload: dict[str, Any] = {"request": request.to_dict()}
-    began, peaks, spans = time.perf_counter(), {}, [(0, 1)]
+    peaks: dict[str, float] = {}
+    began, spans = time.perf_counter(), [(0, 1)]
     for stage in STAGES:
         if stage == "render":
             spans = [(span.start, span.stop) for span in grid(payload["outline"]["frames"])]

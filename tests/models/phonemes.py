@@ -79,7 +79,7 @@ def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[npt.NDArr
     data = text.encode() + b"\0"
     library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None)
     library.espeak_Synchronize()
-    waveform = np.concatenate(sound).astype(np.float32) / 32768
+    waveform = (np.concatenate(sound) / 32768).astype(np.float32)
     edges = [sample / rate for _, sample in starts] + [len(waveform) / rate]
     heard = [Phoneme(ipa, edges[i], edges[i + 1]) for i, (ipa, _) in enumerate(starts)]
     return resample(waveform, rate), heard
