@@ -6,7 +6,6 @@ shared while it is used. A folder without a manifest that fits is no entry: it i
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,17 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from models.atomic import atomic_folder
+from models.atomic import atomic_folder, hash_file, lock
 
 MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12}\.tmp")
 _POLL_S = 0.02
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_key(*parts: object) -> str:
@@ -74,7 +68,7 @@ class AvatarCache:
             raise ValueError(f"{key!r} can't name an entry of the cache")
         self.release(key)
         while not self._use(key, waiting):
-            with self._locked(key, fcntl.LOCK_EX, waiting):
+            with self._locked(key, waiting):
                 self._build(key, build)
             self._trim(key)
         folder = self.root / key
@@ -96,7 +90,7 @@ class AvatarCache:
 
     def _use(self, key: str, waiting: Callable[[], None]) -> bool:
         """Take a shared lock that stays, if the entry is there whole."""
-        handle = self._lock(key, fcntl.LOCK_SH, waiting)
+        handle = self._lock(key, waiting, shared=True)
         if whole(self.root / key):
             self._used[key] = handle
             return True
@@ -152,8 +146,8 @@ class AvatarCache:
         return self.root / f".{key}.lock"
 
     @contextmanager
-    def _locked(self, key: str, how: int, waiting: Callable[[], None]) -> Iterator[None]:
-        handle = self._lock(key, how, waiting)
+    def _locked(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        handle = self._lock(key, waiting)
         try:
             yield
         finally:
@@ -162,27 +156,26 @@ class AvatarCache:
     @contextmanager
     def _locked_now(self, key: str) -> Iterator[bool]:
         """Hold the exclusive lock; False where somebody else holds it."""
-        handle = self._try_lock(key, fcntl.LOCK_EX)
+        handle = self._try_lock(key)
         try:
             yield handle is not None
         finally:
             if handle is not None:
                 os.close(handle)
 
-    def _lock(self, key: str, how: int, waiting: Callable[[], None]) -> int:
-        while (handle := self._try_lock(key, how)) is None:
+    def _lock(self, key: str, waiting: Callable[[], None], *, shared: bool = False) -> int:
+        while (handle := self._try_lock(key, shared=shared)) is None:
             waiting()
             time.sleep(_POLL_S)
         return handle
 
-    def _try_lock(self, key: str, how: int) -> int | None:
+    def _try_lock(self, key: str, *, shared: bool = False) -> int | None:
         path = self._lock_path(key)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(handle, how | fcntl.LOCK_NB)
-            if os.fstat(handle).st_ino == path.stat().st_ino:
+            if lock(handle, shared=shared) and os.fstat(handle).st_ino == path.stat().st_ino:
                 return handle
-        except (BlockingIOError, FileNotFoundError):  # held, or removed with its entry since we opened it
+        except FileNotFoundError:  # removed with its entry since it was opened
             pass
         os.close(handle)
         return None

@@ -15,7 +15,8 @@ from agent.jobs.parse import parse_job
 from agent.ledger.ledger import Ledger
 from agent.settings import Settings
 from agent.settings_file import format_settings, load_settings
-from models.avatars import AvatarCache, hash_file
+from models.atomic import hash_file
+from models.avatars import AvatarCache
 from tests.agent.samples import add_job
 
 
