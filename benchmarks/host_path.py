@@ -28,7 +28,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 
 from models import media
-from models.media.colour import Bgr
+from models.arrays import U8
 from models.musetalk.compositing.composite import Paste, PlanesPaste, fitted
 from models.musetalk.compositing.masks import Box, Mask, blend_mask, crop_square, parsing_mask
 from models.musetalk.compositing.pipeline import film, read_frames
@@ -42,15 +42,15 @@ BATCH = 8
 
 
 @dataclass
-class Scene:
+class PreparedPreview:
     """What both ways are given: a video avatar, the painted faces, box and mask of each frame, a voice."""
 
     folder: Path
     width: int
     height: int
     colour: Colour = media.BT709
-    frames: list[Bgr] = field(default_factory=list)
-    faces: list[Bgr] = field(default_factory=list)
+    frames: list[U8] = field(default_factory=list)
+    faces: list[U8] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     masks: list[Mask] = field(default_factory=list)
 
@@ -62,16 +62,16 @@ class Scene:
     def voice(self) -> Path:
         return self.folder / "voice.wav"
 
-    def truth(self) -> Iterator[Bgr]:
+    def truth(self) -> Iterator[U8]:
         for frame, face, box, mask in zip(self.frames, self.faces, self.boxes, self.masks, strict=True):
             pasted = frame.copy()
             Paste(mask, box, crop_square(box), (self.width, self.height)).apply(pasted, face)
             yield pasted
 
 
-def scene(folder: Path, height: int, count: int) -> Scene:
+def scene(folder: Path, height: int, count: int) -> PreparedPreview:
     """The example's portrait before its own blurred self, 16:9; a face whose mouth opens and closes."""
-    made = Scene(folder, height * 16 // 9 // 2 * 2, height)
+    made = PreparedPreview(folder, height * 16 // 9 // 2 * 2, height)
     with media.VideoFrames(EXAMPLE, FPS) as video:
         frames = [staged(video.read(n % len(video)), made.width, height) for n in range(count)]
     samples.video(made.video, count, made.width, height, frames=iter(frames), options={"crf": "14"})
@@ -90,7 +90,7 @@ def scene(folder: Path, height: int, count: int) -> Scene:
     return made
 
 
-def staged(picture: Bgr, width: int, height: int) -> Bgr:
+def staged(picture: U8, width: int, height: int) -> U8:
     wide = cv2.GaussianBlur(cv2.resize(picture, (width, height)), (0, 0), height / 40)
     left = (width - height) // 2
     wide[:, left : left + height] = cv2.resize(picture, (height, height), interpolation=cv2.INTER_CUBIC)
@@ -105,7 +105,7 @@ def face_classes() -> Mask:
     return classes
 
 
-def painted(frame: Bgr, box: Box, number: int) -> Bgr:
+def painted(frame: U8, box: Box, number: int) -> U8:
     """The face of the box at the networks' size, with another mouth: what a decoder would hand over."""
     x1, y1, x2, y2 = box
     face = cv2.resize(frame[y1:y2, x1:x2], (256, 256), interpolation=cv2.INTER_LANCZOS4)
@@ -117,7 +117,7 @@ def painted(frame: Bgr, box: Box, number: int) -> Bgr:
 # the published way ---------------------------------------------------------------------------------------------------
 
 
-def published(given: Scene, clock: Clock) -> Path:
+def published(given: PreparedPreview, clock: Clock) -> Path:
     temporary, result = given.folder / "temp.mp4", given.folder / "published.mp4"
     for n in range(len(given.frames)):
         with clock("read PNG of the source"):
@@ -133,7 +133,7 @@ def published(given: Scene, clock: Clock) -> Path:
     return result
 
 
-def over_the_whole(frame: Bgr, face: Bgr, box: Box, mask: Mask) -> Bgr:
+def over_the_whole(frame: U8, face: U8, box: Box, mask: Mask) -> U8:
     background, crop = copy.deepcopy(frame), crop_square(box)
     picture = Image.fromarray(background[:, :, ::-1])
     square = picture.crop(crop)
@@ -168,7 +168,7 @@ def encode_once(pictures: av.container.InputContainer, path: Path, crf: str, voi
 # ours ----------------------------------------------------------------------------------------------------------------
 
 
-def ours(given: Scene, clock: Clock, crf: int) -> Path:
+def ours(given: PreparedPreview, clock: Clock, crf: int) -> Path:
     part, result, count = given.folder / "part.mp4", given.folder / "ours.mp4", len(given.frames)
     with clock("read, paste, encode: all at once"):
         size, colour = (given.width, given.height), given.colour
@@ -187,15 +187,15 @@ def ours(given: Scene, clock: Clock, crf: int) -> Path:
             height=given.height,
             encoder="libx264",
             crf=crf,
-            tick=lambda _: None,
+            progress=lambda _: None,
             colour=colour,
         )
     with clock("join, add sound, read it all to verify"):
-        media.assemble([part], audio=given.voice, out=result, frames=count, fps=FPS, metadata={})
+        media.assemble_video([part], audio=given.voice, out=result, frames=count, fps=FPS, metadata={})
     return result
 
 
-def pieces_of_ours(given: Scene) -> dict[str, float]:
+def pieces_of_ours(given: PreparedPreview) -> dict[str, float]:
     """CPU seconds a frame of reading and pasting alone: what is left of `ours` is encoding."""
     count, size, colour = len(given.frames), (given.width, given.height), given.colour
     began = time.process_time()
@@ -217,7 +217,7 @@ class Clock:
     def __init__(self) -> None:
         self.best: dict[str, float] = {}
 
-    def round(self, work: Callable[[Scene, Clock], Path], given: Scene) -> Path:
+    def round(self, work: Callable[[PreparedPreview, Clock], Path], given: PreparedPreview) -> Path:
         self._now: dict[str, float] = {}
         result = work(given, self)
         if not self.best or self.total(self._now) < self.total(self.best):
@@ -235,7 +235,7 @@ class Clock:
         return sum(seconds.values())
 
 
-def psnr(path: Path, truth: Iterator[Bgr], matrix: Colorspace) -> float:
+def psnr(path: Path, truth: Iterator[U8], matrix: Colorspace) -> float:
     """In dB, over B, G and R of all frames, decoded with the matrix that the file was made with."""
     squares, count, reformatter = 0.0, 0, VideoReformatter()
     with av.open(str(path)) as container:
