@@ -25,8 +25,8 @@ from gpu_pool.types import grid
 from models import media
 from models.handler import Handler, open_handler
 from models.media.encode import write_part
-from models.musetalk.compositing.composite import PlanesPaste
-from models.musetalk.compositing.masks import crop_square
+from models.musetalk.compositing.composite import YuvBlend
+from models.musetalk.compositing.masks import square_around
 from models.musetalk.inpainting.streams import DeviceStream, open_stream
 from models.musetalk.nets import bisenet, dwpose, s3fd
 from models.musetalk.tracking.detection import REDUCED_SIDE, FaceNets
@@ -50,7 +50,7 @@ def face_stages(device: torch.device) -> Iterator[Work]:
     squares = [np.ascontiguousarray(frame[:, 280:1000]) for frame in frames]
     stream = open_stream(device)
     yield "detect", many, in_stream(stream, lambda: nets._search_all(frames, REDUCED_SIDE))
-    yield "landmarks", many, in_stream(stream, lambda: nets.landmarks(frames))
+    yield "landmarks", many, in_stream(stream, lambda: nets.find_landmarks(frames))
     yield "parse", many, in_stream(stream, lambda: bisenet.class_maps(parser, squares))
 
 
@@ -67,9 +67,9 @@ def in_stream(stream: DeviceStream, work: Callable[[], Any]) -> Callable[[], Any
 def host_stages(folder: Path) -> Iterator[Work]:
     """The paste into a frame's planes, and the encoder."""
     box, count = (480, 180, 800, 600), 50
-    mask = np.zeros((crop_square(box)[3] - crop_square(box)[1],) * 2, np.uint8)
+    mask = np.zeros((square_around(box)[3] - square_around(box)[1],) * 2, np.uint8)
     mask[80:-80, 80:-80] = 200
-    paste = PlanesPaste(mask, box, crop_square(box), (WIDTH, HEIGHT))
+    paste = YuvBlend(mask, box, square_around(box), (WIDTH, HEIGHT))
     face = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     with media.VideoFrames(avatar(folder), FPS, as_yuv=True) as video:
         frames = [video.read(number % len(video)) for number in range(count)]
@@ -125,10 +125,10 @@ def clip(handler: Handler, folder: Path, place: Path, voice: Path, name: str) ->
         engine="musetalk",
         avatar=str(avatar(folder)),
         audio=str(voice),
-        work=str(folders["work"]),
-        out=str(folders["out"]),
         cache=str(place / "cache"),
         models_dir=str(folder / "models"),
+        work=str(folders["work"]),
+        out=str(folders["out"]),
     )
     wall, cpu = time.perf_counter(), time.process_time()
     frames, told = job(handler, request)

@@ -29,9 +29,9 @@ from PIL import Image
 
 from models import media
 from models.arrays import U8
-from models.musetalk.compositing.composite import Paste, PlanesPaste, fitted
-from models.musetalk.compositing.masks import Box, Mask, blend_mask, crop_square, parsing_mask
-from models.musetalk.compositing.pipeline import film, read_frames
+from models.musetalk.compositing.composite import BgrBlend, YuvBlend, fit_face
+from models.musetalk.compositing.masks import Box, Mask, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.compositing.pipeline import compose_frames, read_frames
 from models.types import Colour
 from tests import media_samples as samples
 
@@ -42,7 +42,7 @@ BATCH = 8
 
 
 @dataclass
-class PreparedPreview:
+class Scene:
     """What both ways are given: a video avatar, the painted faces, box and mask of each frame, a voice."""
 
     folder: Path
@@ -65,18 +65,18 @@ class PreparedPreview:
     def truth(self) -> Iterator[U8]:
         for frame, face, box, mask in zip(self.frames, self.faces, self.boxes, self.masks, strict=True):
             pasted = frame.copy()
-            Paste(mask, box, crop_square(box), (self.width, self.height)).apply(pasted, face)
+            BgrBlend(mask, box, square_around(box), (self.width, self.height)).apply(pasted, face)
             yield pasted
 
 
-def scene(folder: Path, height: int, count: int) -> PreparedPreview:
+def scene(folder: Path, height: int, count: int) -> Scene:
     """The example's portrait before its own blurred self, 16:9; a face whose mouth opens and closes."""
-    made = PreparedPreview(folder, height * 16 // 9 // 2 * 2, height)
+    made = Scene(folder, height * 16 // 9 // 2 * 2, height)
     with media.VideoFrames(EXAMPLE, FPS) as video:
         frames = [staged(video.read(n % len(video)), made.width, height) for n in range(count)]
     samples.video(made.video, count, made.width, height, frames=iter(frames), options={"crf": "14"})
     samples.speech_wav(made.voice, count / 25)
-    parsed = parsing_mask(face_classes(), "jaw")
+    parsed = make_parsing_mask(face_classes(), "jaw")
     left = (made.width - height) // 2
     with media.VideoFrames(made.video, FPS) as video:
         for n in range(count):
@@ -86,7 +86,7 @@ def scene(folder: Path, height: int, count: int) -> PreparedPreview:
             cv2.imwrite(str(folder / f"source{n:08d}.png"), made.frames[-1])
             made.boxes.append(box)
             made.faces.append(painted(made.frames[-1], box, n))
-            made.masks.append(blend_mask(parsed, box, crop_square(box), prepared=True))
+            made.masks.append(make_blend_mask(parsed, box, square_around(box), prepared=True))
     return made
 
 
@@ -117,7 +117,7 @@ def painted(frame: U8, box: Box, number: int) -> U8:
 # the published way ---------------------------------------------------------------------------------------------------
 
 
-def published(given: PreparedPreview, clock: Clock) -> Path:
+def published(given: Scene, clock: Clock) -> Path:
     temporary, result = given.folder / "temp.mp4", given.folder / "published.mp4"
     for n in range(len(given.frames)):
         with clock("read PNG of the source"):
@@ -134,10 +134,10 @@ def published(given: PreparedPreview, clock: Clock) -> Path:
 
 
 def over_the_whole(frame: U8, face: U8, box: Box, mask: Mask) -> U8:
-    background, crop = copy.deepcopy(frame), crop_square(box)
+    background, crop = copy.deepcopy(frame), square_around(box)
     picture = Image.fromarray(background[:, :, ::-1])
     square = picture.crop(crop)
-    square.paste(Image.fromarray(fitted(face, box)[:, :, ::-1]), (box[0] - crop[0], box[1] - crop[1]))
+    square.paste(Image.fromarray(fit_face(face, box)[:, :, ::-1]), (box[0] - crop[0], box[1] - crop[1]))
     picture.paste(square, crop[:2], Image.fromarray(mask))
     return np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
 
@@ -168,19 +168,19 @@ def encode_once(pictures: av.container.InputContainer, path: Path, crf: str, voi
 # ours ----------------------------------------------------------------------------------------------------------------
 
 
-def ours(given: PreparedPreview, clock: Clock, crf: int) -> Path:
+def ours(given: Scene, clock: Clock, crf: int) -> Path:
     part, result, count = given.folder / "part.mp4", given.folder / "ours.mp4", len(given.frames)
     with clock("read, paste, encode: all at once"):
         size, colour = (given.width, given.height), given.colour
         pastes = (
-            PlanesPaste(mask, box, crop_square(box), size, colour)
+            YuvBlend(mask, box, square_around(box), size, colour)
             for mask, box in zip(given.masks, given.boxes, strict=True)
         )
         batches = (np.stack(given.faces[start : start + BATCH]) for start in range(0, count, BATCH))
         backgrounds = read_frames(lambda: media.VideoFrames(given.video, FPS, as_yuv=True), range(count))
         media.write_part(
             part,
-            film(backgrounds, batches, pastes),
+            compose_frames(backgrounds, batches, pastes),
             count=count,
             fps=FPS,
             width=given.width,
@@ -195,7 +195,7 @@ def ours(given: PreparedPreview, clock: Clock, crf: int) -> Path:
     return result
 
 
-def pieces_of_ours(given: PreparedPreview) -> dict[str, float]:
+def pieces_of_ours(given: Scene) -> dict[str, float]:
     """CPU seconds a frame of reading and pasting alone: what is left of `ours` is encoding."""
     count, size, colour = len(given.frames), (given.width, given.height), given.colour
     began = time.process_time()
@@ -204,7 +204,7 @@ def pieces_of_ours(given: PreparedPreview) -> dict[str, float]:
     read = (time.process_time() - began) / len(frames)
     began = time.process_time()
     for frame, face, box, mask in zip(frames, given.faces, given.boxes, given.masks, strict=False):
-        PlanesPaste(mask, box, crop_square(box), size, colour).apply(frame, face)
+        YuvBlend(mask, box, square_around(box), size, colour).apply(frame, face)
     return {"read": read, "paste": (time.process_time() - began) / len(frames)}
 
 
@@ -217,7 +217,7 @@ class Clock:
     def __init__(self) -> None:
         self.best: dict[str, float] = {}
 
-    def round(self, work: Callable[[PreparedPreview, Clock], Path], given: PreparedPreview) -> Path:
+    def round(self, work: Callable[[Scene, Clock], Path], given: Scene) -> Path:
         self._now: dict[str, float] = {}
         result = work(given, self)
         if not self.best or self.total(self._now) < self.total(self.best):

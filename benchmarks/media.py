@@ -32,7 +32,7 @@ def moving(width: int, height: int, count: int) -> Iterator[U8]:
     scene = np.asarray(cv2.resize(noise, (width + 64, height + 64), interpolation=cv2.INTER_CUBIC), np.uint8)
     for n in range(count):
         x, y = int(16 + 12 * np.sin(n / 9)), int(16 + 12 * np.cos(n / 7))
-        frame = np.ascontiguousarray(scene[y : y + height, x : x + width])
+        frame = np.array(scene[y : y + height, x : x + width], np.uint8)
         opening = max(1, int(height / 20 * (1 + np.sin(n * 0.9))))
         cv2.ellipse(frame, (width // 2, height // 2), (height // 12, opening), 0, 0, 360, (40, 30, 90), -1)
         yield frame

@@ -31,10 +31,10 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from transformers.models.whisper.configuration_whisper import WhisperConfig  # noqa: E402
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor  # noqa: E402
-from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as HuggingFaceEncoder  # noqa: E402
 
 from benchmarks import clips  # noqa: E402
-from models.musetalk.audio.whisper import PIECE, Listener  # noqa: E402
+from models.musetalk.audio.whisper import CHUNK_SAMPLES, WhisperEncoder  # noqa: E402
 from models.musetalk.inpainting.batching import BatchSizes  # noqa: E402
 from models.musetalk.inpainting.compile import make_kernel_folder  # noqa: E402
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter  # noqa: E402
@@ -84,7 +84,7 @@ class Nets:
 
     def build_whisper(self) -> WhisperEncoder:
         config = {"d_model": self.features, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.features}
-        return WhisperEncoder(WhisperConfig(encoder_layers=4, **config))
+        return HuggingFaceEncoder(WhisperConfig(encoder_layers=4, **config))
 
 
 SIZES = {
@@ -176,7 +176,7 @@ def finish(device: torch.device) -> None:
 
 
 def stages(
-    inpainter: Inpainter, listener: Listener | None, nets: Nets
+    inpainter: Inpainter, encoder: WhisperEncoder | None, nets: Nets
 ) -> Iterator[tuple[str, float, Callable[[], Any]]]:
     """Name, frames, and the work for them."""
     random = np.random.default_rng(0)
@@ -187,9 +187,9 @@ def stages(
     given = [torch.from_numpy(a).to(inpainter.device) for a in (latents, audio_windows)]
     predicted = torch.randn(decode, 4, 32, 32).to(inpainter.device, inpainter.dtype)
     no_grad = torch.no_grad()
-    if listener is not None:
-        piece = random.normal(0, 0.1, PIECE).astype(np.float32)
-        yield "whisper", PIECE / 16_000 * FPS, lambda: listener.hear(piece)
+    if encoder is not None:
+        piece = random.normal(0, 0.1, CHUNK_SAMPLES).astype(np.float32)
+        yield "whisper", CHUNK_SAMPLES / 16_000 * FPS, lambda: encoder.encode_chunk(piece)
     yield "encode", encode, lambda: inpainter.latents(crops)
     predict = no_grad(lambda: inpainter._fast.get("unet", inpainter._predict)(*given))
     paint = no_grad(lambda: inpainter._fast.get("decode", inpainter._decode)(predicted))
@@ -201,13 +201,13 @@ def stages(
 
 
 def measure(
-    inpainters: dict[str, Inpainter], listener: Listener, nets: Nets, rounds: int
+    inpainters: dict[str, Inpainter], encoder: WhisperEncoder, nets: Nets, rounds: int
 ) -> dict[str, dict[str, Time]]:
     """Best of some rounds of each way and stage; the ways take turns, after one round that doesn't count."""
     best: dict[str, dict[str, Time]] = {way: {} for way in inpainters}
     for turn in range(rounds + 1):
         for way, inpainter in inpainters.items():
-            for stage, frames, work in stages(inpainter, listener, nets):
+            for stage, frames, work in stages(inpainter, encoder, nets):
                 spent = timed(work, frames, inpainter.device)
                 if turn:
                     best[way][stage] = spent.better(best[way].get(stage, spent))
@@ -389,10 +389,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             inpainters = build_inpainters(nets, device, scratch)
-            listener = Listener(
+            encoder = WhisperEncoder(
                 random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
             )
-            found = measure(inpainters, listener, nets, args.rounds)
+            found = measure(inpainters, encoder, nets, args.rounds)
             report_speed(size, inpainters, found, work, measure_beside(device, scratch, args.rounds))
             if device.type == "cpu":
                 inpainters.clear()  # the memory of two sets of weights

@@ -146,7 +146,7 @@ def run_all(pool: Pool, jobs: Sequence[Task]) -> None:
                 if plan:
                     pool.start(plan)
         pool.poll(10.0)
-        todo = {name: spans for name, spans in todo.items() if spans or pool.running(name)}
+        todo = {name: spans for name, spans in todo.items() if spans or pool.running_spans(name)}
 
 
 def task(name: str, seconds: float = 0.0, spans: int = 1, strategy: str = "queue") -> Task:

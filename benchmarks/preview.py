@@ -37,7 +37,16 @@ def measure(height: int) -> None:
         for path in folders.values():
             Path(path).mkdir()
         avatar, audio = str(EXAMPLES / "collins.jpg"), str(EXAMPLES / "speech.wav")
-        request = Request(engine="preview", avatar=avatar, audio=audio, output=Output(height=height), **folders)
+        request = Request(
+            engine="preview",
+            avatar=avatar,
+            audio=audio,
+            work=folders["work"],
+            out=folders["out"],
+            cache=folders["cache"],
+            models_dir=folders["models_dir"],
+            output=Output(height=height),
+        )
         start = time.process_time()
         outline: Inspection = Handler("cpu:0").inspect(request)
         looked = time.process_time()

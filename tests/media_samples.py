@@ -1,6 +1,6 @@
-"""Small real media, synthesised: a voice-like sound, numbered pictures, videos with every oddity a phone can produce.
+"""Small synthetic media: a voice-like sound, numbered pictures, videos with oddities of phones.
 
-Nothing here needs a network, a font or a speech synthesiser. Every function that writes returns the path it wrote.
+No network, font or speech synthesiser is needed. Functions that write return the path.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BITS = 12
 
 
 def speech(seconds: float, rate: int = 16_000) -> F32:
-    """A voice-like sound: a gliding pitch with three formants, four syllables a second, pauses between words. (n,)"""
+    """Return a voice-like sound (n,): gliding pitch, three formants, four syllables per second."""
     t = np.arange(round(seconds * rate)) / rate
     pitch = np.cumsum(120 + 20 * np.sin(2 * np.pi * 0.7 * t)) / rate
     harmonics = np.arange(1, 24)[:, None]
@@ -41,8 +41,8 @@ def speech(seconds: float, rate: int = 16_000) -> F32:
     syllables = np.clip(np.sin(2 * np.pi * 2 * t) ** 2 - 0.1, 0, None)
     words = (t % 1.5) < 1.2
     sound = voice * syllables * words
-    loudest = max(1e-9, float(np.abs(sound).max(initial=0)))
-    return np.asarray(0.5 * sound / loudest, np.float32)
+    scaled: F32 = (0.5 * sound / max(1e-9, float(np.abs(sound).max(initial=0)))).astype(np.float32)
+    return scaled
 
 
 def tone(seconds: float, rate: int = 16_000, hz: float = 440.0) -> F32:
@@ -51,7 +51,7 @@ def tone(seconds: float, rate: int = 16_000, hz: float = 440.0) -> F32:
 
 
 def click(seconds: float, rate: int, at: float) -> F32:
-    """Faint hiss with one loud 5 ms burst at `at` seconds: what is in sync can be measured. (n,)"""
+    """Return faint hiss (n,) with one loud 5 ms burst at `at` seconds, to measure sync."""
     wave = np.random.default_rng(7).normal(0, 1e-3, round(seconds * rate)).astype(np.float32)
     start = round(at * rate)
     length = round(0.005 * rate)
@@ -69,7 +69,7 @@ def sound(
     container: str | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write `wave` (n,) in the codec of the suffix, or the one given. Vorbis is always stereo, Opus always 48 kHz."""
+    """Write `wave` (n,) in the codec of the suffix, or `codec`. Vorbis is stereo, Opus 48 kHz."""
     codec = codec or SOUND_CODECS[path.suffix]
     with av.open(str(path), "w", format=container) as output:
         _write_sound(output, _sound_stream(output, rate, codec, channels, options or {}), wave, rate)
@@ -103,7 +103,7 @@ def _write_sound(output: av.container.OutputContainer, stream: av.AudioStream, w
 
 
 def numbered(number: int, width: int = 96, height: int = 64) -> U8:
-    """A smooth coloured picture that slides with its number and carries it as twelve black or white blocks on top."""
+    """Return a picture that slides with its number, with the number as twelve blocks on top."""
     y, x = np.mgrid[0:height, 0:width]
     shift = 2 * np.pi * number / 40
     waves = [np.sin(6 * x / width + shift), np.sin(5 * y / height - shift), np.sin(4 * (x + y) / (width + height))]
@@ -128,12 +128,12 @@ def _block_rows(height: int) -> int:
 
 
 def number_in(frame: av.VideoFrame) -> int:
-    """The number that `numbered` wrote into a decoded frame."""
+    """Return the number that `numbered` wrote into a decoded frame."""
     return number_of(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8))
 
 
 def time_of(frame: av.VideoFrame) -> Fraction:
-    """When a decoded frame is shown, in seconds."""
+    """Return when a decoded frame is shown, in seconds."""
     assert frame.pts is not None
     assert frame.time_base is not None
     return frame.pts * frame.time_base
@@ -195,7 +195,7 @@ def video(
     """Numbered frames as a video.
 
     times     when each frame is shown, in seconds; without it frame n is shown at n / fps
-    rotation  degrees clockwise that a player has to turn the picture by (mp4 and mov only): 0, 90, 180, 270
+    rotation  degrees clockwise that a player turns the picture by (mp4 and mov): 0, 90, 180, 270
     aspect    sample aspect ratio of the stream
     matrix    1 = BT.709, 5 = BT.601; `full_range` instead of limited
     """

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.daemon import HANDLER
-from agent.fs import filesystem_kind, tells_of_changes
+from agent.fs import find_filesystem_kind, has_change_events
 from agent.scheduler.workers import card_rules
-from agent.service.process import daemon_pid
+from agent.service.process import read_daemon_pid
 from agent.settings import Settings
-from gpu_pool.cards import Cards, look
+from gpu_pool.cards import Cards, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
@@ -49,7 +49,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    found = look(settings.folders.nvml_log, DRIVER_S)
+    found = read_cards(settings.folders.nvml_log, DRIVER_S)
     gpus = list(found.devices)
     yield from check_python_and_torch()
     yield from check_cards(found, settings)
@@ -84,7 +84,7 @@ def check_cards(found: Cards, settings: Settings) -> Iterator[Finding]:
         advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and check that nvidia-smi works"
         yield Finding("note", "NVML", problem, advice)
     for gpu in found.devices:
-        yield check_card(gpu, admitted=card_rules(settings).admit(gpu.id))
+        yield check_card(gpu, admitted=card_rules(settings).can_use(gpu.id))
 
 
 def check_card(gpu: Device, *, admitted: bool) -> Finding:
@@ -124,7 +124,7 @@ def check_worker(settings: Settings) -> Iterator[Finding]:
 def ask_worker(pool: Pool) -> Done | Failed:
     task = Task(id="doctor", kind="cpu", todo=(Span(0, 1),), strategy="queue", payload={"stage": "examine"})
     for _ in range(int(EXAMINE_S / 0.5)):
-        plan = pool.plan(task, 0) if not pool.running(task.id) else None
+        plan = pool.plan(task, 0) if not pool.running_spans(task.id) else None
         if plan is not None:
             pool.start(plan)
         for event in pool.poll(0.5):
@@ -180,14 +180,14 @@ def check_disk(what: str, path: Path) -> Finding:
 
 
 def check_inbox_filesystem(inbox: Path) -> Finding:
-    kind = filesystem_kind(inbox)
-    if tells_of_changes(kind):
+    kind = find_filesystem_kind(inbox)
+    if has_change_events(kind):
         return Finding("ok", "inbox file system", f"{kind}: reports changes at once")
     return Finding("note", "inbox file system", f"{kind}: polled", "run the daemon where the share is served")
 
 
 def check_daemon(settings: Settings) -> Finding:
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     if pid is None:
         return Finding("note", "daemon", "is not running", "start it with `musedrop run`")
     return Finding("ok", "daemon", f"runs as process {pid}")
@@ -208,7 +208,7 @@ def read_status(settings: Settings) -> tuple[list[str], bool]:
 
     ([], False) if no daemon runs or another process wrote the file: users can write to the share.
     """
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     try:
         status = json.loads(settings.folders.status_file.read_bytes())
         if pid is not None and status["daemon"]["pid"] == pid:

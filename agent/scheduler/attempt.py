@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.ledger.ledger import Job
+from agent.ledger.job import Job
 from gpu_pool.types import DeviceKind, Progress, Span, Task, grid
 from models.types import STAGES, Inspection, Request, Stage
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.fs import is_file
-from agent.jobs.parse import JobSpec, JobState
-from agent.jobs.queue_order import in_turn, level
-from agent.ledger.ledger import Job, Ledger
-from agent.results.outbox import discard
+from agent.fs import discard, is_file
+from agent.jobs.queue_order import age_priority, sort_by_turn
+from agent.jobs.spec import JobSpec
+from agent.ledger.job import Job, JobError
+from agent.ledger.ledger import Ledger
 from agent.scheduler.attempt import Run
 from agent.scheduler.crashes import cause, killed_by_job
 from agent.scheduler.devices import Devices
 from agent.scheduler.engines import Engines
-from agent.service.log import about
+from agent.service.log import make_extra
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
@@ -105,9 +105,9 @@ class Dispatch:
     def _line(self, at: int, length: int, devices: list[Device]) -> Line:
         """The jobs whose turn it is."""
         ready = [] if self.hold else self.ledger.queue.ready(at, length)
-        turns = in_turn(ready, self.ledger.queue.served(), at)[:length] if ready else []
+        turns = sort_by_turn(ready, self.ledger.queue.served(), at)[:length] if ready else []
         most = max([turn.priority for turn in ready] + [run.job.priority for run in self.runs.values()], default=0)
-        ranks = [level(turn.priority, turn.since_ms, at, most) for turn in turns]
+        ranks = [age_priority(turn.priority, turn.since_ms, at, most) for turn in turns]
         in_service = sum(device.state in IN_SERVICE for device in devices)
         return Line(
             jobs=self.ledger.those(turns),
@@ -121,16 +121,16 @@ class Dispatch:
     @staticmethod
     def _rank(run: Run, at: int, line: Line) -> int:
         """The level of a running job: it too gains by waiting for a device."""
-        return level(run.job.priority, run.served_ms, at, line.most)
+        return age_priority(run.job.priority, run.served_ms, at, line.most)
 
     def _hungry(self, one: Run) -> int:
         """How many other jobs have no device, and would take one of the kind that this one wants."""
         others = (run for run in self.runs.values() if run is not one and run.kind_now == one.kind_now)
-        return sum(run.waiting_for is None and not self.pool.running(run.task_id) for run in others)
+        return sum(run.waiting_for is None and not self.pool.running_spans(run.task_id) for run in others)
 
     def _start(self, run: Run, waiting: int, at: int, *, hold: bool = False) -> bool:
         """Start what can start; True if the job has a device then. `hold`: workers learn of it at the release."""
-        running = self.pool.running(run.task_id)
+        running = self.pool.running_spans(run.task_id)
         if running:
             run.served_ms = at
         task = run.task(running)
@@ -169,13 +169,13 @@ class Dispatch:
 
     def explain(self) -> None:
         """Say of each job that waits for a device why none would do, where that isn't only a matter of turns."""
-        why = self.hold or self.pool.obstacle(PROBE) or None
+        why = self.hold or self.pool.wait_reason(PROBE) or None
         if why or self._told:
             self.ledger.queue.wait_for(why)
             self._told = why
         for run in self.runs.values():
-            task = run.task(self.pool.running(run.task_id))
-            self._explain(run, self.pool.obstacle(task) or None if task.todo and not task.running else None)
+            task = run.task(self.pool.running_spans(run.task_id))
+            self._explain(run, self.pool.wait_reason(task) or None if task.todo and not task.running else None)
 
     def _explain(self, run: Run, why: str | None) -> None:
         if why != run.waiting_for:
@@ -191,7 +191,7 @@ class Dispatch:
         try:
             choice = self._engines.choose(job.spec.engine, kinds, now)
         except EngineError as error:
-            self.close_failed(job, at, error.code, error.message, error.hint)
+            self.close_failed(job, at, JobError(error.code, error.message, error.hint))
             return None
         token = secrets.token_hex(8)
         request = self.request(job, job.spec, choice.engine, token)
@@ -199,15 +199,12 @@ class Dispatch:
         run = Run(job, token, request, choice.kind, outline, seconds=dict(job.stage_seconds), served_ms=at)
         run.enter(now)
         run.deadline = now + job.spec.timeout_s if job.spec.timeout_s else None
-        self.ledger.claim(
-            job, token, at=at, stage=run.stage, engine=choice.engine, engine_reason=choice.reason, units_done=0
-        )
+        start = self.ledger.transitions.start
+        run.job = start(job, token, stage=run.stage, engine=choice.engine, engine_reason=choice.reason, at_ms=at)
         self._claimed = True
-        run.job = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, run_token=token, engine=choice.engine)
-        run.job = replace(run.job, engine_reason=choice.reason, started_ms=job.started_ms or at)
         self.runs[job.uid] = run
         said = (job.name, run.job.attempt, choice.engine, choice.reason)
-        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=about(job))
+        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=make_extra(job))
         return run
 
     def request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
@@ -225,7 +222,7 @@ class Dispatch:
             cache_bytes=int(settings.cache.max_gib * 2**30),
             fps=spec.fps,
             options=dict(spec.options),
-            output=spec.encoding(settings.encoding),
+            output=spec.resolve_output(settings.encoding),
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
         )
@@ -286,7 +283,8 @@ class Dispatch:
         if content(job.spec, run.outline) != content(twin.spec, Inspection.from_dict(twin.outline or {})):
             self.drop_run(run)
             message = f'the id "{job.client_id}" is that of the job "{twin.name}", which asked for something else'
-            self.close_failed(job, at, "id_conflict", message, "give this job an id of its own, or none")
+            hint = "give this job an id of its own, or none"
+            self.close_failed(job, at, JobError("id_conflict", message, hint))
             return True
         self.save(run)
         if not self.outlet.repeat(run, twin):
@@ -305,51 +303,42 @@ class Dispatch:
 
     def _interrupted(self, run: Run, failed: Failed, device: str, at: int) -> None:
         """A worker died under the job: only that span is lost, unless the job itself seems to kill workers."""
-        run.job = job = self.ledger.interrupted(run.job, f"{device}: {cause(failed)}", crash=killed_by_job(failed))
+        record = self.ledger.transitions.record_interruption
+        run.job = job = record(run.job, f"{device}: {cause(failed)}", crash=killed_by_job(failed))
         said = (job.name, failed.start, failed.stop, device, failed.message)
-        log.warning("%s: span %d-%d lost on %s: %s", *said, extra=about(job, device))
+        log.warning("%s: span %d-%d lost on %s: %s", *said, extra=make_extra(job, device))
         if job.crashes >= MOST_CRASHES:
             hint = "the input makes the engine crash: convert it with another program, or choose other options"
             self.drop_run(run)
-            self.close_failed(job, at, "poison", f"the job crashed its worker twice; last: {failed.message}", hint)
+            message = f"the job crashed its worker twice; last: {failed.message}"
+            self.close_failed(job, at, JobError("poison", message, hint))
         elif job.interruptions > self.settings.pool.max_interruptions:
             hint = "see the worker's log in the state folder; `musedrop doctor` checks the devices; then retry the job"
             self.drop_run(run)
-            self.close_failed(
-                job,
-                at,
-                "interrupted",
-                f"its workers died {job.interruptions} times: {failed.message}",
-                hint,
-                retry=True,
-            )
+            message = f"its workers died {job.interruptions} times: {failed.message}"
+            self.close_failed(job, at, JobError("interrupted", message, hint, retry=True))
 
     def _failed(self, run: Run, failed: Failed, at: int) -> None:
-        if not is_file(self.settings.folders.mark):
+        if not is_file(self.settings.folders.share_id_file):
             self._set_back(run, f"the share went away: {failed.message}", at)
             return
-        job = replace(run.job, failures=run.job.failures + 1)
+        job, error = run.job, JobError(failed.code, failed.message, failed.hint, failed.retry)
+        failures = job.failures + 1
         self.drop_run(run)
         if failed.code in REDO_RENDER:
             discard(run.request.files.parts)
         assert job.spec is not None  # noqa: S101 - it ran
-        if not failed.retry or job.failures >= job.spec.max_attempts:
-            self.close_failed(job, at, failed.code, failed.message, failed.hint, retry=failed.retry)
+        if not failed.retry or failures >= job.spec.max_attempts:
+            self.close_failed(job, at, error)
             return
-        backoff_s = min(2.0**job.failures, LONGEST_BACKOFF_S)
-        log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, backoff_s, extra=about(job))
-        self.ledger.end_attempt(run.token, "failed", at=at, code=failed.code, message=failed.message)
-        self.ledger.move(
-            job.uid, JobState.QUEUED, at=at, token=run.token, detail=failed.message, failures=job.failures, device=None
-        )
-        waiting_for = f"a second try in {backoff_s:.0f} s, after: {failed.message}"
-        self.ledger.update(job.uid, not_before_ms=at + int(1000 * backoff_s), waiting_for=waiting_for)
+        backoff_s = min(2.0**failures, LONGEST_BACKOFF_S)
+        log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, backoff_s, extra=make_extra(job))
+        self.ledger.transitions.retry_later(job, error, delay_s=backoff_s, at_ms=at)
 
     def _set_back(self, run: Run, why: str, at: int) -> None:
         """Back into the queue for a reason that is neither the job's nor the worker's."""
         self.drop_run(run)
-        self.ledger.end_attempt(run.token, "interrupted", at=at, message=why)
-        self.ledger.move(run.job.uid, JobState.QUEUED, at=at, token=run.token, detail=why, device=None)
+        self.ledger.transitions.requeue(replace(run.job, stage=run.stage), why, at_ms=at)
 
     # ends ------------------------------------------------------------------------------------------------------------
 
@@ -360,25 +349,15 @@ class Dispatch:
         self.runs.pop(run.job.uid, None)
         discard(Path(run.request.out))
 
-    def close_failed(self, job: Job, at: int, code: str, message: str, hint: str, *, retry: bool = False) -> None:
-        with self.ledger.together():
-            error: dict[str, Any] = {"error_code": code, "error_message": message, "error_hint": hint}
-            error["error_retry"] = int(retry)
-            if job.run_token:
-                self.ledger.end_attempt(job.run_token, "failed", at=at, code=code, message=message)
-            self.ledger.move(
-                job.uid, JobState.FAILED, at=at, detail=message, finished_ms=at, device=None, waiting_for=None, **error
-            )
-        log.error("%s failed (%s): %s", job.name, code, message, extra=about(job))
+    def close_failed(self, job: Job, at: int, error: JobError) -> None:
+        self.ledger.transitions.fail(job, error, at_ms=at)
+        log.error("%s failed (%s): %s", job.name, error.code, error.message, extra=make_extra(job))
 
     def close_cancelled(self, job: Job, at: int) -> None:
         if (run := self.runs.get(job.uid)) is not None:
             self.drop_run(run)
-        with self.ledger.together():
-            if job.run_token:
-                self.ledger.end_attempt(job.run_token, "cancelled", at=at)
-            self.ledger.move(job.uid, JobState.CANCELLED, at=at, finished_ms=at, device=None, waiting_for=None)
-        log.info("%s cancelled", job.name, extra=about(job))
+        self.ledger.transitions.cancel(job, at_ms=at)
+        log.info("%s cancelled", job.name, extra=make_extra(job))
 
     def expire(self, now: float, at: int) -> None:
         """Fail the jobs that took longer than their timeout_s."""
@@ -386,7 +365,8 @@ class Dispatch:
             self.drop_run(run)
             timeout_s = run.job.spec.timeout_s if run.job.spec else None
             hint = "give it more time (timeout_s), a shorter audio, or more devices"
-            self.close_failed(run.job, at, "timeout", f"it was not finished after {timeout_s:g} s", hint, retry=True)
+            error = JobError("timeout", f"it was not finished after {timeout_s:g} s", hint, retry=True)
+            self.close_failed(run.job, at, error)
 
     # progress --------------------------------------------------------------------------------------------------------
 

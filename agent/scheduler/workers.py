@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from agent.settings import Settings
-from gpu_pool.cards import CardWatch, Rules
+from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from models.catalog import choose_engine
@@ -17,9 +17,9 @@ def open_pool(settings: Settings, handler: str) -> Pool:
     """Workers on all cards that the settings admit, now and later, and on the processor."""
     devices, patience = settings.devices, settings.pool
     watch = CardWatch(settings.folders.nvml_log)
-    watch.await_first(FIRST_READING_S)
+    watch.wait_for_first(FIRST_READING_S)
     backend = LocalBackend(
-        cpu_devices(devices.workers(os.cpu_count() or 1)),
+        cpu_devices(devices.count_workers(os.cpu_count() or 1)),
         handler=handler,
         handler_options={"preload": "", "models_dir": str(settings.models_dir)},
         kind_options={"cuda": {"preload": preloaded(settings)}},
@@ -37,10 +37,10 @@ def open_pool(settings: Settings, handler: str) -> Pool:
     )
 
 
-def card_rules(settings: Settings) -> Rules:
+def card_rules(settings: Settings) -> CardRules:
     """Which cards are used, and by how many workers each, as the pool takes it."""
     devices = settings.devices
-    return Rules(devices.only, devices.exclude, devices.workers_per_device)
+    return CardRules(devices.only, devices.exclude, devices.workers_per_device)
 
 
 def preloaded(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from models.media import Bgr
-from models.musetalk.audio.whisper import Listener
+from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.inpainting.fused_weights import load_optimised
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
 from models.musetalk.inpainting.precision import Precision
@@ -46,10 +46,10 @@ class Setup:
         return cls(
             models_dir,
             options.version,
-            "fp32" if options.exact and options.precision == "auto" else options.precision,
+            "fp32" if options.is_reference and options.precision == "auto" else options.precision,
             None if options.batch_size == "auto" else options.batch_size,
-            options.exact,
-            cache if options.compile and not options.exact else None,
+            options.is_reference,
+            cache if options.compile and not options.is_reference else None,
         )
 
 
@@ -67,15 +67,15 @@ class Networks:
     # what preparation sees -------------------------------------------------------------------------------------------
 
     @property
-    def at_once(self) -> int:
+    def frames_per_batch(self) -> int:
         """Full batches for a card; for a CPU, which gains nothing by them, so few that a second or so is a step."""
         return 16 if self.device.type == "cuda" else 2
 
     def detect(self, frames: Sequence[Bgr], *, reference: bool) -> list[Floats]:
         return self._stream.run(lambda: self._faces.detect(frames, reference=reference))()
 
-    def landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
-        return self._stream.run(lambda: self._faces.landmarks(frames, regions))()
+    def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
+        return self._stream.run(lambda: self._faces.find_landmarks(frames, regions))()
 
     def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
         return self._stream.run(lambda: class_maps(self._weights.bisenet, squares))()
@@ -100,9 +100,9 @@ class Networks:
         return inpainter
 
     @cached_property
-    def whisper_encoder(self) -> Listener:
+    def whisper_encoder(self) -> WhisperEncoder:
         weights = self._weights
-        return Listener(weights.whisper, weights.feature_extractor, self.device, torch.float32)
+        return WhisperEncoder(weights.whisper, weights.feature_extractor, self.device, torch.float32)
 
     @cached_property
     def _faces(self) -> FaceNets:

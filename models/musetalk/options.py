@@ -17,8 +17,8 @@ ParsingMode = Literal["jaw", "neck", "raw"]
 Way = Literal["ours", "reference", "realtime"]
 """How boxes, windows and masks are made; "reference" and "realtime" are the two programs of the reference."""
 
-Cheek = Annotated[int, Field(ge=0, le=256)]
-Cheeks = Annotated[list[Cheek], Field(min_length=2, max_length=2)]
+CheekWidth = Annotated[int, Field(ge=0, le=256)]
+CheekWidths = Annotated[list[CheekWidth], Field(min_length=2, max_length=2)]
 
 
 class Options(BaseModel):
@@ -30,7 +30,7 @@ class Options(BaseModel):
     bbox_shift: Annotated[int, Field(ge=-100, le=100)] = 0
     extra_margin: Annotated[int, Field(ge=0, le=200)] | None = None
     parsing_mode: ParsingMode | None = None
-    cheek_width: Cheek | Cheeks = 90
+    cheek_width: CheekWidth | CheekWidths = 90
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     smooth_box: bool = True
@@ -48,17 +48,17 @@ class Options(BaseModel):
         return "reference" if self.reference else "ours"
 
     @property
-    def exact(self) -> bool:
+    def is_reference(self) -> bool:
         """Whether the reference's own rules hold: its rounding of times, no smoothing, detection at full size."""
         return self.way != "ours"
 
     @property
-    def shift(self) -> int:
+    def shift_px(self) -> int:
         """Pixels by which the middle of the box moves down. The reference has no shift in v15."""
-        return 0 if self.exact and self.version == "v15" else self.bbox_shift
+        return 0 if self.is_reference and self.version == "v15" else self.bbox_shift
 
     @property
-    def margin(self) -> int:
+    def margin_px(self) -> int:
         """Pixels added below the chin."""
         usual = 10 if self.version == "v15" else 0
         return usual if self.extra_margin is None else self.extra_margin
@@ -75,17 +75,18 @@ class Options(BaseModel):
         return left, right
 
     @property
-    def smooth(self) -> bool:
-        return self.smooth_box and not self.exact
+    def has_smooth_boxes(self) -> bool:
+        return self.smooth_box and not self.is_reference
 
-    def of_preparation(self) -> dict[str, Any]:
+    @property
+    def preparation_inputs(self) -> dict[str, Any]:
         """Everything that the prepared avatar depends on, and nothing else: the resolved values, as JSON."""
         return {
-            "shift": self.shift,
-            "margin": self.margin,
+            "shift": self.shift_px,
+            "margin": self.margin_px,
             "parsing": self.parsing,
             "cheeks": list(self.cheeks) if self.parsing == "jaw" else [],
-            "smooth": self.smooth,
+            "smooth": self.has_smooth_boxes,
             "face": self.face,
             "way": self.way,
         }
@@ -94,13 +95,13 @@ class Options(BaseModel):
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
     """The options, and notes on what is ignored. Raises EngineError bad_option."""
     options, notes = parse_options(Options, given, "musetalk", PREVIEW)
-    if options.exact and options.version == "v1" and options.parsing != "raw":
+    if options.is_reference and options.version == "v1" and options.parsing != "raw":
         message = (
             'the option "parsing_mode" must be "raw" with "version": "v1" and "reference": the reference has no other'
         )
         raise EngineError("bad_option", message, 'leave out "reference", or "parsing_mode"')
-    if options.bbox_shift and not options.shift:
+    if options.bbox_shift and not options.shift_px:
         notes += ('the option "bbox_shift" is ignored: with "reference" version v15 has no shift',)
-    if options.exact and options.smooth_box and "smooth_box" in given:
+    if options.is_reference and options.smooth_box and "smooth_box" in given:
         notes += ('the option "smooth_box" is ignored: the reference does not smooth',)
     return options, notes

@@ -8,21 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.jobs.parse import JobState
-from agent.ledger.ledger import Job
+from agent.ledger.job import Job
 from agent.scheduler.attempt import Run
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatch
-from agent.settings import load
+from agent.settings_file import load_settings
 from gpu_pool.pool import Pool
-from gpu_pool.types import Device, Done, Failed
-from gpu_pool.types import Run as Order
+from gpu_pool.types import Device, Done, Failed, RunSpan
 from models.types import Inspection
 from tests.agent.samples import a_ledger, add_job
 from tests.gpu_pool.fake import Answer, Clock, FakeBackend, Message
 
 START_MS = 1_700_000_000_000
-Story = Callable[[str, str, Order], list[tuple[float, Message]] | None]
+Story = Callable[[str, str, RunSpan], list[tuple[float, Message]] | None]
 """(device, job name, order) -> what the worker says instead of doing it, or None."""
 
 
@@ -49,7 +47,7 @@ class Cards(FakeBackend):
                 device,
                 held_bytes=held.get(device.id, 0),
                 free_bytes=max(0, device.free_bytes - taken[device.card]),
-                read_at=self.time(),
+                read_at_s=self.time(),
             )
             for device in there
         )
@@ -61,9 +59,9 @@ class Floor:
     def __init__(self, folder: Path, devices: Sequence[Device], frames: int = 96, frame_s: float = 0.1) -> None:
         (folder / "share").mkdir(exist_ok=True)
         (folder / "musedrop.toml").write_text('share = "share"\nstate = "state"\n')
-        self.settings = load(folder / "musedrop.toml")
-        self.settings.folders.mark.parent.mkdir(exist_ok=True)
-        self.settings.folders.mark.touch()
+        self.settings = load_settings(folder / "musedrop.toml")
+        self.settings.folders.share_id_file.parent.mkdir(exist_ok=True)
+        self.settings.folders.share_id_file.touch()
         self.frames, self.frame_s, self.prepare_units, self.memory_bytes = frames, frame_s, 1, 0
         self.slowness: dict[str, float] = {}
         self.clock = Clock()
@@ -90,12 +88,10 @@ class Floor:
             self.collect()
 
     def add(self, name: str, **keys: Any) -> Job:
-        job = add_job(self.ledger, name, name=name, at=self.at(), **keys)
         media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
-        self.ledger.update(name, media=media)
-        return job
+        return add_job(self.ledger, name, name=name, at_ms=self.at(), media=media, **keys)
 
-    def answer(self, device: str, order: Order) -> Iterable[tuple[float, Message]]:
+    def answer(self, device: str, order: RunSpan) -> Iterable[tuple[float, Message]]:
         name = order.payload["request"]["metadata"]["title"]
         stage = order.payload["stage"]
         self.placed.append((self.clock(), device, name, stage))
@@ -113,8 +109,7 @@ class Floor:
         return Inspection(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
 
     def assembled(self, run: Run, facts: dict[str, Any]) -> None:  # noqa: ARG002 - as Closing takes it
-        self.ledger.end_attempt(run.token, "done", at=self.at())
-        self.ledger.move(run.job.uid, JobState.DONE, at=self.at(), token=run.token, finished_ms=self.at())
+        self.ledger.transitions.finish(run.job, run.job.name, at_ms=self.at())
         self.done.append(run.job.name)
 
     def repeat(self, run: Run, earlier: Job) -> bool:  # noqa: ARG002 - as Closing does it
@@ -146,5 +141,5 @@ class Floor:
         return [(at, device) for at, device, job, stage in self.placed if (job, stage) == (name, "render")]
 
 
-def fails(order: Order, code: str, **more: Any) -> Message:
+def fails(order: RunSpan, code: str, **more: Any) -> Message:
     return Failed(order.task, order.start, order.stop, code, code, **more)

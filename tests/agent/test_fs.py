@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fs import filesystem_kind, is_file, is_folder, move_in, safe_name, tells_of_changes, write_whole
+from agent.fs import (
+    atomic_write,
+    find_filesystem_kind,
+    has_change_events,
+    is_file,
+    is_folder,
+    make_safe_name,
+    move_into,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +37,7 @@ from agent.fs import filesystem_kind, is_file, is_folder, move_in, safe_name, te
 )
 def test_names_that_every_system_can_hold(given_name: str, safe: str) -> None:
     """A user's name becomes a folder name that Windows, macOS and Linux accept."""
-    assert safe_name(given_name) == safe
+    assert make_safe_name(given_name) == safe
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
@@ -43,19 +51,19 @@ def test_what_the_kernel_refuses_to_look_at_is_not_there(tmp_path: Path, name: s
 @given(st.text())
 def test_any_text_makes_a_safe_folder_name(text: str) -> None:
     """Whatever the name, the folder has one plain, short, visible component."""
-    name = safe_name(text)
+    name = make_safe_name(text)
     assert name
     assert name not in (".", "..")
     assert "/" not in name
     assert "\0" not in name
     assert len(name.encode()) <= 101
-    assert safe_name(name) == name
+    assert make_safe_name(name) == name
 
 
 def test_a_whole_write_leaves_nothing_beside(tmp_path: Path) -> None:
     """A file is replaced whole and its temporary name is gone."""
-    write_whole(tmp_path / "a", b"old")
-    write_whole(tmp_path / "a", b"new")
+    atomic_write(tmp_path / "a", b"old")
+    atomic_write(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -65,7 +73,7 @@ def test_moving_in_never_replaces(tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     for text in ("one", "two", "three"):
         (tmp_path / "face.jpg").write_text(text)
-        move_in(tmp_path / "face.jpg", folder, "face.jpg")
+        move_into(tmp_path / "face.jpg", folder, "face.jpg")
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
         "face.jpg": "one",
         "face-2.jpg": "two",
@@ -75,7 +83,7 @@ def test_moving_in_never_replaces(tmp_path: Path) -> None:
 
 def test_the_kind_of_a_mounted_file_system() -> None:
     """/proc is seen as what it is, and an unknown local kind is trusted to tell of changes."""
-    assert filesystem_kind(Path("/proc/self")) == "proc"
-    assert tells_of_changes("ext4")
+    assert find_filesystem_kind(Path("/proc/self")) == "proc"
+    assert has_change_events("ext4")
     for kind in ("cifs", "smb3", "nfs", "nfs4", "9p", "fuse.sshfs"):
-        assert not tells_of_changes(kind)
+        assert not has_change_events(kind)

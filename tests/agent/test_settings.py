@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from agent.errors import UserError
 from agent.scheduler.workers import card_rules
-from agent.settings import BadSettings, RetentionSettings, Settings, annotated, find, load, table
+from agent.settings import RetentionSettings, Settings
+from agent.settings_file import BadSettings, find_settings_file, format_settings, format_table, load_settings
 from models.types import Limits, Output
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def loaded(folder: Path, text: str | bytes) -> Settings:
-    return load(write(folder, text))
+    return load_settings(write(folder, text))
 
 
 def refused(folder: Path, text: str | bytes) -> BadSettings:
@@ -79,8 +80,8 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
     assert settings.status.snapshot_s == 60
     assert settings.inbox.media_roots == (tmp_path / "in", Path("/mnt/voices"))
     assert settings.inbox.watch == "poll"
-    assert settings.devices.workers(cores=64) == 3
-    assert [card_rules(settings).admit(card) for card in ("GPU-5e1f2", "GPU-77aab1", "GPU-77aaa", "GPU-8")] == [
+    assert settings.devices.count_workers(cores=64) == 3
+    assert [card_rules(settings).can_use(card) for card in ("GPU-5e1f2", "GPU-77aab1", "GPU-77aaa", "GPU-8")] == [
         *(True, False, True, False)
     ]
     assert (card_rules(settings).workers, settings.devices.reserve_mib, settings.devices.preload) == (2, 512, False)
@@ -98,7 +99,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
     write(tmp_path / "etc", 'share = "../data"\nstate = "~/state"\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    settings = load(Path("etc/musedrop.toml"))
+    settings = load_settings(Path("etc/musedrop.toml"))
     assert settings.share == tmp_path / "etc" / ".." / "data"
     assert settings.state == tmp_path / "home" / "state"
     assert settings.models_dir == settings.state / "models"
@@ -120,14 +121,14 @@ def test_every_folder_has_its_place(tmp_path: Path) -> None:
     assert (folders.logs, folders.lock.parent) == (state / "logs", state)
     elsewhere = loaded(tmp_path, SMALLEST + 'cache.folder = "/var/cache/m"\nlog.folder = "log"\n').folders
     assert (elsewhere.cache, elsewhere.logs) == (Path("/var/cache/m"), tmp_path / "log")
-    every = (*folders.shared, *folders.own)
+    every = (*folders.of_share, *folders.of_state)
     assert len(set(every)) == len(every) == 10
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (4, 4), (64, 4), (0, 1)])
 def test_as_many_workers_as_cores_but_not_more_than_four(tmp_path: Path, cores: int, workers: int) -> None:
     """0 means that the machine decides."""
-    assert loaded(tmp_path, SMALLEST).devices.workers(cores) == workers
+    assert loaded(tmp_path, SMALLEST).devices.count_workers(cores) == workers
 
 
 def test_settings_can_not_be_changed(tmp_path: Path) -> None:
@@ -193,9 +194,9 @@ def test_what_is_refused(tmp_path: Path, text: str | bytes, key: str, says: str)
 def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
     """No file, or a folder of that name."""
     with pytest.raises(BadSettings, match="No such file"):
-        load(tmp_path / "none.toml")
+        load_settings(tmp_path / "none.toml")
     with pytest.raises(BadSettings, match="directory"):
-        load(tmp_path)
+        load_settings(tmp_path)
 
 
 JSON_SAFE = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
@@ -215,7 +216,7 @@ def test_any_value_of_any_key_is_taken_or_refused(
     top = "".join(f'{other} = "{other}"\n' for other in ("share", "state") if other != name)
     path = write(tmp_path_factory.getbasetemp(), (f"{top}[{section}]\n" if section else top) + assignment)
     try:
-        assert load(path).folders.inbox.is_absolute()
+        assert load_settings(path).folders.inbox.is_absolute()
     except BadSettings as bad:
         refusal = bad
         assert str(refusal)
@@ -231,17 +232,17 @@ def test_where_the_settings_are_looked_for(tmp_path: Path) -> None:
     cwd.mkdir()
     env = {"HOME": str(home)}
     in_home = write(home / ".config" / "musedrop", SMALLEST)
-    assert find(None, env, cwd) == in_home
+    assert find_settings_file(None, env, cwd) == in_home
     in_cwd = write(cwd, SMALLEST)
-    assert find(None, env, cwd) == in_cwd
-    assert find(None, env | {"MUSEDROP_CONFIG": str(in_home)}, cwd) == in_home
-    assert find(Path("musedrop.toml"), env | {"MUSEDROP_CONFIG": str(in_home)}, cwd) == in_cwd
+    assert find_settings_file(None, env, cwd) == in_cwd
+    assert find_settings_file(None, env | {"MUSEDROP_CONFIG": str(in_home)}, cwd) == in_home
+    assert find_settings_file(Path("musedrop.toml"), env | {"MUSEDROP_CONFIG": str(in_home)}, cwd) == in_cwd
 
 
 def test_a_file_that_is_not_found_says_where_it_was_looked_for(tmp_path: Path) -> None:
     """All places by name, or the one that was asked for and nothing else."""
     with pytest.raises(BadSettings) as nowhere:
-        find(None, {"HOME": "/nonexistent"}, tmp_path)
+        find_settings_file(None, {"HOME": "/nonexistent"}, tmp_path)
     for place in (
         tmp_path / "musedrop.toml",
         "/nonexistent/.config/musedrop/musedrop.toml",
@@ -250,10 +251,10 @@ def test_a_file_that_is_not_found_says_where_it_was_looked_for(tmp_path: Path) -
         assert str(place) in str(nowhere.value)
     write(tmp_path, SMALLEST)
     with pytest.raises(BadSettings, match=r"MUSEDROP_CONFIG: .*other\.toml") as named:
-        find(None, {"MUSEDROP_CONFIG": "other.toml"}, tmp_path)
+        find_settings_file(None, {"MUSEDROP_CONFIG": "other.toml"}, tmp_path)
     assert "musedrop init" in str(named.value)
     with pytest.raises(BadSettings, match=r"--config: .*mine\.toml"):
-        find(Path("mine.toml"), {}, tmp_path)
+        find_settings_file(Path("mine.toml"), {}, tmp_path)
 
 
 # describing ----------------------------------------------------------------------------------------------------------
@@ -282,12 +283,12 @@ def uncommented(text: str) -> str:
 def test_the_shipped_file_is_the_annotated_text() -> None:
     """systemd/musedrop.toml is what `musedrop init` would write; write it anew when this fails."""
     shipped = (ROOT / "systemd" / "musedrop.toml").read_text(encoding="utf-8")
-    assert shipped == annotated("/srv/musedrop", "/var/lib/musedrop", "/var/cache/musedrop", "/var/log/musedrop")
+    assert shipped == format_settings("/srv/musedrop", "/var/lib/musedrop", "/var/cache/musedrop", "/var/log/musedrop")
 
 
 def test_the_annotated_file_shows_every_key_with_its_true_default(tmp_path: Path) -> None:
     """Taking the # away from every line changes nothing."""
-    text = annotated("share", "state")
+    text = format_settings("share", "state")
     assert dotted(tomllib.loads(uncommented(text))) == set(keys())
     assert set(tomllib.loads(text)) == {
         "share",
@@ -302,7 +303,7 @@ def test_the_annotated_file_shows_every_key_with_its_true_default(tmp_path: Path
 
 def test_every_key_of_the_annotated_file_says_why() -> None:
     """A comment stands above each, and no line is too long to read."""
-    lines = annotated("/srv/musedrop", "/var/lib/musedrop").splitlines()
+    lines = format_settings("/srv/musedrop", "/var/lib/musedrop").splitlines()
     for above, line in itertools.pairwise(lines):
         if re.match(r"#?[a-z_]+ = ", line):
             assert above.startswith("# ")
@@ -312,15 +313,15 @@ def test_every_key_of_the_annotated_file_says_why() -> None:
 @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=30))
 def test_any_folder_name_survives_init(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     """Quotes, backslashes, control characters and other scripts come back as they were."""
-    path = write(tmp_path_factory.getbasetemp(), annotated(f"/srv/{name}", f"/var/{name}"))
-    settings = load(path)
+    path = write(tmp_path_factory.getbasetemp(), format_settings(f"/srv/{name}", f"/var/{name}"))
+    settings = load_settings(path)
     assert (settings.share, settings.state) == (Path("/srv", name.lstrip("/")), Path("/var", name.lstrip("/")))
 
 
 def test_the_docs_hold_the_table_of_the_code() -> None:
     """docs/settings.md lists every key with default, range and description; put `table()` there when this fails."""
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert table() in page
+    assert format_table() in page
     assert all(f"`{key}`" in page for key in keys())
 
 
@@ -334,7 +335,7 @@ def test_every_example_of_the_docs_is_taken(tmp_path: Path, text: str) -> None:
 
 def test_descriptions_are_sentences() -> None:
     """Each key is described in a line that ends with a full stop and fits a table."""
-    for line in table().splitlines()[2:]:
+    for line in format_table().splitlines()[2:]:
         description = line.split("|")[4].strip()
         assert description[0] in string.ascii_letters
         assert description.endswith(".")

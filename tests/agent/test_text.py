@@ -7,8 +7,8 @@ import logging
 import pytest
 from rich.console import Console
 
-from agent.service.log import PlainLines
-from agent.text import literal, plain
+from agent.service.log import PlainFormatter
+from agent.text import escape, escape_markup
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from agent.text import literal, plain
 )
 def test_only_what_can_be_printed_is_printed(text: str, shown: str) -> None:
     """Controls, separators and direction marks show as escapes; all scripts and brackets stay."""
-    assert plain(text) == shown
+    assert escape(text) == shown
 
 
 @pytest.mark.parametrize("text", ["[/b]", "[red]x[/red]", "a\\[b]", "[bold"])
@@ -30,11 +30,11 @@ def test_brackets_are_no_markup(text: str) -> None:
     """Rich shows the text letter by letter."""
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(literal(text), highlight=False)
-    assert captured.get() == plain(text) + "\n"
+        console.print(escape_markup(text), highlight=False)
+    assert captured.get() == escape(text) + "\n"
 
 
 def test_a_name_makes_no_log_lines() -> None:
     """A line break in a job's name can't forge a line of the log."""
     record = logging.LogRecord("musedrop", logging.INFO, "", 0, "%s is done", ("x\nERROR lost",), None)
-    assert PlainLines("%(levelname)s %(message)s").format(record) == "INFO x\\nERROR lost is done"
+    assert PlainFormatter("%(levelname)s %(message)s").format(record) == "INFO x\\nERROR lost is done"

@@ -13,22 +13,22 @@ from gpu_pool.types import (
     Cancel,
     Device,
     Done,
-    Down,
     Exited,
     Failed,
-    Heard,
-    Nonsense,
     Open,
     Progress,
+    ProtocolError,
     Ready,
-    Run,
+    RunSpan,
     Stop,
-    Up,
+    WorkerCommand,
+    WorkerMessage,
+    WorkerReport,
 )
 from gpu_pool.wire import encode
 
-Message = Up | Nonsense | Exited
-Answer = Callable[[str, Run], Iterable[tuple[float, Message]]]
+Message = WorkerReport | ProtocolError | Exited
+Answer = Callable[[str, RunSpan], Iterable[tuple[float, Message]]]
 """(device, run) -> what the worker says, each so many seconds after the run arrived."""
 
 
@@ -47,15 +47,15 @@ def silent(*_: object) -> Iterable[tuple[float, Message]]:
     return ()
 
 
-def done(run: Run, seconds: float = 0.0, rss_bytes: int = 0) -> Done:
+def done(run: RunSpan, seconds: float = 0.0, rss_bytes: int = 0) -> Done:
     return Done(run.task, run.start, run.stop, seconds, rss_bytes=rss_bytes)
 
 
-def progress(run: Run, units: int = 1) -> Progress:
+def progress(run: RunSpan, units: int = 1) -> Progress:
     return Progress(run.task, run.start, run.stop, units)
 
 
-def failed(run: Run, code: str, **more: str) -> Failed:
+def failed(run: RunSpan, code: str, **more: str) -> Failed:
     return Failed(run.task, run.start, run.stop, code, code, **more)  # type: ignore[arg-type]
 
 
@@ -77,7 +77,7 @@ class FakeBackend:
         self._order = itertools.count()
         self._script: list[tuple[float, int, int, str, Message]] = []
         self.spawned: list[str] = []
-        self.sent: list[tuple[str, Down]] = []
+        self.sent: list[tuple[str, WorkerCommand]] = []
         self.killed: list[str] = []
         self.deaf: set[str] = set()
         self.immortal: set[str] = set()
@@ -99,8 +99,8 @@ class FakeBackend:
     def die(self, device: str, signal: str = "SIGKILL", after_s: float = 0.0) -> None:
         self.say(device, Exited(self._alive[device], signal=signal, log="last words"), after_s)
 
-    def runs(self) -> list[tuple[str, Run]]:
-        return [(device, message) for device, message in self.sent if isinstance(message, Run)]
+    def runs(self) -> list[tuple[str, RunSpan]]:
+        return [(device, message) for device, message in self.sent if isinstance(message, RunSpan)]
 
     @property
     def alive(self) -> set[str]:
@@ -119,7 +119,7 @@ class FakeBackend:
         after_s, message = self.opening(device, self._alive[device])
         self.say(device, message, after_s)
 
-    def send(self, device: str, message: Down) -> None:
+    def send(self, device: str, message: WorkerCommand) -> None:
         encode(message)
         self.sent.append((device, message))
         if device in self._alive:
@@ -132,12 +132,12 @@ class FakeBackend:
                 self._forget(device)
                 self.die(device)
 
-    def wait(self, timeout_s: float, wakeup_fd: int) -> list[Heard]:
+    def wait(self, timeout_s: float, wakeup_fd: int) -> list[WorkerMessage]:
         news, self._news = self._news, False
         if not news and not select.select([wakeup_fd], [], [], 0)[0]:
             next_at = self._script[0][0] if self._script else float("inf")
             self._clock.now = max(self._clock.now, min(next_at, self._clock.now + timeout_s))
-        heard: list[Heard] = []
+        heard: list[WorkerMessage] = []
         while self._script and self._script[0][0] <= self._clock.now:
             _, _, pid, device, message = heapq.heappop(self._script)
             if self._alive.get(device) == pid:
@@ -150,9 +150,9 @@ class FakeBackend:
         self._alive.clear()
         self.closed = True
 
-    def _obey(self, device: str, message: Down) -> None:
+    def _obey(self, device: str, message: WorkerCommand) -> None:
         match message:
-            case Run():
+            case RunSpan():
                 for after_s, word in self._answer(device, message):
                     self.say(device, word, after_s)
             case Cancel(task) if device not in self.deaf:

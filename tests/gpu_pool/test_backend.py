@@ -10,14 +10,14 @@ import pytest
 
 from gpu_pool.backend import Backend
 from gpu_pool.local import cpu_devices
-from gpu_pool.types import Cancel, Done, Exited, Failed, Heard, Nonsense, Progress, Ready, Run, Stop
+from gpu_pool.types import Cancel, Done, Exited, Failed, Progress, ProtocolError, Ready, RunSpan, Stop, WorkerMessage
 from gpu_pool.wakeup import Wakeup
 from gpu_pool.wire import WireError
 from tests.gpu_pool.conftest import DEADLINE_S, MakeBackend
 from tests.gpu_pool.fake import Clock, FakeBackend, Message, done, progress
 
 
-def scripted(_: str, run: Run) -> Iterable[tuple[float, Message]]:
+def scripted(_: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
     """What a real worker with the test handlers would say."""
     match run.payload["do"]:
         case "count":
@@ -30,7 +30,7 @@ def scripted(_: str, run: Run) -> Iterable[tuple[float, Message]]:
         case "leave":
             yield 0.0, Exited(1, code=int(run.payload["code"]), log="I have had enough.")
         case "babble":
-            yield 0.0, Nonsense("babble")
+            yield 0.0, ProtocolError("babble")
 
 
 @pytest.fixture(params=["local", "fake"])
@@ -53,9 +53,9 @@ class Ear:
 
     def __init__(self, backend: Backend, wakeup: Wakeup) -> None:
         self._backend, self._fd = backend, wakeup.fileno()
-        self.heard: list[Heard] = []
+        self.heard: list[WorkerMessage] = []
 
-    def until(self, enough: Callable[[Heard], bool]) -> Heard:
+    def until(self, enough: Callable[[WorkerMessage], bool]) -> WorkerMessage:
         """Forget what was heard, and listen for this."""
         self.heard = []
         deadline = time.monotonic() + DEADLINE_S
@@ -104,7 +104,7 @@ def test_devices_are_the_same_when_workers_come_and_go(backend: Backend, ear: Ea
 def test_a_span_is_run(backend: Backend, ear: Ear) -> None:
     """Progress, then Done, both naming the span."""
     started(backend, ear)
-    backend.send("cpu:0", Run("task", 3, 5, {"do": "count"}))
+    backend.send("cpu:0", RunSpan("task", 3, 5, {"do": "count"}))
     finished = ear.kind(Done)
     assert isinstance(finished, Done)
     assert (finished.task, finished.start, finished.stop) == ("task", 3, 5)
@@ -116,7 +116,7 @@ def test_two_workers_run_side_by_side(backend: Backend, ear: Ear) -> None:
     for device in ("cpu:0", "cpu:1"):
         started(backend, ear, device)
     for device in ("cpu:0", "cpu:1"):
-        backend.send(device, Run(device, 0, 5, {"do": "count"}))
+        backend.send(device, RunSpan(device, 0, 5, {"do": "count"}))
     ear.until(lambda _: {on for on, message in ear.heard if isinstance(message, Done)} == {"cpu:0", "cpu:1"})
     assert all(isinstance(message, Progress | Done) and message.task == on for on, message in ear.heard)
 
@@ -124,12 +124,12 @@ def test_two_workers_run_side_by_side(backend: Backend, ear: Ear) -> None:
 def test_a_cancelled_span_ends_and_its_worker_stays(backend: Backend, ear: Ear) -> None:
     """The next span runs in the same process."""
     ready = started(backend, ear)
-    backend.send("cpu:0", Run("task", 0, 5, {"do": "wait for cancel"}))
+    backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "wait for cancel"}))
     backend.send("cpu:0", Cancel("task"))
     ended = ear.kind(Failed)
     assert isinstance(ended, Failed)
     assert ended.fault == "cancelled"
-    backend.send("cpu:0", Run("task", 5, 6, {"do": "count"}))
+    backend.send("cpu:0", RunSpan("task", 5, 6, {"do": "count"}))
     assert isinstance(ear.kind(Done), Done)
     backend.kill("cpu:0")
     gone = ear.kind(Exited)
@@ -140,7 +140,7 @@ def test_a_cancelled_span_ends_and_its_worker_stays(backend: Backend, ear: Ear) 
 def test_a_cancel_of_another_task_is_not_for_this_span(backend: Backend, ear: Ear) -> None:
     """It came too late for the span it was meant for."""
     started(backend, ear)
-    backend.send("cpu:0", Run("task", 0, 20, {"do": "count slowly"}))
+    backend.send("cpu:0", RunSpan("task", 0, 20, {"do": "count slowly"}))
     backend.send("cpu:0", Cancel("the one before"))
     assert isinstance(ear.kind(Done), Done)
 
@@ -148,7 +148,7 @@ def test_a_cancel_of_another_task_is_not_for_this_span(backend: Backend, ear: Ea
 def test_a_crash_is_heard_last_and_names_the_signal(backend: Backend, ear: Ear) -> None:
     """After Exited there is silence, and another worker may be spawned."""
     started(backend, ear)
-    backend.send("cpu:0", Run("task", 0, 5, {"do": "crash", "signal": "SIGSEGV"}))
+    backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "crash", "signal": "SIGSEGV"}))
     gone = ear.kind(Exited)
     assert isinstance(gone, Exited)
     assert gone.signal == "SIGSEGV"
@@ -161,7 +161,7 @@ def test_a_crash_is_heard_last_and_names_the_signal(backend: Backend, ear: Ear) 
 def test_an_exit_tells_its_code(backend: Backend, ear: Ear) -> None:
     """A worker that just leaves isn't said to have been killed."""
     started(backend, ear)
-    backend.send("cpu:0", Run("task", 0, 5, {"do": "leave", "code": 3}))
+    backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "leave", "code": 3}))
     gone = ear.kind(Exited)
     assert isinstance(gone, Exited)
     assert (gone.code, gone.signal, gone.log.splitlines()[-1]) == (3, "", "I have had enough.")
@@ -190,8 +190,8 @@ def test_stop_ends_a_worker_politely(backend: Backend, ear: Ear) -> None:
 def test_nonsense_is_heard_as_such(backend: Backend, ear: Ear) -> None:
     """And the worker can be killed for it."""
     started(backend, ear)
-    backend.send("cpu:0", Run("task", 0, 5, {"do": "babble", "bytes": "blah\n"}))
-    assert isinstance(ear.kind(Nonsense), Nonsense)
+    backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "babble", "bytes": "blah\n"}))
+    assert isinstance(ear.kind(ProtocolError), ProtocolError)
     backend.kill("cpu:0")
     assert isinstance(ear.kind(Exited), Exited)
 
@@ -214,8 +214,8 @@ def test_a_payload_that_is_no_message_is_refused(backend: Backend, ear: Ear) -> 
     """The sender hears of it at once, and the worker is as good as before."""
     started(backend, ear)
     with pytest.raises(WireError):
-        backend.send("cpu:0", Run("task", 0, 5, {"do": object()}))
-    backend.send("cpu:0", Run("task", 0, 5, {"do": "count"}))
+        backend.send("cpu:0", RunSpan("task", 0, 5, {"do": object()}))
+    backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "count"}))
     assert isinstance(ear.kind(Done), Done)
 
 
@@ -235,14 +235,14 @@ def test_wait_ends_when_woken(backend: Backend, wakeup: Wakeup) -> None:
 def test_a_message_of_a_megabyte_passes(backend: Backend, ear: Ear) -> None:
     """More than a socket holds at once, sent without blocking."""
     started(backend, ear)
-    backend.send("cpu:0", Run("task", 0, 5, {"do": "count", "ballast": "x" * 1_000_000}))
+    backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "count", "ballast": "x" * 1_000_000}))
     assert isinstance(ear.kind(Done), Done)
 
 
 def test_close_with_work_going_on(backend: Backend, ear: Ear) -> None:
     """Nothing is left of a busy worker."""
     ready = started(backend, ear)
-    backend.send("cpu:0", Run("task", 0, 5, {"do": "freeze"}))
+    backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "freeze"}))
     backend.close()
     backend.close()
     assert isinstance(backend, FakeBackend) or not Path(f"/proc/{ready.pid}").exists()

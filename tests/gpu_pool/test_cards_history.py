@@ -49,7 +49,7 @@ def started_on(history: History, task: Task) -> list[str]:
 
 def free(history: History, name: str, gib: float, **more: Any) -> list[PoolEvent]:
     """The driver says so, now."""
-    history.backend.change(name, free_bytes=int(gib * GIB), read_at=history.clock(), **more)
+    history.backend.change(name, free_bytes=int(gib * GIB), read_at_s=history.clock(), **more)
     return history.wait(0.0)
 
 
@@ -91,10 +91,10 @@ def test_what_fits_nowhere_waits_and_says_so() -> None:
     history = opened(card("GPU-a", 3), card("GPU-b", 2))
     assert started_on(history, job(8)) == []
     told = "It needs 8192 MiB of a card; the most that is free and not promised is 3072 MiB, on GPU-a."
-    assert history.pool.obstacle(job(8)) == told
+    assert history.pool.wait_reason(job(8)) == told
     events = free(history, "GPU-b", 12)
     assert [(e.device.id, e.device.free_bytes) for e in events if isinstance(e, DeviceChanged)] == [("GPU-b", 12 * GIB)]
-    assert history.pool.obstacle(job(8)) == ""
+    assert history.pool.wait_reason(job(8)) == ""
     assert started_on(history, job(8)) == ["GPU-b"]
 
 
@@ -110,7 +110,7 @@ def test_two_jobs_of_the_same_instant_dont_share_a_promise() -> None:
     history = opened(card("GPU-a"), card("GPU-a/2"))
     assert started_on(history, job(14, "first")) == ["GPU-a"]
     assert started_on(history, job(14, "second")) == []
-    assert history.pool.obstacle(job(14, "second")) == ""
+    assert history.pool.wait_reason(job(14, "second")) == ""
     assert started_on(history, job(9, "third")) == ["GPU-a/2"]
 
 
@@ -118,7 +118,7 @@ def test_two_workers_of_a_card_share_its_memory_as_it_is_allocated() -> None:
     """What the first has taken of its promise is in the driver's figure already, and isn't taken off twice."""
     history = opened(card("GPU-a"), card("GPU-a/2"))
     history.start(job(14, "first"))
-    history.backend.change("GPU-a/2", free_bytes=11 * GIB, read_at=11.0)
+    history.backend.change("GPU-a/2", free_bytes=11 * GIB, read_at_s=11.0)
     free(history, "GPU-a", 11, held_bytes=12 * GIB)
     assert started_on(history, job(9.5, "second")) == []
     assert started_on(history, job(8.5, "third")) == ["GPU-a/2"]
@@ -131,7 +131,7 @@ def test_the_workers_word_counts_where_the_driver_tells_of_no_process() -> None:
     run = history.run("GPU-a")
     history.backend.say("GPU-a", Progress(run.task, run.start, run.stop, 0, held_bytes=12 * GIB))
     history.wait(1.0)
-    history.backend.change("GPU-a/2", free_bytes=11 * GIB, read_at=history.clock())
+    history.backend.change("GPU-a/2", free_bytes=11 * GIB, read_at_s=history.clock())
     free(history, "GPU-a", 11)
     assert history.device("GPU-a").held_bytes == 12 * GIB
     assert started_on(history, job(8.5, "third")) == ["GPU-a/2"]
@@ -187,15 +187,15 @@ def test_a_worker_that_starts_is_promised_what_others_loaded() -> None:
     for name in ("GPU-a", "GPU-a/2", "GPU-b"):
         history.backend.kill(name)
     history.wait(1.0)
-    assert history.pool.promised_bytes() == {"GPU-a": 5 * GIB, "GPU-a/2": 5 * GIB, "GPU-b": 5 * GIB}
-    history.backend.change("GPU-b", free_bytes=18 * GIB, held_bytes=5 * GIB, read_at=history.clock())
+    assert history.pool.open_bytes() == {"GPU-a": 5 * GIB, "GPU-a/2": 5 * GIB, "GPU-b": 5 * GIB}
+    history.backend.change("GPU-b", free_bytes=18 * GIB, held_bytes=5 * GIB, read_at_s=history.clock())
     history.wait(1.0)
-    assert history.pool.promised_bytes()["GPU-b"] == 0
+    assert history.pool.open_bytes()["GPU-b"] == 0
     history.backend.change("GPU-b", held_bytes=0)
     history.backend.kill("GPU-b")
     history.backend.opening = lambda device, pid: (50.0, Ready(device, pid, facts))
     history.wait(10.0)
-    assert history.pool.promised_bytes()["GPU-b"] == 5 * GIB
+    assert history.pool.open_bytes()["GPU-b"] == 5 * GIB
 
 
 # lost cards ----------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_a_driver_that_is_silent_stops_new_work_only() -> None:
     assert started_on(history, job(8, "second")) == []
     assert history.device("GPU-b").reason == "The driver doesn't answer."
     words = "No GPU is in service: GPU-a is busy (The driver doesn't answer.), "
-    assert history.pool.obstacle(job(8, "second")).startswith(words)
+    assert history.pool.wait_reason(job(8, "second")).startswith(words)
     history.backend.say("GPU-a", done(history.run("GPU-a")))
     assert [type(end) for end in ends(history.wait(1.0))] == [Done]
     assert history.backend.killed == []
@@ -315,17 +315,17 @@ def test_a_driver_that_is_silent_stops_new_work_only() -> None:
 def test_nothing_is_in_the_way_of_what_fits() -> None:
     """On an idle device, on a busy one, and while workers start."""
     history = History(devices=[card("GPU-a")])
-    assert history.pool.obstacle(job(8)) == ""
+    assert history.pool.wait_reason(job(8)) == ""
     history.wait(1.0)
-    assert history.pool.obstacle(job(8)) == ""
+    assert history.pool.wait_reason(job(8)) == ""
     history.start(job(8))
-    assert history.pool.obstacle(job(8, "second")) == ""
+    assert history.pool.wait_reason(job(8, "second")) == ""
 
 
 def test_there_is_no_such_device() -> None:
     """Neither now nor by waiting, as far as is known."""
-    assert History(1).pool.obstacle(job(8)) == "There is no GPU."
-    assert opened(card("GPU-a")).pool.obstacle(Task("t", "cpu", (Span(0, 1),))) == "There is no CPU worker."
+    assert History(1).pool.wait_reason(job(8)) == "There is no GPU."
+    assert opened(card("GPU-a")).pool.wait_reason(Task("t", "cpu", (Span(0, 1),))) == "There is no CPU worker."
 
 
 def test_everything_is_set_aside() -> None:
@@ -335,7 +335,7 @@ def test_everything_is_set_aside() -> None:
     lose(history, "GPU-b")
     history.backend.die("GPU-c", "SIGBUS")
     history.wait(1.0)
-    assert history.pool.obstacle(job(8)) == (
+    assert history.pool.wait_reason(job(8)) == (
         "No GPU is in service: GPU-a is drained (for a game), GPU-b is lost (GPU is lost),"
         " GPU-c is sick (The worker on GPU-c was killed by SIGBUS.)."
     )
@@ -347,8 +347,8 @@ def test_a_sick_device_says_when_it_is_tried_again() -> None:
     history.backend.opening = lambda _, pid: (0.0, Exited(pid, code=1))
     history.backend.kill("GPU-a")
     history.wait(1.0)
-    assert history.device("GPU-a").retry_at == pytest.approx(40.0, abs=1.0)
-    assert history.device("GPU-b").retry_at == 0.0
+    assert history.device("GPU-a").retry_at_s == pytest.approx(40.0, abs=1.0)
+    assert history.device("GPU-b").retry_at_s == 0.0
 
 
 # out of memory -------------------------------------------------------------------------------------------------------
@@ -370,12 +370,12 @@ def test_what_ran_out_of_memory_goes_where_more_is() -> None:
     assert (end.fault, end.code) == ("worker", "out_of_memory")
     assert history.device("GPU-a").state == "idle"
     assert started_on(history, job(8)) == []
-    assert history.pool.obstacle(job(8)) == (
+    assert history.pool.wait_reason(job(8)) == (
         "It ran out of memory on GPU-a, where 12288 MiB were left: it waits up to a minute for a device with more."
     )
     assert started_on(history, job(8, "another")) == ["GPU-a"]
     free(history, "GPU-b", 20)
-    assert history.pool.obstacle(job(8)) == ""
+    assert history.pool.wait_reason(job(8)) == ""
     assert started_on(history, job(8)) == ["GPU-b"]
 
 
@@ -387,7 +387,7 @@ def test_what_ran_out_of_memory_is_tried_again_after_a_minute() -> None:
     history.wait(50.0)
     assert started_on(history, job(8)) == []
     history.wait(10.0)
-    assert history.pool.obstacle(job(8)) == ""
+    assert history.pool.wait_reason(job(8)) == ""
     assert started_on(history, job(8)) == ["GPU-a"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpu_pool.process import WorkerProcess
-from gpu_pool.types import Exited, Open, Run
+from gpu_pool.types import Exited, Open, RunSpan
 from gpu_pool.wire import encode
 from tests.gpu_pool.conftest import HANDLERS, Announcement, gone
 
@@ -80,11 +80,11 @@ def test_the_end_of_the_channel_ends_the_worker(tmp_path: Path, announcement: An
     """Even if the parent lives on; and with it the programs it started."""
     worker = WorkerProcess("cpu:0", os.environ, tmp_path / "log")
     payload = {"do": do, "announce": announcement.path}
-    for message in (Open("cpu:0", f"{HANDLERS}:Obliging", {}), Run("task", 0, 1, payload)):
+    for message in (Open("cpu:0", f"{HANDLERS}:Obliging", {}), RunSpan("task", 0, 1, payload)):
         assert worker.send(encode(message))
     pidfd = os.pidfd_open(announcement.wait())
     worker.channel.shutdown(socket.SHUT_WR)
     assert gone(pidfd, WITHIN_S)
-    assert worker.ended(WITHIN_S)
+    assert worker.wait_for_end(WITHIN_S)
     os.close(pidfd)
     assert isinstance(worker.reap()[-1], Exited)

@@ -21,12 +21,12 @@ from gpu_pool.types import (
     Event,
     Exited,
     Failed,
-    Nonsense,
     Plan,
     PoolEvent,
     Progress,
+    ProtocolError,
     Ready,
-    Run,
+    RunSpan,
     Span,
     Stop,
     Task,
@@ -66,7 +66,7 @@ class History:
         self.pool.start(plan)
         return [(assignment.device, assignment.span) for assignment in plan.assignments]
 
-    def run(self, device: str = "cpu:0") -> Run:
+    def run(self, device: str = "cpu:0") -> RunSpan:
         """The last one this device got."""
         return next(run for on, run in reversed(self.backend.runs()) if on == device)
 
@@ -126,7 +126,7 @@ def test_a_span_from_plan_to_done() -> None:
     """Progress and Done come with the device; the device is busy meanwhile."""
     history = busy()
     assert history.device().state == "busy"
-    assert history.pool.running("task") == (Span(0, 24),)
+    assert history.pool.running_spans("task") == (Span(0, 24),)
     history.backend.say("cpu:0", progress(history.run(), 12))
     history.backend.say("cpu:0", done(history.run()))
     events = history.wait(0.0)
@@ -135,7 +135,7 @@ def test_a_span_from_plan_to_done() -> None:
         done(history.run()),
     ]
     assert states(events) == ["idle"]
-    assert history.pool.running("task") == ()
+    assert history.pool.running_spans("task") == ()
 
 
 def test_nothing_happens_twice() -> None:
@@ -154,7 +154,7 @@ Saying = Message | None
         (Exited(1, signal="SIGSEGV"), "worker_died"),
         (Exited(1, code=1, log="Traceback\nImportError: x"), "worker_died"),
         (Exited(1, signal="SIGKILL", out_of_memory=True), "out_of_memory"),
-        (Nonsense("blah"), "worker_nonsense"),
+        (ProtocolError("blah"), "worker_nonsense"),
         (Ready("cpu:0", 5), "worker_nonsense"),
         (Done("other", 0, 24, 1.0), "worker_nonsense"),
         (Done("task", 0, 23, 1.0), "worker_nonsense"),
@@ -176,7 +176,7 @@ def test_a_worker_that_fails_costs_its_span_and_is_replaced(saying: Saying, code
     assert ends(events)[0].start == 0
     assert states(events)[-2:] == ["starting", "idle"]
     assert history.backend.spawned == ["cpu:0", "cpu:0"]
-    assert history.pool.running("task") == ()
+    assert history.pool.running_spans("task") == ()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_worker_that_fails_costs_its_span_and_is_replaced(saying: Saying, code
         (Exited(1, code=3), "The worker on cpu:0 ended by itself with exit code 3."),
         (Exited(1, code=1, log="a\nE: b"), "The worker on cpu:0 ended by itself with exit code 1 after saying: E: b"),
         (Exited(1, signal="SIGKILL", out_of_memory=True), "this machine ran out of memory (SIGKILL)"),
-        (Nonsense("not JSON"), "said something that makes no sense: not JSON."),
+        (ProtocolError("not JSON"), "said something that makes no sense: not JSON."),
     ],
 )
 def test_the_cause_of_death_is_told(saying: Message, words: str) -> None:
@@ -376,7 +376,7 @@ def test_cancel_of_a_span_whose_worker_is_being_killed() -> None:
     """It ends as cancelled, though we had another reason to kill; the device is still blamed for that."""
     history = busy(backoff=Backoff(sick_after=1))
     history.backend.immortal.add("cpu:0")
-    history.backend.say("cpu:0", Nonsense("blah"))
+    history.backend.say("cpu:0", ProtocolError("blah"))
     history.wait(1.0)
     history.pool.cancel("task")
     history.backend.die("cpu:0")
@@ -395,15 +395,15 @@ def test_cancel_of_several_spans_and_of_nothing() -> None:
     history.pool.cancel("task")
     history.pool.cancel("nobody")
     assert faults(history.wait(1.0)) == [("cancelled", "cancelled")] * 2
-    assert history.pool.running("other") == (Span(0, 24),)
+    assert history.pool.running_spans("other") == (Span(0, 24),)
 
 
 @pytest.mark.parametrize("late", [done, progress])
-def test_a_condemned_worker_isnt_listened_to(late: Callable[[Run], Message]) -> None:
+def test_a_condemned_worker_isnt_listened_to(late: Callable[[RunSpan], Message]) -> None:
     """What it says between the kill and its end changes nothing: the span has one end."""
     history = busy()
     history.backend.immortal.add("cpu:0")
-    history.backend.say("cpu:0", Nonsense("blah"))
+    history.backend.say("cpu:0", ProtocolError("blah"))
     history.backend.say("cpu:0", late(history.run()), after_s=1.0)
     assert [event for event in history.wait(2.0) if isinstance(event, Event)] == []
     history.backend.die("cpu:0")
@@ -414,7 +414,7 @@ def test_a_process_that_survives_sigkill_is_given_up() -> None:
     """Its span goes elsewhere, its device is sick until the process is gone, and the pool goes on."""
     history = busy(2)
     history.backend.immortal.add("cpu:0")
-    history.backend.say("cpu:0", Nonsense("blah"))
+    history.backend.say("cpu:0", ProtocolError("blah"))
     assert faults(history.wait(KILL_S - 1)) == []
     assert faults(history.wait(2.0)) == [("worker", "worker_nonsense")]
     assert history.device().state == "sick"
@@ -492,7 +492,7 @@ def test_drain_at_any_moment(moment: str) -> None:
     """Whatever the worker is doing, the device ends up drained, and comes back."""
     history = busy() if moment == "dying" else History()
     if moment == "dying":
-        history.backend.say("cpu:0", Nonsense("blah"))
+        history.backend.say("cpu:0", ProtocolError("blah"))
     elif moment == "waiting to start":
         broken(history)
     if moment != "starting":
@@ -536,7 +536,7 @@ def finish(history: History, job: Task) -> set[Span]:
     """Plan and poll as the daemon does, until all spans are done."""
     finished: set[Span] = set()
     while len(finished) < len(job.todo):
-        running = history.pool.running(job.id)
+        running = history.pool.running_spans(job.id)
         todo = tuple(span for span in job.todo if span not in finished and span not in running)
         history.start(replace(job, todo=todo, running=running))
         events = history.pool.poll(100.0)
@@ -560,11 +560,11 @@ def test_race_is_won_by_the_first_and_the_others_are_told() -> None:
     history = History(2, lambda device, run: [(seconds[device], done(run))])
     history.wait(0.0)
     assert history.start(task(24, "race")) == [("cpu:0", Span(0, 24)), ("cpu:1", Span(0, 24))]
-    assert history.pool.running("task") == (Span(0, 24),)
+    assert history.pool.running_spans("task") == (Span(0, 24),)
     history.wait(1.5)
     assert len(ends(history.seen)) == 1
     assert [device.state for device in history.pool.devices()] == ["idle", "idle"]
-    assert history.pool.running("task") == ()
+    assert history.pool.running_spans("task") == ()
     assert ("cpu:0", Cancel("task")) in history.backend.sent
 
 
@@ -600,7 +600,7 @@ def test_race_survives_a_dying_device() -> None:
     history.start(task(24, "race"))
     history.backend.die("cpu:0")
     assert faults(history.wait(0.0)) == [("worker", "worker_died")]
-    assert history.pool.running("task") == (Span(0, 24),)
+    assert history.pool.running_spans("task") == (Span(0, 24),)
     history.backend.say("cpu:1", done(history.run("cpu:1")))
     assert [type(end) for end in ends(history.wait(0.0))] == [Done]
 
@@ -742,9 +742,9 @@ def simulate(strategy: str, jobs: int, every_s: float, devices: int = 4, span_s:
 
 def place(history: History, strategy: str, todo: dict[str, set[Span]]) -> None:
     """One round of the daemon: running jobs first, then those that wait, until nothing more starts."""
-    waiting = [name for name in todo if not history.pool.running(name)]
+    waiting = [name for name in todo if not history.pool.running_spans(name)]
     for name in [*(name for name in todo if name not in waiting), *waiting]:
-        others = len([other for other in waiting if other != name and not history.pool.running(other)])
+        others = len([other for other in waiting if other != name and not history.pool.running_spans(other)])
         job = Task(name, "cpu", tuple(sorted(todo[name])), strategy=strategy)
         history.start(job, waiting=others)
 
@@ -771,9 +771,9 @@ def test_auto_gives_devices_back_when_others_arrive() -> None:
     history.wait(0.0)
     first = {"first": set(grid(24 * 8))}
     place(history, "auto", first)
-    assert len(history.pool.running("first")) == 2
+    assert len(history.pool.running_spans("first")) == 2
     for end in ends(history.wait(1.0)):
         first["first"].discard(Span(end.start, end.stop))
     place(history, "auto", {**first, "second": set(grid(24 * 8))})
-    assert len(history.pool.running("first")) == 1
-    assert len(history.pool.running("second")) == 1
+    assert len(history.pool.running_spans("first")) == 1
+    assert len(history.pool.running_spans("second")) == 1

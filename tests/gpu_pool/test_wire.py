@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, Run, Stop
-from gpu_pool.wire import MAX_LINE_BYTES, Lines, WireError, decode_down, decode_up, encode
+from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, RunSpan, Stop
+from gpu_pool.wire import MAX_LINE_BYTES, LineSplitter, WireError, decode_command, decode_report, encode
 
 INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
 JSON = st.recursive(
@@ -31,7 +31,7 @@ UP = st.one_of(
 )
 DOWN = st.one_of(
     st.builds(Open, st.text(), st.text(), OBJECT),
-    st.builds(Run, *SPAN, OBJECT),
+    st.builds(RunSpan, *SPAN, OBJECT),
     st.builds(Cancel, st.text()),
     st.builds(Stop),
 )
@@ -42,7 +42,7 @@ def test_what_a_worker_says_arrives(message: Any) -> None:
     """Each message upward is one line and comes out as it went in."""
     line = encode(message)
     assert line.count(b"\n") == 1
-    assert decode_up(line[:-1]) == message
+    assert decode_report(line[:-1]) == message
 
 
 @given(DOWN)
@@ -50,12 +50,12 @@ def test_what_the_daemon_says_arrives(message: Any) -> None:
     """Each message downward is one line and comes out as it went in."""
     line = encode(message)
     assert line.count(b"\n") == 1
-    assert decode_down(line[:-1]) == message
+    assert decode_command(line[:-1]) == message
 
 
 def test_defaults_may_be_left_out() -> None:
     """A field that has a default needs not be on the wire."""
-    assert decode_up(b'{"kind":"ready","device":"cpu:0","pid":7}') == Ready("cpu:0", 7)
+    assert decode_report(b'{"kind":"ready","device":"cpu:0","pid":7}') == Ready("cpu:0", 7)
 
 
 PROGRESS = {"kind": "progress", "task": "t", "start": 0, "stop": 1, "units_done": 0}
@@ -88,21 +88,21 @@ PROGRESS = {"kind": "progress", "task": "t", "start": 0, "stop": 1, "units_done"
 def test_anything_else_is_refused(line: bytes) -> None:
     """No JSON, no object, an unknown kind or field, a missing field, a wrong type: each is a WireError."""
     with pytest.raises(WireError):
-        decode_up(line)
+        decode_report(line)
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_never_a_message(noise: bytes) -> None:
     """Whatever bytes come, they are refused with a WireError and with nothing else."""
     with pytest.raises(WireError):
-        decode_up(noise)
+        decode_report(noise)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1}, Path("x"), b"x", "x" * MAX_LINE_BYTES])
 def test_what_is_no_json_is_not_sent(value: object) -> None:
     """NaN, objects that are no JSON, and too much text are refused where they are sent."""
     with pytest.raises(WireError):
-        encode(Run("t", 0, 1, {"value": value}))
+        encode(RunSpan("t", 0, 1, {"value": value}))
 
 
 def test_a_loop_is_not_sent() -> None:
@@ -110,21 +110,21 @@ def test_a_loop_is_not_sent() -> None:
     payload: dict[str, object] = {}
     payload["again"] = payload
     with pytest.raises(WireError):
-        encode(Run("t", 0, 1, payload))
+        encode(RunSpan("t", 0, 1, payload))
 
 
 @given(st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line)), st.integers(1, 7))
 def test_lines_come_out_whole_however_they_are_cut(lines: list[bytes], size: int) -> None:
     """The reader doesn't care where the stream was cut."""
     stream = b"".join(line + b"\n" for line in lines)
-    reader = Lines()
+    reader = LineSplitter()
     pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
     assert [line for piece in pieces for line in reader.feed(piece)] == lines
 
 
 def test_a_line_without_an_end_is_refused() -> None:
     """Somebody who never ends a line doesn't fill our memory."""
-    reader = Lines()
+    reader = LineSplitter()
     assert list(reader.feed(b"x" * MAX_LINE_BYTES)) == []
     with pytest.raises(WireError):
         list(reader.feed(b"x"))

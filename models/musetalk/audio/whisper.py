@@ -24,8 +24,8 @@ from models.musetalk.inpainting.streams import open_stream
 
 Floats = npt.NDArray[np.float32]
 
-RATE = 16_000
-PIECE = 30 * RATE
+SAMPLE_RATE = 16_000
+CHUNK_SAMPLES = 30 * SAMPLE_RATE
 """Samples that Whisper's encoder hears at once."""
 POSITIONS_PER_S = 50
 CONTEXT = 2
@@ -45,18 +45,18 @@ def read_speech(path: Path) -> Floats:
 
     Equal to librosa.load(path, sr=16000) where that can read the file. Raises EngineError audio_unreadable.
     """
-    return np.concatenate([np.zeros(0, np.float32), *pieces(path)])
+    return np.concatenate([np.zeros(0, np.float32), *read_chunks(path)])
 
 
-def pieces(path: Path) -> Iterator[Floats]:
+def read_chunks(path: Path) -> Iterator[Floats]:
     """The same samples in pieces of 30 s, the last one shorter. Raises EngineError audio_unreadable."""
     held: list[Floats] = []
-    for chunk in _resampled(path):
+    for chunk in _resample_file(path):
         held.append(chunk)
-        if sum(map(len, held)) >= PIECE:
+        if sum(map(len, held)) >= CHUNK_SAMPLES:
             samples = np.concatenate(held)
-            whole = len(samples) // PIECE * PIECE
-            yield from np.split(samples[:whole], whole // PIECE)
+            whole = len(samples) // CHUNK_SAMPLES * CHUNK_SAMPLES
+            yield from np.split(samples[:whole], whole // CHUNK_SAMPLES)
             held = [samples[whole:]]
     if any(map(len, held)):
         yield np.concatenate(held)
@@ -69,11 +69,11 @@ def count_frames(samples: int, rate: Fraction, *, reference: bool = False) -> in
     (29, 28)
     """
     if reference:
-        return math.floor(samples / RATE * int(rate))
-    return math.floor(samples * rate / RATE)
+        return math.floor(samples / SAMPLE_RATE * int(rate))
+    return math.floor(samples * rate / SAMPLE_RATE)
 
 
-class Listener:
+class WhisperEncoder:
     """Whisper's encoder on a device.
 
     encoder    transformers' WhisperEncoder
@@ -84,30 +84,35 @@ class Listener:
         self._encoder, self._extractor = encoder.to(device, dtype).eval(), extractor
         self._device, self._dtype, self._lane = device, dtype, open_stream(device)
 
-    def features(self, samples: Floats) -> Floats:
+    def encode(self, samples: Floats) -> Floats:
         """What is heard in a whole sound: (50 a second, layers + 1, d) float32."""
-        return np.concatenate([self.hear(samples[at : at + PIECE]) for at in range(0, max(1, len(samples)), PIECE)])
+        return np.concatenate(
+            [
+                self.encode_chunk(samples[at : at + CHUNK_SAMPLES])
+                for at in range(0, max(1, len(samples)), CHUNK_SAMPLES)
+            ]
+        )
 
-    def hear(self, piece: Floats) -> Floats:
-        """What is heard in at most 30 s: (len(piece) // 320, layers + 1, d) float32, a position every 20 ms.
+    def encode_chunk(self, chunk: Floats) -> Floats:
+        """What is heard in at most 30 s: (len(chunk) // 320, layers + 1, d) float32, a position every 20 ms.
 
         The layers are the convolutions' output and each block's, the last one after the final norm.
         """
-        return self._lane.run(partial(self._hear, piece))()
+        return self._lane.run(partial(self._encode, chunk))()
 
     @torch.no_grad()
-    def _hear(self, piece: Floats) -> Floats:
-        mel = self._extractor(piece, sampling_rate=RATE, return_tensors="pt").input_features
+    def _encode(self, chunk: Floats) -> Floats:
+        mel = self._extractor(chunk, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
         states = self._encoder(mel.to(self._device, self._dtype), output_hidden_states=True).hidden_states
-        heard: Floats = torch.stack(states, 2)[0, : len(piece) * POSITIONS_PER_S // RATE].float().cpu().numpy()
+        heard: Floats = torch.stack(states, 2)[0, : len(chunk) * POSITIONS_PER_S // SAMPLE_RATE].float().cpu().numpy()
         return heard
 
-    def write(self, path: Path, sound: Iterable[Floats]) -> int:
+    def encode_to_file(self, path: Path, sound: Iterable[Floats]) -> int:
         """Hear a sound piece by piece into a .npy file at `path`; returns its number of samples."""
         samples = positions = 0
         with path.open("wb") as file:
             for piece in sound:
-                heard = self.hear(piece)
+                heard = self.encode_chunk(piece)
                 samples, positions = samples + len(piece), positions + len(heard)
                 if file.tell() == 0:
                     _write_header(file, (0, *heard.shape[1:]))
@@ -133,7 +138,7 @@ class FeatureFile:
         return values.reshape(-1, *self.shape[1:])
 
 
-def windows(
+def audio_windows(
     features: Positions,
     samples: int,
     rate: Fraction,
@@ -152,8 +157,8 @@ def windows(
 
     Outside the sound there are zeros.
     """
-    begin = _begin_reference if reference else _begin
-    heard = min(_heard(samples, reference=reference), features.shape[0])
+    begin = _first_positions_reference if reference else _first_positions
+    heard = min(_count_positions(samples, reference=reference), features.shape[0])
     length = 2 * (sum(context) + 1)
     starts = begin(frames, rate, context[0], heard)
     positions = starts[:, None] + np.arange(length)
@@ -165,30 +170,34 @@ def windows(
     return cut.reshape(len(frames), length * features.shape[1], features.shape[2])
 
 
-def _heard(samples: int, *, reference: bool) -> int:
-    return math.floor(samples / RATE * POSITIONS_PER_S) if reference else samples * POSITIONS_PER_S // RATE
+def _count_positions(samples: int, *, reference: bool) -> int:
+    return (
+        math.floor(samples / SAMPLE_RATE * POSITIONS_PER_S) if reference else samples * POSITIONS_PER_S // SAMPLE_RATE
+    )
 
 
-def _begin(frames: Sequence[int], rate: Fraction, before: int, _heard: int) -> npt.NDArray[np.int64]:
+def _first_positions(frames: Sequence[int], rate: Fraction, before: int, _heard: int) -> npt.NDArray[np.int64]:
     step = POSITIONS_PER_S / rate
     return np.array([n * step.numerator // step.denominator - 2 * before for n in frames], np.int64)
 
 
-def _begin_reference(frames: Sequence[int], rate: Fraction, before: int, heard: int) -> npt.NDArray[np.int64]:
+def _first_positions_reference(frames: Sequence[int], rate: Fraction, before: int, heard: int) -> npt.NDArray[np.int64]:
     step = POSITIONS_PER_S / int(rate)
     zeros = min(math.ceil(step) * before, heard)
     return np.array([math.floor(n * step) - zeros for n in frames], np.int64)
 
 
-def _resampled(path: Path) -> Iterator[Floats]:
+def _resample_file(path: Path) -> Iterator[Floats]:
     with open_sound(path, path.name) as (container, stream):
         for rate, frames in groupby(Decoder(container, stream), key=lambda frame: frame.sample_rate):
-            yield from _at_16k(map(_mono, frames), rate)
+            yield from _resample(map(_to_mono, frames), rate)
 
 
-def _at_16k(chunks: Iterable[Floats], rate: int) -> Iterator[Floats]:
+def _resample(chunks: Iterable[Floats], rate: int) -> Iterator[Floats]:
     """Chunk by chunk; in all, as librosa has it, ceil(n * ratio) samples in floats."""
-    resampler = soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ") if rate != RATE else None
+    resampler = (
+        soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ") if rate != SAMPLE_RATE else None
+    )
     taken = given = 0
     for chunk in chunks:
         taken += len(chunk)
@@ -197,11 +206,11 @@ def _at_16k(chunks: Iterable[Floats], rate: int) -> Iterator[Floats]:
         yield out
     if resampler:
         rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-        missing = math.ceil(taken * (RATE / rate)) - given
+        missing = math.ceil(taken * (SAMPLE_RATE / rate)) - given
         yield np.pad(rest, (0, max(0, missing - len(rest))))[: max(0, missing)]
 
 
-def _mono(frame: Any) -> Floats:
+def _to_mono(frame: Any) -> Floats:
     """A decoded frame as (n,) float32 in -1..1."""
     values = frame.to_ndarray()
     channels = values if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels).T

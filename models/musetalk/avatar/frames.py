@@ -13,7 +13,7 @@ from models.types import Inspection, Request
 
 def open_yuv(request: Request, outline: Inspection) -> media.VideoFrames:
     """Frames as H.264 stores them, (height * 3 / 2, width), in the video's own colour."""
-    return _open(request, outline, (outline.width, outline.height), as_yuv=True)
+    return _open_video(request, outline, (outline.width, outline.height), as_yuv=True)
 
 
 class BgrFrames:
@@ -21,10 +21,10 @@ class BgrFrames:
 
     def __init__(self, request: Request, outline: Inspection) -> None:
         self._width, self._height = outline.width, outline.height
-        self._video = _open(request, outline, None)
+        self._video = _open_video(request, outline, None)
         if not self._fits():
             self._video.close()
-            self._video = _open(request, outline, (outline.width, outline.height))
+            self._video = _open_video(request, outline, (outline.width, outline.height))
 
     def _fits(self) -> bool:
         return 0 <= self._video.width - self._width <= 1 and 0 <= self._video.height - self._height <= 1
@@ -42,7 +42,7 @@ class BgrFrames:
         return np.ascontiguousarray(self._video.read(frame)[: self._height, : self._width])
 
 
-def _open(
+def _open_video(
     request: Request, outline: Inspection, size: tuple[int, int] | None, *, as_yuv: bool = False
 ) -> media.VideoFrames:
     width, height = size or (None, None)

@@ -29,29 +29,29 @@ from models.musetalk.compositing.masks import Box, Mask
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
-FACTS, PAINTED = "facts.json", "painted.json"
+STATS, INPAINTER_STATS = "facts.json", "painted.json"
 """Of a job: what its preparation found, beside the prepared avatar; how it was painted, in its work folder."""
 ABOUT, TRACK, LATENTS, MASKS = "about.json", "track.npz", "latents.f32", "masks.zz"
 LATENT_SHAPE = (8, 32, 32)
 LATENT_BYTES = 4 * 8 * 32 * 32
-PACKING = 1
+ZLIB_LEVEL = 1
 """zlib's fastest level: masks are mostly 0 and 255."""
-DOUBTS = 2
+MAX_REBUILDS = 2
 """How often an entry that turns out to be damaged is built again before its error is told."""
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class AvatarTrack:
     """Of each frame of the avatar: `boxes` (n, 4) that the face fills, and whether one was `seen` (n,)."""
 
     boxes: Ints
     seen: npt.NDArray[np.bool_]
 
 
-class Writer:
+class AvatarWriter:
     """Takes the frames in order. `close` writes what is known only at the end."""
 
-    def __init__(self, folder: Path, track: Track) -> None:
+    def __init__(self, folder: Path, track: AvatarTrack) -> None:
         self.folder, self.track = folder, track
         self.regions = np.zeros_like(track.boxes)
         self.mask_ends = np.zeros(len(track.seen), np.int64)
@@ -64,7 +64,7 @@ class Writer:
         number = self._next
         self._latents.write(bytes(LATENT_BYTES) if latents is None else latents.astype("<f4").tobytes())
         if mask is not None:
-            self._masks.write(zlib.compress(mask.tobytes(), PACKING))
+            self._masks.write(zlib.compress(mask.tobytes(), ZLIB_LEVEL))
             self.regions[number] = region
         self.mask_ends[number] = self._masks.tell()
         self._next += 1
@@ -88,7 +88,7 @@ class Writer:
         self._masks.close()
 
 
-class Prepared:
+class PreparedAvatar:
     """A prepared avatar, open for reading."""
 
     def __init__(self, folder: Path) -> None:
@@ -104,30 +104,30 @@ class Prepared:
     def latents(self, frames: npt.NDArray[np.int64]) -> Floats:
         """(k, 8, 32, 32) float32 of the frames with these numbers."""
         with (self.folder / LATENTS).open("rb") as file:
-            rows = [read_at(file, LATENT_BYTES * int(frame), LATENT_BYTES) for frame in frames]
+            rows = [read_exactly(file, LATENT_BYTES * int(frame), LATENT_BYTES) for frame in frames]
         return np.frombuffer(b"".join(rows), "<f4").reshape(-1, *LATENT_SHAPE).astype(np.float32)
 
     def mask(self, frame: int) -> Mask:
         """What of the region of this frame shows the painted face, (h, w) of 0 to 255."""
         start, stop = int(self._mask_ends[frame - 1]) if frame else 0, int(self._mask_ends[frame])
         with (self.folder / MASKS).open("rb") as file:
-            packed = read_at(file, start, stop - start)
+            packed = read_exactly(file, start, stop - start)
         x1, y1, x2, y2 = self.region(frame)
         return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(y2 - y1, x2 - x1)
 
     def box(self, frame: int) -> Box:
-        return as_box(self.boxes[frame])
+        return to_box(self.boxes[frame])
 
     def region(self, frame: int) -> Box:
-        return as_box(self.regions[frame])
+        return to_box(self.regions[frame])
 
 
-def as_box(row: Any) -> Box:
+def to_box(row: Any) -> Box:
     x1, y1, x2, y2 = (int(edge) for edge in row)
     return x1, y1, x2, y2
 
 
-def read_at(file: IO[bytes], offset: int, count: int) -> bytes:
+def read_exactly(file: IO[bytes], offset: int, count: int) -> bytes:
     file.seek(offset)
     data = file.read(count)
     if len(data) != count:
@@ -138,7 +138,7 @@ def read_at(file: IO[bytes], offset: int, count: int) -> bytes:
 # the cache -----------------------------------------------------------------------------------------------------------
 
 
-def fetch(
+def fetch_avatar(
     cache: AvatarCache, key: str, build: Callable[[Path], None], target: Path, waiting: Callable[[], None]
 ) -> bool:
     """Put the entry of `key` into the folder `target`, which must not exist; True if it had been there already.
@@ -153,21 +153,21 @@ def fetch(
         built = True
         build(folder)
 
-    for attempt in range(DOUBTS + 1):
+    for attempt in range(MAX_REBUILDS + 1):
         entry = cache.get_or_build(key, build_noting, waiting)
         if read_manifest(entry) == hash_files(entry):
             break
         cache.invalidate(key)
-        if attempt == DOUBTS:
+        if attempt == MAX_REBUILDS:
             raise OSError(f"the prepared avatar {key[:12]} is damaged each time it is read: is the disk all right?")
     with atomic_folder(target) as beside:
         for path in sorted(entry.iterdir()):
-            link(path, beside / path.name)
+            link_or_copy(path, beside / path.name)
     cache.release(key)
     return not built
 
 
-def link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """The same file under a second name; a copy where that is not possible."""
     try:
         os.link(source, target)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.media import Bgr, Yuv, bgr_to_yuv_matrix, split_planes
-from models.musetalk.compositing.masks import Box, Mask, overlap, shifted
+from models.musetalk.compositing.masks import Box, Mask, intersect, shift_box
 from models.types import Colour
 
 Wide = npt.NDArray[np.uint16]
@@ -22,15 +22,15 @@ Size = tuple[int, int]
 """Width and height of a frame in pixels."""
 
 
-class Paste:
+class BgrBlend:
     """Into one BGR frame. `mask` (S, S) covers the square `crop`; the face fills `box`; both may leave the frame.
 
     `opacity` 0 to 1 fades the face in and out.
     """
 
     def __init__(self, mask: Mask, box: Box, crop: Box, size: Size, opacity: float = 1) -> None:
-        self.box, self.region = box, shown(mask, box, crop, size)
-        weights = _weights(mask, box, crop, self.region, opacity)[..., None].repeat(3, axis=2)
+        self.box, self.region = box, find_visible_box(mask, box, crop, size)
+        weights = _make_weights(mask, box, crop, self.region, opacity)[..., None].repeat(3, axis=2)
         self._over, self._under = weights, 255 - weights
 
     @property
@@ -39,20 +39,20 @@ class Paste:
 
     def apply(self, frame: Bgr, face: Bgr) -> None:
         """Change `frame`, (h, w, 3), in place. `face`, (n, m, 3), is scaled to the box."""
-        part = _at(frame, self.region)
-        _blend(part, _at(fitted(face, self.box), _within(self.region, self.box)), self._over, self._under)
+        part = _view(frame, self.region)
+        _blend_into(part, _view(fit_face(face, self.box), _relative_to(self.region, self.box)), self._over, self._under)
 
 
-class PlanesPaste:
+class YuvBlend:
     """Into the planes of one frame, in whole blocks of 2 x 2 pixels. `colour` is that of the video."""
 
     def __init__(
         self, mask: Mask, box: Box, crop: Box, size: Size, colour: Colour | None = None, opacity: float = 1
     ) -> None:
-        x1, y1, x2, y2 = shown(mask, box, crop, size)
+        x1, y1, x2, y2 = find_visible_box(mask, box, crop, size)
         self.box, self.region = box, (x1 // 2 * 2, y1 // 2 * 2, (x2 + 1) // 2 * 2, (y2 + 1) // 2 * 2)
         self._matrix = bgr_to_yuv_matrix(colour or Colour(), *size)
-        fine = _weights(mask, box, crop, self.region, opacity)
+        fine = _make_weights(mask, box, crop, self.region, opacity)
         coarse = (fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2] + 2) // 4
         self._luma, self._chroma = (fine, 255 - fine), (coarse, 255 - coarse)
 
@@ -64,49 +64,49 @@ class PlanesPaste:
         """Change `frame`, (h * 3 / 2, w), in place. `face`, (n, m, 3) BGR, is scaled to the box."""
         if not self._luma[0].size:
             return
-        inner = overlap(self.region, self.box)
-        part = _at(fitted(face, self.box), _within(inner, self.box))
-        luma, *chroma = cv2.split(cv2.transform(_grown(part, inner, self.region), self._matrix))
+        inner = intersect(self.region, self.box)
+        part = _view(fit_face(face, self.box), _relative_to(inner, self.box))
+        luma, *chroma = cv2.split(cv2.transform(_extend_edges(part, inner, self.region), self._matrix))
         y, u, v = split_planes(frame)
-        _blend(_at(y, self.region), np.asarray(luma, np.uint8), *self._luma)
+        _blend_into(_view(y, self.region), np.asarray(luma, np.uint8), *self._luma)
         x1, y1, x2, y2 = (edge // 2 for edge in self.region)
         for plane, fine in zip((u, v), chroma, strict=True):
             coarse = cv2.resize(fine, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA)
-            _blend(plane[y1:y2, x1:x2], np.asarray(coarse, np.uint8), *self._chroma)
+            _blend_into(plane[y1:y2, x1:x2], np.asarray(coarse, np.uint8), *self._chroma)
 
 
-def shown(mask: Mask, box: Box, crop: Box, size: Size) -> Box:
+def find_visible_box(mask: Mask, box: Box, crop: Box, size: Size) -> Box:
     """The smallest box of the frame that holds every pixel which a paste may change; empty where there is none."""
-    x1, y1, x2, y2 = overlap(overlap(crop, box), (0, 0, *size))
-    part = _at(mask, shifted((x1, y1, x2, y2), -crop[0], -crop[1]))
+    x1, y1, x2, y2 = intersect(intersect(crop, box), (0, 0, *size))
+    part = _view(mask, shift_box((x1, y1, x2, y2), -crop[0], -crop[1]))
     columns, rows = np.flatnonzero(part.any(0)), np.flatnonzero(part.any(1))
     if not len(columns):
         return x1, y1, x1, y1
     return x1 + int(columns[0]), y1 + int(rows[0]), x1 + int(columns[-1]) + 1, y1 + int(rows[-1]) + 1
 
 
-def trimmed(mask: Mask, box: Box, crop: Box, size: Size) -> tuple[Mask, Box]:
+def trim_mask(mask: Mask, box: Box, crop: Box, size: Size) -> tuple[Mask, Box]:
     """The part of a mask that `shown` needs, and its place: gives the same pastes, for a fifth of the memory."""
-    region = shown(mask, box, crop, size)
-    return _at(mask, shifted(region, -crop[0], -crop[1])).copy(), region
+    region = find_visible_box(mask, box, crop, size)
+    return _view(mask, shift_box(region, -crop[0], -crop[1])).copy(), region
 
 
-def fitted(face: Bgr, box: Box) -> Bgr:
+def fit_face(face: Bgr, box: Box) -> Bgr:
     """Scaled to the size of the box, bilinearly; as it is where it fits."""
     size = (box[2] - box[0], box[3] - box[1])
     return face if (face.shape[1], face.shape[0]) == size else np.asarray(cv2.resize(face, size), np.uint8)
 
 
-def _weights(mask: Mask, box: Box, crop: Box, region: Box, opacity: float) -> Wide:
+def _make_weights(mask: Mask, box: Box, crop: Box, region: Box, opacity: float) -> Wide:
     """The mask over `region`, zero outside the box."""
-    inner = overlap(region, overlap(box, crop))
+    inner = intersect(region, intersect(box, crop))
     weights = np.zeros((region[3] - region[1], region[2] - region[0]), np.uint16)
-    part = _at(mask, shifted(inner, -crop[0], -crop[1]))
-    _at(weights, _within(inner, region))[:] = part if opacity >= 1 else np.rint(part * max(0.0, opacity))
+    part = _view(mask, shift_box(inner, -crop[0], -crop[1]))
+    _view(weights, _relative_to(inner, region))[:] = part if opacity >= 1 else np.rint(part * max(0.0, opacity))
     return weights
 
 
-def _blend(under: Mask, over: Mask, weight: Wide, rest: Wide) -> None:
+def _blend_into(under: Mask, over: Mask, weight: Wide, rest: Wide) -> None:
     """Rounded division by 255 without dividing: no sum exceeds 16 bits."""
     sums = over * weight
     sums += under * rest
@@ -116,7 +116,7 @@ def _blend(under: Mask, over: Mask, weight: Wide, rest: Wide) -> None:
     under[:] = sums
 
 
-def _grown(part: Bgr, inner: Box, outer: Box) -> Bgr:
+def _extend_edges(part: Bgr, inner: Box, outer: Box) -> Bgr:
     """Its edges repeated to fill `outer`, a row or column at most on each side."""
     if inner == outer:
         return np.ascontiguousarray(part)
@@ -124,10 +124,10 @@ def _grown(part: Bgr, inner: Box, outer: Box) -> Bgr:
     return np.asarray(cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _within(box: Box, frame: Box) -> Box:
-    return shifted(box, -frame[0], -frame[1])
+def _relative_to(box: Box, frame: Box) -> Box:
+    return shift_box(box, -frame[0], -frame[1])
 
 
-def _at(picture: npt.NDArray[Whole], box: Box) -> npt.NDArray[Whole]:
+def _view(picture: npt.NDArray[Whole], box: Box) -> npt.NDArray[Whole]:
     x1, y1, x2, y2 = box
     return picture[y1:y2, x1:x2]

@@ -20,7 +20,7 @@ Mode = Literal["raw", "neck", "jaw"]
 SIDE = 512
 """Rows and columns of a parsed face."""
 SKIN, NOSE, MOUTH, NECK = 1, 10, (11, 12, 13), 14
-CHEEKS = (90, 90)
+CHEEK_WIDTHS = (90, 90)
 
 _JAW_REACH, _JAW_FLAT, _JAW_TIP = 10, 12, 11
 _CHEEK_KERNEL = np.pad(np.ones((1, 35), np.uint8), ((1, 1), (0, 0)))
@@ -30,7 +30,7 @@ _UPPER = 0.5
 _BLUR, _BLUR_PREPARED = 0.05, 0.1
 
 
-def jaw_kernel() -> Mask:
+def make_jaw_kernel() -> Mask:
     """(33, 33) of 0 and 1: a triangle of 11 rows over a bar of 12, so that what it dilates grows 16 rows up, 6 down."""
     kernel = np.zeros((33, 33), np.uint8)
     for row in range(_JAW_TIP):
@@ -39,25 +39,25 @@ def jaw_kernel() -> Mask:
     return kernel
 
 
-_JAW_KERNEL = jaw_kernel()
+_JAW_KERNEL = make_jaw_kernel()
 
 
-def parsing_mask(classes: Mask, mode: Mode, cheeks: tuple[int, int] = CHEEKS) -> Mask:
+def make_parsing_mask(classes: Mask, mode: Mode, cheeks: tuple[int, int] = CHEEK_WIDTHS) -> Mask:
     """Which pixels of a parsed face may be repainted: (512, 512) of 0 and 255 from (512, 512) class numbers.
 
     `cheeks`, of `jaw` alone: columns left and right of the middle in which the face is not narrowed.
     """
     if mode != "jaw":
         kept = (SKIN, *MOUTH) if mode == "raw" else (SKIN, *MOUTH, NECK)
-        return _binary(np.isin(classes, kept))
-    wide = cv2.dilate(_binary(classes == SKIN), _JAW_KERNEL)
+        return _to_mask(np.isin(classes, kept))
+    wide = cv2.dilate(_to_mask(classes == SKIN), _JAW_KERNEL)
     jaw = np.asarray(cv2.erode(wide, _CHEEK_KERNEL, iterations=2), np.uint8)
     middle = slice(SIDE // 2 - cheeks[0] + 1, SIDE // 2 + cheeks[1])
     jaw[:, middle] = wide[:, middle]
-    return _binary((jaw > 0) & (classes != NOSE) | np.isin(classes, MOUTH))
+    return _to_mask((jaw > 0) & (classes != NOSE) | np.isin(classes, MOUTH))
 
 
-def crop_square(box: Box) -> Box:
+def square_around(box: Box) -> Box:
     """The square about a face that is parsed and masked: half as large again as the longer side of the box."""
     x1, y1, x2, y2 = box
     x, y = (x1 + x2) // 2, (y1 + y2) // 2
@@ -65,22 +65,22 @@ def crop_square(box: Box) -> Box:
     return x - half, y - half, x + half, y + half
 
 
-def cut(frame: npt.NDArray[np.uint8], crop: Box) -> npt.NDArray[np.uint8]:
+def crop_square(frame: npt.NDArray[np.uint8], crop: Box) -> npt.NDArray[np.uint8]:
     """`frame`[crop], (h, w, 3), black where the crop lies outside the frame: what is given to the parser."""
     x1, y1, x2, y2 = crop
     height, width = frame.shape[:2]
     out = np.zeros((y2 - y1, x2 - x1, *frame.shape[2:]), np.uint8)
-    left, top, right, bottom = overlap(crop, (0, 0, width, height))
+    left, top, right, bottom = intersect(crop, (0, 0, width, height))
     out[top - y1 : bottom - y1, left - x1 : right - x1] = frame[top:bottom, left:right]
     return out
 
 
-def blend_mask(parsing: Mask, box: Box, crop: Box, *, prepared: bool) -> Mask:
+def make_blend_mask(parsing: Mask, box: Box, crop: Box, *, prepared: bool) -> Mask:
     """How much of the face shows at each pixel of the crop square, (S, S) of 0 to 255.
 
     `prepared` blurs twice as wide, as MuseTalk does for an avatar that is prepared ahead of its voice.
     """
-    hard = _lower_half(parsing, box, crop)
+    hard = _mask_lower_half(parsing, box, crop)
     width = blur_width(len(hard), prepared=prepared)
     return np.asarray(cv2.GaussianBlur(hard, (width, width), 0), np.uint8) if hard.size else hard
 
@@ -91,27 +91,27 @@ def blur_width(side: int, *, prepared: bool) -> int:
     return int(share * side // 2 * 2) + 1
 
 
-def _lower_half(parsing: Mask, box: Box, crop: Box) -> Mask:
+def _mask_lower_half(parsing: Mask, box: Box, crop: Box) -> Mask:
     """Scaled to the crop; nothing outside the box, nothing above the middle of the crop."""
     side = crop[2] - crop[0]
     hard = np.zeros((side, side), np.uint8)
-    left, top, right, bottom = overlap(shifted(box, -crop[0], -crop[1]), (0, int(side * _UPPER), side, side))
+    left, top, right, bottom = intersect(shift_box(box, -crop[0], -crop[1]), (0, int(side * _UPPER), side, side))
     if side:  # Pillow's bicubic is anti-aliased, OpenCV's is not
         scaled = np.asarray(Image.fromarray(parsing).resize((side, side), Image.Resampling.BICUBIC))
         hard[top:bottom, left:right] = scaled[top:bottom, left:right]
     return hard
 
 
-def shifted(box: Box, x: int, y: int) -> Box:
+def shift_box(box: Box, x: int, y: int) -> Box:
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
-def overlap(one: Box, other: Box) -> Box:
+def intersect(one: Box, other: Box) -> Box:
     """What both cover; where they don't meet, an empty box within `other`."""
     left, top = (min(max(one[axis], other[axis]), other[axis + 2]) for axis in (0, 1))
     right, bottom = max(left, min(one[2], other[2])), max(top, min(one[3], other[3]))
     return left, top, right, bottom
 
 
-def _binary(chosen: npt.NDArray[np.bool_]) -> Mask:
+def _to_mask(chosen: npt.NDArray[np.bool_]) -> Mask:
     return np.where(chosen, np.uint8(255), np.uint8(0))

@@ -11,21 +11,21 @@ import numpy.typing as npt
 
 from models.media import Bgr, VideoFrames
 from models.media.prefetch import closing_all, prefetch
-from models.musetalk.compositing.composite import Paste, PlanesPaste
+from models.musetalk.compositing.composite import BgrBlend, YuvBlend
 
 Picture = npt.NDArray[np.uint8]
 """A frame as BGR, (h, w, 3), or as planes, (h * 3 / 2, w)."""
 Faces = npt.NDArray[np.uint8]
 """A batch of painted faces, (n, 256, 256, 3) BGR."""
-AnyPaste = Paste | PlanesPaste
+Blend = BgrBlend | YuvBlend
 
 FRAMES_AHEAD = 4
 BATCHES_AHEAD = 2
-_PASTES_BYTES = 128 << 20
+_MAX_BLEND_BYTES = 128 << 20
 
 
-def film(
-    backgrounds: Iterator[Picture], batches: Iterator[Faces], pastes: Iterable[AnyPaste | None]
+def compose_frames(
+    backgrounds: Iterator[Picture], batches: Iterator[Faces], pastes: Iterable[Blend | None]
 ) -> Generator[Picture]:
     """Each background with its face pasted; a background whose paste is None stays as it is and takes no face.
 
@@ -34,13 +34,13 @@ def film(
     backgrounds, faces and pastes don't agree.
     """
     return prefetch(
-        pasted(prefetch(backgrounds, FRAMES_AHEAD), prefetch(batches, BATCHES_AHEAD), pastes),
+        compose_serially(prefetch(backgrounds, FRAMES_AHEAD), prefetch(batches, BATCHES_AHEAD), pastes),
         FRAMES_AHEAD,
     )
 
 
-def pasted(
-    backgrounds: Iterator[Picture], batches: Iterator[Faces], pastes: Iterable[AnyPaste | None]
+def compose_serially(
+    backgrounds: Iterator[Picture], batches: Iterator[Faces], pastes: Iterable[Blend | None]
 ) -> Iterator[Picture]:
     """The same one after another in one thread: the plain way."""
     faces: Iterator[Bgr | None] = chain.from_iterable(batches)
@@ -63,14 +63,14 @@ def read_frames(open_video: Callable[[], VideoFrames], order: Iterable[int]) -> 
             yield video.read(index)
 
 
-class Pastes:
+class BlendCache:
     """Pastes by number of their source frame, made once while they fit into memory."""
 
-    def __init__(self, make: Callable[[int], AnyPaste | None], most_bytes: int = _PASTES_BYTES) -> None:
+    def __init__(self, make: Callable[[int], Blend | None], most_bytes: int = _MAX_BLEND_BYTES) -> None:
         self._make, self._most_bytes, self._bytes = make, most_bytes, 0
-        self._kept: OrderedDict[int, AnyPaste | None] = OrderedDict()
+        self._kept: OrderedDict[int, Blend | None] = OrderedDict()
 
-    def of(self, source: int) -> AnyPaste | None:
+    def get(self, source: int) -> Blend | None:
         if source not in self._kept:
             self._kept[source] = made = self._make(source)
             self._bytes += made.nbytes if made else 0

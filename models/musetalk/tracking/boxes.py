@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.musetalk.tracking.intervals import Stretch, between, jumps, nearest, ranges
-from models.musetalk.tracking.landmarks import BRIDGE, found, heights, measured, shift_range, trusted
-from models.musetalk.tracking.smoothing import calmed, held, jitter, without_outliers
+from models.musetalk.tracking.intervals import Interval, find_jumps, find_nearest_seen, find_runs, split_at_cuts
+from models.musetalk.tracking.landmarks import (
+    BRIDGE,
+    find_shift_range,
+    has_box,
+    measure_boxes,
+    measure_heights,
+    repair_landmarks,
+)
+from models.musetalk.tracking.smoothing import replace_outliers, round_steadily, scale_fourth_differences, smooth_paths
 
 Box = tuple[int, int, int, int]
 Size = tuple[int, int]
@@ -28,7 +35,7 @@ _STRAY = 0.15
 _AT_ONCE = 8
 
 
-def box_of(landmarks: Floats, detected: Sequence[float] | None, shift: int) -> Box | None:
+def make_reference_box(landmarks: Floats, detected: Sequence[float] | None, shift: int) -> Box | None:
     """MuseTalk's rule. `landmarks` (68, 2) pixels, `detected` the detector's best box, None or -1 without one.
 
     `shift` moves the top by twice as many pixels down, the bottom never. Boxes may reach beyond the right and
@@ -39,10 +46,10 @@ def box_of(landmarks: Floats, detected: Sequence[float] | None, shift: int) -> B
     x, y = np.trunc(landmarks).astype(np.int64).T
     top = max(0, 2 * (int(y[BRIDGE]) + shift) - int(y.max()))
     box = (int(x.min()), top, int(x.max()), int(y.max()))
-    return whole(detected) if box[3] - box[1] <= 0 or box[2] - box[0] <= 0 or box[0] < 0 else box
+    return truncate_box(detected) if box[3] - box[1] <= 0 or box[2] - box[0] <= 0 or box[0] < 0 else box
 
 
-def whole(detected: Sequence[float]) -> Box:
+def truncate_box(detected: Sequence[float]) -> Box:
     """A detector's box in whole pixels as the reference cuts it: nothing below 0, the rest towards 0."""
     x1, y1, x2, y2 = (int(max(0.0, float(edge))) for edge in detected[:4])
     return x1, y1, x2, y2
@@ -70,24 +77,26 @@ class BoxTrack:
     @property
     def gaps(self) -> tuple[tuple[int, int], ...]:
         """Ranges (start, stop) of frames without a face."""
-        return tuple(ranges(~self.seen))
+        return tuple(find_runs(~self.seen))
 
 
-def reference_boxes(landmarks: Floats, detected: Floats, size: Size, *, shift: int = 0, margin: int = 0) -> BoxTrack:
+def plan_reference_boxes(
+    landmarks: Floats, detected: Floats, size: Size, *, shift: int = 0, margin: int = 0
+) -> BoxTrack:
     """Boxes for all frames by the rule alone; arguments as for `plan_boxes`. Each frame stands for itself.
 
     With a margin, as v1.5 has it, no box goes below the picture; without one, as in v1, boxes stay as they are.
     """
-    pairs = zip(landmarks, detected, found(detected), strict=True)
-    boxes = [box_of(points, box if there else None, shift) for points, box, there in pairs]
+    pairs = zip(landmarks, detected, has_box(detected), strict=True)
+    boxes = [make_reference_box(points, box if there else None, shift) for points, box, there in pairs]
     rows = np.array([box or (0, 0, 0, 0) for box in boxes], np.int64).reshape(-1, 4)
-    seen = visible_share(rows, size) > 0
+    seen = measure_visible_share(rows, size) > 0
     whole_video = [(0, len(seen))]
-    raw = trembling(rows, seen, whole_video)
-    rows = rows[nearest(seen, whole_video)] if seen.any() else rows
+    raw = measure_jitter(rows, seen, whole_video)
+    rows = rows[find_nearest_seen(seen, whole_video)] if seen.any() else rows
     if margin:
         rows[:, 3] = np.minimum(rows[:, 3] + margin, size[1])
-    return BoxTrack(rows, seen, jitter_px=raw, raw_jitter_px=raw, shift_range=shift_range(landmarks[seen]))
+    return BoxTrack(rows, seen, jitter_px=raw, raw_jitter_px=raw, shift_range=find_shift_range(landmarks[seen]))
 
 
 def plan_boxes(
@@ -106,27 +115,29 @@ def plan_boxes(
     `landmarks` (n, 68, 2) and `detected` (n, 4 or more) belong to one face; rows of NaN or -1 where it was not seen.
     `cuts` are the frames with which shots begin. Without `smooth`, each box is its own frame's.
     """
-    points, seen = trusted(landmarks, detected, shift)
-    raw = measured(points, shift)
-    seen &= visible_share(raw, size) >= _LEAST_VISIBLE
+    points, seen = repair_landmarks(landmarks, detected, shift)
+    raw = measure_boxes(points, shift)
+    seen &= measure_visible_share(raw, size) >= _LEAST_VISIBLE
     if not seen.any():
         return BoxTrack(np.zeros((len(seen), 4), np.int64), seen, tuple(cuts))
-    shots = list(between(len(seen), sorted({*cuts, *jumps(raw, seen, list(between(len(seen), cuts)))})))
-    calm = calm_points(points, seen, shots, size, rate) if smooth else np.trunc(points) + 0.5
-    calm = calm[nearest(seen, shots)]
-    boxes = np.concatenate([rounded(measured(calm[start:stop] - 0.5, shift)) for start, stop in shots])
-    seen &= visible_share(boxes, size) > 0
+    shots = list(
+        split_at_cuts(len(seen), sorted({*cuts, *find_jumps(raw, seen, list(split_at_cuts(len(seen), cuts)))}))
+    )
+    calm = smooth_landmarks(points, seen, shots, size, rate) if smooth else np.trunc(points) + 0.5
+    calm = calm[find_nearest_seen(seen, shots)]
+    boxes = np.concatenate([round_boxes(measure_boxes(calm[start:stop] - 0.5, shift)) for start, stop in shots])
+    seen &= measure_visible_share(boxes, size) > 0
     return BoxTrack(
-        boxes[nearest(seen, shots)] + np.array([0, 0, 0, margin]) if seen.any() else np.zeros_like(boxes),
+        boxes[find_nearest_seen(seen, shots)] + np.array([0, 0, 0, margin]) if seen.any() else np.zeros_like(boxes),
         seen,
         tuple(start for start, _ in shots[1:]),
-        trembling(boxes, seen, shots),
-        trembling(raw, seen, shots),
-        shift_range(calm[seen]),
+        measure_jitter(boxes, seen, shots),
+        measure_jitter(raw, seen, shots),
+        find_shift_range(calm[seen]),
     )
 
 
-def visible_share(boxes: npt.NDArray[Any], size: Size) -> Floats:
+def measure_visible_share(boxes: npt.NDArray[Any], size: Size) -> Floats:
     """(n,) which part of each box lies in the picture; 0 where there is no box, or one turned inside out."""
     inside = np.clip(boxes, 0, [*size, *size])
     sides = np.fmax(boxes[:, 2:] - boxes[:, :2], 0)
@@ -135,13 +146,13 @@ def visible_share(boxes: npt.NDArray[Any], size: Size) -> Floats:
     return np.where(np.prod(sides, 1) > 0, share, 0.0)
 
 
-def grain_px(size: Size) -> float:
+def pose_grid_px(size: Size) -> float:
     """Pixels from one place at which the pose net can put a point to the next, where it looks at the whole frame."""
     width, height = size
     return 1.25 * max(width, 0.75 * height) / 576
 
 
-def calm_points(points: Floats, seen: Flags, shots: Sequence[Stretch], size: Size, rate: float) -> Floats:
+def smooth_landmarks(points: Floats, seen: Flags, shots: Sequence[Interval], size: Size, rate: float) -> Floats:
     """(n, 68, 2) smoothed, each shot by itself; where there is nothing to smooth, the middles of their pixels."""
     paths = points.reshape(len(points), -1)
     calm = paths.copy()
@@ -150,21 +161,21 @@ def calm_points(points: Floats, seen: Flags, shots: Sequence[Stretch], size: Siz
         if known.sum() == 1:
             calm[start:stop] = np.trunc(paths[start:stop]) + 0.5
         elif known.any():
-            tolerance = _STRAY * heights(points[start:stop])
+            tolerance = _STRAY * measure_heights(points[start:stop])
             for first in range(0, paths.shape[1], _AT_ONCE):
                 some = slice(first, first + _AT_ONCE)
-                steady = without_outliers(paths[start:stop, some], known, tolerance)
-                calm[start:stop, some] = calmed(steady, known, grain_px(size), rate)
+                steady = replace_outliers(paths[start:stop, some], known, tolerance)
+                calm[start:stop, some] = smooth_paths(steady, known, pose_grid_px(size), rate)
     return calm.reshape(points.shape)
 
 
-def rounded(boxes: Floats) -> npt.NDArray[np.int64]:
+def round_boxes(boxes: Floats) -> npt.NDArray[np.int64]:
     """(n, 4) of one shot to whole pixels: corner and sides are held each by itself, so that the size can't flicker."""
-    x, y, width, height = (held(path) for path in (*boxes[:, :2].T, *(boxes[:, 2:] - boxes[:, :2]).T))
+    x, y, width, height = (round_steadily(path) for path in (*boxes[:, :2].T, *(boxes[:, 2:] - boxes[:, :2]).T))
     return np.stack([x, y, x + width.clip(2), y + height.clip(2)], 1)
 
 
-def trembling(boxes: npt.NDArray[Any], seen: Flags, shots: Sequence[Stretch]) -> float:
+def measure_jitter(boxes: npt.NDArray[Any], seen: Flags, shots: Sequence[Interval]) -> float:
     """Root mean square of the jitter of the boxes' edges inside the shots, in pixels; 0 for a still."""
-    told = np.concatenate([jitter(boxes[start:stop], seen[start:stop]) for start, stop in shots])
+    told = np.concatenate([scale_fourth_differences(boxes[start:stop], seen[start:stop]) for start, stop in shots])
     return float(np.sqrt(np.mean(told**2))) if len(told) else 0.0

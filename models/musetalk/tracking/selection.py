@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[Any]
 
-SAME = 0.2
+SAME_FACE_IOU = 0.2
 """A face that covers so much of where the last one was (intersection over union) is the same."""
 LOST_FRAMES = 12
 """After so many frames without the face, whoever fits the wish is followed next."""
 
 
-class Subject:
+class FaceSelector:
     """Told of the faces frame by frame, says which is meant. `face`: "largest", or a number from left to right."""
 
     def __init__(self, face: Literal["largest"] | int) -> None:
@@ -23,39 +23,39 @@ class Subject:
         self._last: Floats | None = None
         self._unseen = 0
 
-    def choose(self, detected: Floats) -> int | None:
+    def select(self, detected: Floats) -> int | None:
         """Index into (k, 5) x1, y1, x2, y2, score; None where the face is not seen."""
-        index = self._same(detected)
+        index = self._find_same(detected)
         if index is None and (self._last is None or self._unseen >= LOST_FRAMES):
-            index = self._wished(detected)
+            index = self._select_new(detected)
         if index is None:
             self._unseen += 1
             return None
         self._last, self._unseen = detected[index, :4], 0
         return index
 
-    def _same(self, detected: Floats) -> int | None:
+    def _find_same(self, detected: Floats) -> int | None:
         if self._last is None or not len(detected):
             return None
-        shared = shares(self._last, detected)
-        return int(shared.argmax()) if shared.max() >= SAME else None
+        shared = intersection_over_union(self._last, detected)
+        return int(shared.argmax()) if shared.max() >= SAME_FACE_IOU else None
 
-    def _wished(self, detected: Floats) -> int | None:
+    def _select_new(self, detected: Floats) -> int | None:
         if not len(detected):
             return None
         if self.face == "largest":
-            return int(areas(detected).argmax())
+            return int(box_areas(detected).argmax())
         order = np.argsort(detected[:, 0] + detected[:, 2], kind="stable")
         return int(order[self.face]) if self.face < len(order) else None
 
 
-def areas(boxes: Floats) -> Floats:
+def box_areas(boxes: Floats) -> Floats:
     sides: Floats = np.maximum(boxes[:, 2:4] - boxes[:, :2], 0)
     return np.asarray(sides.prod(1))
 
 
-def shares(box: Floats, others: Floats) -> Floats:
+def intersection_over_union(box: Floats, others: Floats) -> Floats:
     """(k,): intersection over union of `box` with each of (k, 4 or 5)."""
     sides = np.minimum(box[2:4], others[:, 2:4]) - np.maximum(box[:2], others[:, :2])
     both = np.maximum(sides, 0).prod(1)
-    return np.asarray(both / (areas(others) + areas(box[None]) - both + 1e-9))
+    return np.asarray(both / (box_areas(others) + box_areas(box[None]) - both + 1e-9))

@@ -18,7 +18,7 @@ _SUDDEN = 3.0
 _ALIKE = 0.75
 
 
-class CutFinder:
+class CutDetector:
     """Fed frame after frame, says of each whether a new shot begins with it. Keeps 4 KiB, whatever the video.
 
     A cut changes the grey levels much (10 of 256 on average), suddenly (three times as much as the eight frames
@@ -30,15 +30,15 @@ class CutFinder:
         self._before: Grey | None = None
         self._changes: deque[float] = deque(maxlen=_MEMORY_FRAMES)
 
-    def begins(self, frame: npt.NDArray[np.uint8]) -> bool:
+    def add_frame(self, frame: npt.NDArray[np.uint8]) -> bool:
         """Whether this BGR frame begins a shot; the first one of a video doesn't."""
-        small = thumbnail(frame)
+        small = make_thumbnail(frame)
         before, self._before = self._before, small
         if before is None:
             return False
         change = float(np.abs(small - before).mean())
         usual = max(self._changes, default=0.0)
-        cut = change > max(_CHANGED_LEVELS, _SUDDEN * usual) and likeness(before, small) < _ALIKE
+        cut = change > max(_CHANGED_LEVELS, _SUDDEN * usual) and correlate(before, small) < _ALIKE
         if cut:
             self._changes.clear()
         else:
@@ -46,13 +46,13 @@ class CutFinder:
         return cut
 
 
-def thumbnail(frame: npt.NDArray[np.uint8]) -> Grey:
+def make_thumbnail(frame: npt.NDArray[np.uint8]) -> Grey:
     """(32, 32) grey levels of a BGR frame, each the mean of its part."""
     small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.float32)
 
 
-def likeness(a: Grey, b: Grey) -> float:
+def correlate(a: Grey, b: Grey) -> float:
     """Correlation of two thumbnails, whatever their brightness and contrast; 0 if one of them has no pattern."""
     a, b = a - a.mean(), b - b.mean()
     both: Any = np.sqrt((a * a).sum() * (b * b).sum())

@@ -16,32 +16,35 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent.jobs.parse import (
-    ALIASES,
+from agent.errors import ErrorCode
+from agent.jobs.json_text import MAX_BYTES, BadJob, read_object
+from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, pair_media, parse_job
+from agent.jobs.schema import build_schema
+from agent.jobs.spec import (
     AUDIO_SUFFIXES,
     AVATAR_SUFFIXES,
-    CODES,
-    EXTRAS,
-    FIELDS,
-    MAX_BYTES,
-    MOVES,
-    QUALITY,
-    BadJob,
     JobSpec,
-    JobState,
     OutputSpec,
-    can_move,
-    canonical_fps,
     is_library_name,
     media_suffix,
-    pair,
-    parse,
-    read_object,
-    schema,
+    normalise_fps,
 )
+from agent.jobs.states import MOVES, JobState, can_move
 from models.preview.options import Options
 from models.types import Output
 
+CODES = {
+    ErrorCode.TOO_BIG,
+    ErrorCode.BAD_ENCODING,
+    ErrorCode.NOT_JSON,
+    ErrorCode.TRAILING_COMMA,
+    ErrorCode.NOT_AN_OBJECT,
+    ErrorCode.BAD_VERSION,
+    ErrorCode.UNKNOWN_KEY,
+    ErrorCode.DUPLICATE_KEY,
+    ErrorCode.MISSING_KEY,
+    ErrorCode.BAD_VALUE,
+}
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "job-file.md").read_text(encoding="utf-8")
 SCHEMA_FILE = ROOT / "docs" / "job-file.schema.json"
@@ -52,12 +55,12 @@ def a_text(**keys: object) -> bytes:
 
 
 def a_job(**keys: object) -> JobSpec:
-    return parse(a_text(**keys))
+    return parse_job(a_text(**keys))
 
 
 def refused(text: bytes | str) -> BadJob:
     with pytest.raises(BadJob) as caught:
-        parse(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+        parse_job(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     assert caught.value.code in CODES
     assert caught.value.message
     assert caught.value.hint
@@ -76,7 +79,7 @@ def answer(read: Callable[..., JobSpec], *args: object) -> JobSpec | BadJob:
 
 def test_the_smallest_job_has_the_documented_defaults() -> None:
     """A face and a voice are enough."""
-    spec = parse(b'{"avatar": "face.jpg", "audio": "voice.wav"}')
+    spec = parse_job(b'{"avatar": "face.jpg", "audio": "voice.wav"}')
     assert (spec.version, spec.avatar, spec.audio, spec.template) == (1, "face.jpg", "voice.wav", None)
     assert (spec.engine, spec.fps, spec.priority, spec.strategy) == ("auto", None, 0, "auto")
     assert (spec.options, spec.output, spec.id, spec.submitter) == ({}, OutputSpec(), None, None)
@@ -85,7 +88,7 @@ def test_the_smallest_job_has_the_documented_defaults() -> None:
 
 def test_a_job_as_a_csharp_app_writes_it() -> None:
     """Every name that C# apps use reaches the key it stands for."""
-    spec = parse(
+    spec = parse_job(
         json.dumps(
             {
                 "AvatarImagePath": "face.jpg",
@@ -135,7 +138,7 @@ def test_every_alias_is_taken_in_three_styles(alias: str) -> None:
         base = {
             k: v for k, v in base.items() if k != {"template": "avatar"}.get(ALIASES.get(alias, ""), ALIASES.get(alias))
         }
-        spec = parse(json.dumps({**base, key: values.get(alias, "x")}).encode())
+        spec = parse_job(json.dumps({**base, key: values.get(alias, "x")}).encode())
         target = ALIASES.get(alias)
         assert target is None or getattr(spec, target) == values.get(alias, "x")
 
@@ -189,8 +192,8 @@ def test_frame_rates_out_of_range_are_refused(fps: object) -> None:
 @given(st.one_of(st.floats(0.01, 120), st.integers(1, 120), st.fractions(Fraction(1, 100), 120, max_denominator=9999)))
 def test_canonical_frame_rates_stay_themselves(rate: float | Fraction) -> None:
     """Reading the canonical form again changes nothing, and it is near what was asked."""
-    canonical = canonical_fps(str(rate) if isinstance(rate, Fraction) else rate)
-    assert canonical_fps(canonical) == canonical
+    canonical = normalise_fps(str(rate) if isinstance(rate, Fraction) else rate)
+    assert normalise_fps(canonical) == canonical
     assert abs(Fraction(canonical) - Fraction(rate)) <= Fraction(1, 200)
 
 
@@ -216,7 +219,7 @@ def test_priorities_by_name_and_number(asked: object, priority: int) -> None:
 )
 def test_encodings_that_dotnet_writes(encode: Any) -> None:
     """Byte order marks and line ends don't matter."""
-    spec = parse(encode('{\n "avatar": "porträt 张 😀.jpg",\n "audio": "stimme.wav"\n}'))
+    spec = parse_job(encode('{\n "avatar": "porträt 张 😀.jpg",\n "audio": "stimme.wav"\n}'))
     assert spec.avatar == "porträt 张 😀.jpg"
 
 
@@ -224,7 +227,7 @@ def test_null_is_absent() -> None:
     """A serialiser that writes every property says nothing by null."""
     keys = {**dict.fromkeys(FIELDS), **dict.fromkeys(ALIASES), **dict.fromkeys(EXTRAS)}
     given_keys = {**keys, "avatar": "face.jpg", "audio": "voice.wav"}
-    assert parse(json.dumps(given_keys).encode()) == a_job()
+    assert parse_job(json.dumps(given_keys).encode()) == a_job()
 
 
 def test_a_schema_reference_for_editors_is_no_key_of_the_job() -> None:
@@ -256,21 +259,23 @@ def test_library_names_and_files(avatar: str, library: str | None) -> None:
 
 def test_a_template_is_a_library_name() -> None:
     """TemplateId takes the place of the avatar."""
-    spec = parse(b'{"TemplateId": "anna", "audio": "voice.wav"}')
+    spec = parse_job(b'{"TemplateId": "anna", "audio": "voice.wav"}')
     assert (spec.avatar, spec.template, spec.library_name) == (None, "anna", "anna")
 
 
 def test_the_jobs_encoding_over_the_settings() -> None:
     """What the job leaves open comes from the settings."""
     default = Output(crf=20, encoder="libx264")
-    assert a_job().encoding(default) == default
-    assert a_job(output={"crf": 0, "height": 480}).encoding(default) == Output(crf=0, encoder="libx264", height=480)
+    assert a_job().resolve_output(default) == default
+    assert a_job(output={"crf": 0, "height": 480}).resolve_output(default) == Output(
+        crf=0, encoder="libx264", height=480
+    )
 
 
 def test_a_pair_is_a_job_with_all_defaults() -> None:
     """Two media of one stem need no job file, and the result says that there was none."""
-    spec = pair("hello", "hello.jpg", "hello.wav")
-    assert spec.model_copy(update={"notes": ()}) == parse(b'{"avatar": "hello.jpg", "audio": "hello.wav"}')
+    spec = pair_media("hello", "hello.jpg", "hello.wav")
+    assert spec.model_copy(update={"notes": ()}) == parse_job(b'{"avatar": "hello.jpg", "audio": "hello.wav"}')
     assert "hello.json" in spec.notes[0]
 
 
@@ -280,7 +285,7 @@ def test_a_pair_is_a_job_with_all_defaults() -> None:
 @example("a\udcff", "a\nb.jpg", "a.wav")
 def test_a_pair_of_any_names_is_a_job_or_refused(stem: str, avatar: str, audio: str) -> None:
     """File names are hostile too."""
-    got = answer(pair, stem, avatar, audio)
+    got = answer(pair_media, stem, avatar, audio)
     if isinstance(got, BadJob):
         assert got.code == "bad_value"
     else:
@@ -408,11 +413,11 @@ def test_encodings_that_are_refused(data: bytes, says: str) -> None:
 def test_a_job_file_has_a_largest_size() -> None:
     """One byte more is refused before it is decoded; the limit is the caller's."""
     text = a_text()
-    assert parse(text.ljust(MAX_BYTES)) == a_job()
+    assert parse_job(text.ljust(MAX_BYTES)) == a_job()
     assert refused(text.ljust(MAX_BYTES + 1)).code == "too_big"
-    assert parse(text, max_bytes=len(text)) == a_job()
+    assert parse_job(text, max_bytes=len(text)) == a_job()
     with pytest.raises(BadJob, match="too_big"):
-        parse(text, max_bytes=len(text) - 1)
+        parse_job(text, max_bytes=len(text) - 1)
 
 
 @pytest.mark.parametrize(
@@ -466,13 +471,13 @@ def test_a_spec_made_by_hand_is_checked_too() -> None:
 
 
 def check_answer(data: bytes) -> None:
-    got = answer(parse, data)
+    got = answer(parse_job, data)
     if isinstance(got, BadJob):
         assert got.code in CODES
         assert f"{got.message}{got.hint}".encode()
     else:
         assert JobSpec.model_validate_json(got.model_dump_json()) == got
-        assert parse(got.text().encode()) == got.model_copy(update={"notes": ()})
+        assert parse_job(got.to_json_text().encode()) == got.model_copy(update={"notes": ()})
 
 
 @settings(deadline=None)
@@ -560,7 +565,7 @@ SPECS = st.builds(
 def test_any_job_comes_back_from_the_ledger_and_from_a_job_file(spec: JobSpec) -> None:
     """Written as JSON and read again, a job is the same job."""
     assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
-    assert parse(spec.text().encode()) == spec.model_copy(update={"notes": ()})
+    assert parse_job(spec.to_json_text().encode()) == spec.model_copy(update={"notes": ()})
 
 
 # states and names ----------------------------------------------------------------------------------------------------
@@ -611,7 +616,7 @@ def test_no_suffix_is_both_a_face_and_a_voice() -> None:
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
 def test_every_json_example_of_the_docs_is_a_job(text: str) -> None:
     """What people copy from the page is taken."""
-    assert parse(text.encode()).audio
+    assert parse_job(text.encode()).audio
 
 
 @pytest.mark.parametrize(("code", "text"), re.findall(r"^([a-z_]+)  +([{[].*)$", PAGE, re.MULTILINE))
@@ -631,7 +636,7 @@ def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     keys = {key: JobSpec.model_fields[key].description for key in FIELDS}
     keys |= {f"output.{key}": field.description for key, field in OutputSpec.model_fields.items()}
     assert rows("Keys") == keys
-    assert rows("What is refused") == CODES
+    assert rows("What is refused") == {code: code.explanation for code in CODES}
     names = {name.replace("_", "").lower() for name in (*ALIASES, *EXTRAS)}
     assert {name.lower() for name in rows("Names that C# apps use")} == names
     assert ", ".join(f"{name.capitalize()} {crf}" for name, crf in QUALITY.items()) in PAGE
@@ -646,12 +651,12 @@ def test_the_docs_list_the_options_of_the_preview_engine() -> None:
 
 def test_the_published_schema_is_the_codes_schema() -> None:
     """docs/job-file.schema.json is what `musedrop schema` prints; write it anew when this fails."""
-    assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == schema()
+    assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == build_schema()
 
 
 def test_the_schema_knows_every_key_in_three_styles() -> None:
     """Properties by their own name, further spellings by pattern, each leading to a property that exists."""
-    made = schema()
+    made = build_schema()
     assert set(made["properties"]) == {"$schema", *FIELDS, *EXTRAS}
     assert all(made["properties"][key]["description"] for key in (*FIELDS, *EXTRAS))
     for key in ("AvatarImagePath", "maxAttempts", "MaxAttempts", "templateId", "TimeoutSeconds", "batchSize", "Fps"):
@@ -663,7 +668,7 @@ def test_the_schema_knows_every_key_in_three_styles() -> None:
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
 def test_the_schema_finds_one_face_and_one_voice_in_every_example(text: str) -> None:
     """Also where a serialiser writes null for the face that is not used."""
-    made, data = schema(), json.loads(text)
+    made, data = build_schema(), json.loads(text)
     for rule in made["allOf"]:
         words = [branch["required"][0] for branch in rule["oneOf"]]
         assert sum(data.get(word) is not None for word in words) == 1

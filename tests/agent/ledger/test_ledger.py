@@ -14,74 +14,48 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.jobs.parse import MOVES, JobState
-from agent.jobs.queue_order import in_turn
-from agent.ledger.ledger import IllegalMove, Ledger
+from agent.jobs.queue_order import sort_by_turn
+from agent.jobs.states import JobState
+from agent.ledger.ledger import Ledger
 from agent.ledger.reader import LedgerError, open_reader
+from agent.ledger.transitions import IllegalMove
 from gpu_pool.types import Device
-from tests.agent.samples import a_ledger, a_spec, add_job
+from tests.agent.samples import a_ledger, a_spec, add_job, set_columns, start_job
 
 
 def test_a_job_walks_from_queue_to_done(tmp_path: Path) -> None:
     """The views show a job's whole way, with times in ISO 8601."""
     ledger = a_ledger(tmp_path)
-    job = add_job(ledger, "u1", name="hello", at=1_700_000_000_000)
-    ledger.claim(job, "token", at=1_700_000_001_000, stage="inspect", engine="preview")
+    job = add_job(ledger, "u1", name="hello", at_ms=1_700_000_000_000)
+    job = start_job(ledger, job, "token", at_ms=1_700_000_001_000)
     ledger.update("u1", frames=75, duration_s=3.0, stage="render", units_done=30, units_total=75)
     [row] = ledger.rows("SELECT * FROM job_status")
     assert (row["state"], row["stage"], row["percent"], row["frames"]) == ("running", "render", 39.2, 75)
-    ledger.end_attempt("token", "done", at=1_700_000_003_500)
-    ledger.move("u1", JobState.DONE, at=1_700_000_003_500, token="token", finished_ms=1_700_000_003_500, result="hello")
+    ledger.transitions.finish(job, "hello", at_ms=1_700_000_003_500)
     [row] = ledger.rows("SELECT * FROM job_status")
     assert row["percent"] == 100.0
     assert row["created_at"] == "2023-11-14T22:13:20.000Z"
     assert row["run_seconds"] == 2.5
-    assert [event["kind"] for event in ledger.rows("SELECT kind FROM job_events")] == ["queued", "running", "done"]
+    assert [event["kind"] for event in ledger.rows("SELECT kind FROM job_events")] == [
+        "waiting",
+        "queued",
+        "running",
+        "done",
+    ]
     assert ledger.rows("SELECT outcome FROM job_attempts") == [{"outcome": "done"}]
-
-
-@pytest.mark.parametrize("before", list(JobState))
-@pytest.mark.parametrize("after", list(JobState))
-def test_only_the_moves_of_the_table_happen(tmp_path: Path, before: JobState, after: JobState) -> None:
-    """A move that the table forbids raises and leaves the row as it was."""
-    ledger = a_ledger(tmp_path)
-    add_job(ledger, "u1", state=before)
-    if after in MOVES[before]:
-        ledger.move("u1", after, at=2)
-        assert ledger.state_of("u1") == after
-    else:
-        with pytest.raises(IllegalMove, match="u1"):
-            ledger.move("u1", after, at=2)
-        assert ledger.state_of("u1") == before
-
-
-def test_a_lost_claim_cannot_finish_a_job(tmp_path: Path) -> None:
-    """A run whose token is no longer the row's changes nothing."""
-    ledger = a_ledger(tmp_path)
-    job = add_job(ledger, "u1")
-    ledger.claim(job, "old", at=2)
-    ledger.move("u1", JobState.QUEUED, at=3)
-    again = ledger.job("u1")
-    assert again is not None
-    ledger.claim(again, "new", at=4)
-    with pytest.raises(IllegalMove):
-        ledger.move("u1", JobState.DONE, at=5, token="old")
-    assert ledger.state_of("u1") == "running"
-    ledger.move("u1", JobState.DONE, at=6, token="new")
-    assert ledger.rows("SELECT attempt FROM job_status") == [{"attempt": 2}]
 
 
 def next_in(ledger: Ledger, at: int, limit: int) -> list[str]:
     ready = ledger.queue.ready(at, limit)
-    return [job.uid for job in ledger.those(in_turn(ready, ledger.queue.served(), at)[:limit])]
+    return [job.uid for job in ledger.those(sort_by_turn(ready, ledger.queue.served(), at)[:limit])]
 
 
 def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:
     """Urgent jobs first, equal ones in the order they came; a job that has to rest is passed over."""
     ledger, now = a_ledger(tmp_path), time.time_ns() // 1_000_000
     for uid, priority in (("a", 0), ("b", 10), ("c", 0), ("d", 10)):
-        add_job(ledger, uid, priority=priority, at=now - 1000)
-    ledger.update("b", not_before_ms=now + 60_000)
+        add_job(ledger, uid, priority=priority, at_ms=now - 1000)
+    set_columns(ledger, "b", not_before_ms=now + 60_000)
     assert next_in(ledger, now, 10) == ["d", "a", "c"]
     assert next_in(ledger, now + 60_000, 2) == ["b", "d"]
     assert ledger.queue.count(now) == 3
@@ -92,13 +66,13 @@ def test_a_claim_takes_the_submitters_turn(tmp_path: Path) -> None:
     """Who had a job started comes after the others, also when both happened in the same millisecond."""
     ledger = a_ledger(tmp_path)
     for n, submitter in enumerate(("anna", "anna", "anna", "bert", "bert")):
-        add_job(ledger, f"u{n}", submitter=submitter, at=1000 + n)
+        add_job(ledger, f"u{n}", submitter=submitter, at_ms=1000 + n)
     order = []
     for _ in range(5):
         [uid] = next_in(ledger, 2000, 1)
         job = ledger.job(uid)
         assert job is not None
-        ledger.claim(job, f"token-{uid}", at=2000)
+        start_job(ledger, job, f"token-{uid}", at_ms=2000)
         order.append(uid)
     assert order == ["u0", "u3", "u1", "u4", "u2"]
     assert len(set(ledger.queue.served().values())) == 2
@@ -107,9 +81,9 @@ def test_a_claim_takes_the_submitters_turn(tmp_path: Path) -> None:
 def test_an_interruption_keeps_the_place_and_a_second_try_does_not(tmp_path: Path) -> None:
     """A job whose run was cut off has waited since it first came; one that is dropped again starts to wait anew."""
     ledger = a_ledger(tmp_path)
-    job = add_job(ledger, "u1", at=1000)
-    ledger.claim(job, "token", at=2000)
-    ledger.move("u1", JobState.QUEUED, at=3000)
+    job = add_job(ledger, "u1", at_ms=1000)
+    job = start_job(ledger, job, "token", at_ms=2000)
+    ledger.transitions.requeue(job, "cut off", at_ms=3000)
     assert [turn.since_ms for turn in ledger.queue.ready(4000, 1)] == [1000]
 
 
@@ -126,7 +100,7 @@ def test_the_view_shows_the_order_in_which_jobs_start(jobs: list[tuple[str, int,
         ledger = Ledger(Path(folder) / "jobs.db")
         with ledger.together():
             for n, (submitter, priority, minutes) in enumerate(jobs):
-                ledger.add(f"u{n}", f"u{n}", a_spec(), state=JobState.QUEUED, at=now - minutes * 60_000 - half_a_minute)
+                add_job(ledger, f"u{n}", at_ms=now - minutes * 60_000 - half_a_minute)
                 ledger.update(f"u{n}", submitter=submitter, priority=priority)
             for submitter, minutes in served.items():
                 ledger.queue.serve(submitter, now - minutes * 60_000)
@@ -141,12 +115,12 @@ def test_the_view_shows_the_order_in_which_jobs_start(jobs: list[tuple[str, int,
 def test_what_belongs_together_is_one_transaction(tmp_path: Path) -> None:
     """When the second half fails, the first did not happen either."""
     ledger = a_ledger(tmp_path)
-    add_job(ledger, "u1")
+    job = add_job(ledger, "u1")
 
     def both() -> None:
         with ledger.together():
             ledger.update("u1", device="cpu:0")
-            ledger.move("u1", JobState.DONE, at=2)
+            ledger.transitions.finish(job, "u1", at_ms=2)
 
     with pytest.raises(IllegalMove):
         both()
@@ -213,8 +187,8 @@ def test_throughput_counts_by_the_hour(tmp_path: Path) -> None:
     """Frames and seconds of video are summed over the jobs that were done."""
     ledger = a_ledger(tmp_path)
     for uid, state in (("a", JobState.DONE), ("b", JobState.DONE), ("c", JobState.FAILED)):
-        add_job(ledger, uid, state=state, at=0)
-        ledger.update(uid, finished_ms=4000, frames=50, duration_s=2.0)
+        add_job(ledger, uid, state=state, at_ms=0)
+        set_columns(ledger, uid, finished_ms=4000, frames=50, duration_s=2.0)
     [row] = ledger.rows("SELECT * FROM throughput")
     assert (row["done"], row["failed"], row["frames"], row["video_seconds"]) == (2, 1, 100, 4.0)
     assert row["mean_turnaround_s"] == 4.0
@@ -302,7 +276,7 @@ def test_any_name_survives_the_ledger(name: str) -> None:
     """Names come back as they went in."""
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "jobs.db")
-        ledger.add("u1", name, a_spec(), state=JobState.QUEUED, at=1)
+        ledger.transitions.add("u1", name, a_spec(), at_ms=1)
         job = ledger.job("u1")
         ledger.close()
     assert job is not None

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.jobs.parse import JobState
 from agent.ledger import ledger as room
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import LedgerError, open_reader
 from agent.ledger.schema import SCHEMA_VERSION
-from tests.agent.samples import a_ledger, add_job
+from tests.agent.samples import a_ledger, add_job, start_job
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"
@@ -40,7 +39,7 @@ def schema(conn: sqlite3.Connection) -> dict[str, str]:
 
 
 def test_there_is_a_ledger_of_every_schema() -> None:
-    """A new migration needs a new file: `python -m tests.e2e.released tests/data/ledger-N.db`."""
+    """A new migration needs a new file: `python -m tests.e2e.released ledger tests/data/ledger-N.db`."""
     assert [path.name for path in LEDGERS] == [f"ledger-{n}.db" for n in range(1, SCHEMA_VERSION + 1)]
 
 
@@ -55,8 +54,8 @@ def test_a_released_ledger_opens_and_goes_on(tmp_path: Path, source: Path) -> No
     assert done is not None
     assert (done.client_id, done.submitter, done.priority, done.result) == ("order-1", "anna", 10, "done")
     assert queued is not None
-    ledger.claim(queued, "token", at=2_000_000_000_000)
-    ledger.move(queued.uid, JobState.DONE, at=2_000_000_000_001, token="token", finished_ms=2_000_000_000_001)
+    started = start_job(ledger, queued, "token", at_ms=2_000_000_000_000)
+    ledger.transitions.finish(started, "queued", at_ms=2_000_000_000_001)
     add_job(ledger, "new")
     for view, rows in (("job_status", 7), ("queue", 2), ("job_attempts", 3), ("device_status", 2), ("throughput", 2)):
         assert ledger.db[view].count == rows, view

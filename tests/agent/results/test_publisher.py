@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import make_folders
-from agent.jobs.parse import JobState
-from agent.ledger.ledger import Job, Ledger
+from agent.fs import make_folders
+from agent.jobs.states import JobState
+from agent.ledger.job import Job
+from agent.ledger.ledger import Ledger
 from agent.results.publisher import Closing
 from agent.service.problems import Troubles
-from agent.settings import load
-from tests.agent.samples import add_job
+from agent.settings_file import load_settings
+from tests.agent.samples import add_job, read_job, set_columns, start_job
 
 OUTLINE = {"frames": 25, "fps": "25", "notes": []}
 
@@ -21,17 +22,17 @@ OUTLINE = {"frames": 25, "fps": "25", "notes": []}
 def closing(tmp_path: Path) -> Closing:
     (tmp_path / "share").mkdir()
     (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"\n[inbox]\nkeep_media_s = 10\n')
-    settings = load(tmp_path / "musedrop.toml")
-    make_folders((*settings.folders.shared, *settings.folders.own))
+    settings = load_settings(tmp_path / "musedrop.toml")
+    make_folders((*settings.folders.of_share, *settings.folders.of_state))
     return Closing(settings, Ledger(settings.folders.ledger), Troubles())
 
 
 def assembled(closing: Closing, uid: str = "u1") -> Job:
     """A running job whose verified video waits in the staging folder."""
-    job = add_job(closing.ledger, uid, name="hello")
-    closing.ledger.claim(job, "token", at=1, stage="publish")
     media = {role: {"given": role, "path": "x", "inode": 1, "size": 1, "mtime_ns": 1} for role in ("avatar", "audio")}
-    closing.ledger.update(uid, outline=OUTLINE, facts={"label": True}, media=media)
+    job = add_job(closing.ledger, uid, name="hello", media=media)
+    start_job(closing.ledger, job, "token", at_ms=1, stage="publish")
+    closing.ledger.update(uid, outline=OUTLINE, facts={"label": True})
     staging = closing.settings.folders.staging / f"{uid}-token"
     staging.mkdir()
     for name in ("result.mp4", "preview.jpg"):
@@ -39,9 +40,7 @@ def assembled(closing: Closing, uid: str = "u1") -> Job:
     claimed = closing.settings.folders.claimed / uid
     claimed.mkdir()
     (claimed / "hello.json").write_text("{}")
-    made = closing.ledger.job(uid)
-    assert made is not None
-    return made
+    return read_job(closing.ledger, uid)
 
 
 def results(closing: Closing) -> list[str]:
@@ -84,7 +83,7 @@ def test_a_crash_after_the_rename_publishes_nothing_twice(closing: Closing) -> N
     job = assembled(closing)
     closing.unpublished["u1"] = (job, closing.settings.folders.staging / "u1-token", 0.0)
     closing.publish(0.0, 4)
-    closing.ledger.db.execute("UPDATE jobs SET state = 'running', stage = 'publish' WHERE uid = 'u1'")
+    set_columns(closing.ledger, "u1", state="running", stage="publish", run_token="token", finished_ms=None)
     closing.recover(at=5, now=0.0)
     closing.publish(0.0, 6)
     assert results(closing) == ["hello"]
@@ -119,10 +118,20 @@ def test_an_outbox_that_cannot_be_written_is_tried_again(closing: Closing) -> No
 
 def test_a_wish_to_cancel_outlives_the_daemon(closing: Closing) -> None:
     """A cancellation that was written down before the crash is carried out after it."""
-    assembled(closing)
-    closing.ledger.update("u1", cancel_requested=1)
+    closing.ledger.transitions.request_cancel(assembled(closing))
     closing.recover(at=5, now=0.0)
     assert closing.ledger.state_of("u1") == "cancelled"
+
+
+@pytest.mark.parametrize(("cancel", "state"), [(True, "cancelled"), (False, "queued")])
+def test_what_a_job_waited_for_ends_with_its_daemon(closing: Closing, *, cancel: bool, state: str) -> None:
+    """A job that waited for a device when the daemon was killed does not say so after the next start."""
+    job = assembled(closing)
+    closing.ledger.update("u1", stage="render", waiting_for="it needs 9000 MiB of a card")
+    if cancel:
+        closing.ledger.transitions.request_cancel(job)
+    closing.recover(at=5, now=0.0)
+    assert closing.ledger.rows("SELECT state, waiting_for FROM job_status") == [{"state": state, "waiting_for": None}]
 
 
 def test_inputs_are_filed_away_once(closing: Closing) -> None:
@@ -139,11 +148,11 @@ def test_inputs_are_filed_away_once(closing: Closing) -> None:
 
 def test_shared_media_stay_while_somebody_needs_them(closing: Closing) -> None:
     """A portrait that two jobs name leaves the inbox only after both are done and some time has passed."""
-    from agent.intake.scanner import fingerprint
+    from agent.fs import take_fingerprint
 
     face = closing.settings.folders.inbox / "face.jpg"
     face.write_bytes(b"face")
-    mark = fingerprint(face)
+    mark = take_fingerprint(face)
     assert mark is not None
     medium = {"given": "face.jpg", "path": str(face), "inode": mark.inode, "size": mark.size, "mtime_ns": mark.mtime_ns}
     for uid in ("u1", "u2"):

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from agent.daemon import make_folders
-from agent.jobs.parse import JobState
+from agent.fs import make_folders
+from agent.jobs.states import JobState
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, surplus
 from agent.service.problems import Troubles
-from agent.settings import load
+from agent.settings_file import load_settings
 from gpu_pool.types import Device
 from tests.agent.samples import add_job
 
@@ -88,9 +88,9 @@ class House:
     def __init__(self, root: Path, extra: str = "") -> None:
         (root / "share").mkdir(parents=True)
         (root / "musedrop.toml").write_text(f'share = "share"\nstate = "state"\n[retention]\n{extra}')
-        self.settings = load(root / "musedrop.toml")
+        self.settings = load_settings(root / "musedrop.toml")
         self.folders = self.settings.folders
-        make_folders((*self.folders.shared, *self.folders.own))
+        make_folders((*self.folders.of_share, *self.folders.of_state))
         self.ledger, self.troubles = Ledger(self.folders.ledger), Troubles()
         self.in_use: set[Path] = set()
         self.retention = Retention(self.settings, self.ledger, self.troubles, lambda: self.in_use)
@@ -106,9 +106,8 @@ class House:
 
     def job(self, uid: str, state: JobState, *, days: float, tidied: bool = True) -> None:
         at = NOW - round(days * DAY_MS)
-        add_job(self.ledger, uid, state=state, at=at)
-        ended = {"finished_ms": at} if state in ENDED else {}
-        self.ledger.update(uid, tidied=int(tidied), swept=int(tidied), **ended)
+        add_job(self.ledger, uid, state=state, at_ms=at)
+        self.ledger.update(uid, tidied=int(tidied), swept=int(tidied))
 
     def uids(self) -> set[str]:
         return {row["uid"] for row in self.ledger.rows("SELECT uid FROM job_status")}
@@ -183,12 +182,7 @@ def test_old_rows_go_with_their_attempts_and_events(house: House) -> None:
         ("untidy", 366.0, False),
         ("new", 364, True),
     ):
-        house.job(uid, JobState.QUEUED, days=days)
-        job = house.ledger.job(uid)
-        assert job is not None
-        house.ledger.claim(job, f"token-{uid}", at=job.created_ms)
-        house.ledger.move(uid, JobState.DONE, at=job.created_ms, finished_ms=job.created_ms)
-        house.ledger.update(uid, tidied=int(tidied), swept=int(tidied))
+        house.job(uid, JobState.DONE, days=days, tidied=tidied)
     house.ledger.devices.note(Device("cpu:0", "cpu"), at=1, job="shown")
     house.ledger.event(None, "start", NOW - 400 * DAY_MS)
     house.round()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from agent.scheduler.crashes import cause, killed_by_job
-from gpu_pool.slot import cause_of_death
-from gpu_pool.types import Exited, Failed, Run
+from gpu_pool.slot import explain_exit
+from gpu_pool.types import Exited, Failed, RunSpan
 
-ORDER = Run("token/render", 0, 24, {})
+ORDER = RunSpan("token/render", 0, 24, {})
 
 
 def lost(exited: Exited) -> Failed:
     """What the pool says when a worker ends in the middle of a span."""
-    return cause_of_death("cpu:0", exited).failed(ORDER, exited.log)
+    return explain_exit("cpu:0", exited).to_failed(ORDER, exited.log)
 
 
 @pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"])

@@ -10,8 +10,7 @@ import pytest
 
 from agent.ledger.reader import open_reader
 from agent.scheduler.dispatcher import makes_room
-from gpu_pool.types import Device, Exited
-from gpu_pool.types import Run as Order
+from gpu_pool.types import Device, Exited, RunSpan
 from models.catalog import EngineChoice
 from tests.agent.floor import Floor, cpus, fails
 
@@ -66,7 +65,7 @@ def test_a_claim_is_committed_before_a_worker_hears_of_it(make_floor: Build, tmp
         floor.add(name)
     told: dict[str, set[str]] = {}
 
-    def look(_device: str, name: str, order: Order) -> None:
+    def look(_device: str, name: str, order: RunSpan) -> None:
         if order.payload["stage"] == "inspect":
             reader = open_reader(tmp_path / "state" / "jobs.db")
             told[name] = {row["name"] for row in reader.query("SELECT name FROM jobs WHERE state = 'running'")}
@@ -147,7 +146,7 @@ def test_a_preparation_of_many_units_is_shared_out_and_then_joined(make_floor: B
     floor.prepare_units = 60
     spans: list[tuple[int, int, float]] = []
 
-    def story(_device: str, _name: str, order: Order) -> None:
+    def story(_device: str, _name: str, order: RunSpan) -> None:
         if order.payload["stage"] == "prepare":
             spans.append((order.start, order.stop, floor.clock()))
 
@@ -167,7 +166,7 @@ def test_what_fits_nowhere_waits_and_says_so_and_stops_nobody(make_floor: Build)
     floor = make_floor([card("GPU-1", free=8), *cpus(2)])
     sizes = {"big": 40 * GIB}
 
-    def story(_device: str, name: str, _order: Order) -> None:
+    def story(_device: str, name: str, _order: RunSpan) -> None:
         floor.memory_bytes = sizes.get(name, GIB)
 
     floor.story = story
@@ -216,7 +215,7 @@ def test_a_big_job_is_not_starved_by_small_ones_on_a_shared_card(make_floor: Bui
     floor = make_floor([card("GPU-1"), card("GPU-1", seat="/2"), *cpus(4)], frames=200, frame_s=0.1)
     sizes = {"big": 40 * GIB}
 
-    def story(_device: str, name: str, _order: Order) -> None:
+    def story(_device: str, name: str, _order: RunSpan) -> None:
         floor.memory_bytes = sizes.get(name, 20 * GIB)
 
     floor.story = story
@@ -239,7 +238,7 @@ def ends_with(floor: Floor, times: int, **how: Any) -> None:
     """The worker of the first `times` render spans dies."""
     left = [times]
 
-    def story(device: str, _name: str, order: Order) -> list[tuple[float, Any]] | None:
+    def story(device: str, _name: str, order: RunSpan) -> list[tuple[float, Any]] | None:
         if order.payload["stage"] != "render" or not left[0]:
             return None
         left[0] -= 1
@@ -311,7 +310,7 @@ def test_a_card_out_of_memory_is_no_poison(make_floor: Build) -> None:
     floor = make_floor(cpus(2))
     left = [3]
 
-    def story(_device: str, _name: str, order: Order) -> list[tuple[float, Any]] | None:
+    def story(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Any]] | None:
         if order.payload["stage"] == "render" and left[0]:
             left[0] -= 1
             return [(0.1, fails(order, "out_of_memory", fault="worker", retry=True))]

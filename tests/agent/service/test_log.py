@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.service.journal import LONGEST_MESSAGE, Journal, is_journal, priority
-from agent.service.log import JsonLines, about
+from agent.service.journal import LONGEST_MESSAGE, JournalHandler, is_journal, syslog_priority
+from agent.service.log import JsonFormatter, make_extra
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Kept(logging.Handler):
 
 def record(message: str, *, level: int = logging.INFO, job: Job | None = None, device: str = "") -> logging.LogRecord:
     made = logging.LogRecord("musedrop", level, __file__, 1, message, (), None)
-    made.__dict__.update(about(job, device))
+    made.__dict__.update(make_extra(job, device))
     return made
 
 
@@ -47,7 +47,7 @@ def journald(tmp_path: Path) -> Iterator[socket.socket]:
 
 def test_the_journal_gets_level_and_fields(journald: socket.socket) -> None:
     """One datagram an entry; a name with a line break can't add a field of its own."""
-    handler = Journal(Kept(), journald.getsockname())
+    handler = JournalHandler(Kept(), journald.getsockname())
     handler.emit(record("lost", level=logging.WARNING, job=Job("a\nPRIORITY=0", "u1"), device="cpu:0"))
     lines = journald.recv(10_000).decode().splitlines()
     assert lines == [
@@ -64,7 +64,7 @@ def test_the_journal_gets_level_and_fields(journald: socket.socket) -> None:
 
 def test_tracebacks_and_long_messages(journald: socket.socket) -> None:
     """Several lines travel with their length, and nothing is longer than a datagram."""
-    handler = Journal(Kept(), journald.getsockname())
+    handler = JournalHandler(Kept(), journald.getsockname())
     failed = record("broken")
     try:
         raise ValueError("why")
@@ -83,7 +83,7 @@ def test_tracebacks_and_long_messages(journald: socket.socket) -> None:
 def test_a_journal_that_is_away_loses_nothing(tmp_path: Path) -> None:
     """The lines go where they would have gone without it."""
     otherwise = Kept()
-    handler = Journal(otherwise, str(tmp_path / "nobody"))
+    handler = JournalHandler(otherwise, str(tmp_path / "nobody"))
     handler.emit(record("hello"))
     assert otherwise.messages == ["hello"]
     handler.close()
@@ -100,7 +100,7 @@ def test_the_journal_is_known_by_its_stream(tmp_path: Path) -> None:
 
 def test_json_lines_have_the_fields() -> None:
     """In small letters, beside level and message."""
-    line = json.loads(JsonLines().format(record("done", job=Job("hello", "u1"), device="cpu:0")))
+    line = json.loads(JsonFormatter().format(record("done", job=Job("hello", "u1"), device="cpu:0")))
     assert {key: line[key] for key in ("job", "job_uid", "device", "message", "level")} == {
         "job": "hello",
         "job_uid": "u1",
@@ -112,4 +112,4 @@ def test_json_lines_have_the_fields() -> None:
 
 def test_levels_are_syslogs() -> None:
     """Also those in between."""
-    assert [priority(level) for level in (5, 10, 20, 25, 30, 40, 50)] == [7, 7, 6, 6, 4, 3, 2]
+    assert [syslog_priority(level) for level in (5, 10, 20, 25, 30, 40, 50)] == [7, 7, 6, 6, 4, 3, 2]

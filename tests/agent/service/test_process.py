@@ -12,29 +12,30 @@ from pathlib import Path
 
 import pytest
 
-from agent.service.process import AlreadyRunning, Drain, Lock, Notifier, Signals, Watchdog, daemon_pid
+from agent.service.process import AlreadyRunning, Drain, InstanceLock, Signals, read_daemon_pid
+from agent.service.systemd import Notifier, Watchdog
 from tests.share import ROOT
 
 HOLDER = (
-    "import sys; from pathlib import Path; from agent.service.process import Lock\n"
-    "lock = Lock(Path(sys.argv[1])); print('held', flush=True); input()"
+    "import sys; from pathlib import Path; from agent.service.process import InstanceLock\n"
+    "lock = InstanceLock(Path(sys.argv[1])); print('held', flush=True); input()"
 )
 
 
 def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
     """Held by another process it is refused by name; after kill -9 of that one it is free."""
     path = tmp_path / "daemon.lock"
-    assert daemon_pid(path) is None
+    assert read_daemon_pid(path) is None
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert daemon_pid(path) == holder.pid
+        assert read_daemon_pid(path) == holder.pid
         with pytest.raises(AlreadyRunning, match=str(holder.pid)):
-            Lock(path)
+            InstanceLock(path)
         holder.kill()
-    lock = Lock(path)
-    assert daemon_pid(path) == os.getpid()
+    lock = InstanceLock(path)
+    assert read_daemon_pid(path) == os.getpid()
     lock.release()
 
 
@@ -45,7 +46,7 @@ def test_signals_are_counted_and_wake() -> None:
     signals = Signals(lambda: woken.append(1))
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)
-    assert (signals.asked, len(woken)) == (2, 2)
+    assert (signals.stop_requests, len(woken)) == (2, 2)
     signals.restore()
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -56,7 +57,7 @@ def test_sighup_is_no_end() -> None:
     os.kill(os.getpid(), signal.SIGHUP)
     asked = [signals.take_reload(), signals.take_reload()]
     signals.restore()
-    assert (asked, signals.asked) == ([True, False], 0)
+    assert (asked, signals.stop_requests) == ([True, False], 0)
 
 
 def test_the_watchdog_is_fed_while_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,15 +72,15 @@ def test_the_watchdog_is_fed_while_all_is_well(tmp_path: Path, monkeypatch: pyte
         assert [systemd.recv(100), systemd.recv(100)] == [b"WATCHDOG=1"] * 2
         with pytest.raises(BlockingIOError):
             systemd.recv(100)
-    assert watchdog.due == 145.0
+    assert watchdog.due_s == 145.0
     assert Watchdog(Notifier(), {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).period_s == inf
 
 
 def test_a_drain_goes_on_while_units_advance() -> None:
     """The first look is news, a change is, standing still isn't; the limit is the limit."""
-    drain = Drain(now=100.0, limit_s=60.0)
-    assert [drain.advances(done) for done in (0, 0, 3, 3, 1)] == [True, False, True, False, True]
-    assert [drain.over(now) for now in (100.0, 159.9, 160.0)] == [False, False, True]
+    drain = Drain(now_s=100.0, limit_s=60.0)
+    assert [drain.note_progress(done) for done in (0, 0, 3, 3, 1)] == [True, False, True, False, True]
+    assert [drain.is_over(now) for now in (100.0, 159.9, 160.0)] == [False, False, True]
 
 
 def test_systemd_hears_each_status_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,13 +90,13 @@ def test_systemd_hears_each_status_once(tmp_path: Path, monkeypatch: pytest.Monk
         systemd.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         notifier = Notifier()
-        notifier.ready()
+        notifier.send_ready()
         for text in ("1 running", "1 running", "2 running"):
-            notifier.status(text)
-        notifier.stopping()
+            notifier.send_status(text)
+        notifier.send_stopping()
         heard = [systemd.recv(100).decode() for _ in range(4)]
     assert heard == ["READY=1", "STATUS=1 running", "STATUS=2 running", "STOPPING=1"]
-    notifier.alive()
+    notifier.send_alive()
     assert notifier.address == ""
     monkeypatch.delenv("NOTIFY_SOCKET")
-    Notifier().ready()
+    Notifier().send_ready()

@@ -43,5 +43,5 @@ def stub_face_networks(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -
         return np.stack([given["parsing_map"]] * len(squares))
 
     monkeypatch.setattr(studio.Networks, "detect", detect)
-    monkeypatch.setattr(studio.Networks, "landmarks", landmarks)
+    monkeypatch.setattr(studio.Networks, "find_landmarks", landmarks)
     monkeypatch.setattr(studio.Networks, "parse", parse)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.handler import Handler
-from models.musetalk.avatar.store import Prepared
+from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
 from models.types import Inspection, Request
 from tests.models.musetalk import tiny
@@ -61,7 +61,7 @@ def test_the_golden_chain(name: str, tmp_path: Path, models_dir: Path, monkeypat
     expected, source = golden(name), frames()
     stub_face_networks(monkeypatch, golden("08_chain_inputs"))
     engine, request, outline = prepared(tmp_path, models_dir, CHAINS[name])
-    check_preparation(Prepared(request.files.prepared / "avatar"), expected)
+    check_preparation(PreparedAvatar(request.files.prepared / "avatar"), expected)
     assert outline.frames == 22
     made = list(engine.render(request, outline, 0, 22))
     x1, y1, x2, y2 = expected["region_xyxy"]
@@ -74,7 +74,7 @@ def test_the_golden_chain(name: str, tmp_path: Path, models_dir: Path, monkeypat
         assert np.array_equal(frame, background)
 
 
-def check_preparation(avatar: Prepared, expected: dict[str, Any]) -> None:
+def check_preparation(avatar: PreparedAvatar, expected: dict[str, Any]) -> None:
     assert np.array_equal(avatar.boxes, expected["boxes" if "boxes" in expected else "coords"][:8])
     if "latents8" in expected:
         assert np.abs(avatar.latents(np.arange(2)) - expected["latents8"]).max() < 1e-5

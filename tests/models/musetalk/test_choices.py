@@ -19,9 +19,9 @@ from models.handler import Handler
 from models.media import split_planes
 from models.media.encode import write_part
 from models.musetalk.avatar.frames import BgrFrames, open_yuv
-from models.musetalk.avatar.store import Prepared
+from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
-from models.musetalk.frame_timing import source_frames
+from models.musetalk.frame_timing import pick_source_frames
 from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16, precision_name
 from models.musetalk.nets import bisenet
 from models.musetalk.options import Options, read_options
@@ -201,10 +201,10 @@ class Maker:
         self.engine.prepare(request, outline, 0, 1, lambda _: None)
         frames = list(self.engine.render(request, outline, SHOWN.start, SHOWN.stop))
         options, _ = read_options(given)
-        with (BgrFrames if options.exact else open_yuv)(request, outline) as video:
-            sources = source_frames(SHOWN.stop, len(video), options.cycle)[SHOWN.start :].tolist()
+        with (BgrFrames if options.is_reference else open_yuv)(request, outline) as video:
+            sources = pick_source_frames(SHOWN.stop, len(video), options.cycle)[SHOWN.start :].tolist()
             pictures = [video.read(source) for source in sources]
-        avatar = Prepared(request.files.prepared / "avatar")
+        avatar = PreparedAvatar(request.files.prepared / "avatar")
         return Result(frames, pictures, [list(avatar.box(source)) for source in sources])
 
 

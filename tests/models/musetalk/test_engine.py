@@ -20,7 +20,7 @@ from models import media
 from models.handler import Handler
 from models.media.encode import write_part
 from models.musetalk.avatar.frames import open_yuv
-from models.musetalk.avatar.store import Prepared
+from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
 from models.musetalk.inpainting.inpainter import Inpainter
 from models.musetalk.networks import Networks
@@ -95,7 +95,7 @@ def test_the_mouth_moves_and_all_else_is_the_avatar(tmp_path: Path, models_dir: 
     frames = [media.split_planes(frame)[0] for frame in engine.render(request, outline, 0, 4)]
     with media.VideoFrames(avatar, outline.rate, as_yuv=True) as video:
         source = media.split_planes(video.read(0))[0]
-    x1, y1, x2, y2 = Prepared(request.files.prepared / "avatar").box(0)
+    x1, y1, x2, y2 = PreparedAvatar(request.files.prepared / "avatar").box(0)
     inside = np.zeros(source.shape, bool)
     inside[y1 : y2 + 1, x1 : x2 + 1] = True
     for frame in frames:
@@ -122,7 +122,7 @@ def test_the_second_job_prepares_nothing(tmp_path: Path, models_dir: Path, monke
     avatar = an_image(tmp_path / "face.png")
     first = request_for(tmp_path, models_dir, avatar)
     engine, outline = prepared(first)
-    for look in ("detect", "landmarks", "parse", "latents"):
+    for look in ("detect", "find_landmarks", "parse", "latents"):
         monkeypatch.setattr(Networks, look, None)
     second = request_for(tmp_path, models_dir, avatar, 0.2, job="second", cycle="loop")
     again, shorter = prepared(second)
@@ -222,7 +222,7 @@ def test_a_cancelled_preparation_leaves_nothing(tmp_path: Path, models_dir: Path
     assert not request.files.prepared.exists()
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
     engine.prepare(request, outline, 0, 1, lambda _: None)
-    assert len(Prepared(request.files.prepared / "avatar")) == 5
+    assert len(PreparedAvatar(request.files.prepared / "avatar")) == 5
 
 
 def test_a_sound_shorter_than_a_frame(tmp_path: Path, models_dir: Path) -> None:

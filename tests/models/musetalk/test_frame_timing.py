@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.musetalk import frame_timing as timing
-from models.musetalk.frame_timing import distance, faded, source_frames
-from models.musetalk.tracking.detection import pieces
+from models.musetalk.frame_timing import count_frames_to_nearest, fade_weights, pick_source_frames
+from models.musetalk.tracking.detection import split_batches
 
 GOLDEN = Path(__file__).parents[2] / "data" / "musetalk"
 RATE = Fraction(25)
@@ -35,17 +35,17 @@ def test_the_cycle_is_the_references(case: str) -> None:
         expected, audio = golden[f"{case}_source_index"], golden[f"{case}_audio_index"]
         sizes = golden[f"{case}_batch_sizes"]
     length, frames, size = (int(part.strip("nTBbs")) for part in case.split("_"))
-    assert np.array_equal(source_frames(frames, length, "pingpong"), expected)
-    cut = list(pieces(range(frames), size))
+    assert np.array_equal(pick_source_frames(frames, length, "pingpong"), expected)
+    cut = list(split_batches(range(frames), size))
     assert [len(run) for run in cut] == sizes.tolist()
     assert [number for run in cut for number in run] == audio.tolist()
 
 
 def test_other_cycles() -> None:
     """A loop starts over, a hold stays at the last frame; an image is a cycle of one."""
-    assert source_frames(7, 3, "loop").tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert source_frames(5, 3, "hold").tolist() == [0, 1, 2, 2, 2]
-    assert source_frames(3, 1, "pingpong").tolist() == [0, 0, 0]
+    assert pick_source_frames(7, 3, "loop").tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert pick_source_frames(5, 3, "hold").tolist() == [0, 1, 2, 2, 2]
+    assert pick_source_frames(3, 1, "pingpong").tolist() == [0, 0, 0]
 
 
 def test_a_fade_is_as_long_as_it_says_at_every_rate() -> None:
@@ -53,7 +53,7 @@ def test_a_fade_is_as_long_as_it_says_at_every_rate() -> None:
     for rate in (Fraction(25), Fraction(60000, 1001)):
         present = np.ones(100, bool)
         present[40:50] = False
-        weight = faded(present, rate)
+        weight = fade_weights(present, rate)
         assert not weight[40:50].any()
         assert (weight[present] > 0).all()
         steps = round(timing.FADE_S * rate)
@@ -64,6 +64,6 @@ def test_a_fade_is_as_long_as_it_says_at_every_rate() -> None:
 
 def test_all_present_and_none_present() -> None:
     """Without a gap nothing fades; without a face nothing is painted."""
-    assert (faded(np.ones(5, bool), RATE) == 1).all()
-    assert (faded(np.zeros(5, bool), RATE) == 0).all()
-    assert np.isinf(distance(np.zeros(3, bool))).all()
+    assert (fade_weights(np.ones(5, bool), RATE) == 1).all()
+    assert (fade_weights(np.zeros(5, bool), RATE) == 0).all()
+    assert np.isinf(count_frames_to_nearest(np.zeros(3, bool))).all()

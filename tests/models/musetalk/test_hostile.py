@@ -15,9 +15,9 @@ import torch
 
 from models.handler import Handler
 from models.musetalk import prepared_job as scene
-from models.musetalk.audio.whisper import Listener
+from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.avatar.frames import open_yuv
-from models.musetalk.avatar.store import LATENTS, Writer
+from models.musetalk.avatar.store import LATENTS, AvatarWriter
 from models.musetalk.networks import Networks
 from models.types import EngineError, Limits, Output, Request
 from tests.models.musetalk import tiny
@@ -88,7 +88,9 @@ def test_a_damaged_avatar_in_the_cache_is_prepared_again(tmp_path: Path, models_
     assert np.array_equal(made[0], made[1])
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Writer, "add"), (Listener, "write"), (scene, "write_course")])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(AvatarWriter, "add"), (WhisperEncoder, "encode_to_file"), (scene, "write_schedule")]
+)
 def test_a_disk_that_fills_up(
     tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
@@ -104,7 +106,7 @@ def test_a_disk_that_fills_up(
             prepared(request)
     assert (refused.value.code, refused.value.retry) == ("disk_full", True)
     assert not request.files.prepared.exists()
-    assert (left_in(request) == []) == (owner is Writer)  # once prepared, the avatar stays for the next try
+    assert (left_in(request) == []) == (owner is AvatarWriter)  # once prepared, the avatar stays for the next try
     engine, outline = prepared(request)
     assert len(list(engine.render(request, outline, 0, 2))) == 2
 

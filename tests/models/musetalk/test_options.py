@@ -54,30 +54,30 @@ def test_mistakes_are_named(given: dict[str, Any], word: str) -> None:
 def test_the_versions_assume_different_things() -> None:
     """v15 adds 10 pixels below the chin and cuts along the jaw, v1 neither; what is said wins."""
     v15, v1 = (read_options({"version": version})[0] for version in ("v15", "v1"))
-    assert (v15.margin, v15.parsing, v15.cheeks) == (10, "jaw", (90, 90))
-    assert (v1.margin, v1.parsing) == (0, "raw")
+    assert (v15.margin_px, v15.parsing, v15.cheeks) == (10, "jaw", (90, 90))
+    assert (v1.margin_px, v1.parsing) == (0, "raw")
     said, _ = read_options({"version": "v1", "extra_margin": 4, "parsing_mode": "neck", "cheek_width": [40, 120]})
-    assert (said.margin, said.parsing, said.cheeks) == (4, "neck", (40, 120))
+    assert (said.margin_px, said.parsing, said.cheeks) == (4, "neck", (40, 120))
 
 
 def test_the_reference_has_its_own_rules() -> None:
     """No smoothing, and no shift in v15; the result says what was ignored."""
     options, notes = read_options({"reference": True, "bbox_shift": 5, "smooth_box": True})
-    assert (options.way, options.shift, options.smooth) == ("reference", 0, False)
+    assert (options.way, options.shift_px, options.has_smooth_boxes) == ("reference", 0, False)
     assert [name for name in ("bbox_shift", "smooth_box") if any(name in note for note in notes)] == [
         "bbox_shift",
         "smooth_box",
     ]
     assert read_options({"reference": "realtime"})[0].way == "realtime"
-    assert read_options({"reference": True, "version": "v1", "bbox_shift": 5})[0].shift == 5
-    assert read_options({"bbox_shift": 5})[0].shift == 5
+    assert read_options({"reference": True, "version": "v1", "bbox_shift": 5})[0].shift_px == 5
+    assert read_options({"bbox_shift": 5})[0].shift_px == 5
 
 
 def test_preparation_depends_on_what_shapes_it_alone() -> None:
     """Two jobs that differ in voice, speed or cycle share a prepared avatar; another box or mask makes another."""
-    usual = read_options({})[0].of_preparation()
+    usual = read_options({})[0].preparation_inputs
     for given in ({"batch_size": 4}, {"cycle": "loop"}, {"silence": "close"}, {"no_face": "fail"}, {"compile": True}):
-        assert read_options(given)[0].of_preparation() == usual
+        assert read_options(given)[0].preparation_inputs == usual
     for given in (
         {"bbox_shift": 1},
         {"extra_margin": 0},
@@ -88,9 +88,9 @@ def test_preparation_depends_on_what_shapes_it_alone() -> None:
         {"version": "v1"},
         {"reference": True},
     ):
-        assert read_options(given)[0].of_preparation() != usual
+        assert read_options(given)[0].preparation_inputs != usual
     assert json.loads(json.dumps(usual)) == usual
-    assert read_options({"extra_margin": 10, "parsing_mode": "jaw"})[0].of_preparation() == usual
+    assert read_options({"extra_margin": 10, "parsing_mode": "jaw"})[0].preparation_inputs == usual
 
 
 def test_options_of_the_preview_are_noted_and_ignored() -> None:

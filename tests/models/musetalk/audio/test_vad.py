@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.musetalk.audio.vad import levels, voiced
-from models.musetalk.audio.whisper import PIECE
+from models.musetalk.audio.vad import detect_voice, measure_levels
+from models.musetalk.audio.whisper import CHUNK_SAMPLES
 from tests.models.phonemes import RATE, speak
 
 Floats = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def test_pauses_close_and_words_do_not(voice: str, noise_db: float | None, rate:
     wave, heard = spoken(voice)
     wave = wave if noise_db is None else with_noise(wave, noise_db)
     frames = range(int(len(wave) * rate / RATE))
-    found = voiced(levels([wave]), rate, frames)
+    found = detect_voice(measure_levels([wave]), rate, frames)
     at_s = (np.arange(len(frames)) + 0.5) / float(rate)
     speaking = np.any([(start <= at_s) & (at_s < stop) for start, stop in heard], 0)
     near = np.any([(start - MARGIN_S <= at_s) & (at_s < stop + MARGIN_S) for start, stop in heard], 0)
@@ -65,7 +65,7 @@ def test_silence_hiss_and_tones() -> None:
     noise = np.random.default_rng(0).normal(0, 0.001, 2 * RATE).astype(np.float32)
     note = (0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)).astype(np.float32)
     for wave, expected in ((np.zeros(2 * RATE, np.float32), 0), (noise, 0), (note, 1)):
-        assert (voiced(levels([wave]), Fraction(25), range(50)) == expected).all()
+        assert (detect_voice(measure_levels([wave]), Fraction(25), range(50)) == expected).all()
 
 
 def test_fades_are_gentle_and_clicks_are_nothing() -> None:
@@ -73,7 +73,7 @@ def test_fades_are_gentle_and_clicks_are_nothing() -> None:
     wave, _ = spoken("en")
     wave = wave.copy()
     wave[RATE : RATE + 160] = 0.5
-    found = voiced(levels([wave]), Fraction(25), range(len(wave) // 640))
+    found = detect_voice(measure_levels([wave]), Fraction(25), range(len(wave) // 640))
     assert found[:40].max() == 0
     assert 0.2 < np.abs(np.diff(found)).max() < 0.45
 
@@ -81,18 +81,18 @@ def test_fades_are_gentle_and_clicks_are_nothing() -> None:
 def test_pieces_and_spans_make_no_difference() -> None:
     """The level of a sound in pieces of 30 s is that of the whole; a span has the frames of the whole."""
     wave = np.tile(spoken("en")[0], 4)
-    level = levels([wave])
-    assert len(wave) > PIECE
-    assert np.array_equal(levels([wave[:PIECE], wave[PIECE:]]), level)
-    whole = voiced(level, Fraction(25), range(900))
-    assert np.array_equal(voiced(level, Fraction(25), range(333, 512)), whole[333:512])
+    level = measure_levels([wave])
+    assert len(wave) > CHUNK_SAMPLES
+    assert np.array_equal(measure_levels([wave[:CHUNK_SAMPLES], wave[CHUNK_SAMPLES:]]), level)
+    whole = detect_voice(level, Fraction(25), range(900))
+    assert np.array_equal(detect_voice(level, Fraction(25), range(333, 512)), whole[333:512])
 
 
 def test_levels_are_decibels_of_full_scale() -> None:
     """A full sine has -3 dB, a tenth of it -23 dB; there may be no sound at all, or less than a hop."""
     sine = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
-    assert np.abs(levels([sine]) + 3).max() < 0.2
-    assert np.abs(levels([sine / 10]) + 23).max() < 0.2
-    assert levels([]).shape == (0,)
-    assert levels([sine[:100]]).shape == (1,)
-    assert voiced(levels([]), Fraction(25), range(3)).tolist() == [0, 0, 0]
+    assert np.abs(measure_levels([sine]) + 3).max() < 0.2
+    assert np.abs(measure_levels([sine / 10]) + 23).max() < 0.2
+    assert measure_levels([]).shape == (0,)
+    assert measure_levels([sine[:100]]).shape == (1,)
+    assert detect_voice(measure_levels([]), Fraction(25), range(3)).tolist() == [0, 0, 0]

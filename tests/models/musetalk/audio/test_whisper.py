@@ -15,9 +15,18 @@ import pytest
 import torch
 from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as HuggingFaceEncoder
+from transformers.models.whisper.modeling_whisper import WhisperModel
 
-from models.musetalk.audio.whisper import PIECE, FeatureFile, Listener, count_frames, pieces, read_speech, windows
+from models.musetalk.audio.whisper import (
+    CHUNK_SAMPLES,
+    FeatureFile,
+    WhisperEncoder,
+    audio_windows,
+    count_frames,
+    read_chunks,
+    read_speech,
+)
 from tests import media_samples
 from tests.models.musetalk import recipe, voices
 
@@ -29,14 +38,14 @@ RATES += [Fraction(48), Fraction(60000, 1001)]
 
 
 @cache
-def listener() -> Listener:
-    """The tiny Whisper."""
+def encoder() -> WhisperEncoder:
+    """Return an encoder with the tiny Whisper."""
     folder = recipe.DATA / "weights" / "whisper"
     state = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    encoder = WhisperEncoder(WhisperConfig.from_json_file(folder / "config.json"))
+    net = HuggingFaceEncoder(WhisperConfig.from_json_file(folder / "config.json"))
     mine = {name.removeprefix("model.encoder."): value for name, value in state.items() if "encoder." in name}
-    encoder.load_state_dict({name: mine[name] for name in encoder.state_dict()})
-    return Listener(encoder, WhisperFeatureExtractor(), torch.device("cpu"), torch.float32)
+    net.load_state_dict({name: mine[name] for name in net.state_dict()})
+    return WhisperEncoder(net, WhisperFeatureExtractor(), torch.device("cpu"), torch.float32)
 
 
 def read(path: Path, seconds: float, rate: int = 16_000, channels: int = 1) -> Floats:
@@ -74,18 +83,18 @@ def test_windows_are_the_references(tmp_path: Path, name: str, sound: tuple[floa
     assert len(samples) == golden["samples_16k"]
     if "pcm16k_every_8th" in golden:
         assert np.abs(samples[::8] - golden["pcm16k_every_8th"]).max() <= 1e-6
-    features = listener().features(samples)
+    features = encoder().encode(samples)
     frames = count_frames(len(samples), Fraction(25), reference=True)
     assert frames == golden["num_frames"]
     for reference in (True, False):
-        cut = windows(features, len(samples), Fraction(25), range(frames), reference=reference)
+        cut = audio_windows(features, len(samples), Fraction(25), range(frames), reference=reference)
         assert cut.shape == tuple(golden["shape"])
         assert np.abs(cut[golden["frames"]] - golden["windows"]).max() <= 1e-5
         assert np.abs(cut.mean((1, 2)) - golden["frame_mean"]).max() <= 1e-6
         assert np.abs(np.abs(cut).mean((1, 2)) - golden["frame_absmean"]).max() <= 1e-6
     for rate in (Fraction(30), Fraction(30000, 1001)):
         wanted = np.stack(literally(features.reshape(len(features), -1, features.shape[-1]), len(samples), rate))
-        cut = windows(features, len(samples), rate, range(len(wanted)), reference=True)
+        cut = audio_windows(features, len(samples), rate, range(len(wanted)), reference=True)
         assert np.array_equal(cut, wanted)
 
 
@@ -93,18 +102,18 @@ def test_other_context(tmp_path: Path) -> None:
     """One frame before and three after."""
     golden = recipe.golden("01_audio_pad_left1_right3_fps25")
     samples = read(tmp_path, 2.5)
-    features = listener().features(samples)
-    cut = windows(features, len(samples), Fraction(25), range(62), reference=True, context=(1, 3))
+    features = encoder().encode(samples)
+    cut = audio_windows(features, len(samples), Fraction(25), range(62), reference=True, context=(1, 3))
     assert np.abs(cut[golden["frames"]] - golden["windows"]).max() <= 1e-5
 
 
 def test_full_size_whisper(tmp_path: Path) -> None:
     """The real architecture with recipe weights."""
     golden = recipe.golden("01_audio_realsize_whisper_fps25")
-    encoder: Any = recipe.fill(WhisperModel(WhisperConfig(encoder_layers=4, **FULL))).encoder
+    net: Any = recipe.fill(WhisperModel(WhisperConfig(encoder_layers=4, **FULL))).encoder
     samples = read(tmp_path, 2.5)
-    full = Listener(encoder, WhisperFeatureExtractor(), torch.device("cpu"), torch.float32)
-    cut = windows(full.features(samples), len(samples), Fraction(25), range(62), reference=True)
+    full = WhisperEncoder(net, WhisperFeatureExtractor(), torch.device("cpu"), torch.float32)
+    cut = audio_windows(full.encode(samples), len(samples), Fraction(25), range(62), reference=True)
     assert np.abs(cut[golden["frames"]] - golden["windows"]).max() <= 1e-5
     assert np.abs(cut.mean((1, 2)) - golden["frame_mean"]).max() <= 1e-6
 
@@ -116,7 +125,7 @@ def test_reference_at_other_rates(rate: Fraction, samples: int) -> None:
     features = np.random.default_rng(1).normal(size=(samples // 320, 2, 3)).astype(np.float32)
     wanted = literally(features, samples, rate)
     assert len(wanted) == count_frames(samples, rate, reference=True)
-    cut = windows(features, samples, rate, range(len(wanted)), reference=True)
+    cut = audio_windows(features, samples, rate, range(len(wanted)), reference=True)
     for n, window in enumerate(wanted):  # where the published program has too few positions, it gives up
         assert np.array_equal(cut[n, : len(window)], window)
         assert not cut[n, len(window) :].any()
@@ -127,7 +136,7 @@ def test_both_ways_agree_where_the_reference_is_right(rate: Fraction) -> None:
     """At whole rates from 25 to 49 the default cuts the same windows, but where floats lose a position."""
     features = ramp(160_000)
     frames = range(count_frames(160_000, rate))
-    ours, theirs = (windows(features, 160_000, rate, frames, reference=reference) for reference in (False, True))
+    ours, theirs = (audio_windows(features, 160_000, rate, frames, reference=reference) for reference in (False, True))
     assert np.array_equal(ours, theirs)
 
 
@@ -136,7 +145,7 @@ def test_windows_are_centred_at_every_rate(rate: Fraction) -> None:
     """The middle of a window is never before its frame begins, and at most 20 ms after, over an hour and more."""
     samples = 3700 * 16000
     frames = range(math.ceil(rate * 3600), math.ceil(rate * 3600) + 90)
-    middle = windows(ramp(samples), samples, rate, frames)[:, :, 0].astype(np.float64).mean(1)
+    middle = audio_windows(ramp(samples), samples, rate, frames)[:, :, 0].astype(np.float64).mean(1)
     late = middle - np.array([float(n / rate) for n in frames])
     assert late.min() > -1e-3
     assert late.max() < 0.021
@@ -161,11 +170,11 @@ def test_frames_are_counted_in_integers() -> None:
 @pytest.mark.parametrize("rate", [Fraction(12), Fraction(25), Fraction(60), Fraction(120)])
 def test_shortest_sounds(samples: int, rate: Fraction) -> None:
     """From 40 ms up every frame has a whole window; the reference would end its process."""
-    features = listener().hear(np.full(samples, 0.1, np.float32))
+    features = encoder().encode_chunk(np.full(samples, 0.1, np.float32))
     assert features.shape == (samples // 320, 5, 64)
     for reference in (False, True):
         frames = range(max(1, count_frames(samples, rate, reference=reference)))
-        cut = windows(features, samples, rate, frames, reference=reference)
+        cut = audio_windows(features, samples, rate, frames, reference=reference)
         assert cut.shape == (len(frames), 50, 64)
         assert np.abs(cut[0]).max() > 0
 
@@ -173,24 +182,26 @@ def test_shortest_sounds(samples: int, rate: Fraction) -> None:
 def test_a_span_has_the_windows_of_the_whole() -> None:
     """Cut anywhere, even beyond the end of the sound, frame n has its one window."""
     features = np.random.default_rng(2).normal(size=(200, 2, 3)).astype(np.float32)
-    whole = windows(features, 64_000, Fraction(30), range(130))
-    parts = [windows(features, 64_000, Fraction(30), range(a, b)) for a, b in ((0, 1), (1, 50), (50, 127), (127, 130))]
+    whole = audio_windows(features, 64_000, Fraction(30), range(130))
+    parts = [
+        audio_windows(features, 64_000, Fraction(30), range(a, b)) for a, b in ((0, 1), (1, 50), (50, 127), (127, 130))
+    ]
     assert np.array_equal(np.concatenate(parts), whole)
-    assert windows(features, 64_000, Fraction(30), range(5, 5)).shape == (0, 20, 3)
-    assert not windows(features, 64_000, Fraction(30), range(900, 901)).any()
+    assert audio_windows(features, 64_000, Fraction(30), range(5, 5)).shape == (0, 20, 3)
+    assert not audio_windows(features, 64_000, Fraction(30), range(900, 901)).any()
 
 
 def test_long_sound_goes_through_a_file(tmp_path: Path) -> None:
     """Piece by piece to disk and back by slices: the same features, the same windows, the same length."""
     path = voices.wav(tmp_path / "long.wav", voices.synthetic(61.3))
-    samples = listener().write(tmp_path / "features.npy", pieces(path))
-    assert [len(piece) for piece in pieces(path)] == [PIECE, PIECE, samples - 2 * PIECE]
-    features, kept = listener().features(read_speech(path)), FeatureFile(tmp_path / "features.npy")
+    samples = encoder().encode_to_file(tmp_path / "features.npy", read_chunks(path))
+    assert [len(piece) for piece in read_chunks(path)] == [CHUNK_SAMPLES, CHUNK_SAMPLES, samples - 2 * CHUNK_SAMPLES]
+    features, kept = encoder().encode(read_speech(path)), FeatureFile(tmp_path / "features.npy")
     assert kept.shape == features.shape == (61.3 * 50, 5, 64)
     assert np.array_equal(np.load(tmp_path / "features.npy"), features)
     for frames in (range(3), range(740, 760), range(1500, 1540)):
-        cut = windows(kept, samples, Fraction(25), frames)
-        assert np.array_equal(cut, windows(features, samples, Fraction(25), frames))
+        cut = audio_windows(kept, samples, Fraction(25), frames)
+        assert np.array_equal(cut, audio_windows(features, samples, Fraction(25), frames))
 
 
 @pytest.mark.filterwarnings("ignore:.* is deprecated and slated for removal:DeprecationWarning")

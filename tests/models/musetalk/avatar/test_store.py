@@ -13,7 +13,7 @@ import pytest
 
 from models.avatars import MANIFEST, AvatarCache
 from models.musetalk.avatar import store as entry
-from models.musetalk.avatar.store import Prepared, Track, Writer, fetch
+from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, PreparedAvatar, fetch_avatar
 from models.types import EngineError
 
 FRAMES = 5
@@ -28,13 +28,13 @@ def mask_of(frame: int) -> np.ndarray:
     return np.random.default_rng(frame).integers(0, 256, (20 + frame, 30), np.uint8)
 
 
-def a_track() -> Track:
+def a_track() -> AvatarTrack:
     boxes = np.tile(np.array([10, 20, 40, 60], np.int32), (FRAMES, 1))
-    return Track(boxes, np.array([True, True, False, True, True]))
+    return AvatarTrack(boxes, np.array([True, True, False, True, True]))
 
 
 def build(folder: Path) -> None:
-    writer = Writer(folder, a_track())
+    writer = AvatarWriter(folder, a_track())
     for frame in range(FRAMES):
         if frame == 2:
             writer.add(None, None)
@@ -48,13 +48,13 @@ def never(_: Path) -> None:
 
 
 def get(cache: AvatarCache, target: Path, make: Callable[[Path], None] = build) -> bool:
-    return fetch(cache, "key", make, target, lambda: None)
+    return fetch_avatar(cache, "key", make, target, lambda: None)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """Latents to the bit, masks in their own sizes, and the frame without a face keeps its place."""
     build(tmp_path)
-    prepared = Prepared(tmp_path)
+    prepared = PreparedAvatar(tmp_path)
     assert len(prepared) == FRAMES
     wanted = np.array([4, 0, 3, 3])
     assert np.array_equal(prepared.latents(wanted), np.stack([latents_of(int(n)) for n in wanted]))
@@ -68,7 +68,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_a_frame_that_is_missing_is_noticed(tmp_path: Path) -> None:
     """An avatar is never called prepared with a frame too few."""
-    writer = Writer(tmp_path, a_track())
+    writer = AvatarWriter(tmp_path, a_track())
     writer.add(None, None)
     with pytest.raises(ValueError, match="1 frames were prepared instead of 5"):
         writer.close({})
@@ -79,7 +79,7 @@ def test_the_second_job_finds_it_there(tmp_path: Path) -> None:
     with AvatarCache(tmp_path / "cache", ROOM) as cache:
         assert get(cache, tmp_path / "one") is False
         assert get(cache, tmp_path / "two", never) is True
-    assert np.array_equal(Prepared(tmp_path / "one").mask(4), Prepared(tmp_path / "two").mask(4))
+    assert np.array_equal(PreparedAvatar(tmp_path / "one").mask(4), PreparedAvatar(tmp_path / "two").mask(4))
     files = [tmp_path / "cache" / "key" / "latents.f32", *(tmp_path / job / "latents.f32" for job in ("one", "two"))]
     assert len({path.stat().st_ino for path in files}) == 1
 
@@ -88,9 +88,9 @@ def test_a_job_keeps_its_avatar_when_the_cache_drops_it(tmp_path: Path) -> None:
     """Room is needed for another avatar: the entry goes, the running job reads on."""
     with AvatarCache(tmp_path / "cache", 1) as cache:
         get(cache, tmp_path / "one")
-        fetch(cache, "other", build, tmp_path / "two", lambda: None)
+        fetch_avatar(cache, "other", build, tmp_path / "two", lambda: None)
         assert not (tmp_path / "cache" / "key").exists()
-    assert np.array_equal(Prepared(tmp_path / "one").mask(1), mask_of(1))
+    assert np.array_equal(PreparedAvatar(tmp_path / "one").mask(1), mask_of(1))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "manifest"])
@@ -109,7 +109,7 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str) -> None:
         if damage not in ("gone", "manifest"):
             victim.write_bytes(data)
         assert get(cache, tmp_path / "two") is False
-        assert np.array_equal(Prepared(tmp_path / "two").mask(1), mask_of(1))
+        assert np.array_equal(PreparedAvatar(tmp_path / "two").mask(1), mask_of(1))
         assert get(cache, tmp_path / "three", never) is True
 
 
@@ -135,7 +135,7 @@ def test_two_workers_do_the_work_once(tmp_path: Path) -> None:
 
     def worker(name: str, waiting: Callable[[], None]) -> None:
         with AvatarCache(tmp_path / "cache", ROOM) as cache:
-            found[name] = fetch(cache, "key", slow, tmp_path / name, waiting)
+            found[name] = fetch_avatar(cache, "key", slow, tmp_path / name, waiting)
 
     first = threading.Thread(target=worker, args=("first", lambda: None))
     second = threading.Thread(target=worker, args=("second", go_on.set))
@@ -146,7 +146,7 @@ def test_two_workers_do_the_work_once(tmp_path: Path) -> None:
     second.join(30)
     assert builds == [1]
     assert found == {"first": False, "second": True}
-    assert np.array_equal(Prepared(tmp_path / "first").mask(0), Prepared(tmp_path / "second").mask(0))
+    assert np.array_equal(PreparedAvatar(tmp_path / "first").mask(0), PreparedAvatar(tmp_path / "second").mask(0))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:

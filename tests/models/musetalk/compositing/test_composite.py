@@ -15,8 +15,8 @@ from PIL import Image
 from models import media
 from models.arrays import U8
 from models.media.colour import ToYuv
-from models.musetalk.compositing.composite import Paste, PlanesPaste, fitted, shown
-from models.musetalk.compositing.masks import Box, Mask, crop_square
+from models.musetalk.compositing.composite import BgrBlend, YuvBlend, find_visible_box, fit_face
+from models.musetalk.compositing.masks import Box, Mask, square_around
 from models.types import Colour
 from tests import media_samples as samples
 from tests.models.media.test_colour import decoded, film, stored, tags
@@ -41,7 +41,7 @@ def by_pillow(frame: U8, face: U8, mask: Mask, box: Box, crop: Box) -> U8:
     """The whole picture through Pillow: the face onto the square, the square onto the picture through the mask."""
     picture = Image.fromarray(frame[..., ::-1])
     square = picture.crop(crop)
-    square.paste(Image.fromarray(fitted(face, box)[..., ::-1]), (box[0] - crop[0], box[1] - crop[1]))
+    square.paste(Image.fromarray(fit_face(face, box)[..., ::-1]), (box[0] - crop[0], box[1] - crop[1]))
     picture.paste(square, crop[:2], Image.fromarray(mask))
     return np.asarray(picture)[..., ::-1]
 
@@ -56,10 +56,10 @@ def some_boxes(count: int) -> list[Box]:
 @pytest.mark.parametrize("box", some_boxes(24))
 def test_pasting_is_pillows_to_the_bit(box: Box) -> None:
     """Wherever the box lies: the few pixels that are computed come out as if the whole picture had been."""
-    frame, face, crop = noise(120, 160), noise(256, 256), crop_square(box)
+    frame, face, crop = noise(120, 160), noise(256, 256), square_around(box)
     mask = soft(crop[2] - crop[0])
     expected = by_pillow(frame, face, mask, box, crop)
-    paste = Paste(mask, box, crop, (160, 120))
+    paste = BgrBlend(mask, box, crop, (160, 120))
     paste.apply(frame, face)
     assert np.array_equal(frame, expected)
 
@@ -68,27 +68,27 @@ def test_only_what_shows_is_computed() -> None:
     """The rectangle is the mask's within the box and the frame; without a mask there is none, and nothing happens."""
     mask = np.zeros((40, 40), np.uint8)
     mask[25:30, 5:35] = 9
-    assert shown(mask, (10, 10, 30, 40), (0, 0, 40, 40), (100, 100)) == (10, 25, 30, 30)
-    assert shown(mask, (10, 10, 30, 40), (0, 0, 40, 40), (20, 27)) == (10, 25, 20, 27)
+    assert find_visible_box(mask, (10, 10, 30, 40), (0, 0, 40, 40), (100, 100)) == (10, 25, 30, 30)
+    assert find_visible_box(mask, (10, 10, 30, 40), (0, 0, 40, 40), (20, 27)) == (10, 25, 20, 27)
     nothing = np.zeros((40, 40), np.uint8)
     frame = noise(100, 100)
     before = frame.copy()
-    Paste(nothing, (10, 10, 30, 40), (0, 0, 40, 40), (100, 100)).apply(frame, noise(256, 256))
+    BgrBlend(nothing, (10, 10, 30, 40), (0, 0, 40, 40), (100, 100)).apply(frame, noise(256, 256))
     assert np.array_equal(frame, before)
     yuv = RNG.integers(0, 256, (150, 100), np.uint8)
     same = yuv.copy()
-    PlanesPaste(nothing, (10, 10, 30, 40), (0, 0, 40, 40), (100, 100), Colour()).apply(yuv, noise(256, 256))
+    YuvBlend(nothing, (10, 10, 30, 40), (0, 0, 40, 40), (100, 100), Colour()).apply(yuv, noise(256, 256))
     assert np.array_equal(yuv, same)
 
 
 def test_opacity_fades_a_face_out() -> None:
     """At 0 the frame is its own, in between lies in between, at 1 the face is there."""
-    box, crop, face = (40, 20, 100, 90), crop_square((40, 20, 100, 90)), noise(256, 256)
+    box, crop, face = (40, 20, 100, 90), square_around((40, 20, 100, 90)), noise(256, 256)
     mask, frame = soft(crop[2] - crop[0]), np.full((120, 160, 3), 100, np.uint8)
     frames = []
     for opacity in (0.0, 0.5, 1.0):
         frames.append(frame.copy())
-        Paste(mask, box, crop, (160, 120), opacity).apply(frames[-1], face)
+        BgrBlend(mask, box, crop, (160, 120), opacity).apply(frames[-1], face)
     assert np.array_equal(frames[0], frame)
     assert np.abs(frames[1] - (frames[0].astype(float) + frames[2]) / 2).max() <= 1
 
@@ -115,11 +115,11 @@ def as_yuv(bgr: U8, colour: Colour) -> media.Yuv:
 def test_planes_show_what_pixels_would(colour: Colour) -> None:
     """In every colour, pasting into planes gives the planes of the pasted picture, within three levels."""
     box = (41, 21, 102, 97)
-    crop, face = crop_square(box), cv2.GaussianBlur(noise(256, 256), (31, 31), 0)
+    crop, face = square_around(box), cv2.GaussianBlur(noise(256, 256), (31, 31), 0)
     frame = np.asarray(cv2.GaussianBlur(noise(120, 160), (31, 31), 0), np.uint8)
     mask, planes = soft(crop[2] - crop[0]), as_yuv(frame, colour)
-    Paste(mask, box, crop, (160, 120)).apply(frame, np.asarray(face, np.uint8))
-    PlanesPaste(mask, box, crop, (160, 120), colour).apply(planes, np.asarray(face, np.uint8))
+    BgrBlend(mask, box, crop, (160, 120)).apply(frame, np.asarray(face, np.uint8))
+    YuvBlend(mask, box, crop, (160, 120), colour).apply(planes, np.asarray(face, np.uint8))
     wrong = np.abs(planes.astype(int) - as_yuv(frame, colour))
     assert wrong.max() <= 3
     assert wrong.mean() < 0.3
@@ -128,13 +128,13 @@ def test_planes_show_what_pixels_would(colour: Colour) -> None:
 @pytest.mark.parametrize("box", some_boxes(24))
 def test_planes_outside_the_mask_are_untouched(box: Box) -> None:
     """Whatever the box: luma changes only where the mask is, chroma only in the blocks that the mask reaches."""
-    crop = crop_square(box)
+    crop = square_around(box)
     mask = soft(crop[2] - crop[0])
     before = RNG.integers(0, 256, (180, 160), np.uint8)
     after = before.copy()
-    PlanesPaste(mask, box, crop, (160, 120)).apply(after, noise(256, 256))
+    YuvBlend(mask, box, crop, (160, 120)).apply(after, noise(256, 256))
     reach = np.zeros((120, 160, 3), np.uint8)
-    Paste(mask, box, crop, (160, 120)).apply(reach, np.full((8, 8, 3), 255, np.uint8))
+    BgrBlend(mask, box, crop, (160, 120)).apply(reach, np.full((8, 8, 3), 255, np.uint8))
     fine = reach[..., 0] > 0
     coarse = fine.reshape(60, 2, 80, 2).any(axis=(1, 3))
     for one, other, may in zip(
@@ -152,10 +152,10 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
     """Video -> frames -> pasted -> part -> mp4 -> decoded: two levels at most outside the face, and the same tags."""
     source = film(tmp_path / "bars.mp4", matrix=matrix, full_range=full_range, rotation=rotation, options={"crf": "4"})
     box = (60, 20, 110, 80) if not rotation else (25, 60, 75, 120)
-    crop, face = crop_square(box), np.full((256, 256, 3), (90, 120, 200), np.uint8)
+    crop, face = square_around(box), np.full((256, 256, 3), (90, 120, 200), np.uint8)
     with media.VideoFrames(source, FPS, as_yuv=True) as video:
         size, colour = (video.width, video.height), video.colour
-        paste = PlanesPaste(soft(crop[2] - crop[0]), box, crop, size, colour)
+        paste = YuvBlend(soft(crop[2] - crop[0]), box, crop, size, colour)
         own, made = [video.read(n) for n in range(len(video))], []
         for frame in own:
             made.append(frame.copy())

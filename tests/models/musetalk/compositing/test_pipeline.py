@@ -15,8 +15,16 @@ import pytest
 
 from models import media
 from models.media.prefetch import prefetch
-from models.musetalk.compositing.composite import Paste, PlanesPaste
-from models.musetalk.compositing.pipeline import BATCHES_AHEAD, FRAMES_AHEAD, Pastes, Picture, film, pasted, read_frames
+from models.musetalk.compositing.composite import BgrBlend, YuvBlend
+from models.musetalk.compositing.pipeline import (
+    BATCHES_AHEAD,
+    FRAMES_AHEAD,
+    BlendCache,
+    Picture,
+    compose_frames,
+    compose_serially,
+    read_frames,
+)
 from tests import media_samples as samples
 
 FPS = Fraction(25)
@@ -45,15 +53,15 @@ def batches(count: int, size: int = 4) -> Iterator[Picture]:
         yield np.broadcast_to(part[:, None, None, None], (len(part), 256, 256, 3)).copy()
 
 
-def paste() -> Paste:
-    return Paste(MASK, BOX, CROP, SIZE)
+def paste() -> BgrBlend:
+    return BgrBlend(MASK, BOX, CROP, SIZE)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
 def test_frames_are_those_of_the_plain_way(count: int) -> None:
     """Overlapping changes nothing: same frames, same order, each with its own face."""
-    plain = list(pasted(backgrounds(count), batches(count), [paste()] * count))
-    overlapped = list(film(backgrounds(count), batches(count), [paste()] * count))
+    plain = list(compose_serially(backgrounds(count), batches(count), [paste()] * count))
+    overlapped = list(compose_frames(backgrounds(count), batches(count), [paste()] * count))
     assert len(overlapped) == count
     for n, (one, other) in enumerate(zip(plain, overlapped, strict=True)):
         assert np.array_equal(one, other)
@@ -63,7 +71,7 @@ def test_frames_are_those_of_the_plain_way(count: int) -> None:
 
 def test_frames_without_a_face_pass_and_take_none() -> None:
     """A background whose paste is None stays as it is; the next face goes to the next frame that wants one."""
-    frames = list(film(backgrounds(4), batches(2), [None, paste(), None, paste()]))
+    frames = list(compose_frames(backgrounds(4), batches(2), [None, paste(), None, paste()]))
     for n in (0, 2):
         assert np.array_equal(frames[n], samples.numbered(n))
     assert [int(frames[n][40, 40, 0]) for n in (1, 3)] == [0, 1]
@@ -73,7 +81,7 @@ def test_frames_without_a_face_pass_and_take_none() -> None:
 def test_numbers_that_do_not_agree_are_a_mistake(faces: int, frames: int, pastes: int) -> None:
     """Too few or too many faces, frames or pastes never shift what belongs together."""
     with pytest.raises(ValueError, match=r"fewer|more|shorter|longer"):
-        list(film(backgrounds(frames), batches(faces), [paste()] * pastes))
+        list(compose_frames(backgrounds(frames), batches(faces), [paste()] * pastes))
 
 
 def test_the_stages_really_overlap() -> None:
@@ -123,7 +131,7 @@ def breaking(at: int) -> Iterator[Picture]:
 @pytest.mark.parametrize("at", [0, 1, 7])
 def test_an_error_comes_after_what_was_made_before_it(at: int) -> None:
     """What a stage raises arrives as it is, once the frames before it are through."""
-    frames = film(breaking(at), batches(20), [paste()] * 20)
+    frames = compose_frames(breaking(at), batches(20), [paste()] * 20)
     assert len(list(islice(frames, at))) == at
     with pytest.raises(Broken):
         next(frames)
@@ -137,7 +145,7 @@ def test_an_error_of_the_networks_ends_the_film() -> None:
         raise Broken
 
     with pytest.raises(Broken):
-        list(film(backgrounds(50), failing(), [paste()] * 50))
+        list(compose_frames(backgrounds(50), failing(), [paste()] * 50))
 
 
 def test_closing_closes_every_source_in_its_own_thread() -> None:
@@ -151,7 +159,7 @@ def test_closing_closes_every_source_in_its_own_thread() -> None:
         finally:
             closed[name] = threading.get_ident() == here
 
-    frames = film(source("frames", backgrounds(90)), source("faces", batches(90)), [paste()] * 90)
+    frames = compose_frames(source("frames", backgrounds(90)), source("faces", batches(90)), [paste()] * 90)
     next(frames)
     frames.close()
     assert closed == {"frames": True, "faces": True}
@@ -160,7 +168,7 @@ def test_closing_closes_every_source_in_its_own_thread() -> None:
 def test_a_film_that_nobody_looks_at_starts_no_thread() -> None:
     """Made and dropped: nothing was opened, nothing has to be closed."""
     before = threading.active_count()
-    frames = film(breaking(0), batches(0), [])
+    frames = compose_frames(breaking(0), batches(0), [])
     assert threading.active_count() == before
     frames.close()
 
@@ -180,7 +188,7 @@ def test_a_cancelled_part_stops_all_stages(tmp_path: Path) -> None:
     with pytest.raises(Cancelled) as stopped:
         media.write_part(
             tmp_path / "part.mp4",
-            film(backgrounds(60), batches(60), [paste()] * 60),
+            compose_frames(backgrounds(60), batches(60), [paste()] * 60),
             count=60,
             fps=FPS,
             width=96,
@@ -197,13 +205,13 @@ def test_from_a_video_to_a_part(tmp_path: Path) -> None:
     """Read, pasted into planes and encoded, back and forth over the source: the same bytes as one after another."""
     source = samples.video(tmp_path / "avatar.mp4", 20)
     order = [*range(20), *reversed(range(20))]
-    pastes = Pastes(lambda n: PlanesPaste(MASK, BOX, CROP, SIZE, opacity=n / 20))
+    pastes = BlendCache(lambda n: YuvBlend(MASK, BOX, CROP, SIZE, opacity=n / 20))
 
     def opened() -> media.VideoFrames:
         return media.VideoFrames(source, FPS, as_yuv=True)
 
-    for name, how in (("plain.mp4", pasted), ("ahead.mp4", film)):
-        frames = how(read_frames(opened, order), batches(40), map(pastes.of, order))
+    for name, how in (("plain.mp4", compose_serially), ("ahead.mp4", compose_frames)):
+        frames = how(read_frames(opened, order), batches(40), map(pastes.get, order))
         asked = {"count": 40, "fps": FPS, "width": 96, "height": 64, "encoder": "libx264", "crf": 18}
         media.write_part(tmp_path / name, frames, progress=lambda _: None, **asked)  # type: ignore[arg-type]
     assert (tmp_path / "plain.mp4").read_bytes() == (tmp_path / "ahead.mp4").read_bytes()
@@ -215,7 +223,7 @@ def test_memory_does_not_grow_with_the_length() -> None:
     def peak(count: int) -> int:
         tracemalloc.start()
         try:
-            for _ in film(backgrounds(count), batches(count), iter(paste() for _ in range(count))):
+            for _ in compose_frames(backgrounds(count), batches(count), iter(paste() for _ in range(count))):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -232,17 +240,17 @@ def test_pastes_are_made_once_while_they_fit() -> None:
     """A source frame that comes again finds its masks; the oldest go when there are too many."""
     made: list[int] = []
 
-    def make(source: int) -> Paste | None:
+    def make(source: int) -> BgrBlend | None:
         made.append(source)
         return paste() if source else None
 
-    room = Pastes(make, most_bytes=3 * paste().nbytes)
+    room = BlendCache(make, most_bytes=3 * paste().nbytes)
     for source in (0, 1, 2, 1, 2, 0):
-        room.of(source)
+        room.get(source)
     assert made == [0, 1, 2]
     for source in (3, 4, 4, 2):
-        room.of(source)
+        room.get(source)
     assert made == [0, 1, 2, 3, 4]
-    room.of(1)
+    room.get(1)
     assert made == [0, 1, 2, 3, 4, 1]
-    assert Pastes(make, most_bytes=1).of(5) is not None
+    assert BlendCache(make, most_bytes=1).get(5) is not None

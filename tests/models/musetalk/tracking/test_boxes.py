@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.musetalk.tracking.boxes import box_of, grain_px, plan_boxes, reference_boxes
-from models.musetalk.tracking.landmarks import PLAIN_LAYOUT, measured
-from models.musetalk.tracking.smoothing import calmed, held
+from models.musetalk.tracking.boxes import make_reference_box, plan_boxes, plan_reference_boxes, pose_grid_px
+from models.musetalk.tracking.landmarks import DEFAULT_LAYOUT, measure_boxes
+from models.musetalk.tracking.smoothing import round_steadily, smooth_paths
 from tests.models.musetalk.recipe import golden
 
 SIZE = (1280, 720)
@@ -55,10 +55,10 @@ def test_the_published_rule(case: int) -> None:
     height, width = CASES["hw"][case].tolist()
     points, shift = CASES["landmarks68"][case], int(CASES["shift"][case])
     detected = CASES["detector_box"][case] if CASES["face_found"][case] else None
-    box = box_of(points, detected, shift)
+    box = make_reference_box(points, detected, shift)
     assert (box or (0, 0, 0, 0)) == tuple(CASES["bbox"][case])
     if box:
-        track = reference_boxes(points[None], detected[None], (width, height), shift=shift, margin=10)
+        track = plan_reference_boxes(points[None], detected[None], (width, height), shift=shift, margin=10)
         assert track.boxes[0, 3] == CASES["v15_y2_margin10"][case]
 
 
@@ -66,9 +66,9 @@ def test_reference_boxes_stand_alone() -> None:
     """In the reference's way each frame has its own box; one without a face has its neighbour's and is reported."""
     points, detected = video(still(5) + np.arange(5)[:, None] * 7)
     detected[3] = -1
-    track = reference_boxes(points, detected, SIZE, margin=10)
+    track = plan_reference_boxes(points, detected, SIZE, margin=10)
     for number in (0, 1, 2, 4):
-        box = box_of(points[number], detected[number], 0)
+        box = make_reference_box(points[number], detected[number], 0)
         assert box is not None
         assert tuple(track.boxes[number]) == (*box[:3], min(box[3] + 10, 720))
     assert track.gaps == ((3, 4),)
@@ -78,22 +78,22 @@ def test_reference_boxes_stand_alone() -> None:
 def test_reference_boxes_at_the_lower_edge() -> None:
     """With the margin of v1.5 they end at the edge; v1 leaves them beyond it."""
     points, detected = video(np.array([[640.0, 700.0], [640.0, 635.0]]))
-    assert reference_boxes(points, detected, SIZE, margin=10).boxes[:, 3].tolist() == [720, 720]
-    assert reference_boxes(points, detected, SIZE).boxes[:, 3].tolist() == [780, 715]
+    assert plan_reference_boxes(points, detected, SIZE, margin=10).boxes[:, 3].tolist() == [720, 720]
+    assert plan_reference_boxes(points, detected, SIZE).boxes[:, 3].tolist() == [780, 715]
     assert plan_boxes(points, detected, SIZE, cuts=(1,), margin=10).boxes[:, 3].tolist() == [790, 725]
 
 
 def test_a_reference_box_outside_of_the_picture_is_no_face() -> None:
     """Where nothing of a box shows there is nothing to cut: a face half a picture away, or one without any width."""
     points, detected = video(np.array([[640.0, 360.0], [1500.0, 360.0], [-300.0, 360.0]]))
-    assert reference_boxes(points, detected, SIZE).seen.tolist() == [True, False, False]
+    assert plan_reference_boxes(points, detected, SIZE).seen.tolist() == [True, False, False]
 
 
 def test_a_still_has_the_box_of_the_rule() -> None:
     """For a picture our way and the reference's are the same."""
     points, detected = video(still(1, 500.3, 411.8))
     track = plan_boxes(points, detected, SIZE)
-    assert tuple(track.boxes[0]) == box_of(points[0], detected[0], 0)
+    assert tuple(track.boxes[0]) == make_reference_box(points[0], detected[0], 0)
     assert (track.jitter_px, track.gaps, track.cuts) == (0.0, (), ())
 
 
@@ -106,7 +106,7 @@ def test_a_still_in_many_frames_is_one_box() -> None:
 
 def test_the_tremor_of_a_resting_head_goes() -> None:
     """A head at rest, seen on the grid of the pose net with a tremor: the boxes that trembled by pixels rest."""
-    points, detected = video(still(150), grain=grain_px(SIZE))
+    points, detected = video(still(150), grain=pose_grid_px(SIZE))
     track = plan_boxes(points, detected, SIZE)
     assert track.raw_jitter_px > 1.5
     assert track.jitter_px < 0.1 * track.raw_jitter_px
@@ -117,10 +117,10 @@ def test_a_moving_head_is_followed_without_delay() -> None:
     """A nod of 2 Hz and 30 px: nearer to the truth than the raw boxes, and neither late nor early by a frame."""
     time = np.arange(150) / 25
     path = still(150) + np.stack([60 * np.sin(2 * np.pi * 0.5 * time), 30 * np.sin(2 * np.pi * 2.0 * time)], 1)
-    truth = measured(np.stack([face_at(x, y) for x, y in path]), 0)[10:-10]
-    points, detected = video(path, grain=grain_px(SIZE))
+    truth = measure_boxes(np.stack([face_at(x, y) for x, y in path]), 0)[10:-10]
+    points, detected = video(path, grain=pose_grid_px(SIZE))
     track = plan_boxes(points, detected, SIZE)
-    raw = reference_boxes(points, detected, SIZE)
+    raw = plan_reference_boxes(points, detected, SIZE)
 
     def error(boxes: np.ndarray, late: int = 0) -> float:
         return float(np.sqrt(((boxes[10 + late : len(boxes) - 10 + late] + 0.5 - truth) ** 2).mean()))
@@ -135,8 +135,8 @@ def test_smoothing_is_the_same_backwards() -> None:
     path = np.random.default_rng(1).normal(0, 5, (80, 3)).cumsum(0)
     known = np.ones(80, bool)
     known[30:33] = False
-    there = calmed(path, known, 2.8, 25)
-    back = calmed(path[::-1], known[::-1], 2.8, 25)[::-1]
+    there = smooth_paths(path, known, 2.8, 25)
+    back = smooth_paths(path[::-1], known[::-1], 2.8, 25)[::-1]
     assert np.abs(there - back).max() < 1e-6
 
 
@@ -144,12 +144,12 @@ def test_smoothing_is_the_same_backwards() -> None:
 def test_even_motion_comes_out_as_it_went_in(rate: float) -> None:
     """No end of a shot and no rate bends a straight path."""
     path = np.arange(70.0)[:, None] * [1.5, -4.0] + 100
-    assert np.abs(calmed(path, np.ones(70, bool), 2.8, rate) - path).max() < 1e-3
+    assert np.abs(smooth_paths(path, np.ones(70, bool), 2.8, rate) - path).max() < 1e-3
 
 
 def test_whole_numbers_are_held() -> None:
     """A value on the border of two pixels doesn't flicker; a real change comes through."""
-    assert held(np.array([4.4, 4.6, 4.4, 4.6, 5.2, 4.6, 3.9])).tolist() == [4, 4, 4, 4, 5, 5, 4]
+    assert round_steadily(np.array([4.4, 4.6, 4.4, 4.6, 5.2, 4.6, 3.9])).tolist() == [4, 4, 4, 4, 5, 5, 4]
 
 
 def test_shot_cuts_are_kept_sharp() -> None:
@@ -211,7 +211,7 @@ def test_no_face_at_all() -> None:
     assert not track.seen.any()
     assert track.gaps == ((0, 4),)
     assert track.boxes.shape == (4, 4)
-    assert reference_boxes(np.zeros((4, 68, 2)), np.full((4, 4), -1.0), SIZE).gaps == ((0, 4),)
+    assert plan_reference_boxes(np.zeros((4, 68, 2)), np.full((4, 4), -1.0), SIZE).gaps == ((0, 4),)
 
 
 def test_a_face_that_leaves_the_picture_keeps_its_box() -> None:
@@ -248,7 +248,7 @@ def test_without_believable_landmarks_the_detector_decides() -> None:
     detected = np.stack([detected_at(640, 360)] * 3)
     track = plan_boxes(np.full((3, 68, 2), 5.0), detected, SIZE)
     assert np.abs(track.boxes - detected).max() <= 1
-    assert measured(PLAIN_LAYOUT[None], 0).tolist() == [[0.0, 0.0, 1.0, 1.0]]
+    assert measure_boxes(DEFAULT_LAYOUT[None], 0).tolist() == [[0.0, 0.0, 1.0, 1.0]]
 
 
 def test_shift_and_margin() -> None:
@@ -262,7 +262,7 @@ def test_shift_and_margin() -> None:
 def test_odd_sizes_are_like_any_other() -> None:
     """Nothing is rounded to even numbers."""
     points, detected = video(still(5, 160.5, 119.5), 101.0)
-    rule = box_of(points[0], detected[0], 0)
+    rule = make_reference_box(points[0], detected[0], 0)
     assert tuple(plan_boxes(points[:1], detected[:1], (321, 241)).boxes[0]) == rule
     assert np.abs(plan_boxes(points, detected, (321, 241)).boxes - rule).max() <= 1
 
@@ -288,7 +288,7 @@ def test_any_nonsense_gives_boxes_that_can_be_cut(
     detected[gone], points[gone] = random.choice([np.nan, -1]), np.nan
     cuts = sorted(set(random.integers(0, frames + 2, 3).tolist()))
     plans = [plan_boxes(points, detected, size, cuts=cuts, rate=rate, smooth=smooth, shift=shift)]
-    plans.append(reference_boxes(points, detected, size, shift=shift))
+    plans.append(plan_reference_boxes(points, detected, size, shift=shift))
     for track in plans:
         assert track.boxes.shape == (frames, 4)
         assert not track.seen[gone].any()

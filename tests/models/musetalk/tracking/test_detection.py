@@ -21,9 +21,9 @@ from models.musetalk.nets import s3fd
 from models.musetalk.nets.dwpose import DwPose
 from models.musetalk.nets.s3fd import S3FD
 from models.musetalk.tracking.boxes import plan_boxes
-from models.musetalk.tracking.detection import REDUCED_SIDE, FaceNets, around_face, clipped_crop, padded_crop
-from models.musetalk.tracking.shots import CutFinder
-from models.musetalk.tracking.tracker import Follower, ReferenceFollower, Sightings
+from models.musetalk.tracking.detection import REDUCED_SIDE, FaceNets, crop_clipped, crop_padded, face_region
+from models.musetalk.tracking.shots import CutDetector
+from models.musetalk.tracking.tracker import FaceTrack, FaceTracker, ReferenceTracker
 from models.musetalk.weights.onnx_pose import OnnxPose
 from tests.models.musetalk.ramp_nets import ramp_frame, ramp_s3fd
 from tests.models.musetalk.recipe import DATA, fill, golden, synth_frame
@@ -187,7 +187,7 @@ def test_landmarks_are_the_golden_ones() -> None:
     ways = ("landscape", "portrait")
     frames = [synth_frame(4, *told[f"{way}_hw"].tolist()) for way in ways]
     clear = [number for number in range(68) if number + 23 not in TIES]
-    for way, points in zip(ways, nets.landmarks(frames), strict=True):
+    for way, points in zip(ways, nets.find_landmarks(frames), strict=True):
         assert np.abs(points[clear] - told[f"{way}_keypoints133"][23:91][clear]).max() < 1e-6
         assert np.array_equal(points.astype(np.int32)[clear], told[f"{way}_face68_int32"][clear])
 
@@ -200,7 +200,7 @@ def test_landmarks_from_the_onnx_file(tmp_path: Path) -> None:
     for parameter in net.parameters():
         parameter.data = torch.from_numpy((parameter.data.numpy().view(np.uint32) & 0xFFF00000).view(np.float32))
     frames = [synth_frame(number, 240, 321) for number in (1, 2)]
-    found = [FaceNets(toy_s3fd(), pose, CPU).landmarks(frames) for pose in (OnnxPose(path), net)]
+    found = [FaceNets(toy_s3fd(), pose, CPU).find_landmarks(frames) for pose in (OnnxPose(path), net)]
     assert (np.abs(found[0] - found[1]) > 1e-6).mean() < 0.02
     assert np.ptp(found[0]) > 50
 
@@ -209,11 +209,11 @@ def test_landmarks_in_a_region(nets: FaceNets) -> None:
     """The pose net looks at the people it is shown: in the whole frame between them, in a region at one."""
     frame = disc_frame(640, 360, (160, 180, 110), (480, 170, 110))
     whole, left, right = (
-        nets.landmarks([frame], regions)[0]
+        nets.find_landmarks([frame], regions)[0]
         for regions in (
             None,
-            [around_face(np.array(square(160, 180, 110)))],
-            [around_face(np.array(square(480, 170, 110)))],
+            [face_region(np.array(square(160, 180, 110)))],
+            [face_region(np.array(square(480, 170, 110)))],
         )
     )
     assert abs(whole[29, 0] - 320) < 40
@@ -224,20 +224,20 @@ def test_landmarks_in_a_region(nets: FaceNets) -> None:
 
 def test_no_landmarks_in_no_frames(nets: FaceNets) -> None:
     """An empty batch is an answer, not an error."""
-    assert nets.landmarks([]).shape == (0, 68, 2)
+    assert nets.find_landmarks([]).shape == (0, 68, 2)
 
 
 # following -----------------------------------------------------------------------------------------------------------
 
 
-def follow(nets: FaceNets, frames: list[np.ndarray], face: Any = "largest") -> Sightings:
-    follower = Follower(nets, face)
+def follow(nets: FaceNets, frames: list[np.ndarray], face: Any = "largest") -> FaceTrack:
+    follower = FaceTracker(nets, face)
     for start in range(0, len(frames), 4):
-        follower.feed(frames[start : start + 4])
+        follower.add_frames(frames[start : start + 4])
     return follower.finish()
 
 
-def middles(found: Sightings) -> np.ndarray:
+def middles(found: FaceTrack) -> np.ndarray:
     return (found.detected[:, :2] + found.detected[:, 2:4]) / 2
 
 
@@ -302,8 +302,8 @@ def test_landmarks_astray_are_looked_for_nearby() -> None:
     assert np.abs(found.landmarks[:, 29] - (300, 250)).max() < 30
     calls: list[int] = []
     nets = FaceNets(DiscDetector(), LostPose(), CPU)
-    look = nets.landmarks
-    nets.landmarks = lambda shown, regions=None: (calls.append(len(shown)), look(shown, regions))[1]
+    look = nets.find_landmarks
+    nets.find_landmarks = lambda shown, regions=None: (calls.append(len(shown)), look(shown, regions))[1]
     follow(nets, frames)
     assert calls == [4, 4, 4]
 
@@ -370,9 +370,9 @@ def test_painted_boxes_do_not_depend_on_the_size_of_the_search(size: tuple[int, 
 def test_reference_takes_the_best_face_of_each_frame() -> None:
     """At full size, landmarks in the whole frame, no memory of the frame before."""
     nets, detector = exact_nets()
-    follower = ReferenceFollower(nets)
-    follower.feed([disc_frame(640, 360, (150, 180, 100), (470, 170, 130)), disc_frame(640, 360)])
-    follower.feed([disc_frame(640, 360, (150, 180, 130), (470, 170, 100))])
+    follower = ReferenceTracker(nets)
+    follower.add_frames([disc_frame(640, 360, (150, 180, 100), (470, 170, 130)), disc_frame(640, 360)])
+    follower.add_frames([disc_frame(640, 360, (150, 180, 130), (470, 170, 100))])
     found = follower.finish()
     assert np.abs(middles(found)[[0, 2], 0] - (470, 150)).max() < 1
     assert np.isnan(found.detected[1]).all()
@@ -382,10 +382,10 @@ def test_reference_takes_the_best_face_of_each_frame() -> None:
 
 def test_frames_are_not_kept(nets: FaceNets) -> None:
     """Memory doesn't grow with the video: what was fed is gone."""
-    follower = Follower(nets)
+    follower = FaceTracker(nets)
     frames = [disc_frame(320, 240, (160, 120, 120)) for _ in range(3)]
     watched = [weakref.ref(frame) for frame in frames]
-    follower.feed(frames)
+    follower.add_frames(frames)
     del frames
     gc.collect()
     assert [ref() for ref in watched] == [None] * 3
@@ -395,8 +395,8 @@ def test_frames_are_not_kept(nets: FaceNets) -> None:
 
 
 def cuts_in(frames: list[np.ndarray]) -> list[int]:
-    finder = CutFinder()
-    return [number for number, frame in enumerate(frames) if finder.begins(frame)]
+    finder = CutDetector()
+    return [number for number, frame in enumerate(frames) if finder.add_frame(frame)]
 
 
 def panned(offset: int) -> np.ndarray:
@@ -430,15 +430,15 @@ def test_a_crop_is_the_golden_one() -> None:
     crop, wanted = golden("03_crop")["crop_bgr"], golden("03_vae_tiny")["resized_lanczos4_bgr"]
     frame = cv2.copyMakeBorder(crop, 7, 3, 5, 9, cv2.BORDER_CONSTANT, value=(255, 0, 255))
     box = (5, 7, 5 + crop.shape[1], 7 + crop.shape[0])
-    assert np.array_equal(padded_crop(frame, box), wanted)
-    assert np.array_equal(clipped_crop(frame, box), wanted)
+    assert np.array_equal(crop_padded(frame, box), wanted)
+    assert np.array_equal(crop_clipped(frame, box), wanted)
 
 
 def test_crops_inside_the_frame_are_the_same_both_ways() -> None:
     """To the bit."""
     frame = synth_frame(3, 241, 321)
-    assert np.array_equal(clipped_crop(frame, (40, 20, 251, 207)), padded_crop(frame, (40, 20, 251, 207)))
-    assert padded_crop(frame, np.array([0, 0, 321, 241])).shape == (256, 256, 3)
+    assert np.array_equal(crop_clipped(frame, (40, 20, 251, 207)), crop_padded(frame, (40, 20, 251, 207)))
+    assert crop_padded(frame, np.array([0, 0, 321, 241])).shape == (256, 256, 3)
 
 
 @pytest.mark.parametrize("box", [(-60, 40, 90, 200), (250, 40, 400, 200), (100, -50, 260, 110), (100, 150, 260, 300)])
@@ -446,4 +446,4 @@ def test_crops_beyond_an_edge_keep_their_proportions(box: tuple[int, int, int, i
     """A box that reaches outside shows the inside where it belongs, at its scale, and the edge's pixels beyond."""
     frame = synth_frame(3, 241, 321)
     wide = cv2.copyMakeBorder(frame, 100, 100, 100, 100, cv2.BORDER_REPLICATE)
-    assert np.array_equal(padded_crop(frame, box), clipped_crop(wide, [edge + 100 for edge in box]))
+    assert np.array_equal(crop_padded(frame, box), crop_clipped(wide, [edge + 100 for edge in box]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.musetalk.tracking.selection import LOST_FRAMES, Subject
+from models.musetalk.tracking.selection import LOST_FRAMES, FaceSelector
 
 LEFT = [100, 100, 140, 150, 0.9]
 RIGHT = [300, 90, 380, 190, 0.8]
@@ -20,31 +20,31 @@ def moved(row: list[float], by: float) -> list[float]:
 
 def test_the_largest_or_a_number_from_left_to_right() -> None:
     """The order in which the detector lists them doesn't matter."""
-    assert Subject("largest").choose(faces(LEFT, RIGHT)) == 1
-    assert Subject("largest").choose(faces(RIGHT, LEFT)) == 0
-    assert Subject(0).choose(faces(RIGHT, LEFT)) == 1
-    assert Subject(1).choose(faces(RIGHT, LEFT)) == 0
+    assert FaceSelector("largest").select(faces(LEFT, RIGHT)) == 1
+    assert FaceSelector("largest").select(faces(RIGHT, LEFT)) == 0
+    assert FaceSelector(0).select(faces(RIGHT, LEFT)) == 1
+    assert FaceSelector(1).select(faces(RIGHT, LEFT)) == 0
 
 
 def test_a_face_is_followed_past_a_larger_one() -> None:
     """Once chosen, a face stays chosen while it moves, even when another comes that is larger."""
-    who = Subject("largest")
-    assert who.choose(faces(LEFT)) == 0
+    who = FaceSelector("largest")
+    assert who.select(faces(LEFT)) == 0
     for step in range(1, 6):
-        assert who.choose(faces(RIGHT, moved(LEFT, 4 * step))) == 1
+        assert who.select(faces(RIGHT, moved(LEFT, 4 * step))) == 1
 
 
 def test_a_face_that_goes_is_missed_and_then_replaced() -> None:
     """For some frames its place stays empty, then whoever fits the wish is followed."""
-    who = Subject("largest")
-    who.choose(faces(LEFT))
-    seen = [who.choose(faces(RIGHT)) for _ in range(LOST_FRAMES + 1)]
+    who = FaceSelector("largest")
+    who.select(faces(LEFT))
+    seen = [who.select(faces(RIGHT)) for _ in range(LOST_FRAMES + 1)]
     assert seen == [None] * LOST_FRAMES + [0]
-    assert who.choose(faces()) is None
+    assert who.select(faces()) is None
 
 
 def test_a_number_that_is_never_there() -> None:
     """Nobody is chosen, however many others there are."""
-    who = Subject(2)
-    assert who.choose(faces(LEFT, RIGHT)) is None
-    assert who.choose(faces()) is None
+    who = FaceSelector(2)
+    assert who.select(faces(LEFT, RIGHT)) is None
+    assert who.select(faces()) is None

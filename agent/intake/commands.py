@@ -1,0 +1,31 @@
+"""What control files ask of other parts of the daemon; the intake reads them, the daemon executes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.ledger.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """End a job that is not finished."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class DrainDevice:
+    """Take a device, or all workers of a card, out of service."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeDevice:
+    """Take a device, or all workers of a card, back into service; a sick one is tried again at once."""
+
+    name: str
+
+
+Command = CancelJob | DrainDevice | ResumeDevice

@@ -1,0 +1,111 @@
+"""One row of `jobs` as the daemon uses it, and how columns become values of SQLite and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from agent.jobs.spec import JobSpec
+from agent.jobs.states import JobState
+
+JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of `jobs`; times are milliseconds since 1970."""
+
+    id: int
+    uid: str
+    name: str
+    client_id: str | None
+    submitter: str
+    state: JobState
+    stage: str
+    priority: int
+    strategy: str
+    engine_asked: str
+    engine: str | None
+    engine_reason: str | None
+    spec: JobSpec | None
+    media: dict[str, Any]
+    outline: dict[str, Any] | None
+    stage_seconds: dict[str, float]
+    waiting_for: str | None
+    attempt: int
+    failures: int
+    interruptions: int
+    crashes: int
+    run_token: str | None
+    cancel_requested: bool
+    error_code: str | None
+    error_message: str | None
+    error_hint: str | None
+    error_retry: bool
+    result: str | None
+    facts: dict[str, Any] | None
+    inputs: str | None
+    created_ms: int
+    queued_ms: int
+    since_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed: a published code, two sentences for people, and whether the same job may succeed later."""
+
+    code: str
+    message: str
+    hint: str
+    retry: bool = False
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of `jobs` that hold the error."""
+        return {
+            "error_code": self.code,
+            "error_message": self.message,
+            "error_hint": self.hint,
+            "error_retry": int(self.retry),
+        }
+
+
+JOB_COLUMNS = ", ".join(Job.__slots__)
+
+
+def read_job(row: Sequence[Any]) -> Job:
+    """Return the job of a row that was selected as `JOB_COLUMNS`."""
+    values = dict(zip(Job.__slots__, row, strict=True))
+    values |= {key: json.loads(values[key]) for key in JSON_COLUMNS if values[key]}
+    values |= {
+        "state": JobState(values["state"]),
+        "spec": read_spec(values["spec"]) if values["spec"] else None,
+        "cancel_requested": bool(values["cancel_requested"]),
+        "error_retry": bool(values["error_retry"]),
+    }
+    return Job(**values)
+
+
+@lru_cache(maxsize=256)
+def read_spec(text: str) -> JobSpec:
+    """Return what a row asks for; a job is read several times on its way."""
+    return JobSpec.model_validate_json(text)
+
+
+def assignments(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return `key = ?, ...` for an UPDATE, and its values."""
+    return ", ".join(f"{key} = ?" for key in columns), column_values(columns)
+
+
+def column_values(columns: Mapping[str, Any]) -> list[Any]:
+    """Return the values of columns as SQLite takes them."""
+    return [json.dumps(value) if key in JSON_COLUMNS and value is not None else value for key, value in columns.items()]
+
+
+def placeholders(values: Iterable[Any]) -> str:
+    """Return one `?` for each value, separated by commas."""
+    return ", ".join("?" for _ in values)
