@@ -73,7 +73,7 @@ def host_stages(folder: Path) -> Iterator[Work]:
     face = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     with media.VideoFrames(avatar(folder), FPS, as_yuv=True) as video:
         frames = [video.read(number % len(video)) for number in range(count)]
-    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "tick": lambda _: None}
+    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "progress": [].append}
 
     def paste_all() -> None:
         for frame in frames:
