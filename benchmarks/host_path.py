@@ -28,10 +28,12 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 
 from models import media
+from models.arrays import U8
 from models.media.colour import Bgr
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend, fit_face
-from models.musetalk.compositing.masks import Box, Mask, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.compositing.masks import make_blend_mask, make_parsing_mask, square_around
 from models.musetalk.compositing.pipeline import compose_frames, read_frames
+from models.musetalk.geometry import Box
 from models.types import Colour
 from tests import media_samples as samples
 
@@ -52,7 +54,7 @@ class Scene:
     frames: list[Bgr] = field(default_factory=list)
     faces: list[Bgr] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
-    masks: list[Mask] = field(default_factory=list)
+    masks: list[U8] = field(default_factory=list)
 
     @property
     def video(self) -> Path:
@@ -97,7 +99,7 @@ def staged(picture: Bgr, width: int, height: int) -> Bgr:
     return np.asarray(wide, np.uint8)
 
 
-def face_classes() -> Mask:
+def face_classes() -> U8:
     """An oval of skin with a mouth, as a parser would see the square about a face."""
     classes = np.zeros((512, 512), np.uint8)
     cv2.ellipse(classes, (256, 250), (105, 165), 0, 0, 360, 1, -1)
@@ -133,7 +135,7 @@ def published(given: Scene, clock: Clock) -> Path:
     return result
 
 
-def over_the_whole(frame: Bgr, face: Bgr, box: Box, mask: Mask) -> Bgr:
+def over_the_whole(frame: Bgr, face: Bgr, box: Box, mask: U8) -> Bgr:
     background, crop = copy.deepcopy(frame), square_around(box)
     picture = Image.fromarray(background[:, :, ::-1])
     square = picture.crop(crop)

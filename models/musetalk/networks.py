@@ -23,7 +23,8 @@ from models.musetalk.inpainting.precision import Precision
 from models.musetalk.inpainting.streams import open_stream
 from models.musetalk.nets.bisenet import class_maps
 from models.musetalk.options import Options, Version
-from models.musetalk.tracking.detection import FaceNets, Region
+from models.musetalk.tracking.detection import FaceNets
+from models.musetalk.tracking.regions import Region
 from models.musetalk.weights.loader import load_part, open_weights
 from models.musetalk.weights.onnx_pose import OnnxPose
 
@@ -77,10 +78,10 @@ class Networks:
     def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
         return self._stream.run(lambda: self._faces.find_landmarks(frames, regions))()
 
-    def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
+    def parse_faces(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
         return self._stream.run(lambda: class_maps(self._weights.bisenet, squares))()
 
-    def latents(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def encode_faces(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return self.inpainter.latents(faces)
 
     # what is loaded --------------------------------------------------------------------------------------------------

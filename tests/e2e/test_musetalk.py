@@ -13,7 +13,7 @@ import pytest
 from models import media
 from models.types import Limits
 from tests.models.musetalk import tiny
-from tests.models.musetalk.test_engine import a_video, an_image
+from tests.models.musetalk.jobs import write_image, write_video
 from tests.share import ROOT, Share, until, voice
 
 
@@ -30,7 +30,7 @@ def studio(make_share: Callable[..., Share]) -> Share:
 @pytest.mark.timeout(400)
 def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) -> None:
     """`queue` and `split` publish byte-identical mp4s, and the second job finds the avatar prepared."""
-    avatar = a_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
+    avatar = write_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
     for count, strategy in enumerate(("queue", "split"), 1):
         studio.put("face.mp4", avatar.read_bytes())
         studio.put("voice.wav", voice(3.0))
@@ -55,7 +55,7 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
 @pytest.mark.timeout(400)
 def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: Path) -> None:
     """The commands of the library, and a job that calls the avatar by its name and finds it prepared."""
-    picture = an_image(tmp_path / "anna.png")
+    picture = write_image(tmp_path / "anna.png")
     assert studio.musedrop("avatar", "add", "anna", str(picture)).returncode == 0
     assert "not yet" in studio.musedrop("avatar", "list").stdout
     assert studio.musedrop("avatar", "prepare", "anna", "--wait").returncode == 0
