@@ -1,8 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+CHECKED := tests/agent tests/gpu_pool tests/models/media $(wildcard tests/test_*.py tests/models/test_*.py)
 
-.PHONY: demo test torture test-deps lint clean
+.PHONY: demo check test torture test-deps lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "musedrop needs Python 3.11 or newer")'
@@ -14,21 +16,24 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed        ## run the example jobs end to end in ./demo
+demo: $(VENV)/.installed         ## run the example jobs end to end in ./demo
 	$(BIN)/musedrop demo demo
 
-test: $(VENV)/.installed-dev test-deps lint      ## lint, types and all tests
-	$(BIN)/pytest -n 2 --dist loadfile
+check: $(VENV)/.installed-dev lint  ## lint, types and unit tests: about a minute
+	$(PYTEST) $(CHECKED)
+
+test: $(VENV)/.installed-dev test-deps lint  ## lint, types and all tests
+	$(PYTEST)
 
 torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; 43 minutes on a busy machine
 	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/e2e/test_torture.py
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev     ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-deps:                      ## Debian packages that tests use
+test-deps:                       ## install the Debian packages that tests use
 	@./tests/deps.sh
 
 clean:

@@ -1,3 +1,3 @@
 """The daemon of musedrop: files in, rows, files out."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

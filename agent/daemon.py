@@ -15,7 +15,7 @@ from agent import __version__
 from agent.fs import is_file
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
-from agent.jobs.parse import JobState
+from agent.jobs.states import JobState
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
@@ -29,12 +29,14 @@ from agent.scheduler.dispatcher import Dispatch
 from agent.scheduler.workers import open_pool
 from agent.service.disk_space import low_space
 from agent.service.liveness import COMMIT_S, Signs, illness
-from agent.service.log import set_up
+from agent.service.log import configure_logging
 from agent.service.problems import Troubles
-from agent.service.process import Drain, Lock, Notifier, Signals, Watchdog
+from agent.service.process import Drain, InstanceLock, Signals
 from agent.service.reload import merged
 from agent.service.share import Anchor
-from agent.settings import BadSettings, Settings, load
+from agent.service.systemd import Notifier, Watchdog
+from agent.settings import Settings
+from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.process import log_path
 from models.catalog import choose_engine
@@ -61,8 +63,8 @@ class Daemon:
 
     def __init__(self, settings: Settings, handler: str = HANDLER) -> None:
         self.settings = settings
-        make_folders(settings.folders.own, OWNER_ONLY)
-        self.lock = Lock(settings.folders.lock)
+        make_folders(settings.folders.of_state, OWNER_ONLY)
+        self.lock = InstanceLock(settings.folders.lock)
         with ExitStack() as otherwise, raise_disk_full():
             otherwise.callback(self.lock.release)
             self.ledger = Ledger(settings.folders.ledger)
@@ -109,22 +111,22 @@ class Daemon:
 
     def take_in(self, now: float, at: int) -> None:
         """Everything that starts at the inbox. A share that is away, or can't be read, stops nothing else."""
-        if not self.intake.scan_due(now):
+        if not self.intake.is_scan_due(now):
             return
         self.untidy = True
         self.look_at_share(now, at)
         if not self.share_is_here or not self.intake.scan(now):
             self.troubles.tell("inbox", self.intake.inbox.problem)
             return
-        self.troubles.tell("watch", self.intake.watch.problem)
+        self.troubles.tell("watch", self.intake.watcher.problem)
         try:
             if self.troubles["inbox"]:
-                self.intake.readmit(at)
+                self.intake.recover_claims(at)
             for command in self.intake.run_controls(at):
                 self.execute(command, at)
-            self.intake.seek_waiting(at)
+            self.intake.check_waiting_jobs(at)
             if not self.draining:
-                self.intake.admit(at)
+                self.intake.claim_new(at)
             self.closing.sweep(at)
         except OSError as error:
             self.troubles.tell("inbox", f"files can't be moved on the share: {error.strerror}")
@@ -140,30 +142,30 @@ class Daemon:
         self.troubles.tell("share", problem)
         self.share_is_here = not problem
         if problem:
-            self.intake.postpone(now)
+            self.intake.postpone_scan(now)
 
     def share_is_there_still(self) -> bool:
         """It may have gone since the last scan, and nothing must be written into the empty folder below a mount."""
-        return self.share_is_here and is_file(self.settings.folders.mark)
+        return self.share_is_here and is_file(self.settings.folders.share_id_file)
 
     def meet_share(self, now: float, at: int) -> str:
         """Make the folders that are missing; the first time, mend what a crash left. Returns what is wrong."""
         try:
-            make_folders(self.settings.folders.shared)
+            make_folders(self.settings.folders.of_share)
         except OSError as error:
             return f"the folders of the share can't be made: {error.strerror}"
         self.intake.meet_share()
         if not self.arrived:
             self.arrived = True
             self.closing.recover(at, now)
-            self.intake.readmit(at)
+            self.intake.recover_claims(at)
         return ""
 
     def hold_queue(self) -> None:
         """Start no further job while the queue is paused or a disk is nearly full; say so of every queued one."""
         low = low_space(self.settings)
         self.troubles.tell("disk", low)
-        hold = "the queue is paused" if self.intake.paused else low
+        hold = "the queue is paused" if self.intake.is_paused else low
         if hold != self.dispatcher.hold:
             self.dispatcher.hold = hold
             self.dispatcher.explain()
@@ -192,7 +194,7 @@ class Daemon:
         """How long nothing is due."""
         if self.pruning:
             return 0.0
-        due = [self.intake.due, now + LONGEST_WAIT_S, self.watchdog.due]
+        due = [self.intake.next_scan_s, now + LONGEST_WAIT_S, self.watchdog.due_s]
         if self.untidy and self.share_is_here:
             due.append(self.next_tidy)
         if self.dispatcher.runs or self.devices.unsaved:
@@ -225,15 +227,15 @@ class Daemon:
 
     def signs(self) -> Signs:
         intake, runs = self.intake, self.dispatcher.runs
-        observed = not self.share_is_here or intake.polls or intake.watch.alive or bool(intake.watch.problem)
+        observed = not self.share_is_here or intake.polls or intake.watcher.is_alive or bool(intake.watcher.problem)
         period_s = max(self.settings.inbox.scan_s, LONGEST_WAIT_S)
-        return Signs(intake.looked_at, period_s, observed, self.committed_at, not runs)
+        return Signs(intake.last_scan_s, period_s, observed, self.committed_at, not runs)
 
     def write_status(self, *, running: bool = True) -> None:
         status = self.status(running=running)
         if status == self._reported:
             return
-        self.notifier.status(self.status_line(status["counts"]))
+        self.notifier.send_status(self.status_line(status["counts"]))
         if not self.share_is_there_still():
             return
         try:
@@ -254,7 +256,7 @@ class Daemon:
             "version": 1,
             "daemon": {"version": __version__, "pid": os.getpid(), "running": running, "draining": self.draining},
             "engine": self.engine_line(),
-            "paused": self.intake.paused,
+            "paused": self.intake.is_paused,
             "problems": self.problems(),
             "counts": self.ledger.counts(),
             "running": [{**row, "eta_s": left.get(row["uid"])} for row in working],
@@ -266,7 +268,7 @@ class Daemon:
     def status_line(self, counts: dict[str, int]) -> str:
         words = [f"{counts[state]} {state}" for state in ("running", "queued", "waiting")]
         words += [f"{d.id} {d.state}" for d in self.pool.devices() if d.state in ("sick", "lost", "drained")]
-        words += ["paused"] if self.intake.paused else []
+        words += ["paused"] if self.intake.is_paused else []
         words += ["draining"] if self.draining else []
         return ", ".join([*words, *self.problems()])
 
@@ -293,8 +295,8 @@ class Daemon:
         try:
             with raise_disk_full():
                 self.step(0.0)
-                self.notifier.ready()
-                while not signals.asked:
+                self.notifier.send_ready()
+                while not signals.stop_requests:
                     if signals.take_reload() and source is not None:
                         self.reload(source)
                     self.step()
@@ -311,14 +313,14 @@ class Daemon:
         """Start nothing new; running spans finish and stay on disk for the next start."""
         self.draining = True
         failpoint("draining")
-        self.notifier.stopping()
+        self.notifier.send_stopping()
         log.info("stopping: waiting for the running spans")
         drain = Drain(time.monotonic(), self.settings.pool.drain_s)
-        while self.busy() and signals.asked < 2 and not drain.over(time.monotonic()):
-            if drain.advances(sum(run.units_done for run in self.dispatcher.runs.values())):
-                self.notifier.extend(self.settings.pool.stall_s + DRAIN_MARGIN_S)
+        while self.busy() and signals.stop_requests < 2 and not drain.is_over(time.monotonic()):
+            if drain.note_progress(sum(run.units_done for run in self.dispatcher.runs.values())):
+                self.notifier.extend_timeout(self.settings.pool.stall_s + DRAIN_MARGIN_S)
             self.step(0.5)
-        if self.share_is_here and signals.asked < 2:
+        if self.share_is_here and signals.stop_requests < 2:
             self.closing.publish(time.monotonic() + GATHER_S, milliseconds())
             self.closing.tidy(milliseconds())
         if self.busy():
@@ -326,9 +328,9 @@ class Daemon:
 
     def reload(self, source: Path) -> None:
         """Take over the settings that can change while the daemon runs, and name those that can't."""
-        self.notifier.reloading()
+        self.notifier.send_reloading()
         try:
-            settings, taken, kept = merged(self.settings, load(source))
+            settings, taken, kept = merged(self.settings, load_settings(source))
         except BadSettings as bad:
             self.notice = f"the settings are as before, the file can't be used: {bad}"
         else:
@@ -338,19 +340,19 @@ class Daemon:
         if self.notice:
             log.warning("%s", self.notice)
         self.next_status = 0.0
-        self.notifier.ready()
+        self.notifier.send_ready()
 
     def adopt(self, settings: Settings) -> None:
         self.settings = self.closing.settings = self.dispatcher.settings = self.snapshots.settings = settings
         self.intake.adopt(settings)
         self.share_is_here = False  # it is met anew at the next scan, which is due now
-        set_up(settings)
+        configure_logging(settings)
 
     def busy(self) -> bool:
         return any(self.pool.running_spans(run.task_id) for run in self.dispatcher.runs.values())
 
     def close(self) -> None:
-        self.intake.watch.stop()
+        self.intake.watcher.stop()
         self.pool.close()
         at = milliseconds()
         self.dispatcher.save_progress()
@@ -365,7 +367,7 @@ class Daemon:
 
     def abandon(self) -> None:
         """Let go of everything and write nothing: what is on disk is enough to begin again."""
-        self.intake.watch.stop()
+        self.intake.watcher.stop()
         self.pool.close()
         self.ledger.close()
         self.lock.release()
@@ -400,9 +402,9 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
         except DiskFull as full:
             log.error("the state folder %s can't be written (%s)", settings.state, full)
         while True:
-            notifier.alive()
-            notifier.extend(DRAIN_MARGIN_S)
+            notifier.send_alive()
+            notifier.extend_timeout(DRAIN_MARGIN_S)
             time.sleep(FULL_DISK_S)
             if not (low := low_space(settings)):
                 break
-            notifier.status(low)
+            notifier.send_status(low)

@@ -1,16 +1,22 @@
-"""Facts about the file system below a path, and the three ways we touch it: fsync, rename, safe names."""
+"""Files and folders: facts, fingerprints, locks, and changes that survive a crash. Standard library only."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import os
 import re
 import shutil
+import stat
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 T = TypeVar("T")
@@ -19,11 +25,39 @@ R = TypeVar("R")
 REMOTE = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "virtiofs", "vboxsf", "ceph", "glusterfs", "afs"}
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LONGEST_NAME_BYTES = 100
-AT_ONCE = 8
+THREADS = 8
+
+# facts ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What identifies a file and its content without reading it."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def from_stat(cls, status: os.stat_result) -> Fingerprint:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Fingerprint:
+        return cls(data["inode"], data["size"], data["mtime_ns"])
+
+
+def take_fingerprint(path: Path) -> Fingerprint | None:
+    """Return the fingerprint of a regular file, None for anything else. Links are not followed."""
+    try:
+        status = path.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return Fingerprint.from_stat(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def is_file(path: Path) -> bool:
-    """Unlike Path.is_file it answers, too, where a mount is dead or a name can't be: there is no such file then."""
+    """Like Path.is_file, but False where a mount is dead or the name is impossible."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -31,14 +65,20 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
+    """Like Path.is_dir, but False where a mount is dead or the name is impossible."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
         return False
 
 
-def filesystem_kind(path: Path) -> str:
-    """The kind as the kernel names it ("ext4", "cifs", "fuse.sshfs"); "unknown" where /proc doesn't say."""
+def is_disk_full(error: OSError) -> bool:
+    """Whether the error means "no space left" or "quota exceeded"."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def find_filesystem_kind(path: Path) -> str:
+    """Return the kernel's name of the file system ("ext4", "cifs", "fuse.sshfs"), "unknown" without /proc."""
     best, kind = -1, "unknown"
     target = str(path.resolve())
     try:
@@ -54,13 +94,56 @@ def filesystem_kind(path: Path) -> str:
     return kind
 
 
-def tells_of_changes(kind: str) -> bool:
-    """Whether inotify sees what other machines write there. FUSE and network mounts stay silent."""
+def has_change_events(kind: str) -> bool:
+    """Whether inotify reports what other machines write. It doesn't on FUSE and network mounts."""
     return kind not in REMOTE and not kind.startswith("fuse")
 
 
+# reading -------------------------------------------------------------------------------------------------------------
+
+
+def open_regular(path: Path) -> int:
+    """Open a file for reading; never follow a link, never wait for the other end of a pipe."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def is_open_for_writing(path: Path) -> bool | None:
+    """Whether a process of this machine has the file open for writing; None where the kernel can't say."""
+    try:
+        fd = open_regular(path)
+    except OSError:
+        return None
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    finally:
+        os.close(fd)
+    return False
+
+
+def read_limited(path: Path, limit_bytes: int) -> bytes | None:
+    """Return at most `limit_bytes` + 1 bytes, so that the caller sees what is too long; None if it can't be read."""
+    try:
+        fd = open_regular(path)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return file.read(limit_bytes + 1)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of the content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# changes that survive a crash ----------------------------------------------------------------------------------------
+
+
 def sync(path: Path) -> None:
-    """Make the bytes of a file, or the renames in a folder, survive a power cut."""
+    """Flush the bytes of a file, or the renames in a folder, to the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -68,53 +151,67 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
-def at_once(act: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """Do the same to many files, some at a time: a disk flushes several at the price of one.
+@contextmanager
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on a clean exit it is renamed to `path`, else removed.
 
-    The first error is raised when all have ended.
+    With `durable` the file and its name survive a power cut.
     """
-    if len(things) < 2:
-        return [act(thing) for thing in things]
-    under_way = [threads().submit(act, thing) for thing in things]
-    wait(under_way)
-    return [one.result() for one in under_way]
-
-
-@cache
-def threads() -> ThreadPoolExecutor:
-    """They stay: to start some for every few files costs more than the flushes save."""
-    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files")
-
-
-def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file that is never seen half-written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
+    temp = _temp_path(path)
+    with ExitStack() as on_error:
+        on_error.callback(temp.unlink, missing_ok=True)
+        yield temp
         if durable:
-            os.fsync(file.fileno())
-    beside.replace(path)
+            sync(temp)
+        temp.replace(path)
+        on_error.pop_all()
     if durable:
         sync(path.parent)
 
 
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file that is never seen half-copied and survives a power cut."""
-    beside = target.with_name(f".{uuid4().hex[:12]}.tmp")
-    try:
-        with source.open("rb") as data, beside.open("xb") as copy:
-            shutil.copyfileobj(data, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync(target.parent)
+def _temp_path(path: Path) -> Path:
+    """Return a new hidden name beside `path`, shorter than the 255 bytes of a file name."""
+    return path.with_name(f".{path.name[:40]}.{uuid4().hex[:12]}.tmp")
 
 
-def safe_name(name: str) -> str:
-    """A folder name that Linux, macOS and Windows can all hold, still readable as `name`."""
+def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file that no reader sees half-written."""
+    with atomic_path(path, durable=durable) as temp:
+        temp.write_bytes(data)
+
+
+def atomic_copy(source: Path, target: Path) -> None:
+    """Copy the content of a file; no reader sees the copy half-written."""
+    with atomic_path(target) as temp:
+        shutil.copyfile(source, temp)
+
+
+def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
+    """Make the folders that are missing, with their parents."""
+    for folder in folders:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder and all below it; what can't be deleted is left."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_into(source: Path, folder: Path, name: str) -> Path:
+    """Rename `source` to `folder/name`, or `name-2`, `name-3` ... where that exists; return the new path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, suffix = (name, "") if source.is_dir() else (Path(name).stem, Path(name).suffix)
+    for n in range(1, 100_000):
+        target = folder / (f"{stem}{suffix}" if n == 1 else f"{stem}-{n}{suffix}")
+        if not os.path.lexists(target):
+            source.rename(target)
+            sync(folder)
+            return target
+    raise FileExistsError(f"{folder} holds too many entries named {name}")
+
+
+def make_safe_name(name: str) -> str:
+    """Return a folder name that Linux, macOS and Windows accept, still readable as `name`."""
     clean = "".join("_" if c in '<>:"/\\|?*' or not c.isprintable() else c for c in unicodedata.normalize("NFC", name))
     while len(clean.encode("utf-8", "replace")) > LONGEST_NAME_BYTES:
         clean = clean[:-1]
@@ -126,17 +223,31 @@ def safe_name(name: str) -> str:
     return clean or "job"
 
 
-def move_in(source: Path, folder: Path, name: str) -> Path:
-    """Rename `source` to `folder/name`, or `name-2`, `name-3` ... where that is taken; returns where it went.
+# several at once -----------------------------------------------------------------------------------------------------
 
-    A folder never replaces one that has something in it; a file is linked first, so that nothing is ever replaced.
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Lock an open file, or return False if another process holds its lock. Closing the file releases it."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Call `act` for each item on a few threads: a disk flushes several files at the price of one.
+
+    The first error is raised when all calls have ended.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    stem, suffix = (name, "") if source.is_dir() else (Path(name).stem, Path(name).suffix)
-    for n in range(1, 100_000):
-        target = folder / (f"{stem}{suffix}" if n == 1 else f"{stem}-{n}{suffix}")
-        if not os.path.lexists(target):
-            source.rename(target)
-            sync(folder)
-            return target
-    raise FileExistsError(f"{folder} holds too many folders named {name}")
+    if len(items) < 2:
+        return [act(item) for item in items]
+    futures = [_thread_pool().submit(act, item) for item in items]
+    wait(futures)
+    return [future.result() for future in futures]
+
+
+@cache
+def _thread_pool() -> ThreadPoolExecutor:
+    """One pool for the process: starting threads for every few files costs more than the flushes save."""
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="files")

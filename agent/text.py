@@ -1,14 +1,14 @@
-"""What others wrote, made fit to print: it may hold escape sequences, line breaks, and markup of Rich."""
+"""Text of unknown origin made fit to print: it may hold escape sequences, line breaks and markup of Rich."""
 
 from __future__ import annotations
 
-from rich.markup import escape
+from rich import markup
 
 
-def plain(text: str) -> str:
-    r"""One line of printable characters; whatever else is in it shows as its escape.
+def escape(text: str) -> str:
+    r"""Return one line of printable characters; every other character becomes its escape.
 
-    >>> plain("a\x1b[2Jb\nc")
+    >>> escape("a\x1b[2Jb\nc")
     'a\\x1b[2Jb\\nc'
     """
     return "".join(
@@ -16,6 +16,6 @@ def plain(text: str) -> str:
     )
 
 
-def literal(text: object) -> str:
-    """For Rich, where it would read [brackets] as markup: printable, and shown as it is."""
-    return escape(plain(str(text)))
+def escape_markup(text: object) -> str:
+    """Return the text as Rich prints it unchanged: one printable line, with [brackets] that are no markup."""
+    return markup.escape(escape(str(text)))

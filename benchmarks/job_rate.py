@@ -1,4 +1,4 @@
-"""What `musedrop bench pool` measures: the pool's own figures, and how soon a row of the queue is a running worker."""
+"""The pool's own figures, and how soon a row of the queue is a running worker."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.daemon import make_folders, milliseconds
-from agent.jobs.parse import pair
+from agent.daemon import milliseconds
+from agent.fs import make_folders
+from agent.jobs.parse import pair_media
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatch
-from agent.settings import annotated, load
+from agent.settings_file import format_settings, load_settings
 from benchmarks.pool_rate import Effort, bench
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
@@ -52,9 +53,9 @@ def figures(effort: Effort | None = None, rounds: int = ROUNDS) -> dict[str, flo
 
 def queued_to_running(folder: Path, rounds: int) -> list[float]:
     """Seconds from a job's being queued to its worker's first line: row, claim, both on disk, dispatch."""
-    (folder / "musedrop.toml").write_text(annotated(".", "./state"), encoding="utf-8")
-    settings = load(folder / "musedrop.toml")
-    make_folders((*settings.folders.shared, *settings.folders.own))
+    (folder / "musedrop.toml").write_text(format_settings(".", "./state"), encoding="utf-8")
+    settings = load_settings(folder / "musedrop.toml")
+    make_folders((*settings.folders.of_share, *settings.folders.of_state))
     ledger = Ledger(settings.folders.ledger)
     logs = settings.folders.logs
     backend = LocalBackend(cpu_devices(1), handler="benchmarks.job_rate:Beginner", handler_options={}, log_dir=logs)
@@ -69,7 +70,7 @@ def queued_to_running(folder: Path, rounds: int) -> list[float]:
 def _one(dispatch: Dispatch, uid: str) -> float:
     while not all(device.state == "idle" for device in dispatch.pool.devices()):
         dispatch.collect(1.0, time.monotonic, milliseconds)
-    spec = pair(uid, "face.jpg", "voice.wav")
+    spec = pair_media(uid, "face.jpg", "voice.wav")
     media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
     job = dispatch.ledger.transitions.add(uid, uid, spec, at_ms=milliseconds())
     began = time.monotonic()

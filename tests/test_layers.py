@@ -25,6 +25,8 @@ WORLDS = {  # one outside world, one module
     "torch": "models.musetalk",
     "PIL": "models.musetalk",
     "urllib": "models.musetalk.commands.fetch",
+    "huggingface_hub": "models.musetalk.commands.fetch",
+    "httpx2": "models.musetalk.commands.fetch",
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog"}
 
@@ -88,16 +90,30 @@ def test_types_stand_on_the_standard_library_alone() -> None:
         assert {i.split(".")[0] for i in imports(MODULES[name], top_only=True)} <= sys.stdlib_module_names
 
 
-def loaded_by(statement: str) -> set[str]:
-    code = f"import sys; {statement}; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
+def modules_loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sys.modules), file=sys.stderr)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(run.stdout.split())
+    return set(run.stderr.split())
+
+
+def loaded_by(statement: str) -> set[str]:
+    return {name.split(".")[0] for name in modules_loaded_by(statement)}
 
 
 @pytest.mark.parametrize("module", ["agent.daemon", "agent.cli.main", "agent.cli.doctor", "agent.cli.demo"])
 def test_daemon_and_commands_load_no_media_libraries(module: str) -> None:
     """The daemon and every command start without torch, numpy, OpenCV or PyAV."""
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+
+
+def test_init_loads_no_daemon(tmp_path: Path) -> None:
+    """`musedrop init` needs folders and a settings file, and neither the daemon nor its ledger and pool."""
+    loaded = modules_loaded_by(f"from agent.cli.main import init; from pathlib import Path; init(Path('{tmp_path}'))")
+    assert (tmp_path / "musedrop.toml").is_file()
+    assert "agent.settings_file" in loaded
+    assert {
+        name for name in loaded if name.startswith(("agent.daemon", "agent.ledger", "gpu_pool", "watchdog"))
+    } == set()
 
 
 def test_looking_at_a_job_loads_no_networks() -> None:

@@ -6,7 +6,6 @@ prepared for it; about.json in each entry names the SHA-256 of the avatar.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import wave
@@ -17,8 +16,8 @@ from typing import Any
 
 from agent.cli import client
 from agent.cli.client import ClientError, JobTicket
-from agent.fs import copy_whole, sync
-from agent.jobs.parse import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
+from agent.fs import atomic_copy, hash_file, sync
+from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 
 ABOUT = "about.json"
@@ -56,7 +55,7 @@ def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = Fal
     if before and not replace:
         raise ClientError(f"the library has {before[0].name} already: choose another name, or use --replace")
     target = folder / f"{name}{suffix}"
-    copy_whole(file, target)
+    atomic_copy(file, target)
     for other in before:
         if other != target:
             other.unlink(missing_ok=True)
@@ -67,7 +66,7 @@ def list_avatars(settings: Settings) -> list[Avatar]:
     """Return all avatars by name, with what the cache holds for each."""
     prepared = dict(read_prepared(settings.folders.cache))
     return [
-        Avatar(path.stem, path, tuple(sorted(prepared.get(hash_file(path), ())) if prepared else ()))
+        Avatar(path.stem, path, tuple(sorted(prepared.get(hash_or_empty(path), ())) if prepared else ()))
         for path in list_files(settings.folders.avatars)
     ]
 
@@ -138,10 +137,9 @@ def read_prepared(cache: Path) -> Iterator[tuple[str, list[str]]]:
     yield from found.items()
 
 
-def hash_file(path: Path) -> str:
+def hash_or_empty(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 

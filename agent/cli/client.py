@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
-from agent.fs import copy_whole, safe_name, write_whole
+from agent.fs import atomic_copy, atomic_write, make_safe_name
 from agent.ledger.reader import open_reader
 from agent.ledger.sqlite import Database
-from agent.scheduler.device_names import resolve
+from agent.scheduler.device_names import complete
 from agent.settings import Settings
 
 
@@ -37,7 +37,7 @@ def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], na
     if not inbox.is_dir():
         raise ClientError(f"there is no inbox at {inbox}: run `musedrop init` first, or give another settings file")
     identity = str(job.get("id") or uuid.uuid4().hex)
-    name = safe_name(name or audio.stem)
+    name = make_safe_name(name or audio.stem)
     picture = Path(avatar)
     if picture.is_file():
         avatar = _copy_media(picture, inbox, f"{name}-{identity[:8]}.avatar")
@@ -48,7 +48,7 @@ def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], na
     sound = _copy_media(audio, inbox, f"{name}-{identity[:8]}.audio")
     record = {"version": 1, "avatar": avatar, "audio": sound, "id": identity, **job}
     text = json.dumps({key: value for key, value in record.items() if value is not None}, indent=2, ensure_ascii=False)
-    write_whole(inbox / f"{name}.json", text.encode())
+    atomic_write(inbox / f"{name}.json", text.encode())
     return JobTicket(name, identity)
 
 
@@ -56,8 +56,8 @@ def _copy_media(path: Path, inbox: Path, stem: str) -> str:
     """Copy `path` into the inbox unless it is there. Return its name for the job file."""
     if path.resolve().parent == inbox.resolve():
         return path.name
-    target = f"{safe_name(stem)}{path.suffix.lower()}"
-    copy_whole(path, inbox / target)
+    target = f"{make_safe_name(stem)}{path.suffix.lower()}"
+    atomic_copy(path, inbox / target)
     return target
 
 
@@ -75,7 +75,7 @@ def list_devices(db: Database) -> list[dict[str, Any]]:
 def find_device(db: Database, name: str) -> str:
     """Return the one device or card that `name` stands for. Raises ClientError."""
     listed = list_devices(db)
-    found = resolve(name, listed)
+    found = complete(name, listed)
     if len(found) == 1:
         return found[0]
     choices = ", ".join(found or [row["device"] for row in listed]) or "none: has the daemon run?"

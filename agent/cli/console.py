@@ -26,13 +26,13 @@ Config = Annotated[
 
 
 def load_settings(config: Path | None) -> Settings:
-    from agent.settings import load
+    from agent import settings_file
 
-    return load(find_settings(config))
+    return settings_file.load_settings(find_settings(config))
 
 
 def find_settings(config: Path | None) -> Path:
     """Return the path of the settings file that applies here."""
-    from agent.settings import find
+    from agent.settings_file import find_settings_file
 
-    return find(config, os.environ, Path.cwd())
+    return find_settings_file(config, os.environ, Path.cwd())

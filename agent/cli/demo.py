@@ -9,10 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from agent.cli import client, progress
-from agent.daemon import Daemon, make_folders
+from agent.daemon import Daemon
 from agent.errors import UserError
-from agent.jobs.parse import AUDIO_SUFFIXES, AVATAR_SUFFIXES
-from agent.settings import Settings, annotated, load
+from agent.fs import make_folders
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
+from agent.settings import Settings
+from agent.settings_file import format_settings, load_settings
 
 STEP_S = 0.2
 
@@ -50,9 +52,9 @@ def make_scratch_share(folder: Path) -> Settings:
     for name in ("inbox", "outbox", "failed", "archive", "state"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(annotated(".", "./state"), encoding="utf-8")
-    settings = load(config)
-    make_folders((*settings.folders.shared, *settings.folders.own))
+    config.write_text(format_settings(".", "./state"), encoding="utf-8")
+    settings = load_settings(config)
+    make_folders((*settings.folders.of_share, *settings.folders.of_state))
     return settings
 
 

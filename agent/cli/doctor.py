@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.daemon import HANDLER
-from agent.fs import filesystem_kind, tells_of_changes
+from agent.fs import find_filesystem_kind, has_change_events
 from agent.scheduler.workers import card_rules
-from agent.service.process import daemon_pid
+from agent.service.process import read_daemon_pid
 from agent.settings import Settings
 from gpu_pool.cards import Cards, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -27,8 +27,8 @@ from models.catalog import (
     choose_engine,
     find_missing_packages,
     find_missing_weights,
-    install_command,
     is_installed,
+    suggest_command,
 )
 from models.types import EngineInfo
 
@@ -147,7 +147,7 @@ def check_engine(card: EngineInfo, settings: Settings) -> Finding:
     what, folder = f"engine {card.name}", settings.models_dir
     if not is_installed(card):
         return Finding("note", what, "not part of this installation", "")
-    advice = f"run `{install_command(card, folder)}`"
+    advice = f"run `{suggest_command(card, folder)}`"
     if packages := find_missing_packages(card):
         return Finding("note", what, f"not installed: {', '.join(packages)}", advice)
     if files := find_missing_weights(card, folder):
@@ -180,14 +180,14 @@ def check_disk(what: str, path: Path) -> Finding:
 
 
 def check_inbox_filesystem(inbox: Path) -> Finding:
-    kind = filesystem_kind(inbox)
-    if tells_of_changes(kind):
+    kind = find_filesystem_kind(inbox)
+    if has_change_events(kind):
         return Finding("ok", "inbox file system", f"{kind}: reports changes at once")
     return Finding("note", "inbox file system", f"{kind}: polled", "run the daemon where the share is served")
 
 
 def check_daemon(settings: Settings) -> Finding:
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     if pid is None:
         return Finding("note", "daemon", "is not running", "start it with `musedrop run`")
     return Finding("ok", "daemon", f"runs as process {pid}")
@@ -208,7 +208,7 @@ def read_status(settings: Settings) -> tuple[list[str], bool]:
 
     ([], False) if no daemon runs or another process wrote the file: users can write to the share.
     """
-    pid = daemon_pid(settings.folders.lock)
+    pid = read_daemon_pid(settings.folders.lock)
     try:
         status = json.loads(settings.folders.status_file.read_bytes())
         if pid is not None and status["daemon"]["pid"] == pid:

@@ -18,7 +18,7 @@ from agent.cli import models as cli_models
 from agent.cli import service as cli_service
 from agent.cli.console import Config, console, error_console, find_settings, load_settings
 from agent.errors import UserError
-from agent.text import literal
+from agent.text import escape_markup
 
 if TYPE_CHECKING:
     from agent.cli.client import JobTicket
@@ -46,16 +46,16 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where to create the share and the state.")] = Path(),
 ) -> None:
     """Create the folders and an annotated settings file."""
-    from agent.daemon import make_folders
-    from agent.settings import annotated, load
+    from agent import settings_file
+    from agent.fs import make_folders
 
     target = folder / "musedrop.toml"
     if target.exists():
         raise UserError(f"{target} exists already: edit it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(annotated(".", "./state"), encoding="utf-8")
-    settings = load(target)
-    make_folders((*settings.folders.shared, *settings.folders.own))
+    target.write_text(settings_file.format_settings(".", "./state"), encoding="utf-8")
+    settings = settings_file.load_settings(target)
+    make_folders((*settings.folders.of_share, *settings.folders.of_state))
     summary = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
     console.print(summary, markup=False, soft_wrap=True)
 
@@ -63,13 +63,13 @@ def init(
 @app.command()
 def run(config: Config = None) -> None:
     """Run the daemon until Ctrl-C (twice stops it immediately). SIGHUP reloads the settings."""
+    from agent import settings_file
     from agent.daemon import serve
-    from agent.service.log import set_up
-    from agent.settings import load
+    from agent.service.log import configure_logging
 
     source = find_settings(config)
-    settings = load(source)
-    set_up(settings)
+    settings = settings_file.load_settings(source)
+    configure_logging(settings)
     serve(settings, source=source)
 
 
@@ -92,7 +92,7 @@ def submit(
     settings = load_settings(config)
     job = {"engine": engine, "fps": fps, "priority": priority, "strategy": strategy, "options": parse_options(option)}
     ticket = client.submit(settings, avatar, audio, job, name)
-    console.print(f"{literal(ticket.name)} is in the inbox (id {literal(ticket.id)})")
+    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
     if wait:
         raise typer.Exit(follow_job(settings, ticket))
 
@@ -130,12 +130,12 @@ def print_outcome(settings: Settings, row: dict[str, Any]) -> int:
     """Print how a job ended. Return exit code 0 if it is done, 1 if not."""
     if row["state"] == "done":
         video = settings.folders.outbox / row["result"] / "result.mp4"
-        console.print(f"[green]done[/]: {literal(video)}", soft_wrap=True)
+        console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
         return 0
-    message = literal(row["error_message"] or "")
+    message = escape_markup(row["error_message"] or "")
     error_console.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {message}", soft_wrap=True)
     if row["error_hint"]:
-        error_console.print(literal(row["error_hint"]), soft_wrap=True)
+        error_console.print(escape_markup(row["error_hint"]), soft_wrap=True)
     return 1
 
 
@@ -162,10 +162,10 @@ def status(
         return
     for key, value in row.items():
         if value is not None:
-            console.print(f"[bold]{key:<14}[/] {literal(value)}", soft_wrap=True)
+            console.print(f"[bold]{key:<14}[/] {escape_markup(value)}", soft_wrap=True)
     for event in client.list_events(db, row["uid"]):
         detail = event["detail"].partition("\n")[0]
-        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {literal(detail)}", soft_wrap=True)
+        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {escape_markup(detail)}", soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
@@ -204,14 +204,14 @@ def notify(config: Config = None) -> None:
 def cancel(name: Name, config: Config = None) -> None:
     """Cancel a job: write NAME.cancel into the inbox."""
     control_job(config, name, "cancel")
-    console.print(f"{literal(name)} will be cancelled")
+    console.print(f"{escape_markup(name)} will be cancelled")
 
 
 @app.command()
 def retry(name: Name, config: Config = None) -> None:
     """Run a failed or cancelled job again: write NAME.retry into the inbox."""
     control_job(config, name, "retry")
-    console.print(f"{literal(name)} will be run again")
+    console.print(f"{escape_markup(name)} will be run again")
 
 
 def control_job(config: Path | None, name: str, verb: str) -> None:
@@ -281,7 +281,7 @@ def control_device(config: Path | None, name: str, verb: str) -> str:
 
     settings = load_settings(config)
     device = client.find_device(client.open_ledger(settings), name)
-    client.write_control_file(settings, device_names.plain(device), verb)
+    client.write_control_file(settings, device_names.file_safe(device), verb)
     return device
 
 
@@ -334,7 +334,7 @@ def avatar_prepare(
 
     settings = load_settings(config)
     ticket = avatars.submit_preparation(settings, name, parse_options(option), engine)
-    console.print(f"{literal(ticket.name)} is in the inbox (id {literal(ticket.id)})")
+    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
     if wait:
         raise typer.Exit(follow_job(settings, ticket))
 
@@ -366,15 +366,15 @@ def snapshot(
         copy(settings.folders.ledger, target)
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}") from error
-    console.print(literal(target), soft_wrap=True)
+    console.print(escape_markup(target), soft_wrap=True)
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the job file."""
-    from agent.jobs import parse as job
+    from agent.jobs.schema import build_schema
 
-    print_json(job.schema())
+    print_json(build_schema())
 
 
 @app.command()
@@ -386,9 +386,11 @@ def doctor(config: Config = None) -> None:
     mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst = 0
     for finding in examine(settings):
-        console.print(f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {literal(finding.found)}", soft_wrap=True)
+        console.print(
+            f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {escape_markup(finding.found)}", soft_wrap=True
+        )
         if finding.advice:
-            console.print(f"{'':23} -> {literal(finding.advice)}", soft_wrap=True)
+            console.print(f"{'':23} -> {escape_markup(finding.advice)}", soft_wrap=True)
         worst = max(worst, finding.verdict == "bad")
     raise typer.Exit(worst)
 
@@ -429,10 +431,10 @@ def main() -> None:
 
 def stop(message: str, code: int) -> None:
     """Print a message, send it to systemd for `systemctl status`, and exit with `code`."""
-    from agent.service.process import Notifier
+    from agent.service.systemd import Notifier
 
-    Notifier().status(message)
-    error_console.print(f"[red]musedrop:[/] {literal(message)}", soft_wrap=True, highlight=False)
+    Notifier().send_status(message)
+    error_console.print(f"[red]musedrop:[/] {escape_markup(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import UserError
 from agent.ledger.sqlite import Database
-from agent.text import plain
+from agent.text import escape
 
 MAX_AT_ONCE = 4
 """More jobs than this that end together become one notification."""
@@ -104,15 +104,17 @@ def build_notifications(rows: list[dict[str, Any]]) -> list[Notification]:
     failed = [row for row in rows if row["state"] == "failed"]
     bad = f", {len(failed)} failed" if failed else ""
     return [
-        Notification(f"{len(rows)} jobs have ended{bad}", ", ".join(plain(row["name"]) for row in failed), bool(failed))
+        Notification(
+            f"{len(rows)} jobs have ended{bad}", ", ".join(escape(row["name"]) for row in failed), bool(failed)
+        )
     ]
 
 
 def build_notification(row: dict[str, Any]) -> Notification:
-    name = plain(row["name"])
+    name = escape(row["name"])
     match row["state"]:
         case "done":
-            return Notification(f"{name} is done", f"outbox/{plain(row['result'] or '')}")
+            return Notification(f"{name} is done", f"outbox/{escape(row['result'] or '')}")
         case "failed":
-            return Notification(f"{name} failed", plain(row["error_message"] or ""), urgent=True)
+            return Notification(f"{name} failed", escape(row["error_message"] or ""), urgent=True)
     return Notification(f"{name} was cancelled")

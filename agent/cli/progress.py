@@ -12,7 +12,7 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
-from agent.text import literal, plain
+from agent.text import escape, escape_markup
 
 if TYPE_CHECKING:
     from agent.cli.avatars import Avatar
@@ -75,11 +75,11 @@ class JobProgress:
         what = row["stage"] if row["state"] == "running" else row["state"]
         frames = f"{count_frames_done(row)}/{row['frames']}" if row["frames"] else ""
         return {
-            "name": plain(row["name"]),
+            "name": escape(row["name"]),
             "state": f"[{style}]{what:<9}[/]",
             "frames": frames if row["state"] != "done" else f"{row['frames']} frames",
             "fps": self._measure_fps(row),
-            "device": plain((row["device"] or "") if row["state"] == "running" else describe_outcome(row)),
+            "device": escape((row["device"] or "") if row["state"] == "running" else describe_outcome(row)),
         }
 
     def _measure_fps(self, row: dict[str, Any]) -> float:
@@ -114,14 +114,14 @@ def build_job_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         style = STATE_STYLE[row["state"]]
         made.add_row(
-            literal(row["name"]),
+            escape_markup(row["name"]),
             f"[{style}]{row['state']}[/]",
             row["stage"] if row["state"] == "running" else "",
             f"{row['percent']:.0f} %",
             row["engine"] or row["engine_asked"],
             row["device"] or "",
             (row["since"] or "")[11:19],
-            literal(describe_outcome(row)),
+            escape_markup(describe_outcome(row)),
         )
     return made
 
@@ -145,8 +145,8 @@ def build_device_table(rows: list[dict[str, Any]]) -> Table:
         held, free = (str(row[key]) if row["total_mib"] else "" for key in ("held_mib", "free_mib"))
         worker, since = str(row["worker_pid"] or ""), row["since"][11:19]
         name = f"{row['device']}  {row['name']}" if row["kind"] == "cuda" else row["device"]
-        job, reason = literal(row["job"] or ""), literal(describe_reason(row))
-        made.add_row(literal(name), row["state"], job, row["model"], held, free, worker, since, reason)
+        job, reason = escape_markup(row["job"] or ""), escape_markup(describe_reason(row))
+        made.add_row(escape_markup(name), row["state"], job, row["model"], held, free, worker, since, reason)
     return made
 
 

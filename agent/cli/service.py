@@ -53,9 +53,9 @@ def install(
 def prepare_machine(user: bool, source: Path) -> None:
     """Create the folders of the share, and the user; with --user, enable lingering."""
     from agent.cli import systemctl
-    from agent.settings import load
+    from agent.settings_file import load_settings
 
-    folders = load(source).folders
+    folders = load_settings(source).folders
     if user:
         systemctl.make_share_folders(folders, owner="")
         typer.echo(systemctl.enable_linger())
@@ -98,13 +98,13 @@ def status(user: Mine = False) -> None:
 
 def plan_files(user: bool, share: Path | None) -> list[UnitFile]:
     from agent.cli import systemd_units as units
-    from agent.settings import annotated
+    from agent.settings_file import format_settings
 
     if user:
         home = Path.home()
         state = home / ".local" / "state" / "musedrop"
         files = units.plan_user_files(
-            find_program(), home, annotated(str((share or home / "musedrop").absolute()), str(state))
+            find_program(), home, format_settings(str((share or home / "musedrop").absolute()), str(state))
         )
         if share:
             resolve_settings(files[0].path, files[0].text, share)
@@ -123,11 +123,12 @@ def resolve_settings(source: Path, text: str, share: Path | None) -> Settings:
     """Return the settings in `source`, else `text`. Raises UserError if they name another share."""
     import tomllib
 
-    from agent.settings import Settings, load
+    from agent.settings import Settings
+    from agent.settings_file import load_settings
 
     if not source.exists():
         return Settings.model_validate(tomllib.loads(text))
-    settings = load(source)
+    settings = load_settings(source)
     if share and share.absolute() != settings.share:
         raise UserError(f"{source} names the share {settings.share}: change it there, then install again")
     return settings

@@ -80,8 +80,8 @@ def add_user() -> None:
 
 def make_share_folders(folders: Folders, owner: str) -> None:
     """Create the missing folders of the share; with an owner, for that user and group."""
-    private = folders.mark.parent
-    for folder in (folders.share, private, *folders.shared):
+    private = folders.share_id_file.parent
+    for folder in (folders.share, private, *folders.of_share):
         if not folder.exists():
             folder.mkdir(parents=True)
             if owner:

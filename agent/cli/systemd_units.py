@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import UserError
-from agent.settings import Folders, Settings, annotated
+from agent.settings import Folders, Settings
+from agent.settings_file import format_settings
 
 UNIT = "musedrop.service"
 SHIPPED_PROGRAM = "/opt/musedrop/bin/musedrop"
@@ -49,7 +50,7 @@ def render_unit(name: str, program: Path) -> str:
 
 
 def render_system_settings(share: Path) -> str:
-    return annotated(str(share), *map(str, SYSTEMD_FOLDERS))
+    return format_settings(str(share), *map(str, SYSTEMD_FOLDERS))
 
 
 def check_program(program: Path) -> None:

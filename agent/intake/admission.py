@@ -1,4 +1,4 @@
-"""What lies in the inbox becomes rows: jobs, refusals, cancellations, second tries."""
+"""Admission: the files of the inbox become rows of the ledger, or commands for other parts of the daemon."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from agent.fs import filesystem_kind, tells_of_changes
+from agent.errors import ErrorCode
+from agent.fs import Fingerprint, find_filesystem_kind, has_change_events, is_open_for_writing, read_limited
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
-from agent.intake.media import Absent, Sources
-from agent.intake.scanner import Control, Drop, Fingerprint, Inbox, Watch, open_for_writing, read_small
-from agent.jobs.parse import BadJob, JobSpec, JobState, pair, parse
+from agent.intake.media import MediaFinder, MissingMedia
+from agent.intake.scanner import Control, Inbox, Submission
+from agent.intake.watcher import InboxWatcher
+from agent.jobs.json_text import BadJob
+from agent.jobs.parse import pair_media, parse_job
+from agent.jobs.spec import JobSpec
+from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results import outbox
 from agent.results.publisher import marks_of
-from agent.service.log import about
+from agent.service.log import make_extra
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
 
 log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
-"""A burst of events is answered by one scan."""
+"""The least time between two scans, so that a burst of events causes one."""
 BATCH = 256
-"""How many jobs are looked at in one turn: a flood of files must not keep the workers waiting."""
+"""Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
 PAUSED = "paused_ms"
 INPUTS_GONE = BadJob(
-    "inputs_gone",
-    "its files in failed are no longer there: they were deleted after retention.failed_days, or by somebody",
-    "drop the job file and its media again",
+    ErrorCode.INPUTS_GONE,
+    "its files in failed are no longer there: retention.failed_days has passed, or a user deleted them",
 )
-NO_OBJECT = ("not_json", "bad_encoding", "trailing_comma", "not_an_object")
-"""Text that may yet become a job file while it is being written."""
+INCOMPLETE = (ErrorCode.NOT_JSON, ErrorCode.BAD_ENCODING, ErrorCode.TRAILING_COMMA, ErrorCode.NOT_AN_OBJECT)
+"""The text may be a job file that is still being written."""
 
 
 class Intake:
-    """Admission: what lies in the inbox becomes rows."""
+    """Scans the inbox, claims what is complete, and runs control files."""
 
     def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], None]):
         self.settings, self.ledger = settings, ledger
@@ -48,186 +52,191 @@ class Intake:
         self.polls = False
         self.limit = settings.inbox.max_job_bytes
         self.inbox = Inbox(folders.inbox, folders.claimed, settings.inbox.settle_s, self.limit, self.is_job_file)
-        self.watch = Watch(folders.inbox, wake)
-        self.sources = self._sources()
-        self.next_scan = 0.0
-        self._now = -float("inf")
-        self._sought = 0
+        self.watcher = InboxWatcher(folders.inbox, wake)
+        self.media = self._make_media_finder()
+        self._next_scan_s = 0.0
+        self._last_scan_s = -float("inf")
+        self._last_checked_id = 0
 
-    def _sources(self) -> Sources:
+    def _make_media_finder(self) -> MediaFinder:
         folders, asked = self.settings.folders, self.settings.inbox
-        return Sources(folders.inbox, folders.avatars, tuple(asked.media_roots), self.has_settled, asked.path_map)
+        return MediaFinder(folders.inbox, folders.avatars, tuple(asked.media_roots), self.is_settled, asked.path_map)
 
     def adopt(self, settings: Settings) -> None:
         """Settings that were changed while the daemon runs; those of the share count when it is met again."""
         self.settings = settings
         self.limit = self.inbox.max_job_bytes = settings.inbox.max_job_bytes
-        self.sources = self._sources()
-        self.next_scan = 0.0
+        self.media = self._make_media_finder()
+        self._next_scan_s = 0.0
 
     @property
-    def looked_at(self) -> float:
-        """When the last scan was, or would have been but for the share."""
-        return self._now
+    def last_scan_s(self) -> float:
+        """When the last scan was, or would have been if the share were there; monotonic seconds."""
+        return self._last_scan_s
 
     def meet_share(self) -> None:
-        """The share has appeared: find out what its file system tells of changes."""
-        kind = filesystem_kind(self.settings.folders.inbox)
-        tells = tells_of_changes(kind)
-        self.polls = self.settings.inbox.watch == "poll" or (self.settings.inbox.watch == "auto" and not tells)
-        self.inbox.settle_s = self.settings.inbox.settle_s if tells else self.settings.inbox.share_settle_s
+        """Choose between events and polling when the share has appeared, by the kind of its file system."""
+        kind = find_filesystem_kind(self.settings.folders.inbox)
+        has_events = has_change_events(kind)
+        self.polls = self.settings.inbox.watch == "poll" or (self.settings.inbox.watch == "auto" and not has_events)
+        self.inbox.settle_s = self.settings.inbox.settle_s if has_events else self.settings.inbox.share_settle_s
         if self.polls:
-            self.watch.stop()
-            log.info("the inbox is on %s: it is polled, nobody tells of changes there", kind)
+            self.watcher.stop()
+            log.info("the inbox is on %s: it is polled", kind)
 
     # scanning --------------------------------------------------------------------------------------------------------
 
     @property
-    def due(self) -> float:
-        """When to look next."""
-        return min(self.next_scan, self._now + SHORTEST_SCAN_S) if self.watch.touched else self.next_scan
+    def next_scan_s(self) -> float:
+        """When the next scan is due, in monotonic seconds."""
+        soonest_s = self._last_scan_s + SHORTEST_SCAN_S if self.watcher.touched else float("inf")
+        return min(self._next_scan_s, soonest_s)
 
-    def scan_due(self, now: float) -> bool:
-        return now >= self.due
+    def is_scan_due(self, now_s: float) -> bool:
+        return now_s >= self.next_scan_s
 
-    def scan(self, now: float) -> bool:
-        """Look at the inbox; the watch is mended on the way. False while the inbox can't be read."""
-        self._now = now
-        moved = self.watch.take_moved()
-        if not self.polls and not self.watch.alive:
-            self.watch.start()
+    def scan(self, now_s: float) -> bool:
+        """Scan the inbox, and start the watcher again if it has ended. False while the inbox can't be read."""
+        self._last_scan_s = now_s
+        moved = self.watcher.take_moved()
+        if not self.polls and not self.watcher.is_alive:
+            self.watcher.start()
         self.inbox.renamed |= moved
-        readable = self.inbox.scan(now)
-        settle = self.inbox.next_settle(now)
-        self.next_scan = now + min(self.settings.inbox.scan_s, settle if settle is not None else float("inf"))
+        readable = self.inbox.scan(now_s)
+        settle = self.inbox.next_settle_s(now_s)
+        self._next_scan_s = now_s + min(self.settings.inbox.scan_s, settle if settle is not None else float("inf"))
         return readable
 
-    def postpone(self, now: float) -> None:
-        """The share is away: look again at the next period."""
-        self._now = now
-        self.watch.take_moved()
-        self.next_scan = now + self.settings.inbox.scan_s
+    def postpone_scan(self, now_s: float) -> None:
+        """Skip a scan because the share is away."""
+        self._last_scan_s = now_s
+        self.watcher.take_moved()
+        self._next_scan_s = now_s + self.settings.inbox.scan_s
 
-    def has_settled(self, path: Path) -> bool:
-        """Media outside the inbox were not put there for one job: they only must not be open or brand-new."""
+    def is_settled(self, path: Path) -> bool:
+        """Whether a media file is complete; one outside the inbox only needs to be neither open nor brand-new."""
         if path.parent == self.inbox.folder.resolve():
-            return self.inbox.settled(path.name, self._now)
+            return self.inbox.is_settled(path.name, self._last_scan_s)
         if path.is_relative_to(self.settings.folders.claimed.resolve()):
             return True
         age_s = time.time() - path.stat().st_mtime
-        return (age_s >= self.inbox.settle_s or age_s < 0) and open_for_writing(path) is not True
+        return (age_s >= self.inbox.settle_s or age_s < 0) and is_open_for_writing(path) is not True
 
-    def spec_of(self, drop: Drop) -> JobSpec:
-        return pair(drop.name, *drop.media) if drop.text is None else parse(drop.text, self.limit)
+    def parse_submission(self, submission: Submission) -> JobSpec:
+        """Return what the submission asks for. Raises BadJob."""
+        if submission.text is None:
+            return pair_media(submission.name, *submission.media)
+        return parse_job(submission.text, self.limit)
 
     def is_job_file(self, text: bytes) -> bool:
-        """Whether the bytes are a whole job file, right or wrong in what it asks."""
+        """Whether the bytes are a whole JSON object, even one that is refused."""
         try:
-            parse(text, self.limit)
+            parse_job(text, self.limit)
         except BadJob as bad:
-            return bad.code not in NO_OBJECT
+            return bad.code not in INCOMPLETE
         return True
 
     # jobs ------------------------------------------------------------------------------------------------------------
 
-    def admit(self, at: int) -> None:
-        """Claim what is complete and make rows of it."""
-        found = list(islice(self.inbox.claimable(self._now, self.spoken_for), BATCH))
-        if len(found) == BATCH:
-            self.next_scan = self._now  # the rest has its turn when running jobs had theirs
-        claims = (self.inbox.claim(one, secrets.token_hex(8)) for one in found)
-        drops = [drop for drop in claims if drop is not None]
-        self.inbox.sync_claims(drops)
-        if drops:
+    def claim_new(self, at_ms: int) -> None:
+        """Claim what is complete and insert its rows."""
+        candidates = list(islice(self.inbox.find_candidates(self._last_scan_s, self.media_in_use), BATCH))
+        if len(candidates) == BATCH:
+            self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
+        claims = (self.inbox.claim(candidate, secrets.token_hex(8)) for candidate in candidates)
+        submissions = [submission for submission in claims if submission is not None]
+        self.inbox.sync_claims(submissions)
+        if submissions:
             failpoint("claimed")
         with self.ledger.together():
-            for drop in drops:
-                self.accept(drop, at)
+            for submission in submissions:
+                self.insert(submission, at_ms)
 
-    def spoken_for(self) -> set[Fingerprint]:
-        """Media in the inbox that belong to jobs."""
+    def media_in_use(self) -> set[Fingerprint]:
+        """Return the media in the inbox that belong to jobs."""
         return {mark for job in self.ledger.unswept() for mark in marks_of(job)}
 
-    def readmit(self, at: int) -> None:
-        """Claims whose rows were prevented, by a crash or by a share that failed in the middle."""
+    def recover_claims(self, at_ms: int) -> None:
+        """Insert the rows of claims that have none, after a crash or an error of the share."""
         with self.ledger.together():
-            for drop in self.inbox.unclaimed(lambda uid: self.ledger.job(uid) is not None):
-                self.accept(drop, at)
+            for submission in self.inbox.recover_claims(lambda uid: self.ledger.job(uid) is not None):
+                self.insert(submission, at_ms)
 
-    def accept(self, drop: Drop, at: int) -> None:
-        origin = {"digest": drop.digest, "submitter": drop.owner}
+    def insert(self, submission: Submission, at_ms: int) -> None:
+        """Insert the row of a submission: a job that waits for its media or is queued, or a refusal."""
+        origin = {"digest": submission.digest, "submitter": submission.owner}
         try:
-            spec = self.spec_of(drop)
+            spec = self.parse_submission(submission)
         except BadJob as bad:
-            self.ledger.transitions.refuse(drop.uid, drop.name, error_of(bad), at_ms=at, **origin)
-            log.error("%s is refused (%s): %s", drop.name, bad.code, bad.message, extra=about(drop))
+            self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
+            log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
         failpoint("before_insert")
         with self.ledger.together():
-            self.seek_media(self.ledger.transitions.add(drop.uid, drop.name, spec, at_ms=at, **origin), at)
+            self.check_media(
+                self.ledger.transitions.add(submission.uid, submission.name, spec, at_ms=at_ms, **origin), at_ms
+            )
         failpoint("inserted")
-        log.info("%s accepted", drop.name, extra=about(drop))
+        log.info("%s accepted", submission.name, extra=make_extra(submission))
 
-    def seek_waiting(self, at: int) -> None:
-        """A batch of the waiting jobs, and the next one at the next scan."""
-        jobs = self.ledger.waiting(self._sought, BATCH)
-        self._sought = jobs[-1].id if len(jobs) == BATCH else 0
+    def check_waiting_jobs(self, at_ms: int) -> None:
+        """Look for the media of a batch of waiting jobs; the next scan takes the next batch."""
+        jobs = self.ledger.waiting(self._last_checked_id, BATCH)
+        self._last_checked_id = jobs[-1].id if len(jobs) == BATCH else 0
         with self.ledger.together():
             for job in jobs:
-                self.seek_media(job, at)
+                self.check_media(job, at_ms)
 
-    def seek_media(self, job: Job, at: int) -> None:
-        """waiting -> queued when its media are complete, -> failed when they are not allowed or don't come."""
+    def check_media(self, job: Job, at_ms: int) -> None:
+        """Queue a waiting job when its media are complete; fail it when they are not allowed or don't come."""
         assert job.spec is not None  # noqa: S101 - refused drops never wait
         if job.client_id and (twin := self.ledger.unfinished_twin(job)):
-            self._wait(job, f'the job "{twin.name}" of the same id')
+            self._set_waiting_for(job, f'the job "{twin.name}" of the same id')
             return
         try:
-            found = self.sources.find(job.spec, self.settings.folders.claimed / job.uid)
+            found = self.media.find(job.spec, self.settings.folders.claimed / job.uid)
         except BadJob as bad:
-            self.give_up(job, bad, at)
+            self._fail(job, bad, at_ms)
             return
-        if not isinstance(found, Absent):
+        if not isinstance(found, MissingMedia):
             media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
-            self.ledger.transitions.queue(job, media, at_ms=at)
-        elif at - job.since_ms > 1000 * self.settings.inbox.wait_media_s:
-            hint = "put the file into the inbox beside the job file, then `musedrop retry` the job or drop it again"
-            self.give_up(job, BadJob("missing_media", found.what, hint), at)
+            self.ledger.transitions.queue(job, media, at_ms=at_ms)
+        elif at_ms - job.since_ms > 1000 * self.settings.inbox.wait_media_s:
+            self._fail(job, BadJob(ErrorCode.MISSING_MEDIA, found.reason), at_ms)
         else:
-            self._wait(job, found.what)
+            self._set_waiting_for(job, found.reason)
 
-    def _wait(self, job: Job, what: str) -> None:
-        if what != job.waiting_for:
-            self.ledger.update(job.uid, waiting_for=what)
+    def _set_waiting_for(self, job: Job, reason: str) -> None:
+        if reason != job.waiting_for:
+            self.ledger.update(job.uid, waiting_for=reason)
 
-    def give_up(self, job: Job, bad: BadJob, at: int) -> None:
-        self.ledger.transitions.fail(job, error_of(bad), at_ms=at)
-        log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=about(job))
+    def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
+        self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
+        log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
 
     # control files ---------------------------------------------------------------------------------------------------
 
-    def run_controls(self, at: int) -> Iterator[Command]:
+    def run_controls(self, at_ms: int) -> Iterator[Command]:
         """Carry out the control files, and yield a command for each that is for another part of the daemon.
 
         A control file is removed when the caller asks for the next command: what it asks for is done then.
         """
-        for control in list(self.inbox.controls()):
-            command = self._run_control(control, at)
+        for control in list(self.inbox.find_controls()):
+            command = self._run_control(control, at_ms)
             if command is not None:
                 yield command
-            control.path.unlink(missing_ok=True)
-            self.inbox.seen.pop(control.path.name, None)
+            self.inbox.remove_control(control)
 
-    def _run_control(self, control: Control, at: int) -> Command | None:
+    def _run_control(self, control: Control, at_ms: int) -> Command | None:
         match control.verb:
             case "cancel":
                 return self._cancel_command(control)
             case "retry":
-                self._retry(control, at)
+                self._retry(control, at_ms)
             case verb if control.name == "":
-                self._switch(verb, at)
+                self._switch_queue(verb, at_ms)
             case "drain":
                 return DrainDevice(control.name)
             case _:
@@ -243,15 +252,15 @@ class Intake:
         return CancelJob(job)
 
     @property
-    def paused(self) -> bool:
+    def is_paused(self) -> bool:
         return self.ledger.recall(PAUSED) is not None
 
-    def _switch(self, verb: str, at: int) -> None:
-        if self.paused != (verb == "pause"):
-            self.ledger.remember(PAUSED, str(at) if verb == "pause" else None)
-            log.info("the queue is %s", "paused: no further job is started" if self.paused else "resumed")
+    def _switch_queue(self, verb: str, at_ms: int) -> None:
+        if self.is_paused != (verb == "pause"):
+            self.ledger.remember(PAUSED, str(at_ms) if verb == "pause" else None)
+            log.info("the queue is %s", "paused: no further job is started" if self.is_paused else "resumed")
 
-    def _retry(self, control: Control, at: int) -> None:
+    def _retry(self, control: Control, at_ms: int) -> None:
         job = self.ledger.find(control.name, JobState.FAILED, JobState.CANCELLED)
         if job is None:
             log.warning("nothing to retry: no failed or cancelled job is called %s", control.name)
@@ -260,34 +269,34 @@ class Intake:
         if job.inputs and Path(job.inputs).is_dir():
             outbox.bring_back(Path(job.inputs), claimed)
         if claimed.is_dir() or self._has_media(job):
-            self.readmit_changed(job, claimed, at)
+            self._reopen(job, claimed, at_ms)
         else:
-            self._refuse_retry(job, INPUTS_GONE, at)
+            self._refuse_retry(job, INPUTS_GONE, at_ms)
 
     def _has_media(self, job: Job) -> bool:
-        """Whether a job whose inputs were deleted can start over from its row: all it names lies elsewhere."""
+        """Whether a job whose inputs were deleted can be reopened: its media are outside of them."""
         try:
-            found = self.sources.find(job.spec, self.settings.folders.claimed / job.uid) if job.spec else None
+            found = self.media.find(job.spec, self.settings.folders.claimed / job.uid) if job.spec else None
         except BadJob:
             return False
-        return found is not None and not isinstance(found, Absent)
+        return found is not None and not isinstance(found, MissingMedia)
 
-    def _refuse_retry(self, job: Job, bad: BadJob, at: int) -> None:
-        """The answer goes where that to the first try went: the row, and failed/NAME/error.json."""
-        self.ledger.transitions.refuse_reopen(job, error_of(bad), at_ms=at)
-        log.error("%s is not tried again (%s): %s", job.name, bad.code, bad.message)
+    def _refuse_retry(self, job: Job, bad: BadJob, at_ms: int) -> None:
+        """Record why the job can't be retried, in its row and in failed/NAME/error.json."""
+        self.ledger.transitions.refuse_reopen(job, make_job_error(bad), at_ms=at_ms)
+        log.error("%s is not retried (%s): %s", job.name, bad.code, bad.message)
 
-    def readmit_changed(self, job: Job, claimed: Path, at: int) -> None:
-        """Let a finished job start over; its job file is read anew, since the user may have mended it."""
-        text = read_small(claimed / "job.json", self.limit)
+    def _reopen(self, job: Job, claimed: Path, at_ms: int) -> None:
+        """Move a finished job back to waiting; its job file is read again, since the user may have corrected it."""
+        text = read_limited(claimed / "job.json", self.limit)
         try:
-            spec = parse(text, self.limit) if text is not None else job.spec
+            spec = parse_job(text, self.limit) if text is not None else job.spec
         except BadJob as bad:
-            self._refuse_retry(job, bad, at)
+            self._refuse_retry(job, bad, at_ms)
             return
         if spec is not None:
-            self.ledger.transitions.reopen(job, spec, at_ms=at)
+            self.ledger.transitions.reopen(job, spec, at_ms=at_ms)
 
 
-def error_of(bad: BadJob) -> JobError:
+def make_job_error(bad: BadJob) -> JobError:
     return JobError(bad.code, bad.message, bad.hint)

@@ -1,4 +1,4 @@
-"""Where a job's media lie. A job file names files; only those inside the allowed folders are ever opened."""
+"""Where the media of a job are. A job file names files; only those inside the allowed folders are ever opened."""
 
 from __future__ import annotations
 
@@ -8,98 +8,109 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from agent.intake.paths import Lookup, follow
-from agent.intake.scanner import Fingerprint, fingerprint
-from agent.jobs.parse import AVATAR_SUFFIXES, BadJob, JobSpec
+from agent.errors import ErrorCode
+from agent.fs import Fingerprint, take_fingerprint
+from agent.intake.paths import PathLookup, follow_links
+from agent.jobs.json_text import BadJob
+from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
 
 Role = Literal["avatar", "audio"]
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 
 @dataclass(frozen=True, slots=True)
-class Medium:
-    """A file that a job uses, as it was when the job became ready."""
+class MediaFile:
+    """A file that a job uses, as it was when the job was queued; `given`: its name in the job file."""
 
     given: str
     path: Path
-    mark: Fingerprint
+    fingerprint: Fingerprint
 
     def to_dict(self) -> dict[str, Any]:
-        return {"given": self.given, "path": str(self.path), **asdict(self.mark)}
+        return {"given": self.given, "path": str(self.path), **asdict(self.fingerprint)}
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
-    """What has not arrived yet, in words for `waiting_for`."""
+class MissingMedia:
+    """A file that has not arrived yet; `reason` is the text for `waiting_for`."""
 
-    what: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """The folders a job may read from. `complete(path)` tells whether a file has settled.
+class MediaFinder:
+    """Finds media in the folders that a job may read from.
 
-    `path_map`: a folder as other machines call it, such as `D:\\in` or `\\\\nas\\media`, and what it is called here.
+    is_settled  whether a file is complete
+    path_map    a folder as other machines call it, such as `D:\\in` or `\\\\nas\\media` -> the folder of this machine
     """
 
     inbox: Path
     avatars: Path
     roots: tuple[Path, ...]
-    complete: Callable[[Path], bool]
+    is_settled: Callable[[Path], bool]
     path_map: Mapping[str, Path] = field(default_factory=dict)
-    lookup: Lookup = field(default_factory=Lookup)
+    lookup: PathLookup = field(default_factory=PathLookup)
 
-    def find(self, spec: JobSpec, inputs: Path) -> dict[Role, Medium] | Absent:
-        """Both media of a job, or the first that is not there yet. Raises BadJob for a path outside the folders."""
-        library, allowed = spec.library_name, self.allowed(inputs)
-        avatar = self._library(library) if library else self._file("avatar", spec.avatar or "", inputs, allowed)
-        if isinstance(avatar, Absent):
+    def find(self, spec: JobSpec, inputs: Path) -> dict[Role, MediaFile] | MissingMedia:
+        """Return both media of a job, or the first that is missing. `inputs`: the folder of its claimed files.
+
+        Raises BadJob for a path outside the allowed folders.
+        """
+        library, allowed = spec.library_name, self.list_allowed(inputs)
+        avatar = (
+            self._find_avatar(library) if library else self._find_file("avatar", spec.avatar or "", inputs, allowed)
+        )
+        if isinstance(avatar, MissingMedia):
             return avatar
-        audio = self._file("audio", spec.audio, inputs, allowed)
-        return audio if isinstance(audio, Absent) else {"avatar": avatar, "audio": audio}
+        audio = self._find_file("audio", spec.audio, inputs, allowed)
+        return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
 
-    def _library(self, name: str) -> Medium | Absent:
-        """An avatar of the library is the file avatars/NAME.jpg, .png, .mp4 ..."""
+    def _find_avatar(self, name: str) -> MediaFile | MissingMedia:
+        """Find an avatar of the library: the file avatars/NAME.jpg, .png, .mp4 ..."""
         if self.avatars.is_dir():
             for path in sorted(self.avatars.iterdir()):
                 if path.stem == name and path.suffix.lower() in AVATAR_SUFFIXES:
-                    return self._medium("avatar", name, path)
-        return Absent(f'avatar "{name}": the library has no avatar of that name')
+                    return self._check_file("avatar", name, path)
+        return MissingMedia(f'avatar "{name}": the library has no avatar of that name')
 
-    def _file(self, role: Role, given: str, inputs: Path, allowed: Sequence[Path]) -> Medium | Absent:
-        places = self._places(role, given, inputs)
-        found = next((path for folder, rest in places if (path := self.lookup(folder, rest))), None)
-        asked = {folder / rest for folder, rest in places} | ({found} if found else set())
-        if not all(any(real.is_relative_to(folder) for folder in allowed) for real in map(follow, asked)):
-            raise outside(role, given)
-        return self._medium(role, given, found) if found else Absent(f'{role} "{given}" has not arrived in the inbox')
+    def _find_file(self, role: Role, given: str, inputs: Path, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
+        places = self._list_places(role, given, inputs)
+        found = next((path for folder, rest in places if (path := self.lookup.find(folder, rest))), None)
+        paths = {folder / rest for folder, rest in places} | ({found} if found else set())
+        if not all(any(real.is_relative_to(folder) for folder in allowed) for real in map(follow_links, paths)):
+            raise make_outside_error(role, given)
+        if found is None:
+            return MissingMedia(f'{role} "{given}" has not arrived in the inbox')
+        return self._check_file(role, given, found)
 
-    def _places(self, role: Role, given: str, inputs: Path) -> list[tuple[Path, PurePosixPath]]:
-        """Folders, and the path in each of them, where the file may lie."""
-        name = named(role, given).replace("\\", "/")
-        if (here := mapped(name, self.path_map)) is not None:
-            return [here]
+    def _list_places(self, role: Role, given: str, inputs: Path) -> list[tuple[Path, PurePosixPath]]:
+        """Return the folders where the file may be, and its path in each."""
+        name = check_name(role, given).replace("\\", "/")
+        if (place := map_path(name, self.path_map)) is not None:
+            return [place]
         if WINDOWS_PATH.match(name):
-            raise outside(role, given)
+            raise make_outside_error(role, given)
         path = PurePosixPath(name)
         return [(Path("/"), path.relative_to("/"))] if path.is_absolute() else [(inputs, path), (self.inbox, path)]
 
-    def _medium(self, role: Role, given: str, path: Path) -> Medium | Absent:
-        real = follow(path)
-        mark = fingerprint(real)
-        if mark is None or not self.complete(real):
-            return Absent(f'{role} "{given}" is still being written')
-        return Medium(given, real, mark)
+    def _check_file(self, role: Role, given: str, path: Path) -> MediaFile | MissingMedia:
+        real = follow_links(path)
+        fingerprint = take_fingerprint(real)
+        if fingerprint is None or not self.is_settled(real):
+            return MissingMedia(f'{role} "{given}" is still being written')
+        return MediaFile(given, real, fingerprint)
 
-    def allowed(self, inputs: Path) -> list[Path]:
-        """The folders a job may read from, as they are called when links are followed."""
-        return [follow(folder) for folder in (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())]
+    def list_allowed(self, inputs: Path) -> list[Path]:
+        """Return the folders that a job may read from, with links followed."""
+        folders = (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())
+        return [follow_links(folder) for folder in folders]
 
 
-def mapped(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath] | None:
-    """The folder of this machine that the longest matching prefix stands for, and the rest; case doesn't matter.
+def map_path(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath] | None:
+    """Return the folder of this machine for the longest matching prefix, and the rest; case doesn't matter.
 
-    >>> mapped("d:/IN/a/face.jpg", {"D:\\\\in": Path("/srv/in")})
+    >>> map_path("d:/IN/a/face.jpg", {"D:\\\\in": Path("/srv/in")})
     (PosixPath('/srv/in'), PurePosixPath('a/face.jpg'))
     """
     for prefix, folder in sorted(path_map.items(), key=lambda entry: -len(entry[0])):
@@ -109,9 +120,11 @@ def mapped(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath
     return None
 
 
-def named(role: Role, given: str) -> str:
+def check_name(role: Role, given: str) -> str:
+    """Return the name of a file as it is. Raises BadJob for one that no file can have."""
     if "\0" in given or not given.strip() or not is_utf8(given):
-        raise BadJob("bad_value", f"{role} is no file name", "give the name of a file that lies beside the job file")
+        hint = "give the name of a file beside the job file"
+        raise BadJob(ErrorCode.BAD_VALUE, f"{role} is no file name", hint)
     return given
 
 
@@ -123,10 +136,5 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def outside(role: Role, given: str) -> BadJob:
-    return BadJob(
-        "outside_roots",
-        f'{role} "{given}" lies outside the folders that jobs may read',
-        "copy the file into the inbox beside the job file and give its bare name, "
-        "or have its folder added to media_roots or path_map in the settings",
-    )
+def make_outside_error(role: Role, given: str) -> BadJob:
+    return BadJob(ErrorCode.OUTSIDE_ROOTS, f'{role} "{given}" lies outside the folders that jobs may read')

@@ -1,4 +1,4 @@
-"""Names as Windows and macOS see them: without regard to case and Unicode form."""
+"""Names as Windows and macOS compare them: regardless of case and Unicode form."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ import time
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from agent.intake.scanner import fingerprint
+from agent.fs import take_fingerprint
 
 CLOCK_STEP_NS = 1_000_000_000
-"""Two changes of a folder this close together may bear the same time."""
+"""Two changes of a folder this close together may have the same time."""
 
 
-class Lookup:
-    """Finds files for those who spell them as they like."""
+class PathLookup:
+    """Finds files by names whose spelling may differ in case and Unicode form."""
 
     def __init__(self) -> None:
         self._listings: dict[Path, tuple[int, dict[str, list[str]]]] = {}
 
-    def __call__(self, folder: Path, rest: PurePosixPath) -> Path | None:
-        """The regular file at folder/rest, or the only one that differs from it in case or Unicode form alone."""
-        if fingerprint(follow(folder / rest)):
+    def find(self, folder: Path, rest: PurePosixPath) -> Path | None:
+        """Return the regular file at folder/rest, or the only one that differs from it in case or Unicode form."""
+        if take_fingerprint(follow_links(folder / rest)):
             return folder / rest
         path = folder
         for part in rest.parts:
-            twins = [] if part == ".." else self._alike(path, part)
-            if len(twins) != 1:
+            matches = [] if part == ".." else self._match(path, part)
+            if len(matches) != 1:
                 return None
-            path = path / twins[0]
-        return path if fingerprint(follow(path)) else None
+            path = path / matches[0]
+        return path if take_fingerprint(follow_links(path)) else None
 
-    def _alike(self, folder: Path, name: str) -> list[str]:
-        """Entries that go by this name; only the one spelt so if there is one."""
-        twins = self._listing(folder).get(folded(name), [])
-        return [name] if name in twins else twins
+    def _match(self, folder: Path, name: str) -> list[str]:
+        """Return the entries of this name; only the exact one if there is one."""
+        matches = self._list_names(folder).get(fold_name(name), [])
+        return [name] if name in matches else matches
 
-    def _listing(self, folder: Path) -> dict[str, list[str]]:
-        """Names by their folded form. Kept while the folder rests: many jobs may wait for media at once."""
+    def _list_names(self, folder: Path) -> dict[str, list[str]]:
+        """Return names by their folded form, kept while the folder is unchanged: many jobs may wait at once."""
         try:
-            changed = folder.stat().st_mtime_ns
-            kept = self._listings.get(folder)
-            if kept is None or kept[0] != changed:
+            changed_ns = folder.stat().st_mtime_ns
+            listing = self._listings.get(folder)
+            if listing is None or listing[0] != changed_ns:
                 names: dict[str, list[str]] = {}
                 for path in folder.iterdir():
-                    names.setdefault(folded(path.name), []).append(path.name)
-                kept = (changed if time.time_ns() - changed > CLOCK_STEP_NS else 0, names)
-                self._listings[folder] = kept
+                    names.setdefault(fold_name(path.name), []).append(path.name)
+                listing = (changed_ns if time.time_ns() - changed_ns > CLOCK_STEP_NS else 0, names)
+                self._listings[folder] = listing
         except OSError:
             return {}
-        return kept[1]
+        return listing[1]
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def follow(path: Path) -> Path:
-    """Links followed; unlike Path.resolve it has no trouble with loops and names that are too long."""
+def follow_links(path: Path) -> Path:
+    """Return the path with links followed; unlike Path.resolve it accepts loops and names that are too long."""
     return Path(os.path.realpath(path))

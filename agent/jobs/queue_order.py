@@ -1,12 +1,12 @@
-"""Whose turn it is. Pure: the jobs that wait, when each submitter was served last, and the time are arguments.
+"""The order of the queue. Pure: the queued jobs, the last start of each submitter, and the time are arguments.
 
-1. Higher priority first. A job gains one level for every ten minutes that it waits, up to the level of the most urgent
-   job that waits beside it: age makes it an equal, and never puts it ahead.
-2. Within a level the submitters take turns; whoever was served longest ago comes first. Someone new comes before all
-   who were served in the last ten minutes, and not before others for ever, whatever names they think of.
-3. A submitter's own jobs of a level go in the order in which they came.
+1. Higher priority first. A job gains one level for every ten minutes in the queue, up to the highest priority of all
+   queued jobs: with age it reaches that level, and never passes it.
+2. Within a level the submitters take turns; the one served longest ago comes first. A new submitter counts as served
+   ten minutes before its job came, so that inventing names gains no lasting advantage.
+3. The jobs of one submitter in one level keep the order in which they came.
 
-So nothing starves: a job reaches the highest level in finite time, and from then on only finitely many go before it.
+So no job starves: it reaches the highest level in finite time, and from then on only finitely many go before it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 AGEING_MS = 600_000
-"""Milliseconds of waiting that are worth one level of priority."""
+"""Milliseconds in the queue that are worth one level of priority."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A job that could start now, and since when it has been waiting for its turn (milliseconds since 1970)."""
+class QueuedJob:
+    """A job that could start now; `since_ms`: when it was queued, in milliseconds since 1970."""
 
     id: int
     submitter: str
@@ -29,24 +29,24 @@ class Waiting:
     since_ms: int
 
 
-def level(priority: int, since_ms: int, at: int, most: int) -> int:
-    """The priority that counts at the time `at`; `most`: the highest priority of all that wait."""
-    return max(priority, min(priority + (at - since_ms) // AGEING_MS, most))
+def age_priority(priority: int, since_ms: int, at_ms: int, highest: int) -> int:
+    """Return the level of a job at the time `at_ms`; `highest`: the highest priority of all queued jobs."""
+    return max(priority, min(priority + (at_ms - since_ms) // AGEING_MS, highest))
 
 
-def in_turn(jobs: Iterable[Waiting], served: Mapping[str, int], at: int) -> list[Waiting]:
-    """The jobs in the order in which they should start. `served`: when a submitter last had a job started (ms).
+def sort_by_turn(jobs: Iterable[QueuedJob], served_ms: Mapping[str, int], at_ms: int) -> list[QueuedJob]:
+    """Return the jobs in the order in which they should start. `served_ms`: submitter -> when its last job started.
 
     The view `queue` sorts by the same keys in SQL.
     """
     jobs = list(jobs)
-    most = max((job.priority for job in jobs), default=0)
-    levels = {job.id: level(job.priority, job.since_ms, at, most) for job in jobs}
+    highest = max((job.priority for job in jobs), default=0)
+    levels = {job.id: age_priority(job.priority, job.since_ms, at_ms, highest) for job in jobs}
     rounds: Counter[tuple[str, int]] = Counter()
     keys: dict[int, tuple[int, int, int, int, int]] = {}
     for job in sorted(jobs, key=lambda job: (job.since_ms, job.id)):
         rank = levels[job.id]
         rounds[job.submitter, rank] += 1
-        turn = max(served.get(job.submitter, 0), job.since_ms - AGEING_MS)
+        turn = max(served_ms.get(job.submitter, 0), job.since_ms - AGEING_MS)
         keys[job.id] = (-rank, rounds[job.submitter, rank], turn, job.since_ms, job.id)
     return sorted(jobs, key=lambda job: keys[job.id])

@@ -1,4 +1,4 @@
-"""What a job asks for: `JobSpec`, its fields, and which names are media."""
+"""What a job asks for: `JobSpec`, its fields, and which file names are media."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ LIBRARY_NAME = r"^[^./\\][^/\\]{0,127}$"
 
 
 def media_suffix(name: str) -> str:
-    """The suffix in lower case, of a path with slashes or backslashes; "" if there is none."""
+    """Return the suffix in lower case of a path with slashes or backslashes; "" if there is none."""
     return PurePosixPath(name.replace("\\", "/")).suffix.lower()
 
 
 def is_library_name(avatar: str) -> bool:
     """Whether a job's `avatar` names an avatar of the library ("anna") and not a file ("anna.jpg", "in/anna")."""
-    named = re.fullmatch(LIBRARY_NAME, avatar) is not None and avatar.isprintable()
-    return named and media_suffix(avatar) not in AVATAR_SUFFIXES | AUDIO_SUFFIXES
+    possible = re.fullmatch(LIBRARY_NAME, avatar) is not None and avatar.isprintable()
+    return possible and media_suffix(avatar) not in AVATAR_SUFFIXES | AUDIO_SUFFIXES
 
 
 # values --------------------------------------------------------------------------------------------------------------
@@ -56,32 +56,32 @@ INTEGER = re.compile(r"-?[0-9]{1,3}")
 DECIMAL = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
 
 
-def canonical_fps(value: object) -> str:
-    """The exact frame rate, "25" or "30000/1001"; the decimals 23.976, 29.97, 47.95, 59.94, 119.88 mean NTSC rates."""
-    rate = _rate(value)
+def normalise_fps(value: object) -> str:
+    """Return the exact frame rate, "25" or "30000/1001"; the decimals 23.976, 29.97, 47.95, 59.94, 119.88 are NTSC."""
+    rate = _parse_rate(value)
     if not 0 < rate <= 120:
         raise ValueError("a frame rate is above 0 and at most 120")
     return str(rate)
 
 
-def _rate(value: object) -> Fraction:
+def _parse_rate(value: object) -> Fraction:
     if isinstance(value, int) and not isinstance(value, bool):
         return Fraction(value)
     if isinstance(value, float) and math.isfinite(value):
-        return _from_decimal(Fraction(repr(value)))
+        return _snap_to_ntsc(Fraction(repr(value)))
     if isinstance(value, str) and DECIMAL.fullmatch(value):
-        return _from_decimal(Fraction(value))
+        return _snap_to_ntsc(Fraction(value))
     if isinstance(value, str) and FRACTION.fullmatch(value):
         return Fraction(value)
     raise ValueError('a frame rate is a number, or an exact one as "30000/1001"')
 
 
-def _from_decimal(rate: Fraction) -> Fraction:
+def _snap_to_ntsc(rate: Fraction) -> Fraction:
     ntsc = (Fraction(n * 1000, 1001) for n in NTSC)
     return next((exact for exact in ntsc if abs(rate - exact) < Fraction(1, 200)), rate.limit_denominator(1001))
 
 
-def _priority(value: object) -> object:
+def _parse_priority(value: object) -> object:
     if not isinstance(value, str):
         return value
     if INTEGER.fullmatch(value):
@@ -91,11 +91,11 @@ def _priority(value: object) -> object:
     return PRIORITY[value.lower()]
 
 
-def _lower(value: object) -> object:
+def _to_lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _media_name(value: str) -> str:
+def _check_media_name(value: str) -> str:
     controls = {c for c in value if unicodedata.category(c) == "Cc"}
     if controls - {"\n"} or (controls and DRIVE.match(value)):
         raise ValueError(
@@ -104,19 +104,19 @@ def _media_name(value: str) -> str:
     return value
 
 
-def _printable(value: str) -> str:
+def _check_printable(value: str) -> str:
     if not value.isprintable() or value.isspace():
         raise ValueError("there are characters in it that can't be printed")
     return value
 
 
-def _library_name(value: str) -> str:
+def _check_library_name(value: str) -> str:
     if not re.fullmatch(LIBRARY_NAME, value):
         raise ValueError("a name of the library is no path, and starts with no dot")
-    return _printable(value)
+    return _check_printable(value)
 
 
-def _option(value: object) -> object:
+def _check_option(value: object) -> object:
     if not all(_is_plain(item) for item in (value if isinstance(value, list) else [value])):
         raise ValueError("an option is a text, a number, true, false, or a list of these")
     return value
@@ -130,12 +130,14 @@ def _is_plain(value: object) -> bool:
 
 PLAIN = ["string", "number", "boolean"]
 
-MediaName = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_media_name)]
-LibraryName = Annotated[str, AfterValidator(_library_name), WithJsonSchema({"type": "string", "pattern": LIBRARY_NAME})]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+MediaName = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_check_media_name)]
+LibraryName = Annotated[
+    str, AfterValidator(_check_library_name), WithJsonSchema({"type": "string", "pattern": LIBRARY_NAME})
+]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_check_printable)]
 Rate = Annotated[
     str,
-    BeforeValidator(canonical_fps),
+    BeforeValidator(normalise_fps),
     WithJsonSchema(
         {
             "anyOf": [
@@ -148,7 +150,7 @@ Rate = Annotated[
 Priority = Annotated[
     int,
     Field(ge=-100, le=100),
-    BeforeValidator(_priority),
+    BeforeValidator(_parse_priority),
     WithJsonSchema(
         {
             "anyOf": [
@@ -160,7 +162,7 @@ Priority = Annotated[
     ),
 ]
 OptionName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
-OptionValue = Annotated[Any, AfterValidator(_option)]
+OptionValue = Annotated[Any, AfterValidator(_check_option)]
 Options = Annotated[
     dict[OptionName, OptionValue],
     WithJsonSchema(
@@ -186,7 +188,7 @@ class OutputSpec(_Frozen):
         default=None,
         description="Quality of the picture, 0 (largest file) to 51 (smallest). Default: the settings' (18).",
     )
-    encoder: Annotated[Literal["auto", "libx264", "h264_nvenc"], BeforeValidator(_lower)] | None = Field(
+    encoder: Annotated[Literal["auto", "libx264", "h264_nvenc"], BeforeValidator(_to_lower)] | None = Field(
         default=None, description="auto, libx264 or h264_nvenc. Default: the settings' (auto)."
     )
     height: Annotated[int, Field(ge=64, le=4320), AfterValidator(lambda rows: rows - rows % 2)] | None = Field(
@@ -196,7 +198,7 @@ class OutputSpec(_Frozen):
 
 
 class JobSpec(_Frozen):
-    """One job as it was asked for. Exactly one of `avatar` and `template` is set; `fps` is exact or None."""
+    """One job as its job file asks for it. Exactly one of `avatar` and `template` is set; `fps` is exact or None."""
 
     version: Literal[1] = Field(default=1, description="The version of this format: 1.")
     avatar: MediaName | None = Field(
@@ -209,7 +211,7 @@ class JobSpec(_Frozen):
     audio: MediaName = Field(
         description="The voice: an audio file beside the job file, or a video whose sound is used."
     )
-    engine: Annotated[Literal["auto", "preview", "musetalk"], BeforeValidator(_lower)] = Field(
+    engine: Annotated[Literal["auto", "preview", "musetalk"], BeforeValidator(_to_lower)] = Field(
         default="auto", description="auto, preview or musetalk; auto is musetalk where it can run, else preview."
     )
     fps: Rate | None = Field(
@@ -220,7 +222,7 @@ class JobSpec(_Frozen):
     priority: Priority = Field(
         default=0, description="low (-10), normal (0), high (10) or an integer from -100 to 100; higher runs earlier."
     )
-    strategy: Annotated[Literal["auto", "queue", "race", "split"], BeforeValidator(_lower)] = Field(
+    strategy: Annotated[Literal["auto", "queue", "race", "split"], BeforeValidator(_to_lower)] = Field(
         default="auto", description="auto, queue, race or split: how the job is spread over the devices."
     )
     options: Options = Field(default_factory=dict, description="The engine's own options, checked by the engine.")
@@ -242,24 +244,24 @@ class JobSpec(_Frozen):
     notes: tuple[str, ...] = Field(default=(), description="What was accepted and ignored; for result.json.")
 
     @model_validator(mode="after")
-    def _one_face(self) -> JobSpec:
+    def _check_one_face(self) -> JobSpec:
         if (self.avatar is None) == (self.template is None):
             raise ValueError("a job has either an avatar or a template")
         return self
 
     @property
     def library_name(self) -> str | None:
-        """The avatar of the library that the job names; None if `avatar` is a file."""
+        """The avatar of the library that the job names; None where `avatar` is a file."""
         if self.avatar is None:
             return self.template
         return self.avatar if is_library_name(self.avatar) else None
 
-    def encoding(self, default: Output) -> Output:
-        """The encoder's settings: what the job says, else `default`."""
+    def resolve_output(self, default: Output) -> Output:
+        """Return the encoder's settings: what the job says, else `default`."""
         asked = self.output.model_dump(exclude_none=True)
         return Output(**{"crf": default.crf, "encoder": default.encoder, "height": default.height, **asked})
 
-    def text(self) -> str:
-        """A job file that asks for this (`notes` are not asked for)."""
+    def to_json_text(self) -> str:
+        """Return a job file that asks for the same (`notes` are no part of it)."""
         asked = self.model_dump(exclude_defaults=True, exclude={"notes"})
         return json.dumps(asked, ensure_ascii=False, indent=2) + "\n"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from agent.jobs.parse import JobSpec, JobState
+from agent.jobs.spec import JobSpec
+from agent.jobs.states import JobState
 
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.jobs.parse import JobState
-from agent.jobs.queue_order import Waiting
+from agent.jobs.queue_order import QueuedJob
+from agent.jobs.states import JobState
 from agent.ledger.devices import DeviceRows
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.job import JOB_COLUMNS, Job, assignments, placeholders, read_job
@@ -112,7 +112,7 @@ class Ledger:
     def in_state(self, *states: JobState) -> list[Job]:
         return self._jobs(f"WHERE state IN ({placeholders(states)}) ORDER BY priority DESC, id", list(states))
 
-    def those(self, turns: Iterable[Waiting]) -> list[Job]:
+    def those(self, turns: Iterable[QueuedJob]) -> list[Job]:
         """The jobs themselves, in the order given."""
         ids = [turn.id for turn in turns]
         found = {job.id: job for job in self._jobs(f"WHERE id IN ({placeholders(ids)})", ids)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.jobs.queue_order import Waiting
+from agent.jobs.queue_order import QueuedJob
 from agent.ledger.sqlite import Database
 
 READY = """
@@ -18,9 +18,9 @@ class QueueRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def ready(self, at: int, limit: int) -> list[Waiting]:
+    def ready(self, at: int, limit: int) -> list[QueuedJob]:
         """Of each submitter's jobs of each priority, the first `limit`: the first so many of all are among them."""
-        return [Waiting(*row) for row in self._db.execute(READY, [at, limit])]
+        return [QueuedJob(*row) for row in self._db.execute(READY, [at, limit])]
 
     def count(self, at: int) -> int:
         """How many jobs could start now."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from agent.fs import sync
+from agent.fs import atomic_path
 from agent.ledger.reader import LedgerError, open_reader
 
 
@@ -18,15 +17,8 @@ def snapshot(ledger: Path, target: Path) -> None:
     """
     if target.resolve() == ledger.resolve():
         raise LedgerError(f"{target} is the ledger itself: name another file for the copy")
-    beside = target.resolve().with_name(f".{target.name}.{os.getpid()}.tmp")
-    beside.unlink(missing_ok=True)
-    try:
-        _copy(ledger, beside)
-        sync(beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync(beside.parent)
+    with atomic_path(target.absolute()) as temp:
+        _copy(ledger, temp)
 
 
 def _copy(ledger: Path, target: Path) -> None:

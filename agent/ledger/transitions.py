@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.jobs.parse import MOVES, JobSpec, JobState
+from agent.jobs.spec import JobSpec
+from agent.jobs.states import MOVES, JobState
 from agent.ledger.job import JOB_COLUMNS, Job, JobError, assignments, column_values, placeholders, read_job
 from agent.ledger.queue import QueueRows
 from agent.ledger.sqlite import Database

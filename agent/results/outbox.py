@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.fs import safe_name, sync, write_whole
+from agent.fs import atomic_write, discard, make_safe_name, sync
 
 LISTED_S = 5.0
 RESULT_FILES = ("result.mp4", "result.json", "preview.jpg")
@@ -30,7 +30,7 @@ class Names:
 
     def free(self, folder: Path, name: str) -> str:
         """`name` made safe, or `name-2`, `name-3` ..., whichever is free; it counts as taken from now on."""
-        base, present = safe_name(name), self._present(folder)
+        base, present = make_safe_name(name), self._present(folder)
         candidates = (base if n == 1 else f"{base}-{n}" for n in range(1, 1_000_000))
         chosen = next(one for one in candidates if one.casefold() not in present and not os.path.lexists(folder / one))
         present.add(chosen.casefold())
@@ -102,7 +102,7 @@ def fail(inputs: Path, target: Path, error: dict[str, Any], job_file: str) -> No
         if path.name not in ("job.json", "error.json"):
             path.rename(inputs / "job.json")
     if not (inputs / "job.json").exists():
-        write_whole(inputs / "job.json", job_file.encode("utf-8", "replace"))
+        atomic_write(inputs / "job.json", job_file.encode("utf-8", "replace"))
     write_json(inputs / "error.json", error)
     put_away(inputs, target)
 
@@ -121,14 +121,10 @@ def bring_back(inputs: Path, claimed: Path) -> None:
     sync(claimed.parent)
 
 
-def discard(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> None:
     """On one line where it isn't kept, as it is written often."""
     text = json.dumps(data, ensure_ascii=False, indent=2 if durable else None, default=str) + "\n"
-    write_whole(path, text.encode("utf-8", "replace"), durable=durable)
+    atomic_write(path, text.encode("utf-8", "replace"), durable=durable)
 
 
 def iso(at_ms: int | None) -> str | None:

@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.fs import at_once, move_in, sync
-from agent.intake.scanner import Fingerprint, fingerprint
-from agent.jobs.parse import JobState
+from agent.fs import Fingerprint, discard, map_parallel, move_into, sync, take_fingerprint
+from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.outbox import iso
 from agent.scheduler.attempt import Run
-from agent.service.log import about
+from agent.service.log import make_extra
 from agent.service.problems import Troubles
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
@@ -73,7 +72,7 @@ class Closing:
         folder = self.settings.folders.outbox
         with self.ledger.together():
             named = [(job, staging, self._name(job)) for job, staging, _ in due]
-        errors = at_once(lambda entry: self._move_out(*entry, at), named)
+        errors = map_parallel(lambda entry: self._move_out(*entry, at), named)
         moved = [(job, name) for (job, _, name), error in zip(named, errors, strict=True) if error is None]
         for (job, staging, _), error in zip(named, errors, strict=True):
             if error is not None:
@@ -96,7 +95,7 @@ class Closing:
     def withhold(self, uid: str) -> None:
         """Publish no result of this job, though it may be there."""
         if entry := self.unpublished.pop(uid, None):
-            outbox.discard(entry[1])
+            discard(entry[1])
 
     def _name(self, job: Job) -> str:
         name = self.names.free(self.settings.folders.outbox, job.name)
@@ -141,7 +140,7 @@ class Closing:
 
     def close_done(self, job: Job, name: str, at: int) -> None:
         self.ledger.transitions.finish(job, name, at_ms=at)
-        log.info("%s is done: outbox/%s", job.name, name, extra=about(job))
+        log.info("%s is done: outbox/%s", job.name, name, extra=make_extra(job))
 
     def recover(self, at: int, now: float) -> None:
         """After a start: the jobs that were running belong to nobody now."""
@@ -159,7 +158,7 @@ class Closing:
         kept = {staging.name for _, staging, _ in self.unpublished.values()}
         for leftover in folders.staging.iterdir():
             if leftover.name not in kept:
-                outbox.discard(leftover)
+                discard(leftover)
 
     def requeue(self, job: Job, at: int, why: str) -> None:
         self.ledger.transitions.requeue(job, why, at_ms=at)
@@ -177,7 +176,7 @@ class Closing:
         with self.ledger.together():
             places = [(job, self._target(job, at)) for job in jobs]
         try:
-            at_once(lambda place: self._put_in_place(*place), places)
+            map_parallel(lambda place: self._put_in_place(*place), places)
             for folder in {target.parent for _, target in places if target is not None}:
                 sync(folder)
         except OSError as error:
@@ -190,7 +189,7 @@ class Closing:
         return len(jobs) == BATCH
 
     def _put_in_place(self, job: Job, target: Path | None) -> None:
-        outbox.discard(self.settings.folders.work / job.uid)
+        discard(self.settings.folders.work / job.uid)
         if target is not None:
             self._file_away(job, target)
 
@@ -207,7 +206,7 @@ class Closing:
     def _file_away(self, job: Job, target: Path) -> None:
         inputs = self.settings.folders.claimed / job.uid
         if job.state is not JobState.DONE:
-            outbox.fail(inputs, target, error_record(job), job.spec.text() if job.spec else "{}\n")
+            outbox.fail(inputs, target, error_record(job), job.spec.to_json_text() if job.spec else "{}\n")
         elif inputs.is_dir():
             outbox.put_away(inputs, target)
 
@@ -233,8 +232,8 @@ class Closing:
         for medium in job.media.values():
             path = Path(medium["path"])
             inside = path.is_relative_to(self.settings.folders.inbox.resolve())
-            if inside and fingerprint(path) == mark_of(medium):
-                move_in(path, Path(job.inputs or ""), path.name)
+            if inside and take_fingerprint(path) == mark_of(medium):
+                move_into(path, Path(job.inputs or ""), path.name)
         self.ledger.update(job.uid, swept=1)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from agent.ledger.ledger import Ledger
-from agent.scheduler.device_names import named, plain
-from agent.service.log import about
+from agent.scheduler.device_names import file_safe, match_devices
+from agent.service.log import make_extra
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device
 
@@ -39,7 +39,9 @@ class Devices:
         if not {device.state, self._states[device.id]} <= IN_TURN:
             self.save()
         if device.state in BAD and self._states.get(device.id) != device.state:
-            log.warning("device %s is %s: %s", device.id, device.state, device.reason, extra=about(device=device.id))
+            log.warning(
+                "device %s is %s: %s", device.id, device.state, device.reason, extra=make_extra(device=device.id)
+            )
         self._states[device.id] = device.state
 
     def save(self) -> None:
@@ -60,7 +62,7 @@ class Devices:
     def drain(self, name: str, at: int) -> bool:
         """Let a device, or all workers of a card, finish what they do and take them out of service, for later starts
         too. False where there is no such device."""
-        chosen = named(name, self.pool.devices())
+        chosen = match_devices(name, self.pool.devices())
         for device in chosen:
             self.ledger.devices.drain(device.id, at)
             self._set_aside(device.id)
@@ -68,15 +70,15 @@ class Devices:
 
     def resume(self, name: str, at: int) -> bool:  # noqa: ARG002 - one signature for both
         """Back into service; a sick device is tried again at once. False where there is no such device."""
-        chosen = named(name, self.pool.devices())
+        chosen = match_devices(name, self.pool.devices())
         for gone in self.ledger.devices.drained():
-            if plain(gone) == plain(name):
+            if file_safe(gone) == file_safe(name):
                 self.ledger.devices.resume(gone)
         for device in chosen:
             self.ledger.devices.resume(device.id)
             self._aside.discard(device.id)
             self.pool.resume(device.id)
-            log.info("device %s is back in service", device.id, extra=about(device=device.id))
+            log.info("device %s is back in service", device.id, extra=make_extra(device=device.id))
         return bool(chosen)
 
     def _keep_aside(self, device: Device) -> None:
@@ -89,4 +91,4 @@ class Devices:
         if device not in self._aside:
             self._aside.add(device)
             self.pool.drain(device, DRAINED)
-            log.info("device %s is %s", device, DRAINED, extra=about(device=device))
+            log.info("device %s is %s", device, DRAINED, extra=make_extra(device=device))

@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.fs import is_file
-from agent.jobs.parse import JobSpec
-from agent.jobs.queue_order import in_turn, level
+from agent.fs import discard, is_file
+from agent.jobs.queue_order import age_priority, sort_by_turn
+from agent.jobs.spec import JobSpec
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
-from agent.results.outbox import discard
 from agent.scheduler.attempt import Run
 from agent.scheduler.crashes import cause, killed_by_job
 from agent.scheduler.devices import Devices
 from agent.scheduler.engines import Engines
-from agent.service.log import about
+from agent.service.log import make_extra
 from agent.settings import Settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, Progress, Span, Task
@@ -106,9 +105,9 @@ class Dispatch:
     def _line(self, at: int, length: int, devices: list[Device]) -> Line:
         """The jobs whose turn it is."""
         ready = [] if self.hold else self.ledger.queue.ready(at, length)
-        turns = in_turn(ready, self.ledger.queue.served(), at)[:length] if ready else []
+        turns = sort_by_turn(ready, self.ledger.queue.served(), at)[:length] if ready else []
         most = max([turn.priority for turn in ready] + [run.job.priority for run in self.runs.values()], default=0)
-        ranks = [level(turn.priority, turn.since_ms, at, most) for turn in turns]
+        ranks = [age_priority(turn.priority, turn.since_ms, at, most) for turn in turns]
         in_service = sum(device.state in IN_SERVICE for device in devices)
         return Line(
             jobs=self.ledger.those(turns),
@@ -122,7 +121,7 @@ class Dispatch:
     @staticmethod
     def _rank(run: Run, at: int, line: Line) -> int:
         """The level of a running job: it too gains by waiting for a device."""
-        return level(run.job.priority, run.served_ms, at, line.most)
+        return age_priority(run.job.priority, run.served_ms, at, line.most)
 
     def _hungry(self, one: Run) -> int:
         """How many other jobs have no device, and would take one of the kind that this one wants."""
@@ -205,7 +204,7 @@ class Dispatch:
         self._claimed = True
         self.runs[job.uid] = run
         said = (job.name, run.job.attempt, choice.engine, choice.reason)
-        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=about(job))
+        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=make_extra(job))
         return run
 
     def request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
@@ -223,7 +222,7 @@ class Dispatch:
             cache_bytes=int(settings.cache.max_gib * 2**30),
             fps=spec.fps,
             options=dict(spec.options),
-            output=spec.encoding(settings.encoding),
+            output=spec.resolve_output(settings.encoding),
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
         )
@@ -307,7 +306,7 @@ class Dispatch:
         record = self.ledger.transitions.record_interruption
         run.job = job = record(run.job, f"{device}: {cause(failed)}", crash=killed_by_job(failed))
         said = (job.name, failed.start, failed.stop, device, failed.message)
-        log.warning("%s: span %d-%d lost on %s: %s", *said, extra=about(job, device))
+        log.warning("%s: span %d-%d lost on %s: %s", *said, extra=make_extra(job, device))
         if job.crashes >= MOST_CRASHES:
             hint = "the input makes the engine crash: convert it with another program, or choose other options"
             self.drop_run(run)
@@ -320,7 +319,7 @@ class Dispatch:
             self.close_failed(job, at, JobError("interrupted", message, hint, retry=True))
 
     def _failed(self, run: Run, failed: Failed, at: int) -> None:
-        if not is_file(self.settings.folders.mark):
+        if not is_file(self.settings.folders.share_id_file):
             self._set_back(run, f"the share went away: {failed.message}", at)
             return
         job, error = run.job, JobError(failed.code, failed.message, failed.hint, failed.retry)
@@ -333,7 +332,7 @@ class Dispatch:
             self.close_failed(job, at, error)
             return
         backoff_s = min(2.0**failures, LONGEST_BACKOFF_S)
-        log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, backoff_s, extra=about(job))
+        log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, backoff_s, extra=make_extra(job))
         self.ledger.transitions.retry_later(job, error, delay_s=backoff_s, at_ms=at)
 
     def _set_back(self, run: Run, why: str, at: int) -> None:
@@ -352,13 +351,13 @@ class Dispatch:
 
     def close_failed(self, job: Job, at: int, error: JobError) -> None:
         self.ledger.transitions.fail(job, error, at_ms=at)
-        log.error("%s failed (%s): %s", job.name, error.code, error.message, extra=about(job))
+        log.error("%s failed (%s): %s", job.name, error.code, error.message, extra=make_extra(job))
 
     def close_cancelled(self, job: Job, at: int) -> None:
         if (run := self.runs.get(job.uid)) is not None:
             self.drop_run(run)
         self.ledger.transitions.cancel(job, at_ms=at)
-        log.info("%s cancelled", job.name, extra=about(job))
+        log.info("%s cancelled", job.name, extra=make_extra(job))
 
     def expire(self, now: float, at: int) -> None:
         """Fail the jobs that took longer than their timeout_s."""

@@ -9,13 +9,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from agent.service.journal import Journal, is_journal
+from agent.service.journal import JournalHandler, is_journal
 from agent.settings import Settings
-from agent.text import plain
+from agent.text import escape
 
 
-class Named(Protocol):
-    """A job, or what wants to be one."""
+class LoggedJob(Protocol):
+    """A job, or a submission that becomes one."""
 
     @property
     def name(self) -> str: ...
@@ -24,13 +24,13 @@ class Named(Protocol):
     def uid(self) -> str: ...
 
 
-def about(job: Named | None = None, device: str = "") -> dict[str, Any]:
-    """For `extra=`: what the message is about, as fields of the journal and of JSON lines."""
+def make_extra(job: LoggedJob | None = None, device: str = "") -> dict[str, Any]:
+    """Return the `extra=` of a message: its job and device, as fields of the journal and of JSON lines."""
     fields = {"JOB": job.name, "JOB_UID": job.uid} if job else {}
     return {"fields": fields | ({"DEVICE": device} if device else {})}
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"at": at, "level": record.levelname.lower(), "message": record.getMessage()}
@@ -40,21 +40,22 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class PlainLines(logging.Formatter):
-    """One line a message, whatever is in the name of a job; a traceback follows on its own lines."""
+class PlainFormatter(logging.Formatter):
+    """One line a message, even if a job's name has line breaks; a traceback follows on its own lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        record.message = plain(record.message)
+        record.message = escape(record.message)
         return super().formatMessage(record)
 
 
-def set_up(settings: Settings) -> None:
+def configure_logging(settings: Settings) -> None:
+    """Send the log to stderr in the format of the settings, or to the journal where stderr is connected to it."""
     lines = logging.StreamHandler(sys.stderr)
     handler: logging.Handler = lines
     if settings.log.format == "json":
-        lines.setFormatter(JsonLines())
+        lines.setFormatter(JsonFormatter())
     else:
-        lines.setFormatter(PlainLines("%(asctime)s %(levelname)-7s %(message)s"))
+        lines.setFormatter(PlainFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     if settings.log.format == "auto" and is_journal(sys.stderr, os.environ):
-        handler = Journal(otherwise=lines)
+        handler = JournalHandler(fallback=lines)
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler], force=True)

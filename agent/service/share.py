@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from agent.fs import is_folder, write_whole
+from agent.fs import atomic_write, is_folder
 from agent.ledger.ledger import Ledger
 from agent.settings import Settings
 
@@ -15,7 +15,7 @@ class Anchor:
     """A mark on the share that the ledger knows: without it, the share is somewhere else."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
-        self.path = settings.folders.mark
+        self.path = settings.folders.share_id_file
         self.share = settings.share
         self.ledger = ledger
 
@@ -38,7 +38,7 @@ class Anchor:
         mark = found or secrets.token_hex(8)
         if not found:
             self.path.parent.mkdir(exist_ok=True)
-            write_whole(self.path, f"{mark}\n".encode())
+            atomic_write(self.path, f"{mark}\n".encode())
         self.ledger.remember(KEY, mark)
 
     def _read(self) -> str:

@@ -12,7 +12,7 @@ from agent.ledger.job import Job
 from agent.scheduler.attempt import Run
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatch
-from agent.settings import load
+from agent.settings_file import load_settings
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Failed, RunSpan
 from models.types import Inspection
@@ -59,9 +59,9 @@ class Floor:
     def __init__(self, folder: Path, devices: Sequence[Device], frames: int = 96, frame_s: float = 0.1) -> None:
         (folder / "share").mkdir(exist_ok=True)
         (folder / "musedrop.toml").write_text('share = "share"\nstate = "state"\n')
-        self.settings = load(folder / "musedrop.toml")
-        self.settings.folders.mark.parent.mkdir(exist_ok=True)
-        self.settings.folders.mark.touch()
+        self.settings = load_settings(folder / "musedrop.toml")
+        self.settings.folders.share_id_file.parent.mkdir(exist_ok=True)
+        self.settings.folders.share_id_file.touch()
         self.frames, self.frame_s, self.prepare_units, self.memory_bytes = frames, frame_s, 1, 0
         self.slowness: dict[str, float] = {}
         self.clock = Clock()

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.jobs.parse import JobSpec, JobState, parse
+from agent.jobs.parse import parse_job
+from agent.jobs.spec import JobSpec
+from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError, assignments
 from agent.ledger.ledger import Ledger
 
@@ -14,7 +16,7 @@ ERROR = JobError("no_face", "no face was found", "choose another picture")
 
 
 def a_spec(**keys: object) -> JobSpec:
-    return parse(json.dumps({"avatar": "face.jpg", "audio": "voice.wav", **keys}).encode())
+    return parse_job(json.dumps({"avatar": "face.jpg", "audio": "voice.wav", **keys}).encode())
 
 
 def a_ledger(tmp_path: Path) -> Ledger:

@@ -1,14 +1,11 @@
-"""What others wrote, on a terminal."""
+"""Text of unknown origin on a terminal."""
 
 from __future__ import annotations
-
-import logging
 
 import pytest
 from rich.console import Console
 
-from agent.service.log import PlainLines
-from agent.text import literal, plain
+from agent.text import escape, escape_markup
 
 
 @pytest.mark.parametrize(
@@ -22,7 +19,7 @@ from agent.text import literal, plain
 )
 def test_only_what_can_be_printed_is_printed(text: str, shown: str) -> None:
     """Controls, separators and direction marks show as escapes; all scripts and brackets stay."""
-    assert plain(text) == shown
+    assert escape(text) == shown
 
 
 @pytest.mark.parametrize("text", ["[/b]", "[red]x[/red]", "a\\[b]", "[bold"])
@@ -30,11 +27,5 @@ def test_brackets_are_no_markup(text: str) -> None:
     """Rich shows the text letter by letter."""
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(literal(text), highlight=False)
-    assert captured.get() == plain(text) + "\n"
-
-
-def test_a_name_makes_no_log_lines() -> None:
-    """A line break in a job's name can't forge a line of the log."""
-    record = logging.LogRecord("musedrop", logging.INFO, "", 0, "%s is done", ("x\nERROR lost",), None)
-    assert PlainLines("%(levelname)s %(message)s").format(record) == "INFO x\\nERROR lost is done"
+        console.print(escape_markup(text), highlight=False)
+    assert captured.get() == escape(text) + "\n"

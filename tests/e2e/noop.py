@@ -1,7 +1,7 @@
-"""A daemon whose workers make files of the right names in no time: for tests of everything but pictures and sound.
+"""A daemon whose workers write small files instead of media, for tests of everything else.
 
-`python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler. A job takes as long as its options say
-(`frame_s` for each of its `frames`).
+`python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler.
+The options of a job set its duration: `frame_s` for each of its `frames`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.daemon import serve
-from agent.service.log import set_up
-from agent.settings import load
+from agent.service.log import configure_logging
+from agent.settings_file import load_settings
 from models.types import EngineError, Inspection, Request
 
 HANDLER = "tests.e2e.noop:open_handler"
@@ -77,7 +77,7 @@ def snapshot(source: Path, target: Path) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Whole and on disk, as the real parts are."""
+    """Write a file atomically and flush it to disk, as real parts are."""
     beside = path.with_suffix(f".{os.getpid()}.tmp")
     with beside.open("wb") as file:
         file.write(data)
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("command", nargs="?", help="ignored: `run`, as the product is called")
     source = parser.parse_args().config
-    settings = load(source)
-    set_up(settings)
+    settings = load_settings(source)
+    configure_logging(settings)
     serve(settings, HANDLER, source)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from agent.cli.doctor import check_cards
-from agent.daemon import HANDLER, make_folders
+from agent.daemon import HANDLER
+from agent.fs import make_folders
 from agent.scheduler.workers import open_pool, preloaded
-from agent.settings import BadSettings, Settings, load
+from agent.settings import Settings
+from agent.settings_file import BadSettings, load_settings
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device, Span, Task
 from models.catalog import ENGINES, is_installed
@@ -24,7 +26,7 @@ def settings(folder: Path, devices: str) -> Settings:
     (folder / "share").mkdir(exist_ok=True)
     path = folder / "musedrop.toml"
     path.write_text(f'share = "share"\nstate = "state"\n[devices]\ncpu_workers = 1\n{devices}\n')
-    return load(path)
+    return load_settings(path)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def cards_here(driver: PretendDriver, monkeypatch: pytest.MonkeyPatch) -> Preten
 def test_a_pool_by_the_settings(tmp_path: Path) -> None:
     """Two workers on each card that is let in, the reserve left alone, and a real worker that gets ready on a card."""
     asked = settings(tmp_path, f'workers_per_device = 2\nreserve_mib = 2048\nexclude = ["{C[:12]}"]')
-    make_folders(asked.folders.own)
+    make_folders(asked.folders.of_state)
     with open_pool(asked, HANDLER) as pool:
         assert sorted(device.id for device in pool.devices()) == sorted([A, f"{A}/2", B, f"{B}/2", "cpu:0"])
         assert pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
@@ -53,7 +55,7 @@ def test_cards_come_while_the_daemon_runs(cards_here: PretendDriver, tmp_path: P
     """A daemon that started before its driver finds the cards later."""
     cards_here.devices()
     asked = settings(tmp_path, f'only = ["{A}"]')
-    make_folders(asked.folders.own)
+    make_folders(asked.folders.of_state)
     with open_pool(asked, HANDLER) as pool:
         assert [device.id for device in pool.devices()] == ["cpu:0"]
         cards_here.devices(f"gpu {B} {24 * GIB} 0 0", f"gpu {A} {24 * GIB} 0 0")

@@ -3,7 +3,7 @@ using System.Collections.Generic;
 
 namespace Musedrop
 {
-    /// <summary>How good the picture of the video is, and how large its file.</summary>
+    /// <summary>Quality and size of the video.</summary>
     public enum VideoQuality
     {
         /// <summary>The smallest file (crf 30).</summary>
@@ -16,7 +16,7 @@ namespace Musedrop
         Ultra
     }
 
-    /// <summary>Which of several waiting jobs runs first.</summary>
+    /// <summary>The order of queued jobs.</summary>
     public enum JobPriority
     {
         /// <summary>After the others.</summary>
@@ -27,7 +27,7 @@ namespace Musedrop
         High
     }
 
-    /// <summary>What is asked for: one face, one voice, and how the video should be. What is null is left to the daemon.</summary>
+    /// <summary>A job: one face, one voice, and options. For null, the daemon's default applies.</summary>
     public sealed class DigitalHumanRequest
     {
         /// <summary>An image or a video with the face, on this computer or any share; it is copied into the inbox.</summary>
@@ -36,23 +36,23 @@ namespace Musedrop
         public string TemplateId { get; set; }
         /// <summary>A file with the voice; it is copied into the inbox.</summary>
         public string AudioPath { get; set; }
-        /// <summary>Quality of the picture.</summary>
+        /// <summary>Quality of the video.</summary>
         public VideoQuality? Quality { get; set; }
-        /// <summary>Frames a second, above 0 and at most 120; 29.97 means 30000/1001. Null: 25 for an image, the video's own for a video.</summary>
+        /// <summary>Frames per second, above 0 and at most 120; 29.97 means 30000/1001. Null: 25 for an image, the video's own for a video.</summary>
         public double? Fps { get; set; }
-        /// <summary>Frames in one batch of the MuseTalk engine.</summary>
+        /// <summary>Frames per batch of the MuseTalk engine.</summary>
         public int? BatchSize { get; set; }
         /// <summary>Pixels by which the MuseTalk engine moves the box of the face.</summary>
         public int? BboxShift { get; set; }
-        /// <summary>Which of several waiting jobs runs first.</summary>
+        /// <summary>The job's place among queued jobs.</summary>
         public JobPriority? Priority { get; set; }
-        /// <summary>Your own name for the job, 1 to 128 printable characters; it comes back with the result. Null: a new GUID.</summary>
+        /// <summary>Your id for the job, 1 to 128 printable characters, which the result repeats. Null: a new GUID.</summary>
         public string CacheKey { get; set; }
-        /// <summary>Name of the result's folder. Null: the name of the audio file and something that makes it unique.</summary>
+        /// <summary>Name of the result folder. Null: the name of the audio file with a unique suffix.</summary>
         public string Name { get; set; }
         /// <summary>auto, preview or musetalk.</summary>
         public string Engine { get; set; }
-        /// <summary>Seconds that one attempt may take on the daemon before the job fails.</summary>
+        /// <summary>Time limit of one attempt in seconds; then the job fails.</summary>
         public double? TimeoutSeconds { get; set; }
     }
 
@@ -61,26 +61,26 @@ namespace Musedrop
     {
         /// <summary>Whether there is a video.</summary>
         public bool Success { get; internal set; }
-        /// <summary>Full path of the mp4 on the share; null without success.</summary>
+        /// <summary>Full path of the mp4 on the share; null on failure.</summary>
         public string VideoPath { get; internal set; }
-        /// <summary>The error's code, such as no_face; null with success. See docs/errors.md and <see cref="ErrorCodes"/>.</summary>
+        /// <summary>The error code, such as no_face; null on success. See docs/errors.md and <see cref="ErrorCodes"/>.</summary>
         public string Error { get; internal set; }
-        /// <summary>What kind of error it is, for code that has to decide.</summary>
+        /// <summary>The kind of the error, for code that decides what to do.</summary>
         public ErrorKind ErrorKind { get; internal set; }
-        /// <summary>What happened, in words; empty with success.</summary>
+        /// <summary>What happened, as a sentence; empty on success.</summary>
         public string Message { get; internal set; }
-        /// <summary>What to do about the error; empty with success.</summary>
+        /// <summary>What to do about the error; empty on success.</summary>
         public string Hint { get; internal set; }
-        /// <summary>From the job's start on a device to its end.</summary>
+        /// <summary>Time from the start of the attempt to the end of the job.</summary>
         public TimeSpan ProcessingTime { get; internal set; }
         /// <summary>Length of the video.</summary>
         public TimeSpan Duration { get; internal set; }
         /// <summary>Whether an earlier result was returned.</summary>
         public bool FromCache { get; internal set; }
-        /// <summary>When the job ended, UTC; null if the daemon has not answered.</summary>
+        /// <summary>End of the job, UTC; null if the daemon has not finished it.</summary>
         public DateTime? CompletedAt { get; internal set; }
         /// <summary>
-        /// All of result.json (docs/result.md), or what is known of the error: texts, long, double, bool, null,
+        /// The content of result.json (docs/result.md) or of the error record: string, long, double, bool, null,
         /// lists (<see cref="IList{T}"/> of object) and objects (<see cref="IDictionary{TKey,TValue}"/> of string to object).
         /// </summary>
         public IDictionary<string, object> Metadata { get; internal set; }

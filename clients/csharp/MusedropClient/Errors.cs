@@ -3,37 +3,37 @@ using System.Collections.Generic;
 
 namespace Musedrop
 {
-    /// <summary>What kind of error a code is.</summary>
+    /// <summary>The kind of an error.</summary>
     public enum ErrorKind
     {
         /// <summary>No error.</summary>
         None,
-        /// <summary>The request asks for something that doesn't exist or isn't allowed: change the request.</summary>
+        /// <summary>The request is invalid: change it.</summary>
         BadRequest,
         /// <summary>The face or the voice can't be used: give another file.</summary>
         BadMedia,
-        /// <summary>A file isn't there.</summary>
+        /// <summary>A file is missing.</summary>
         MissingMedia,
-        /// <summary>The daemon's machine lacks what the request asks for.</summary>
+        /// <summary>The daemon's machine lacks an engine, an encoder or weights.</summary>
         Unavailable,
         /// <summary>The same request may succeed another time.</summary>
         Temporary,
         /// <summary>It took too long.</summary>
         Timeout,
-        /// <summary>Somebody cancelled the job.</summary>
+        /// <summary>The job was cancelled.</summary>
         Cancelled,
-        /// <summary>A mistake of the daemon, or a code that this client is too old for.</summary>
+        /// <summary>A bug, or a code that this version of the client doesn't know.</summary>
         Internal,
-        /// <summary>The share can't be reached, or no daemon takes jobs from it.</summary>
+        /// <summary>The share is unreachable, or no daemon claims its jobs.</summary>
         NoService
     }
 
-    /// <summary>The codes of errors and their kinds.</summary>
+    /// <summary>Error codes and their kinds.</summary>
     public static class ErrorCodes
     {
-        /// <summary>The share, or its inbox, can't be reached or written.</summary>
+        /// <summary>The share, or its inbox, is unreachable or not writable.</summary>
         public const string ShareUnavailable = "share_unavailable";
-        /// <summary>No daemon took the job file; it was taken back.</summary>
+        /// <summary>No daemon claimed the job file; it was removed.</summary>
         public const string NotTaken = "not_taken";
         /// <summary>The job had not ended within <see cref="MusedropOptions.WaitTimeout"/>.</summary>
         public const string WaitTimeout = "wait_timeout";
@@ -87,7 +87,7 @@ namespace Musedrop
             { ResultMissing, ErrorKind.Internal }
         };
 
-        /// <summary>The kind of a code; <see cref="ErrorKind.Internal"/> for one that is not known here.</summary>
+        /// <summary>Returns the kind of a code; <see cref="ErrorKind.Internal"/> for an unknown one.</summary>
         /// <param name="code">A code of docs/errors.md or of this class; null means no error.</param>
         public static ErrorKind KindOf(string code)
         {
@@ -97,14 +97,14 @@ namespace Musedrop
         }
     }
 
-    /// <summary>A job could not be handed in.</summary>
+    /// <summary>A job could not be submitted.</summary>
     public sealed class MusedropException : Exception
     {
-        /// <summary>The error's code.</summary>
+        /// <summary>The error code.</summary>
         public string Code { get; private set; }
         /// <summary>What to do about it.</summary>
         public string Hint { get; private set; }
-        /// <summary>What kind of error it is.</summary>
+        /// <summary>The kind of the error.</summary>
         public ErrorKind Kind { get { return ErrorCodes.KindOf(Code); } }
 
         internal MusedropException(string code, string message, string hint, Exception cause = null) : base(message, cause)

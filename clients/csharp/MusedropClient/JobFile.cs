@@ -7,49 +7,49 @@ using System.Text;
 
 namespace Musedrop
 {
-    /// <summary>What a request becomes: names of files, and the text of a job file.</summary>
+    /// <summary>The job of a request: the names of its files, and the text of the job file.</summary>
     internal sealed class JobFile
     {
-        const int LongestNameBytes = 90;
-        const int LongestSuffix = 16;
+        const int MaxNameBytes = 90;
+        const int MaxSuffixLength = 16;
         static readonly string[] Reserved = { "CON", "PRN", "AUX", "NUL", "COM", "LPT" };
 
         public readonly string Id, Name;
-        /// <summary>What has to be copied into the inbox: name there -> path.</summary>
+        /// <summary>The files to copy into the inbox: name there -> path.</summary>
         public readonly Dictionary<string, string> Copies = new Dictionary<string, string>();
         readonly DigitalHumanRequest request;
         readonly string inbox, avatar, audio;
 
-        /// <summary>Throws MusedropException for a request that can't become a job.</summary>
+        /// <summary>Throws MusedropException for an invalid request.</summary>
         public JobFile(DigitalHumanRequest request, string inbox)
         {
             Check(request);
             this.request = request;
             this.inbox = Path.GetFullPath(inbox);
             Id = request.CacheKey ?? Guid.NewGuid().ToString("N");
-            var tag = request.CacheKey == null ? Id.Substring(0, 8) : TagOf(request);
-            var stem = SafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath));
+            var tag = request.CacheKey == null ? Id.Substring(0, 8) : ComputeTag(request);
+            var stem = MakeSafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath));
             Name = request.Name == null ? stem + "-" + tag : stem;
-            avatar = request.AvatarImagePath == null ? null : "./" + MediumName(request.AvatarImagePath, stem + "-" + tag + ".avatar");
-            audio = "./" + MediumName(request.AudioPath, stem + "-" + tag + ".audio");
+            avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, stem + "-" + tag + ".avatar");
+            audio = "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
         }
 
-        /// <summary>UTF-8 without a byte order mark. The path "./face.jpg" is a file, whatever its suffix; "face" would be a library avatar.</summary>
-        public byte[] Text()
+        /// <summary>Returns UTF-8 without a byte order mark. "./face.jpg" is a file, whatever its suffix; "face" would be a library avatar.</summary>
+        public byte[] Serialize()
         {
             var members = new List<KeyValuePair<string, object>>
             {
-                Member("AvatarImagePath", avatar),
-                Member("TemplateId", request.TemplateId),
-                Member("AudioPath", audio),
-                Member("Quality", request.Quality),
-                Member("Fps", request.Fps),
-                Member("BatchSize", request.BatchSize),
-                Member("BboxShift", request.BboxShift),
-                Member("Priority", request.Priority),
-                Member("CacheKey", Id),
-                Member("Engine", request.Engine),
-                Member("TimeoutSeconds", request.TimeoutSeconds)
+                CreateMember("AvatarImagePath", avatar),
+                CreateMember("TemplateId", request.TemplateId),
+                CreateMember("AudioPath", audio),
+                CreateMember("Quality", request.Quality),
+                CreateMember("Fps", request.Fps),
+                CreateMember("BatchSize", request.BatchSize),
+                CreateMember("BboxShift", request.BboxShift),
+                CreateMember("Priority", request.Priority),
+                CreateMember("CacheKey", Id),
+                CreateMember("Engine", request.Engine),
+                CreateMember("TimeoutSeconds", request.TimeoutSeconds)
             };
             try
             {
@@ -57,11 +57,11 @@ namespace Musedrop
             }
             catch (EncoderFallbackException bad)
             {
-                throw new MusedropException("bad_value", "a text of the request holds half a character", "Send whole characters.", bad);
+                throw new MusedropException("bad_value", "a text of the request contains half a surrogate pair", "Send valid Unicode.", bad);
             }
         }
 
-        static KeyValuePair<string, object> Member(string key, object value)
+        static KeyValuePair<string, object> CreateMember(string key, object value)
         {
             return new KeyValuePair<string, object>(key, value is Enum ? value.ToString() : value);
         }
@@ -80,26 +80,26 @@ namespace Musedrop
                     throw new MusedropException("missing_media", "there is no file " + path, "Give the path of a file that this program can read.");
         }
 
-        /// <summary>The same request under the same key makes the same bytes; another content makes other names.</summary>
-        static string TagOf(DigitalHumanRequest request)
+        /// <summary>Returns a tag of key and content: the same request has the same file names, other content has others.</summary>
+        static string ComputeTag(DigitalHumanRequest request)
         {
-            var parts = new[] { request.AvatarImagePath, request.AudioPath }.Where(path => path != null).Select(Records.DigestOf);
-            return Records.DigestOfText(request.CacheKey + "\n" + string.Join("\n", parts)).Substring(0, 8);
+            var parts = new[] { request.AvatarImagePath, request.AudioPath }.Where(path => path != null).Select(Records.ComputeHash);
+            return Records.ComputeTextHash(request.CacheKey + "\n" + string.Join("\n", parts)).Substring(0, 8);
         }
 
-        /// <summary>The name in the inbox; a file that lies there already keeps its own.</summary>
-        string MediumName(string path, string stem)
+        /// <summary>Returns the name in the inbox, and adds the file to `Copies` unless it is in the inbox.</summary>
+        string AddCopy(string path, string stem)
         {
             var own = Path.GetFileName(path);
             if (Path.GetFullPath(path) == Path.Combine(inbox, own)) return own;
             var suffix = Path.GetExtension(path);
-            var name = stem + (suffix.Length > 1 && suffix.Length <= LongestSuffix ? "." + SafeName(suffix.Substring(1)).ToLowerInvariant() : "");
+            var name = stem + (suffix.Length > 1 && suffix.Length <= MaxSuffixLength ? "." + MakeSafeName(suffix.Substring(1)).ToLowerInvariant() : "");
             Copies[name] = path;
             return name;
         }
 
-        /// <summary>A file name that every system can hold, still readable as `name`; the daemon leaves it as it is.</summary>
-        public static string SafeName(string name)
+        /// <summary>Returns `name` as a file name that is valid on every system; the daemon doesn't change it.</summary>
+        public static string MakeSafeName(string name)
         {
             var clean = new StringBuilder();
             for (int at = 0, wide = 1; at < name.Length; at += wide)
@@ -108,18 +108,18 @@ namespace Musedrop
                 var refused = "<>:\"/\\|?*".IndexOf(name[at]) >= 0 || !IsPrintable(name, at);
                 clean.Append(refused ? "_" : name.Substring(at, wide));
             }
-            return NotReserved(Cut(clean.ToString().Normalize(NormalizationForm.FormC)).TrimEnd('.', ' ').TrimStart());
+            return AvoidReserved(Truncate(clean.ToString().Normalize(NormalizationForm.FormC)).TrimEnd('.', ' ').TrimStart());
         }
 
-        /// <summary>Cut where no character is split, not even one of several marks.</summary>
-        static string Cut(string text)
+        /// <summary>Truncates between two text elements, to MaxNameBytes.</summary>
+        static string Truncate(string text)
         {
             var end = 0;
             var elements = StringInfo.GetTextElementEnumerator(text);
             while (elements.MoveNext())
             {
                 var next = elements.ElementIndex + elements.GetTextElement().Length;
-                if (Encoding.UTF8.GetByteCount(text.Substring(0, next)) > LongestNameBytes) break;
+                if (Encoding.UTF8.GetByteCount(text.Substring(0, next)) > MaxNameBytes) break;
                 end = next;
             }
             return text.Substring(0, end);
@@ -144,7 +144,7 @@ namespace Musedrop
             }
         }
 
-        static string NotReserved(string name)
+        static string AvoidReserved(string name)
         {
             if (name.Length == 0) return "job";
             if (name[0] == '.' || name[0] == '-') name = "_" + name.Substring(1);

@@ -6,27 +6,27 @@ using System.Text;
 
 namespace Musedrop
 {
-    /// <summary>Just enough JSON, the same on Mono, .NET Framework and .NET: no serialiser is part of them all.</summary>
+    /// <summary>A minimal JSON reader and writer: Mono, .NET Framework and .NET have no common serialiser.</summary>
     internal static class Json
     {
-        /// <summary>An object's text, one member a line, with \n as line end on every system.</summary>
+        /// <summary>Returns an object as text, one member per line, with \n as line end on every system.</summary>
         public static string Write(IEnumerable<KeyValuePair<string, object>> members)
         {
             var lines = new List<string>();
             foreach (var member in members)
-                if (member.Value != null) lines.Add("  " + Quoted(member.Key) + ": " + Value(member.Value));
+                if (member.Value != null) lines.Add("  " + Quote(member.Key) + ": " + Format(member.Value));
             return "{\n" + string.Join(",\n", lines) + "\n}\n";
         }
 
-        static string Value(object value)
+        static string Format(object value)
         {
             var text = value as string;
-            if (text != null) return Quoted(text);
+            if (text != null) return Quote(text);
             if (value is double) return ((double)value).ToString("R", CultureInfo.InvariantCulture);
             return Convert.ToString(value, CultureInfo.InvariantCulture);
         }
 
-        static string Quoted(string text)
+        static string Quote(string text)
         {
             var made = new StringBuilder("\"");
             foreach (var c in text)
@@ -36,10 +36,10 @@ namespace Musedrop
             return made.Append('"').ToString();
         }
 
-        /// <summary>The object in a text. Throws FormatException if there is no whole one.</summary>
+        /// <summary>Returns the object in a text. Throws FormatException.</summary>
         public static Dictionary<string, object> ReadObject(string text)
         {
-            var made = new JsonReader(text).Document() as Dictionary<string, object>;
+            var made = new JsonReader(text).ReadDocument() as Dictionary<string, object>;
             if (made == null) throw new FormatException("no JSON object");
             return made;
         }
@@ -47,7 +47,7 @@ namespace Musedrop
 
     internal sealed class JsonReader
     {
-        const int Deepest = 32;
+        const int MaxDepth = 32;
         readonly string text;
         int at;
         int depth;
@@ -57,70 +57,70 @@ namespace Musedrop
             this.text = text;
         }
 
-        public object Document()
+        public object ReadDocument()
         {
-            var value = Value();
-            Blanks();
-            if (at < text.Length) throw Broken();
+            var value = ReadValue();
+            SkipBlanks();
+            if (at < text.Length) throw CreateError();
             return value;
         }
 
-        object Value()
+        object ReadValue()
         {
-            switch (Next())
+            switch (PeekToken())
             {
-                case '{': return Nested(Members);
-                case '[': return Nested(Items);
-                case '"': return Text();
-                case 't': return Word("true", true);
-                case 'f': return Word("false", false);
-                case 'n': return Word("null", null);
-                default: return Number();
+                case '{': return ReadNested(ReadMembers);
+                case '[': return ReadNested(ReadItems);
+                case '"': return ReadText();
+                case 't': return ReadWord("true", true);
+                case 'f': return ReadWord("false", false);
+                case 'n': return ReadWord("null", null);
+                default: return ReadNumber();
             }
         }
 
-        object Nested(Func<object> read)
+        object ReadNested(Func<object> read)
         {
-            if (++depth > Deepest) throw Broken();
+            if (++depth > MaxDepth) throw CreateError();
             at++;
             var value = read();
             depth--;
             return value;
         }
 
-        object Members()
+        object ReadMembers()
         {
             var made = new Dictionary<string, object>();
-            while (More('}', made.Count))
+            while (TryAdvance('}', made.Count))
             {
-                if (Next() != '"') throw Broken();
-                var key = Text();
-                Take(':');
-                made[key] = Value();
+                if (PeekToken() != '"') throw CreateError();
+                var key = ReadText();
+                Expect(':');
+                made[key] = ReadValue();
             }
             return made;
         }
 
-        object Items()
+        object ReadItems()
         {
             var made = new List<object>();
-            while (More(']', made.Count)) made.Add(Value());
+            while (TryAdvance(']', made.Count)) made.Add(ReadValue());
             return made;
         }
 
-        /// <summary>Whether another entry follows; takes the comma before it, or the closing bracket.</summary>
-        bool More(char closing, int count)
+        /// <summary>Reads the comma before the next entry, or the closing bracket; returns false for the bracket.</summary>
+        bool TryAdvance(char closing, int count)
         {
-            if (Next() == closing)
+            if (PeekToken() == closing)
             {
                 at++;
                 return false;
             }
-            if (count > 0) Take(',');
+            if (count > 0) Expect(',');
             return true;
         }
 
-        string Text()
+        string ReadText()
         {
             var made = new StringBuilder();
             for (at++; at < text.Length; at++)
@@ -130,31 +130,31 @@ namespace Musedrop
                     at++;
                     return made.ToString();
                 }
-                made.Append(text[at] == '\\' ? Escaped() : text[at]);
+                made.Append(text[at] == '\\' ? ReadEscape() : text[at]);
             }
-            throw Broken();
+            throw CreateError();
         }
 
-        char Escaped()
+        char ReadEscape()
         {
-            if (++at >= text.Length) throw Broken();
+            if (++at >= text.Length) throw CreateError();
             var kind = "\"\\/bfnrt".IndexOf(text[at]);
             if (kind >= 0) return "\"\\/\b\f\n\r\t"[kind];
             int code;
-            if (text[at] != 'u' || at + 4 >= text.Length) throw Broken();
-            if (!int.TryParse(text.Substring(at + 1, 4), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out code)) throw Broken();
+            if (text[at] != 'u' || at + 4 >= text.Length) throw CreateError();
+            if (!int.TryParse(text.Substring(at + 1, 4), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out code)) throw CreateError();
             at += 4;
             return (char)code;
         }
 
-        object Word(string word, object value)
+        object ReadWord(string word, object value)
         {
-            if (string.CompareOrdinal(text, at, word, 0, word.Length) != 0) throw Broken();
+            if (string.CompareOrdinal(text, at, word, 0, word.Length) != 0) throw CreateError();
             at += word.Length;
             return value;
         }
 
-        object Number()
+        object ReadNumber()
         {
             var start = at;
             while (at < text.Length && "+-.eE0123456789".IndexOf(text[at]) >= 0) at++;
@@ -163,92 +163,92 @@ namespace Musedrop
             double real;
             if (long.TryParse(digits, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out whole)) return whole;
             if (double.TryParse(digits, NumberStyles.Float, CultureInfo.InvariantCulture, out real)) return real;
-            throw Broken();
+            throw CreateError();
         }
 
-        char Next()
+        char PeekToken()
         {
-            Blanks();
-            if (at >= text.Length) throw Broken();
+            SkipBlanks();
+            if (at >= text.Length) throw CreateError();
             return text[at];
         }
 
-        void Take(char expected)
+        void Expect(char expected)
         {
-            if (Next() != expected) throw Broken();
+            if (PeekToken() != expected) throw CreateError();
             at++;
         }
 
-        void Blanks()
+        void SkipBlanks()
         {
             while (at < text.Length && " \t\r\n".IndexOf(text[at]) >= 0) at++;
         }
 
-        FormatException Broken()
+        FormatException CreateError()
         {
             return new FormatException("not JSON at character " + at);
         }
     }
 
-    /// <summary>The members of a JSON object, asked for by type; what is absent, null or of another type is the type's empty value.</summary>
-    internal sealed class Fields
+    /// <summary>The members of a JSON object, asked for by type; a member that is absent, null or of another type is the empty value.</summary>
+    internal sealed class JsonFields
     {
         public readonly IDictionary<string, object> All;
 
-        public Fields(object value)
+        public JsonFields(object value)
         {
             All = value as IDictionary<string, object> ?? new Dictionary<string, object>();
         }
 
-        public string Text(string key)
+        public string GetString(string key)
         {
-            return Value(key) as string;
+            return Find(key) as string;
         }
 
-        public string Words(string key)
+        public string GetStringOrEmpty(string key)
         {
-            return Text(key) ?? "";
+            return GetString(key) ?? "";
         }
 
-        public long Whole(string key)
+        public long GetLong(string key)
         {
-            return (long)Real(key);
+            return (long)GetDouble(key);
         }
 
-        public double Real(string key)
+        public double GetDouble(string key)
         {
-            var value = Value(key);
+            var value = Find(key);
             return value is long ? (long)value : value is double ? (double)value : 0;
         }
 
-        public bool Flag(string key)
+        public bool GetBool(string key)
         {
-            return Value(key) as bool? == true;
+            return Find(key) as bool? == true;
         }
 
-        public Fields Inner(string key)
+        public JsonFields GetObject(string key)
         {
-            return new Fields(Value(key));
+            return new JsonFields(Find(key));
         }
 
-        public IEnumerable<Fields> Rows(string key)
+        public IEnumerable<JsonFields> GetObjects(string key)
         {
-            foreach (var row in Value(key) as IList<object> ?? new List<object>()) yield return new Fields(row);
+            foreach (var row in Find(key) as IList<object> ?? new List<object>()) yield return new JsonFields(row);
         }
 
-        public IEnumerable<string> Texts(string key)
+        public IEnumerable<string> GetStrings(string key)
         {
-            return (Value(key) as IList<object> ?? new List<object>()).OfType<string>();
+            return (Find(key) as IList<object> ?? new List<object>()).OfType<string>();
         }
 
-        public DateTime? Time(string key)
+        public DateTime? GetTime(string key)
         {
             DateTime time;
             const DateTimeStyles utc = DateTimeStyles.AdjustToUniversal | DateTimeStyles.AssumeUniversal;
-            return DateTime.TryParse(Words(key), CultureInfo.InvariantCulture, utc, out time) ? time : (DateTime?)null;
+            return DateTime.TryParse(GetStringOrEmpty(key), CultureInfo.InvariantCulture, utc, out time) ? time : (DateTime?)null;
         }
 
-        object Value(string key)
+        object Find(string key)
         {
             object value;
             return All.TryGetValue(key, out value) ? value : null;

@@ -10,8 +10,8 @@ using System.Threading.Tasks;
 namespace Musedrop
 {
     /// <summary>
-    /// Hands jobs to musedrop through a folder and waits for their videos. Needs nothing but the folder, local or \\server\share;
-    /// may be used by many threads and for many jobs at once.
+    /// Submits jobs to musedrop through a folder, local or \\server\share, and waits for their videos.
+    /// It is thread-safe and may be used for many jobs at once.
     /// </summary>
     public sealed class MusedropClient
     {
@@ -21,7 +21,7 @@ namespace Musedrop
 
         /// <summary>A client of one share.</summary>
         /// <param name="share">The folder that holds inbox, outbox and failed.</param>
-        /// <param name="options">How long to wait for what; null for the defaults.</param>
+        /// <param name="options">Timeouts; null for the defaults.</param>
         public MusedropClient(string share, MusedropOptions options = null)
         {
             if (share == null) throw new ArgumentNullException("share");
@@ -30,9 +30,9 @@ namespace Musedrop
             status = new StatusFile(folder.StatusFile, TimeSpan.FromTicks(this.options.PollInterval.Ticks / 2));
         }
 
-        /// <summary>Hand in a job and wait for its end. An error of the job, its media or the share is an answer, not an exception.</summary>
-        /// <param name="request">Face, voice and wishes.</param>
-        /// <param name="progress">Told when something changes; may be null.</param>
+        /// <summary>Submits a job and waits for its end. An error of the job, its media or the share is a response, not an exception.</summary>
+        /// <param name="request">Face, voice and options.</param>
+        /// <param name="progress">Receives each change; may be null.</param>
         /// <param name="cancel">Cancels the job, too.</param>
         /// <returns>How the job ended.</returns>
         /// <exception cref="OperationCanceledException">The token was cancelled; so is the job, if it can be reached.</exception>
@@ -49,7 +49,7 @@ namespace Musedrop
             }
             catch (MusedropException problem)
             {
-                return Answers.Without(problem.Code, problem.Message, problem.Hint);
+                return Answers.FromCode(problem.Code, problem.Message, problem.Hint);
             }
             catch (OperationCanceledException)
             {
@@ -58,49 +58,49 @@ namespace Musedrop
             }
         }
 
-        // handing in
+        // submitting
 
-        /// <summary>Copy the media and then the job file into the inbox, each visible only when it is whole.</summary>
-        /// <param name="request">Face, voice and wishes.</param>
-        /// <param name="cancel">Stops the copying; what was copied is removed.</param>
-        /// <returns>What the job is found by.</returns>
-        /// <exception cref="MusedropException">The request can't become a job, or the share can't be written.</exception>
+        /// <summary>Copies the media, then the job file into the inbox, each atomically.</summary>
+        /// <param name="request">Face, voice and options.</param>
+        /// <param name="cancel">Stops the copying; copied files are removed.</param>
+        /// <returns>The name and id of the job.</returns>
+        /// <exception cref="MusedropException">The request is invalid, or the share is not writable.</exception>
         public JobTicket Submit(DigitalHumanRequest request, CancellationToken cancel = default(CancellationToken))
         {
-            if (!folder.Reachable) throw Unreachable(null);
+            if (!folder.Reachable) throw CreateUnreachableError(null);
             try
             {
-                return HandIn(new JobFile(request, folder.Inbox), cancel);
+                return SubmitJob(new JobFile(request, folder.Inbox), cancel);
             }
             catch (IOException problem)
             {
-                throw Unreachable(problem);
+                throw CreateUnreachableError(problem);
             }
             catch (UnauthorizedAccessException problem)
             {
-                throw Unreachable(problem);
+                throw CreateUnreachableError(problem);
             }
         }
 
         /// <summary><see cref="Submit"/> on another thread.</summary>
-        /// <param name="request">Face, voice and wishes.</param>
-        /// <param name="cancel">Stops the copying; what was copied is removed.</param>
-        /// <returns>What the job is found by.</returns>
+        /// <param name="request">Face, voice and options.</param>
+        /// <param name="cancel">Stops the copying; copied files are removed.</param>
+        /// <returns>The name and id of the job.</returns>
         public Task<JobTicket> SubmitAsync(DigitalHumanRequest request, CancellationToken cancel = default(CancellationToken))
         {
             return Task.Run(() => Submit(request, cancel), cancel);
         }
 
-        JobTicket HandIn(JobFile job, CancellationToken cancel)
+        JobTicket SubmitJob(JobFile job, CancellationToken cancel)
         {
-            var text = job.Text();
-            var present = Lookout.Present(folder, status, job.Name, job.Id);
+            var text = job.Serialize();
+            var present = JobWatcher.ListExisting(folder, status, job.Name, job.Id);
             var copied = new List<string>();
             try
             {
                 foreach (var copy in job.Copies)
-                    if (folder.PutMedium(copy.Value, copy.Key, cancel)) copied.Add(copy.Key);
-                return new JobTicket(folder.PutJob(job.Name, text), job.Id, copied, present);
+                    if (folder.CopyMedia(copy.Value, copy.Key, cancel)) copied.Add(copy.Key);
+                return new JobTicket(folder.WriteJobFile(job.Name, text), job.Id, copied, present);
             }
             catch
             {
@@ -109,7 +109,7 @@ namespace Musedrop
             }
         }
 
-        MusedropException Unreachable(Exception cause)
+        MusedropException CreateUnreachableError(Exception cause)
         {
             var why = cause == null ? "" : ": " + cause.Message;
             var message = "the inbox " + folder.Inbox + " can't be used" + why;
@@ -118,110 +118,110 @@ namespace Musedrop
 
         // waiting
 
-        /// <summary>Wait for the end of a job. It looks again and again; events of the file system only make it look sooner.</summary>
+        /// <summary>Waits for the end of a job. It polls the share; file system events only shorten the wait.</summary>
         /// <param name="ticket">A ticket of this client, or one made of a name and an id.</param>
-        /// <param name="progress">Told when something changes; may be null.</param>
-        /// <param name="cancel">Ends the wait; the job goes on.</param>
-        /// <returns>How the job ended, or why it is waited for no longer.</returns>
+        /// <param name="progress">Receives each change; may be null.</param>
+        /// <param name="cancel">Ends the wait; the job continues.</param>
+        /// <returns>How the job ended, or why the wait ended.</returns>
         /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
         public async Task<DigitalHumanResponse> WaitAsync(
             JobTicket ticket, IProgress<JobProgress> progress = null, CancellationToken cancel = default(CancellationToken))
         {
             if (ticket == null) throw new ArgumentNullException("ticket");
-            var lookout = new Lookout(folder, status, ticket);
-            var patience = new Patience(options);
+            var watcher = new JobWatcher(folder, status, ticket);
+            var policy = new WaitPolicy(options);
             var clock = Stopwatch.StartNew();
             var told = "";
-            using (var bell = new Bell(folder.Outbox, folder.Failed))
+            using (var folders = new FolderWatcher(folder.Outbox, folder.Failed))
                 while (true)
                 {
-                    var seen = await Task.Run(() => lookout.Look(), cancel).ConfigureAwait(false);
-                    var answer = seen.Response ?? GiveUp(patience.Ended(seen, clock.Elapsed), ticket);
+                    var snapshot = await Task.Run(() => watcher.ReadSnapshot(), cancel).ConfigureAwait(false);
+                    var answer = snapshot.Response ?? CreateTimeoutAnswer(policy.FindTimeout(snapshot, clock.Elapsed), ticket);
                     if (answer != null) return answer;
-                    told = Tell(progress, seen.Progress, told);
-                    await bell.Wait(options.PollInterval, cancel).ConfigureAwait(false);
+                    told = ReportIfChanged(progress, snapshot.Progress, told);
+                    await folders.Wait(options.PollInterval, cancel).ConfigureAwait(false);
                 }
         }
 
         /// <summary><see cref="WaitAsync"/>, blocking.</summary>
         /// <param name="ticket">A ticket of this client, or one made of a name and an id.</param>
-        /// <param name="progress">Told when something changes, on another thread; may be null.</param>
-        /// <param name="cancel">Ends the wait; the job goes on.</param>
-        /// <returns>How the job ended, or why it is waited for no longer.</returns>
+        /// <param name="progress">Receives each change, on another thread; may be null.</param>
+        /// <param name="cancel">Ends the wait; the job continues.</param>
+        /// <returns>How the job ended, or why the wait ended.</returns>
         public DigitalHumanResponse Wait(JobTicket ticket, IProgress<JobProgress> progress = null, CancellationToken cancel = default(CancellationToken))
         {
             return Task.Run(() => WaitAsync(ticket, progress, cancel)).GetAwaiter().GetResult();
         }
 
-        static string Tell(IProgress<JobProgress> progress, JobProgress news, string told)
+        static string ReportIfChanged(IProgress<JobProgress> progress, JobProgress news, string told)
         {
             var line = news + " " + news.DaemonRunning;
             if (progress != null && line != told) progress.Report(news);
             return line;
         }
 
-        /// <summary>An answer for a wait that ends without the job's; null if it goes on.</summary>
-        DigitalHumanResponse GiveUp(string code, JobTicket ticket)
+        /// <summary>Returns the response for a wait that ends by `code`; null if the wait goes on.</summary>
+        DigitalHumanResponse CreateTimeoutAnswer(string code, JobTicket ticket)
         {
             if (code == null || code == ErrorCodes.NotTaken && !folder.TakeBack(ticket)) return null;
-            return Answers.Without(code, Reason(code), Advice(code));
+            return Answers.FromCode(code, DescribeReason(code), SuggestAction(code));
         }
 
-        string Reason(string code)
+        string DescribeReason(string code)
         {
             switch (code)
             {
-                case ErrorCodes.NotTaken: return "no daemon took the job within " + Words(options.PickupTimeout) + Problems();
-                case ErrorCodes.ShareUnavailable: return "the share was away for " + Words(options.UnreachableTimeout);
-                case ErrorCodes.ResultMissing: return "the daemon has nothing left to do, and the job's result is not in " + folder.Outbox;
-                default: return "the job had not ended within " + Words(options.WaitTimeout);
+                case ErrorCodes.NotTaken: return "no daemon claimed the job within " + FormatSeconds(options.PickupTimeout) + DescribeProblems();
+                case ErrorCodes.ShareUnavailable: return "the share was unreachable for " + FormatSeconds(options.UnreachableTimeout);
+                case ErrorCodes.ResultMissing: return "the daemon has no unfinished jobs, and the job's result is not in " + folder.Outbox;
+                default: return "the job had not ended within " + FormatSeconds(options.WaitTimeout);
             }
         }
 
-        static string Advice(string code)
+        static string SuggestAction(string code)
         {
             switch (code)
             {
                 case ErrorCodes.NotTaken: return "Start the daemon of this share (musedrop run), then try again.";
-                case ErrorCodes.ShareUnavailable: return "The job may go on: wait for it again when the share is back.";
-                case ErrorCodes.ResultMissing: return "Somebody may have moved it, or name and id are not those of a job.";
+                case ErrorCodes.ShareUnavailable: return "The job may continue: wait for it again when the share is reachable.";
+                case ErrorCodes.ResultMissing: return "It may have been moved, or there is no job of that name and id.";
                 default: return "Allow more time, or see what it waits for.";
             }
         }
 
-        static string Words(TimeSpan time)
+        static string FormatSeconds(TimeSpan time)
         {
             return string.Format("{0:0.#} s", time.TotalSeconds);
         }
 
-        string Problems()
+        string DescribeProblems()
         {
-            var said = status.Read();
-            if (said == null) return "; there is no status.json";
-            if (!said.Inner("daemon").Flag("running")) return "; it was stopped";
-            return string.Concat(said.Texts("problems").Select(problem => "; " + problem));
+            var record = status.Read();
+            if (record == null) return "; there is no status.json";
+            if (!record.GetObject("daemon").GetBool("running")) return "; it was stopped";
+            return string.Concat(record.GetStrings("problems").Select(problem => "; " + problem));
         }
 
         // cancelling
 
-        /// <summary>Cancel a job in whatever state it is: taken back if the daemon has not taken it, else the daemon is told.</summary>
+        /// <summary>Cancels a job in any state: removes its file if the daemon has not claimed it, else writes a .cancel file.</summary>
         /// <param name="ticket">A ticket of this client, or one made of a name and an id.</param>
-        /// <exception cref="MusedropException">The share can't be written.</exception>
+        /// <exception cref="MusedropException">The share is not writable.</exception>
         public void Cancel(JobTicket ticket)
         {
             if (ticket == null) throw new ArgumentNullException("ticket");
-            if (!folder.Reachable) throw Unreachable(null);
+            if (!folder.Reachable) throw CreateUnreachableError(null);
             try
             {
-                if (!folder.TakeBack(ticket)) folder.LeaveCancel(IsFileName(ticket.Id) ? ticket.Id : ticket.Name);
+                if (!folder.TakeBack(ticket)) folder.WriteCancelFile(IsFileName(ticket.Id) ? ticket.Id : ticket.Name);
             }
             catch (IOException problem)
             {
-                throw Unreachable(problem);
+                throw CreateUnreachableError(problem);
             }
             catch (UnauthorizedAccessException problem)
             {
-                throw Unreachable(problem);
+                throw CreateUnreachableError(problem);
             }
         }
 
@@ -243,7 +243,7 @@ namespace Musedrop
             }
         }
 
-        /// <summary>Ids are ours or the caller's; only a plain one can be the name of a control file.</summary>
+        /// <summary>Whether an id, which the caller may have chosen, can be the name of a control file.</summary>
         static bool IsFileName(string id)
         {
             return Regex.IsMatch(id, "^[A-Za-z0-9][A-Za-z0-9_-]{3,99}$");

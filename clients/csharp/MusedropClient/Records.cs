@@ -7,19 +7,19 @@ using System.Text;
 
 namespace Musedrop
 {
-    /// <summary>Reading what others may be writing, renaming or deleting at that moment.</summary>
+    /// <summary>Reads files that other processes may write, rename or delete at the same time.</summary>
     internal static class Records
     {
-        const long LargestRecord = 16 << 20;
+        const long MaxRecordBytes = 16 << 20;
 
-        /// <summary>A JSON object of the share; null while it isn't there, isn't whole, or the share is away.</summary>
-        public static Fields Read(string path)
+        /// <summary>Returns a JSON object of the share; null if it is missing or incomplete, or the share is unreachable.</summary>
+        public static JsonFields Read(string path)
         {
             try
             {
                 using (var file = OpenShared(path))
                 using (var reader = new StreamReader(file, Encoding.UTF8))
-                    return file.Length > LargestRecord ? null : new Fields(Json.ReadObject(reader.ReadToEnd()));
+                    return file.Length > MaxRecordBytes ? null : new JsonFields(Json.ReadObject(reader.ReadToEnd()));
             }
             catch (IOException)
             {
@@ -35,19 +35,19 @@ namespace Musedrop
             }
         }
 
-        /// <summary>For reading; others may go on to write, rename or delete the file.</summary>
+        /// <summary>Opens a file for reading; other processes may write, rename or delete it.</summary>
         public static FileStream OpenShared(string path)
         {
             return new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         }
 
-        /// <summary>The folders that a job of that name may have got: NAME, NAME-2, NAME-3 ...</summary>
-        public static IList<string> FoldersOf(string parent, string name)
+        /// <summary>Returns the folders that a job of that name may have: NAME, NAME-2, NAME-3 ...</summary>
+        public static IList<string> ListNumberedFolders(string parent, string name)
         {
-            return FoldersLike(parent, name).Where(path => IsNumbered(Path.GetFileName(path), name)).ToList();
+            return ListFolders(parent, name).Where(path => IsNumbered(Path.GetFileName(path), name)).ToList();
         }
 
-        public static IList<string> FoldersLike(string parent, string name)
+        public static IList<string> ListFolders(string parent, string name)
         {
             try
             {
@@ -70,7 +70,7 @@ namespace Musedrop
             return rest.Length == 0 || rest.Length > 1 && rest[0] == '-' && rest.Skip(1).All(char.IsDigit);
         }
 
-        /// <summary>A file of the caller's, for reading. Throws MusedropException.</summary>
+        /// <summary>Opens a file of the caller for reading. Throws MusedropException.</summary>
         public static FileStream OpenSource(string path)
         {
             try
@@ -84,14 +84,14 @@ namespace Musedrop
             }
         }
 
-        public static string DigestOf(string path)
+        public static string ComputeHash(string path)
         {
             using (var hash = SHA256.Create())
             using (var file = OpenSource(path))
                 return Hex(hash.ComputeHash(file));
         }
 
-        public static string DigestOfText(string text)
+        public static string ComputeTextHash(string text)
         {
             using (var hash = SHA256.Create()) return Hex(hash.ComputeHash(Encoding.UTF8.GetBytes(text)));
         }

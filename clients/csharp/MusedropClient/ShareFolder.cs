@@ -4,10 +4,10 @@ using System.Threading;
 
 namespace Musedrop
 {
-    /// <summary>The share as files: every copy and rename of this client is here.</summary>
+    /// <summary>All writes and renames of this client on the share.</summary>
     internal sealed class ShareFolder
     {
-        const int MostOfOneName = 1000;
+        const int MaxOfOneName = 1000;
         public readonly string Inbox, Outbox, Failed, StatusFile;
 
         public ShareFolder(string root)
@@ -25,60 +25,60 @@ namespace Musedrop
 
         // writing
 
-        /// <summary>Copy a medium into the inbox; one that lies there already under the name is the same one. False then.</summary>
-        public bool PutMedium(string source, string name, CancellationToken cancel)
+        /// <summary>Copies a media file into the inbox. Returns false if it is there: the same name means the same content.</summary>
+        public bool CopyMedia(string source, string name, CancellationToken cancel)
         {
             var target = Path.Combine(Inbox, name);
-            if (Renewed(target)) return false;
-            PutWhole(target, stream => Copy(source, stream, cancel));
+            if (TouchIfExists(target)) return false;
+            WriteAtomically(target, stream => Copy(source, stream, cancel));
             return true;
         }
 
-        /// <summary>Drop the job file under its name, or NAME-2, NAME-3 ... where that lies there still. The name that it got.</summary>
-        public string PutJob(string name, byte[] text)
+        /// <summary>Writes the job file as NAME, NAME-2, NAME-3 ..., the first name that is free, and returns that name.</summary>
+        public string WriteJobFile(string name, byte[] text)
         {
             for (var n = 1; ; n++)
             {
                 var free = n == 1 ? name : name + "-" + n;
-                if (!File.Exists(JobPath(free)) && TryPutJob(free, text, n < MostOfOneName)) return free;
+                if (!File.Exists(GetJobPath(free)) && TryWriteJobFile(free, text, n < MaxOfOneName)) return free;
             }
         }
 
-        bool TryPutJob(string name, byte[] text, bool again)
+        bool TryWriteJobFile(string name, byte[] text, bool again)
         {
             try
             {
-                PutWhole(JobPath(name), stream => stream.Write(text, 0, text.Length));
+                WriteAtomically(GetJobPath(name), stream => stream.Write(text, 0, text.Length));
                 return true;
             }
             catch (IOException)
             {
-                if (again && File.Exists(JobPath(name))) return false;
+                if (again && File.Exists(GetJobPath(name))) return false;
                 throw;
             }
         }
 
-        /// <summary>Write beside, in the same folder, then rename: a rename within one folder is atomic on every share.</summary>
-        void PutWhole(string target, Action<Stream> write)
+        /// <summary>Writes a temporary file in the same folder, then renames it: such a rename is atomic on every share.</summary>
+        void WriteAtomically(string target, Action<Stream> write)
         {
-            var beside = Beside();
+            var temp = CreateTempPath();
             try
             {
-                using (var file = new FileStream(beside, FileMode.CreateNew, FileAccess.Write, FileShare.None))
+                using (var file = new FileStream(temp, FileMode.CreateNew, FileAccess.Write, FileShare.None))
                 {
                     write(file);
                     file.Flush(true);
                 }
-                File.Move(beside, target);
+                File.Move(temp, target);
             }
             catch
             {
-                Discard(beside);
+                Discard(temp);
                 throw;
             }
         }
 
-        string Beside()
+        string CreateTempPath()
         {
             return Path.Combine(Inbox, "." + Guid.NewGuid().ToString("N") + ".tmp");
         }
@@ -91,8 +91,8 @@ namespace Musedrop
                     cancel.ThrowIfCancellationRequested();
         }
 
-        /// <summary>Make a file that is there look new, so that the daemon doesn't file it away with the job that brought it.</summary>
-        static bool Renewed(string path)
+        /// <summary>Updates the time of an existing file, so that the daemon doesn't archive it with the earlier job. Returns whether it exists.</summary>
+        static bool TouchIfExists(string path)
         {
             try
             {
@@ -123,36 +123,36 @@ namespace Musedrop
 
         // taking back
 
-        string JobPath(string name)
+        string GetJobPath(string name)
         {
             return Path.Combine(Inbox, name + ".json");
         }
 
         public bool IsSubmitted(string name)
         {
-            return File.Exists(JobPath(name));
+            return File.Exists(GetJobPath(name));
         }
 
-        /// <summary>Take a job back that the daemon has not taken: by a rename, which only one of the two can do.</summary>
+        /// <summary>Removes a job that the daemon has not claimed, by a rename, which only one of the two can do.</summary>
         public bool TakeBack(JobTicket ticket)
         {
-            var beside = Beside();
+            var temp = CreateTempPath();
             try
             {
-                File.Move(JobPath(ticket.Name), beside);
+                File.Move(GetJobPath(ticket.Name), temp);
             }
             catch (Exception problem) when (problem is IOException || problem is UnauthorizedAccessException)
             {
-                Discard(beside);
+                Discard(temp);
                 return false;
             }
             ticket.TakenBack = true;
             foreach (var name in ticket.Media) Discard(Path.Combine(Inbox, name));
-            Discard(beside);
+            Discard(temp);
             return true;
         }
 
-        public void LeaveCancel(string name)
+        public void WriteCancelFile(string name)
         {
             File.WriteAllBytes(Path.Combine(Inbox, name + ".cancel"), new byte[0]);
         }

@@ -3,7 +3,7 @@ using System.Threading;
 using System.Threading.Tasks;
 using Musedrop;
 
-/// <summary>Makes one video: MusedropSample SHARE FACE VOICE [low|medium|high|ultra]. Ctrl-C cancels the job.</summary>
+/// <summary>Renders one video: MusedropSample SHARE FACE VOICE [low|medium|high|ultra]. Ctrl-C cancels the job.</summary>
 public static class Program
 {
     sealed class Lines : IProgress<JobProgress>
@@ -14,7 +14,7 @@ public static class Program
         }
     }
 
-    /// <summary>0: there is a video; 1: there is none; 2: wrong arguments; 130: cancelled.</summary>
+    /// <summary>Returns 0: done; 1: failed; 2: wrong arguments; 130: cancelled.</summary>
     public static int Main(string[] args)
     {
         VideoQuality quality;

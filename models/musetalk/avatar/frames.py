@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from models import media
-from models.media import Bgr
+from models.arrays import U8
 from models.musetalk.geometry import Size
 from models.types import Inspection, Request
 
@@ -45,7 +45,7 @@ class BgrFrames:
     def __len__(self) -> int:
         return len(self._video)
 
-    def read(self, frame: int) -> Bgr:
+    def read(self, frame: int) -> U8:
         """Return the frame with this number, counted from 0."""
         return np.ascontiguousarray(self._video.read(frame)[: self._height, : self._width])
 

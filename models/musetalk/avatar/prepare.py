@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.arrays import F32, U8
-from models.media import Bgr
 from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, to_box
 from models.musetalk.compositing.composite import trim_mask
 from models.musetalk.compositing.masks import crop_square, make_blend_mask, make_parsing_mask, square_around
@@ -34,7 +33,7 @@ class FrameSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, frame: int) -> Bgr: ...
+    def read(self, frame: int) -> U8: ...
 
 
 class VisionModels(FaceModels, Protocol):
@@ -45,7 +44,7 @@ class VisionModels(FaceModels, Protocol):
         """Frames that are analysed together."""
         ...
 
-    def parse_faces(self, squares: Sequence[Bgr]) -> U8:
+    def parse_faces(self, squares: Sequence[U8]) -> U8:
         """Return the class of each pixel of square faces (m, m, 3) of any size: (n, 512, 512) uint8."""
         ...
 
@@ -82,7 +81,7 @@ def prepare_avatar(
         writer.abandon()
 
 
-def read_batches(frames: FrameSource, frames_per_batch: int) -> Iterator[tuple[range, list[Bgr]]]:
+def read_batches(frames: FrameSource, frames_per_batch: int) -> Iterator[tuple[range, list[U8]]]:
     """Yield all frames in order, in batches: their numbers, and the frames."""
     start = 0
     while start < len(frames):
@@ -150,7 +149,7 @@ def summarize_track(track: BoxTrack) -> dict[str, Any]:
 
 
 def encode_frames(
-    writer: AvatarWriter, numbers: range, pictures: list[Bgr], models: VisionModels, options: Options
+    writer: AvatarWriter, numbers: range, pictures: list[U8], models: VisionModels, options: Options
 ) -> None:
     """Add a batch of frames to the avatar; the faces of those that show one go through the networks together."""
     track = writer.track

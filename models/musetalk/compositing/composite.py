@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.arrays import U8, U16
-from models.media import Bgr, Yuv, bgr_to_yuv_matrix, split_planes
+from models.media import bgr_to_yuv_matrix, split_planes
 from models.musetalk.geometry import Box, Size, intersect, shift_box
 from models.types import Colour
 
@@ -42,7 +42,7 @@ class BgrBlend:
         """Bytes that this blend takes."""
         return 2 * self._over.nbytes
 
-    def apply(self, frame: Bgr, face: Bgr) -> None:
+    def apply(self, frame: U8, face: U8) -> None:
         """Change `frame`, (h, w, 3) uint8, in place. `face`, (n, m, 3) uint8 BGR, is scaled to the box."""
         part = _view(frame, self.region)
         _blend_into(part, _view(fit_face(face, self.box), _relative_to(self.region, self.box)), self._over, self._under)
@@ -67,7 +67,7 @@ class YuvBlend:
         """Bytes that this blend takes."""
         return 2 * (self._luma[0].nbytes + self._chroma[0].nbytes)
 
-    def apply(self, frame: Yuv, face: Bgr) -> None:
+    def apply(self, frame: U8, face: U8) -> None:
         """Change `frame`, (h * 3 / 2, w) uint8, in place. `face`, (n, m, 3) uint8 BGR, is scaled to the box."""
         if not self._luma[0].size:
             return
@@ -125,7 +125,7 @@ def trim_mask(mask: U8, box: Box, crop: Box, size: Size) -> tuple[U8, Box]:
     return _view(mask, shift_box(region, -crop[0], -crop[1])).copy(), region
 
 
-def fit_face(face: Bgr, box: Box) -> Bgr:
+def fit_face(face: U8, box: Box) -> U8:
     """Return the face scaled bilinearly to the size of the box."""
     size = (box[2] - box[0], box[3] - box[1])
     return face if (face.shape[1], face.shape[0]) == size else np.asarray(cv2.resize(face, size), np.uint8)
@@ -150,7 +150,7 @@ def _blend_into(under: U8, over: U8, weight: U16, rest: U16) -> None:
     under[:] = sums
 
 
-def _extend_edges(part: Bgr, inner: Box, outer: Box) -> Bgr:
+def _extend_edges(part: U8, inner: Box, outer: Box) -> U8:
     """Return `part` with its edges repeated to fill `outer`, by a row or column at most on each side."""
     if inner == outer:
         return np.ascontiguousarray(part)

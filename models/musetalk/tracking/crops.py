@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from models.arrays import I64
-from models.media import Bgr
+from models.arrays import I64, U8
 
 SIDE = 256
 
 
-def crop_clipped(frame: Bgr, box: Sequence[int] | I64) -> Bgr:
+def crop_clipped(frame: U8, box: Sequence[int] | I64) -> U8:
     """Return the face as MuseTalk cuts it, (256, 256, 3) uint8 BGR.
 
     A box (x1, y1, x2, y2) beyond the right or the lower edge is cut short, which changes the face's proportions.
@@ -22,7 +21,7 @@ def crop_clipped(frame: Bgr, box: Sequence[int] | I64) -> Bgr:
     return _resize_face(frame[y1:y2, x1:x2])
 
 
-def crop_padded(frame: Bgr, box: Sequence[int] | I64) -> Bgr:
+def crop_padded(frame: U8, box: Sequence[int] | I64) -> U8:
     """Return the face in its own proportions, (256, 256, 3) uint8 BGR; beyond the frame, the pixels at its edge repeat.
 
     The box (x1, y1, x2, y2) has to share at least a pixel with the frame. Within it, this is `crop_clipped` to the bit.
@@ -34,5 +33,5 @@ def crop_padded(frame: Bgr, box: Sequence[int] | I64) -> Bgr:
     return _resize_face(np.asarray(cv2.copyMakeBorder(inside, *missing, cv2.BORDER_REPLICATE), np.uint8))
 
 
-def _resize_face(crop: Bgr) -> Bgr:
+def _resize_face(crop: U8) -> U8:
     return np.asarray(cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_LANCZOS4), np.uint8)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.arrays import F32, F64, Floats
-from models.media import Bgr
+from models.arrays import F32, F64, U8, Floats
 from models.musetalk.geometry import Size
 from models.musetalk.nets import dwpose, s3fd
 from models.musetalk.tracking.regions import Region, crop_region, to_frame_pixels, whole_frame_region
@@ -36,7 +35,7 @@ class FaceNets:
         """`detector` is an S3FD on `device`, `pose` a DwPose there or an OnnxPose; float32, in evaluation mode."""
         self._detector, self._pose, self._device = detector, pose, device
 
-    def detect(self, frames: Sequence[Bgr], *, reference: bool = False) -> list[F32]:
+    def detect(self, frames: Sequence[U8], *, reference: bool = False) -> list[F32]:
         """Return the faces of each frame: (k, 5) float32 x1, y1, x2, y2, score in pixels of the frame, best first.
 
         In the reference's way, frames are searched one by one at full size. Otherwise small copies are, in batches, and
@@ -50,7 +49,7 @@ class FaceNets:
                 found[number] = self._search_reduced([frame], LARGEST_SIDE)[0]
         return found
 
-    def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> F64:
+    def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> F64:
         """Return the landmarks of one face in each frame, (n, 68, 2) float64 x, y in pixels of the frame.
 
         The order is that of the 68 points of iBUG. `regions` are what the pose net sees, by default whole frames.
@@ -64,7 +63,7 @@ class FaceNets:
                 landmarks[number] = to_frame_pixels(point[FACE_POINTS], seen[number])
         return landmarks
 
-    def _search_reduced(self, frames: Sequence[Bgr], side: int) -> list[F32]:
+    def _search_reduced(self, frames: Sequence[U8], side: int) -> list[F32]:
         """Search frames of any size, scaled down to `side` pixels at most."""
         found: list[F32] = []
         for numbers in group_by_size(frames):
@@ -76,7 +75,7 @@ class FaceNets:
         return found
 
     @torch.inference_mode()
-    def _search(self, frames: Sequence[Bgr], scale: float) -> list[F32]:
+    def _search(self, frames: Sequence[U8], scale: float) -> list[F32]:
         """Search frames of one size in one batch."""
         height, width = frames[0].shape[:2]
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -100,7 +99,7 @@ def split_batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
-def group_by_size(frames: Sequence[Bgr]) -> Iterator[list[int]]:
+def group_by_size(frames: Sequence[U8]) -> Iterator[list[int]]:
     """Yield the numbers of neighbouring frames of the same size."""
     run: list[int] = []
     for number, frame in enumerate(frames):
@@ -112,7 +111,7 @@ def group_by_size(frames: Sequence[Bgr]) -> Iterator[list[int]]:
         yield run
 
 
-def resize(frame: Bgr, size: Size) -> Bgr:
+def resize(frame: U8, size: Size) -> U8:
     """Return the frame in that width and height, each pixel the mean of its area."""
     if frame.shape[1::-1] == size:
         return frame

@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.arrays import Floats
-from models.media import Bgr
+from models.arrays import U8, Floats
 from models.musetalk.nets import dwpose
 
 Region = tuple[float, float, float, float]
@@ -31,7 +30,7 @@ def face_region(box: Floats) -> Region:
     return region_around((x1 + x2) / 2, (y1 + y2) / 2 + 0.75 * side, 3 * side, 4 * side)
 
 
-def crop_region(frame: Bgr, region: Region) -> Bgr:
+def crop_region(frame: U8, region: Region) -> U8:
     """Return the region as the pose net sees it, (384, 288, 3) uint8 BGR, black outside the frame."""
     x, y, width, _ = region
     scale = dwpose.WIDTH / width

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from models.arrays import F64, Floats
-from models.media import Bgr
+from models.arrays import F64, U8, Floats
 from models.musetalk.tracking.detection import LARGEST_SIDE, REDUCED_SIDE
 from models.musetalk.tracking.landmarks import is_on_face
 from models.musetalk.tracking.regions import Region, face_region, whole_frame_region
@@ -22,9 +21,9 @@ _NO_BOX = np.full(5, np.nan)
 class FaceModels(Protocol):
     """The networks that find faces; `FaceNets` documents the methods."""
 
-    def detect(self, frames: Sequence[Bgr], *, reference: bool) -> list[Floats]: ...
+    def detect(self, frames: Sequence[U8], *, reference: bool) -> list[Floats]: ...
 
-    def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats: ...
+    def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> Floats: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class FaceTracker:
         self._cuts: list[int] = []
         self._max_faces = 0
 
-    def add_frames(self, frames: Sequence[Bgr]) -> None:
+    def add_frames(self, frames: Sequence[U8]) -> None:
         """Take the next frames, (h, w, 3) uint8 BGR each, all of one size; 8 to 16 at once are fast."""
         first = len(self._detected)
         regions: list[Region] = []
@@ -84,7 +83,7 @@ class FaceTracker:
         """Return the track of all frames that were added."""
         return _build_track(self._landmarks, self._detected, self._cuts, self._max_faces)
 
-    def _add_landmarks(self, frames: Sequence[Bgr], regions: list[Region], first: int) -> None:
+    def _add_landmarks(self, frames: Sequence[U8], regions: list[Region], first: int) -> None:
         self._landmarks += [np.full((68, 2), np.nan) for _ in frames]
         seen = [number for number in range(len(frames)) if np.isfinite(self._detected[first + number][0])]
         astray = self._store_landmarks(frames, seen, regions, first)
@@ -96,7 +95,7 @@ class FaceTracker:
             self._detected[first + number] = self._search_full_size(frames[number], self._detected[first + number])
 
     def _store_landmarks(
-        self, frames: Sequence[Bgr], numbers: list[int], regions: list[Region], first: int
+        self, frames: Sequence[U8], numbers: list[int], regions: list[Region], first: int
     ) -> list[int]:
         """Store the landmarks of some frames; return the frames in which they are not on the face."""
         if not numbers:
@@ -107,7 +106,7 @@ class FaceTracker:
         fits = is_on_face(found, np.stack([self._detected[first + n] for n in numbers]), 0)
         return [number for number, fit in zip(numbers, fits, strict=True) if not fit]
 
-    def _search_full_size(self, frame: Bgr, box: Floats) -> Floats:
+    def _search_full_size(self, frame: U8, box: Floats) -> Floats:
         if not REDUCED_SIDE < max(frame.shape[:2]) <= LARGEST_SIDE:
             return box
         faces = self._models.detect([frame], reference=True)[0]
@@ -124,7 +123,7 @@ class ReferenceTracker:
         self._detected: list[Floats] = []
         self._max_faces = 0
 
-    def add_frames(self, frames: Sequence[Bgr]) -> None:
+    def add_frames(self, frames: Sequence[U8]) -> None:
         """Take the next frames, (h, w, 3) uint8 BGR each."""
         for frame, faces in zip(frames, self._models.detect(frames, reference=True), strict=True):
             self._max_faces = max(self._max_faces, len(faces))

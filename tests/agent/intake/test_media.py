@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.intake.media import Absent, Sources
-from agent.jobs.parse import BadJob
+from agent.intake.media import MediaFinder, MissingMedia
+from agent.jobs.json_text import BadJob
 from tests.agent.samples import a_spec
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Sources:
+def finder(tmp_path: Path) -> MediaFinder:
     for folder in ("inbox", "avatars", "root", "outside", "inputs"):
         (tmp_path / folder).mkdir()
     for name in ("face.jpg", "voice.wav"):
@@ -21,56 +21,56 @@ def sources(tmp_path: Path) -> Sources:
     (tmp_path / "avatars" / "anna.mp4").write_bytes(b"x")
     (tmp_path / "root" / "far.wav").write_bytes(b"x")
     (tmp_path / "outside" / "secret.wav").write_bytes(b"x")
-    return Sources(tmp_path / "inbox", tmp_path / "avatars", (tmp_path / "root",), lambda _: True)
+    return MediaFinder(tmp_path / "inbox", tmp_path / "avatars", (tmp_path / "root",), lambda _: True)
 
 
-def test_files_of_the_inbox_are_found(sources: Sources, tmp_path: Path) -> None:
+def test_files_of_the_inbox_are_found(finder: MediaFinder, tmp_path: Path) -> None:
     """Both media are found by bare name, with their size and time as they are now."""
-    found = sources.find(a_spec(), tmp_path / "inputs")
-    assert not isinstance(found, Absent)
+    found = finder.find(a_spec(), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
     assert found["avatar"].path == tmp_path / "inbox" / "face.jpg"
     assert found["audio"].to_dict()["size"] == 1
 
 
-def test_what_is_missing_is_named(sources: Sources, tmp_path: Path) -> None:
+def test_what_is_missing_is_named(finder: MediaFinder, tmp_path: Path) -> None:
     """The first file that isn't there is said in words."""
-    found = sources.find(a_spec(audio="later.wav"), tmp_path / "inputs")
-    assert found == Absent('audio "later.wav" has not arrived in the inbox')
+    found = finder.find(a_spec(audio="later.wav"), tmp_path / "inputs")
+    assert found == MissingMedia('audio "later.wav" has not arrived in the inbox')
 
 
-def test_what_is_still_written_is_waited_for(tmp_path: Path, sources: Sources) -> None:
+def test_what_is_still_written_is_waited_for(tmp_path: Path, finder: MediaFinder) -> None:
     """A file that has not settled counts as absent."""
-    busy = Sources(sources.inbox, sources.avatars, (), lambda path: path.name != "voice.wav")
-    assert busy.find(a_spec(), tmp_path / "inputs") == Absent('audio "voice.wav" is still being written')
+    busy = MediaFinder(finder.inbox, finder.avatars, (), lambda path: path.name != "voice.wav")
+    assert busy.find(a_spec(), tmp_path / "inputs") == MissingMedia('audio "voice.wav" is still being written')
 
 
 @pytest.mark.parametrize("spec", [a_spec(avatar="anna"), a_spec(avatar=None, TemplateId="anna")])
-def test_the_library_is_asked_by_name(sources: Sources, tmp_path: Path, spec: object) -> None:
+def test_the_library_is_asked_by_name(finder: MediaFinder, tmp_path: Path, spec: object) -> None:
     """A name without a suffix, or a TemplateId, is an avatar of the library."""
-    found = sources.find(spec, tmp_path / "inputs")  # type: ignore[arg-type]
-    assert not isinstance(found, Absent)
+    found = finder.find(spec, tmp_path / "inputs")  # type: ignore[arg-type]
+    assert not isinstance(found, MissingMedia)
     assert found["avatar"].path == tmp_path / "avatars" / "anna.mp4"
 
 
-def test_an_unknown_library_name_is_absent(sources: Sources, tmp_path: Path) -> None:
+def test_an_unknown_library_name_is_absent(finder: MediaFinder, tmp_path: Path) -> None:
     """The library may still get that avatar: the job waits."""
-    found = sources.find(a_spec(avatar="bert"), tmp_path / "inputs")
-    assert isinstance(found, Absent)
-    assert "library" in found.what
+    found = finder.find(a_spec(avatar="bert"), tmp_path / "inputs")
+    assert isinstance(found, MissingMedia)
+    assert "library" in found.reason
 
 
-def test_claimed_inputs_come_before_the_inbox(sources: Sources, tmp_path: Path) -> None:
+def test_claimed_inputs_come_before_the_inbox(finder: MediaFinder, tmp_path: Path) -> None:
     """A pair's media lie with the job itself."""
     (tmp_path / "inputs" / "face.jpg").write_bytes(b"claimed")
-    found = sources.find(a_spec(), tmp_path / "inputs")
-    assert not isinstance(found, Absent)
+    found = finder.find(a_spec(), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
     assert found["avatar"].path == tmp_path / "inputs" / "face.jpg"
 
 
-def test_configured_roots_may_be_named_absolutely(sources: Sources, tmp_path: Path) -> None:
+def test_configured_roots_may_be_named_absolutely(finder: MediaFinder, tmp_path: Path) -> None:
     """media_roots opens a folder for absolute paths."""
-    found = sources.find(a_spec(audio=str(tmp_path / "root" / "far.wav")), tmp_path / "inputs")
-    assert not isinstance(found, Absent)
+    found = finder.find(a_spec(audio=str(tmp_path / "root" / "far.wav")), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
 
 
 @pytest.mark.parametrize(
@@ -88,21 +88,21 @@ def test_configured_roots_may_be_named_absolutely(sources: Sources, tmp_path: Pa
         "..\\outside\\secret.wav",
     ],
 )
-def test_everything_else_is_refused(sources: Sources, tmp_path: Path, audio: str) -> None:
+def test_everything_else_is_refused(finder: MediaFinder, tmp_path: Path, audio: str) -> None:
     """No path, link or drive letter leads out of the allowed folders, whether the file exists or not."""
-    (sources.inbox / "link.wav").symlink_to(tmp_path / "outside" / "secret.wav")
-    (sources.inbox / "loop.wav").symlink_to("../loop.wav")
-    (sources.inbox / "ALIAS.WAV").symlink_to(tmp_path / "outside" / "secret.wav")
+    (finder.inbox / "link.wav").symlink_to(tmp_path / "outside" / "secret.wav")
+    (finder.inbox / "loop.wav").symlink_to("../loop.wav")
+    (finder.inbox / "ALIAS.WAV").symlink_to(tmp_path / "outside" / "secret.wav")
     with pytest.raises(BadJob) as refused:
-        sources.find(a_spec(audio=audio), tmp_path / "inputs")
+        finder.find(a_spec(audio=audio), tmp_path / "inputs")
     assert refused.value.code == "outside_roots"
     assert "inbox" in refused.value.hint
 
 
-def test_names_that_no_file_can_have_are_only_absent(sources: Sources, tmp_path: Path) -> None:
+def test_names_that_no_file_can_have_are_only_absent(finder: MediaFinder, tmp_path: Path) -> None:
     """A name of a thousand characters is an answer, not a crash."""
-    found = sources.find(a_spec(audio="a" * 1000 + ".wav"), tmp_path / "inputs")
-    assert isinstance(found, Absent)
+    found = finder.find(a_spec(audio="a" * 1000 + ".wav"), tmp_path / "inputs")
+    assert isinstance(found, MissingMedia)
 
 
 @pytest.mark.parametrize(
@@ -115,24 +115,24 @@ def test_names_that_no_file_can_have_are_only_absent(sources: Sources, tmp_path:
         ("takes\\one.wav", "takes/one.wav"),
     ],
 )
-def test_a_name_spelt_as_windows_or_macos_would(sources: Sources, tmp_path: Path, given: str, lies: str) -> None:
+def test_a_name_spelt_as_windows_or_macos_would(finder: MediaFinder, tmp_path: Path, given: str, lies: str) -> None:
     """Case and Unicode form are no difference there, and a backslash parts folders."""
-    (sources.inbox / lies).parent.mkdir(exist_ok=True)
-    (sources.inbox / lies).write_bytes(b"x")
-    found = sources.find(a_spec(audio=given), tmp_path / "inputs")
-    assert not isinstance(found, Absent)
-    assert found["audio"].path == sources.inbox / lies
+    (finder.inbox / lies).parent.mkdir(exist_ok=True)
+    (finder.inbox / lies).write_bytes(b"x")
+    found = finder.find(a_spec(audio=given), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
+    assert found["audio"].path == finder.inbox / lies
     assert found["audio"].given == given
 
 
-def test_of_case_twins_only_the_one_spelt_so(sources: Sources, tmp_path: Path) -> None:
+def test_of_case_twins_only_the_one_spelt_so(finder: MediaFinder, tmp_path: Path) -> None:
     """Where two files differ only in case, a third spelling means neither."""
     for name in ("Take.wav", "TAKE.wav"):
-        (sources.inbox / name).write_bytes(b"x")
-    found = sources.find(a_spec(audio="TAKE.wav"), tmp_path / "inputs")
-    assert not isinstance(found, Absent)
+        (finder.inbox / name).write_bytes(b"x")
+    found = finder.find(a_spec(audio="TAKE.wav"), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
     assert found["audio"].path.name == "TAKE.wav"
-    assert isinstance(sources.find(a_spec(audio="take.WAV"), tmp_path / "inputs"), Absent)
+    assert isinstance(finder.find(a_spec(audio="take.WAV"), tmp_path / "inputs"), MissingMedia)
 
 
 @pytest.mark.parametrize(
@@ -146,22 +146,22 @@ def test_of_case_twins_only_the_one_spelt_so(sources: Sources, tmp_path: Path) -
         (r"\\nas\media\deep\x.wav", "deep/x.wav"),
     ],
 )
-def test_windows_and_unc_paths_are_mapped(sources: Sources, tmp_path: Path, given: str, lies: str) -> None:
+def test_windows_and_unc_paths_are_mapped(finder: MediaFinder, tmp_path: Path, given: str, lies: str) -> None:
     """By the longest prefix that fits, whatever its case and slashes."""
     path_map = {r"\\nas\media": tmp_path / "media", "D:\\in\\": tmp_path / "in", "//nas/media/deep": tmp_path / "deep"}
     (tmp_path / lies).parent.mkdir(parents=True)
     (tmp_path / lies).write_bytes(b"x")
-    found = replace(sources, path_map=path_map).find(a_spec(audio=given), tmp_path / "inputs")
-    assert not isinstance(found, Absent)
+    found = replace(finder, path_map=path_map).find(a_spec(audio=given), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
     assert found["audio"].path == tmp_path / lies
 
 
 @pytest.mark.parametrize(
     "given", [r"D:\in\..\outside\secret.wav", r"D:\into\voice.wav", r"\\?\D:\in\voice.wav", "D:\\in"]
 )
-def test_a_map_opens_its_folder_and_nothing_more(sources: Sources, tmp_path: Path, given: str) -> None:
+def test_a_map_opens_its_folder_and_nothing_more(finder: MediaFinder, tmp_path: Path, given: str) -> None:
     """Neither its parents, nor a folder whose name only begins the same, nor device paths."""
-    mapping = replace(sources, path_map={r"D:\in": tmp_path / "inbox"})
+    mapping = replace(finder, path_map={r"D:\in": tmp_path / "inbox"})
     with pytest.raises(BadJob) as refused:
         mapping.find(a_spec(audio=given), tmp_path / "inputs")
     assert refused.value.code == "outside_roots"

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from watchdog.events import FileMovedEvent
 
-from agent.intake.admission import NO_OBJECT
-from agent.intake.scanner import Claimable, Fingerprint, Inbox, Watch, fingerprint, open_for_writing
-from agent.jobs.parse import BadJob, parse
+from agent.fs import Fingerprint, is_open_for_writing, take_fingerprint
+from agent.intake.admission import INCOMPLETE
+from agent.intake.scanner import Candidate, Inbox
+from agent.jobs.json_text import BadJob
+from agent.jobs.parse import parse_job
 
 JOB = b'{"avatar": "face.jpg", "audio": "voice.wav"}'
 LATER = 100.0
@@ -22,9 +19,9 @@ LATER = 100.0
 
 def is_job_file(text: bytes) -> bool:
     try:
-        parse(text)
+        parse_job(text)
     except BadJob as bad:
-        return bad.code not in NO_OBJECT
+        return bad.code not in INCOMPLETE
     return True
 
 
@@ -41,9 +38,9 @@ def put(inbox: Inbox, name: str, data: bytes = b"media") -> Path:
     return path
 
 
-def found(inbox: Inbox, now: float, spoken_for: set[Fingerprint] | None = None) -> dict[str, tuple[str, ...]]:
+def found(inbox: Inbox, now: float, in_use: set[Fingerprint] | None = None) -> dict[str, tuple[str, ...]]:
     assert inbox.scan(now)
-    return {item.name: item.files for item in inbox.claimable(now, lambda: spoken_for or set())}
+    return {item.name: item.files for item in inbox.find_candidates(now, lambda: in_use or set())}
 
 
 def test_a_whole_job_file_is_taken_at_once(inbox: Inbox) -> None:
@@ -56,7 +53,7 @@ def test_a_job_file_that_is_still_open_waits(inbox: Inbox) -> None:
     """However complete it looks, a file that somebody is writing is not taken."""
     path = put(inbox, "hello.json", JOB)
     with path.open("ab"):
-        assert open_for_writing(path) is True
+        assert is_open_for_writing(path) is True
         assert found(inbox, 0.0) == {}
         assert found(inbox, LATER) == {}
     assert found(inbox, LATER) == {"hello": ("hello.json",)}
@@ -97,7 +94,7 @@ def test_media_with_a_job_file_of_their_name_are_no_pair(inbox: Inbox) -> None:
     found(inbox, 0.0)
     assert found(inbox, 0.9) == {}
     (inbox.folder / "hello.json").unlink()
-    marks = {mark for path in (face, voice) if (mark := fingerprint(path))}
+    marks = {mark for path in (face, voice) if (mark := take_fingerprint(path))}
     assert found(inbox, 5.0, marks) == {}
     assert found(inbox, 5.0) == {"hello": ("hello.jpg", "hello.wav")}
 
@@ -127,7 +124,7 @@ def test_a_claim_moves_the_files_and_keeps_their_names(inbox: Inbox) -> None:
     """After a claim the inbox is empty, and the drop holds the bytes that were read."""
     put(inbox, "grüße.json", JOB)
     inbox.scan(0.0)
-    [item] = inbox.claimable(0.0, set)
+    [item] = inbox.find_candidates(0.0, set)
     drop = inbox.claim(item, "u1")
     assert drop is not None
     assert (drop.name, drop.text) == ("grüße", JOB)
@@ -139,7 +136,7 @@ def test_a_file_that_is_taken_back_is_not_claimed(inbox: Inbox) -> None:
     """When one half of a pair vanishes before the claim, the other one stays in the inbox."""
     put(inbox, "hello.jpg")
     put(inbox, "hello.wav")
-    assert inbox.claim(Claimable("hello", ("hello.jpg", "gone.wav")), "u1") is None
+    assert inbox.claim(Candidate("hello", ("hello.jpg", "gone.wav")), "u1") is None
     assert sorted(path.name for path in inbox.folder.iterdir()) == ["hello.jpg", "hello.wav"]
     assert not list(inbox.claimed.iterdir())
 
@@ -150,7 +147,7 @@ def test_claims_without_a_row_are_taken_up_or_given_back(inbox: Inbox) -> None:
         (inbox.claimed / uid).mkdir()
         for name in names:
             (inbox.claimed / uid / name).write_bytes(JOB if name.endswith("json") else b"media")
-    drops = list(inbox.unclaimed(lambda uid: uid == "u4"))
+    drops = list(inbox.recover_claims(lambda uid: uid == "u4"))
     assert [(drop.uid, drop.name, drop.media) for drop in drops] == [("u1", "a", ()), ("u2", "b", ("b.jpg", "b.wav"))]
     assert [path.name for path in inbox.folder.iterdir()] == ["c.jpg"]
 
@@ -162,7 +159,7 @@ def test_an_inbox_that_cannot_be_read_is_no_news(inbox: Inbox) -> None:
     inbox.folder.rename(inbox.folder.with_name("away"))
     assert not inbox.scan(1.0)
     assert "can't be read" in inbox.problem
-    assert "hello.jpg" in inbox.seen
+    assert "hello.jpg" in inbox.tracked
     inbox.folder.with_name("away").rename(inbox.folder)
     assert inbox.scan(2.0)
     assert inbox.problem == ""
@@ -174,12 +171,12 @@ def test_media_renamed_into_place_are_complete(inbox: Inbox) -> None:
     put(inbox, "empty.wav", b"")
     inbox.scan(0.0)
     inbox.renamed |= {"voice.wav", "empty.wav"}
-    assert inbox.settled("voice.wav", 0.0)
-    assert not inbox.settled("empty.wav", 0.5)
-    assert inbox.settled("empty.wav", 1.0)
-    assert not inbox.settled("unknown.wav", LATER)
+    assert inbox.is_settled("voice.wav", 0.0)
+    assert not inbox.is_settled("empty.wav", 0.5)
+    assert inbox.is_settled("empty.wav", 1.0)
+    assert not inbox.is_settled("unknown.wav", LATER)
     with (inbox.folder / "voice.wav").open("ab"):
-        assert not inbox.settled("voice.wav", LATER)
+        assert not inbox.is_settled("voice.wav", LATER)
 
 
 def test_control_files_are_seen_with_their_job_names(inbox: Inbox) -> None:
@@ -187,7 +184,10 @@ def test_control_files_are_seen_with_their_job_names(inbox: Inbox) -> None:
     put(inbox, "talk.v2.cancel", b"")
     put(inbox, "other.retry", b"")
     inbox.scan(0.0)
-    assert [(control.name, control.verb) for control in inbox.controls()] == [("other", "retry"), ("talk.v2", "cancel")]
+    assert [(control.name, control.verb) for control in inbox.find_controls()] == [
+        ("other", "retry"),
+        ("talk.v2", "cancel"),
+    ]
 
 
 def test_names_that_are_no_text_are_shown_readably(inbox: Inbox) -> None:
@@ -195,95 +195,7 @@ def test_names_that_are_no_text_are_shown_readably(inbox: Inbox) -> None:
     path = os.fsencode(inbox.folder) + b"/caf\xe9.json"
     Path(os.fsdecode(path)).write_bytes(JOB)
     inbox.scan(0.0)
-    [item] = inbox.claimable(0.0, set)
+    [item] = inbox.find_candidates(0.0, set)
     drop = inbox.claim(item, "u1")
     assert drop is not None
     assert drop.name == "caf\ufffd"
-
-
-@pytest.fixture
-def woken(tmp_path: Path) -> Iterator[tuple[Watch, threading.Event]]:
-    (tmp_path / "inbox").mkdir(exist_ok=True)
-    event = threading.Event()
-    watch = Watch(tmp_path / "inbox", event.set)
-    assert watch.start()
-    yield watch, event
-    watch.stop()
-
-
-def test_a_watch_wakes_for_a_rename(woken: tuple[Watch, threading.Event]) -> None:
-    """A file renamed into place is reported with its name, at once."""
-    watch, event = woken
-    beside = watch.folder / ".a.tmp"
-    beside.write_bytes(JOB)
-    beside.rename(watch.folder / "a.json")
-    for _ in range(10):
-        assert event.wait(10)
-        event.clear()
-        if "a.json" in watch.moved:
-            break
-    assert "a.json" in watch.take_moved()
-    assert watch.take_moved() == set()
-
-
-def test_a_file_that_leaves_is_no_news(woken: tuple[Watch, threading.Event]) -> None:
-    """The daemon's own claims don't wake it: a moved name counts where it arrived."""
-    watch, event = woken
-    watch.on_any_event(FileMovedEvent(str(watch.folder / "a.json"), ""))
-    assert not event.is_set()
-    watch.on_any_event(FileMovedEvent("", str(watch.folder / "b.json")))
-    assert event.is_set()
-    assert watch.take_moved() == {"b.json"}
-
-
-def test_a_claim_holds_back_no_news(woken: tuple[Watch, threading.Event], tmp_path: Path) -> None:
-    """What is moved in from another folder right after a file was taken out counts as renamed into place."""
-    watch, event = woken
-    (watch.folder / "first.json").write_bytes(JOB)
-    (tmp_path / "second.json").write_bytes(JOB)
-    (watch.folder / "first.json").rename(tmp_path / "first.json")
-    (tmp_path / "second.json").rename(watch.folder / "second.json")
-    for _ in range(10):
-        assert event.wait(10)
-        event.clear()
-        if "second.json" in watch.moved:
-            break
-    assert "second.json" in watch.take_moved()
-
-
-def test_a_watch_knows_that_it_is_blind(woken: tuple[Watch, threading.Event]) -> None:
-    """After the folder was made anew, the watch says so and can be started again."""
-    watch, event = woken
-    assert watch.alive
-    keep = watch.folder.with_name("old")  # so that the new folder can't get the old inode
-    watch.folder.rename(keep)
-    watch.folder.mkdir()
-    assert not watch.alive
-    assert watch.start()
-    assert watch.alive
-    event.clear()
-    (watch.folder / "b.json").write_bytes(JOB)
-    assert event.wait(10)
-
-
-def test_a_watch_that_is_given_up_has_no_problem(tmp_path: Path) -> None:
-    """Once the inbox is polled, that nobody could tell of new files is no trouble any more."""
-    watch = Watch(tmp_path / "nowhere", lambda: None)
-    assert not watch.start()
-    assert watch.problem
-    watch.stop()
-    assert watch.problem == ""
-
-
-def test_another_process_writing_is_noticed(tmp_path: Path) -> None:
-    """The kernel tells of writers in other processes too."""
-    path = tmp_path / "slow.wav"
-    code = "import sys; f = open(sys.argv[1], 'wb'); f.write(b'x'); f.flush(); print('open', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "open\n"
-        assert open_for_writing(path) is True
-        writer.communicate("\n")
-    assert open_for_writing(path) is False

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.jobs.queue_order import AGEING_MS, Waiting, in_turn, level
+from agent.jobs.queue_order import AGEING_MS, QueuedJob, age_priority, sort_by_turn
 
 MINUTE = 60_000
 DAY = 24 * 60 * MINUTE
 START = 20_000 * DAY
 
 
-def jobs(submitter: str, count: int, *, first: int, since_ms: int = START, priority: int = 0) -> list[Waiting]:
-    return [Waiting(first + n, submitter, priority, since_ms + n) for n in range(count)]
+def jobs(submitter: str, count: int, *, first: int, since_ms: int = START, priority: int = 0) -> list[QueuedJob]:
+    return [QueuedJob(first + n, submitter, priority, since_ms + n) for n in range(count)]
 
 
 class Queue:
@@ -26,20 +26,20 @@ class Queue:
     def __init__(self, job_ms: int) -> None:
         self.job_ms = job_ms
         self.at = START
-        self.waiting: list[Waiting] = []
+        self.waiting: list[QueuedJob] = []
         self.served: dict[str, int] = {}
 
-    def add(self, *made: Waiting) -> None:
+    def add(self, *made: QueuedJob) -> None:
         self.waiting += made
 
-    def step(self) -> Waiting:
-        [job, *_] = in_turn(self.waiting, self.served, self.at)
+    def step(self) -> QueuedJob:
+        [job, *_] = sort_by_turn(self.waiting, self.served, self.at)
         self.waiting.remove(job)
         self.served[job.submitter] = max([self.at, *(tick + 1 for tick in self.served.values())])
         self.at += self.job_ms
         return job
 
-    def all(self) -> Iterator[Waiting]:
+    def all(self) -> Iterator[QueuedJob]:
         while self.waiting:
             yield self.step()
 
@@ -59,7 +59,7 @@ class Queue:
 )
 def test_levels(priority: int, waited_min: int, most: int, counts: int) -> None:
     """One level for each ten minutes, up to the most urgent's; a clock that was set back takes nothing away."""
-    assert level(priority, START, START + waited_min * MINUTE, most) == counts
+    assert age_priority(priority, START, START + waited_min * MINUTE, most) == counts
 
 
 def test_higher_priority_goes_first_and_equals_in_the_order_they_came() -> None:
@@ -83,7 +83,7 @@ def test_who_comes_to_a_long_queue_is_next() -> None:
     queue.add(*jobs("anna", 500, first=1))
     for _ in range(100):
         queue.step()
-    queue.add(Waiting(900, "bert", 0, queue.at - 1000))
+    queue.add(QueuedJob(900, "bert", 0, queue.at - 1000))
     assert queue.step().submitter == "bert"
 
 
@@ -91,10 +91,10 @@ def test_who_comes_to_a_long_queue_is_next() -> None:
 def test_a_low_priority_is_served_in_the_end(gap: int) -> None:
     """However many urgent jobs come, one that is `gap` levels lower goes when it has waited ten minutes for each."""
     queue = Queue(MINUTE)
-    queue.add(Waiting(1, "anna", -gap, START))
+    queue.add(QueuedJob(1, "anna", -gap, START))
     served_at = -1
     for n in range(30 * gap):
-        queue.add(Waiting(1000 + n, "bert", 0, queue.at))
+        queue.add(QueuedJob(1000 + n, "bert", 0, queue.at))
         at = queue.at
         if queue.step().id == 1:
             served_at = at - START
@@ -105,19 +105,19 @@ def test_a_low_priority_is_served_in_the_end(gap: int) -> None:
 def test_a_low_priority_of_the_same_submitter_is_served_too() -> None:
     """Whoever keeps sending urgent jobs still gets the one that could wait."""
     queue = Queue(MINUTE)
-    queue.add(Waiting(1, "anna", -2, START))
+    queue.add(QueuedJob(1, "anna", -2, START))
     order = []
     for n in range(30):
-        queue.add(Waiting(1000 + n, "anna", 0, queue.at))
+        queue.add(QueuedJob(1000 + n, "anna", 0, queue.at))
         order.append(queue.step().id)
     assert order.index(1) == 20
 
 
 def test_age_makes_equal_and_never_more() -> None:
     """An old job doesn't go before a fresh one of the highest priority because of its age alone."""
-    old, urgent = Waiting(1, "anna", 0, START - DAY), Waiting(2, "bert", 10, START)
-    assert in_turn([old, urgent], {"anna": START - 1}, START)[0] == urgent
-    assert in_turn([old, urgent], {"bert": START - 1}, START)[0] == old
+    old, urgent = QueuedJob(1, "anna", 0, START - DAY), QueuedJob(2, "bert", 10, START)
+    assert sort_by_turn([old, urgent], {"anna": START - 1}, START)[0] == urgent
+    assert sort_by_turn([old, urgent], {"bert": START - 1}, START)[0] == old
 
 
 def test_a_new_name_for_every_job_starves_nobody() -> None:
@@ -127,7 +127,7 @@ def test_a_new_name_for_every_job_starves_nobody() -> None:
     turns = []
     for n in range(400):
         if not any(job.submitter != "anna" for job in queue.waiting):
-            queue.add(Waiting(1000 + n, f"liar{n}", 0, queue.at))
+            queue.add(QueuedJob(1000 + n, f"liar{n}", 0, queue.at))
         if queue.step().submitter == "anna":
             turns.append(n)
     assert len(turns) >= 30
@@ -140,30 +140,30 @@ def test_big_jobs_are_not_starved_by_small_ones() -> None:
     queue.add(*jobs("film", 3, first=1))
     order = []
     for n in range(200):
-        queue.add(Waiting(1000 + n, "clips", 0, queue.at), Waiting(5000 + n, "clips", 0, queue.at))
+        queue.add(QueuedJob(1000 + n, "clips", 0, queue.at), QueuedJob(5000 + n, "clips", 0, queue.at))
         order.append(queue.step().submitter)
     assert [n for n, name in enumerate(order) if name == "film"] == [0, 2, 4]
 
 
 waiting_jobs = st.lists(
     st.tuples(st.sampled_from("abc"), st.integers(-3, 3), st.integers(-50 * MINUTE, 0)), max_size=20
-).map(lambda rows: [Waiting(n, *row[:2], START + row[2]) for n, row in enumerate(rows)])
+).map(lambda rows: [QueuedJob(n, *row[:2], START + row[2]) for n, row in enumerate(rows)])
 
 
 @settings(deadline=None)
 @given(waiting_jobs, st.dictionaries(st.sampled_from("abc"), st.integers(START - DAY, START)))
-def test_everyone_is_in_the_order_once(made: list[Waiting], served: dict[str, int]) -> None:
+def test_everyone_is_in_the_order_once(made: list[QueuedJob], served: dict[str, int]) -> None:
     """The order holds each job once, no level before a higher one, and taking the first leaves the rest as fair."""
-    order = in_turn(made, served, START)
+    order = sort_by_turn(made, served, START)
     assert sorted(job.id for job in order) == list(range(len(made)))
     most = max((job.priority for job in made), default=0)
-    levels = [level(job.priority, job.since_ms, START, most) for job in order]
+    levels = [age_priority(job.priority, job.since_ms, START, most) for job in order]
     assert levels == sorted(levels, reverse=True)
 
 
 @settings(deadline=None, max_examples=50)
 @given(waiting_jobs.filter(len), st.integers(1, 20))
-def test_nothing_starves(made: list[Waiting], job_minutes: int) -> None:
+def test_nothing_starves(made: list[QueuedJob], job_minutes: int) -> None:
     """Each of the first jobs is served within a bounded number of turns, though urgent ones stream in."""
     queue = Queue(job_minutes * MINUTE)
     queue.add(*made)
@@ -171,6 +171,6 @@ def test_nothing_starves(made: list[Waiting], job_minutes: int) -> None:
     turns = longest_climb + 6 * len(made) + 10
     seen = set()
     for n in range(turns):
-        queue.add(Waiting(1000 + n, "xyz"[n % 3], 3, queue.at))
+        queue.add(QueuedJob(1000 + n, "xyz"[n % 3], 3, queue.at))
         seen.add(queue.step().id)
     assert seen >= {job.id for job in made}

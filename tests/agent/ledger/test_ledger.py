@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.jobs.parse import JobState
-from agent.jobs.queue_order import in_turn
+from agent.jobs.queue_order import sort_by_turn
+from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import LedgerError, open_reader
 from agent.ledger.transitions import IllegalMove
@@ -47,7 +47,7 @@ def test_a_job_walks_from_queue_to_done(tmp_path: Path) -> None:
 
 def next_in(ledger: Ledger, at: int, limit: int) -> list[str]:
     ready = ledger.queue.ready(at, limit)
-    return [job.uid for job in ledger.those(in_turn(ready, ledger.queue.served(), at)[:limit])]
+    return [job.uid for job in ledger.those(sort_by_turn(ready, ledger.queue.served(), at)[:limit])]
 
 
 def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def schema(conn: sqlite3.Connection) -> dict[str, str]:
 
 
 def test_there_is_a_ledger_of_every_schema() -> None:
-    """A new migration needs a new file: `python -m tests.e2e.released tests/data/ledger-N.db`."""
+    """A new migration needs a new file: `python -m tests.e2e.released ledger tests/data/ledger-N.db`."""
     assert [path.name for path in LEDGERS] == [f"ledger-{n}.db" for n in range(1, SCHEMA_VERSION + 1)]
 
 

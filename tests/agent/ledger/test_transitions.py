@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent.jobs.parse import MOVES, JobState
+from agent.jobs.states import MOVES, JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
 from agent.ledger.transitions import OWNED, IllegalMove, Transitions

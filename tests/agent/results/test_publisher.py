@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import make_folders
-from agent.jobs.parse import JobState
+from agent.fs import make_folders
+from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results.publisher import Closing
 from agent.service.problems import Troubles
-from agent.settings import load
+from agent.settings_file import load_settings
 from tests.agent.samples import add_job, read_job, set_columns, start_job
 
 OUTLINE = {"frames": 25, "fps": "25", "notes": []}
@@ -22,8 +22,8 @@ OUTLINE = {"frames": 25, "fps": "25", "notes": []}
 def closing(tmp_path: Path) -> Closing:
     (tmp_path / "share").mkdir()
     (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"\n[inbox]\nkeep_media_s = 10\n')
-    settings = load(tmp_path / "musedrop.toml")
-    make_folders((*settings.folders.shared, *settings.folders.own))
+    settings = load_settings(tmp_path / "musedrop.toml")
+    make_folders((*settings.folders.of_share, *settings.folders.of_state))
     return Closing(settings, Ledger(settings.folders.ledger), Troubles())
 
 
@@ -148,11 +148,11 @@ def test_inputs_are_filed_away_once(closing: Closing) -> None:
 
 def test_shared_media_stay_while_somebody_needs_them(closing: Closing) -> None:
     """A portrait that two jobs name leaves the inbox only after both are done and some time has passed."""
-    from agent.intake.scanner import fingerprint
+    from agent.fs import take_fingerprint
 
     face = closing.settings.folders.inbox / "face.jpg"
     face.write_bytes(b"face")
-    mark = fingerprint(face)
+    mark = take_fingerprint(face)
     assert mark is not None
     medium = {"given": "face.jpg", "path": str(face), "inode": mark.inode, "size": mark.size, "mtime_ns": mark.mtime_ns}
     for uid in ("u1", "u2"):

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from agent.daemon import make_folders
-from agent.jobs.parse import JobState
+from agent.fs import make_folders
+from agent.jobs.states import JobState
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, surplus
 from agent.service.problems import Troubles
-from agent.settings import load
+from agent.settings_file import load_settings
 from gpu_pool.types import Device
 from tests.agent.samples import add_job
 
@@ -88,9 +88,9 @@ class House:
     def __init__(self, root: Path, extra: str = "") -> None:
         (root / "share").mkdir(parents=True)
         (root / "musedrop.toml").write_text(f'share = "share"\nstate = "state"\n[retention]\n{extra}')
-        self.settings = load(root / "musedrop.toml")
+        self.settings = load_settings(root / "musedrop.toml")
         self.folders = self.settings.folders
-        make_folders((*self.folders.shared, *self.folders.own))
+        make_folders((*self.folders.of_share, *self.folders.of_state))
         self.ledger, self.troubles = Ledger(self.folders.ledger), Troubles()
         self.in_use: set[Path] = set()
         self.retention = Retention(self.settings, self.ledger, self.troubles, lambda: self.in_use)

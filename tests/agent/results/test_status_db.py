@@ -12,7 +12,7 @@ from agent.ledger.reader import LedgerError
 from agent.ledger.snapshot import snapshot
 from agent.results.status_db import LAST_COPY_S, Snapshots
 from agent.service.problems import Troubles
-from agent.settings import load
+from agent.settings_file import load_settings
 from tests.agent.samples import a_ledger, add_job
 
 
@@ -94,7 +94,7 @@ class Room:
     def __init__(self, root: Path, every_s: float = 10.0) -> None:
         (root / "share").mkdir()
         (root / "musedrop.toml").write_text(f'share = "share"\nstate = "state"\n[status]\nsnapshot_s = {every_s}\n')
-        settings = load(root / "musedrop.toml")
+        settings = load_settings(root / "musedrop.toml")
         self.share, self.target = settings.share, settings.folders.snapshot
         self.ledger, self.troubles = Ledger(settings.folders.ledger), Troubles()
         self.snapshots = Snapshots(settings, self.ledger, self.troubles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.scheduler.device_names import named, plain, resolve
+from agent.scheduler.device_names import complete, file_safe, match_devices
 from gpu_pool.types import Device
 
 DEVICES = [
@@ -30,7 +30,7 @@ ROWS = [{"device": device.id, "card": device.card} for device in DEVICES]
 )
 def test_a_control_file_names_devices_exactly(name: str, ids: list[str]) -> None:
     """One worker by its id, or a card with all its workers; never by the beginning of a name."""
-    assert [device.id for device in named(name, DEVICES)] == ids
+    assert [device.id for device in match_devices(name, DEVICES)] == ids
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_a_control_file_names_devices_exactly(name: str, ids: list[str]) -> None
 )
 def test_the_command_line_takes_beginnings(name: str, ids: list[str]) -> None:
     """A UUID need not be typed to its end: a card is found by how it begins, before its workers are."""
-    assert resolve(name, ROWS) == ids
+    assert complete(name, ROWS) == ids
 
 
 def test_names_of_files() -> None:
     """What is typed is never a path."""
-    assert plain("GPU-aa1/2") == "gpu-aa1-2"
-    assert plain("cpu:0") == "cpu-0"
+    assert file_safe("GPU-aa1/2") == "gpu-aa1-2"
+    assert file_safe("cpu:0") == "cpu-0"

@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.arrays import F64
-from models.media import Bgr
+from models.arrays import F64, U8
 from models.musetalk.nets import s3fd
 from models.musetalk.tracking.boxes import plan_boxes
 from models.musetalk.tracking.detection import REDUCED_SIDE, FaceNets
@@ -95,7 +94,7 @@ class CountingNets(FaceNets):
         super().__init__(*nets)
         self.calls: list[int] = []
 
-    def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> F64:
+    def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> F64:
         self.calls.append(len(frames))
         return super().find_landmarks(frames, regions)
 
