@@ -1,4 +1,4 @@
-"""One encoder for all parts of a job, though the device that looks at it is not the one that renders."""
+"""One encoder for all parts of a job, though the device that inspects it is not the one that renders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import media
 from models.handler import Handler
 from models.media import encoders
 from models.types import Colour, EngineError, Inspection, Output, Request
@@ -41,6 +42,17 @@ def handler() -> Handler:
     one = Handler("cpu:0")
     one._engine = ("stub", Stub())  # type: ignore[assignment]
     return one
+
+
+def test_encoders_are_tried_before_they_are_promised() -> None:
+    """x264 works everywhere; NVENC is refused with a reason where it doesn't encode."""
+    assert media.choose_encoder("libx264") == "libx264"
+    states = media.describe_worker()["encoders"]
+    assert states["libx264"] == "usable"
+    if states["h264_nvenc"] != "usable":
+        assert media.choose_encoder("auto") == "libx264"
+        with pytest.raises(EngineError, match="encoder_unavailable"):
+            media.choose_encoder("h264_nvenc")
 
 
 @needs_no_nvenc
