@@ -1,6 +1,6 @@
-"""What a frame of the preview engine costs on one core, in CPU time: drawing, encoding, both, at several heights.
+"""What a frame of the preview engine costs: drawing, encoding, both, at several heights.
 
-CPU time of a process that is bound to one core and has one thread: what a quiet machine would take.
+The figures are CPU time of a process with one thread on one core: the time on a quiet machine.
 
     python -m benchmarks.preview
 """
@@ -24,7 +24,7 @@ from models.types import Inspection, Output, Request  # noqa: E402
 EXAMPLES = Path(__file__).parents[1] / "inbox_example"
 
 
-def seconds(work: object) -> float:
+def measure_s(work: object) -> float:
     start = time.process_time()
     for _ in work:  # type: ignore[attr-defined]
         pass
@@ -54,7 +54,7 @@ def measure(height: int) -> None:
         engine.prepare(request, inspection, 0, 1, lambda _: None)
         ready = time.process_time()
         frames = min(inspection.frames, 200)
-        drawing = seconds(engine.render(request, inspection, 0, frames))
+        drawing = measure_s(engine.render(request, inspection, 0, frames))
         both = time.process_time()
         Handler("cpu:0").render(replace(request, work=folders["work"]), inspection, 0, frames, lambda _: None)
         total = time.process_time() - both
