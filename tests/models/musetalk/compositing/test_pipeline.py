@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from threading import Barrier, Event
 
 import numpy as np
 import pytest
 
 from models import media
 from models.arrays import U8
-from models.media.prefetch import prefetch
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend
 from models.musetalk.compositing.pipeline import (
     BATCHES_AHEAD,
@@ -82,40 +80,6 @@ def test_numbers_that_do_not_agree_are_a_mistake(faces: int, frames: int, pastes
     """Too few or too many faces, frames or pastes never shift what belongs together."""
     with pytest.raises(ValueError, match=r"fewer|more|shorter|longer"):
         list(compose_frames(backgrounds(frames), batches(faces), [paste()] * pastes))
-
-
-def test_the_stages_really_overlap() -> None:
-    """While the first item is taken, the second is worked on and the third is made: three threads meet there."""
-    meeting = Barrier(3, timeout=30)
-
-    def passing(items: Iterator[int], meet_at: int) -> Iterator[int]:
-        for n in items:
-            if n == meet_at:
-                meeting.wait()
-            yield n
-
-    first = prefetch(passing(iter(range(3)), meet_at=2), 1)
-    second = prefetch(passing(first, meet_at=1), 1)
-    assert list(passing(second, meet_at=0)) == [0, 1, 2]
-
-
-def test_no_more_is_made_than_there_is_room_for() -> None:
-    """Nobody takes: the source is asked for `depth` items and not for one more, and for one more after each taken."""
-    made: list[int] = []
-    third = Event()
-
-    def numbers() -> Iterator[int]:
-        for n in range(100):
-            made.append(n)
-            if n == 3:
-                third.set()
-            yield n
-
-    items = prefetch(numbers(), 3)
-    assert next(items) == 0
-    assert third.wait(30)
-    items.close()
-    assert made == [0, 1, 2, 3]
 
 
 class Broken(Exception):
