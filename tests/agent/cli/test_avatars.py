@@ -14,7 +14,8 @@ from agent.fs import atomic_copy
 from agent.jobs.parse import parse_job
 from agent.ledger.ledger import Ledger
 from agent.settings import Settings
-from models.avatars import AvatarCache, hash_file
+from models.atomic import hash_file
+from models.avatars import AvatarCache
 from tests.agent.samples import add_job
 
 
