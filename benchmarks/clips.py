@@ -73,8 +73,13 @@ def host_stages(folder: Path) -> Iterator[Work]:
     face = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     with media.VideoFrames(avatar(folder), FPS, as_yuv=True) as video:
         frames = [video.read(number % len(video)) for number in range(count)]
-    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "tick": lambda _: None}
-    yield "paste", count, lambda: [paste.apply(frame, face) for frame in frames]
+    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "progress": [].append}
+
+    def paste_all() -> None:
+        for frame in frames:
+            paste.apply(frame, face)
+
+    yield "paste", count, paste_all
     yield "x264", count, lambda: write_part(folder / "part.mp4", iter(frames), count=count, fps=FPS, **size)
 
 
@@ -122,7 +127,8 @@ def clip(handler: Handler, folder: Path, place: Path, voice: Path, name: str) ->
         audio=str(voice),
         cache=str(place / "cache"),
         models_dir=str(folder / "models"),
-        **{kind: str(path) for kind, path in folders.items()},
+        work=str(folders["work"]),
+        out=str(folders["out"]),
     )
     wall, cpu = time.perf_counter(), time.process_time()
     frames, told = job(handler, request)

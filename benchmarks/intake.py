@@ -106,7 +106,7 @@ def accept(share: Share, kind: str, drop: Callable[[str], None], jobs: int = 30)
         drop(f"{name}.json")
         share.wait_for(name, "done")
     created = {row["name"]: row["ms"] for row in share.rows("SELECT name, created_ms AS ms FROM jobs")}
-    return statistics.median(created[name] - 1000 * dropped[name] for name in names)
+    return statistics.median(float(created[name]) - 1000 * dropped[name] for name in names)
 
 
 def flood(folder: Path) -> float:

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from models import media
-from models.media.colour import Bgr, ToYuv
+from models.arrays import U8
+from models.media.colour import ToYuv
 from tests import media_samples as samples
 
 FPS = Fraction(25)
@@ -25,13 +26,13 @@ FRAMES = 250
 PART = 24
 
 
-def moving(width: int, height: int, count: int) -> Iterator[Bgr]:
+def moving(width: int, height: int, count: int) -> Iterator[U8]:
     """A detailed picture that drifts, with something that opens and closes in the middle of it."""
     noise = np.random.default_rng(1).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-    scene = cv2.resize(noise, (width + 64, height + 64), interpolation=cv2.INTER_CUBIC)
+    scene = np.asarray(cv2.resize(noise, (width + 64, height + 64), interpolation=cv2.INTER_CUBIC), np.uint8)
     for n in range(count):
         x, y = int(16 + 12 * np.sin(n / 9)), int(16 + 12 * np.cos(n / 7))
-        frame = np.ascontiguousarray(scene[y : y + height, x : x + width])
+        frame = np.array(scene[y : y + height, x : x + width], np.uint8)
         opening = max(1, int(height / 20 * (1 + np.sin(n * 0.9))))
         cv2.ellipse(frame, (width // 2, height // 2), (height // 12, opening), 0, 0, 360, (40, 30, 90), -1)
         yield frame
@@ -49,7 +50,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def write(path: Path, frames: list[Bgr]) -> Path:
+def write(path: Path, frames: list[U8]) -> Path:
     height, width = frames[0].shape[:2]
     media.write_part(
         path,
@@ -60,7 +61,7 @@ def write(path: Path, frames: list[Bgr]) -> Path:
         height=height,
         encoder="libx264",
         crf=18,
-        tick=lambda _: None,
+        progress=lambda _: None,
     )
     return path
 
@@ -94,17 +95,17 @@ def measure(folder: Path, height: int) -> None:
         jumps = [int(n) for n in np.random.default_rng(0).integers(0, FRAMES, 25)]
         report(f"VideoFrames random, {name}", ms(reading(path, jumps), len(jumps), 1))
     report("open VideoFrames (once)", ms(reading(long_gop, []), 1))
-    assemble(folder, frames)
+    assemble_video(folder, frames)
 
 
-def assemble(folder: Path, frames: list[Bgr]) -> None:
+def assemble_video(folder: Path, frames: list[U8]) -> None:
     edges = [*range(0, FRAMES, PART), FRAMES]
     parts = [write(folder / f"{start}.mp4", frames[start:stop]) for start, stop in pairwise(edges)]
     voice = samples.speech_wav(folder / "voice.wav", float(FRAMES / FPS))
     out = folder / "result.mp4"
 
     def join() -> None:
-        media.assemble(parts, audio=voice, out=out, frames=FRAMES, fps=FPS, metadata={})
+        media.assemble_video(parts, audio=voice, out=out, frames=FRAMES, fps=FPS, metadata={})
 
     report("assemble and verify", ms(join, FRAMES))
     report("verify alone", ms(lambda: media.verify_video(out, FRAMES, FPS), FRAMES))

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from gpu_pool.types import grid
-from models import media
+from models.arrays import U8
 from models.handler import open_handler
 from models.media.encode import write_part
 from models.types import Request
@@ -46,11 +46,11 @@ def avatar(path: Path, height: int, count: int, fps: Fraction) -> Path:
     width = height * 16 // 9 // 2 * 2
     size: dict[str, Any] = {"width": width, "height": height}
     frames = swaying(width, height, count)
-    write_part(path, frames, count=count, fps=fps, encoder="libx264", crf=18, tick=lambda _: None, **size)
+    write_part(path, frames, count=count, fps=fps, encoder="libx264", crf=18, progress=lambda _: None, **size)
     return path
 
 
-def swaying(width: int, height: int, count: int) -> Iterator[media.Bgr]:
+def swaying(width: int, height: int, count: int) -> Iterator[U8]:
     random = np.random.default_rng(0)
     room = cv2.resize(random.integers(0, 40, (height // 40, width // 40, 3), np.uint8), (width, height))
     tall = height // 3
@@ -92,7 +92,8 @@ def child(folder: Path, models_dir: Path) -> dict[str, Any]:
     )
     handler = open_handler("cpu:0", {"threads": 1})
     payload: dict[str, Any] = {"request": request.to_dict()}
-    began, peaks, spans = time.perf_counter(), {}, [(0, 1)]
+    peaks: dict[str, float] = {}
+    began, spans = time.perf_counter(), [(0, 1)]
     for stage in STAGES:
         if stage == "render":
             spans = [(span.start, span.stop) for span in grid(payload["outline"]["frames"])]

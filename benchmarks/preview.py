@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -32,11 +33,20 @@ def seconds(work: object) -> float:
 
 def measure(height: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        folders = {name: f"{folder}/{name}" for name in ("work", "out", "cache", "models_dir")}
+        folders: dict[str, Any] = {name: f"{folder}/{name}" for name in ("work", "out", "cache", "models_dir")}
         for path in folders.values():
             Path(path).mkdir()
         avatar, audio = str(EXAMPLES / "collins.jpg"), str(EXAMPLES / "speech.wav")
-        request = Request(engine="preview", avatar=avatar, audio=audio, output=Output(height=height), **folders)
+        request = Request(
+            engine="preview",
+            avatar=avatar,
+            audio=audio,
+            work=folders["work"],
+            out=folders["out"],
+            cache=folders["cache"],
+            models_dir=folders["models_dir"],
+            output=Output(height=height),
+        )
         start = time.process_time()
         outline: Inspection = Handler("cpu:0").inspect(request)
         looked = time.process_time()

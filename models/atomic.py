@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all. Standard library only."""
+"""Write files and folders that appear complete or not at all. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on a clean exit it is synced and renamed to `path`, else removed.
+    """Yield a temporary path beside `path`; at a clean exit sync it and rename it to `path`, else remove it.
 
-    The name is unique, so that two processes writing the same file never write into each other's.
-    Raises EngineError disk_full where the disk is full; any other error passes through.
+    Its name is unique, so that two processes can write the same file at once.
+    Raises EngineError disk_full; other errors pass.
     """
-    beside = _temp_path(path)
+    temp_path = _make_temp_path(path)
     try:
         with translate_full_disk(path.name):
-            yield beside
-            sync(beside)
-            beside.replace(path)
+            yield temp_path
+            sync(temp_path)
+            temp_path.replace(path)
             sync(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temp_path.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Like `atomic_write` for a folder that does not exist yet; yields an empty one to fill. All of it is synced."""
-    beside = _temp_path(path)
+    """Yield an empty folder beside `path`, which must not exist; otherwise like `atomic_write`."""
+    temp_path = _make_temp_path(path)
     try:
         with translate_full_disk(path.name):
-            beside.mkdir()
-            yield beside
-            for inner in sorted(beside.rglob("*"), reverse=True):
+            temp_path.mkdir()
+            yield temp_path
+            for inner in sorted(temp_path.rglob("*"), reverse=True):
                 sync(inner)
-            sync(beside)
-            beside.rename(path)
+            sync(temp_path)
+            temp_path.rename(path)
             sync(path.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temp_path, ignore_errors=True)
 
 
 @contextmanager
@@ -75,5 +75,5 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _temp_path(path: Path) -> Path:
+def _make_temp_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")

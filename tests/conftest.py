@@ -17,7 +17,7 @@ settings.load_profile("shared machine")
 
 @pytest.fixture
 def make_share(tmp_path: Path) -> Iterator[Callable[..., Share]]:
-    """Shares whose daemons are gone when the test is over."""
+    """Make shares whose daemons are killed when the test ends."""
     shares: list[Share] = []
 
     def make(**settings: Any) -> Share:

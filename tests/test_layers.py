@@ -25,6 +25,8 @@ WORLDS = {  # one outside world, one module
     "torch": "models.musetalk",
     "PIL": "models.musetalk",
     "urllib": "models.musetalk.commands.fetch",
+    "huggingface_hub": "models.musetalk.commands.fetch",
+    "httpx2": "models.musetalk.commands.fetch",
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog"}
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gpu_pool import cards
-from gpu_pool.cards import CardRules, Cards, CardWatch, library_exists, read_cards, seats
+from gpu_pool.cards import CardRules, Cards, CardWatch, has_driver_library, list_devices, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, DeviceChanged, Done, Failed, Span, Task
@@ -42,7 +42,7 @@ def test_the_daemon_never_loads_the_driver() -> None:
 def test_seats_of_cards() -> None:
     """The first worker of a card has the card's id, the others a number behind it; all name the card."""
     found = Cards((Device(A, "cuda", free_bytes=5), Device("MIG-x", "cuda", state="lost", reason="why")), read_at_s=7.0)
-    made = seats(found, CardRules(workers=2))
+    made = list_devices(found, CardRules(workers=2))
     assert [(seat.id, seat.card, seat.free_bytes, seat.state, seat.reason, seat.read_at_s) for seat in made] == [
         (A, A, 5, "starting", "", 7.0),
         (f"{A}/2", A, 5, "starting", "", 7.0),
@@ -70,7 +70,7 @@ def test_rules(rules: CardRules, admitted: list[str]) -> None:
 def test_a_reading_as_a_line() -> None:
     """It comes out as it went in."""
     reading = Cards((Device(A, "cuda", "Stub", 9, 8, card=A),), ("a problem",), "999.01", {A: {"17": 4}}, 1.5)
-    assert Cards.parse(reading.line().encode()) == reading
+    assert Cards.parse(reading.to_json().encode()) == reading
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b"7", b"{}", b'{"devices":[{}],"problems":[]}', b'{"devices":[]}', b"{"])
@@ -83,15 +83,15 @@ def test_what_is_no_reading(line: bytes) -> None:
 def test_the_library_is_looked_for_without_loading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In LD_LIBRARY_PATH, in the folders of the system, in the loader's cache."""
     monkeypatch.setattr(cards, "_SYSTEM_FOLDERS", ())
-    assert not library_exists({"LD_LIBRARY_PATH": f":/nonexistent:{tmp_path}"}) or has_driver()
+    assert not has_driver_library({"LD_LIBRARY_PATH": f":/nonexistent:{tmp_path}"}) or has_driver()
     (tmp_path / "libnvidia-ml.so.1").touch()
-    assert library_exists({"LD_LIBRARY_PATH": f":/nonexistent:{tmp_path}"})
+    assert has_driver_library({"LD_LIBRARY_PATH": f":/nonexistent:{tmp_path}"})
     monkeypatch.setattr(cards, "_SYSTEM_FOLDERS", (str(tmp_path),))
-    assert library_exists({})
+    assert has_driver_library({})
 
 
 def has_driver() -> bool:
-    return library_exists({})
+    return has_driver_library({})
 
 
 class Clock:
@@ -116,7 +116,7 @@ def make_watch(driver: PretendDriver, tmp_path: Path, clock: Clock) -> Iterator[
     made: list[CardWatch] = []
 
     def make(**more: Any) -> CardWatch:
-        options = {"every_s": 0.1, "env": driver.env, "clock": clock, **more}
+        options = {"interval_s": 0.1, "env": driver.env, "clock": clock, **more}
         made.append(CardWatch(tmp_path / "nvml.log", **options))
         return made[-1]
 
@@ -128,12 +128,12 @@ def make_watch(driver: PretendDriver, tmp_path: Path, clock: Clock) -> Iterator[
 def hear(heard: CardWatch, enough: Callable[[Cards], object]) -> Cards:
     """Listen until a reading is like this."""
     deadline = time.monotonic() + DEADLINE_S
-    while not enough(heard.cards()):
-        assert time.monotonic() < deadline, f"waited in vain: {heard.cards()}"
+    while not enough(heard.latest):
+        assert time.monotonic() < deadline, f"waited in vain: {heard.latest}"
         if heard.fd is not None:
             select.select([heard.fd], [], [], 0.2)
         heard.serve()
-    return heard.cards()
+    return heard.latest
 
 
 def pidfd_of(heard: CardWatch) -> int:
@@ -143,12 +143,12 @@ def pidfd_of(heard: CardWatch) -> int:
 
 def test_without_a_library_no_process_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is waited for; after a minute it looks again, in case a driver has been installed."""
-    monkeypatch.setattr(cards, "library_exists", lambda _: False)
+    monkeypatch.setattr(cards, "has_driver_library", lambda _: False)
     quiet = CardWatch(tmp_path / "nvml.log")
     assert quiet.fd is None
-    assert quiet.await_first(1000.0).problems == ("No NVIDIA driver is installed.",)
-    assert not quiet.silent
-    assert 50.0 < quiet.deadline - time.monotonic() <= 60.0
+    assert quiet.wait_for_first(1000.0).problems == ("No NVIDIA driver is installed.",)
+    assert not quiet.is_silent
+    assert 50.0 < quiet.deadline_s - time.monotonic() <= 60.0
     quiet.close()
 
 
@@ -156,7 +156,7 @@ def test_the_first_reading_is_waited_for(driver: PretendDriver, make_watch: Make
     """Then more come, and each is fresh."""
     driver.devices(gpu(A), gpu(B, 3 * GIB))
     heard = make_watch()
-    first = heard.await_first(DEADLINE_S)
+    first = heard.wait_for_first(DEADLINE_S)
     assert [(each.id, each.free_bytes // GIB) for each in first.devices] == [(A, 23), (B, 20)]
     assert first.driver == "999.01"
     driver.devices(gpu(A, 5 * GIB))
@@ -168,7 +168,7 @@ def test_the_first_reading_is_waited_for(driver: PretendDriver, make_watch: Make
 def test_a_driver_that_is_there_but_doesnt_run(driver: PretendDriver, make_watch: MakeWatch) -> None:
     """It is told as a problem, and when the driver comes up, the cards are there."""
     heard = make_watch()
-    found = heard.await_first(DEADLINE_S)
+    found = heard.wait_for_first(DEADLINE_S)
     assert found.problems == ("No NVIDIA driver answers: Driver Not Loaded.",)
     driver.devices(gpu(A))
     hear(heard, lambda found: found.devices)
@@ -178,11 +178,11 @@ def test_a_call_that_takes_ten_seconds_is_survived(driver: PretendDriver, make_w
     """The first reading isn't waited for so long; then figures are too old; then the process is replaced."""
     driver.devices(gpu(A))
     heard = make_watch()
-    heard.await_first(DEADLINE_S)
-    assert not heard.silent
+    heard.wait_for_first(DEADLINE_S)
+    assert not heard.is_silent
     driver.faults("nvmlDeviceGetMemoryInfo_v2 -1 0 60000")
     pidfd = pidfd_of(heard)
-    while not heard.silent:  # a reading that was under way may still come
+    while not heard.is_silent:  # a reading that was under way may still come
         clock.ahead += cards.STALE_S
         heard.serve()
     assert heard.pid is not None
@@ -193,7 +193,7 @@ def test_a_call_that_takes_ten_seconds_is_survived(driver: PretendDriver, make_w
     driver.faults()
     clock.ahead += cards.RESTART_S
     heard.serve()
-    hear(heard, lambda _: not heard.silent)
+    hear(heard, lambda _: not heard.is_silent)
     os.close(pidfd)
 
 
@@ -201,7 +201,7 @@ def test_a_driver_that_hangs_from_the_start(driver: PretendDriver, make_watch: M
     """It is given up after the time that was allowed, with a problem that says so."""
     driver.devices(gpu(A))
     driver.faults("nvmlInit -1 0 60000")
-    assert make_watch().await_first(0.3).problems == ("The NVIDIA driver doesn't answer.",)
+    assert make_watch().wait_for_first(0.3).problems == ("The NVIDIA driver doesn't answer.",)
 
 
 @pytest.mark.parametrize("blow", ["SIGSEGV", "SIGKILL"])
@@ -211,16 +211,16 @@ def test_a_driver_that_crashes_its_process(
     """Another is started after a pause, and the cards are as they were."""
     driver.devices(gpu(A))
     heard = make_watch()
-    heard.await_first(DEADLINE_S)
+    heard.wait_for_first(DEADLINE_S)
     assert heard.pid is not None
     os.kill(heard.pid, getattr(signal, blow))
     hear(heard, lambda _: heard.pid is None)
-    assert heard.cards().devices
+    assert heard.latest.devices
     clock.ahead += cards.RESTART_S
-    assert heard.silent
+    assert heard.is_silent
     heard.serve()
     assert heard.pid is not None
-    hear(heard, lambda _: not heard.silent)
+    hear(heard, lambda _: not heard.is_silent)
 
 
 def test_a_process_that_talks_nonsense_is_replaced(
@@ -229,7 +229,7 @@ def test_a_process_that_talks_nonsense_is_replaced(
     """It may be the driver's library that writes where it shouldn't."""
     driver.devices(gpu(A))
     heard = make_watch()
-    heard.await_first(DEADLINE_S)
+    heard.wait_for_first(DEADLINE_S)
     pidfd = pidfd_of(heard)
 
     def refuse(_: bytes) -> Cards:
@@ -249,7 +249,7 @@ def test_a_process_that_cant_be_started_is_a_problem(
     (tmp_path / "nvml.log").mkdir()
     heard = make_watch()
     assert heard.fd is None
-    assert heard.cards().problems[0].startswith("The NVIDIA driver can't be asked: ")
+    assert heard.latest.problems[0].startswith("The NVIDIA driver can't be asked: ")
 
 
 def test_one_look_for_people(driver: PretendDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,9 +266,9 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from gpu_pool.cards import CardWatch
-watch = CardWatch(Path(sys.argv[1]), every_s=0.05)
+watch = CardWatch(Path(sys.argv[1]), interval_s=0.05)
 if sys.argv[3] == "answers":
-    watch.await_first(60.0)
+    watch.wait_for_first(60.0)
 Path(sys.argv[2]).write_text(f"{watch.pid}\\n")
 while True:
     time.sleep(1.0)
@@ -301,7 +301,7 @@ def make_pool_of_cards(driver: PretendDriver, tmp_path: Path, make_watch: MakeWa
 
     def make(rules: CardRules | None = None, cpus: int = 0, **more: Any) -> Pool:
         heard = make_watch(clock=time.monotonic)
-        heard.await_first(DEADLINE_S)
+        heard.wait_for_first(DEADLINE_S)
         backend = LocalBackend(
             cpu_devices(cpus),
             handler=f"{HANDLERS}:Obliging",
@@ -447,7 +447,7 @@ def test_a_silent_driver_is_noticed_while_the_pool_waits(
 def test_readings_cross_the_pipe_as_json(driver: PretendDriver) -> None:
     """A line each, about so often, until the pipe is gone: then the process ends by itself."""
     driver.devices(gpu(A))
-    command = [sys.executable, "-m", "gpu_pool.nvml_watch", "--parent", str(os.getpid()), "--every", "0.05"]
+    command = [sys.executable, "-m", "gpu_pool.nvml_watch", "--parent", str(os.getpid()), "--interval", "0.05"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **driver.env}) as process:
         assert process.stdout
         lines = [json.loads(process.stdout.readline()) for _ in range(3)]

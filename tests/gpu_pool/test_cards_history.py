@@ -187,15 +187,15 @@ def test_a_worker_that_starts_is_promised_what_others_loaded() -> None:
     for name in ("GPU-a", "GPU-a/2", "GPU-b"):
         history.backend.kill(name)
     history.wait(1.0)
-    assert history.pool.promised_bytes() == {"GPU-a": 5 * GIB, "GPU-a/2": 5 * GIB, "GPU-b": 5 * GIB}
+    assert history.pool.open_bytes() == {"GPU-a": 5 * GIB, "GPU-a/2": 5 * GIB, "GPU-b": 5 * GIB}
     history.backend.change("GPU-b", free_bytes=18 * GIB, held_bytes=5 * GIB, read_at_s=history.clock())
     history.wait(1.0)
-    assert history.pool.promised_bytes()["GPU-b"] == 0
+    assert history.pool.open_bytes()["GPU-b"] == 0
     history.backend.change("GPU-b", held_bytes=0)
     history.backend.kill("GPU-b")
     history.backend.opening = lambda device, pid: (50.0, Ready(device, pid, facts))
     history.wait(10.0)
-    assert history.pool.promised_bytes()["GPU-b"] == 5 * GIB
+    assert history.pool.open_bytes()["GPU-b"] == 5 * GIB
 
 
 # lost cards ----------------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gpu_pool import process
-from gpu_pool.local import LocalBackend, cpu_devices, environment
+from gpu_pool.local import LocalBackend, build_environment, cpu_devices
 from gpu_pool.pool import Pool
-from gpu_pool.process import WorkerProcess, log_path, oom_kills
+from gpu_pool.process import WorkerProcess, count_oom_kills, log_path
 from gpu_pool.types import Device, Done, Exited, Failed, Open, Ready, RunSpan, Span, Task
 from gpu_pool.wire import WireError, encode
 from tests.gpu_pool.conftest import (
@@ -43,7 +43,7 @@ def test_cpu_devices_are_numbered() -> None:
 )
 def test_workers_share_the_cores(peers: int, cores: int, threads: str) -> None:
     """Together they use no more threads than there are cores, and each at least one."""
-    started_with = environment(cpu_devices(1)[0], peers, cores, {})
+    started_with = build_environment(cpu_devices(1)[0], peers, cores, {})
     assert {name: started_with[name] for name in started_with if name.endswith(("THREADS", "THREADS_NUM"))} == {
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
@@ -54,17 +54,17 @@ def test_workers_share_the_cores(peers: int, cores: int, threads: str) -> None:
 
 def test_threads_an_operator_chose_stand() -> None:
     """What the environment says already isn't changed."""
-    assert environment(CARD, 4, 8, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
+    assert build_environment(CARD, 4, 8, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
 
 
 def test_a_worker_sees_its_own_card_and_no_other() -> None:
     """Whatever the daemon's own environment says; a worker without a card sees none."""
     inherited = {"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST", "HOME": "/home/x"}
-    with_card = environment(CARD, 1, 1, inherited)
+    with_card = build_environment(CARD, 1, 1, inherited)
     assert with_card["CUDA_VISIBLE_DEVICES"] == "GPU-5e1f-aa"
     assert with_card["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert with_card["HOME"] == "/home/x"
-    assert environment(cpu_devices(1)[0], 1, 1, inherited)["CUDA_VISIBLE_DEVICES"] == ""
+    assert build_environment(cpu_devices(1)[0], 1, 1, inherited)["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_cards_and_processors_side_by_side(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_last_words_are_heard(tmp_path: Path) -> None:
     half = encode(said).decode() + '{"kind":"do'
     worker.send(encode(Open("cpu:0", f"{HANDLERS}:Obliging", {})))
     worker.send(encode(RunSpan("task", 0, 1, {"do": "say and leave", "bytes": half})))
-    assert worker.ended(DEADLINE_S)
+    assert worker.wait_for_end(DEADLINE_S)
     heard = worker.reap()
     assert [type(message) for message in heard] == [Ready, Done, Exited]
     assert isinstance(heard[-1], Exited)
@@ -216,9 +216,9 @@ def test_the_oom_killer_is_counted(tmp_path: Path) -> None:
     """From the kernel's own figures; where there are none, it never struck."""
     figures = tmp_path / "vmstat"
     figures.write_text("pgfault 17\noom_kill 3\nnr_free 5\n")
-    assert oom_kills(figures) == 3
-    assert oom_kills(tmp_path / "missing") == 0
-    assert oom_kills() >= 0
+    assert count_oom_kills(figures) == 3
+    assert count_oom_kills(tmp_path / "missing") == 0
+    assert count_oom_kills() >= 0
 
 
 def test_workers_are_the_oom_killers_first_choice(make_pool: MakePool) -> None:

@@ -1,4 +1,4 @@
-"""Promises of memory: as tables, and as a game in which everything happens to cards and workers."""
+"""Promises of memory: as tables, and as a state machine of cards and workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gpu_pool.memory import Accounts, Stake
+from gpu_pool.memory import MemoryBudget
+from gpu_pool.memory import MemoryReservation as Reservation
 from gpu_pool.pool import Pool
 from gpu_pool.types import Assignment, Device, Done, Plan, Progress, Ready, RunSpan, Span, Task
 from tests.gpu_pool.fake import Clock, FakeBackend
@@ -28,62 +29,62 @@ def on(card: str, name: str = "", free: int = TOTAL) -> Device:
 
 
 @pytest.mark.parametrize(
-    ("free", "own", "other", "room"),
+    ("free", "own", "other", "available"),
     [
-        (24, Stake(), Stake(), 22),
-        (20, Stake(held=4), Stake(), 22),
-        (24, Stake(promised=8), Stake(promised=10), 12),
-        (18, Stake(), Stake(held=6, promised=10), 12),
-        (12, Stake(), Stake(held=12, promised=10), 10),
-        (24, Stake(), Stake(lapsed=10), 12),
-        (18, Stake(), Stake(held=6, promised=7, lapsed=10), 12),
-        (1, Stake(), Stake(promised=9), -10),
+        (24, Reservation(), Reservation(), 22),
+        (20, Reservation(held_bytes=4), Reservation(), 22),
+        (24, Reservation(promised_bytes=8), Reservation(promised_bytes=10), 12),
+        (18, Reservation(), Reservation(held_bytes=6, promised_bytes=10), 12),
+        (12, Reservation(), Reservation(held_bytes=12, promised_bytes=10), 10),
+        (24, Reservation(), Reservation(expired_bytes=10), 12),
+        (18, Reservation(), Reservation(held_bytes=6, promised_bytes=7, expired_bytes=10), 12),
+        (1, Reservation(), Reservation(promised_bytes=9), -10),
     ],
 )
-def test_room(free: int, own: Stake, other: Stake, room: int) -> None:
-    """Free, and what the worker has there, less what the other may still take, less the reserve of 2."""
-    accounts = Accounts(
+def test_available_memory(free: int, own: Reservation, other: Reservation, available: int) -> None:
+    """Free, plus what the worker holds, less what the other may still take, less the reserve of 2."""
+    budget = MemoryBudget(
         [on("GPU-a", free=free), on("GPU-a", "GPU-a/2", free)], {"GPU-a": own, "GPU-a/2": other}, RESERVE
     )
-    assert accounts.room("GPU-a") == room
-    assert accounts.fits("GPU-a", 12) is (room >= 12)
-    assert accounts.fits("GPU-a", 0)
+    assert budget.available_bytes("GPU-a") == available
+    assert budget.can_fit("GPU-a", 12) is (available >= 12)
+    assert budget.can_fit("GPU-a", 0)
 
 
-def test_no_account_without_figures() -> None:
-    """A processor, and a card that shares the host's memory, have room for everything."""
+def test_memory_without_figures_is_infinite() -> None:
+    """A processor, and a card that shares the host's memory, have memory for everything."""
     devices = [Device("cpu:0", "cpu"), Device("GPU-a", "cuda", card="GPU-a")]
-    accounts = Accounts(devices, {device.id: Stake() for device in devices}, RESERVE)
-    assert [accounts.room(device.id) for device in devices] == [inf, inf]
+    budget = MemoryBudget(devices, {device.id: Reservation() for device in devices}, RESERVE)
+    assert [budget.available_bytes(device.id) for device in devices] == [inf, inf]
 
 
-def test_a_promise_outlives_its_span_until_the_driver_was_asked() -> None:
-    """Between two readings a short span may have taken what the older one still calls free."""
-    stake = Stake().read(1, read_at_s=1.0).promise(10).end(5.0)
-    assert stake.open == 9
-    assert stake.read(1, read_at_s=5.0).open == 9
-    assert stake.read(8, read_at_s=5.1).open == 0
-    assert stake.read(8, read_at_s=5.1).promise(10).open == 2
+def test_a_promise_outlives_its_span_until_the_next_reading() -> None:
+    """Between two readings a short span may have taken what is free in the older one."""
+    reservation = Reservation().update(1, read_at_s=1.0).promise(10).expire(5.0)
+    assert reservation.open_bytes == 9
+    assert reservation.update(1, read_at_s=5.0).open_bytes == 9
+    assert reservation.update(8, read_at_s=5.1).open_bytes == 0
+    assert reservation.update(8, read_at_s=5.1).promise(10).open_bytes == 2
 
 
-def test_a_workers_word_counts_for_later_readings_only() -> None:
-    """What it took after the driver was asked is still in the driver's free memory."""
-    stake = Stake().promise(10).say(6, 2.0)
-    assert stake.read(0, read_at_s=1.5).open == 10
-    assert stake.read(0, read_at_s=2.5).open == 4
+def test_a_workers_report_counts_for_later_readings_only() -> None:
+    """What it took after a reading is still part of its free memory."""
+    reservation = Reservation().promise(10).report(6, 2.0)
+    assert reservation.update(0, read_at_s=1.5).open_bytes == 10
+    assert reservation.update(0, read_at_s=2.5).open_bytes == 4
 
 
-def test_the_drivers_word_beats_the_workers() -> None:
+def test_the_drivers_figure_beats_the_workers() -> None:
     """It comes from the same moment as the free memory."""
-    assert Stake().promise(10).say(6, 2.0).read(7, read_at_s=2.5).held == 7
+    assert Reservation().promise(10).report(6, 2.0).update(7, read_at_s=2.5).held_bytes == 7
 
 
-def test_two_workers_of_one_card_that_fit_alone_only_are_one_offer() -> None:
-    """A plan may use every device it is offered, so what is offered fits all at once."""
+def test_two_workers_of_one_card_that_fit_alone_only_are_one_candidate() -> None:
+    """A plan may use every candidate, so spans fit on all of them at once."""
     devices = [on("GPU-a"), on("GPU-a", "GPU-a/2"), on("GPU-b", free=10)]
-    accounts = Accounts(devices, {device.id: Stake() for device in devices}, RESERVE)
-    offers = accounts.offers(12, -inf, [device.id for device in devices], lambda left: left)
-    assert [(device.id, device.free_bytes) for device in offers] == [("GPU-a", 22)]
+    budget = MemoryBudget(devices, {device.id: Reservation() for device in devices}, RESERVE)
+    candidates = budget.find_candidates(12, -inf, [device.id for device in devices], lambda left: left)
+    assert [(device.id, device.free_bytes) for device in candidates] == [("GPU-a", 22)]
 
 
 def test_a_plan_that_came_too_late_is_refused() -> None:
@@ -97,7 +98,7 @@ def test_a_plan_that_came_too_late_is_refused() -> None:
         with pytest.raises(ValueError, match="not enough memory is left on GPU-a/2"):
             pool.start(Plan(second, (Assignment(Span(0, 1), "GPU-a/2"),)))
         assert [run.task for _, run in backend.runs()] == ["first"]
-        assert pool.promised_bytes() == {"GPU-a": 13, "GPU-a/2": 0}
+        assert pool.open_bytes() == {"GPU-a": 13, "GPU-a/2": 0}
 
 
 class Cards(RuleBasedStateMachine):
@@ -254,7 +255,7 @@ class Cards(RuleBasedStateMachine):
         self.pass_time(40.0)
         self.ask_driver()
         self.ask_driver()
-        assert self.pool.promised_bytes() == dict.fromkeys(SEATS, 0)
+        assert self.pool.open_bytes() == dict.fromkeys(SEATS, 0)
         self.pool.close()
 
 

@@ -27,7 +27,7 @@ ASK = """
 import dataclasses, json, sys
 from gpu_pool import nvml
 for _ in sys.stdin:
-    print(json.dumps(dataclasses.asdict(nvml.read())), flush=True)
+    print(json.dumps(dataclasses.asdict(nvml.read_once())), flush=True)
 """
 
 
@@ -260,8 +260,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Nvml:
     """Every other call fails: the card has a name, and no figures."""
     made = Nvml()
     monkeypatch.setattr(nvml, "pynvml", made)
-    monkeypatch.setattr(nvml, "_device", lambda name, _: Device(name, "cuda", state=made.state))  # type: ignore[attr-defined]
-    monkeypatch.setattr(nvml, "_held", lambda _: {})
+    monkeypatch.setattr(nvml, "_read_device", lambda name, _: Device(name, "cuda", state=made.state))
+    monkeypatch.setattr(nvml, "_read_held", lambda _: {})
     made.state = "starting"  # type: ignore[attr-defined]
     return made
 
@@ -270,12 +270,12 @@ def test_nvml_is_opened_afresh_now_and_then(clock: Clock, calls: Nvml) -> None:
     """That is how it learns of new cards; more often when a card is lost, so that it comes back."""
     driver = nvml.Driver()
     for _ in range(10):
-        driver.read()
+        driver.read_cards()
         clock.now += 60.0
     assert calls.opened == 2
     calls.state = "lost"  # type: ignore[attr-defined]
     for _ in range(10):
-        driver.read()
+        driver.read_cards()
         clock.now += 5.0
     assert calls.opened == 7
 
@@ -286,22 +286,22 @@ def test_nvml_is_opened_afresh_now_and_then(clock: Clock, calls: Nvml) -> None:
 def test_a_critical_message_takes_a_card_out_for_a_minute(clock: Clock, calls: Nvml, xid: int, state: str) -> None:
     """If it speaks of the card; an application's fault doesn't. Afterwards the card's own answers count again."""
     driver = nvml.Driver()
-    driver.read()
+    driver.read_cards()
     calls.events.append(("GPU-1", xid))
-    driver.rest(1.0)
-    device = driver.read().devices[0]
+    driver.wait_for_event(1.0)
+    device = driver.read_cards().devices[0]
     assert device.state == state
     assert (f"Xid {xid}: " in device.reason) is (state == "lost")
     clock.now += 61.0
-    assert driver.read().devices[0].state == "starting"
+    assert driver.read_cards().devices[0].state == "starting"
 
 
 def test_a_card_without_events_is_asked_at_the_same_pace(clock: Clock, calls: Nvml) -> None:
     """Nothing can be waited for, so it sleeps instead; neither way does it ask without a pause."""
     calls.without_events = True
     driver = nvml.Driver()
-    driver.read()
-    driver.rest(1.0)
+    driver.read_cards()
+    driver.wait_for_event(1.0)
     assert clock.slept == [1.0]
 
 
@@ -310,8 +310,8 @@ def test_critical_messages_through_the_real_pynvml(driver: PretendDriver) -> Non
     driver.devices(card(1), card(2))
     driver.xids("1 31", "1 79")
     code = (
-        "import dataclasses, json; from gpu_pool import nvml; driver = nvml.Driver(); driver.read();"
-        "driver.rest(60.0); driver.rest(60.0); print(driver.read().line())"
+        "import dataclasses, json; from gpu_pool import nvml; driver = nvml.Driver(); driver.read_cards();"
+        "driver.wait_for_event(60.0); driver.wait_for_event(60.0); print(driver.read_cards().to_json())"
     )
     env = {**os.environ, **driver.env}
     told = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, timeout=60, check=True)

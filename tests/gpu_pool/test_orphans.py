@@ -85,6 +85,6 @@ def test_the_end_of_the_channel_ends_the_worker(tmp_path: Path, announcement: An
     pidfd = os.pidfd_open(announcement.wait())
     worker.channel.shutdown(socket.SHUT_WR)
     assert gone(pidfd, WITHIN_S)
-    assert worker.ended(WITHIN_S)
+    assert worker.wait_for_end(WITHIN_S)
     os.close(pidfd)
     assert isinstance(worker.reap()[-1], Exited)

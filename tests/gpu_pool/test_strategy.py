@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_pool.strategy import STRATEGIES, preferred
+from gpu_pool.strategy import STRATEGIES, rank_devices
 from gpu_pool.types import Device, Span, Task
 
 A, B, C, D = (Span(i, i + 1) for i in range(4))
@@ -59,13 +59,13 @@ def test_a_device_that_has_the_model_loaded_is_preferred() -> None:
     """Warm beats free memory, free memory beats the name."""
     cold_large, cold_small = Device("a", "cuda", free_bytes=9), Device("b", "cuda", free_bytes=3)
     warm, twin = Device("c", "cuda", free_bytes=1, model="musetalk"), Device("aa", "cuda", free_bytes=9)
-    order = preferred(Task("t", "cuda", (A,), model="musetalk"), [cold_small, twin, warm, cold_large])
+    order = rank_devices(Task("t", "cuda", (A,), model="musetalk"), [cold_small, twin, warm, cold_large])
     assert [device.id for device in order] == ["c", "a", "aa", "b"]
 
 
 def test_a_task_without_a_model_finds_no_device_warm() -> None:
     """A worker that has nothing loaded isn't preferred by a task that needs nothing loaded."""
-    order = preferred(Task("t", "cuda", (A,)), [Device("b", "cuda"), Device("a", "cuda", model="musetalk")])
+    order = rank_devices(Task("t", "cuda", (A,)), [Device("b", "cuda"), Device("a", "cuda", model="musetalk")])
     assert [device.id for device in order] == ["a", "b"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, RunSpan, Stop
-from gpu_pool.wire import MAX_LINE_BYTES, Lines, WireError, decode_command, decode_report, encode
+from gpu_pool.wire import MAX_LINE_BYTES, LineSplitter, WireError, decode_command, decode_report, encode
 
 INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
 JSON = st.recursive(
@@ -117,14 +117,14 @@ def test_a_loop_is_not_sent() -> None:
 def test_lines_come_out_whole_however_they_are_cut(lines: list[bytes], size: int) -> None:
     """The reader doesn't care where the stream was cut."""
     stream = b"".join(line + b"\n" for line in lines)
-    reader = Lines()
+    reader = LineSplitter()
     pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
     assert [line for piece in pieces for line in reader.feed(piece)] == lines
 
 
 def test_a_line_without_an_end_is_refused() -> None:
     """Somebody who never ends a line doesn't fill our memory."""
-    reader = Lines()
+    reader = LineSplitter()
     assert list(reader.feed(b"x" * MAX_LINE_BYTES)) == []
     with pytest.raises(WireError):
         list(reader.feed(b"x"))

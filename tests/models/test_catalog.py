@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models import catalog
-from models.catalog import ENGINES, choose_engine, find_missing_packages, find_missing_weights, install_command
+from models.catalog import ENGINES, choose_engine, find_missing_packages, find_missing_weights, suggest_command
 from models.types import DeviceKind, EngineError, EngineInfo
 
 
@@ -66,15 +66,15 @@ def test_missing_packages_come_with_their_command(musetalk: Path, monkeypatch: p
     choice = choose_engine("auto", musetalk, {"cpu", "cuda"})
     assert choice.engine == "preview"
     assert "no_such_torch not installed (`pip install '.[musetalk]'`)" in choice.reason
-    assert install_command(card, musetalk) == "pip install '.[musetalk]'"
+    assert suggest_command(card, musetalk) == "pip install '.[musetalk]'"
 
 
 def test_missing_weights_come_with_their_command(musetalk: Path) -> None:
     """What brings them is part of the reason; where all is there, there is nothing to do."""
-    assert install_command(ENGINES["musetalk"], musetalk) == ""
+    assert suggest_command(ENGINES["musetalk"], musetalk) == ""
     (musetalk / "sd-vae" / "config.json").unlink()
     assert "`musedrop models fetch` gets them" in choose_engine("auto", musetalk, {"cpu", "cuda"}).reason
-    assert install_command(ENGINES["musetalk"], musetalk) == "musedrop models fetch"
+    assert suggest_command(ENGINES["musetalk"], musetalk) == "musedrop models fetch"
 
 
 def test_weights_in_other_forms_count(musetalk: Path) -> None:
@@ -94,7 +94,7 @@ def test_weights_in_other_forms_count(musetalk: Path) -> None:
 def test_the_preview_engine_needs_nothing(tmp_path: Path) -> None:
     """It has no weights and no packages of its own."""
     card = ENGINES["preview"]
-    assert (find_missing_weights(card, tmp_path), find_missing_packages(card), install_command(card, tmp_path)) == (
+    assert (find_missing_weights(card, tmp_path), find_missing_packages(card), suggest_command(card, tmp_path)) == (
         [],
         [],
         "",

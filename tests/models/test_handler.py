@@ -24,8 +24,8 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def request_in(tmp_path: Path) -> Request:
-    folders = {"work": str(tmp_path / "work"), "out": str(tmp_path / "out"), "cache": str(tmp_path / "cache")}
-    return Request("fake", "avatar", "audio", models_dir=str(tmp_path), **folders)
+    work, out, cache = (str(tmp_path / name) for name in ("work", "out", "cache"))
+    return Request("fake", "avatar", "audio", work, out, cache, models_dir=str(tmp_path))
 
 
 def prepare(handler: Handler, request: Request, start: int, stop: int) -> None:
@@ -47,7 +47,7 @@ def test_a_preparation_in_parts_is_joined_by_the_unit_after_the_last(tmp_path: P
 def test_a_worker_that_only_looks_loads_nothing(tmp_path: Path) -> None:
     """`inspect` and `assemble` run on processors, where weights would be in the way."""
     handler = Handler("cpu:0")
-    handler.engine("fake").inspect(request_in(tmp_path), OUTLINE)
+    handler.open_engine("fake").inspect(request_in(tmp_path), OUTLINE)
     assert FakeEngine.said == ["made on cpu:0"]
     assert handler.facts == {}
 
@@ -82,5 +82,5 @@ def test_an_engine_that_cannot_be_loaded_now_is_left_to_its_job(
 def test_another_engine_takes_the_place_of_the_first(tmp_path: Path) -> None:
     """One engine is loaded at a time, and the facts are about that one."""
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
-    handler.loaded("preview", str(tmp_path))
+    handler.load_engine("preview", str(tmp_path))
     assert handler.facts == {"model": "preview", "load_s": handler.facts["load_s"]}

@@ -1,25 +1,28 @@
-"""Weights over the net: resumed where they were cut off, checked against what is known of them, whole or not there.
+"""Download weights: resumed where a transfer broke off, checked, and never published incomplete.
 
-Standard library only. What the server says of a file (size, SHA-256 of large files, git's hash of small ones) comes
-from the Hugging Face hub's headers; a known release is in `layout.SOURCES`.
+`huggingface_hub` gives the HTTP client, tokens, the offline switch and what the hub says of a file (size, SHA-256 of
+large files, git's hash of small ones). Its `hf_hub_download` does not fit: it deletes the old file before it has the
+new one, and keeps no partial file for the next run. Known releases are in `index.SOURCES`.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
-import http.client
+import http
 import os
 import re
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from email.message import Message
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+from huggingface_hub import get_hf_file_metadata, get_session, hf_raise_for_status, is_offline_mode, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is exported, but lazily
 
 from models.atomic import sync, translate_full_disk
 from models.musetalk.weights.index import (
@@ -35,19 +38,20 @@ from models.musetalk.weights.index import (
 from models.musetalk.weights.manifest import Entry, read_manifest, recorded_sha256, sha256_of, stamp_of, write_entry
 from models.types import EngineError
 
-PARTIAL = ".downloads"
-CHUNK_BYTES = 1 << 20
+PARTIAL_FOLDER = ".downloads"
 LARGEST_BYTES = 16 << 30
 TIMEOUT_S = 30.0
-TRIES = 5
+ATTEMPTS = 5
 LASTING = (401, 403, 404, 410, 451)
 
 Tick = Callable[[int], None]
+Wait = Callable[[float], None]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """One file to get: its name in the folder, its address, and what is known of it."""
+class RemoteFile:
+    """One file to get: its name in the models folder, its address, and what is known of it."""
 
     file: str
     url: str
@@ -57,130 +61,143 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the server says of a file. `sha1` is git's, of a small file; `mark` changes when the file does."""
+    """What the server says of a file.
+
+    sha1   git's hash of a small file
+    mark   another one as soon as the server has another file
+    url    where the content is: the hub redirects to a storage server
+    """
 
     bytes: int | None
     sha256: str | None
     sha1: str | None
     mark: str
+    url: str
 
 
-def endpoint(environ: dict[str, str]) -> str:
-    """The hub or its mirror, from HF_ENDPOINT. Raises EngineError download_failed if that is no web address."""
+# what to get ---------------------------------------------------------------------------------------------------------
+
+
+def read_endpoint(environ: dict[str, str]) -> str:
+    """Return the hub or its mirror, from HF_ENDPOINT. Raises EngineError download_failed for what is no address."""
     address = (environ.get("HF_ENDPOINT") or HUGGING_FACE).rstrip("/")
-    return web_address(address, "HF_ENDPOINT")
+    return check_web_address(address, "HF_ENDPOINT")
 
 
-def web_address(url: str, what: str) -> str:
+def check_web_address(url: str, what: str) -> str:
+    """Return `url` if it is on the web. Raises EngineError download_failed."""
     if not url.startswith(("https://", "http://")):
         hint = "give an address such as https://hf-mirror.com"
         raise EngineError("download_failed", f'{what} is "{url}", which is no web address', hint)
     return url
 
 
-def wanted(files: Iterable[str], hub: str, s3fd: str = S3FD_URL) -> list[Wanted]:
-    """Files by their names in the folder -> where to get them. Raises EngineError download_failed for unknown names."""
+def list_remote_files(files: Iterable[str], hub: str, s3fd: str = S3FD_URL) -> list[RemoteFile]:
+    """Return where to get files, by their names in the folder. Raises EngineError download_failed for unknown names."""
     found = []
     for file in files:
         source = SOURCES.get(file)
         if source is None:
             hint = f"these can be downloaded: {', '.join(SOURCES)}"
             raise EngineError("download_failed", f"nobody publishes a weight file {file}", hint)
-        url = hub + source.url if source.url.startswith("/") else web_address(s3fd, "the address of S3FD")
-        found.append(Wanted(file, url, source.bytes, source.sha256))
+        url = hub + source.url if source.url.startswith("/") else check_web_address(s3fd, "the address of S3FD")
+        found.append(RemoteFile(file, url, source.bytes, source.sha256))
     return found
 
 
-def needed(root: Path, asked: Iterable[Version], *, replace: bool) -> list[str]:
-    """Names of the files that are missing for the versions; with `replace` of all files that are published for them."""
+def list_needed(root: Path, asked: Iterable[Version], *, replace: bool) -> list[str]:
+    """Return the names of the files that are missing for the versions; with `replace` all that are published."""
     names = []
     for version in asked:
         names += published_files(version) if replace else missing_files_for(version, root)
     return list(dict.fromkeys(names))
 
 
-class Hops(urllib.request.HTTPRedirectHandler):
-    """Follows redirects on the web and keeps the headers of each answer: the hub tells of a file in the first one."""
-
-    def __init__(self) -> None:
-        self.headers: list[Message] = []
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        web_address(newurl, "the address that the server redirects to")
-        self.headers.append(headers)
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if following is not None:
-            following.method = req.get_method()  # before Python 3.13 a redirected HEAD becomes a GET
-        return following
+# the server ----------------------------------------------------------------------------------------------------------
 
 
-def request(url: str, method: str, start: int = 0) -> tuple[http.client.HTTPResponse, list[Message]]:
-    """The answer and the headers on the way to it, its own last."""
-    hops = Hops()
-    headers = {"User-Agent": "musedrop", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    asked = urllib.request.Request(web_address(url, "the address"), headers=headers, method=method)  # noqa: S310
+def make_client() -> httpx2.Client:
+    """Return the client for all requests of this process. It never follows a redirect to a less secure address."""
+    return httpx2.Client(follow_redirects=True, event_hooks={"response": [check_redirect]})
+
+
+def check_redirect(answer: httpx2.Response) -> None:
+    """Raise EngineError download_failed for a redirect that leaves the web, or https for plain http."""
+    if answer.has_redirect_location:
+        source, target = str(answer.url), urljoin(str(answer.url), answer.headers["Location"])
+        check_web_address(target, "the address that the server redirects to")
+        if source.startswith("https://") and not target.startswith("https://"):
+            hint = "try another HF_ENDPOINT, or another network: this one may tamper with the download"
+            raise EngineError("download_failed", f"{source} redirects to {target}, which is not encrypted", hint)
+
+
+set_client_factory(make_client)
+
+
+def query_server(file: RemoteFile, wait: Wait = time.sleep) -> Offer:
+    """Return what the server says of a file, without its content. Raises EngineError download_failed."""
+    return repeat(file, lambda: query_once(file), wait)
+
+
+def query_once(file: RemoteFile) -> Offer:
     try:
-        answer = urllib.request.build_opener(hops).open(asked, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise
-    return answer, [*hops.headers, answer.headers]
-
-
-def ask(file: Wanted) -> Offer:
-    """What the server says of a file, without its content. Raises EngineError download_failed, OSError."""
-    try:
-        answer, headers = request(file.url, "HEAD")
-        answer.close()
-    except urllib.error.HTTPError as error:
-        if error.code in LASTING:
-            raise refused(file, error.code) from error
-        if error.code not in (405, 501):
+        told = get_hf_file_metadata(file.url, choose_token(file, file.url), TIMEOUT_S, user_agent="musedrop")
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (http.HTTPStatus.METHOD_NOT_ALLOWED, http.HTTPStatus.NOT_IMPLEMENTED):
             raise
-        headers = [Message()]
-    return offer_from(headers, file.url)
+        return Offer(None, None, None, short_hash(file.url), file.url)
+    digest = told.etag.lower() if told.etag and told.commit_hash else ""
+    sha256 = digest if re.fullmatch(r"[0-9a-f]{64}", digest) else None
+    sha1 = digest if re.fullmatch(r"[0-9a-f]{40}", digest) else None
+    return Offer(told.size, sha256, sha1, short_hash(f"{file.url} {told.etag} {told.size}"), told.location)
 
 
-def patiently(file: Wanted, wait: Callable[[float], None] = time.sleep) -> Offer:
-    """The same, asked again while the net fails. Raises EngineError download_failed after five times."""
-    for attempt in range(1, TRIES + 1):
+def short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def choose_token(file: RemoteFile, target: str) -> Literal[False] | None:
+    """Return None, for the user's token, where `target` is the hub itself; elsewhere False, for no token."""
+    is_hub = "/resolve/" in file.url and urlsplit(target)[:2] == urlsplit(file.url)[:2]
+    return None if is_hub else False
+
+
+def repeat(file: RemoteFile, work: Callable[[], Result], wait: Wait, done: Callable[[], int] = int) -> Result:
+    """Return the result of `work`, repeated while the connection fails.
+
+    It gives up after five failures in a row between which `done` did not grow.
+    Raises EngineError download_failed.
+    """
+    if is_offline_mode():
+        message = f"{file.file} can't be downloaded: HF_HUB_OFFLINE forbids it"
+        raise EngineError("download_failed", message, "unset HF_HUB_OFFLINE, or put the file there by other means")
+    failures = 0
+    while True:
+        before = done()
         try:
-            return ask(file)
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", error))
-        if attempt < TRIES:
-            wait(2.0**attempt)
-    raise gave_up(file, reason)
+            return work()
+        except HfHubHTTPError as error:
+            if error.response.status_code in LASTING:
+                raise refused_error(file, error.response.status_code) from error
+            reason = f"HTTP {error.response.status_code}"
+        except httpx2.RequestError as error:
+            reason = str(error)
+        failures = 0 if done() > before else failures + 1
+        if failures == ATTEMPTS:
+            raise connection_error(file, reason)
+        wait(2.0**failures)
 
 
-def gave_up(file: Wanted, reason: str) -> EngineError:
+def connection_error(file: RemoteFile, reason: str) -> EngineError:
     return EngineError(
         "download_failed",
-        f"{file.file}: the connection failed {TRIES} times ({reason}, {file.url})",
+        f"{file.file}: the connection failed {ATTEMPTS} times ({reason}, {file.url})",
         "run the command again when the net is better: it goes on where it stopped",
         retry=True,
     )
 
 
-def offer_from(headers: list[Message], url: str) -> Offer:
-    """Read the headers of an answer and of the redirects to it."""
-    linked = next((h["X-Linked-Etag"] for h in headers if h["X-Linked-Etag"]), "")
-    tag = linked or headers[-1]["ETag"] or ""
-    digest = re.sub(r'^(W/)?"|"$', "", tag).lower()
-    size = next((h["X-Linked-Size"] for h in headers if h["X-Linked-Size"]), headers[-1]["Content-Length"])
-    number = int(size) if size and size.isdigit() else None
-    of_hub = bool(linked) or any(h["X-Repo-Commit"] for h in headers)
-    sha256 = digest if of_hub and re.fullmatch(r"[0-9a-f]{64}", digest) else None
-    sha1 = digest if of_hub and re.fullmatch(r"[0-9a-f]{40}", digest) else None
-    changes = f"{url} {tag or headers[-1]['Last-Modified']} {number}"
-    return Offer(number, sha256, sha1, hashlib.sha256(changes.encode()).hexdigest()[:16])
-
-
-def refused(file: Wanted, status: int) -> EngineError:
+def refused_error(file: RemoteFile, status: int) -> EngineError:
     said = "has no such file" if status in (404, 410) else "doesn't give it away"
     return EngineError(
         "download_failed",
@@ -189,46 +206,67 @@ def refused(file: Wanted, status: int) -> EngineError:
     )
 
 
-def check_release(file: Wanted, offer: Offer) -> None:
+def check_release(file: RemoteFile, offer: Offer) -> None:
     """Raise EngineError download_failed if the server offers another file than the release that is known."""
     other_hash = file.sha256 and offer.sha256 and file.sha256 != offer.sha256
     other_size = file.bytes and offer.bytes and file.bytes != offer.bytes
     if other_hash or other_size:
         raise EngineError(
             "download_failed",
-            f"{file.file}: the server has another file than the known release ({size_of(offer.bytes)}, {file.url})",
+            f"{file.file}: the server has another file than the known release ({format_size(offer.bytes)}, {file.url})",
             "try another HF_ENDPOINT; --any-release takes what the server has",
         )
 
 
-def size_of(count: int | None) -> str:
+def format_size(count: int | None) -> str:
     return "size unknown" if count is None else f"{count:,} bytes"
 
 
-def settled(file: Wanted, offer: Offer) -> Wanted:
-    """What the finished file has to be: the known release, else what the server says."""
+def merge_offer(file: RemoteFile, offer: Offer) -> RemoteFile:
+    """Return what the complete file has to be: the known release, else what the server says."""
     return replace(file, bytes=file.bytes or offer.bytes, sha256=file.sha256 or offer.sha256)
 
 
-def partial_of(root: Path, file: Wanted, offer: Offer) -> Path:
-    return root / PARTIAL / f"{file.file.replace('/', '--')}.{offer.mark}"
+def query_missing(
+    root: Path, files: Iterable[RemoteFile], *, replace: bool, any_release: bool, say: Callable[[str], None]
+) -> Iterator[tuple[RemoteFile, Offer]]:
+    """Yield what has to be downloaded, and what the servers say of it. Raises EngineError before it would replace."""
+    for file in files:
+        known = RemoteFile(file.file, file.url) if any_release else file
+        offer = query_server(known)
+        check_release(known, offer)
+        complete = merge_offer(known, offer)
+        if has_file(root, complete, offer):
+            record(root, complete)
+            say(f"{file.file} is here already")
+        elif (root / file.file).exists() and not replace:
+            raise differs_error(root, file)
+        else:
+            yield complete, offer
 
 
-def is_there(root: Path, file: Wanted, offer: Offer) -> bool:
+# files ---------------------------------------------------------------------------------------------------------------
+
+
+def partial_path(root: Path, file: RemoteFile, offer: Offer) -> Path:
+    return root / PARTIAL_FOLDER / f"{file.file.replace('/', '--')}.{offer.mark}"
+
+
+def has_file(root: Path, file: RemoteFile, offer: Offer) -> bool:
     """Whether the folder has this very file already; its hash is taken unless the manifest has it."""
     path = root / file.file
     if not path.is_file() or (file.bytes is not None and path.stat().st_size != file.bytes):
         return False
     known = bool(file.sha256) and recorded_sha256(root, file.file) == file.sha256
-    return known or not wrong_content(path, file, offer, lambda _: None)
+    return known or not find_difference(path, file, offer)
 
 
-def wrong_content(path: Path, file: Wanted, offer: Offer, tick: Tick) -> str:
-    """Why a file can't be the one that was asked for; "" if nothing speaks against it."""
+def find_difference(path: Path, file: RemoteFile, offer: Offer) -> str:
+    """Return why a file can't be the one that was asked for; "" if nothing speaks against it."""
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
         return f"{size:,} bytes instead of {file.bytes:,}"
-    if file.sha256 and (actual := sha256_of(path, tick)) != file.sha256:
+    if file.sha256 and (actual := sha256_of(path)) != file.sha256:
         return f"SHA-256 {actual[:12]}... instead of {file.sha256[:12]}..."
     if not file.sha256 and offer.sha1 and git_sha1(path) != offer.sha1:
         return "another content than the server's (git hash)"
@@ -240,33 +278,33 @@ def git_sha1(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def download(root: Path, file: Wanted, offer: Offer, tick: Tick, wait: Callable[[float], None] = time.sleep) -> None:
-    """Get one file into the folder; `tick` is told the bytes that are there. What is cut off is gone on with next time.
+def download(root: Path, file: RemoteFile, offer: Offer, tick: Tick, wait: Wait = time.sleep) -> None:
+    """Get one file into the folder; `tick` is told the bytes that are there. The next run resumes what was cut off.
 
     Raises EngineError download_failed, disk_full.
     """
-    partial = partial_of(root, file, offer)
+    partial = partial_path(root, file, offer)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with opened(partial) as output, translate_full_disk(file.file):
-        lock(output, file)
+    with open_partial(partial) as output, translate_full_disk(file.file):
+        lock_partial(output, file)
         output.seek(0, os.SEEK_END)
-        receive_all(output, file, tick, wait)
-    if wrong := wrong_content(partial, file, offer, lambda _: None):
+        repeat(file, lambda: receive(output, file, offer, tick), wait, output.tell)
+    if difference := find_difference(partial, file, offer):
         partial.unlink()
         raise EngineError(
             "download_failed",
-            f"{file.file}: what arrived is not what it should be ({wrong}, {file.url})",
+            f"{file.file}: what arrived is not what it should be ({difference}, {file.url})",
             "run the command again; if it stays so, try another HF_ENDPOINT",
         )
     publish(root, file, partial)
 
 
-def opened(partial: Path) -> IO[bytes]:
-    """The file to write and read, made if it isn't there, its content kept."""
+def open_partial(partial: Path) -> IO[bytes]:
+    """Open the file to write and read; it is created if it isn't there, and its content is kept."""
     return os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
 
 
-def lock(output: IO[bytes], file: Wanted) -> None:
+def lock_partial(output: IO[bytes], file: RemoteFile) -> None:
     try:
         fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -274,57 +312,36 @@ def lock(output: IO[bytes], file: Wanted) -> None:
         raise EngineError("download_failed", message, "wait until that one has finished") from error
 
 
-def receive_all(output: IO[bytes], file: Wanted, tick: Tick, wait: Callable[[float], None]) -> None:
-    """Append until the file is complete. A cut connection is taken up again; giving up needs five in a row in vain."""
-    vain = 0
-    while file.bytes is None or output.tell() < file.bytes:
-        before = output.tell()
-        try:
-            receive(output, file, tick)
-            return
-        except urllib.error.HTTPError as error:
-            if error.code in LASTING:
-                raise refused(file, error.code) from error
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                output.truncate(output.seek(0))
-            reason = f"HTTP {error.code}"
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            reason = str(getattr(error, "reason", error))
-        vain = 0 if output.tell() > before else vain + 1
-        if vain == TRIES:
-            raise gave_up(file, reason)
-        wait(2.0**vain)
-
-
-def receive(output: IO[bytes], file: Wanted, tick: Tick) -> None:
-    """One request for what is still lacking. Raises OSError if less arrived than was promised."""
-    answer, _ = request(file.url, "GET", output.tell())
-    with answer:
-        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+def receive(output: IO[bytes], file: RemoteFile, offer: Offer, tick: Tick) -> None:
+    """Append what is still lacking, by one request. Raises HfHubHTTPError, httpx2.RequestError, OSError."""
+    start, most = output.tell(), LARGEST_BYTES if file.bytes is None else file.bytes
+    if start == file.bytes:
+        return
+    own = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+    headers = build_hf_headers(token=choose_token(file, offer.url), user_agent="musedrop", headers=own)
+    with get_session().stream("GET", offer.url, headers=headers, timeout=TIMEOUT_S) as answer:
+        if answer.status_code in (http.HTTPStatus.OK, http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
             output.truncate(output.seek(0))
-        promised = answer.headers["Content-Length"]
-        end = output.tell() + int(promised) if promised else None
-        while output.tell() <= (file.bytes or LARGEST_BYTES) and (chunk := answer.read(CHUNK_BYTES)):
+        hf_raise_for_status(answer)
+        for chunk in answer.iter_bytes():
             output.write(chunk)
             tick(output.tell())
-    if end is not None and output.tell() < end:
-        raise ConnectionError("the connection was cut")
+            if output.tell() > most:
+                return
 
 
-def publish(root: Path, file: Wanted, partial: Path) -> None:
-    """From the partial file to its place, by one rename, and into the manifest."""
+def publish(root: Path, file: RemoteFile, partial: Path) -> None:
+    """Move the partial file to its place, by one rename, and enter it into the manifest."""
     target = root / file.file
     target.parent.mkdir(parents=True, exist_ok=True)
     sync(partial)
     partial.replace(target)
     sync(target.parent)
-    note(root, file)
+    record(root, file)
 
 
-def note(root: Path, file: Wanted) -> None:
-    """Write down what the file is, so that nobody has to read all of it again; its content has just been checked."""
+def record(root: Path, file: RemoteFile) -> None:
+    """Enter a file that has just been checked into the manifest, so that its hash need not be taken again."""
     entry = read_manifest(root).get(file.file)
     sha256 = file.sha256 or recorded_sha256(root, file.file) or sha256_of(root / file.file)
     stamp = replace(stamp_of(root / file.file), path=file.file, sha256=sha256)
@@ -332,25 +349,23 @@ def note(root: Path, file: Wanted) -> None:
         write_entry(root, file.file, Entry(stamp, file.url))
 
 
-def check_space(root: Path, files: Iterable[tuple[Wanted, Offer]]) -> None:
+def check_space(root: Path, files: Iterable[tuple[RemoteFile, Offer]]) -> None:
     """Raise EngineError disk_full before a download that can't fit."""
     lacking = 0
     for file, offer in files:
-        partial = partial_of(root, file, offer)
+        partial = partial_path(root, file, offer)
         lacking += (file.bytes or 0) - (partial.stat().st_size if partial.is_file() else 0)
     check_room(root, lacking, "the weights need")
 
 
-def clean_up(root: Path) -> None:
-    """Remove the folder of partial files once nothing is left in it."""
-    try:
-        (root / PARTIAL).rmdir()
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST):
-            raise
+def remove_empty_folder(root: Path) -> None:
+    """Remove the folder of partial files once it is empty."""
+    folder = root / PARTIAL_FOLDER
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
-def differs(root: Path, file: Wanted) -> EngineError:
+def differs_error(root: Path, file: RemoteFile) -> EngineError:
     return EngineError(
         "weights_damaged",
         f"{file.file} in {root} is not the published file",

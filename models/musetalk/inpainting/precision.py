@@ -18,9 +18,9 @@ def candidate_dtypes(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[t
     kind      "cpu" or "cuda"
     cpu_bf16  whether this CPU multiplies bf16, see `cpu_multiplies_bf16`
 
-    >>> choices("auto", "cuda", cpu_bf16=False)
+    >>> candidate_dtypes("auto", "cuda", cpu_bf16=False)
     (torch.float16, torch.bfloat16, torch.float32)
-    >>> choices("fp16", "cpu", cpu_bf16=False)
+    >>> candidate_dtypes("fp16", "cpu", cpu_bf16=False)
     (torch.float32,)
     """
     half, brain, full = torch.float16, torch.bfloat16, torch.float32

@@ -1,4 +1,4 @@
-"""What `musedrop service install` would write, as texts."""
+"""The files of `musedrop service install`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def settings_of(text: str) -> list[str]:
 
 
 def test_the_shipped_settings_are_those_that_are_written() -> None:
-    """systemd/musedrop.toml is the file that an operator gets."""
+    """systemd/musedrop.toml is the file that is installed."""
     assert render_system_settings(Path("/srv/musedrop")) == (ROOT / "systemd" / "musedrop.toml").read_text(
         encoding="utf-8"
     )
 
 
 def test_every_part_of_every_unit_is_explained() -> None:
-    """A comment stands above each block, in each shipped file."""
+    """Each block of each shipped file has a comment."""
     for path in (ROOT / "systemd").glob("*.service"):
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# "), path
@@ -53,7 +53,7 @@ def test_every_part_of_every_unit_is_explained() -> None:
 
 
 def test_only_the_share_is_added() -> None:
-    """Folders that systemd makes for the service need no line; others of the settings do."""
+    """Folders of the settings that systemd doesn't create get a line each."""
     assert settings_of(render_drop_in(FOLDERS, None)) == [
         "RequiresMountsFor=/var/lib/musedrop",
         "ReadWritePaths=-/srv/musedrop",
@@ -73,7 +73,7 @@ def test_only_the_share_is_added() -> None:
 
 @pytest.mark.parametrize("path", ["/srv/muse-drop", "/a b/ü", "/x/.y", "/a:b_c.d/50%"])
 def test_mounts_are_named_as_systemd_names_them(path: str) -> None:
-    """`systemd-escape` is the judge."""
+    """The names are those that `systemd-escape` prints."""
     command = [need("systemd-escape", "systemd"), "--path", "--suffix=mount", path]
     assert (
         name_mount_unit(Path(path))
@@ -82,7 +82,7 @@ def test_mounts_are_named_as_systemd_names_them(path: str) -> None:
 
 
 def test_the_program_is_where_it_was_installed() -> None:
-    """ExecStart names it, special characters and all; a program that the unit would hide is refused."""
+    """ExecStart names it with special characters escaped; one in a home folder is refused."""
     assert '\nExecStart="/data/my $$tools/musedrop" run ' in render_unit(
         "musedrop.service", Path("/data/my $tools/musedrop")
     )
@@ -93,7 +93,7 @@ def test_the_program_is_where_it_was_installed() -> None:
 
 
 def test_written_kept_outdated_removed(tmp_path: Path) -> None:
-    """Settings of others stay; units of an earlier version are known; what was written can go again."""
+    """Existing settings are kept, outdated units are found, and written files can be removed."""
     files = plan_system_files(Path("/opt/musedrop/bin/musedrop"), HERE, "new", tmp_path)
     settings = files[0].path
     settings.parent.mkdir()
@@ -113,7 +113,7 @@ def test_written_kept_outdated_removed(tmp_path: Path) -> None:
 
 
 def test_the_users_own_units(tmp_path: Path) -> None:
-    """They lie in the user's folder and run the user's program."""
+    """They are in the user's folder and run the user's program."""
     files = plan_user_files(tmp_path / "venv" / "bin" / "musedrop", tmp_path, "")
     assert all(file.path.is_relative_to(tmp_path / ".config") for file in files)
     assert f"ExecStart={tmp_path}/venv/bin/musedrop run " in files[1].text
@@ -121,7 +121,7 @@ def test_the_users_own_units(tmp_path: Path) -> None:
 
 
 def test_a_program_in_a_home_folder_sees_the_service_and_can_remove_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the program lies concerns installing alone."""
+    """The folder of the program matters for `install` only."""
     monkeypatch.setattr(sys, "argv", ["/home/anna/.venv/bin/musedrop"])
     monkeypatch.setattr("agent.cli.service.SYSTEM_SETTINGS", Path("/nowhere/musedrop.toml"))
     assert "/home/anna/.venv/bin/musedrop run " in plan_files(user=False, share=None)[3].text
@@ -130,7 +130,7 @@ def test_a_program_in_a_home_folder_sees_the_service_and_can_remove_it(monkeypat
 
 
 def test_the_users_share_is_the_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is relative to where the command runs; settings that name another one are not passed over."""
+    """It is relative to the working directory; settings that name another share are an error."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     files = plan_files(user=True, share=Path("x"))

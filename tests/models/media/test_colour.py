@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from models import media
+from models.arrays import I16, U8
 from models.media.colour import ToYuv, bgr_to_yuv_matrix
-from models.media.planar import frame_of
+from models.media.planar import yuv_to_frame
 from models.types import Colour, Inspection
 from tests import media_samples as samples
-from tests.media_samples import Bgr
 
 FPS = Fraction(25)
 BARS = [(255, 255, 255), (0, 255, 255), (255, 255, 0), (0, 255, 0), (255, 0, 255), (0, 0, 255), (255, 0, 0), (0, 0, 0)]
 
 
-def bars(width: int = 192, height: int = 96) -> Bgr:
+def bars(width: int = 192, height: int = 96) -> U8:
     """Eight colour bars over a grey wedge."""
     picture = np.empty((height, width, 3), np.uint8)
     for n, bgr in enumerate(BARS):
@@ -40,7 +40,7 @@ def decoded(path: Path) -> list[av.VideoFrame]:
         return list(container.decode(video=0))
 
 
-def stored(frame: av.VideoFrame) -> list[npt.NDArray[np.int16]]:
+def stored(frame: av.VideoFrame) -> list[I16]:
     """The three planes as the decoder gives them."""
     planes = []
     for plane in frame.planes:
@@ -55,7 +55,7 @@ def tags(path: Path) -> tuple[int, int, int, int]:
         return context.color_primaries, context.color_trc, context.colorspace, context.color_range
 
 
-def flat(plane: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+def flat(plane: I16) -> I16:
     """The inside of the bars, a quarter of a bar away from the borders, where any codec smears."""
     height, width = plane.shape
     margin = width // 32
@@ -64,7 +64,7 @@ def flat(plane: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     return plane[: height * 3 // 4 - margin, inside]
 
 
-def passed_on(source: Path, folder: Path, **asked: int) -> tuple[Path, Colour]:
+def passed_on(source: Path, folder: Path, **asked: Any) -> tuple[Path, Colour]:
     """`source` through reading as planes, encoding in two parts and joining; nothing is painted."""
     with media.VideoFrames(source, FPS, as_yuv=True, **asked) as video:
         count, colour = len(video), video.colour
@@ -80,11 +80,11 @@ def passed_on(source: Path, folder: Path, **asked: int) -> tuple[Path, Colour]:
                 height=video.height,
                 encoder="libx264",
                 crf=18,
-                tick=lambda _: None,
+                progress=lambda _: None,
                 colour=colour,
             )
     voice = samples.speech_wav(folder / "voice.wav", count / 25)
-    media.assemble(parts, audio=voice, out=folder / "result.mp4", frames=count, fps=FPS, metadata={})
+    media.assemble_video(parts, audio=voice, out=folder / "result.mp4", frames=count, fps=FPS, metadata={})
     return folder / "result.mp4", colour
 
 
@@ -118,7 +118,7 @@ def test_all_tags_are_kept_and_none_is_made_up(tmp_path: Path) -> None:
             height=96,
             encoder="libx264",
             crf=10,
-            tick=lambda _: None,
+            progress=lambda _: None,
             colour=colour,
         )
         result, kept = passed_on(source, tmp_path)
@@ -126,7 +126,7 @@ def test_all_tags_are_kept_and_none_is_made_up(tmp_path: Path) -> None:
         assert tags(result) == tags(source) == (colour.primaries, colour.transfer, colour.matrix, colour.range)
 
 
-def frame_of_bars(colour: Colour) -> npt.NDArray[np.uint8]:
+def frame_of_bars(colour: Colour) -> U8:
     return np.concatenate([plane.astype(np.uint8).ravel() for plane in stored(ToYuv(colour)(bars()))]).reshape(144, 192)
 
 
@@ -212,7 +212,7 @@ def test_scaling_an_untagged_video_tells_its_matrix(tmp_path: Path) -> None:
     colour = Colour(2, 2, 2, 0)
     frames = iter([np.full((1080, 1280), 90, np.uint8)] * 3)
     asked = {"count": 3, "fps": FPS, "width": 1280, "height": 720, "encoder": "libx264", "crf": 18}
-    media.write_part(source, frames, tick=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
+    media.write_part(source, frames, progress=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
     for height, matrix in ((720, 2), (480, 1)):
         with media.VideoFrames(source, FPS, height * 16 // 9 // 2 * 2, height, as_yuv=True) as video:
             assert video.colour == Colour(2, 2, matrix, 0)
@@ -235,7 +235,7 @@ def test_planes_and_frames_are_the_same_picture() -> None:
     """Into FFmpeg's frame and back to BGR: flat colours come back within two levels in every colour."""
     for colour in (Colour(), Colour(5, 6, 5, 2), Colour(2, 2, 2, 0)):
         shown = media.yuv_to_bgr(frame_of_bars(colour), colour)
-        assert frame_of(frame_of_bars(colour), colour).colorspace == colour.matrix
+        assert yuv_to_frame(frame_of_bars(colour), colour).colorspace == colour.matrix
         for n, bgr in enumerate(BARS):
             assert np.abs(shown[10:60, 24 * n + 6 : 24 * n + 18] - np.array(bgr, int)).max() <= 2
 
@@ -256,6 +256,6 @@ def test_the_same_frames_give_the_same_bytes_every_time(tmp_path: Path) -> None:
     seen = set()
     for _ in range(40):
         asked = {"count": 40, "fps": FPS, "width": 96, "height": 64, "encoder": "libx264", "crf": 18}
-        media.write_part(tmp_path / "part.mp4", iter(frames), tick=lambda _: None, **asked)  # type: ignore[arg-type]
+        media.write_part(tmp_path / "part.mp4", iter(frames), progress=lambda _: None, **asked)  # type: ignore[arg-type]
         seen.add((tmp_path / "part.mp4").read_bytes())
     assert len(seen) == 1

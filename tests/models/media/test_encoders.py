@@ -14,7 +14,7 @@ from models.media import encoders
 from models.types import Colour, EngineError, Inspection, Output, Request
 from tests import media_samples as samples
 
-NVENC_WORKS = encoders.encoder_state("h264_nvenc") == "usable"
+NVENC_WORKS = encoders.probe_encoder("h264_nvenc") == "usable"
 needs_no_nvenc = pytest.mark.skipif(NVENC_WORKS, reason="NVENC works here")
 
 
@@ -46,19 +46,19 @@ def handler() -> Handler:
 @needs_no_nvenc
 def test_a_trial_tells_what_an_encoder_can_do() -> None:
     """NVENC without a card that has it raises like a file that may not be read: here that is an answer."""
-    assert encoders.trial("h264_nvenc").startswith("it fails (")
-    assert encoders.trial("libx264") == "usable"
+    assert encoders.try_encoder("h264_nvenc").startswith("it fails (")
+    assert encoders.try_encoder("libx264") == "usable"
 
 
 def test_plans_leave_open_what_only_the_rendering_device_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a card in the machine `auto` stays `auto`; without one it is x264 at once, and NVENC is refused at once."""
-    monkeypatch.setattr(encoders, "has_card", lambda: True)
+    monkeypatch.setattr(encoders, "has_nvidia_gpu", lambda: True)
     assert [encoders.plan_encoder(asked) for asked in ("auto", "h264_nvenc", "libx264")] == [
         "auto",
         "h264_nvenc",
         "libx264",
     ]
-    monkeypatch.setattr(encoders, "has_card", lambda: False)
+    monkeypatch.setattr(encoders, "has_nvidia_gpu", lambda: False)
     assert encoders.plan_encoder("auto") == "libx264"
     with pytest.raises(EngineError, match="encoder_unavailable"):
         encoders.plan_encoder("h264_nvenc")

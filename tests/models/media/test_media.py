@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models import media
-from models.media.encode import add_video
+from models.arrays import U8
 from models.types import EngineError, Limits
 from tests import media_samples as samples
 
@@ -100,7 +100,7 @@ def test_every_format_of_picture(tmp_path: Path, suffix: str) -> None:
     assert np.abs(media.read_image(path, "face").astype(int) - samples.quarters()).mean() < 8
 
 
-UPRIGHT = {
+UPRIGHT: dict[int, Callable[[U8], U8]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -231,7 +231,7 @@ def write(path: Path, start: int, stop: int, fps: Fraction = Fraction(25), width
         height=height,
         encoder="libx264",
         crf=10,
-        tick=lambda _: None,
+        progress=lambda _: None,
     )
     return path
 
@@ -254,7 +254,7 @@ def test_a_part_with_the_wrong_number_of_frames_never_appears(tmp_path: Path) ->
             height=64,
             encoder="libx264",
             crf=10,
-            tick=lambda _: None,
+            progress=lambda _: None,
         )
     assert not list(tmp_path.iterdir())
 
@@ -274,7 +274,7 @@ def test_colours_survive(tmp_path: Path) -> None:
         height=720,
         encoder="libx264",
         crf=4,
-        tick=lambda _: None,
+        progress=lambda _: None,
     )
     with media.VideoFrames(tmp_path / "bars.mp4", Fraction(25)) as frames:
         seen = frames.read(0)
@@ -295,12 +295,10 @@ def test_parts_are_joined_frame_by_frame(tmp_path: Path, lengths: tuple[int, ...
     parts = [write(tmp_path / f"{a}.mp4", a, b, fps) for a, b in itertools.pairwise(edges)]
     voice = samples.speech_wav(tmp_path / "voice.wav", float(frames / fps))
     out = tmp_path / "result.mp4"
-    facts = media.assemble(parts, audio=voice, out=out, frames=frames, fps=fps, metadata={"title": "hello"})
+    facts = media.assemble_video(parts, audio=voice, out=out, frames=frames, fps=fps, metadata={"title": "hello"})
     assert facts == {"audio_codec": "aac", "audio_copied": False}
     with av.open(str(out)) as container:
-        shown = [
-            (f.pts * f.time_base, samples.number_of(f.to_ndarray(format="bgr24"))) for f in container.decode(video=0)
-        ]
+        shown = [(samples.time_of(frame), samples.number_in(frame)) for frame in container.decode(video=0)]
         assert container.metadata["title"] == "hello"
         assert container.streams.video[0].average_rate == fps
     assert shown == [(n / fps, n) for n in range(frames)]
@@ -315,7 +313,7 @@ def test_the_original_sound_stays_in_step(tmp_path: Path, suffix: str, fps: Frac
     frames = round(sound.duration_s * fps)
     part = write(tmp_path / "part.mp4", 0, frames, fps)
     out = tmp_path / "result.mp4"
-    facts = media.assemble([part], audio=path, out=out, frames=frames, fps=fps, metadata={})
+    facts = media.assemble_video([part], audio=path, out=out, frames=frames, fps=fps, metadata={})
     assert facts["audio_copied"] == (suffix not in (".wav", ".ogg"))
     before, after = media.read_waveform(path, 48_000), media.read_waveform(out, 48_000)
     at = [int(np.argmax(np.abs(heard) > 0.15)) for heard in (before, after)]
@@ -331,7 +329,7 @@ def test_a_damaged_part_is_found(tmp_path: Path) -> None:
     other = write(tmp_path / "c.mp4", 24, 48, width=128)
     for parts in ([good, bad], [good, other], [good]):
         with pytest.raises(EngineError) as found:
-            media.assemble(parts, audio=voice, out=tmp_path / "r.mp4", frames=48, fps=Fraction(25), metadata={})
+            media.assemble_video(parts, audio=voice, out=tmp_path / "r.mp4", frames=48, fps=Fraction(25), metadata={})
         assert found.value.code == "part_damaged"
         assert found.value.retry
     assert not (tmp_path / "r.mp4").exists()
@@ -376,4 +374,3 @@ def test_a_part_starts_with_a_key_frame_and_needs_no_other(tmp_path: Path) -> No
         assert packets[0].is_keyframe
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 30
-    assert add_video.__doc__

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 
 from models import media
+from models.arrays import F32, U8
 from models.types import EngineError, Limits
 from tests import media_samples as samples
-from tests.media_samples import Bgr, Wave
 
 LIMITS = Limits()
 
 
-def write(path: Path, frames: Iterator[Bgr], count: int, *, encoder: str = "libx264", **asked: object) -> Path:
-    tick = asked.pop("tick", lambda _: None)
+def write(path: Path, frames: Iterator[U8], count: int, *, encoder: str = "libx264", **asked: object) -> Path:
+    progress = asked.pop("progress", lambda _: None)
     fps = asked.pop("fps", Fraction(25))
     size = {"width": 96, "height": 64} | asked
-    media.write_part(path, frames, count=count, fps=fps, encoder=encoder, crf=14, tick=tick, **size)  # type: ignore[arg-type]
+    media.write_part(path, frames, count=count, fps=fps, encoder=encoder, crf=14, progress=progress, **size)  # type: ignore[arg-type]
     return path
 
 
-def shift_ms(before: Wave, after: Wave, rate: int) -> float:
+def shift_ms(before: F32, after: F32, rate: int) -> float:
     """How much later the second sound is, by cross correlation."""
     n = min(len(before), len(after))
     product = np.fft.irfft(np.fft.rfft(before[:n], 2 * n).conj() * np.fft.rfft(after[:n], 2 * n))
@@ -66,7 +66,7 @@ def test_sound_and_picture_begin_and_end_together(tmp_path: Path, name: str, rat
     frames = round(Fraction(sound.samples, sound.rate) * 60)
     part = write(tmp_path / "part.mp4", samples.numbered_frames(frames), frames, fps=Fraction(60))
     out = tmp_path / "result.mp4"
-    facts = media.assemble([part], audio=path, out=out, frames=frames, fps=Fraction(60), metadata={})
+    facts = media.assemble_video([part], audio=path, out=out, frames=frames, fps=Fraction(60), metadata={})
     assert facts["audio_copied"] == ((name, rate) not in NOT_COPIED)
     before, after = media.read_waveform(path, 48_000), media.read_waveform(out, 48_000)
     assert abs(shift_ms(before, after, 48_000)) < 1
@@ -78,7 +78,7 @@ def test_the_sound_track_of_a_film_goes_along(tmp_path: Path) -> None:
     """A film given as the voice gives its sound, not its pictures."""
     film = samples.video(tmp_path / "film.mp4", 25, sound_wave=samples.speech(1.0))
     part = write(tmp_path / "part.mp4", samples.numbered_frames(25), 25)
-    media.assemble([part], audio=film, out=tmp_path / "r.mp4", frames=25, fps=Fraction(25), metadata={})
+    media.assemble_video([part], audio=film, out=tmp_path / "r.mp4", frames=25, fps=Fraction(25), metadata={})
     with av.open(str(tmp_path / "r.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video", "audio"]
         assert container.streams.audio[0].codec_context.name == "aac"
@@ -95,7 +95,7 @@ def test_cutting_a_job_changes_no_picture(tmp_path: Path, lengths: tuple[int, ..
     ]
     voice = samples.speech_wav(tmp_path / "voice.wav", count / 25)
     out = tmp_path / "result.mp4"
-    media.assemble(parts, audio=voice, out=out, frames=count, fps=Fraction(25), metadata={})
+    media.assemble_video(parts, audio=voice, out=out, frames=count, fps=Fraction(25), metadata={})
     whole = write(tmp_path / "whole.mp4", samples.numbered_frames(count), count)
     with media.VideoFrames(out, Fraction(25)) as joined, media.VideoFrames(whole, Fraction(25)) as single:
         assert (len(joined), len(single)) == (count, count)
@@ -113,7 +113,7 @@ def test_assembling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     words = {"title": "hello", "comment": "musedrop, engine preview"}
     outs = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     for out in outs:
-        media.assemble([part], audio=voice, out=out, frames=30, fps=Fraction(25), metadata=words)
+        media.assemble_video([part], audio=voice, out=out, frames=30, fps=Fraction(25), metadata=words)
     assert outs[0].read_bytes() == outs[1].read_bytes()
     with av.open(str(outs[0])) as container:
         assert {key: container.metadata[key] for key in words} == words
@@ -128,7 +128,7 @@ def test_a_block_of_a_part_that_was_lost_is_noticed(tmp_path: Path) -> None:
     for at in np.random.default_rng(4).integers(first, last, 30):
         part.write_bytes(data[:at] + bytes(512) + data[at + 512 :])
         with pytest.raises(EngineError) as found:
-            media.assemble([part], audio=voice, out=tmp_path / "r.mp4", frames=48, fps=Fraction(25), metadata={})
+            media.assemble_video([part], audio=voice, out=tmp_path / "r.mp4", frames=48, fps=Fraction(25), metadata={})
         assert found.value.code == "part_damaged"
         assert found.value.retry
         assert str(tmp_path) not in found.value.message
@@ -141,7 +141,7 @@ def test_a_part_with_frames_missing_is_named(tmp_path: Path) -> None:
     samples.cut(samples.video(tmp_path / "whole.mp4", 24, faststart=True), parts[1], 0.8)
     voice = samples.speech_wav(tmp_path / "voice.wav", 2.88)
     with pytest.raises(EngineError, match="the part 1 is damaged"):
-        media.assemble(parts, audio=voice, out=tmp_path / "r.mp4", frames=72, fps=Fraction(25), metadata={})
+        media.assemble_video(parts, audio=voice, out=tmp_path / "r.mp4", frames=72, fps=Fraction(25), metadata={})
 
 
 def test_a_voice_that_does_not_fit_the_pictures_is_no_result(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_voice_that_does_not_fit_the_pictures_is_no_result(tmp_path: Path) -> 
     part = write(tmp_path / "part.mp4", samples.numbered_frames(25), 25)
     voice = samples.speech_wav(tmp_path / "voice.wav", 1.09)
     with pytest.raises(EngineError, match=r"its sound ends at 1\.090 s, its pictures at 1\.000 s") as found:
-        media.assemble([part], audio=voice, out=tmp_path / "r.mp4", frames=25, fps=Fraction(25), metadata={})
+        media.assemble_video([part], audio=voice, out=tmp_path / "r.mp4", frames=25, fps=Fraction(25), metadata={})
     assert found.value.code == "result_invalid"
     assert not (tmp_path / "r.mp4").exists()
 
@@ -171,9 +171,9 @@ def fill_the_disk(_: int) -> None:
 def test_a_part_that_is_interrupted_never_appears(tmp_path: Path) -> None:
     """Cancelled, or the disk filled up: no file, no leftover, and the reason passes through."""
     with pytest.raises(Stopped):
-        write(tmp_path / "part.mp4", samples.numbered_frames(9), 9, tick=stop_at_three)
+        write(tmp_path / "part.mp4", samples.numbered_frames(9), 9, progress=stop_at_three)
     with pytest.raises(EngineError) as refused:
-        write(tmp_path / "part.mp4", samples.numbered_frames(9), 9, tick=fill_the_disk)
+        write(tmp_path / "part.mp4", samples.numbered_frames(9), 9, progress=fill_the_disk)
     assert (refused.value.code, refused.value.retry) == ("disk_full", True)
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +181,7 @@ def test_a_part_that_is_interrupted_never_appears(tmp_path: Path) -> None:
 def test_progress_is_told_after_each_frame(tmp_path: Path) -> None:
     """Whoever listens hears every number once, in order."""
     heard: list[int] = []
-    write(tmp_path / "part.mp4", samples.numbered_frames(7), 7, tick=heard.append)
+    write(tmp_path / "part.mp4", samples.numbered_frames(7), 7, progress=heard.append)
     assert heard == [1, 2, 3, 4, 5, 6, 7]
 
 

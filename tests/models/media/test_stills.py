@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from models import media
-from models.media.colour import Bgr
+from models.arrays import U8
 from models.types import EngineError, Limits
 from tests import media_samples as samples
 from tests.media_samples import quarters
@@ -34,10 +34,10 @@ def encoded(suffix: str, picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def detailed(width: int = 640, height: int = 480) -> Bgr:
+def detailed(width: int = 640, height: int = 480) -> U8:
     """So much detail that a JPEG of it has hundreds of kilobytes, like one from a camera."""
     noise = np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
-    return cv2.GaussianBlur(noise, (3, 3), 0)
+    return np.asarray(cv2.GaussianBlur(noise, (3, 3), 0), np.uint8)
 
 
 def segment(marker: int, body: bytes) -> bytes:
@@ -78,7 +78,7 @@ def test_a_photo_that_drags_a_second_one_along_is_one_image(tmp_path: Path) -> N
     assert np.abs(media.read_image(path, "motion.jpg").astype(int) - quarters()).mean() < 8
 
 
-def deep(picture: Bgr) -> np.ndarray:
+def deep(picture: U8) -> np.ndarray:
     return picture.astype(np.uint16) * 257
 
 
@@ -86,7 +86,7 @@ def see_through(opacity: int) -> np.ndarray:
     return np.dstack([quarters(), np.full((60, 90), opacity, np.uint8)])
 
 
-def grey(picture: Bgr) -> Bgr:
+def grey(picture: U8) -> U8:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
 
 

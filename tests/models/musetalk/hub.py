@@ -1,4 +1,7 @@
-"""A hub of weights on 127.0.0.1: redirects like the real one, and misbehaves on request."""
+"""A hub of weights on 127.0.0.1: redirects to another host like the real one, and misbehaves on request.
+
+Its storage server is the same server by another name, localhost.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Hub:
-    """`files`: path -> content. `cuts`: path -> at which byte each next answer breaks off. `log`: what was asked."""
+    """What a hub has and how it behaves.
+
+    files      path -> content
+    cuts       path -> at which byte each next answer breaks off
+    statuses   path -> errors that come before the content
+    targets    path -> where the hub redirects to, if not to its own storage server
+    log        what was asked, tokens in brackets
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     cuts: dict[str, list[int]] = field(default_factory=dict)
     statuses: dict[str, list[int]] = field(default_factory=dict)
     etags: dict[str, str] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     heads: bool = True
     log: list[str] = field(default_factory=list)
@@ -43,9 +54,14 @@ def serving(hub: Hub) -> Iterator[Hub]:
         def do_GET(self) -> None:
             self.answer(body=True)
 
+        def end_headers(self) -> None:
+            self.send_header("Connection", "close")  # else a client that keeps connections keeps the server running
+            super().end_headers()
+
         def answer(self, *, body: bool) -> None:
             path = self.path.removeprefix("/cdn")
-            hub.log.append(f"{self.command} {self.path} {self.headers['Range'] or ''}".strip())
+            token = f" [{self.headers['Authorization']}]" if self.headers["Authorization"] else ""
+            hub.log.append(f"{self.command} {self.path} {self.headers['Range'] or ''}".strip() + token)
             if path not in hub.files:
                 return self.plain(404)
             if not body and not hub.heads:
@@ -63,7 +79,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
 
         def redirect(self, path: str) -> None:
             self.send_response(302)
-            self.send_header("Location", f"/cdn{path}")
+            self.send_header("Location", hub.targets.get(path) or f"http://localhost:{server.server_port}/cdn{path}")
             self.send_header("X-Repo-Commit", "0" * 40)
             self.send_header("X-Linked-Etag", f'"{hub.etags.get(path) or etag_of(path, hub.files[path])}"')
             self.send_header("X-Linked-Size", str(len(hub.files[path])))
@@ -77,6 +93,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
             if asked and hub.ranges and start >= len(whole):
                 return self.plain(416)
             self.send_response(206 if asked and hub.ranges else 200)
+            if asked and hub.ranges:
+                self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
             self.send_header("ETag", '"of-the-cdn"')
             self.send_header("Content-Length", str(len(whole) - start))
             self.end_headers()
@@ -84,7 +102,6 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 return None
             cuts = hub.cuts.get(path)
             self.wfile.write(whole[start : cuts.pop(0)] if cuts else whole[start:])
-            self.close_connection = True
             return None
 
         def log_message(self, *_: object) -> None: ...

@@ -174,7 +174,7 @@ def a_video(path: Path) -> Path:
         frame[36:76, 176 + tremble : 216 + tremble] = face
         frames.append(frame)
     size = {"width": frames[0].shape[1], "height": frames[0].shape[0]}
-    write_part(path, iter(frames), count=2, fps=Fraction(25), encoder="libx264", crf=4, tick=lambda _: None, **size)
+    write_part(path, iter(frames), count=2, fps=Fraction(25), encoder="libx264", crf=4, progress=lambda _: None, **size)
     return path
 
 

@@ -38,7 +38,9 @@ def a_video(path: Path, faces: list[bool]) -> Path:
     """A video whose frames show a face or none."""
     frames = (tiny.picture(face=face, seed=number) for number, face in enumerate(faces))
     size = {"width": tiny.WIDTH, "height": tiny.HEIGHT}
-    write_part(path, frames, count=len(faces), fps=Fraction(25), encoder="libx264", crf=4, tick=lambda _: None, **size)
+    write_part(
+        path, frames, count=len(faces), fps=Fraction(25), encoder="libx264", crf=4, progress=lambda _: None, **size
+    )
     return path
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from models import media
 from models.handler import Handler
-from models.preview.engine import PreviewEngine, cycle
+from models.preview.engine import PreviewEngine, cycle_frame
 from models.types import EngineError, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
 
@@ -20,7 +20,7 @@ from tests.share import EXAMPLES, face, voice
 def request_for(tmp_path: Path, avatar: Path, seconds: float = 1.0, **options: Any) -> Request:
     audio = tmp_path / "voice.wav"
     audio.write_bytes(voice(seconds))
-    folders = {name: str(tmp_path / name) for name in ("work", "out", "cache", "models_dir")}
+    folders: dict[str, Any] = {name: str(tmp_path / name) for name in ("work", "out", "cache", "models_dir")}
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)
     return Request(engine="preview", avatar=str(avatar), audio=str(audio), options=options, **folders)
@@ -155,6 +155,6 @@ def test_preparation_is_kept_for_the_next_job(tmp_path: Path) -> None:
 
 def test_cycles_of_a_video() -> None:
     """Ping-pong turns round without a jump, loop starts over, hold stays at the end."""
-    assert [cycle(n, 3, "pingpong") for n in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
-    assert [cycle(n, 3, "loop") for n in range(5)] == [0, 1, 2, 0, 1]
-    assert [cycle(n, 3, "hold") for n in range(5)] == [0, 1, 2, 2, 2]
+    assert [cycle_frame(n, 3, "pingpong") for n in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
+    assert [cycle_frame(n, 3, "loop") for n in range(5)] == [0, 1, 2, 0, 1]
+    assert [cycle_frame(n, 3, "hold") for n in range(5)] == [0, 1, 2, 2, 2]

@@ -9,54 +9,53 @@ from functools import cache
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from models.preview.face import Face, find_faces, largest, transform
+from models.arrays import U8
+from models.preview.face import Face, choose_largest, find_faces, invert_affine, transform_points
 from models.preview.head import HeadField
-from models.preview.interior import tone_of
+from models.preview.interior import measure_tone
 from models.preview.label import Label
 from models.preview.lips import STEP, LipField
-from models.preview.motion import blinks, sway
-from models.preview.mouth import Mouth, find_mouth, mouth_in_box
+from models.preview.motion import make_blinks, make_sway
+from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.renderer import Portrait
-from models.preview.track import follow
+from models.preview.track import follow_face
 from tests.share import EXAMPLES
 
-Image = npt.NDArray[np.uint8]
 FPS = Fraction(25)
 
 
 @cache
-def portrait() -> Image:
+def portrait() -> U8:
     return np.asarray(cv2.imread(str(EXAMPLES / "collins.jpg")), np.uint8)
 
 
-def turned(image: Image, degrees: float) -> Image:
+def turned(image: U8, degrees: float) -> U8:
     h, w = image.shape[:2]
     turn = cv2.getRotationMatrix2D((w / 2, h / 2), degrees, 0.8)
     return np.asarray(cv2.warpAffine(image, turn, (w, h), borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def grey(image: Image) -> Image:
+def grey(image: U8) -> U8:
     return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
 
 
-def pale(image: Image) -> Image:
-    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+def pale(image: U8) -> U8:
+    hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), np.uint8)
     hsv[..., 1] //= 3
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR), np.uint8)
 
 
-def smaller(image: Image) -> Image:
+def smaller(image: U8) -> U8:
     return np.asarray(cv2.resize(image, (320, 320), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def darker(image: Image) -> Image:
+def darker(image: U8) -> U8:
     return (image * 0.45).astype(np.uint8)
 
 
-CONDITIONS: dict[str, Callable[[Image], Image]] = {
+CONDITIONS: dict[str, Callable[[U8], U8]] = {
     "as it is": lambda image: image,
     "grey": grey,
     "pale": pale,
@@ -70,13 +69,13 @@ CONDITIONS: dict[str, Callable[[Image], Image]] = {
 FOUND: dict[bytes, Face] = {}
 
 
-def the_face(image: Image) -> Face:
+def the_face(image: U8) -> Face:
     """Searching takes half a second: each picture is searched once."""
     key = hashlib.sha256(image.tobytes()).digest()
     if key not in FOUND:
         faces = find_faces(image)
         assert faces
-        FOUND[key] = largest(faces)
+        FOUND[key] = choose_largest(faces)
     return FOUND[key]
 
 
@@ -86,7 +85,7 @@ def test_the_mouth_is_found_in_every_condition(condition: str) -> None:
     usual = find_mouth(portrait(), the_face(portrait()))
     image = CONDITIONS[condition](portrait())
     mouth = find_mouth(image, the_face(image))
-    assert mouth.found
+    assert mouth.is_visible
     assert abs(mouth.x - usual.x) < 6
     assert abs(mouth.y - usual.y) < 6
     assert abs(mouth.half_width - usual.half_width) < 6
@@ -94,22 +93,22 @@ def test_the_mouth_is_found_in_every_condition(condition: str) -> None:
     assert mouth.teeth
 
 
-def scene(image: Image) -> tuple[Face, Mouth, Portrait]:
+def scene(image: U8) -> tuple[Face, Mouth, Portrait]:
     face = the_face(image)
     mouth = find_mouth(image, face)
-    return face, mouth, Portrait(image, face, mouth, tone_of(image, face))
+    return face, mouth, Portrait(image, face, mouth, measure_tone(image, face))
 
 
-def drawn(image: Image, opening: float, spread: float = 0.0, shut: float = 0.0) -> Image:
-    return np.asarray(scene(image)[2].frame((opening, spread), shut, None), np.uint8)
+def drawn(image: U8, opening: float, spread: float = 0.0, shut: float = 0.0) -> U8:
+    return np.asarray(scene(image)[2].render((opening, spread), shut, None), np.uint8)
 
 
-def darkness(image: Image, frame: Image) -> float:
+def darkness(image: U8, frame: U8) -> float:
     """Share of dark pixels in the box of the mouth: the cavity."""
     face, mouth, _ = scene(image)
-    back = cv2.invertAffineTransform(face.to_upright)
+    back = invert_affine(face.to_upright)
     corners = [(mouth.x - 40, mouth.y - 8), (mouth.x + 40, mouth.y + 45)]
-    (x0, y0), (x1, y1) = transform(corners, back).round().astype(int)
+    (x0, y0), (x1, y1) = transform_points(corners, back).round().astype(int)
     box = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[min(y0, y1) : max(y0, y1), min(x0, x1) : max(x0, x1)]
     return float((box < 70).mean())
 
@@ -136,8 +135,8 @@ def test_the_smile_is_closed_in_silence() -> None:
     image = portrait()
     closed = drawn(image, 0.0)
     face, mouth, _ = scene(image)
-    back = cv2.invertAffineTransform(face.to_upright)
-    x, y = transform([(mouth.x, mouth.y + mouth.top + 7)], back)[0].round().astype(int)
+    back = invert_affine(face.to_upright)
+    x, y = transform_points([(mouth.x, mouth.y + mouth.top + 7)], back)[0].round().astype(int)
     before, after = (cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[y - 1 : y + 2, x - 8 : x + 9] for frame in (image, closed))
     assert before.mean() - after.mean() > 15
 
@@ -149,7 +148,8 @@ def test_rounding_narrows_the_mouth() -> None:
     for spread in (-1.0, 0.0, 1.0):
         dark = cv2.cvtColor(drawn(image, 0.7, spread), cv2.COLOR_BGR2GRAY) < 70
         face, mouth, _ = scene(image)
-        x, y = transform([(mouth.x, mouth.y + 24)], cv2.invertAffineTransform(face.to_upright))[0].round().astype(int)
+        back = invert_affine(face.to_upright)
+        x, y = transform_points([(mouth.x, mouth.y + 24)], back)[0].round().astype(int)
         rows = dark[y - 4 : y + 5, x - 60 : x + 61].any(0)
         widths.append(int(rows.sum()))
     assert widths[0] < 0.85 * widths[1]
@@ -177,7 +177,7 @@ def test_several_faces_come_from_left_to_right() -> None:
     faces = find_faces(both)
     assert len(faces) == 2
     assert faces[0].box[0] < faces[1].box[0]
-    assert largest(faces) is faces[1]
+    assert choose_largest(faces) is faces[1]
 
 
 def test_pictures_without_a_face_have_none() -> None:
@@ -200,12 +200,16 @@ def test_a_mouth_may_be_given_by_hand() -> None:
     """A box in pixels becomes a mouth of that width, and counts as found."""
     face = the_face(portrait())
     found = find_mouth(portrait(), face)
-    back = cv2.invertAffineTransform(face.to_upright)
-    (x0, y0), (x1, y1) = transform([(found.x - 30, found.y - 10), (found.x + 30, found.y + 10)], back)
-    mouth = mouth_in_box(portrait(), face, (x0, y0, x1 - x0, y1 - y0))
-    assert mouth.found
+    back = invert_affine(face.to_upright)
+    (x0, y0), (x1, y1) = transform_points([(found.x - 30, found.y - 10), (found.x + 30, found.y + 10)], back)
+    mouth = fit_mouth(portrait(), face, (x0, y0, x1 - x0, y1 - y0))
+    assert mouth.is_visible
     assert mouth.half_width == pytest.approx(30, abs=3)
     assert mouth.y == pytest.approx(found.y, abs=4)
+
+
+def find_largest(frame: U8) -> Face | None:
+    return choose_largest(faces) if (faces := find_faces(frame)) else None
 
 
 def test_a_moving_face_is_followed() -> None:
@@ -214,13 +218,14 @@ def test_a_moving_face_is_followed() -> None:
     first = np.array(the_face(image).eyes)
     moves = []
     for n in range(30):
-        move = cv2.getRotationMatrix2D((320, 320), 4 * np.sin(n / 6), 1 + 0.003 * n)
+        move = np.asarray(cv2.getRotationMatrix2D((320, 320), 4 * np.sin(n / 6), 1 + 0.003 * n), np.float64)
         move[:, 2] += (2.0 * n, 10 * np.sin(n / 9))
         moves.append(move)
-    frames = [np.asarray(cv2.warpAffine(image, move, (640, 640), borderMode=cv2.BORDER_REFLECT_101)) for move in moves]
+    warped = (cv2.warpAffine(image, move, (640, 640), borderMode=cv2.BORDER_REFLECT_101) for move in moves)
+    frames = [np.asarray(frame, np.uint8) for frame in warped]
     ticks: list[int] = []
-    track = follow(iter(frames), lambda frame: largest(faces) if (faces := find_faces(frame)) else None, ticks.append)
-    wanted = np.array([transform([tuple(eye) for eye in first], move) for move in moves])
+    track = follow_face(iter(frames), find_largest, ticks.append)
+    wanted = np.array([transform_points([tuple(eye) for eye in first], move) for move in moves])
     assert np.abs(track.eyes - wanted).max() < 6
     assert (track.weight == 1).all()
     assert ticks == list(range(1, 31))
@@ -231,7 +236,7 @@ def test_frames_without_the_face_fade_out() -> None:
     image = portrait()
     empty = np.full_like(image, 120)
     frames = [image] * 14 + [empty] * 6 + [image] * 14
-    track = follow(iter(frames), lambda frame: largest(faces) if (faces := find_faces(frame)) else None, lambda _: None)
+    track = follow_face(iter(frames), find_largest, lambda _: None)
     assert track.weight[0] == 1
     assert (track.weight[14:20] == 0).all()
     assert 0 < track.weight[13] < 1
@@ -250,12 +255,12 @@ def test_eyes_close_and_open() -> None:
 
 def test_blinks_and_sway_are_seeded_and_small() -> None:
     """The same seed blinks and sways alike; a minute has 10 to 35 blinks; the head moves by a few percent, smoothly."""
-    shut = blinks(1500, FPS, 3)
-    assert np.array_equal(shut, blinks(1500, FPS, 3))
-    assert not np.array_equal(shut, blinks(1500, FPS, 4))
+    shut = make_blinks(1500, FPS, 3)
+    assert np.array_equal(shut, make_blinks(1500, FPS, 3))
+    assert not np.array_equal(shut, make_blinks(1500, FPS, 4))
     assert 10 <= (np.diff((shut > 0.5).astype(int)) == 1).sum() <= 35
-    poses = sway(np.zeros(1500, np.float32), FPS, 3)
-    assert np.array_equal(poses, sway(np.zeros(1500, np.float32), FPS, 3))
+    poses = make_sway(np.zeros(1500, np.float32), FPS, 3)
+    assert np.array_equal(poses, make_sway(np.zeros(1500, np.float32), FPS, 3))
     assert np.abs(poses).max() < 4, "degrees and hundredths of the eye distance"
     assert np.abs(np.diff(poses, axis=0)).max() < 0.4
     assert (poses[0] == 0).all(), "a result begins as the photo stands"
@@ -266,7 +271,7 @@ def test_the_head_moves_and_the_background_stands() -> None:
     image = portrait()
     head = HeadField(the_face(image), (640, 640))
     x0, y0, x1, y1 = head.rect
-    across, down = head.maps(np.array([0, 10, 0, 0, 0], np.float32))
+    across, down = head.compute_maps(np.array([0, 10, 0, 0, 0], np.float32))
     still_x, still_y = np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))
     moved = np.hypot(across - still_x, down - still_y)
     (ax, ay), (bx, by) = the_face(image).eyes
@@ -281,7 +286,7 @@ def test_skin_never_folds() -> None:
     field = LipField(find_mouth(portrait(), the_face(portrait())))
     for opening in (0.0, 0.5, 1.0):
         for spread in (-1.0, 0.0, 1.0):
-            moved = field.displacements(opening, spread)
+            moved = field.compute_displacements(opening, spread)
             across = STEP - np.diff(moved[..., 0], axis=1)
             below = STEP - np.diff(moved[..., 2], axis=0)[round(60 / STEP) :]
             assert across.min() > 0
@@ -294,7 +299,7 @@ def test_the_lower_lip_keeps_its_thickness() -> None:
     field = LipField(mouth)
     column = round((mouth.x - field.crop.left) / STEP)
     rows = field.crop.top + STEP * np.arange(round(field.crop.height / STEP) + 1)
-    lip = field.displacements(1.0, 0.0)[:, column, 2]
+    lip = field.compute_displacements(1.0, 0.0)[:, column, 2]
     source = rows[: len(lip)] - lip
     top, bottom = np.interp([mouth.y + mouth.bottom, mouth.y + mouth.bottom + 11], source, rows[: len(lip)])
     assert bottom - top >= 10.5

@@ -6,10 +6,10 @@ from fractions import Fraction
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from models.preview.speech import SPEED_PER_S, mouth_curve
+from models.arrays import Floats
+from models.preview.speech import SPEED_PER_S, make_mouth_curve
 from tests.models.phonemes import RATE, speak
 
 FPS = Fraction(25)
@@ -29,13 +29,13 @@ SOUNDS = {
 
 
 @cache
-def measured() -> dict[str, npt.NDArray[np.float64]]:
+def measured() -> dict[str, Floats]:
     """All frames in which a kind of sound is heard: (n, 2) opening and spread."""
-    found: dict[str, list[npt.NDArray[np.float64]]] = {kind: [] for kind in SOUNDS}
+    found: dict[str, list[Floats]] = {kind: [] for kind in SOUNDS}
     for voice in VOICES:
         for text in SENTENCES:
             waveform, phonemes = speak(text, voice)
-            curve = mouth_curve(waveform, round(len(waveform) / RATE * FPS), FPS)
+            curve = make_mouth_curve(waveform, round(len(waveform) / RATE * FPS), FPS)
             middle_s = (np.arange(len(curve)) + 0.5) / float(FPS)
             for phoneme in phonemes:
                 heard = curve[(middle_s >= phoneme.start_s) & (middle_s < phoneme.stop_s)]
@@ -66,7 +66,7 @@ def test_rounded_vowels_are_told_from_spread_ones() -> None:
 def test_lips_have_a_top_speed(fps: Fraction) -> None:
     """From one frame to the next the mouth never jumps, neither open nor round."""
     waveform, _ = speak(SENTENCES[0], "en")
-    curve = mouth_curve(waveform, round(len(waveform) / RATE * fps), fps)
+    curve = make_mouth_curve(waveform, round(len(waveform) / RATE * fps), fps)
     assert np.abs(np.diff(curve, axis=0)).max() <= SPEED_PER_S / float(fps) + 1e-5
     assert curve[:, 0].min() >= 0
     assert curve[:, 0].max() <= 1
@@ -74,15 +74,15 @@ def test_lips_have_a_top_speed(fps: Fraction) -> None:
 
 def test_silence_and_noise_keep_the_mouth_shut() -> None:
     """Digital silence is shut, and a steady hiss under speech doesn't open the mouth in its pauses."""
-    assert mouth_curve(np.zeros(RATE, np.float32), 25, FPS)[:, 0].max() == 0
+    assert make_mouth_curve(np.zeros(RATE, np.float32), 25, FPS)[:, 0].max() == 0
     voice, _ = speak("Go home now.", "en")
     spoken = np.concatenate([np.zeros(RATE, np.float32), voice, np.zeros(RATE, np.float32)])
     hiss = np.random.default_rng(0).normal(0, float(voice.std()) / 30, len(spoken)).astype(np.float32)
-    curve = mouth_curve(spoken + hiss, round(len(spoken) / RATE * FPS), FPS)
+    curve = make_mouth_curve(spoken + hiss, round(len(spoken) / RATE * FPS), FPS)
     assert curve[:20, 0].max() < 0.1
     assert curve[:, 0].max() > 0.5
 
 
 def test_the_shortest_sound_has_a_curve() -> None:
     """Forty milliseconds give one frame."""
-    assert mouth_curve(np.zeros(640, np.float32), 1, FPS).shape == (1, 2)
+    assert make_mouth_curve(np.zeros(640, np.float32), 1, FPS).shape == (1, 2)

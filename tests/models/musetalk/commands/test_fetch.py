@@ -9,22 +9,22 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
-from email.message import Message
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from models.musetalk.commands import fetch
 from models.musetalk.commands.fetch import (
     Offer,
-    Wanted,
-    ask,
+    RemoteFile,
     check_release,
     download,
-    is_there,
-    needed,
-    settled,
-    wanted,
+    has_file,
+    list_needed,
+    list_remote_files,
+    merge_offer,
+    query_server,
 )
 from models.musetalk.weights.index import HUGGING_FACE, SOURCES, published_files
 from models.types import EngineError
@@ -53,17 +53,17 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def file_on(hub: Hub, bytes: int | None = None, sha256: str | None = None, path: str = PATH) -> Wanted:
-    return Wanted(FILE, hub.url + path, bytes, sha256)
+def file_on(hub: Hub, bytes: int | None = None, sha256: str | None = None, path: str = PATH) -> RemoteFile:
+    return RemoteFile(FILE, hub.url + path, bytes, sha256)
 
 
-def get(root: Path, file: Wanted) -> tuple[list[int], list[float]]:
+def get(root: Path, file: RemoteFile) -> tuple[list[int], list[float]]:
     """Download it as the command does; what the progress bar was told, and how long was waited."""
     told: list[int] = []
     waited: list[float] = []
-    offer = ask(file)
+    offer = query_server(file)
     check_release(file, offer)
-    download(root, settled(file, offer), offer, told.append, waited.append)
+    download(root, merge_offer(file, offer), offer, told.append, waited.append)
     return told, waited
 
 
@@ -88,7 +88,7 @@ def test_a_file_is_fetched_checked_and_written_down(hub: Hub, root: Path) -> Non
 
 def test_the_server_is_believed_about_size_and_hash(hub: Hub) -> None:
     """Both come from the headers of the redirect; the CDN's own tag is not taken for a hash."""
-    offer = ask(file_on(hub))
+    offer = query_server(file_on(hub))
     assert (offer.bytes, offer.sha256, offer.sha1) == (len(CONTENT), SHA256, None)
 
 
@@ -104,7 +104,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub: Hub, root: Path) -> No
 
 def test_a_later_run_goes_on(hub: Hub, root: Path) -> None:
     """After giving up, what has arrived stays, and the next command fetches only the rest."""
-    hub.cuts[PATH] = [120_000, *[120_000] * fetch.TRIES]
+    hub.cuts[PATH] = [120_000, *[120_000] * fetch.ATTEMPTS]
     with pytest.raises(EngineError, match="failed 5 times") as caught:
         get(root, file_on(hub))
     assert caught.value.retry
@@ -120,7 +120,7 @@ def test_a_later_run_goes_on(hub: Hub, root: Path) -> None:
 
 def test_a_partial_file_of_another_release_is_not_continued(hub: Hub, root: Path) -> None:
     """When the server's file has changed meanwhile, it is fetched from its beginning."""
-    hub.cuts[PATH] = [120_000] * (fetch.TRIES + 1)
+    hub.cuts[PATH] = [120_000] * (fetch.ATTEMPTS + 1)
     with pytest.raises(EngineError, match="download_failed"):
         get(root, file_on(hub))
     hub.cuts.clear()
@@ -195,7 +195,11 @@ def test_a_file_that_is_shorter_than_promised(hub: Hub, root: Path) -> None:
     hub.files[small] = CONTENT[:1000]
     with pytest.raises(EngineError, match="1,000 bytes instead of 300,000"):
         download(
-            root, file_on(hub, len(CONTENT), path=small), Offer(None, None, None, "x"), lambda _: None, lambda _: None
+            root,
+            file_on(hub, len(CONTENT), path=small),
+            Offer(None, None, None, "x", hub.url + small),
+            lambda _: None,
+            lambda _: None,
         )
     assert not (root / FILE).exists()
 
@@ -205,7 +209,7 @@ def test_a_file_that_never_ends_is_not_taken(hub: Hub, root: Path) -> None:
     file = file_on(hub, 1000, path="/plain/unet.pth")
     hub.files["/plain/unet.pth"] = CONTENT * 20
     with pytest.raises(EngineError, match="instead of 1,000"):
-        download(root, file, Offer(None, None, None, "x"), lambda _: None, lambda _: None)
+        download(root, file, Offer(None, None, None, "x", file.url), lambda _: None, lambda _: None)
     assert partials(root) == []
 
 
@@ -221,10 +225,10 @@ def test_a_missing_file_is_named_with_its_address(hub: Hub, root: Path) -> None:
 
 def test_no_server_at_all() -> None:
     """Nobody listens there: said after five times, without a traceback."""
-    file = Wanted(FILE, "http://127.0.0.1:9/unet.pth")
+    file = RemoteFile(FILE, "http://127.0.0.1:9/unet.pth")
     waited: list[float] = []
     with pytest.raises(EngineError, match="failed 5 times"):
-        fetch.patiently(file, waited.append)
+        query_server(file, waited.append)
     assert waited == [2.0, 4.0, 8.0, 16.0]
 
 
@@ -243,11 +247,11 @@ def test_a_full_disk_keeps_what_has_arrived(hub: Hub, root: Path, monkeypatch: p
 def test_too_little_space_is_said_before(hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has arrived already counts; nothing is begun that can't fit."""
     file = file_on(hub, len(CONTENT))
-    offer = ask(file)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 200_000))  # type: ignore[attr-defined]
+    offer = query_server(file)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 200_000))
     with pytest.raises(EngineError, match="disk_full"):
         fetch.check_space(root, [(file, offer)])
-    partial = fetch.partial_of(root, file, offer)
+    partial = fetch.partial_path(root, file, offer)
     partial.parent.mkdir()
     partial.write_bytes(CONTENT[:150_000])
     fetch.check_space(root, [(file, offer)])
@@ -256,8 +260,8 @@ def test_too_little_space_is_said_before(hub: Hub, root: Path, monkeypatch: pyte
 def test_two_downloads_of_one_file(hub: Hub, root: Path) -> None:
     """The second one doesn't write into the file of the first."""
     file = file_on(hub)
-    offer = ask(file)
-    partial = fetch.partial_of(root, file, offer)
+    offer = query_server(file)
+    partial = fetch.partial_path(root, file, offer)
     partial.parent.mkdir()
     with partial.open("wb") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
@@ -268,16 +272,53 @@ def test_two_downloads_of_one_file(hub: Hub, root: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
-def test_redirects_stay_on_the_web(target: str) -> None:
+def test_redirects_stay_on_the_web(hub: Hub, root: Path, target: str) -> None:
     """A server can't make us read a local file."""
+    hub.targets[PATH] = target
     with pytest.raises(EngineError, match="no web address"):
-        fetch.Hops().redirect_request(None, None, 302, "", Message(), target)  # type: ignore[arg-type]
+        get(root, file_on(hub))
+    hub.heads = False
+    with pytest.raises(EngineError, match="no web address"):
+        get(root, file_on(hub))
+    assert not (root / FILE).exists()
+
+
+def test_an_encrypted_address_never_redirects_to_a_plain_one() -> None:
+    """From https to https, and from http on, but not from https to http."""
+    for source, target in (("https://a/x", "https://b/x"), ("https://a/x", "/y"), ("http://a/x", "http://b/x")):
+        fetch.check_redirect(redirect(source, target))
+    for target in ("http://b/x", "HTTP://b/x", "http://a/x"):
+        with pytest.raises(EngineError, match=r"no web address|not encrypted"):
+            fetch.check_redirect(redirect("https://a/x", target))
+
+
+def redirect(source: str, target: str) -> httpx2.Response:
+    return httpx2.Response(302, headers={"Location": target}, request=httpx2.Request("GET", source))
+
+
+def test_the_token_goes_to_the_hub_alone(hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the storage server, to which the hub redirects, nor the server of S3FD is told it."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.files["/s3fd.pth"] = CONTENT
+    get(root, file_on(hub))
+    get(root, file_on(hub, path="/s3fd.pth"))
+    told = {line.split()[1] for line in hub.log if "[Bearer hf_secret]" in line}
+    assert told == {PATH}
+    assert {line.split()[1] for line in hub.log} == {PATH, f"/cdn{PATH}", "/s3fd.pth"}
+
+
+def test_offline_is_said_at_once(hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With HF_HUB_OFFLINE nothing is asked, and the message names it."""
+    monkeypatch.setattr(fetch, "is_offline_mode", lambda: True)
+    with pytest.raises(EngineError, match="HF_HUB_OFFLINE"):
+        get(root, file_on(hub))
+    assert hub.log == []
 
 
 def test_a_redirected_question_stays_a_question(hub: Hub) -> None:
     """Asking about a file of gigabytes doesn't begin to send it."""
-    ask(file_on(hub))
-    assert hub.log == [f"HEAD {PATH}", f"HEAD /cdn{PATH}"]
+    query_server(file_on(hub))
+    assert hub.log == [f"HEAD {PATH}"]
 
 
 # what is wanted ------------------------------------------------------------------------------------------------------
@@ -286,40 +327,40 @@ def test_a_redirected_question_stays_a_question(hub: Hub) -> None:
 def test_what_is_there_is_recognised(hub: Hub, root: Path) -> None:
     """The same content counts, wherever it came from; another size or content doesn't."""
     file = file_on(hub, len(CONTENT), SHA256)
-    offer = ask(file)
-    assert not is_there(root, file, offer)
+    offer = query_server(file)
+    assert not has_file(root, file, offer)
     (root / FILE).parent.mkdir()
     (root / FILE).write_bytes(CONTENT)
-    assert is_there(root, file, offer)
+    assert has_file(root, file, offer)
     (root / FILE).write_bytes(CONTENT[::-1])
-    assert not is_there(root, file, offer)
+    assert not has_file(root, file, offer)
     (root / FILE).write_bytes(CONTENT[1:])
-    assert not is_there(root, file, offer)
+    assert not has_file(root, file, offer)
 
 
 def test_only_what_is_missing_is_wanted(root: Path) -> None:
     """Nothing for a complete folder; with --replace all that is published; for both versions both."""
-    assert set(needed(root, ["v15"], replace=False)) == set(published_files("v15"))
+    assert set(list_needed(root, ["v15"], replace=False)) == set(published_files("v15"))
     for name in published_files("v15"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
-    assert needed(root, ["v15"], replace=False) == []
-    assert needed(root, ["v15"], replace=True) == published_files("v15")
-    assert needed(root, ["v15", "v1"], replace=False) == ["musetalk/pytorch_model.bin", "musetalk/musetalk.json"]
+    assert list_needed(root, ["v15"], replace=False) == []
+    assert list_needed(root, ["v15"], replace=True) == published_files("v15")
+    assert list_needed(root, ["v15", "v1"], replace=False) == ["musetalk/pytorch_model.bin", "musetalk/musetalk.json"]
 
 
 def test_addresses() -> None:
     """The hub by default, HF_ENDPOINT if it is set; S3FD comes from its author, or from where one says."""
-    assert fetch.endpoint({}) == HUGGING_FACE
-    assert fetch.endpoint({"HF_ENDPOINT": "https://hf-mirror.com/"}) == "https://hf-mirror.com"
+    assert fetch.read_endpoint({}) == HUGGING_FACE
+    assert fetch.read_endpoint({"HF_ENDPOINT": "https://hf-mirror.com/"}) == "https://hf-mirror.com"
     with pytest.raises(EngineError, match="no web address"):
-        fetch.endpoint({"HF_ENDPOINT": "file:///etc"})
-    urls = {file.file: file.url for file in wanted(SOURCES, "https://m")}
+        fetch.read_endpoint({"HF_ENDPOINT": "file:///etc"})
+    urls = {file.file: file.url for file in list_remote_files(SOURCES, "https://m")}
     assert urls["sd-vae/config.json"] == "https://m/stabilityai/sd-vae-ft-mse/resolve/main/config.json"
     assert urls["s3fd/s3fd-619a316812.pth"].startswith("https://www.adrianbulat.com/")
-    assert wanted(["s3fd/s3fd-619a316812.pth"], "https://m", "https://n/s.pth")[0].url == "https://n/s.pth"
+    assert list_remote_files(["s3fd/s3fd-619a316812.pth"], "https://m", "https://n/s.pth")[0].url == "https://n/s.pth"
     with pytest.raises(EngineError, match="nobody publishes"):
-        wanted(["../../etc/passwd"], "https://m")
+        list_remote_files(["../../etc/passwd"], "https://m")
 
 
 def test_known_hashes_are_hashes() -> None:

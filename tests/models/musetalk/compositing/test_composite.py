@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from models import media
+from models.arrays import U8
 from models.media.colour import ToYuv
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend, find_visible_box, fit_face
 from models.musetalk.compositing.masks import Box, Mask, square_around
 from models.types import Colour
 from tests import media_samples as samples
-from tests.media_samples import Bgr
 from tests.models.media.test_colour import decoded, film, stored, tags
 
 FPS = Fraction(25)
@@ -33,11 +33,11 @@ def soft(side: int) -> Mask:
     return np.asarray(cv2.GaussianBlur(mask, (width, width), 0), np.uint8)
 
 
-def noise(height: int, width: int) -> Bgr:
+def noise(height: int, width: int) -> U8:
     return RNG.integers(0, 256, (height, width, 3), np.uint8)
 
 
-def by_pillow(frame: Bgr, face: Bgr, mask: Mask, box: Box, crop: Box) -> Bgr:
+def by_pillow(frame: U8, face: U8, mask: Mask, box: Box, crop: Box) -> U8:
     """The whole picture through Pillow: the face onto the square, the square onto the picture through the mask."""
     picture = Image.fromarray(frame[..., ::-1])
     square = picture.crop(crop)
@@ -103,7 +103,7 @@ COLOURS = [
 ]
 
 
-def as_yuv(bgr: Bgr, colour: Colour) -> media.Yuv:
+def as_yuv(bgr: U8, colour: Colour) -> media.Yuv:
     height, width = bgr.shape[:2]
     picture = np.empty((height * 3 // 2, width), np.uint8)
     for target, plane in zip(media.split_planes(picture), stored(ToYuv(colour)(bgr)), strict=True):
@@ -162,10 +162,10 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
             paste.apply(made[-1], face)
     part = tmp_path / "part.mp4"
     asked = {"count": len(made), "fps": FPS, "width": size[0], "height": size[1], "encoder": "libx264", "crf": 14}
-    media.write_part(part, iter(made), tick=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
+    media.write_part(part, iter(made), progress=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
     voice = samples.speech_wav(tmp_path / "voice.wav", len(made) / 25)
     result = tmp_path / "result.mp4"
-    media.assemble([part], audio=voice, out=result, frames=len(made), fps=FPS, metadata={})
+    media.assemble_video([part], audio=voice, out=result, frames=len(made), fps=FPS, metadata={})
     assert tags(result) == tags(source)
     x1, y1, x2, y2 = paste.region
     inside = np.s_[(y1 + y2) // 2 - 5 : (y1 + y2) // 2 + 5, (x1 + x2) // 2 - 5 : (x1 + x2) // 2 + 5]

@@ -195,7 +195,7 @@ def test_a_cancelled_part_stops_all_stages(tmp_path: Path) -> None:
             height=64,
             encoder="libx264",
             crf=18,
-            tick=tick,
+            progress=tick,
         )
     assert threading.active_count() == before, stopped
     assert list(tmp_path.iterdir()) == []
@@ -213,7 +213,7 @@ def test_from_a_video_to_a_part(tmp_path: Path) -> None:
     for name, how in (("plain.mp4", compose_serially), ("ahead.mp4", compose_frames)):
         frames = how(read_frames(opened, order), batches(40), map(pastes.get, order))
         asked = {"count": 40, "fps": FPS, "width": 96, "height": 64, "encoder": "libx264", "crf": 18}
-        media.write_part(tmp_path / name, frames, tick=lambda _: None, **asked)  # type: ignore[arg-type]
+        media.write_part(tmp_path / name, frames, progress=lambda _: None, **asked)  # type: ignore[arg-type]
     assert (tmp_path / "plain.mp4").read_bytes() == (tmp_path / "ahead.mp4").read_bytes()
 
 

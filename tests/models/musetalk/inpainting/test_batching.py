@@ -174,7 +174,7 @@ def test_a_painter_keeps_two_batches_under_way(monkeypatch: pytest.MonkeyPatch) 
     audio_windows = random.normal(size=(10, 50, 16)).astype(np.float32)
     wanted = tiny_nets.miniature(sizes=BatchSizes(2, 1, 1)).inpaint(latents, audio_windows)
     cuda = Recorded()
-    monkeypatch.setattr(painting, "lane_to", lambda _: played(cuda))
+    monkeypatch.setattr(painting, "open_stream", lambda _: played(cuda))
     found = tiny_nets.miniature(sizes=BatchSizes(2, 1, 1)).inpaint(latents, audio_windows)
     assert np.abs(found.astype(int) - wanted).max() <= 1  # this stream doesn't mind how many threads an operator has
     order = [entry for entry in cuda.log if entry in ("in up", "host waits")]

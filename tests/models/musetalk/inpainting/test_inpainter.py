@@ -328,7 +328,7 @@ def test_precisions_to_try() -> None:
 def opened(spoilt: set[torch.dtype], monkeypatch: pytest.MonkeyPatch) -> Inpainter:
     """A inpainter of weights that overflow in some precisions, on a device that would try all three."""
     tried = (torch.bfloat16, torch.float64, torch.float32)
-    monkeypatch.setattr(painting, "choices", lambda *_, **__: tried)
+    monkeypatch.setattr(painting, "candidate_dtypes", lambda *_, **__: tried)
 
     def load(dtype: torch.dtype) -> tuple[Any, Any]:
         unet, vae = tiny_nets.miniature_nets(dtype)
