@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.daemon import milliseconds
+from agent.clock import Clock
 from agent.fs import make_folders
 from agent.jobs.parse import pair_media
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices
-from agent.scheduler.dispatcher import Dispatch
+from agent.scheduler.dispatcher import Dispatcher
+from agent.settings import CurrentSettings
 from agent.settings_file import format_settings, load_settings
 from benchmarks.pool_rate import Effort, bench
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -34,16 +35,6 @@ class Beginner:
         return {"outline": Inspection(1, "25", 2, 2, 0.04, {}, details={"began": began}).to_dict()}
 
 
-class Nowhere:
-    """Where results go that nobody wants."""
-
-    def assembled(self, *_: object) -> None:
-        pass
-
-    def repeat(self, *_: object) -> bool:
-        return False
-
-
 def figures(effort: Effort | None = None, rounds: int = ROUNDS) -> dict[str, float]:
     """All figures by name, those of the pool as `benchmarks.pool_rate` describes them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -61,23 +52,33 @@ def queued_to_running(folder: Path, rounds: int) -> list[float]:
     backend = LocalBackend(cpu_devices(1), handler="benchmarks.job_rate:Beginner", handler_options={}, log_dir=logs)
     try:
         with Pool(backend, stall_s=60.0) as pool:
-            dispatch = Dispatch(settings, ledger, Devices(ledger, pool), Nowhere())
-            return [_one(dispatch, f"job{number}") for number in range(rounds)]
+            clock = Clock()
+            dispatcher = Dispatcher(CurrentSettings(settings), ledger, Devices(ledger, pool, clock), clock)
+            return [_measure_start(dispatcher, f"job{number}") for number in range(rounds)]
     finally:
         ledger.close()
 
 
-def _one(dispatch: Dispatch, uid: str) -> float:
-    while not all(device.state == "idle" for device in dispatch.pool.devices()):
-        dispatch.collect(1.0, time.monotonic, milliseconds)
-    spec = pair_media(uid, "face.jpg", "voice.wav")
+def _measure_start(dispatcher: Dispatcher, uid: str) -> float:
+    while not all(device.state == "idle" for device in dispatcher.pool.devices()):
+        _collect(dispatcher)
+    spec, transitions, at_ms = pair_media(uid, "face.jpg", "voice.wav"), dispatcher.ledger.transitions, Clock().at_ms()
     media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
-    job = dispatch.ledger.transitions.add(uid, uid, spec, at_ms=milliseconds())
+    job = transitions.add(uid, uid, spec, at_ms=at_ms)
     began = time.monotonic()
-    dispatch.ledger.transitions.queue(job, media, at_ms=milliseconds())
-    dispatch.dispatch(time.monotonic(), milliseconds())
-    run = dispatch.runs[uid]
-    while run.outline is None:
-        dispatch.collect(1.0, time.monotonic, milliseconds)
-    dispatch.close_cancelled(run.job, milliseconds())
-    return float(run.outline.details["began"]) - began
+    transitions.queue(job, media, at_ms=at_ms)
+    dispatcher.dispatch()
+    attempt = dispatcher.attempts[uid]
+    while attempt.inspection is None:
+        _collect(dispatcher)
+    dispatcher.cancel(attempt.job)
+    return float(attempt.inspection.details["began"]) - began
+
+
+def _collect(dispatcher: Dispatcher) -> None:
+    """Do what a turn of the daemon does with the reports of workers."""
+    events = dispatcher.wait(1.0)
+    with dispatcher.ledger.together():
+        dispatcher.collect(events)
+        dispatcher.assign()
+    dispatcher.release()
