@@ -1,11 +1,13 @@
-"""Write files and folders that appear complete or not at all. Standard library only."""
+"""Write files and folders that appear complete or not at all; hash and lock files. Standard library only."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -13,12 +15,14 @@ from uuid import uuid4
 from models.types import EngineError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; at a clean exit sync it and rename it to `path`, else remove it.
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; at a clean exit rename it to `path`, else remove it.
 
+    With `durable` the file and its name are synced, to survive a power cut.
     Its name is unique, so that two processes can write the same file at once.
     Raises EngineError disk_full; other errors pass.
     """
@@ -26,9 +30,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with translate_full_disk(path.name):
             yield temp_path
-            sync(temp_path)
+            if durable:
+                sync(temp_path)
             temp_path.replace(path)
-            sync(path.parent)
+            if durable:
+                sync(path.parent)
     finally:
         temp_path.unlink(missing_ok=True)
 
@@ -77,3 +83,24 @@ def sync(path: Path) -> None:
 
 def _make_temp_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
+
+
+def hash_file(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:
+    """Return the SHA-256 of the content, as 64 hexadecimal digits; `tick` is told the bytes read so far."""
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            done += len(block)
+            tick(done)
+    return digest.hexdigest()
+
+
+def lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock an open file. False if another process holds its lock, unless `wait`. Closing the file releases it."""
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -6,7 +6,6 @@ removed, shared while it is used. A folder whose manifest does not match is no e
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,18 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from models.atomic import atomic_folder
+from models.atomic import atomic_folder, hash_file, lock
 
 MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12}\.tmp")
 _POLL_S = 0.02
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_key(*parts: object) -> str:
@@ -76,7 +69,7 @@ class AvatarCache:
             raise ValueError(f"{key!r} can't name an entry of the cache")
         self.release(key)
         while not self._take_shared(key, on_wait):
-            with self._hold_lock(key, fcntl.LOCK_EX, on_wait):
+            with self._hold_lock(key, on_wait):
                 self._build(key, build)
             self._evict(key)
         folder = self.root / key
@@ -98,7 +91,7 @@ class AvatarCache:
 
     def _take_shared(self, key: str, on_wait: Callable[[], None]) -> bool:
         """Take a shared lock and keep it, if the entry is complete."""
-        handle = self._acquire_lock(key, fcntl.LOCK_SH, on_wait)
+        handle = self._acquire_lock(key, on_wait, shared=True)
         if is_complete(self.root / key):
             self._used[key] = handle
             return True
@@ -154,8 +147,8 @@ class AvatarCache:
         return self.root / f".{key}.lock"
 
     @contextmanager
-    def _hold_lock(self, key: str, how: int, on_wait: Callable[[], None]) -> Iterator[None]:
-        handle = self._acquire_lock(key, how, on_wait)
+    def _hold_lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        handle = self._acquire_lock(key, on_wait)
         try:
             yield
         finally:
@@ -164,27 +157,26 @@ class AvatarCache:
     @contextmanager
     def _try_hold_lock(self, key: str) -> Iterator[bool]:
         """Hold the exclusive lock; yield False where another process holds it."""
-        handle = self._try_acquire_lock(key, fcntl.LOCK_EX)
+        handle = self._try_acquire_lock(key)
         try:
             yield handle is not None
         finally:
             if handle is not None:
                 os.close(handle)
 
-    def _acquire_lock(self, key: str, how: int, on_wait: Callable[[], None]) -> int:
-        while (handle := self._try_acquire_lock(key, how)) is None:
+    def _acquire_lock(self, key: str, on_wait: Callable[[], None], *, shared: bool = False) -> int:
+        while (handle := self._try_acquire_lock(key, shared=shared)) is None:
             on_wait()
             time.sleep(_POLL_S)
         return handle
 
-    def _try_acquire_lock(self, key: str, how: int) -> int | None:
+    def _try_acquire_lock(self, key: str, *, shared: bool = False) -> int | None:
         path = self._make_lock_path(key)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(handle, how | fcntl.LOCK_NB)
-            if os.fstat(handle).st_ino == path.stat().st_ino:
+            if lock(handle, shared=shared) and os.fstat(handle).st_ino == path.stat().st_ino:
                 return handle
-        except (BlockingIOError, FileNotFoundError):  # held, or removed with its entry after it was opened
+        except FileNotFoundError:  # removed with its entry after it was opened
             pass
         os.close(handle)
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models import media
-from models.avatars import hash_file
+from models.atomic import atomic_write, hash_file
 from models.catalog import ENGINES
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
@@ -170,12 +170,11 @@ def copy_input(source: Path, target: Path, limit_bytes: int) -> str:
             message = f"{source.name} has {size / 2**20:.0f} MiB; the limit is {limit_bytes / 2**20:.0f} MiB"
             raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
         target.parent.mkdir(parents=True, exist_ok=True)
-        temp_path = target.with_suffix(".tmp")
-        shutil.copyfile(source, temp_path)
+        with atomic_write(target, durable=False) as temp_path:
+            shutil.copyfile(source, temp_path)
     except FileNotFoundError:
         message = f"{source.name} was there when the job was accepted and is gone now"
         raise EngineError("missing_media", message, "drop it again and retry the job", retry=True) from None
-    temp_path.replace(target)
     return hash_file(target)
 
 

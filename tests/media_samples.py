@@ -5,7 +5,7 @@ No network, font or speech synthesiser is needed. Functions that write return th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 
 from models.arrays import F32, U8
+from models.media import VideoFrames
 
 SOUND_CODECS = {
     ".wav": "pcm_s16le",
@@ -137,6 +138,11 @@ def time_of(frame: av.VideoFrame) -> Fraction:
     assert frame.pts is not None
     assert frame.time_base is not None
     return frame.pts * frame.time_base
+
+
+def numbers_shown(frames: VideoFrames, indices: Iterable[int]) -> list[int]:
+    """Return the numbers that `numbered` wrote into these frames of a video."""
+    return [number_of(frames.read(index)) for index in indices]
 
 
 def numbered_frames(count: int, width: int = 96, height: int = 64) -> Iterator[U8]:

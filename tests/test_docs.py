@@ -116,3 +116,12 @@ def test_every_path_of_the_project_exists() -> None:
     for page in PAGES:
         for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
             assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_every_path_of_the_architecture_page_exists() -> None:
+    """The map of the code names no module and no folder that is gone."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"(?<![\w/.>])([a-z_]+(?:/[a-z_]+)*(?:\.py|/(?![\w<])))", page.partition("\n## Folders")[0])
+    assert "agent/intake/scanner.py" in named
+    roots = [ROOT / package for package in ("", "agent", "gpu_pool", "models")]
+    assert [path for path in named if not any((root / path).exists() for root in roots)] == []

@@ -43,7 +43,7 @@ def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     if size > limits.media_bytes:
         message = f"{name} has {size / 2**20:.0f} MiB; the limit is {limits.media_bytes / 2**20:.0f} MiB"
         raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
@@ -84,12 +84,12 @@ def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise unreadable(kind, f"{name} could not be read: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {error.strerror}") from error
     except FileNotFoundError as error:
-        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     except ValueError as error:  # PyAV raises it for some damaged files
-        raise unreadable(kind, f"{name} could not be read: {error}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {error}") from error
 
 
-def unreadable(kind: Kind, message: str) -> EngineError:
+def unreadable_file(kind: Kind, message: str) -> EngineError:
     return EngineError(f"{kind}_unreadable", message, HINTS[kind])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.arrays import U8
-from models.media.opening import USUAL, check_file, unreadable
+from models.media.opening import USUAL, check_file, unreadable_file
 from models.media.source import MakePicture, Source, open_source
 from models.types import Limits
 
@@ -62,4 +62,4 @@ def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U
 def decode_first_picture(source: Source, name: str) -> MakePicture:
     for _, shown in source.read_pictures(0):
         return shown
-    raise unreadable("avatar", f"{name} holds no picture that can be decoded")
+    raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")

@@ -23,7 +23,7 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from models.arrays import F32
-from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable
+from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
 MP4_HOLDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
@@ -90,7 +90,7 @@ def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.Audio
     with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
-            raise unreadable("audio", f"{name} holds no sound that can be decoded")
+            raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
         yield container, configure_decoder(stream)
 
 
@@ -123,7 +123,7 @@ class Decoder:
                 yield self._count(held)
             held = frame
         if held is not None:
-            yield self._count(_shorten(held, self._count_heard_samples(held)))
+            yield self._count(_truncate(held, self._count_heard_samples(held)))
 
     def _count(self, frame: av.AudioFrame) -> av.AudioFrame:
         self.samples[frame.sample_rate] += frame.samples
@@ -250,13 +250,13 @@ def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
     if not decoder.packets:
         raise EngineError("audio_empty", f"{name} holds no sound at all", "record it again")
     if not decoder.seconds:
-        raise unreadable("audio", f"{name} holds sound that cannot be decoded")
+        raise unreadable_file("audio", f"{name} holds sound that cannot be decoded")
     if decoder.seconds < promised_s - _SHORTFALL_S:
         message = f"{name} is cut off: {float(decoder.seconds):.2f} s of {float(promised_s):.2f} s are there"
-        raise unreadable("audio", message)
+        raise unreadable_file("audio", message)
     if decoder.holes > max(1, _DAMAGED_SHARE * decoder.packets):
         message = f"{name} is damaged: {decoder.holes} of {decoder.packets} frames cannot be decoded"
-        raise unreadable("audio", message)
+        raise unreadable_file("audio", message)
 
 
 def _is_copyable(decoder: Decoder) -> bool:
@@ -270,7 +270,7 @@ def _is_copyable(decoder: Decoder) -> bool:
     return abs(played - samples) <= max(decoder.packet_samples)
 
 
-def _shorten(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
+def _truncate(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
     """Return the first `samples` of a frame."""
     if samples >= frame.samples:
         return frame

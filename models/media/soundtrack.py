@@ -55,10 +55,10 @@ def encode_aac(output: OutputContainer, audio: Path, scan: Scan) -> Iterator[Tim
     assert isinstance(target, av.AudioStream)  # noqa: S101 - AAC is sound
     target.codec_context.bit_rate = AAC_BIT_RATE
     samples = round(Fraction(scan.sound.samples, scan.sound.rate) * rate)
-    return _shorten_last(target, audio, layout, samples)
+    return _truncate_last(target, audio, layout, samples)
 
 
-def _shorten_last(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
+def _truncate_last(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
     rate = target.codec_context.sample_rate
     for packet in _encode_frames(target, audio, layout, rate):
         left = samples - packet.pts

@@ -15,7 +15,7 @@ from av.container import InputContainer
 
 from models.arrays import U8
 from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
-from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable
+from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.planar import ToPlanes
 from models.media.stills import Still, read_still
 from models.media.timeline import Timeline, read_timeline
@@ -86,7 +86,7 @@ class Movie:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
         self._demuxer = still.demuxer if still is not None else None
         with translate_read_errors(name, "avatar"):
-            self._open()
+            self._open_container()
             try:
                 self._read_first(still, size)
             except EngineError:
@@ -100,7 +100,7 @@ class Movie:
         walk = self._walk(0)
         position, first = next(walk, (0, None))
         if first is None:
-            raise unreadable("avatar", f"{self._name} holds pictures that cannot be decoded")
+            raise unreadable_file("avatar", f"{self._name} holds pictures that cannot be decoded")
         self._begun: Iterator[tuple[int, av.VideoFrame]] | None = chain([(position, first)], walk)
         turn = still.orientation if still is not None else read_orientation(first)
         aspect = 1 if still is not None else self._stream.sample_aspect_ratio or 1
@@ -125,7 +125,7 @@ class Movie:
     def close(self) -> None:
         self._container.close()
 
-    def _open(self) -> None:
+    def _open_container(self) -> None:
         self._container = open_media(self._path, "avatar", pixels=self._limits.pixels, demuxer=self._demuxer)
         self._stream = _choose_stream(self._container, self._name)
         configure_decoder(self._stream, max_pixels=str(self._limits.pixels), **_STRICT.get(self._demuxer, {}))
@@ -143,7 +143,7 @@ class Movie:
                     yield from chain([first], decoded)
                     return
             self._container.close()  # reopening reaches the beginning of formats that cannot seek
-            self._open()
+            self._open_container()
             yield from self._decode()
 
     def _list_keys_before(self, start: int) -> Iterator[int]:
@@ -211,7 +211,7 @@ class AnimatedWebp:
 def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
-        raise unreadable("avatar", f"{name} holds no picture that can be decoded")
+        raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
     brand = container.metadata.get("major_brand", "")
     if brand in ("heic", "heix", "mif1", "hevc") and len(container.streams.video) > 1:
         message = f"{name} is a HEIC photo, stored as tiles that cannot be put together here"

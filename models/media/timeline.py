@@ -11,7 +11,7 @@ from itertools import pairwise
 import av
 from av.container import InputContainer
 
-from models.media.opening import unreadable
+from models.media.opening import unreadable_file
 from models.types import EngineError, Limits
 
 STILL_FPS = Fraction(25)
@@ -89,7 +89,7 @@ def read_timeline(container: InputContainer, stream: av.VideoStream, name: str, 
     """Read all packets of the stream. Raises EngineError avatar_unreadable, video_too_long."""
     packets = list(_read_packets(container, stream, name, limits))
     if not packets:
-        raise unreadable("avatar", f"{name} holds no picture")
+        raise unreadable_file("avatar", f"{name} holds no picture")
     base = stream.time_base or Fraction(1, 1000)
     if container.format.name == "avi" or any(packet.pts is None for packet in packets):
         return _count_slots(packets, stream, base)
@@ -137,10 +137,10 @@ def _check_complete(
     """Refuse a video that ends before its header states: mp4 lists its packets, webm states its length."""
     kind = container.format.name.split(",")[0]
     if kind == "mov" and count < len(stream.index_entries):
-        raise unreadable("avatar", f"{name} is cut off: {count} of {len(stream.index_entries)} frames are there")
+        raise unreadable_file("avatar", f"{name} is cut off: {count} of {len(stream.index_entries)} frames are there")
     promised_s = Fraction(container.duration or 0, av.time_base) if kind == "matroska" else Fraction(0)
     if reached_s < promised_s - _CUT_OFF_S:
-        raise unreadable(
+        raise unreadable_file(
             "avatar", f"{name} is cut off: {float(reached_s):.1f} s of {float(promised_s):.1f} s are there"
         )
 

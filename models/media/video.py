@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from models.arrays import U8
-from models.media.opening import USUAL, unreadable
+from models.media.opening import USUAL, unreadable_file
 from models.media.source import MakePicture, open_source
 from models.types import Limits
 
@@ -104,7 +104,7 @@ class VideoFrames:
         """Use the last picture before one that did not decode, as a player does."""
         shown = before or self._decoded
         if shown is None:
-            raise unreadable("avatar", f"{self._name}: frame {position} and those around it cannot be decoded")
+            raise unreadable_file("avatar", f"{self._name}: frame {position} and those around it cannot be decoded")
         self._keep(position, shown[1]())
         if self._decoded is None:
             self._decoded = before

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.arrays import U8
 from models.media.colour import flatten_alpha
-from models.media.opening import unreadable
+from models.media.opening import unreadable_file
 from models.media.stills import Still
 from models.media.timeline import Timeline
 from models.types import EngineError, Limits
@@ -27,7 +27,7 @@ def read_webp_timeline(path: Path, still: Still, name: str, limits: Limits) -> T
     """Read when each picture is shown. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long."""
     durations = list(_read_durations_ms(path))
     if not durations:
-        raise unreadable("avatar", f"{name} holds no picture")
+        raise unreadable_file("avatar", f"{name} holds no picture")
     if len(durations) * still.pixels > _MOST_FULL_PICTURES * limits.pixels:
         message = f"{name} is an animation of {len(durations)} pictures of {still.width} x {still.height} pixels"
         raise EngineError("avatar_too_large", message, "send it as mp4: a WebP this long takes too much time to read")
@@ -50,9 +50,9 @@ def _load_chunk(path: Path, name: str, start: int, count: int) -> list[U8]:
     try:
         done, animation = cv2.imreadanimation(str(path), start=start, count=count)
     except cv2.error as error:
-        raise unreadable("avatar", f"{name} could not be read: {error.err}") from error
+        raise unreadable_file("avatar", f"{name} could not be read: {error.err}") from error
     if not done:
-        raise unreadable("avatar", f"{name} could not be read")
+        raise unreadable_file("avatar", f"{name} could not be read")
     return [np.asarray(picture, np.uint8) for picture in animation.frames]
 
 

@@ -53,11 +53,6 @@ class Mouth:
         """Whether the line of the mouth was detected; otherwise the usual place of mouths is used."""
         return self.contrast >= _FAINTEST
 
-    def edge(self, u: Floats, bow: float) -> Floats:
-        """Return the y of a lip's edge at u, -1 (left corner) .. 1 (right corner): a parabola through both corners."""
-        near = np.clip(u, -1.15, 1.15)
-        return np.asarray(self.y + self.tilt * near + bow * (1 - near**2), np.float32)
-
     def to_array(self) -> Floats:
         return np.array(astuple(self), np.float64)
 

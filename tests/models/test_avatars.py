@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from models.avatars import MANIFEST, AvatarCache, hash_file, make_key
+from models.atomic import hash_file
+from models.avatars import MANIFEST, AvatarCache, make_key
 from models.types import EngineError
 
 ROOT = Path(__file__).parents[2]

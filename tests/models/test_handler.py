@@ -12,7 +12,7 @@ from models.handler import Handler, open_handler
 from models.types import EngineInfo, Inspection, Request
 from tests.models.fake_engine import UNITS, FakeEngine
 
-OUTLINE = Inspection(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
+INSPECTION = Inspection(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def request_in(tmp_path: Path) -> Request:
 
 
 def prepare(handler: Handler, request: Request, start: int, stop: int) -> None:
-    payload = {"stage": "prepare", "request": request.to_dict(), "outline": OUTLINE.to_dict()}
+    payload = {"stage": "prepare", "request": request.to_dict(), "outline": INSPECTION.to_dict()}
     handler.run(payload, start, stop, lambda _: None)
 
 
@@ -47,7 +47,7 @@ def test_a_preparation_in_parts_is_joined_by_the_unit_after_the_last(tmp_path: P
 def test_a_worker_that_only_looks_loads_nothing(tmp_path: Path) -> None:
     """`inspect` and `assemble` run on processors, where weights would be in the way."""
     handler = Handler("cpu:0")
-    handler.open_engine("fake").inspect(request_in(tmp_path), OUTLINE)
+    handler.open_engine("fake").inspect(request_in(tmp_path), INSPECTION)
     assert FakeEngine.said == ["made on cpu:0"]
     assert handler.facts == {}
 

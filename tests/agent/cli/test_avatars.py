@@ -10,21 +10,13 @@ import pytest
 
 from agent.cli import avatars
 from agent.cli.client import ClientError
-from agent.fs import atomic_copy, make_folders
+from agent.fs import atomic_copy
 from agent.jobs.parse import parse_job
 from agent.ledger.ledger import Ledger
 from agent.settings import Settings
-from agent.settings_file import format_settings, load_settings
-from models.avatars import AvatarCache, hash_file
+from models.atomic import hash_file
+from models.avatars import AvatarCache
 from tests.agent.samples import add_job
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "musedrop.toml").write_text(format_settings(".", "./state"))
-    made = load_settings(tmp_path / "musedrop.toml")
-    make_folders((*made.folders.of_share, *made.folders.of_state))
-    return made
 
 
 def a_file(tmp_path: Path, name: str = "face.JPG", data: bytes = b"picture") -> Path:

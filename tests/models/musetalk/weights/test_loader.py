@@ -19,13 +19,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from models.atomic import hash_file
 from models.musetalk.commands.convert import import_folder, plan_import
 from models.musetalk.commands.verify import verify_folder
 from models.musetalk.weights import architectures as networks
 from models.musetalk.weights.checkpoint import named_globals, read_state
 from models.musetalk.weights.index import InstalledPart, find_part, get_part
 from models.musetalk.weights.loader import Weights, file_fingerprint, load_part, open_weights
-from models.musetalk.weights.manifest import Entry, hashed_stamp, sample_hash, sha256_of, write_entry
+from models.musetalk.weights.manifest import Entry, hashed_stamp, sample_hash, write_entry
 from models.types import EngineError
 from tests.models.musetalk import tiny
 from tests.models.musetalk.recipe import DATA
@@ -203,7 +204,7 @@ def test_a_recorded_hash_is_taken_from_either_manifest(root: Path) -> None:
     list(import_folder(root, root, replace=False))
     write_entry(root, "musetalkV15/unet.pth", Entry(hashed_stamp(root / "musetalkV15" / "unet.pth")))
     for name in ("musetalkV15/unet.pth", "converted/unet-v15.safetensors"):
-        assert file_fingerprint(root, name) == sha256_of(root / name)
+        assert file_fingerprint(root, name) == hash_file(root / name)
     assert file_fingerprint(root, "sd-vae/config.json") == sample_hash(root / "sd-vae" / "config.json")
 
 
