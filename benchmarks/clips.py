@@ -51,7 +51,7 @@ def face_stages(device: torch.device) -> Iterator[Work]:
     nets, frames = FaceNets(detector, pose, device), list(memory.draw_swaying(WIDTH, HEIGHT, many))
     squares = [np.ascontiguousarray(frame[:, 280:1000]) for frame in frames]
     stream = open_stream(device)
-    yield "detect", many, in_stream(stream, lambda: nets._search_all(frames, REDUCED_SIDE))
+    yield "detect", many, in_stream(stream, lambda: nets._search_reduced(frames, REDUCED_SIDE))
     yield "landmarks", many, in_stream(stream, lambda: nets.find_landmarks(frames))
     yield "parse", many, in_stream(stream, lambda: bisenet.class_maps(parser, squares))
 

@@ -16,7 +16,8 @@ from models import media
 from models.arrays import U8
 from models.media.colour import ToYuv
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend, find_visible_box, fit_face
-from models.musetalk.compositing.masks import Box, Mask, square_around
+from models.musetalk.compositing.masks import square_around
+from models.musetalk.geometry import Box
 from models.types import Colour
 from tests import media_samples as samples
 from tests.models.media.bars import decode, film, read_planes, read_tags
@@ -25,7 +26,7 @@ FPS = Fraction(25)
 RNG = np.random.default_rng(11)
 
 
-def soft(side: int) -> Mask:
+def soft(side: int) -> U8:
     """A round mask with a soft edge, somewhat to the lower half."""
     mask = np.zeros((side, side), np.uint8)
     cv2.circle(mask, (side // 2, side * 5 // 8), max(1, side // 4), 255, -1)
@@ -37,7 +38,7 @@ def noise(height: int, width: int) -> U8:
     return RNG.integers(0, 256, (height, width, 3), np.uint8)
 
 
-def by_pillow(frame: U8, face: U8, mask: Mask, box: Box, crop: Box) -> U8:
+def by_pillow(frame: U8, face: U8, mask: U8, box: Box, crop: Box) -> U8:
     """The whole picture through Pillow: the face onto the square, the square onto the picture through the mask."""
     picture = Image.fromarray(frame[..., ::-1])
     square = picture.crop(crop)

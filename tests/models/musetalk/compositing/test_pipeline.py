@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from models import media
+from models.arrays import U8
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend
 from models.musetalk.compositing.pipeline import (
     BATCHES_AHEAD,
     FRAMES_AHEAD,
     BlendCache,
-    Picture,
     compose_frames,
     compose_serially,
     read_frames,
@@ -39,11 +39,11 @@ def no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) == before
 
 
-def backgrounds(count: int) -> Iterator[Picture]:
+def backgrounds(count: int) -> Iterator[U8]:
     return samples.numbered_frames(count)
 
 
-def batches(count: int, size: int = 4) -> Iterator[Picture]:
+def batches(count: int, size: int = 4) -> Iterator[U8]:
     """`count` faces, grey by their number."""
     grey = np.arange(count, dtype=np.uint8)
     for start in range(0, count, size):
@@ -86,7 +86,7 @@ class Broken(Exception):
     pass
 
 
-def breaking(at: int) -> Iterator[Picture]:
+def breaking(at: int) -> Iterator[U8]:
     for n in range(at):
         yield samples.numbered(n)
     raise Broken(at)
@@ -104,7 +104,7 @@ def test_an_error_comes_after_what_was_made_before_it(at: int) -> None:
 def test_an_error_of_the_networks_ends_the_film() -> None:
     """The faces' error is the film's, and the decoder's thread ends too."""
 
-    def failing() -> Iterator[Picture]:
+    def failing() -> Iterator[U8]:
         yield from batches(4)
         raise Broken
 
@@ -116,7 +116,7 @@ def test_closing_closes_every_source_in_its_own_thread() -> None:
     """Whoever stops early leaves nothing open: files are closed where they were opened."""
     closed: dict[str, bool] = {}
 
-    def source(name: str, items: Iterator[Picture]) -> Iterator[Picture]:
+    def source(name: str, items: Iterator[U8]) -> Iterator[U8]:
         here = threading.get_ident()
         try:
             yield from items
@@ -208,7 +208,7 @@ def test_pastes_are_made_once_while_they_fit() -> None:
         made.append(source)
         return paste() if source else None
 
-    room = BlendCache(make, most_bytes=3 * paste().nbytes)
+    room = BlendCache(make, max_bytes=3 * paste().nbytes)
     for source in (0, 1, 2, 1, 2, 0):
         room.get(source)
     assert made == [0, 1, 2]
@@ -217,4 +217,4 @@ def test_pastes_are_made_once_while_they_fit() -> None:
     assert made == [0, 1, 2, 3, 4]
     room.get(1)
     assert made == [0, 1, 2, 3, 4, 1]
-    assert BlendCache(make, most_bytes=1).get(5) is not None
+    assert BlendCache(make, max_bytes=1).get(5) is not None
