@@ -1,4 +1,4 @@
-"""Media files: probing, reading, encoding, joining, verifying. The only package that imports PyAV."""
+"""Probe, read, encode, join and verify media files. The only package that imports PyAV."""
 
 from typing import TypeAlias
 
