@@ -34,7 +34,8 @@ class Picture:
 
 
 def read_picture(path: Path, name: str, limits: Limits) -> Picture:
-    """Probe an image or a video and decode its first picture. `name` is the user's name of the file.
+    """Probe an image or a video and decode its first picture. `name` is the user's name of the
+    file.
 
     Raises EngineError media_too_large, avatar_unreadable, avatar_too_large, video_too_long.
     """
@@ -45,11 +46,12 @@ def read_picture(path: Path, name: str, limits: Limits) -> Picture:
     if len(timeline) == 1:
         return Picture("image", width, height)
     fps = timeline.choose_fps()
-    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.seconds))
+    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.duration_s))
 
 
 def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:
-    """Read an image, or the first picture of a video: (height, width, 3) uint8 BGR, upright, transparency over white.
+    """Read an image, or the first picture of a video: (height, width, 3) uint8 BGR, upright,
+    transparency over white.
 
     Raises EngineError like `read_picture`.
     """

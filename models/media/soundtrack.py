@@ -1,7 +1,7 @@
 """The sound of a finished video: the original packets, or AAC where mp4 cannot hold those.
 
-Times are counted in samples. What a player skips, an encoder's priming, goes before time 0; the last packet is declared
-as long as what is heard of it, so that sound and picture end together.
+Times are counted in samples. What a player skips, an encoder's priming, goes before time 0; the
+last packet is declared as long as what is heard of it, so that sound and picture end together.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _time_copied(target: av.AudioStream, audio: Path, scan: Scan) -> Iterator[Ti
 
 
 def encode_aac(output: OutputContainer, audio: Path, scan: Scan) -> Iterator[Timed]:
-    """Yield AAC packets at the sound's own rate where AAC has it, in at most two channels, for a new stream."""
+    """Yield AAC packets, at the sound's own rate if AAC has it, in at most two channels."""
     rate = min(AAC_RATES, key=lambda known: abs(known - scan.sound.rate))
     layout = "mono" if scan.sound.channels == 1 else "stereo"
     target = output.add_stream("aac", rate=rate, layout=layout)

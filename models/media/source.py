@@ -23,7 +23,7 @@ from models.media.webp import read_webp_frames, read_webp_timeline
 from models.types import Colour, EngineError, Limits
 
 MakePicture = Callable[[], U8]
-"""Returns the decoded picture, upright, as a new array: BGR, or planes where those were asked for."""
+"""Returns the decoded picture, upright, as a new array: BGR, or planes if asked for."""
 
 _SANE_ASPECT = 8
 _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explode"}}
@@ -31,7 +31,7 @@ _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explod
 
 
 class Source(Protocol):
-    """An opened avatar. `width`, `height` and `colour` are those of the upright pictures it makes."""
+    """An opened avatar. `width`, `height`, `colour` are those of its upright pictures."""
 
     timeline: Timeline
     width: int
@@ -39,7 +39,7 @@ class Source(Protocol):
     colour: Colour
 
     def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
-        """Yield positions and pictures, ascending, from `start` or a little before it. One iterator at a time."""
+        """Yield positions and pictures from `start` or a little before. One iterator at a time."""
         ...
 
     def close(self) -> None: ...
@@ -48,7 +48,8 @@ class Source(Protocol):
 def open_source(
     path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_yuv: bool = False
 ) -> Source:
-    """Open an image or a video; `size` (width, height) scales its pictures. Its size is known before any is decoded.
+    """Open an image or a video; `size` (width, height) scales its pictures. Its size is known
+    before any is decoded.
 
     `as_yuv`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
@@ -147,7 +148,7 @@ class Movie:
             yield from self._decode()
 
     def _list_keys_before(self, start: int) -> Iterator[int]:
-        """Yield the stamps to seek to: the nearest key, the one before in case the index is wrong, and the first."""
+        """Yield stamps to seek to: the nearest key, one before in case of a wrong index, the first."""
         if self.timeline.seekable:
             nearest = self.timeline.find_key(start)
             yield from (self.timeline.keys[key] for key in sorted({nearest, max(0, nearest - 1), 0}, reverse=True))
@@ -220,7 +221,8 @@ def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
 
 
 def _compute_upright_size(width: int, height: int, aspect: float, turn: int) -> tuple[int, int]:
-    """Return the displayed width and height: pixels are made square by enlarging one side, then turned.
+    """Return the displayed width and height: pixels are made square by enlarging one side, then
+    turned.
 
     >>> _compute_upright_size(720, 576, 16 / 15, 1)
     (768, 576)

@@ -24,7 +24,7 @@ _MOST_FULL_PICTURES = 25
 
 
 def read_webp_timeline(path: Path, still: Still, name: str, limits: Limits) -> Timeline:
-    """Read when each picture is shown. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long."""
+    """Read when each picture is shown. Raises EngineError about the avatar."""
     durations = list(_read_durations_ms(path))
     if not durations:
         raise unreadable_file("avatar", f"{name} holds no picture")
@@ -38,7 +38,7 @@ def read_webp_timeline(path: Path, still: Still, name: str, limits: Limits) -> T
 
 
 def read_webp_frames(path: Path, still: Still, name: str, start: int = 0) -> Iterator[tuple[int, U8]]:
-    """Yield pictures from `start` on as (position, BGR over white). Each chunk decodes from the first picture."""
+    """Yield (position, BGR over white) from `start`. Each chunk decodes from the beginning."""
     at_once = max(4, _CHUNK_BYTES // (4 * still.pixels))
     while pictures := _load_chunk(path, name, start, at_once):
         for picture in pictures:

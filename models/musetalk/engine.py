@@ -1,4 +1,7 @@
-"""The MuseTalk engine, as the handler calls it. Inspecting and reporting load no network; `session` does the rest."""
+"""The MuseTalk engine, as the handler calls it.
+
+Inspecting and reporting load no network; `session` does the rest.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,20 @@ MIN_BATCH_SIZES = BatchSizes(unet=4, decode=4, encode=4)
 
 
 class MuseTalkEngine:
-    """See models.types.Engine. `device` is "cpu:0", or the id of the only card that this process sees."""
+    """See models.types.Engine.
+
+    `device` is "cpu:0", or the id of the only card that this process sees.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self._session: RenderSession | None = None
 
     def inspect(self, request: Request, inspection: Inspection) -> Inspection:
-        """Check options, weights and avatar. Raises EngineError bad_option, weights_missing, avatar_unreadable."""
+        """Check options, weights and avatar.
+
+        Raises EngineError bad_option, weights_missing, avatar_unreadable.
+        """
         options, notes = read_options(request.options)
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
@@ -49,9 +58,12 @@ class MuseTalkEngine:
         )
 
     def load(self, models_dir: str) -> dict[str, Any]:
-        """Load what a job with default options needs; return `held_bytes` of the card, and `batch` in frames.
+        """Load what a job with default options needs; return `held_bytes` and `batch`.
 
-        A CPU worker loads nothing before its first job: two sets of weights would take the memory of two.
+        `held_bytes` is the memory that this process takes of the card, `batch` is in frames.
+
+        A CPU worker loads nothing before its first job: two sets of weights would take the memory
+        of two.
         """
         if self.device.startswith("cpu"):
             return {}
@@ -60,7 +72,10 @@ class MuseTalkEngine:
     def prepare(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
-        """Prepare the job, in one unit. The avatar, which takes longest, is taken from the cache if it is there."""
+        """Prepare the job, in one unit.
+
+        The avatar, which takes longest, is taken from the cache if it is there.
+        """
         if not request.files.prepared.exists():
             self.open_session(request).prepare(request, inspection, lambda: progress(0))
         progress(stop - start)
@@ -103,7 +118,8 @@ class MuseTalkEngine:
 def count_reference_frames(inspection: Inspection) -> int:
     """Return the number of frames as MuseTalk counts them: whole frames only.
 
-    At a rate that is not a whole number, where MuseTalk would lose the end of the sound, all frames count.
+    At a rate that is not a whole number, where MuseTalk would lose the end of the sound, all
+    frames count.
     """
     if inspection.rate.denominator != 1:
         return inspection.frames

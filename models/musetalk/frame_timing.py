@@ -1,4 +1,4 @@
-"""Which frame of the avatar each frame of the result shows, and how strongly its mouth is inpainted."""
+"""Which frame of the avatar each frame shows, and how strongly its mouth is inpainted."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FADE_S = 0.12
 
 
 def pick_source_frames(frame_count: int, avatar_frames: int, cycle: Cycle) -> I64:
-    """Return, for each frame of the result, the number of the avatar's frame that it shows: (frame_count,) int64.
+    """Return the number of the avatar's frame that each frame shows, (frame_count,) int64.
 
-    cycle   "pingpong": forward and back, both ends shown twice, as MuseTalk does; "loop": from the start again;
-            "hold": the last frame for the rest
+    cycle   "pingpong": forward and back, both ends shown twice, as MuseTalk does; "loop": from the
+            start again; "hold": the last frame for the rest
 
     >>> pick_source_frames(7, 3, "pingpong").tolist()
     [0, 1, 2, 2, 1, 0, 0]
@@ -32,7 +32,9 @@ def pick_source_frames(frame_count: int, avatar_frames: int, cycle: Cycle) -> I6
 
 
 def fade_weights(present: Bool, rate: Fraction, fade_s: float = FADE_S) -> F32:
-    """Return weights from 0 to 1, (n,) float32: 0 where `present` (n,) is False, rising to 1 within `fade_s` beside it.
+    """Return weights of 0 to 1 that fade beside frames which are not present, (n,) float32.
+
+    A weight is 0 where `present` (n,) is False, and rises to 1 within `fade_s` beside it.
 
     `rate` is in frames a second. The first and the last frame of the video don't fade.
 
@@ -44,7 +46,7 @@ def fade_weights(present: Bool, rate: Fraction, fade_s: float = FADE_S) -> F32:
 
 
 def count_frames_to_nearest(marked: Bool) -> F64:
-    """Return, for each frame, the number of frames to the nearest marked one, (n,); infinite where none is marked."""
+    """Return each frame's distance to the nearest marked one, (n,); infinite without one."""
     frames = np.arange(len(marked))
     before = np.maximum.accumulate(np.where(marked, frames, -np.inf))
     after = np.minimum.accumulate(np.where(marked, frames, np.inf)[::-1])[::-1]

@@ -15,14 +15,18 @@ PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "previe
 Version = Literal["v15", "v1"]
 ParsingMode = Literal["jaw", "neck", "raw"]
 Way = Literal["ours", "reference", "realtime"]
-"""How boxes, audio windows and masks are made; "reference" and "realtime" are MuseTalk's own two programs."""
+"""How boxes, audio windows and masks are made; "reference" and "realtime" are MuseTalk's own two
+programs."""
 
 CheekWidth = Annotated[int, Field(ge=0, le=256)]
 CheekWidths = Annotated[list[CheekWidth], Field(min_length=2, max_length=2)]
 
 
 class Options(BaseModel):
-    """The keys that `options` of a job may hold, with their defaults. None stands for the default of the version."""
+    """The keys that `options` of a job may hold, with their defaults.
+
+    None stands for the default of the version.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -50,12 +54,18 @@ class Options(BaseModel):
 
     @property
     def is_reference(self) -> bool:
-        """Whether MuseTalk's own rules apply: its rounding of times, no smoothing, detection at full size."""
+        """Whether MuseTalk's own rules apply.
+
+        It rounds times, does not smooth, and detects faces at full size.
+        """
         return self.way != "ours"
 
     @property
     def shift_px(self) -> int:
-        """Pixels by which the middle of the box moves down; always 0 for v15 in the reference's way."""
+        """Pixels by which the middle of the box moves down.
+
+        Always 0 for v15 in the reference's way.
+        """
         return 0 if self.is_reference and self.version == "v15" else self.bbox_shift
 
     @property
@@ -83,7 +93,10 @@ class Options(BaseModel):
 
     @property
     def preparation_inputs(self) -> dict[str, Any]:
-        """The resolved values on which a prepared avatar depends, and no others, as JSON. They key the avatar cache."""
+        """The resolved values on which a prepared avatar depends, and no others, as JSON.
+
+        They key the avatar cache.
+        """
         return {
             "shift": self.shift_px,
             "margin": self.margin_px,
@@ -96,7 +109,10 @@ class Options(BaseModel):
 
 
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
-    """Check the options of a job; return them, and a note for each that is ignored. Raises EngineError bad_option."""
+    """Check the options of a job; return them, and a note for each that is ignored.
+
+    Raises EngineError bad_option.
+    """
     options, notes = parse_options(Options, given, "musetalk", PREVIEW)
     if options.is_reference and options.version == "v1" and options.parsing != "raw":
         message = (

@@ -1,4 +1,4 @@
-"""What `prepare` writes for the other stages: the avatar, the voice's features, and the frame schedule."""
+"""What `prepare` writes for the other stages: avatar, features of the voice, frame schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from models.musetalk.options import Options
 from models.musetalk.tracking.intervals import find_runs
 
 AVATAR, FEATURES, SCHEDULE, STATS = "avatar", "heard.npy", "course.npz", "facts.json"
-"""Names in the folder of a prepared job. They can't change: one release may prepare a job, and the next render it."""
+"""Names in the folder of a prepared job. They can't change: one release may prepare a job, and the
+next render it."""
 INPAINTER_STATS = "painted.json"
 """In the work folder of a job: how the inpainter worked."""
 
@@ -30,7 +31,8 @@ class FrameSchedule:
 
     source            (n,) int64, numbers of the avatar's frames
     weight            (n,) float32, 0: the frame is the avatar's own, to 1: the mouth is inpainted
-    voice             (n,) float32, how much voice there is, 0 to 1; all 1 where pauses are not asked for
+    voice             (n,) float32, how much voice there is, 0 to 1; all 1 where pauses are not
+                      asked for
     thumbnail_frame   a frame for the preview picture
     """
 
@@ -71,13 +73,19 @@ def choose_thumbnail_frame(levels_db: F32, weight: F32, rate: Fraction) -> int:
 
 
 def read_stats(folder: Path) -> dict[str, Any]:
-    """Return what the preparation of a job noted for its result. Raises OSError or ValueError without it."""
+    """Return what the preparation of a job noted for its result.
+
+    Raises OSError or ValueError without it.
+    """
     stats: dict[str, Any] = json.loads((folder / STATS).read_bytes())
     return stats
 
 
 class PreparedJob:
-    """A prepared job, open for rendering. Raises OSError or ValueError where its files are missing or damaged."""
+    """A prepared job, open for rendering.
+
+    Raises OSError or ValueError where its files are missing or damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.avatar = PreparedAvatar(folder / AVATAR)
@@ -96,5 +104,8 @@ class PreparedJob:
         return self.avatar.read_latents(self.source[frames.start : frames.stop])
 
     def audio_windows(self, frames: range, rate: Fraction, *, reference: bool) -> F32:
-        """Return what the UNet hears at frames of the result, (n, 50, 384) float32; see `features.audio_windows`."""
+        """Return what the UNet hears at frames of the result, (n, 50, 384) float32.
+
+        See `features.audio_windows`.
+        """
         return audio_windows(self._features, self._samples, rate, frames, reference=reference)

@@ -45,7 +45,7 @@ AVATAR_FORMAT = 1
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device with this name: "cpu:0", or the id of the only card that this process sees."""
+    """Return the torch device of "cpu:0", or of the only card that this process sees."""
     return torch.device("cpu" if name.startswith("cpu") else "cuda:0")
 
 
@@ -59,10 +59,12 @@ class RenderSession:
     # preparing -------------------------------------------------------------------------------------------------------
 
     def prepare(self, request: Request, inspection: Inspection, tick: Callable[[], None]) -> None:
-        """Write the folder `request.files.prepared`: the avatar, from the cache or prepared now, voice and schedule.
+        """Write the folder `request.files.prepared`: avatar, features and schedule.
 
-        `tick` is called every few frames, and may raise to cancel the work.
-        Raises EngineError no_face, bad_option, disk_full, out_of_memory, and those of unreadable media.
+        The avatar comes from the cache if it is there.
+
+        `tick` is called every few frames, and may raise to cancel the work. Raises EngineError
+        no_face, bad_option, disk_full, out_of_memory, and those of unreadable media.
         """
         options, _ = read_options(request.options)
         with explain_out_of_memory(), atomic_folder(request.files.prepared) as folder:
@@ -105,7 +107,10 @@ class RenderSession:
             return fetch_avatar(cache, self.make_avatar_key(inspection, options), build, target, tick)
 
     def make_avatar_key(self, inspection: Inspection, options: Options) -> str:
-        """Return a hash of all that a prepared avatar depends on. A still picture does not depend on the rate."""
+        """Return a hash of all that a prepared avatar depends on.
+
+        A still picture does not depend on the rate.
+        """
         rate = inspection.fps if inspection.avatar_kind == "video" else ""
         setup = self.networks.setup
         return make_key(
@@ -118,7 +123,7 @@ class RenderSession:
         )
 
     def _encode_voice(self, request: Request, path: Path, tick: Callable[[], None]) -> tuple[int, F32]:
-        """Write the voice's features to `path`; return its number of samples at 16 kHz, and its levels in dB."""
+        """Write the voice's features to `path`; return its number of samples and levels in dB."""
         levels: list[F32] = []
 
         def read_and_measure() -> Iterator[F32]:
@@ -133,7 +138,9 @@ class RenderSession:
     # rendering -------------------------------------------------------------------------------------------------------
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Generator[U8]:
-        """Yield frames start..stop-1 of a prepared job, uint8: planes (h * 3 / 2, w), or BGR in the reference's way.
+        """Yield frames start..stop-1 of a prepared job, uint8.
+
+        They are planes (h * 3 / 2, w), or BGR (h, w, 3) in the reference's way.
 
         Raises EngineError out_of_memory, and those of an unreadable avatar.
         """
@@ -158,7 +165,10 @@ class RenderSession:
         return {**self.networks.inpainter.stats(), "load_seconds": round(self.networks.load_s, 3)}
 
     def measure_footprint(self) -> dict[str, Any]:
-        """Load the networks; return `held_bytes` of the card that this process takes, and `batch` in frames."""
+        """Load the networks; return `held_bytes` and `batch`.
+
+        `held_bytes` is the memory that this process takes of the card, `batch` is in frames.
+        """
         batch = self.networks.inpainter.sizes.unet
         return {"held_bytes": torch.cuda.memory_reserved() + CONTEXT_BYTES, "batch": batch}
 
@@ -172,7 +182,10 @@ class RenderSession:
 
 
 def make_blends(job: PreparedJob, inspection: Inspection, options: Options, frames: range) -> Iterator[Blend | None]:
-    """Yield the blend of each frame, None where the mouth is not inpainted. The reference blends BGR, ours YUV."""
+    """Yield the blend of each frame, None where the mouth is not inpainted.
+
+    The reference blends BGR, ours YUV.
+    """
     colour = None if options.is_reference else inspection.colour
     compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour)
     cache = BlendCache(compositor.make_blend)
@@ -185,7 +198,10 @@ def make_blends(job: PreparedJob, inspection: Inspection, options: Options, fram
 
 
 def summarize_frames(avatar: PreparedAvatar, schedule: FrameSchedule) -> dict[str, Any]:
-    """Return what the result says about its frames, as JSON: intervals without a face or a voice, and the boxes."""
+    """Return what the result says about its frames, as JSON.
+
+    The intervals without a face or a voice, and what is known of the boxes.
+    """
     return {
         "poster": schedule.thumbnail_frame,
         "no_face": list(find_runs(~avatar.seen[schedule.source])),

@@ -1,4 +1,4 @@
-"""The interface's data on their way through the ledger and the wire."""
+"""Data of the interface, written and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whisper's hidden states of a voice, 50 positions a second, and the ten positions around each video frame."""
+"""Whisper's features of a voice, and the ten positions around each video frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTEXT = 2
 
 
 class Features(Protocol):
-    """An array, or a file of one, that is read by slices of its first axis: (positions, layers, d) float32."""
+    """An array or a file, (positions, layers, d) float32, read by slices of its first axis."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -29,7 +29,10 @@ class Features(Protocol):
 
 
 class FeatureFile:
-    """A .npy file of features. A slice reads only its own positions, so memory does not grow with the sound."""
+    """A .npy file of features.
+
+    A slice reads only its own positions, so memory does not grow with the sound.
+    """
 
     def __init__(self, path: Path) -> None:
         mapped: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -66,12 +69,15 @@ def audio_windows(
     reference: bool = False,
     context: tuple[int, int] = (CONTEXT, CONTEXT),
 ) -> F32:
-    """Return what the UNet hears at each frame: (len(frames), positions of a window * layers, d) float32.
+    """Return what the UNet hears at each frame, (len(frames), tokens, d) float32.
+
+    tokens are the positions of a window times the layers.
 
     features   (positions, layers, d), of the whole sound of `samples` samples
     rate       frames a second, exact; any
-    reference  whether to cut as MuseTalk does: the rate truncated, times in floats, zeros in front by the length of a
-               frame. Otherwise a window begins 80 ms before the position in which its frame begins.
+    reference  whether to cut as MuseTalk does: the rate truncated, times in floats, zeros in front
+               by the length of a frame. Otherwise a window begins 80 ms before the position in
+               which its frame begins.
     context    frames of 40 ms before and after; a window has 2 * (before + 1 + after) positions
 
     Positions outside the sound are zeros.

@@ -1,5 +1,7 @@
-"""The voice of a job as Whisper takes it: mono at 16 kHz, in chunks of 30 s, so that an hour needs no more memory
-than a minute."""
+"""The voice of a job as Whisper takes it: mono at 16 kHz, in chunks of 30 s.
+
+By chunks, an hour needs no more memory than a minute.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,12 @@ from models.musetalk.audio.features import CHUNK_SAMPLES, SAMPLE_RATE
 
 
 def read_speech(path: Path) -> F32:
-    """Return a whole sound as (n,) float32 in -1..1: the mean of its channels, resampled to 16 kHz by soxr at HQ.
+    """Return a whole sound at 16 kHz, (n,) float32 in -1..1.
 
-    Equal to librosa.load(path, sr=16000) where that can read the file. Raises EngineError audio_unreadable.
+    The mean of its channels is resampled by soxr at HQ.
+
+    Equal to librosa.load(path, sr=16000) where that can read the file. Raises EngineError
+    audio_unreadable.
     """
     return np.concatenate([np.zeros(0, np.float32), *read_chunks(path)])
 

@@ -1,4 +1,4 @@
-"""Voice activity: where the level of a sound is above its own noise, for mouths that close in pauses."""
+"""Voice activity, for mouths that close in pauses: where a sound is above its own noise."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ def measure_levels(chunks: Iterable[F32]) -> F32:
 
 
 def detect_voice(levels_db: F32, rate: Fraction, frames: range) -> F32:
-    """Return how much voice is in the middle of each frame: (len(frames),) float32 from 0, a pause, to 1, with fades.
+    """Return how much voice is in the middle of each frame, (len(frames),) float32.
+
+    0 is a pause, 1 is voice, with fades between them.
 
     levels_db   of the whole sound, from `measure_levels`: noise is the level of its quiet tenth
     rate        frames a second
 
-    Pauses under 0.3 s are filled. The mouth is fully open from 0.1 s before the voice to 0.1 s after it.
+    Pauses under 0.3 s are filled. The mouth is fully open from 0.1 s before the voice to 0.1 s
+    after it.
     """
     speech = _dilate(_drop_short_runs(_find_speech(levels_db), _PAUSE_HOPS, _BURST_HOPS), _LEAD_HOPS)
     curve = _fade_out(speech)

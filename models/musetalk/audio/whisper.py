@@ -23,19 +23,25 @@ class WhisperEncoder:
     """Whisper's encoder on a device."""
 
     def __init__(self, encoder: nn.Module, extractor: Any, device: torch.device, dtype: torch.dtype) -> None:
-        """`encoder` is a transformers WhisperEncoder, `extractor` a transformers WhisperFeatureExtractor."""
+        """Move the encoder to the device.
+
+        `encoder` is a transformers WhisperEncoder, `extractor` its WhisperFeatureExtractor.
+        """
         self._encoder, self._extractor = encoder.to(device, dtype).eval(), extractor
         self._device, self._dtype, self._stream = device, dtype, open_stream(device)
 
     def encode(self, samples: F32) -> F32:
-        """Return the features of a whole sound at 16 kHz, (n,): (50 a second, layers + 1, d) float32."""
+        """Return the features of a sound (n,) at 16 kHz: (50 a second, layers + 1, d) float32."""
         starts = range(0, max(1, len(samples)), CHUNK_SAMPLES)
         return np.concatenate([self.encode_chunk(samples[start : start + CHUNK_SAMPLES]) for start in starts])
 
     def encode_chunk(self, chunk: F32) -> F32:
-        """Return the features of at most 30 s: (len(chunk) // 320, layers + 1, d) float32, a position every 20 ms.
+        """Return the features of at most 30 s: (len(chunk) // 320, layers + 1, d) float32.
 
-        The layers are the output of the convolutions and of each block, the last one after the final norm.
+        There is a position every 20 ms.
+
+        The layers are the output of the convolutions and of each block, the last one after the
+        final norm.
         """
         return self._stream.run(partial(self._encode, chunk))()
 
@@ -48,9 +54,10 @@ class WhisperEncoder:
         return features
 
     def encode_to_file(self, path: Path, chunks: Iterable[F32]) -> int:
-        """Write the features of a sound to a .npy file at `path`, chunk by chunk; return its number of samples.
+        """Write the features of a sound to a .npy file; return its number of samples.
 
-        `chunks` are of 30 s at 16 kHz, the last one shorter. Raises OSError where the disk is full.
+        `chunks` are of 30 s at 16 kHz, the last one shorter. Raises OSError where the disk is
+        full.
         """
         samples = positions = 0
         with path.open("wb") as file:

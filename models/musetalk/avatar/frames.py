@@ -1,4 +1,4 @@
-"""The frames of an avatar in the size of the result: as BGR for the networks, as YUV for the encoder."""
+"""The frames of an avatar in the size of the result: BGR for networks, YUV for the encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from models.types import Inspection, Request
 
 
 def open_yuv(request: Request, inspection: Inspection) -> media.VideoFrames:
-    """Open the avatar's frames as H.264 stores them, (height * 3 / 2, width) uint8, in the video's own colour.
+    """Open the avatar's frames as H.264 stores them, in the video's own colour.
+
+    They are (height * 3 / 2, width) uint8.
 
     Raises EngineError avatar_unreadable and the other errors of `media.VideoFrames`.
     """
@@ -21,7 +23,9 @@ def open_yuv(request: Request, inspection: Inspection) -> media.VideoFrames:
 
 
 class BgrFrames:
-    """The avatar's frames as (height, width, 3) uint8 BGR. An odd last row or column is cut off, as YUV has none.
+    """The avatar's frames as (height, width, 3) uint8 BGR.
+
+    An odd last row or column is cut off, as YUV has none.
 
     Raises EngineError avatar_unreadable and the other errors of `media.VideoFrames`.
     """

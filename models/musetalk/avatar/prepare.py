@@ -1,6 +1,7 @@
-"""From the frames of an avatar to a prepared avatar: track the face, plan its boxes, then encode and parse each frame.
+"""Prepares an avatar: tracks its face, plans boxes, then encodes and parses each frame.
 
-The frames are read twice, in small batches, so that a long video takes no more memory than a short one.
+The frames are read twice, in small batches, so that a long video takes no more memory than a short
+one.
 """
 
 from __future__ import annotations
@@ -45,11 +46,14 @@ class VisionModels(FaceModels, Protocol):
         ...
 
     def parse_faces(self, squares: Sequence[U8]) -> U8:
-        """Return the class of each pixel of square faces (m, m, 3) of any size: (n, 512, 512) uint8."""
+        """Return the class of each pixel of faces (m, m, 3), any m: (n, 512, 512) uint8."""
         ...
 
     def encode_faces(self, faces: U8) -> F32:
-        """Return the latents of faces (n, 256, 256, 3) BGR: (n, 8, 32, 32) float32, lower half hidden, and whole."""
+        """Return the latents of faces (n, 256, 256, 3) uint8 BGR: (n, 8, 32, 32) float32.
+
+        Four channels are those of the face with its lower half hidden, four of the whole face.
+        """
         ...
 
 
@@ -151,7 +155,7 @@ def summarize_track(track: BoxTrack) -> dict[str, Any]:
 def encode_frames(
     writer: AvatarWriter, numbers: range, pictures: list[U8], models: VisionModels, options: Options
 ) -> None:
-    """Add a batch of frames to the avatar; the faces of those that show one go through the networks together."""
+    """Add a batch of frames to the avatar; their faces go through the networks together."""
     track = writer.track
     seen = {number: picture for number, picture in zip(numbers, pictures, strict=True) if track.seen[number]}
     boxes = [to_box(track.boxes[number]) for number in seen]

@@ -1,12 +1,12 @@
-"""A prepared avatar on the disk: boxes, latents and masks of each of its frames, but not the frames themselves.
+"""A prepared avatar on the disk: boxes, latents and masks of its frames, without the frames.
 
     about.json    source file, options, number of frames; `musedrop avatar list` shows it
     track.npz     boxes (n, 4), regions (n, 4), seen (n,), mask_ends (n,)
     latents.f32   (n, 8, 32, 32) float32, one frame after another
     masks.zz      the masks of all frames, each compressed by itself
 
-It is written from front to back and read frame by frame, so that memory does not grow with the avatar. No file of it
-can run code.
+It is written from front to back and read frame by frame, so that memory does not grow with the
+avatar. No file of it can run code.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ MAX_REBUILDS = 2
 
 @dataclass(frozen=True, slots=True)
 class AvatarTrack:
-    """Of each frame of the avatar: the box that the face fills, (n, 4), and whether a face was seen, (n,)."""
+    """The box that the face fills in each frame, (n, 4), and whether a face was seen, (n,)."""
 
     boxes: I32
     seen: Bool
 
 
 class AvatarWriter:
-    """Writes the frames of an avatar in order, then the rest at `close`. Raises OSError where the disk is full."""
+    """Writes the frames of an avatar in order, then the rest at `close`.
+
+    Raises OSError where the disk is full.
+    """
 
     def __init__(self, folder: Path, track: AvatarTrack) -> None:
         self.folder, self.track = folder, track
@@ -56,7 +59,10 @@ class AvatarWriter:
         self._masks: IO[bytes] = (folder / MASKS).open("wb")
 
     def add(self, latents: F32 | None, mask: U8 | None, region: Box = (0, 0, 0, 0)) -> None:
-        """Write the next frame: latents (8, 32, 32), and the mask (h, w) of its region. None where no face was seen."""
+        """Write the next frame: latents (8, 32, 32), and the mask (h, w) of its region.
+
+        None where no face was seen.
+        """
         number = self._next
         self._latents.write(bytes(LATENT_BYTES) if latents is None else latents.astype("<f4").tobytes())
         if mask is not None:
@@ -66,7 +72,10 @@ class AvatarWriter:
         self._next += 1
 
     def close(self, about: dict[str, Any]) -> None:
-        """Write what is known only at the end. `about` is JSON. Raises ValueError if frames are missing."""
+        """Write what is known only at the end.
+
+        `about` is JSON. Raises ValueError if frames are missing.
+        """
         self.abandon()
         if self._next != len(self.track.seen):
             raise ValueError(f"{self._next} frames were prepared instead of {len(self.track.seen)}")
@@ -86,7 +95,10 @@ class AvatarWriter:
 
 
 class PreparedAvatar:
-    """A prepared avatar, open for reading. Raises OSError or ValueError where its files are missing or damaged."""
+    """A prepared avatar, open for reading.
+
+    Raises OSError or ValueError where its files are missing or damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,7 +117,7 @@ class PreparedAvatar:
         return np.frombuffer(b"".join(rows), "<f4").reshape(-1, *LATENT_SHAPE).astype(np.float32)
 
     def read_mask(self, frame: int) -> U8:
-        """Return how much of the inpainted face shows in the region of this frame, (h, w) uint8 of 0 to 255."""
+        """Return how much of the face shows in the frame's region, (h, w) uint8 of 0 to 255."""
         start, stop = int(self._mask_ends[frame - 1]) if frame else 0, int(self._mask_ends[frame])
         with (self.folder / MASKS).open("rb") as file:
             packed = read_exactly(file, start, stop - start)
@@ -142,14 +154,17 @@ def read_exactly(file: IO[bytes], offset: int, count: int) -> bytes:
 def fetch_avatar(
     cache: AvatarCache, key: str, build: Callable[[Path], None], target: Path, waiting: Callable[[], None]
 ) -> bool:
-    """Put the cache entry of `key` into the folder `target`, which must not exist; return False if it had to be built.
+    """Put a cache entry into the folder `target`; return False if it had to be built.
+
+    `target` must not exist.
 
     key       content key of the avatar
     build     fills the folder of a new entry
     waiting   called again and again while another process builds the entry
 
-    The files are hard links, so the job keeps them when the cache drops the entry. An entry whose hashes don't fit its
-    manifest is built again. Raises what `build` raises, EngineError disk_full, and OSError if each build is damaged.
+    The files are hard links, so the job keeps them when the cache drops the entry. An entry whose
+    hashes don't fit its manifest is built again. Raises what `build` raises, EngineError
+    disk_full, and OSError if each build is damaged.
     """
     built = False
 

@@ -1,8 +1,8 @@
-"""Blending an inpainted face into its frame: only where its mask shows, in integers, rounded as Pillow rounds.
+"""Blends an inpainted face into its frame, in integers, rounded as Pillow rounds.
 
-`BgrBlend` is bit-identical to pasting with Pillow over the whole frame, as MuseTalk does. `YuvBlend` works on the 4:2:0
-planes of a video, so that all other pixels stay as they were decoded. What depends on the source frame alone is
-computed once.
+`BgrBlend` is bit-identical to pasting with Pillow over the whole frame, as MuseTalk does.
+`YuvBlend` works on the 4:2:0 planes of a video, so that all other pixels stay as they were
+decoded. What depends on the source frame alone is computed once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class BgrBlend:
         return 2 * self._over.nbytes
 
     def apply(self, frame: U8, face: U8) -> None:
-        """Change `frame`, (h, w, 3) uint8, in place. `face`, (n, m, 3) uint8 BGR, is scaled to the box."""
+        """Change `frame`, (h, w, 3) uint8, in place.
+
+        `face`, (n, m, 3) uint8 BGR, is scaled to the box.
+        """
         part = _view(frame, self.region)
         _blend_into(part, _view(fit_face(face, self.box), _relative_to(self.region, self.box)), self._over, self._under)
 
@@ -54,7 +57,10 @@ class YuvBlend:
     def __init__(
         self, mask: U8, box: Box, crop: Box, size: Size, colour: Colour | None = None, opacity: float = 1
     ) -> None:
-        """Compute the weights of one source frame. The arguments are those of BgrBlend; `colour` is the video's."""
+        """Compute the weights of one source frame.
+
+        The arguments are those of BgrBlend; `colour` is the video's.
+        """
         x1, y1, x2, y2 = find_visible_box(mask, box, crop, size)
         self.box, self.region = box, (x1 // 2 * 2, y1 // 2 * 2, (x2 + 1) // 2 * 2, (y2 + 1) // 2 * 2)
         self._matrix = bgr_to_yuv_matrix(colour or Colour(), *size)
@@ -68,7 +74,10 @@ class YuvBlend:
         return 2 * (self._luma[0].nbytes + self._chroma[0].nbytes)
 
     def apply(self, frame: U8, face: U8) -> None:
-        """Change `frame`, (h * 3 / 2, w) uint8, in place. `face`, (n, m, 3) uint8 BGR, is scaled to the box."""
+        """Change `frame`, (h * 3 / 2, w) uint8, in place.
+
+        `face`, (n, m, 3) uint8 BGR, is scaled to the box.
+        """
         if not self._luma[0].size:
             return
         inner = intersect(self.region, self.box)
@@ -96,7 +105,7 @@ class MaskSource(Protocol):
 
 
 class Compositor:
-    """Makes the blends of an avatar's frames: for YUV in `colour`, or for BGR where `colour` is None."""
+    """Makes the blends of an avatar's frames: for YUV in `colour`, for BGR if it is None."""
 
     def __init__(self, avatar: MaskSource, size: Size, colour: Colour | None) -> None:
         self._avatar, self._size, self._colour = avatar, size, colour
@@ -110,7 +119,7 @@ class Compositor:
 
 
 def find_visible_box(mask: U8, box: Box, crop: Box, size: Size) -> Box:
-    """Return the smallest box in the frame with all pixels that a blend may change; empty where there are none."""
+    """Return the smallest box of all pixels that a blend may change; it may be empty."""
     x1, y1, x2, y2 = intersect(intersect(crop, box), (0, 0, *size))
     part = _view(mask, shift_box((x1, y1, x2, y2), -crop[0], -crop[1]))
     columns, rows = np.flatnonzero(part.any(0)), np.flatnonzero(part.any(1))
@@ -120,7 +129,10 @@ def find_visible_box(mask: U8, box: Box, crop: Box, size: Size) -> Box:
 
 
 def trim_mask(mask: U8, box: Box, crop: Box, size: Size) -> tuple[U8, Box]:
-    """Return the part of a mask in its visible box, and that box: the same blend, for a fifth of the memory."""
+    """Return the part of a mask in its visible box, and that box.
+
+    The blend is the same, for a fifth of the memory.
+    """
     region = find_visible_box(mask, box, crop, size)
     return _view(mask, shift_box(region, -crop[0], -crop[1])).copy(), region
 
@@ -141,7 +153,10 @@ def _make_weights(mask: U8, box: Box, crop: Box, region: Box, opacity: float) ->
 
 
 def _blend_into(under: U8, over: U8, weight: U16, rest: U16) -> None:
-    """Blend `over` into `under`. Divides by 255 with rounding by shifts alone: no sum exceeds 16 bits."""
+    """Blend `over` into `under`.
+
+    Divides by 255 with rounding by shifts alone: no sum exceeds 16 bits.
+    """
     sums = over * weight
     sums += under * rest
     sums += 128
@@ -151,7 +166,7 @@ def _blend_into(under: U8, over: U8, weight: U16, rest: U16) -> None:
 
 
 def _extend_edges(part: U8, inner: Box, outer: Box) -> U8:
-    """Return `part` with its edges repeated to fill `outer`, by a row or column at most on each side."""
+    """Return `part` with its edges repeated to fill `outer`, by at most a row or column."""
     if inner == outer:
         return np.ascontiguousarray(part)
     left, top, right, bottom = (abs(a - b) for a, b in zip(inner, outer, strict=True))

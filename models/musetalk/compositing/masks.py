@@ -1,6 +1,7 @@
-"""Where an inpainted face shows in the frame: from the classes of a parsed face to a soft mask of its lower half.
+"""Where an inpainted face shows: from a parsed face to a soft mask of its lower half.
 
-The rules are MuseTalk's (`raw` in 1.0, `jaw` in 1.5), to the bit; like its own, the jaw kernel spreads upwards.
+The rules are MuseTalk's (`raw` in 1.0, `jaw` in 1.5), to the bit; like its own, the jaw kernel
+spreads upwards.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _BLUR, _BLUR_PREPARED = 0.05, 0.1
 
 
 def make_jaw_kernel() -> U8:
-    """Return (33, 33) uint8 of 0 and 1: a triangle of 11 rows over a bar of 12, which dilates 16 rows up and 6 down."""
+    """Return a triangle of 11 rows over a bar of 12, (33, 33) uint8 of 0 and 1.
+
+    It dilates 16 rows up and 6 down.
+    """
     kernel = np.zeros((33, 33), np.uint8)
     for row in range(_JAW_TIP):
         kernel[10 + row, 16 - row : 17 + row] = 1
@@ -45,7 +49,8 @@ def make_parsing_mask(classes: U8, mode: Mode, cheeks: tuple[int, int] = CHEEK_W
     """Return which pixels of a parsed face may be inpainted: (512, 512) uint8 of 0 and 255.
 
     classes   (512, 512) class numbers of BiSeNet
-    cheeks    for `jaw` alone: columns left and right of the middle in which the face is not narrowed
+    cheeks    for `jaw` alone: columns left and right of the middle in which the face is not
+              narrowed
     """
     if mode != "jaw":
         kept = (SKIN, *MOUTH) if mode == "raw" else (SKIN, *MOUTH, NECK)
@@ -58,7 +63,10 @@ def make_parsing_mask(classes: U8, mode: Mode, cheeks: tuple[int, int] = CHEEK_W
 
 
 def square_around(box: Box) -> Box:
-    """Return the square about a face that is parsed and masked: half as large again as the longer side of the box."""
+    """Return the square about a face that is parsed and masked.
+
+    It is half as large again as the longer side of the box.
+    """
     x1, y1, x2, y2 = box
     x, y = (x1 + x2) // 2, (y1 + y2) // 2
     half = int(max(x2 - x1, y2 - y1) // 2 * _ENLARGED)
@@ -66,7 +74,7 @@ def square_around(box: Box) -> Box:
 
 
 def crop_square(frame: U8, crop: Box) -> U8:
-    """Return the crop of a frame (h, w, 3) that the parser sees: black where it lies outside the frame."""
+    """Return the crop of a frame (h, w, 3) that the parser sees, black outside the frame."""
     x1, y1, x2, y2 = crop
     height, width = frame.shape[:2]
     out = np.zeros((y2 - y1, x2 - x1, *frame.shape[2:]), np.uint8)

@@ -1,4 +1,4 @@
-"""The frames of a span: decoding, inpainting, blending and the encoding of the result overlap in threads."""
+"""The frames of a span: decoding, inpainting, blending and encoding overlap in threads."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ class FrameReader(Protocol):
 
 
 def compose_frames(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[Blend | None]) -> Generator[U8]:
-    """Yield each background with its face blended in; one whose blend is None stays as it is and takes no face.
+    """Yield each background with its face blended in.
+
+    A background whose blend is None stays as it is and takes no face.
 
     backgrounds   frames, uint8, in the form that the blends take
     batches       batches of faces, (n, 256, 256, 3) uint8 BGR
 
-    Backgrounds, batches and the blending each run in a thread, a few items ahead. Their errors are raised here, and
-    closing this generator ends them all (see `prefetch`). Raises ValueError where the numbers of backgrounds, faces and
-    blends don't agree.
+    Backgrounds, batches and the blending each run in a thread, a few items ahead. Their errors are
+    raised here, and closing this generator ends them all (see `prefetch`). Raises ValueError where
+    the numbers of backgrounds, faces and blends don't agree.
     """
     return prefetch(
         compose_serially(prefetch(backgrounds, FRAMES_AHEAD), prefetch(batches, BATCHES_AHEAD), blends),
@@ -55,14 +57,17 @@ def compose_serially(backgrounds: Iterator[U8], batches: Iterator[U8], blends: I
 
 
 def read_frames(open_video: Callable[[], AbstractContextManager[FrameReader]], order: Iterable[int]) -> Iterator[U8]:
-    """Yield frames of a video by number. The video is opened and read in the thread that iterates."""
+    """Yield frames of a video by number.
+
+    The video is opened and read in the thread that iterates.
+    """
     with open_video() as video:
         for frame in order:
             yield video.read(frame)
 
 
 class BlendCache:
-    """Blends by number of their source frame, each made once while all of them fit into `max_bytes`."""
+    """Blends by number of their source frame, made once while all fit into `max_bytes`."""
 
     def __init__(self, make_blend: Callable[[int], Blend | None], max_bytes: int = _MAX_BLEND_BYTES) -> None:
         self._make_blend, self._max_bytes, self._bytes = make_blend, max_bytes, 0

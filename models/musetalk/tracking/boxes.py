@@ -1,7 +1,8 @@
-"""Where the inpainted square lies in each frame: MuseTalk's rule from landmarks to a box, and boxes over time.
+"""Where the inpainted square is in each frame: MuseTalk's rule, and boxes over time.
 
-In the reference's way, boxes are those of the rule. In ours they are smoothed within each shot, and may reach beyond
-the frame: a face at its edge keeps its box, and `crops.crop_padded` fills what is missing.
+In the reference's way, boxes are those of the rule. In ours they are smoothed within each shot,
+and may reach beyond the frame: a face at its edge keeps its box, and `crops.crop_padded` fills
+what is missing.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def make_reference_box(landmarks: F64, detected: Sequence[float] | F64 | None, s
     detected    the detector's best box, (4 or more,); None or -1 without one
     shift       moves the top down by twice as many pixels, the bottom never
 
-    Boxes may reach beyond the right and the lower edge. Where the rule gives no box, or one that begins left of the
-    frame, it is the detector's.
+    Boxes may reach beyond the right and the lower edge. Where the rule gives no box, or one that
+    begins left of the frame, it is the detector's.
     """
     if detected is None or detected[2] < 0:
         return None
@@ -48,7 +49,7 @@ def make_reference_box(landmarks: F64, detected: Sequence[float] | F64 | None, s
 
 
 def truncate_box(detected: Sequence[float] | F64) -> Box:
-    """Return a detector's box in whole pixels, as MuseTalk truncates it: nothing below 0, the rest towards 0."""
+    """Return a detector's box in whole pixels, rounded towards 0, nothing below 0."""
     x1, y1, x2, y2 = (int(max(0.0, float(edge))) for edge in detected[:4])
     return x1, y1, x2, y2
 
@@ -79,9 +80,12 @@ class BoxTrack:
 
 
 def plan_reference_boxes(landmarks: F64, detected: F64, size: Size, *, shift: int = 0, margin: int = 0) -> BoxTrack:
-    """Return the boxes of all frames by the rule alone, frame by frame. The arguments are those of `plan_boxes`.
+    """Return the boxes of all frames by the rule alone, frame by frame.
 
-    With a margin, as v1.5 has it, no box goes below the frame; without one, as in v1, boxes stay as they are.
+    The arguments are those of `plan_boxes`.
+
+    With a margin, as v1.5 has it, no box goes below the frame; without one, as in v1, boxes stay
+    as they are.
     """
     pairs = zip(landmarks, detected, has_box(detected), strict=True)
     boxes = [make_reference_box(points, box if has_face else None, shift) for points, box, has_face in pairs]
@@ -139,7 +143,10 @@ def plan_boxes(
 
 
 def measure_visible_share(boxes: Array, size: Size) -> F64:
-    """Return which part of each box (n, 4) lies in the frame, (n,); 0 for NaN and for a box turned inside out."""
+    """Return which part of each box (n, 4) lies in the frame, (n,).
+
+    0 for NaN and for a box turned inside out.
+    """
     inside = np.clip(boxes, 0, [*size, *size])
     sides = np.fmax(boxes[:, 2:] - boxes[:, :2], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -148,13 +155,16 @@ def measure_visible_share(boxes: Array, size: Size) -> F64:
 
 
 def pose_grid_px(size: Size) -> float:
-    """Return the step in pixels in which the pose net places landmarks when it looks at a whole frame."""
+    """Return the step in pixels in which the pose net places landmarks in a whole frame."""
     width, height = size
     return 1.25 * max(width, 0.75 * height) / 576
 
 
 def smooth_landmarks(points: F64, seen: Bool, shots: Sequence[Interval], size: Size, rate: float) -> F64:
-    """Return landmarks (n, 68, 2) smoothed within each shot; in a shot with one seen frame, the middles of pixels."""
+    """Return landmarks (n, 68, 2) smoothed within each shot.
+
+    In a shot with a single seen frame they are moved to the middles of their pixels.
+    """
     paths = points.reshape(len(points), -1)
     smoothed = paths.copy()
     for start, stop in shots:
@@ -171,12 +181,15 @@ def smooth_landmarks(points: F64, seen: Bool, shots: Sequence[Interval], size: S
 
 
 def round_boxes(boxes: F64) -> I64:
-    """Return the boxes (n, 4) of one shot in whole pixels; corner and sides apart, so that the size can't flicker."""
+    """Return the boxes (n, 4) of one shot in whole pixels.
+
+    Corner and sides are rounded apart, so that the size can't flicker.
+    """
     x, y, width, height = (round_steadily(path) for path in (*boxes[:, :2].T, *(boxes[:, 2:] - boxes[:, :2]).T))
     return np.stack([x, y, x + width.clip(2), y + height.clip(2)], 1)
 
 
 def measure_jitter(boxes: Array, seen: Bool, shots: Sequence[Interval]) -> float:
-    """Return the root mean square of the tremor of the boxes' edges within the shots, in pixels; 0 for a still."""
+    """Return the root mean square tremor of the boxes' edges in pixels; 0 for a still."""
     tremor = np.concatenate([measure_tremor(boxes[start:stop], seen[start:stop]) for start, stop in shots])
     return float(np.sqrt(np.mean(tremor**2))) if len(tremor) else 0.0

@@ -1,4 +1,4 @@
-"""A face cut out of its frame for the inpainter: 256 x 256 pixels, scaled by Lanczos over eight pixels."""
+"""A face cut out of its frame for the inpainter, 256 x 256, scaled by Lanczos."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ SIDE = 256
 def crop_clipped(frame: U8, box: Sequence[int] | I64) -> U8:
     """Return the face as MuseTalk cuts it, (256, 256, 3) uint8 BGR.
 
-    A box (x1, y1, x2, y2) beyond the right or the lower edge is cut short, which changes the face's proportions.
+    A box (x1, y1, x2, y2) beyond the right or the lower edge is cut short, which changes the
+    face's proportions.
     """
     x1, y1, x2, y2 = (int(edge) for edge in box)
     return _resize_face(frame[y1:y2, x1:x2])
 
 
 def crop_padded(frame: U8, box: Sequence[int] | I64) -> U8:
-    """Return the face in its own proportions, (256, 256, 3) uint8 BGR; beyond the frame, the pixels at its edge repeat.
+    """Return the face in its own proportions, (256, 256, 3) uint8 BGR.
 
-    The box (x1, y1, x2, y2) has to share at least a pixel with the frame. Within it, this is `crop_clipped` to the bit.
+    Beyond the frame, the pixels at its edge repeat.
+
+    The box (x1, y1, x2, y2) has to share at least a pixel with the frame. Within it, this is
+    `crop_clipped` to the bit.
     """
     x1, y1, x2, y2 = (int(edge) for edge in box)
     height, width = frame.shape[:2]

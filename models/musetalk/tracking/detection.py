@@ -1,4 +1,4 @@
-"""Faces in frames: found by S3FD, and their landmarks by DWPose, with MuseTalk's own preparation of both inputs."""
+"""Faces in frames: found by S3FD, and their landmarks by DWPose, as MuseTalk calls both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from models.musetalk.nets import dwpose, s3fd
 from models.musetalk.tracking.regions import Region, crop_region, to_frame_pixels, whole_frame_region
 
 REDUCED_SIDE = 448
-"""Longest side of a frame as the detector sees it: at 1280x720 an eighth of the work, at 1920x1080 an eighteenth."""
+"""Longest side of a frame as the detector sees it: at 1280x720 an eighth of the work, at 1920x1080
+an eighteenth."""
 LARGEST_SIDE = 1920
 """Longest side of a frame that is searched again at full size, outside of the reference's way."""
 MIN_SCORE = 0.5
@@ -27,19 +28,27 @@ _POSE_BATCH = 8
 
 
 class FaceNets:
-    """The detector and the pose net on one device. Frames are (h, w, 3) uint8 BGR of any size, odd ones too."""
+    """The detector and the pose net on one device.
+
+    Frames are (h, w, 3) uint8 BGR of any size, odd ones too.
+    """
 
     def __init__(
         self, detector: nn.Module, pose: Callable[[Tensor], tuple[Tensor, Tensor]], device: torch.device
     ) -> None:
-        """`detector` is an S3FD on `device`, `pose` a DwPose there or an OnnxPose; float32, in evaluation mode."""
+        """Take both networks, float32, in evaluation mode.
+
+        `detector` is an S3FD on `device`, `pose` a DwPose there or an OnnxPose.
+        """
         self._detector, self._pose, self._device = detector, pose, device
 
     def detect(self, frames: Sequence[U8], *, reference: bool = False) -> list[F32]:
-        """Return the faces of each frame: (k, 5) float32 x1, y1, x2, y2, score in pixels of the frame, best first.
+        """Return the faces of each frame, best first: (k, 5) float32 x1, y1, x2, y2, score.
 
-        In the reference's way, frames are searched one by one at full size. Otherwise small copies are, in batches, and
-        a frame at full size only where its small copy shows no face.
+        Boxes are in pixels of the frame.
+
+        In the reference's way, frames are searched one by one at full size. Otherwise small copies
+        are, in batches, and a frame at full size only where its small copy shows no face.
         """
         if reference:
             return [self._search([frame], 1.0)[0] for frame in frames]
@@ -50,9 +59,10 @@ class FaceNets:
         return found
 
     def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> F64:
-        """Return the landmarks of one face in each frame, (n, 68, 2) float64 x, y in pixels of the frame.
+        """Return the landmarks of one face in each frame, (n, 68, 2) float64 x, y in pixels.
 
-        The order is that of the 68 points of iBUG. `regions` are what the pose net sees, by default whole frames.
+        The order is that of the 68 points of iBUG. `regions` are what the pose net sees, by
+        default whole frames.
         """
         seen = regions or [whole_frame_region(frame.shape[1], frame.shape[0]) for frame in frames]
         landmarks = np.empty((len(frames), 68, 2))
@@ -86,7 +96,7 @@ class FaceNets:
 
     @torch.inference_mode()
     def _locate_points(self, crops: Tensor) -> Floats:
-        """Return all points of (n, 384, 288, 3) crops, (n, 133, 2), averaged with those of the mirrored crops."""
+        """Return all points of (n, 384, 288, 3) crops, (n, 133, 2), with the flip test."""
         inputs = dwpose.network_input(crops)
         x, y = self._pose(torch.cat([inputs, inputs.flip(-1)]))
         count = len(inputs)

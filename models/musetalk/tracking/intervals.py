@@ -29,7 +29,7 @@ def find_runs(flags: Bool) -> Iterator[Interval]:
 
 
 def find_jumps(boxes: F64, seen: Bool, shots: Sequence[Interval]) -> Iterator[int]:
-    """Yield the frames from which the face is suddenly elsewhere and stays there, though no cut was found.
+    """Yield the frames from which the face is suddenly elsewhere, without a cut.
 
     boxes   (n, 4) x1, y1, x2, y2 in pixels
     seen    (n,) whether the frame shows the face
@@ -56,7 +56,10 @@ def find_steps(path: F64, side: F64) -> Iterator[int]:
 
 
 def find_nearest_seen(seen: Bool, shots: Sequence[Interval]) -> I64:
-    """Return, for each frame, the nearest frame that is `seen` (n,), of its own shot where the shot has one: (n,)."""
+    """Return, for each frame, the nearest frame that is `seen` (n,): (n,) int64.
+
+    It is of the same shot, where the shot has one.
+    """
     frames, known = np.arange(len(seen)), np.flatnonzero(seen)
     chosen = _find_nearest(frames, known)
     for start, stop in shots:

@@ -1,4 +1,4 @@
-"""The 68 landmarks of a face: the box that they make, and whether they lie on the face that the detector found."""
+"""The 68 landmarks of a face: the box that they make, and whether they are on the face."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import numpy as np
 from models.arrays import F64, Bool, Floats
 
 BRIDGE, BRIDGE_ABOVE, NOSE_TIP = 29, 28, 30
-"""The landmark in the middle of the box, and its neighbours, from which follows how far a shift makes sense."""
+"""The landmark in the middle of the box, and its neighbours, from which follows how far a shift
+makes sense."""
 
 _MAX_OFFSET = 0.25
 _SIZES = (0.4, 2.5)
@@ -29,10 +30,11 @@ def measure_boxes(points: Floats, shift: int) -> F64:
 
 
 def repair_landmarks(landmarks: Floats, detected: Floats, shift: int) -> tuple[F64, Bool]:
-    """Return the landmarks of each frame, (n, 68, 2) float64, and which frames show the face, (n,).
+    """Return the landmarks of each frame, (n, 68, 2), and which frames show the face, (n,).
 
-    Where landmarks don't lie on the detected face (n, 4 or more), or make no box, the usual landmarks of this face are
-    fitted to it. So the box does not jump to another size, as the detector's own would.
+    Where landmarks don't lie on the detected face (n, 4 or more), or make no box, the usual
+    landmarks of this face are fitted to it. So the box does not jump to another size, as the
+    detector's own would.
     """
     seen = has_box(detected)
     points = np.where(seen[:, None, None], landmarks, np.nan).astype(np.float64)
@@ -45,7 +47,10 @@ def repair_landmarks(landmarks: Floats, detected: Floats, shift: int) -> tuple[F
 
 
 def is_on_face(points: Floats, detected: Floats, shift: int) -> Bool:
-    """Return whether landmarks make a box, near the middle of the detected face and of about its size: (n,)."""
+    """Return which landmarks fit the detected face, (n,).
+
+    They make a box, near the middle of the detected face, and of about its size.
+    """
     low, high, box = points.min(1), points.max(1), measure_boxes(points, shift)
     sides = detected[:, 2:4] - detected[:, :2]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -71,10 +76,12 @@ def measure_heights(points: Floats) -> F64:
 
 
 def find_shift_range(landmarks: Floats) -> tuple[int, int]:
-    """Return the least and the greatest bbox_shift that make sense, in pixels; (0, 0) without landmarks.
+    """Return the least and the greatest bbox_shift that make sense, in pixels.
 
-    As MuseTalk suggests them: from as far as the nose's tip lies below the bridge's middle to as far as its upper part
-    lies above.
+    (0, 0) without landmarks.
+
+    As MuseTalk suggests them: from as far as the nose's tip lies below the bridge's middle to as
+    far as its upper part lies above.
     """
     if not len(landmarks):
         return 0, 0

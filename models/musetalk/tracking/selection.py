@@ -12,7 +12,8 @@ FaceChoice = Literal["largest"] | int
 """The largest face where a shot begins, or a number counted from 0, from left to right."""
 
 SAME_FACE_IOU = 0.2
-"""A face that overlaps the place of the last one by this much (intersection over union) is the same face."""
+"""A face that overlaps the place of the last one by this much (intersection over union) is the
+same face."""
 LOST_FRAMES = 12
 """After this many frames without the face, a new one is chosen."""
 
@@ -26,7 +27,7 @@ class FaceSelector:
         self._missed_frames = 0
 
     def select(self, faces: Floats) -> int | None:
-        """Return the index of the face in (k, 5) x1, y1, x2, y2, score; None where it is not among them."""
+        """Return the index of the face in (k, 5) x1, y1, x2, y2, score; None without it."""
         index = self._find_same(faces)
         if index is None and (self._last is None or self._missed_frames >= LOST_FRAMES):
             index = self._select_new(faces)
@@ -52,7 +53,7 @@ class FaceSelector:
 
 
 def box_areas(boxes: Floats) -> Floats:
-    """Return the area of each of (k, 4 or 5) boxes in square pixels, (k,); 0 for one turned inside out."""
+    """Return the area of each box (k, 4 or 5) in square pixels, (k,); 0 if inside out."""
     sides: Floats = np.maximum(boxes[:, 2:4] - boxes[:, :2], 0)
     return np.asarray(sides.prod(1))
 

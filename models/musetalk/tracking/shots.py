@@ -1,4 +1,4 @@
-"""Where a video cuts from one shot to another, from small grey pictures of its frames as they come."""
+"""Where a video cuts from one shot to another, from small grey pictures of its frames."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ALIKE = 0.75
 class CutDetector:
     """Finds the frames of a video with which shots begin. Keeps 4 KiB, however long the video is.
 
-    A cut changes the grey levels much (10 of 256 on average), suddenly (three times as much as the most of the eight
-    frames before it) and in their pattern (correlation under 0.75). Light that changes, pans, zooms and heads that
-    move don't do all three.
+    A cut changes the grey levels much (10 of 256 on average), suddenly (three times as much as the
+    most of the eight frames before it) and in their pattern (correlation under 0.75). Light that
+    changes, pans, zooms and heads that move don't do all three.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,10 @@ class CutDetector:
         self._changes: deque[float] = deque(maxlen=_MEMORY_FRAMES)
 
     def add_frame(self, frame: U8) -> bool:
-        """Take the next frame, (h, w, 3) BGR; return True if a shot begins with it. The first frame begins none."""
+        """Take the next frame, (h, w, 3) BGR; return True if a shot begins with it.
+
+        The first frame begins none.
+        """
         small = make_thumbnail(frame)
         last, self._last = self._last, small
         if last is None:

@@ -1,4 +1,4 @@
-"""Smoothing of paths without delay: the motion of a head stays, the tremor of the pose net's pixel grid goes."""
+"""Smoothing of paths without delay: motion of the head stays, tremor of the grid goes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from models.arrays import F64, I64, Array, Bool
 
 FOLLOW_S, REST_S = 0.08, 0.3
-"""Standard deviations in seconds of the two windows: for a head that moves, and for a head at rest."""
+"""Standard deviations in seconds of the two windows: for a head that moves, and for a head at
+rest."""
 _REACH = 3.0
 _OUTLIER_WINDOW = 5
 _HOLD = 0.75
@@ -23,9 +24,9 @@ def smooth_paths(paths: F64, known: Bool, grain_px: float, rate: float) -> F64:
     grain_px   the step in which the samples were measured
     rate       frames a second
 
-    Each value is that of a parabola fitted to its surroundings, so a steady or an evenly accelerated motion comes out
-    as it went in. Where that parabola stays within about `grain_px` of a line fitted to wider surroundings, the head
-    rests, and the line is taken.
+    Each value is that of a parabola fitted to its surroundings, so a steady or an evenly
+    accelerated motion comes out as it went in. Where that parabola stays within about `grain_px`
+    of a line fitted to wider surroundings, the head rests, and the line is taken.
     """
     follow = fit_polynomials(paths, known, FOLLOW_S * rate, degree=2)
     rest = fit_polynomials(paths, known, REST_S * rate, degree=1)
@@ -35,9 +36,12 @@ def smooth_paths(paths: F64, known: Bool, grain_px: float, rate: float) -> F64:
 
 
 def fit_polynomials(paths: F64, known: Bool, sigma: float, *, degree: int) -> F64:
-    """Return local polynomials by least squares under a Gaussian window, each evaluated in its middle: (n, k).
+    """Return local polynomials, each evaluated in its middle: (n, k).
 
-    `sigma` is in frames. At the ends the window is cut, not mirrored. A window with too few samples uses those it has.
+    They are fitted by least squares under a Gaussian window.
+
+    `sigma` is in frames. At the ends the window is cut, not mirrored. A window with too few
+    samples uses those it has.
     """
     reach = max(1, round(_REACH * sigma))
     time = np.arange(-reach, reach + 1) / max(sigma, 1e-9)
@@ -53,21 +57,29 @@ def fit_polynomials(paths: F64, known: Bool, sigma: float, *, degree: int) -> F6
 
 
 def correlate(path: F64, window: F64) -> F64:
-    """Return, at each place, the sum of the path around it weighted by the window, (n,); zeros beyond the ends."""
+    """Return the sum of the path around each place, weighted by the window, (n,).
+
+    Beyond the ends there are zeros.
+    """
     reach = len(window) // 2
     return np.correlate(np.pad(path, reach), window, "valid")
 
 
 def widen_peaks(values: F64, reach: int) -> F64:
-    """Return the largest value within `reach` frames, averaged over as many, so that it changes gradually: (n, k)."""
+    """Return the largest value within `reach` frames, averaged over as many: (n, k).
+
+    So it changes gradually.
+    """
     windows: Any = np.lib.stride_tricks.sliding_window_view
     largest = windows(np.pad(values, ((reach, reach), (0, 0)), "edge"), 2 * reach + 1, 0).max(-1)
     return np.asarray(windows(np.pad(largest, ((reach, reach), (0, 0)), "edge"), 2 * reach + 1, 0).mean(-1), np.float64)
 
 
 def replace_outliers(paths: F64, known: Bool, tolerance_px: F64) -> F64:
-    """Return (n, k) paths in which known samples that stray from the median of five by over `tolerance_px` (n,) are
-    replaced by that median."""
+    """Return (n, k) paths in which known outliers are replaced by the median of five.
+
+    An outlier strays from that median by over `tolerance_px` (n,).
+    """
     numbers = np.flatnonzero(known)
     if len(numbers) < _OUTLIER_WINDOW:
         return paths
@@ -86,7 +98,10 @@ def take_median_of_five(path: F64) -> F64:
 
 
 def round_steadily(path: F64) -> I64:
-    """Return (n,) whole numbers. One is kept until the path is over 0.75 away from it, so that it does not flicker."""
+    """Return (n,) whole numbers.
+
+    One is kept until the path is over 0.75 away from it, so that it does not flicker.
+    """
     rounded = np.empty(len(path), np.int64)
     last = round(float(path[0])) if len(path) else 0
     for number, value in enumerate(path.tolist()):
@@ -97,9 +112,12 @@ def round_steadily(path: F64) -> I64:
 
 
 def measure_tremor(paths: Array, known: Bool) -> F64:
-    """Return the fourth differences of (n, k) paths of one shot, scaled so that noise of 1 px gives 1 px: (m, k).
+    """Return the scaled fourth differences of (n, k) paths of one shot: (m, k).
 
-    A head's own motion gives next to nothing. Windows of five frames with a gap are left out, so m may be 0.
+    Noise of 1 px gives 1 px.
+
+    A head's own motion gives next to nothing. Windows of five frames with a gap are left out, so m
+    may be 0.
     """
     if len(paths) <= _JITTER_ORDER:
         return np.empty((0, paths.shape[1]))

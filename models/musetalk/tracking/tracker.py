@@ -1,4 +1,4 @@
-"""One face tracked through a video, a few frames at a time; of each frame only the face's place is kept."""
+"""One face tracked through a video, a few frames at a time; only its place is kept."""
 
 from __future__ import annotations
 
@@ -43,16 +43,22 @@ class FaceTrack:
 
     @property
     def has_face(self) -> bool:
-        """Whether any frame shows the chosen face. If not, but `max_faces` is not 0, there are others."""
+        """Whether any frame shows the chosen face.
+
+        If not, but `max_faces` is not 0, there are others.
+        """
         return bool(np.isfinite(self.detected).any())
 
 
 class FaceTracker:
-    """Tracks the chosen face. How the frames are batched changes the result by rounding errors at most.
+    """Tracks the chosen face.
 
-    The pose net sees the whole frame, as in MuseTalk, while it shows one face. From a frame with several faces, or with
-    landmarks that are not on the detected face, until the shot ends, it sees the region around the chosen face. Where
-    even that gives no landmarks on the face, its box is searched in the frame at full size.
+    How the frames are batched changes the result by rounding errors at most.
+
+    The pose net sees the whole frame, as in MuseTalk, while it shows one face. From a frame with
+    several faces, or with landmarks that are not on the detected face, until the shot ends, it
+    sees the region around the chosen face. Where even that gives no landmarks on the face, its box
+    is searched in the frame at full size.
     """
 
     def __init__(self, models: FaceModels, choice: FaceChoice = "largest") -> None:
@@ -64,7 +70,10 @@ class FaceTracker:
         self._max_faces = 0
 
     def add_frames(self, frames: Sequence[U8]) -> None:
-        """Take the next frames, (h, w, 3) uint8 BGR each, all of one size; 8 to 16 at once are fast."""
+        """Take the next frames, (h, w, 3) uint8 BGR, all of one size.
+
+        8 to 16 at once are fast.
+        """
         first = len(self._detected)
         regions: list[Region] = []
         for frame, faces in zip(frames, self._models.detect(frames, reference=False), strict=True):
@@ -97,7 +106,7 @@ class FaceTracker:
     def _store_landmarks(
         self, frames: Sequence[U8], numbers: list[int], regions: list[Region], first: int
     ) -> list[int]:
-        """Store the landmarks of some frames; return the frames in which they are not on the face."""
+        """Store the landmarks of some frames; return the frames where they miss the face."""
         if not numbers:
             return []
         found = self._models.find_landmarks([frames[n] for n in numbers], [regions[n] for n in numbers])
@@ -115,7 +124,10 @@ class FaceTracker:
 
 
 class ReferenceTracker:
-    """MuseTalk's way: the best face of each frame at full size, landmarks in the whole frame, frame by frame."""
+    """MuseTalk's way: the best face of each frame at full size, frame by frame.
+
+    Landmarks are found in the whole frame.
+    """
 
     def __init__(self, models: FaceModels) -> None:
         self._models = models

@@ -20,7 +20,7 @@ BARS = [(255, 255, 255), (0, 255, 255), (255, 255, 0), (0, 255, 0), (255, 0, 255
 
 
 def bars(width: int = 192, height: int = 96) -> U8:
-    """Eight colour bars over a grey wedge."""
+    """Return eight colour bars over a grey wedge."""
     picture = np.empty((height, width, 3), np.uint8)
     for n, bgr in enumerate(BARS):
         picture[:, width * n // 8 : width * (n + 1) // 8] = bgr
@@ -39,7 +39,7 @@ def decode(path: Path) -> list[av.VideoFrame]:
 
 
 def read_planes(frame: av.VideoFrame) -> list[I16]:
-    """The three planes as the decoder gives them."""
+    """Return the three planes of a decoded frame."""
     planes = []
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
@@ -54,7 +54,7 @@ def read_tags(path: Path) -> tuple[int, int, int, int]:
 
 
 def cut_flat_areas(plane: I16) -> I16:
-    """The inside of the bars, a quarter of a bar away from the borders, where any codec smears."""
+    """Return the inside of the bars, without their borders, which every codec smears."""
     height, width = plane.shape
     margin = width // 32
     columns = np.arange(width) * 8 % width
@@ -63,7 +63,7 @@ def cut_flat_areas(plane: I16) -> I16:
 
 
 def pass_on(source: Path, folder: Path, **asked: Any) -> tuple[Path, Colour]:
-    """`source` through reading as planes, encoding in two parts and joining; nothing is painted."""
+    """Read `source` as planes, encode it in two parts and join them, without painting."""
     with media.VideoFrames(source, FPS, as_yuv=True, **asked) as video:
         count, colour = len(video), video.colour
         parts = []

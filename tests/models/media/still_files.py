@@ -15,7 +15,7 @@ def encode_still(suffix: str, picture: np.ndarray) -> bytes:
 
 
 def detailed_picture(width: int = 640, height: int = 480) -> U8:
-    """So much detail that a JPEG of it has hundreds of kilobytes, like one from a camera."""
+    """Return a picture whose JPEG has hundreds of kilobytes, like one from a camera."""
     noise = np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
     return np.asarray(cv2.GaussianBlur(noise, (3, 3), 0), np.uint8)
 

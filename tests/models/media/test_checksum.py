@@ -15,7 +15,7 @@ from tests.models.media.parts import write_part
 
 
 def test_a_block_of_a_part_that_was_lost_is_noticed(tmp_path: Path) -> None:
-    """Zeros where the disk lost a block never become a published video."""
+    """A part with a block of zeros, as after a disk error, is refused."""
     part = write_part(
         tmp_path / "part.mp4", (samples.numbered(n, 320, 240) for n in range(48)), 48, width=320, height=240
     )

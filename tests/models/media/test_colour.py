@@ -29,7 +29,7 @@ from tests.models.media.bars import (
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("height", [240, 720])
 def test_colours_follow_the_tags(tmp_path: Path, matrix: int, full_range: bool, height: int) -> None:
-    """BT.601 and BT.709, limited and full range give back what went in, whatever the size."""
+    """BT.601 and BT.709 in limited and full range return the original colours at any size."""
     picture = samples.quarters(height * 16 // 9 // 2 * 2, height)
     path = samples.video(
         tmp_path / "v.mp4",
@@ -50,7 +50,7 @@ def test_colours_follow_the_tags(tmp_path: Path, matrix: int, full_range: bool, 
 @pytest.mark.parametrize("matrix", [1, 5])
 @pytest.mark.parametrize("full_range", [False, True])
 def test_a_result_has_the_colours_and_tags_of_its_source(tmp_path: Path, matrix: int, full_range: bool) -> None:
-    """BT.709 and BT.601, limited and full: every sample comes back within two levels, and a player is told the same."""
+    """In BT.709 and BT.601, limited and full, every sample returns within two levels, with the same tags."""
     source = film(tmp_path / "bars.mp4", matrix=matrix, full_range=full_range)
     result, colour = pass_on(source, tmp_path)
     assert colour.matrix == matrix
@@ -63,7 +63,7 @@ def test_a_result_has_the_colours_and_tags_of_its_source(tmp_path: Path, matrix:
 
 
 def test_all_tags_are_kept_and_none_is_made_up(tmp_path: Path) -> None:
-    """Primaries and transfer of a wide-gamut video are told on; a video that tells nothing stays so."""
+    """Tags of a wide-gamut video are kept, and a video without tags gets none."""
     told = Colour(primaries=9, transfer=14, matrix=9, range=1)
     for colour in (told, Colour(2, 2, 2, 0)):
         source = tmp_path / f"{colour.matrix}.mp4"
@@ -90,7 +90,7 @@ def test_all_tags_are_kept_and_none_is_made_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("matrix", [1, 4, 5, 6, 7, 9])
 @pytest.mark.parametrize("reach", [1, 2])
 def test_our_matrices_are_swscales(matrix: int, reach: int) -> None:
-    """The factors that a face is converted with give what FFmpeg gives for the rest of the picture."""
+    """The factors for faces give what FFmpeg gives for the rest of the picture."""
     colour = Colour(matrix=matrix, range=reach)
     factors = bgr_to_yuv_matrix(colour, 192, 96)
     for bgr in BARS:

@@ -18,7 +18,7 @@ from tests.models.media.parts import write_numbered, write_part
 
 
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
-    """Nothing of the time or the machine gets into a part."""
+    """A part depends on neither time nor machine."""
     assert (
         write_numbered(tmp_path / "a.mp4", 0, 40).read_bytes() == write_numbered(tmp_path / "b.mp4", 0, 40).read_bytes()
     )
@@ -26,7 +26,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_same_frames_give_the_same_bytes_every_time(tmp_path: Path) -> None:
-    """Not only nearly always: x264's fastest instructions let chance into small pictures, so they stay unused."""
+    """Forty encodings are equal: x264's instructions that make small pictures vary are not used."""
     frames = [samples.numbered(n) for n in range(40)]
     for n, frame in enumerate(frames):
         frame[12:56, 20:70] = 5 * n
@@ -106,7 +106,7 @@ def fill_the_disk(_: int) -> None:
 
 
 def test_a_part_that_is_interrupted_never_appears(tmp_path: Path) -> None:
-    """Cancelled, or the disk filled up: no file, no leftover, and the reason passes through."""
+    """After a cancel or on a full disk no file is left, and the error passes."""
     with pytest.raises(Stopped):
         write_part(tmp_path / "part.mp4", samples.numbered_frames(9), 9, progress=stop_at_three)
     with pytest.raises(EngineError) as refused:
@@ -116,14 +116,14 @@ def test_a_part_that_is_interrupted_never_appears(tmp_path: Path) -> None:
 
 
 def test_progress_is_told_after_each_frame(tmp_path: Path) -> None:
-    """Whoever listens hears every number once, in order."""
+    """The callback gets every number once, in order."""
     heard: list[int] = []
     write_part(tmp_path / "part.mp4", samples.numbered_frames(7), 7, progress=heard.append)
     assert heard == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_an_encoder_that_fails_is_not_taken_for_a_file(tmp_path: Path) -> None:
-    """Without a card NVENC says "not permitted", like a read-only disk: the message names the encoder."""
+    """NVENC without a GPU raises "not permitted", like a read-only disk: the message names the encoder."""
     if media.describe_worker()["encoders"]["h264_nvenc"] == "usable":
         pytest.skip("NVENC works here")
     with pytest.raises(EngineError) as refused:
@@ -148,7 +148,7 @@ def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_jpeg_can_be_written_for_the_preview(tmp_path: Path) -> None:
-    """It comes back as it was, odd sizes too."""
+    """It is read back unchanged, odd sizes too."""
     media.write_jpeg(tmp_path / "preview.jpg", quarters(91, 61))
     assert np.abs(media.read_image(tmp_path / "preview.jpg", "p").astype(int) - quarters(91, 61)).mean() < 4
     assert [path.name for path in tmp_path.iterdir()] == ["preview.jpg"]

@@ -57,13 +57,13 @@ def test_encoders_are_tried_before_they_are_promised() -> None:
 
 @needs_no_nvenc
 def test_a_trial_tells_what_an_encoder_can_do() -> None:
-    """NVENC without a card that has it raises like a file that may not be read: here that is an answer."""
+    """NVENC without a GPU raises PermissionError, which the trial returns as its answer."""
     assert encoders.try_encoder("h264_nvenc").startswith("it fails (")
     assert encoders.try_encoder("libx264") == "usable"
 
 
 def test_plans_leave_open_what_only_the_rendering_device_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a card in the machine `auto` stays `auto`; without one it is x264 at once, and NVENC is refused at once."""
+    """With a GPU in the machine `auto` stays `auto`; without one it is x264, and NVENC is refused."""
     monkeypatch.setattr(encoders, "has_nvidia_gpu", lambda: True)
     assert [encoders.plan_encoder(asked) for asked in ("auto", "h264_nvenc", "libx264")] == [
         "auto",
@@ -78,7 +78,7 @@ def test_plans_leave_open_what_only_the_rendering_device_knows(monkeypatch: pyte
 
 @needs_no_nvenc
 def test_the_first_rendering_device_decides_for_all(tmp_path: Path) -> None:
-    """`prepare` writes the choice down; whoever renders or assembles reads it, and it isn't made again."""
+    """`prepare` writes the choice once, and every later stage reads it."""
     request, inspection = a_job(tmp_path)
     handler().run({"stage": "prepare", "request": request.to_dict(), "outline": inspection.to_dict()}, 0, 1, print)
     assert request.files.encoder.read_text() == encoders.read_encoder(request.files, inspection) == "libx264"
@@ -99,7 +99,7 @@ def test_what_was_asked_for_by_name_is_checked_before_rendering(tmp_path: Path) 
 
 @needs_no_nvenc
 def test_a_device_without_the_chosen_encoder_brings_the_job_to_x264(tmp_path: Path) -> None:
-    """A pool of unlike cards: the part fails once, to be tried again, and then all parts are x264."""
+    """With unlike devices the part fails once, with a retry, and then all parts are x264."""
     request, inspection = a_job(tmp_path)
     request.files.encoder.write_text("h264_nvenc")
     with pytest.raises(EngineError) as failed:
@@ -116,7 +116,7 @@ def test_a_device_without_the_chosen_encoder_brings_the_job_to_x264(tmp_path: Pa
 
 @needs_no_nvenc
 def test_an_encoder_asked_for_by_name_does_not_give_way(tmp_path: Path) -> None:
-    """Only `auto` may change its mind."""
+    """Only `auto` may change the encoder."""
     request, inspection = a_job(tmp_path)
     named = replace(inspection, encoder="h264_nvenc", colour=Colour())
     with pytest.raises(EngineError, match="encoder_unavailable"):

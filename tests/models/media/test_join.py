@@ -19,7 +19,7 @@ from tests.models.media.parts import write_numbered, write_part
 @pytest.mark.parametrize("lengths", [(50,), (1, 2, 24, 25), (25, 25, 1), (7, 7, 7, 7)])
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(30000, 1001), Fraction(60)])
 def test_parts_are_joined_frame_by_frame(tmp_path: Path, lengths: tuple[int, ...], fps: Fraction) -> None:
-    """However a job was cut, the joined video has each frame once, in order, at its exact time."""
+    """For any cut of a job, the joined video has each frame once, in order, at its exact time."""
     frames = sum(lengths)
     edges = [sum(lengths[:n]) for n in range(len(lengths) + 1)]
     parts = [write_numbered(tmp_path / f"{a}.mp4", a, b, fps) for a, b in itertools.pairwise(edges)]
@@ -35,7 +35,7 @@ def test_parts_are_joined_frame_by_frame(tmp_path: Path, lengths: tuple[int, ...
 
 
 def test_a_damaged_part_is_found(tmp_path: Path) -> None:
-    """A part that was cut, or that belongs to another encoding, is named and can be done again."""
+    """A part that was cut, or has another encoding, is named in an error with a retry."""
     good, bad = write_numbered(tmp_path / "a.mp4", 0, 24), write_numbered(tmp_path / "b.mp4", 24, 48)
     voice = samples.speech_wav(tmp_path / "voice.wav", 1.92)
     samples.cut(bad, bad, 0.5)
@@ -50,7 +50,7 @@ def test_a_damaged_part_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lengths", [(1, 2, 24, 25), (1, 1, 1), (52,)])
 def test_cutting_a_job_changes_no_picture(tmp_path: Path, lengths: tuple[int, ...]) -> None:
-    """Joined parts show what was painted, up to what the codec loses, and as well as an encoding in one piece."""
+    """Joined parts show the painted frames as well as one encoding of all does."""
     count = sum(lengths)
     edges = [0, *itertools.accumulate(lengths)]
     parts = [
@@ -71,7 +71,7 @@ def test_cutting_a_job_changes_no_picture(tmp_path: Path, lengths: tuple[int, ..
 
 
 def test_assembling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Neither time nor chance gets into the result; words about it do."""
+    """The result depends on neither time nor chance, and has the metadata."""
     part = write_part(tmp_path / "part.mp4", samples.numbered_frames(30), 30)
     voice = samples.speech_wav(tmp_path / "voice.wav", 1.2)
     words = {"title": "hello", "comment": "musedrop, engine preview"}
@@ -84,7 +84,7 @@ def test_assembling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_part_with_frames_missing_is_named(tmp_path: Path) -> None:
-    """Of several parts it is the broken one that the message names."""
+    """The message names the broken one of several parts."""
     parts = [write_part(tmp_path / f"{n}.mp4", samples.numbered_frames(24), 24) for n in range(3)]
     samples.cut(samples.video(tmp_path / "whole.mp4", 24, faststart=True), parts[1], 0.8)
     voice = samples.speech_wav(tmp_path / "voice.wav", 2.88)
@@ -93,7 +93,7 @@ def test_a_part_with_frames_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_a_voice_that_does_not_fit_the_pictures_is_no_result(tmp_path: Path) -> None:
-    """Two frames of difference between the ends are too many: nothing is published."""
+    """A difference of two frames between the ends is refused."""
     part = write_part(tmp_path / "part.mp4", samples.numbered_frames(25), 25)
     voice = samples.speech_wav(tmp_path / "voice.wav", 1.09)
     with pytest.raises(EngineError, match=r"its sound ends at 1\.090 s, its pictures at 1\.000 s") as found:

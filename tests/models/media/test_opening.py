@@ -16,7 +16,7 @@ LIMITS = Limits()
 
 
 def test_hostile_pictures_are_refused(tmp_path: Path) -> None:
-    """Text, emptiness and cut files are no avatars; neither is a sound."""
+    """Text, an empty file, a cut file and a sound are refused as avatars."""
     text = tmp_path / "text.jpg"
     text.write_text("no picture" * 99)
     empty = tmp_path / "empty.mp4"
@@ -32,7 +32,7 @@ def test_hostile_pictures_are_refused(tmp_path: Path) -> None:
 
 
 def test_playlists_and_sounds_are_no_videos(tmp_path: Path) -> None:
-    """A sound is no avatar, and a playlist is not followed to other files, local or not."""
+    """A sound is no avatar, and a playlist does not open other files."""
     playlist = tmp_path / "list.mp4"
     other = samples.video(tmp_path / "other.mp4", 3)
     for text in (f"ffconcat version 1.0\nfile {other.name}\n", f"#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n"):
@@ -44,7 +44,7 @@ def test_playlists_and_sounds_are_no_videos(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named_without_their_folder(tmp_path: Path) -> None:
-    """What can't be opened is named as the user named it."""
+    """A file that can't be opened has the user's name in the message."""
     for read in (media.read_picture, media.read_sound):
         with pytest.raises(EngineError) as refused:
             read(tmp_path / "opaque", "hello.jpg", LIMITS)
@@ -56,7 +56,7 @@ def test_missing_files_are_named_without_their_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["face.jpg", "face.jpeg", "avatar", "face.png"])
 def test_a_camera_jpeg_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
-    """A picture larger than what a decoder looks at first is recognised by its content."""
+    """A large JPEG is recognised by its content under any name."""
     path = tmp_path / name
     path.write_bytes(encode_still(".jpg", detailed_picture()))
     assert path.stat().st_size > 100_000

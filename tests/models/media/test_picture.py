@@ -22,7 +22,7 @@ LIMITS = Limits()
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
 def test_every_format_of_picture(tmp_path: Path, suffix: str) -> None:
-    """Stills are read as what they show."""
+    """Stills of every format are read with their size and content."""
     path = samples.picture(tmp_path / f"face{suffix}")
     picture = media.read_picture(path, "face", LIMITS)
     assert (picture.kind, picture.width, picture.height, picture.fps) == ("image", 90, 60, None)
@@ -63,14 +63,14 @@ def kinds_of_pixels() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize(("name", "stored", "seen"), [pytest.param(*kind, id=kind[0]) for kind in kinds_of_pixels()])
 def test_all_kinds_of_pixels(tmp_path: Path, name: str, stored: np.ndarray, seen: np.ndarray) -> None:
-    """Sixteen bits, greys, palettes; what is transparent shows white behind it."""
+    """Sixteen bits, greys and palettes are read; transparency shows white."""
     path = tmp_path / name
     path.write_bytes(encode_still(path.suffix, stored))
     assert np.abs(media.read_image(path, name).astype(int) - seen).mean() < 12  # a GIF is dithered
 
 
 def test_a_print_shops_jpeg(tmp_path: Path) -> None:
-    """CMYK becomes the colour that it prints."""
+    """CMYK becomes its printed colour."""
     path = tmp_path / "cmyk.jpg"
     path.write_bytes(CMYK_JPEG)
     assert np.abs(media.read_image(path, "cmyk.jpg").mean(axis=(0, 1)) - (0, 49, 225)).max() < 3

@@ -15,7 +15,7 @@ from tests.models.media.bars import BARS, FPS, decode, film, frame_of_bars, read
 
 
 def test_planes_are_the_decoders_own(tmp_path: Path) -> None:
-    """4:2:0 video reaches the engine sample for sample."""
+    """4:2:0 video is read sample for sample."""
     source = film(tmp_path / "bars.mp4", full_range=True, matrix=5)
     with media.VideoFrames(source, FPS, as_yuv=True) as video:
         for n, frame in enumerate(decode(source)):
@@ -25,7 +25,7 @@ def test_planes_are_the_decoders_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_planes_of_a_turned_video_are_only_moved(tmp_path: Path, rotation: int) -> None:
-    """A phone's video is set upright without touching a value."""
+    """A phone's video is turned upright without a change of its samples."""
     source = film(tmp_path / "phone.mp4", rotation=rotation)
     with media.VideoFrames(source, FPS, as_yuv=True) as video:
         planes = media.split_planes(video.read(3))
@@ -36,7 +36,7 @@ def test_planes_of_a_turned_video_are_only_moved(tmp_path: Path, rotation: int) 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv422p", "yuv420p10le"])
 def test_other_layouts_keep_their_matrix_and_range(tmp_path: Path, pix_fmt: str) -> None:
-    """4:4:4, 4:2:2 and ten bits become 4:2:0 in eight without leaving their colours; flat areas stay within a level."""
+    """4:4:4, 4:2:2 and ten bits become 4:2:0 in eight bits of the same matrix and range."""
     source = film(tmp_path / "bars.mkv", codec="ffv1", pix_fmt=pix_fmt, matrix=5, full_range=True)
     scale = 4 if pix_fmt.endswith("10le") else 1
     with media.VideoFrames(source, FPS, as_yuv=True) as video:
@@ -53,7 +53,7 @@ def test_other_layouts_keep_their_matrix_and_range(tmp_path: Path, pix_fmt: str)
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize(("width", "height"), [(97, 65), (96, 65), (97, 64)])
 def test_odd_sizes_lose_their_last_row_or_column(tmp_path: Path, width: int, height: int, rotation: int) -> None:
-    """What is seen is the picture that a player shows, one row or column smaller, not a scaled one."""
+    """The frame is what a player shows without its last row or column, not a scaled one."""
     source = samples.video(
         tmp_path / "odd.mp4",
         3,
@@ -77,7 +77,7 @@ def test_odd_sizes_lose_their_last_row_or_column(tmp_path: Path, width: int, hei
 
 
 def test_stills_and_rgb_become_bt709(tmp_path: Path) -> None:
-    """A JPEG, a PNG and an RGB video have no tags worth keeping: their colours are right in BT.709."""
+    """A JPEG, a PNG and an RGB video have the right colours in BT.709."""
     jpeg, png = samples.picture(tmp_path / "face.jpg"), samples.picture(tmp_path / "face.png")
     rgb = samples.video(
         tmp_path / "rgb.mkv", 2, 90, 60, codec="ffv1", pix_fmt="bgr0", frames=iter([samples.quarters()] * 2)
@@ -91,7 +91,7 @@ def test_stills_and_rgb_become_bt709(tmp_path: Path) -> None:
 
 
 def test_scaling_an_untagged_video_tells_its_matrix(tmp_path: Path) -> None:
-    """Players guess by size: an HD video without tags that becomes small would change its colours."""
+    """A small copy of an HD video without tags is tagged, because players guess by the size."""
     source = tmp_path / "untold.mp4"
     colour = Colour(2, 2, 2, 0)
     frames = iter([np.full((1080, 1280), 90, np.uint8)] * 3)
@@ -104,7 +104,7 @@ def test_scaling_an_untagged_video_tells_its_matrix(tmp_path: Path) -> None:
 
 
 def test_planes_and_frames_are_the_same_picture() -> None:
-    """Into FFmpeg's frame and back to BGR: flat colours come back within two levels in every colour."""
+    """Planes to a frame and back to BGR keep flat colours within two levels."""
     for colour in (Colour(), Colour(5, 6, 5, 2), Colour(2, 2, 2, 0)):
         shown = media.yuv_to_bgr(frame_of_bars(colour), colour)
         assert yuv_to_frame(frame_of_bars(colour), colour).colorspace == colour.matrix

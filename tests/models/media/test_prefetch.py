@@ -1,4 +1,4 @@
-"""Iterators that run ahead in a thread: they overlap, and never make more than there is room for."""
+"""Iterators that run ahead in a thread: they overlap, and are bounded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.media.prefetch import prefetch
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """After every test here there are as many threads as before."""
+    """Every test ends with the threads that it began with."""
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) == before

@@ -22,7 +22,7 @@ FRAME_OF = {".aac": 2100, ".ac3": 1600, ".ogg": 128}
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("rate", [44_100, 16_000])
 def test_every_format_of_sound_has_its_true_length(tmp_path: Path, suffix: str, rate: int) -> None:
-    """What decodes counts, without the encoder's priming and padding where the file declares them."""
+    """The length is that of the decoded samples, without declared priming and padding."""
     if suffix == ".ac3" and rate == 16_000:
         rate = 48_000
     path = samples.sound(tmp_path / f"voice{suffix}", samples.speech(1.7, rate), rate)
@@ -35,7 +35,7 @@ def test_every_format_of_sound_has_its_true_length(tmp_path: Path, suffix: str, 
 
 @pytest.mark.parametrize("suffix", [".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".webm"])
 def test_waveforms_start_at_time_zero(tmp_path: Path, suffix: str) -> None:
-    """A click at 0.5 s is heard at 0.5 s, whatever delay the codec has."""
+    """A click at 0.5 s is at 0.5 s for every codec."""
     path = samples.sound(tmp_path / f"click{suffix}", samples.click(1.0, 48_000, 0.5), 48_000)
     heard = media.read_waveform(path, 48_000)
     assert abs(int(np.argmax(np.abs(heard) > 0.15)) - 24_000) < 120
@@ -69,7 +69,7 @@ def hostile_sounds(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_hostile_sounds_are_refused_by_name(tmp_path: Path) -> None:
-    """Text, emptiness, cut files, videos without sound and playlists each get a code, a reason and a hint."""
+    """Text, empty and cut files, silent videos and playlists each get a code, a reason and a hint."""
     for code, path in hostile_sounds(tmp_path):
         with pytest.raises(EngineError) as refused:
             media.read_sound(path, "voice.wav", LIMITS)

@@ -19,7 +19,7 @@ LIMITS = Limits()
 
 
 def shift_ms(before: F32, after: F32, rate: int) -> float:
-    """How much later the second sound is, by cross correlation."""
+    """Return how much later the second sound is, by cross correlation."""
     n = min(len(before), len(after))
     product = np.fft.irfft(np.fft.rfft(before[:n], 2 * n).conj() * np.fft.rfft(after[:n], 2 * n))
     late = int(np.argmax(product))
@@ -52,7 +52,7 @@ NOT_COPIED = {("voice.wav", 16_000), ("voice.wav", 96_000), ("voice.mp3", 8_000)
 @pytest.mark.parametrize("suffix", [*FORMATS])
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(60)])
 def test_the_original_sound_stays_in_step(tmp_path: Path, suffix: str, fps: Fraction) -> None:
-    """A click is heard in the result when it is heard in the source, and sound and picture end together."""
+    """A click has the same time in the result, and sound and picture end together."""
     path = samples.sound(tmp_path / f"click{suffix}", samples.click(1.23, 48_000, 0.7), 48_000)
     sound = media.read_sound(path, "click", LIMITS)
     frames = round(sound.duration_s * fps)
@@ -68,7 +68,7 @@ def test_the_original_sound_stays_in_step(tmp_path: Path, suffix: str, fps: Frac
 
 @pytest.mark.parametrize(("name", "rate", "codec"), SOUNDS)
 def test_sound_and_picture_begin_and_end_together(tmp_path: Path, name: str, rate: int, codec: str | None) -> None:
-    """Whatever the codec's delay and padding: in step within a millisecond, and as long, even at 60 frames a second."""
+    """Every codec is in step within a millisecond and as long as the pictures, at 60 frames a second."""
     wave = samples.speech(0.7567, rate) + samples.click(0.7567, rate, 0.3)
     path = samples.sound(tmp_path / name, wave, rate, codec=codec)
     sound = media.read_sound(path, name, LIMITS)
@@ -84,7 +84,7 @@ def test_sound_and_picture_begin_and_end_together(tmp_path: Path, name: str, rat
 
 
 def test_the_sound_track_of_a_film_goes_along(tmp_path: Path) -> None:
-    """A film given as the voice gives its sound, not its pictures."""
+    """Of a film as the voice only the sound is used."""
     film = samples.video(tmp_path / "film.mp4", 25, sound_wave=samples.speech(1.0))
     part = write_part(tmp_path / "part.mp4", samples.numbered_frames(25), 25)
     media.assemble_video([part], audio=film, out=tmp_path / "r.mp4", frames=25, fps=Fraction(25), metadata={})

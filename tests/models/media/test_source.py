@@ -21,7 +21,7 @@ LIMITS = Limits()
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_flags_of_videos(tmp_path: Path, rotation: int) -> None:
-    """A video filmed upright on a phone is upright here."""
+    """A video filmed upright on a phone is read upright."""
     path = samples.video(tmp_path / "phone.mp4", 3, 90, 60, rotation=rotation, frames=iter([samples.quarters()] * 3))
     picture = media.read_picture(path, "phone", LIMITS)
     seen = np.rot90(samples.quarters(), -rotation // 90)
@@ -31,7 +31,7 @@ def test_rotation_flags_of_videos(tmp_path: Path, rotation: int) -> None:
 
 
 def test_scaling_turns_first(tmp_path: Path) -> None:
-    """The size asked for is that of the upright picture."""
+    """The requested size is that of the upright picture."""
     path = samples.video(tmp_path / "v.mp4", 3, 90, 60, rotation=90, frames=iter([samples.quarters()] * 3))
     with media.VideoFrames(path, Fraction(25), 40, 60) as frames:
         seen = frames.read(2)
@@ -41,7 +41,7 @@ def test_scaling_turns_first(tmp_path: Path) -> None:
 
 
 def test_a_photo_that_drags_a_second_one_along_is_one_image(tmp_path: Path) -> None:
-    """Depth maps, gain maps and the video of a "motion photo" stand behind the picture and don't count."""
+    """Depth maps, gain maps and motion-photo videos after the picture are ignored."""
     path = tmp_path / "motion.jpg"
     path.write_bytes(encode_still(".jpg", quarters()) + encode_still(".jpg", 255 - quarters()) + b"\0\0\0\x18ftypmp42")
     assert media.read_picture(path, "motion.jpg", LIMITS).kind == "image"
@@ -51,7 +51,7 @@ def test_a_photo_that_drags_a_second_one_along_is_one_image(tmp_path: Path) -> N
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
 @pytest.mark.parametrize("share", [0.4, 0.9])
 def test_half_a_picture_is_no_picture(tmp_path: Path, suffix: str, share: float) -> None:
-    """An interrupted upload is refused, never shown with a grey rest."""
+    """An interrupted upload is refused, not shown with a grey rest."""
     whole = tmp_path / f"whole{suffix}"
     whole.write_bytes(encode_still(suffix, detailed_picture(320, 240)))
     cut = samples.cut(whole, tmp_path / "avatar", share)
@@ -63,7 +63,7 @@ def test_half_a_picture_is_no_picture(tmp_path: Path, suffix: str, share: float)
 
 
 def test_tiles_of_a_phone_are_not_taken_for_the_picture(tmp_path: Path) -> None:
-    """A HEIC photo of several tiles is refused with what to do, instead of showing one tile."""
+    """A HEIC photo of several tiles is refused with a hint."""
     path = tmp_path / "IMG_0001.heic"
 
     with av.open(str(path), "w", format="mp4", options={"brand": "heic"}) as output:

@@ -1,4 +1,4 @@
-"""Headers of still pictures: orientation, thumbnails, and sizes that are lies."""
+"""Headers of still pictures: orientation, thumbnails, and false sizes."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_exif_orientations(tmp_path: Path, orientation: int) -> None:
 
 
 def exif_with_thumbnail(thumbnail: bytes) -> bytes:
-    """An EXIF segment as cameras write it: turned by 90 degrees in the first directory, a small JPEG in the second."""
+    """Return a camera's EXIF segment: orientation 6 in the first directory, a small JPEG in the second."""
     first = struct.pack("<H", 1) + struct.pack("<HHII", 0x112, 3, 1, 6) + struct.pack("<I", 26)
     second = struct.pack("<H", 2) + struct.pack("<HHIIHHII", 0x201, 4, 1, 56, 0x202, 4, 1, len(thumbnail)) + bytes(4)
     return jpeg_segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + first + second + thumbnail)
 
 
 def test_a_thumbnail_is_not_the_picture(tmp_path: Path) -> None:
-    """A small JPEG inside the EXIF data is passed over, and the orientation beside it is honoured."""
+    """A small JPEG inside the EXIF data is ignored, and the orientation beside it is used."""
     whole, small = encode_still(".jpg", quarters(400, 300)), encode_still(".jpg", np.zeros((40, 40, 3), np.uint8))
     path = tmp_path / "camera.jpg"
     path.write_bytes(whole[:2] + exif_with_thumbnail(small) + whole[2:])
@@ -60,7 +60,7 @@ def test_a_thumbnail_is_not_the_picture(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
-    """A small file that claims enormous dimensions is refused before anything is allocated."""
+    """A small file that declares enormous dimensions is refused before any allocation."""
     from tests.e2e.test_daemon import png_header
 
     for side in (60_000, 15_000):
@@ -73,7 +73,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
 
 
 def bombs() -> dict[str, bytes]:
-    """Small files that claim 16,000 x 16,000 pixels."""
+    """Return small files that declare 16,000 x 16,000 pixels."""
     side = 16_000
     jpeg = encode_still(".jpg", quarters())
     frame = jpeg.index(b"\xff\xc0")
@@ -104,7 +104,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_bombs_are_refused_without_taking_memory(tmp_path: Path) -> None:
-    """The size is read from the header of each format before a decoder allocates anything of that size."""
+    """The size is read from the header of each format before a decoder allocates memory."""
     for name, data in bombs().items():
         (tmp_path / name).write_bytes(data)
     run = subprocess.run(
@@ -116,7 +116,7 @@ def test_bombs_are_refused_without_taking_memory(tmp_path: Path) -> None:
 
 
 def test_what_looks_like_a_header_and_isnt(tmp_path: Path) -> None:
-    """Files that begin like pictures and break off, or loop, are refused, none hangs or crashes."""
+    """Files that begin like pictures and end early, or loop, are refused without a hang or crash."""
     starts = [
         b"\xff\xd8\xff\xe1",
         b"\xff\xd8" + b"\xff" * 9000,

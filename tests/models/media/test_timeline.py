@@ -32,7 +32,7 @@ def test_a_video_says_its_rate_and_length(tmp_path: Path) -> None:
 
 
 def test_variable_frame_rates_are_evened_out(tmp_path: Path) -> None:
-    """At time k / fps the frame is seen that a player would show then."""
+    """Frame k is the picture that a player shows at time k / fps."""
     times = [Fraction(n, 50) for n in (0, 1, 2, 10, 11, 12, 13, 40, 41, 60)]
     path = samples.video(tmp_path / "vfr.mkv", len(times), times=times)
     with media.VideoFrames(path, Fraction(25)) as frames:
@@ -43,7 +43,7 @@ def test_variable_frame_rates_are_evened_out(tmp_path: Path) -> None:
 
 
 def phone(count: int) -> list[Fraction]:
-    """Thirty frames a second as a phone stamps them: a few milliseconds early or late."""
+    """Return times of thirty frames a second as a phone stamps them, a few milliseconds early or late."""
     jitter = np.random.default_rng(8).integers(-4, 5, count)
     jitter[0] = 0
     return [Fraction(n, 30) + Fraction(int(late), 1000) for n, late in enumerate(jitter)]
@@ -59,7 +59,7 @@ def test_a_jittering_clock_skips_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_a_variable_rate_keeps_its_speed(tmp_path: Path) -> None:
-    """A picture that stands for a second stands for a second, at whatever rate the frames are taken."""
+    """A picture that is shown for a second is shown for a second at any rate of the frames."""
     times = [Fraction(n, 20) for n in range(20)] + [Fraction(2) + Fraction(n, 20) for n in range(20)]
     path = samples.video(tmp_path / "pause.mp4", 40, times=times)
     picture = media.read_picture(path, "pause.mp4", LIMITS)
@@ -86,7 +86,7 @@ def test_frames_at_twice_the_rate_come_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("suffix", "faststart"), [(".mp4", True), (".mp4", False), (".webm", False), (".mkv", False)])
 @pytest.mark.parametrize("share", [0.3, 0.85])
 def test_a_video_that_breaks_off_is_refused(tmp_path: Path, suffix: str, faststart: bool, share: float) -> None:
-    """Even when its beginning plays: the rest is missing, and the message says so or that it can't be read."""
+    """A cut-off video is refused, though its beginning plays."""
     codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
     whole = samples.video(tmp_path / f"whole{suffix}", 100, codec=codec, faststart=faststart)
     cut = samples.cut(whole, tmp_path / "avatar", share)

@@ -25,7 +25,7 @@ def broken_results(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_verification_finds_every_fault(tmp_path: Path) -> None:
-    """Too few frames, wrong times, a late index, short or missing sound, a cut file: none passes, the good one does."""
+    """Wrong frame counts, times, index or sound and a cut file are refused; the good file passes."""
     for word, path in broken_results(tmp_path):
         with pytest.raises(EngineError) as found:
             media.verify_video(path, 50, Fraction(25))

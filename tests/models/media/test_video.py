@@ -35,7 +35,7 @@ SEQUENCES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_every_number_gives_its_own_frame_in_any_order(tmp_path: Path, name: str) -> None:
-    """At its own rate a video shows each of its pictures once: forwards, backwards, to and fro, and at random."""
+    """At its own rate a video shows each picture once, forwards, backwards, to and fro, and at random."""
     path = samples.video(tmp_path / name, 60, **SEQUENCES[name])
     picture = media.read_picture(path, name, LIMITS)
     assert (picture.kind, picture.frames) == ("video", 60)
@@ -69,7 +69,7 @@ def test_frames_by_number_in_any_order(tmp_path: Path, order: str) -> None:
 
 
 def test_frames_read_in_any_order_are_identical(tmp_path: Path) -> None:
-    """Random access gives the very pictures that reading from the start gives."""
+    """Random access gives the same frames as reading from the start."""
     path = samples.video(tmp_path / "v.mp4", 60, options={"g": "25", "bf": "3"})
     with media.VideoFrames(path, Fraction(25)) as one, media.VideoFrames(path, Fraction(25)) as other:
         forwards = [one.read(n) for n in range(60)]
@@ -78,7 +78,7 @@ def test_frames_read_in_any_order_are_identical(tmp_path: Path) -> None:
 
 
 def test_the_order_of_reading_changes_no_pixel(tmp_path: Path) -> None:
-    """Backwards and at random, across open groups of pictures, each frame is bit for bit what reading on gives."""
+    """Backwards and at random, across open groups of pictures, each frame is equal bit for bit."""
     path = samples.video(tmp_path / "v.mp4", 90, **SEQUENCES["open-gop.mp4"])
     with media.VideoFrames(path, Fraction(25)) as video:
         forwards = [video.read(n) for n in range(90)]
@@ -95,7 +95,7 @@ def test_frames_of_other_containers(tmp_path: Path, codec: str, suffix: str) -> 
 
 
 def test_frames_belong_to_the_caller(tmp_path: Path) -> None:
-    """Painting on a frame changes nothing for the next who reads it."""
+    """A change of a returned frame does not change the next read."""
     path = samples.video(tmp_path / "v.mp4", 3)
     with media.VideoFrames(path, Fraction(25)) as frames:
         frames.read(1)[:] = 0
@@ -103,7 +103,7 @@ def test_frames_belong_to_the_caller(tmp_path: Path) -> None:
 
 
 def test_few_frames_are_kept(tmp_path: Path) -> None:
-    """However long the video and whatever the order, at most 32 frames lie in memory."""
+    """At most 32 frames are kept in memory for any video and order."""
     path = samples.video(tmp_path / "v.mp4", 120)
     with media.VideoFrames(path, Fraction(25)) as frames:
         for index in (*range(120), *range(119, -1, -1)):
@@ -119,7 +119,7 @@ def scribble(path: Path, at: Callable[[bytes], int], size: int) -> None:
 
 
 def test_a_damaged_picture_is_stood_in_for(tmp_path: Path) -> None:
-    """One picture that does not decode costs no other its place."""
+    """One picture that does not decode moves no other."""
     path = samples.video(tmp_path / "v.mkv", 30, codec="mjpeg", full_range=True)
     with av.open(str(path)) as container:
         packet = next(packet for packet in container.demux(video=0) if packet.pts == 400)

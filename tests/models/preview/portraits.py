@@ -59,7 +59,7 @@ FOUND: dict[bytes, Face] = {}
 
 
 def find_face(image: U8) -> Face:
-    """Searching takes half a second: each picture is searched once."""
+    """Return the largest face; each picture is searched once, because that takes half a second."""
     key = hashlib.sha256(image.tobytes()).digest()
     if key not in FOUND:
         faces = find_faces(image)

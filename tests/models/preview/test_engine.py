@@ -1,4 +1,4 @@
-"""The preview engine as the handler uses it: stages on real files, and frames that depend on their number alone."""
+"""The preview engine in the handler: stages on real files, and frames that depend on their number alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def prepared(request: Request) -> tuple[PreviewEngine, Inspection]:
 
 @pytest.mark.parametrize("avatar", ["image", "video"])
 def test_a_frame_depends_on_its_number_alone(tmp_path: Path, avatar: str) -> None:
-    """However the frames are cut into spans, each is the same to the last bit."""
+    """Any cut into spans gives the same frames to the last bit."""
     source = portrait(tmp_path) if avatar == "image" else EXAMPLES / "collins.mp4"
     engine, inspection = prepared(request_for(tmp_path, source))
     request = request_for(tmp_path, source)
@@ -78,7 +78,7 @@ def test_a_whole_job_by_its_stages(tmp_path: Path) -> None:
 
 
 def test_the_snapshot_is_what_is_used(tmp_path: Path) -> None:
-    """After inspect, changing or removing the dropped files changes nothing."""
+    """After `inspect`, changes of the dropped files change nothing."""
     request = request_for(tmp_path, portrait(tmp_path))
     inspection = Handler("cpu:0").inspect(request)
     Path(request.avatar).write_bytes(b"gone")
@@ -89,7 +89,7 @@ def test_the_snapshot_is_what_is_used(tmp_path: Path) -> None:
 
 
 def test_the_label_can_be_left_out(tmp_path: Path) -> None:
-    """With label false the corner is the picture's own."""
+    """With label false the corner has the picture's own pixels."""
     source = portrait(tmp_path)
     engine, inspection = prepared(request_for(tmp_path, source, sway=False))
     with_label = next(engine.render(request_for(tmp_path, source, sway=False), inspection, 0, 1))
@@ -119,13 +119,13 @@ def test_options_are_checked(tmp_path: Path, options: dict[str, Any], word: str)
 
 
 def test_options_of_musetalk_are_noted_and_ignored(tmp_path: Path) -> None:
-    """A job for either engine may tune MuseTalk; the result says that the preview had no use for it."""
+    """A job for `auto` may have options of MuseTalk; the result notes that they were ignored."""
     inspection = Handler("cpu:0").inspect(request_for(tmp_path, portrait(tmp_path), bbox_shift=5, batch_size=8))
     assert sum("musetalk" in note for note in inspection.notes) == 2
 
 
 def test_no_face_is_said_with_what_to_do(tmp_path: Path) -> None:
-    """A picture without a face names the file and asks for a better one."""
+    """A picture without a face gives an error with its name and a hint."""
     grey = tmp_path / "wall.png"
     import cv2
 

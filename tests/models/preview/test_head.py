@@ -10,7 +10,7 @@ from tests.models.preview.portraits import find_face, portrait
 
 
 def test_the_head_moves_and_the_background_stands() -> None:
-    """A turned head is moved by about what was asked; the corners of the picture stay where they are."""
+    """The eyes of a turned head move as far as asked; the corners of the picture don't move."""
     image = portrait()
     head = HeadField(find_face(image), (640, 640))
     x0, y0, x1, y1 = head.rect

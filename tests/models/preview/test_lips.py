@@ -10,7 +10,7 @@ from tests.models.preview.portraits import find_face, portrait
 
 
 def test_skin_never_folds() -> None:
-    """Neighbouring spots of the result come from neighbouring spots of the photo, in order: nothing is doubled."""
+    """Neighbouring points of the result come from neighbouring points of the photo, in order."""
     field = LipField(find_mouth(portrait(), find_face(portrait())))
     for opening in (0.0, 0.5, 1.0):
         for spread in (-1.0, 0.0, 1.0):

@@ -12,7 +12,7 @@ FPS = Fraction(25)
 
 
 def test_blinks_and_sway_are_seeded_and_small() -> None:
-    """The same seed blinks and sways alike; a minute has 10 to 35 blinks; the head moves by a few percent, smoothly."""
+    """Blinks and sway depend on the seed; a minute has 10 to 35 blinks, and the head moves little."""
     shut = make_blinks(1500, FPS, 3)
     assert np.array_equal(shut, make_blinks(1500, FPS, 3))
     assert not np.array_equal(shut, make_blinks(1500, FPS, 4))

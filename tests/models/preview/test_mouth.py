@@ -11,7 +11,7 @@ from tests.models.preview.portraits import CONDITIONS, find_face, portrait
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_mouth_is_found_in_every_condition(condition: str) -> None:
-    """Grey, pale, small, dark and tilted by 20 degrees, the mouth lies where it lies in the original."""
+    """Grey, pale, small, dark or tilted by 20 degrees, the mouth is at its place in the original."""
     usual = find_mouth(portrait(), find_face(portrait()))
     image = CONDITIONS[condition](portrait())
     mouth = find_mouth(image, find_face(image))

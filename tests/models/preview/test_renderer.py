@@ -12,7 +12,7 @@ from tests.models.preview.portraits import CONDITIONS, draw, find_face, open_sce
 
 
 def measure_darkness(image: U8, frame: U8) -> float:
-    """Share of dark pixels in the box of the mouth: the cavity."""
+    """Return the share of dark pixels, the cavity, in the box of the mouth."""
     face, mouth, _ = open_scene(image)
     back = invert_affine(face.to_upright)
     corners = [(mouth.x - 40, mouth.y - 8), (mouth.x + 40, mouth.y + 45)]
@@ -23,7 +23,7 @@ def measure_darkness(image: U8, frame: U8) -> float:
 
 @pytest.mark.parametrize("condition", ["as it is", "grey", "pale"])
 def test_an_open_mouth_is_dark_inside_and_a_closed_one_is_not(condition: str) -> None:
-    """The wider the mouth, the more cavity is seen; closed there is none."""
+    """A wider mouth shows more cavity; a closed one shows none."""
     image = CONDITIONS[condition](portrait())
     shares = [measure_darkness(image, draw(image, opening)) for opening in (0.0, 0.3, 0.6, 1.0)]
     assert shares == sorted(shares)
@@ -32,7 +32,7 @@ def test_an_open_mouth_is_dark_inside_and_a_closed_one_is_not(condition: str) ->
 
 
 def test_the_smile_is_closed_in_silence() -> None:
-    """Teeth that the photo shows disappear when the mouth closes: the middle of the mouth is lip, not white."""
+    """Teeth of the photo disappear when the mouth closes."""
     image = portrait()
     closed = draw(image, 0.0)
     face, mouth, _ = open_scene(image)
@@ -58,7 +58,7 @@ def test_rounding_narrows_the_mouth() -> None:
 
 
 def test_nothing_changes_outside_the_lower_face() -> None:
-    """Eyes, hair and background are the photo's own pixels, and there is no seam at the patch's border."""
+    """Eyes, hair and background are the photo's own pixels, without a seam."""
     image = portrait()
     face, _, _ = open_scene(image)
     frame = draw(image, 0.8)
@@ -70,7 +70,7 @@ def test_nothing_changes_outside_the_lower_face() -> None:
 
 
 def test_eyes_close_and_open() -> None:
-    """At full blink the pupils are covered by skin; open, nothing is changed."""
+    """At full blink skin covers the pupils."""
     image = portrait()
     shut = draw(image, 0.0, shut=1.0)
     for x, y in find_face(image).eyes:

@@ -14,7 +14,7 @@ from tests.models.preview.spoken import FPS, SENTENCES
 
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(30000, 1001), Fraction(60)])
 def test_lips_have_a_top_speed(fps: Fraction) -> None:
-    """From one frame to the next the mouth never jumps, neither open nor round."""
+    """From one frame to the next the mouth never jumps."""
     waveform, _ = speak(SENTENCES[0], "en")
     curve = make_mouth_curve(waveform, round(len(waveform) / RATE * fps), fps)
     assert np.abs(np.diff(curve, axis=0)).max() <= SPEED_PER_S / float(fps) + 1e-5

@@ -30,7 +30,7 @@ def test_a_moving_face_is_followed() -> None:
 
 
 def test_frames_without_the_face_fade_out() -> None:
-    """Where the face is gone the mouth is left alone, with a fade before and after; it is found again."""
+    """Without the face the mouth is unchanged, with a fade before and after; then it is found again."""
     image = portrait()
     empty = np.full_like(image, 120)
     frames = [image] * 14 + [empty] * 6 + [image] * 14

@@ -1,4 +1,4 @@
-"""Shapes of the mouth against espeak-ng's own phonemes, for sentences and voices that the table was not fitted to."""
+"""Shapes of the mouth for the phonemes of espeak-ng, in sentences and voices outside of the fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOUNDS = {
 
 @cache
 def measure_shapes() -> dict[str, Floats]:
-    """All frames in which a kind of sound is heard: (n, 2) opening and spread."""
+    """Return opening and spread, (n, 2), of all frames with a kind of sound."""
     found: dict[str, list[Floats]] = {kind: [] for kind in SOUNDS}
     for voice in VOICES:
         for text in SENTENCES:
