@@ -30,8 +30,9 @@ from PIL import Image
 from models import media
 from models.arrays import U8
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend, fit_face
-from models.musetalk.compositing.masks import Box, Mask, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.compositing.masks import make_blend_mask, make_parsing_mask, square_around
 from models.musetalk.compositing.pipeline import compose_frames, read_frames
+from models.musetalk.geometry import Box
 from models.types import Colour
 from tests import media_samples as samples
 
@@ -52,7 +53,7 @@ class Scene:
     frames: list[U8] = field(default_factory=list)
     faces: list[U8] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
-    masks: list[Mask] = field(default_factory=list)
+    masks: list[U8] = field(default_factory=list)
 
     @property
     def video(self) -> Path:
@@ -97,7 +98,7 @@ def staged(picture: U8, width: int, height: int) -> U8:
     return np.asarray(wide, np.uint8)
 
 
-def face_classes() -> Mask:
+def face_classes() -> U8:
     """An oval of skin with a mouth, as a parser would see the square about a face."""
     classes = np.zeros((512, 512), np.uint8)
     cv2.ellipse(classes, (256, 250), (105, 165), 0, 0, 360, 1, -1)
@@ -133,7 +134,7 @@ def published(given: Scene, clock: Clock) -> Path:
     return result
 
 
-def over_the_whole(frame: U8, face: U8, box: Box, mask: Mask) -> U8:
+def over_the_whole(frame: U8, face: U8, box: Box, mask: U8) -> U8:
     background, crop = copy.deepcopy(frame), square_around(box)
     picture = Image.fromarray(background[:, :, ::-1])
     square = picture.crop(crop)

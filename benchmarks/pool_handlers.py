@@ -1,4 +1,7 @@
-"""Handlers for `benchmarks.pool`. A module of its own, so that its workers import no more than they need."""
+"""Handlers for `benchmarks.pool`.
+
+A module of its own, so that its workers import no more than they need.
+"""
 
 from __future__ import annotations
 

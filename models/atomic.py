@@ -1,4 +1,4 @@
-"""Write files and folders that appear complete or not at all; hash and lock files. Standard library only."""
+"""Write files and folders that appear complete or not at all; hash and lock files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def translate_full_disk(name: str) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" into EngineError disk_full about the file `name`."""
+    """Turn "no space left" and "quota exceeded" into EngineError disk_full about `name`."""
     try:
         yield
     except OSError as error:
@@ -86,7 +86,7 @@ def _make_temp_path(path: Path) -> Path:
 
 
 def hash_file(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:
-    """Return the SHA-256 of the content, as 64 hexadecimal digits; `tick` is told the bytes read so far."""
+    """Return the SHA-256 in hexadecimal; `tick` is called with the bytes read so far."""
     digest, done = hashlib.sha256(), 0
     with path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK_BYTES):
@@ -97,7 +97,7 @@ def hash_file(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:
 
 
 def lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool:
-    """Lock an open file. False if another process holds its lock, unless `wait`. Closing the file releases it."""
+    """Lock an open file until it is closed. False if another process holds it, unless `wait`."""
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)

@@ -1,7 +1,8 @@
 """The avatar cache: prepared avatars by content, each complete or absent, shared by all workers.
 
-Each entry has a lock, which the kernel releases however its process ends: exclusive while the entry is built or
-removed, shared while it is used. A folder whose manifest does not match is no entry: it is built again.
+Each entry has a lock, which the kernel releases however its process ends: exclusive while the
+entry is built or removed, shared while it is used. A folder whose manifest does not match is no
+entry: it is built again.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def make_key(*parts: object) -> str:
 
 
 class AvatarCache:
-    """Folders by key below `root`, together at most about `max_bytes`; the least recently used is removed first.
+    """Folders by key below `root`, together at most about `max_bytes`; the least recently used is
+    removed first.
 
-    An entry that this object has returned stays until it is released, or this object or its process ends.
+    An entry that this object has returned stays until it is released, or this object or its
+    process ends.
     """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
@@ -59,11 +62,12 @@ class AvatarCache:
             os.close(self._used.pop(key))
 
     def get_or_build(self, key: str, build: Callable[[Path], None], on_wait: Callable[[], None] = lambda: None) -> Path:
-        """Return the folder of `key`, made by `build(empty folder)` if it is missing or incomplete.
+        """Return the folder of `key`, made by `build(empty folder)` if it is missing or
+        incomplete.
 
-        Of several processes that want the same key, one builds and the others wait for it, calling `on_wait` often;
-        an error of `on_wait` ends the wait. An error of `build` passes and leaves no files.
-        Raises ValueError for a key that is no plain file name, EngineError disk_full.
+        Of several processes that want the same key, one builds and the others wait for it, calling
+        `on_wait` often; an error of `on_wait` ends the wait. An error of `build` passes and leaves
+        no files. Raises ValueError for a key that is no plain file name, EngineError disk_full.
         """
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} can't name an entry of the cache")
@@ -86,7 +90,7 @@ class AvatarCache:
         return sum(sum_bytes(folder) for folder in self._list_entries())
 
     def find_damaged(self) -> list[str]:
-        """Return keys of entries whose files differ from their SHA-256 in the manifest. Reads all files."""
+        """Return keys of entries whose files differ from the manifest. Reads all files."""
         return [folder.name for folder in self._list_entries() if read_manifest(folder) != hash_files(folder)]
 
     def _take_shared(self, key: str, on_wait: Callable[[], None]) -> bool:
@@ -112,7 +116,7 @@ class AvatarCache:
         return [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
     def _evict(self, keep: str) -> None:
-        """Remove leftovers of killed builders, then the least recently used entries that are not in use."""
+        """Remove leftovers of killed builders, then the least recently used unused entries."""
         for key in {match["key"] for path in self.root.iterdir() if (match := _LEFTOVER.fullmatch(path.name))}:
             with self._try_hold_lock(key) as mine:
                 if mine:
@@ -129,7 +133,7 @@ class AvatarCache:
                     self._remove_entry(folder)
 
     def _remove_entry(self, folder: Path) -> None:
-        """Remove an entry, whose lock is held. It disappears by one rename, so that a kill leaves no half of it."""
+        """Remove an entry, whose lock is held, by one rename, so that a kill leaves no half."""
         doomed = folder.with_name(f".{folder.name}.{'0' * 12}.tmp")
         shutil.rmtree(doomed, ignore_errors=True)
         folder.rename(doomed)
@@ -137,7 +141,7 @@ class AvatarCache:
         self._make_lock_path(folder.name).unlink(missing_ok=True)
 
     def _remove_leftovers(self, key: str) -> None:
-        """Remove the temporary folders of killed builders. The lock of `key` is held, so no other builder runs."""
+        """Remove temporary folders of killed builders. The caller holds the lock of `key`."""
         for path in self.root.iterdir():
             match = _LEFTOVER.fullmatch(path.name)
             if match and match["key"] == key:

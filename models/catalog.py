@@ -1,4 +1,4 @@
-"""The known engines, and which of them can run here. Imports nothing heavy, because the daemon imports it."""
+"""The known engines, and which can run here. Imports nothing heavy, for the daemon's sake."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENGINES: dict[str, EngineInfo] = {
 }
 
 WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing_files}
-"""Engines whose weights have several valid forms, each with a function that lists the missing files."""
+"""Engines whose weights have several valid forms, each with a function that lists missing files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class EngineChoice:
 
 
 def find_missing_weights(engine: EngineInfo, models_dir: Path) -> list[str]:
-    """Return the names of missing weight files; another form or version of the weights counts as present."""
+    """Return the names of missing weight files; another form or version counts as present."""
     if engine.name in WEIGHT_CHECKS:
         return WEIGHT_CHECKS[engine.name](models_dir)
     return [file for file in engine.weights if not (models_dir / file).is_file()]
@@ -85,7 +85,7 @@ def explain_unavailable(engine: EngineInfo, models_dir: Path, kinds: Iterable[De
 
 
 def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind]) -> EngineChoice:
-    """Resolve `auto`, or check the engine that was asked for. Raises EngineError engine_unavailable."""
+    """Resolve `auto`, or check the engine asked for. Raises EngineError engine_unavailable."""
     present = tuple(kinds)
     if asked != "auto":
         engine = ENGINES[asked]

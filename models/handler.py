@@ -1,4 +1,5 @@
-"""Run the stages of a job in a worker: copy and probe the media, keep the engine loaded, encode, join, verify.
+"""Run the stages of a job in a worker: copy and probe the media, keep the engine loaded, encode,
+join, verify.
 
 What engines share is here: an engine only inspects, prepares and yields frames.
 """
@@ -25,7 +26,8 @@ IMAGE_FPS = Fraction(25)
 def open_handler(device: str, options: dict[str, Any]) -> Handler:
     """Return the handler of a worker that starts. `device` is its id, "cpu:0" or "GPU-<uuid>".
 
-    Options: `threads` of one span; `preload`, the name of an engine to load at once, with `models_dir`.
+    Options: `threads` of one span; `preload`, the name of an engine to load at once, with
+    `models_dir`.
     """
     media.limit_threads(options.get("threads", 1))
     handler = Handler(device)
@@ -46,7 +48,7 @@ class Handler:
         self._engine: tuple[str, Engine] | None = None
 
     def run(self, payload: dict[str, Any], start: int, stop: int, progress: ProgressCallback) -> dict[str, Any]:
-        """Do units [start, stop) of the payload's stage. Raises EngineError for failures that a person can fix."""
+        """Do units [start, stop) of the payload's stage. Raises EngineError."""
         if payload["stage"] == "examine":
             return media.describe_worker()
         request = Request.from_dict(payload["request"])
@@ -63,7 +65,7 @@ class Handler:
         return self.assemble(request, inspection, payload["spans"])
 
     def preload(self, name: str, models_dir: str) -> None:
-        """Load an engine before its first job. After a failure the first job tries again and reports the reason."""
+        """Load an engine before its first job, which tries again after a failure."""
         try:
             self.load_engine(name, models_dir)
         except (EngineError, RuntimeError, MemoryError, OSError) as error:
@@ -71,7 +73,7 @@ class Handler:
             self._engine, self.facts = None, {}
 
     def load_engine(self, name: str, models_dir: str) -> Engine:
-        """Return the engine with its weights loaded. Only `prepare` and `render` need the weights."""
+        """Return the engine with its weights loaded, which `prepare` and `render` need."""
         engine = self.open_engine(name)
         if self.facts.get("model") != name:
             began = time.monotonic()
@@ -114,7 +116,7 @@ class Handler:
     def prepare(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
-        """Do units [start, stop) of the preparation. The unit after the last one joins the parts of the others."""
+        """Do units [start, stop) of the preparation. The unit after the last joins the parts."""
         if start < inspection.units.get("prepare", 1):
             self.load_engine(request.engine, request.models_dir).prepare(request, inspection, start, stop, progress)
         else:
@@ -123,7 +125,7 @@ class Handler:
     def render(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
-        """Encode frames [start, stop) as one part. A missing encoder changes that of the whole job: see `fall_back`."""
+        """Encode frames [start, stop) as one part. For a missing encoder see `fall_back`."""
         try:
             media.write_part(
                 request.files.part_path(start, stop),
@@ -142,7 +144,7 @@ class Handler:
             raise
 
     def assemble(self, request: Request, inspection: Inspection, spans: list[list[int]]) -> dict[str, Any]:
-        """Join, mux and verify the mp4, write the preview picture. Return figures for result.json."""
+        """Join and verify the mp4, write the preview picture. Return figures for result.json."""
         out = Path(request.out)
         out.mkdir(parents=True, exist_ok=True)
         stats = media.assemble_video(
@@ -160,7 +162,8 @@ class Handler:
 
 
 def copy_input(source: Path, target: Path, limit_bytes: int) -> str:
-    """Copy `source` to `target`, which appears by rename. Return its SHA-256. Errors name the user's file.
+    """Copy `source` to `target`, which appears by rename. Return its SHA-256. Errors name the
+    user's file.
 
     Raises EngineError media_too_large, missing_media.
     """

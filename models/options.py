@@ -1,4 +1,4 @@
-"""Check the options of a job for an engine: names, types and ranges, with the nearest known name as a hint."""
+"""Check the options of a job for an engine: names, types and ranges."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ Model = TypeVar("Model", bound=BaseModel)
 def parse_options(
     model: type[Model], given: Mapping[str, Any], engine: str, foreign: Mapping[str, str]
 ) -> tuple[Model, tuple[str, ...]]:
-    """Return the options as `model`, and a note for each that only another engine has: `auto` allows both.
+    """Return the options as `model`, and a note for each that only another engine has: `auto`
+    allows both.
 
-    `foreign` maps an option of another engine to that engine's name. Raises EngineError bad_option.
+    `foreign` maps an option of another engine to that engine's name. Raises EngineError
+    bad_option.
     """
     ignored = sorted((foreign.keys() - model.model_fields.keys()) & given.keys())
     own = {name: value for name, value in given.items() if name not in ignored}

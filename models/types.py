@@ -1,4 +1,4 @@
-"""The interface between the daemon, the workers and the engines. Pure data, because the daemon imports it."""
+"""The interface of daemon, workers and engines. Pure data, because the daemon imports it."""
 
 from __future__ import annotations
 
@@ -82,16 +82,16 @@ class JobFiles:
 
     @property
     def prepared(self) -> Path:
-        """The folder that `prepare` writes for `render`, in the engine's own format; complete when it exists."""
+        """The folder that `prepare` writes for `render`; complete when it exists."""
         return self.work / "prepared"
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
-        """Return the folder for units [start, stop) of a preparation in several units; it appears by rename."""
+        """Return the folder for units [start, stop) of a preparation; it appears by rename."""
         return self.work / "preparing" / f"{start:07d}-{stop:07d}"
 
     @property
     def encoder(self) -> Path:
-        """The file with the encoder's name, where the rendering device chooses it; written before `prepared`."""
+        """The encoder's name, where the rendering device chooses it; written before `prepared`."""
         return self.work / "encoder"
 
     @property
@@ -100,12 +100,12 @@ class JobFiles:
         return self.work / "parts"
 
     def part_path(self, start: int, stop: int) -> Path:
-        """Return the file of the encoded frames [start, stop); it appears by rename, so it is complete."""
+        """Return the file of the encoded frames [start, stop); it appears by rename."""
         return self.parts / f"{start:07d}-{stop:07d}.mp4"
 
 
 def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
-    """Return the fields by name without copies: `asdict` takes 0.1 ms, for each message to a worker."""
+    """Return the fields by name without copies: `asdict` takes 0.1 ms for each message."""
     return {name: getattr(one, name) for name in one.__slots__}
 
 
@@ -184,7 +184,7 @@ class Inspection:
 
 
 class Engine(Protocol):
-    """A way to move the lips of an avatar. A worker makes one instance and keeps it for all spans of all jobs."""
+    """A way to move the lips of an avatar. A worker keeps one instance for all jobs."""
 
     def inspect(self, request: Request, inspection: Inspection) -> Inspection:
         """Check the options and the avatar.
@@ -198,38 +198,40 @@ class Engine(Protocol):
     ) -> None:
         """Do units [start, stop) of the preparation.
 
-        Where `inspection.units["prepare"]` is 1, write `request.files.prepared`.
-        Where it is more, several devices may each do some units: write `request.files.prepared_part_path(start, stop)`.
-        Another worker may have written the same in the meantime.
+        Where `inspection.units["prepare"]` is 1, write `request.files.prepared`. Where it is more,
+        several devices may each do some units: write `request.files.prepared_part_path(start,
+        stop)`. Another worker may have written the same in the meantime.
         """
         ...
 
     def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
-        """Make `request.files.prepared` of its parts, all of which exist. Only called where there are several."""
+        """Make `request.files.prepared` of its parts. Only called where there are several."""
         ...
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
         """Yield frames start..stop-1, uint8. Frame n depends on the job and on n alone.
 
-        Each is BGR, (height, width, 3), or 4:2:0 planes below each other, (height * 3 / 2, width), in the colour of the
-        inspection: those are encoded as they are. The caller closes the generator.
+        Each is BGR, (height, width, 3), or 4:2:0 planes below each other, (height * 3 / 2, width),
+        in the colour of the inspection: those are encoded as they are. The caller closes the
+        generator.
         """
         ...
 
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         """Return figures for result.json once all is rendered.
 
-        `thumbnail_frame` is the frame for preview.jpg, `notes` are sentences, the rest is the engine's own.
+        `thumbnail_frame` is the frame for preview.jpg, `notes` are sentences, the rest is the
+        engine's own.
         """
         ...
 
 
 @runtime_checkable
 class SupportsLoad(Protocol):
-    """An engine with weights, which a worker loads once: as soon as it starts, or before its first span."""
+    """An engine with weights, loaded once: when the worker starts, or before its first span."""
 
     def load(self, models_dir: str) -> dict[str, Any]:
-        """Load the weights onto the device. Return stats for the ledger: "held_bytes", "batch" in frames."""
+        """Load the weights. Return stats for the ledger: "held_bytes", "batch" in frames."""
         ...
 
 

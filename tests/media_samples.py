@@ -5,7 +5,7 @@ No network, font or speech synthesiser is needed. Functions that write return th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 
 from models.arrays import F32, U8
+from models.media import VideoFrames
 
 SOUND_CODECS = {
     ".wav": "pcm_s16le",
@@ -46,7 +47,7 @@ def speech(seconds: float, rate: int = 16_000) -> F32:
 
 
 def tone(seconds: float, rate: int = 16_000, hz: float = 440.0) -> F32:
-    """A sine at half of full scale. (n,)"""
+    """Return a sine (n,) at half of full scale."""
     return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
@@ -116,7 +117,7 @@ def numbered(number: int, width: int = 96, height: int = 64) -> U8:
 
 
 def number_of(frame: U8) -> int:
-    """The number that `numbered` painted, read back after any lossy coding or scaling."""
+    """Return the number that `numbered` wrote, after any lossy coding or scaling."""
     height, width = frame.shape[:2]
     centre = frame[_block_rows(height) // 2].mean(axis=-1)
     bits = [centre[(width * bit // _BITS + width * (bit + 1) // _BITS) // 2] > 128 for bit in range(_BITS)]
@@ -139,12 +140,17 @@ def time_of(frame: av.VideoFrame) -> Fraction:
     return frame.pts * frame.time_base
 
 
+def numbers_shown(frames: VideoFrames, indices: Iterable[int]) -> list[int]:
+    """Return the numbers that `numbered` wrote into these frames of a video."""
+    return [number_of(frames.read(index)) for index in indices]
+
+
 def numbered_frames(count: int, width: int = 96, height: int = 64) -> Iterator[U8]:
     return (numbered(number, width, height) for number in range(count))
 
 
 def quarters(width: int = 90, height: int = 60) -> U8:
-    """Four flat colours, so that any turn or mirroring shows: red, blue over green, sand."""
+    """Return four flat colours, red, blue over green, sand, which show any turn or mirroring."""
     frame = np.empty((height, width, 3), np.uint8)
     frame[: height // 2, : width // 2] = (0, 0, 230)
     frame[: height // 2, width // 2 :] = (230, 0, 0)
@@ -251,7 +257,7 @@ def _convert(bgr: U8, pix_fmt: str, matrix: int, full_range: bool) -> av.VideoFr
 
 
 def _turn(path: Path, degrees: int) -> None:
-    """Write the display matrix into the track header: the encoder has no way to ask for it."""
+    """Write the display matrix into the track header, which the encoder cannot set."""
     turns = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
     a, b, c, d = (value << 16 for value in turns[degrees])
     matrix = b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
@@ -262,7 +268,7 @@ def _turn(path: Path, degrees: int) -> None:
 
 
 def cut(source: Path, path: Path, fraction: float) -> Path:
-    """The first part of a file: what an interrupted upload leaves."""
+    """Copy the first part of a file, as an interrupted upload does."""
     data = source.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
     return path

@@ -1,4 +1,4 @@
-"""A checksum at the end of a part: a file that a disk damaged may still decode, so decoding alone is no check."""
+"""A checksum at the end of a part: a file that a disk damaged may still decode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convert between FFmpeg's frames and BGR arrays: matrix, range, alpha, size and orientation, exactly."""
+"""Convert between FFmpeg's frames and BGR arrays: colour, alpha, size and orientation, exactly."""
 
 from __future__ import annotations
 
@@ -47,9 +47,11 @@ _BY_ANGLE = {0: 1, -90: 6, 90: 8, 180: 3, -180: 3}
 
 
 class ToBgr:
-    """Converts decoded pictures to upright BGR of one size. Keep one for each source, because it caches its tables.
+    """Converts decoded pictures to upright BGR of one size. Keep one for each source, because it
+    caches its tables.
 
-    Transparency is composited over white. A video without colour tags is BT.709 from 720 lines on, else BT.601.
+    Transparency is composited over white. A video without colour tags is BT.709 from 720 lines on,
+    else BT.601.
     """
 
     def __init__(self, width: int, height: int, orientation: int = 1) -> None:
@@ -84,7 +86,7 @@ class ToBgr:
 
 
 class ToYuv:
-    """Converts BGR arrays to the frames that H.264 stores: yuv420p in the matrix and range of `colour`."""
+    """Converts BGR arrays to frames for H.264: yuv420p in the matrix and range of `colour`."""
 
     def __init__(self, colour: Colour = BT709) -> None:
         self._colour, self._reformatter = colour, VideoReformatter()
@@ -128,14 +130,14 @@ def flatten_alpha(picture: U8) -> U8:
 
 
 def resolve_matrix(matrix: int, width: int, height: int) -> int:
-    """Return `matrix`, or the one that players assume for a picture of that size where it is unspecified."""
+    """Return `matrix`, or the one that players assume for that size where it is unspecified."""
     if matrix in _SHARES:
         return matrix
     return BT709.matrix if height >= _HD_HEIGHT or width >= _HD_WIDTH else int(Colorspace.ITU601)
 
 
 def bgr_to_yuv_matrix(colour: Colour, width: int, height: int) -> F32:
-    """Return (3, 4) float32: factors and offset from 8-bit B, G, R to 8-bit Y, U, V in that colour and size."""
+    """Return (3, 4) float32: factors and offset from 8-bit B, G, R to 8-bit Y, U, V."""
     red, blue = _SHARES[resolve_matrix(colour.matrix, width, height)]
     luma = np.array([blue, 1 - red - blue, red])
     rows = np.array([luma, ([1, 0, 0] - luma) / (2 - 2 * blue), ([0, 0, 1] - luma) / (2 - 2 * red)])

@@ -21,11 +21,11 @@ from models.types import Colour, EngineError, ProgressCallback
 
 JPEG_QUALITY = 90
 SAME_EVERYWHERE = "cpu-independent=1"
-"""Without it x264's bytes depend on the processor, and with AVX-512 on chance: one part in a hundred differed."""
+"""Without it x264's bytes depend on the processor, and with AVX-512 on chance."""
 PRESET, LEAN = "veryfast", "partitions=i8x8,i4x4:subme=1"
-"""On talking heads at 720p, these two settings save 38 % of the preset's CPU time for 0.03 dB and 5 % more bytes."""
+"""On talking heads at 720p, these save 38 % of CPU time for 0.03 dB and 5 % more bytes."""
 X264_THREADS = 2
-"""Fixed, because the bytes depend on it. With two, encoding overlaps with the drawing of the next frame."""
+"""Fixed, because the bytes depend on it. With two, encoding overlaps with drawing."""
 
 
 def write_part(
@@ -42,13 +42,14 @@ def write_part(
     preset: str = PRESET,
     colour: Colour = BT709,
 ) -> None:
-    """Encode `count` frames as one closed run of H.264 that starts with a key frame, tagged with `colour`.
+    """Encode `count` frames as one closed run of H.264 that starts with a key frame, tagged with
+    `colour`.
 
-    A frame is (height, width, 3) uint8 BGR, which is converted, or (height * 3 / 2, width) planes in `colour` already.
-    The same frames give the same bytes: a fixed number of encoder threads, no dates. The file appears by rename, with a
-    checksum at its end. `progress` is called with the number of frames done. `preset` is x264's. A generator of frames
-    is closed in any case.
-    Raises ValueError for another number or size of frames, EngineError disk_full, encoder_unavailable.
+    A frame is (height, width, 3) uint8 BGR, which is converted, or (height * 3 / 2, width) planes
+    in `colour` already. The same frames give the same bytes: a fixed number of encoder threads, no
+    dates. The file appears by rename, with a checksum at its end. `progress` is called with the
+    number of frames done. `preset` is x264's. A generator of frames is closed in any case. Raises
+    ValueError for another number or size of frames, EngineError disk_full, encoder_unavailable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     to_frame, made = ToVideoFrame(width, height, colour), 0
@@ -73,7 +74,7 @@ def write_part(
 
 
 class ToVideoFrame:
-    """Converts what an engine yields to a frame for the encoder. Raises ValueError for another size."""
+    """Converts what an engine yields for the encoder. Raises ValueError for another size."""
 
     def __init__(self, width: int, height: int, colour: Colour) -> None:
         self._bgr, self._planes, self._colour = (height, width, 3), (height * 3 // 2, width), colour

@@ -1,4 +1,5 @@
-"""Which encoder makes all parts of a job: planned by `inspect`, settled on the device that renders.
+"""Which encoder makes all parts of a job: planned by `inspect`, settled on the device that
+renders.
 
 An encoder counts as usable after it has encoded two frames in this process.
 """
@@ -27,9 +28,11 @@ _NVENC = "h264_nvenc"
 
 
 def plan_encoder(asked: str) -> str:
-    """Choose before the rendering device is known: "auto" and h264_nvenc stay open where this machine has a GPU.
+    """Choose before the rendering device is known: "auto" and h264_nvenc stay open where this
+    machine has a GPU.
 
-    For workers that see no GPU of their own. Raises EngineError encoder_unavailable where no device has the encoder.
+    For workers that see no GPU of their own. Raises EngineError encoder_unavailable where no
+    device has the encoder.
     """
     return choose_encoder(asked) if asked == "libx264" or not has_nvidia_gpu() else asked
 
@@ -59,7 +62,7 @@ def has_nvidia_gpu() -> bool:
 
 @cache
 def try_encoder(encoder: str) -> str:
-    """Encode two frames. Return "usable", or what failed: only this shows GPUs without NVENC, or with full memory."""
+    """Encode two frames, which also shows GPUs without NVENC. Return "usable", or what failed."""
     to_yuv = ToYuv()
     try:
         with av.open("/dev/null", "w", format="null") as output:
@@ -81,7 +84,8 @@ def describe_worker() -> dict[str, Any]:
 
 
 def settle_encoder(request: Request, inspection: Inspection) -> None:
-    """Decide on a rendering device, before rendering, what `inspect` left open, once for all devices.
+    """Decide on a rendering device, before rendering, what `inspect` left open, once for all
+    devices.
 
     Raises EngineError encoder_unavailable where the encoder that was asked for doesn't work here.
     """
@@ -99,7 +103,7 @@ def read_encoder(files: JobFiles, inspection: Inspection) -> str:
 
 
 def fall_back(error: EngineError, files: JobFiles, inspection: Inspection) -> None:
-    """Switch the whole job to x264 after a part failed because `auto` chose an encoder that this device lacks."""
+    """Switch the job to x264 after a part failed because `auto` chose an encoder that is missing."""
     unavailable = error.code == "encoder_unavailable" and inspection.encoder == "auto"
     if unavailable and read_encoder(files, inspection) != FALLBACK:
         _write_choice(files, FALLBACK)

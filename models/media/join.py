@@ -1,4 +1,4 @@
-"""Join parts and sound to one mp4. Parts are joined by stream copy: no picture is encoded twice."""
+"""Join parts and sound to one mp4, by stream copy: no picture is encoded twice."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ def assemble_video(
     fps: Fraction,
     metadata: dict[str, str],
 ) -> dict[str, Any]:
-    """Join the parts, add the sound and verify the result, which appears by rename after its check.
+    """Join the parts, add the sound and verify the result, which appears by rename after its
+    check.
 
-    The sound keeps its packets where mp4 can hold them, else it becomes AAC. Returns figures for result.json.
-    Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound` raises.
+    The sound keeps its packets where mp4 can hold them, else it becomes AAC. Returns figures for
+    result.json. Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound`
+    raises.
     """
     scan = scan_sound(audio, audio.name, float("inf"))
     for part in parts:
@@ -91,7 +93,7 @@ def _time_packets(parts: Sequence[Path], video: Any, fps: Fraction, delay: int) 
 
 
 def _number_packets(parts: Sequence[Path]) -> Iterator[tuple[int, Any]]:
-    """Yield (frame number in the result, packet) in decoding order. Raises EngineError part_damaged."""
+    """Yield (frame number in the result, packet) in decoding order. Raises part_damaged."""
     start, header = 0, None
     for part in parts:
         with open_part(part) as container:

@@ -1,4 +1,4 @@
-"""Open untrusted media files: which formats, how large, and one error code for each kind of failure."""
+"""Open untrusted media files: formats, sizes, and one error code for each failure."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _decoder_threads = 1
 
 
 def limit_threads(count: int) -> None:
-    """Decode with `count` threads in this process, and let OpenCV use no more. The decoded data stay the same."""
+    """Let decoders and OpenCV of this process use `count` threads. The data stay the same."""
     global _decoder_threads  # noqa: PLW0603  (a property of the process, like its environment)
     _decoder_threads = max(1, count)
     cv2.setNumThreads(_decoder_threads)
 
 
 def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
-    """Raise EngineError audio_unreadable, audio_empty, avatar_unreadable or media_too_large by the size alone."""
+    """Check the size. Raises audio_unreadable, audio_empty, avatar_unreadable, media_too_large."""
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     if size > limits.media_bytes:
         message = f"{name} has {size / 2**20:.0f} MiB; the limit is {limits.media_bytes / 2**20:.0f} MiB"
         raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
@@ -53,10 +53,12 @@ def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
 
 
 def open_media(path: Path, kind: Kind, *, pixels: int = USUAL.pixels, demuxer: str | None = None) -> InputContainer:
-    """Open a local file by its content, never by its name. PyAV's errors pass: use `translate_read_errors` around it.
+    """Open a local file by its content, never by its name. PyAV's errors pass: use
+    `translate_read_errors` around it.
 
-    Only formats that hold their own data are allowed: a playlist called voice.wav would make FFmpeg read other files of
-    this machine, or fetch them from the network. `demuxer` is FFmpeg's name of the format where it is known.
+    Only formats that hold their own data are allowed: a playlist called voice.wav would make
+    FFmpeg read other files of this machine, or fetch them from the network. `demuxer` is FFmpeg's
+    name of the format where it is known.
     """
     options = {
         "format_whitelist": ",".join(FORMATS[kind]),
@@ -84,12 +86,12 @@ def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise unreadable(kind, f"{name} could not be read: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {error.strerror}") from error
     except FileNotFoundError as error:
-        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     except ValueError as error:  # PyAV raises it for some damaged files
-        raise unreadable(kind, f"{name} could not be read: {error}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {error}") from error
 
 
-def unreadable(kind: Kind, message: str) -> EngineError:
+def unreadable_file(kind: Kind, message: str) -> EngineError:
     return EngineError(f"{kind}_unreadable", message, HINTS[kind])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.arrays import U8
-from models.media.opening import USUAL, check_file, unreadable
+from models.media.opening import USUAL, check_file, unreadable_file
 from models.media.source import MakePicture, Source, open_source
 from models.types import Limits
 
@@ -34,7 +34,8 @@ class Picture:
 
 
 def read_picture(path: Path, name: str, limits: Limits) -> Picture:
-    """Probe an image or a video and decode its first picture. `name` is the user's name of the file.
+    """Probe an image or a video and decode its first picture. `name` is the user's name of the
+    file.
 
     Raises EngineError media_too_large, avatar_unreadable, avatar_too_large, video_too_long.
     """
@@ -45,11 +46,12 @@ def read_picture(path: Path, name: str, limits: Limits) -> Picture:
     if len(timeline) == 1:
         return Picture("image", width, height)
     fps = timeline.choose_fps()
-    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.seconds))
+    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.duration_s))
 
 
 def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:
-    """Read an image, or the first picture of a video: (height, width, 3) uint8 BGR, upright, transparency over white.
+    """Read an image, or the first picture of a video: (height, width, 3) uint8 BGR, upright,
+    transparency over white.
 
     Raises EngineError like `read_picture`.
     """
@@ -62,4 +64,4 @@ def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U
 def decode_first_picture(source: Source, name: str) -> MakePicture:
     for _, shown in source.read_pictures(0):
         return shown
-    raise unreadable("avatar", f"{name} holds no picture that can be decoded")
+    raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")

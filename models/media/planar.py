@@ -1,6 +1,8 @@
-"""Frames as H.264 stores them: three planes in one array, not converted where the source has them already.
+"""Frames as H.264 stores them: three planes in one array, not converted where the source has them
+already.
 
-A frame is (height * 3 / 2, width) uint8: the luma, then both chroma planes of half the width and height.
+A frame is (height * 3 / 2, width) uint8: the luma, then both chroma planes of half the width and
+height.
 """
 
 from __future__ import annotations
@@ -61,12 +63,13 @@ def yuv_to_bgr(yuv: U8, colour: Colour) -> U8:
 class ToPlanes:
     """Converts decoded pictures to upright planes of one even size. Keep one for each source.
 
-    A picture that is one row or column too large loses its last; others are scaled. 4:2:0 in 8 bits is copied, other
-    YUV keeps its matrix and range, and a picture that is `still`, RGB, grey or transparent becomes BT.709.
+    A picture that is one row or column too large loses its last; others are scaled. 4:2:0 in 8
+    bits is copied, other YUV keeps its matrix and range, and a picture that is `still`, RGB, grey
+    or transparent becomes BT.709.
     """
 
     def __init__(self, width: int, height: int, orientation: int = 1, *, still: bool = False) -> None:
-        """`width` and `height` are those of the upright picture, in pixels; an odd one is lessened by one."""
+        """`width` and `height` are those of the upright picture; an odd one is lowered by one."""
         self.width, self.height = width - width % 2, height - height % 2
         self._turn, self._still = orientation, still
         self._stored = (self.height, self.width) if orientation in SIDEWAYS else (self.width, self.height)
@@ -83,12 +86,12 @@ class ToPlanes:
         return self._join_planes(apply_orientation(plane, self._turn) for plane in planes)
 
     def convert_bgr(self, bgr: U8) -> U8:
-        """Return the planes of an upright BGR picture, which is at most one row or column too large."""
+        """Return the planes of an upright BGR picture, at most one row or column too large."""
         frame = self._to_yuv(bgr[: self.height, : self.width])
         return self._join_planes(view_plane(frame, number) for number in range(3))
 
     def read_colour(self, frame: av.VideoFrame) -> Colour:
-        """Return the colour of the planes: the frame's tags, with a matrix where scaling would change the guess."""
+        """Return the frame's tags, with a matrix where scaling would change the guess."""
         if not self._is_direct(frame):
             return BT709
         guessed = resolve_matrix(UNSPECIFIED, frame.width, frame.height)
@@ -104,7 +107,7 @@ class ToPlanes:
         return 0 <= frame.width - width <= 1 and 0 <= frame.height - height <= 1
 
     def _to_planar(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the frame in 4:2:0 and 8 bits, not turned, in the stored size or one row or column larger."""
+        """Return the frame in 4:2:0 and 8 bits, not turned, at most one row or column too large."""
         if self._fits(frame) and frame.format.name in ("yuv420p", "yuvj420p"):
             return frame
         size = (frame.width, frame.height) if self._fits(frame) else self._stored
@@ -114,7 +117,7 @@ class ToPlanes:
         return self._reformatter.reformat(frame, *size, "yuv420p", interpolation=_SCALED, threads=1, **asked)
 
     def _is_displaced(self, frame: av.VideoFrame) -> bool:
-        """Whether an odd size and a turn shift the blocks of 2 x 2 pixels, which requires converting through BGR."""
+        """Whether an odd size and a turn shift the blocks of 2 x 2 pixels: BGR is needed then."""
         width, height = (frame.height, frame.width) if self._turn in SIDEWAYS else (frame.width, frame.height)
         across, down = self._turn in MIRRORED_ACROSS and width % 2, self._turn in MIRRORED_DOWN and height % 2
         return self._fits(frame) and bool(across or down)

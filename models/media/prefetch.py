@@ -15,11 +15,12 @@ _END = object()
 
 
 def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
-    """Yield the items of `source`, made in another thread, at most `depth` of them before they are taken.
+    """Yield the items of `source`, made in another thread, at most `depth` of them before they are
+    taken.
 
-    An error of `source` is raised here, after the items before it. However this ends (by itself, by an error, by
-    `close`), its thread has closed `source` and has ended. Resources that belong to a thread have to be opened inside
-    `source`, which may itself prefetch.
+    An error of `source` is raised here, after the items before it. However this ends (by itself,
+    by an error, by `close`), its thread has closed `source` and has ended. Resources that belong
+    to a thread have to be opened inside `source`, which may itself prefetch.
     """
     items: SimpleQueue[Any] = SimpleQueue()
     room, stop = Semaphore(depth), Event()
@@ -46,7 +47,7 @@ def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
 
 @contextmanager
 def closing_all(*sources: Iterator[Any]) -> Iterator[None]:
-    """Close the generators among `sources` at the end of the block, not when an exception's traceback is freed."""
+    """Close the generators among `sources` at the end of the block, also after an error."""
     try:
         yield
     finally:

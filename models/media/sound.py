@@ -1,9 +1,10 @@
 """Read sound: its exact length, whether mp4 can hold its packets, and its samples.
 
-The length is that of the samples that decode, from the first that a player would play to the last: encoder delay and
-padding that the file declares are left out. A file that ends before the length in its header is refused, where the
-format has a reliable one (wav, aiff, flac, mp4, webm with sound alone, mp3 with a Xing header); aac, ac3, ogg and plain
-mp3 have none. Single damaged frames are skipped; a file with more than one in fifty is refused.
+The length is that of the samples that decode, from the first that a player would play to the last:
+encoder delay and padding that the file declares are left out. A file that ends before the length
+in its header is refused, where the format has a reliable one (wav, aiff, flac, mp4, webm with
+sound alone, mp3 with a Xing header); aac, ac3, ogg and plain mp3 have none. Single damaged frames
+are skipped; a file with more than one in fifty is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from models.arrays import F32
-from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable
+from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
 MP4_HOLDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
@@ -57,9 +58,11 @@ class Sound:
 
 
 def read_sound(path: Path, name: str, limits: Limits) -> Sound:
-    """Decode a sound, or the sound track of a video, to its end once. `name` is what the user calls the file.
+    """Decode a sound, or the sound track of a video, to its end once. `name` is what the user
+    calls the file.
 
-    Raises EngineError media_too_large, audio_empty, audio_unreadable, audio_too_short, audio_too_long.
+    Raises EngineError media_too_large, audio_empty, audio_unreadable, audio_too_short,
+    audio_too_long.
     """
     check_file(path, name, "audio", limits)
     sound = scan_sound(path, name, limits.audio_s).sound
@@ -70,7 +73,8 @@ def read_sound(path: Path, name: str, limits: Limits) -> Sound:
 
 
 def read_waveform(path: Path, rate: int = 16_000) -> F32:
-    """Return the whole sound as (n,) float32, mono, at `rate` Hz; n is round(duration_s * rate) of `read_sound`.
+    """Return the whole sound as (n,) float32, mono, at `rate` Hz; n is round(duration_s * rate) of
+    `read_sound`.
 
     Raises EngineError audio_unreadable.
     """
@@ -79,18 +83,18 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
         decoder = Decoder(container, stream)
         for frame in resample(decoder, sample_format="flt", layout="mono", rate=rate):
             data += memoryview(frame.planes[0])[: 4 * frame.samples]
-    samples = round(decoder.seconds * rate)
+    samples = round(decoder.duration_s * rate)
     data += bytes(max(0, 4 * samples - len(data)))
     return np.frombuffer(data, np.float32)[:samples]
 
 
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
-    """Yield the container and its best sound stream. Raises EngineError audio_unreadable, here and while it is read."""
+    """Yield the container and its best sound stream. Raises EngineError audio_unreadable."""
     with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
-            raise unreadable("audio", f"{name} holds no sound that can be decoded")
+            raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
         yield container, configure_decoder(stream)
 
 
@@ -113,7 +117,7 @@ class Decoder:
         return next(iter(self.samples), 0)
 
     @property
-    def seconds(self) -> Fraction:
+    def duration_s(self) -> Fraction:
         return sum((Fraction(count, rate) for rate, count in self.samples.items()), Fraction(0))
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
@@ -123,7 +127,7 @@ class Decoder:
                 yield self._count(held)
             held = frame
         if held is not None:
-            yield self._count(_shorten(held, self._count_heard_samples(held)))
+            yield self._count(_truncate(held, self._count_heard_samples(held)))
 
     def _count(self, frame: av.AudioFrame) -> av.AudioFrame:
         self.samples[frame.sample_rate] += frame.samples
@@ -133,8 +137,8 @@ class Decoder:
     def _count_heard_samples(self, frame: av.AudioFrame) -> int:
         """Return how many samples of the last frame are played; the rest is the encoder's padding.
 
-        Read from the frame's declared duration, where the container's clock is fine enough, and from the length of the
-        track in an mp4, because a parser may have restored the full frame.
+        Read from the frame's declared duration, where the container's clock is fine enough, and
+        from the length of the track in an mp4, because a parser may have restored the full frame.
         """
         samples = frame.samples
         if frame.duration and frame.time_base and frame.time_base * frame.sample_rate <= 2:
@@ -159,7 +163,7 @@ class Decoder:
             yield from (frame for frame in frames if frame.samples and frame.sample_rate)
 
     def _read_packets(self) -> Iterator[av.Packet[av.AudioStream]]:
-        """Yield all packets; a stream that breaks off ends early, which `_check_decoded` finds by its length."""
+        """Yield all packets; `_check_decoded` finds by the length that a stream broke off."""
         packets = self.container.demux(self.stream)
         while True:
             try:
@@ -179,7 +183,7 @@ class Decoder:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A sound, and the samples of each of its packets; the first `skipped` samples are not played."""
+    """A sound and the samples of each packet; the first `skipped` are not played."""
 
     sound: Sound
     packet_samples: list[int]
@@ -191,12 +195,12 @@ def scan_sound(path: Path, name: str, longest_s: float) -> Scan:
     with open_sound(path, name) as (container, stream):
         decoder = Decoder(container, stream)
         for _ in decoder:
-            if decoder.seconds > longest_s:
+            if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
         _check_decoded(decoder, read_promised_s(path, container, stream), name)
     sound = Sound(
-        samples=round(decoder.seconds * decoder.rate),
+        samples=round(decoder.duration_s * decoder.rate),
         rate=decoder.rate,
         channels=decoder.channels,
         codec=decoder.codec,
@@ -206,7 +210,7 @@ def scan_sound(path: Path, name: str, longest_s: float) -> Scan:
 
 
 def resample(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
-    """Yield the sound in another sample format, layout and rate. Timestamps and gaps of the frames are dropped."""
+    """Yield the sound in another format, layout and rate, without timestamps and gaps."""
     resampler, shape = None, None
     for frame in frames:
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -234,7 +238,7 @@ def count_samples(packet: av.Packet[av.AudioStream], codec: str, rate: int) -> i
 
 
 def read_promised_s(path: Path, container: InputContainer, stream: av.AudioStream) -> Fraction:
-    """Return the length in seconds that the file's header states; 0 where no reliable one exists."""
+    """Return the length in seconds in the file's header; 0 without a reliable one."""
     kind = container.format.name.split(",")[0]
     if kind in ("flac", "aiff", "mov") or (kind == "mp3" and _has_xing(path)):
         return (stream.duration or 0) * (stream.time_base or Fraction(0))
@@ -249,14 +253,14 @@ def read_promised_s(path: Path, container: InputContainer, stream: av.AudioStrea
 def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
     if not decoder.packets:
         raise EngineError("audio_empty", f"{name} holds no sound at all", "record it again")
-    if not decoder.seconds:
-        raise unreadable("audio", f"{name} holds sound that cannot be decoded")
-    if decoder.seconds < promised_s - _SHORTFALL_S:
-        message = f"{name} is cut off: {float(decoder.seconds):.2f} s of {float(promised_s):.2f} s are there"
-        raise unreadable("audio", message)
+    if not decoder.duration_s:
+        raise unreadable_file("audio", f"{name} holds sound that cannot be decoded")
+    if decoder.duration_s < promised_s - _SHORTFALL_S:
+        message = f"{name} is cut off: {float(decoder.duration_s):.2f} s of {float(promised_s):.2f} s are there"
+        raise unreadable_file("audio", message)
     if decoder.holes > max(1, _DAMAGED_SHARE * decoder.packets):
         message = f"{name} is damaged: {decoder.holes} of {decoder.packets} frames cannot be decoded"
-        raise unreadable("audio", message)
+        raise unreadable_file("audio", message)
 
 
 def _is_copyable(decoder: Decoder) -> bool:
@@ -270,7 +274,7 @@ def _is_copyable(decoder: Decoder) -> bool:
     return abs(played - samples) <= max(decoder.packet_samples)
 
 
-def _shorten(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
+def _truncate(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
     """Return the first `samples` of a frame."""
     if samples >= frame.samples:
         return frame
@@ -282,7 +286,7 @@ def _shorten(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
 
 
 def _has_xing(path: Path) -> bool:
-    """Whether an mp3 says how many frames it has; otherwise FFmpeg guesses its length from the bit rate."""
+    """Whether an mp3 states its number of frames; else FFmpeg guesses from the bit rate."""
     with path.open("rb") as file:
         head = file.read(10)
         size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
@@ -292,7 +296,8 @@ def _has_xing(path: Path) -> bool:
 
 
 def _count_missing_wav_bytes(path: Path) -> int:
-    """Return how many bytes of a wav are missing by its RIFF header; 0 for a streamed wav, whose header has no length.
+    """Return how many bytes of a wav are missing by its RIFF header; 0 for a streamed wav, whose
+    header has no length.
 
     FFmpeg reports the length of the bytes that exist.
     """

@@ -1,7 +1,7 @@
 """The sound of a finished video: the original packets, or AAC where mp4 cannot hold those.
 
-Times are counted in samples. What a player skips, an encoder's priming, goes before time 0; the last packet is declared
-as long as what is heard of it, so that sound and picture end together.
+Times are counted in samples. What a player skips, an encoder's priming, goes before time 0; the
+last packet is declared as long as what is heard of it, so that sound and picture end together.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def _time_copied(target: av.AudioStream, audio: Path, scan: Scan) -> Iterator[Ti
 
 
 def encode_aac(output: OutputContainer, audio: Path, scan: Scan) -> Iterator[Timed]:
-    """Yield AAC packets at the sound's own rate where AAC has it, in at most two channels, for a new stream."""
+    """Yield AAC packets, at the sound's own rate if AAC has it, in at most two channels."""
     rate = min(AAC_RATES, key=lambda known: abs(known - scan.sound.rate))
     layout = "mono" if scan.sound.channels == 1 else "stereo"
     target = output.add_stream("aac", rate=rate, layout=layout)
     assert isinstance(target, av.AudioStream)  # noqa: S101 - AAC is sound
     target.codec_context.bit_rate = AAC_BIT_RATE
     samples = round(Fraction(scan.sound.samples, scan.sound.rate) * rate)
-    return _shorten_last(target, audio, layout, samples)
+    return _truncate_last(target, audio, layout, samples)
 
 
-def _shorten_last(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
+def _truncate_last(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
     rate = target.codec_context.sample_rate
     for packet in _encode_frames(target, audio, layout, rate):
         left = samples - packet.pts

@@ -15,7 +15,7 @@ from av.container import InputContainer
 
 from models.arrays import U8
 from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
-from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable
+from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.planar import ToPlanes
 from models.media.stills import Still, read_still
 from models.media.timeline import Timeline, read_timeline
@@ -23,7 +23,7 @@ from models.media.webp import read_webp_frames, read_webp_timeline
 from models.types import Colour, EngineError, Limits
 
 MakePicture = Callable[[], U8]
-"""Returns the decoded picture, upright, as a new array: BGR, or planes where those were asked for."""
+"""Returns the decoded picture, upright, as a new array: BGR, or planes if asked for."""
 
 _SANE_ASPECT = 8
 _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explode"}}
@@ -31,7 +31,7 @@ _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explod
 
 
 class Source(Protocol):
-    """An opened avatar. `width`, `height` and `colour` are those of the upright pictures it makes."""
+    """An opened avatar. `width`, `height`, `colour` are those of its upright pictures."""
 
     timeline: Timeline
     width: int
@@ -39,7 +39,7 @@ class Source(Protocol):
     colour: Colour
 
     def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
-        """Yield positions and pictures, ascending, from `start` or a little before it. One iterator at a time."""
+        """Yield positions and pictures from `start` or a little before. One iterator at a time."""
         ...
 
     def close(self) -> None: ...
@@ -48,7 +48,8 @@ class Source(Protocol):
 def open_source(
     path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_yuv: bool = False
 ) -> Source:
-    """Open an image or a video; `size` (width, height) scales its pictures. Its size is known before any is decoded.
+    """Open an image or a video; `size` (width, height) scales its pictures. Its size is known
+    before any is decoded.
 
     `as_yuv`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
@@ -86,7 +87,7 @@ class Movie:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
         self._demuxer = still.demuxer if still is not None else None
         with translate_read_errors(name, "avatar"):
-            self._open()
+            self._open_container()
             try:
                 self._read_first(still, size)
             except EngineError:
@@ -100,7 +101,7 @@ class Movie:
         walk = self._walk(0)
         position, first = next(walk, (0, None))
         if first is None:
-            raise unreadable("avatar", f"{self._name} holds pictures that cannot be decoded")
+            raise unreadable_file("avatar", f"{self._name} holds pictures that cannot be decoded")
         self._begun: Iterator[tuple[int, av.VideoFrame]] | None = chain([(position, first)], walk)
         turn = still.orientation if still is not None else read_orientation(first)
         aspect = 1 if still is not None else self._stream.sample_aspect_ratio or 1
@@ -125,7 +126,7 @@ class Movie:
     def close(self) -> None:
         self._container.close()
 
-    def _open(self) -> None:
+    def _open_container(self) -> None:
         self._container = open_media(self._path, "avatar", pixels=self._limits.pixels, demuxer=self._demuxer)
         self._stream = _choose_stream(self._container, self._name)
         configure_decoder(self._stream, max_pixels=str(self._limits.pixels), **_STRICT.get(self._demuxer, {}))
@@ -143,11 +144,11 @@ class Movie:
                     yield from chain([first], decoded)
                     return
             self._container.close()  # reopening reaches the beginning of formats that cannot seek
-            self._open()
+            self._open_container()
             yield from self._decode()
 
     def _list_keys_before(self, start: int) -> Iterator[int]:
-        """Yield the stamps to seek to: the nearest key, the one before in case the index is wrong, and the first."""
+        """Yield stamps to seek to: the nearest key, one before in case of a wrong index, the first."""
         if self.timeline.seekable:
             nearest = self.timeline.find_key(start)
             yield from (self.timeline.keys[key] for key in sorted({nearest, max(0, nearest - 1), 0}, reverse=True))
@@ -211,7 +212,7 @@ class AnimatedWebp:
 def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
-        raise unreadable("avatar", f"{name} holds no picture that can be decoded")
+        raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
     brand = container.metadata.get("major_brand", "")
     if brand in ("heic", "heix", "mif1", "hevc") and len(container.streams.video) > 1:
         message = f"{name} is a HEIC photo, stored as tiles that cannot be put together here"
@@ -220,7 +221,8 @@ def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
 
 
 def _compute_upright_size(width: int, height: int, aspect: float, turn: int) -> tuple[int, int]:
-    """Return the displayed width and height: pixels are made square by enlarging one side, then turned.
+    """Return the displayed width and height: pixels are made square by enlarging one side, then
+    turned.
 
     >>> _compute_upright_size(720, 576, 16 / 15, 1)
     (768, 576)

@@ -1,6 +1,7 @@
 """Read the header of a still before any decoder opens it: size, orientation, animation.
 
-FFmpeg reads the EXIF orientation too, but gives only its angle, which a mirrored picture shares with a turned one.
+FFmpeg reads the EXIF orientation too, but gives only its angle, which a mirrored picture shares
+with a turned one.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """Size in pixels as stored, the EXIF orientation 1 to 8 that says how to turn it, and what FFmpeg calls the format.
+    """Size in pixels as stored, the EXIF orientation 1 to 8 that says how to turn it, and what
+    FFmpeg calls the format.
 
-    `demuxer` is None where FFmpeg tells by the content whether it moves; a JPEG it recognises only by its name or
-    when all of it lies in the first few kilobytes.
+    `demuxer` is None where FFmpeg tells by the content whether it moves; a JPEG it recognises only
+    by its name or when all of it lies in the first few kilobytes.
     """
 
     width: int
@@ -37,7 +39,7 @@ class Still:
 
 
 def read_still(path: Path) -> Still | None:
-    """Read the header of a JPEG, PNG, GIF, BMP, WebP or TIFF. Return None for anything else or a broken one."""
+    """Read the header of a JPEG, PNG, GIF, BMP, WebP or TIFF; None for other or broken files."""
     with path.open("rb") as file:
         head = file.read(32)
         for magic, read in _READERS.items():
@@ -61,7 +63,7 @@ def _read_jpeg(file: BinaryIO, _head: bytes) -> Still:
 
 
 def _walk_jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Yield marker and length of each segment up to the picture data, the file positioned at its first byte."""
+    """Yield marker and length of each segment, the file positioned at its first byte."""
     position = 2
     for _ in range(_MAX_ENTRIES):
         file.seek(position)
@@ -123,7 +125,7 @@ _READERS = {
 def _find_orientation(
     file: BinaryIO, position: int, header: str, wanted: bytes, *, trailer: int, order: tuple[int, int]
 ) -> int:
-    """Return the orientation from the EXIF chunk among chunks of (size, kind) or (kind, size); 1 without one."""
+    """Return the orientation in the EXIF chunk among chunks (size, kind) or (kind, size), or 1."""
     for _ in range(_MAX_ENTRIES):
         file.seek(position)
         fields = file.read(8)
@@ -138,7 +140,7 @@ def _find_orientation(
 
 
 def read_exif_orientation(data: bytes) -> int | None:
-    """Return the orientation in an EXIF block, with or without its "Exif" prefix; None where it has no valid one."""
+    """Return the orientation in an EXIF block, with or without "Exif" in front, or None."""
     try:
         return _check_orientation(_read_tags(io.BytesIO(data.removeprefix(b"Exif\0\0")), 0).get(ORIENTATION, 0)) or None
     except (struct.error, IndexError):
@@ -150,7 +152,7 @@ def _check_orientation(orientation: int) -> int:
 
 
 def _read_tags(file: BinaryIO, start: int) -> dict[int, int]:
-    """Return the integers in the first directory of TIFF data. Raises struct.error for other data."""
+    """Return the integers in the first directory of TIFF data, or raise struct.error."""
     file.seek(start)
     order = {b"II": "<", b"MM": ">"}.get(file.read(2))
     if order is None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import av
 from av.container import InputContainer
 
-from models.media.opening import unreadable
+from models.media.opening import unreadable_file
 from models.types import EngineError, Limits
 
 STILL_FPS = Fraction(25)
@@ -45,18 +45,19 @@ class Timeline:
         return len(self.stamps)
 
     @property
-    def seconds(self) -> Fraction:
+    def duration_s(self) -> Fraction:
         return (self.stamps[-1] - self.stamps[0] + self.last) * self.base
 
     def count_frames(self, fps: Fraction) -> int:
         """Return the number of frames of the video at a constant rate."""
-        return max(1, round(self.seconds * fps))
+        return max(1, round(self.duration_s * fps))
 
     def find_picture(self, index: int, fps: Fraction) -> int:
         """Return the position of the picture that a player shows at index / fps seconds.
 
-        A quarter of a frame is added to that time, because timestamps are rounded and phones jitter: at 2 / 30 s,
-        66.67 ms, a picture that a webm stamps 67 ms would be missed, and the one before it shown twice.
+        A quarter of a frame is added to that time, because timestamps are rounded and phones
+        jitter: at 2 / 30 s, 66.67 ms, a picture that a webm stamps 67 ms would be missed, and the
+        one before it shown twice.
         """
         time = (index + Fraction(1, 4)) / fps / self.base
         return max(0, bisect_right(self.stamps, self.stamps[0] + time) - 1)
@@ -70,9 +71,11 @@ class Timeline:
         return max(0, bisect_right(self.keys, position) - 1)
 
     def choose_fps(self) -> Fraction:
-        """Return the constant rate that suits the video best: its own if it has one, else its average.
+        """Return the constant rate that suits the video best: its own if it has one, else its
+        average.
 
-        An average within half a percent of a usual rate becomes that rate, so that a phone's 29.93 becomes 30.
+        An average within half a percent of a usual rate becomes that rate, so that a phone's 29.93
+        becomes 30.
         """
         if len(self) == 1:
             return STILL_FPS
@@ -89,7 +92,7 @@ def read_timeline(container: InputContainer, stream: av.VideoStream, name: str, 
     """Read all packets of the stream. Raises EngineError avatar_unreadable, video_too_long."""
     packets = list(_read_packets(container, stream, name, limits))
     if not packets:
-        raise unreadable("avatar", f"{name} holds no picture")
+        raise unreadable_file("avatar", f"{name} holds no picture")
     base = stream.time_base or Fraction(1, 1000)
     if container.format.name == "avi" or any(packet.pts is None for packet in packets):
         return _count_slots(packets, stream, base)
@@ -134,19 +137,19 @@ def _read_start_s(stream: av.VideoStream) -> Fraction:
 def _check_complete(
     container: InputContainer, stream: av.VideoStream, name: str, count: int, reached_s: Fraction
 ) -> None:
-    """Refuse a video that ends before its header states: mp4 lists its packets, webm states its length."""
+    """Refuse a cut-off video: mp4 lists its packets, webm states its length."""
     kind = container.format.name.split(",")[0]
     if kind == "mov" and count < len(stream.index_entries):
-        raise unreadable("avatar", f"{name} is cut off: {count} of {len(stream.index_entries)} frames are there")
+        raise unreadable_file("avatar", f"{name} is cut off: {count} of {len(stream.index_entries)} frames are there")
     promised_s = Fraction(container.duration or 0, av.time_base) if kind == "matroska" else Fraction(0)
     if reached_s < promised_s - _CUT_OFF_S:
-        raise unreadable(
+        raise unreadable_file(
             "avatar", f"{name} is cut off: {float(reached_s):.1f} s of {float(promised_s):.1f} s are there"
         )
 
 
 def _count_slots(packets: list[_Packet], stream: av.VideoStream, base: Fraction) -> Timeline:
-    """Return the timeline of a container without presentation times: by decoding time, else evenly spaced."""
+    """Return the timeline of a container without presentation times."""
     slots = sorted({packet.dts for packet in packets if packet.dts is not None})
     if len(slots) != len(packets):
         slots, base = list(range(len(packets))), 1 / (stream.average_rate or STILL_FPS)

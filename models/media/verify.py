@@ -16,9 +16,9 @@ from models.types import EngineError
 def verify_video(path: Path, frames: int, fps: Fraction) -> None:
     """Read a finished mp4 to its end. Raises EngineError result_invalid for the first fault.
 
-    A valid mp4 has its index before the data; exactly `frames` pictures, each of which decodes without an error,
-    exactly 1 / fps after the one before, the first at 0; sound that starts at 0, decodes, and ends within one frame of
-    the picture.
+    A valid mp4 has its index before the data; exactly `frames` pictures, each of which decodes
+    without an error, exactly 1 / fps after the one before, the first at 0; sound that starts at 0,
+    decodes, and ends within one frame of the picture.
     """
     if not has_leading_index(path):
         raise invalid_result("its index doesn't stand at the front")
@@ -64,7 +64,7 @@ def invalid_result(why: str) -> EngineError:
 
 
 def has_leading_index(path: Path) -> bool:
-    """Whether the mp4's `moov` box precedes `mdat`, so that players can start before the download ends."""
+    """Whether the mp4's `moov` box precedes `mdat`, so that players can start early."""
     with path.open("rb") as file:
         while len(head := file.read(8)) == 8:
             size, kind = int.from_bytes(head[:4], "big"), head[4:]

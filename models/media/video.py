@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from models.arrays import U8
-from models.media.opening import USUAL, unreadable
+from models.media.opening import USUAL, unreadable_file
 from models.media.source import MakePicture, open_source
 from models.types import Limits
 
@@ -18,10 +18,12 @@ _CACHE_FRAMES = 32
 
 
 class VideoFrames:
-    """A video at a constant rate: frame n is what a player shows n / fps seconds after the first one.
+    """A video at a constant rate: frame n is what a player shows n / fps seconds after the first
+    one.
 
-    Frames are upright, with square pixels, transparency over white. Reading forwards or backwards is cheap: at most 32
-    frames or 64 MiB are kept, and reading backwards decodes a run of frames at once. An image is a video of one frame.
+    Frames are upright, with square pixels, transparency over white. Reading forwards or backwards
+    is cheap: at most 32 frames or 64 MiB are kept, and reading backwards decodes a run of frames
+    at once. An image is a video of one frame.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class VideoFrames:
         limits: Limits = USUAL,
         as_yuv: bool = False,
     ) -> None:
-        """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
+        """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large,
+        video_too_long.
 
-        `as_yuv`: frames are (height * 3 / 2, width), as H.264 stores them, in the `colour` that the video has.
-        Those that are stored so are not converted, and an odd row or column is cut off instead of scaled away.
+        `as_yuv`: frames are (height * 3 / 2, width), as H.264 stores them, in the `colour` that
+        the video has. Those that are stored so are not converted, and an odd row or column is cut
+        off instead of scaled away.
         """
         self._name, self._fps = name or path.name, fps
         size = (width, height) if width and height else None
@@ -79,7 +83,7 @@ class VideoFrames:
         return self._kept[position].copy()
 
     def _decode(self, position: int) -> None:
-        """Decode up to `position`; when reading backwards, keep the pictures before it, which are read next."""
+        """Decode up to `position`; when reading backwards, keep the pictures before it."""
         backwards = 0 < self._asked - position <= self._room
         first = max(0, position - self._room + 1) if backwards else position
         if not self._is_reachable(first):
@@ -94,7 +98,7 @@ class VideoFrames:
         self._keep(position, self._decoded[1]())
 
     def _is_reachable(self, first: int) -> bool:
-        """Whether decoding on reaches `first` as fast as a seek: both are after the same key picture."""
+        """Whether decoding on reaches `first` as fast as a seek to its key picture."""
         timeline = self._source.timeline
         if self._decoded is None or self._decoded[0] > first:
             return False
@@ -104,7 +108,7 @@ class VideoFrames:
         """Use the last picture before one that did not decode, as a player does."""
         shown = before or self._decoded
         if shown is None:
-            raise unreadable("avatar", f"{self._name}: frame {position} and those around it cannot be decoded")
+            raise unreadable_file("avatar", f"{self._name}: frame {position} and those around it cannot be decoded")
         self._keep(position, shown[1]())
         if self._decoded is None:
             self._decoded = before

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.arrays import U8
 from models.media.colour import flatten_alpha
-from models.media.opening import unreadable
+from models.media.opening import unreadable_file
 from models.media.stills import Still
 from models.media.timeline import Timeline
 from models.types import EngineError, Limits
@@ -24,10 +24,10 @@ _MOST_FULL_PICTURES = 25
 
 
 def read_webp_timeline(path: Path, still: Still, name: str, limits: Limits) -> Timeline:
-    """Read when each picture is shown. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long."""
+    """Read when each picture is shown. Raises EngineError about the avatar."""
     durations = list(_read_durations_ms(path))
     if not durations:
-        raise unreadable("avatar", f"{name} holds no picture")
+        raise unreadable_file("avatar", f"{name} holds no picture")
     if len(durations) * still.pixels > _MOST_FULL_PICTURES * limits.pixels:
         message = f"{name} is an animation of {len(durations)} pictures of {still.width} x {still.height} pixels"
         raise EngineError("avatar_too_large", message, "send it as mp4: a WebP this long takes too much time to read")
@@ -38,7 +38,7 @@ def read_webp_timeline(path: Path, still: Still, name: str, limits: Limits) -> T
 
 
 def read_webp_frames(path: Path, still: Still, name: str, start: int = 0) -> Iterator[tuple[int, U8]]:
-    """Yield pictures from `start` on as (position, BGR over white). Each chunk decodes from the first picture."""
+    """Yield (position, BGR over white) from `start`. Each chunk decodes from the beginning."""
     at_once = max(4, _CHUNK_BYTES // (4 * still.pixels))
     while pictures := _load_chunk(path, name, start, at_once):
         for picture in pictures:
@@ -50,9 +50,9 @@ def _load_chunk(path: Path, name: str, start: int, count: int) -> list[U8]:
     try:
         done, animation = cv2.imreadanimation(str(path), start=start, count=count)
     except cv2.error as error:
-        raise unreadable("avatar", f"{name} could not be read: {error.err}") from error
+        raise unreadable_file("avatar", f"{name} could not be read: {error.err}") from error
     if not done:
-        raise unreadable("avatar", f"{name} could not be read")
+        raise unreadable_file("avatar", f"{name} could not be read")
     return [np.asarray(picture, np.uint8) for picture in animation.frames]
 
 

@@ -1,4 +1,4 @@
-"""The preview engine: moves the mouth of a portrait or a video avatar on the CPU, without downloaded weights."""
+"""The preview engine: moves the mouth of an avatar on the CPU, without downloaded weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from models.preview.track import Track, follow_face
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
 VERSION = 2
-"""Version of the geometry in the avatar cache: raised when a change of face, mouth or track outdates the entries."""
+"""Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
 NO_FACE = "choose a portrait that shows one face from the front, well lit and at least 60 pixels wide"
@@ -136,7 +136,7 @@ def fit_to_size(image: U8, width: int, height: int) -> U8:
 
 
 def find_first_face(request: Request, inspection: Inspection, options: Options, name: str) -> tuple[U8, Face]:
-    """Return the first picture with the chosen face, and the face. Raises EngineError no_face, bad_option."""
+    """Return the first picture with the chosen face. Raises EngineError no_face, bad_option."""
     most = 0
     for picture in sample_pictures(request, inspection):
         faces = find_faces(picture)
@@ -175,7 +175,7 @@ def locate_mouth(picture: U8, face: Face, options: Options, request: Request, in
 def write_geometry(
     folder: Path, request: Request, inspection: Inspection, options: Options, progress: ProgressCallback
 ) -> None:
-    """Write geometry.npz: the face, its mouth, its tone, and where its eyes are in each frame of the avatar."""
+    """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
     picture, face = find_first_face(request, inspection, options, Path(request.avatar).name)
     mouth = locate_mouth(picture, face, options, request, inspection)
     track = Track(np.array([face.eyes]), np.ones(1))

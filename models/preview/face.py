@@ -1,4 +1,4 @@
-"""Faces in a picture, upright or tilted, by the cascades that OpenCV ships. No downloaded model."""
+"""Find faces, upright or tilted, by the cascades of OpenCV, without a downloaded model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EYE_CROP = 240
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face in pixels of its picture. `box` is x, y, w, h; `eyes` are the left and the right one as seen."""
+    """A face in pixels. `box` is x, y, w, h; `eyes` are the left and the right one as seen."""
 
     box: Box
     eyes: tuple[Point, Point]
@@ -67,7 +67,8 @@ class Face:
 def find_faces(image: U8) -> tuple[Face, ...]:
     """Return all faces of a (h, w, 3) uint8 BGR picture from left to right, tilted ones too.
 
-    A detection counts only after three cascades confirmed it many times; otherwise coins and cats are faces too.
+    A detection counts only after three cascades confirmed it many times; otherwise coins and cats
+    are faces too.
     """
     scale = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
     small = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
@@ -81,7 +82,7 @@ def find_faces(image: U8) -> tuple[Face, ...]:
 
 
 def find_face_near(image: U8, face: Face) -> Face | None:
-    """Find a face near its place in another frame, at the same tilt: much faster than `find_faces`."""
+    """Find a face near its place in another frame: much faster than `find_faces`."""
     near = Crop(-200, -160, 400, 440)
     grey = _equalize_grey(crop_upright(image, face, near, 0.8))
     to_crop = face.to_upright
@@ -173,9 +174,11 @@ def _detect_boxes(name: str, grey: U8) -> list[tuple[int, int, int, int]]:
 
 
 def _count_detections(grey: U8, face: Face) -> int:
-    """Count how often three cascades detect the face in an upright copy of it, in slightly shifted windows.
+    """Count how often three cascades detect the face in an upright copy of it, in slightly shifted
+    windows.
 
-    Faces were detected 150 to 340 times, half a face 96 times, cats, coins and clouds at most 65 times.
+    Faces were detected 150 to 340 times, half a face 96 times, cats, coins and clouds at most 65
+    times.
     """
     crop = crop_upright(grey, face, Crop(-220, -170, 440, 480), 110 / (face.box[2] / face.eye_distance * UNIT))
     crop = np.asarray(cv2.equalizeHist(crop), np.uint8)
@@ -187,7 +190,7 @@ def _count_detections(grey: U8, face: Face) -> int:
 
 
 def _find_eyes(grey: U8, box: tuple[int, int, int, int]) -> tuple[Point, Point] | None:
-    """Return both eyes in pixels, from the pair of eye boxes placed most like eyes in a face, or None."""
+    """Return both eyes in pixels, the pair of eye boxes most like eyes in a face, or None."""
     x, y, w, h = box
     zoom = _EYE_CROP / w
     top = y + int(0.15 * h)
@@ -207,7 +210,7 @@ def _find_eyes(grey: U8, box: tuple[int, int, int, int]) -> tuple[Point, Point] 
 
 
 def _pair_cost(left: Point, right: Point) -> float:
-    """Return the distance of a pair from level eyes at 30 % and 70 % of a face 240 pixels wide; below 1 is a pair."""
+    """Return the distance of a pair from usual eyes in a face 240 pixels wide, a pair below 1."""
     distance, drop = right[0] - left[0], right[1] - left[1]
     middle, height = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
     return math.hypot((distance - 98) / 40, drop / 36, (middle - 120) / 40, (height - 56) / 40)

@@ -1,4 +1,4 @@
-"""Movements of the whole head, sway and blinks, as maps from pixels of the result to their source in the photo."""
+"""Sway and blinks, as maps from pixels of the result to their source in the photo."""
 
 from __future__ import annotations
 
@@ -51,9 +51,11 @@ def transform_grid(affine: F64, x: Floats, y: Floats) -> Maps:
 
 
 class HeadField:
-    """The part `rect` of a picture of (width, height) pixels that moves with the head, and its source.
+    """The part `rect` of a picture of (width, height) pixels that moves with the head, and its
+    source.
 
-    Head and neck move as one; the movement fades out around them, so that shoulders and background do not move.
+    Head and neck move as one; the movement fades out around them, so that shoulders and background
+    do not move.
     """
 
     def __init__(self, face: Face, size: tuple[int, int]) -> None:
@@ -67,7 +69,7 @@ class HeadField:
         self._grid = make_grid(self.rect)
 
     def compute_maps(self, pose: Floats | None) -> Maps:
-        """Return (h, w) source x and y for every pixel of `rect`. `pose` is a row of `make_sway`, or None."""
+        """Return (h, w) source x and y of `rect`. `pose` is a row of `make_sway`, or None."""
         if pose is None:
             return self._grid[0].copy(), self._grid[1].copy()
         x0, y0, x1, y1 = self.rect
@@ -83,7 +85,7 @@ class HeadField:
         return x.astype(np.float32), y.astype(np.float32)
 
     def _compute_shifts(self, pose: Floats) -> Floats:
-        """Return the shift of the coarse nodes in pixels: the head turns about the neck, nose and brow the most."""
+        """Return the shift of the nodes in pixels: nose and brow move the most."""
         roll, x, y, turn, nod = (float(value) for value in pose)
         angle = math.radians(roll)
         dx = (-angle * (self._y - 150) + x + turn * self._bulge) * self._weight
@@ -101,7 +103,7 @@ class Lid:
         self._down = invert_affine(face.to_upright)[:, 1].astype(np.float32)
 
     def lower(self, maps: Maps, shut: float) -> Floats:
-        """Pull the skin above the eye down over it, in the maps of `rect`. Return (h, w) brightness, 1 unchanged."""
+        """Pull the skin above the eye over it, in the maps of `rect`. Return (h, w) brightness."""
         x, y = transform_grid(self._to_upright, *maps)
         lens = np.clip(1 - ((x - self._side) / 20) ** 2, 0, 1)
         open_at, shut_at = -7.5 * lens, 6.5 * lens

@@ -1,4 +1,4 @@
-"""Paint what shows between open lips, once for each mouth: a cavity, a tongue, and teeth if the photo shows none."""
+"""Paint the inside of a mouth: a cavity, a tongue, and teeth if the photo shows none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Tone:
 
 @dataclass(frozen=True, slots=True)
 class Interior:
-    """Pictures of `crop` with PIXELS_PER_UNIT pixels for each face unit; they move with the layers of LipField.
+    """Pictures of `crop` with PIXELS_PER_UNIT pixels for each face unit; they move with the layers
+    of LipField.
 
     upper   (h, w, 4) uint8: cavity and upper teeth as BGR, and the opacity of the upper layer
     lower   (h, w, 4) uint8: tongue as BGR, and its opacity

@@ -13,7 +13,8 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class Label:
-    """The label for frames of (width, height) pixels: top left, or bottom left where it would cover a face.
+    """The label for frames of (width, height) pixels: top left, or bottom left where it would
+    cover a face.
 
     `faces` is (n, 4): x, y, w, h in pixels of the face in every frame that shows it.
     """

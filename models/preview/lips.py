@@ -1,7 +1,8 @@
 """The movement of skin with lips and jaw: a field of displacements over the lower face.
 
-Two layers move against each other and part along the line of the mouth: the upper lip with everything above it, and
-the lower lip with chin and jaw. Both map a point of the result to its source, in face units.
+Two layers move against each other and part along the line of the mouth: the upper lip with
+everything above it, and the lower lip with chin and jaw. Both map a point of the result to its
+source, in face units.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LipField:
         self._mixing = 0.45 + 0.5 * np.minimum(self._across**2, 1.5)
 
     def compute_aperture(self, opening: float) -> float:
-        """Return the distance of the lips in their middle, in face units. Shut lips keep a trace of a smile's gap."""
+        """Return the distance of the lips in face units. Shut lips keep a trace of a smile."""
         return self.widest * opening + _CREVICE * self.mouth.gap * (1 - opening)
 
     def compute_displacements(self, opening: float, spread: float) -> Floats:
@@ -99,5 +100,5 @@ def _smoothstep(t: Floats) -> Floats:
 
 
 def _fade_jaw(skin: Floats) -> Floats:
-    """Return the skin's share of the jaw's movement: 1 at the lip, 0.78 at the chin (skin 1), 0 below."""
+    """Return the skin's share of the jaw's movement: 1 at the lip, 0.78 at the chin."""
     return (1 - 0.22 * np.clip(skin, 0, 1)) * (1 - _smoothstep((skin - 0.85) / 0.95))

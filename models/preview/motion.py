@@ -13,7 +13,7 @@ _BLINK_S, _LIDS = (0.0, 0.07, 0.11, 0.26), (0.0, 1.0, 1.0, 0.0)
 
 
 def make_blinks(frames: int, fps: Fraction, seed: int) -> Floats:
-    """Return (frames,) float32, 0 open .. 1 shut: a blink every two to five seconds, sometimes two in a row."""
+    """Return (frames,) float32, 0 open .. 1 shut: a blink every two to five seconds."""
     rng = np.random.default_rng([seed, 1])
     middle_s = (np.arange(frames) + 0.5) / float(fps)
     shut = np.zeros(frames, np.float32)
@@ -25,7 +25,8 @@ def make_blinks(frames: int, fps: Fraction, seed: int) -> Floats:
 
 
 def make_sway(opening: Floats, fps: Fraction, seed: int) -> Floats:
-    """Return (frames, 5) float32: roll in degrees, x and y in face units, turn and nod as parallax in face units.
+    """Return (frames, 5) float32: roll in degrees, x and y in face units, turn and nod as parallax
+    in face units.
 
     The movement is slow and does not repeat; the head sinks a little where speech is loud.
     """

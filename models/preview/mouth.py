@@ -1,7 +1,8 @@
 """Find the line of the lips in a face by light and colour, in grey pictures too.
 
-Between its corners every edge of a mouth is nearly a parabola. In coordinates that follow those parabolas the mouth is
-a stack of level stripes: the best corners give the clearest stripes, and one column shows lips, teeth and a dark gap.
+Between its corners every edge of a mouth is nearly a parabola. In coordinates that follow those
+parabolas the mouth is a stack of level stripes: the best corners give the clearest stripes, and
+one column shows lips, teeth and a dark gap.
 """
 
 from __future__ import annotations
@@ -50,13 +51,8 @@ class Mouth:
 
     @property
     def is_visible(self) -> bool:
-        """Whether the line of the mouth was detected; otherwise the usual place of mouths is used."""
+        """Whether the line of the mouth was detected; otherwise its usual place is used."""
         return self.contrast >= _FAINTEST
-
-    def edge(self, u: Floats, bow: float) -> Floats:
-        """Return the y of a lip's edge at u, -1 (left corner) .. 1 (right corner): a parabola through both corners."""
-        near = np.clip(u, -1.15, 1.15)
-        return np.asarray(self.y + self.tilt * near + bow * (1 - near**2), np.float32)
 
     def to_array(self) -> Floats:
         return np.array(astuple(self), np.float64)
@@ -99,7 +95,7 @@ def _blur(picture: Floats, units: float) -> Floats:
 
 
 def _find_stripes(lab: Floats) -> tuple[float, float, float, float]:
-    """Return x, y, half width and tilt with the clearest stripes, from a coarse grid and two finer ones."""
+    """Return x, y, half width and tilt with the clearest stripes, by three grids."""
     light, red = _blur(lab[..., 0], 1.0), _blur(lab[..., 1], 1.2)
     slopes = [cv2.Sobel(light, cv2.CV_32F, 0, 1), 2 * cv2.Sobel(red, cv2.CV_32F, 0, 1)]
     edges = np.asarray(np.stack(slopes, -1), np.float32)
@@ -160,7 +156,7 @@ def _measure_mouth(lab: Floats, left: Point, right: Point, contrast: float) -> M
 
 
 def _find_lip_edges(sag: Floats, stripes: Floats) -> tuple[float, float, bool]:
-    """Return the lower edge of the upper lip, the upper edge of the lower lip, and whether teeth show."""
+    """Return the edges of upper and lower lip, and whether teeth show."""
     light, red = stripes[:, 0], stripes[:, 1]
     slope = np.gradient(light, sag)
     seam = _argmax_between(sag, -light, -16, 13)
@@ -176,7 +172,7 @@ def _find_lip_edges(sag: Floats, stripes: Floats) -> tuple[float, float, bool]:
 
 
 def _find_dark_gap(sag: Floats, light: Floats, seam: int) -> tuple[float, float, bool]:
-    """Return the edges of the dark gap if it is as wide as an open mouth, else the seam twice, and False."""
+    """Return the edges of a gap as wide as an open mouth, else the seam twice; and False."""
     around = (np.median(light[(sag > sag[seam] - 16) & (sag < sag[seam])]), np.median(light[sag > sag[seam] + 6]))
     half = (light[seam] + min(around)) / 2
     above, below = seam, seam

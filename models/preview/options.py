@@ -35,5 +35,5 @@ class Options(BaseModel):
 
 
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
-    """Return the options, and a note for each that belongs to another engine. Raises EngineError bad_option."""
+    """Return the options, and notes on those of other engines. Raises EngineError bad_option."""
     return parse_options(Options, given, "preview", dict.fromkeys(MUSETALK, "musetalk"))

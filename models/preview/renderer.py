@@ -49,12 +49,13 @@ class MouthPainter:
         self._interior = paint_interior(mouth, tone, softness=1.1 * UNIT / eye_distance)
 
     def find_rect(self, face: Face, size: tuple[int, int]) -> Rect:
-        """Return the pixels that drawing this mouth may change, in a picture of (width, height)."""
+        """Return the pixels that this mouth may change, in a picture of (width, height)."""
         crop = self._lips.crop
         return compute_rect(face, crop.left, crop.top, crop.left + crop.width, crop.top + crop.height, size)
 
     def draw(self, target: U8, units: Maps, source: Texture, shape: tuple[float, float], weight: float = 1) -> None:
-        """Draw into `target`, (h, w, 3) uint8, whose pixels have the positions `units` in face units.
+        """Draw into `target`, (h, w, 3) uint8, whose pixels have the positions `units` in face
+        units.
 
         `shape` is opening and spread; `weight` 0 keeps the mouth of the source.
         """
@@ -110,7 +111,7 @@ class Portrait:
         self._texture = Texture(self._enlarged, compose_affine(from_upright, self._to_enlarged))
 
     def render(self, shape: tuple[float, float], shut: float, pose: Floats | None) -> U8:
-        """Return a new frame: `shape` is opening and spread, `shut` 0..1, `pose` a row of `make_sway` or None."""
+        """Return a frame of opening and spread, lids `shut` 0..1, `pose` of `make_sway` or None."""
         frame = self._image.copy()
         rect = self._head.rect
         maps = self._head.compute_maps(pose)
@@ -125,7 +126,7 @@ class Portrait:
 
 
 def draw_mouth(frame: U8, face: Face, painter: MouthPainter, shape: tuple[float, float], weight: float) -> None:
-    """Move the mouth in a frame of a video, (h, w, 3) uint8, in place, where the face is in this frame."""
+    """Move the mouth in a frame of a video, (h, w, 3) uint8, in place, at `face`."""
     rect = painter.find_rect(face, (frame.shape[1], frame.shape[0]))
     units = transform_grid(face.to_upright, *make_grid(rect))
     source = Texture(frame.copy(), invert_affine(face.to_upright))
@@ -143,9 +144,11 @@ def draw_lids(frame: U8, face: Face, shut: float) -> None:
 
 
 def enlarge_part(image: U8, rect: Rect) -> tuple[U8, F64]:
-    """Return the moving part of a photo, at twice its size if it isn't huge, and the map from the photo's pixels to it.
+    """Return the moving part of a photo, at twice its size if it isn't huge, and the map from the
+    photo's pixels to it.
 
-    Moving by parts of a pixel softens a picture, but hardly one of twice the pixels. Parts without movement stay exact.
+    Moving by parts of a pixel softens a picture, but hardly one of twice the pixels. Parts without
+    movement stay exact.
     """
     x0, y0 = max(0, rect[0] - _MARGIN), max(0, rect[1] - _MARGIN)
     part = image[y0 : rect[3] + _MARGIN, x0 : rect[2] + _MARGIN]

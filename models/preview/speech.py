@@ -1,4 +1,4 @@
-"""Turn speech into the movement of a mouth: features every 10 ms, and the shape of the lips for each frame."""
+"""Turn speech into a mouth: features every 10 ms, and the shape of the lips in each frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.preview import visemes
 RATE = 16000
 HOPS_PER_S = 100
 SPEED_PER_S = 8.75
-"""The highest speed of the lips, in full openings (or from rounded to neutral) a second; 0.35 a frame at 25 fps."""
+"""The highest speed of the lips, in full openings a second; 0.35 a frame at 25 fps."""
 
 _HOP = RATE // HOPS_PER_S
 _WINDOW = 512
@@ -48,7 +48,7 @@ def extract_features(waveform: Floats) -> Floats:
 
 
 def compute_log_mel(waveform: Floats) -> Floats:
-    """Return band levels (hops, bands) float32: 0 is 50 dB below the loud parts or steady noise, 1 is loud."""
+    """Return levels (hops, bands) float32: 0 is steady noise or 50 dB below 1, the loud parts."""
     power = _compute_mel_power(waveform)
     noise = np.percentile(power, 10, axis=0)
     loud = np.percentile(power.max(1), 95)
@@ -58,7 +58,7 @@ def compute_log_mel(waveform: Floats) -> Floats:
 
 
 def limit_slope(curve: Floats) -> Floats:
-    """Return the largest curve below this one with a slope of at most SPEED_PER_S: closures stay, peaks are cut."""
+    """Return the largest curve below this one whose slope is at most SPEED_PER_S."""
     ramp = np.arange(len(curve)) * (SPEED_PER_S / HOPS_PER_S)
     forward = np.minimum.accumulate(curve - ramp) + ramp
     backward = np.minimum.accumulate((curve + ramp)[::-1])[::-1] - ramp
@@ -97,7 +97,7 @@ def _shift_rows(rows: Floats, hops: int) -> Floats:
 
 
 def _extend_closures(curve: Floats) -> Floats:
-    """Extend closures by one hop on both sides: lips meet before the sound stops, and few frames show it."""
+    """Extend closures by a hop on both sides: lips meet before the sound stops."""
     padded = np.pad(curve, 1, "edge")
     return np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
 

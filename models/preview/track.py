@@ -15,7 +15,7 @@ from models.preview.face import Face, find_face_near, transform_points
 
 FIND_EVERY = 12
 MOST_DRIFT = 0.25
-"""Distance between tracked and detected eyes, in eye distances, from which it is another face, or a cut."""
+"""Distance of tracked and detected eyes, in eye distances, from which the face changed."""
 NUDGE = 0.3
 FADE_FRAMES = 5
 FEWEST_POINTS = 12
@@ -26,7 +26,7 @@ Finder = Callable[[U8], Face | None]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """eyes (n, 2, 2): left and right eye, x and y in pixels, of each frame. weight (n,): 0 where there is no face."""
+    """eyes (n, 2, 2): left and right, x and y in pixels. weight (n,): 0 without a face."""
 
     eyes: F64
     weight: F64
@@ -55,7 +55,8 @@ def make_face_at(eyes: F64) -> Face:
 
 
 def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:
-    """Track the eyes, (2, 2) x and y, from one grey frame to the next; None where the face is lost.
+    """Track the eyes, (2, 2) x and y, from one grey frame to the next; None where the face is
+    lost.
 
     Points of the mouth are left out, because it moves by itself.
     """
@@ -79,7 +80,7 @@ def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:
 
 
 def correct_eyes(tracked: F64 | None, face: Face | None) -> F64 | None:
-    """Move tracked eyes a little towards those of a detected face, or replace them where they drifted too far."""
+    """Move tracked eyes a little towards detected ones, or replace them after a large drift."""
     if face is None:
         return tracked
     found = np.array(face.eyes)
@@ -98,7 +99,7 @@ def fill_gaps(seen: list[F64 | None]) -> F64:
 
 
 def compute_weights(seen: Bool) -> F64:
-    """Return (n,) 1 in frames with a face, 0 in others, with a slope inside the intervals with a face."""
+    """Return (n,) 1 in frames with a face, 0 in others, with slopes inside the intervals."""
     distance = np.full(len(seen), float(FADE_FRAMES + 1))
     missing = np.flatnonzero(~seen)
     for n in range(len(seen)):

@@ -14,7 +14,7 @@ import pytest
 from models import media
 from models.types import Limits
 from tests.models.musetalk import tiny
-from tests.models.musetalk.test_engine import a_video, an_image
+from tests.models.musetalk.jobs import write_image, write_video
 from tests.share import ROOT, Share, until, voice
 
 
@@ -35,7 +35,7 @@ def has_rows(share: Share, count: int) -> bool:
 @pytest.mark.timeout(400)
 def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) -> None:
     """`queue` and `split` publish identical mp4s; the second job has the avatar from the cache."""
-    avatar = a_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
+    avatar = write_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
     for count, strategy in enumerate(("queue", "split"), 1):
         studio.put("face.mp4", avatar.read_bytes())
         studio.put("voice.wav", voice(3.0))
@@ -60,7 +60,7 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
 @pytest.mark.timeout(400)
 def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: Path) -> None:
     """The library commands work, and a job by name has the avatar from the cache."""
-    picture = an_image(tmp_path / "anna.png")
+    picture = write_image(tmp_path / "anna.png")
     assert studio.musedrop("avatar", "add", "anna", str(picture)).returncode == 0
     assert "not yet" in studio.musedrop("avatar", "list").stdout
     assert studio.musedrop("avatar", "prepare", "anna", "--wait").returncode == 0

@@ -19,8 +19,8 @@ BACKOFF = Backoff(quick_s=1.0, first_s=0.1, sick_after=4, sick_s=30.0, sick_max_
         ([60, 0.5, 60], [0, 0.2, 0], False),
     ],
 )
-def test_pauses_add_faults_in_a_row(lived_s: list[float], pauses: list[float], sick: bool) -> None:
-    """Quick deaths are answered by growing pauses, late ones at once, and too many by a rest."""
+def test_pauses_after_faults_in_a_row(lived_s: list[float], pauses: list[float], sick: bool) -> None:
+    """The pause grows after early faults, is zero after late ones, and is long after too many."""
     state = BackoffState()
     for number, (lived, pause) in enumerate(zip(lived_s, pauses, strict=True)):
         state = BACKOFF.add_fault(state, f"fault {number}", 1000.0, lived)

@@ -1,4 +1,4 @@
-"""Speech whose every phoneme is known: libespeak-ng's own events while it speaks, by ctypes."""
+"""Speech with its phonemes, from the events of libespeak-ng, by ctypes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _library() -> tuple[ctypes.CDLL, int]:
 
 
 def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[F32, list[Phoneme]]:
-    """The waveform (n,) float32 at 16 kHz and the phonemes in it. Skips the test where libespeak-ng is missing."""
+    """Return the waveform (n,) float32 at 16 kHz and its phonemes. Skip the test without libespeak-ng."""
     library, rate = _library()
     sound: list[I16] = []
     starts: list[tuple[str, int]] = []
@@ -93,7 +93,7 @@ def _until_last(events: ctypes._Pointer[_Event]) -> Iterator[_Event]:
 
 
 def resample(waveform: F32, rate: int) -> F32:
-    """The same sound at 16 kHz, by its spectrum."""
+    """Return the sound at 16 kHz, resampled by its spectrum."""
     count = round(len(waveform) * RATE / rate)
     spectrum = np.fft.rfft(waveform)[: count // 2 + 1]
     padded = np.pad(spectrum, (0, count // 2 + 1 - len(spectrum)))

@@ -67,7 +67,7 @@ def test_upgrade_every_day_and_uninstall(service: Service, machine: Machine) -> 
     unit = service.root / UNITS / "musedrop.service"
     shipped = unit.read_text()
     unit.write_text(shipped.replace("WatchdogSec=30", "WatchdogSec=20"))
-    assert "musedrop.service is not this version's" in machine.check(PROGRAM, "service", "status")
+    assert "musedrop.service is not of this version" in machine.check(PROGRAM, "service", "status")
     service.jobs(1, frame_s=0.02)
     service.wait_for("job0", "running")
     [[_pip, *upgrade]] = commands("Upgrade")
