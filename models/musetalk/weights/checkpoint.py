@@ -89,7 +89,7 @@ def _check_length(path: Path, name: str) -> None:
     try:
         tensors = [value for key, value in json.loads(text).items() if key != "__metadata__"]
         expected = 8 + length + max(value["data_offsets"][1] for value in tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         cut = len(text) < length
         raise damaged_error(name, truncation_text(size) if cut else foreign_text(head, "safetensors file")) from error
     if size != expected:
