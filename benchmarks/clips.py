@@ -1,7 +1,9 @@
-"""What benchmarks.musetalk measures outside UNet and VAE: face networks, paste, encoder, and whole clips at 720p.
+"""What benchmarks.musetalk measures besides UNet and VAE, at 720p.
 
-Face networks have their full width and random weights. In whole clips they are the tests' narrow ones, that see a face
-in the clip's avatar: random ones see none. So the "cold" rows understate preparation; the stages beside them don't.
+These are the face networks, the paste, the encoder, and whole clips.
+Face networks have their full width and random weights.
+Whole clips use the narrow ones of the tests, which find a face in the avatar; random ones find none.
+The "cold" rows therefore understate the preparation; the rows of the stages don't.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from tests.models.musetalk import tiny
 Work = tuple[str, int, Callable[[], Any]]
 HEIGHT, WIDTH, FPS = 720, 1280, Fraction(25)
 CLIPS = {"cuda": (3, 60), "cpu": (3,), "cpu, full": (1,)}
-"""Seconds of each clip. On a CPU an hour would pass before the long one is painted at full size, twice."""
+"""Seconds of each clip. On a CPU the long one at full size would take an hour."""
 
 
 # stages --------------------------------------------------------------------------------------------------------------
@@ -46,16 +48,16 @@ def face_stages(device: torch.device) -> Iterator[Work]:
     """Name, frames and the work for them, of 720p frames."""
     many = 8 if device.type == "cuda" else 2
     detector, pose, parser = (net().eval().to(device) for net in (s3fd.S3FD, dwpose.DwPose, bisenet.BiSeNet))
-    nets, frames = FaceNets(detector, pose, device), list(memory.swaying(WIDTH, HEIGHT, many))
+    nets, frames = FaceNets(detector, pose, device), list(memory.draw_swaying(WIDTH, HEIGHT, many))
     squares = [np.ascontiguousarray(frame[:, 280:1000]) for frame in frames]
     stream = open_stream(device)
-    yield "detect", many, in_stream(stream, lambda: nets._search_all(frames, REDUCED_SIDE))
+    yield "detect", many, in_stream(stream, lambda: nets._search_reduced(frames, REDUCED_SIDE))
     yield "landmarks", many, in_stream(stream, lambda: nets.find_landmarks(frames))
     yield "parse", many, in_stream(stream, lambda: bisenet.class_maps(parser, squares))
 
 
 def in_stream(stream: DeviceStream, work: Callable[[], Any]) -> Callable[[], Any]:
-    """As the engine runs it: on a CPU in one thread, for two that wait for each other would measure the waiting."""
+    """Run work as the engine does: on a CPU in one thread, so that no waiting is measured."""
 
     def run() -> Any:
         wait = stream.run(work)
@@ -71,68 +73,74 @@ def host_stages(folder: Path) -> Iterator[Work]:
     mask[80:-80, 80:-80] = 200
     paste = YuvBlend(mask, box, square_around(box), (WIDTH, HEIGHT))
     face = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    with media.VideoFrames(avatar(folder), FPS, as_yuv=True) as video:
+    with media.VideoFrames(make_avatar(folder), FPS, as_yuv=True) as video:
         frames = [video.read(number % len(video)) for number in range(count)]
-    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "tick": lambda _: None}
-    yield "paste", count, lambda: [paste.apply(frame, face) for frame in frames]
+    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "encoder": "libx264", "crf": 18, "progress": [].append}
+
+    def paste_all() -> None:
+        for frame in frames:
+            paste.apply(frame, face)
+
+    yield "paste", count, paste_all
     yield "x264", count, lambda: write_part(folder / "part.mp4", iter(frames), count=count, fps=FPS, **size)
 
 
-def avatar(folder: Path) -> Path:
+def make_avatar(folder: Path) -> Path:
     path = folder / "avatar.mp4"
-    return path if path.exists() else memory.avatar(path, HEIGHT, 25, FPS)
+    return path if path.exists() else memory.write_avatar(path, HEIGHT, 25, FPS)
 
 
 # whole clips ---------------------------------------------------------------------------------------------------------
 
 
 def clips(size: str, device: torch.device, folder: Path, threads: int) -> Iterator[dict[str, Any]]:
-    """Each clip cold, in a new process that has no avatar cached, then warm in the same process."""
+    """Run each clip cold, in a new process without cached avatar, then warm in the same process."""
     tiny.lay_out(folder / "models")
     if size == "full":
         for part in ("musetalkV15", "sd-vae", "whisper"):
             shutil.rmtree(folder / "models" / part)
         with contextlib.redirect_stdout(sys.stderr):
             weights.lay_out(folder / "models", ("unet", "sd-vae", "whisper"))
-    avatar(folder)
+    make_avatar(folder)
     for seconds in CLIPS["cpu, full" if (device.type, size) == ("cpu", "full") else device.type]:
         command = [sys.executable, "-m", "benchmarks.clips", str(folder), str(seconds), device.type, str(threads)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         yield from json.loads(run.stdout.splitlines()[-1])
 
 
-def child(folder: Path, seconds: int, device: str, threads: int) -> list[dict[str, Any]]:
+def run_clips(folder: Path, seconds: int, device: str, threads: int) -> list[dict[str, Any]]:
     torch.set_num_threads(threads)
     place = folder / f"clip{seconds}"
     place.mkdir()
-    voice = memory.voice(place / "voice.wav", seconds)
+    voice = memory.write_voice(place / "voice.wav", seconds)
     handler = open_handler("cpu:0" if device == "cpu" else "cuda:0", {"threads": threads})
-    return [clip(handler, folder, place, voice, name) for name in ("cold", "warm")]
+    return [run_clip(handler, folder, place, voice, name) for name in ("cold", "warm")]
 
 
-def clip(handler: Handler, folder: Path, place: Path, voice: Path, name: str) -> dict[str, Any]:
-    """One job as a worker does it, from files that lie there to the published mp4."""
+def run_clip(handler: Handler, folder: Path, place: Path, voice: Path, name: str) -> dict[str, Any]:
+    """Run one job as a worker does, from media files to the published mp4."""
     (place / "cache").mkdir(exist_ok=True)
     folders = {kind: place / name / kind for kind in ("work", "out")}
     for path in folders.values():
         path.mkdir(parents=True)
     request = Request(
         engine="musetalk",
-        avatar=str(avatar(folder)),
+        avatar=str(make_avatar(folder)),
         audio=str(voice),
         cache=str(place / "cache"),
         models_dir=str(folder / "models"),
-        **{kind: str(path) for kind, path in folders.items()},
+        work=str(folders["work"]),
+        out=str(folders["out"]),
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    frames, told = job(handler, request)
+    frames, told = run_job(handler, request)
     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "frames": frames}
     cached = told["musetalk"]["avatar_from_cache"]
     return {"name": f"{voice.parent.name.removeprefix('clip')} s {name}", "cached": cached, **spent}
 
 
-def job(handler: Handler, request: Request) -> tuple[int, dict[str, Any]]:
-    """All stages; the number of frames, and what result.json would hold."""
+def run_job(handler: Handler, request: Request) -> tuple[int, dict[str, Any]]:
+    """Run all stages. Return the number of frames, and the content of result.json."""
     payload: dict[str, Any] = {"request": request.to_dict(), "stage": "inspect"}
     payload["outline"] = handler.run(payload, 0, 1, lambda _: None)["outline"]
     frames = int(payload["outline"]["frames"])
@@ -144,4 +152,4 @@ def job(handler: Handler, request: Request) -> tuple[int, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(child(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))))
+    print(json.dumps(run_clips(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))))

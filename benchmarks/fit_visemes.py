@@ -1,7 +1,8 @@
 """Fit the viseme table of models/preview/visemes.py and print its rows.
 
-Run from the root as `python -m benchmarks.fit_visemes`; needs the Debian packages libespeak-ng1 and flite, whose
-programs know which phoneme they speak when. The sentences and voices of the tests are not among those fitted here.
+Run from the root as `python -m benchmarks.fit_visemes`.
+It needs the Debian packages libespeak-ng1 and flite, whose programs report the time of each phoneme.
+The sentences and voices of the tests are not used here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from models.arrays import F32, F64
 from models.preview import speech, visemes
 from tests.models.phonemes import Phoneme, resample, speak
 
@@ -53,42 +55,42 @@ SPOKEN = {
 VISEME_OF = {phoneme: name for name, phonemes in SPOKEN.items() for phoneme in phonemes.split()} | {"": "rest"}
 
 
-def flite(text: str, voice: str) -> tuple[npt.NDArray[np.float32], list[Phoneme]]:
+def speak_flite(text: str, voice: str) -> tuple[F32, list[Phoneme]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", str(path)]
         ends = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         with wave.open(str(path)) as sound:
-            samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).astype(np.float32) / 32768
-            waveform = resample(samples, sound.getframerate())
+            samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+            waveform = resample(samples.astype(np.float32) / np.float32(32768), sound.getframerate())
     names, stops = zip(*(entry.rsplit(":", 1) for entry in ends), strict=True)
     edges = [0.0, *map(float, stops)]
     return waveform, [Phoneme(name, edges[i], edges[i + 1]) for i, name in enumerate(names)]
 
 
-def spoken() -> Iterator[tuple[npt.NDArray[np.float32], list[Phoneme]]]:
+def speak_sentences() -> Iterator[tuple[F32, list[Phoneme]]]:
     for text in SENTENCES:
         for voice in ESPEAK_VOICES:
             yield speak(text, voice)
         for voice in FLITE_VOICES:
-            yield flite(text, voice)
+            yield speak_flite(text, voice)
 
 
-def labelled() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
-    """Features of every hop, clean and in noise 25 dB below the speech, and the number of its viseme."""
+def label_features() -> tuple[F32, npt.NDArray[np.intp]]:
+    """Return the features of every hop, clean and with noise at -25 dB, and its viseme's number."""
     rng = np.random.default_rng(1)
     rows, classes = [], []
-    for waveform, phonemes in spoken():
+    for waveform, phonemes in speak_sentences():
         noise = rng.normal(0, waveform.std() * 10 ** (-25 / 20), len(waveform)).astype(np.float32)
         for heard in (waveform, waveform + noise):
-            features = speech.features(heard)
-            known = _visemes_at(phonemes, len(features))
+            features = speech.extract_features(heard)
+            known = _find_visemes(phonemes, len(features))
             rows.append(features[known >= 0])
             classes.append(known[known >= 0])
     return np.concatenate(rows), np.concatenate(classes)
 
 
-def _visemes_at(phonemes: list[Phoneme], hops: int) -> npt.NDArray[np.intp]:
+def _find_visemes(phonemes: list[Phoneme], hops: int) -> npt.NDArray[np.intp]:
     middle_s = (np.arange(hops) + 0.5) / speech.HOPS_PER_S
     found = np.full(hops, list(visemes.SHAPES).index("rest"))
     for p in phonemes:
@@ -97,7 +99,7 @@ def _visemes_at(phonemes: list[Phoneme], hops: int) -> npt.NDArray[np.intp]:
     return found
 
 
-def fit(rows: npt.NDArray[np.float32], classes: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+def fit_visemes(rows: F32, classes: npt.NDArray[np.intp]) -> F64:
     """Linear discriminant analysis: (visemes, 1 + features), the constant first."""
     means = np.array([rows[classes == c].mean(0) for c in range(len(visemes.SHAPES))])
     rest = rows - means[classes]
@@ -109,5 +111,5 @@ def fit(rows: npt.NDArray[np.float32], classes: npt.NDArray[np.intp]) -> npt.NDA
 
 
 if __name__ == "__main__":
-    for name, row in zip(visemes.SHAPES, fit(*labelled()), strict=True):
+    for name, row in zip(visemes.SHAPES, fit_visemes(*label_features()), strict=True):
         print(f"# {name}\n" + " ".join(f"{value:.1f}" for value in row))

@@ -28,10 +28,11 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 
 from models import media
-from models.media.colour import Bgr
+from models.arrays import U8
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend, fit_face
-from models.musetalk.compositing.masks import Box, Mask, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.compositing.masks import make_blend_mask, make_parsing_mask, square_around
 from models.musetalk.compositing.pipeline import compose_frames, read_frames
+from models.musetalk.geometry import Box
 from models.types import Colour
 from tests import media_samples as samples
 
@@ -49,10 +50,10 @@ class Scene:
     width: int
     height: int
     colour: Colour = media.BT709
-    frames: list[Bgr] = field(default_factory=list)
-    faces: list[Bgr] = field(default_factory=list)
+    frames: list[U8] = field(default_factory=list)
+    faces: list[U8] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
-    masks: list[Mask] = field(default_factory=list)
+    masks: list[U8] = field(default_factory=list)
 
     @property
     def video(self) -> Path:
@@ -62,7 +63,7 @@ class Scene:
     def voice(self) -> Path:
         return self.folder / "voice.wav"
 
-    def truth(self) -> Iterator[Bgr]:
+    def truth(self) -> Iterator[U8]:
         for frame, face, box, mask in zip(self.frames, self.faces, self.boxes, self.masks, strict=True):
             pasted = frame.copy()
             BgrBlend(mask, box, square_around(box), (self.width, self.height)).apply(pasted, face)
@@ -90,14 +91,14 @@ def scene(folder: Path, height: int, count: int) -> Scene:
     return made
 
 
-def staged(picture: Bgr, width: int, height: int) -> Bgr:
+def staged(picture: U8, width: int, height: int) -> U8:
     wide = cv2.GaussianBlur(cv2.resize(picture, (width, height)), (0, 0), height / 40)
     left = (width - height) // 2
     wide[:, left : left + height] = cv2.resize(picture, (height, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(wide, np.uint8)
 
 
-def face_classes() -> Mask:
+def face_classes() -> U8:
     """An oval of skin with a mouth, as a parser would see the square about a face."""
     classes = np.zeros((512, 512), np.uint8)
     cv2.ellipse(classes, (256, 250), (105, 165), 0, 0, 360, 1, -1)
@@ -105,7 +106,7 @@ def face_classes() -> Mask:
     return classes
 
 
-def painted(frame: Bgr, box: Box, number: int) -> Bgr:
+def painted(frame: U8, box: Box, number: int) -> U8:
     """The face of the box at the networks' size, with another mouth: what a decoder would hand over."""
     x1, y1, x2, y2 = box
     face = cv2.resize(frame[y1:y2, x1:x2], (256, 256), interpolation=cv2.INTER_LANCZOS4)
@@ -133,7 +134,7 @@ def published(given: Scene, clock: Clock) -> Path:
     return result
 
 
-def over_the_whole(frame: Bgr, face: Bgr, box: Box, mask: Mask) -> Bgr:
+def over_the_whole(frame: U8, face: U8, box: Box, mask: U8) -> U8:
     background, crop = copy.deepcopy(frame), square_around(box)
     picture = Image.fromarray(background[:, :, ::-1])
     square = picture.crop(crop)
@@ -187,11 +188,11 @@ def ours(given: Scene, clock: Clock, crf: int) -> Path:
             height=given.height,
             encoder="libx264",
             crf=crf,
-            tick=lambda _: None,
+            progress=lambda _: None,
             colour=colour,
         )
     with clock("join, add sound, read it all to verify"):
-        media.assemble([part], audio=given.voice, out=result, frames=count, fps=FPS, metadata={})
+        media.assemble_video([part], audio=given.voice, out=result, frames=count, fps=FPS, metadata={})
     return result
 
 
@@ -235,7 +236,7 @@ class Clock:
         return sum(seconds.values())
 
 
-def psnr(path: Path, truth: Iterator[Bgr], matrix: Colorspace) -> float:
+def psnr(path: Path, truth: Iterator[U8], matrix: Colorspace) -> float:
     """In dB, over B, G and R of all frames, decoded with the matrix that the file was made with."""
     squares, count, reformatter = 0.0, 0, VideoReformatter()
     with av.open(str(path)) as container:

@@ -1,9 +1,10 @@
-"""How many jobs a second go in as files and come out as published results, beside two queues of other people.
+"""Measure jobs per second, from a file to a published result, beside task-spooler and huey.
 
-`python -m benchmarks.intake` needs Debian's `task-spooler` and PyPI's `huey`; one that is missing is left out. Every
-queue runs the same number of no-op jobs on four workers. Ours reads each from a file, sends it through the four stages
-with one span each, commits what a crash may not lose to SQLite with synchronous=FULL (the job, its claim, its result),
-and publishes a folder that was fsynced; huey is SqliteHuey as it comes, one message for each job.
+`python -m benchmarks.intake` uses Debian's `task-spooler` and PyPI's `huey`; a missing one is skipped.
+Every queue runs the same number of no-op jobs on four workers.
+musedrop reads each job from a file and runs its four stages with one span each.
+It commits job, claim and result to SQLite with synchronous=FULL, and publishes an fsynced folder.
+huey is SqliteHuey with default settings, one message per job.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ def nothing(): return 1
 """
 
 
-def musedrop(folder: Path) -> float:
-    """Jobs a second from the first file to the last published result."""
-    share = opened(folder)
+def run_musedrop(folder: Path) -> float:
+    """Return jobs per second from the first file to the last published result."""
+    share = open_share(folder)
     try:
         began = time.monotonic()
         for number in range(JOBS):
             (share.inbox / f".{number}.tmp").write_bytes(JOB)
             (share.inbox / f".{number}.tmp").rename(share.inbox / f"{number}.json")
-        until(lambda: count(share, "done") == JOBS, 600, share.log)
+        until(lambda: count_jobs(share, "done") == JOBS, 600, share.log)
         return JOBS / (time.monotonic() - began)
     finally:
         share.end()
 
 
-def task_spooler(folder: Path) -> float:
+def run_task_spooler(folder: Path) -> float:
     env = {**os.environ, "TS_SOCKET": str(folder / "socket"), "TMPDIR": str(folder), "TS_SLOTS": str(WORKERS)}
     began = time.monotonic()
     for _ in range(JOBS):
@@ -56,7 +57,7 @@ def task_spooler(folder: Path) -> float:
     return JOBS / seconds
 
 
-def huey(folder: Path) -> float:
+def run_huey(folder: Path) -> float:
     (folder / "app.py").write_text(HUEY.format(path=str(folder / "huey.db")))
     command = ["-m", "huey.bin.huey_consumer", "app.huey", "-w", str(WORKERS), "-k", "process", "-q"]
     enqueue = f"import app, time; began = time.monotonic(); results = [app.nothing() for _ in range({JOBS})];"
@@ -68,7 +69,7 @@ def huey(folder: Path) -> float:
     return JOBS / seconds
 
 
-def opened(folder: Path, settle_s: float = 1.0) -> Share:
+def open_share(folder: Path, settle_s: float = 1.0) -> Share:
     root = folder / "share"
     share = Share(root, module="tests.e2e.noop", workers=WORKERS, settle_s=settle_s, keep_media_s=3600.0, write_s=2.0)
     share.start()
@@ -79,26 +80,26 @@ def opened(folder: Path, settle_s: float = 1.0) -> Share:
     return share
 
 
-def count(share: Share, state: str) -> int:
+def count_jobs(share: Share, state: str) -> int:
     rows = share.rows("SELECT count(*) AS jobs FROM job_status WHERE state = ? AND name <> 'first'", state)
     return int(rows[0]["jobs"])
 
 
-def latencies_ms(folder: Path) -> dict[str, float]:
-    """From a whole file in the inbox to a row in the ledger: renamed into place, and written by a naive program."""
-    share = opened(folder)
+def measure_latencies_ms(folder: Path) -> dict[str, float]:
+    """Measure the time from a complete file in the inbox to its row, renamed or written in place."""
+    share = open_share(folder)
     rename = lambda name: share.put(name, JOB)  # noqa: E731
     write = lambda name: share.put_raw(name, JOB)  # noqa: E731
     try:
         return {
-            "accept, renamed": accept(share, "renamed", rename),
-            "accept, written": accept(share, "written", write),
+            "accept, renamed": measure_latency_ms(share, "renamed", rename),
+            "accept, written": measure_latency_ms(share, "written", write),
         }
     finally:
         share.end()
 
 
-def accept(share: Share, kind: str, drop: Callable[[str], None], jobs: int = 30) -> float:
+def measure_latency_ms(share: Share, kind: str, drop: Callable[[str], None], jobs: int = 30) -> float:
     names = [f"{kind}{number}" for number in range(jobs)]
     dropped: dict[str, float] = {}
     for name in names:
@@ -106,12 +107,12 @@ def accept(share: Share, kind: str, drop: Callable[[str], None], jobs: int = 30)
         drop(f"{name}.json")
         share.wait_for(name, "done")
     created = {row["name"]: row["ms"] for row in share.rows("SELECT name, created_ms AS ms FROM jobs")}
-    return statistics.median(created[name] - 1000 * dropped[name] for name in names)
+    return statistics.median(float(created[name]) - 1000 * dropped[name] for name in names)
 
 
-def flood(folder: Path) -> float:
-    """Seconds until each of 10,000 files that come at once has its row; a lost one would never end."""
-    share = opened(folder)
+def measure_flood_s(folder: Path) -> float:
+    """Return the seconds until each of 10,000 files that arrive together has its row."""
+    share = open_share(folder)
     try:
         began = time.monotonic()
         for number in range(FLOOD):
@@ -122,7 +123,7 @@ def flood(folder: Path) -> float:
         share.end()
 
 
-def median_of(measure: Callable[[Path], float]) -> str:
+def format_median(measure: Callable[[Path], float]) -> str:
     figures = []
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
@@ -132,19 +133,19 @@ def median_of(measure: Callable[[Path], float]) -> str:
 
 def main() -> None:
     print(f"{JOBS} no-op jobs on {WORKERS} workers, jobs a second: median of {ROUNDS} (least to most)")
-    print(f"  musedrop      {median_of(musedrop)}")
-    print(f"  task-spooler  {median_of(task_spooler) if shutil.which('tsp') else 'is not installed'}")
+    print(f"  musedrop      {format_median(run_musedrop)}")
+    print(f"  task-spooler  {format_median(run_task_spooler) if shutil.which('tsp') else 'is not installed'}")
     try:
         import huey as _  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
     except ImportError:
         print("  huey          is not installed")
     else:
-        print(f"  huey          {median_of(huey)}")
+        print(f"  huey          {format_median(run_huey)}")
     with tempfile.TemporaryDirectory() as folder:
-        for what, milliseconds in latencies_ms(Path(folder)).items():
+        for what, milliseconds in measure_latencies_ms(Path(folder)).items():
             print(f"{what}: {milliseconds:.1f} ms (median)")
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{FLOOD} files at once: every one has its row after {flood(Path(folder)):.1f} s")
+        print(f"{FLOOD} files at once: every one has its row after {measure_flood_s(Path(folder)):.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Peak host memory of a long MuseTalk job beside a short one: same video avatar, same settings, new processes.
+"""Peak host memory of a long MuseTalk job beside a short one, each in a new process.
 
     nice -n 10 python -m benchmarks.memory [--short 20] [--long 600] [--height 1080] [--fps 2] [--frames 30]
 
-Frames, sound, encoder and engine are the real ones; the networks are the tests' tiny ones, which make no difference to
-what grows with the length of a job. So few frames a second, of the avatar and of the result, only save time: all
-queues, caches and the encoder's look-ahead are full within the short job's 40 frames, and the long one still has 30
-times its sound and its frames. A worker does the whole job, span by span, as it would for the daemon. The bar is 1.1.
+Frames, sound, encoder and engine are real; the networks are the tiny ones of the tests, because
+networks don't affect what grows with the length of a job.
+The low frame rate saves time: all queues, caches and the encoder's look-ahead are full within the
+short job's 40 frames, and the long job has 30 times its sound and frames.
+One worker does the whole job, span by span, as for the daemon. The limit is 1.1.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import cv2
 import numpy as np
 
 from gpu_pool.types import grid
-from models import media
+from models.arrays import U8
 from models.handler import open_handler
 from models.media.encode import write_part
 from models.types import Request
@@ -41,16 +42,16 @@ STAGES = ("inspect", "prepare", "render", "assemble")
 # what both jobs are made of ------------------------------------------------------------------------------------------
 
 
-def avatar(path: Path, height: int, count: int, fps: Fraction) -> Path:
-    """A video whose bright spot sways: what the tests' detector takes for a face of a third of the height."""
+def write_avatar(path: Path, height: int, count: int, fps: Fraction) -> Path:
+    """Write a video with a swaying bright spot, which the tests' detector takes for a face."""
     width = height * 16 // 9 // 2 * 2
     size: dict[str, Any] = {"width": width, "height": height}
-    frames = swaying(width, height, count)
-    write_part(path, frames, count=count, fps=fps, encoder="libx264", crf=18, tick=lambda _: None, **size)
+    frames = draw_swaying(width, height, count)
+    write_part(path, frames, count=count, fps=fps, encoder="libx264", crf=18, progress=lambda _: None, **size)
     return path
 
 
-def swaying(width: int, height: int, count: int) -> Iterator[media.Bgr]:
+def draw_swaying(width: int, height: int, count: int) -> Iterator[U8]:
     random = np.random.default_rng(0)
     room = cv2.resize(random.integers(0, 40, (height // 40, width // 40, 3), np.uint8), (width, height))
     tall = height // 3
@@ -63,7 +64,7 @@ def swaying(width: int, height: int, count: int) -> Iterator[media.Bgr]:
         yield frame
 
 
-def voice(path: Path, seconds: int) -> Path:
+def write_voice(path: Path, seconds: int) -> Path:
     """A minute of a voice-like sound, again and again."""
     minute = (samples.speech(min(60, seconds)) * 32767).astype("<i2").tobytes()
     with wave.open(str(path), "wb") as sound:
@@ -76,7 +77,7 @@ def voice(path: Path, seconds: int) -> Path:
 # one job, in a process of its own ------------------------------------------------------------------------------------
 
 
-def child(folder: Path, models_dir: Path) -> dict[str, Any]:
+def run_job(folder: Path, models_dir: Path) -> dict[str, Any]:
     """Peaks in MiB of each stage, and overall; frames and seconds of the job."""
     for name in ("work", "out", "cache"):
         (folder / name).mkdir()
@@ -92,12 +93,13 @@ def child(folder: Path, models_dir: Path) -> dict[str, Any]:
     )
     handler = open_handler("cpu:0", {"threads": 1})
     payload: dict[str, Any] = {"request": request.to_dict()}
-    began, peaks, spans = time.perf_counter(), {}, [(0, 1)]
+    peaks: dict[str, float] = {}
+    began, spans = time.perf_counter(), [(0, 1)]
     for stage in STAGES:
         if stage == "render":
             spans = [(span.start, span.stop) for span in grid(payload["outline"]["frames"])]
         payload |= {"stage": stage, "spans": [list(span) for span in spans]}
-        with peak_in(peaks, stage):
+        with record_peak(peaks, stage):
             for start, stop in spans if stage == "render" else [(0, 1)]:
                 told = handler.run(payload, start, stop, lambda _: None)
         payload |= {"outline": told["outline"]} if stage == "inspect" else {}
@@ -107,8 +109,8 @@ def child(folder: Path, models_dir: Path) -> dict[str, Any]:
     return {"peaks": peaks, "frames": frames, "painted": frames - lost, "seconds": seconds, "spans": len(spans)}
 
 
-class peak_in:  # noqa: N801 - reads as a verb
-    """The most memory that was resident while this was entered: the kernel's mark is taken back before."""
+class record_peak:  # noqa: N801 - reads as a verb
+    """Record the peak resident memory of the block; the kernel's high-water mark is reset before."""
 
     def __init__(self, peaks: dict[str, float], stage: str) -> None:
         self.peaks, self.stage = peaks, stage
@@ -125,17 +127,17 @@ class peak_in:  # noqa: N801 - reads as a verb
 # the comparison ------------------------------------------------------------------------------------------------------
 
 
-def measured(root: Path, seconds: int) -> dict[str, Any]:
+def measure(root: Path, seconds: int) -> dict[str, Any]:
     folder = root / f"{seconds}"
     folder.mkdir()
-    voice(folder / "voice.wav", seconds)
+    write_voice(folder / "voice.wav", seconds)
     command = [sys.executable, "-m", "benchmarks.memory", "--child", str(folder), str(root / "models")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return found
 
 
-def report(seconds: int, found: dict[str, Any]) -> float:
+def print_report(seconds: int, found: dict[str, Any]) -> float:
     peaks = found["peaks"]
     highest = max(peaks.values())
     figures = "".join(f"{peaks[stage]:10.0f}" for stage in STAGES)
@@ -151,18 +153,18 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps(child(*map(Path, asked.child))))
+        print(json.dumps(run_job(*map(Path, asked.child))))
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tiny.lay_out(root / "models")
-        avatar(root / "avatar.mp4", asked.height, asked.frames, Fraction(asked.fps))
+        write_avatar(root / "avatar.mp4", asked.height, asked.frames, Fraction(asked.fps))
         heads = (*STAGES, "peak MiB", "frames", "painted", "spans", "seconds")
         widths = (10, 10, 10, 10, 10, 8, 9, 7, 9)
         print("sound".rjust(10) + "".join(head.rjust(width) for head, width in zip(heads, widths, strict=True)))
-        short = report(asked.short, measured(root, asked.short))
-        long = report(asked.long, measured(root, asked.long))
-    print(f"the long job takes {long / short:.3f} of the short one's memory; the bar is {BAR}")
+        short = print_report(asked.short, measure(root, asked.short))
+        long = print_report(asked.long, measure(root, asked.long))
+    print(f"the long job takes {long / short:.3f} of the short one's memory; the limit is {BAR}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from transformers.models.whisper.feature_extraction_whisper import WhisperFeatur
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HuggingFaceEncoder  # noqa: E402
 
 from benchmarks import clips  # noqa: E402
-from models.musetalk.audio.whisper import CHUNK_SAMPLES, WhisperEncoder  # noqa: E402
+from models.musetalk.audio.features import CHUNK_SAMPLES  # noqa: E402
+from models.musetalk.audio.whisper import WhisperEncoder  # noqa: E402
 from models.musetalk.inpainting.batching import BatchSizes  # noqa: E402
 from models.musetalk.inpainting.compile import make_kernel_folder  # noqa: E402
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter  # noqa: E402
@@ -82,8 +83,12 @@ class Nets:
         widths = {"block_out_channels": self.vae, "norm_num_groups": self.groups, "layers_per_block": self.layers}
         return AutoencoderKL(**VAE, **widths)
 
-    def build_whisper(self) -> WhisperEncoder:
-        config = {"d_model": self.features, "encoder_attention_heads": self.heads, "encoder_ffn_dim": 4 * self.features}
+    def build_whisper(self) -> HuggingFaceEncoder:
+        config: dict[str, Any] = {
+            "d_model": self.features,
+            "encoder_attention_heads": self.heads,
+            "encoder_ffn_dim": 4 * self.features,
+        }
         return HuggingFaceEncoder(WhisperConfig(encoder_layers=4, **config))
 
 

@@ -1,6 +1,6 @@
-"""What a frame of the preview engine costs on one core, in CPU time: drawing, encoding, both, at several heights.
+"""What a frame of the preview engine costs: drawing, encoding, both, at several heights.
 
-CPU time of a process that is bound to one core and has one thread: what a quiet machine would take.
+The figures are CPU time of a process with one thread on one core: the time on a quiet machine.
 
     python -m benchmarks.preview
 """
@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -23,7 +24,7 @@ from models.types import Inspection, Output, Request  # noqa: E402
 EXAMPLES = Path(__file__).parents[1] / "inbox_example"
 
 
-def seconds(work: object) -> float:
+def measure_s(work: object) -> float:
     start = time.process_time()
     for _ in work:  # type: ignore[attr-defined]
         pass
@@ -32,26 +33,35 @@ def seconds(work: object) -> float:
 
 def measure(height: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        folders = {name: f"{folder}/{name}" for name in ("work", "out", "cache", "models_dir")}
+        folders: dict[str, Any] = {name: f"{folder}/{name}" for name in ("work", "out", "cache", "models_dir")}
         for path in folders.values():
             Path(path).mkdir()
         avatar, audio = str(EXAMPLES / "collins.jpg"), str(EXAMPLES / "speech.wav")
-        request = Request(engine="preview", avatar=avatar, audio=audio, output=Output(height=height), **folders)
+        request = Request(
+            engine="preview",
+            avatar=avatar,
+            audio=audio,
+            work=folders["work"],
+            out=folders["out"],
+            cache=folders["cache"],
+            models_dir=folders["models_dir"],
+            output=Output(height=height),
+        )
         start = time.process_time()
-        outline: Inspection = Handler("cpu:0").inspect(request)
+        inspection: Inspection = Handler("cpu:0").inspect(request)
         looked = time.process_time()
         engine = PreviewEngine("cpu:0")
-        engine.prepare(request, outline, 0, 1, lambda _: None)
+        engine.prepare(request, inspection, 0, 1, lambda _: None)
         ready = time.process_time()
-        frames = min(outline.frames, 200)
-        drawing = seconds(engine.render(request, outline, 0, frames))
+        frames = min(inspection.frames, 200)
+        drawing = measure_s(engine.render(request, inspection, 0, frames))
         both = time.process_time()
-        Handler("cpu:0").render(replace(request, work=folders["work"]), outline, 0, frames, lambda _: None)
+        Handler("cpu:0").render(replace(request, work=folders["work"]), inspection, 0, frames, lambda _: None)
         total = time.process_time() - both
     print(
-        f"{outline.width:5d} x {height}: inspect {looked - start:.2f} s, prepare {ready - looked:.2f} s, "
+        f"{inspection.width:5d} x {height}: inspect {looked - start:.2f} s, prepare {ready - looked:.2f} s, "
         f"draw {1000 * drawing / frames:5.1f} ms, draw and encode {1000 * total / frames:5.1f} ms a frame, "
-        f"{frames / float(outline.rate) / total:.1f} x real time"
+        f"{frames / float(inspection.rate) / total:.1f} x real time"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where workers live: what the pool asks of a backend, local processes or other machines."""
+"""The interface between the pool and where its workers run: this machine or others."""
 
 from __future__ import annotations
 
@@ -9,33 +9,47 @@ from gpu_pool.types import Device, WorkerCommand, WorkerMessage
 
 
 class Backend(Protocol):
-    """Where workers live. Nothing here raises because of a worker: its end is an Exited, heard once and last."""
+    """The place where workers run.
+
+    No method raises because of a worker: its end is reported as an Exited, once, as its last
+    message.
+    """
 
     def devices(self) -> Sequence[Device]:
-        """The devices workers can be spawned on, and how they are now.
+        """Return the devices on which workers can be spawned, with their current figures.
 
-        There may be more than before, never fewer: one that is gone has state "lost", with the reason. Any other state
-        means that it is here; a reason then says why nothing new may be started on it.
+        Devices are added, never removed: one that is gone has state "lost", with the reason. Any
+        other state means that it is present; a reason then says why no new span may be started on
+        it.
         """
         ...
 
     def spawn(self, device: str) -> None:
-        """Start a worker; Ready follows, or Exited. The device has none now."""
+        """Start a worker; Ready follows, or Exited. ValueError if the device has one."""
         ...
 
     def send(self, device: str, message: WorkerCommand) -> None:
-        """Pass a message to the worker without blocking; WireError if it can't be one. Without a worker, nothing."""
+        """Pass a message to the worker without blocking; do nothing without a worker.
+
+        WireError if the message can't be encoded.
+        """
         ...
 
     def kill(self, device: str) -> None:
-        """SIGKILL the worker and what it started; Exited follows. Without a worker, nothing."""
+        """SIGKILL the worker and the programs it started.
+
+        Exited follows. Do nothing without a worker.
+        """
         ...
 
     def wait(self, timeout_s: float, wakeup_fd: int) -> list[WorkerMessage]:
-        """What was heard, in order for each device; returns early when `wakeup_fd` is readable, without reading it, and
-        when a device has changed."""
+        """Return the messages that have arrived, in order for each device.
+
+        Returns early when a device has changed, and when `wakeup_fd` is readable, which it doesn't
+        read.
+        """
         ...
 
     def close(self) -> None:
-        """Kill and forget everything; the backend is of no use afterwards."""
+        """Kill all workers and free everything; the backend can't be used afterwards."""
         ...

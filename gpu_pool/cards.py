@@ -1,6 +1,7 @@
-"""What the driver says of the cards, heard from a process that may hang or crash in its place.
+"""Readings of the cards, made by a process that may hang or crash instead of the daemon.
 
-The daemon itself never calls the driver: a call may take ten seconds, never return, or end the process that made it.
+The daemon itself never calls the driver: a call may take ten seconds, never return, or end the
+process that made it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 
-from gpu_pool.process import opened_log, python_path
+from gpu_pool.process import build_python_path, open_log
 from gpu_pool.types import Device
-from gpu_pool.wire import Lines, WireError
+from gpu_pool.wire import LineSplitter, WireError
 
 LIBRARY = "libnvidia-ml.so.1"
 STALE_S = 5.0
 SILENT_S = 30.0
 RESTART_S = 5.0
-LOOK_AGAIN_S = 60.0
+RETRY_S = 60.0
 SILENT = "The NVIDIA driver doesn't answer."
 NO_DRIVER = "No NVIDIA driver is installed."
 UNLISTED = "The driver doesn't list the card any more."
@@ -33,13 +35,15 @@ _SYSTEM_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """One reading.
+    """One reading of all cards.
 
-    devices   GPUs, and MIG instances instead of the GPU they divide; one that stopped answering has state "lost"
-    problems  a sentence for each thing that is wrong: no driver, a card that can't even be named
-    driver    its version, "" without one
-    held      card -> process -> bytes of the card that it holds; in a container the driver often tells nothing
-    read_at_s   time.monotonic() when the reading began
+    devices    GPUs, and MIG instances instead of the GPU they divide; one that stopped answering
+               has state "lost"
+    problems   a sentence for each fault: no driver, a card whose name can't be read
+    driver     its version, "" without one
+    held       card -> pid -> bytes of the card that the process holds; in a container the driver
+               often lists none
+    read_at_s  time.monotonic() when the reading began
     """
 
     devices: tuple[Device, ...] = ()
@@ -48,12 +52,13 @@ class Cards:
     held: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     read_at_s: float = 0.0
 
-    def line(self) -> str:
+    def to_json(self) -> str:
+        """Return the reading as a line, without a newline."""
         return json.dumps(asdict(self))
 
     @classmethod
     def parse(cls, line: bytes) -> Cards:
-        """WireError if it is no reading."""
+        """Return the reading of a line. WireError if it is no reading."""
         try:
             body = json.loads(line)
             devices = tuple(Device(**device) for device in body.pop("devices"))
@@ -64,18 +69,25 @@ class Cards:
 
 @dataclass(frozen=True, slots=True)
 class CardRules:
-    """Which cards are used, and by how many workers each. Cards are named by UUID or the beginning of it."""
+    """Which cards are used, and by how many workers each.
+
+    Cards are named by UUID or the beginning of it.
+    """
 
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     workers: int = 1
 
     def can_use(self, card: str) -> bool:
+        """Whether workers may run on the card with this UUID."""
         return card.startswith(self.only or "") and not (self.exclude and card.startswith(self.exclude))
 
 
-def seats(cards: Cards, rules: CardRules) -> list[Device]:
-    """A device for each worker: the card's own id for the first, the card's id and "/2" for the second, and so on."""
+def list_devices(cards: Cards, rules: CardRules) -> list[Device]:
+    """Return a device for each worker.
+
+    The first has the id of the card, the second this id and "/2", and so on.
+    """
     return [
         replace(card, id=card.id if number == 1 else f"{card.id}/{number}", card=card.id, read_at_s=cards.read_at_s)
         for card in cards.devices
@@ -84,8 +96,8 @@ def seats(cards: Cards, rules: CardRules) -> list[Device]:
     ]
 
 
-def library_exists(env: Mapping[str, str]) -> bool:
-    """Whether there is a driver to ask, without loading it."""
+def has_driver_library(env: Mapping[str, str]) -> bool:
+    """Whether the driver's library is installed; it isn't loaded."""
     folders = [*env.get("LD_LIBRARY_PATH", "").split(":"), *_SYSTEM_FOLDERS]
     if any(Path(folder, LIBRARY).exists() for folder in folders if folder):
         return True
@@ -95,7 +107,12 @@ def library_exists(env: Mapping[str, str]) -> bool:
 
 
 class CardWatch:
-    """Listens to `python -m gpu_pool.nvml_watch`, and starts it again when it ends or falls silent.
+    """Reads the cards with `python -m gpu_pool.nvml_watch`, which it restarts when necessary.
+
+    log         takes what the process prints to stderr
+    interval_s  seconds between two readings
+    env         is added to this process's environment
+    clock       returns seconds
 
     Use it from the main thread: the process ends with the thread that started it.
     """
@@ -104,16 +121,16 @@ class CardWatch:
         self,
         log: Path,
         *,
-        every_s: float = 1.0,
+        interval_s: float = 1.0,
         env: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log, self._every_s, self._clock = log, every_s, clock
+        self._log, self._interval_s, self._clock = log, interval_s, clock
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        self._lines = Lines()
+        self._lines = LineSplitter()
         self._latest = Cards(problems=(NO_DRIVER,))
-        self._heard_at = self._start_at = clock()
+        self._received_at_s = self._start_at_s = clock()
         self.serve()
 
     @property
@@ -126,63 +143,64 @@ class CardWatch:
         return self._process.pid if self._process else None
 
     @property
-    def deadline(self) -> float:
-        """When serve() is next needed, whether anything is heard or not."""
+    def deadline_s(self) -> float:
+        """When serve() is next needed, even if `fd` isn't readable."""
         if self._process is None:
-            return self._start_at
-        return self._heard_at + (SILENT_S if self.silent else STALE_S)
+            return self._start_at_s
+        return self._received_at_s + (SILENT_S if self.is_silent else STALE_S)
 
     @property
-    def silent(self) -> bool:
-        """Whether figures are too old to place anything by."""
-        return bool(self._latest.driver or self._process) and self._clock() - self._heard_at >= STALE_S
+    def is_silent(self) -> bool:
+        """Whether the latest reading is too old to place spans by."""
+        return bool(self._latest.driver or self._process) and self._clock() - self._received_at_s >= STALE_S
 
-    def cards(self) -> Cards:
+    @property
+    def latest(self) -> Cards:
         """The last reading, however old."""
         return self._latest
 
-    def await_first(self, timeout_s: float) -> Cards:
-        """Wait for a reading where there is a driver to ask; without one, or after the time is up, go on."""
-        until = self._clock() + timeout_s
-        while self.fd is not None and not self._latest.read_at_s and (left := until - self._clock()) > 0:
-            select.select([self.fd], [], [], left)
+    def wait_for_first(self, timeout_s: float) -> Cards:
+        """Wait for a reading; without one, return the problem as a reading."""
+        until_s = self._clock() + timeout_s
+        while self.fd is not None and not self._latest.read_at_s and (left_s := until_s - self._clock()) > 0:
+            select.select([self.fd], [], [], left_s)
             self.serve()
         return self._latest
 
     def serve(self) -> None:
-        """Take in what was said; start the process, or give it up, where that is due."""
-        now = self._clock()
+        """Read what the process has sent; start or kill it where that is due."""
+        now_s = self._clock()
         if self._process is None:
-            if now >= self._start_at:
-                self._start(now)
-        elif not self._listen(now) or now - self._heard_at >= SILENT_S:
-            self._give_up(now)
+            if now_s >= self._start_at_s:
+                self._start(now_s)
+        elif not self._receive(now_s) or now_s - self._received_at_s >= SILENT_S:
+            self._kill(now_s)
 
     def close(self) -> None:
         if self._process:
-            self._give_up(self._clock())
-        self._start_at = float("inf")
+            self._kill(self._clock())
+        self._start_at_s = inf
 
-    def _start(self, now: float) -> None:
-        self._start_at = now + LOOK_AGAIN_S
-        if not library_exists(self._env):
+    def _start(self, now_s: float) -> None:
+        self._start_at_s = now_s + RETRY_S
+        if not has_driver_library(self._env):
             return
         try:
-            self._process = self._started()
+            self._process = self._start_process()
         except OSError as error:
             self._latest = replace(self._latest, problems=(f"The NVIDIA driver can't be asked: {error}.",))
             return
-        self._lines, self._heard_at = Lines(), now
+        self._lines, self._received_at_s = LineSplitter(), now_s
         if not self._latest.read_at_s:
             self._latest = Cards(problems=(SILENT,))
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start_process(self) -> subprocess.Popen[bytes]:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", "-X", "faulthandler", "-m", "gpu_pool.nvml_watch"]
-        with opened_log(self._log, "the NVIDIA driver") as output:
+        with open_log(self._log, "the NVIDIA driver") as output:
             process = subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
-                [*command, "--parent", str(os.getpid()), "--every", str(self._every_s)],
-                env={**self._env, "PYTHONPATH": python_path(self._env)},
+                [*command, "--parent", str(os.getpid()), "--interval", str(self._interval_s)],
+                env={**self._env, "PYTHONPATH": build_python_path(self._env)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -193,23 +211,26 @@ class CardWatch:
         os.set_blocking(process.stdout.fileno(), False)
         return process
 
-    def _listen(self, now: float) -> bool:
-        """False if it has ended, or speaks nonsense."""
+    def _receive(self, now_s: float) -> bool:
+        """Take the readings that have arrived; False if the process has ended or sent others."""
         assert self.fd is not None  # noqa: S101
         try:
             data = os.read(self.fd, 1 << 20)
             for line in self._lines.feed(data):
-                self._latest, self._heard_at = Cards.parse(line), now
+                self._latest, self._received_at_s = Cards.parse(line), now_s
         except BlockingIOError:
             return True
         except WireError:
             return False
         return bool(data)
 
-    def _give_up(self, now: float) -> None:
-        """One that hangs in the driver may survive SIGKILL for a while: then it is left to the kernel."""
+    def _kill(self, now_s: float) -> None:
+        """End the process.
+
+        One that hangs in the driver may survive SIGKILL for a while; it isn't waited for.
+        """
         process, self._process = self._process, None
-        self._start_at = now + RESTART_S
+        self._start_at_s = now_s + RESTART_S
         if process:
             process.kill()
             if process.stdout:
@@ -219,9 +240,9 @@ class CardWatch:
 
 
 def read_cards(log: Path, timeout_s: float) -> Cards:
-    """One reading, for people: a driver that hangs is a problem in it."""
+    """Return one reading; a driver that doesn't answer within the time is a problem in it."""
     watch = CardWatch(log)
     try:
-        return watch.await_first(timeout_s)
+        return watch.wait_for_first(timeout_s)
     finally:
         watch.close()

@@ -1,4 +1,7 @@
-"""Named places where a test may make a process fail. Without the environment variable they do nothing."""
+"""Named places where a test may make a process fail.
+
+Without the environment variable they do nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,23 @@ VARIABLE = "MUSEDROP_FAILPOINT"
 
 
 def failpoint(name: str) -> None:
-    """Fail here if the variable says so: "NAME:ACTION:FLAG", several parted by commas.
+    """Fail here if the variable says so: "NAME:ACTION:FLAG", several separated by commas.
 
-    ACTION is kill (SIGKILL), stop (SIGSTOP), raise (RuntimeError) or enospc (OSError). FLAG is a file that is made when
-    the place is reached the first time; while it exists the place is passed, by this and by every other process.
+    ACTION is kill (SIGKILL), stop (SIGSTOP), raise (RuntimeError) or enospc (OSError). FLAG is a
+    file that is created when the place is reached for the first time; while it exists, no process
+    fails at this place.
     """
     for entry in os.environ.get(VARIABLE, "").split(","):
         place, _, rest = entry.partition(":")
         if place == name:
             action, _, flag = rest.partition(":")
-            if _first(flag):
+            if _create_flag(flag):
                 _fail(name, action)
 
 
-def _first(flag: str) -> bool:
+def _create_flag(path: str) -> bool:
     try:
-        os.close(os.open(flag, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
         return False
     return True

@@ -1,4 +1,7 @@
-"""The cards of this machine, by UUID, with the memory that is free on them. Asked of the driver, never of CUDA."""
+"""The cards of this machine, by UUID, with their free memory.
+
+Read from the driver, never from CUDA.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ import pynvml
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device
 
-AFRESH_S = 300.0
-AFRESH_IN_TROUBLE_S = 10.0
-XID_REST_S = 60.0
+REOPEN_S = 300.0
+REOPEN_TROUBLED_S = 10.0
+XID_PAUSE_S = 60.0
 XIDS = {
     48: "an ECC error that can't be corrected",
     64: "memory rows that can't be remapped",
@@ -24,8 +27,8 @@ XIDS = {
     119: "its firmware doesn't answer",
     120: "its firmware has failed",
 }
-"""Those of the driver's critical messages after which a card is of no use for a while; the others are an application's
-fault. https://docs.nvidia.com/deploy/xid-errors/"""
+"""Messages after which a card can't be used for a while; the others have other causes.
+https://docs.nvidia.com/deploy/xid-errors/"""
 
 _OLD_DRIVER = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
@@ -35,133 +38,142 @@ _OLD_DRIVER = (
 
 
 class Driver:
-    """NVML, opened when it can be, and afresh now and then: that is how it learns of cards that came or came back."""
+    """NVML, opened again every few minutes, which is how new and returned cards are found."""
 
     def __init__(self) -> None:
-        self._opened_at: float | None = None
-        self._troubled = False
+        self._opened_at_s: float | None = None
+        self._has_trouble = False
         self._events: Any = None
         self._xids: dict[str, tuple[int, float]] = {}
 
-    def read(self) -> Cards:
-        """Ask for everything. Never raises; may hang if the driver does."""
-        began = time.monotonic()
+    def read_cards(self) -> Cards:
+        """Return a reading of all cards. Never raises; may hang if the driver does."""
+        began_s = time.monotonic()
         try:
-            self._open(began)
+            self._open(began_s)
         except pynvml.NVMLError as error:
-            return Cards(problems=(f"No NVIDIA driver answers: {error}.",), read_at_s=began)
+            return Cards(problems=(f"No NVIDIA driver answers: {error}.",), read_at_s=began_s)
         try:
-            cards = replace(_cards(), read_at_s=began)
+            cards = replace(_read_all(), read_at_s=began_s)
         except pynvml.NVMLError as error:
             self.close()
-            return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",), read_at_s=began)
-        cards = replace(cards, devices=tuple(self._with_xid(device, began) for device in cards.devices))
-        self._troubled = bool(cards.problems) or any(device.state == "lost" for device in cards.devices)
+            return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",), read_at_s=began_s)
+        cards = replace(cards, devices=tuple(self._apply_xid(device, began_s) for device in cards.devices))
+        self._has_trouble = bool(cards.problems) or any(device.state == "lost" for device in cards.devices)
         return cards
 
-    def rest(self, seconds: float) -> None:
-        """Wait, but not when a card reports something critical."""
+    def wait_for_event(self, timeout_s: float) -> None:
+        """Wait until the time is up or a card sends a critical message for the next reading."""
         if self._events is None:
-            time.sleep(seconds)
+            time.sleep(timeout_s)
             return
         try:
-            event = pynvml.nvmlEventSetWait_v2(self._events, int(1000 * seconds))
+            event = pynvml.nvmlEventSetWait_v2(self._events, int(1000 * timeout_s))
         except pynvml.NVMLError as error:
             if error.value != pynvml.NVML_ERROR_TIMEOUT:
                 self._events = None
-                time.sleep(seconds)
+                time.sleep(timeout_s)
             return
-        self._xids[_name(event.device)] = int(event.eventData), time.monotonic()
-        time.sleep(min(seconds, 0.1))  # they may come in floods
+        self._xids[_get_uuid(event.device)] = int(event.eventData), time.monotonic()
+        time.sleep(min(timeout_s, 0.1))  # there may be thousands of them
 
     def close(self) -> None:
-        if self._opened_at is not None:
-            _or_none(pynvml.nvmlShutdown)
-        self._opened_at = self._events = None
+        if self._opened_at_s is not None:
+            _call(pynvml.nvmlShutdown)
+        self._opened_at_s = self._events = None
 
-    def _open(self, now: float) -> None:
-        lasts_s = AFRESH_IN_TROUBLE_S if self._troubled else AFRESH_S
-        if self._opened_at is not None and now - self._opened_at >= lasts_s:
+    def _open(self, now_s: float) -> None:
+        lasts_s = REOPEN_TROUBLED_S if self._has_trouble else REOPEN_S
+        if self._opened_at_s is not None and now_s - self._opened_at_s >= lasts_s:
             self.close()
-        if self._opened_at is None:
+        if self._opened_at_s is None:
             pynvml.nvmlInit()
-            self._opened_at = now
-            self._events = _or_none(_critical_events)
+            self._opened_at_s = now_s
+            self._events = _call(_register_events)
 
-    def _with_xid(self, device: Device, now: float) -> Device:
-        xid, at = self._xids.get(device.id, (0, 0.0))
-        if device.state == "lost" or xid not in XIDS or now - at >= XID_REST_S:
+    def _apply_xid(self, device: Device, now_s: float) -> Device:
+        xid, at_s = self._xids.get(device.id, (0, 0.0))
+        if device.state == "lost" or xid not in XIDS or now_s - at_s >= XID_PAUSE_S:
             return device
         return replace(device, state="lost", reason=f"The driver reports Xid {xid}: {XIDS[xid]}.")
 
 
-def read() -> Cards:
-    """One reading. Never raises; may hang or crash if the driver does, so not for the daemon."""
+def read_once() -> Cards:
+    """Return one reading.
+
+    Never raises; may hang or crash if the driver does, so not for the daemon.
+    """
     driver = Driver()
     try:
-        return driver.read()
+        return driver.read_cards()
     finally:
         driver.close()
 
 
-def _critical_events() -> Any:
-    """An event set of all cards that have such events; None if there is none, since nothing could be waited for."""
-    events, some = pynvml.nvmlEventSetCreate(), False
+def _register_events() -> Any:
+    """Return a set of the critical events of all cards.
+
+    None if no card has them, since a wait would not last.
+    """
+    events, has_some = pynvml.nvmlEventSetCreate(), False
     for index in range(pynvml.nvmlDeviceGetCount()):
-        card = _or_none(pynvml.nvmlDeviceGetHandleByIndex, index)
+        card = _call(pynvml.nvmlDeviceGetHandleByIndex, index)
         try:
             pynvml.nvmlDeviceRegisterEvents(card, pynvml.nvmlEventTypeXidCriticalError, events)
-            some = True
+            has_some = True
         except pynvml.NVMLError:
             continue
-    return events if some else None
+    return events if has_some else None
 
 
-def _cards() -> Cards:
+def _read_all() -> Cards:
     devices: list[Device] = []
     problems: list[str] = []
     held: dict[str, dict[str, int]] = {}
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
-            for handle in _divided(pynvml.nvmlDeviceGetHandleByIndex(index)):
-                name = _name(handle)
-                held[name] = _held(handle)  # before the free memory: what is taken in between is then counted twice
-                devices.append(_device(name, handle))
+            for handle in _list_handles(pynvml.nvmlDeviceGetHandleByIndex(index)):
+                uuid = _get_uuid(handle)
+                held[uuid] = _read_held(handle)  # before the free memory: what is taken in between is counted twice
+                devices.append(_read_device(uuid, handle))
         except pynvml.NVMLError as error:
             problems.append(f"Card {index} does not answer: {error}.")
-    version = str(_or_none(pynvml.nvmlSystemGetDriverVersion) or "")
+    version = str(_call(pynvml.nvmlSystemGetDriverVersion) or "")
     return Cards(tuple(devices), tuple(problems), version, held)
 
 
-def _divided(card: Any) -> list[Any]:
-    """The card, or its MIG instances if it is divided: then it runs nothing itself."""
-    mode = _or_none(pynvml.nvmlDeviceGetMigMode, card)
-    divided = mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-    return list(_instances(card)) if divided else [card]
+def _list_handles(card: Any) -> list[Any]:
+    """Return the card, or its MIG instances if it is divided: then it runs nothing itself."""
+    mode = _call(pynvml.nvmlDeviceGetMigMode, card)
+    is_divided = mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    return list(_find_instances(card)) if is_divided else [card]
 
 
-def _instances(card: Any) -> Iterator[Any]:
+def _find_instances(card: Any) -> Iterator[Any]:
     for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
-        if (instance := _or_none(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, card, index)) is not None:
+        if (instance := _call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, card, index)) is not None:
             yield instance
 
 
-def _name(handle: Any) -> str:
+def _get_uuid(handle: Any) -> str:
     return str(pynvml.nvmlDeviceGetUUID(handle))
 
 
-def _held(handle: Any) -> dict[str, int]:
-    """Bytes by process, where the driver tells. The calls without a version raise what is no NVMLError."""
-    processes = _or_none(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
+def _read_held(handle: Any) -> dict[str, int]:
+    """Return bytes by pid; empty where the driver doesn't list them.
+
+    Not by the call without a version, which raises something else than an NVMLError.
+    """
+    processes = _call(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
     if processes is None:
-        processes = _or_none(pynvml.nvmlDeviceGetComputeRunningProcesses_v2, handle) or []
+        processes = _call(pynvml.nvmlDeviceGetComputeRunningProcesses_v2, handle) or []
     return {str(process.pid): int(process.usedGpuMemory) for process in processes if process.usedGpuMemory}
 
 
-def _device(name: str, handle: Any) -> Device:
-    device = Device(name, "cuda", name=str(_or_none(pynvml.nvmlDeviceGetName, handle) or ""), card=name)
+def _read_device(uuid: str, handle: Any) -> Device:
+    device = Device(uuid, "cuda", name=str(_call(pynvml.nvmlDeviceGetName, handle) or ""), card=uuid)
     try:
-        memory = _memory(handle)
+        memory = _read_memory(handle)
     except pynvml.NVMLError as error:
         if error.value == pynvml.NVML_ERROR_NOT_SUPPORTED:  # it shares the host's memory
             return device
@@ -169,8 +181,8 @@ def _device(name: str, handle: Any) -> Device:
     return replace(device, total_bytes=memory.total, free_bytes=memory.free)
 
 
-def _memory(handle: Any) -> Any:
-    """`free` of version 2 leaves out what the driver reserves; version 1 is for drivers before R510."""
+def _read_memory(handle: Any) -> Any:
+    """Ask by version 2, without what the driver reserves, or by 1 before R510."""
     try:
         return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     except pynvml.NVMLError as error:
@@ -179,8 +191,9 @@ def _memory(handle: Any) -> Any:
         return pynvml.nvmlDeviceGetMemoryInfo(handle)
 
 
-def _or_none(ask: Callable[..., Any], *args: Any) -> Any:
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what an NVML function returns, or None where it fails."""
     try:
-        return ask(*args)
+        return function(*args)
     except pynvml.NVMLError:
         return None

@@ -1,4 +1,7 @@
-"""Pool: which device does what, now. It holds no queue: what doesn't start waits with the caller."""
+"""Pool: places the spans of tasks on devices.
+
+It holds no queue: a task that can't start waits with the caller.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,31 @@ from typing import Self
 
 from gpu_pool.backend import Backend
 from gpu_pool.backoff import Backoff
-from gpu_pool.memory import Accounts
-from gpu_pool.slot import Seat
-from gpu_pool.strategy import STRATEGIES, preferred
-from gpu_pool.supervisor import Crew, Patience
+from gpu_pool.memory import MemoryBudget
+from gpu_pool.slot import WorkerSlot
+from gpu_pool.strategy import STRATEGIES, rank_devices
+from gpu_pool.supervisor import Supervisor, WorkerLimits
 from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, RunSpan, Span, Task
-from gpu_pool.wait_reasons import Setback, wait_reason
+from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
 
 FREE_GRAIN_BYTES = 64 << 20
-"""A change of free memory that is smaller is not reported."""
+"""A smaller change of free memory is not reported."""
 
 
 class Pool:
-    """Not thread-safe, except for wake(). With a LocalBackend, construct and poll it in the main thread.
+    """Not thread-safe, except for wake().
 
-    stall_s        a running worker that says nothing for so long is killed
+    With a LocalBackend, construct and poll it in the main thread.
+
+    stall_s        a running worker that reports nothing for so long is killed
     start_s        a worker that isn't ready after so long is killed
-    cancel_s       a cancelled span that goes on for so long has its worker killed
+    cancel_s       a worker that goes on with a cancelled span for so long is killed
     recycle_spans  a worker is replaced after so many spans (0: never)
     recycle_bytes  or when its resident memory has grown by so much since its first span (0: never)
-    reserve_bytes  memory of each card that is left to others
+    reserve_bytes  memory of each card that is left to other programs
+    backoff        pauses before a worker is replaced that failed
+    clock          returns seconds; every time of the pool is one of its
     """
 
     def __init__(
@@ -47,7 +54,7 @@ class Pool:
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        patience = Patience(
+        limits = WorkerLimits(
             stall_s=stall_s,
             start_s=start_s,
             cancel_s=cancel_s,
@@ -57,12 +64,12 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
-        self._crew = Crew(backend, patience, clock)
+        self._supervisor = Supervisor(backend, limits, clock)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
-        self._setbacks: dict[str, Setback] = {}
-        self._shown: dict[str, Device] = {}
-        self._crew.tend()
+        self._oom_backoffs: dict[str, OomBackoff] = {}
+        self._reported: dict[str, Device] = {}
+        self._supervisor.check_deadlines()
 
     def __enter__(self) -> Self:
         return self
@@ -71,72 +78,77 @@ class Pool:
         self.close()
 
     def devices(self) -> list[Device]:
-        """All of them, lost ones too; more may come, none goes."""
-        return [self._crew[device.id].shown(device) for device in self._crew.devices]
+        """Return all devices, lost ones too; devices are added, never removed."""
+        return [self._supervisor[device.id].to_device(device) for device in self._supervisor.devices]
 
     def plan(self, task: Task, waiting: int) -> Plan | None:
-        """What of `task` starts now, or None; `waiting`: how many other jobs wait for a device of this kind.
+        """Return what of `task` can start now, or None.
 
-        Only devices are used where the memory that it needs is neither taken nor promised. ValueError for a strategy
-        that doesn't exist.
+        `waiting`: how many other jobs wait for a device of this kind. Uses only devices on which
+        the memory that it needs is neither taken nor promised. ValueError for a strategy that
+        doesn't exist.
         """
         if task.strategy not in STRATEGIES:
             raise ValueError(f"no strategy is called {task.strategy!r}; there are {', '.join(STRATEGIES)}")
-        if not any(self._free(task)):
+        if not any(self._find_idle(task)):
             return None
-        running = tuple(span for _, span in self._running(task.id))
+        running = tuple(span for _, span in self._find_running(task.id))
         task = replace(task, running=running, todo=tuple(span for span in task.todo if span not in running))
-        idle = self._offers(task)
-        return STRATEGIES[task.strategy](task, idle, waiting) if idle else None
+        candidates = self._find_candidates(task)
+        return STRATEGIES[task.strategy](task, candidates, waiting) if candidates else None
 
     def wait_reason(self, task: Task) -> str:
-        """Why no device can take a span of the task, as a sentence for people.
+        """Return why no device can take a span of the task, as a sentence.
 
-        "" if one can, or will as soon as it has finished what it does now.
+        "" if one can, now or when it has finished its current span.
         """
-        devices = [device for device in self._crew.devices if device.kind == task.kind]
-        seats = {device.id: self._crew[device.id] for device in devices}
-        return wait_reason(task, devices, seats, self._accounts(), self._setbacks.get(task.id), self._clock())
+        devices = [device for device in self._supervisor.devices if device.kind == task.kind]
+        slots = {device.id: self._supervisor[device.id] for device in devices}
+        backoff = self._oom_backoffs.get(task.id)
+        return wait_reason(task, devices, slots, self._get_memory_budget(), backoff, self._clock())
 
-    def promised_bytes(self) -> dict[str, int]:
-        """What each device's worker may still take of its card: promised, and not allocated as far as is known."""
-        return {seat.device: seat.stake.open for seat in self._crew}
+    def open_bytes(self) -> dict[str, int]:
+        """Return what each device's worker may still take of its card beyond what it holds."""
+        return {slot.device: slot.reservation.open_bytes for slot in self._supervisor}
 
     def start(self, plan: Plan, *, hold: bool = False) -> None:
-        """Send a RunSpan for each assignment; with `hold` they are sent by `release`, which has to come next.
+        """Send a RunSpan for each assignment; with `hold`, release() sends them, and comes next.
 
-        ValueError if a device isn't idle or is named twice, if the memory has been promised to others since the plan
-        was made, or (as a WireError) if the payload is too long or no JSON; nothing has started then. With `hold` it
-        is `release` that finds the latter.
+        ValueError, and nothing has started, if a device isn't idle or is named twice, or if the
+        memory has been promised to others since the plan was made. WireError, likewise, if the
+        payload is too long or no JSON; with `hold` it is release() that raises it.
         """
-        seats = [self._crew[assignment.device] for assignment in plan.assignments]
-        if busy := [seat.device for seat in seats if not seat.free or seats.count(seat) > 1]:
+        slots = [self._supervisor[assignment.device] for assignment in plan.assignments]
+        if busy := [slot.device for slot in slots if not slot.is_available or slots.count(slot) > 1]:
             raise ValueError(f"not idle, or assigned twice: {', '.join(busy)}")
-        task, accounts = plan.task, self._accounts()
-        for seat in seats:
-            if not accounts.fits(seat.device, task.memory_bytes):
-                raise ValueError(f"not enough memory is left on {seat.device}")
-            accounts.promise(seat.device, task.memory_bytes)
-        for seat, assignment in zip(seats, plan.assignments, strict=True):
+        task, budget = plan.task, self._get_memory_budget()
+        for slot in slots:
+            if not budget.can_fit(slot.device, task.memory_bytes):
+                raise ValueError(f"not enough memory is left on {slot.device}")
+            budget.promise(slot.device, task.memory_bytes)
+        for slot, assignment in zip(slots, plan.assignments, strict=True):
             span = assignment.span
             run = RunSpan(task.id, span.start, span.stop, task.payload)
-            self._crew.start(seat, run, task.model, task.memory_bytes, hold=hold)
+            self._supervisor.start_span(slot, run, task.model, task.memory_bytes, hold=hold)
 
     def release(self) -> None:
-        """Send what was held."""
-        self._crew.release()
+        """Send the spans that were held. WireError if a payload is too long or no JSON."""
+        self._supervisor.send_held()
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
-        """What has happened; waits for it until the time is up or wake() is called, whichever comes first."""
-        until = self._clock() + timeout_s
+        """Return the events since the last call.
+
+        Waits for one until the time is up or wake() is called, whichever comes first.
+        """
+        until_s = self._clock() + timeout_s
         while True:
-            events: list[PoolEvent] = [*self._listen(until), *self._crew.tend()]
-            events += self._changes()
-            if self._wakeup.lower_flag() or events or self._clock() >= until:
+            events: list[PoolEvent] = [*self._receive(until_s), *self._supervisor.check_deadlines()]
+            events += self._report_devices()
+            if self._wakeup.lower_flag() or events or self._clock() >= until_s:
                 return events
 
     def wake(self) -> None:
-        """Make poll() return, now or the next time. From any thread or signal handler."""
+        """Make poll() return, now or at its next call. For any thread or signal handler."""
         self._wakeup.raise_flag()
 
     @property
@@ -145,96 +157,102 @@ class Pool:
         return self._wakeup.signal_fd
 
     def running_spans(self, task_id: str) -> tuple[Span, ...]:
-        """The task's spans that run somewhere, each once, in order."""
-        return tuple(sorted({span for _, span in self._running(task_id)}))
+        """Return the task's spans that run on some device, each once, in order."""
+        return tuple(sorted({span for _, span in self._find_running(task_id)}))
 
     def cancel(self, task_id: str) -> None:
-        """Each running span of the task ends as Failed(fault="cancelled"), within about cancel_s."""
-        for seat, _ in self._running(task_id):
-            self._crew.call_back(seat)
+        """End the running spans of the task as Failed(fault="cancelled"), in about cancel_s."""
+        for slot, _ in self._find_running(task_id):
+            self._supervisor.cancel(slot)
 
     def drain(self, device: str, reason: str = "set aside") -> None:
-        """Let the device finish its span, end its worker and give it nothing more, until resume()."""
-        self._crew.drain(self._crew[device], reason)
+        """Let the device finish its span, end its worker, and start no other until resume().
+
+        KeyError for an unknown device.
+        """
+        self._supervisor.drain(self._supervisor[device], reason)
 
     def resume(self, device: str) -> None:
-        """Take a drained or sick device back into service, now."""
-        self._crew.resume(self._crew[device])
+        """Take a drained or sick device back into service, now. KeyError for an unknown device."""
+        self._supervisor.resume(self._supervisor[device])
 
     def close(self, grace_s: float = 2.0) -> None:
-        """Ask every worker to end, then kill what is left. Running spans are given up, and nothing more is reported."""
-        self._crew.dismiss()
-        until = self._clock() + grace_s
-        while any(seat.phase != "down" for seat in self._crew) and (left := until - self._clock()) > 0:
-            for device, message in self._backend.wait(left, self._wakeup.fileno()):
+        """Ask every worker to end, then kill the rest.
+
+        Running spans are given up, and nothing more is reported.
+        """
+        self._supervisor.stop_all()
+        until_s = self._clock() + grace_s
+        while any(slot.phase != "down" for slot in self._supervisor) and (left_s := until_s - self._clock()) > 0:
+            for device_id, message in self._backend.wait(left_s, self._wakeup.fileno()):
                 if isinstance(message, Exited):
-                    self._crew[device].enter("down")
+                    self._supervisor[device_id].enter("down")
             self._wakeup.lower_flag()
         self._backend.close()
-        for seat in self._crew:
-            seat.enter("down")
+        for slot in self._supervisor:
+            slot.enter("down")
         self._wakeup.close()
 
-    def _listen(self, until: float) -> Iterator[Event]:
-        news = any(device.state != "busy" for device in self._unreported())  # who starts spans knows of these
-        deadline = self._clock() if news else min(until, self._crew.deadline)
-        heard = self._backend.wait(max(0.0, deadline - self._clock()), self._wakeup.fileno())
-        self._crew.look()
-        for device, message in heard:
-            if event := self._crew.hear(device, message):
+    def _receive(self, until_s: float) -> Iterator[Event]:
+        has_news = any(device.state != "busy" for device in self._find_unreported())  # the caller knows what it started
+        deadline_s = self._clock() if has_news else min(until_s, self._supervisor.deadline_s)
+        messages = self._backend.wait(max(0.0, deadline_s - self._clock()), self._wakeup.fileno())
+        self._supervisor.refresh_devices()
+        for device_id, message in messages:
+            if event := self._supervisor.on_message(device_id, message):
                 yield event
                 if isinstance(event.message, Done):
                     self._end_race(event.message)
                 elif isinstance(event.message, Failed) and event.message.code == "out_of_memory":
-                    self._set_back(device, event.message.task)
+                    self._begin_oom_backoff(device_id, event.message.task)
 
-    def _offers(self, task: Task) -> list[Device]:
-        """Idle devices on which spans of the task fit, all at once."""
-        now = self._clock()
-        idle = list(self._free(task))
-        setback = self._setbacks.get(task.id)
-        floor = setback.floor(now) if setback else -inf
-        return self._accounts().offers(task.memory_bytes, floor, idle, lambda devices: preferred(task, devices))
+    def _find_candidates(self, task: Task) -> list[Device]:
+        """Return the idle devices on which spans of the task fit, all at once."""
+        backoff = self._oom_backoffs.get(task.id)
+        min_bytes = backoff.min_bytes(self._clock()) if backoff else -inf
+        budget, idle = self._get_memory_budget(), list(self._find_idle(task))
+        return budget.find_candidates(task.memory_bytes, min_bytes, idle, lambda devices: rank_devices(task, devices))
 
-    def _free(self, task: Task) -> Iterator[str]:
-        devices = self._crew.devices
-        return (device.id for device in devices if device.kind == task.kind and self._crew[device.id].free)
+    def _find_idle(self, task: Task) -> Iterator[str]:
+        devices = (device for device in self._supervisor.devices if device.kind == task.kind)
+        return (device.id for device in devices if self._supervisor[device.id].is_available)
 
-    def _accounts(self) -> Accounts:
-        stakes = {seat.device: seat.stake for seat in self._crew}
-        return Accounts(self.devices(), stakes, self._reserve_bytes)
+    def _get_memory_budget(self) -> MemoryBudget:
+        reservations = {slot.device: slot.reservation for slot in self._supervisor}
+        return MemoryBudget(self.devices(), reservations, self._reserve_bytes)
 
-    def _set_back(self, device: str, task_id: str) -> None:
-        """Where memory ran out, it isn't tried again until there is more, or a while has passed."""
-        now = self._clock()
-        self._setbacks = {name: setback for name, setback in self._setbacks.items() if now < setback.until}
-        if self._crew[device].card:
-            self._setbacks[task_id] = Setback.after(device, self._accounts().room(device), now)
+    def _begin_oom_backoff(self, device_id: str, task_id: str) -> None:
+        """Have the task wait for more memory than it ran out of, for a while."""
+        now_s = self._clock()
+        self._oom_backoffs = {name: backoff for name, backoff in self._oom_backoffs.items() if now_s < backoff.until_s}
+        if self._supervisor[device_id].card:
+            available_bytes = self._get_memory_budget().available_bytes(device_id)
+            self._oom_backoffs[task_id] = OomBackoff.begin(device_id, available_bytes, now_s)
 
     def _end_race(self, won: Done) -> None:
-        for seat, span in self._running(won.task):
+        for slot, span in self._find_running(won.task):
             if span == Span(won.start, won.stop):
-                self._crew.call_off(seat)
+                self._supervisor.abandon(slot)
 
-    def _running(self, task_id: str) -> list[tuple[Seat, Span]]:
-        """One pair for each device that has a span of the task."""
-        return [(seat, span) for seat in self._crew if seat.runs(task_id) and (span := seat.span)]
+    def _find_running(self, task_id: str) -> list[tuple[WorkerSlot, Span]]:
+        """Return one pair for each device that has a span of the task."""
+        return [(slot, span) for slot in self._supervisor if slot.is_running(task_id) and (span := slot.span)]
 
-    def _unreported(self) -> list[Device]:
-        """Devices that are not as they were last reported."""
-        return [device for device in self.devices() if _differ(self._shown.get(device.id), device)]
+    def _find_unreported(self) -> list[Device]:
+        """Return the devices that have changed since they were last reported."""
+        return [device for device in self.devices() if _has_changed(self._reported.get(device.id), device)]
 
-    def _changes(self) -> list[DeviceChanged]:
-        changed = self._unreported()
-        self._shown.update((device.id, device) for device in changed)
+    def _report_devices(self) -> list[DeviceChanged]:
+        changed = self._find_unreported()
+        self._reported.update((device.id, device) for device in changed)
         return [DeviceChanged(device) for device in changed]
 
 
-def _differ(before: Device | None, now: Device) -> bool:
+def _has_changed(before: Device | None, now: Device) -> bool:
     if before is None:
         return True
     if before == now:
         return False
-    moved = max(abs(before.free_bytes - now.free_bytes), abs(before.held_bytes - now.held_bytes))
+    moved_bytes = max(abs(before.free_bytes - now.free_bytes), abs(before.held_bytes - now.held_bytes))
     as_now = replace(before, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at_s=now.read_at_s)
-    return moved >= FREE_GRAIN_BYTES or as_now != now
+    return moved_bytes >= FREE_GRAIN_BYTES or as_now != now

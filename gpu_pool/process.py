@@ -1,4 +1,7 @@
-"""One worker process as its parent sees it: socket, death notice, log file. Linux 5.4 or newer (pidfd)."""
+"""One worker process as its parent sees it: socket, exit notice, log file.
+
+Linux 5.4 or newer (pidfd).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gpu_pool.types import Exited, ProtocolError, WorkerReport
-from gpu_pool.wire import Lines, WireError, decode_report
+from gpu_pool.wire import LineSplitter, WireError, decode_report
 
 LOG_BYTES = 1 << 20
 NOISY_TIMES = 16
@@ -28,23 +31,32 @@ PACKAGES = Path(__file__).resolve().parents[1]
 
 
 class WorkerProcess:
-    """A running worker. Nothing here blocks, except `reap` while the kernel takes a killed process apart."""
+    """A running worker. No method blocks, except `reap` while the kernel ends a killed process.
+
+    pid      of the process
+    pidfd    readable when the process has ended
+    channel  the socket to it, readable when it has sent something
+    is_mute  whether nothing more is read from it: it has closed its end of the channel, or broken
+             the protocol
+
+    RuntimeError outside the main thread, OSError if the process can't be started.
+    """
 
     def __init__(self, device: str, env: Mapping[str, str], log: Path) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers die with the thread that started them: start them from the main thread")
         self.device = device
         self._log = log
-        self._oom_kills = oom_kills()
+        self._oom_kills = count_oom_kills()
         self._unsent = bytearray()
-        self._lines = Lines()
-        self.silent = False
+        self._lines = LineSplitter()
+        self.is_mute = False
         self.channel, theirs = socket.socketpair()
         self.channel.setblocking(False)
         try:
-            with theirs, opened_log(log, device) as output:
+            with theirs, open_log(log, device) as output:
                 self._log_start = output.tell()
-                self._popen = _started(device, env, theirs.fileno(), output)
+                self._popen = _start_process(device, env, theirs.fileno(), output)
             self.pid = self._popen.pid
             self.pidfd = os.pidfd_open(self.pid)
         except OSError:
@@ -52,63 +64,72 @@ class WorkerProcess:
             raise
 
     def send(self, data: bytes) -> bool:
-        """Whether all is sent; if not, call again with b"" when the channel takes more. A dead worker swallows it."""
+        """Send data; return whether all is sent.
+
+        If not, call again with b"" when the channel takes more.
+        A worker that has ended swallows it.
+        """
         self._unsent += data
         try:
             while self._unsent:
                 del self._unsent[: self.channel.send(self._unsent)]
         except BlockingIOError:
             return False
-        except OSError:  # it is dying; its pidfd tells
+        except OSError:  # the worker is ending; its pidfd reports that
             self._unsent.clear()
         return True
 
     def receive(self) -> list[WorkerReport | ProtocolError]:
-        """What it said since. `silent` turns true at nonsense and when its end of the channel is closed."""
+        """Return what it has sent since the last call; sets `is_mute`."""
         data = self._read()
-        said = self._parse(data or b"")
-        self.silent = self.silent or data == b""
-        return said
+        messages = self._parse(data or b"")
+        self.is_mute = self.is_mute or data == b""
+        return messages
 
     def kill(self) -> None:
-        """SIGKILL the worker and whatever programs it started: it leads a process group of its own."""
+        """SIGKILL the worker and the programs it started: it leads a process group of its own."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def rotate_log(self, *, quiet: bool) -> None:
-        """Set the log aside if it has grown large, all but its last lines. The worker goes on writing to the same file,
-        and what it says meanwhile is lost: so while it isn't quiet, only if the log is much too large."""
+        """Move a large log aside, all but its last lines.
+
+        The worker goes on writing to the same file, and what it writes during the copy is lost. So
+        while it isn't quiet, the log is moved only if it is NOISY_TIMES too large.
+        """
         with contextlib.suppress(OSError):
             if self._log.stat().st_size > (LOG_BYTES if quiet else NOISY_TIMES * LOG_BYTES):
-                last = _tail(self._log, self._log_start)
-                shutil.copyfile(self._log, _aside(self._log))
+                last = _read_tail(self._log, self._log_start)
+                shutil.copyfile(self._log, _get_old_path(self._log))
                 os.truncate(self._log, 0)
                 self._log_start = 0
                 with self._log.open("ab") as log:
                     log.write(last.encode() + b"\n")
 
-    def ended(self, timeout_s: float) -> bool:
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """Return whether the process has ended in time."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000))
 
     def reap(self) -> list[WorkerReport | ProtocolError | Exited]:
-        """Once it has ended: its last words and how it ended. Frees everything."""
+        """Free everything after the process has ended; return its last messages and its exit."""
         self.kill()  # before wait(), which gives the pid, and so the group's number, back to the kernel
-        last_words: list[WorkerReport | ProtocolError | Exited] = []
+        messages: list[WorkerReport | ProtocolError | Exited] = []
         while data := self._read():
-            last_words += self._parse(data)
+            messages += self._parse(data)
         _, status, usage = os.wait4(self.pid, 0)
         self._popen.returncode = os.waitstatus_to_exitcode(status)
-        self.release()
-        return [*last_words, self._exited(self._popen.returncode, 1024 * usage.ru_maxrss)]
+        self.close()
+        return [*messages, self._build_exited(self._popen.returncode, 1024 * usage.ru_maxrss)]
 
-    def release(self) -> None:
+    def close(self) -> None:
+        """Close channel and pidfd; the process isn't waited for."""
         self.channel.close()
         os.close(self.pidfd)
 
     def _read(self) -> bytes | None:
-        """None: nothing to read now; b"": nothing any more."""
+        """Return None if there is nothing to read now, b"" at the end of the channel."""
         try:
             return self.channel.recv(READ_BYTES)
         except BlockingIOError:
@@ -117,40 +138,44 @@ class WorkerProcess:
             return b""
 
     def _parse(self, data: bytes) -> list[WorkerReport | ProtocolError]:
-        said: list[WorkerReport | ProtocolError] = []
+        messages: list[WorkerReport | ProtocolError] = []
         try:
-            for line in () if self.silent else self._lines.feed(data):
-                said.append(decode_report(line))
+            for line in () if self.is_mute else self._lines.feed(data):
+                messages.append(decode_report(line))
         except WireError as error:
-            self.silent = True
-            said.append(ProtocolError(str(error)))
-        return said
+            self.is_mute = True
+            messages.append(ProtocolError(str(error)))
+        return messages
 
-    def _exited(self, status: int, peak_bytes: int) -> Exited:
-        log = _tail(self._log, self._log_start)
+    def _build_exited(self, status: int, peak_bytes: int) -> Exited:
+        log = _read_tail(self._log, self._log_start)
         if status >= 0:
             return Exited(self.pid, code=status, log=log, peak_bytes=peak_bytes)
-        oom = -status == signal.SIGKILL and oom_kills() > self._oom_kills
-        return Exited(self.pid, signal=_signal_name(-status), log=log, out_of_memory=oom, peak_bytes=peak_bytes)
+        oom = -status == signal.SIGKILL and count_oom_kills() > self._oom_kills
+        return Exited(self.pid, signal=_get_signal_name(-status), log=log, out_of_memory=oom, peak_bytes=peak_bytes)
 
 
 def log_path(folder: Path, device: str) -> Path:
+    """Return the log of the worker on a device, in `folder` whatever the device is called."""
     return folder / f"worker-{re.sub(r'[^A-Za-z0-9.-]+', '-', device)}.log"
 
 
-def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """How often the kernel's OOM killer struck since boot, in any cgroup; 0 where it can't be read."""
+def count_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the kernel's OOM killer killed since boot, in any cgroup.
+
+    0 where it can't be read.
+    """
     with contextlib.suppress(OSError):
         return sum(int(line.split()[1]) for line in vmstat.read_text().splitlines() if line.startswith("oom_kill "))
     return 0
 
 
-def _started(device: str, env: Mapping[str, str], fd: int, output: BinaryIO) -> subprocess.Popen[bytes]:
-    # -P: the daemon's working directory may be a share that others write to, so nothing is imported from there
+def _start_process(device: str, env: Mapping[str, str], fd: int, output: BinaryIO) -> subprocess.Popen[bytes]:
+    # -P: import nothing from the working directory, which may be a share that others write to
     python = [sys.executable, "-P", "-u", "-X", "faulthandler"]
     return subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
         [*python, "-m", "gpu_pool.worker", device, "--fd", str(fd), "--parent", str(os.getpid())],
-        env={**env, "PYTHONPATH": python_path(env)},
+        env={**env, "PYTHONPATH": build_python_path(env)},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -159,35 +184,38 @@ def _started(device: str, env: Mapping[str, str], fd: int, output: BinaryIO) -> 
     )
 
 
-def python_path(env: Mapping[str, str]) -> str:
-    """Where a child finds our packages, and whatever the operator added."""
+def build_python_path(env: Mapping[str, str]) -> str:
+    """Return the PYTHONPATH of a child: these packages, and those that the operator added."""
     return os.pathsep.join(filter(None, (str(PACKAGES), env.get("PYTHONPATH"))))
 
 
-def opened_log(path: Path, device: str) -> BinaryIO:
-    """Open for appending, the last one set aside if it has grown large."""
+def open_log(path: Path, device: str) -> BinaryIO:
+    """Open a log for appending and write a heading; a large one is moved aside first.
+
+    OSError if it can't be.
+    """
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_BYTES:
-            path.replace(_aside(path))
+            path.replace(_get_old_path(path))
     log = path.open("ab")
     log.write(f"--- {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, a worker for {device}\n".encode())
     log.flush()
     return log
 
 
-def _aside(path: Path) -> Path:
+def _get_old_path(path: Path) -> Path:
     return path.with_name(path.name + ".1")
 
 
-def _tail(path: Path, start: int) -> str:
-    """The last lines since `start`; "" where the file was taken away."""
+def _read_tail(path: Path, start: int) -> str:
+    """Return the last lines after offset `start`; "" where the file is missing."""
     with contextlib.suppress(OSError), path.open("rb") as log:
         log.seek(max(start, log.seek(0, os.SEEK_END) - TAIL_BYTES))
         return log.read(TAIL_BYTES).decode(errors="replace").strip()
     return ""
 
 
-def _signal_name(number: int) -> str:
+def _get_signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:  # real-time signals have no name

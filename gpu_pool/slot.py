@@ -1,4 +1,7 @@
-"""What the pool notes about one device. Pure: the pool moves it from phase to phase."""
+"""What the pool knows of one device and its worker.
+
+Pure: the supervisor moves it from phase to phase.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,23 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Literal
 
-from gpu_pool.backoff import Health
-from gpu_pool.memory import Stake
+from gpu_pool.backoff import BackoffState
+from gpu_pool.memory import MemoryReservation
 from gpu_pool.types import Device, DeviceState, Done, Exited, Failed, Fault, Progress, RunSpan, Span
 
 MIB = 1 << 20
 
-Phase = Literal["down", "starting", "idle", "running", "cancelling", "leaving", "dying", "stuck"]
+Phase = Literal["down", "starting", "idle", "running", "cancelling", "stopping", "killing", "stuck"]
 """What the worker is doing, and what happens when the phase's deadline passes:
 
-down         there is none                             -> start one
-starting     it opens its handler                      -> kill it
-idle         it waits for work                            (no deadline)
-running      it runs a span; every Progress is a delay -> kill it: it is stalled
-cancelling   it was told to stop its span              -> kill it
-leaving      it was told to end                        -> kill it
-dying        SIGKILL was sent                          -> give it up
-stuck        it was given up, and may yet die             (no deadline)
+down         there is none                                  -> start one
+starting     it opens its handler                           -> kill it
+idle         it waits for work                                 (no deadline)
+running      it runs a span; Progress moves the deadline    -> kill it: it is stalled
+cancelling   it was asked to cancel its span                -> kill it
+stopping     it was asked to end                            -> kill it
+killing      SIGKILL was sent                               -> give it up
+stuck        it was given up, and may end later                (no deadline)
 """
 
 _STATES: dict[Phase, DeviceState] = {
@@ -32,22 +35,26 @@ _STATES: dict[Phase, DeviceState] = {
     "idle": "idle",
     "running": "busy",
     "cancelling": "busy",
-    "leaving": "busy",
-    "dying": "busy",
+    "stopping": "busy",
+    "killing": "busy",
     "stuck": "sick",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ExitReason:
-    """Why a worker ends, in the words of the Failed that its span gets. `blame`: it counts against the device."""
+    """Why a worker ends, in the words of the Failed that its span gets.
+
+    `is_fault`: it counts against the device.
+    """
 
     code: str
     message: str
     fault: Fault = "worker"
-    blame: bool = True
+    is_fault: bool = True
 
-    def failed(self, run: RunSpan, detail: str) -> Failed:
+    def to_failed(self, run: RunSpan, detail: str) -> Failed:
+        """Return the end of the span that the worker had."""
         retry = self.fault == "worker"
         hint = "If it happens again, the worker's log shows what it was doing." if retry else ""
         return Failed(
@@ -55,11 +62,11 @@ class ExitReason:
         )
 
 
-CANCELLED = ExitReason("cancelled", "Cancelled.", fault="cancelled", blame=False)
+CANCELLED = ExitReason("cancelled", "Cancelled.", fault="cancelled", is_fault=False)
 
 
 def explain_exit(device: str, exited: Exited) -> ExitReason:
-    """What to say of a worker that ended unasked."""
+    """Return the reason of an exit that the pool didn't ask for."""
     if exited.out_of_memory:
         return ExitReason(
             "out_of_memory", f"The worker on {device} was killed because this machine ran out of memory (SIGKILL)."
@@ -72,42 +79,42 @@ def explain_exit(device: str, exited: Exited) -> ExitReason:
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
-    """A device's place in the pool.
+class WorkerSlot:
+    """One device and its worker. Times are the pool's clock.
 
-    deadline    clock time at which the phase has lasted too long
-    run         the span it has, from RunSpan until Done or Failed has been passed on
-    called_off  somebody else has finished the span first: nobody wants to hear of it any more
-    doom        why we killed the worker
-    ready_at    when the worker got ready, None before
-    served      spans the worker has ended
-    drained     why the device is set aside by a person; "" if it is not
-    lost        why its card is out of reach; "" if it is not
-    silent      why nothing new may be placed here though the card isn't lost; "" if it may
-    stake       what the worker has to do with the card's memory
-    facts       what the worker says of the model it has loaded: "load_s", "batch"
-    rss_bytes   resident memory of the worker when it last said, and after its first span
+    deadline_s      when the phase has lasted too long
+    run             the span it has, from RunSpan until Done or Failed has been passed on
+    is_abandoned    another device has finished the span first: its end isn't reported
+    exit_reason     why the pool killed the worker
+    ready_at_s      when the worker became ready, None before
+    spans_ended     how many spans the worker has ended
+    drain_reason    why a person took the device out of service; "" if it is in service
+    lost_reason     why its card is gone; "" if it is present
+    blocked_reason  why no new span may start here though the card is present; "" if it may
+    reservation     the worker's share of the card's memory
+    facts           what the worker reports of the model it has loaded: "load_s", "batch"
+    rss_bytes       resident memory of the worker at its last report, and after its first span
     """
 
     device: str
     card: str = ""
     phase: Phase = "down"
-    deadline: float = -inf
+    deadline_s: float = -inf
     pid: int | None = None
     model: str = ""
     run: RunSpan | None = None
-    called_off: bool = False
-    doom: ExitReason | None = None
-    ready_at: float | None = None
-    served: int = 0
-    drained: str = ""
-    lost: str = ""
-    silent: str = ""
-    stake: Stake = field(default_factory=Stake)
+    is_abandoned: bool = False
+    exit_reason: ExitReason | None = None
+    ready_at_s: float | None = None
+    spans_ended: int = 0
+    drain_reason: str = ""
+    lost_reason: str = ""
+    blocked_reason: str = ""
+    reservation: MemoryReservation = field(default_factory=MemoryReservation)
     facts: Mapping[str, Any] = field(default_factory=dict)
     rss_bytes: int = 0
     first_rss_bytes: int = 0
-    health: Health = field(default_factory=Health)
+    backoff: BackoffState = field(default_factory=BackoffState)
 
     @property
     def span(self) -> Span | None:
@@ -115,65 +122,67 @@ class Seat:
 
     @property
     def state(self) -> DeviceState:
-        if self.lost:
+        if self.lost_reason:
             return "lost"
-        if self.phase == "down" and (self.drained or self.health.sick):
-            return "drained" if self.drained else "sick"
+        if self.phase == "down" and (self.drain_reason or self.backoff.sick):
+            return "drained" if self.drain_reason else "sick"
         return _STATES[self.phase]
 
     @property
     def reason(self) -> str:
-        if self.lost or self.state == "drained":
-            return self.lost or self.drained
-        return self.silent if self.phase in ("idle", "running", "cancelling") else self._doom_or_last_fault()
+        """Why the device isn't in service, or gets no new span, or what its last fault was."""
+        if self.lost_reason or self.state == "drained":
+            return self.lost_reason or self.drain_reason
+        if self.phase in ("idle", "running", "cancelling"):
+            return self.blocked_reason
+        return self.exit_reason.message if self.exit_reason else self.backoff.reason
 
     @property
-    def free(self) -> bool:
+    def is_available(self) -> bool:
         """Whether it may get a span now."""
-        return self.phase == "idle" and not (self.lost or self.silent)
+        return self.phase == "idle" and not (self.lost_reason or self.blocked_reason)
 
     @property
-    def out_of_service(self) -> bool:
-        """Whether it will get no span, however long one waits, unless something changes."""
-        return self.state in ("lost", "drained", "sick") or bool(self.silent)
+    def is_out_of_service(self) -> bool:
+        """Whether it gets no span after its current one either, unless something changes."""
+        return self.state in ("lost", "drained", "sick") or bool(self.blocked_reason)
 
-    def enter(self, phase: Phase, deadline: float = inf) -> None:
-        self.phase, self.deadline = phase, deadline
+    def enter(self, phase: Phase, deadline_s: float = inf) -> None:
+        self.phase, self.deadline_s = phase, deadline_s
 
-    def has(self, message: Progress | Done | Failed) -> bool:
+    def has_span_of(self, message: Progress | Done | Failed) -> bool:
         """Whether the message is about the span that runs here."""
         run = self.run
         return run is not None and (run.task, run.start, run.stop) == (message.task, message.start, message.stop)
 
-    def runs(self, task: str) -> bool:
-        return self.run is not None and self.run.task == task and not self.called_off
+    def is_running(self, task_id: str) -> bool:
+        return self.run is not None and self.run.task == task_id and not self.is_abandoned
 
-    def lived_s(self, now: float) -> float:
-        return 0.0 if self.ready_at is None else now - self.ready_at
+    def get_uptime_s(self, now_s: float) -> float:
+        return 0.0 if self.ready_at_s is None else now_s - self.ready_at_s
 
-    def release(self, now: float) -> None:
-        """The span has ended."""
-        self.run, self.called_off = None, False
-        self.stake = self.stake.end(now)
-        self.served += 1
+    def end_span(self, now_s: float) -> None:
+        self.run, self.is_abandoned = None, False
+        self.reservation = self.reservation.expire(now_s)
+        self.spans_ended += 1
 
-    def vacate(self) -> None:
-        """The worker is gone, and its memory with it; another is due when card, person and health allow."""
-        self.pid, self.model, self.ready_at, self.doom, self.served = None, "", None, None, 0
-        self.stake, self.facts, self.rss_bytes, self.first_rss_bytes = Stake(), {}, 0, 0
-        self.enter("down", inf if self.drained or self.lost else self.health.start_at)
+    def clear(self) -> None:
+        """Forget the worker and its memory, and let the next start when it may."""
+        self.pid, self.model, self.ready_at_s, self.exit_reason, self.spans_ended = None, "", None, None, 0
+        self.reservation, self.facts, self.rss_bytes, self.first_rss_bytes = MemoryReservation(), {}, 0, 0
+        self.enter("down", inf if self.drain_reason or self.lost_reason else self.backoff.start_at_s)
 
-    def learn(self, facts: Mapping[str, Any], now: float) -> None:
-        """What the worker says of itself; what it doesn't mention stays."""
+    def update_facts(self, facts: Mapping[str, Any], now_s: float) -> None:
+        """Take over what the worker reports of itself; what it doesn't mention stays."""
         self.facts = {**self.facts, **facts}
         self.model = str(self.facts.get("model", "")) or self.model
         if "held_bytes" in facts:
-            self.stake = self.stake.say(amount(facts, "held_bytes"), now)
+            self.reservation = self.reservation.report(read_int(facts, "held_bytes"), now_s)
 
-    def shown(self, device: Device) -> Device:
-        """The device as the pool reports it; `device` is what the backend knows."""
-        resting = self.state == "sick" and self.phase == "down"
-        return Device(  # not `replace`, which takes three times as long: this is asked several times for each span
+    def to_device(self, device: Device) -> Device:
+        """Return the device as the pool reports it; `device` is what the backend knows."""
+        is_resting = self.state == "sick" and self.phase == "down"
+        return Device(  # not `replace`, which takes three times as long: this is called several times for each span
             id=device.id,
             kind=device.kind,
             name=device.name,
@@ -184,30 +193,28 @@ class Seat:
             worker_pid=self.pid,
             model=self.model,
             card=device.card,
-            held_bytes=self.stake.held,
-            load_s=number(self.facts, "load_s"),
-            batch=amount(self.facts, "batch"),
-            retry_at_s=self.health.start_at if resting else 0.0,
+            held_bytes=self.reservation.held_bytes,
+            load_s=read_number(self.facts, "load_s"),
+            batch=read_int(self.facts, "batch"),
+            retry_at_s=self.backoff.start_at_s if is_resting else 0.0,
             read_at_s=device.read_at_s,
         )
 
-    def memory(self, device: Device) -> str:
-        """A sentence about memory as it is now, or was when the worker was last heard of."""
-        told = [f"{self.rss_bytes / MIB:.0f} MiB resident"] if self.rss_bytes else []
+    def describe_memory(self, device: Device) -> str:
+        """Return a sentence about the worker's memory, now or at its last report."""
+        parts = [f"{self.rss_bytes / MIB:.0f} MiB resident"] if self.rss_bytes else []
         if device.card:
-            held = f"{self.stake.held / MIB:.0f} MiB of {device.card}"
-            told.append(f"{held}, where {device.free_bytes / MIB:.0f} of {device.total_bytes / MIB:.0f} MiB were free")
-        return f"The worker held {' and '.join(told)}." if told else ""
-
-    def _doom_or_last_fault(self) -> str:
-        return self.doom.message if self.doom else self.health.reason
+            held = f"{self.reservation.held_bytes / MIB:.0f} MiB of {device.card}"
+            parts.append(f"{held}, where {device.free_bytes / MIB:.0f} of {device.total_bytes / MIB:.0f} MiB were free")
+        return f"The worker held {' and '.join(parts)}." if parts else ""
 
 
-def number(facts: Mapping[str, Any], name: str) -> float:
-    """A worker's figure, or 0 if it is none: facts come from a handler, which may say anything."""
+def read_number(facts: Mapping[str, Any], name: str) -> float:
+    """Return a positive figure, or 0: facts come from a handler, which may send anything."""
     value = facts.get(name)
     return float(value) if isinstance(value, int | float) and 0 < value < 2**63 else 0.0
 
 
-def amount(facts: Mapping[str, Any], name: str) -> int:
-    return int(number(facts, name))
+def read_int(facts: Mapping[str, Any], name: str) -> int:
+    """Return `read_number` without its fraction."""
+    return int(read_number(facts, name))

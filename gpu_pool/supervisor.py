@@ -1,4 +1,7 @@
-"""Crew: the workers of a pool, each started, listened to, given up on and replaced. It knows spans, but no strategy."""
+"""Supervisor: starts, watches, kills and replaces the workers of a pool.
+
+It knows spans, but no strategy.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from gpu_pool.backend import Backend
-from gpu_pool.backoff import Backoff, Health
-from gpu_pool.slot import CANCELLED, ExitReason, Seat, explain_exit
+from gpu_pool.backoff import Backoff, BackoffState
+from gpu_pool.slot import CANCELLED, ExitReason, WorkerSlot, explain_exit
 from gpu_pool.types import (
     Cancel,
     Device,
@@ -26,16 +29,18 @@ from gpu_pool.types import (
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a worker may take, in seconds, and when it has served long enough.
+class WorkerLimits:
+    """How long a worker may take, in seconds, and when it is replaced.
 
-    stall_s        to say something while it runs a span
-    start_s        to get ready
+    stall_s        between two reports while it runs a span
+    start_s        to become ready
     cancel_s       to end a cancelled span
-    stop_s         to end politely
+    stop_s         to end when asked
     kill_s         to be gone after SIGKILL
     recycle_spans  spans after which it is replaced (0: never)
-    recycle_bytes  growth of its resident memory since its first span above which it is replaced (0: never)
+    recycle_bytes  growth of its resident memory since its first span above which it is replaced
+                   (0: never)
+    backoff        pauses before a worker is replaced that failed
     """
 
     stall_s: float
@@ -48,267 +53,272 @@ class Patience:
     backoff: Backoff = field(default_factory=Backoff)
 
 
-class Crew:
-    def __init__(self, backend: Backend, patience: Patience, clock: Callable[[], float]) -> None:
-        self._backend, self._patience, self._clock = backend, patience, clock
-        self._seats: dict[str, Seat] = {}
+class Supervisor:
+    """The workers of a pool, one in each slot. `clock` returns seconds."""
+
+    def __init__(self, backend: Backend, limits: WorkerLimits, clock: Callable[[], float]) -> None:
+        self._backend, self._limits, self._clock = backend, limits, clock
+        self._slots: dict[str, WorkerSlot] = {}
         self._devices: dict[str, Device] = {}
         self._held: list[tuple[str, RunSpan]] = []
-        self._footprint = 0
-        self.look()
+        self._footprint_bytes = 0
+        self.refresh_devices()
 
-    def __getitem__(self, device: str) -> Seat:
-        return self._seats[device]
+    def __getitem__(self, device_id: str) -> WorkerSlot:
+        return self._slots[device_id]
 
-    def __iter__(self) -> Iterator[Seat]:
-        return iter(self._seats.values())
+    def __iter__(self) -> Iterator[WorkerSlot]:
+        return iter(self._slots.values())
 
     @property
-    def deadline(self) -> float:
-        """When tend() is next needed."""
-        return min((seat.deadline for seat in self), default=inf)
+    def deadline_s(self) -> float:
+        """When check_deadlines() is next needed."""
+        return min((slot.deadline_s for slot in self), default=inf)
 
     @property
     def devices(self) -> Iterable[Device]:
-        """As the backend knows them, since the last look()."""
+        """As the backend knew them at the last refresh_devices()."""
         return self._devices.values()
 
-    def look(self) -> None:
-        """Learn what became of the devices: new ones, lost ones, and the memory of those that are here."""
+    def refresh_devices(self) -> None:
+        """Ask the backend for its devices: new ones, lost ones, and the memory of the others."""
         for device in self._backend.devices():
-            seat = self._seats.setdefault(device.id, Seat(device.id, device.card))
+            slot = self._slots.setdefault(device.id, WorkerSlot(device.id, device.card))
             self._devices[device.id] = device
             if device.card:
-                seat.stake = seat.stake.read(device.held_bytes, device.read_at_s)
+                slot.reservation = slot.reservation.update(device.held_bytes, device.read_at_s)
             lost = device.reason if device.state == "lost" else ""
-            seat.silent = "" if lost else device.reason
-            if lost and not seat.lost:
-                self._lose(seat, lost)
-            elif seat.lost and not lost:
-                self._find(seat)
+            slot.blocked_reason = "" if lost else device.reason
+            if lost and not slot.lost_reason:
+                self._on_lost(slot, lost)
+            elif slot.lost_reason and not lost:
+                self._on_return(slot)
 
-    def _lose(self, seat: Seat, reason: str) -> None:
-        seat.lost = reason
-        if seat.phase == "down":
-            seat.vacate()
-        elif not seat.doom:
-            self._condemn(seat, ExitReason("device_lost", f"{seat.device} was lost: {reason}", blame=False))
+    def _on_lost(self, slot: WorkerSlot, reason: str) -> None:
+        slot.lost_reason = reason
+        if slot.phase == "down":
+            slot.clear()
+        elif not slot.exit_reason:
+            self._terminate(slot, ExitReason("device_lost", f"{slot.device} was lost: {reason}", is_fault=False))
 
-    def _find(self, seat: Seat) -> None:
-        seat.lost = ""
-        if seat.phase == "down":
-            seat.vacate()
+    def _on_return(self, slot: WorkerSlot) -> None:
+        slot.lost_reason = ""
+        if slot.phase == "down":
+            slot.clear()
 
-    def start(self, seat: Seat, run: RunSpan, model: str, memory_bytes: int, *, hold: bool) -> None:
-        """Give an idle worker a span. WireError, and nothing changed, if the payload can't be sent; with `hold` it is
-        `release` that finds that."""
+    def start_span(self, slot: WorkerSlot, run: RunSpan, model: str, memory_bytes: int, *, hold: bool) -> None:
+        """Give an idle worker a span; with `hold` it is sent by send_held().
+
+        WireError, and nothing changed, if the payload can't be sent; with `hold`, send_held()
+        raises it.
+        """
         if hold:
-            self._held.append((seat.device, run))
+            self._held.append((slot.device, run))
         else:
-            self._backend.send(seat.device, run)
-        seat.stake = seat.stake.promise(memory_bytes if seat.card else 0)
-        seat.run = run
-        seat.model = model or seat.model
-        seat.enter("running", self._in(self._patience.stall_s))
+            self._backend.send(slot.device, run)
+        slot.reservation = slot.reservation.promise(memory_bytes if slot.card else 0)
+        slot.run = run
+        slot.model = model or slot.model
+        slot.enter("running", self._get_deadline_s(self._limits.stall_s))
 
-    def release(self) -> None:
-        """Tell the workers of the spans that were held. WireError if a payload can't be sent."""
+    def send_held(self) -> None:
+        """Send the spans that were held. WireError if a payload can't be sent."""
         held, self._held = self._held, []
-        for device, run in held:
-            self._backend.send(device, run)
+        for device_id, run in held:
+            self._backend.send(device_id, run)
 
-    def call_back(self, seat: Seat) -> None:
-        """Have a running span given up."""
-        if seat.run and seat.phase == "running":
-            self._backend.send(seat.device, Cancel(seat.run.task))
-            seat.enter("cancelling", self._in(self._patience.cancel_s))
-        elif seat.doom:  # it is being killed already, and the span ends as the caller expects
-            seat.doom = replace(seat.doom, code="cancelled", fault="cancelled")
+    def cancel(self, slot: WorkerSlot) -> None:
+        """Ask the worker to give up its span."""
+        if slot.run and slot.phase == "running":
+            self._backend.send(slot.device, Cancel(slot.run.task))
+            slot.enter("cancelling", self._get_deadline_s(self._limits.cancel_s))
+        elif slot.exit_reason:  # it is being killed already, and the span ends as the caller expects
+            slot.exit_reason = replace(slot.exit_reason, code="cancelled", fault="cancelled")
 
-    def call_off(self, seat: Seat) -> None:
-        """Have a running span given up of which nobody wants to hear any more."""
-        seat.called_off = True
-        self.call_back(seat)
+    def abandon(self, slot: WorkerSlot) -> None:
+        """Cancel a span whose end isn't to be reported."""
+        slot.is_abandoned = True
+        self.cancel(slot)
 
-    def drain(self, seat: Seat, reason: str) -> None:
-        """No more spans for this device; its worker ends after the one it has."""
-        seat.drained = reason
-        if seat.phase == "idle":
-            self._retire(seat)
-        elif seat.phase == "down":
-            seat.vacate()
+    def drain(self, slot: WorkerSlot, reason: str) -> None:
+        """Start no more spans on this device; its worker ends after the current one."""
+        slot.drain_reason = reason
+        if slot.phase == "idle":
+            self._stop(slot)
+        elif slot.phase == "down":
+            slot.clear()
 
-    def resume(self, seat: Seat) -> None:
-        """Back into service; a sick device is tried again at once."""
-        seat.drained = ""
-        seat.health = Health()
-        if seat.phase == "down":
-            seat.vacate()
+    def resume(self, slot: WorkerSlot) -> None:
+        """Take the device back into service; a sick one is tried again at once."""
+        slot.drain_reason = ""
+        slot.backoff = BackoffState()
+        if slot.phase == "down":
+            slot.clear()
 
-    def dismiss(self) -> None:
-        """Ask everyone to end; those who haven't begun lose nothing by being killed."""
-        for seat in self:
-            if seat.phase == "starting":
-                self._backend.kill(seat.device)
-            elif seat.phase != "down":
-                self._backend.send(seat.device, Stop())
+    def stop_all(self) -> None:
+        """Ask all workers to end; kill those that are starting, which have nothing to lose."""
+        for slot in self:
+            if slot.phase == "starting":
+                self._backend.kill(slot.device)
+            elif slot.phase != "down":
+                self._backend.send(slot.device, Stop())
 
-    def tend(self) -> list[Event]:
-        """Do what is overdue."""
-        overdue = [seat for seat in self if seat.deadline <= self._clock()]
-        return [event for seat in overdue if (event := self._lose_patience(seat))]
+    def check_deadlines(self) -> list[Event]:
+        """Start, kill or give up workers that are overdue; return the spans that ended."""
+        overdue = [slot for slot in self if slot.deadline_s <= self._clock()]
+        return [event for slot in overdue if (event := self._on_deadline(slot))]
 
-    def hear(self, device: str, message: WorkerReport | ProtocolError | Exited) -> Event | None:
-        """What this means for the device's span, if anything."""
-        seat = self._seats[device]
+    def on_message(self, device_id: str, message: WorkerReport | ProtocolError | Exited) -> Event | None:
+        """Move the device's slot on; return what the message means for its span, if anything."""
+        slot = self._slots[device_id]
         match message:
             case Exited():
-                return self._bury(seat, message)
-            case _ if seat.doom:
+                return self._reap(slot, message)
+            case _ if slot.exit_reason:
                 pass
             case ProtocolError(reason):
-                self._nonsense(seat, reason)
+                self._on_protocol_error(slot, reason)
             case Ready():
-                self._welcome(seat, message)
+                self._on_ready(slot, message)
             case Progress():
-                return self._progress(seat, message)
+                return self._on_progress(slot, message)
             case Done() | Failed():
-                return self._ended(seat, message)
+                return self._on_span_end(slot, message)
         return None
 
-    def _welcome(self, seat: Seat, ready: Ready) -> None:
-        if seat.phase != "starting":
-            self._nonsense(seat, "a second Ready")
-        elif ready.device not in (seat.device, seat.card):
-            said = f"The worker for {seat.device} found itself on {ready.device}."
-            self._condemn(seat, ExitReason("worker_misplaced", said))
+    def _on_ready(self, slot: WorkerSlot, ready: Ready) -> None:
+        if slot.phase != "starting":
+            self._on_protocol_error(slot, "a second Ready")
+        elif ready.device not in (slot.device, slot.card):
+            message = f"The worker for {slot.device} found itself on {ready.device}."
+            self._terminate(slot, ExitReason("worker_misplaced", message))
         else:
-            seat.pid, seat.ready_at = ready.pid, self._clock()
-            seat.learn(ready.facts, self._clock())
-            self._note_footprint(seat)
-            self._settle(seat)
+            slot.pid, slot.ready_at_s = ready.pid, self._clock()
+            slot.update_facts(ready.facts, self._clock())
+            self._update_footprint(slot)
+            self._on_free(slot)
 
-    def _note_footprint(self, seat: Seat) -> None:
-        """What one worker has loaded for a start, others are about to load."""
-        self._footprint = max(self._footprint, seat.stake.said)
+    def _update_footprint(self, slot: WorkerSlot) -> None:
+        """Expect of each starting worker what the largest has loaded until it was ready."""
+        self._footprint_bytes = max(self._footprint_bytes, slot.reservation.reported_bytes)
         for other in self:
             if other.card and other.phase == "starting":
-                other.stake = other.stake.promise(self._footprint)
-        seat.stake = seat.stake.end(self._clock())
+                other.reservation = other.reservation.promise(self._footprint_bytes)
+        slot.reservation = slot.reservation.expire(self._clock())
 
-    def _progress(self, seat: Seat, progress: Progress) -> Event | None:
-        if not seat.has(progress):
-            self._nonsense(seat, "progress of a span it doesn't have")
-        elif seat.phase == "running":
+    def _on_progress(self, slot: WorkerSlot, progress: Progress) -> Event | None:
+        if not slot.has_span_of(progress):
+            self._on_protocol_error(slot, "progress of a span it doesn't have")
+        elif slot.phase == "running":
             if progress.held_bytes >= 0:
-                seat.learn({"held_bytes": progress.held_bytes}, self._clock())
-            seat.deadline = self._in(self._patience.stall_s)
-            return Event(seat.device, progress)
+                slot.update_facts({"held_bytes": progress.held_bytes}, self._clock())
+            slot.deadline_s = self._get_deadline_s(self._limits.stall_s)
+            return Event(slot.device, progress)
         return None
 
-    def _ended(self, seat: Seat, end: Done | Failed) -> Event | None:
-        if seat.run is None or not seat.has(end):
-            self._nonsense(seat, "the end of a span it doesn't have")
+    def _on_span_end(self, slot: WorkerSlot, end: Done | Failed) -> Event | None:
+        if slot.run is None or not slot.has_span_of(end):
+            self._on_protocol_error(slot, "the end of a span it doesn't have")
             return None
-        if isinstance(end, Failed) and end.fault == "cancelled" and seat.phase != "cancelling":
-            self._nonsense(seat, "a cancelled span that nobody cancelled")
+        if isinstance(end, Failed) and end.fault == "cancelled" and slot.phase != "cancelling":
+            self._on_protocol_error(slot, "the end of a cancelled span, which wasn't cancelled")
             return None
         if isinstance(end, Done):
-            seat.rss_bytes = end.rss_bytes
-            seat.first_rss_bytes = seat.first_rss_bytes or end.rss_bytes
-            seat.learn(end.facts, self._clock())
+            slot.rss_bytes = end.rss_bytes
+            slot.first_rss_bytes = slot.first_rss_bytes or end.rss_bytes
+            slot.update_facts(end.facts, self._clock())
         elif end.fault == "worker":
-            end = replace(end, detail=self._detail(seat, "", end.detail))
-        event = self._end_span(seat, CANCELLED.failed(seat.run, "") if seat.phase == "cancelling" else end)
-        self._judge(seat, end)
+            end = replace(end, detail=self._describe(slot, "", end.detail))
+        event = self._end_span(slot, CANCELLED.to_failed(slot.run, "") if slot.phase == "cancelling" else end)
+        self._update_backoff(slot, end)
+        self._on_free(slot, recycle=self._should_recycle(slot, end))
         return event
 
-    def _judge(self, seat: Seat, end: Done | Failed) -> None:
-        """What a worker's own account of a span's end says about the worker."""
+    def _update_backoff(self, slot: WorkerSlot, end: Done | Failed) -> None:
         if isinstance(end, Done) or end.fault == "job":
-            seat.health = Health()
+            slot.backoff = BackoffState()
         elif end.code not in ("out_of_memory", "cancelled"):
-            self._blame(seat, end.message)
-        self._settle(seat, worn=self._worn(seat, end))
+            self._add_fault(slot, end.message)
 
-    def _worn(self, seat: Seat, end: Done | Failed) -> bool:
+    def _should_recycle(self, slot: WorkerSlot, end: Done | Failed) -> bool:
         if isinstance(end, Failed) and end.fault == "worker":
-            return True  # out of memory, or a lost context: only a new process gives everything back
-        grown = seat.rss_bytes - seat.first_rss_bytes if seat.first_rss_bytes else 0
-        return 0 < self._patience.recycle_bytes < grown or 0 < self._patience.recycle_spans <= seat.served
+            return True  # out of memory, or a lost context: only a new process frees everything
+        growth_bytes = slot.rss_bytes - slot.first_rss_bytes if slot.first_rss_bytes else 0
+        return 0 < self._limits.recycle_bytes < growth_bytes or 0 < self._limits.recycle_spans <= slot.spans_ended
 
-    def _end_span(self, seat: Seat, end: Done | Failed) -> Event | None:
-        wanted = not seat.called_off
-        seat.release(self._clock())
-        return Event(seat.device, end) if wanted else None
+    def _end_span(self, slot: WorkerSlot, end: Done | Failed) -> Event | None:
+        is_abandoned = slot.is_abandoned
+        slot.end_span(self._clock())
+        return None if is_abandoned else Event(slot.device, end)
 
-    def _settle(self, seat: Seat, *, worn: bool = False) -> None:
-        """The worker has nothing to do now."""
-        if worn or seat.drained:
-            self._retire(seat)
+    def _on_free(self, slot: WorkerSlot, *, recycle: bool = False) -> None:
+        """Keep a worker that has no span for the next one, or end it."""
+        if recycle or slot.drain_reason:
+            self._stop(slot)
         else:
-            seat.enter("idle")
+            slot.enter("idle")
 
-    def _retire(self, seat: Seat) -> None:
-        self._backend.send(seat.device, Stop())
-        seat.enter("leaving", self._in(self._patience.stop_s))
+    def _stop(self, slot: WorkerSlot) -> None:
+        self._backend.send(slot.device, Stop())
+        slot.enter("stopping", self._get_deadline_s(self._limits.stop_s))
 
-    def _nonsense(self, seat: Seat, reason: str) -> None:
-        said = f"The worker on {seat.device} said something that makes no sense: {reason}."
-        self._condemn(seat, ExitReason("worker_nonsense", said))
+    def _on_protocol_error(self, slot: WorkerSlot, reason: str) -> None:
+        message = f"The worker on {slot.device} said something that makes no sense: {reason}."
+        self._terminate(slot, ExitReason("worker_nonsense", message))
 
-    def _condemn(self, seat: Seat, doom: ExitReason) -> None:
-        seat.doom = replace(doom, code="cancelled", fault="cancelled") if seat.phase == "cancelling" else doom
-        self._backend.kill(seat.device)
-        seat.enter("dying", self._in(self._patience.kill_s))
+    def _terminate(self, slot: WorkerSlot, reason: ExitReason) -> None:
+        is_cancelled = slot.phase == "cancelling"
+        slot.exit_reason = replace(reason, code="cancelled", fault="cancelled") if is_cancelled else reason
+        self._backend.kill(slot.device)
+        slot.enter("killing", self._get_deadline_s(self._limits.kill_s))
 
-    def _bury(self, seat: Seat, exited: Exited) -> Event | None:
-        asked = seat.phase == "leaving"
-        doom = CANCELLED if seat.phase == "cancelling" else seat.doom or explain_exit(seat.device, exited)
-        seat.rss_bytes = exited.peak_bytes or seat.rss_bytes
-        detail = self._detail(seat, doom.message, exited.log)
-        event = self._end_span(seat, doom.failed(seat.run, detail)) if seat.run else None
-        if doom.blame and not asked:
-            self._blame(seat, doom.message)
-        seat.vacate()
+    def _reap(self, slot: WorkerSlot, exited: Exited) -> Event | None:
+        was_asked = slot.phase == "stopping"
+        reason = CANCELLED if slot.phase == "cancelling" else slot.exit_reason or explain_exit(slot.device, exited)
+        slot.rss_bytes = exited.peak_bytes or slot.rss_bytes
+        detail = self._describe(slot, reason.message, exited.log)
+        event = self._end_span(slot, reason.to_failed(slot.run, detail)) if slot.run else None
+        if reason.is_fault and not was_asked:
+            self._add_fault(slot, reason.message)
+        slot.clear()
         return event
 
-    def _blame(self, seat: Seat, reason: str) -> None:
-        now = self._clock()
-        seat.health = self._patience.backoff.after_fault(seat.health, reason, now, seat.lived_s(now))
+    def _add_fault(self, slot: WorkerSlot, reason: str) -> None:
+        now_s = self._clock()
+        slot.backoff = self._limits.backoff.add_fault(slot.backoff, reason, now_s, slot.get_uptime_s(now_s))
 
-    def _lose_patience(self, seat: Seat) -> Event | None:
-        match seat.phase:
+    def _on_deadline(self, slot: WorkerSlot) -> Event | None:
+        match slot.phase:
             case "down":
-                seat.enter("starting", self._in(self._patience.start_s))
-                seat.stake = seat.stake.promise(self._footprint if seat.card else 0)
-                self._backend.spawn(seat.device)
+                slot.enter("starting", self._get_deadline_s(self._limits.start_s))
+                slot.reservation = slot.reservation.promise(self._footprint_bytes if slot.card else 0)
+                self._backend.spawn(slot.device)
             case "starting":
-                self._stalled(seat, f"wasn't ready within {self._patience.start_s:g} s")
+                self._on_stall(slot, f"wasn't ready within {self._limits.start_s:g} s")
             case "running":
-                self._stalled(seat, f"said nothing for {self._patience.stall_s:g} s")
+                self._on_stall(slot, f"said nothing for {self._limits.stall_s:g} s")
             case "cancelling":
-                self._condemn(seat, CANCELLED)
-            case "leaving":
-                self._condemn(seat, replace(CANCELLED, message="It did not end when asked."))
-            case "dying":
-                return self._give_up(seat)
+                self._terminate(slot, CANCELLED)
+            case "stopping":
+                self._terminate(slot, replace(CANCELLED, message="It did not end when asked."))
+            case "killing":
+                return self._give_up(slot)
         return None
 
-    def _stalled(self, seat: Seat, what: str) -> None:
-        self._condemn(seat, ExitReason("worker_stalled", f"The worker on {seat.device} {what}."))
+    def _on_stall(self, slot: WorkerSlot, what: str) -> None:
+        self._terminate(slot, ExitReason("worker_stalled", f"The worker on {slot.device} {what}."))
 
-    def _give_up(self, seat: Seat) -> Event | None:
-        """Not even SIGKILL ends it: it hangs inside a driver. Its span goes elsewhere, the device waits for its end."""
-        doom = seat.doom or CANCELLED
-        seat.doom = replace(doom, message=f"{doom.message} Its process {seat.pid} does not die.")
-        seat.enter("stuck")
-        detail = self._detail(seat, seat.doom.message, "")
-        return self._end_span(seat, doom.failed(seat.run, detail)) if seat.run else None
+    def _give_up(self, slot: WorkerSlot) -> Event | None:
+        """End the span of a worker that hangs in a driver and survives SIGKILL."""
+        reason = slot.exit_reason or CANCELLED
+        slot.exit_reason = replace(reason, message=f"{reason.message} Its process {slot.pid} does not die.")
+        slot.enter("stuck")
+        detail = self._describe(slot, slot.exit_reason.message, "")
+        return self._end_span(slot, reason.to_failed(slot.run, detail)) if slot.run else None
 
-    def _detail(self, seat: Seat, cause: str, log: str) -> str:
-        """For the ledger: what happened, who held how much memory, and the last lines of the log."""
-        return "\n".join(part for part in (cause, seat.memory(self._devices[seat.device]), log) if part)
+    def _describe(self, slot: WorkerSlot, cause: str, log: str) -> str:
+        """Return the detail for the ledger: the cause, the memory, the last lines of the log."""
+        return "\n".join(part for part in (cause, slot.describe_memory(self._devices[slot.device]), log) if part)
 
-    def _in(self, seconds: float) -> float:
+    def _get_deadline_s(self, seconds: float) -> float:
         return self._clock() + seconds

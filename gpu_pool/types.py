@@ -1,4 +1,7 @@
-"""The pool's vocabulary: devices, work, plans, and the messages between daemon and worker. Standard library only."""
+"""Devices, tasks, plans, and the messages between pool and worker.
+
+Imports only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,17 @@ DeviceState = Literal["starting", "idle", "busy", "sick", "drained", "lost"]
 class Device:
     """A place where one worker runs; bytes are memory of its card, times are the pool's clock.
 
-    id          "cpu:0", "GPU-<uuid>" or "MIG-<uuid>"; "GPU-<uuid>/2" is the second worker of that card
-    free_bytes  what the driver says is free; in the list that a strategy gets: the room there is for this worker
-    reason      why it isn't in service; also why it gets nothing new though its worker lives
+    id          "cpu:0", "GPU-<uuid>" or "MIG-<uuid>"; "GPU-<uuid>/2" is the second worker of that
+                card
+    free_bytes  what the driver reports as free; in the list that a strategy gets: what this worker
+                may take
+    reason      why it isn't in service, or gets no new span although its worker lives
     card        the UUID of the card, "" for a processor
     held_bytes  what its worker holds of the card
-    load_s      seconds that loading the model took, 0 if the worker doesn't say
-    batch       frames that the worker takes at once, 0 if it doesn't say
-    retry_at_s    when a sick device is tried again, else 0
-    read_at_s     when the driver was asked for the figures
+    load_s      seconds that loading the model took, 0 if unknown
+    batch       frames that the worker takes at once, 0 if unknown
+    retry_at_s  when a sick device is tried again, else 0
+    read_at_s   when the driver was asked for the figures
     """
 
     id: str
@@ -57,7 +62,11 @@ class Span:
 
 
 def grid(units: int) -> tuple[Span, ...]:
-    """Cut a task into spans by its length alone, so that the bytes of a result never depend on the devices."""
+    """Cut a task of so many units into spans of at most 240.
+
+    They depend on its length alone, so that the bytes of a result never depend on the devices.
+    ValueError below 1.
+    """
     if units < 1:
         raise ValueError(f"a task has at least one unit, not {units}")
     n = max(min(math.ceil(units / 24), 16), math.ceil(units / 240))
@@ -67,12 +76,13 @@ def grid(units: int) -> tuple[Span, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One stage of one job, as far as it is still to be done.
+    """What is left to do of one stage of one job.
 
     todo          spans that are neither done nor running, in order
     running       spans that are running somewhere now
-    model         what the worker has to have loaded; a device that has it is preferred
-    memory_bytes  all that a worker holds of its card while it runs a span, the model included; 0: not known
+    model         what the worker requires; a device that has it loaded is preferred
+    memory_bytes  all that a worker holds of its card while it runs a span, the model included; 0:
+                  unknown
     payload       JSON for the worker's handler
     """
 
@@ -88,24 +98,26 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
+    """A span, and the device that runs it."""
+
     span: Span
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which spans start where, now."""
+    """Which spans of a task start now, and on which devices."""
 
     task: Task
     assignments: tuple[Assignment, ...]
 
 
-# down the pipe -------------------------------------------------------------------------------------------------------
+# from the pool to a worker -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """The first message: what this worker is to be. `handler` is "package.module:factory"."""
+    """The first message: opens the worker's handler. `handler` is "package.module:factory"."""
 
     device: str
     handler: str
@@ -114,6 +126,8 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class RunSpan:
+    """Run units [start, stop) of a task."""
+
     task: str
     start: int
     stop: int
@@ -122,22 +136,25 @@ class RunSpan:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
+    """Give up the span of this task; without one, do nothing."""
+
     task: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    pass
+    """End after the current span, which is cancelled."""
 
 
-# up the pipe ---------------------------------------------------------------------------------------------------------
+# from a worker to the pool -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker is up. `device` is the id it sees, so that a worker on the wrong card is refused.
+    """The worker can run spans.
 
-    Facts that mean something to the pool: "model" (what it has loaded), "load_s", "batch", "held_bytes".
+    `device` is the id it sees, so that a worker on the wrong card is refused.
+    Facts that the pool uses: "model" (what it has loaded), "load_s", "batch", "held_bytes".
     """
 
     device: str
@@ -147,7 +164,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`held_bytes` of its card the worker holds now; -1: it doesn't say."""
+    """How many units of a span are done.
+
+    `held_bytes`: what the worker holds of its card now; -1: unknown.
+    """
 
     task: str
     start: int
@@ -158,7 +178,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A span that ended well. `facts` as in Ready, as they are now."""
+    """A span that ended with a result, after so many seconds.
+
+    `rss_bytes`: the worker's resident memory; `facts`: as in Ready, with their present values.
+    """
 
     task: str
     start: int
@@ -176,10 +199,12 @@ Fault = Literal["job", "worker", "cancelled"]
 class Failed:
     """A span that ended without a result.
 
-    fault "job": the input or the request is to blame (code, message and hint come from the engine);
-    "worker": the worker died, froze or spoke nonsense, the job is not to blame; "cancelled": we asked for it.
-    `detail` is for the ledger and not for the user: the cause once more, memory at the time, the last log lines or the
-    traceback.
+    fault   "job": the input or the request caused it (code, message and hint come from the
+            engine);
+            "worker": the worker died, stalled or broke the protocol; "cancelled": the pool asked
+            for it
+    detail  for the ledger, not for the user: the cause, memory at the time, the last log lines or
+            the traceback
     """
 
     task: str
@@ -201,19 +226,20 @@ WorkerReport = Ready | Progress | Done | Failed
 
 @dataclass(frozen=True, slots=True)
 class ProtocolError:
-    """A worker said something that is no message."""
+    """A worker sent something that is no message."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A worker is gone, and nothing more is heard of it.
+    """A worker has ended; this is its last message.
 
-    signal        what killed it, as "SIGKILL", or "" when it ended by itself with the exit code `code`
+    signal        what killed it, as "SIGKILL", or "" when it ended by itself with the exit code
+                  `code`
     log           the last lines it wrote
-    out_of_memory the host's OOM killer struck while it lived, and it died of SIGKILL
-    peak_bytes    the most memory of the host that it ever held
+    out_of_memory the host's OOM killer killed a process during its life, and it ended by SIGKILL
+    peak_bytes    the most memory of the host that it held
     """
 
     pid: int
@@ -225,14 +251,14 @@ class Exited:
 
 
 WorkerMessage = tuple[str, WorkerReport | ProtocolError | Exited]
-"""A device and what its worker said, or what became of it."""
+"""(device id, what its worker sent, or how it ended)"""
 
 # from the pool to the daemon -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something about a span, and the device it was on."""
+    """Progress or the end of a span, and the id of its device."""
 
     device: str
     message: Progress | Done | Failed
@@ -240,7 +266,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChanged:
-    """A device has another state, reason, worker, model or memory than when it was last reported."""
+    """A device has another state, reason, worker, model or memory than at its last report."""
 
     device: Device
 

@@ -7,7 +7,7 @@ import socket
 
 
 class Wakeup:
-    """`fileno()` is readable while the flag is up; `signal_fd` is for signal.set_wakeup_fd."""
+    """`fileno()` is readable while the flag is raised; `signal_fd` is for signal.set_wakeup_fd."""
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -22,17 +22,17 @@ class Wakeup:
         return self._writer.fileno()
 
     def raise_flag(self) -> None:
-        """From any thread or signal handler, at any time, even after close()."""
-        with contextlib.suppress(OSError):  # full: it is up already; closed: nobody waits any more
+        """Raise the flag, from any thread or signal handler, at any time, even after close()."""
+        with contextlib.suppress(OSError):  # full: the flag is raised already; closed: no poll waits for it
             self._writer.send(b"\0")
 
     def lower_flag(self) -> bool:
-        """Whether it was up."""
-        was_up = False
+        """Lower the flag; return whether it was raised."""
+        was_raised = False
         with contextlib.suppress(BlockingIOError):
             while self._reader.recv(4096):
-                was_up = True
-        return was_up
+                was_raised = True
+        return was_raised
 
     def close(self) -> None:
         self._reader.close()

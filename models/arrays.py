@@ -1,4 +1,4 @@
-"""Array types: one name for one dtype, with the same meaning in every file. Shapes are told in docstrings."""
+"""Array types: one name for each dtype, with one meaning in all files. Docstrings give the shapes."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""Files and folders that appear whole or not at all. Standard library only."""
+"""Write files and folders that appear complete or not at all; hash and lock files."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -13,46 +15,50 @@ from uuid import uuid4
 from models.types import EngineError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on a clean exit it is synced and renamed to `path`, else removed.
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; at a clean exit rename it to `path`, else remove it.
 
-    The name is unique, so that two processes writing the same file never write into each other's.
-    Raises EngineError disk_full where the disk is full; any other error passes through.
+    With `durable` the file and its name are synced, to survive a power cut.
+    Its name is unique, so that two processes can write the same file at once.
+    Raises EngineError disk_full; other errors pass.
     """
-    beside = _temp_path(path)
+    temp_path = _make_temp_path(path)
     try:
         with translate_full_disk(path.name):
-            yield beside
-            sync(beside)
-            beside.replace(path)
-            sync(path.parent)
+            yield temp_path
+            if durable:
+                sync(temp_path)
+            temp_path.replace(path)
+            if durable:
+                sync(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temp_path.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Like `atomic_write` for a folder that does not exist yet; yields an empty one to fill. All of it is synced."""
-    beside = _temp_path(path)
+    """Yield an empty folder beside `path`, which must not exist; otherwise like `atomic_write`."""
+    temp_path = _make_temp_path(path)
     try:
         with translate_full_disk(path.name):
-            beside.mkdir()
-            yield beside
-            for inner in sorted(beside.rglob("*"), reverse=True):
+            temp_path.mkdir()
+            yield temp_path
+            for inner in sorted(temp_path.rglob("*"), reverse=True):
                 sync(inner)
-            sync(beside)
-            beside.rename(path)
+            sync(temp_path)
+            temp_path.rename(path)
             sync(path.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temp_path, ignore_errors=True)
 
 
 @contextmanager
 def translate_full_disk(name: str) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" into EngineError disk_full about the file `name`."""
+    """Turn "no space left" and "quota exceeded" into EngineError disk_full about `name`."""
     try:
         yield
     except OSError as error:
@@ -75,5 +81,26 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _temp_path(path: Path) -> Path:
+def _make_temp_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
+
+
+def hash_file(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:
+    """Return the SHA-256 in hexadecimal; `tick` is called with the bytes read so far."""
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            done += len(block)
+            tick(done)
+    return digest.hexdigest()
+
+
+def lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock an open file until it is closed. False if another process holds it, unless `wait`."""
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,12 +1,12 @@
-"""The avatar cache: what was prepared of an avatar, by content, whole or not at all, shared by all workers.
+"""The avatar cache: prepared avatars by content, each complete or absent, shared by all workers.
 
-Each entry has a lock that the kernel frees however its holder ends: exclusive while the entry is built or removed,
-shared while it is used. A folder without a manifest that fits is no entry: it is built again.
+Each entry has a lock, which the kernel releases however its process ends: exclusive while the
+entry is built or removed, shared while it is used. A folder whose manifest does not match is no
+entry: it is built again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from models.atomic import atomic_folder
+from models.atomic import atomic_folder, hash_file, lock
 
 MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -27,20 +27,17 @@ _LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12}\.tmp")
 _POLL_S = 0.02
 
 
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def make_key(*parts: object) -> str:
-    """One name for everything that an entry depends on; the parts are JSON."""
+    """Return one key for everything that an entry depends on; the parts are JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class AvatarCache:
-    """Folders by key below `root`, together at most about `max_bytes`; the least recently used goes first.
+    """Folders by key below `root`, together at most about `max_bytes`; the least recently used is
+    removed first.
 
-    An entry that this object has handed out stays until it is released, or this object or its process ends.
+    An entry that this object has returned stays until it is released, or this object or its
+    process ends.
     """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
@@ -56,48 +53,50 @@ class AvatarCache:
         self.close()
 
     def close(self) -> None:
+        """Release all entries."""
         _unlock_all(self._used)
 
     def release(self, key: str) -> None:
-        """The entry is no longer used here: it may be removed when room is needed."""
+        """Unlock an entry, so that it may be removed when space is needed."""
         if key in self._used:
             os.close(self._used.pop(key))
 
-    def get_or_build(self, key: str, build: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:
-        """The folder of `key`, made by `build(empty folder)` if it isn't there whole.
+    def get_or_build(self, key: str, build: Callable[[Path], None], on_wait: Callable[[], None] = lambda: None) -> Path:
+        """Return the folder of `key`, made by `build(empty folder)` if it is missing or
+        incomplete.
 
-        Of several processes that want the same key, one builds and the others wait for it, calling `waiting` often;
-        what that raises ends the wait. What `build` raises passes through and leaves nothing behind. Raises ValueError
-        for a key that is no plain file name, EngineError disk_full.
+        Of several processes that want the same key, one builds and the others wait for it, calling
+        `on_wait` often; an error of `on_wait` ends the wait. An error of `build` passes and leaves
+        no files. Raises ValueError for a key that is no plain file name, EngineError disk_full.
         """
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} can't name an entry of the cache")
         self.release(key)
-        while not self._use(key, waiting):
-            with self._locked(key, fcntl.LOCK_EX, waiting):
+        while not self._take_shared(key, on_wait):
+            with self._hold_lock(key, on_wait):
                 self._build(key, build)
-            self._trim(key)
+            self._evict(key)
         folder = self.root / key
         os.utime(folder)
         return folder
 
     def invalidate(self, key: str) -> None:
-        """What lies there is not what was written: from now on it is no entry, so the next who asks builds it."""
+        """Mark an entry as damaged, so that the next `get_or_build` builds it again."""
         (self.root / key / MANIFEST).unlink(missing_ok=True)
 
     @property
     def total_bytes(self) -> int:
         """Size of all entries."""
-        return sum(entry_bytes(folder) for folder in self._entries())
+        return sum(sum_bytes(folder) for folder in self._list_entries())
 
     def find_damaged(self) -> list[str]:
-        """Keys of entries whose files are not what was written, by their SHA-256: slow, for a check-up."""
-        return [folder.name for folder in self._entries() if read_manifest(folder) != hash_files(folder)]
+        """Return keys of entries whose files differ from the manifest. Reads all files."""
+        return [folder.name for folder in self._list_entries() if read_manifest(folder) != hash_files(folder)]
 
-    def _use(self, key: str, waiting: Callable[[], None]) -> bool:
-        """Take a shared lock that stays, if the entry is there whole."""
-        handle = self._lock(key, fcntl.LOCK_SH, waiting)
-        if whole(self.root / key):
+    def _take_shared(self, key: str, on_wait: Callable[[], None]) -> bool:
+        """Take a shared lock and keep it, if the entry is complete."""
+        handle = self._acquire_lock(key, on_wait, shared=True)
+        if is_complete(self.root / key):
             self._used[key] = handle
             return True
         os.close(handle)
@@ -105,97 +104,96 @@ class AvatarCache:
 
     def _build(self, key: str, build: Callable[[Path], None]) -> None:
         folder = self.root / key
-        if whole(folder):
+        if is_complete(folder):
             return
         shutil.rmtree(folder, ignore_errors=True)
-        self._sweep(key)
-        with atomic_folder(folder) as beside:
-            build(beside)
-            (beside / MANIFEST).write_text(json.dumps(hash_files(beside)))
+        self._remove_leftovers(key)
+        with atomic_folder(folder) as temp_folder:
+            build(temp_folder)
+            (temp_folder / MANIFEST).write_text(json.dumps(hash_files(temp_folder)))
 
-    def _entries(self) -> list[Path]:
+    def _list_entries(self) -> list[Path]:
         return [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
-    def _trim(self, keep: str) -> None:
-        """Remove what builders left that were killed, then the entries used longest ago, but none that is in use."""
+    def _evict(self, keep: str) -> None:
+        """Remove leftovers of killed builders, then the least recently used unused entries."""
         for key in {match["key"] for path in self.root.iterdir() if (match := _LEFTOVER.fullmatch(path.name))}:
-            with self._locked_now(key) as mine:
+            with self._try_hold_lock(key) as mine:
                 if mine:
-                    self._sweep(key)
+                    self._remove_leftovers(key)
         excess = self.total_bytes - self.max_bytes
-        for folder in sorted(self._entries(), key=last_used):
+        for folder in sorted(self._list_entries(), key=read_last_used):
             if excess <= 0:
                 return
             if folder.name == keep:
                 continue
-            with self._locked_now(folder.name) as mine:
+            with self._try_hold_lock(folder.name) as mine:
                 if mine:
-                    excess -= entry_bytes(folder)
-                    self._remove(folder)
+                    excess -= sum_bytes(folder)
+                    self._remove_entry(folder)
 
-    def _remove(self, folder: Path) -> None:
-        """Under its lock; one rename takes it away, so that a kill in the middle leaves no half of an entry."""
+    def _remove_entry(self, folder: Path) -> None:
+        """Remove an entry, whose lock is held, by one rename, so that a kill leaves no half."""
         doomed = folder.with_name(f".{folder.name}.{'0' * 12}.tmp")
         shutil.rmtree(doomed, ignore_errors=True)
         folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
-        self._lock_path(folder.name).unlink(missing_ok=True)
+        self._make_lock_path(folder.name).unlink(missing_ok=True)
 
-    def _sweep(self, key: str) -> None:
-        """Under the lock of `key` nobody else builds it: what lies beside it was left by a builder that was killed."""
+    def _remove_leftovers(self, key: str) -> None:
+        """Remove temporary folders of killed builders. The caller holds the lock of `key`."""
         for path in self.root.iterdir():
             match = _LEFTOVER.fullmatch(path.name)
             if match and match["key"] == key:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _lock_path(self, key: str) -> Path:
+    def _make_lock_path(self, key: str) -> Path:
         return self.root / f".{key}.lock"
 
     @contextmanager
-    def _locked(self, key: str, how: int, waiting: Callable[[], None]) -> Iterator[None]:
-        handle = self._lock(key, how, waiting)
+    def _hold_lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        handle = self._acquire_lock(key, on_wait)
         try:
             yield
         finally:
             os.close(handle)
 
     @contextmanager
-    def _locked_now(self, key: str) -> Iterator[bool]:
-        """Hold the exclusive lock; False where somebody else holds it."""
-        handle = self._try_lock(key, fcntl.LOCK_EX)
+    def _try_hold_lock(self, key: str) -> Iterator[bool]:
+        """Hold the exclusive lock; yield False where another process holds it."""
+        handle = self._try_acquire_lock(key)
         try:
             yield handle is not None
         finally:
             if handle is not None:
                 os.close(handle)
 
-    def _lock(self, key: str, how: int, waiting: Callable[[], None]) -> int:
-        while (handle := self._try_lock(key, how)) is None:
-            waiting()
+    def _acquire_lock(self, key: str, on_wait: Callable[[], None], *, shared: bool = False) -> int:
+        while (handle := self._try_acquire_lock(key, shared=shared)) is None:
+            on_wait()
             time.sleep(_POLL_S)
         return handle
 
-    def _try_lock(self, key: str, how: int) -> int | None:
-        path = self._lock_path(key)
+    def _try_acquire_lock(self, key: str, *, shared: bool = False) -> int | None:
+        path = self._make_lock_path(key)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(handle, how | fcntl.LOCK_NB)
-            if os.fstat(handle).st_ino == path.stat().st_ino:
+            if lock(handle, shared=shared) and os.fstat(handle).st_ino == path.stat().st_ino:
                 return handle
-        except (BlockingIOError, FileNotFoundError):  # held, or removed with its entry since we opened it
+        except FileNotFoundError:  # removed with its entry after it was opened
             pass
         os.close(handle)
         return None
 
 
-def whole(folder: Path) -> bool:
-    """Whether every file of the manifest is there in its size, and no other."""
+def is_complete(folder: Path) -> bool:
+    """Whether the folder has every file of the manifest in its size, and no other."""
     listed = read_manifest(folder)
-    return listed is not None and {name: size for name, (size, _) in listed.items()} == sizes(folder)
+    return listed is not None and {name: size for name, (size, _) in listed.items()} == list_sizes(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, tuple[int, str]] | None:
-    """Size and SHA-256 of each file as it was written; None without a manifest that can be read."""
+    """Return size and SHA-256 of each file as it was written; None without a readable manifest."""
     try:
         listed = json.loads((folder / MANIFEST).read_bytes())
         return {str(name): (int(size), str(digest)) for name, (size, digest) in listed.items()}
@@ -204,19 +202,20 @@ def read_manifest(folder: Path) -> dict[str, tuple[int, str]] | None:
 
 
 def hash_files(folder: Path) -> dict[str, tuple[int, str]]:
-    return {name: (size, hash_file(folder / name)) for name, size in sizes(folder).items()}
+    """Return size and SHA-256 of each file as it is now."""
+    return {name: (size, hash_file(folder / name)) for name, size in list_sizes(folder).items()}
 
 
-def sizes(folder: Path) -> dict[str, int]:
+def list_sizes(folder: Path) -> dict[str, int]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def entry_bytes(folder: Path) -> int:
-    return sum(sizes(folder).values())
+def sum_bytes(folder: Path) -> int:
+    return sum(list_sizes(folder).values())
 
 
-def last_used(folder: Path) -> float:
+def read_last_used(folder: Path) -> float:
     try:
         return folder.stat().st_mtime
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The engines there are, and which of them can run here. Imports nothing heavy: the daemon reads it."""
+"""The known engines, and which can run here. Imports nothing heavy, for the daemon's sake."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from models.musetalk.weights import index as layout
 from models.types import DeviceKind, EngineError, EngineInfo
 
 ENGINES: dict[str, EngineInfo] = {
-    card.name: card
-    for card in (
+    info.name: info
+    for info in (
         EngineInfo(
             name="musetalk",
             factory="models.musetalk.engine:MuseTalkEngine",
@@ -31,73 +31,75 @@ ENGINES: dict[str, EngineInfo] = {
     )
 }
 
-FORMS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing_files}
-"""Engines whose weights may lie in several forms: what tells which files are missing."""
+WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing_files}
+"""Engines whose weights have several valid forms, each with a function that lists missing files."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """Which engine runs a job, on which kind of device, and why this one."""
+    """The engine that runs a job, the kind of device, and the reason for the choice."""
 
     engine: str
     kind: DeviceKind
     reason: str
 
 
-def find_missing_weights(card: EngineInfo, models_dir: Path) -> list[str]:
-    """Names of the files that are still needed; weights that lie there in another form or version count."""
-    if card.name in FORMS:
-        return FORMS[card.name](models_dir)
-    return [file for file in card.weights if not (models_dir / file).is_file()]
+def find_missing_weights(engine: EngineInfo, models_dir: Path) -> list[str]:
+    """Return the names of missing weight files; another form or version counts as present."""
+    if engine.name in WEIGHT_CHECKS:
+        return WEIGHT_CHECKS[engine.name](models_dir)
+    return [file for file in engine.weights if not (models_dir / file).is_file()]
 
 
-def find_missing_packages(card: EngineInfo) -> list[str]:
-    return [name for name in card.packages if find_spec(name) is None]
+def find_missing_packages(engine: EngineInfo) -> list[str]:
+    """Return the modules that the engine imports and this Python does not have."""
+    return [name for name in engine.packages if find_spec(name) is None]
 
 
-def install_command(card: EngineInfo, models_dir: Path) -> str:
-    """The command that brings what is missing, or ""."""
-    if find_missing_packages(card):
-        return f"pip install '.[{card.extra}]'"
-    return "musedrop models fetch" if find_missing_weights(card, models_dir) else ""
+def suggest_command(engine: EngineInfo, models_dir: Path) -> str:
+    """Return the command that installs what is missing, or ""."""
+    if find_missing_packages(engine):
+        return f"pip install '.[{engine.extra}]'"
+    return "musedrop models fetch" if find_missing_weights(engine, models_dir) else ""
 
 
-def is_installed(card: EngineInfo) -> bool:
-    """Whether the code of the engine is here; `find_spec` looks without importing it."""
-    package, _, _ = card.factory.partition(":")
+def is_installed(engine: EngineInfo) -> bool:
+    """Whether this installation has the engine's code; `find_spec` checks without importing it."""
+    package, _, _ = engine.factory.partition(":")
     parent = package.rpartition(".")[0]
     return find_spec(parent) is not None and find_spec(package) is not None
 
 
-def unavailable_reason(card: EngineInfo, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
-    """Why the engine can't run here, or "" if it can."""
-    if not is_installed(card):
-        return f"the {card.name} engine is not part of this installation"
-    if absent := find_missing_packages(card):
-        return f"{', '.join(absent)} not installed (`{install_command(card, models_dir)}`)"
-    if missing := find_missing_weights(card, models_dir):
+def explain_unavailable(engine: EngineInfo, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
+    """Return why the engine can't run here, or "" if it can."""
+    if not is_installed(engine):
+        return f"the {engine.name} engine is not part of this installation"
+    if absent := find_missing_packages(engine):
+        return f"{', '.join(absent)} not installed (`{suggest_command(engine, models_dir)}`)"
+    if missing := find_missing_weights(engine, models_dir):
         files = f"{len(missing)} weight files are missing ({missing[0]} first)"
-        return f"{files}; `{install_command(card, models_dir)}` gets them"
-    if not set(card.kinds) & set(kinds):
-        return f"no device of kind {' or '.join(card.kinds)} is available"
+        return f"{files}; `{suggest_command(engine, models_dir)}` gets them"
+    if not set(engine.kinds) & set(kinds):
+        return f"no device of kind {' or '.join(engine.kinds)} is available"
     return ""
 
 
 def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind]) -> EngineChoice:
-    """Resolve `auto`, or check the engine that was asked for. Raises EngineError(engine_unavailable)."""
+    """Resolve `auto`, or check the engine asked for. Raises EngineError engine_unavailable."""
     present = tuple(kinds)
     if asked != "auto":
-        card = ENGINES[asked]
-        if why := unavailable_reason(card, models_dir, present):
+        engine = ENGINES[asked]
+        if why := explain_unavailable(engine, models_dir, present):
             hint = 'install what is missing (`musedrop doctor` lists it), or ask for "auto" or "preview"'
             raise EngineError("engine_unavailable", f'the job asks for the engine "{asked}", but {why}', hint)
-        return EngineChoice(asked, choose_kind(card, present), "asked for by the job")
+        return EngineChoice(asked, choose_kind(engine, present), "asked for by the job")
     musetalk = ENGINES["musetalk"]
-    why = unavailable_reason(musetalk, models_dir, present) or ("" if "cuda" in present else "there is no GPU")
+    why = explain_unavailable(musetalk, models_dir, present) or ("" if "cuda" in present else "there is no GPU")
     if not why:
         return EngineChoice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
     return EngineChoice("preview", "cpu", f"auto: not musetalk, because {why}")
 
 
-def choose_kind(card: EngineInfo, present: tuple[DeviceKind, ...]) -> DeviceKind:
-    return next(kind for kind in card.kinds if kind in present)
+def choose_kind(engine: EngineInfo, present: tuple[DeviceKind, ...]) -> DeviceKind:
+    """Return the kind that the engine prefers among those present."""
+    return next(kind for kind in engine.kinds if kind in present)

@@ -1,4 +1,4 @@
-"""How an engine reads its options: by name and range, with the nearest known name for a mistake."""
+"""Check the options of a job for an engine: names, types and ranges."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ Model = TypeVar("Model", bound=BaseModel)
 def parse_options(
     model: type[Model], given: Mapping[str, Any], engine: str, foreign: Mapping[str, str]
 ) -> tuple[Model, tuple[str, ...]]:
-    """The options as `model`, and a note for each that only another engine has: a job for `auto` may give them.
+    """Return the options as `model`, and a note for each that only another engine has: `auto`
+    allows both.
 
-    `foreign`: name of an option -> the engine that it is for. Raises EngineError bad_option.
+    `foreign` maps an option of another engine to that engine's name. Raises EngineError
+    bad_option.
     """
     ignored = sorted((foreign.keys() - model.model_fields.keys()) & given.keys())
     own = {name: value for name, value in given.items() if name not in ignored}
@@ -38,6 +40,7 @@ def parse_options(
 
 
 def unknown_option(name: str, engine: str, known: list[str], own: list[str]) -> EngineError:
+    """Return bad_option with the nearest of `known` as the hint, else all of `own`."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(own)}"
     return EngineError("bad_option", f'the {engine} engine has no option "{name}"', hint)

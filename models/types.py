@@ -1,4 +1,4 @@
-"""What an engine is asked and what it answers. Pure data: the daemon imports this module and nothing heavier."""
+"""The interface of daemon, workers and engines. Pure data, because the daemon imports it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
 DeviceKind = Literal["cpu", "cuda"]
 
 ProgressCallback = Callable[[int], None]
-"""Called with the number of units of the span that are finished; raises to stop a cancelled span."""
+"""Called with the number of finished units of the span; raises to stop a cancelled span."""
 
 
 class EngineError(Exception):
@@ -42,10 +42,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """What the numbers in a video mean. BT.709 in the limited range, unless something else is said.
+    """The colour tags of a video. The default is BT.709 in the limited range.
 
-    primaries, transfer, matrix     as ITU-T H.273 numbers them; 2 where a file doesn't say
-    range                           0 where a file doesn't say, 1 limited, 2 full
+    primaries, transfer, matrix     by their numbers in ITU-T H.273; 2 is unspecified
+    range                           0 unspecified, 1 limited, 2 full
     """
 
     primaries: int = 1
@@ -56,7 +56,7 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest input a worker will open; from the settings."""
+    """The largest input that a worker opens; from the settings."""
 
     media_bytes: int = 4 << 30
     pixels: int = 40_000_000
@@ -66,50 +66,52 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class JobFiles:
-    """Every path of a job inside its work folder (local disk, opaque names)."""
+    """The paths of a job inside its work folder, which is on a local disk and has opaque names."""
 
     work: Path
 
     @property
     def avatar(self) -> Path:
-        """The snapshot of the avatar that `inspect` took; every later stage reads this."""
+        """The copy of the avatar that `inspect` makes; every later stage reads it."""
         return self.work / "input" / "avatar"
 
     @property
     def audio(self) -> Path:
+        """The copy of the audio."""
         return self.work / "input" / "audio"
 
     @property
     def prepared(self) -> Path:
-        """What `prepare` leaves for `render`; a folder of the engine's own, complete when it exists."""
+        """The folder that `prepare` writes for `render`; complete when it exists."""
         return self.work / "prepared"
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
-        """What `prepare` leaves of units [start, stop) where there are several: a folder that appears by rename."""
+        """Return the folder for units [start, stop) of a preparation; it appears by rename."""
         return self.work / "preparing" / f"{start:07d}-{stop:07d}"
 
     @property
     def encoder(self) -> Path:
-        """The name of the encoder, where the outline leaves it to the rendering device; written before `prepared`."""
+        """The encoder's name, where the rendering device chooses it; written before `prepared`."""
         return self.work / "encoder"
 
     @property
     def parts(self) -> Path:
+        """The folder of the encoded parts."""
         return self.work / "parts"
 
     def part_path(self, start: int, stop: int) -> Path:
-        """The encoded frames [start, stop): appears by rename, so it is whole when it exists."""
+        """Return the file of the encoded frames [start, stop); it appears by rename."""
         return self.parts / f"{start:07d}-{stop:07d}.mp4"
 
 
-def shallow(one: Request | Inspection) -> dict[str, Any]:
-    """The fields by name, nothing copied: `asdict` takes a tenth of a millisecond, for each message to a worker."""
+def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
+    """Return the fields by name without copies: `asdict` takes 0.1 ms for each message."""
     return {name: getattr(one, name) for name in one.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One job, as a worker sees it. Paths are absolute and were checked by the daemon."""
+    """One job, as a worker receives it. Paths are absolute and checked by the daemon."""
 
     engine: str
     avatar: str
@@ -130,7 +132,7 @@ class Request:
         return JobFiles(Path(self.work))
 
     def to_dict(self) -> dict[str, Any]:
-        return {**shallow(self), "output": asdict(self.output), "limits": asdict(self.limits)}
+        return {**to_shallow_dict(self), "output": asdict(self.output), "limits": asdict(self.limits)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Request:
@@ -139,18 +141,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What `inspect` found out: all that later stages and the daemon need to plan a job.
+    """The result of `inspect`: all that later stages and the daemon need to plan a job.
 
     frames    frames of the result, round(duration_s * fps)
     fps       exact, as "25" or "30000/1001"
     width, height   of the result in pixels, both even
     duration_s      of the decoded audio
     units     work of each stage in units of that stage (frames, or 1); `render` and `prepare` are cut on the grid
-    encoder   the encoder every part of this job is made with; "auto" where that is settled on the rendering device
+    encoder   of every part of this job; "auto" where the rendering device chooses it
     colour    of every frame of the result
-    memory_bytes    device memory that a worker needs for a span, the loaded model included; 0: not known
+    memory_bytes    device memory that a worker needs for a span, the loaded model included; 0: unknown
     notes     sentences for result.json: what was ignored, replaced or assumed
-    details   the engine's own findings, JSON
+    details   the engine's own results, JSON
     """
 
     frames: int
@@ -173,16 +175,16 @@ class Inspection:
         return Fraction(self.fps)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**shallow(self), "colour": asdict(self.colour)}
+        return {**to_shallow_dict(self), "colour": asdict(self.colour)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Inspection:
-        colour = Colour(**data.get("colour", {}))  # an outline of before there was a choice has none
+        colour = Colour(**data.get("colour", {}))  # written by versions without a choice of colour
         return cls(**{**data, "notes": tuple(data["notes"]), "colour": colour})
 
 
 class Engine(Protocol):
-    """A way to move the lips of an avatar. A worker makes one instance and keeps it for all spans of all jobs."""
+    """A way to move the lips of an avatar. A worker keeps one instance for all jobs."""
 
     def inspect(self, request: Request, inspection: Inspection) -> Inspection:
         """Check the options and the avatar.
@@ -196,38 +198,40 @@ class Engine(Protocol):
     ) -> None:
         """Do units [start, stop) of the preparation.
 
-        Where `inspection.units["prepare"]` is 1, write `request.files.prepared`.
-        Where it is more, several devices may each do some units: write `request.files.prepared_part_path(start, stop)`.
-        Another worker may have written the same in the meantime.
+        Where `inspection.units["prepare"]` is 1, write `request.files.prepared`. Where it is more,
+        several devices may each do some units: write `request.files.prepared_part_path(start,
+        stop)`. Another worker may have written the same in the meantime.
         """
         ...
 
     def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
-        """Make `request.files.prepared` of its parts, all of which exist. Only called where there are several."""
+        """Make `request.files.prepared` of its parts. Only called where there are several."""
         ...
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
         """Yield frames start..stop-1, uint8. Frame n depends on the job and on n alone.
 
-        Each is BGR, (height, width, 3), or 4:2:0 planes below each other, (height * 3 / 2, width), in the colour of the
-        inspection: those are encoded as they are. The caller closes the generator.
+        Each is BGR, (height, width, 3), or 4:2:0 planes below each other, (height * 3 / 2, width),
+        in the colour of the inspection: those are encoded as they are. The caller closes the
+        generator.
         """
         ...
 
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         """Return figures for result.json once all is rendered.
 
-        `thumbnail_frame` is the frame for preview.jpg, `notes` are sentences, the rest is the engine's own.
+        `thumbnail_frame` is the frame for preview.jpg, `notes` are sentences, the rest is the
+        engine's own.
         """
         ...
 
 
 @runtime_checkable
 class SupportsLoad(Protocol):
-    """An engine with weights, which a worker loads once: as soon as it starts, or before its first span."""
+    """An engine with weights, loaded once: when the worker starts, or before its first span."""
 
     def load(self, models_dir: str) -> dict[str, Any]:
-        """Load the weights onto the device. Return stats for the ledger: "held_bytes", "batch" in frames."""
+        """Load the weights. Return stats for the ledger: "held_bytes", "batch" in frames."""
         ...
 
 
@@ -235,8 +239,10 @@ class SupportsLoad(Protocol):
 class EngineInfo:
     """What the daemon knows of an engine without importing it.
 
-    packages  modules it needs, which `pip install '.[EXTRA]'` brings
-    weights   the files that are published for it, below the models folder
+    factory   "module:class", called with the device
+    kinds     of devices that it runs on, the preferred one first
+    weights   its published files, below the models folder
+    packages  modules that it imports, which `pip install '.[EXTRA]'` installs
     """
 
     name: str

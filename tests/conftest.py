@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.needs import need
+from tests.nvmlstub import PretendDriver, build_library
 from tests.share import Share
 
 settings.register_profile("shared machine", deadline=None)  # a busy machine is no failure
@@ -17,7 +19,7 @@ settings.load_profile("shared machine")
 
 @pytest.fixture
 def make_share(tmp_path: Path) -> Iterator[Callable[..., Share]]:
-    """Shares whose daemons are gone when the test is over."""
+    """Make shares whose daemons are killed when the test ends."""
     shares: list[Share] = []
 
     def make(**settings: Any) -> Share:
@@ -35,3 +37,16 @@ def share(make_share: Callable[..., Share]) -> Share:
     made = make_share()
     made.start()
     return made
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a library that pretends to be the NVIDIA driver's."""
+    need("cc", "gcc")
+    return build_library(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def driver(nvml_library: Path, tmp_path: Path) -> PretendDriver:
+    """A pretended NVIDIA driver, without cards at first."""
+    return PretendDriver(nvml_library, tmp_path)

@@ -1,21 +1,20 @@
-"""Small real media, synthesised: a voice-like sound, numbered pictures, videos with every oddity a phone can produce.
+"""Small synthetic media: a voice-like sound, numbered pictures, videos with oddities of phones.
 
-Nothing here needs a network, a font or a speech synthesiser. Every function that writes returns the path it wrote.
+No network, font or speech synthesiser is needed. Functions that write return the path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 
-Bgr = npt.NDArray[np.uint8]
-Wave = npt.NDArray[np.float32]
+from models.arrays import F32, U8
+from models.media import VideoFrames
 
 SOUND_CODECS = {
     ".wav": "pcm_s16le",
@@ -32,8 +31,8 @@ SOUND_CODECS = {
 _BITS = 12
 
 
-def speech(seconds: float, rate: int = 16_000) -> Wave:
-    """A voice-like sound: a gliding pitch with three formants, four syllables a second, pauses between words. (n,)"""
+def speech(seconds: float, rate: int = 16_000) -> F32:
+    """Return a voice-like sound (n,): gliding pitch, three formants, four syllables per second."""
     t = np.arange(round(seconds * rate)) / rate
     pitch = np.cumsum(120 + 20 * np.sin(2 * np.pi * 0.7 * t)) / rate
     harmonics = np.arange(1, 24)[:, None]
@@ -43,16 +42,17 @@ def speech(seconds: float, rate: int = 16_000) -> Wave:
     syllables = np.clip(np.sin(2 * np.pi * 2 * t) ** 2 - 0.1, 0, None)
     words = (t % 1.5) < 1.2
     sound = voice * syllables * words
-    return (0.5 * sound / max(1e-9, float(np.abs(sound).max(initial=0)))).astype(np.float32)
+    scaled: F32 = (0.5 * sound / max(1e-9, float(np.abs(sound).max(initial=0)))).astype(np.float32)
+    return scaled
 
 
-def tone(seconds: float, rate: int = 16_000, hz: float = 440.0) -> Wave:
-    """A sine at half of full scale. (n,)"""
+def tone(seconds: float, rate: int = 16_000, hz: float = 440.0) -> F32:
+    """Return a sine (n,) at half of full scale."""
     return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
-def click(seconds: float, rate: int, at: float) -> Wave:
-    """Faint hiss with one loud 5 ms burst at `at` seconds: what is in sync can be measured. (n,)"""
+def click(seconds: float, rate: int, at: float) -> F32:
+    """Return faint hiss (n,) with one loud 5 ms burst at `at` seconds, to measure sync."""
     wave = np.random.default_rng(7).normal(0, 1e-3, round(seconds * rate)).astype(np.float32)
     start = round(at * rate)
     length = round(0.005 * rate)
@@ -62,7 +62,7 @@ def click(seconds: float, rate: int, at: float) -> Wave:
 
 def sound(
     path: Path,
-    wave: Wave,
+    wave: F32,
     rate: int = 16_000,
     *,
     codec: str | None = None,
@@ -70,7 +70,7 @@ def sound(
     container: str | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write `wave` (n,) in the codec of the suffix, or the one given. Vorbis is always stereo, Opus always 48 kHz."""
+    """Write `wave` (n,) in the codec of the suffix, or `codec`. Vorbis is stereo, Opus 48 kHz."""
     codec = codec or SOUND_CODECS[path.suffix]
     with av.open(str(path), "w", format=container) as output:
         _write_sound(output, _sound_stream(output, rate, codec, channels, options or {}), wave, rate)
@@ -93,7 +93,7 @@ def _sound_stream(
     return stream
 
 
-def _write_sound(output: av.container.OutputContainer, stream: av.AudioStream, wave: Wave, rate: int) -> None:
+def _write_sound(output: av.container.OutputContainer, stream: av.AudioStream, wave: F32, rate: int) -> None:
     context = stream.codec_context
     frame = av.AudioFrame.from_ndarray(wave[None], "fltp", "mono")
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
@@ -103,8 +103,8 @@ def _write_sound(output: av.container.OutputContainer, stream: av.AudioStream, w
     output.mux(stream.encode(None))
 
 
-def numbered(number: int, width: int = 96, height: int = 64) -> Bgr:
-    """A smooth coloured picture that slides with its number and carries it as twelve black or white blocks on top."""
+def numbered(number: int, width: int = 96, height: int = 64) -> U8:
+    """Return a picture that slides with its number, with the number as twelve blocks on top."""
     y, x = np.mgrid[0:height, 0:width]
     shift = 2 * np.pi * number / 40
     waves = [np.sin(6 * x / width + shift), np.sin(5 * y / height - shift), np.sin(4 * (x + y) / (width + height))]
@@ -116,8 +116,8 @@ def numbered(number: int, width: int = 96, height: int = 64) -> Bgr:
     return frame
 
 
-def number_of(frame: Bgr) -> int:
-    """The number that `numbered` painted, read back after any lossy coding or scaling."""
+def number_of(frame: U8) -> int:
+    """Return the number that `numbered` wrote, after any lossy coding or scaling."""
     height, width = frame.shape[:2]
     centre = frame[_block_rows(height) // 2].mean(axis=-1)
     bits = [centre[(width * bit // _BITS + width * (bit + 1) // _BITS) // 2] > 128 for bit in range(_BITS)]
@@ -128,12 +128,29 @@ def _block_rows(height: int) -> int:
     return max(4, height // 4)
 
 
-def numbered_frames(count: int, width: int = 96, height: int = 64) -> Iterator[Bgr]:
+def number_in(frame: av.VideoFrame) -> int:
+    """Return the number that `numbered` wrote into a decoded frame."""
+    return number_of(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8))
+
+
+def time_of(frame: av.VideoFrame) -> Fraction:
+    """Return when a decoded frame is shown, in seconds."""
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return frame.pts * frame.time_base
+
+
+def numbers_shown(frames: VideoFrames, indices: Iterable[int]) -> list[int]:
+    """Return the numbers that `numbered` wrote into these frames of a video."""
+    return [number_of(frames.read(index)) for index in indices]
+
+
+def numbered_frames(count: int, width: int = 96, height: int = 64) -> Iterator[U8]:
     return (numbered(number, width, height) for number in range(count))
 
 
-def quarters(width: int = 90, height: int = 60) -> Bgr:
-    """Four flat colours, so that any turn or mirroring shows: red, blue over green, sand."""
+def quarters(width: int = 90, height: int = 60) -> U8:
+    """Return four flat colours, red, blue over green, sand, which show any turn or mirroring."""
     frame = np.empty((height, width, 3), np.uint8)
     frame[: height // 2, : width // 2] = (0, 0, 230)
     frame[: height // 2, width // 2 :] = (230, 0, 0)
@@ -177,14 +194,14 @@ def video(
     full_range: bool = False,
     container: str | None = None,
     faststart: bool = False,
-    sound_wave: Wave | None = None,
+    sound_wave: F32 | None = None,
     sound_rate: int = 16_000,
-    frames: Iterator[Bgr] | None = None,
+    frames: Iterator[U8] | None = None,
 ) -> Path:
     """Numbered frames as a video.
 
     times     when each frame is shown, in seconds; without it frame n is shown at n / fps
-    rotation  degrees clockwise that a player has to turn the picture by (mp4 and mov only): 0, 90, 180, 270
+    rotation  degrees clockwise that a player turns the picture by (mp4 and mov): 0, 90, 180, 270
     aspect    sample aspect ratio of the stream
     matrix    1 = BT.709, 5 = BT.601; `full_range` instead of limited
     """
@@ -229,7 +246,7 @@ def _describe(
         context.colorspace, context.color_range = matrix, 2 if full_range else 1
 
 
-def _convert(bgr: Bgr, pix_fmt: str, matrix: int, full_range: bool) -> av.VideoFrame:
+def _convert(bgr: U8, pix_fmt: str, matrix: int, full_range: bool) -> av.VideoFrame:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), "bgr24")
     if pix_fmt.startswith(("rgb", "bgr", "pal")):
         return frame.reformat(format=pix_fmt)
@@ -240,7 +257,7 @@ def _convert(bgr: Bgr, pix_fmt: str, matrix: int, full_range: bool) -> av.VideoF
 
 
 def _turn(path: Path, degrees: int) -> None:
-    """Write the display matrix into the track header: the encoder has no way to ask for it."""
+    """Write the display matrix into the track header, which the encoder cannot set."""
     turns = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
     a, b, c, d = (value << 16 for value in turns[degrees])
     matrix = b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
@@ -251,7 +268,7 @@ def _turn(path: Path, degrees: int) -> None:
 
 
 def cut(source: Path, path: Path, fraction: float) -> Path:
-    """The first part of a file: what an interrupted upload leaves."""
+    """Copy the first part of a file, as an interrupted upload does."""
     data = source.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
     return path

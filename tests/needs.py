@@ -1,4 +1,4 @@
-"""Programs and libraries of other people that some tests drive: without them a test is skipped, and fails under CI."""
+"""Programs of Debian packages that some tests need: without them a test is skipped."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test, saying what it lacks. With CI set everything has to be there, so it fails."""
+    """Skip the test and say what is missing. With CI set, fail."""
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
 
 
 def need(program: str, package: str) -> str:
-    """The path of a program that comes with a Debian package."""
+    """Return the path of a program of a Debian package."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     return path if path else missing(f"{program} is missing: Debian package {package}")

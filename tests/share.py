@@ -1,4 +1,4 @@
-"""A real share with a real daemon in a process of its own, for tests that look at the product from outside."""
+"""A real share with a real daemon in a process of its own, for tests from outside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -103,18 +103,18 @@ class Share:
         return status["daemon"]["pid"] == self.daemon.pid if status else False
 
     def check_alive(self) -> None:
-        """A daemon that died by itself fails the test at once, with its last words."""
+        """Fail the test with the log if the daemon has exited by itself."""
         if self.daemon is not None and self.daemon.poll() not in (None, 0, -signal.SIGKILL):
             raise AssertionError(f"the daemon ended with {self.daemon.returncode}:\n{self.log()}")
 
     def kill(self) -> None:
-        """kill -9, and wait until the process is gone."""
+        """Send SIGKILL, and wait until the process is gone."""
         assert self.daemon is not None
         self.daemon.kill()
         self.daemon.wait(30)
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM. Return the exit code."""
         assert self.daemon is not None
         self.daemon.send_signal(signal.SIGTERM)
         return self.daemon.wait(60)
@@ -128,7 +128,7 @@ class Share:
         return path.read_text() if path.exists() else ""
 
     def musedrop(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """The command line, with this share's settings."""
+        """Run a command with this share's settings."""
         command = [sys.executable, "-m", "agent.cli.main", *words, "--config", str(self.config)]
         wide = {**os.environ, "COLUMNS": "200", **(env or {})}
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, env=wide)
@@ -136,14 +136,14 @@ class Share:
     # what people do --------------------------------------------------------------------------------------------------
 
     def put(self, name: str, data: bytes) -> None:
-        """As a careful program drops a file: beside, then renamed."""
+        """Write a file as a careful program does: under a temporary name, then renamed."""
         self.inbox.mkdir(parents=True, exist_ok=True)
         beside = self.inbox / f".{name}.tmp"
         beside.write_bytes(data)
         beside.rename(self.inbox / name)
 
     def put_raw(self, name: str, data: bytes) -> None:
-        """As a simple program does it: written under its own name."""
+        """Write a file as a simple program does: under its own name."""
         self.inbox.mkdir(parents=True, exist_ok=True)
         (self.inbox / name).write_bytes(data)
 
@@ -177,7 +177,7 @@ class Share:
             return None
 
     def wait_for(self, name: str, *states: str, timeout_s: float = 90.0) -> dict[str, Any]:
-        """Until the newest job of that name is in one of the states."""
+        """Wait until the newest job of that name is in one of the states. Return its row."""
         until(
             lambda: any(
                 row["state"] in states
@@ -191,7 +191,7 @@ class Share:
         return self.job(name)
 
     def wait_until_finished(self, jobs: int, timeout_s: float = 110.0) -> None:
-        """Until so many jobs are there, none of them unfinished."""
+        """Wait until there are so many jobs, all of them finished."""
 
         def finished() -> bool:
             rows = self.rows("SELECT count(*) AS all_jobs, count(finished_at) AS ended FROM job_status")
@@ -203,7 +203,7 @@ class Share:
         return dict(json.loads((self.outbox / name / "result.json").read_bytes()))
 
     def error(self, name: str) -> dict[str, Any]:
-        """What failed/NAME/error.json says; the files follow the row a moment later."""
+        """Return failed/NAME/error.json, which appears after the row."""
         path = self.failed / name / "error.json"
         until(path.exists, 30, self.log)
         return dict(json.loads(path.read_bytes()))
@@ -213,7 +213,7 @@ class Share:
 
 
 def until(condition: Callable[[], bool], timeout_s: float, why: Callable[[], str], pause_s: float = 0.02) -> None:
-    """Look again and again until the condition holds; other processes have no event that we could wait for."""
+    """Poll until the condition holds: other processes send no event to wait for."""
     deadline = time.monotonic() + timeout_s
     pause = Event()
     while not condition():
@@ -231,11 +231,16 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
+def are_gone(pids: Sequence[int]) -> bool:
+    """Whether none of the processes runs."""
+    return not any(map(alive, pids))
+
+
 # small real media ----------------------------------------------------------------------------------------------------
 
 
 def voice(seconds: float = 1.0) -> bytes:
-    """The beginning of the example's speech, as a WAV file."""
+    """Return the beginning of the example's speech as a WAV file."""
     with wave.open(str(EXAMPLES / "speech.wav")) as source:
         frames = source.readframes(round(seconds * source.getframerate()))
         params = source.getparams()
@@ -247,7 +252,8 @@ def voice(seconds: float = 1.0) -> bytes:
 
 
 def face(height: int = 256) -> bytes:
-    """The example's portrait, small, as a JPEG file."""
+    """Return the example's portrait, small, as a JPEG file."""
     picture = cv2.imread(str(EXAMPLES / "collins.jpg"))
+    assert picture is not None
     small = cv2.resize(picture, (round(picture.shape[1] * height / picture.shape[0]), height))
     return bytes(cv2.imencode(".jpg", small)[1])

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / "clients").rglob("*.md"),
 ]
@@ -36,7 +38,7 @@ def test_there_are_twelve_queries() -> None:
 
 @pytest.mark.parametrize("query", [*PAGE, *OTHERS])
 def test_every_query_of_the_docs_runs_read_only(tmp_path: Path, query: str) -> None:
-    """Each example is executed on a ledger with a job in it, by a reader, while the daemon has it open."""
+    """Each example runs on a ledger with a job in it, read-only, while a writer has it open."""
     ledger = Ledger(tmp_path / "jobs.db")
     add_job(ledger, "u1", name="hello", id="order-4711")
     conn = sqlite3.connect(f"{(tmp_path / 'jobs.db').as_uri()}?mode=ro", uri=True)
@@ -89,7 +91,7 @@ def told_subjects() -> set[str]:
 
 
 def test_every_trouble_of_the_status_line_is_explained() -> None:
-    """docs/service.md says what each means and what to do, and explains none that doesn't exist."""
+    """docs/service.md explains each problem, and none that doesn't exist."""
     page = (ROOT / "docs" / "service.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \| ", page.partition("| subject |")[2], re.M)) == told_subjects()
 
@@ -106,3 +108,20 @@ def test_every_relative_link_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_path_of_the_project_exists() -> None:
+    """Files and folders that the pages name in code quotes are there."""
+    folders = "agent|benchmarks|clients|docs|gpu_pool|models|systemd|tests"
+    for page in PAGES:
+        for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+            assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_every_path_of_the_architecture_page_exists() -> None:
+    """The map of the code names no module and no folder that is gone."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"(?<![\w/.>])([a-z_]+(?:/[a-z_]+)*(?:\.py|/(?![\w<])))", page.partition("\n## Folders")[0])
+    assert "agent/intake/scanner.py" in named
+    roots = [ROOT / package for package in ("", "agent", "gpu_pool", "models")]
+    assert [path for path in named if not any((root / path).exists() for root in roots)] == []

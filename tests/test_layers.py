@@ -29,6 +29,17 @@ WORLDS = {  # one outside world, one module
     "httpx2": "models.musetalk.commands.fetch",
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog"}
+MUSETALK = (
+    {"__main__", "engine"},
+    {"commands", "session"},
+    {"networks", "prepared_job"},
+    {"avatar", "audio"},
+    {"compositing", "inpainting", "tracking"},
+    {"weights"},
+    {"nets"},
+    {"options", "frame_timing", "geometry"},
+)
+"""The layers of models.musetalk, from the top down: each imports only from those below it."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -82,6 +93,22 @@ def test_no_import_cycles() -> None:
     except CycleError as cycle:
         pytest.fail(f"import cycle: {cycle.args[1]}")
     assert len(order) == len(MODULES)
+
+
+def musetalk_arrows() -> Iterator[tuple[str, str]]:
+    """Yield which package or module of models.musetalk imports which other one."""
+    home = "models.musetalk."
+    for name, tree in MODULES.items():
+        for imported in imports(tree):
+            if name.startswith(home) and imported.startswith(home):
+                yield name.split(".")[2], imported.split(".")[2]
+
+
+def test_musetalk_imports_go_down() -> None:
+    """Each package of MuseTalk has a layer, and imports only itself and lower layers."""
+    layer = {name: number for number, names in enumerate(MUSETALK) for name in names}
+    arrows = {(one, other) for one, other in musetalk_arrows() if one != other}
+    assert [(one, other) for one, other in sorted(arrows) if layer[one] >= layer[other]] == []
 
 
 def test_types_stand_on_the_standard_library_alone() -> None:

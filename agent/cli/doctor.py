@@ -27,8 +27,8 @@ from models.catalog import (
     choose_engine,
     find_missing_packages,
     find_missing_weights,
-    install_command,
     is_installed,
+    suggest_command,
 )
 from models.types import EngineInfo
 
@@ -147,7 +147,7 @@ def check_engine(card: EngineInfo, settings: Settings) -> Finding:
     what, folder = f"engine {card.name}", settings.models_dir
     if not is_installed(card):
         return Finding("note", what, "not part of this installation", "")
-    advice = f"run `{install_command(card, folder)}`"
+    advice = f"run `{suggest_command(card, folder)}`"
     if packages := find_missing_packages(card):
         return Finding("note", what, f"not installed: {', '.join(packages)}", advice)
     if files := find_missing_weights(card, folder):

@@ -52,7 +52,7 @@ class JobProgress:
             console=console,
         )
         self._bars: dict[str, TaskID] = {}
-        self._marks: dict[str, list[tuple[float, int]]] = {}
+        self._samples: dict[str, list[tuple[float, int]]] = {}
 
     def __enter__(self) -> JobProgress:
         self.progress.start()
@@ -85,13 +85,13 @@ class JobProgress:
     def _measure_fps(self, row: dict[str, Any]) -> float:
         if row["state"] != "running" or row["stage"] != "render":
             return 0.0
-        now = time.monotonic()
-        marks = self._marks.setdefault(row["uid"], [])
-        marks.append((now, row["units_done"]))
-        while len(marks) > 2 and now - marks[0][0] > FPS_WINDOW_S:
-            marks.pop(0)
-        (since, first), (until, last) = marks[0], marks[-1]
-        return (last - first) / (until - since) if until > since else 0.0
+        now_s = time.monotonic()
+        samples = self._samples.setdefault(row["uid"], [])
+        samples.append((now_s, row["units_done"]))
+        while len(samples) > 2 and now_s - samples[0][0] > FPS_WINDOW_S:
+            samples.pop(0)
+        (since_s, first), (until_s, last) = samples[0], samples[-1]
+        return (last - first) / (until_s - since_s) if until_s > since_s else 0.0
 
 
 def count_frames_done(row: dict[str, Any]) -> int:

@@ -17,7 +17,7 @@ def open_pool(settings: Settings, handler: str) -> Pool:
     """Workers on all cards that the settings admit, now and later, and on the processor."""
     devices, patience = settings.devices, settings.pool
     watch = CardWatch(settings.folders.nvml_log)
-    watch.await_first(FIRST_READING_S)
+    watch.wait_for_first(FIRST_READING_S)
     backend = LocalBackend(
         cpu_devices(devices.count_workers(os.cpu_count() or 1)),
         handler=handler,

@@ -1,4 +1,4 @@
-"""Between FFmpeg's pictures and BGR arrays: matrix, range, alpha, scaling and turning, each done once and exactly."""
+"""Convert between FFmpeg's frames and BGR arrays: colour, alpha, size and orientation, exactly."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from models.arrays import F32, U8
 from models.types import Colour
-
-Bgr = npt.NDArray[np.uint8]
 
 # swscale's shortcuts are eight times as fast and darken a picture by one level in every pass: frames here pass twice.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
@@ -20,12 +18,12 @@ _SAME_SIZE = int(Interpolation.BILINEAR | _EXACT)
 _SCALED = int(Interpolation.BICUBIC | _EXACT)
 _TO_YUV = int(Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
 
-UNTOLD = 2
-"""Number of a matrix, primaries or transfer that a file doesn't tell."""
+UNSPECIFIED = 2
+"""The number that means "unspecified" for matrix, primaries and transfer."""
 
 _SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 _SHARES |= dict.fromkeys((5, 6), (0.299, 0.114))
-"""How much red and blue count in the luma, by number of the matrix: those that swscale knows."""
+"""Weights of red and blue in the luma, by number of the matrix: those that swscale supports."""
 _HD_HEIGHT, _HD_WIDTH = 720, 1280
 
 BT709 = Colour()
@@ -49,9 +47,11 @@ _BY_ANGLE = {0: 1, -90: 6, 90: 8, 180: 3, -180: 3}
 
 
 class ToBgr:
-    """Turns decoded pictures into upright BGR of one size. Keep one for each source: it keeps its tables.
+    """Converts decoded pictures to upright BGR of one size. Keep one for each source, because it
+    caches its tables.
 
-    Transparency is composited over white. A video without colour tags is BT.709 from 720 lines on, else BT.601.
+    Transparency is composited over white. A video without colour tags is BT.709 from 720 lines on,
+    else BT.601.
     """
 
     def __init__(self, width: int, height: int, orientation: int = 1) -> None:
@@ -61,15 +61,15 @@ class ToBgr:
         self.shape, self.orientation = (height, width, 3), orientation
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: av.VideoFrame) -> Bgr:
-        """(height, width, 3) uint8, BGR; the caller's own."""
+    def __call__(self, frame: av.VideoFrame) -> U8:
+        """Return a new array, (height, width, 3) uint8, BGR."""
         alpha = any(component.is_alpha for component in frame.format.components)
         planar = self._reformat(frame, "gbrap" if alpha else "gbrp")
-        green, blue, red, *opacity = (plane_of(planar, number) for number in range(len(planar.planes)))
+        green, blue, red, *opacity = (view_plane(planar, number) for number in range(len(planar.planes)))
         bgr = np.empty(self.shape, np.uint8)
         for channel, plane in enumerate((blue, green, red)):
-            shown = _over_white(plane, opacity[0]) if opacity else plane
-            bgr[..., channel] = turned(shown, self.orientation)
+            shown = _blend_over_white(plane, opacity[0]) if opacity else plane
+            bgr[..., channel] = apply_orientation(shown, self.orientation)
         return bgr
 
     def _reformat(self, frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
@@ -79,34 +79,34 @@ class ToBgr:
             width,
             height,
             pix_fmt,
-            src_colorspace=None if frame.format.is_rgb else known_matrix(frame.colorspace, frame.width, frame.height),
+            src_colorspace=None if frame.format.is_rgb else resolve_matrix(frame.colorspace, frame.width, frame.height),
             interpolation=_SAME_SIZE if (width, height) == (frame.width, frame.height) else _SCALED,
             threads=1,
         )
 
 
 class ToYuv:
-    """Turns BGR arrays into what H.264 stores: yuv420p in the matrix and range of `colour`."""
+    """Converts BGR arrays to frames for H.264: yuv420p in the matrix and range of `colour`."""
 
     def __init__(self, colour: Colour = BT709) -> None:
         self._colour, self._reformatter = colour, VideoReformatter()
 
-    def __call__(self, bgr: Bgr) -> av.VideoFrame:
+    def __call__(self, bgr: U8) -> av.VideoFrame:
         return self._reformatter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), "bgr24"),
             format="yuv420p",
-            dst_colorspace=known_matrix(self._colour.matrix, bgr.shape[1], bgr.shape[0]),
+            dst_colorspace=resolve_matrix(self._colour.matrix, bgr.shape[1], bgr.shape[0]),
             dst_color_range=ColorRange.JPEG if self._colour.range == ColorRange.JPEG else ColorRange.MPEG,
             interpolation=_TO_YUV,
             threads=1,
         )
 
 
-def orientation_of(frame: av.VideoFrame) -> int:
-    """The EXIF number, 1 to 8, of the display matrix that a video's frame carries."""
+def read_orientation(frame: av.VideoFrame) -> int:
+    """Return the EXIF orientation, 1 to 8, of the display matrix in a frame's side data."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV knows not every kind of side data that FFmpeg attaches
+    except ValueError:  # PyAV does not support every kind of side data that FFmpeg attaches
         return _BY_ANGLE.get(round(frame.rotation), 1)
     if matrix is None:
         return 1
@@ -115,8 +115,8 @@ def orientation_of(frame: av.VideoFrame) -> int:
     return _BY_MATRIX.get((a, b, c, d), 1)
 
 
-def turned(plane: Bgr, orientation: int) -> Bgr:
-    """A view of `plane` as its EXIF orientation wants it seen."""
+def apply_orientation(plane: U8, orientation: int) -> U8:
+    """Return a view of `plane`, upright by its EXIF orientation."""
     if orientation >= 5:
         plane = plane.T
     if orientation in MIRRORED_ACROSS:
@@ -124,21 +124,21 @@ def turned(plane: Bgr, orientation: int) -> Bgr:
     return plane[::-1] if orientation in MIRRORED_DOWN else plane
 
 
-def opaque(picture: Bgr) -> Bgr:
-    """(h, w, 3 or 4) BGR or BGRA -> (h, w, 3) BGR over white."""
-    return picture if picture.shape[2] == 3 else _over_white(picture[..., :3], picture[..., 3:])
+def flatten_alpha(picture: U8) -> U8:
+    """Return (h, w, 3) BGR over white of (h, w, 3 or 4) BGR or BGRA."""
+    return picture if picture.shape[2] == 3 else _blend_over_white(picture[..., :3], picture[..., 3:])
 
 
-def known_matrix(matrix: int, width: int, height: int) -> int:
-    """The number of a matrix, or the one that players assume for a picture of that size where it isn't told."""
+def resolve_matrix(matrix: int, width: int, height: int) -> int:
+    """Return `matrix`, or the one that players assume for that size where it is unspecified."""
     if matrix in _SHARES:
         return matrix
     return BT709.matrix if height >= _HD_HEIGHT or width >= _HD_WIDTH else int(Colorspace.ITU601)
 
 
-def bgr_to_yuv_matrix(colour: Colour, width: int, height: int) -> npt.NDArray[np.float32]:
-    """(3, 4): factors and offset that make 8-bit Y, U and V of 8-bit B, G, R in a video of that colour and size."""
-    red, blue = _SHARES[known_matrix(colour.matrix, width, height)]
+def bgr_to_yuv_matrix(colour: Colour, width: int, height: int) -> F32:
+    """Return (3, 4) float32: factors and offset from 8-bit B, G, R to 8-bit Y, U, V."""
+    red, blue = _SHARES[resolve_matrix(colour.matrix, width, height)]
     luma = np.array([blue, 1 - red - blue, red])
     rows = np.array([luma, ([1, 0, 0] - luma) / (2 - 2 * blue), ([0, 0, 1] - luma) / (2 - 2 * red)])
     full = colour.range == ColorRange.JPEG
@@ -146,14 +146,14 @@ def bgr_to_yuv_matrix(colour: Colour, width: int, height: int) -> npt.NDArray[np
     return np.column_stack([rows * scale[:, None], offset]).astype(np.float32)
 
 
-def plane_of(frame: av.VideoFrame, number: int) -> Bgr:
-    """A view of the samples of one plane in 8 bits, without the padding."""
+def view_plane(frame: av.VideoFrame, number: int) -> U8:
+    """Return a view of one plane's 8-bit samples, (h, w), without the padding."""
     plane = frame.planes[number]
     memory: Any = plane  # PyAV's planes are buffers; its type stubs don't say so
-    rows: Bgr = np.frombuffer(memory, np.uint8).reshape(-1, plane.line_size)
+    rows: U8 = np.frombuffer(memory, np.uint8).reshape(-1, plane.line_size)
     return rows[: plane.height, : plane.width]
 
 
-def _over_white(plane: Bgr, opacity: Bgr) -> Bgr:
+def _blend_over_white(plane: U8, opacity: U8) -> U8:
     wide = opacity.astype(np.uint16)
     return ((plane * wide + 255 * (255 - wide) + 127) // 255).astype(np.uint8)

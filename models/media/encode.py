@@ -1,4 +1,4 @@
-"""Frames out: part files that fit together, and the preview picture."""
+"""Write frames: parts that can be joined by stream copy, and the preview picture."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import av
 import cv2
 from av.container import OutputContainer
 
+from models.arrays import U8
 from models.atomic import atomic_write
 from models.media.checksum import append_checksum
-from models.media.colour import BT709, Bgr, ToYuv
-from models.media.planar import frame_of, tagged
+from models.media.colour import BT709, ToYuv
+from models.media.planar import tag_frame, yuv_to_frame
 from models.media.prefetch import closing_all
 from models.types import Colour, EngineError, ProgressCallback
 
 JPEG_QUALITY = 90
 SAME_EVERYWHERE = "cpu-independent=1"
-"""Otherwise x264's bytes depend on the processor, and with AVX-512 on chance: one part in a hundred differed."""
+"""Without it x264's bytes depend on the processor, and with AVX-512 on chance."""
 PRESET, LEAN = "veryfast", "partitions=i8x8,i4x4:subme=1"
-"""On talking heads at 720p, these two turns of the preset take 38 % off its CPU time for 0.03 dB and 5 % more bytes."""
+"""On talking heads at 720p, these save 38 % of CPU time for 0.03 dB and 5 % more bytes."""
 X264_THREADS = 2
-"""Fixed, because it shows in the bytes. One more than none lets encoding go on while the next frame is painted."""
+"""Fixed, because the bytes depend on it. With two, encoding overlaps with drawing."""
 
 
 def write_part(
     path: Path,
-    frames: Iterator[Bgr],
+    frames: Iterator[U8],
     *,
     count: int,
     fps: Fraction,
@@ -37,57 +38,62 @@ def write_part(
     height: int,
     encoder: str,
     crf: int,
-    tick: ProgressCallback,
+    progress: ProgressCallback,
     preset: str = PRESET,
     colour: Colour = BT709,
 ) -> None:
-    """Encode `count` frames as one closed run of H.264 that starts with a key frame, tagged with `colour`.
+    """Encode `count` frames as one closed run of H.264 that starts with a key frame, tagged with
+    `colour`.
 
-    A frame is (height, width, 3) uint8 BGR, which is converted to it, or (height * 3 / 2, width), planes already in it.
-    The same frames give the same bytes: a fixed number of encoder threads, no dates. The file appears whole, by rename,
-    and sealed. `tick` hears how many frames are done. `preset` is x264's. A generator of frames is closed in any case.
-    Raises ValueError for another number or size of frames, EngineError disk_full, encoder_unavailable.
+    A frame is (height, width, 3) uint8 BGR, which is converted, or (height * 3 / 2, width) planes
+    in `colour` already. The same frames give the same bytes: a fixed number of encoder threads, no
+    dates. The file appears by rename, with a checksum at its end. `progress` is called with the
+    number of frames done. `preset` is x264's. A generator of frames is closed in any case. Raises
+    ValueError for another number or size of frames, EngineError disk_full, encoder_unavailable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    stored, made = Stored(width, height, colour), 0
-    with closing_all(frames), atomic_write(path) as beside:
-        with av.open(f"file:{beside}", "w", format="mp4") as output:
-            stream = add_video(output, fps, width, height, encoder, crf, preset, colour)
-            with encoding(encoder):
+    to_frame, made = ToVideoFrame(width, height, colour), 0
+    with closing_all(frames), atomic_write(path) as temp_path:
+        with av.open(f"file:{temp_path}", "w", format="mp4") as output:
+            stream = add_video_stream(output, fps, width, height, encoder, crf, preset, colour)
+            with translate_encoder_errors(encoder):
                 stream.codec_context.open()
             for made, picture in enumerate(frames, 1):
-                frame = stored(picture, made)
+                frame = to_frame(picture, made)
                 frame.pts, frame.time_base = made - 1, 1 / fps
-                with encoding(encoder):
+                with translate_encoder_errors(encoder):
                     packets = stream.encode(frame)
                 output.mux(packets)
-                tick(made)
+                progress(made)
             if made != count:
                 raise ValueError(f"the engine made {made} frames instead of {count}")
-            with encoding(encoder):
+            with translate_encoder_errors(encoder):
                 packets = stream.encode(None)
             output.mux(packets)
-        append_checksum(beside)
+        append_checksum(temp_path)
 
 
-class Stored:
-    """Turns whatever an engine yields into a frame for the encoder. Raises ValueError for another size."""
+class ToVideoFrame:
+    """Converts what an engine yields for the encoder. Raises ValueError for another size."""
 
     def __init__(self, width: int, height: int, colour: Colour) -> None:
         self._bgr, self._planes, self._colour = (height, width, 3), (height * 3 // 2, width), colour
         self._to_yuv = ToYuv(colour)
 
-    def __call__(self, picture: Bgr, number: int) -> av.VideoFrame:
+    def __call__(self, picture: U8, number: int) -> av.VideoFrame:
         if picture.shape == self._planes:
-            return frame_of(picture, self._colour)
+            return yuv_to_frame(picture, self._colour)
         if picture.shape == self._bgr:
-            return tagged(self._to_yuv(picture), self._colour)
+            return tag_frame(self._to_yuv(picture), self._colour)
         raise ValueError(f"frame {number} is {picture.shape}, neither {self._bgr} nor {self._planes}")
 
 
 @contextmanager
-def encoding(encoder: str) -> Iterator[None]:
-    """Name an encoder that fails. FFmpeg's errors look like those of files: NVENC without a card "lacks permission"."""
+def translate_encoder_errors(encoder: str) -> Iterator[None]:
+    """Turn FFmpeg's errors into EngineError encoder_unavailable.
+
+    They look like those of files: NVENC without a GPU raises PermissionError.
+    """
     try:
         yield
     except av.FFmpegError as error:
@@ -95,7 +101,7 @@ def encoding(encoder: str) -> Iterator[None]:
         raise EngineError("encoder_unavailable", message, 'ask for "libx264"', retry=True) from error
 
 
-def add_video(
+def add_video_stream(
     output: OutputContainer,
     fps: Fraction,
     width: int,
@@ -105,7 +111,7 @@ def add_video(
     preset: str = PRESET,
     colour: Colour = BT709,
 ) -> av.VideoStream:
-    """An H.264 stream with the tags of `colour`.
+    """Add an H.264 stream with the tags of `colour`.
 
     Constant quality: x264's CRF, or the same number as NVENC's quantiser.
     """
@@ -123,8 +129,8 @@ def add_video(
     return stream
 
 
-def write_jpeg(path: Path, bgr: Bgr) -> None:
-    """Raises EngineError disk_full."""
+def write_jpeg(path: Path, bgr: U8) -> None:
+    """Write (height, width, 3) uint8 BGR as JPEG, by rename. Raises EngineError disk_full."""
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    with atomic_write(path) as beside:
-        beside.write_bytes(data.tobytes())
+    with atomic_write(path) as temp_path:
+        temp_path.write_bytes(data.tobytes())

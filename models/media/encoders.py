@@ -1,4 +1,5 @@
-"""Which encoder makes all parts of a job: planned by `inspect`, settled on the device that renders.
+"""Which encoder makes all parts of a job: planned by `inspect`, settled on the device that
+renders.
 
 An encoder counts as usable after it has encoded two frames in this process.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from models.atomic import atomic_write
 from models.media.colour import ToYuv
-from models.media.encode import add_video
+from models.media.encode import add_video_stream
 from models.types import EngineError, Inspection, JobFiles, Request
 
 ENCODERS = ("libx264", "h264_nvenc")
@@ -27,61 +28,64 @@ _NVENC = "h264_nvenc"
 
 
 def plan_encoder(asked: str) -> str:
-    """What is known before the rendering device is: "auto" and h264_nvenc stay open where this machine has a card.
+    """Choose before the rendering device is known: "auto" and h264_nvenc stay open where this
+    machine has a GPU.
 
-    For workers that see no card of their own. Raises EngineError encoder_unavailable where no device can have it.
+    For workers that see no GPU of their own. Raises EngineError encoder_unavailable where no
+    device has the encoder.
     """
-    return choose_encoder(asked) if asked == "libx264" or not has_card() else asked
+    return choose_encoder(asked) if asked == "libx264" or not has_nvidia_gpu() else asked
 
 
 def choose_encoder(asked: str) -> str:
-    """On the device that renders: `auto` is NVENC where it really encodes, else x264.
+    """Choose on the device that renders: `auto` is NVENC where a trial succeeds, else x264.
 
     Raises EngineError encoder_unavailable.
     """
     if asked == "auto":
-        return _NVENC if encoder_state(_NVENC) == "usable" else "libx264"
-    if (state := encoder_state(asked)) != "usable":
+        return _NVENC if probe_encoder(_NVENC) == "usable" else "libx264"
+    if (state := probe_encoder(asked)) != "usable":
         raise EngineError("encoder_unavailable", f"the encoder {asked} can't be used here: {state}", 'ask for "auto"')
     return asked
 
 
-def encoder_state(encoder: str) -> str:
-    """ "usable" once it has encoded two frames in this process, else what stands in the way."""
-    if encoder == _NVENC and not has_card():
+def probe_encoder(encoder: str) -> str:
+    """Return "usable" after a trial in this process succeeded, else the reason why it is not."""
+    if encoder == _NVENC and not has_nvidia_gpu():
         return "there is no NVIDIA card"
-    return trial(encoder)
+    return try_encoder(encoder)
 
 
-def has_card() -> bool:
+def has_nvidia_gpu() -> bool:
     return any(chain.from_iterable(Path("/dev").glob(node) for node in _CARDS))
 
 
 @cache
-def trial(encoder: str) -> str:
-    """Encode two frames: "usable", or what failed. Data-centre cards and full ones show only in this way."""
+def try_encoder(encoder: str) -> str:
+    """Encode two frames, which also shows GPUs without NVENC. Return "usable", or what failed."""
     to_yuv = ToYuv()
     try:
         with av.open("/dev/null", "w", format="null") as output:
-            stream = add_video(output, Fraction(25), 256, 144, encoder, 23)
+            stream = add_video_stream(output, Fraction(25), 256, 144, encoder, 23)
             for number in range(2):
                 frame = to_yuv(np.full((144, 256, 3), 60 * number, np.uint8))
                 frame.pts, frame.time_base = number, Fraction(1, 25)
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
-    except av.FFmpegError as error:  # without a card NVENC's is a PermissionError too: it says nothing about files
+    except av.FFmpegError as error:  # NVENC without a GPU raises PermissionError too, which is not about files
         return f"it fails ({error.strerror})"
     return "usable"
 
 
 def describe_worker() -> dict[str, Any]:
-    """What `musedrop doctor` wants to know of a worker."""
-    states = {encoder: encoder_state(encoder) for encoder in ENCODERS}
+    """Return versions and usable encoders of this worker, for `musedrop doctor`."""
+    states = {encoder: probe_encoder(encoder) for encoder in ENCODERS}
     return {"pyav": av.__version__, "opencv": cv2.__version__, "encoders": states}
 
 
 def settle_encoder(request: Request, inspection: Inspection) -> None:
-    """On a rendering device, before anything is rendered: decide what `inspect` left open, once for all devices.
+    """Decide on a rendering device, before rendering, what `inspect` left open, once for all
+    devices.
 
     Raises EngineError encoder_unavailable where the encoder that was asked for doesn't work here.
     """
@@ -99,7 +103,7 @@ def read_encoder(files: JobFiles, inspection: Inspection) -> str:
 
 
 def fall_back(error: EngineError, files: JobFiles, inspection: Inspection) -> None:
-    """After a part failed: where `auto` chose an encoder that this device can't offer, switch the whole job to x264."""
+    """Switch the job to x264 after a part failed because `auto` chose an encoder that is missing."""
     unavailable = error.code == "encoder_unavailable" and inspection.encoder == "auto"
     if unavailable and read_encoder(files, inspection) != FALLBACK:
         _write_choice(files, FALLBACK)

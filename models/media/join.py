@@ -1,4 +1,4 @@
-"""Parts and sound to one mp4. Parts are joined by stream copy: no picture is encoded twice."""
+"""Join parts and sound to one mp4, by stream copy: no picture is encoded twice."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from av.container import InputContainer, OutputContainer
 
 from models.atomic import atomic_write
 from models.media.checksum import has_valid_checksum
-from models.media.sound import Scan, scan
-from models.media.soundtrack import Timed, copied, encoded
-from models.media.verify import invalid, verify_video
+from models.media.sound import Scan, scan_sound
+from models.media.soundtrack import Timed, copy_packets, encode_aac
+from models.media.verify import invalid_result, verify_video
 from models.types import EngineError
 
 _MUXER = {"movflags": "+faststart", "movie_timescale": "90000"}
-"""The index first; and lengths of tracks in a finer unit than the default millisecond."""
+"""Put the index first; give lengths of tracks in a finer unit than the default millisecond."""
 
 
-def assemble(
+def assemble_video(
     parts: Sequence[Path],
     *,
     audio: Path,
@@ -31,24 +31,26 @@ def assemble(
     fps: Fraction,
     metadata: dict[str, str],
 ) -> dict[str, Any]:
-    """Join the parts, put the sound to them, verify the result; it appears by rename, and only when it is right.
+    """Join the parts, add the sound and verify the result, which appears by rename after its
+    check.
 
-    The sound is the original one where mp4 can hold it, else AAC. Returns facts for result.json.
-    Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound` raises.
+    The sound keeps its packets where mp4 can hold them, else it becomes AAC. Returns figures for
+    result.json. Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound`
+    raises.
     """
-    heard = scan(audio, audio.name, float("inf"))
+    scan = scan_sound(audio, audio.name, float("inf"))
     for part in parts:
         if not (part.is_file() and has_valid_checksum(part)):
-            raise damaged(part, "its bytes are not those that were written")
-    order = [number for number, _ in _numbered(parts)]
+            raise damaged_part(part, "its bytes are not those that were written")
+    order = [number for number, _ in _number_packets(parts)]
     if sorted(order) != list(range(frames)):
-        raise damaged(parts[0], f"the parts hold {len(order)} frames, not {frames}")
-    with atomic_write(out) as beside:
-        _mux(beside, parts, order, audio, heard, fps, metadata)
-        verify_video(beside, frames, fps)
+        raise damaged_part(parts[0], f"the parts hold {len(order)} frames, not {frames}")
+    with atomic_write(out) as temp_path:
+        _mux(temp_path, parts, order, audio, scan, fps, metadata)
+        verify_video(temp_path, frames, fps)
     return {
-        "audio_codec": heard.sound.codec if heard.sound.copyable else "aac",
-        "audio_copied": heard.sound.copyable,
+        "audio_codec": scan.sound.codec if scan.sound.copyable else "aac",
+        "audio_copied": scan.sound.copyable,
     }
 
 
@@ -57,52 +59,52 @@ def _mux(
     parts: Sequence[Path],
     order: list[int],
     audio: Path,
-    heard: Scan,
+    scan: Scan,
     fps: Fraction,
     metadata: dict[str, str],
 ) -> None:
     try:
         with av.open(f"file:{path}", "w", format="mp4", options=_MUXER) as output:
             output.metadata.update(metadata)
-            pictures = _pictures(output, parts, order, fps)
-            sounds = (copied if heard.sound.copyable else encoded)(output, audio, heard)
+            pictures = _time_pictures(output, parts, order, fps)
+            sounds = (copy_packets if scan.sound.copyable else encode_aac)(output, audio, scan)
             for _, _, packet in merge(pictures, sounds, key=lambda timed: timed[:2]):
                 output.mux(packet)
     except av.FFmpegError as error:
-        if isinstance(error, OSError):  # the disk's, not the muxer's
+        if isinstance(error, OSError):  # from the disk, not the muxer
             raise
-        raise invalid(f"it could not be put together ({error.strerror})") from error
+        raise invalid_result(f"it could not be put together ({error.strerror})") from error
 
 
-def _pictures(output: OutputContainer, parts: Sequence[Path], order: list[int], fps: Fraction) -> Iterator[Timed]:
-    """All packets in decoding order with exact times: frame n is shown at n / fps."""
+def _time_pictures(output: OutputContainer, parts: Sequence[Path], order: list[int], fps: Fraction) -> Iterator[Timed]:
+    """Yield all packets in decoding order with exact times: frame n is shown at n / fps."""
     with open_part(parts[0]) as first:
         video = output.add_stream_from_template(first.streams.video[0])
     video.time_base = 1 / fps
     delay = max(at - number for at, number in enumerate(order))
-    return _timed(parts, video, fps, delay)
+    return _time_packets(parts, video, fps, delay)
 
 
-def _timed(parts: Sequence[Path], video: Any, fps: Fraction, delay: int) -> Iterator[Timed]:
-    for at, (number, packet) in enumerate(_numbered(parts)):
+def _time_packets(parts: Sequence[Path], video: Any, fps: Fraction, delay: int) -> Iterator[Timed]:
+    for at, (number, packet) in enumerate(_number_packets(parts)):
         packet.stream, packet.time_base = video, 1 / fps
         packet.pts, packet.dts, packet.duration = number, at - delay, 1
         yield (at - delay) / fps, 0, packet
 
 
-def _numbered(parts: Sequence[Path]) -> Iterator[tuple[int, Any]]:
-    """(frame number in the whole, packet) in decoding order. Raises EngineError part_damaged."""
+def _number_packets(parts: Sequence[Path]) -> Iterator[tuple[int, Any]]:
+    """Yield (frame number in the result, packet) in decoding order. Raises part_damaged."""
     start, header = 0, None
     for part in parts:
         with open_part(part) as container:
             stream = container.streams.video[0]
             header = header or stream.codec_context.extradata
             if stream.codec_context.extradata != header:
-                raise damaged(part, "it was encoded in another way than the parts before it")
+                raise damaged_part(part, "it was encoded in another way than the parts before it")
             packets = [packet for packet in container.demux(stream) if packet.size]
             place = {pts: start + n for n, pts in enumerate(sorted(packet.pts or 0 for packet in packets))}
             if not packets or len(place) != stream.frames or not packets[0].is_keyframe:
-                raise damaged(part, f"{len(place)} of its {stream.frames} frames are there")
+                raise damaged_part(part, f"{len(place)} of its {stream.frames} frames are there")
             yield from ((place[packet.pts or 0], packet) for packet in packets)
             start += len(packets)
 
@@ -111,11 +113,11 @@ def open_part(part: Path) -> InputContainer:
     try:
         container = av.open(f"file:{part}", format="mov")
     except av.FFmpegError as error:
-        raise damaged(part, str(error.strerror)) from error
+        raise damaged_part(part, str(error.strerror)) from error
     if len(container.streams.video) != 1:
-        raise damaged(part, "it holds no pictures")
+        raise damaged_part(part, "it holds no pictures")
     return container
 
 
-def damaged(part: Path, why: str) -> EngineError:
+def damaged_part(part: Path, why: str) -> EngineError:
     return EngineError("part_damaged", f"the part {part.stem} is damaged: {why}", "it is rendered again", retry=True)

@@ -1,4 +1,4 @@
-"""Opening files that strangers sent: which formats, how large, and one code for whatever goes wrong."""
+"""Open untrusted media files: formats, sizes, and one error code for each failure."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _decoder_threads = 1
 
 
 def limit_threads(count: int) -> None:
-    """Decode with `count` threads in this process, and let OpenCV use no more. What is decoded stays the same."""
+    """Let decoders and OpenCV of this process use `count` threads. The data stay the same."""
     global _decoder_threads  # noqa: PLW0603  (a property of the process, like its environment)
     _decoder_threads = max(1, count)
     cv2.setNumThreads(_decoder_threads)
 
 
 def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
-    """Raise EngineError audio_unreadable, audio_empty, avatar_unreadable or media_too_large by the size alone."""
+    """Check the size. Raises audio_unreadable, audio_empty, avatar_unreadable, media_too_large."""
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     if size > limits.media_bytes:
         message = f"{name} has {size / 2**20:.0f} MiB; the limit is {limits.media_bytes / 2**20:.0f} MiB"
         raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
@@ -53,10 +53,12 @@ def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
 
 
 def open_media(path: Path, kind: Kind, *, pixels: int = USUAL.pixels, demuxer: str | None = None) -> InputContainer:
-    """Open a local file by its content, never by its name. Raises what PyAV raises: wrap it in `reading`.
+    """Open a local file by its content, never by its name. PyAV's errors pass: use
+    `translate_read_errors` around it.
 
-    Only formats that hold their own data are let in: a playlist called voice.wav would make FFmpeg read other files
-    of this machine, or fetch them from the network. `demuxer` is FFmpeg's name of the format where it is known.
+    Only formats that hold their own data are allowed: a playlist called voice.wav would make
+    FFmpeg read other files of this machine, or fetch them from the network. `demuxer` is FFmpeg's
+    name of the format where it is known.
     """
     options = {
         "format_whitelist": ",".join(FORMATS[kind]),
@@ -64,14 +66,14 @@ def open_media(path: Path, kind: Kind, *, pixels: int = USUAL.pixels, demuxer: s
         "max_pixels": str(pixels),
     }
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:  # by a name without a suffix, which FFmpeg would prefer to the content
+    try:  # a name without a suffix, because FFmpeg trusts a suffix more than the content
         return av.open(f"file:/proc/self/fd/{file}", format=demuxer, metadata_errors="replace", options=options)
     finally:
         os.close(file)
 
 
-def ready(stream: Stream, **options: str) -> Stream:
-    """Set the decoder of a stream up for this process: its number of threads, and FFmpeg options by name."""
+def configure_decoder(stream: Stream, **options: str) -> Stream:
+    """Set the number of threads and FFmpeg options of a stream's decoder; return the stream."""
     stream.codec_context.options = options
     stream.codec_context.thread_count = _decoder_threads
     stream.codec_context.thread_type = "AUTO" if _decoder_threads > 1 else "SLICE"
@@ -79,17 +81,17 @@ def ready(stream: Stream, **options: str) -> Stream:
 
 
 @contextmanager
-def reading(name: str, kind: Kind) -> Iterator[None]:
-    """Turn whatever PyAV raises about a file into EngineError audio_unreadable or avatar_unreadable."""
+def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
+    """Turn PyAV's errors about a file into EngineError audio_unreadable or avatar_unreadable."""
     try:
         yield
     except av.FFmpegError as error:
-        raise unreadable(kind, f"{name} could not be read: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {error.strerror}") from error
     except FileNotFoundError as error:
-        raise unreadable(kind, f"{name} could not be opened: {error.strerror}") from error
-    except ValueError as error:  # PyAV's own complaints about what it found
-        raise unreadable(kind, f"{name} could not be read: {error}") from error
+        raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
+    except ValueError as error:  # PyAV raises it for some damaged files
+        raise unreadable_file(kind, f"{name} could not be read: {error}") from error
 
 
-def unreadable(kind: Kind, message: str) -> EngineError:
+def unreadable_file(kind: Kind, message: str) -> EngineError:
     return EngineError(f"{kind}_unreadable", message, HINTS[kind])

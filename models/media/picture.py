@@ -1,4 +1,4 @@
-"""Pictures in and out: what an avatar is, a still of it, a JPEG for the preview."""
+"""Read what an avatar is, and its first picture."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from models.media.colour import Bgr
-from models.media.opening import USUAL, check_file, unreadable
-from models.media.source import Shown, Source, open_source
+from models.arrays import U8
+from models.media.opening import USUAL, check_file, unreadable_file
+from models.media.source import MakePicture, Source, open_source
 from models.types import Limits
 
 
@@ -34,32 +34,34 @@ class Picture:
 
 
 def read_picture(path: Path, name: str, limits: Limits) -> Picture:
-    """Look at an image or a video and decode its first picture. `name` is what the user calls the file.
+    """Probe an image or a video and decode its first picture. `name` is the user's name of the
+    file.
 
     Raises EngineError media_too_large, avatar_unreadable, avatar_too_large, video_too_long.
     """
     check_file(path, name, "avatar", limits)
     with closing(open_source(path, name, limits)) as source:
-        first_picture(source, name)
+        decode_first_picture(source, name)
         timeline, width, height = source.timeline, source.width, source.height
     if len(timeline) == 1:
         return Picture("image", width, height)
-    fps = timeline.rate()
-    return Picture("video", width, height, fps, timeline.frames_at(fps), float(timeline.seconds))
+    fps = timeline.choose_fps()
+    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.duration_s))
 
 
-def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> Bgr:
-    """An image, or the first picture of a video: (height, width, 3) uint8 BGR, upright, transparency over white.
+def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:
+    """Read an image, or the first picture of a video: (height, width, 3) uint8 BGR, upright,
+    transparency over white.
 
     Raises EngineError like `read_picture`.
     """
     shown_name = name or path.name
     check_file(path, shown_name, "avatar", limits)
     with closing(open_source(path, shown_name, limits)) as source:
-        return first_picture(source, shown_name)()
+        return decode_first_picture(source, shown_name)()
 
 
-def first_picture(source: Source, name: str) -> Shown:
-    for _, shown in source.pictures(0):
+def decode_first_picture(source: Source, name: str) -> MakePicture:
+    for _, shown in source.read_pictures(0):
         return shown
-    raise unreadable("avatar", f"{name} holds no picture that can be decoded")
+    raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")

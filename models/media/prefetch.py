@@ -1,4 +1,4 @@
-"""Iterators that work ahead in threads of their own, so that decoding, painting and encoding overlap."""
+"""Run iterators ahead in threads of their own, so that decoding, painting and encoding overlap."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _END = object()
 
 
 def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
-    """The items of `source`, made in another thread, at most `depth` of them before they are taken.
+    """Yield the items of `source`, made in another thread, at most `depth` of them before they are
+    taken.
 
-    What `source` raises is raised here, after the items before it. Whether this ends by itself, by an error or by
-    `close`: `source` has been closed, by the thread that ran it, and that thread is gone. Whatever belongs to a thread
-    has to be opened inside `source`, which may be such an iterator too.
+    An error of `source` is raised here, after the items before it. However this ends (by itself,
+    by an error, by `close`), its thread has closed `source` and has ended. Resources that belong
+    to a thread have to be opened inside `source`, which may itself prefetch.
     """
     items: SimpleQueue[Any] = SimpleQueue()
     room, stop = Semaphore(depth), Event()
@@ -32,13 +33,13 @@ def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
         finally:
             items.put(_END)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        filled = thread.submit(fill)
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+        future = thread.submit(fill)
         try:
             while (item := items.get()) is not _END:
                 room.release()
                 yield item
-            filled.result()
+            future.result()
         finally:
             stop.set()
             room.release()
@@ -46,7 +47,7 @@ def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
 
 @contextmanager
 def closing_all(*sources: Iterator[Any]) -> Iterator[None]:
-    """Close generators as soon as nobody wants their items, not when somebody lets an exception go."""
+    """Close the generators among `sources` at the end of the block, also after an error."""
     try:
         yield
     finally:

@@ -1,9 +1,10 @@
-"""Sound in: how long it really is, what mp4 can take over, and its samples.
+"""Read sound: its exact length, whether mp4 can hold its packets, and its samples.
 
-What counts is what decodes, from the first sample that a player would play to the last: encoder delay and padding that
-the file declares are left out. A file that ends before the length its header promises is refused, where the format has
-a reliable one (wav, aiff, flac, mp4, webm with sound alone, mp3 with a Xing header); aac, ac3, ogg and plain mp3 have
-none, so there what decodes counts. Single damaged frames are skipped; more than one in fifty, and the file is refused.
+The length is that of the samples that decode, from the first that a player would play to the last:
+encoder delay and padding that the file declares are left out. A file that ends before the length
+in its header is refused, where the format has a reliable one (wav, aiff, flac, mp4, webm with
+sound alone, mp3 with a Xing header); aac, ac3, ogg and plain mp3 have none. Single damaged frames
+are skipped; a file with more than one in fifty is refused.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
-from models.media.opening import check_file, open_media, reading, ready, unreadable
+from models.arrays import F32
+from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
 MP4_HOLDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
@@ -37,7 +38,7 @@ _SLOWEST_MP3 = 16_000  # mp4 has no MPEG 2.5
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A sound as it was decoded to its end.
+    """A sound, measured by decoding it to its end.
 
     samples     per channel, at `rate`
     channels    of the file, before any downmix
@@ -57,45 +58,51 @@ class Sound:
 
 
 def read_sound(path: Path, name: str, limits: Limits) -> Sound:
-    """Decode a sound, or the sound track of a video, to its end once. `name` is what the user calls the file.
+    """Decode a sound, or the sound track of a video, to its end once. `name` is what the user
+    calls the file.
 
-    Raises EngineError media_too_large, audio_empty, audio_unreadable, audio_too_short, audio_too_long.
+    Raises EngineError media_too_large, audio_empty, audio_unreadable, audio_too_short,
+    audio_too_long.
     """
     check_file(path, name, "audio", limits)
-    sound = scan(path, name, limits.audio_s).sound
+    sound = scan_sound(path, name, limits.audio_s).sound
     if sound.duration_s < SHORTEST_S:
         message = f"{name} lasts {1000 * sound.duration_s:.0f} ms; at least {1000 * SHORTEST_S:.0f} ms are needed"
         raise EngineError("audio_too_short", message, "send a longer recording")
     return sound
 
 
-def read_waveform(path: Path, rate: int = 16_000) -> npt.NDArray[np.float32]:
-    """The whole sound as (n,) float32, mono, at `rate` Hz; n is round(duration_s * rate) of `read_sound`.
+def read_waveform(path: Path, rate: int = 16_000) -> F32:
+    """Return the whole sound as (n,) float32, mono, at `rate` Hz; n is round(duration_s * rate) of
+    `read_sound`.
 
     Raises EngineError audio_unreadable.
     """
     data = bytearray()
     with open_sound(path, path.name) as (container, stream):
         decoder = Decoder(container, stream)
-        for frame in resampled(decoder, sample_format="flt", layout="mono", rate=rate):
+        for frame in resample(decoder, sample_format="flt", layout="mono", rate=rate):
             data += memoryview(frame.planes[0])[: 4 * frame.samples]
-    samples = round(decoder.seconds * rate)
+    samples = round(decoder.duration_s * rate)
     data += bytes(max(0, 4 * samples - len(data)))
     return np.frombuffer(data, np.float32)[:samples]
 
 
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
-    """The container and its best sound stream. Raises EngineError audio_unreadable, here and while it is read."""
-    with reading(name, "audio"), open_media(path, "audio") as container:
+    """Yield the container and its best sound stream. Raises EngineError audio_unreadable."""
+    with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
-            raise unreadable("audio", f"{name} holds no sound that can be decoded")
-        yield container, ready(stream)
+            raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
+        yield container, configure_decoder(stream)
 
 
 class Decoder:
-    """Yields the decoded frames of a sound, without padding, and counts. The figures are final after the last frame."""
+    """Yield the decoded frames of a sound, without padding, and count them.
+
+    The figures are final after the last frame.
+    """
 
     def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
         self.container, self.stream = container, stream
@@ -110,28 +117,28 @@ class Decoder:
         return next(iter(self.samples), 0)
 
     @property
-    def seconds(self) -> Fraction:
+    def duration_s(self) -> Fraction:
         return sum((Fraction(count, rate) for rate, count in self.samples.items()), Fraction(0))
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
         held: av.AudioFrame | None = None
-        for frame in self._frames():
+        for frame in self._decode_packets():
             if held is not None:
-                yield self._counted(held)
+                yield self._count(held)
             held = frame
         if held is not None:
-            yield self._counted(_shortened(held, self._without_padding(held)))
+            yield self._count(_truncate(held, self._count_heard_samples(held)))
 
-    def _counted(self, frame: av.AudioFrame) -> av.AudioFrame:
+    def _count(self, frame: av.AudioFrame) -> av.AudioFrame:
         self.samples[frame.sample_rate] += frame.samples
         self.channels = self.channels or frame.layout.nb_channels
         return frame
 
-    def _without_padding(self, frame: av.AudioFrame) -> int:
-        """Samples of the last frame that are heard; the encoder filled it up.
+    def _count_heard_samples(self, frame: av.AudioFrame) -> int:
+        """Return how many samples of the last frame are played; the rest is the encoder's padding.
 
-        Told by the frame's declared duration, where the container's clock is fine enough to tell, and by the length of
-        the track in an mp4, for a parser may have put the full frame back.
+        Read from the frame's declared duration, where the container's clock is fine enough, and
+        from the length of the track in an mp4, because a parser may have restored the full frame.
         """
         samples = frame.samples
         if frame.duration and frame.time_base and frame.time_base * frame.sample_rate <= 2:
@@ -143,9 +150,9 @@ class Decoder:
                 samples = max(1, left)
         return min(samples, frame.samples)
 
-    def _frames(self) -> Iterator[av.AudioFrame]:
+    def _decode_packets(self) -> Iterator[av.AudioFrame]:
         failed = 0
-        for packet in self._packets():
+        for packet in self._read_packets():
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -155,8 +162,8 @@ class Decoder:
                 self.holes, failed = self.holes + failed, 0
             yield from (frame for frame in frames if frame.samples and frame.sample_rate)
 
-    def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
-        """All packets; a stream that breaks off ends here, and its length tells."""
+    def _read_packets(self) -> Iterator[av.Packet[av.AudioStream]]:
+        """Yield all packets; `_check_decoded` finds by the length that a stream broke off."""
         packets = self.container.demux(self.stream)
         while True:
             try:
@@ -164,48 +171,46 @@ class Decoder:
             except (StopIteration, av.FFmpegError):
                 return
             if packet.size:
-                self._note(packet)
+                self._note_packet(packet)
             yield packet
 
-    def _note(self, packet: av.Packet[av.AudioStream]) -> None:
+    def _note_packet(self, packet: av.Packet[av.AudioStream]) -> None:
         if not self.packets and packet.has_sidedata("skip_samples"):
             (self.skipped,) = struct.unpack("<I", bytes(packet.get_sidedata("skip_samples"))[:4])
         self.packets += 1
-        self.packet_samples.append(samples_of(packet, self.codec, self.stream.codec_context.sample_rate))
+        self.packet_samples.append(count_samples(packet, self.codec, self.stream.codec_context.sample_rate))
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A sound and how its packets go into another file: samples of each, of which the first `skipped` aren't played."""
+    """A sound and the samples of each packet; the first `skipped` are not played."""
 
     sound: Sound
     packet_samples: list[int]
     skipped: int
 
 
-def scan(path: Path, name: str, longest_s: float) -> Scan:
+def scan_sound(path: Path, name: str, longest_s: float) -> Scan:
     """Decode to the end. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
         decoder = Decoder(container, stream)
         for _ in decoder:
-            if decoder.seconds > longest_s:
+            if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
-        _check(decoder, promised_s(path, container, stream), name)
+        _check_decoded(decoder, read_promised_s(path, container, stream), name)
     sound = Sound(
-        samples=round(decoder.seconds * decoder.rate),
+        samples=round(decoder.duration_s * decoder.rate),
         rate=decoder.rate,
         channels=decoder.channels,
         codec=decoder.codec,
-        copyable=_copyable(decoder),
+        copyable=_is_copyable(decoder),
     )
     return Scan(sound, decoder.packet_samples, decoder.skipped)
 
 
-def resampled(
-    frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int
-) -> Iterator[av.AudioFrame]:
-    """The same sound in another shape; the frames' own timestamps and gaps are left behind."""
+def resample(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
+    """Yield the sound in another format, layout and rate, without timestamps and gaps."""
     resampler, shape = None, None
     for frame in frames:
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -220,8 +225,11 @@ def resampled(
         yield from filter(None, resampler.resample(None))
 
 
-def samples_of(packet: av.Packet[av.AudioStream], codec: str, rate: int) -> int:
-    """Samples that a packet decodes to. Where the container's clock is coarse, the nearest the codec can make."""
+def count_samples(packet: av.Packet[av.AudioStream], codec: str, rate: int) -> int:
+    """Return how many samples a packet decodes to.
+
+    Where the container's clock is coarse, this is the nearest number that the codec can produce.
+    """
     exact = Fraction(packet.duration or 0) * packet.time_base * rate
     if packet.time_base * rate <= 2 and exact.denominator == 1:
         return int(exact)
@@ -229,35 +237,34 @@ def samples_of(packet: av.Packet[av.AudioStream], codec: str, rate: int) -> int:
     return max(1, round(exact / grain)) * grain
 
 
-def promised_s(path: Path, container: InputContainer, stream: av.AudioStream) -> Fraction:
-    """The length that the file's header promises; 0 where it has none that can be relied on."""
+def read_promised_s(path: Path, container: InputContainer, stream: av.AudioStream) -> Fraction:
+    """Return the length in seconds in the file's header; 0 without a reliable one."""
     kind = container.format.name.split(",")[0]
     if kind in ("flac", "aiff", "mov") or (kind == "mp3" and _has_xing(path)):
         return (stream.duration or 0) * (stream.time_base or Fraction(0))
     if kind == "matroska" and len(container.streams) == 1:
         return Fraction(container.duration or 0, av.time_base)
     if kind == "wav":
-        return Fraction(_missing_wav_bytes(path) * 8, stream.codec_context.bit_rate or 1) + (stream.duration or 0) * (
-            stream.time_base or Fraction(0)
-        )
+        missing_s = Fraction(_count_missing_wav_bytes(path) * 8, stream.codec_context.bit_rate or 1)
+        return missing_s + (stream.duration or 0) * (stream.time_base or Fraction(0))
     return Fraction(0)
 
 
-def _check(decoder: Decoder, promised: Fraction, name: str) -> None:
+def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
     if not decoder.packets:
         raise EngineError("audio_empty", f"{name} holds no sound at all", "record it again")
-    if not decoder.seconds:
-        raise unreadable("audio", f"{name} holds sound that cannot be decoded")
-    if decoder.seconds < promised - _SHORTFALL_S:
-        message = f"{name} is cut off: {float(decoder.seconds):.2f} s of {float(promised):.2f} s are there"
-        raise unreadable("audio", message)
+    if not decoder.duration_s:
+        raise unreadable_file("audio", f"{name} holds sound that cannot be decoded")
+    if decoder.duration_s < promised_s - _SHORTFALL_S:
+        message = f"{name} is cut off: {float(decoder.duration_s):.2f} s of {float(promised_s):.2f} s are there"
+        raise unreadable_file("audio", message)
     if decoder.holes > max(1, _DAMAGED_SHARE * decoder.packets):
         message = f"{name} is damaged: {decoder.holes} of {decoder.packets} frames cannot be decoded"
-        raise unreadable("audio", message)
+        raise unreadable_file("audio", message)
 
 
-def _copyable(decoder: Decoder) -> bool:
-    """Whether mp4 can hold the packets, and counting them gives just what was decoded."""
+def _is_copyable(decoder: Decoder) -> bool:
+    """Whether mp4 can hold the packets, and their declared samples add up to the decoded ones."""
     if decoder.codec not in MP4_HOLDS or decoder.holes or len(decoder.samples) != 1:
         return False
     played = sum(decoder.packet_samples) - decoder.skipped
@@ -267,8 +274,8 @@ def _copyable(decoder: Decoder) -> bool:
     return abs(played - samples) <= max(decoder.packet_samples)
 
 
-def _shortened(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
-    """The first `samples` of a frame."""
+def _truncate(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
+    """Return the first `samples` of a frame."""
     if samples >= frame.samples:
         return frame
     values: Any = frame.to_ndarray()
@@ -279,7 +286,7 @@ def _shortened(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
 
 
 def _has_xing(path: Path) -> bool:
-    """Whether an mp3 says how many frames it has; otherwise FFmpeg guesses its length from the bit rate."""
+    """Whether an mp3 states its number of frames; else FFmpeg guesses from the bit rate."""
     with path.open("rb") as file:
         head = file.read(10)
         size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
@@ -288,10 +295,11 @@ def _has_xing(path: Path) -> bool:
     return b"Xing" in start or b"Info" in start
 
 
-def _missing_wav_bytes(path: Path) -> int:
-    """How much shorter than its RIFF header says a wav is; 0 for a stream, whose header was written too early to know.
+def _count_missing_wav_bytes(path: Path) -> int:
+    """Return how many bytes of a wav are missing by its RIFF header; 0 for a streamed wav, whose
+    header has no length.
 
-    FFmpeg shortens the length it reports to what is there.
+    FFmpeg reports the length of the bytes that exist.
     """
     with path.open("rb") as file:
         head = file.read(8)

@@ -1,7 +1,7 @@
 """The sound of a finished video: the original packets, or AAC where mp4 cannot hold those.
 
-Times are counted in samples. What a player skips, an encoder's priming, goes before time 0; the last packet is declared
-as long as what is heard of it, so that sound and picture end together.
+Times are counted in samples. What a player skips, an encoder's priming, goes before time 0; the
+last packet is declared as long as what is heard of it, so that sound and picture end together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import av
 from av.container import OutputContainer
 
-from models.media.sound import Decoder, Scan, open_sound, resampled
+from models.media.sound import Decoder, Scan, open_sound, resample
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 AAC_BIT_RATE = 192_000
@@ -23,21 +23,21 @@ Timed = tuple[Fraction, int, Any]
 """(decoding time in seconds, 0 for pictures and 1 for sound, packet)"""
 
 
-def copied(output: OutputContainer, audio: Path, heard: Scan) -> Iterator[Timed]:
-    """The packets of the file as they are, for a new stream of `output`."""
+def copy_packets(output: OutputContainer, audio: Path, scan: Scan) -> Iterator[Timed]:
+    """Yield the packets of the file unchanged, for a new stream of `output`."""
     with open_sound(audio, audio.name) as (_, stream):
         target = output.add_stream_from_template(stream)
-    target.time_base = Fraction(1, heard.sound.rate)
-    return _copied(target, audio, heard)
+    target.time_base = Fraction(1, scan.sound.rate)
+    return _time_copied(target, audio, scan)
 
 
-def _copied(target: av.AudioStream, audio: Path, heard: Scan) -> Iterator[Timed]:
-    rate, at = heard.sound.rate, -heard.skipped
-    last = len(heard.packet_samples) - 1
+def _time_copied(target: av.AudioStream, audio: Path, scan: Scan) -> Iterator[Timed]:
+    rate, at = scan.sound.rate, -scan.skipped
+    last = len(scan.packet_samples) - 1
     with open_sound(audio, audio.name) as (container, stream):
         packets = (packet for packet in container.demux(stream) if packet.size)
-        for number, (packet, samples) in enumerate(zip(packets, heard.packet_samples, strict=True)):
-            left = heard.sound.samples - at
+        for number, (packet, samples) in enumerate(zip(packets, scan.packet_samples, strict=True)):
+            left = scan.sound.samples - at
             if left <= 0:
                 return
             packet.stream, packet.time_base = target, Fraction(1, rate)
@@ -47,20 +47,20 @@ def _copied(target: av.AudioStream, audio: Path, heard: Scan) -> Iterator[Timed]
             at += samples
 
 
-def encoded(output: OutputContainer, audio: Path, heard: Scan) -> Iterator[Timed]:
-    """AAC at the sound's own rate where AAC has it, in at most two channels, for a new stream of `output`."""
-    rate = min(AAC_RATES, key=lambda known: abs(known - heard.sound.rate))
-    layout = "mono" if heard.sound.channels == 1 else "stereo"
+def encode_aac(output: OutputContainer, audio: Path, scan: Scan) -> Iterator[Timed]:
+    """Yield AAC packets, at the sound's own rate if AAC has it, in at most two channels."""
+    rate = min(AAC_RATES, key=lambda known: abs(known - scan.sound.rate))
+    layout = "mono" if scan.sound.channels == 1 else "stereo"
     target = output.add_stream("aac", rate=rate, layout=layout)
     assert isinstance(target, av.AudioStream)  # noqa: S101 - AAC is sound
     target.codec_context.bit_rate = AAC_BIT_RATE
-    samples = round(Fraction(heard.sound.samples, heard.sound.rate) * rate)
-    return _encoded(target, audio, layout, samples)
+    samples = round(Fraction(scan.sound.samples, scan.sound.rate) * rate)
+    return _truncate_last(target, audio, layout, samples)
 
 
-def _encoded(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
+def _truncate_last(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
     rate = target.codec_context.sample_rate
-    for packet in _aac(target, audio, layout, rate):
+    for packet in _encode_frames(target, audio, layout, rate):
         left = samples - packet.pts
         if left <= 0:
             return
@@ -68,10 +68,10 @@ def _encoded(target: av.AudioStream, audio: Path, layout: str, samples: int) -> 
         yield Fraction(packet.pts, rate), 1, packet
 
 
-def _aac(target: av.AudioStream, audio: Path, layout: str, rate: int) -> Iterator[Any]:
+def _encode_frames(target: av.AudioStream, audio: Path, layout: str, rate: int) -> Iterator[Any]:
     fed = 0
     with open_sound(audio, audio.name) as (container, stream):
-        for frame in resampled(Decoder(container, stream), sample_format="fltp", layout=layout, rate=rate):
+        for frame in resample(Decoder(container, stream), sample_format="fltp", layout=layout, rate=rate):
             frame.pts, frame.time_base = fed, Fraction(1, rate)
             fed += frame.samples
             yield from target.encode(frame)

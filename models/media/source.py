@@ -1,4 +1,4 @@
-"""What frames come from: a video, a still or an animation, opened once, its pictures in order from any place."""
+"""Open a video, a still or an animation once and read its pictures in order from any position."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 
-from models.media.colour import BT709, SIDEWAYS, Bgr, ToBgr, orientation_of
-from models.media.opening import open_media, reading, ready, unreadable
+from models.arrays import U8
+from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.planar import ToPlanes
-from models.media.stills import Still, look
+from models.media.stills import Still, read_still
 from models.media.timeline import Timeline, read_timeline
-from models.media.webp import webp_frames, webp_timeline
+from models.media.webp import read_webp_frames, read_webp_timeline
 from models.types import Colour, EngineError, Limits
 
-Shown = Callable[[], Bgr]
-"""Makes the picture that has been decoded, upright, the caller's own: BGR, or planes where those were asked for."""
+MakePicture = Callable[[], U8]
+"""Returns the decoded picture, upright, as a new array: BGR, or planes if asked for."""
 
 _SANE_ASPECT = 8
 _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explode"}}
-"""Half a JPEG would be shown with a grey rest; half of any other still fails by itself."""
+"""Without it, a cut-off JPEG decodes with a grey rest; other cut-off stills fail by themselves."""
 
 
 class Source(Protocol):
-    """An opened avatar. `width`, `height` and `colour` are those of the upright pictures it makes."""
+    """An opened avatar. `width`, `height`, `colour` are those of its upright pictures."""
 
     timeline: Timeline
     width: int
     height: int
     colour: Colour
 
-    def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
-        """Position and picture, ascending, from `start` or a little before it. One such walk at a time."""
+    def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
+        """Yield positions and pictures from `start` or a little before. One iterator at a time."""
         ...
 
     def close(self) -> None: ...
@@ -47,17 +48,18 @@ class Source(Protocol):
 def open_source(
     path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_yuv: bool = False
 ) -> Source:
-    """Open an image or a video; `size` (width, height) scales its pictures. Its size is known before any is decoded.
+    """Open an image or a video; `size` (width, height) scales its pictures. Its size is known
+    before any is decoded.
 
     `as_yuv`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
-    with reading(name, "avatar"):
-        still = look(path)
+    with translate_read_errors(name, "avatar"):
+        still = read_still(path)
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
-            return Webp(path, still, name, limits, size, as_yuv)
+            return AnimatedWebp(path, still, name, limits, size, as_yuv)
     return Movie(path, still, name, limits, size, as_yuv)
 
 
@@ -84,39 +86,39 @@ class Movie:
     ) -> None:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
         self._demuxer = still.demuxer if still is not None else None
-        with reading(name, "avatar"):
-            self._open()
+        with translate_read_errors(name, "avatar"):
+            self._open_container()
             try:
-                self._survey(still, size)
+                self._read_first(still, size)
             except EngineError:
                 self.close()
                 raise
 
-    def _survey(self, still: Still | None, size: tuple[int, int] | None) -> None:
+    def _read_first(self, still: Still | None, size: tuple[int, int] | None) -> None:
         context = self._stream.codec_context
         check_pixels(context.width, context.height, self._name, self._limits)
         self.timeline = read_timeline(self._container, self._stream, self._name, self._limits)
         walk = self._walk(0)
         position, first = next(walk, (0, None))
         if first is None:
-            raise unreadable("avatar", f"{self._name} holds pictures that cannot be decoded")
+            raise unreadable_file("avatar", f"{self._name} holds pictures that cannot be decoded")
         self._begun: Iterator[tuple[int, av.VideoFrame]] | None = chain([(position, first)], walk)
-        turn = still.orientation if still is not None else orientation_of(first)
+        turn = still.orientation if still is not None else read_orientation(first)
         aspect = 1 if still is not None else self._stream.sample_aspect_ratio or 1
-        width, height = size or _upright(first.width, first.height, float(aspect), turn)
+        width, height = size or _compute_upright_size(first.width, first.height, float(aspect), turn)
         check_pixels(width, height, self._name, self._limits)
-        self._show = self._shower(width, height, turn, first)
+        self._show = self._make_converter(width, height, turn, first)
         self.width, self.height = self._show.width, self._show.height
 
-    def _shower(self, width: int, height: int, turn: int, first: av.VideoFrame) -> ToBgr | ToPlanes:
+    def _make_converter(self, width: int, height: int, turn: int, first: av.VideoFrame) -> ToBgr | ToPlanes:
         if not self._as_planes:
             self.colour = BT709
             return ToBgr(width, height, turn)
         to_planes = ToPlanes(width, height, turn, still=self._is_still)
-        self.colour = to_planes.colour_of(first)
+        self.colour = to_planes.read_colour(first)
         return to_planes
 
-    def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
+    def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
         begun, self._begun = self._begun, None
         for position, frame in begun if begun and start == 0 else self._walk(start):
             yield position, partial(self._show, frame)
@@ -124,58 +126,58 @@ class Movie:
     def close(self) -> None:
         self._container.close()
 
-    def _open(self) -> None:
+    def _open_container(self) -> None:
         self._container = open_media(self._path, "avatar", pixels=self._limits.pixels, demuxer=self._demuxer)
-        self._stream = _stream_of(self._container, self._name)
-        ready(self._stream, max_pixels=str(self._limits.pixels), **_STRICT.get(self._demuxer, {}))
+        self._stream = _choose_stream(self._container, self._name)
+        configure_decoder(self._stream, max_pixels=str(self._limits.pixels), **_STRICT.get(self._demuxer, {}))
 
     @property
     def _is_still(self) -> bool:
         return self._container.format.name.endswith("_pipe")
 
     def _walk(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        with reading(self._name, "avatar"):
-            for key in self._starting_points(start):
-                decoded = self._decoded_from(key)
+        with translate_read_errors(self._name, "avatar"):
+            for key in self._list_keys_before(start):
+                decoded = self._decode_from(key)
                 first = next(decoded, None)
                 if first is not None and first[0] <= start:
                     yield from chain([first], decoded)
                     return
-            self._container.close()  # the surest way to the beginning: some formats cannot seek at all
-            self._open()
-            yield from self._decoded()
+            self._container.close()  # reopening reaches the beginning of formats that cannot seek
+            self._open_container()
+            yield from self._decode()
 
-    def _starting_points(self, start: int) -> Iterator[int]:
-        """The nearest key picture; where the container's own index leads astray, the one before; then the first."""
+    def _list_keys_before(self, start: int) -> Iterator[int]:
+        """Yield stamps to seek to: the nearest key, one before in case of a wrong index, the first."""
         if self.timeline.seekable:
-            nearest = self.timeline.key_before(start)
+            nearest = self.timeline.find_key(start)
             yield from (self.timeline.keys[key] for key in sorted({nearest, max(0, nearest - 1), 0}, reverse=True))
 
-    def _decoded_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
         try:
             self._container.seek(self.timeline.stamps[key], stream=self._stream)
         except av.FFmpegError:
             return
-        yield from self._decoded()
+        yield from self._decode()
 
-    def _decoded(self) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
         count = 0
         for packet in self._container.demux(self._stream):
-            for frame in self._frames(packet):
+            for frame in self._decode_packets(packet):
                 trusted = self.timeline.seekable and frame.pts is not None
-                yield self.timeline.position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
+                yield self.timeline.find_position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
                 count += 1
 
-    def _frames(self, packet: av.Packet[av.VideoStream]) -> list[av.VideoFrame]:
+    def _decode_packets(self, packet: av.Packet[av.VideoStream]) -> list[av.VideoFrame]:
         try:
             return packet.decode()
         except av.FFmpegError:
             if self._is_still:
                 raise
-            return []  # one damaged picture: the one before stands in for it
+            return []  # one damaged picture: the one before it is shown instead
 
 
-class Webp:
+class AnimatedWebp:
     """An animated WebP."""
 
     colour = BT709
@@ -184,33 +186,33 @@ class Webp:
         self, path: Path, still: Still, name: str, limits: Limits, size: tuple[int, int] | None, as_yuv: bool
     ) -> None:
         self._path, self._still, self._name = path, still, name
-        self.timeline = webp_timeline(path, still, name, limits)
+        self.timeline = read_webp_timeline(path, still, name, limits)
         self.width, self.height = size or (still.width, still.height)
         self._to_planes = ToPlanes(self.width, self.height) if as_yuv else None
         if self._to_planes is not None:
             self.width, self.height = self._to_planes.width, self._to_planes.height
 
-    def pictures(self, start: int) -> Iterator[tuple[int, Shown]]:
-        for position, picture in webp_frames(self._path, self._still, self._name, start):
-            yield position, partial(self._shown, picture)
+    def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
+        for position, picture in read_webp_frames(self._path, self._still, self._name, start):
+            yield position, partial(self._convert, picture)
 
     def close(self) -> None:
         pass
 
-    def _shown(self, picture: Bgr) -> Bgr:
-        return self._sized(picture) if self._to_planes is None else self._to_planes.of_bgr(self._sized(picture))
+    def _convert(self, picture: U8) -> U8:
+        return self._resize(picture) if self._to_planes is None else self._to_planes.convert_bgr(self._resize(picture))
 
-    def _sized(self, picture: Bgr) -> Bgr:
-        spare = 1 if self._to_planes is not None else 0  # which loses an odd row or column
+    def _resize(self, picture: U8) -> U8:
+        spare = 1 if self._to_planes is not None else 0  # ToPlanes cuts an odd row or column off
         if all(0 <= have - want <= spare for have, want in zip(picture.shape, (self.height, self.width), strict=False)):
             return picture.copy()
         return np.asarray(cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _stream_of(container: InputContainer, name: str) -> av.VideoStream:
+def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
-        raise unreadable("avatar", f"{name} holds no picture that can be decoded")
+        raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
     brand = container.metadata.get("major_brand", "")
     if brand in ("heic", "heix", "mif1", "hevc") and len(container.streams.video) > 1:
         message = f"{name} is a HEIC photo, stored as tiles that cannot be put together here"
@@ -218,10 +220,11 @@ def _stream_of(container: InputContainer, name: str) -> av.VideoStream:
     return stream
 
 
-def _upright(width: int, height: int, aspect: float, turn: int) -> tuple[int, int]:
-    """Size as seen: pixels made square by widening or heightening, never by losing any; then turned.
+def _compute_upright_size(width: int, height: int, aspect: float, turn: int) -> tuple[int, int]:
+    """Return the displayed width and height: pixels are made square by enlarging one side, then
+    turned.
 
-    >>> _upright(720, 576, 16 / 15, 1)
+    >>> _compute_upright_size(720, 576, 16 / 15, 1)
     (768, 576)
     """
     if 1 < aspect < _SANE_ASPECT:

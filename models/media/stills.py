@@ -1,6 +1,7 @@
-"""What the header of a picture says, read before any decoder is let near it: size, orientation, animation.
+"""Read the header of a still before any decoder opens it: size, orientation, animation.
 
-FFmpeg knows the EXIF orientation too, but hands out only its angle, which a mirrored picture shares with a turned one.
+FFmpeg reads the EXIF orientation too, but gives only its angle, which a mirrored picture shares
+with a turned one.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """Size in pixels as stored, the EXIF orientation 1 to 8 that says how to turn it, and what FFmpeg calls the format.
+    """Size in pixels as stored, the EXIF orientation 1 to 8 that says how to turn it, and what
+    FFmpeg calls the format.
 
-    `demuxer` is None where FFmpeg tells by the content whether it moves; a JPEG it recognises only by its name or
-    when all of it lies in the first few kilobytes.
+    `demuxer` is None where FFmpeg tells by the content whether it moves; a JPEG it recognises only
+    by its name or when all of it lies in the first few kilobytes.
     """
 
     width: int
@@ -36,8 +38,8 @@ class Still:
         return self.width * self.height
 
 
-def look(path: Path) -> Still | None:
-    """The header of a JPEG, PNG, GIF, BMP, WebP or TIFF; None for anything else or a broken one."""
+def read_still(path: Path) -> Still | None:
+    """Read the header of a JPEG, PNG, GIF, BMP, WebP or TIFF; None for other or broken files."""
     with path.open("rb") as file:
         head = file.read(32)
         for magic, read in _READERS.items():
@@ -49,19 +51,19 @@ def look(path: Path) -> Still | None:
     return None
 
 
-def _jpeg(file: BinaryIO, _head: bytes) -> Still:
+def _read_jpeg(file: BinaryIO, _head: bytes) -> Still:
     orientation = 1
-    for marker, size in _jpeg_segments(file):
+    for marker, size in _walk_jpeg_segments(file):
         if marker in _SIZED:
             height, width = struct.unpack(">xHH", file.read(5))
             return Still(width, height, orientation, "jpeg_pipe")
         if marker == 0xE1:
-            orientation = exif_orientation(file.read(size)) or orientation
+            orientation = read_exif_orientation(file.read(size)) or orientation
     raise IndexError("no frame header")
 
 
-def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Marker and length of each segment up to the picture itself; the file stands at the segment's first byte."""
+def _walk_jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield marker and length of each segment, the file positioned at its first byte."""
     position = 2
     for _ in range(_MAX_ENTRIES):
         file.seek(position)
@@ -75,12 +77,12 @@ def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
         position += 2 + size
 
 
-def _png(file: BinaryIO, head: bytes) -> Still:
+def _read_png(file: BinaryIO, head: bytes) -> Still:
     width, height = struct.unpack(">II", head[16:24])
-    return Still(width, height, _orientation_in(file, 8, ">I4s", b"eXIf", trailer=4, order=(0, 1)))
+    return Still(width, height, _find_orientation(file, 8, ">I4s", b"eXIf", trailer=4, order=(0, 1)))
 
 
-def _webp(file: BinaryIO, head: bytes) -> Still:
+def _read_webp(file: BinaryIO, head: bytes) -> Still:
     if head[8:12] != b"WEBP":
         raise IndexError("another kind of RIFF")
     kind = head[12:16]
@@ -91,39 +93,39 @@ def _webp(file: BinaryIO, head: bytes) -> Still:
         (bits,) = struct.unpack("<I", head[21:25])
         return Still((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, demuxer="webp_pipe")
     width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
-    orientation = _orientation_in(file, 12, "<4sI", b"EXIF", trailer=0, order=(1, 0))
+    orientation = _find_orientation(file, 12, "<4sI", b"EXIF", trailer=0, order=(1, 0))
     return Still(width, height, orientation, "webp_pipe", animated_webp=bool(head[20] & 2))
 
 
-def _gif(_file: BinaryIO, head: bytes) -> Still:
+def _read_gif(_file: BinaryIO, head: bytes) -> Still:
     return Still(*struct.unpack("<HH", head[6:10]))
 
 
-def _bmp(_file: BinaryIO, head: bytes) -> Still:
+def _read_bmp(_file: BinaryIO, head: bytes) -> Still:
     width, height = struct.unpack("<HH" if head[14] == 12 else "<ii", head[18:22] if head[14] == 12 else head[18:26])
     return Still(abs(width), abs(height), demuxer="bmp_pipe")
 
 
-def _tiff(file: BinaryIO, _head: bytes) -> Still:
-    tags = _tags(file, 0)
-    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _valid(tags.get(ORIENTATION, 1)), "tiff_pipe")
+def _read_tiff(file: BinaryIO, _head: bytes) -> Still:
+    tags = _read_tags(file, 0)
+    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _check_orientation(tags.get(ORIENTATION, 1)), "tiff_pipe")
 
 
 _READERS = {
-    b"\xff\xd8": _jpeg,
-    b"\x89PNG\r\n\x1a\n": _png,
-    b"RIFF": _webp,
-    b"GIF8": _gif,
-    b"BM": _bmp,
-    b"II*\0": _tiff,
-    b"MM\0*": _tiff,
+    b"\xff\xd8": _read_jpeg,
+    b"\x89PNG\r\n\x1a\n": _read_png,
+    b"RIFF": _read_webp,
+    b"GIF8": _read_gif,
+    b"BM": _read_bmp,
+    b"II*\0": _read_tiff,
+    b"MM\0*": _read_tiff,
 }
 
 
-def _orientation_in(
+def _find_orientation(
     file: BinaryIO, position: int, header: str, wanted: bytes, *, trailer: int, order: tuple[int, int]
 ) -> int:
-    """Walk chunks of (size, kind) or (kind, size) up to the one that holds EXIF data; 1 where there is none."""
+    """Return the orientation in the EXIF chunk among chunks (size, kind) or (kind, size), or 1."""
     for _ in range(_MAX_ENTRIES):
         file.seek(position)
         fields = file.read(8)
@@ -132,25 +134,25 @@ def _orientation_in(
         values = struct.unpack(header, fields)
         size, kind = values[order[0]], values[order[1]]
         if kind == wanted:
-            return exif_orientation(file.read(min(size, 1 << 16))) or 1
+            return read_exif_orientation(file.read(min(size, 1 << 16))) or 1
         position += 8 + size + trailer + (size % 2 if trailer == 0 else 0)
     return 1
 
 
-def exif_orientation(data: bytes) -> int | None:
-    """The orientation in an EXIF block, with or without its "Exif" prefix; None where it says nothing usable."""
+def read_exif_orientation(data: bytes) -> int | None:
+    """Return the orientation in an EXIF block, with or without "Exif" in front, or None."""
     try:
-        return _valid(_tags(io.BytesIO(data.removeprefix(b"Exif\0\0")), 0).get(ORIENTATION, 0)) or None
+        return _check_orientation(_read_tags(io.BytesIO(data.removeprefix(b"Exif\0\0")), 0).get(ORIENTATION, 0)) or None
     except (struct.error, IndexError):
         return None
 
 
-def _valid(orientation: int) -> int:
+def _check_orientation(orientation: int) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
-def _tags(file: BinaryIO, start: int) -> dict[int, int]:
-    """The whole numbers in the first directory of TIFF data. Raises struct.error where it is none."""
+def _read_tags(file: BinaryIO, start: int) -> dict[int, int]:
+    """Return the integers in the first directory of TIFF data, or raise struct.error."""
     file.seek(start)
     order = {b"II": "<", b"MM": ">"}.get(file.read(2))
     if order is None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import av
 from av.container import InputContainer
 
-from models.media.opening import unreadable
+from models.media.opening import unreadable_file
 from models.types import EngineError, Limits
 
 STILL_FPS = Fraction(25)
@@ -45,59 +45,62 @@ class Timeline:
         return len(self.stamps)
 
     @property
-    def seconds(self) -> Fraction:
+    def duration_s(self) -> Fraction:
         return (self.stamps[-1] - self.stamps[0] + self.last) * self.base
 
-    def frames_at(self, fps: Fraction) -> int:
-        """Number of frames of the video at a constant rate."""
-        return max(1, round(self.seconds * fps))
+    def count_frames(self, fps: Fraction) -> int:
+        """Return the number of frames of the video at a constant rate."""
+        return max(1, round(self.duration_s * fps))
 
-    def shown_at(self, index: int, fps: Fraction) -> int:
-        """Which picture frame `index` at a constant rate shows: what a player would show at index / fps.
+    def find_picture(self, index: int, fps: Fraction) -> int:
+        """Return the position of the picture that a player shows at index / fps seconds.
 
-        A quarter of a frame is added to that time, because clocks round and phones jitter: exactly at 2 / 30 s,
-        66.67 ms, a picture that a webm stamps 67 ms would be missed, and the one before it shown twice.
+        A quarter of a frame is added to that time, because timestamps are rounded and phones
+        jitter: at 2 / 30 s, 66.67 ms, a picture that a webm stamps 67 ms would be missed, and the
+        one before it shown twice.
         """
         time = (index + Fraction(1, 4)) / fps / self.base
         return max(0, bisect_right(self.stamps, self.stamps[0] + time) - 1)
 
-    def position(self, stamp: int) -> int:
-        """Position of the picture that is on screen at `stamp`."""
+    def find_position(self, stamp: int) -> int:
+        """Return the position of the picture that is on screen at `stamp`."""
         return max(0, bisect_right(self.stamps, stamp) - 1)
 
-    def key_before(self, position: int) -> int:
-        """Index in `keys` of the last one at or before `position`."""
+    def find_key(self, position: int) -> int:
+        """Return the index in `keys` of the last one at or before `position`."""
         return max(0, bisect_right(self.keys, position) - 1)
 
-    def rate(self) -> Fraction:
-        """The constant rate that suits the video best: its own if it has one, else its average.
+    def choose_fps(self) -> Fraction:
+        """Return the constant rate that suits the video best: its own if it has one, else its
+        average.
 
-        An average within half a percent of a usual rate becomes that rate, so that a phone's 29.93 is a plain 30.
+        An average within half a percent of a usual rate becomes that rate, so that a phone's 29.93
+        becomes 30.
         """
         if len(self) == 1:
             return STILL_FPS
         steps = {later - earlier for earlier, later in pairwise(self.stamps)}
         if len(steps) == 1:
-            return _bounded(1 / (steps.pop() * self.base))
+            return _clamp_fps(1 / (steps.pop() * self.base))
         average = (len(self) - 1) / ((self.stamps[-1] - self.stamps[0]) * self.base)
         usual = min(_USUAL, key=lambda rate: abs(rate - average))
         near = abs(usual - average) <= _NEAR * average
-        return _bounded(usual if near else average.limit_denominator(1001))
+        return _clamp_fps(usual if near else average.limit_denominator(1001))
 
 
 def read_timeline(container: InputContainer, stream: av.VideoStream, name: str, limits: Limits) -> Timeline:
     """Read all packets of the stream. Raises EngineError avatar_unreadable, video_too_long."""
-    packets = list(_packets(container, stream, name, limits))
+    packets = list(_read_packets(container, stream, name, limits))
     if not packets:
-        raise unreadable("avatar", f"{name} holds no picture")
+        raise unreadable_file("avatar", f"{name} holds no picture")
     base = stream.time_base or Fraction(1, 1000)
     if container.format.name == "avi" or any(packet.pts is None for packet in packets):
-        return _counted(packets, stream, base)
+        return _count_slots(packets, stream, base)
     stamps = sorted({packet.pts for packet in packets if packet.pts is not None})
     position = {stamp: index for index, stamp in enumerate(stamps)}
     keys = sorted({0} | {position[packet.pts] for packet in packets if packet.key and packet.pts is not None})
     last = max((packet for packet in packets if packet.pts == stamps[-1]), key=lambda packet: packet.duration)
-    return Timeline(tuple(stamps), tuple(keys), last.duration or _usual_step(stamps), base)
+    return Timeline(tuple(stamps), tuple(keys), last.duration or _median_step(stamps), base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,51 +111,55 @@ class _Packet:
     key: bool
 
 
-def _packets(container: InputContainer, stream: av.VideoStream, name: str, limits: Limits) -> Iterator[_Packet]:
-    single = container.format.name.endswith("_pipe")  # a photo may drag a second one along: a depth or a gain map
-    count, most, reached = 0, limits.video_s * _MOST_FPS, Fraction(0)
+def _read_packets(container: InputContainer, stream: av.VideoStream, name: str, limits: Limits) -> Iterator[_Packet]:
+    single = container.format.name.endswith("_pipe")  # a photo may carry a second picture: a depth or a gain map
+    count, most, reached_s = 0, limits.video_s * _MOST_FPS, Fraction(0)
     for packet in container.demux():
         if packet.pts is not None and packet.size:
-            reached = max(reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            reached_s = max(reached_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
         if packet.stream_index != stream.index or not packet.size:
             continue
         count += 1
-        if reached - _start(stream) > limits.video_s or count > most:
+        if reached_s - _read_start_s(stream) > limits.video_s or count > most:
             message = f"{name} lasts longer than {limits.video_s:.0f} s, the limit"
             raise EngineError("video_too_long", message, "send a shorter video, or raise limits.video_s")
         if not packet.is_discard:
             yield _Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
         if single:
             return
-    _check_whole(container, stream, name, count, reached)
+    _check_complete(container, stream, name, count, reached_s)
 
 
-def _start(stream: av.VideoStream) -> Fraction:
+def _read_start_s(stream: av.VideoStream) -> Fraction:
     return (stream.start_time or 0) * (stream.time_base or Fraction(0))
 
 
-def _check_whole(container: InputContainer, stream: av.VideoStream, name: str, count: int, reached: Fraction) -> None:
-    """Refuse a video that ends before its header says: mp4 lists its packets, webm says its length."""
+def _check_complete(
+    container: InputContainer, stream: av.VideoStream, name: str, count: int, reached_s: Fraction
+) -> None:
+    """Refuse a cut-off video: mp4 lists its packets, webm states its length."""
     kind = container.format.name.split(",")[0]
     if kind == "mov" and count < len(stream.index_entries):
-        raise unreadable("avatar", f"{name} is cut off: {count} of {len(stream.index_entries)} frames are there")
-    promised = Fraction(container.duration or 0, av.time_base) if kind == "matroska" else Fraction(0)
-    if reached < promised - _CUT_OFF_S:
-        raise unreadable("avatar", f"{name} is cut off: {float(reached):.1f} s of {float(promised):.1f} s are there")
+        raise unreadable_file("avatar", f"{name} is cut off: {count} of {len(stream.index_entries)} frames are there")
+    promised_s = Fraction(container.duration or 0, av.time_base) if kind == "matroska" else Fraction(0)
+    if reached_s < promised_s - _CUT_OFF_S:
+        raise unreadable_file(
+            "avatar", f"{name} is cut off: {float(reached_s):.1f} s of {float(promised_s):.1f} s are there"
+        )
 
 
-def _counted(packets: list[_Packet], stream: av.VideoStream, base: Fraction) -> Timeline:
-    """For containers without presentation times: the slots that their packets stand in, or simply one after another."""
+def _count_slots(packets: list[_Packet], stream: av.VideoStream, base: Fraction) -> Timeline:
+    """Return the timeline of a container without presentation times."""
     slots = sorted({packet.dts for packet in packets if packet.dts is not None})
     if len(slots) != len(packets):
         slots, base = list(range(len(packets))), 1 / (stream.average_rate or STILL_FPS)
-    return Timeline(tuple(slots), (0,), _usual_step(slots), base, seekable=False)
+    return Timeline(tuple(slots), (0,), _median_step(slots), base, seekable=False)
 
 
-def _usual_step(stamps: list[int]) -> int:
+def _median_step(stamps: list[int]) -> int:
     steps = sorted(later - earlier for earlier, later in pairwise(stamps))
     return steps[len(steps) // 2] if steps else 1
 
 
-def _bounded(rate: Fraction) -> Fraction:
+def _clamp_fps(rate: Fraction) -> Fraction:
     return min(max(rate, SLOWEST), FASTEST)

@@ -1,4 +1,4 @@
-"""The proof that a finished video is what was asked for: read again from the disk, to its end."""
+"""Check a finished video by reading it again from the disk, to its end."""
 
 from __future__ import annotations
 
@@ -8,62 +8,63 @@ from pathlib import Path
 
 import av
 
-from models.media.opening import open_media, ready
-from models.media.sound import open_sound, scan
+from models.media.opening import configure_decoder, open_media
+from models.media.sound import open_sound, scan_sound
 from models.types import EngineError
 
 
 def verify_video(path: Path, frames: int, fps: Fraction) -> None:
-    """Read a finished mp4 to its end. Raises EngineError result_invalid naming the first thing that is not right.
+    """Read a finished mp4 to its end. Raises EngineError result_invalid for the first fault.
 
-    Right means: the index stands before the data; exactly `frames` pictures, each of which decodes without any fault,
-    exactly 1 / fps after the one before, the first at 0; sound that starts at 0, decodes, and ends within one frame of
-    the picture.
+    A valid mp4 has its index before the data; exactly `frames` pictures, each of which decodes
+    without an error, exactly 1 / fps after the one before, the first at 0; sound that starts at 0,
+    decodes, and ends within one frame of the picture.
     """
-    if not index_comes_first(path):
-        raise invalid("its index doesn't stand at the front")
+    if not has_leading_index(path):
+        raise invalid_result("its index doesn't stand at the front")
     try:
-        times = list(_shown_at(path))
+        times = list(_read_times(path))
     except av.FFmpegError as error:
-        raise invalid(f"it can't be read to its end: {error.strerror}") from error
+        raise invalid_result(f"it can't be read to its end: {error.strerror}") from error
     if len(times) != frames:
-        raise invalid(f"it has {len(times)} frames instead of {frames}")
+        raise invalid_result(f"it has {len(times)} frames instead of {frames}")
     for number, time in enumerate(times):
         if time != number / fps:
-            raise invalid(f"frame {number} is shown at {float(time):.6f} s instead of {float(number / fps):.6f} s")
+            wanted = f"instead of {float(number / fps):.6f} s"
+            raise invalid_result(f"frame {number} is shown at {float(time):.6f} s {wanted}")
     _check_sound(path, frames / fps, fps)
 
 
-def _shown_at(path: Path) -> Iterator[Fraction]:
+def _read_times(path: Path) -> Iterator[Fraction]:
     with open_media(path, "avatar") as container:
         if len(container.streams.video) != 1:
-            raise invalid("it has no pictures")
-        stream = ready(container.streams.video[0], err_detect="explode")
+            raise invalid_result("it has no pictures")
+        stream = configure_decoder(container.streams.video[0], err_detect="explode")
         for frame in container.decode(stream):
             if frame.is_corrupt or frame.pts is None or frame.time_base is None:
-                raise invalid("one of its pictures is damaged")
+                raise invalid_result("one of its pictures is damaged")
             yield frame.pts * frame.time_base
 
 
-def _check_sound(path: Path, seen: Fraction, fps: Fraction) -> None:
+def _check_sound(path: Path, video_s: Fraction, fps: Fraction) -> None:
     try:
-        heard = scan(path, "it", float("inf")).sound
+        sound = scan_sound(path, "it", float("inf")).sound
         with open_sound(path, "it") as (_, stream):
-            start = (stream.start_time or 0) * (stream.time_base or Fraction(1))
+            start_s = (stream.start_time or 0) * (stream.time_base or Fraction(1))
     except EngineError as error:
-        raise invalid(f"it can't be read to its end: {error.message}") from error
-    if start != 0:
-        raise invalid(f"its sound starts at {float(start):.3f} s")
-    if abs(heard.duration_s - seen) > 1 / fps:
-        raise invalid(f"its sound ends at {heard.duration_s:.3f} s, its pictures at {float(seen):.3f} s")
+        raise invalid_result(f"it can't be read to its end: {error.message}") from error
+    if start_s != 0:
+        raise invalid_result(f"its sound starts at {float(start_s):.3f} s")
+    if abs(sound.duration_s - video_s) > 1 / fps:
+        raise invalid_result(f"its sound ends at {sound.duration_s:.3f} s, its pictures at {float(video_s):.3f} s")
 
 
-def invalid(why: str) -> EngineError:
+def invalid_result(why: str) -> EngineError:
     return EngineError("result_invalid", f"the finished video failed its check: {why}", "it is made again", retry=True)
 
 
-def index_comes_first(path: Path) -> bool:
-    """Whether the mp4's `moov` box stands before `mdat`, so that players can start before all is there."""
+def has_leading_index(path: Path) -> bool:
+    """Whether the mp4's `moov` box precedes `mdat`, so that players can start early."""
     with path.open("rb") as file:
         while len(head := file.read(8)) == 8:
             size, kind = int.from_bytes(head[:4], "big"), head[4:]

@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Self
 
-from models.media.colour import Bgr
-from models.media.opening import USUAL, unreadable
-from models.media.source import Shown, open_source
+from models.arrays import U8
+from models.media.opening import USUAL, unreadable_file
+from models.media.source import MakePicture, open_source
 from models.types import Limits
 
 _CACHE_BYTES = 64 << 20
@@ -18,10 +18,12 @@ _CACHE_FRAMES = 32
 
 
 class VideoFrames:
-    """A video as if it had a constant rate: frame n is what a player shows n / fps seconds after the first one.
+    """A video at a constant rate: frame n is what a player shows n / fps seconds after the first
+    one.
 
-    Upright, with square pixels, transparency over white. Reading on, or backwards, is cheap: at most 32 frames or
-    64 MiB of them are kept, and going back decodes a run of them at once. An image is a video of one frame.
+    Frames are upright, with square pixels, transparency over white. Reading forwards or backwards
+    is cheap: at most 32 frames or 64 MiB are kept, and reading backwards decodes a run of frames
+    at once. An image is a video of one frame.
     """
 
     def __init__(
@@ -35,19 +37,21 @@ class VideoFrames:
         limits: Limits = USUAL,
         as_yuv: bool = False,
     ) -> None:
-        """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
+        """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large,
+        video_too_long.
 
-        `as_yuv`: frames are (height * 3 / 2, width), as H.264 stores them, in the `colour` that the video has.
-        Those that are stored so are not converted, and an odd row or column is cut off instead of scaled away.
+        `as_yuv`: frames are (height * 3 / 2, width), as H.264 stores them, in the `colour` that
+        the video has. Those that are stored so are not converted, and an odd row or column is cut
+        off instead of scaled away.
         """
         self._name, self._fps = name or path.name, fps
         size = (width, height) if width and height else None
         self._source = open_source(path, self._name, limits, size, as_yuv=as_yuv)
         self.width, self.height, self.colour = self._source.width, self._source.height, self._source.colour
         self._room = max(2, min(_CACHE_FRAMES, _CACHE_BYTES // (3 * self.width * self.height)))
-        self._kept: OrderedDict[int, Bgr] = OrderedDict()
-        self._walk: Iterator[tuple[int, Shown]] = iter(())
-        self._decoded: tuple[int, Shown] | None = None
+        self._kept: OrderedDict[int, U8] = OrderedDict()
+        self._walk: Iterator[tuple[int, MakePicture]] = iter(())
+        self._decoded: tuple[int, MakePicture] | None = None
         self._asked = 0
 
     def __enter__(self) -> Self:
@@ -62,16 +66,16 @@ class VideoFrames:
         self._source.close()
 
     def __len__(self) -> int:
-        return self._source.timeline.frames_at(self._fps)
+        return self._source.timeline.count_frames(self._fps)
 
-    def read(self, index: int) -> Bgr:
-        """Frame `index`, (height, width, 3) uint8 BGR, or its planes; the caller's own.
+    def read(self, index: int) -> U8:
+        """Return frame `index` as a new array, (height, width, 3) uint8 BGR, or its planes.
 
         Raises IndexError, EngineError avatar_unreadable.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self._name} has {len(self)} frames, there is no frame {index}")
-        position = self._source.timeline.shown_at(index, self._fps)
+        position = self._source.timeline.find_picture(index, self._fps)
         if position not in self._kept:
             self._decode(position)
         self._asked = position
@@ -79,37 +83,37 @@ class VideoFrames:
         return self._kept[position].copy()
 
     def _decode(self, position: int) -> None:
-        """Decode up to `position`; when reading backwards, keep those before it too, for they are asked for next."""
+        """Decode up to `position`; when reading backwards, keep the pictures before it."""
         backwards = 0 < self._asked - position <= self._room
         first = max(0, position - self._room + 1) if backwards else position
-        if not self._reachable(first):
-            self._walk, self._decoded = self._source.pictures(first), None
+        if not self._is_reachable(first):
+            self._walk, self._decoded = self._source.read_pictures(first), None
         while self._decoded is None or self._decoded[0] < position:
             before, self._decoded = self._decoded, next(self._walk, None)
             if self._decoded is None or self._decoded[0] > position:
-                self._stand_in(position, before)
+                self._substitute(position, before)
                 return
             if self._decoded[0] >= first:
                 self._keep(self._decoded[0], self._decoded[1]())
         self._keep(position, self._decoded[1]())
 
-    def _reachable(self, first: int) -> bool:
-        """Whether decoding on is the shortest way: nothing to skip but pictures since the last key."""
+    def _is_reachable(self, first: int) -> bool:
+        """Whether decoding on reaches `first` as fast as a seek to its key picture."""
         timeline = self._source.timeline
         if self._decoded is None or self._decoded[0] > first:
             return False
-        return timeline.key_before(first) == timeline.key_before(self._decoded[0]) or first - self._decoded[0] <= 1
+        return timeline.find_key(first) == timeline.find_key(self._decoded[0]) or first - self._decoded[0] <= 1
 
-    def _stand_in(self, position: int, before: tuple[int, Shown] | None) -> None:
-        """A picture that did not decode: the last one before it is shown longer, as a player would."""
+    def _substitute(self, position: int, before: tuple[int, MakePicture] | None) -> None:
+        """Use the last picture before one that did not decode, as a player does."""
         shown = before or self._decoded
         if shown is None:
-            raise unreadable("avatar", f"{self._name}: frame {position} and those around it cannot be decoded")
+            raise unreadable_file("avatar", f"{self._name}: frame {position} and those around it cannot be decoded")
         self._keep(position, shown[1]())
         if self._decoded is None:
             self._decoded = before
 
-    def _keep(self, position: int, picture: Bgr) -> None:
+    def _keep(self, position: int, picture: U8) -> None:
         self._kept[position] = picture
         self._kept.move_to_end(position)
         while len(self._kept) > self._room:

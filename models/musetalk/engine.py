@@ -1,6 +1,6 @@
-"""The MuseTalk engine: what is wanted, what was found, and the way from one to the other.
+"""The MuseTalk engine, as the handler calls it.
 
-Looking at a job and reporting on it need no network, so this room is light; `production` has the heavy half.
+Inspecting and reporting load no network; `session` does the rest.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
+from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
-from models.musetalk.avatar.store import INPAINTER_STATS, STATS
 from models.musetalk.inpainting.batching import BatchSizes
 from models.musetalk.options import Options, read_options
+from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
 from models.musetalk.weights.index import missing_error, missing_files_for
 from models.types import Inspection, ProgressCallback, Request
 
@@ -29,60 +27,81 @@ MIN_BATCH_SIZES = BatchSizes(unet=4, decode=4, encode=4)
 
 
 class MuseTalkEngine:
-    """See models.types.Engine. `device` is "cpu:0", or the id of the only card that this process sees."""
+    """See models.types.Engine.
+
+    `device` is "cpu:0", or the id of the only card that this process sees.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self._session: RenderSession | None = None
 
-    def inspect(self, request: Request, outline: Inspection) -> Inspection:
+    def inspect(self, request: Request, inspection: Inspection) -> Inspection:
+        """Check options, weights and avatar.
+
+        Raises EngineError bad_option, weights_missing, avatar_unreadable.
+        """
         options, notes = read_options(request.options)
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
-        with open_yuv(request, outline) as frames:
-            colour, count = frames.colour, len(frames)
-        total = count_reference_frames(outline) if options.is_reference else outline.frames
+        with open_yuv(request, inspection) as frames:
+            colour, avatar_frames = frames.colour, len(frames)
+        total = count_reference_frames(inspection) if options.is_reference else inspection.frames
         return replace(
-            outline,
+            inspection,
             frames=total,
-            colour=outline.colour if options.is_reference else colour,
+            colour=inspection.colour if options.is_reference else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
             memory_bytes=MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2),
-            notes=outline.notes + notes,
-            details={"avatar_frames": count},
+            notes=inspection.notes + notes,
+            details={"avatar_frames": avatar_frames},
         )
 
     def load(self, models_dir: str) -> dict[str, Any]:
-        """Load what a job with default options needs. A CPU worker loads what its first job needs, when it needs it:
-        two sets of weights would take the memory of two."""
+        """Load what a job with default options needs; return `held_bytes` and `batch`.
+
+        `held_bytes` is the memory that this process takes of the card, `batch` is in frames.
+
+        A CPU worker loads nothing before its first job: two sets of weights would take the memory
+        of two.
+        """
         if self.device.startswith("cpu"):
             return {}
         return self._open_session(models_dir, Options(), Path()).measure_footprint()
 
-    def prepare(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:
-        """One unit: what takes long in it is done once for an avatar, and then found in the cache."""
+    def prepare(
+        self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
+    ) -> None:
+        """Prepare the job, in one unit.
+
+        The avatar, which takes longest, is taken from the cache if it is there.
+        """
         if not request.files.prepared.exists():
-            self.open_session(request).prepare(request, outline, lambda: tick(0))
-        tick(stop - start)
+            self.open_session(request).prepare(request, inspection, lambda: progress(0))
+        progress(stop - start)
 
-    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Iterator[npt.NDArray[np.uint8]]:
-        yield from self.open_session(request).render(request, outline, start, stop)
+    def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
+        """Do nothing: the preparation is one unit, as boxes are smoothed over the whole video."""
 
-    def report(self, request: Request, outline: Inspection) -> dict[str, Any]:
-        """`thumbnail_frame`, `notes`, and under `musetalk` what is worth knowing of how the video was made."""
-        facts: dict[str, Any] = json.loads((request.files.prepared / STATS).read_bytes())
-        painted = Path(request.work) / INPAINTER_STATS
-        painter = json.loads(painted.read_bytes()) if painted.exists() else {}
-        lost = sum(stop - start for start, stop in facts["no_face"])
-        notes = [f"{lost} of {outline.frames} frames show no face; they are left as they are"] if lost else []
-        poster = facts.pop("poster")
-        return {"thumbnail_frame": poster, "notes": notes, "musetalk": {**facts, "painter": painter}}
+    def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
+        """Yield frames start..stop-1; see `RenderSession.render`."""
+        yield from self.open_session(request).render(request, inspection, start, stop)
 
-    def complete(self, request: Request, outline: Inspection, tick: ProgressCallback) -> None:
-        """Never called: a video's boxes are smoothed over its whole length, so its preparation is one unit."""
+    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
+        """Return `thumbnail_frame`, `notes`, and under `musetalk` how the video was made."""
+        stats = read_stats(request.files.prepared)
+        inpainter_file = Path(request.work) / INPAINTER_STATS
+        inpainter = json.loads(inpainter_file.read_bytes()) if inpainter_file.exists() else {}
+        without_face = sum(stop - start for start, stop in stats["no_face"])
+        notes = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]
+        return {
+            "thumbnail_frame": stats.pop("poster"),
+            "notes": notes if without_face else [],
+            "musetalk": {**stats, "painter": inpainter},
+        }
 
     def open_session(self, request: Request) -> RenderSession:
-        """The networks for this job: those of the last one, if they are the same."""
+        """Return a session with the networks for this job: the last job's, if they are the same."""
         options, _ = read_options(request.options)
         return self._open_session(request.models_dir, options, Path(request.cache))
 
@@ -90,13 +109,18 @@ class MuseTalkEngine:
         from models.musetalk.session import RenderSession, Setup, select_device
 
         setup = Setup.of(models_dir, options, cache)
-        if self._session is None or self._session.studio.setup != setup:
-            self._session = None  # the old ones go before the new ones take their memory
+        if self._session is None or self._session.networks.setup != setup:
+            self._session = None  # frees the memory of the old networks before the new ones take theirs
             self._session = RenderSession(setup, select_device(self.device))
         return self._session
 
 
-def count_reference_frames(outline: Inspection) -> int:
-    """Whole frames only, as the reference counts them. At a rate that is not whole it would lose the sound's end."""
-    whole = outline.rate.denominator == 1
-    return max(1, int(outline.duration_s * int(outline.rate))) if whole else outline.frames
+def count_reference_frames(inspection: Inspection) -> int:
+    """Return the number of frames as MuseTalk counts them: whole frames only.
+
+    At a rate that is not a whole number, where MuseTalk would lose the end of the sound, all
+    frames count.
+    """
+    if inspection.rate.denominator != 1:
+        return inspection.frames
+    return max(1, int(inspection.duration_s * int(inspection.rate)))

@@ -1,4 +1,4 @@
-"""Which frame of the avatar is shown when, and how strongly its mouth is painted."""
+"""Which frame of the avatar each frame shows, and how strongly its mouth is inpainted."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ from fractions import Fraction
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from models.arrays import F32, F64, I64, Bool
+
 Cycle = Literal["pingpong", "loop", "hold"]
 
 FADE_S = 0.12
-"""How long a painted mouth takes to appear beside frames that show none."""
+"""Seconds in which an inpainted mouth fades in beside frames without a face."""
 
 
-def pick_source_frames(frames: int, length: int, how: Cycle) -> Ints:
-    """(frames,): the avatar's frame at each frame of the result. Forward and back, both ends shown twice, or else.
+def pick_source_frames(frame_count: int, avatar_frames: int, cycle: Cycle) -> I64:
+    """Return the number of the avatar's frame that each frame shows, (frame_count,) int64.
 
-    >>> source_frames(7, 3, "pingpong").tolist()
+    cycle   "pingpong": forward and back, both ends shown twice, as MuseTalk does; "loop": from the
+            start again; "hold": the last frame for the rest
+
+    >>> pick_source_frames(7, 3, "pingpong").tolist()
     [0, 1, 2, 2, 1, 0, 0]
     """
-    number = np.arange(frames)
-    if how == "hold":
-        return np.minimum(number, length - 1)
-    around, within = np.divmod(number, length)
-    return np.where((how == "pingpong") & (around % 2 == 1), length - 1 - within, within)
+    frames = np.arange(frame_count)
+    if cycle == "hold":
+        return np.minimum(frames, avatar_frames - 1)
+    rounds, within = np.divmod(frames, avatar_frames)
+    return np.where((cycle == "pingpong") & (rounds % 2 == 1), avatar_frames - 1 - within, within)
 
 
-def fade_weights(present: npt.NDArray[np.bool_], rate: Fraction, fade_s: float = FADE_S) -> Floats:
-    """(n,) 0..1: 0 where nothing is present, rising within `fade_s` beside it, else 1. The ends don't fade.
+def fade_weights(present: Bool, rate: Fraction, fade_s: float = FADE_S) -> F32:
+    """Return weights of 0 to 1 that fade beside frames which are not present, (n,) float32.
 
-    >>> faded(np.array([1, 1, 0, 1, 1], bool), Fraction(25), 0.04).tolist()
+    A weight is 0 where `present` (n,) is False, and rises to 1 within `fade_s` beside it.
+
+    `rate` is in frames a second. The first and the last frame of the video don't fade.
+
+    >>> fade_weights(np.array([1, 1, 0, 1, 1], bool), Fraction(25), 0.04).tolist()
     [1.0, 0.5, 0.0, 0.5, 1.0]
     """
     steps = max(1, round(fade_s * rate)) + 1
     return np.minimum(count_frames_to_nearest(~present) / steps, 1).astype(np.float32)
 
 
-def count_frames_to_nearest(marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """(n,): frames to the nearest marked one; infinite if there is none."""
-    number = np.arange(len(marked))
-    before = np.maximum.accumulate(np.where(marked, number, -np.inf))
-    after = np.minimum.accumulate(np.where(marked, number, np.inf)[::-1])[::-1]
-    return np.asarray(np.minimum(number - before, after - number), np.float64)
+def count_frames_to_nearest(marked: Bool) -> F64:
+    """Return each frame's distance to the nearest marked one, (n,); infinite without one."""
+    frames = np.arange(len(marked))
+    before = np.maximum.accumulate(np.where(marked, frames, -np.inf))
+    after = np.minimum.accumulate(np.where(marked, frames, np.inf)[::-1])[::-1]
+    return np.asarray(np.minimum(frames - before, after - frames), np.float64)

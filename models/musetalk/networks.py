@@ -15,7 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from models.media import Bgr
+from models.arrays import U8
 from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.inpainting.fused_weights import load_optimised
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
@@ -23,7 +23,8 @@ from models.musetalk.inpainting.precision import Precision
 from models.musetalk.inpainting.streams import open_stream
 from models.musetalk.nets.bisenet import class_maps
 from models.musetalk.options import Options, Version
-from models.musetalk.tracking.detection import FaceNets, Region
+from models.musetalk.tracking.detection import FaceNets
+from models.musetalk.tracking.regions import Region
 from models.musetalk.weights.loader import load_part, open_weights
 from models.musetalk.weights.onnx_pose import OnnxPose
 
@@ -71,16 +72,16 @@ class Networks:
         """Full batches for a card; for a CPU, which gains nothing by them, so few that a second or so is a step."""
         return 16 if self.device.type == "cuda" else 2
 
-    def detect(self, frames: Sequence[Bgr], *, reference: bool) -> list[Floats]:
+    def detect(self, frames: Sequence[U8], *, reference: bool) -> list[Floats]:
         return self._stream.run(lambda: self._faces.detect(frames, reference=reference))()
 
-    def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
+    def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> Floats:
         return self._stream.run(lambda: self._faces.find_landmarks(frames, regions))()
 
-    def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
+    def parse_faces(self, squares: Sequence[U8]) -> npt.NDArray[np.uint8]:
         return self._stream.run(lambda: class_maps(self._weights.bisenet, squares))()
 
-    def latents(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def encode_faces(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return self.inpainter.latents(faces)
 
     # what is loaded --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The options of the MuseTalk engine, and what each version of the model assumes."""
+"""The options of the MuseTalk engine, and the defaults of each version of the model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "previe
 Version = Literal["v15", "v1"]
 ParsingMode = Literal["jaw", "neck", "raw"]
 Way = Literal["ours", "reference", "realtime"]
-"""How boxes, windows and masks are made; "reference" and "realtime" are the two programs of the reference."""
+"""How boxes, audio windows and masks are made; "reference" and "realtime" are MuseTalk's own two
+programs."""
 
 CheekWidth = Annotated[int, Field(ge=0, le=256)]
 CheekWidths = Annotated[list[CheekWidth], Field(min_length=2, max_length=2)]
 
 
 class Options(BaseModel):
-    """What `options` of a job may hold, and what is assumed. None: as the version has it."""
+    """The keys that `options` of a job may hold, with their defaults.
+
+    None stands for the default of the version.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -43,49 +47,61 @@ class Options(BaseModel):
 
     @property
     def way(self) -> Way:
+        """Which program's rules the job follows; see `Way`."""
         if self.reference == "realtime":
             return "realtime"
         return "reference" if self.reference else "ours"
 
     @property
     def is_reference(self) -> bool:
-        """Whether the reference's own rules hold: its rounding of times, no smoothing, detection at full size."""
+        """Whether MuseTalk's own rules apply.
+
+        It rounds times, does not smooth, and detects faces at full size.
+        """
         return self.way != "ours"
 
     @property
     def shift_px(self) -> int:
-        """Pixels by which the middle of the box moves down. The reference has no shift in v15."""
+        """Pixels by which the middle of the box moves down.
+
+        Always 0 for v15 in the reference's way.
+        """
         return 0 if self.is_reference and self.version == "v15" else self.bbox_shift
 
     @property
     def margin_px(self) -> int:
-        """Pixels added below the chin."""
+        """Pixels that are added to the box below the chin."""
         usual = 10 if self.version == "v15" else 0
         return usual if self.extra_margin is None else self.extra_margin
 
     @property
     def parsing(self) -> ParsingMode:
+        """Which classes of the parsed face are inpainted."""
         usual: ParsingMode = "jaw" if self.version == "v15" else "raw"
         return usual if self.parsing_mode is None else self.parsing_mode
 
     @property
-    def cheeks(self) -> tuple[int, int]:
-        """Left and right, in columns of the 512 wide parsing map."""
+    def cheek_widths(self) -> tuple[int, int]:
+        """Left and right cheek, in columns of the parsing map, which is 512 wide."""
         left, right = (self.cheek_width,) * 2 if isinstance(self.cheek_width, int) else self.cheek_width
         return left, right
 
     @property
     def has_smooth_boxes(self) -> bool:
+        """Whether the boxes are smoothed over time."""
         return self.smooth_box and not self.is_reference
 
     @property
     def preparation_inputs(self) -> dict[str, Any]:
-        """Everything that the prepared avatar depends on, and nothing else: the resolved values, as JSON."""
+        """The resolved values on which a prepared avatar depends, and no others, as JSON.
+
+        They key the avatar cache.
+        """
         return {
             "shift": self.shift_px,
             "margin": self.margin_px,
             "parsing": self.parsing,
-            "cheeks": list(self.cheeks) if self.parsing == "jaw" else [],
+            "cheeks": list(self.cheek_widths) if self.parsing == "jaw" else [],
             "smooth": self.has_smooth_boxes,
             "face": self.face,
             "way": self.way,
@@ -93,7 +109,10 @@ class Options(BaseModel):
 
 
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
-    """The options, and notes on what is ignored. Raises EngineError bad_option."""
+    """Check the options of a job; return them, and a note for each that is ignored.
+
+    Raises EngineError bad_option.
+    """
     options, notes = parse_options(Options, given, "musetalk", PREVIEW)
     if options.is_reference and options.version == "v1" and options.parsing != "raw":
         message = (

@@ -1,97 +1,111 @@
-"""What `prepare` leaves for the other stages: the avatar, what is heard, and which frame is painted how strongly."""
+"""What `prepare` writes for the other stages: avatar, features of the voice, frame schedule."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import F32, I64
+from models.musetalk.audio.features import FeatureFile, audio_windows
 from models.musetalk.audio.vad import HOPS_PER_S, detect_voice
-from models.musetalk.audio.whisper import FeatureFile, audio_windows
-from models.musetalk.avatar.store import STATS, PreparedAvatar
-from models.musetalk.compositing.composite import BgrBlend, YuvBlend
-from models.musetalk.compositing.masks import Box
+from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.frame_timing import fade_weights, pick_source_frames
 from models.musetalk.options import Options
 from models.musetalk.tracking.intervals import find_runs
-from models.types import Colour
 
-AVATAR, FEATURES, SCHEDULE = "avatar", "heard.npy", "course.npz"
-Floats = npt.NDArray[np.float32]
+AVATAR, FEATURES, SCHEDULE, STATS = "avatar", "heard.npy", "course.npz", "facts.json"
+"""Names in the folder of a prepared job. They can't change: one release may prepare a job, and the
+next render it."""
+INPAINTER_STATS = "painted.json"
+"""In the work folder of a job: how the inpainter worked."""
 
 
-def plan_schedule(
-    prepared: PreparedAvatar, level: Floats, frames: int, rate: Fraction, options: Options
-) -> dict[str, Any]:
-    """`source` (frames,) of the avatar, `weight` (frames,) 0..1, `voice` (frames,) 0..1, `poster`.
+@dataclass(frozen=True, slots=True)
+class FrameSchedule:
+    """Which frame of the avatar each of n frames shows, and how strongly its mouth is inpainted.
 
-    `level` is that of the sound, see voice.levels.
+    source            (n,) int64, numbers of the avatar's frames
+    weight            (n,) float32, 0: the frame is the avatar's own, to 1: the mouth is inpainted
+    voice             (n,) float32, how much voice there is, 0 to 1; all 1 where pauses are not
+                      asked for
+    thumbnail_frame   a frame for the preview picture
     """
-    source = pick_source_frames(frames, len(prepared), options.cycle)
-    seen = prepared.seen[source]
+
+    source: I64
+    weight: F32
+    voice: F32
+    thumbnail_frame: int
+
+    def write(self, folder: Path) -> None:
+        """Write what rendering needs. Raises OSError where the disk is full."""
+        np.savez(folder / SCHEDULE, source=self.source, weight=self.weight)
+
+
+def plan_frames(
+    avatar: PreparedAvatar, levels_db: F32, frame_count: int, rate: Fraction, options: Options
+) -> FrameSchedule:
+    """Return the schedule of a result of `frame_count` frames at `rate` a second.
+
+    `levels_db` (hops,) are those of the sound, from `vad.measure_levels`.
+    """
+    source = pick_source_frames(frame_count, len(avatar), options.cycle)
+    seen = avatar.seen[source]
     weight = seen.astype(np.float32) if options.is_reference else fade_weights(seen, rate)
-    voice = detect_voice(level, rate, range(frames)) if options.silence == "close" else np.ones(frames, np.float32)
+    closes_in_pauses = options.silence == "close"
+    voice = detect_voice(levels_db, rate, range(frame_count)) if closes_in_pauses else np.ones(frame_count, np.float32)
     weight = weight * voice
-    return {
-        "source": source,
-        "weight": weight,
-        "voice": voice,
-        "poster": np.array(choose_thumbnail_frame(level, weight, rate)),
-    }
+    return FrameSchedule(source, weight, voice, choose_thumbnail_frame(levels_db, weight, rate))
 
 
-def write_schedule(folder: Path, arrays: dict[str, Any]) -> None:
-    """Keep what rendering needs of a `course`."""
-    np.savez(folder / SCHEDULE, source=arrays["source"], weight=arrays["weight"])
-
-
-def choose_thumbnail_frame(level: Floats, weight: Floats, rate: Fraction) -> int:
-    """A frame in which somebody speaks up, rather in the middle than at an end: the mouth is probably open."""
-    if not len(level) or not weight.any():
+def choose_thumbnail_frame(levels_db: F32, weight: F32, rate: Fraction) -> int:
+    """Return a loud frame, rather in the middle than at an end: its mouth is probably open."""
+    if not len(levels_db) or not weight.any():
         return len(weight) // 2
-    number = np.arange(len(weight))
-    loud = np.interp((number + 0.5) * (HOPS_PER_S / float(rate)), np.arange(len(level)) + 0.5, level)
-    far = np.abs(number / len(weight) - 0.5)
-    return int(np.argmax(np.where(weight > 0.5, loud - 12 * far, -np.inf)))
+    frames = np.arange(len(weight))
+    loudness = np.interp((frames + 0.5) * (HOPS_PER_S / float(rate)), np.arange(len(levels_db)) + 0.5, levels_db)
+    from_middle = np.abs(frames / len(weight) - 0.5)
+    return int(np.argmax(np.where(weight > 0.5, loudness - 12 * from_middle, -np.inf)))
+
+
+def read_stats(folder: Path) -> dict[str, Any]:
+    """Return what the preparation of a job noted for its result.
+
+    Raises OSError or ValueError without it.
+    """
+    stats: dict[str, Any] = json.loads((folder / STATS).read_bytes())
+    return stats
 
 
 class PreparedJob:
-    """A prepared job, open for rendering."""
+    """A prepared job, open for rendering.
+
+    Raises OSError or ValueError where its files are missing or damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.prepared = PreparedAvatar(folder / AVATAR)
-        self.features = FeatureFile(folder / FEATURES)
-        self.samples = int(json.loads((folder / STATS).read_bytes())["samples"])
+        self.avatar = PreparedAvatar(folder / AVATAR)
+        self._features = FeatureFile(folder / FEATURES)
+        self._samples = int(read_stats(folder)["samples"])
         with np.load(folder / SCHEDULE, allow_pickle=False) as arrays:
             self.source, self.weight = arrays["source"], arrays["weight"]
 
     def find_inpainted_runs(self, frames: range) -> list[range]:
-        """The runs of frames that get a face at all."""
-        shown = self.weight[frames.start : frames.stop] > 0
-        return [range(frames.start + start, frames.start + stop) for start, stop in find_runs(shown)]
+        """Return the runs of frames whose mouth is inpainted at all."""
+        visible = self.weight[frames.start : frames.stop] > 0
+        return [range(frames.start + start, frames.start + stop) for start, stop in find_runs(visible)]
 
-    def latents(self, frames: range) -> Floats:
-        return self.prepared.latents(self.source[frames.start : frames.stop])
+    def read_latents(self, frames: range) -> F32:
+        """Return the latents of the avatar at frames of the result, (n, 8, 32, 32) float32."""
+        return self.avatar.read_latents(self.source[frames.start : frames.stop])
 
-    def audio_windows(self, frames: range, rate: Fraction, *, reference: bool) -> Floats:
-        return audio_windows(self.features, self.samples, rate, frames, reference=reference)
+    def audio_windows(self, frames: range, rate: Fraction, *, reference: bool) -> F32:
+        """Return what the UNet hears at frames of the result, (n, 50, 384) float32.
 
-
-class Compositor:
-    """Pastes of the avatar's frames at any strength, as planes or (`colour` None) as BGR. `size` is width, height."""
-
-    def __init__(self, prepared: PreparedAvatar, size: tuple[int, int], colour: Colour | None) -> None:
-        self.prepared, self.size, self.colour = prepared, size, colour
-
-    def make_blend(self, source: int, opacity: float = 1.0) -> BgrBlend | YuvBlend:
-        mask, box, region = self._parts(source)
-        if self.colour is None:
-            return BgrBlend(mask, box, region, self.size, opacity)
-        return YuvBlend(mask, box, region, self.size, self.colour, opacity)
-
-    def _parts(self, source: int) -> tuple[npt.NDArray[np.uint8], Box, Box]:
-        return self.prepared.mask(source), self.prepared.box(source), self.prepared.region(source)
+        See `features.audio_windows`.
+        """
+        return audio_windows(self._features, self._samples, rate, frames, reference=reference)

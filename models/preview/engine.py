@@ -1,4 +1,4 @@
-"""The preview engine: moves the mouth of a portrait or a video avatar on the CPU, without downloaded weights."""
+"""The preview engine: moves the mouth of an avatar on the CPU, without downloaded weights."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from models import media
+from models.arrays import U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
-from models.preview.face import Face, Image, find_faces, largest
-from models.preview.interior import Tone, tone_of
+from models.preview.face import Face, choose_largest, find_faces
+from models.preview.interior import Tone, measure_tone
 from models.preview.label import Label
-from models.preview.motion import blinks, sway
-from models.preview.mouth import Mouth, find_mouth, mouth_in_box
+from models.preview.motion import make_blinks, make_sway
+from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
 from models.preview.renderer import MouthPainter, Portrait, draw_lids, draw_mouth
-from models.preview.speech import RATE, mouth_curve
-from models.preview.track import Track, follow
+from models.preview.speech import RATE, make_mouth_curve
+from models.preview.track import Track, follow_face
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-Floats = npt.NDArray[Any]
-
 VERSION = 2
-"""Of the geometry in the avatar cache: a change of face, mouth or track makes older entries useless."""
-LOOKS = 12
-"""Frames of a video that are searched for a face before there is none."""
+"""Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
+SEARCHED_FRAMES = 12
+"""Frames of a video that are searched for a face."""
 NO_FACE = "choose a portrait that shows one face from the front, well lit and at least 60 pixels wide"
 
 
@@ -40,82 +38,96 @@ class PreviewEngine:
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def inspect(self, request: Request, outline: Inspection) -> Inspection:
+    def inspect(self, request: Request, inspection: Inspection) -> Inspection:
         options, notes = read_options(request.options)
         name = Path(request.avatar).name
-        picture, face = first_face(request, outline, options, name)
-        mouth = the_mouth(picture, face, options, request, outline)
-        if not mouth.found:
+        picture, face = find_first_face(request, inspection, options, name)
+        mouth = locate_mouth(picture, face, options, request, inspection)
+        if not mouth.is_visible:
             notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
         return replace(
-            outline,
-            units={"inspect": 1, "prepare": 1, "render": outline.frames, "assemble": 1},
-            notes=outline.notes + notes,
-            details={"face": [round(float(value), 1) for value in face.box], "mouth_found": mouth.found},
+            inspection,
+            units={"inspect": 1, "prepare": 1, "render": inspection.frames, "assemble": 1},
+            notes=inspection.notes + notes,
+            details={"face": [round(float(value), 1) for value in face.box], "mouth_found": mouth.is_visible},
         )
 
-    def prepare(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:
+    def prepare(
+        self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
+    ) -> None:
         options, _ = read_options(request.options)
         cache = AvatarCache(Path(request.cache), request.cache_bytes)
-        key = make_key("preview", VERSION, outline.avatar_sha256, outline.width, outline.height, outline.fps)
+        key = make_key(
+            "preview", VERSION, inspection.avatar_sha256, inspection.width, inspection.height, inspection.fps
+        )
         key = make_key(key, options.face, options.mouth)
-        entry = cache.get_or_build(key, lambda folder: measure(folder, request, outline, options, lambda _: tick(0)))
+        entry = cache.get_or_build(
+            key, lambda folder: write_geometry(folder, request, inspection, options, lambda _: progress(0))
+        )
         wave = media.read_waveform(request.files.audio, RATE)
-        curve = mouth_curve(wave, outline.frames, outline.rate)
+        curve = make_mouth_curve(wave, inspection.frames, inspection.rate)
         curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
-        blink = outline.avatar_kind == "image" if options.blink is None else options.blink
-        seed = int(outline.audio_sha256[:12] or "0", 16)
-        shut = blinks(outline.frames, outline.rate, seed) if blink else np.zeros(outline.frames, np.float32)
-        pose = sway(curve[:, 0], outline.rate, seed)
+        blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
+        seed = int(inspection.audio_sha256[:12] or "0", 16)
+        shut = (
+            make_blinks(inspection.frames, inspection.rate, seed) if blink else np.zeros(inspection.frames, np.float32)
+        )
+        pose = make_sway(curve[:, 0], inspection.rate, seed)
         geometry = (entry / "geometry.npz").read_bytes()
         if not request.files.prepared.exists():
             with atomic_folder(request.files.prepared) as folder:
                 np.savez(folder / "motion.npz", curve=curve, shut=shut, pose=pose)
                 (folder / "geometry.npz").write_bytes(geometry)
-        tick(stop - start)
+        progress(stop - start)
 
-    def complete(self, request: Request, outline: Inspection, tick: ProgressCallback) -> None:
-        """Its preparation is one unit and leaves no parts."""
+    def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
+        """Do nothing: the preparation is one unit without parts."""
 
-    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Iterator[Image]:
+    def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
         options, _ = read_options(request.options)
-        scene = Scene(request.files.prepared)
-        label = Label(outline.width, outline.height, scene.face_boxes)
-        for frame in self._drawn(request, outline, scene, range(start, stop)):
+        scene = PreparedPreview(request.files.prepared)
+        label = Label(inspection.width, inspection.height, scene.face_boxes)
+        for frame in self._draw_frames(request, inspection, scene, range(start, stop)):
             if options.label:
                 label.stamp(frame)
             yield frame
 
-    def _drawn(self, request: Request, outline: Inspection, scene: Scene, frames: range) -> Iterator[Image]:
+    def _draw_frames(
+        self, request: Request, inspection: Inspection, scene: PreparedPreview, frames: range
+    ) -> Iterator[U8]:
         options, _ = read_options(request.options)
-        if outline.avatar_kind == "image":
-            yield from scene.still(the_image(request, outline), frames, sway=options.sway)
+        if inspection.avatar_kind == "image":
+            yield from scene.draw_still(load_image(request, inspection), frames, sway=options.sway)
             return
-        with frames_of(request, outline) as video:
-            yield from scene.moving(video, frames, options.cycle)
+        with open_video(request, inspection) as video:
+            yield from scene.draw_video(video, frames, options.cycle)
 
-    def report(self, request: Request, outline: Inspection) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
         options, _ = read_options(request.options)
-        scene = Scene(request.files.prepared)
+        scene = PreparedPreview(request.files.prepared)
         lost = int((scene.track.weight == 0).sum())
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
         return {"thumbnail_frame": scene.thumbnail_frame, "label": options.label, "notes": notes}
 
 
-# looking -------------------------------------------------------------------------------------------------------------
+# inspecting ----------------------------------------------------------------------------------------------------------
 
 
-def frames_of(request: Request, outline: Inspection) -> media.VideoFrames:
+def open_video(request: Request, inspection: Inspection) -> media.VideoFrames:
+    """Open the video avatar at the rate and in the size of the result."""
     name = Path(request.avatar).name
-    return media.VideoFrames(request.files.avatar, outline.rate, outline.width, outline.height, name=name)
+    return media.VideoFrames(request.files.avatar, inspection.rate, inspection.width, inspection.height, name=name)
 
 
-def the_image(request: Request, outline: Inspection) -> Image:
-    return fitted(media.read_image(request.files.avatar, Path(request.avatar).name), outline.width, outline.height)
+def load_image(request: Request, inspection: Inspection) -> U8:
+    """Read the image avatar in the size of the result, (height, width, 3) uint8 BGR."""
+    return fit_to_size(
+        media.read_image(request.files.avatar, Path(request.avatar).name), inspection.width, inspection.height
+    )
 
 
-def fitted(image: Image, width: int, height: int) -> Image:
-    """Scaled to the size of the result; where only an odd row or column is too much, cut instead."""
+def fit_to_size(image: U8, width: int, height: int) -> U8:
+    """Scale to the size of the result, or cut where only an odd row or column is too much."""
     if 0 <= image.shape[0] - height <= 1 and 0 <= image.shape[1] - width <= 1:
         return np.ascontiguousarray(image[:height, :width])
     smaller = height < image.shape[0]
@@ -123,14 +135,14 @@ def fitted(image: Image, width: int, height: int) -> Image:
     return np.asarray(scaled, np.uint8)
 
 
-def first_face(request: Request, outline: Inspection, options: Options, name: str) -> tuple[Image, Face]:
-    """The picture in which the wanted face is seen first, and the face. Raises EngineError no_face, bad_option."""
+def find_first_face(request: Request, inspection: Inspection, options: Options, name: str) -> tuple[U8, Face]:
+    """Return the first picture with the chosen face. Raises EngineError no_face, bad_option."""
     most = 0
-    for picture in some_pictures(request, outline):
+    for picture in sample_pictures(request, inspection):
         faces = find_faces(picture)
         most = max(most, len(faces))
         if faces and options.face == "largest":
-            return picture, largest(faces)
+            return picture, choose_largest(faces)
         if isinstance(options.face, int) and options.face < len(faces):
             return picture, faces[options.face]
     if not most:
@@ -141,54 +153,57 @@ def first_face(request: Request, outline: Inspection, options: Options, name: st
     raise EngineError("bad_option", message, 'give a smaller number, or "largest"')
 
 
-def some_pictures(request: Request, outline: Inspection) -> Iterator[Image]:
-    if outline.avatar_kind == "image":
-        yield the_image(request, outline)
+def sample_pictures(request: Request, inspection: Inspection) -> Iterator[U8]:
+    """Yield the image, or frames spread over the video."""
+    if inspection.avatar_kind == "image":
+        yield load_image(request, inspection)
         return
-    with frames_of(request, outline) as video:
-        for n in sorted({len(video) * k // LOOKS for k in range(LOOKS)}):
+    with open_video(request, inspection) as video:
+        for n in sorted({len(video) * k // SEARCHED_FRAMES for k in range(SEARCHED_FRAMES)}):
             yield video.read(n)
 
 
-def the_mouth(picture: Image, face: Face, options: Options, request: Request, outline: Inspection) -> Mouth:
+def locate_mouth(picture: U8, face: Face, options: Options, request: Request, inspection: Inspection) -> Mouth:
     if options.mouth is None:
         return find_mouth(picture, face)
     known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
-    across, down = outline.width / known.width, outline.height / known.height
+    across, down = inspection.width / known.width, inspection.height / known.height
     x, y, w, h = options.mouth
-    return mouth_in_box(picture, face, (x * across, y * down, w * across, h * down))
+    return fit_mouth(picture, face, (x * across, y * down, w * across, h * down))
 
 
-def measure(folder: Path, request: Request, outline: Inspection, options: Options, tick: ProgressCallback) -> None:
-    """Write geometry.npz: the face, its mouth, its tone, and where its eyes are in each frame of the avatar."""
-    picture, face = first_face(request, outline, options, Path(request.avatar).name)
-    mouth = the_mouth(picture, face, options, request, outline)
+def write_geometry(
+    folder: Path, request: Request, inspection: Inspection, options: Options, progress: ProgressCallback
+) -> None:
+    """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
+    picture, face = find_first_face(request, inspection, options, Path(request.avatar).name)
+    mouth = locate_mouth(picture, face, options, request, inspection)
     track = Track(np.array([face.eyes]), np.ones(1))
-    if outline.avatar_kind == "video":
-        with frames_of(request, outline) as video:
+    if inspection.avatar_kind == "video":
+        with open_video(request, inspection) as video:
             frames = (video.read(n) for n in range(len(video)))
-            track = follow(frames, lambda image: nearest(find_faces(image), options), tick)
+            track = follow_face(frames, lambda image: choose_face(find_faces(image), options), progress)
     np.savez(
         folder / "geometry.npz",
         box=np.array(face.box),
         first_eyes=np.array(face.eyes),
         mouth=mouth.to_array(),
-        tone=np.array(astuple(tone_of(picture, face))),
+        tone=np.array(astuple(measure_tone(picture, face))),
         eyes=track.eyes,
         weight=track.weight,
     )
 
 
-def nearest(faces: tuple[Face, ...], options: Options) -> Face | None:
+def choose_face(faces: tuple[Face, ...], options: Options) -> Face | None:
     if options.face == "largest":
-        return largest(faces) if faces else None
+        return choose_largest(faces) if faces else None
     return faces[options.face] if options.face < len(faces) else None
 
 
-def cycle(frame: int, length: int, how: str) -> int:
-    """Which source frame is shown at `frame`.
+def cycle_frame(frame: int, length: int, how: str) -> int:
+    """Return the source frame that is shown at `frame`.
 
-    >>> [cycle(n, 3, "pingpong") for n in range(7)]
+    >>> [cycle_frame(n, 3, "pingpong") for n in range(7)]
     [0, 1, 2, 2, 1, 0, 0]
     """
     if how == "hold":
@@ -200,56 +215,56 @@ def cycle(frame: int, length: int, how: str) -> int:
 # drawing -------------------------------------------------------------------------------------------------------------
 
 
-class Scene:
-    """What `prepare` left, and how frames are drawn from it."""
+class PreparedPreview:
+    """The files that `prepare` wrote, and the drawing of frames from them."""
 
     def __init__(self, prepared: Path) -> None:
         with np.load(prepared / "motion.npz", allow_pickle=False) as motion:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
         with np.load(prepared / "geometry.npz", allow_pickle=False) as geometry:
-            self.face = face_with(geometry["box"], geometry["first_eyes"])
+            self.face = make_face(geometry["box"], geometry["first_eyes"])
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.track = Track(geometry["eyes"], geometry["weight"])
             self.tone = Tone(*map(float, geometry["tone"]))
 
     @property
     def thumbnail_frame(self) -> int:
-        """A frame with the mouth well open and the eyes too, near the middle where several are."""
+        """A frame with mouth and eyes open, near the middle."""
         opening = self.curve[:, 0]
         far = np.abs(np.arange(len(opening)) / len(opening) - 0.5)
         return int(np.argmax(np.minimum(opening, 0.7) - 0.2 * far - self.shut))
 
     @property
     def face_boxes(self) -> Floats:
-        """(n, 4): x, y, w, h of the face in pixels, wherever it is seen."""
+        """(n, 4): x, y, w, h in pixels of the face in every frame that shows it."""
         middles = self.track.eyes[self.track.weight > 0].mean(1)
         x, y, w, h = self.face.box
         eyes_x, eyes_y = np.mean(self.face.eyes, 0)
         return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
 
-    def shape(self, n: int) -> tuple[float, float]:
+    def read_shape(self, n: int) -> tuple[float, float]:
         return float(self.curve[n, 0]), float(self.curve[n, 1])
 
-    def still(self, image: Image, frames: range, *, sway: bool) -> Iterator[Image]:
+    def draw_still(self, image: U8, frames: range, *, sway: bool) -> Iterator[U8]:
         portrait = Portrait(image, self.face, self.mouth, self.tone)
         for n in frames:
-            yield portrait.frame(self.shape(n), float(self.shut[n]), self.pose[n] if sway else None)
+            yield portrait.render(self.read_shape(n), float(self.shut[n]), self.pose[n] if sway else None)
 
-    def moving(self, video: media.VideoFrames, frames: range, how: str) -> Iterator[Image]:
-        """Frames of a video avatar; where its face was lost they stay as they are."""
+    def draw_video(self, video: media.VideoFrames, frames: range, how: str) -> Iterator[U8]:
+        """Yield frames of a video avatar; those without the face are unchanged."""
         painter = MouthPainter(self.mouth, self.tone, self.face.eye_distance)
         for n in frames:
-            source = cycle(n, len(video), how)
+            source = cycle_frame(n, len(video), how)
             frame, weight = video.read(source), float(self.track.weight[source])
-            face = face_with(self.face.box, self.track.eyes[source])
+            face = make_face(self.face.box, self.track.eyes[source])
             if weight > 0:
-                draw_mouth(frame, face, painter, self.shape(n), weight)
+                draw_mouth(frame, face, painter, self.read_shape(n), weight)
             if self.shut[n] * weight > 0:
                 draw_lids(frame, face, float(self.shut[n]) * weight)
             yield frame
 
 
-def face_with(box: Any, eyes: Floats) -> Face:
+def make_face(box: Any, eyes: Floats) -> Face:
     (ax, ay), (bx, by) = eyes.tolist()
     x, y, w, h = map(float, box)
     return Face((x, y, w, h), ((ax, ay), (bx, by)), True)

@@ -1,4 +1,4 @@
-"""Faces in a picture, upright or tilted, by the cascades that OpenCV ships. No downloaded model."""
+"""Find faces, upright or tilted, by the cascades of OpenCV, without a downloaded model."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Image = npt.NDArray[Any]
-Affine = npt.NDArray[Any]
+from models.arrays import F64, U8
+
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 UNIT = 100.0
-"""Geometry of a face is told in units of a hundredth of its eye distance."""
+"""The eye distance in face units, in which all geometry of a face is given."""
 
 _SEARCH_SIDE = 640
 _SMALLEST = 40
@@ -32,7 +30,7 @@ _EYE_CROP = 240
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face in pixels of its picture. `box` is x, y, w, h; `eyes` are the left and the right as one sees them."""
+    """A face in pixels. `box` is x, y, w, h; `eyes` are the left and the right one as seen."""
 
     box: Box
     eyes: tuple[Point, Point]
@@ -49,16 +47,16 @@ class Face:
         return math.degrees(math.atan2(by - ay, bx - ax))
 
     @property
-    def to_upright(self) -> Affine:
-        """(2, 3) pixel -> face units: the middle of the eyes is (0, 0), they lie at (-50, 0) and (50, 0)."""
+    def to_upright(self) -> F64:
+        """The (2, 3) map from pixels to face units, with the eyes at (-50, 0) and (50, 0)."""
         (ax, ay), (bx, by) = self.eyes
         k = UNIT / self.eye_distance**2
         c, s = (bx - ax) * k, (by - ay) * k
         mx, my = (ax + bx) / 2, (ay + by) / 2
         return np.array([[c, s, -c * mx - s * my], [-s, c, s * mx - c * my]])
 
-    def scaled(self, x: float, y: float) -> Face:
-        """The same face in a picture resized by these factors."""
+    def scale(self, x: float, y: float) -> Face:
+        """Return the face in a picture resized by these factors."""
         left, top, w, h = self.box
         (ax, ay), (bx, by) = self.eyes
         return Face(
@@ -66,35 +64,36 @@ class Face:
         )
 
 
-def find_faces(image: Image) -> tuple[Face, ...]:
-    """All faces of a (h, w, 3) BGR picture from left to right; tilted ones are found in turned copies of it.
+def find_faces(image: U8) -> tuple[Face, ...]:
+    """Return all faces of a (h, w, 3) uint8 BGR picture from left to right, tilted ones too.
 
-    What one cascade takes for a face has to be seen again and again by three: else coins and cats are faces too.
+    A detection counts only after three cascades confirmed it many times; otherwise coins and cats
+    are faces too.
     """
     scale = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+    small = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    grey = _equalize_grey(small)
     for tilts in (_TILTS, _STEEP_TILTS):
-        found = [face for tilt in tilts for face in _at_tilt(grey, tilt)]
+        found = [face for tilt in tilts for face in _find_at_tilt(grey, tilt)]
         if found:
-            faces = (face.scaled(1 / scale, 1 / scale) for face in _without_doubles(found))
+            faces = (face.scale(1 / scale, 1 / scale) for face in _drop_duplicates(found))
             return tuple(sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2))
     return ()
 
 
-def find_near(image: Image, face: Face) -> Face | None:
-    """The face again, near where it was in another frame, upright or as tilted as it was; much faster than a search."""
+def find_face_near(image: U8, face: Face) -> Face | None:
+    """Find a face near its place in another frame: much faster than `find_faces`."""
     near = Crop(-200, -160, 400, 440)
-    grey = cv2.equalizeHist(cv2.cvtColor(upright(image, face, near, 0.8), cv2.COLOR_BGR2GRAY))
-    there = face.to_upright
-    there[:, 2] -= (near.left, near.top)
-    back = cv2.invertAffineTransform(there * 0.8)
+    grey = _equalize_grey(crop_upright(image, face, near, 0.8))
+    to_crop = face.to_upright
+    to_crop[:, 2] -= (near.left, near.top)
+    back = invert_affine(to_crop * 0.8)
     middle = (near.width / 2 * 0.8, 0.8 * (25 - near.top))
-    boxes = [box for box in _boxes("frontalface_alt2", grey) if 0.6 < box[2] / (0.8 * 210) < 1.6]
+    boxes = [box for box in _detect_boxes("frontalface_alt2", grey) if 0.6 < box[2] / (0.8 * 210) < 1.6]
     if not boxes:
         return None
     box = min(boxes, key=lambda b: math.dist((b[0] + b[2] / 2, b[1] + b[3] / 2), middle))
-    return _placed(box, _find_eyes(grey, box), back)
+    return _make_face(box, _find_eyes(grey, box), back)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,42 +106,54 @@ class Crop:
     height: float
 
 
-def upright(image: Image, face: Face, crop: Crop, pixels_per_unit: float) -> Image:
-    """The crop of the face as it would look upright; what lies outside the picture repeats its edge."""
+def crop_upright(image: U8, face: Face, crop: Crop, pixels_per_unit: float) -> U8:
+    """Return the crop of the face turned upright; the picture's edge is repeated outside of it."""
     affine = face.to_upright
     affine[:, 2] -= (crop.left, crop.top)
     size = (round(crop.width * pixels_per_unit), round(crop.height * pixels_per_unit))
     shrinks = face.eye_distance > 1.5 * UNIT * pixels_per_unit
     flags = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.warpAffine(image, affine * pixels_per_unit, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    cropped = cv2.warpAffine(image, affine * pixels_per_unit, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cropped, np.uint8)
 
 
-def largest(faces: Sequence[Face]) -> Face:
+def choose_largest(faces: Sequence[Face]) -> Face:
+    """Return the face with the largest box."""
     return max(faces, key=lambda face: face.box[2] * face.box[3])
 
 
-def transform(points: Iterable[Point], affine: Affine) -> npt.NDArray[Any]:
-    """(n, 2) points moved by a (2, 3) affine map."""
+def transform_points(points: Iterable[Point], affine: F64) -> F64:
+    """Return (n, 2) points moved by a (2, 3) affine map."""
     return np.asarray(list(points), np.float64) @ affine[:, :2].T + affine[:, 2]
 
 
+def invert_affine(affine: F64) -> F64:
+    """Return the inverse of a (2, 3) affine map."""
+    return np.asarray(cv2.invertAffineTransform(affine), np.float64)
+
+
+def _equalize_grey(image: U8) -> U8:
+    """Return (h, w) grey with an equalised histogram, of (h, w, 3) BGR."""
+    return np.asarray(cv2.equalizeHist(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)), np.uint8)
+
+
 @cache
-def _cascade(name: str) -> cv2.CascadeClassifier:
+def _load_cascade(name: str) -> cv2.CascadeClassifier:
     folder = Path(cv2.__file__).parent / "data"
     return cv2.CascadeClassifier(str(folder / f"haarcascade_{name}.xml"))
 
 
-def _at_tilt(grey: Image, tilt_deg: float) -> Iterator[Face]:
-    turned, back = _turned(grey, tilt_deg)
-    for box in _boxes("frontalface_alt2", turned):
-        face = _placed(box, _find_eyes(turned, box), back)
-        strength = _strength(grey, face)
+def _find_at_tilt(grey: U8, tilt_deg: float) -> Iterator[Face]:
+    turned, back = _rotate(grey, tilt_deg)
+    for box in _detect_boxes("frontalface_alt2", turned):
+        face = _make_face(box, _find_eyes(turned, box), back)
+        strength = _count_detections(grey, face)
         if strength >= _FACE and (face.eyes_found or not tilt_deg):
             yield replace(face, strength=strength)
 
 
-def _turned(grey: Image, tilt_deg: float) -> tuple[Image, Affine]:
-    """The picture turned about its middle, corners kept, and the map back."""
+def _rotate(grey: U8, tilt_deg: float) -> tuple[U8, F64]:
+    """Turn the picture about its middle, corners kept. Return it and the map back."""
     if not tilt_deg:
         return grey, np.eye(2, 3)
     h, w = grey.shape
@@ -151,63 +162,67 @@ def _turned(grey: Image, tilt_deg: float) -> tuple[Image, Affine]:
     high = abs(turn[0, 1]) * w + abs(turn[0, 0]) * h
     turn[:, 2] += ((wide - w) / 2, (high - h) / 2)
     size = (math.ceil(wide), math.ceil(high))
-    return cv2.warpAffine(grey, turn, size, borderMode=cv2.BORDER_REPLICATE), cv2.invertAffineTransform(turn)
+    turned = cv2.warpAffine(grey, turn, size, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.uint8), invert_affine(np.asarray(turn, np.float64))
 
 
-def _boxes(name: str, grey: Image) -> list[tuple[int, int, int, int]]:
+def _detect_boxes(name: str, grey: U8) -> list[tuple[int, int, int, int]]:
     if min(grey.shape) < _SMALLEST:
         return []
-    found = _cascade(name).detectMultiScale(grey, 1.1, 3, minSize=(_SMALLEST, _SMALLEST))
+    found = _load_cascade(name).detectMultiScale(grey, 1.1, 3, minSize=(_SMALLEST, _SMALLEST))
     return [(int(x), int(y), int(w), int(h)) for x, y, w, h in found]
 
 
-def _strength(grey: Image, face: Face) -> int:
-    """How often three cascades see the face in an upright copy of it, in windows a little apart.
+def _count_detections(grey: U8, face: Face) -> int:
+    """Count how often three cascades detect the face in an upright copy of it, in slightly shifted
+    windows.
 
-    Faces were seen 150 to 340 times, half a face 96 times, cats, coins and clouds at most 65 times.
+    Faces were detected 150 to 340 times, half a face 96 times, cats, coins and clouds at most 65
+    times.
     """
-    crop = upright(grey, face, Crop(-220, -170, 440, 480), 110 / (face.box[2] / face.eye_distance * UNIT))
-    crop = cv2.equalizeHist(crop)
+    crop = crop_upright(grey, face, Crop(-220, -170, 440, 480), 110 / (face.box[2] / face.eye_distance * UNIT))
+    crop = np.asarray(cv2.equalizeHist(crop), np.uint8)
     seen = 0
     for name in ("frontalface_alt2", "frontalface_alt", "frontalface_default"):
-        _, times = _cascade(name).detectMultiScale2(crop, 1.05, 1, minSize=(70, 70), maxSize=(160, 160))
+        _, times = _load_cascade(name).detectMultiScale2(crop, 1.05, 1, minSize=(70, 70), maxSize=(160, 160))
         seen += max((int(n) for n in times), default=0)
     return seen
 
 
-def _find_eyes(grey: Image, box: tuple[int, int, int, int]) -> tuple[Point, Point] | None:
-    """Both eyes in pixels, or None: the pair of eye boxes that sits most like eyes do in a face."""
+def _find_eyes(grey: U8, box: tuple[int, int, int, int]) -> tuple[Point, Point] | None:
+    """Return both eyes in pixels, the pair of eye boxes most like eyes in a face, or None."""
     x, y, w, h = box
     zoom = _EYE_CROP / w
     top = y + int(0.15 * h)
-    crop = cv2.resize(grey[top : y + int(0.62 * h), x : x + w], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+    part = grey[top : y + int(0.62 * h), x : x + w]
+    crop = np.asarray(cv2.resize(part, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), np.uint8)
     centres = [
         (a + side / 2, b + side / 2)
         for name in ("eye_tree_eyeglasses", "eye")
-        for a, b, side, _ in _cascade(name).detectMultiScale(crop, 1.05, 3, minSize=(30, 30), maxSize=(90, 90))
+        for a, b, side, _ in _load_cascade(name).detectMultiScale(crop, 1.05, 3, minSize=(30, 30), maxSize=(90, 90))
     ]
-    pairs = [(a, b) for a, b in product(centres, centres) if _oddness(a, b) < 1.0]
+    pairs = [(a, b) for a, b in product(centres, centres) if _pair_cost(a, b) < 1.0]
     if not pairs:
         return None
-    best = min(pairs, key=lambda pair: _oddness(*pair))
-    left, right = (_pupil(crop, _mean_near(eye, centres)) for eye in best)
+    best = min(pairs, key=lambda pair: _pair_cost(*pair))
+    left, right = (_find_pupil(crop, _average_near(eye, centres)) for eye in best)
     return (left[0] / zoom + x, left[1] / zoom + top), (right[0] / zoom + x, right[1] / zoom + top)
 
 
-def _oddness(left: Point, right: Point) -> float:
-    """How far a pair is from two eyes at 30 % and 70 % of a face 240 pixels wide, level, 38 % down; 1 is no pair."""
+def _pair_cost(left: Point, right: Point) -> float:
+    """Return the distance of a pair from usual eyes in a face 240 pixels wide, a pair below 1."""
     distance, drop = right[0] - left[0], right[1] - left[1]
     middle, height = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
     return math.hypot((distance - 98) / 40, drop / 36, (middle - 120) / 40, (height - 56) / 40)
 
 
-def _mean_near(eye: Point, centres: Sequence[Point]) -> Point:
+def _average_near(eye: Point, centres: Sequence[Point]) -> Point:
     near = [centre for centre in centres if math.dist(eye, centre) < 20]
     return sum(x for x, _ in near) / len(near), sum(y for _, y in near) / len(near)
 
 
-def _pupil(grey: Image, eye: Point, reach: int = 14) -> Point:
-    """The middle of the dark around an eye's centre."""
+def _find_pupil(grey: U8, eye: Point, reach: int = 14) -> Point:
+    """Return the middle of the dark pixels around an eye's centre."""
     x, y = round(eye[0]), round(eye[1])
     left, top = max(0, x - reach), max(0, y - reach)
     patch = grey[top : y + reach + 1, left : x + reach + 1].astype(np.float32)
@@ -218,24 +233,24 @@ def _pupil(grey: Image, eye: Point, reach: int = 14) -> Point:
     return left + float((columns * dark).sum() / dark.sum()), top + float((rows * dark).sum() / dark.sum())
 
 
-def _placed(box: tuple[int, int, int, int], eyes: tuple[Point, Point] | None, back: Affine) -> Face:
+def _make_face(box: tuple[int, int, int, int], eyes: tuple[Point, Point] | None, back: F64) -> Face:
     x, y, w, h = box
-    middle = transform([(x + w / 2, y + h / 2)], back)[0]
+    middle = transform_points([(x + w / 2, y + h / 2)], back)[0]
     where = eyes or ((x + 0.3 * w, y + 0.38 * h), (x + 0.7 * w, y + 0.38 * h))
-    left, right = ((float(a), float(b)) for a, b in transform(where, back))
+    left, right = ((float(a), float(b)) for a, b in transform_points(where, back))
     return Face((middle[0] - w / 2, middle[1] - h / 2, w, h), (left, right), eyes is not None)
 
 
-def _without_doubles(faces: Sequence[Face]) -> list[Face]:
-    """One face for each place: the one with eyes, and seen most often."""
+def _drop_duplicates(faces: Sequence[Face]) -> list[Face]:
+    """Keep one face for each place: the one with eyes and the most detections."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: (face.eyes_found, face.strength), reverse=True):
-        if all(_apart(face.box, other.box) for other in kept):
+        if all(_are_apart(face.box, other.box) for other in kept):
             kept.append(face)
     return kept
 
 
-def _apart(a: Box, b: Box) -> bool:
+def _are_apart(a: Box, b: Box) -> bool:
     dx = abs(a[0] + a[2] / 2 - b[0] - b[2] / 2)
     dy = abs(a[1] + a[3] / 2 - b[1] - b[3] / 2)
     return math.hypot(dx, dy) > 0.5 * max(a[2], b[2])

@@ -1,17 +1,15 @@
-"""How the head moves as a whole: sway and blink, as maps from a spot of the result to its source in the photo."""
+"""Sway and blinks, as maps from pixels of the result to their source in the photo."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from models.preview.face import Affine, Face, Image, transform
+from models.arrays import F64, U8, Floats
+from models.preview.face import Face, invert_affine, transform_points
 
-Floats = npt.NDArray[Any]
 Maps = tuple[Floats, Floats]
 Rect = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels."""
@@ -24,67 +22,70 @@ _EYE = (-27.0, -26.0, 27.0, 20.0)
 _BROW = 17.0
 
 
-def rect_of(face: Face, left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Rect:
-    """The pixels around a rectangle in face units, cut to a picture of (width, height)."""
-    back = cv2.invertAffineTransform(face.to_upright)
-    corners = transform([(left, top), (right, top), (left, bottom), (right, bottom)], back)
+def compute_rect(face: Face, left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Rect:
+    """Return the pixels around a rectangle in face units, cut to a picture of (width, height)."""
+    back = invert_affine(face.to_upright)
+    corners = transform_points([(left, top), (right, top), (left, bottom), (right, bottom)], back)
     (x0, y0), (x1, y1) = np.floor(corners.min(0)), np.ceil(corners.max(0))
     x0, y0 = min(max(0, int(x0)), size[0]), min(max(0, int(y0)), size[1])
     return x0, y0, max(x0, min(size[0], int(x1))), max(y0, min(size[1], int(y1)))
 
 
-def slices(rect: Rect, origin: tuple[int, int] = (0, 0)) -> tuple[slice, slice]:
+def to_slices(rect: Rect, origin: tuple[int, int] = (0, 0)) -> tuple[slice, slice]:
+    """Return rows and columns of `rect` in an array whose first pixel is `origin`, x and y."""
     x0, y0, x1, y1 = rect
     return slice(y0 - origin[1], y1 - origin[1]), slice(x0 - origin[0], x1 - origin[0])
 
 
-def standing(rect: Rect) -> Maps:
-    """(h, w) x and y of the pixels of `rect`: the map of what doesn't move."""
+def make_grid(rect: Rect) -> Maps:
+    """Return (h, w) float32 x and y of the pixels of `rect`: the map without movement."""
     x0, y0, x1, y1 = rect
     x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
     return x, y
 
 
-def mapped(affine: Affine, x: Floats, y: Floats) -> Maps:
-    """Points moved by a (2, 3) affine map, in float32."""
+def transform_grid(affine: F64, x: Floats, y: Floats) -> Maps:
+    """Return points moved by a (2, 3) affine map, in float32."""
     a = affine.astype(np.float32)
     return a[0, 0] * x + a[0, 1] * y + a[0, 2], a[1, 0] * x + a[1, 1] * y + a[1, 2]
 
 
 class HeadField:
-    """The part of a picture of (width, height) pixels that moves with the head, `rect`, and where it comes from.
+    """The part `rect` of a picture of (width, height) pixels that moves with the head, and its
+    source.
 
-    Head and neck move as one; the movement fades out around them, so that shoulders and background stand still.
+    Head and neck move as one; the movement fades out around them, so that shoulders and background
+    do not move.
     """
 
     def __init__(self, face: Face, size: tuple[int, int]) -> None:
         reach_x, reach_y = _REACH
-        self.rect = rect_of(face, -reach_x, _MIDDLE_Y - reach_y, reach_x, _MIDDLE_Y + reach_y, size)
-        self._x, self._y = mapped(face.to_upright, *self._nodes())
+        self.rect = compute_rect(face, -reach_x, _MIDDLE_Y - reach_y, reach_x, _MIDDLE_Y + reach_y, size)
+        self._x, self._y = transform_grid(face.to_upright, *self._make_nodes())
         self._y -= np.float32(_MIDDLE_Y)
-        self._weight = _fade(np.abs(self._x), _CORE[0], reach_x) * _fade(np.abs(self._y), _CORE[1], reach_y)
+        self._weight = _fade_out(np.abs(self._x), _CORE[0], reach_x) * _fade_out(np.abs(self._y), _CORE[1], reach_y)
         self._bulge = np.clip(1 - (self._x / 88) ** 2 - ((self._y + 10) / 125) ** 2, 0, None)
-        self._to_pixels = cv2.invertAffineTransform(face.to_upright)[:, :2].astype(np.float32)
-        self._standing = standing(self.rect)
+        self._to_pixels = invert_affine(face.to_upright)[:, :2].astype(np.float32)
+        self._grid = make_grid(self.rect)
 
-    def maps(self, pose: Floats | None) -> Maps:
-        """(h, w) source x and y in pixels for every pixel of `rect`. `pose` is a row of motion.sway, None is still."""
+    def compute_maps(self, pose: Floats | None) -> Maps:
+        """Return (h, w) source x and y of `rect`. `pose` is a row of `make_sway`, or None."""
         if pose is None:
-            return self._standing[0].copy(), self._standing[1].copy()
+            return self._grid[0].copy(), self._grid[1].copy()
         x0, y0, x1, y1 = self.rect
-        full = cv2.resize(self._shifts(pose), None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_LINEAR)
-        half = _COARSE // 2  # resizing puts a node into the middle of its cell
+        full = cv2.resize(self._compute_shifts(pose), None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_LINEAR)
+        half = _COARSE // 2  # cv2.resize puts a node into the middle of its cell
         shifts = full[half : half + y1 - y0, half : half + x1 - x0]
-        return self._standing[0] - shifts[..., 0], self._standing[1] - shifts[..., 1]
+        return self._grid[0] - shifts[..., 0], self._grid[1] - shifts[..., 1]
 
-    def _nodes(self) -> Maps:
+    def _make_nodes(self) -> Maps:
         x0, y0, x1, y1 = self.rect
         across, down = np.arange(-(-(x1 - x0) // _COARSE) + 2), np.arange(-(-(y1 - y0) // _COARSE) + 2)
         x, y = np.meshgrid(x0 - 0.5 + _COARSE * across, y0 - 0.5 + _COARSE * down)
         return x.astype(np.float32), y.astype(np.float32)
 
-    def _shifts(self, pose: Floats) -> Floats:
-        """Movement at the coarse nodes in pixels: the neck's root is the hinge, nose and brow go further than ears."""
+    def _compute_shifts(self, pose: Floats) -> Floats:
+        """Return the shift of the nodes in pixels: nose and brow move the most."""
         roll, x, y, turn, nod = (float(value) for value in pose)
         angle = math.radians(roll)
         dx = (-angle * (self._y - 150) + x + turn * self._bulge) * self._weight
@@ -97,13 +98,13 @@ class Lid:
 
     def __init__(self, face: Face, side: float, size: tuple[int, int]) -> None:
         left, top, right, bottom = _EYE
-        self.rect = rect_of(face, side + left, top, side + right, bottom, size)
+        self.rect = compute_rect(face, side + left, top, side + right, bottom, size)
         self._to_upright, self._side = face.to_upright, side
-        self._down = cv2.invertAffineTransform(face.to_upright)[:, 1].astype(np.float32)
+        self._down = invert_affine(face.to_upright)[:, 1].astype(np.float32)
 
     def lower(self, maps: Maps, shut: float) -> Floats:
-        """Pull the skin above the eye down over it, in the maps of `rect`; returns how bright each pixel stays."""
-        x, y = mapped(self._to_upright, *maps)
+        """Pull the skin above the eye over it, in the maps of `rect`. Return (h, w) brightness."""
+        x, y = transform_grid(self._to_upright, *maps)
         lens = np.clip(1 - ((x - self._side) / 20) ** 2, 0, 1)
         open_at, shut_at = -7.5 * lens, 6.5 * lens
         edge = open_at + shut * (shut_at - open_at)
@@ -115,15 +116,16 @@ class Lid:
         return np.asarray(1 - 0.36 * lash, np.float32)
 
 
-def lids_of(face: Face, size: tuple[int, int]) -> tuple[Lid, Lid]:
+def make_lids(face: Face, size: tuple[int, int]) -> tuple[Lid, Lid]:
+    """Return the lids of both eyes."""
     return Lid(face, -50, size), Lid(face, 50, size)
 
 
-def shade(image: Image, light: Floats) -> None:
-    """Darken (h, w, 3) pixels in place; `light` is (h, w), 1 leaves them."""
+def shade(image: U8, light: Floats) -> None:
+    """Darken (h, w, 3) uint8 in place; `light` is (h, w), 1 keeps a pixel."""
     image[:] = (image * light[..., None]).astype(np.uint8)
 
 
-def _fade(distance: Floats, core: float, reach: float) -> Floats:
+def _fade_out(distance: Floats, core: float, reach: float) -> Floats:
     t = np.clip((reach - distance) / (reach - core), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)

@@ -1,18 +1,15 @@
-"""What one sees between open lips, painted once for each mouth: a dark cavity, a tongue, teeth where none are seen."""
+"""Paint the inside of a mouth: a cavity, a tongue, and teeth if the photo shows none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from models.preview.face import Crop, Face, Image, upright
+from models.arrays import U8, Floats
+from models.preview.face import Crop, Face, crop_upright
 from models.preview.mouth import Mouth
-
-Floats = npt.NDArray[Any]
 
 PIXELS_PER_UNIT = 3.0
 
@@ -32,20 +29,21 @@ class Tone:
 
 @dataclass(frozen=True, slots=True)
 class Interior:
-    """Pictures in face units, PIXELS_PER_UNIT fine, over `crop`; they are moved with the layers of LipField.
+    """Pictures of `crop` with PIXELS_PER_UNIT pixels for each face unit; they move with the layers
+    of LipField.
 
-    upper   (h, w, 4) uint8: cavity and upper teeth as BGR, and in the fourth channel what belongs to the upper layer
-    lower   (h, w, 4) uint8: tongue as BGR and how opaque it is
-    matte   (h, w) uint8: what belongs to the lower layer
+    upper   (h, w, 4) uint8: cavity and upper teeth as BGR, and the opacity of the upper layer
+    lower   (h, w, 4) uint8: tongue as BGR, and its opacity
+    matte   (h, w) uint8: opacity of the lower layer
     """
 
     crop: Crop
-    upper: Image
-    lower: Image
-    matte: Image
+    upper: U8
+    lower: U8
+    matte: U8
 
 
-def paint(mouth: Mouth, tone: Tone, softness: float) -> Interior:
+def paint_interior(mouth: Mouth, tone: Tone, softness: float) -> Interior:
     """Paint the inside of a mouth. `softness` of its edges is in face units."""
     crop = Crop(mouth.x - mouth.half_width - 10, mouth.y - 34, 2 * mouth.half_width + 20, 84)
     rows, columns = np.mgrid[0 : crop.height * PIXELS_PER_UNIT, 0 : crop.width * PIXELS_PER_UNIT].astype(np.float32)
@@ -53,33 +51,33 @@ def paint(mouth: Mouth, tone: Tone, softness: float) -> Interior:
     y = rows / PIXELS_PER_UNIT + np.float32(crop.top)
     edge = mouth.y + mouth.tilt * across + mouth.bottom * np.clip(1 - across**2, 0, 1)
     below = y - edge
-    cavity = _cavity(below, across)
+    cavity = _paint_cavity(below, across)
     if not mouth.teeth and mouth.gap == 0:
-        cavity = _with_teeth(cavity, below, across)
-    upper = _coloured(cavity, tone)
-    tongue = _coloured(np.full((*y.shape, 3), _TONGUE, np.float32), tone)
+        cavity = _add_teeth(cavity, below, across)
+    upper = _apply_tone(cavity, tone)
+    tongue = _apply_tone(np.full((*y.shape, 3), _TONGUE, np.float32), tone)
     shown = _ramp(-below, 0.6, 5.0) * np.clip(1.25 - np.abs(across) / 0.62, 0, 1) * _ramp(13 + below, 0, 8)
     kept = _ramp(0.8 - below, -softness, softness)
     matte = _ramp(below, -softness, softness)
-    return Interior(crop, _bgra(upper, kept), _bgra(tongue, 0.85 * shown), _bytes(255 * matte))
+    return Interior(crop, _pack_bgra(upper, kept), _pack_bgra(tongue, 0.85 * shown), _to_bytes(255 * matte))
 
 
-def tone_of(image: Image, face: Face) -> Tone:
-    """The light and colour in which a face was taken."""
-    skin = upright(image, face, Crop(-55, 10, 110, 75), 0.5)
+def measure_tone(image: U8, face: Face) -> Tone:
+    """Measure the exposure and the saturation of a face in a (h, w, 3) uint8 BGR picture."""
+    skin = crop_upright(image, face, Crop(-55, 10, 110, 75), 0.5)
     lab = cv2.cvtColor(skin, cv2.COLOR_BGR2LAB).reshape(-1, 3).astype(np.float32)
     light = float(np.percentile(lab[:, 0], 90)) / 215
     chroma = float(np.median(np.hypot(lab[:, 1] - 128, lab[:, 2] - 128)))
     return Tone(float(np.clip(light, 0.35, 1.05)), float(np.clip(chroma / _SKIN_CHROMA, 0, 1)))
 
 
-def _cavity(below: Floats, across: Floats) -> Floats:
-    """Darkest under the upper lip and in the corners."""
+def _paint_cavity(below: Floats, across: Floats) -> Floats:
+    """Return (h, w, 3) BGR, darkest under the upper lip and in the corners."""
     light = (0.45 + 0.55 * _ramp(below, 0, 22)) * (1 - 0.55 * np.clip(np.abs(across), 0, 1) ** 2)
     return light[..., None] * np.array(_CAVITY, np.float32)
 
 
-def _with_teeth(cavity: Floats, below: Floats, across: Floats) -> Floats:
+def _add_teeth(cavity: Floats, below: Floats, across: Floats) -> Floats:
     tooth = across / 0.155
     between = np.exp(-(((tooth - np.round(tooth - 0.5) - 0.5) / 0.07) ** 2))
     length = 7.6 - 2.6 * np.abs(across) ** 1.5 - 0.8 * between
@@ -88,7 +86,7 @@ def _with_teeth(cavity: Floats, below: Floats, across: Floats) -> Floats:
     return cavity + seen[..., None] * (light[..., None] * np.array(_TEETH, np.float32) - cavity)
 
 
-def _coloured(bgr: Floats, tone: Tone) -> Floats:
+def _apply_tone(bgr: Floats, tone: Tone) -> Floats:
     grey = bgr @ np.array([0.114, 0.587, 0.299], np.float32)
     return np.asarray(tone.exposure * (grey[..., None] + tone.saturation * (bgr - grey[..., None])), np.float32)
 
@@ -98,9 +96,9 @@ def _ramp(values: Floats, low: float, high: float) -> Floats:
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
-def _bgra(bgr: Floats, alpha: Floats) -> Image:
-    return np.dstack([_bytes(bgr), _bytes(255 * alpha)])
+def _pack_bgra(bgr: Floats, alpha: Floats) -> U8:
+    return np.dstack([_to_bytes(bgr), _to_bytes(255 * alpha)])
 
 
-def _bytes(values: Floats) -> Image:
+def _to_bytes(values: Floats) -> U8:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

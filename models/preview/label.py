@@ -1,12 +1,11 @@
-"""The label in the corner, so that nobody takes a preview for the real thing."""
+"""The label in the corner, which tells a preview from a final video."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from models.arrays import U8, Floats
 
 TEXT = "PREVIEW - no model weights"
 
@@ -14,12 +13,13 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class Label:
-    """The label for frames of (width, height) pixels: top left, or bottom left where it would cover a face.
+    """The label for frames of (width, height) pixels: top left, or bottom left where it would
+    cover a face.
 
-    `faces` is (n, 4): x, y, w, h of the face in every frame that it has.
+    `faces` is (n, 4): x, y, w, h in pixels of the face in every frame that shows it.
     """
 
-    def __init__(self, width: int, height: int, faces: npt.NDArray[Any]) -> None:
+    def __init__(self, width: int, height: int, faces: Floats) -> None:
         self._size = max(0.3, min(height / 1000, width / 700))
         self._stroke = max(1, round(self._size * 1.4))
         (wide, self._high), below = cv2.getTextSize(TEXT, _FONT, self._size, self._stroke)
@@ -28,8 +28,8 @@ class Label:
         covers = (faces[:, 0] < self._wide) & (faces[:, 1] < self._tall)
         self._top = height - self._tall if covers.any() else 0
 
-    def stamp(self, frame: npt.NDArray[Any]) -> None:
-        """Write the label into a frame, in place."""
+    def stamp(self, frame: U8) -> None:
+        """Write the label into a (h, w, 3) uint8 frame, in place."""
         corner = frame[self._top : self._top + self._tall, : self._wide]
         np.floor_divide(corner, 3, out=corner)
         where = (self._margin, self._top + self._high + self._margin)

@@ -1,20 +1,17 @@
-"""How skin moves when lips and jaw do: a field of displacements over the lower face.
+"""The movement of skin with lips and jaw: a field of displacements over the lower face.
 
-Two layers move against each other and part along the line of the mouth: the upper lip with everything above it, and
-the lower lip with chin and jaw. Both are told as "where does this spot of the result come from", in face units.
+Two layers move against each other and part along the line of the mouth: the upper lip with
+everything above it, and the lower lip with chin and jaw. Both map a point of the result to its
+source, in face units.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Floats
 from models.preview.face import Crop
 from models.preview.mouth import Mouth
-
-Floats = npt.NDArray[Any]
 
 STEP = 1.5
 """Distance of the field's nodes in face units."""
@@ -29,7 +26,7 @@ _CREVICE = 0.03
 
 
 class LipField:
-    """Displacements around one mouth. `crop` is the part of the face where they aren't zero."""
+    """Displacements around one mouth. They are zero outside `crop`."""
 
     def __init__(self, mouth: Mouth) -> None:
         self.mouth = mouth
@@ -44,49 +41,49 @@ class LipField:
         self._jaw = np.exp(-((np.abs(self._across) / 1.5) ** 4))
         self._mixing = 0.45 + 0.5 * np.minimum(self._across**2, 1.5)
 
-    def aperture(self, opening: float) -> float:
-        """Distance of the lips in their middle, in face units. Shut lips that smile keep a trace of their gap."""
+    def compute_aperture(self, opening: float) -> float:
+        """Return the distance of the lips in face units. Shut lips keep a trace of a smile."""
         return self.widest * opening + _CREVICE * self.mouth.gap * (1 - opening)
 
-    def displacements(self, opening: float, spread: float) -> Floats:
-        """(rows, columns, 3) float32: what to subtract from a spot to find its source.
+    def compute_displacements(self, opening: float, spread: float) -> Floats:
+        """Return (rows, columns, 3) float32, to be subtracted from a point to get its source.
 
-        x of both layers, y of the upper layer, y of the lower layer.
+        The channels are x of both layers, y of the upper layer, y of the lower layer.
         """
-        narrowed = self._narrowing(opening, spread)
+        narrowed = self._compute_narrowing(opening, spread)
         dx = -self._sideways * (narrowed / (1 - narrowed))
         source = (self._x - dx - self.mouth.x) / self.mouth.half_width
         level = self.mouth.y + self.mouth.tilt * source
         rounded = max(0.0, -spread)
         lens = _lens(source)
         arch = lens ** ((1.1 if self.mouth.teeth else 0.85) + 0.7 * rounded)
-        relaxed = self._relaxed(opening, spread, source)
-        upper = relaxed + self._upper(level + self.mouth.top * lens, arch, opening, rounded)
-        lower = relaxed + self._lower(level + self.mouth.bottom * lens, lens, arch, opening, rounded)
+        relaxed = self._relax_corners(opening, spread, source)
+        upper = relaxed + self._shift_upper_lip(level + self.mouth.top * lens, arch, opening, rounded)
+        lower = relaxed + self._shift_lower_lip(level + self.mouth.bottom * lens, lens, arch, opening, rounded)
         return np.stack([dx, upper, lower], -1).astype(np.float32)
 
-    def _narrowing(self, opening: float, spread: float) -> float:
+    def _compute_narrowing(self, opening: float, spread: float) -> float:
         rounded = min(0.24, 11 / self.mouth.half_width) * max(0.0, -spread)
         return rounded + (0.07 if self.mouth.teeth else 0.10) * opening - 0.04 * max(0.0, spread)
 
-    def _relaxed(self, opening: float, spread: float, source: Floats) -> Floats:
-        """The corners of a smile come down when the lips round or open wide."""
+    def _relax_corners(self, opening: float, spread: float, source: Floats) -> Floats:
+        """Return how far the corners of a smile come down when the lips round or open wide."""
         smile = max(0.0, self.mouth.top) * (0.5 * max(0.0, -spread) + 0.25 * opening)
         return smile * np.clip(source**2, 0, 1) * self._around
 
-    def _upper(self, edge: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
+    def _shift_upper_lip(self, edge: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
         above = np.clip(edge - self._y, 0, None)
         raised = (-1.2 if self.mouth.teeth else -2.4) * opening * arch * np.exp(-((above / 15) ** 2))
         fuller = 0.20 * rounded / (1 + 0.20 * rounded)
         return raised - above * fuller * np.exp(-((above / 11) ** 2)) * arch
 
-    def _lower(self, edge: Floats, lens: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
+    def _shift_lower_lip(self, edge: Floats, lens: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
         apart = self.widest * opening
         shut = self.mouth.gap * (1 - _CREVICE * (1 - opening))
         below = self._y - edge - apart * arch + shut * lens
         skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
         mixed = _smoothstep(skin / self._mixing)
-        sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fading(skin)
+        sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fade_jaw(skin)
         rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / 20) ** 2))
         depth = np.clip(below, 0, None)
         fuller = (0.22 * rounded + 0.10 * opening) / (1 + 0.22 * rounded + 0.10 * opening)
@@ -102,6 +99,6 @@ def _smoothstep(t: Floats) -> Floats:
     return t * t * (3 - 2 * t)
 
 
-def _fading(skin: Floats) -> Floats:
-    """How much of the jaw's way the skin goes: all at the lip, 0.78 at the chin (1), nothing below it."""
+def _fade_jaw(skin: Floats) -> Floats:
+    """Return the skin's share of the jaw's movement: 1 at the lip, 0.78 at the chin."""
     return (1 - 0.22 * np.clip(skin, 0, 1)) * (1 - _smoothstep((skin - 0.85) / 0.95))

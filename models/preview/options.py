@@ -14,20 +14,20 @@ MUSETALK = frozenset({
     "no_face", "silence", "compile", "reference",
 })
 # fmt: on
-"""Options of the musetalk engine: a job for `auto` may give them, and the preview has no use for them."""
+"""Options of the musetalk engine: a job for `auto` may give them, and the preview ignores them."""
 
-Pixels = Annotated[float, Field(ge=0)]
+Pixel = Annotated[float, Field(ge=0)]
 Size = Annotated[float, Field(gt=0)]
 
 
 class Options(BaseModel):
-    """What `options` of a job may hold, and what is assumed."""
+    """The `options` of a job for this engine, with their defaults."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     label: bool = True
     face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
-    mouth: Annotated[list[Pixels], Field(min_length=4, max_length=4)] | None = None
+    mouth: Annotated[list[Pixel], Field(min_length=4, max_length=4)] | None = None
     blink: bool | None = None
     sway: bool = True
     strength: Annotated[float, Field(ge=0, le=1.5)] = 1.0
@@ -35,5 +35,5 @@ class Options(BaseModel):
 
 
 def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
-    """The options, and a note for each that belongs to another engine. Raises EngineError bad_option."""
+    """Return the options, and notes on those of other engines. Raises EngineError bad_option."""
     return parse_options(Options, given, "preview", dict.fromkeys(MUSETALK, "musetalk"))

@@ -1,21 +1,18 @@
-"""Speech to mouth: what is heard every 10 ms, and what the lips do for it."""
+"""Turn speech into a mouth: features every 10 ms, and the shape of the lips in each frame."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Floats
 from models.preview import visemes
-
-Floats = npt.NDArray[Any]
 
 RATE = 16000
 HOPS_PER_S = 100
 SPEED_PER_S = 8.75
-"""The fastest lips: of the full opening (or of rounded to neutral) in one second; 0.35 in a frame of 25 fps."""
+"""The highest speed of the lips, in full openings a second; 0.35 a frame at 25 fps."""
 
 _HOP = RATE // HOPS_PER_S
 _WINDOW = 512
@@ -25,34 +22,34 @@ _LEAD_HOPS = 1
 _GAIN, _BIAS = 1.8, 0.12
 
 
-def mouth_curve(waveform: Floats, frames: int, fps: Fraction) -> Floats:
-    """The mouth in the middle of each video frame.
+def make_mouth_curve(waveform: Floats, frames: int, fps: Fraction) -> Floats:
+    """Return the shape of the mouth in the middle of each video frame.
 
     waveform  (n,) float32 in -1..1, mono, 16 kHz
     returns   (frames, 2) float32: opening 0 (closed) .. 1, and spread -1 (rounded, as in "oo") .. 1 (as in "ee").
               Neither changes by more than SPEED_PER_S / fps from one frame to the next.
     """
-    wanted = visemes.mouth(features(waveform))
-    opening = slower_below(np.clip(_GAIN * _smooth(_held(wanted[:, 0])) - _BIAS, 0, 1))
+    wanted = visemes.predict_mouth(extract_features(waveform))
+    opening = limit_slope(np.clip(_GAIN * _smooth(_extend_closures(wanted[:, 0])) - _BIAS, 0, 1))
     spread = _smooth(wanted[:, 1])
-    spread = (slower_below(spread) - slower_below(-spread)) / 2
-    return np.stack([_at_frames(opening, frames, fps), _at_frames(spread, frames, fps)], 1)
+    spread = (limit_slope(spread) - limit_slope(-spread)) / 2
+    return np.stack([_sample_at_frames(opening, frames, fps), _sample_at_frames(spread, frames, fps)], 1)
 
 
-def features(waveform: Floats) -> Floats:
-    """What a vowel is told by: (hops, visemes.FEATURES) float32, ten cepstra of level and shape, and their trend."""
-    cepstra = log_mel(waveform) @ _cosines().T
+def extract_features(waveform: Floats) -> Floats:
+    """Return (hops, visemes.FEATURES) float32: ten cepstra of level and shape, and their trend."""
+    cepstra = compute_log_mel(waveform) @ _make_cosines().T
     level = cepstra[:, :1]
     loud = level[:, 0] > 0.35 * np.percentile(level, 95)
-    if loud.any():  # the mean of a voice says who speaks and over which microphone, not what is said
+    if loud.any():  # the mean depends on speaker and microphone, not on the phoneme
         cepstra[:, 1:] -= cepstra[loud, 1:].mean(0) * np.minimum(1, level / 0.3)
-    before, after = _shifted(cepstra, -5), _shifted(cepstra, 5)
+    before, after = _shift_rows(cepstra, -5), _shift_rows(cepstra, 5)
     return np.concatenate([cepstra, (after - cepstra)[:, :2], (before - cepstra)[:, :2]], 1)
 
 
-def log_mel(waveform: Floats) -> Floats:
-    """Band levels (hops, bands) float32: 0 is 50 dB below the loud parts or drowned in steady noise, 1 is loud."""
-    power = _mel_power(waveform)
+def compute_log_mel(waveform: Floats) -> Floats:
+    """Return levels (hops, bands) float32: 0 is steady noise or 50 dB below 1, the loud parts."""
+    power = _compute_mel_power(waveform)
     noise = np.percentile(power, 10, axis=0)
     loud = np.percentile(power.max(1), 95)
     quiet = max(float(loud) * 10 ** (-_RANGE_DB / 10), 1e-6)
@@ -60,28 +57,28 @@ def log_mel(waveform: Floats) -> Floats:
     return np.asarray(np.clip(10 * np.log10(clean / quiet) / _RANGE_DB, 0, 1.3), np.float32)
 
 
-def slower_below(curve: Floats) -> Floats:
-    """The largest curve nowhere above this one whose slope keeps to SPEED_PER_S: closures stay, peaks are cut."""
+def limit_slope(curve: Floats) -> Floats:
+    """Return the largest curve below this one whose slope is at most SPEED_PER_S."""
     ramp = np.arange(len(curve)) * (SPEED_PER_S / HOPS_PER_S)
     forward = np.minimum.accumulate(curve - ramp) + ramp
     backward = np.minimum.accumulate((curve + ramp)[::-1])[::-1] - ramp
     return np.minimum(forward, backward).astype(np.float32)
 
 
-def _mel_power(waveform: Floats) -> Floats:
+def _compute_mel_power(waveform: Floats) -> Floats:
     hops = max(1, -(-len(waveform) // _HOP))
     padded = np.pad(waveform, ((_WINDOW - _HOP) // 2, _WINDOW + _HOP))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP][:hops]
-    blocks = (_block_power(windows[i : i + _BLOCK_HOPS]) for i in range(0, hops, _BLOCK_HOPS))
+    blocks = (_compute_block_power(windows[i : i + _BLOCK_HOPS]) for i in range(0, hops, _BLOCK_HOPS))
     return np.concatenate(list(blocks))
 
 
-def _block_power(windows: Floats) -> Floats:
+def _compute_block_power(windows: Floats) -> Floats:
     spectrum = np.abs(np.fft.rfft(windows * np.hanning(_WINDOW).astype(np.float32))) ** 2
-    return (spectrum @ _mel_bands().T).astype(np.float32)
+    return (spectrum @ _make_mel_bands().T).astype(np.float32)
 
 
-def _mel_bands(lowest_hz: float = 120, highest_hz: float = 7000) -> Floats:
+def _make_mel_bands(lowest_hz: float = 120, highest_hz: float = 7000) -> Floats:
     mel = np.linspace(np.log1p(lowest_hz / 700), np.log1p(highest_hz / 700), visemes.BANDS + 2)
     edges = 700 * np.expm1(mel)
     hz = np.fft.rfftfreq(_WINDOW, 1 / RATE)
@@ -90,17 +87,17 @@ def _mel_bands(lowest_hz: float = 120, highest_hz: float = 7000) -> Floats:
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _cosines() -> Floats:
+def _make_cosines() -> Floats:
     order, band = np.arange(visemes.CEPSTRA)[:, None], np.arange(visemes.BANDS) + 0.5
     return (np.cos(np.pi * order * band / visemes.BANDS) / visemes.BANDS).astype(np.float32)
 
 
-def _shifted(rows: Floats, hops: int) -> Floats:
+def _shift_rows(rows: Floats, hops: int) -> Floats:
     return rows[np.clip(np.arange(len(rows)) + hops, 0, len(rows) - 1)]
 
 
-def _held(curve: Floats) -> Floats:
-    """Closures last one hop longer on both sides: lips meet before the sound stops, and seen frames are few."""
+def _extend_closures(curve: Floats) -> Floats:
+    """Extend closures by a hop on both sides: lips meet before the sound stops."""
     padded = np.pad(curve, 1, "edge")
     return np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
 
@@ -110,7 +107,7 @@ def _smooth(curve: Floats) -> Floats:
     return np.convolve(np.pad(curve, 3, "edge"), kernel / kernel.sum(), "valid").astype(np.float32)
 
 
-def _at_frames(curve: Floats, frames: int, fps: Fraction) -> Floats:
+def _sample_at_frames(curve: Floats, frames: int, fps: Fraction) -> Floats:
     middle_s = (np.arange(frames) + 0.5) / float(fps)
     heard_s = (np.arange(len(curve)) + 0.5 - _LEAD_HOPS) / HOPS_PER_S
     return np.interp(middle_s, heard_s, curve, right=0.0).astype(np.float32)

@@ -1,17 +1,14 @@
-"""Fourteen mouth shapes, and how they are told apart by ear.
+"""Fourteen mouth shapes, and their classifier.
 
-The table was fitted by benchmarks/fit_visemes.py (linear discriminant analysis) to speech of espeak-ng and flite, which
-say themselves which phoneme sounds when: 14 rows of a constant and 14 weights, of the features in speech.py.
+The table was fitted by benchmarks/fit_visemes.py (linear discriminant analysis) to speech of espeak-ng and flite with
+their phoneme times: 14 rows of a constant and 14 weights for the features in speech.py.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[Any]
+from models.arrays import Floats
 
 BANDS, CEPSTRA = 20, 10
 FEATURES = CEPSTRA + 4
@@ -54,8 +51,8 @@ _TABLE = np.array([
 # fmt: on
 
 
-def mouth(features: Floats) -> Floats:
-    """Expected opening and spread: (hops, FEATURES) -> (hops, 2) float32."""
+def predict_mouth(features: Floats) -> Floats:
+    """Return the expected opening and spread, (hops, 2) float32, of (hops, FEATURES)."""
     scores = features @ _TABLE[:, 1:].T + _TABLE[:, 0]
     likely = np.exp(scores - scores.max(1, keepdims=True))
     likely /= likely.sum(1, keepdims=True)

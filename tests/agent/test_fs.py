@@ -1,7 +1,13 @@
-"""Safe names, whole files, kinds of file systems."""
+"""Files and folders: facts, fingerprints, safe names, locks, and changes that no reader sees half-made."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,13 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.fs import (
+    Fingerprint,
+    atomic_copy,
+    atomic_path,
     atomic_write,
+    discard,
     find_filesystem_kind,
     has_change_events,
+    hash_file,
+    is_disk_full,
     is_file,
     is_folder,
+    is_open_for_writing,
     make_safe_name,
+    map_parallel,
     move_into,
+    read_limited,
+    take_fingerprint,
+    try_lock,
 )
 
 
@@ -87,3 +104,114 @@ def test_the_kind_of_a_mounted_file_system() -> None:
     assert has_change_events("ext4")
     for kind in ("cifs", "smb3", "nfs", "nfs4", "9p", "fuse.sshfs"):
         assert not has_change_events(kind)
+
+
+def test_another_process_writing_is_noticed(tmp_path: Path) -> None:
+    """The kernel tells of writers in other processes too."""
+    path = tmp_path / "slow.wav"
+    code = "import sys; f = open(sys.argv[1], 'wb'); f.write(b'x'); f.flush(); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        assert is_open_for_writing(path) is True
+        writer.communicate("\n")
+    assert is_open_for_writing(path) is False
+
+
+def test_a_fingerprint_tells_one_content_from_another(tmp_path: Path) -> None:
+    """It is that of a regular file, changes with it, and comes back from a row of the ledger."""
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    before = take_fingerprint(path)
+    assert before is not None
+    assert before == take_fingerprint(path)
+    assert Fingerprint.from_dict({"inode": before.inode, "size": 3, "mtime_ns": before.mtime_ns}) == before
+    path.write_bytes(b"longer")
+    assert take_fingerprint(path) != before
+    (tmp_path / "link").symlink_to(path)
+    os.mkfifo(tmp_path / "pipe")
+    assert [take_fingerprint(tmp_path / name) for name in ("link", "pipe", "none", ".")] == [None] * 4
+
+
+def test_a_small_file_is_read_with_one_byte_more_than_allowed(tmp_path: Path) -> None:
+    """So the caller sees what is too long; links and pipes are not read at all."""
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert [read_limited(path, limit) for limit in (3, 5)] == [b"1234", b"12345"]
+    (tmp_path / "link").symlink_to(path)
+    assert read_limited(tmp_path / "link", 5) is None
+    assert read_limited(tmp_path / "none", 5) is None
+
+
+def test_the_hash_of_a_file(tmp_path: Path) -> None:
+    """SHA-256, as hexadecimal digits."""
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+    assert hash_file(tmp_path / "a") == hashlib.sha256(b"x" * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, durable: bool) -> None:
+    """A write that fails in the middle changes nothing that a reader sees."""
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with suppress(OSError), atomic_path(path, durable=durable) as temp:
+        temp.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "the disk is full")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_of_the_longest_name_is_copied(tmp_path: Path) -> None:
+    """The temporary name is no longer than a file name may be, whatever the letters."""
+    (tmp_path / "source").write_bytes(b"media")
+    target = tmp_path / ("\U0001f600" * 62 + ".wav")
+    atomic_copy(tmp_path / "source", target)
+    assert target.read_bytes() == b"media"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_lock_is_held_by_one_or_shared_by_many(tmp_path: Path) -> None:
+    """Each open file is a holder of its own; closing it releases the lock."""
+    descriptors = [os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(3)]
+    first, second, third = descriptors
+    assert try_lock(first)
+    assert not try_lock(second)
+    assert not try_lock(second, shared=True)
+    os.close(first)
+    assert try_lock(second, shared=True)
+    assert try_lock(third, shared=True)
+    assert not try_lock(third)
+    os.close(second)
+    os.close(third)
+
+
+def test_calls_in_parallel_all_end_before_an_error_is_raised() -> None:
+    """Results come in the order of the items; the first error is that of the first item that failed."""
+    assert map_parallel(str, range(20)) == [str(n) for n in range(20)]
+    ended: list[int] = []
+
+    def act(n: int) -> None:
+        ended.append(n)
+        if n in (1, 3):
+            raise ValueError(str(n))
+
+    with pytest.raises(ValueError, match="1"):
+        map_parallel(act, range(5))
+    assert sorted(ended) == [0, 1, 2, 3, 4]
+
+
+def test_a_folder_is_discarded_with_all_below_it(tmp_path: Path) -> None:
+    """One that is not there is no error."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").touch()
+    discard(tmp_path / "a")
+    discard(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_which_errors_mean_a_full_disk() -> None:
+    """No space left, and a quota that is used up."""
+    errors = [OSError(number, "") for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES)]
+    assert [is_disk_full(error) for error in errors] == [True, True, False]

@@ -1,13 +1,10 @@
-"""What others wrote, on a terminal."""
+"""Text of unknown origin on a terminal."""
 
 from __future__ import annotations
-
-import logging
 
 import pytest
 from rich.console import Console
 
-from agent.service.log import PlainFormatter
 from agent.text import escape, escape_markup
 
 
@@ -32,9 +29,3 @@ def test_brackets_are_no_markup(text: str) -> None:
     with console.capture() as captured:
         console.print(escape_markup(text), highlight=False)
     assert captured.get() == escape(text) + "\n"
-
-
-def test_a_name_makes_no_log_lines() -> None:
-    """A line break in a job's name can't forge a line of the log."""
-    record = logging.LogRecord("musedrop", logging.INFO, "", 0, "%s is done", ("x\nERROR lost",), None)
-    assert PlainFormatter("%(levelname)s %(message)s").format(record) == "INFO x\\nERROR lost is done"

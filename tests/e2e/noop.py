@@ -1,7 +1,7 @@
-"""A daemon whose workers make files of the right names in no time: for tests of everything but pictures and sound.
+"""A daemon whose workers write small files instead of media, for tests of everything else.
 
-`python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler. A job takes as long as its options say
-(`frame_s` for each of its `frames`).
+`python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler.
+The options of a job set its duration: `frame_s` for each of its `frames`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def snapshot(source: Path, target: Path) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Whole and on disk, as the real parts are."""
+    """Write a file atomically and flush it to disk, as real parts are."""
     beside = path.with_suffix(f".{os.getpid()}.tmp")
     with beside.open("wb") as file:
         file.write(data)

@@ -1,4 +1,4 @@
-"""What has to be true when everything is over, whatever was killed on the way."""
+"""The state that every share must have when all jobs are finished, whatever was killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TERMINAL = {"done", "failed", "cancelled"}
 
 
 def check(share: Share, names: Sequence[str], workers: Sequence[int] = ()) -> None:
-    """Every dropped job has one row that has ended and, if it is done, one result of its own; nothing else is left.
+    """Assert that each job has one finished row and, if done, one result, and no file is left.
 
     Of a daemon that has stopped; `workers` are processes that must be gone.
     """

@@ -28,7 +28,7 @@ def musedrop(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedP
 
 
 def test_help_names_every_command() -> None:
-    """`musedrop --help` lists all commands, `musedrop` alone too, and --version says which one it is."""
+    """`musedrop --help` and `musedrop` list all commands; --version prints the version."""
     shown = musedrop("--help").stdout
     assert all(command in shown for command in COMMANDS)
     assert "musedrop 0." in musedrop("--version").stdout
@@ -44,7 +44,7 @@ def test_help_of_each_command(command: str) -> None:
 
 
 def test_init_lays_out_a_share_that_run_accepts(tmp_path: Path) -> None:
-    """After init the folders and the annotated settings are there; a second init touches nothing."""
+    """init creates the folders and the annotated settings; a second init changes nothing."""
     made = musedrop("init", str(tmp_path / "here"))
     assert made.returncode == 0
     assert {path.name for path in (tmp_path / "here").iterdir()} >= {"inbox", "outbox", "failed", "musedrop.toml"}
@@ -57,7 +57,7 @@ def test_init_lays_out_a_share_that_run_accepts(tmp_path: Path) -> None:
 
 
 def test_settings_are_found_and_mistakes_in_them_said(tmp_path: Path) -> None:
-    """In the folder of the settings no option is needed; a typo ends with exit code 78, its name and the right one."""
+    """Settings in the working directory are found; a typo exits with 78 and the nearest key."""
     musedrop("init", str(tmp_path))
     assert "no ledger" in musedrop("status", cwd=tmp_path).stderr
     (tmp_path / "musedrop.toml").write_text('share = "."\nstate = "./state"\n[inbox]\nsetle_s = 1\n')
@@ -79,7 +79,7 @@ def test_schema_is_json_and_fits_the_examples() -> None:
 
 
 def test_submit_and_wait(share: Share, tmp_path: Path) -> None:
-    """submit copies the media in, shows progress, waits, and says where the video is; status tells the same."""
+    """submit copies the media, shows progress, waits, and prints the path; status agrees."""
     (tmp_path / "me.jpg").write_bytes(face())
     (tmp_path / "talk.wav").write_bytes(voice())
     words = ["submit", "--avatar", str(tmp_path / "me.jpg"), "--audio", str(tmp_path / "talk.wav"), "--wait"]
@@ -98,7 +98,7 @@ def test_submit_and_wait(share: Share, tmp_path: Path) -> None:
 
 
 def test_submit_says_what_went_wrong(share: Share, tmp_path: Path) -> None:
-    """A job that fails ends with exit code 1, its message and the hint; a file that isn't there never gets that far."""
+    """A failed job exits with 1, its message and hint; a missing file exits with 2."""
     (tmp_path / "me.jpg").write_bytes(face())
     (tmp_path / "broken.wav").write_text("no sound")
     words = ["submit", "--avatar", str(tmp_path / "me.jpg"), "--audio", str(tmp_path / "broken.wav")]
@@ -121,7 +121,7 @@ def test_asking_for_a_job_that_isnt_there(share: Share, verb: str) -> None:
 
 
 def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
-    """A device that is drained from the command line is out, also after a restart, until it is resumed."""
+    """A drained device stays out of service, also after a restart, until it is resumed."""
 
     def state(device: str) -> str:
         [row] = share.rows("SELECT state FROM device_status WHERE device = ?", device) or [{"state": ""}]
@@ -146,7 +146,7 @@ def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
 
 
 def test_asking_for_a_device_that_isnt_there(share: Share) -> None:
-    """The command names the devices that there are; a control file for no device goes, and the daemon lives."""
+    """The command lists the devices; a control file for no device is removed and logged."""
     until(lambda: len(share.rows("SELECT * FROM device_status")) == 2, 30, share.log)
     for verb in ("drain", "resume"):
         asked = share.musedrop(verb, "GPU-none")
@@ -159,7 +159,7 @@ def test_asking_for_a_device_that_isnt_there(share: Share) -> None:
 
 
 def test_doctor_looks_at_everything(share: Share) -> None:
-    """One line each for Python, torch, NVML, a real worker, encoders, engines, folders and the daemon."""
+    """doctor has lines for Python, torch, NVML, a worker, encoders, engines, folders, daemon."""
     told = share.musedrop("doctor")
     assert told.returncode == 0, told.stdout + told.stderr
     for word in (
@@ -219,7 +219,7 @@ def test_watch_draws_jobs_and_devices(share: Share) -> None:
 
 
 def test_a_hostile_name_is_only_a_name(share: Share) -> None:
-    """Markup and escape sequences in a file's name reach no terminal; a listing shows them as text."""
+    """Markup and escape sequences in a file's name are shown as text."""
     name = "a[b] [red] :smile: \x1b[2J"
     share.put(f"{name}.json", b"no job")
     share.wait_for(name, "failed")
@@ -231,7 +231,7 @@ def test_a_hostile_name_is_only_a_name(share: Share) -> None:
 
 @pytest.mark.slow
 def test_the_demo_runs_every_example(tmp_path: Path) -> None:
-    """`musedrop demo` ends with a video for each example, twice, and refuses a folder that holds something else."""
+    """`musedrop demo` makes all videos, twice, and refuses a folder with other files."""
     for _ in range(2):
         played = musedrop("demo", str(tmp_path / "demo"))
         assert played.returncode == 0, played.stdout + played.stderr

@@ -66,7 +66,7 @@ def test_fetch_lays_out_all_files_from_a_mirror(musedrop: Musedrop, tmp_path: Pa
 
 
 def test_fetch_replaces_only_what_differs_and_only_when_told(musedrop: Musedrop, tmp_path: Path) -> None:
-    """A file of one's own is not overwritten; with --replace the published one takes its place, the others stay."""
+    """A different file is not overwritten; --replace replaces that file and no other."""
     config, weights = "whisper/config.json", "whisper/pytorch_model.bin"
     hub = Hub(files={SOURCES[name].url: name.encode() for name in (config, weights)})
     (tmp_path / "models" / "whisper").mkdir(parents=True)
@@ -128,7 +128,9 @@ def test_import_for_other_machines(musedrop: Musedrop, master: Path, tmp_path: P
     assert "int8" in refused.stderr
 
 
-def spoken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+def run_inner_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
     """The inner command without a process of its own: exit code and what it printed."""
     monkeypatch.setattr(sys, "argv", ["models", *words])
     with warnings.catch_warnings():
@@ -138,17 +140,19 @@ def spoken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 def test_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """1 where files are missing, each with its command; 2 where nothing could be done, in two lines."""
+    """1 if files are missing, each with its command; 2 if the command could not run."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    code, out, _ = spoken(monkeypatch, capsys, "--models-dir", str(tmp_path), "verify", "--quick")
+    code, out, _ = run_inner_command(monkeypatch, capsys, "--models-dir", str(tmp_path), "verify", "--quick")
     assert code == 1
     assert all(name in out for name in published_files("v15"))
     assert out.count("musedrop models fetch") >= len(published_files("v15"))
-    code, _, err = spoken(monkeypatch, capsys, "--models-dir", str(tmp_path), "import", str(tmp_path / "nothing"))
+    code, _, err = run_inner_command(
+        monkeypatch, capsys, "--models-dir", str(tmp_path), "import", str(tmp_path / "nothing")
+    )
     assert code == 2
     assert "holds no weights" in err
     monkeypatch.setattr(models_command, "NEEDED", ("torch", "no_such_package"))
-    code, _, err = spoken(monkeypatch, capsys, "--models-dir", str(tmp_path), "verify")
+    code, _, err = run_inner_command(monkeypatch, capsys, "--models-dir", str(tmp_path), "verify")
     assert code == 2
     assert "no_such_package" in err
     assert "pip install '.[musetalk]'" in err

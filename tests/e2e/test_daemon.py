@@ -1,4 +1,4 @@
-"""The daemon from outside: files go in, videos come out, and everything in between can be asked."""
+"""The daemon from outside: files in, videos out, with status at any time."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def drop_media(share: Share, seconds: float = 1.0) -> None:
 
 
 def test_a_job_file_becomes_a_video(share: Share) -> None:
-    """Three files in the inbox become a folder in the outbox, and every record agrees on what was made."""
+    """Three files in the inbox become a folder in the outbox; all records agree."""
     drop_media(share)
     share.drop("hello", avatar="face.jpg", audio="voice.wav", id="order-1")
     row = share.wait_for("hello", "done", "failed")
     assert row["state"] == "done", row
     frames, rate, metadata = frames_and_comment(share.outbox / "hello" / "result.mp4")
-    assert (frames, rate) == (25, 25)
+    assert (frames, rate) == (25, Fraction(25))
     assert "preview" in metadata["comment"]
     result = share.result("hello")
     assert (result["engine"], result["frames"], result["uid"]) == ("preview", 25, row["uid"])
@@ -63,7 +63,7 @@ def test_a_pair_becomes_a_video(share: Share) -> None:
 
 
 def test_a_video_avatar_of_the_library(share: Share) -> None:
-    """An avatar video in the library is used by its name, at its own frame rate, and stays there."""
+    """A library video is used by its name, at its own frame rate, and is kept."""
     (share.folder / "avatars" / "collins.mp4").write_bytes((EXAMPLES / "collins.mp4").read_bytes())
     share.put("voice.wav", voice())
     share.drop("lib", TemplateId="collins", AudioPath="voice.wav", Quality="low", EnableEmotion=True)
@@ -71,6 +71,7 @@ def test_a_video_avatar_of_the_library(share: Share) -> None:
     with av.open(str(EXAMPLES / "collins.mp4")) as source:
         rate = source.streams.video[0].average_rate
     frames, got, _ = frames_and_comment(share.outbox / "lib" / "result.mp4")
+    assert rate is not None
     assert got == rate
     assert frames == round(1.0 * rate)
     assert any("EnableEmotion" in note for note in share.result("lib")["notes"])
@@ -129,7 +130,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def test_every_bad_input_is_answered_and_none_stops_the_others(make_share: Callable[..., Share]) -> None:
-    """Each bad job ends in failed/ with a code, a message and a hint, the same in the ledger; the good one is done."""
+    """Each bad job has a code, a message and a hint in failed/ and in the ledger."""
     share = make_share(wait_media_s=3.0, keep_media_s=30.0)
     share.start()
     drop_media(share)
@@ -237,7 +238,7 @@ def test_a_killed_worker_costs_a_span_and_not_the_job(share: Share) -> None:
 
 
 def test_a_stop_keeps_what_is_done(share: Share) -> None:
-    """SIGTERM ends the daemon cleanly with no worker left; the next start goes on with the finished parts."""
+    """SIGTERM stops daemon and workers; the next start uses the finished parts."""
     drop_media(share, 8.0)
     share.drop("long", avatar="face.jpg", audio="voice.wav", output={"height": 720})
     until(lambda: any(row["stage"] == "render" and row["units_done"] > 20 for row in share.rows()), 60, share.log)
@@ -266,7 +267,7 @@ def test_the_share_has_one_daemon(share: Share) -> None:
 
 
 def test_status_json_tells_the_same(share: Share) -> None:
-    """Those who can't open SQLite read counts, running jobs, devices and results in status.json."""
+    """status.json has counts, running jobs, devices and results, as the ledger has."""
     drop_media(share)
     share.drop("hello", avatar="face.jpg", audio="voice.wav")
     share.wait_for("hello", "done")

@@ -29,7 +29,7 @@ def drop_jobs(share: Share) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("place", DAEMON)
 def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: Path, place: str, action: str) -> None:
-    """It dies, hangs until it is killed, raises, or finds the disk full: afterwards each job has one result."""
+    """It dies, hangs, raises or finds the disk full: afterwards each job has one result."""
     share = make_share(module="tests.e2e.noop", settle_s=0.05)
     flag = tmp_path / "reached"
     drop_jobs(share)
@@ -53,7 +53,7 @@ def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("place", WORKER)
 def test_a_worker_fails_somewhere(make_share: Callable[..., Share], tmp_path: Path, place: str, action: str) -> None:
-    """It dies, freezes, raises or finds the disk full: the span is done again, each job has one result."""
+    """It dies, hangs, raises or finds the disk full: its span is repeated, one result each."""
     share = make_share(module="tests.e2e.noop", settle_s=0.05, stall_s=1.0)
     flag = tmp_path / "reached"
     share.start(**{VARIABLE: f"{place}:{action}:{flag}"})
@@ -68,7 +68,7 @@ def test_a_worker_fails_somewhere(make_share: Callable[..., Share], tmp_path: Pa
 
 @pytest.mark.parametrize("action", ["kill", "stop"])
 def test_the_daemon_fails_while_it_drains(make_share: Callable[..., Share], tmp_path: Path, action: str) -> None:
-    """Told to stop, it dies or hangs: the next start finishes the jobs, and nothing outlives the first."""
+    """It dies or hangs while it stops: no worker survives, and the next start finishes."""
     share = make_share(module="tests.e2e.noop", settle_s=0.05)
     flag = tmp_path / "reached"
     share.start(**{VARIABLE: f"draining:{action}:{flag}"})
@@ -94,7 +94,7 @@ def test_every_place_is_tested() -> None:
 
 
 def test_a_place_is_passed_without_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing happens where the variable is missing or speaks of another place, or where the flag is there already."""
+    """A failpoint does nothing without the variable, for another place, or with its flag set."""
     monkeypatch.delenv(VARIABLE, raising=False)
     failpoint("claimed")
     monkeypatch.setenv(VARIABLE, f"inserted:raise:{tmp_path / 'a'},claimed:raise:{tmp_path / 'b'}")

@@ -1,4 +1,4 @@
-"""The folder contract: everybody's way of dropping files, the same again, control files, shares that come and go."""
+"""The folder contract: producers, names, repeated jobs, control files, lost shares, full disks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def move_from_outside(inbox: Path, name: str, text: bytes) -> None:
 
 
 def link_and_unlink(inbox: Path, name: str, text: bytes) -> None:
-    """File.Move of mono, and of .NET where it can't rename: a second link, then the first one goes."""
+    """File.Move of mono, and of .NET without rename: a second link, then unlink the first."""
     write_all(inbox, f"{name}.tmp", text)
     os.link(inbox / f"{name}.tmp", inbox / name)
     (inbox / f"{name}.tmp").unlink()
@@ -148,12 +148,14 @@ def test_what_is_open_is_not_taken(noop: Share, suffix: str) -> None:
 
 
 def test_halves_may_come_far_apart(noop: Share) -> None:
-    """Half a pair is no job, and no trouble; with the other half it is one."""
+    """Half a pair is neither a job nor a problem; with the other half it is a job."""
     noop.put("pair.wav", b"voice")
     noop.drop("meanwhile", **JOB)
     noop.wait_for("meanwhile", "done")
+    assert [row["name"] for row in noop.rows()] == ["meanwhile"]
+    assert (noop.status_file() or {})["problems"] == []
     noop.put("pair.png", b"face")
-    noop.wait_for("pair", "done")
+    assert noop.wait_for("pair", "done")["error_code"] is None
 
 
 @pytest.mark.slow
@@ -197,7 +199,7 @@ NAMES = (
 
 
 def test_any_name_comes_back(noop: Share) -> None:
-    """Each is a job of its own whose result says the name; folders can be held by Windows; nothing is run."""
+    """Each name is one job with a result folder that is valid on Windows; none is executed."""
     for name in NAMES:
         noop.put_raw(f"{name}.json", TEXT)
     served = [name for name in NAMES if not name.startswith(".")]
@@ -219,7 +221,8 @@ def test_the_longest_name_a_file_can_have(noop: Share) -> None:
     """255 bytes: there is no room for a temporary name beside it, and none is needed."""
     name = "\u5f20" * 83 + "a"
     move_from_outside(noop.inbox, f"{name}.json", TEXT)
-    noop.wait_for(name, "done")
+    row = noop.wait_for(name, "done")
+    assert noop.result(row["result"])["name"] == name
 
 
 # the same again ------------------------------------------------------------------------------------------------------
@@ -234,7 +237,7 @@ def test_the_same_name_again_is_another_job(noop: Share) -> None:
 
 
 def test_the_same_id_again_gets_the_earlier_result(noop: Share) -> None:
-    """Nothing is rendered a second time, under another name too; the result says where it came from."""
+    """The earlier result is copied, also for another name, and result.json says so."""
     noop.drop("first", **JOB, CacheKey="k1", Priority=3)
     noop.wait_for("first", "done")
     noop.put("copy.wav", b"voice")
@@ -250,7 +253,7 @@ def test_the_same_id_again_gets_the_earlier_result(noop: Share) -> None:
 
 @pytest.mark.parametrize("change", [{"audio": "other.wav"}, {"options": {"frame_s": 0}}, {"fps": 30}])
 def test_the_same_id_for_something_else_is_refused(noop: Share, change: dict[str, Any]) -> None:
-    """Other media, other options or another frame rate: the error names the job that has the id."""
+    """Other media, options or frame rate: the error names the job that has the id."""
     noop.put("other.wav", b"other")
     noop.drop("first", **JOB, id="k1")
     noop.wait_for("first", "done")
@@ -315,7 +318,7 @@ def test_pause_and_resume(noop: Share) -> None:
 
 @pytest.mark.parametrize("state", ["waiting", "queued", "running"])
 def test_cancel_in_every_state(noop: Share, state: str) -> None:
-    """NAME.cancel ends the job wherever it is, within a second; its files lie in failed/ with the code cancelled."""
+    """NAME.cancel ends the job within a second; failed/ has its files with code cancelled."""
     if state == "queued":
         noop.put("pause", b"")
         until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
@@ -335,7 +338,7 @@ def test_cancel_in_every_state(noop: Share, state: str) -> None:
 
 
 def test_an_inbox_that_is_polled(make_share: Callable[..., Share]) -> None:
-    """Without a watch, as on CIFS, NFS, FUSE and 9p, the scan finds jobs and pairs by itself; the log says so."""
+    """Without events, as on CIFS, NFS, FUSE and 9p, polling finds jobs; the log says so."""
     share = make_share(module="tests.e2e.noop", settle_s=0.1, keep_media_s=3600.0, watch="poll")
     share.start()
     assert "it is polled" in share.log()
@@ -395,7 +398,7 @@ def test_a_share_that_is_missing_at_the_start_is_waited_for(make_share: Callable
 def test_a_mount_that_vanishes_and_comes_back(
     make_share: Callable[..., Share], disk: Callable[[Path, int], None]
 ) -> None:
-    """The empty folder below it is no news: nothing is made there, no job is lost, and all goes on by itself."""
+    """The daemon writes nothing to the empty mount point, loses no job, and continues."""
     share = make_share(module="tests.e2e.noop", settle_s=0.1)
     below = share.root / "below"
     disk(below, 16)
@@ -432,7 +435,7 @@ def test_an_inbox_made_anew_is_watched_anew(noop: Share) -> None:
 
 
 def test_an_inbox_that_cannot_be_written(make_share: Callable[..., Share], disk: Callable[[Path, int], None]) -> None:
-    """Read-only: the job stays where it is, the trouble is said once, and the job runs when it is over."""
+    """While the share is read-only, the pair stays in the inbox and is reported; later it runs."""
     share = make_share(module="tests.e2e.noop", settle_s=0.1)
     disk(share.folder, 16)
     share.start()
@@ -443,9 +446,11 @@ def test_an_inbox_that_cannot_be_written(make_share: Callable[..., Share], disk:
     share.put("voice.wav", b"voice")
     mount("-o", "remount,ro", str(share.folder))
     until(lambda: "Read-only" in share.log(), 30, share.log)
+    assert (share.inbox / "face.png").exists()
     mount("-o", "remount,rw", str(share.folder))
     share.drop("two", **JOB)
     share.wait_for("two", "done")
+    assert {row["name"]: row["state"] for row in share.rows()} == {"one": "done", "two": "done"}
 
 
 # full disks ----------------------------------------------------------------------------------------------------------
@@ -477,15 +482,16 @@ def test_jobs_wait_for_room(make_share: Callable[..., Share], disk: Callable[[Pa
     share.wait_for("held", "queued")
     until(lambda: "nearly full" in str(share.job("held")["waiting_for"]), 30, share.log)
     until(lambda: "nearly full" in str((share.status_file() or {}).get("problems")), 30, share.log)
+    assert share.job("held")["state"] == "queued"
     ballast.unlink()
-    share.wait_for("held", "done")
+    assert share.wait_for("held", "done")["waiting_for"] is None
 
 
 @pytest.mark.parametrize("full", ["share", "state"])
 def test_a_disk_that_is_full_to_the_last_byte(
     make_share: Callable[..., Share], disk: Callable[[Path, int], None], full: str
 ) -> None:
-    """Nothing half-written is published, nothing is lost; when there is room every job has its result."""
+    """No partial file is published and no job is lost; with space, every job has its result."""
     share = make_share(module="tests.e2e.noop", settle_s=0.1)
     disk(share.folder, 16)
     disk(share.state, 16)

@@ -1,4 +1,4 @@
-"""Two thousand hostile job files and names, thrown at a daemon that has to answer every one and live."""
+"""Two thousand hostile job files and names: the daemon answers each one and survives."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ thrown: list[str] = []
 @settings(max_examples=DROPS, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(name=NAMES, text=TEXTS)
 def test_throw(share: Share, name: str, text: bytes) -> None:
-    """Each under a number of its own, as a simple program writes it; what becomes of them is told below."""
+    """Write each file under a number of its own; the next test checks the results."""
     number = f"{len(thrown):05d}"
     file = f"{number} {name}.json"
     while len(file.encode("utf-8", "surrogateescape")) > LONGEST_NAME_BYTES:
@@ -89,9 +89,9 @@ def test_throw(share: Share, name: str, text: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_hostile_drop_is_answered(share: Share) -> None:
-    """Each became one row with an end; nothing was run, nothing is left in the inbox, and the daemon serves."""
+    """Each has one finished row, none was executed, the inbox is empty, the daemon works."""
     assert len(thrown) >= DROPS
-    until(lambda: ended(share) >= len(thrown), 240, lambda: f"{len(thrown)} dropped\n{share.log()[-3000:]}")
+    until(lambda: count_ended(share) >= len(thrown), 240, lambda: f"{len(thrown)} dropped\n{share.log()[-3000:]}")
     rows = share.rows("SELECT name, state, error_code FROM job_status WHERE finished_at IS NOT NULL")
     assert sorted(row["name"].split(" ")[0] for row in rows) == thrown
     assert "internal" not in {row["error_code"] for row in rows}
@@ -104,5 +104,5 @@ def test_every_hostile_drop_is_answered(share: Share) -> None:
     share.wait_for("well-behaved", "done")
 
 
-def ended(share: Share) -> int:
+def count_ended(share: Share) -> int:
     return int(share.rows("SELECT count(finished_at) AS ended FROM job_status")[0]["ended"])

@@ -1,4 +1,4 @@
-"""MuseTalk through the whole daemon, with tiny weights: files go in, videos come out, on one worker or on four."""
+"""MuseTalk in the whole daemon, with tiny weights, on one worker and on four."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from models import media
 from models.types import Limits
 from tests.models.musetalk import tiny
-from tests.models.musetalk.test_engine import a_video, an_image
+from tests.models.musetalk.jobs import write_image, write_video
 from tests.share import ROOT, Share, until, voice
 
 
@@ -26,16 +27,20 @@ def studio(make_share: Callable[..., Share]) -> Share:
     return share
 
 
+def has_rows(share: Share, count: int) -> bool:
+    return len(share.rows()) == count
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) -> None:
-    """`queue` and `split` publish byte-identical mp4s, and the second job finds the avatar prepared."""
-    avatar = a_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
+    """`queue` and `split` publish identical mp4s; the second job has the avatar from the cache."""
+    avatar = write_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
     for count, strategy in enumerate(("queue", "split"), 1):
         studio.put("face.mp4", avatar.read_bytes())
         studio.put("voice.wav", voice(3.0))
         studio.drop("hello", avatar="face.mp4", audio="voice.wav", engine="musetalk", strategy=strategy)
-        until(lambda wanted=count: len(studio.rows()) == wanted, 30, studio.log)
+        until(partial(has_rows, studio, count), 30, studio.log)
         assert studio.wait_for("hello", "done", "failed", timeout_s=180)["state"] == "done", studio.log()
     one, four = (studio.outbox / name for name in ("hello", "hello-2"))
     assert (one / "result.mp4").read_bytes() == (four / "result.mp4").read_bytes()
@@ -54,8 +59,8 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: Path) -> None:
-    """The commands of the library, and a job that calls the avatar by its name and finds it prepared."""
-    picture = an_image(tmp_path / "anna.png")
+    """The library commands work, and a job by name has the avatar from the cache."""
+    picture = write_image(tmp_path / "anna.png")
     assert studio.musedrop("avatar", "add", "anna", str(picture)).returncode == 0
     assert "not yet" in studio.musedrop("avatar", "list").stdout
     assert studio.musedrop("avatar", "prepare", "anna", "--wait").returncode == 0

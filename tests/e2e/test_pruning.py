@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.share import Share, until
@@ -12,7 +13,7 @@ from tests.share import Share, until
 DAY_S = 86_400
 
 
-def aged(path: Path, days: float) -> None:
+def set_age(path: Path, days: float) -> None:
     os.utime(path, (time.time() - days * DAY_S,) * 2)
 
 
@@ -27,8 +28,12 @@ def drop(share: Share, name: str, avatar: str = "", **job: object) -> None:
     share.error(name)
 
 
+def has_code(share: Share, name: str, code: str) -> bool:
+    return bool(share.job(name)["error_code"] == code)
+
+
 def test_a_retry_of_what_was_deleted_is_answered(make_share: Callable[..., Share]) -> None:
-    """Its failed folder went with its media: the row and a new error.json say so; nothing waits for what is gone."""
+    """Its failed folder was deleted with its media: the row and a new error.json say so."""
     share = make_share(module="tests.e2e.noop")
     share.start()
     drop(share, "old")
@@ -36,13 +41,13 @@ def test_a_retry_of_what_was_deleted_is_answered(make_share: Callable[..., Share
     share.error("refused")
     assert share.stop() == 0
     for name in ("old", "refused"):
-        aged(share.failed / name, 31)
+        set_age(share.failed / name, 31)
     share.start()
     until(lambda: not list(share.failed.iterdir()), 30, share.log)
     for name in ("old", "refused"):
         told = share.musedrop("retry", name)
         assert told.returncode == 0, told.stderr
-        until(lambda name=name: share.job(name)["error_code"] == "inputs_gone", 30, share.log)
+        until(partial(has_code, share, name, "inputs_gone"), 30, share.log)
         error = share.error(name)
         assert (error["code"], error["state"]) == ("inputs_gone", "failed")
         assert "drop the job file and its media again" in error["hint"]
@@ -54,14 +59,14 @@ def test_a_retry_without_files_of_its_own_still_works(make_share: Callable[..., 
     voices = share.root / "voices"
     voices.mkdir()
     (voices / "voice.wav").write_bytes(b"voice")
-    aged(voices / "voice.wav", 1)
+    set_age(voices / "voice.wav", 1)
     share.config.write_text(share.config.read_text().replace("[inbox]\n", f'[inbox]\nmedia_roots = ["{voices}"]\n'))
     share.start()
     (share.folder / "avatars" / "anna.jpg").write_bytes(b"face")
-    aged(share.folder / "avatars" / "anna.jpg", 1)
+    set_age(share.folder / "avatars" / "anna.jpg", 1)
     drop(share, "old", avatar="anna", audio=str(voices / "voice.wav"))
     assert share.stop() == 0
-    aged(share.failed / "old", 31)
+    set_age(share.failed / "old", 31)
     share.start()
     until(lambda: not list(share.failed.iterdir()), 30, share.log)
     (share.inbox / "old.retry").touch()

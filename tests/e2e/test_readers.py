@@ -1,4 +1,4 @@
-"""Readers of a real daemon's work: beside it and after it, with little rights, from afar, with other people's tools."""
+"""Readers of the ledger and status.json: read-only users, copies, other tools."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def drop(share: Share, name: str, **job: Any) -> None:
     share.drop(name, avatar=f"{name}-face.jpg", audio=f"{name}-voice.wav", **job)
 
 
-def finished_job(share: Share, name: str = "hello") -> None:
+def finish_job(share: Share, name: str = "hello") -> None:
     drop(share, name)
     share.wait_for(name, "done")
 
 
-def set_up(share: Share, section: str, *lines: str) -> None:
+def add_settings(share: Share, section: str, *lines: str) -> None:
     """More settings in a section, before the daemon starts."""
     text = share.config.read_text()
     head = f"[{section}]\n"
@@ -74,18 +74,18 @@ def open_share() -> Iterator[Share]:
 
 
 def ask_as_nobody(uri: str) -> str:
-    """Run all documented queries as a user who may only read; the jobs they see, and why they can't delete them."""
+    """Run all documented queries as a read-only user. Return the jobs, and the refused delete."""
     run = subprocess.run([sys.executable, "-c", ASK, uri, *QUERIES], capture_output=True, text=True)
     assert not run.stderr, run.stderr
     return run.stdout
 
 
 def test_a_user_who_may_only_read(open_share: Share) -> None:
-    """While the daemon runs, after it was killed and after it has stopped, in the words of the docs."""
+    """The documented URIs work while the daemon runs, after a kill and after a stop."""
     ledger = open_share.state / "jobs.db"
     expected = "[('hello', 'done')] attempt to write a readonly database\n"
     open_share.start()
-    finished_job(open_share)
+    finish_job(open_share)
     assert ask_as_nobody(f"file:{ledger}?mode=ro") == expected
     open_share.kill()
     assert ask_as_nobody(f"file:{ledger}?mode=ro") == expected
@@ -98,7 +98,7 @@ def test_a_user_who_may_only_read(open_share: Share) -> None:
 # the copy on the share -----------------------------------------------------------------------------------------------
 
 
-def copied(path: Path, sql: str = "SELECT name, state FROM job_status") -> list[tuple[Any, ...]]:
+def query_copy(path: Path, sql: str = "SELECT name, state FROM job_status") -> list[tuple[Any, ...]]:
     conn = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         return conn.execute(sql).fetchall()
@@ -107,28 +107,28 @@ def copied(path: Path, sql: str = "SELECT name, state FROM job_status") -> list[
 
 
 def test_the_daemon_leaves_a_copy_on_the_share(make_share: Callable[..., Share]) -> None:
-    """With status.snapshot_s set, status.db follows the ledger; all documented queries run on it, after the end too."""
+    """With status.snapshot_s, status.db follows the ledger, and documented queries run on it."""
     share = make_share(module="tests.e2e.noop")
-    set_up(share, "status", "snapshot_s = 0.2")
+    add_settings(share, "status", "snapshot_s = 0.2")
     share.start()
     copy = share.folder / "status.db"
-    finished_job(share)
-    until(lambda: copy.exists() and copied(copy) == [("hello", "done")], 30, share.log)
+    finish_job(share)
+    until(lambda: copy.exists() and query_copy(copy) == [("hello", "done")], 30, share.log)
     for query in QUERIES:
-        copied(copy, query)
-    finished_job(share, "again")
+        query_copy(copy, query)
+    finish_job(share, "again")
     assert share.stop() == 0
-    assert sorted(copied(copy)) == [("again", "done"), ("hello", "done")]
+    assert sorted(query_copy(copy)) == [("again", "done"), ("hello", "done")]
     assert not list(share.folder.glob(".status*"))
 
 
 def test_a_copy_that_fails_stops_nothing(make_share: Callable[..., Share]) -> None:
-    """A folder in the way of status.db is a problem that status.json and doctor name, and jobs go on."""
+    """A folder named status.db is a problem in status.json and doctor; jobs continue."""
     share = make_share(module="tests.e2e.noop")
-    set_up(share, "status", "snapshot_s = 0.2")
+    add_settings(share, "status", "snapshot_s = 0.2")
     (share.folder / "status.db").mkdir()
     share.start()
-    finished_job(share)
+    finish_job(share)
 
     def problems() -> list[str]:
         return list((share.status_file() or {})["problems"])
@@ -144,13 +144,13 @@ def test_a_copy_that_fails_stops_nothing(make_share: Callable[..., Share]) -> No
 
 
 def test_musedrop_snapshot(share: Share, tmp_path: Path) -> None:
-    """The command copies to the share or where one likes, beside a daemon and without one; or says what is wrong."""
+    """`snapshot` copies to the share or a given file, with or without a daemon."""
     made = share.musedrop("snapshot")
     assert (made.returncode, made.stdout) == (0, f"{share.folder / 'status.db'}\n"), made.stderr
     assert share.stop() == 0
     elsewhere = share.musedrop("snapshot", str(tmp_path / "copy.db"))
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert copied(tmp_path / "copy.db") == copied(share.folder / "status.db") == []
+    assert query_copy(tmp_path / "copy.db") == query_copy(share.folder / "status.db") == []
     for wrong in (tmp_path / "no" / "copy.db", tmp_path, share.state / "jobs.db"):
         refused = share.musedrop("snapshot", str(wrong))
         assert refused.returncode == 2
@@ -168,10 +168,10 @@ def documented_keys() -> dict[str, str]:
 
 
 def test_status_json_is_what_the_docs_say(make_share: Callable[..., Share]) -> None:
-    """Its keys are the documented ones, its rows those of the views, and a running job says how long it will take."""
+    """Its keys are documented, its rows are those of the views, and running jobs have an ETA."""
     share = make_share(module="tests.e2e.noop")
     share.start()
-    finished_job(share)
+    finish_job(share)
     drop(share, "long", options={"frame_s": 0.1})
     share.drop("late", avatar="face.jpg", audio="never.wav")
 
@@ -206,7 +206,7 @@ def test_the_example_of_the_docs_has_every_key() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"daemon": 1}', b"[" * 100_000, b'{"daemon": {"pid": %d}}', None])
 def test_doctor_trusts_no_status_file(tmp_path: Path, text: bytes | None) -> None:
-    """Users can write to the share: what is no status of the daemon that runs says nothing, and harms nobody."""
+    """A status.json that the running daemon has not written is ignored."""
     (tmp_path / "share").mkdir()
     (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"\n')
     settings = load_settings(tmp_path / "musedrop.toml")
@@ -225,7 +225,7 @@ def ledger(make_share: Callable[..., Share]) -> Path:
     """A ledger that a real daemon has left."""
     share = make_share(module="tests.e2e.noop")
     share.start()
-    finished_job(share)
+    finish_job(share)
     assert share.stop() == 0
     return share.state / "jobs.db"
 

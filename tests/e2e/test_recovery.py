@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from threading import Event
 
 import pytest
 
-from tests.share import Share, alive, face, until, voice
+from tests.share import Share, are_gone, face, until, voice
 
 JOBS = 10
 KILLS = 20
@@ -17,7 +18,7 @@ KILLS = 20
 
 @pytest.mark.timeout(400)
 def test_kill_9_at_twenty_moments_over_ten_jobs(make_share: Callable[..., Share]) -> None:
-    """However often the daemon dies, each dropped file has one row, one result and a verified video."""
+    """After many kills, each dropped job has one row, one result and a verified video."""
     share = make_share(keep_media_s=0.0)
     schedule = random.Random(20)
     share.inbox.mkdir(parents=True)
@@ -32,7 +33,7 @@ def test_kill_9_at_twenty_moments_over_ten_jobs(make_share: Callable[..., Share]
         workers = share.workers()
         pause.wait(schedule.uniform(0.0, 1.2))
         share.kill()
-        until(lambda workers=workers: not any(map(alive, workers)), 10, lambda: "workers outlive the daemon")
+        until(partial(are_gone, workers), 10, lambda: "workers outlive the daemon")
     share.start()
     share.wait_until_finished(JOBS)
     assert share.stop() == 0

@@ -1,4 +1,4 @@
-"""A backend without processes: its workers follow a script, its time is a number that wait() moves along."""
+"""A backend without processes: its workers follow a script, and wait() sets the clock."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from gpu_pool.wire import encode
 
 Message = WorkerReport | ProtocolError | Exited
 Answer = Callable[[str, RunSpan], Iterable[tuple[float, Message]]]
-"""(device, run) -> what the worker says, each so many seconds after the run arrived."""
+"""(device, run) -> the messages of the worker, each with the seconds from the RunSpan to it."""
 
 
 class Clock:
-    """Seconds that pass when somebody says so."""
+    """Seconds that pass only when they are set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -42,34 +42,36 @@ class Clock:
         return self.now
 
 
-def silent(*_: object) -> Iterable[tuple[float, Message]]:
-    """The worker says nothing by itself; the test says it."""
+def say_nothing(*_: object) -> Iterable[tuple[float, Message]]:
+    """Answer a span with nothing: the test sends the messages."""
     return ()
 
 
-def done(run: RunSpan, seconds: float = 0.0, rss_bytes: int = 0) -> Done:
+def make_done(run: RunSpan, seconds: float = 0.0, rss_bytes: int = 0) -> Done:
     return Done(run.task, run.start, run.stop, seconds, rss_bytes=rss_bytes)
 
 
-def progress(run: RunSpan, units: int = 1) -> Progress:
+def make_progress(run: RunSpan, units: int = 1) -> Progress:
     return Progress(run.task, run.start, run.stop, units)
 
 
-def failed(run: RunSpan, code: str, **more: str) -> Failed:
+def make_failed(run: RunSpan, code: str, **more: str) -> Failed:
     return Failed(run.task, run.start, run.stop, code, code, **more)  # type: ignore[arg-type]
 
 
 class FakeBackend:
-    """What was asked of it is in `spawned`, `sent` and `killed`; `say` puts words into a worker's mouth.
+    """A backend whose workers send what a test lets them `say`.
 
-    opening     what a new worker says, and when; None: Ready at once
-    deaf        devices whose workers don't obey Cancel and Stop
-    immortal    devices whose workers don't obey SIGKILL
+    spawned, sent, killed  the calls so far
+    opening                (device, pid) -> the first message of a new worker, and after how many
+                           seconds
+    deaf                   devices whose workers ignore Cancel and Stop
+    immortal               devices whose workers survive SIGKILL
     """
 
-    def __init__(self, devices: Sequence[Device], clock: Clock, answer: Answer = silent) -> None:
+    def __init__(self, devices: Sequence[Device], clock: Clock, answer: Answer = say_nothing) -> None:
         self._devices = {device.id: device for device in devices}
-        self._news = False
+        self._has_changed = False
         self._clock = clock
         self._answer = answer
         self._alive: dict[str, int] = {}
@@ -85,12 +87,12 @@ class FakeBackend:
         self.closed = False
 
     def change(self, device: str, **fields: Any) -> None:
-        """What becomes of a device: its memory, its state, the time of the reading."""
+        """Change fields of a device: its memory, its state, the time of the reading."""
         self.add(replace(self._devices[device], **fields))
 
     def add(self, device: Device) -> None:
         self._devices[device.id] = device
-        self._news = True
+        self._has_changed = True
 
     def say(self, device: str, message: Message, after_s: float = 0.0) -> None:
         entry = (self._clock() + after_s, next(self._order), self._alive[device], device, message)
@@ -106,7 +108,7 @@ class FakeBackend:
     def alive(self) -> set[str]:
         return set(self._alive)
 
-    # what a backend does
+    # the methods of a backend
 
     def devices(self) -> Sequence[Device]:
         return tuple(self._devices.values())
@@ -123,7 +125,7 @@ class FakeBackend:
         encode(message)
         self.sent.append((device, message))
         if device in self._alive:
-            self._obey(device, message)
+            self._on_command(device, message)
 
     def kill(self, device: str) -> None:
         if device in self._alive:
@@ -133,33 +135,33 @@ class FakeBackend:
                 self.die(device)
 
     def wait(self, timeout_s: float, wakeup_fd: int) -> list[WorkerMessage]:
-        news, self._news = self._news, False
-        if not news and not select.select([wakeup_fd], [], [], 0)[0]:
-            next_at = self._script[0][0] if self._script else float("inf")
-            self._clock.now = max(self._clock.now, min(next_at, self._clock.now + timeout_s))
-        heard: list[WorkerMessage] = []
+        has_changed, self._has_changed = self._has_changed, False
+        if not has_changed and not select.select([wakeup_fd], [], [], 0)[0]:
+            next_s = self._script[0][0] if self._script else float("inf")
+            self._clock.now = max(self._clock.now, min(next_s, self._clock.now + timeout_s))
+        messages: list[WorkerMessage] = []
         while self._script and self._script[0][0] <= self._clock.now:
             _, _, pid, device, message = heapq.heappop(self._script)
             if self._alive.get(device) == pid:
-                heard.append((device, message))
+                messages.append((device, message))
                 if isinstance(message, Exited):
                     del self._alive[device]
-        return heard
+        return messages
 
     def close(self) -> None:
         self._alive.clear()
         self.closed = True
 
-    def _obey(self, device: str, message: WorkerCommand) -> None:
+    def _on_command(self, device: str, message: WorkerCommand) -> None:
         match message:
             case RunSpan():
-                for after_s, word in self._answer(device, message):
-                    self.say(device, word, after_s)
+                for after_s, answer in self._answer(device, message):
+                    self.say(device, answer, after_s)
             case Cancel(task) if device not in self.deaf:
                 run = next((run for on, run in reversed(self.runs()) if on == device), None)
                 if run and run.task == task:
                     self._forget(device)
-                    self.say(device, failed(run, "cancelled", fault="cancelled"))
+                    self.say(device, make_failed(run, "cancelled", fault="cancelled"))
             case Stop() if device not in self.deaf:
                 self._forget(device)
                 self.say(device, Exited(self._alive[device]))
@@ -167,6 +169,6 @@ class FakeBackend:
                 pass
 
     def _forget(self, device: str) -> None:
-        """What it meant to say it says no more."""
+        """Drop the messages that the worker has not sent yet."""
         self._script = [entry for entry in self._script if entry[3] != device]
         heapq.heapify(self._script)

@@ -1,4 +1,7 @@
-"""Handlers that run inside real workers. A span does what its payload's "do" names; a factory fails on purpose."""
+"""Handlers that run inside real workers.
+
+A span does what its payload's "do" names; a factory fails on purpose.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ Deed = Callable[[Work], Payload | None]
 
 
 class Obliging:
-    """Does what it is asked to."""
+    """A handler that does what the payload names."""
 
     def __init__(self, device: str, options: Payload) -> None:
         self._device = device
@@ -42,11 +45,11 @@ class Obliging:
         self.facts = options.get("facts", {})
 
     def run(self, payload: Payload, start: int, stop: int, tick: Tick) -> Payload | None:
-        if payload["do"] == "tell":
+        if payload["do"] == "describe":
             names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "EXTRA")
             environment = {name: os.environ.get(name) for name in names}
             return {"device": self._device, "options": self._options, "env": environment, "path": sys.path}
-        if payload["do"] == "learn":
+        if payload["do"] == "update facts":
             self.facts = {**self.facts, **payload["facts"]}
             return count(Work(payload, start, stop, tick))
         return DEEDS[payload["do"]](Work(payload, start, stop, tick))
@@ -58,7 +61,7 @@ class Obliging:
 
 
 def open_slowly(_: str, options: Payload) -> NoReturn:
-    """Stays in native code for longer than any test."""
+    """Stay in native code for longer than any test."""
     announce(options)
     spin()
 
@@ -68,24 +71,24 @@ def open_never(*_: object) -> NoReturn:
 
 
 def open_once(device: str, options: Payload) -> Obliging:
-    """Opens if the file `options["ok"]` exists."""
+    """Open the handler if the file `options["ok"]` exists."""
     if not Path(options["ok"]).exists():
         raise RuntimeError("not yet")
     return Obliging(device, options)
 
 
 class EngineTrouble(Exception):
-    """Looks like the errors engines raise."""
+    """Looks like the errors that engines raise."""
 
     code, message, hint, retry = "no_face", "There is no face in face.jpg.", "Use a portrait.", False
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
+    """Has the name of torch's error."""
 
 
 def announce(options: Payload) -> None:
-    """Tell the test, through a named pipe, that we are here."""
+    """Send the pid to the test, through a named pipe."""
     if path := options.get("announce"):
         Path(path).write_text(f"{os.getpid()}\n")
 
@@ -104,7 +107,7 @@ def count_slowly(work: Work) -> Payload:
 
 
 def swallow_exceptions(work: Work) -> NoReturn:
-    """A loop that takes every failure of its own for a passing one."""
+    """Go on after every Exception."""
     announce(work.payload)
     while True:
         threading.Event().wait(0.01)
@@ -142,13 +145,13 @@ def freeze(work: Work) -> NoReturn:
 
 
 def spin() -> NoReturn:
-    """Native code that lets other threads run."""
+    """Run native code that lets other threads run."""
     while True:
         hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 2**30)
 
 
 def hog(work: Work) -> NoReturn:
-    """Native code that lets no other thread of this process run."""
+    """Run native code that lets no other thread of this process run."""
     announce(work.payload)
     ctypes.PyDLL(None).pause()
     raise AssertionError
@@ -183,7 +186,7 @@ def shut_channel(_: Work) -> NoReturn:
 
 
 def channel() -> int:
-    """The worker's socket, as its command line names it."""
+    """Return the worker's socket, as its command line names it."""
     return int(sys.argv[sys.argv.index("--fd") + 1])
 
 
@@ -226,7 +229,7 @@ def say_and_leave(work: Work) -> NoReturn:
 
 
 def list_descriptors(_: Work) -> Payload:
-    """What a program that closes nothing itself inherits."""
+    """List what a program inherits that closes nothing itself."""
     listed = subprocess.run(["ls", "/proc/self/fd"], close_fds=False, capture_output=True, text=True, check=True)
     return {"channel": channel(), "inherited": [int(fd) for fd in listed.stdout.split()]}
 
@@ -238,7 +241,7 @@ def crash_above_program(work: Work) -> NoReturn:
 
 
 def start_program(work: Work) -> NoReturn:
-    """Start a program that outlives us unless somebody sees to it, and wait."""
+    """Start a program that would outlive this process, and wait."""
     child = subprocess.Popen(["sleep", "600"])
     Path(work.payload["announce"]).write_text(f"{child.pid}\n")
     freeze(Work({}, work.start, work.stop, work.tick))

@@ -1,4 +1,4 @@
-"""A daemon of the smallest kind, to be killed: starts a pool, gives every device a span, announces itself, waits.
+"""A minimal daemon, to be killed: starts a pool, runs a span on each device, sends its pid, waits.
 
 Usage: python -m tests.gpu_pool.parent LOGS FACTORY DO ANNOUNCE    (DO "": no span)
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Span, Task
-from tests.gpu_pool.conftest import HANDLERS
+from tests.gpu_pool.pools import HANDLERS
 
 
 def main() -> None:
@@ -23,12 +23,12 @@ def main() -> None:
     if factory == "at once":
         Path(announce).write_text(f"{child()}\n")
     task = Task("t", "cpu", (Span(0, 10),), payload={"do": do, "announce": announce})
-    told = bool(do) or factory == "open_slowly"
+    is_announced = bool(do) or factory == "open_slowly"
     while True:
         for device in pool.devices():
-            if device.state == "idle" and not told:
+            if device.state == "idle" and not is_announced:
                 Path(announce).write_text(f"{device.worker_pid}\n")
-                told = True
+                is_announced = True
         plan = pool.plan(task, 0) if do else None
         if plan:
             pool.start(plan)
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def child() -> int:
-    """The worker that has just been started, before it can have done anything."""
+    """Return the pid of the worker that has just been started."""
     return int(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[0])
 
 

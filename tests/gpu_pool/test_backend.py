@@ -13,18 +13,18 @@ from gpu_pool.local import cpu_devices
 from gpu_pool.types import Cancel, Done, Exited, Failed, Progress, ProtocolError, Ready, RunSpan, Stop, WorkerMessage
 from gpu_pool.wakeup import Wakeup
 from gpu_pool.wire import WireError
-from tests.gpu_pool.conftest import DEADLINE_S, MakeBackend
-from tests.gpu_pool.fake import Clock, FakeBackend, Message, done, progress
+from tests.gpu_pool.fake import Clock, FakeBackend, Message, make_done, make_progress
+from tests.gpu_pool.pools import DEADLINE_S, MakeBackend
 
 
-def scripted(_: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
-    """What a real worker with the test handlers would say."""
+def answer_as_handler(_: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
+    """Answer as a real worker with the test handlers does."""
     match run.payload["do"]:
         case "count":
-            yield 0.0, progress(run)
-            yield 0.0, done(run)
+            yield 0.0, make_progress(run)
+            yield 0.0, make_done(run)
         case "count slowly":
-            yield 0.2, done(run)
+            yield 0.2, make_done(run)
         case "crash":
             yield 0.0, Exited(1, signal=str(run.payload["signal"]), log="about to crash")
         case "leave":
@@ -36,7 +36,9 @@ def scripted(_: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
 @pytest.fixture(params=["local", "fake"])
 def backend(request: pytest.FixtureRequest, make_backend: MakeBackend) -> Iterator[Backend]:
     """Each backend in turn, with two devices."""
-    made: Backend = make_backend(2) if request.param == "local" else FakeBackend(cpu_devices(2), Clock(), scripted)
+    made: Backend = (
+        make_backend(2) if request.param == "local" else FakeBackend(cpu_devices(2), Clock(), answer_as_handler)
+    )
     yield made
     made.close()
 
@@ -48,200 +50,202 @@ def wakeup() -> Iterator[Wakeup]:
     made.close()
 
 
-class Ear:
-    """Listens to a backend until it has heard enough."""
+class Listener:
+    """Waits for messages from a backend."""
 
     def __init__(self, backend: Backend, wakeup: Wakeup) -> None:
         self._backend, self._fd = backend, wakeup.fileno()
-        self.heard: list[WorkerMessage] = []
+        self.messages: list[WorkerMessage] = []
 
-    def until(self, enough: Callable[[WorkerMessage], bool]) -> WorkerMessage:
-        """Forget what was heard, and listen for this."""
-        self.heard = []
+    def wait_until(self, is_wanted: Callable[[WorkerMessage], bool]) -> WorkerMessage:
+        """Forget earlier messages and wait for one that is wanted."""
+        self.messages = []
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
-            self.heard += self._backend.wait(0.5, self._fd)
-            if found := [heard for heard in self.heard if enough(heard)]:
+            self.messages += self._backend.wait(0.5, self._fd)
+            if found := [message for message in self.messages if is_wanted(message)]:
                 return found[0]
-        raise AssertionError(f"not heard; heard: {self.heard}")
+        raise AssertionError(f"no such message: {self.messages}")
 
-    def kind(self, wanted: type, device: str = "cpu:0") -> Message:
-        return self.until(lambda heard: heard[0] == device and isinstance(heard[1], wanted))[1]
+    def wait_for(self, kind: type, device: str = "cpu:0") -> Message:
+        return self.wait_until(lambda message: message[0] == device and isinstance(message[1], kind))[1]
 
 
 @pytest.fixture
-def ear(backend: Backend, wakeup: Wakeup) -> Ear:
-    return Ear(backend, wakeup)
+def listener(backend: Backend, wakeup: Wakeup) -> Listener:
+    return Listener(backend, wakeup)
 
 
-def started(backend: Backend, ear: Ear, device: str = "cpu:0") -> Ready:
+def start_worker(backend: Backend, listener: Listener, device: str = "cpu:0") -> Ready:
     backend.spawn(device)
-    ready = ear.kind(Ready, device)
+    ready = listener.wait_for(Ready, device)
     assert isinstance(ready, Ready)
     return ready
 
 
-def test_a_spawned_worker_gets_ready(backend: Backend, ear: Ear) -> None:
+def test_a_spawned_worker_gets_ready(backend: Backend, listener: Listener) -> None:
     """Ready names the device and the process."""
-    ready = started(backend, ear)
+    ready = start_worker(backend, listener)
     assert ready.device == "cpu:0"
     assert ready.pid > 0
 
 
 def test_devices_are_those_it_was_given(backend: Backend) -> None:
-    """Their order is the caller's."""
+    """In the order in which they were given."""
     assert [device.id for device in backend.devices()] == ["cpu:0", "cpu:1"]
 
 
-def test_devices_are_the_same_when_workers_come_and_go(backend: Backend, ear: Ear) -> None:
-    """A device doesn't vanish with its worker: what is gone is reported as lost."""
-    started(backend, ear)
+def test_devices_are_the_same_when_workers_come_and_go(backend: Backend, listener: Listener) -> None:
+    """A device isn't removed with its worker: one that is gone is reported as lost."""
+    start_worker(backend, listener)
     backend.kill("cpu:0")
-    ear.kind(Exited)
+    listener.wait_for(Exited)
     assert [(device.id, device.state) for device in backend.devices()] == [("cpu:0", "starting"), ("cpu:1", "starting")]
 
 
-def test_a_span_is_run(backend: Backend, ear: Ear) -> None:
+def test_a_span_is_run(backend: Backend, listener: Listener) -> None:
     """Progress, then Done, both naming the span."""
-    started(backend, ear)
+    start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 3, 5, {"do": "count"}))
-    finished = ear.kind(Done)
+    finished = listener.wait_for(Done)
     assert isinstance(finished, Done)
     assert (finished.task, finished.start, finished.stop) == ("task", 3, 5)
-    assert isinstance(ear.heard[0][1], Progress)
+    assert isinstance(listener.messages[0][1], Progress)
 
 
-def test_two_workers_run_side_by_side(backend: Backend, ear: Ear) -> None:
-    """What one worker says isn't mixed up with what the other says."""
+def test_two_workers_run_side_by_side(backend: Backend, listener: Listener) -> None:
+    """The messages of the two workers aren't mixed up."""
     for device in ("cpu:0", "cpu:1"):
-        started(backend, ear, device)
+        start_worker(backend, listener, device)
     for device in ("cpu:0", "cpu:1"):
         backend.send(device, RunSpan(device, 0, 5, {"do": "count"}))
-    ear.until(lambda _: {on for on, message in ear.heard if isinstance(message, Done)} == {"cpu:0", "cpu:1"})
-    assert all(isinstance(message, Progress | Done) and message.task == on for on, message in ear.heard)
+    listener.wait_until(
+        lambda _: {on for on, message in listener.messages if isinstance(message, Done)} == {"cpu:0", "cpu:1"}
+    )
+    assert all(isinstance(message, Progress | Done) and message.task == on for on, message in listener.messages)
 
 
-def test_a_cancelled_span_ends_and_its_worker_stays(backend: Backend, ear: Ear) -> None:
+def test_a_cancelled_span_ends_and_its_worker_stays(backend: Backend, listener: Listener) -> None:
     """The next span runs in the same process."""
-    ready = started(backend, ear)
+    ready = start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "wait for cancel"}))
     backend.send("cpu:0", Cancel("task"))
-    ended = ear.kind(Failed)
+    ended = listener.wait_for(Failed)
     assert isinstance(ended, Failed)
     assert ended.fault == "cancelled"
     backend.send("cpu:0", RunSpan("task", 5, 6, {"do": "count"}))
-    assert isinstance(ear.kind(Done), Done)
+    assert isinstance(listener.wait_for(Done), Done)
     backend.kill("cpu:0")
-    gone = ear.kind(Exited)
+    gone = listener.wait_for(Exited)
     assert isinstance(gone, Exited)
     assert gone.pid == ready.pid or isinstance(backend, FakeBackend)
 
 
-def test_a_cancel_of_another_task_is_not_for_this_span(backend: Backend, ear: Ear) -> None:
-    """It came too late for the span it was meant for."""
-    started(backend, ear)
+def test_a_cancel_of_another_task_is_not_for_this_span(backend: Backend, listener: Listener) -> None:
+    """It was meant for an earlier span and came too late."""
+    start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 0, 20, {"do": "count slowly"}))
     backend.send("cpu:0", Cancel("the one before"))
-    assert isinstance(ear.kind(Done), Done)
+    assert isinstance(listener.wait_for(Done), Done)
 
 
-def test_a_crash_is_heard_last_and_names_the_signal(backend: Backend, ear: Ear) -> None:
-    """After Exited there is silence, and another worker may be spawned."""
-    started(backend, ear)
+def test_a_crash_is_the_last_message_and_names_the_signal(backend: Backend, listener: Listener) -> None:
+    """Nothing follows Exited, and another worker may be spawned."""
+    start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "crash", "signal": "SIGSEGV"}))
-    gone = ear.kind(Exited)
+    gone = listener.wait_for(Exited)
     assert isinstance(gone, Exited)
     assert gone.signal == "SIGSEGV"
     assert "about to crash" in gone.log
-    assert ear.heard[-1][1] is gone
-    started(backend, ear)
-    assert [type(message) for _, message in ear.heard] == [Ready]
+    assert listener.messages[-1][1] is gone
+    start_worker(backend, listener)
+    assert [type(message) for _, message in listener.messages] == [Ready]
 
 
-def test_an_exit_tells_its_code(backend: Backend, ear: Ear) -> None:
-    """A worker that just leaves isn't said to have been killed."""
-    started(backend, ear)
+def test_an_exit_has_its_code(backend: Backend, listener: Listener) -> None:
+    """A worker that exits by itself isn't reported as killed."""
+    start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "leave", "code": 3}))
-    gone = ear.kind(Exited)
+    gone = listener.wait_for(Exited)
     assert isinstance(gone, Exited)
     assert (gone.code, gone.signal, gone.log.splitlines()[-1]) == (3, "", "I have had enough.")
 
 
-def test_kill_is_heard_once(backend: Backend, ear: Ear, wakeup: Wakeup) -> None:
-    """However often it is asked for."""
-    started(backend, ear)
+def test_kill_is_reported_once(backend: Backend, listener: Listener, wakeup: Wakeup) -> None:
+    """Even if it is requested twice."""
+    start_worker(backend, listener)
     backend.kill("cpu:0")
     backend.kill("cpu:0")
-    gone = ear.kind(Exited)
+    gone = listener.wait_for(Exited)
     assert isinstance(gone, Exited)
     assert gone.signal == "SIGKILL"
     assert backend.wait(0.1, wakeup.fileno()) == []
 
 
-def test_stop_ends_a_worker_politely(backend: Backend, ear: Ear) -> None:
-    """Exit code 0, no signal."""
-    started(backend, ear)
+def test_stop_ends_a_worker(backend: Backend, listener: Listener) -> None:
+    """With exit code 0 and no signal."""
+    start_worker(backend, listener)
     backend.send("cpu:0", Stop())
-    gone = ear.kind(Exited)
+    gone = listener.wait_for(Exited)
     assert isinstance(gone, Exited)
     assert (gone.code, gone.signal) == (0, "")
 
 
-def test_nonsense_is_heard_as_such(backend: Backend, ear: Ear) -> None:
-    """And the worker can be killed for it."""
-    started(backend, ear)
+def test_garbage_is_a_protocol_error(backend: Backend, listener: Listener) -> None:
+    """After it the worker can be killed."""
+    start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "babble", "bytes": "blah\n"}))
-    assert isinstance(ear.kind(ProtocolError), ProtocolError)
+    assert isinstance(listener.wait_for(ProtocolError), ProtocolError)
     backend.kill("cpu:0")
-    assert isinstance(ear.kind(Exited), Exited)
+    assert isinstance(listener.wait_for(Exited), Exited)
 
 
-def test_nobody_is_asked_in_vain(backend: Backend, wakeup: Wakeup) -> None:
-    """Sending to and killing a worker that isn't there does nothing."""
+def test_without_a_worker_send_and_kill_do_nothing(backend: Backend, wakeup: Wakeup) -> None:
+    """Both return, and no message follows."""
     backend.send("cpu:0", Cancel("task"))
     backend.kill("cpu:0")
     assert backend.wait(0.0, wakeup.fileno()) == []
 
 
-def test_a_second_worker_on_a_device_is_refused(backend: Backend, ear: Ear) -> None:
-    """It would be lost sight of."""
-    started(backend, ear)
+def test_a_second_worker_on_a_device_is_refused(backend: Backend, listener: Listener) -> None:
+    """The backend keeps one process for each device."""
+    start_worker(backend, listener)
     with pytest.raises(ValueError, match="has a worker already"):
         backend.spawn("cpu:0")
 
 
-def test_a_payload_that_is_no_message_is_refused(backend: Backend, ear: Ear) -> None:
-    """The sender hears of it at once, and the worker is as good as before."""
-    started(backend, ear)
+def test_a_payload_that_is_no_message_is_refused(backend: Backend, listener: Listener) -> None:
+    """The caller gets an error at once, and the worker runs the next span."""
+    start_worker(backend, listener)
     with pytest.raises(WireError):
         backend.send("cpu:0", RunSpan("task", 0, 5, {"do": object()}))
     backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "count"}))
-    assert isinstance(ear.kind(Done), Done)
+    assert isinstance(listener.wait_for(Done), Done)
 
 
 def test_wait_ends_when_the_time_is_up(backend: Backend, wakeup: Wakeup) -> None:
-    """With nothing heard."""
+    """Without messages."""
     assert backend.wait(0.05, wakeup.fileno()) == []
 
 
 def test_wait_ends_when_woken(backend: Backend, wakeup: Wakeup) -> None:
-    """And leaves the flag up, for whoever owns it."""
+    """It leaves the flag raised, for the owner to lower."""
     wakeup.raise_flag()
     assert backend.wait(DEADLINE_S, wakeup.fileno()) == []
     assert wakeup.lower_flag()
     assert not wakeup.lower_flag()
 
 
-def test_a_message_of_a_megabyte_passes(backend: Backend, ear: Ear) -> None:
-    """More than a socket holds at once, sent without blocking."""
-    started(backend, ear)
+def test_a_message_of_a_megabyte_passes(backend: Backend, listener: Listener) -> None:
+    """It is larger than the buffer of a socket, and is sent without blocking."""
+    start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "count", "ballast": "x" * 1_000_000}))
-    assert isinstance(ear.kind(Done), Done)
+    assert isinstance(listener.wait_for(Done), Done)
 
 
-def test_close_with_work_going_on(backend: Backend, ear: Ear) -> None:
-    """Nothing is left of a busy worker."""
-    ready = started(backend, ear)
+def test_close_with_work_going_on(backend: Backend, listener: Listener) -> None:
+    """No process is left of a busy worker."""
+    ready = start_worker(backend, listener)
     backend.send("cpu:0", RunSpan("task", 0, 5, {"do": "freeze"}))
     backend.close()
     backend.close()

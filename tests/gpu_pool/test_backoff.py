@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpu_pool.backoff import Backoff, Health
+from gpu_pool.backoff import Backoff, BackoffState
 
 BACKOFF = Backoff(quick_s=1.0, first_s=0.1, sick_after=4, sick_s=30.0, sick_max_s=100.0)
 
@@ -20,16 +20,16 @@ BACKOFF = Backoff(quick_s=1.0, first_s=0.1, sick_after=4, sick_s=30.0, sick_max_
     ],
 )
 def test_pauses_after_faults_in_a_row(lived_s: list[float], pauses: list[float], sick: bool) -> None:
-    """Quick deaths are answered by growing pauses, late ones at once, and too many by a rest."""
-    health = Health()
+    """The pause grows after early faults, is zero after late ones, and is long after too many."""
+    state = BackoffState()
     for number, (lived, pause) in enumerate(zip(lived_s, pauses, strict=True)):
-        health = BACKOFF.after_fault(health, f"fault {number}", 1000.0, lived)
-        assert health.start_at - 1000.0 == pytest.approx(pause)
-    assert health.sick is sick
-    assert health.reason == f"fault {len(lived_s) - 1}"
+        state = BACKOFF.add_fault(state, f"fault {number}", 1000.0, lived)
+        assert state.start_at_s - 1000.0 == pytest.approx(pause)
+    assert state.sick is sick
+    assert state.reason == f"fault {len(lived_s) - 1}"
 
 
 def test_a_thousand_faults_overflow_nothing() -> None:
     """A card that is broken for months is still tried at the longest interval."""
-    health = BACKOFF.after_fault(Health(faults=5000), "dead", 0.0, 0.0)
-    assert health.start_at == 100.0
+    state = BACKOFF.add_fault(BackoffState(faults=5000), "dead", 0.0, 0.0)
+    assert state.start_at_s == 100.0

@@ -1,4 +1,4 @@
-"""Cards by UUID, through the real pynvml, over a driver that is pretended."""
+"""Cards by UUID, through the real pynvml, over a pretended driver."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ASK = """
 import dataclasses, json, sys
 from gpu_pool import nvml
 for _ in sys.stdin:
-    print(json.dumps(dataclasses.asdict(nvml.read())), flush=True)
+    print(json.dumps(dataclasses.asdict(nvml.read_once())), flush=True)
 """
 
 
 class Reader:
-    """A process that reads the cards whenever it is asked; the driver is loaded once a process, and stays."""
+    """A process that reads the cards when called; the driver stays loaded in it."""
 
     def __init__(self, env: dict[str, str]) -> None:
         command = [sys.executable, "-W", "error", "-c", ASK]
@@ -67,7 +67,7 @@ def summary(found: Any) -> list[tuple[str, str, int]]:
 
 
 def test_a_machine_without_a_driver() -> None:
-    """No library, no cards, and a sentence that says so."""
+    """It has no cards, and the problem is reported."""
     reader = Reader({"LD_LIBRARY_PATH": "/nonexistent"})
     found = reader()
     reader.close()
@@ -78,17 +78,17 @@ def test_a_machine_without_a_driver() -> None:
 
 
 def test_a_driver_that_isnt_loaded_and_then_is(driver: PretendDriver, read: Reader) -> None:
-    """Asking again later finds what came up meanwhile."""
+    """A later reading lists the cards."""
     assert read()["problems"] == ["No NVIDIA driver answers: Driver Not Loaded."]
-    driver.devices(card(1))
+    driver.set_devices(card(1))
     found = read()
     assert summary(found) == [("GPU-1", "starting", 23)]
     assert (found["problems"], found["driver"]) == ([], "999.01")
 
 
 def test_four_cards(driver: PretendDriver, read: Reader) -> None:
-    """UUID, name, size, and what is really free: without what the driver keeps to itself."""
-    driver.devices(card(1), card(2, 3 * GIB), card(3, 20 * GIB), card(4))
+    """UUID, name, size, and the free memory without what the driver reserves."""
+    driver.set_devices(card(1), card(2, 3 * GIB), card(3, 20 * GIB), card(4))
     found = read()
     assert summary(found) == [
         ("GPU-1", "starting", 23),
@@ -101,22 +101,22 @@ def test_four_cards(driver: PretendDriver, read: Reader) -> None:
 
 
 def test_memory_moves(driver: PretendDriver, read: Reader) -> None:
-    """Every reading is fresh; a process that is killed gives its memory back."""
-    driver.devices(card(1))
+    """Every reading is new; a process that is killed frees its memory."""
+    driver.set_devices(card(1))
     with subprocess.Popen(["sleep", "600"]) as holder:
-        driver.hold(holder.pid, 0, 6 * GIB)
+        driver.hold_memory(holder.pid, 0, 6 * GIB)
         assert summary(read()) == [("GPU-1", "starting", 17)]
         holder.send_signal(signal.SIGKILL)
     assert summary(read()) == [("GPU-1", "starting", 23)]
 
 
 def test_memory_by_process(driver: PretendDriver, read: Reader) -> None:
-    """Where the driver tells; where it doesn't, that is no problem."""
-    driver.devices(card(1), card(2))
+    """Where the driver lists it; otherwise it is empty, which is no problem."""
+    driver.set_devices(card(1), card(2))
     with subprocess.Popen(["sleep", "600"]) as holder:
-        driver.hold(holder.pid, 1, 6 * GIB)
+        driver.hold_memory(holder.pid, 1, 6 * GIB)
         assert read()["held"] == {"GPU-1": {}, "GPU-2": {str(holder.pid): 6 * GIB}}
-        driver.faults("nvmlDeviceGetComputeRunningProcesses -1 3 0")
+        driver.set_faults("nvmlDeviceGetComputeRunningProcesses -1 3 0")
         found = read()
         assert (found["held"], found["problems"]) == ({"GPU-1": {}, "GPU-2": {}}, [])
         holder.kill()
@@ -124,58 +124,58 @@ def test_memory_by_process(driver: PretendDriver, read: Reader) -> None:
 
 @pytest.mark.parametrize("code", [3, 13, 25])
 def test_a_driver_without_version_2_figures(driver: PretendDriver, read: Reader, code: int) -> None:
-    """Version 1 is asked instead."""
-    driver.devices(card(1, 3 * GIB))
-    driver.faults(f"nvmlDeviceGetMemoryInfo_v2 0 {code} 0")
+    """It is asked by version 1."""
+    driver.set_devices(card(1, 3 * GIB))
+    driver.set_faults(f"nvmlDeviceGetMemoryInfo_v2 0 {code} 0")
     assert summary(read()) == [("GPU-1", "starting", 20)]
 
 
 def test_a_card_that_shares_the_hosts_memory(driver: PretendDriver, read: Reader) -> None:
     """It has no figures of its own, and that is no fault."""
-    driver.devices(card(1))
-    driver.faults("nvmlDeviceGetMemoryInfo_v2 0 3 0", "nvmlDeviceGetMemoryInfo 0 3 0")
+    driver.set_devices(card(1))
+    driver.set_faults("nvmlDeviceGetMemoryInfo_v2 0 3 0", "nvmlDeviceGetMemoryInfo 0 3 0")
     assert summary(read()) == [("GPU-1", "starting", 0)]
 
 
 @pytest.mark.parametrize(("code", "why"), [(15, "GPU is lost"), (999, "Unknown Error")])
 def test_a_lost_card_doesnt_hide_the_others(driver: PretendDriver, read: Reader, code: int, why: str) -> None:
     """It is listed as lost, with the driver's own words."""
-    driver.devices(card(1), card(2), card(3))
-    driver.faults(f"nvmlDeviceGetMemoryInfo_v2 1 {code} 0", f"nvmlDeviceGetMigMode 1 {code} 0")
+    driver.set_devices(card(1), card(2), card(3))
+    driver.set_faults(f"nvmlDeviceGetMemoryInfo_v2 1 {code} 0", f"nvmlDeviceGetMigMode 1 {code} 0")
     found = read()
     assert [device["state"] for device in found["devices"]] == ["starting", "lost", "starting"]
     assert found["devices"][1]["reason"] == f"The card does not answer: {why}."
 
 
-def test_a_card_that_cant_even_be_named(driver: PretendDriver, read: Reader) -> None:
+def test_a_card_without_a_handle(driver: PretendDriver, read: Reader) -> None:
     """It is a problem, not a device: nothing could be started on it."""
-    driver.devices(card(1), card(2))
-    driver.faults("nvmlDeviceGetHandleByIndex 0 15 0")
+    driver.set_devices(card(1), card(2))
+    driver.set_faults("nvmlDeviceGetHandleByIndex 0 15 0")
     found = read()
     assert summary(found) == [("GPU-2", "starting", 23)]
     assert found["problems"] == ["Card 0 does not answer: GPU is lost."]
-    driver.faults()
+    driver.set_faults()
     assert len(read()["devices"]) == 2
 
 
-def test_a_driver_that_cant_count(driver: PretendDriver, read: Reader) -> None:
-    """Still an answer, and a sentence."""
-    driver.devices(card(1))
-    driver.faults("nvmlDeviceGetCount -1 999 0")
+def test_a_driver_that_doesnt_list_its_cards(driver: PretendDriver, read: Reader) -> None:
+    """The reading has no cards and one problem."""
+    driver.set_devices(card(1))
+    driver.set_faults("nvmlDeviceGetCount -1 999 0")
     found = read()
     assert (found["devices"], len(found["problems"])) == ([], 1)
 
 
 def test_a_slow_driver(driver: PretendDriver, read: Reader) -> None:
-    """It is waited for, and the figures are right."""
-    driver.devices(card(1))
-    driver.faults("nvmlDeviceGetMemoryInfo_v2 0 0 200")
+    """The reading waits for it, and the figures are right."""
+    driver.set_devices(card(1))
+    driver.set_faults("nvmlDeviceGetMemoryInfo_v2 0 0 200")
     assert summary(read()) == [("GPU-1", "starting", 23)]
 
 
 def test_instances_stand_for_the_card_they_divide(driver: PretendDriver, read: Reader) -> None:
-    """A card in MIG mode runs nothing itself; its instances are devices with memory of their own."""
-    driver.devices(
+    """A card in MIG mode runs nothing; its instances are devices with their own memory."""
+    driver.set_devices(
         card(1), f"gpu GPU-2 {80 * GIB} 0 {GIB}", f"mig MIG-a {20 * GIB} 0 0", f"mig MIG-b {20 * GIB} {GIB} 0", card(3)
     )
     assert summary(read()) == [
@@ -194,7 +194,7 @@ def test_the_deprecated_package_isnt_installed() -> None:
 
 
 class Clock:
-    """Seconds that pass when somebody says so, and nothing else of `time`."""
+    """Seconds that pass only when they are set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -209,7 +209,7 @@ class Clock:
 
 
 class Nvml:
-    """What Driver calls of pynvml, where the real one can't be led: opening afresh, events."""
+    """The functions of pynvml that the stub can't serve: opening again, events."""
 
     def __init__(self) -> None:
         self.opened = 0
@@ -257,25 +257,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Nvml:
-    """Every other call fails: the card has a name, and no figures."""
+    """Replace pynvml; the card has a name and no figures."""
     made = Nvml()
     monkeypatch.setattr(nvml, "pynvml", made)
-    monkeypatch.setattr(nvml, "_device", lambda name, _: Device(name, "cuda", state=made.state))  # type: ignore[attr-defined]
-    monkeypatch.setattr(nvml, "_held", lambda _: {})
+    monkeypatch.setattr(nvml, "_read_device", lambda name, _: Device(name, "cuda", state=made.state))
+    monkeypatch.setattr(nvml, "_read_held", lambda _: {})
     made.state = "starting"  # type: ignore[attr-defined]
     return made
 
 
-def test_nvml_is_opened_afresh_now_and_then(clock: Clock, calls: Nvml) -> None:
-    """That is how it learns of new cards; more often when a card is lost, so that it comes back."""
+def test_nvml_is_opened_again_now_and_then(clock: Clock, calls: Nvml) -> None:
+    """That finds new cards; it is done more often while a card is lost, which finds it again."""
     driver = nvml.Driver()
     for _ in range(10):
-        driver.read()
+        driver.read_cards()
         clock.now += 60.0
     assert calls.opened == 2
     calls.state = "lost"  # type: ignore[attr-defined]
     for _ in range(10):
-        driver.read()
+        driver.read_cards()
         clock.now += 5.0
     assert calls.opened == 7
 
@@ -284,37 +284,38 @@ def test_nvml_is_opened_afresh_now_and_then(clock: Clock, calls: Nvml) -> None:
     ("xid", "state"), [(79, "lost"), (48, "lost"), (119, "lost"), (13, "starting"), (31, "starting"), (43, "starting")]
 )
 def test_a_critical_message_takes_a_card_out_for_a_minute(clock: Clock, calls: Nvml, xid: int, state: str) -> None:
-    """If it speaks of the card; an application's fault doesn't. Afterwards the card's own answers count again."""
+    """If it is a fault of the card and not of an application; later its own answers count."""
     driver = nvml.Driver()
-    driver.read()
+    driver.read_cards()
     calls.events.append(("GPU-1", xid))
-    driver.rest(1.0)
-    device = driver.read().devices[0]
+    driver.wait_for_event(1.0)
+    device = driver.read_cards().devices[0]
     assert device.state == state
     assert (f"Xid {xid}: " in device.reason) is (state == "lost")
     clock.now += 61.0
-    assert driver.read().devices[0].state == "starting"
+    assert driver.read_cards().devices[0].state == "starting"
 
 
-def test_a_card_without_events_is_asked_at_the_same_pace(clock: Clock, calls: Nvml) -> None:
-    """Nothing can be waited for, so it sleeps instead; neither way does it ask without a pause."""
+def test_a_card_without_events_is_read_at_the_same_pace(clock: Clock, calls: Nvml) -> None:
+    """There is no event to wait for, so it sleeps for the same time."""
     calls.without_events = True
     driver = nvml.Driver()
-    driver.read()
-    driver.rest(1.0)
+    driver.read_cards()
+    driver.wait_for_event(1.0)
     assert clock.slept == [1.0]
 
 
 def test_critical_messages_through_the_real_pynvml(driver: PretendDriver) -> None:
     """The wait ends with the message, and the next reading has it."""
-    driver.devices(card(1), card(2))
-    driver.xids("1 31", "1 79")
+    driver.set_devices(card(1), card(2))
+    driver.set_xids("1 31", "1 79")
     code = (
-        "import dataclasses, json; from gpu_pool import nvml; driver = nvml.Driver(); driver.read();"
-        "driver.rest(60.0); driver.rest(60.0); print(driver.read().line())"
+        "import dataclasses, json; from gpu_pool import nvml; driver = nvml.Driver(); driver.read_cards();"
+        "driver.wait_for_event(60.0); driver.wait_for_event(60.0); print(driver.read_cards().to_json())"
     )
     env = {**os.environ, **driver.env}
-    told = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, timeout=60, check=True)
-    found = Cards.parse(told.stdout)
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=60, check=True).stdout
+    found = Cards.parse(output)
     assert [device.state for device in found.devices] == ["starting", "lost"]
     assert found.devices[1].reason == "The driver reports Xid 79: it has fallen off the bus."

@@ -1,4 +1,4 @@
-"""From the settings to a pool on cards, and what doctor says of them: the daemon's own pool on the pretended driver."""
+"""Settings of cards: the daemon's own pool over a pretended driver, and what doctor finds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.settings_file import BadSettings, load_settings
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device, Span, Task
 from models.catalog import ENGINES, is_installed
-from tests.gpu_pool.conftest import await_state, watch
+from tests.gpu_pool.pools import poll_until, wait_for_state
 from tests.nvmlstub import PretendDriver
 
 GIB = 1 << 30
@@ -34,13 +34,13 @@ def cards_here(driver: PretendDriver, monkeypatch: pytest.MonkeyPatch) -> Preten
     """Three cards that this process's children see."""
     for name, value in driver.env.items():
         monkeypatch.setenv(name, value)
-    driver.devices(*(f"gpu {name} {24 * GIB} {used * GIB} {GIB}" for name, used in ((A, 0), (B, 20), (C, 0))))
+    driver.set_devices(*(f"gpu {name} {24 * GIB} {used * GIB} {GIB}" for name, used in ((A, 0), (B, 20), (C, 0))))
     return driver
 
 
 @pytest.mark.usefixtures("cards_here")
 def test_a_pool_by_the_settings(tmp_path: Path) -> None:
-    """Two workers on each card that is let in, the reserve left alone, and a real worker that gets ready on a card."""
+    """Two workers on each card that isn't excluded, less the reserve; a real worker is ready."""
     asked = settings(tmp_path, f'workers_per_device = 2\nreserve_mib = 2048\nexclude = ["{C[:12]}"]')
     make_folders(asked.folders.of_state)
     with open_pool(asked, HANDLER) as pool:
@@ -48,18 +48,18 @@ def test_a_pool_by_the_settings(tmp_path: Path) -> None:
         assert pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
         told = pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
         assert told == f"It needs 22528 MiB of a card; the most that is free and not promised is 21504 MiB, on {A}."
-        assert await_state(pool, "idle", A).held_bytes == 0
+        assert wait_for_state(pool, "idle", A).held_bytes == 0
 
 
 def test_cards_come_while_the_daemon_runs(cards_here: PretendDriver, tmp_path: Path) -> None:
     """A daemon that started before its driver finds the cards later."""
-    cards_here.devices()
+    cards_here.set_devices()
     asked = settings(tmp_path, f'only = ["{A}"]')
     make_folders(asked.folders.of_state)
     with open_pool(asked, HANDLER) as pool:
         assert [device.id for device in pool.devices()] == ["cpu:0"]
-        cards_here.devices(f"gpu {B} {24 * GIB} 0 0", f"gpu {A} {24 * GIB} 0 0")
-        watch(pool, lambda _: [device.id for device in pool.devices()] == ["cpu:0", A])
+        cards_here.set_devices(f"gpu {B} {24 * GIB} 0 0", f"gpu {A} {24 * GIB} 0 0")
+        poll_until(pool, lambda _: [device.id for device in pool.devices()] == ["cpu:0", A])
 
 
 def test_only_what_auto_means_here_is_preloaded(tmp_path: Path) -> None:

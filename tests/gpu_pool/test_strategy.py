@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_pool.strategy import STRATEGIES, preferred
+from gpu_pool.strategy import STRATEGIES, rank_devices
 from gpu_pool.types import Device, Span, Task
 
 A, B, C, D = (Span(i, i + 1) for i in range(4))
 CARDS = {name: Device(name, "cuda", free_bytes=100 - i) for i, name in enumerate("wxyz")}
 
 
-def planned(strategy: str, todo: list[Span], running: list[Span], idle: str, waiting: int) -> list[tuple[Span, str]]:
+def list_assignments(
+    strategy: str, todo: list[Span], running: list[Span], idle: str, waiting: int
+) -> list[tuple[Span, str]]:
     task = Task("t", "cuda", tuple(todo), tuple(running), strategy=strategy)
     plan = STRATEGIES[strategy](task, [CARDS[name] for name in idle], waiting)
     return [(assignment.span, assignment.device) for assignment in plan.assignments] if plan else []
@@ -52,20 +54,20 @@ def test_strategies(
     starts: list[tuple[Span, str]],
 ) -> None:
     """Each strategy starts exactly these spans on exactly these devices."""
-    assert planned(strategy, todo, running, idle, waiting) == starts
+    assert list_assignments(strategy, todo, running, idle, waiting) == starts
 
 
 def test_a_device_that_has_the_model_loaded_is_preferred() -> None:
-    """Warm beats free memory, free memory beats the name."""
+    """The model comes before free memory, free memory before the id."""
     cold_large, cold_small = Device("a", "cuda", free_bytes=9), Device("b", "cuda", free_bytes=3)
     warm, twin = Device("c", "cuda", free_bytes=1, model="musetalk"), Device("aa", "cuda", free_bytes=9)
-    order = preferred(Task("t", "cuda", (A,), model="musetalk"), [cold_small, twin, warm, cold_large])
+    order = rank_devices(Task("t", "cuda", (A,), model="musetalk"), [cold_small, twin, warm, cold_large])
     assert [device.id for device in order] == ["c", "a", "aa", "b"]
 
 
 def test_a_task_without_a_model_finds_no_device_warm() -> None:
-    """A worker that has nothing loaded isn't preferred by a task that needs nothing loaded."""
-    order = preferred(Task("t", "cuda", (A,)), [Device("b", "cuda"), Device("a", "cuda", model="musetalk")])
+    """A task without a model prefers no device that has none."""
+    order = rank_devices(Task("t", "cuda", (A,)), [Device("b", "cuda"), Device("a", "cuda", model="musetalk")])
     assert [device.id for device in order] == ["a", "b"]
 
 
@@ -76,10 +78,10 @@ def test_a_task_without_a_model_finds_no_device_warm() -> None:
     st.integers(0, 4),
     st.integers(0, 6),
 )
-def test_no_strategy_uses_a_device_twice_or_invents_work(
+def test_no_strategy_uses_a_device_twice_or_an_unknown_span(
     strategy: str, todo: int, running: list[int], idle: int, waiting: int
 ) -> None:
-    """Whatever is asked, a plan has idle devices once each, and spans of the task only."""
+    """A plan has idle devices once each, and only spans of the task."""
     task = Task("t", "cuda", tuple(Span(i, i + 1) for i in range(todo)), tuple(Span(i, i + 1) for i in running))
     devices = [Device(str(i), "cuda") for i in range(idle)]
     plan = STRATEGIES[strategy](task, devices, waiting)

@@ -1,4 +1,4 @@
-"""Strategies at work on a clock that jumps from event to event: how much gets done, and how long one job takes."""
+"""Strategies simulated from event to event: how much is done, and how long one job takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CARDS = tuple(Device(f"card{n}", "cuda") for n in range(4))
 
 @dataclass
 class Job:
-    """`seconds`: what each frame costs; `came`: when it was dropped."""
+    """`seconds`: cost of a frame; `came`: when it was dropped."""
 
     name: str
     frames: int
@@ -33,7 +33,7 @@ class Job:
         self.spans = grid(self.frames)
 
     @property
-    def hungry(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether it has no device, and would take one."""
         return not self.running and not self.ended
 
@@ -46,7 +46,7 @@ class Job:
 
 
 class Simulation:
-    """Devices, jobs, and the daemon's rule: the first job first, whoever has no device is waiting for one."""
+    """Devices, jobs, and the daemon's rule: the first job first."""
 
     def __init__(self, strategy: str, jobs: Sequence[Job], slowness: Sequence[float] = (1, 1, 1, 1)) -> None:
         self.strategy, self.jobs = strategy, jobs
@@ -84,7 +84,7 @@ class Simulation:
         for job in here:
             if not self.idle:
                 return
-            waiting = sum(other.hungry for other in here if other is not job)
+            waiting = sum(other.is_waiting for other in here if other is not job)
             plan = STRATEGIES[self.strategy](job.task(self.strategy), self.idle, waiting)
             for assignment in plan.assignments if plan else ():
                 self._begin(assignment.device, job, assignment.span)
@@ -97,33 +97,33 @@ class Simulation:
         heapq.heappush(self.events, (self.now + takes, next(self.order), card, job, span))
 
 
-def many_jobs(seed: int, count: int) -> list[Job]:
-    """Jobs of all lengths, dropped at once."""
+def make_jobs(seed: int, count: int) -> list[Job]:
+    """Return jobs of all lengths, dropped at once."""
     chance = random.Random(seed)
     return [Job(f"job{n}", chance.randrange(20, 3000), chance.uniform(0.02, 0.06)) for n in range(count)]
 
 
-def capacity(jobs: Sequence[Job]) -> float:
+def get_ideal_s(jobs: Sequence[Job]) -> float:
     return sum(job.frames * job.seconds for job in jobs) / len(CARDS)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_auto_does_as_much_under_load_as_queue(seed: int) -> None:
-    """Sixty jobs at once: `auto` needs at most 2 % longer than `queue`, and no card is idle while jobs wait."""
-    with_queue = Simulation("queue", many_jobs(seed, 60)).run()
-    jobs = many_jobs(seed, 60)
+    """Sixty jobs take at most 2 % longer than with `queue`; no card is idle while jobs wait."""
+    with_queue = Simulation("queue", make_jobs(seed, 60)).run()
+    jobs = make_jobs(seed, 60)
     with_auto = Simulation("auto", jobs).run()
     assert with_auto <= 1.02 * with_queue
-    assert with_auto <= 1.02 * capacity(jobs)
+    assert with_auto <= 1.02 * get_ideal_s(jobs)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_auto_under_a_steady_load_waits_no_longer_than_queue(seed: int) -> None:
-    """Jobs that come by and by, nine tenths of what four cards can do: with `auto` they end no later on average."""
+    """At nine tenths of what four cards can do, jobs end with `auto` no later on average."""
 
     def mean_s(strategy: str) -> float:
-        jobs = many_jobs(seed, 80)
-        every = capacity(jobs) / len(jobs) / 0.9
+        jobs = make_jobs(seed, 80)
+        every = get_ideal_s(jobs) / len(jobs) / 0.9
         for n, job in enumerate(jobs):
             job.came = n * every
         Simulation(strategy, jobs).run()
@@ -135,7 +135,7 @@ def test_auto_under_a_steady_load_waits_no_longer_than_queue(seed: int) -> None:
 @pytest.mark.parametrize("frames", [10, 24, 100, 750, 5000])
 @pytest.mark.parametrize("slowness", [(1, 1, 1, 1), (1, 1, 2, 3)])
 def test_auto_on_an_idle_pool_is_as_fast_as_split(frames: int, slowness: tuple[float, ...]) -> None:
-    """One job alone, on equal or unequal cards: `auto` takes at most a tenth longer than `split`."""
+    """One job alone, on equal or unequal cards, takes at most a tenth longer than with `split`."""
     alone = Simulation("auto", [Job("one", frames, 0.04)], slowness).run()
     assert alone <= 1.1 * Simulation("split", [Job("one", frames, 0.04)], slowness).run()
 
@@ -167,8 +167,8 @@ def test_a_job_that_was_alone_gives_cards_back() -> None:
     assert sorted(at_boundary.values()) == ["first", "later0", "later1", "later2"]
 
 
-def test_cards_that_get_free_are_used_again() -> None:
-    """When the others are done, the one that is left has all cards again."""
+def test_cards_that_become_idle_are_used_again() -> None:
+    """When the other jobs are done, the last one has all cards again."""
     jobs = [Job("long", 3840, 0.04), *(Job(f"short{n}", 24, 0.04) for n in range(3))]
     took = Simulation("auto", jobs).run()
-    assert took <= 1.1 * capacity(jobs) + 240 * 0.04
+    assert took <= 1.1 * get_ideal_s(jobs) + 240 * 0.04

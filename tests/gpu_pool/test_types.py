@@ -41,11 +41,11 @@ def test_grid_has_as_many_spans_as_the_formula_says(units: int) -> None:
     [(1, [(0, 1)]), (24, [(0, 24)]), (25, [(0, 12), (12, 25)]), (72, [(0, 24), (24, 48), (48, 72)])],
 )
 def test_grid_of_small_tasks(units: int, spans: list[tuple[int, int]]) -> None:
-    """These cuts are part of what a job's bytes depend on, and stay."""
+    """The bytes of a job's result depend on these cuts."""
     assert grid(units) == tuple(Span(*span) for span in spans)
 
 
 def test_grid_of_nothing_is_refused() -> None:
-    """A task without units is a mistake of the caller."""
+    """A task has at least one unit."""
     with pytest.raises(ValueError, match="at least one unit"):
         grid(0)

@@ -29,23 +29,23 @@ class FakeEngine:
         self.said.append("loaded")
         return {"held_bytes": 7, "batch": 8}
 
-    def inspect(self, request: Request, outline: Inspection) -> Inspection:  # noqa: ARG002 - of the protocol
-        return replace(outline, units={"prepare": UNITS})
+    def inspect(self, request: Request, inspection: Inspection) -> Inspection:  # noqa: ARG002 - of the protocol
+        return replace(inspection, units={"prepare": UNITS})
 
-    def prepare(self, request: Request, outline: Inspection, start: int, stop: int, tick: ProgressCallback) -> None:  # noqa: ARG002
+    def prepare(self, request: Request, _: Inspection, start: int, stop: int, progress: ProgressCallback) -> None:
         self.said.append(f"prepare {start}-{stop}")
         request.files.prepared_part_path(start, stop).mkdir(parents=True)
-        tick(stop - start)
+        progress(stop - start)
 
-    def complete(self, request: Request, outline: Inspection, tick: ProgressCallback) -> None:  # noqa: ARG002
+    def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:  # noqa: ARG002
         self.said.append("complete")
         parts = request.files.prepared_part_path(0, 1).parent
         assert sum(int(part.name[8:]) - int(part.name[:7]) for part in parts.iterdir()) == UNITS
         request.files.prepared.mkdir()
-        tick(1)
+        progress(1)
 
-    def render(self, request: Request, outline: Inspection, start: int, stop: int) -> Iterator[Any]:  # noqa: ARG002
+    def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[Any]:  # noqa: ARG002
         yield from ()
 
-    def report(self, request: Request, outline: Inspection) -> dict[str, Any]:  # noqa: ARG002
+    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:  # noqa: ARG002
         return {}

@@ -1,4 +1,4 @@
-"""Speech whose every phoneme is known: libespeak-ng's own events while it speaks, by ctypes."""
+"""Speech with its phonemes, from the events of libespeak-ng, by ctypes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import F32, I16
 from tests.needs import missing
 
 RATE = 16000
@@ -57,10 +57,10 @@ def _library() -> tuple[ctypes.CDLL, int]:
     return library, rate
 
 
-def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[npt.NDArray[np.float32], list[Phoneme]]:
-    """The waveform (n,) float32 at 16 kHz and the phonemes in it. Skips the test where libespeak-ng is missing."""
+def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[F32, list[Phoneme]]:
+    """Return the waveform (n,) float32 at 16 kHz and its phonemes. Skip the test without libespeak-ng."""
     library, rate = _library()
-    sound: list[npt.NDArray[np.int16]] = []
+    sound: list[I16] = []
     starts: list[tuple[str, int]] = []
 
     def hear(samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
@@ -79,7 +79,7 @@ def speak(text: str, voice: str, words_per_minute: int = 165) -> tuple[npt.NDArr
     data = text.encode() + b"\0"
     library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None)
     library.espeak_Synchronize()
-    waveform = np.concatenate(sound).astype(np.float32) / 32768
+    waveform = np.concatenate(sound).astype(np.float32) / np.float32(32768)
     edges = [sample / rate for _, sample in starts] + [len(waveform) / rate]
     heard = [Phoneme(ipa, edges[i], edges[i + 1]) for i, (ipa, _) in enumerate(starts)]
     return resample(waveform, rate), heard
@@ -92,10 +92,9 @@ def _until_last(events: ctypes._Pointer[_Event]) -> Iterator[_Event]:
         i += 1
 
 
-def resample(waveform: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
-    """The same sound at 16 kHz, by its spectrum."""
+def resample(waveform: F32, rate: int) -> F32:
+    """Return the sound at 16 kHz, resampled by its spectrum."""
     count = round(len(waveform) * RATE / rate)
     spectrum = np.fft.rfft(waveform)[: count // 2 + 1]
-    return np.fft.irfft(np.pad(spectrum, (0, count // 2 + 1 - len(spectrum))), count).astype(np.float32) * np.float32(
-        count / len(waveform)
-    )
+    padded = np.pad(spectrum, (0, count // 2 + 1 - len(spectrum)))
+    return np.fft.irfft(padded, count).astype(np.float32) * np.float32(count / len(waveform))

@@ -1,4 +1,4 @@
-"""The avatar cache, with real processes: one builds, the others wait; what is used stays, what broke is made again."""
+"""The avatar cache, shared by real processes: one builds, the others wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from models.avatars import MANIFEST, AvatarCache, hash_file, make_key
+from models.atomic import hash_file
+from models.avatars import MANIFEST, AvatarCache, make_key
 from models.types import EngineError
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ def never(_: Path) -> None:
 
 @contextmanager
 def process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Another process that imports what it needs, runs `code`, and is killed in the end."""
+    """Run `code` in another process, which is killed at the end."""
     prelude = "import sys, pathlib, time\nfrom models.avatars import AvatarCache\nroot = pathlib.Path(sys.argv[1])\n"
     command = [sys.executable, "-c", prelude + code, *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
@@ -63,7 +64,7 @@ def leftovers(root: Path) -> list[str]:
 
 
 def test_an_entry_is_built_once(tmp_path: Path) -> None:
-    """The second time nothing is built, not even by another cache on the same folder."""
+    """The second time nothing is built, also by another cache on the same folder."""
     first = AvatarCache(tmp_path, ROOM).get_or_build("face", filled())
     assert (first / "inner" / "latents.bin").read_bytes() == b"x" * 100
     assert AvatarCache(tmp_path, ROOM).get_or_build("face", never) == first
@@ -71,7 +72,7 @@ def test_an_entry_is_built_once(tmp_path: Path) -> None:
 
 
 def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """Its error passes through, no entry appears, and the next one builds."""
+    """Its error passes, no entry appears, and the next call builds."""
     cache = AvatarCache(tmp_path, ROOM)
 
     def fail(folder: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    """ENOSPC while building becomes disk_full, which is tried again."""
+    """ENOSPC while building becomes disk_full with a retry."""
 
     def fill_the_disk(_: Path) -> None:
         with Path("/dev/full").open("wb", buffering=0) as disk:
@@ -116,7 +117,7 @@ def scribbled(folder: Path) -> None:
 
 @pytest.mark.parametrize("break_it", [shorter, gone, unlisted, scribbled])
 def test_a_broken_entry_is_built_again(tmp_path: Path, break_it: Callable[[Path], None]) -> None:
-    """A file too short or missing, or a manifest missing or mad: the entry is made anew."""
+    """An entry with a short or missing file, or a bad manifest, is built again."""
     break_it(AvatarCache(tmp_path, ROOM).get_or_build("face", filled()))
     folder = AvatarCache(tmp_path, ROOM).get_or_build("face", filled(7))
     assert (folder / "inner" / "latents.bin").stat().st_size == 7
@@ -139,7 +140,7 @@ def test_keys_are_plain_names(tmp_path: Path, key: str) -> None:
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    """When room is needed, what was used longest ago is removed, and using counts."""
+    """When space is needed, the least recently used entry is removed."""
     for age, key in enumerate(("a", "b", "c")):
         with AvatarCache(tmp_path, 350) as cache:
             os.utime(cache.get_or_build(key, filled()), (age, age))
@@ -152,7 +153,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 
 
 def test_an_entry_larger_than_the_cache_is_kept_while_it_is_used(tmp_path: Path) -> None:
-    """The entry just made is never the one that is removed."""
+    """The entry just made is never removed."""
     with AvatarCache(tmp_path, 350) as cache:
         cache.get_or_build("small", filled())
         cache.release("small")
@@ -169,7 +170,7 @@ sys.stdin.readline()
 
 
 def test_what_another_process_uses_stays(tmp_path: Path) -> None:
-    """An entry is not removed while a process holds it, and is when that process has ended."""
+    """An entry is not removed while a process uses it, and can be after that process has ended."""
     with process(HOLD, tmp_path) as holder:
         assert line(holder) == "ready"
         os.utime(tmp_path / "used", (1, 1))
@@ -198,7 +199,7 @@ print((folder / "f").stat().st_size, flush=True)
 
 
 def test_processes_that_want_the_same_at_once_do_it_once(tmp_path: Path) -> None:
-    """Of six processes that start together one builds, and all get the same whole entry."""
+    """Of six processes that start together one builds, and all get the same entry."""
     root = tmp_path / "cache"
     with ExitStack() as running:
         racers = [running.enter_context(process(RACE, root)) for _ in range(6)]
@@ -219,7 +220,7 @@ AvatarCache(root, 10**6).get_or_build("face", build)
 
 
 def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
-    """Who waits says so, can give up, takes over when the builder is killed, and clears what it left."""
+    """A waiting process can give up, or build after the builder was killed."""
     with process(BUILD_FOR_EVER, tmp_path) as builder:
         assert line(builder) == "building"
 
@@ -235,7 +236,7 @@ def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_other_keys_are_cleared_too(tmp_path: Path) -> None:
-    """What a killed builder left of an avatar that nobody wants again goes at the next build; a live one's stays."""
+    """The next build removes leftovers of killed builders under other keys, but not those of live ones."""
     dead = tmp_path / ".gone.0123456789ab.tmp"
     dead.mkdir()
     with process(BUILD_FOR_EVER, tmp_path) as builder:
@@ -246,7 +247,7 @@ def test_leftovers_of_other_keys_are_cleared_too(tmp_path: Path) -> None:
 
 
 def test_keys_depend_on_everything_that_is_given(tmp_path: Path) -> None:
-    """The same parts give the same key, any other parts another; a file's digest is that of its bytes."""
+    """The same parts give the same key, any other parts another; the hash is SHA-256."""
     assert make_key("face", 1, {"a": 1, "b": 2}) == make_key("face", 1, {"b": 2, "a": 1})
     keys = {make_key(*parts) for parts in [("face", 1), ("face", "1"), ("face1",), ("fac", "e1"), (["face", 1],)]}
     assert len(keys) == 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models import catalog
-from models.catalog import ENGINES, choose_engine, find_missing_packages, find_missing_weights, install_command
+from models.catalog import ENGINES, choose_engine, find_missing_packages, find_missing_weights, suggest_command
 from models.types import DeviceKind, EngineError, EngineInfo
 
 
@@ -16,9 +16,9 @@ from models.types import DeviceKind, EngineError, EngineInfo
 def musetalk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine where a musetalk engine is installed with all its weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    card = EngineInfo("musetalk", "models.handler:Handler", ("cuda", "cpu"), ENGINES["musetalk"].weights)
-    monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
-    for file in card.weights:
+    info = EngineInfo("musetalk", "models.handler:Handler", ("cuda", "cpu"), ENGINES["musetalk"].weights)
+    monkeypatch.setitem(catalog.ENGINES, "musetalk", info)
+    for file in info.weights:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     return tmp_path
@@ -26,14 +26,14 @@ def musetalk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("kinds", "engine"), [({"cpu"}, "preview"), ({"cpu", "cuda"}, "musetalk")])
 def test_auto_takes_musetalk_where_it_can_run(musetalk: Path, kinds: set[DeviceKind], engine: str) -> None:
-    """With weights and a GPU it is musetalk, without a GPU the preview, and the reason is said."""
+    """With weights and a GPU it is musetalk, without a GPU the preview, with the reason."""
     choice = choose_engine("auto", musetalk, kinds)
     assert choice.engine == engine
     assert "GPU" in choice.reason
 
 
 def test_auto_names_the_missing_weights(musetalk: Path) -> None:
-    """One file less, and auto says which."""
+    """With one file less, the reason names it."""
     (musetalk / "sd-vae" / "config.json").unlink()
     choice = choose_engine("auto", musetalk, {"cpu", "cuda"})
     assert choice.engine == "preview"
@@ -42,7 +42,7 @@ def test_auto_names_the_missing_weights(musetalk: Path) -> None:
 
 
 def test_an_engine_asked_by_name_is_that_engine_or_an_error(musetalk: Path) -> None:
-    """What is asked for is never replaced silently."""
+    """An engine asked for by name is never replaced."""
     assert choose_engine("musetalk", musetalk, {"cpu"}).kind == "cpu"
     assert choose_engine("musetalk", musetalk, {"cuda", "cpu"}).kind == "cuda"
     assert choose_engine("preview", musetalk, {"cuda", "cpu"}).engine == "preview"
@@ -52,33 +52,33 @@ def test_an_engine_asked_by_name_is_that_engine_or_an_error(musetalk: Path) -> N
 
 
 def test_an_engine_without_its_code_is_not_promised(musetalk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that is not in this installation can't be had, whatever weights lie there."""
-    card = replace(ENGINES["musetalk"], factory="models.nowhere.engine:Engine")
-    monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
+    """An engine that is not in this installation is unavailable, with or without weights."""
+    info = replace(ENGINES["musetalk"], factory="models.nowhere.engine:Engine")
+    monkeypatch.setitem(catalog.ENGINES, "musetalk", info)
     with pytest.raises(EngineError, match="not part of this installation"):
         choose_engine("musetalk", musetalk, {"cpu", "cuda"})
 
 
 def test_missing_packages_come_with_their_command(musetalk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without torch is told what to install, and jobs go to the preview engine."""
-    card = replace(ENGINES["musetalk"], packages=("json", "no_such_torch"), extra="musetalk")
-    monkeypatch.setitem(catalog.ENGINES, "musetalk", card)
+    info = replace(ENGINES["musetalk"], packages=("json", "no_such_torch"), extra="musetalk")
+    monkeypatch.setitem(catalog.ENGINES, "musetalk", info)
     choice = choose_engine("auto", musetalk, {"cpu", "cuda"})
     assert choice.engine == "preview"
     assert "no_such_torch not installed (`pip install '.[musetalk]'`)" in choice.reason
-    assert install_command(card, musetalk) == "pip install '.[musetalk]'"
+    assert suggest_command(info, musetalk) == "pip install '.[musetalk]'"
 
 
 def test_missing_weights_come_with_their_command(musetalk: Path) -> None:
-    """What brings them is part of the reason; where all is there, there is nothing to do."""
-    assert install_command(ENGINES["musetalk"], musetalk) == ""
+    """The reason has the command that downloads them; with all weights there is none."""
+    assert suggest_command(ENGINES["musetalk"], musetalk) == ""
     (musetalk / "sd-vae" / "config.json").unlink()
     assert "`musedrop models fetch` gets them" in choose_engine("auto", musetalk, {"cpu", "cuda"}).reason
-    assert install_command(ENGINES["musetalk"], musetalk) == "musedrop models fetch"
+    assert suggest_command(ENGINES["musetalk"], musetalk) == "musedrop models fetch"
 
 
 def test_weights_in_other_forms_count(musetalk: Path) -> None:
-    """Version 1 alone, safetensors, DWPose as ONNX: the engine can run, and the daemon knows without opening a file."""
+    """Version 1 alone, safetensors or DWPose as ONNX suffice, without opening a file."""
     for old, new in (
         ("musetalkV15/unet.pth", "musetalk/pytorch_model.bin"),
         ("musetalkV15/musetalk.json", "musetalk/musetalk.json"),
@@ -93,8 +93,8 @@ def test_weights_in_other_forms_count(musetalk: Path) -> None:
 
 def test_the_preview_engine_needs_nothing(tmp_path: Path) -> None:
     """It has no weights and no packages of its own."""
-    card = ENGINES["preview"]
-    assert (find_missing_weights(card, tmp_path), find_missing_packages(card), install_command(card, tmp_path)) == (
+    info = ENGINES["preview"]
+    assert (find_missing_weights(info, tmp_path), find_missing_packages(info), suggest_command(info, tmp_path)) == (
         [],
         [],
         "",

@@ -1,4 +1,4 @@
-"""What a worker does with an engine: it loads it once, says what it has loaded, and prepares in parts."""
+"""Stages of a job in a worker: the engine is loaded once, and prepares in parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.handler import Handler, open_handler
 from models.types import EngineInfo, Inspection, Request
 from tests.models.fake_engine import UNITS, FakeEngine
 
-OUTLINE = Inspection(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
+INSPECTION = Inspection(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
 
 
 @pytest.fixture(autouse=True)
@@ -24,17 +24,17 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def request_in(tmp_path: Path) -> Request:
-    folders = {"work": str(tmp_path / "work"), "out": str(tmp_path / "out"), "cache": str(tmp_path / "cache")}
-    return Request("fake", "avatar", "audio", models_dir=str(tmp_path), **folders)
+    work, out, cache = (str(tmp_path / name) for name in ("work", "out", "cache"))
+    return Request("fake", "avatar", "audio", work, out, cache, models_dir=str(tmp_path))
 
 
 def prepare(handler: Handler, request: Request, start: int, stop: int) -> None:
-    payload = {"stage": "prepare", "request": request.to_dict(), "outline": OUTLINE.to_dict()}
+    payload = {"stage": "prepare", "request": request.to_dict(), "outline": INSPECTION.to_dict()}
     handler.run(payload, start, stop, lambda _: None)
 
 
 def test_a_preparation_in_parts_is_joined_by_the_unit_after_the_last(tmp_path: Path) -> None:
-    """Each span leaves its part, one more span leaves `prepared`."""
+    """Each span writes its part; one more span writes `prepared`."""
     handler, request = Handler("cpu:0"), request_in(tmp_path)
     for span in grid(UNITS):
         prepare(handler, request, span.start, span.stop)
@@ -45,15 +45,15 @@ def test_a_preparation_in_parts_is_joined_by_the_unit_after_the_last(tmp_path: P
 
 
 def test_a_worker_that_only_looks_loads_nothing(tmp_path: Path) -> None:
-    """`inspect` and `assemble` run on processors, where weights would be in the way."""
+    """`inspect` and `assemble` run on processors and load no weights."""
     handler = Handler("cpu:0")
-    handler.engine("fake").inspect(request_in(tmp_path), OUTLINE)
+    handler.open_engine("fake").inspect(request_in(tmp_path), INSPECTION)
     assert FakeEngine.said == ["made on cpu:0"]
     assert handler.facts == {}
 
 
 def test_an_engine_is_loaded_before_the_first_job_if_asked(tmp_path: Path) -> None:
-    """The worker's facts say which model, how long it took, and what the engine says; the first job finds it warm."""
+    """The worker's facts have model, load time and the engine's stats; the first job loads nothing."""
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
     assert {key: handler.facts[key] for key in ("model", "held_bytes", "batch")} == {
         "model": "fake",
@@ -69,7 +69,7 @@ def test_an_engine_is_loaded_before_the_first_job_if_asked(tmp_path: Path) -> No
 def test_an_engine_that_cannot_be_loaded_now_is_left_to_its_job(
     tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing weights or a full card don't stop the worker from starting; its log says what was the matter."""
+    """Missing weights or full memory don't stop the worker from starting; its log has the reason."""
     (tmp_path / "weights").unlink() if weights == "none" else (tmp_path / "weights").write_text("large")
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
     assert handler.facts == {}
@@ -80,7 +80,7 @@ def test_an_engine_that_cannot_be_loaded_now_is_left_to_its_job(
 
 
 def test_another_engine_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    """One engine is loaded at a time, and the facts are about that one."""
+    """One engine is loaded at a time, and the facts describe it."""
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
-    handler.loaded("preview", str(tmp_path))
+    handler.load_engine("preview", str(tmp_path))
     assert handler.facts == {"model": "preview", "load_s": handler.facts["load_s"]}

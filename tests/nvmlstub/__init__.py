@@ -8,8 +8,8 @@ from pathlib import Path
 _SOURCE = Path(__file__).with_name("nvmlstub.c")
 
 
-def build(folder: Path) -> Path:
-    """Compile into `folder`; returns it, for LD_LIBRARY_PATH. The soname is what makes pynvml find it."""
+def build_library(folder: Path) -> Path:
+    """Compile into `folder`; return it, for LD_LIBRARY_PATH. pynvml looks for the soname."""
     library = folder / "libnvidia-ml.so.1"
     flags = ["-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden"]
     subprocess.run(["cc", *flags, f"-Wl,-soname,{library.name}", "-o", library, _SOURCE], check=True)
@@ -17,30 +17,27 @@ def build(folder: Path) -> Path:
 
 
 class PretendDriver:
-    """What the stub tells, in a folder of its own."""
+    """Sets what the stub reports; its files are in a folder of their own."""
 
     def __init__(self, library: Path, folder: Path) -> None:
         self._folder = folder
         (folder / "held").mkdir()
         self.env = {"LD_LIBRARY_PATH": str(library), "NVMLSTUB_DIR": str(folder)}
 
-    def devices(self, *lines: str) -> None:
-        """ "gpu UUID TOTAL USED RESERVED", or "mig ..." below its gpu."""
+    def set_devices(self, *lines: str) -> None:
+        """Each line: "gpu UUID TOTAL USED RESERVED", or "mig ..." below its gpu."""
         self._replace("devices", lines)
 
-    def faults(self, *lines: str) -> None:
-        """ "FUNCTION DEVICE NVML_RETURN DELAY_MS"."""
+    def set_faults(self, *lines: str) -> None:
+        """Each line: "FUNCTION DEVICE NVML_RETURN DELAY_MS"."""
         self._replace("faults", lines)
 
-    def hold(self, pid: int, device: int, size: int) -> None:
-        """`size` bytes of a device are taken while process `pid` lives."""
+    def hold_memory(self, pid: int, device: int, size: int) -> None:
+        """Let process `pid` hold `size` bytes of a device while it lives."""
         self._replace(f"held/{pid}", [f"{device} {size}"])
 
-    def let_go(self, pid: int) -> None:
-        (self._folder / "held" / str(pid)).unlink()
-
-    def xids(self, *lines: str) -> None:
-        """ "DEVICE XID": what the driver has reported so far."""
+    def set_xids(self, *lines: str) -> None:
+        """Each line: "DEVICE XID", a critical event so far."""
         self._replace("xids", lines)
 
     def _replace(self, name: str, lines: tuple[str, ...] | list[str]) -> None:

@@ -1,11 +1,11 @@
-/* A libnvidia-ml.so.1 that tells of cards which do not exist, for tests on machines without one.
+/* A libnvidia-ml.so.1 that reports cards which do not exist, for tests on machines without one.
  *
  * It reads the folder $NVMLSTUB_DIR at every call; change a file by renaming a new one into its place.
  *   devices   a line for each device:  gpu UUID TOTAL USED RESERVED  or  mig UUID TOTAL USED RESERVED  (bytes)
  *             a mig belongs to the gpu above it; a gpu with at least one mig is in MIG mode. No such file: no driver.
  *   faults    a line for each fault:   FUNCTION DEVICE NVML_RETURN DELAY_MS  (device: its line in `devices`, -1: any)
  *   held/PID  "DEVICE BYTES": memory that process PID holds on a device, for as long as it lives
- *   xids      a line for each critical event: DEVICE XID; each is told once to whoever waits for events
+ *   xids      a line for each critical event: DEVICE XID; each is reported once to a process that waits for events
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -42,9 +42,9 @@ typedef Slot *Handle;
 typedef struct { Handle device; Bytes type, data; unsigned gpu_instance, compute_instance; } Event;
 
 static Slot slots[MOST];
-static int users, told;
+static int users, reported;
 
-static FILE *opened(const char *name) {
+static FILE *open_file(const char *name) {
     const char *folder = getenv("NVMLSTUB_DIR");
     char path[4096];
     if (!folder) return NULL;
@@ -52,8 +52,8 @@ static FILE *opened(const char *name) {
     return fopen(path, "re");
 }
 
-static int entries(Entry *all) {
-    FILE *file = opened("devices");
+static int read_entries(Entry *all) {
+    FILE *file = open_file("devices");
     int count = 0;
     if (!file) return -1;
     while (count < MOST) {
@@ -65,8 +65,8 @@ static int entries(Entry *all) {
     return count;
 }
 
-static int fault(const char *function, int device) {
-    FILE *file = opened("faults");
+static int inject_fault(const char *function, int device) {
+    FILE *file = open_file("faults");
     char name[64];
     int which, code, delay_ms, found = SUCCESS;
     if (!file) return SUCCESS;
@@ -81,7 +81,7 @@ static int fault(const char *function, int device) {
 }
 
 /* Those who hold memory of a device, and live. Returns how many; fills in at most `most`. */
-static unsigned holders(int device, Process *all, unsigned most) {
+static unsigned read_holders(int device, Process *all, unsigned most) {
     char path[4096], name[sizeof "held/" + 256];
     struct dirent *entry;
     unsigned count = 0;
@@ -92,7 +92,7 @@ static unsigned holders(int device, Process *all, unsigned most) {
         int pid = atoi(entry->d_name), which;
         if (pid <= 0 || (kill(pid, 0) && errno == ESRCH)) continue;
         snprintf(name, sizeof name, "held/%s", entry->d_name);
-        FILE *file = opened(name);
+        FILE *file = open_file(name);
         if (file && fscanf(file, "%d %llu", &which, &bytes) == 2 && which == device) {
             if (count < most) all[count] = (Process){(unsigned)pid, bytes, ~0u, ~0u};
             count++;
@@ -103,9 +103,9 @@ static unsigned holders(int device, Process *all, unsigned most) {
     return count;
 }
 
-static Bytes held(int device) {
+static Bytes sum_held(int device) {
     Process all[MOST];
-    unsigned count = holders(device, all, MOST);
+    unsigned count = read_holders(device, all, MOST);
     Bytes sum = 0;
     for (unsigned i = 0; i < count && i < MOST; i++) sum += all[i].used;
     return sum;
@@ -117,40 +117,40 @@ static int look_up(const char *function, Handle handle, Entry *found) {
     int index = (int)(handle - slots), code;
     if (!users) return UNINITIALIZED;
     if (!handle || index < 0 || index >= MOST) return INVALID_ARGUMENT;
-    if ((code = fault(function, index))) return code;
-    if (index >= entries(all)) return GPU_IS_LOST;
+    if ((code = inject_fault(function, index))) return code;
+    if (index >= read_entries(all)) return GPU_IS_LOST;
     *found = all[index];
     return SUCCESS;
 }
 
-static int text(const char *from, char *to, unsigned size) {
+static int copy_text(const char *from, char *to, unsigned size) {
     if (strlen(from) >= size) return INSUFFICIENT_SIZE;
     strcpy(to, from);
     return SUCCESS;
 }
 
 /* The line of the n-th gpu; -1 if there are fewer. */
-static int line_of_gpu(unsigned n) {
+static int find_gpu_line(unsigned n) {
     Entry all[MOST];
-    int count = entries(all);
+    int count = read_entries(all);
     for (int i = 0; i < count; i++)
         if (!strcmp(all[i].kind, "gpu") && !n--) return i;
     return -1;
 }
 
-static int migs_below(int gpu) {
+static int count_migs(int gpu) {
     Entry all[MOST];
-    int count = entries(all), i = gpu + 1;
+    int count = read_entries(all), i = gpu + 1;
     while (i < count && !strcmp(all[i].kind, "mig")) i++;
     return i - gpu - 1;
 }
 
 EXPORT int nvmlInitWithFlags(unsigned flags) {
     Entry all[MOST];
-    int code = fault("nvmlInit", -1);
+    int code = inject_fault("nvmlInit", -1);
     (void)flags;
     if (code) return code;
-    if (entries(all) < 0) return DRIVER_NOT_LOADED;
+    if (read_entries(all) < 0) return DRIVER_NOT_LOADED;
     users++;
     return SUCCESS;
 }
@@ -169,19 +169,19 @@ EXPORT const char *nvmlErrorString(int code) {
     }
 }
 
-EXPORT int nvmlSystemGetDriverVersion(char *version, unsigned size) { return text("999.01", version, size); }
+EXPORT int nvmlSystemGetDriverVersion(char *version, unsigned size) { return copy_text("999.01", version, size); }
 
 EXPORT int nvmlDeviceGetCount_v2(unsigned *count) {
     if (!users) return UNINITIALIZED;
-    int code = fault("nvmlDeviceGetCount", -1);
-    for (*count = 0; line_of_gpu(*count) >= 0;) ++*count;
+    int code = inject_fault("nvmlDeviceGetCount", -1);
+    for (*count = 0; find_gpu_line(*count) >= 0;) ++*count;
     return code;
 }
 
 EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Handle *handle) {
-    int line = line_of_gpu(index), code;
+    int line = find_gpu_line(index), code;
     if (line < 0) return INVALID_ARGUMENT;
-    if ((code = fault("nvmlDeviceGetHandleByIndex", line))) return code;
+    if ((code = inject_fault("nvmlDeviceGetHandleByIndex", line))) return code;
     *handle = &slots[line];
     return SUCCESS;
 }
@@ -189,18 +189,18 @@ EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Handle *handle) {
 EXPORT int nvmlDeviceGetMigMode(Handle handle, unsigned *current, unsigned *pending) {
     Entry entry;
     int code = look_up("nvmlDeviceGetMigMode", handle, &entry);
-    if (!code) *current = *pending = migs_below((int)(handle - slots)) > 0;
+    if (!code) *current = *pending = count_migs((int)(handle - slots)) > 0;
     return code;
 }
 
 /* One more than there are: instances may have holes between them. */
 EXPORT int nvmlDeviceGetMaxMigDeviceCount(Handle handle, unsigned *count) {
-    *count = (unsigned)migs_below((int)(handle - slots)) + 1;
+    *count = (unsigned)count_migs((int)(handle - slots)) + 1;
     return SUCCESS;
 }
 
 EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(Handle gpu, unsigned index, Handle *mig) {
-    if (index >= (unsigned)migs_below((int)(gpu - slots))) return NOT_FOUND;
+    if (index >= (unsigned)count_migs((int)(gpu - slots))) return NOT_FOUND;
     *mig = gpu + 1 + index;
     return SUCCESS;
 }
@@ -208,13 +208,13 @@ EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(Handle gpu, unsigned index, Handl
 EXPORT int nvmlDeviceGetUUID(Handle handle, char *uuid, unsigned size) {
     Entry entry;
     int code = look_up("nvmlDeviceGetUUID", handle, &entry);
-    return code ? code : text(entry.uuid, uuid, size);
+    return code ? code : copy_text(entry.uuid, uuid, size);
 }
 
 EXPORT int nvmlDeviceGetName(Handle handle, char *name, unsigned size) {
     Entry entry;
     int code = look_up("nvmlDeviceGetName", handle, &entry);
-    return code ? code : text("Stub Card", name, size);
+    return code ? code : copy_text("Stub Card", name, size);
 }
 
 /* Version 1 counts what the driver reserves as used. */
@@ -223,7 +223,7 @@ EXPORT int nvmlDeviceGetMemoryInfo(Handle handle, Memory *memory) {
     int code = look_up("nvmlDeviceGetMemoryInfo", handle, &entry);
     if (code) return code;
     memory->total = entry.total;
-    memory->used = entry.used + entry.reserved + held((int)(handle - slots));
+    memory->used = entry.used + entry.reserved + sum_held((int)(handle - slots));
     memory->free = memory->total - memory->used;
     return SUCCESS;
 }
@@ -235,7 +235,7 @@ EXPORT int nvmlDeviceGetMemoryInfo_v2(Handle handle, MemoryV2 *memory) {
     if (code) return code;
     memory->total = entry.total;
     memory->reserved = entry.reserved;
-    memory->used = entry.used + held((int)(handle - slots));
+    memory->used = entry.used + sum_held((int)(handle - slots));
     memory->free = memory->total - memory->reserved - memory->used;
     return SUCCESS;
 }
@@ -246,14 +246,14 @@ EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(Handle handle, unsigned *coun
     unsigned most = *count;
     int code = look_up("nvmlDeviceGetComputeRunningProcesses", handle, &entry);
     if (code) return code;
-    *count = holders((int)(handle - slots), all, all ? most : 0);
+    *count = read_holders((int)(handle - slots), all, all ? most : 0);
     return *count > most ? INSUFFICIENT_SIZE : SUCCESS;
 }
 
 EXPORT int nvmlEventSetCreate(void **set) {
     static int only;
     *set = &only;
-    return users ? fault("nvmlEventSetCreate", -1) : UNINITIALIZED;
+    return users ? inject_fault("nvmlEventSetCreate", -1) : UNINITIALIZED;
 }
 
 EXPORT int nvmlDeviceRegisterEvents(Handle handle, Bytes types, void *set) {
@@ -263,15 +263,15 @@ EXPORT int nvmlDeviceRegisterEvents(Handle handle, Bytes types, void *set) {
 }
 
 EXPORT int nvmlEventSetWait_v2(void *set, Event *event, unsigned timeout_ms) {
-    int code = fault("nvmlEventSetWait", -1);
+    int code = inject_fault("nvmlEventSetWait", -1);
     (void)set;
     for (unsigned waited_ms = 0; !code; waited_ms += 5) {
-        FILE *file = opened("xids");
+        FILE *file = open_file("xids");
         int line = 0, device, xid, found = 0;
-        while (file && !found && fscanf(file, "%d %d", &device, &xid) == 2) found = line++ == told;
+        while (file && !found && fscanf(file, "%d %d", &device, &xid) == 2) found = line++ == reported;
         if (file) fclose(file);
         if (found) {
-            told++;
+            reported++;
             *event = (Event){&slots[device], 8, (Bytes)xid, ~0u, ~0u};
             return SUCCESS;
         }

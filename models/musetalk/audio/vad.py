@@ -1,4 +1,4 @@
-"""Where somebody speaks: the level of the sound above its own noise, for mouths that close in pauses."""
+"""Voice activity, for mouths that close in pauses: where a sound is above its own noise."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
-from models.musetalk.audio.whisper import SAMPLE_RATE
+from models.arrays import F32, Bool
+from models.musetalk.audio.features import SAMPLE_RATE
 from models.musetalk.tracking.intervals import find_runs
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 HOPS_PER_S = 100
 FADE_S = 0.16
-"""How long the mouth takes to settle, and to come back."""
+"""Seconds in which the mouth closes, and opens again."""
 
-_HOP = SAMPLE_RATE // HOPS_PER_S
+_HOP_SAMPLES = SAMPLE_RATE // HOPS_PER_S
 _BAND = slice(2, 40)  # 200 Hz to 4 kHz: below is hum, above is mostly hiss
-_SILENT_DB = -70.0  # of full scale: nothing can be heard
+_SILENT_DB = -70.0  # of full scale: inaudible
 _LOUD_DB = -35.0  # a steady sound is noise, unless it is as loud as a voice
-_RANGE_DB = 9.0  # between noise and voice, at least
+_MIN_RANGE_DB = 9.0  # between noise and voice
 _PAUSE_HOPS = 30  # shorter gaps are between two words, or the closure of a stop
 _BURST_HOPS = 4  # shorter sounds are clicks
 _LEAD_HOPS = 10  # lips part before a voice is heard, and close after
 
 
-def measure_levels(sound: Iterable[Floats]) -> Floats:
-    """Level every 10 ms in dB of full scale, (hops,) float32, of a sound in pieces of whole hops (all but the last)."""
-    return np.concatenate([np.zeros(0, np.float32), *map(_measure_chunk, sound)])
+def measure_levels(chunks: Iterable[F32]) -> F32:
+    """Return the level every 10 ms in dB of full scale, (hops,) float32, of a sound at 16 kHz.
 
-
-def detect_voice(level: Floats, rate: Fraction, frames: range) -> Floats:
-    """How much somebody speaks in the middle of each frame: (len(frames),) float32 from 0, a pause, to 1, with fades.
-
-    level   of the whole sound, from `levels`: noise is what the quiet tenth of it has
-    rate    frames a second
-
-    A pause shorter than 0.3 s is none; the mouth is fully back 0.1 s before the voice and stays as long after it.
+    `chunks` (n,) in -1..1 are of whole hops, all but the last. A sine at full scale has -3 dB.
     """
-    speech = _dilate(_drop_short_runs(_find_speech(level), _PAUSE_HOPS, _BURST_HOPS), _LEAD_HOPS)
+    return np.concatenate([np.zeros(0, np.float32), *map(_measure_chunk, chunks)])
+
+
+def detect_voice(levels_db: F32, rate: Fraction, frames: range) -> F32:
+    """Return how much voice is in the middle of each frame, (len(frames),) float32.
+
+    0 is a pause, 1 is voice, with fades between them.
+
+    levels_db   of the whole sound, from `measure_levels`: noise is the level of its quiet tenth
+    rate        frames a second
+
+    Pauses under 0.3 s are filled. The mouth is fully open from 0.1 s before the voice to 0.1 s
+    after it.
+    """
+    speech = _dilate(_drop_short_runs(_find_speech(levels_db), _PAUSE_HOPS, _BURST_HOPS), _LEAD_HOPS)
     curve = _fade_out(speech)
     middle = (2 * np.arange(frames.start, frames.stop) + 1) * (HOPS_PER_S / float(2 * rate))
     if not len(curve):
@@ -49,26 +52,26 @@ def detect_voice(level: Floats, rate: Fraction, frames: range) -> Floats:
     return np.interp(middle, np.arange(len(curve)) + 0.5, curve).astype(np.float32)
 
 
-def _measure_chunk(samples: Floats) -> Floats:
-    whole = np.pad(samples, (0, -len(samples) % _HOP)).reshape(-1, _HOP)
-    spectrum = np.abs(np.fft.rfft(whole * np.hanning(_HOP).astype(np.float32)))[:, _BAND] / _HOP
-    return (10 * np.log10((spectrum**2).sum(1) * 16 / 3 + 1e-12)).astype(np.float32)  # a full sine has -3 dB
+def _measure_chunk(samples: F32) -> F32:
+    hops = np.pad(samples, (0, -len(samples) % _HOP_SAMPLES)).reshape(-1, _HOP_SAMPLES)
+    spectrum = np.abs(np.fft.rfft(hops * np.hanning(_HOP_SAMPLES).astype(np.float32)))[:, _BAND] / _HOP_SAMPLES
+    return (10 * np.log10((spectrum**2).sum(1) * 16 / 3 + 1e-12)).astype(np.float32)
 
 
-def _find_speech(level: Floats) -> Bools:
-    if not len(level):
+def _find_speech(levels_db: F32) -> Bool:
+    if not len(levels_db):
         return np.zeros(0, np.bool_)
-    noise, voice = np.percentile(level, [10, 95])
+    noise, voice = np.percentile(levels_db, [10, 95])
     noise = max(float(noise), _SILENT_DB)
-    if voice < noise + _RANGE_DB:
-        return np.full(len(level), voice > _LOUD_DB)
-    return np.asarray(level > noise + np.clip(0.35 * (voice - noise), 6, 18))
+    if voice < noise + _MIN_RANGE_DB:
+        return np.full(len(levels_db), voice > _LOUD_DB)
+    return np.asarray(levels_db > noise + np.clip(0.35 * (voice - noise), 6, 18))
 
 
-def _drop_short_runs(speech: Bools, pause: int, burst: int) -> Bools:
-    """Bursts go first, or each click in a pause would halve it."""
+def _drop_short_runs(speech: Bool, pause_hops: int, burst_hops: int) -> Bool:
+    """Drop bursts, then fill pauses; the other way round, each click in a pause would halve it."""
     kept = speech.copy()
-    for value, shortest in ((True, burst), (False, pause)):
+    for value, shortest in ((True, burst_hops), (False, pause_hops)):
         for start, stop in find_runs(kept == value):
             at_an_end = start == 0 or stop == len(kept)
             if stop - start < shortest and (value or not at_an_end):
@@ -76,12 +79,12 @@ def _drop_short_runs(speech: Bools, pause: int, burst: int) -> Bools:
     return kept
 
 
-def _dilate(speech: Bools, hops: int) -> Bools:
+def _dilate(speech: Bool, hops: int) -> Bool:
     return np.convolve(np.pad(speech, hops), np.ones(2 * hops + 1), "valid") > 0.5
 
 
-def _fade_out(speech: Bools) -> Floats:
-    """Half a cosine, outside the speech: 1 in it, 0 from FADE_S away."""
+def _fade_out(speech: Bool) -> F32:
+    """Return 1 in the speech, and half a cosine outside of it, which is 0 from FADE_S away."""
     fade = round(FADE_S * HOPS_PER_S)
     shape = 0.5 + 0.5 * np.cos(np.pi * np.abs(np.arange(-fade, fade + 1)) / fade)
     padded, curve = np.pad(speech, fade).astype(np.float32), np.zeros(len(speech), np.float32)

@@ -1,4 +1,4 @@
-"""The frames of an avatar in the size of the result: as pixels for the networks, as planes for the eye."""
+"""The frames of an avatar in the size of the result: BGR for networks, YUV for the encoder."""
 
 from __future__ import annotations
 
@@ -7,26 +7,37 @@ from pathlib import Path
 import numpy as np
 
 from models import media
-from models.media import Bgr
+from models.arrays import U8
+from models.musetalk.geometry import Size
 from models.types import Inspection, Request
 
 
-def open_yuv(request: Request, outline: Inspection) -> media.VideoFrames:
-    """Frames as H.264 stores them, (height * 3 / 2, width), in the video's own colour."""
-    return _open_video(request, outline, (outline.width, outline.height), as_yuv=True)
+def open_yuv(request: Request, inspection: Inspection) -> media.VideoFrames:
+    """Open the avatar's frames as H.264 stores them, in the video's own colour.
+
+    They are (height * 3 / 2, width) uint8.
+
+    Raises EngineError avatar_unreadable and the other errors of `media.VideoFrames`.
+    """
+    return _open_video(request, inspection, (inspection.width, inspection.height), as_yuv=True)
 
 
 class BgrFrames:
-    """Frames as BGR, (height, width, 3) uint8. An odd row or column is cut off, as it is from the planes."""
+    """The avatar's frames as (height, width, 3) uint8 BGR.
 
-    def __init__(self, request: Request, outline: Inspection) -> None:
-        self._width, self._height = outline.width, outline.height
-        self._video = _open_video(request, outline, None)
-        if not self._fits():
+    An odd last row or column is cut off, as YUV has none.
+
+    Raises EngineError avatar_unreadable and the other errors of `media.VideoFrames`.
+    """
+
+    def __init__(self, request: Request, inspection: Inspection) -> None:
+        self._width, self._height = inspection.width, inspection.height
+        self._video = _open_video(request, inspection, None)
+        if not self._has_size_of_result():
             self._video.close()
-            self._video = _open_video(request, outline, (outline.width, outline.height))
+            self._video = _open_video(request, inspection, (inspection.width, inspection.height))
 
-    def _fits(self) -> bool:
+    def _has_size_of_result(self) -> bool:
         return 0 <= self._video.width - self._width <= 1 and 0 <= self._video.height - self._height <= 1
 
     def __enter__(self) -> BgrFrames:
@@ -38,17 +49,18 @@ class BgrFrames:
     def __len__(self) -> int:
         return len(self._video)
 
-    def read(self, frame: int) -> Bgr:
+    def read(self, frame: int) -> U8:
+        """Return the frame with this number, counted from 0."""
         return np.ascontiguousarray(self._video.read(frame)[: self._height, : self._width])
 
 
 def _open_video(
-    request: Request, outline: Inspection, size: tuple[int, int] | None, *, as_yuv: bool = False
+    request: Request, inspection: Inspection, size: Size | None, *, as_yuv: bool = False
 ) -> media.VideoFrames:
     width, height = size or (None, None)
     return media.VideoFrames(
         request.files.avatar,
-        outline.rate,
+        inspection.rate,
         width,
         height,
         name=Path(request.avatar).name,

@@ -1,6 +1,7 @@
-"""From the frames of an avatar to a prepared one: look at every frame, lay the boxes, then encode and parse each.
+"""Prepares an avatar: tracks its face, plans boxes, then encodes and parses each frame.
 
-Two walks through the frames, a few at a time, so that a long video takes no more memory than a short one.
+The frames are read twice, in small batches, so that a long video takes no more memory than a short
+one.
 """
 
 from __future__ import annotations
@@ -11,22 +12,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from models.media import Bgr
+from models.arrays import F32, U8
 from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, to_box
 from models.musetalk.compositing.composite import trim_mask
-from models.musetalk.compositing.masks import Box, Mask, crop_square, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.compositing.masks import crop_square, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.geometry import Box, Size
 from models.musetalk.options import Options
 from models.musetalk.tracking.boxes import BoxTrack, plan_boxes, plan_reference_boxes
-from models.musetalk.tracking.detection import crop_clipped, crop_padded
+from models.musetalk.tracking.crops import crop_clipped, crop_padded
 from models.musetalk.tracking.tracker import FaceModels, FaceTracker, ReferenceTracker
 from models.types import EngineError
 
-Floats = npt.NDArray[Any]
-
 MAX_BATCH_BYTES = 96 << 20
-"""Frames that are held at once take no more, unless a single one does."""
+"""Most that the frames of a batch take, unless a single one takes more."""
 NO_FACE_HINT = "choose a portrait or a video that shows one face from the front, well lit and at least 60 pixels wide"
 
 
@@ -35,23 +34,26 @@ class FrameSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, frame: int) -> Bgr: ...
+    def read(self, frame: int) -> U8: ...
 
 
 class VisionModels(FaceModels, Protocol):
-    """What the networks make of pictures: `detect` and `landmarks` as FaceNets has them, and these."""
+    """The networks that prepare an avatar."""
 
     @property
     def frames_per_batch(self) -> int:
-        """Frames that are best looked at together."""
+        """Frames that are analysed together."""
         ...
 
-    def parse(self, squares: Sequence[Bgr]) -> npt.NDArray[np.uint8]:
-        """Of each square the class of each pixel, (n, 512, 512)."""
+    def parse_faces(self, squares: Sequence[U8]) -> U8:
+        """Return the class of each pixel of faces (m, m, 3), any m: (n, 512, 512) uint8."""
         ...
 
-    def latents(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(n, 256, 256, 3) BGR -> (n, 8, 32, 32)."""
+    def encode_faces(self, faces: U8) -> F32:
+        """Return the latents of faces (n, 256, 256, 3) uint8 BGR: (n, 8, 32, 32) float32.
+
+        Four channels are those of the face with its lower half hidden, four of the whole face.
+        """
         ...
 
 
@@ -59,29 +61,32 @@ def prepare_avatar(
     folder: Path,
     frames: FrameSource,
     rate: Fraction,
-    sight: VisionModels,
+    models: VisionModels,
     options: Options,
     about: dict[str, Any],
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fill `folder` with the prepared avatar. `tick` is called after every few frames; what it raises ends the work.
+    """Fill `folder` with the prepared avatar.
 
-    `rate` in frames a second; `about` is kept with it and holds the `name` of the avatar for errors.
+    rate    frames a second
+    about   JSON that is stored with the avatar; its `name` names the file in errors
+    tick    called after each batch of frames; may raise to cancel the work
+
     Raises EngineError no_face, bad_option, disk_full, and what reading frames raises.
     """
-    track = track_face(frames, rate, sight, options, str(about["name"]), tick)
+    track = track_face(frames, rate, models, options, str(about["name"]), tick)
     writer = AvatarWriter(folder, AvatarTrack(track.boxes.astype(np.int32), track.seen))
     try:
-        for numbers, pictures in read_batches(frames, sight.frames_per_batch):
-            encode_frames(writer, numbers, pictures, sight, options)
+        for numbers, pictures in read_batches(frames, models.frames_per_batch):
+            encode_frames(writer, numbers, pictures, models, options)
             tick()
         writer.close({**about, "frames": len(frames), **summarize_track(track)})
     finally:
         writer.abandon()
 
 
-def read_batches(frames: FrameSource, frames_per_batch: int) -> Iterator[tuple[range, list[Bgr]]]:
-    """All frames in order, a few at a time."""
+def read_batches(frames: FrameSource, frames_per_batch: int) -> Iterator[tuple[range, list[U8]]]:
+    """Yield all frames in order, in batches: their numbers, and the frames."""
     start = 0
     while start < len(frames):
         first = frames.read(start)
@@ -91,33 +96,33 @@ def read_batches(frames: FrameSource, frames_per_batch: int) -> Iterator[tuple[r
         start = numbers.stop
 
 
-# looking -------------------------------------------------------------------------------------------------------------
+# tracking ------------------------------------------------------------------------------------------------------------
 
 
 def track_face(
-    frames: FrameSource, rate: Fraction, sight: VisionModels, options: Options, name: str, tick: Callable[[], None]
+    frames: FrameSource, rate: Fraction, models: VisionModels, options: Options, name: str, tick: Callable[[], None]
 ) -> BoxTrack:
-    """Where the face is in all frames. Raises EngineError no_face, bad_option."""
-    follower = ReferenceTracker(sight) if options.is_reference else FaceTracker(sight, options.face)
+    """Return the boxes of the face in all frames. Raises EngineError no_face, bad_option."""
+    tracker = ReferenceTracker(models) if options.is_reference else FaceTracker(models, options.face)
     size = (0, 0)
-    for _, pictures in read_batches(frames, sight.frames_per_batch):
-        follower.add_frames(pictures)
+    for _, pictures in read_batches(frames, models.frames_per_batch):
+        tracker.add_frames(pictures)
         size = (pictures[0].shape[1], pictures[0].shape[0])
         tick()
-    found = follower.finish()
-    if not found.seen:
-        raise no_face_error(name, found.most, options)
+    face = tracker.finish()
+    if not face.has_face:
+        raise no_face_error(name, face.max_faces, options)
     shift, margin = options.shift_px, options.margin_px
     if options.is_reference:
-        track = plan_reference_boxes(found.landmarks, found.detected, size, shift=shift, margin=margin)
+        track = plan_reference_boxes(face.landmarks, face.detected, size, shift=shift, margin=margin)
     else:
         track = plan_boxes(
-            found.landmarks,
-            found.detected,
+            face.landmarks,
+            face.detected,
             size,
             shift=shift,
             margin=margin,
-            cuts=found.cuts,
+            cuts=face.cuts,
             rate=float(rate),
             smooth=options.has_smooth_boxes,
         )
@@ -126,15 +131,16 @@ def track_face(
     return track
 
 
-def no_face_error(name: str, most: int, options: Options) -> EngineError:
-    if most and options.face != "largest":
-        message = f'the option "face" asks for number {options.face}, but {name} shows {most}, counted from 0'
+def no_face_error(name: str, max_faces: int, options: Options) -> EngineError:
+    """Return bad_option where other faces were found than the job asks for, else no_face."""
+    if max_faces and options.face != "largest":
+        message = f'the option "face" asks for number {options.face}, but {name} shows {max_faces}, counted from 0'
         return EngineError("bad_option", message, 'give a smaller number, or "largest"')
     return EngineError("no_face", f"no face was found in {name}", NO_FACE_HINT)
 
 
 def summarize_track(track: BoxTrack) -> dict[str, Any]:
-    """What the result says of the boxes."""
+    """Return what the result says about the boxes, as JSON."""
     return {
         "jitter_px": round(track.jitter_px, 2),
         "raw_jitter_px": round(track.raw_jitter_px, 2),
@@ -147,28 +153,31 @@ def summarize_track(track: BoxTrack) -> dict[str, Any]:
 
 
 def encode_frames(
-    writer: AvatarWriter, numbers: range, pictures: list[Bgr], sight: VisionModels, options: Options
+    writer: AvatarWriter, numbers: range, pictures: list[U8], models: VisionModels, options: Options
 ) -> None:
-    """Add some frames: the faces and squares of those that show one go through the networks together."""
+    """Add a batch of frames to the avatar; their faces go through the networks together."""
     track = writer.track
     seen = {number: picture for number, picture in zip(numbers, pictures, strict=True) if track.seen[number]}
     boxes = [to_box(track.boxes[number]) for number in seen]
-    done: dict[int, tuple[npt.NDArray[np.float32], Mask, Box]] = {}
+    encoded: dict[int, tuple[F32, U8, Box]] = {}
     if seen:
         crop = crop_clipped if options.is_reference else crop_padded
         faces = [crop(picture, box) for picture, box in zip(seen.values(), boxes, strict=True)]
         squares = [crop_square(picture, square_around(box)) for picture, box in zip(seen.values(), boxes, strict=True)]
-        latents, classes = sight.latents(np.stack(faces)), sight.parse(squares)
+        latents, classes = models.encode_faces(np.stack(faces)), models.parse_faces(squares)
         for row, (number, picture) in enumerate(seen.items()):
             size = (picture.shape[1], picture.shape[0])
-            done[number] = (latents[row], *make_mask(classes[row], boxes[row], size, options))
+            encoded[number] = (latents[row], *make_mask(classes[row], boxes[row], size, options))
     for number in numbers:
-        writer.add(*done.get(number, (None, None)))
+        writer.add(*encoded.get(number, (None, None)))
 
 
-def make_mask(classes: npt.NDArray[np.uint8], box: Box, size: tuple[int, int], options: Options) -> tuple[Mask, Box]:
-    """The mask of a frame of that size (width, height), as small as it can be, and its place."""
+def make_mask(classes: U8, box: Box, size: Size, options: Options) -> tuple[U8, Box]:
+    """Return the mask of a frame of that size, trimmed to what shows, and the box that it covers.
+
+    `classes` is the parsed face, (512, 512).
+    """
     crop = square_around(box)
-    parsing = make_parsing_mask(classes, options.parsing, options.cheeks)
+    parsing = make_parsing_mask(classes, options.parsing, options.cheek_widths)
     mask = make_blend_mask(parsing, box, crop, prepared=options.way == "realtime")
     return trim_mask(mask, box, crop, size)

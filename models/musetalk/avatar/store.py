@@ -1,11 +1,12 @@
-"""A prepared avatar on the disk: boxes, latents and masks of each of its frames. The frames stay in the avatar itself.
+"""A prepared avatar on the disk: boxes, latents and masks of its frames, without the frames.
 
-    about.json    of which file, by which options, how many frames; what `musedrop avatar list` shows
-    track.npz     boxes, squares (n, 4), regions (n, 4), seen (n,), mask_ends (n,)
+    about.json    source file, options, number of frames; `musedrop avatar list` shows it
+    track.npz     boxes (n, 4), regions (n, 4), seen (n,), mask_ends (n,)
     latents.f32   (n, 8, 32, 32) float32, one frame after another
-    masks.zz      the masks of all frames, each packed by itself
+    masks.zz      the masks of all frames, each compressed by itself
 
-Written front to back without holding more than a few frames; read frame by frame. Nothing in it can run code.
+It is written from front to back and read frame by frame, so that memory does not grow with the
+avatar. No file of it can run code.
 """
 
 from __future__ import annotations
@@ -20,36 +21,34 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import F32, I32, I64, U8, Bool
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, hash_files, read_manifest
-from models.musetalk.compositing.masks import Box, Mask
+from models.musetalk.geometry import Box
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
-
-STATS, INPAINTER_STATS = "facts.json", "painted.json"
-"""Of a job: what its preparation found, beside the prepared avatar; how it was painted, in its work folder."""
 ABOUT, TRACK, LATENTS, MASKS = "about.json", "track.npz", "latents.f32", "masks.zz"
 LATENT_SHAPE = (8, 32, 32)
 LATENT_BYTES = 4 * 8 * 32 * 32
 ZLIB_LEVEL = 1
-"""zlib's fastest level: masks are mostly 0 and 255."""
+"""The fastest level: masks are mostly 0 and 255."""
 MAX_REBUILDS = 2
-"""How often an entry that turns out to be damaged is built again before its error is told."""
+"""How often a damaged entry is built again before the job fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class AvatarTrack:
-    """Of each frame of the avatar: `boxes` (n, 4) that the face fills, and whether one was `seen` (n,)."""
+    """The box that the face fills in each frame, (n, 4), and whether a face was seen, (n,)."""
 
-    boxes: Ints
-    seen: npt.NDArray[np.bool_]
+    boxes: I32
+    seen: Bool
 
 
 class AvatarWriter:
-    """Takes the frames in order. `close` writes what is known only at the end."""
+    """Writes the frames of an avatar in order, then the rest at `close`.
+
+    Raises OSError where the disk is full.
+    """
 
     def __init__(self, folder: Path, track: AvatarTrack) -> None:
         self.folder, self.track = folder, track
@@ -59,8 +58,11 @@ class AvatarWriter:
         self._latents: IO[bytes] = (folder / LATENTS).open("wb")
         self._masks: IO[bytes] = (folder / MASKS).open("wb")
 
-    def add(self, latents: Floats | None, mask: Mask | None, region: Box = (0, 0, 0, 0)) -> None:
-        """The next frame; None where no face is seen, so that nothing is ever painted."""
+    def add(self, latents: F32 | None, mask: U8 | None, region: Box = (0, 0, 0, 0)) -> None:
+        """Write the next frame: latents (8, 32, 32), and the mask (h, w) of its region.
+
+        None where no face was seen.
+        """
         number = self._next
         self._latents.write(bytes(LATENT_BYTES) if latents is None else latents.astype("<f4").tobytes())
         if mask is not None:
@@ -70,7 +72,10 @@ class AvatarWriter:
         self._next += 1
 
     def close(self, about: dict[str, Any]) -> None:
-        """Raises ValueError if frames are missing."""
+        """Write what is known only at the end.
+
+        `about` is JSON. Raises ValueError if frames are missing.
+        """
         self.abandon()
         if self._next != len(self.track.seen):
             raise ValueError(f"{self._next} frames were prepared instead of {len(self.track.seen)}")
@@ -84,12 +89,16 @@ class AvatarWriter:
         (self.folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     def abandon(self) -> None:
+        """Close the files; what was written is incomplete, unless `close` was called before."""
         self._latents.close()
         self._masks.close()
 
 
 class PreparedAvatar:
-    """A prepared avatar, open for reading."""
+    """A prepared avatar, open for reading.
+
+    Raises OSError or ValueError where its files are missing or damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -101,14 +110,14 @@ class PreparedAvatar:
     def __len__(self) -> int:
         return len(self.seen)
 
-    def latents(self, frames: npt.NDArray[np.int64]) -> Floats:
-        """(k, 8, 32, 32) float32 of the frames with these numbers."""
+    def read_latents(self, frames: I64) -> F32:
+        """Return the latents of the frames with these numbers (k,): (k, 8, 32, 32) float32."""
         with (self.folder / LATENTS).open("rb") as file:
             rows = [read_exactly(file, LATENT_BYTES * int(frame), LATENT_BYTES) for frame in frames]
         return np.frombuffer(b"".join(rows), "<f4").reshape(-1, *LATENT_SHAPE).astype(np.float32)
 
-    def mask(self, frame: int) -> Mask:
-        """What of the region of this frame shows the painted face, (h, w) of 0 to 255."""
+    def read_mask(self, frame: int) -> U8:
+        """Return how much of the face shows in the frame's region, (h, w) uint8 of 0 to 255."""
         start, stop = int(self._mask_ends[frame - 1]) if frame else 0, int(self._mask_ends[frame])
         with (self.folder / MASKS).open("rb") as file:
             packed = read_exactly(file, start, stop - start)
@@ -116,18 +125,22 @@ class PreparedAvatar:
         return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(y2 - y1, x2 - x1)
 
     def box(self, frame: int) -> Box:
+        """Return the box that the face fills."""
         return to_box(self.boxes[frame])
 
     def region(self, frame: int) -> Box:
+        """Return the box that the mask covers."""
         return to_box(self.regions[frame])
 
 
-def to_box(row: Any) -> Box:
+def to_box(row: I32 | I64) -> Box:
+    """Return a row (4,) of an array of boxes as a Box."""
     x1, y1, x2, y2 = (int(edge) for edge in row)
     return x1, y1, x2, y2
 
 
 def read_exactly(file: IO[bytes], offset: int, count: int) -> bytes:
+    """Return `count` bytes from `offset`. Raises EOFError where the file ends before."""
     file.seek(offset)
     data = file.read(count)
     if len(data) != count:
@@ -141,34 +154,41 @@ def read_exactly(file: IO[bytes], offset: int, count: int) -> bytes:
 def fetch_avatar(
     cache: AvatarCache, key: str, build: Callable[[Path], None], target: Path, waiting: Callable[[], None]
 ) -> bool:
-    """Put the entry of `key` into the folder `target`, which must not exist; True if it had been there already.
+    """Put a cache entry into the folder `target`; return False if it had to be built.
 
-    The files are linked, not copied, and stay for this job when the cache drops the entry. An entry whose files are
-    not what was written is built anew. Raises what `build` raises, and EngineError disk_full.
+    `target` must not exist.
+
+    key       content key of the avatar
+    build     fills the folder of a new entry
+    waiting   called again and again while another process builds the entry
+
+    The files are hard links, so the job keeps them when the cache drops the entry. An entry whose
+    hashes don't fit its manifest is built again. Raises what `build` raises, EngineError
+    disk_full, and OSError if each build is damaged.
     """
     built = False
 
-    def build_noting(folder: Path) -> None:
+    def build_and_note(folder: Path) -> None:
         nonlocal built
         built = True
         build(folder)
 
     for attempt in range(MAX_REBUILDS + 1):
-        entry = cache.get_or_build(key, build_noting, waiting)
+        entry = cache.get_or_build(key, build_and_note, waiting)
         if read_manifest(entry) == hash_files(entry):
             break
         cache.invalidate(key)
         if attempt == MAX_REBUILDS:
             raise OSError(f"the prepared avatar {key[:12]} is damaged each time it is read: is the disk all right?")
-    with atomic_folder(target) as beside:
+    with atomic_folder(target) as temporary:
         for path in sorted(entry.iterdir()):
-            link_or_copy(path, beside / path.name)
+            link_or_copy(path, temporary / path.name)
     cache.release(key)
     return not built
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where that is not possible."""
+    """Give the file a second name; copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

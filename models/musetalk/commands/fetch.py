@@ -7,7 +7,6 @@ new one, and keeps no partial file for the next run. Known releases are in `inde
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http
 import os
@@ -24,7 +23,7 @@ from huggingface_hub import get_hf_file_metadata, get_session, hf_raise_for_stat
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is exported, but lazily
 
-from models.atomic import sync, translate_full_disk
+from models.atomic import hash_file, lock, sync, translate_full_disk
 from models.musetalk.weights.index import (
     HUGGING_FACE,
     S3FD_URL,
@@ -35,7 +34,7 @@ from models.musetalk.weights.index import (
     published_files,
     repair_hint,
 )
-from models.musetalk.weights.manifest import Entry, read_manifest, recorded_sha256, sha256_of, stamp_of, write_entry
+from models.musetalk.weights.manifest import Entry, read_manifest, recorded_sha256, stamp_of, write_entry
 from models.types import EngineError
 
 PARTIAL_FOLDER = ".downloads"
@@ -266,7 +265,7 @@ def find_difference(path: Path, file: RemoteFile, offer: Offer) -> str:
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
         return f"{size:,} bytes instead of {file.bytes:,}"
-    if file.sha256 and (actual := sha256_of(path)) != file.sha256:
+    if file.sha256 and (actual := hash_file(path)) != file.sha256:
         return f"SHA-256 {actual[:12]}... instead of {file.sha256[:12]}..."
     if not file.sha256 and offer.sha1 and git_sha1(path) != offer.sha1:
         return "another content than the server's (git hash)"
@@ -305,11 +304,9 @@ def open_partial(partial: Path) -> IO[bytes]:
 
 
 def lock_partial(output: IO[bytes], file: RemoteFile) -> None:
-    try:
-        fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not lock(output.fileno()):
         message = f"{file.file} is being downloaded by another process"
-        raise EngineError("download_failed", message, "wait until that one has finished") from error
+        raise EngineError("download_failed", message, "wait until that one has finished")
 
 
 def receive(output: IO[bytes], file: RemoteFile, offer: Offer, tick: Tick) -> None:
@@ -343,7 +340,7 @@ def publish(root: Path, file: RemoteFile, partial: Path) -> None:
 def record(root: Path, file: RemoteFile) -> None:
     """Enter a file that has just been checked into the manifest, so that its hash need not be taken again."""
     entry = read_manifest(root).get(file.file)
-    sha256 = file.sha256 or recorded_sha256(root, file.file) or sha256_of(root / file.file)
+    sha256 = file.sha256 or recorded_sha256(root, file.file) or hash_file(root / file.file)
     stamp = replace(stamp_of(root / file.file), path=file.file, sha256=sha256)
     if entry is None or entry.stamp != stamp:
         write_entry(root, file.file, Entry(stamp, file.url))

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from models.atomic import hash_file
 from models.musetalk.inpainting import fused_weights
 from models.musetalk.inpainting.precision import DTYPES, best_precision, precision_name
 from models.musetalk.weights.architectures import read_feature_extractor
@@ -29,7 +30,7 @@ from models.musetalk.weights.index import (
     repair_hint,
 )
 from models.musetalk.weights.loader import read_part
-from models.musetalk.weights.manifest import read_manifest, sha256_of
+from models.musetalk.weights.manifest import read_manifest
 from models.musetalk.weights.onnx_pose import OnnxPose
 from models.types import EngineError
 
@@ -129,7 +130,7 @@ def verify_hash(found: InstalledPart, file: str, what: str, tick: Tick) -> Verdi
     recorded = find_recorded_hash(path, file, found.root)
     if published is None and not recorded:
         return Verdict("ok", file, f"{what}; no checksum is known")
-    actual = sha256_of(path, tick)
+    actual = hash_file(path, tick)
     if actual == published:
         return Verdict("ok", file, f"{what}; SHA-256 as published")
     if actual == recorded:

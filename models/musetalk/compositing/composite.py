@@ -1,54 +1,66 @@
-"""A painted face into its frame, by a mask: only where the mask shows, in whole numbers, rounded as Pillow rounds.
+"""Blends an inpainted face into its frame, in integers, rounded as Pillow rounds.
 
-`Paste` works on BGR and is bit-identical to pasting with Pillow over the whole frame. `PlanesPaste` works on the 4:2:0
-planes of a video, so that all other pixels stay what its decoder gave. Both keep what only the source frame decides.
+`BgrBlend` is bit-identical to pasting with Pillow over the whole frame, as MuseTalk does.
+`YuvBlend` works on the 4:2:0 planes of a video, so that all other pixels stay as they were
+decoded. What depends on the source frame alone is computed once.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.media import Bgr, Yuv, bgr_to_yuv_matrix, split_planes
-from models.musetalk.compositing.masks import Box, Mask, intersect, shift_box
+from models.arrays import U8, U16
+from models.media import bgr_to_yuv_matrix, split_planes
+from models.musetalk.geometry import Box, Size, intersect, shift_box
 from models.types import Colour
 
-Wide = npt.NDArray[np.uint16]
-Whole = TypeVar("Whole", np.uint8, np.uint16)
-Size = tuple[int, int]
-"""Width and height of a frame in pixels."""
+Integer = TypeVar("Integer", np.uint8, np.uint16)
 
 
 class BgrBlend:
-    """Into one BGR frame. `mask` (S, S) covers the square `crop`; the face fills `box`; both may leave the frame.
+    """Blends faces into a BGR frame."""
 
-    `opacity` 0 to 1 fades the face in and out.
-    """
+    def __init__(self, mask: U8, box: Box, crop: Box, size: Size, opacity: float = 1) -> None:
+        """Compute the weights of one source frame.
 
-    def __init__(self, mask: Mask, box: Box, crop: Box, size: Size, opacity: float = 1) -> None:
+        mask      (h, w) uint8: how much of the face shows, 0 to 255
+        box       the box that the face fills; may reach beyond the frame
+        crop      the box that the mask covers; may reach beyond the frame
+        size      of the frame
+        opacity   0 to 1, to fade the face in and out
+        """
         self.box, self.region = box, find_visible_box(mask, box, crop, size)
         weights = _make_weights(mask, box, crop, self.region, opacity)[..., None].repeat(3, axis=2)
         self._over, self._under = weights, 255 - weights
 
     @property
     def nbytes(self) -> int:
+        """Bytes that this blend takes."""
         return 2 * self._over.nbytes
 
-    def apply(self, frame: Bgr, face: Bgr) -> None:
-        """Change `frame`, (h, w, 3), in place. `face`, (n, m, 3), is scaled to the box."""
+    def apply(self, frame: U8, face: U8) -> None:
+        """Change `frame`, (h, w, 3) uint8, in place.
+
+        `face`, (n, m, 3) uint8 BGR, is scaled to the box.
+        """
         part = _view(frame, self.region)
         _blend_into(part, _view(fit_face(face, self.box), _relative_to(self.region, self.box)), self._over, self._under)
 
 
 class YuvBlend:
-    """Into the planes of one frame, in whole blocks of 2 x 2 pixels. `colour` is that of the video."""
+    """Blends faces into the planes of a frame, in whole blocks of 2 x 2 pixels."""
 
     def __init__(
-        self, mask: Mask, box: Box, crop: Box, size: Size, colour: Colour | None = None, opacity: float = 1
+        self, mask: U8, box: Box, crop: Box, size: Size, colour: Colour | None = None, opacity: float = 1
     ) -> None:
+        """Compute the weights of one source frame.
+
+        The arguments are those of BgrBlend; `colour` is the video's.
+        """
         x1, y1, x2, y2 = find_visible_box(mask, box, crop, size)
         self.box, self.region = box, (x1 // 2 * 2, y1 // 2 * 2, (x2 + 1) // 2 * 2, (y2 + 1) // 2 * 2)
         self._matrix = bgr_to_yuv_matrix(colour or Colour(), *size)
@@ -58,10 +70,14 @@ class YuvBlend:
 
     @property
     def nbytes(self) -> int:
+        """Bytes that this blend takes."""
         return 2 * (self._luma[0].nbytes + self._chroma[0].nbytes)
 
-    def apply(self, frame: Yuv, face: Bgr) -> None:
-        """Change `frame`, (h * 3 / 2, w), in place. `face`, (n, m, 3) BGR, is scaled to the box."""
+    def apply(self, frame: U8, face: U8) -> None:
+        """Change `frame`, (h * 3 / 2, w) uint8, in place.
+
+        `face`, (n, m, 3) uint8 BGR, is scaled to the box.
+        """
         if not self._luma[0].size:
             return
         inner = intersect(self.region, self.box)
@@ -75,8 +91,35 @@ class YuvBlend:
             _blend_into(plane[y1:y2, x1:x2], np.asarray(coarse, np.uint8), *self._chroma)
 
 
-def find_visible_box(mask: Mask, box: Box, crop: Box, size: Size) -> Box:
-    """The smallest box of the frame that holds every pixel which a paste may change; empty where there is none."""
+Blend = BgrBlend | YuvBlend
+
+
+class MaskSource(Protocol):
+    """The masks of an avatar's frames; `PreparedAvatar` documents the methods."""
+
+    def read_mask(self, frame: int) -> U8: ...
+
+    def box(self, frame: int) -> Box: ...
+
+    def region(self, frame: int) -> Box: ...
+
+
+class Compositor:
+    """Makes the blends of an avatar's frames: for YUV in `colour`, for BGR if it is None."""
+
+    def __init__(self, avatar: MaskSource, size: Size, colour: Colour | None) -> None:
+        self._avatar, self._size, self._colour = avatar, size, colour
+
+    def make_blend(self, source: int, opacity: float = 1.0) -> Blend:
+        """Return the blend of the frame with this number. `opacity` is 0 to 1."""
+        mask, box, region = self._avatar.read_mask(source), self._avatar.box(source), self._avatar.region(source)
+        if self._colour is None:
+            return BgrBlend(mask, box, region, self._size, opacity)
+        return YuvBlend(mask, box, region, self._size, self._colour, opacity)
+
+
+def find_visible_box(mask: U8, box: Box, crop: Box, size: Size) -> Box:
+    """Return the smallest box of all pixels that a blend may change; it may be empty."""
     x1, y1, x2, y2 = intersect(intersect(crop, box), (0, 0, *size))
     part = _view(mask, shift_box((x1, y1, x2, y2), -crop[0], -crop[1]))
     columns, rows = np.flatnonzero(part.any(0)), np.flatnonzero(part.any(1))
@@ -85,20 +128,23 @@ def find_visible_box(mask: Mask, box: Box, crop: Box, size: Size) -> Box:
     return x1 + int(columns[0]), y1 + int(rows[0]), x1 + int(columns[-1]) + 1, y1 + int(rows[-1]) + 1
 
 
-def trim_mask(mask: Mask, box: Box, crop: Box, size: Size) -> tuple[Mask, Box]:
-    """The part of a mask that `shown` needs, and its place: gives the same pastes, for a fifth of the memory."""
+def trim_mask(mask: U8, box: Box, crop: Box, size: Size) -> tuple[U8, Box]:
+    """Return the part of a mask in its visible box, and that box.
+
+    The blend is the same, for a fifth of the memory.
+    """
     region = find_visible_box(mask, box, crop, size)
     return _view(mask, shift_box(region, -crop[0], -crop[1])).copy(), region
 
 
-def fit_face(face: Bgr, box: Box) -> Bgr:
-    """Scaled to the size of the box, bilinearly; as it is where it fits."""
+def fit_face(face: U8, box: Box) -> U8:
+    """Return the face scaled bilinearly to the size of the box."""
     size = (box[2] - box[0], box[3] - box[1])
     return face if (face.shape[1], face.shape[0]) == size else np.asarray(cv2.resize(face, size), np.uint8)
 
 
-def _make_weights(mask: Mask, box: Box, crop: Box, region: Box, opacity: float) -> Wide:
-    """The mask over `region`, zero outside the box."""
+def _make_weights(mask: U8, box: Box, crop: Box, region: Box, opacity: float) -> U16:
+    """Return the mask over `region`, zero outside the box."""
     inner = intersect(region, intersect(box, crop))
     weights = np.zeros((region[3] - region[1], region[2] - region[0]), np.uint16)
     part = _view(mask, shift_box(inner, -crop[0], -crop[1]))
@@ -106,8 +152,11 @@ def _make_weights(mask: Mask, box: Box, crop: Box, region: Box, opacity: float) 
     return weights
 
 
-def _blend_into(under: Mask, over: Mask, weight: Wide, rest: Wide) -> None:
-    """Rounded division by 255 without dividing: no sum exceeds 16 bits."""
+def _blend_into(under: U8, over: U8, weight: U16, rest: U16) -> None:
+    """Blend `over` into `under`.
+
+    Divides by 255 with rounding by shifts alone: no sum exceeds 16 bits.
+    """
     sums = over * weight
     sums += under * rest
     sums += 128
@@ -116,8 +165,8 @@ def _blend_into(under: Mask, over: Mask, weight: Wide, rest: Wide) -> None:
     under[:] = sums
 
 
-def _extend_edges(part: Bgr, inner: Box, outer: Box) -> Bgr:
-    """Its edges repeated to fill `outer`, a row or column at most on each side."""
+def _extend_edges(part: U8, inner: Box, outer: Box) -> U8:
+    """Return `part` with its edges repeated to fill `outer`, by at most a row or column."""
     if inner == outer:
         return np.ascontiguousarray(part)
     left, top, right, bottom = (abs(a - b) for a, b in zip(inner, outer, strict=True))
@@ -128,6 +177,6 @@ def _relative_to(box: Box, frame: Box) -> Box:
     return shift_box(box, -frame[0], -frame[1])
 
 
-def _view(picture: npt.NDArray[Whole], box: Box) -> npt.NDArray[Whole]:
+def _view(picture: npt.NDArray[Integer], box: Box) -> npt.NDArray[Integer]:
     x1, y1, x2, y2 = box
     return picture[y1:y2, x1:x2]

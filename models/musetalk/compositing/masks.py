@@ -1,6 +1,7 @@
-"""Where a painted face shows in the frame: from the classes of a parsed face to a soft mask of its lower half.
+"""Where an inpainted face shows: from a parsed face to a soft mask of its lower half.
 
-The rules are MuseTalk's (`raw` in 1.0, `jaw` in 1.5), to the bit: its jaw kernel spreads upwards, and so does ours.
+The rules are MuseTalk's (`raw` in 1.0, `jaw` in 1.5), to the bit; like its own, the jaw kernel
+spreads upwards.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Mask = npt.NDArray[np.uint8]
-Box = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in pixels of the frame, ends exclusive; may lie partly outside it."""
+from models.arrays import U8, Bool
+from models.musetalk.geometry import Box, intersect, shift_box
+
 Mode = Literal["raw", "neck", "jaw"]
 
 SIDE = 512
@@ -30,8 +30,11 @@ _UPPER = 0.5
 _BLUR, _BLUR_PREPARED = 0.05, 0.1
 
 
-def make_jaw_kernel() -> Mask:
-    """(33, 33) of 0 and 1: a triangle of 11 rows over a bar of 12, so that what it dilates grows 16 rows up, 6 down."""
+def make_jaw_kernel() -> U8:
+    """Return a triangle of 11 rows over a bar of 12, (33, 33) uint8 of 0 and 1.
+
+    It dilates 16 rows up and 6 down.
+    """
     kernel = np.zeros((33, 33), np.uint8)
     for row in range(_JAW_TIP):
         kernel[10 + row, 16 - row : 17 + row] = 1
@@ -42,10 +45,12 @@ def make_jaw_kernel() -> Mask:
 _JAW_KERNEL = make_jaw_kernel()
 
 
-def make_parsing_mask(classes: Mask, mode: Mode, cheeks: tuple[int, int] = CHEEK_WIDTHS) -> Mask:
-    """Which pixels of a parsed face may be repainted: (512, 512) of 0 and 255 from (512, 512) class numbers.
+def make_parsing_mask(classes: U8, mode: Mode, cheeks: tuple[int, int] = CHEEK_WIDTHS) -> U8:
+    """Return which pixels of a parsed face may be inpainted: (512, 512) uint8 of 0 and 255.
 
-    `cheeks`, of `jaw` alone: columns left and right of the middle in which the face is not narrowed.
+    classes   (512, 512) class numbers of BiSeNet
+    cheeks    for `jaw` alone: columns left and right of the middle in which the face is not
+              narrowed
     """
     if mode != "jaw":
         kept = (SKIN, *MOUTH) if mode == "raw" else (SKIN, *MOUTH, NECK)
@@ -58,15 +63,18 @@ def make_parsing_mask(classes: Mask, mode: Mode, cheeks: tuple[int, int] = CHEEK
 
 
 def square_around(box: Box) -> Box:
-    """The square about a face that is parsed and masked: half as large again as the longer side of the box."""
+    """Return the square about a face that is parsed and masked.
+
+    It is half as large again as the longer side of the box.
+    """
     x1, y1, x2, y2 = box
     x, y = (x1 + x2) // 2, (y1 + y2) // 2
     half = int(max(x2 - x1, y2 - y1) // 2 * _ENLARGED)
     return x - half, y - half, x + half, y + half
 
 
-def crop_square(frame: npt.NDArray[np.uint8], crop: Box) -> npt.NDArray[np.uint8]:
-    """`frame`[crop], (h, w, 3), black where the crop lies outside the frame: what is given to the parser."""
+def crop_square(frame: U8, crop: Box) -> U8:
+    """Return the crop of a frame (h, w, 3) that the parser sees, black outside the frame."""
     x1, y1, x2, y2 = crop
     height, width = frame.shape[:2]
     out = np.zeros((y2 - y1, x2 - x1, *frame.shape[2:]), np.uint8)
@@ -75,10 +83,13 @@ def crop_square(frame: npt.NDArray[np.uint8], crop: Box) -> npt.NDArray[np.uint8
     return out
 
 
-def make_blend_mask(parsing: Mask, box: Box, crop: Box, *, prepared: bool) -> Mask:
-    """How much of the face shows at each pixel of the crop square, (S, S) of 0 to 255.
+def make_blend_mask(parsing: U8, box: Box, crop: Box, *, prepared: bool) -> U8:
+    """Return how much of the face shows at each pixel of the crop square, (S, S) uint8 of 0 to 255.
 
-    `prepared` blurs twice as wide, as MuseTalk does for an avatar that is prepared ahead of its voice.
+    parsing    (512, 512) from `make_parsing_mask`
+    box        the box that the face fills
+    crop       the square from `square_around`
+    prepared   whether to blur twice as wide, as MuseTalk's realtime program does
     """
     hard = _mask_lower_half(parsing, box, crop)
     width = blur_width(len(hard), prepared=prepared)
@@ -86,13 +97,13 @@ def make_blend_mask(parsing: Mask, box: Box, crop: Box, *, prepared: bool) -> Ma
 
 
 def blur_width(side: int, *, prepared: bool) -> int:
-    """Width in pixels, odd, of the blur of a mask with that side."""
+    """Return the width in pixels, odd, of the blur of a mask with that side."""
     share = _BLUR_PREPARED if prepared else _BLUR
     return int(share * side // 2 * 2) + 1
 
 
-def _mask_lower_half(parsing: Mask, box: Box, crop: Box) -> Mask:
-    """Scaled to the crop; nothing outside the box, nothing above the middle of the crop."""
+def _mask_lower_half(parsing: U8, box: Box, crop: Box) -> U8:
+    """Return the mask scaled to the crop; 0 outside the box and above the middle of the crop."""
     side = crop[2] - crop[0]
     hard = np.zeros((side, side), np.uint8)
     left, top, right, bottom = intersect(shift_box(box, -crop[0], -crop[1]), (0, int(side * _UPPER), side, side))
@@ -102,16 +113,5 @@ def _mask_lower_half(parsing: Mask, box: Box, crop: Box) -> Mask:
     return hard
 
 
-def shift_box(box: Box, x: int, y: int) -> Box:
-    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
-
-
-def intersect(one: Box, other: Box) -> Box:
-    """What both cover; where they don't meet, an empty box within `other`."""
-    left, top = (min(max(one[axis], other[axis]), other[axis + 2]) for axis in (0, 1))
-    right, bottom = max(left, min(one[2], other[2])), max(top, min(one[3], other[3]))
-    return left, top, right, bottom
-
-
-def _to_mask(chosen: npt.NDArray[np.bool_]) -> Mask:
+def _to_mask(chosen: Bool) -> U8:
     return np.where(chosen, np.uint8(255), np.uint8(0))

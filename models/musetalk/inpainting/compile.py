@@ -6,7 +6,6 @@ first find the kernels there.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from typing import Any, Literal
 import diffusers
 import torch
 from torch import Tensor, nn
+
+from models.atomic import lock
 
 State = Literal["waiting", "compiling", "ready", "differs", "failed"]
 
@@ -95,5 +96,5 @@ def _shapes(tensors: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]
 def _lock_file(path: Path) -> Iterator[None]:
     """Only one process at a time; the lock goes with the process that holds it."""
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno(), wait=True)
         yield

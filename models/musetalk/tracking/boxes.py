@@ -1,19 +1,19 @@
-"""Where the painted square lies in each frame: MuseTalk's rule from landmarks to a box, and its boxes over time.
+"""Where the inpainted square is in each frame: MuseTalk's rule, and boxes over time.
 
-Boxes are x1, y1, x2, y2 in whole pixels, ends exclusive. In the reference's way they stand as the rule gives them. In
-ours they are calm, follow each shot by itself, and may reach beyond the picture: a face at its edge keeps its box, and
-`faces.padded_crop` fills what is missing.
+In the reference's way, boxes are those of the rule. In ours they are smoothed within each shot,
+and may reach beyond the frame: a face at its edge keeps its box, and `crops.crop_padded` fills
+what is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import F64, I64, Array, Bool
+from models.musetalk.geometry import Box, Size
 from models.musetalk.tracking.intervals import Interval, find_jumps, find_nearest_seen, find_runs, split_at_cuts
 from models.musetalk.tracking.landmarks import (
     BRIDGE,
@@ -23,23 +23,22 @@ from models.musetalk.tracking.landmarks import (
     measure_heights,
     repair_landmarks,
 )
-from models.musetalk.tracking.smoothing import replace_outliers, round_steadily, scale_fourth_differences, smooth_paths
+from models.musetalk.tracking.smoothing import measure_tremor, replace_outliers, round_steadily, smooth_paths
 
-Box = tuple[int, int, int, int]
-Size = tuple[int, int]
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-
-_LEAST_VISIBLE = 0.25
-_STRAY = 0.15
-_AT_ONCE = 8
+_MIN_VISIBLE = 0.25
+_OUTLIER_HEIGHTS = 0.15
+_PATHS_AT_ONCE = 8
 
 
-def make_reference_box(landmarks: Floats, detected: Sequence[float] | None, shift: int) -> Box | None:
-    """MuseTalk's rule. `landmarks` (68, 2) pixels, `detected` the detector's best box, None or -1 without one.
+def make_reference_box(landmarks: F64, detected: Sequence[float] | F64 | None, shift: int) -> Box | None:
+    """Return the box of a face by MuseTalk's rule, None without a detected face.
 
-    `shift` moves the top by twice as many pixels down, the bottom never. Boxes may reach beyond the right and
-    lower edge. Where the rule gives no box, or one that begins left of the picture, it is the detector's.
+    landmarks   (68, 2) pixels
+    detected    the detector's best box, (4 or more,); None or -1 without one
+    shift       moves the top down by twice as many pixels, the bottom never
+
+    Boxes may reach beyond the right and the lower edge. Where the rule gives no box, or one that
+    begins left of the frame, it is the detector's.
     """
     if detected is None or detected[2] < 0:
         return None
@@ -49,46 +48,47 @@ def make_reference_box(landmarks: Floats, detected: Sequence[float] | None, shif
     return truncate_box(detected) if box[3] - box[1] <= 0 or box[2] - box[0] <= 0 or box[0] < 0 else box
 
 
-def truncate_box(detected: Sequence[float]) -> Box:
-    """A detector's box in whole pixels as the reference cuts it: nothing below 0, the rest towards 0."""
+def truncate_box(detected: Sequence[float] | F64) -> Box:
+    """Return a detector's box in whole pixels, rounded towards 0, nothing below 0."""
     x1, y1, x2, y2 = (int(max(0.0, float(edge))) for edge in detected[:4])
     return x1, y1, x2, y2
 
 
 @dataclass(frozen=True, slots=True)
 class BoxTrack:
-    """Boxes of all frames, in step with them.
+    """The boxes of n frames.
 
-    boxes           (n, 4) int64; a frame without a face has that of the nearest frame with one
-    seen            (n,) whether a face was seen
-    cuts            frames with which a shot begins, or where the face is at once elsewhere
-    jitter_px       how much the boxes still tremble: noise of 1 px gives 1, a head's own motion next to nothing
-    raw_jitter_px   how much they did before
-    shift_range     the values of bbox_shift that make sense for this face
+    boxes           (n, 4) int64; a frame without a face has the box of the nearest frame with one
+    seen            (n,) whether the frame shows the face
+    cuts            frames with which shots begin, or from which the face is suddenly elsewhere
+    jitter_px       tremor of the boxes: noise of 1 px gives 1, a head's own motion next to nothing
+    raw_jitter_px   tremor before smoothing
+    shift_range     least and greatest bbox_shift that make sense for this face
     """
 
-    boxes: npt.NDArray[np.int64]
-    seen: Flags
+    boxes: I64
+    seen: Bool
     cuts: tuple[int, ...] = ()
     jitter_px: float = 0.0
     raw_jitter_px: float = 0.0
     shift_range: tuple[int, int] = (0, 0)
 
     @property
-    def gaps(self) -> tuple[tuple[int, int], ...]:
-        """Ranges (start, stop) of frames without a face."""
+    def gaps(self) -> tuple[Interval, ...]:
+        """Intervals of frames without a face."""
         return tuple(find_runs(~self.seen))
 
 
-def plan_reference_boxes(
-    landmarks: Floats, detected: Floats, size: Size, *, shift: int = 0, margin: int = 0
-) -> BoxTrack:
-    """Boxes for all frames by the rule alone; arguments as for `plan_boxes`. Each frame stands for itself.
+def plan_reference_boxes(landmarks: F64, detected: F64, size: Size, *, shift: int = 0, margin: int = 0) -> BoxTrack:
+    """Return the boxes of all frames by the rule alone, frame by frame.
 
-    With a margin, as v1.5 has it, no box goes below the picture; without one, as in v1, boxes stay as they are.
+    The arguments are those of `plan_boxes`.
+
+    With a margin, as v1.5 has it, no box goes below the frame; without one, as in v1, boxes stay
+    as they are.
     """
     pairs = zip(landmarks, detected, has_box(detected), strict=True)
-    boxes = [make_reference_box(points, box if there else None, shift) for points, box, there in pairs]
+    boxes = [make_reference_box(points, box if has_face else None, shift) for points, box, has_face in pairs]
     rows = np.array([box or (0, 0, 0, 0) for box in boxes], np.int64).reshape(-1, 4)
     seen = measure_visible_share(rows, size) > 0
     whole_video = [(0, len(seen))]
@@ -100,8 +100,8 @@ def plan_reference_boxes(
 
 
 def plan_boxes(
-    landmarks: Floats,
-    detected: Floats,
+    landmarks: F64,
+    detected: F64,
     size: Size,
     *,
     shift: int = 0,
@@ -110,22 +110,27 @@ def plan_boxes(
     rate: float = 25.0,
     smooth: bool = True,
 ) -> BoxTrack:
-    """Boxes for all frames, our way. `size` is (width, height), `rate` in frames a second, `margin` pixels more below.
+    """Return the boxes of all frames, smoothed within each shot.
 
-    `landmarks` (n, 68, 2) and `detected` (n, 4 or more) belong to one face; rows of NaN or -1 where it was not seen.
-    `cuts` are the frames with which shots begin. Without `smooth`, each box is its own frame's.
+    landmarks   (n, 68, 2) pixels of one face; NaN where it was not seen
+    detected    (n, 4 or more) x1, y1, x2, y2 of the same face; NaN or -1 where it was not seen
+    size        width and height of the frames
+    shift       pixels by which the middle of the box moves down
+    margin      pixels that are added below
+    cuts        frames with which shots begin
+    rate        frames a second
+    smooth      if False, each box depends on its own frame alone
     """
     points, seen = repair_landmarks(landmarks, detected, shift)
     raw = measure_boxes(points, shift)
-    seen &= measure_visible_share(raw, size) >= _LEAST_VISIBLE
+    seen &= measure_visible_share(raw, size) >= _MIN_VISIBLE
     if not seen.any():
         return BoxTrack(np.zeros((len(seen), 4), np.int64), seen, tuple(cuts))
-    shots = list(
-        split_at_cuts(len(seen), sorted({*cuts, *find_jumps(raw, seen, list(split_at_cuts(len(seen), cuts)))}))
-    )
-    calm = smooth_landmarks(points, seen, shots, size, rate) if smooth else np.trunc(points) + 0.5
-    calm = calm[find_nearest_seen(seen, shots)]
-    boxes = np.concatenate([round_boxes(measure_boxes(calm[start:stop] - 0.5, shift)) for start, stop in shots])
+    jumps = find_jumps(raw, seen, list(split_at_cuts(len(seen), cuts)))
+    shots = list(split_at_cuts(len(seen), sorted({*cuts, *jumps})))
+    points = smooth_landmarks(points, seen, shots, size, rate) if smooth else np.trunc(points) + 0.5
+    points = points[find_nearest_seen(seen, shots)]
+    boxes = np.concatenate([round_boxes(measure_boxes(points[start:stop] - 0.5, shift)) for start, stop in shots])
     seen &= measure_visible_share(boxes, size) > 0
     return BoxTrack(
         boxes[find_nearest_seen(seen, shots)] + np.array([0, 0, 0, margin]) if seen.any() else np.zeros_like(boxes),
@@ -133,12 +138,15 @@ def plan_boxes(
         tuple(start for start, _ in shots[1:]),
         measure_jitter(boxes, seen, shots),
         measure_jitter(raw, seen, shots),
-        find_shift_range(calm[seen]),
+        find_shift_range(points[seen]),
     )
 
 
-def measure_visible_share(boxes: npt.NDArray[Any], size: Size) -> Floats:
-    """(n,) which part of each box lies in the picture; 0 where there is no box, or one turned inside out."""
+def measure_visible_share(boxes: Array, size: Size) -> F64:
+    """Return which part of each box (n, 4) lies in the frame, (n,).
+
+    0 for NaN and for a box turned inside out.
+    """
     inside = np.clip(boxes, 0, [*size, *size])
     sides = np.fmax(boxes[:, 2:] - boxes[:, :2], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -147,35 +155,41 @@ def measure_visible_share(boxes: npt.NDArray[Any], size: Size) -> Floats:
 
 
 def pose_grid_px(size: Size) -> float:
-    """Pixels from one place at which the pose net can put a point to the next, where it looks at the whole frame."""
+    """Return the step in pixels in which the pose net places landmarks in a whole frame."""
     width, height = size
     return 1.25 * max(width, 0.75 * height) / 576
 
 
-def smooth_landmarks(points: Floats, seen: Flags, shots: Sequence[Interval], size: Size, rate: float) -> Floats:
-    """(n, 68, 2) smoothed, each shot by itself; where there is nothing to smooth, the middles of their pixels."""
+def smooth_landmarks(points: F64, seen: Bool, shots: Sequence[Interval], size: Size, rate: float) -> F64:
+    """Return landmarks (n, 68, 2) smoothed within each shot.
+
+    In a shot with a single seen frame they are moved to the middles of their pixels.
+    """
     paths = points.reshape(len(points), -1)
-    calm = paths.copy()
+    smoothed = paths.copy()
     for start, stop in shots:
         known = seen[start:stop]
         if known.sum() == 1:
-            calm[start:stop] = np.trunc(paths[start:stop]) + 0.5
+            smoothed[start:stop] = np.trunc(paths[start:stop]) + 0.5
         elif known.any():
-            tolerance = _STRAY * measure_heights(points[start:stop])
-            for first in range(0, paths.shape[1], _AT_ONCE):
-                some = slice(first, first + _AT_ONCE)
-                steady = replace_outliers(paths[start:stop, some], known, tolerance)
-                calm[start:stop, some] = smooth_paths(steady, known, pose_grid_px(size), rate)
-    return calm.reshape(points.shape)
+            tolerance_px = _OUTLIER_HEIGHTS * measure_heights(points[start:stop])
+            for first in range(0, paths.shape[1], _PATHS_AT_ONCE):
+                some = slice(first, first + _PATHS_AT_ONCE)
+                steady = replace_outliers(paths[start:stop, some], known, tolerance_px)
+                smoothed[start:stop, some] = smooth_paths(steady, known, pose_grid_px(size), rate)
+    return smoothed.reshape(points.shape)
 
 
-def round_boxes(boxes: Floats) -> npt.NDArray[np.int64]:
-    """(n, 4) of one shot to whole pixels: corner and sides are held each by itself, so that the size can't flicker."""
+def round_boxes(boxes: F64) -> I64:
+    """Return the boxes (n, 4) of one shot in whole pixels.
+
+    Corner and sides are rounded apart, so that the size can't flicker.
+    """
     x, y, width, height = (round_steadily(path) for path in (*boxes[:, :2].T, *(boxes[:, 2:] - boxes[:, :2]).T))
     return np.stack([x, y, x + width.clip(2), y + height.clip(2)], 1)
 
 
-def measure_jitter(boxes: npt.NDArray[Any], seen: Flags, shots: Sequence[Interval]) -> float:
-    """Root mean square of the jitter of the boxes' edges inside the shots, in pixels; 0 for a still."""
-    told = np.concatenate([scale_fourth_differences(boxes[start:stop], seen[start:stop]) for start, stop in shots])
-    return float(np.sqrt(np.mean(told**2))) if len(told) else 0.0
+def measure_jitter(boxes: Array, seen: Bool, shots: Sequence[Interval]) -> float:
+    """Return the root mean square tremor of the boxes' edges in pixels; 0 for a still."""
+    tremor = np.concatenate([measure_tremor(boxes[start:stop], seen[start:stop]) for start, stop in shots])
+    return float(np.sqrt(np.mean(tremor**2))) if len(tremor) else 0.0

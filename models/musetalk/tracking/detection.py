@@ -1,81 +1,92 @@
-"""Faces in frames: found by S3FD, pointed out by DWPose, cut out for the painter."""
+"""Faces in frames: found by S3FD, and their landmarks by DWPose, as MuseTalk calls both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.arrays import F32, F64, U8, Floats
+from models.musetalk.geometry import Size
 from models.musetalk.nets import dwpose, s3fd
-from models.musetalk.weights.onnx_pose import OnnxPose
-
-Bgr = npt.NDArray[np.uint8]
-Floats = npt.NDArray[Any]
-Region = tuple[float, float, float, float]
-"""Middle x, y, width and height in pixels of what the pose net sees, three wide to four high; may leave the frame."""
+from models.musetalk.tracking.regions import Region, crop_region, to_frame_pixels, whole_frame_region
 
 REDUCED_SIDE = 448
-"""Longest side of a frame as the detector sees it: at 1280x720 an eighth of the work, at 1920x1080 an eighteenth."""
+"""Longest side of a frame as the detector sees it: at 1280x720 an eighth of the work, at 1920x1080
+an eighteenth."""
 LARGEST_SIDE = 1920
-"""Of a frame that is searched again, outside of the reference's way."""
+"""Longest side of a frame that is searched again at full size, outside of the reference's way."""
 MIN_SCORE = 0.5
 FACE_POINTS = slice(23, 91)
-SIDE = 256
+"""The face's 68 of the pose net's 133 points."""
 
 _FORWARD_PIXELS = 1_000_000
 _POSE_BATCH = 8
 
 
 class FaceNets:
-    """Both networks on one device; frames go in as (h, w, 3) uint8 BGR of any size, odd ones too."""
+    """The detector and the pose net on one device.
 
-    def __init__(self, detector: nn.Module, pose: nn.Module | OnnxPose, device: torch.device) -> None:
-        """`detector` is an S3FD on `device`, `pose` a DwPose there or an OnnxPose; float32, ready to run."""
+    Frames are (h, w, 3) uint8 BGR of any size, odd ones too.
+    """
+
+    def __init__(
+        self, detector: nn.Module, pose: Callable[[Tensor], tuple[Tensor, Tensor]], device: torch.device
+    ) -> None:
+        """Take both networks, float32, in evaluation mode.
+
+        `detector` is an S3FD on `device`, `pose` a DwPose there or an OnnxPose.
+        """
         self._detector, self._pose, self._device = detector, pose, device
 
-    def detect(self, frames: Sequence[Bgr], *, reference: bool = False) -> list[Floats]:
-        """Of each frame its faces: (k, 5) float32 x1, y1, x2, y2, score in pixels of the frame, best first.
+    def detect(self, frames: Sequence[U8], *, reference: bool = False) -> list[F32]:
+        """Return the faces of each frame, best first: (k, 5) float32 x1, y1, x2, y2, score.
 
-        In the reference's way frames are searched one by one at their full size. Else small copies are, many at once,
-        and at full size only where that shows nothing: a frame is never called empty on the small copy's word.
+        Boxes are in pixels of the frame.
+
+        In the reference's way, frames are searched one by one at full size. Otherwise small copies
+        are, in batches, and a frame at full size only where its small copy shows no face.
         """
         if reference:
             return [self._search([frame], 1.0)[0] for frame in frames]
-        found = self._search_all(frames, REDUCED_SIDE)
+        found = self._search_reduced(frames, REDUCED_SIDE)
         for number, frame in enumerate(frames):
             if not len(found[number]) and max(frame.shape) > REDUCED_SIDE:
-                found[number] = self._search_all([frame], LARGEST_SIDE)[0]
+                found[number] = self._search_reduced([frame], LARGEST_SIDE)[0]
         return found
 
-    def find_landmarks(self, frames: Sequence[Bgr], regions: Sequence[Region] | None = None) -> Floats:
-        """(n, 68, 2) float64 x, y in pixels of the frame, in the usual order. Without `regions`: of whole frames."""
-        looked_at = regions or [whole_frame_region(frame.shape[1], frame.shape[0]) for frame in frames]
-        found = np.empty((len(frames), 68, 2))
+    def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> F64:
+        """Return the landmarks of one face in each frame, (n, 68, 2) float64 x, y in pixels.
+
+        The order is that of the 68 points of iBUG. `regions` are what the pose net sees, by
+        default whole frames.
+        """
+        seen = regions or [whole_frame_region(frame.shape[1], frame.shape[0]) for frame in frames]
+        landmarks = np.empty((len(frames), 68, 2))
         for numbers in split_batches(range(len(frames)), _POSE_BATCH):
-            crops = torch.from_numpy(np.stack([crop_region(frames[number], looked_at[number]) for number in numbers]))
-            points = self._points(crops.to(self._device))
+            crops = torch.from_numpy(np.stack([crop_region(frames[number], seen[number]) for number in numbers]))
+            points = self._locate_points(crops.to(self._device))
             for number, point in zip(numbers, points, strict=True):
-                found[number] = to_frame_pixels(point[FACE_POINTS], looked_at[number])
-        return found
+                landmarks[number] = to_frame_pixels(point[FACE_POINTS], seen[number])
+        return landmarks
 
-    def _search_all(self, frames: Sequence[Bgr], side: int) -> list[Floats]:
-        found: list[Floats] = []
+    def _search_reduced(self, frames: Sequence[U8], side: int) -> list[F32]:
+        """Search frames of any size, scaled down to `side` pixels at most."""
+        found: list[F32] = []
         for numbers in group_by_size(frames):
             height, width = frames[numbers[0]].shape[:2]
             scale = min(1.0, side / max(width, height))
-            many = max(1, int(_FORWARD_PIXELS / (scale * width * scale * height)))
-            for some in split_batches(numbers, many):
-                found += self._search([frames[number] for number in some], scale)
+            batch_size = max(1, int(_FORWARD_PIXELS / (scale * width * scale * height)))
+            for batch in split_batches(numbers, batch_size):
+                found += self._search([frames[number] for number in batch], scale)
         return found
 
     @torch.inference_mode()
-    def _search(self, frames: Sequence[Bgr], scale: float) -> list[Floats]:
-        """Frames of one size, in one batch."""
+    def _search(self, frames: Sequence[U8], scale: float) -> list[F32]:
+        """Search frames of one size in one batch."""
         height, width = frames[0].shape[:2]
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
         batch = torch.from_numpy(np.stack([resize(frame, small) for frame in frames])).to(self._device)
@@ -84,7 +95,8 @@ class FaceNets:
         return [s3fd.suppress_overlaps(faces) * back for faces in s3fd.find_candidates(levels, MIN_SCORE)]
 
     @torch.inference_mode()
-    def _points(self, crops: Tensor) -> Floats:
+    def _locate_points(self, crops: Tensor) -> Floats:
+        """Return all points of (n, 384, 288, 3) crops, (n, 133, 2), with the flip test."""
         inputs = dwpose.network_input(crops)
         x, y = self._pose(torch.cat([inputs, inputs.flip(-1)]))
         count = len(inputs)
@@ -93,11 +105,12 @@ class FaceNets:
 
 
 def split_batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield the numbers in batches of `size`, the last one smaller."""
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
-def group_by_size(frames: Sequence[Bgr]) -> Iterator[list[int]]:
-    """Numbers of neighbouring frames of the same size."""
+def group_by_size(frames: Sequence[U8]) -> Iterator[list[int]]:
+    """Yield the numbers of neighbouring frames of the same size."""
     run: list[int] = []
     for number, frame in enumerate(frames):
         if run and frames[run[-1]].shape != frame.shape:
@@ -108,61 +121,8 @@ def group_by_size(frames: Sequence[Bgr]) -> Iterator[list[int]]:
         yield run
 
 
-def resize(frame: Bgr, size: tuple[int, int]) -> Bgr:
+def resize(frame: U8, size: Size) -> U8:
+    """Return the frame in that width and height, each pixel the mean of its area."""
     if frame.shape[1::-1] == size:
         return frame
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def whole_frame_region(width: int, height: int) -> Region:
-    """The reference's region: the whole frame and an eighth of it on each side, and more on two sides for the shape."""
-    return region_around(width / 2, height / 2, 1.25 * width, 1.25 * height)
-
-
-def region_around(x: float, y: float, width: float, height: float) -> Region:
-    """The smallest region of the pose net's shape about (x, y) that is so wide and so high."""
-    shape = dwpose.WIDTH / dwpose.HEIGHT
-    return (x, y, width, width / shape) if width > height * shape else (x, y, height * shape, height)
-
-
-def face_region(box: Floats) -> Region:
-    """Head and shoulders of one of several people: four times as high as the face, which lies above the middle."""
-    x1, y1, x2, y2 = (float(edge) for edge in box[:4])
-    side = max(x2 - x1, y2 - y1)
-    return region_around((x1 + x2) / 2, (y1 + y2) / 2 + 0.75 * side, 3 * side, 4 * side)
-
-
-def crop_region(frame: Bgr, region: Region) -> Bgr:
-    """(384, 288, 3): the region as the pose net sees it, black outside the frame."""
-    x, y, width, _ = region
-    scale = dwpose.WIDTH / width
-    turn = np.array([[scale, 0, dwpose.WIDTH / 2 - scale * x], [0, scale, dwpose.HEIGHT / 2 - scale * y]])
-    return np.asarray(cv2.warpAffine(frame, turn, (dwpose.WIDTH, dwpose.HEIGHT), flags=cv2.INTER_LINEAR), np.uint8)
-
-
-def to_frame_pixels(points: Floats, region: Region) -> Floats:
-    """(k, 2) pixels of the pose net's input -> pixels of the frame, with the reference's roundings."""
-    middle, sides = np.array(region[:2], np.float32), np.array(region[2:], np.float32)
-    return points / np.array([dwpose.WIDTH, dwpose.HEIGHT]) * sides + middle - 0.5 * sides
-
-
-def crop_clipped(frame: Bgr, box: Sequence[int]) -> Bgr:
-    """(256, 256, 3): the face as the reference cuts it. A box beyond the right or lower edge is cut short."""
-    x1, y1, x2, y2 = (int(edge) for edge in box)
-    return _resize_face(frame[y1:y2, x1:x2])
-
-
-def crop_padded(frame: Bgr, box: Sequence[int]) -> Bgr:
-    """(256, 256, 3): the face in its own proportions. What lies outside the frame repeats the pixels at its edge.
-
-    The box has to share at least a pixel with the frame. Inside the frame it is `clipped_crop` to the bit.
-    """
-    x1, y1, x2, y2 = (int(edge) for edge in box)
-    height, width = frame.shape[:2]
-    missing = (max(0, -y1), max(0, y2 - height), max(0, -x1), max(0, x2 - width))
-    inside = frame[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
-    return _resize_face(np.asarray(cv2.copyMakeBorder(inside, *missing, cv2.BORDER_REPLICATE), np.uint8))
-
-
-def _resize_face(crop: Bgr) -> Bgr:
-    return np.asarray(cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_LANCZOS4), np.uint8)

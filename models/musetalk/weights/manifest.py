@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.atomic import atomic_write
+from models.atomic import atomic_write, hash_file
 
 NAME = "manifest.json"
-BLOCK_BYTES = 1 << 20
 SAMPLES = 64
 SAMPLE_BYTES = 64 << 10
 
@@ -69,18 +68,7 @@ def stamp_of(path: Path) -> Stamp:
 
 def hashed_stamp(path: Path, tick: Callable[[int], None] = lambda _: None) -> Stamp:
     """The stamp of a file with its SHA-256; `tick` is told the bytes read."""
-    return replace(stamp_of(path), sha256=sha256_of(path, tick))
-
-
-def sha256_of(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:
-    digest = hashlib.sha256()
-    done = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-            done += len(block)
-            tick(done)
-    return digest.hexdigest()
+    return replace(stamp_of(path), sha256=hash_file(path, tick))
 
 
 def recorded_sha256(folder: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The avatar library as the commands use it: whole files, plain names, and what is prepared."""
+"""The avatar library of the commands: atomic copies, safe names, prepared entries."""
 
 from __future__ import annotations
 
@@ -10,21 +10,13 @@ import pytest
 
 from agent.cli import avatars
 from agent.cli.client import ClientError
-from agent.fs import atomic_copy, make_folders
+from agent.fs import atomic_copy
 from agent.jobs.parse import parse_job
 from agent.ledger.ledger import Ledger
 from agent.settings import Settings
-from agent.settings_file import format_settings, load_settings
-from models.avatars import AvatarCache, hash_file
+from models.atomic import hash_file
+from models.avatars import AvatarCache
 from tests.agent.samples import add_job
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "musedrop.toml").write_text(format_settings(".", "./state"))
-    made = load_settings(tmp_path / "musedrop.toml")
-    make_folders((*made.folders.of_share, *made.folders.of_state))
-    return made
 
 
 def a_file(tmp_path: Path, name: str = "face.JPG", data: bytes = b"picture") -> Path:
@@ -38,14 +30,14 @@ def names(settings: Settings) -> list[str]:
 
 
 def test_an_added_avatar_is_whole_and_alone(settings: Settings, tmp_path: Path) -> None:
-    """The copy appears under its name with its suffix in lower case, and nothing else lies there."""
+    """The copy appears under its name with its suffix in lower case, and no other file does."""
     path = avatars.add_avatar(settings, "anna", a_file(tmp_path))
     assert path.read_bytes() == b"picture"
     assert names(settings) == ["anna.jpg"]
 
 
 def test_a_taken_name_is_kept_unless_told(settings: Settings, tmp_path: Path) -> None:
-    """A second avatar of that name is refused; --replace takes its place, also with another suffix."""
+    """A second avatar of that name is refused; --replace replaces it, also with another suffix."""
     avatars.add_avatar(settings, "anna", a_file(tmp_path))
     with pytest.raises(ClientError, match="--replace"):
         avatars.add_avatar(settings, "anna", a_file(tmp_path, "new.mp4", b"video"))
@@ -56,14 +48,14 @@ def test_a_taken_name_is_kept_unless_told(settings: Settings, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../anna", "anna.jpg", "a\nb"])
 def test_a_name_that_jobs_could_not_say_is_refused(settings: Settings, tmp_path: Path, name: str) -> None:
-    """What is no name of the library never becomes a path."""
+    """A text that is not a library name never becomes a path."""
     with pytest.raises(ClientError, match="can't name an avatar"):
         avatars.add_avatar(settings, name, a_file(tmp_path))
     assert names(settings) == []
 
 
 def test_what_is_no_avatar_is_refused(settings: Settings, tmp_path: Path) -> None:
-    """A sound is no face, and a file has to be there."""
+    """A sound file and a missing file are refused."""
     with pytest.raises(ClientError, match="suffix"):
         avatars.add_avatar(settings, "anna", a_file(tmp_path, "voice.wav"))
     with pytest.raises(ClientError, match="no file"):
@@ -82,7 +74,7 @@ def test_a_copy_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) ->
 
 
 def test_the_list_says_what_is_prepared(settings: Settings, tmp_path: Path) -> None:
-    """Entries of the cache are found by the content of the file; what can't be read there is passed over."""
+    """Cache entries are found by the content of the file; unreadable ones are skipped."""
     path = avatars.add_avatar(settings, "anna", a_file(tmp_path))
     avatars.add_avatar(settings, "bert", a_file(tmp_path, "b.mp4", b"other"))
 
@@ -90,15 +82,18 @@ def test_the_list_says_what_is_prepared(settings: Settings, tmp_path: Path) -> N
         about = {"avatar_sha256": hash_file(path), "summary": "musetalk v15, jaw, 1 frame"}
         (folder / "about.json").write_text(json.dumps(about))
 
+    def build_unreadable(folder: Path) -> None:
+        (folder / "about.json").write_text("no JSON")
+
     with AvatarCache(settings.folders.cache, 1 << 20) as cache:
         cache.get_or_build("good", build)
-        cache.get_or_build("odd", lambda folder: (folder / "about.json").write_text("no JSON") and None)
+        cache.get_or_build("odd", build_unreadable)
     found = {avatar.name: (avatar.kind, avatar.prepared) for avatar in avatars.list_avatars(settings)}
     assert found == {"anna": ("image", ("musetalk v15, jaw, 1 frame",)), "bert": ("video", ())}
 
 
 def test_an_avatar_that_jobs_want_is_not_removed(settings: Settings, tmp_path: Path) -> None:
-    """Jobs that have not been started would fail: they are named, and --force goes on."""
+    """Unstarted jobs that need it are named in the error; --force removes it anyway."""
     avatars.add_avatar(settings, "anna", a_file(tmp_path))
     avatars.add_avatar(settings, "bert", a_file(tmp_path))
     ledger = Ledger(settings.folders.ledger)
@@ -113,7 +108,7 @@ def test_an_avatar_that_jobs_want_is_not_removed(settings: Settings, tmp_path: P
 
 
 def test_preparing_is_a_job_like_any_other(settings: Settings, tmp_path: Path) -> None:
-    """A job file for the avatar with its options and a short silent sound lies in the inbox."""
+    """The inbox gets a job file for the avatar with its options, and a short silent sound."""
     avatars.add_avatar(settings, "anna", a_file(tmp_path))
     ticket = avatars.submit_preparation(settings, "anna", {"bbox_shift": 3})
     spec = parse_job((settings.folders.inbox / f"{ticket.name}.json").read_bytes())

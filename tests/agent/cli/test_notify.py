@@ -1,4 +1,4 @@
-"""Desktop notifications: what is told, once each, and a real message bus with a notification service on it."""
+"""Desktop notifications, also over a real message bus with a notification service."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finish(ledger: Ledger, uid: str, at_ms: int, message: str = "") -> None:
 
 
 def test_each_end_is_told_once(tmp_path: Path) -> None:
-    """Not what had ended before; then every job once, also two of the same millisecond, also after a second try."""
+    """Every job that ends from now on is shown once, also two of one millisecond, also a retry."""
     path = tmp_path / "jobs.db"
     ledger = Ledger(path)
     for uid in ("old", "a", "b", "c"):
@@ -64,7 +64,7 @@ def test_each_end_is_told_once(tmp_path: Path) -> None:
 
 
 def test_many_ends_are_told_as_one() -> None:
-    """A batch of hundreds is one notice that names those that failed; escapes of names show as such."""
+    """Many jobs make one notification that names the failed ones, with escapes made visible."""
     done = {"name": "x", "state": "done", "result": "x"}
     bad = {"name": "bad\x1b", "state": "failed", "error_message": "no"}
     assert build_notifications([done] * 9 + [bad]) == [
@@ -75,7 +75,7 @@ def test_many_ends_are_told_as_one() -> None:
 
 @pytest.fixture
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A message bus of our own, which is this session's."""
+    """A message bus of the test, set as the session's."""
     socket = tmp_path / "bus"
     (tmp_path / "bus.conf").write_text(CONFIG.format(socket=socket))
     command = [need("dbus-daemon", "dbus"), f"--config-file={tmp_path / 'bus.conf'}", "--nofork", "--print-address"]
@@ -90,7 +90,7 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def serve(address: str, heard: queue.Queue[Any], answers: int, ready: threading.Event) -> None:
-    """A notification service: takes notes of what it is to show, refuses the last one."""
+    """Act as a notification service: record each call, and refuse the last one."""
     connection = open_dbus_connection(address)
     connection.send_and_get_reply(message_bus.RequestName(NAME), timeout=20)
     ready.set()
@@ -108,7 +108,7 @@ def serve(address: str, heard: queue.Queue[Any], answers: int, ready: threading.
 
 
 def test_the_service_gets_what_the_standard_says(bus: str) -> None:
-    """Notify with its eight arguments, markup escaped; a refusal becomes one line for people."""
+    """Notify has its eight arguments with markup escaped; a refusal becomes a UserError."""
     heard: queue.Queue[Any] = queue.Queue()
     ready = threading.Event()
     service = threading.Thread(target=serve, args=(bus, heard, 2, ready))
@@ -128,7 +128,7 @@ def test_the_service_gets_what_the_standard_says(bus: str) -> None:
 
 @pytest.mark.usefixtures("bus")
 def test_nobody_shows_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bus without the service, and no bus at all: each is said in one line."""
+    """A bus without the service, and no bus at all, are UserErrors."""
     desktop = NotificationService()
     with pytest.raises(UserError, match="no desktop shows notifications"):
         desktop.show(Notification("x"))

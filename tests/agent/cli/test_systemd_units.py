@@ -1,21 +1,15 @@
-"""What `musedrop service install` would write, as texts."""
+"""The files of `musedrop service install`."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from agent.cli.service import app, plan_files
-from agent.cli.systemctl import find_removable, remove_files, write_files
 from agent.cli.systemd_units import (
     check_program,
-    find_outdated,
     name_mount_unit,
-    plan_system_files,
     plan_user_files,
     read_shipped,
     render_drop_in,
@@ -24,7 +18,6 @@ from agent.cli.systemd_units import (
 )
 from agent.errors import UserError
 from agent.settings import Folders, Settings
-from agent.settings_file import load_settings
 from tests.needs import need
 from tests.share import ROOT
 
@@ -37,14 +30,14 @@ def settings_of(text: str) -> list[str]:
 
 
 def test_the_shipped_settings_are_those_that_are_written() -> None:
-    """systemd/musedrop.toml is the file that an operator gets."""
+    """systemd/musedrop.toml is the file that is installed."""
     assert render_system_settings(Path("/srv/musedrop")) == (ROOT / "systemd" / "musedrop.toml").read_text(
         encoding="utf-8"
     )
 
 
 def test_every_part_of_every_unit_is_explained() -> None:
-    """A comment stands above each block, in each shipped file."""
+    """Each block of each shipped file has a comment."""
     for path in (ROOT / "systemd").glob("*.service"):
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# "), path
@@ -53,7 +46,7 @@ def test_every_part_of_every_unit_is_explained() -> None:
 
 
 def test_only_the_share_is_added() -> None:
-    """Folders that systemd makes for the service need no line; others of the settings do."""
+    """Folders of the settings that systemd doesn't create get a line each."""
     assert settings_of(render_drop_in(FOLDERS, None)) == [
         "RequiresMountsFor=/var/lib/musedrop",
         "ReadWritePaths=-/srv/musedrop",
@@ -73,7 +66,7 @@ def test_only_the_share_is_added() -> None:
 
 @pytest.mark.parametrize("path", ["/srv/muse-drop", "/a b/ü", "/x/.y", "/a:b_c.d/50%"])
 def test_mounts_are_named_as_systemd_names_them(path: str) -> None:
-    """`systemd-escape` is the judge."""
+    """The names are those that `systemd-escape` prints."""
     command = [need("systemd-escape", "systemd"), "--path", "--suffix=mount", path]
     assert (
         name_mount_unit(Path(path))
@@ -82,7 +75,7 @@ def test_mounts_are_named_as_systemd_names_them(path: str) -> None:
 
 
 def test_the_program_is_where_it_was_installed() -> None:
-    """ExecStart names it, special characters and all; a program that the unit would hide is refused."""
+    """ExecStart names it with special characters escaped; one in a home folder is refused."""
     assert '\nExecStart="/data/my $$tools/musedrop" run ' in render_unit(
         "musedrop.service", Path("/data/my $tools/musedrop")
     )
@@ -92,52 +85,9 @@ def test_the_program_is_where_it_was_installed() -> None:
         render_unit("musedrop.service", Path("/opt/a\nb"))
 
 
-def test_written_kept_outdated_removed(tmp_path: Path) -> None:
-    """Settings of others stay; units of an earlier version are known; what was written can go again."""
-    files = plan_system_files(Path("/opt/musedrop/bin/musedrop"), HERE, "new", tmp_path)
-    settings = files[0].path
-    settings.parent.mkdir()
-    settings.write_text("mine")
-    assert [file.state for file in files] == ["there, and kept as it is", "new", "new", "new", "new"]
-    write_files(files)
-    assert settings.read_text() == "mine"
-    assert find_outdated(files) == []
-    files[3].path.write_text("older")
-    assert find_outdated(files) == [files[3].path]
-    gone = find_removable(files)
-    assert len(gone) == 4
-    remove_files(gone)
-    assert find_removable(files) == []
-    assert settings.exists()
-    assert not (tmp_path / "systemd" / "system" / "musedrop.service.d").exists()
-
-
 def test_the_users_own_units(tmp_path: Path) -> None:
-    """They lie in the user's folder and run the user's program."""
+    """They are in the user's folder and run the user's program."""
     files = plan_user_files(tmp_path / "venv" / "bin" / "musedrop", tmp_path, "")
     assert all(file.path.is_relative_to(tmp_path / ".config") for file in files)
     assert f"ExecStart={tmp_path}/venv/bin/musedrop run " in files[1].text
     assert read_shipped("musedrop-user.service") != files[1].text
-
-
-def test_a_program_in_a_home_folder_sees_the_service_and_can_remove_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the program lies concerns installing alone."""
-    monkeypatch.setattr(sys, "argv", ["/home/anna/.venv/bin/musedrop"])
-    monkeypatch.setattr("agent.cli.service.SYSTEM_SETTINGS", Path("/nowhere/musedrop.toml"))
-    assert "/home/anna/.venv/bin/musedrop run " in plan_files(user=False, share=None)[3].text
-    refused = CliRunner().invoke(app, ["install", "--yes"])
-    assert "is in a home folder" in str(refused.exception)
-
-
-def test_the_users_share_is_the_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is relative to where the command runs; settings that name another one are not passed over."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    files = plan_files(user=True, share=Path("x"))
-    write_files(files)
-    assert load_settings(files[0].path).share == tmp_path / "x"
-    assert plan_files(user=True, share=Path("x"))[0].state == "there already"
-    with pytest.raises(UserError, match=r"musedrop\.toml names the share .*/x: change it there"):
-        plan_files(user=True, share=Path("other"))
-    files[0].path.write_text("nonsense")
-    assert plan_files(user=True, share=None)

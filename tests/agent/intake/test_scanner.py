@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from watchdog.events import FileMovedEvent
 
 from agent.fs import Fingerprint, is_open_for_writing, take_fingerprint
 from agent.intake.admission import INCOMPLETE
 from agent.intake.scanner import Candidate, Inbox
-from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import parse_job
 
@@ -205,91 +199,3 @@ def test_names_that_are_no_text_are_shown_readably(inbox: Inbox) -> None:
     drop = inbox.claim(item, "u1")
     assert drop is not None
     assert drop.name == "caf\ufffd"
-
-
-@pytest.fixture
-def woken(tmp_path: Path) -> Iterator[tuple[InboxWatcher, threading.Event]]:
-    (tmp_path / "inbox").mkdir(exist_ok=True)
-    event = threading.Event()
-    watch = InboxWatcher(tmp_path / "inbox", event.set)
-    assert watch.start()
-    yield watch, event
-    watch.stop()
-
-
-def test_a_watch_wakes_for_a_rename(woken: tuple[InboxWatcher, threading.Event]) -> None:
-    """A file renamed into place is reported with its name, at once."""
-    watch, event = woken
-    beside = watch.folder / ".a.tmp"
-    beside.write_bytes(JOB)
-    beside.rename(watch.folder / "a.json")
-    for _ in range(10):
-        assert event.wait(10)
-        event.clear()
-        if "a.json" in watch.moved:
-            break
-    assert "a.json" in watch.take_moved()
-    assert watch.take_moved() == set()
-
-
-def test_a_file_that_leaves_is_no_news(woken: tuple[InboxWatcher, threading.Event]) -> None:
-    """The daemon's own claims don't wake it: a moved name counts where it arrived."""
-    watch, event = woken
-    watch.on_any_event(FileMovedEvent(str(watch.folder / "a.json"), ""))
-    assert not event.is_set()
-    watch.on_any_event(FileMovedEvent("", str(watch.folder / "b.json")))
-    assert event.is_set()
-    assert watch.take_moved() == {"b.json"}
-
-
-def test_a_claim_holds_back_no_news(woken: tuple[InboxWatcher, threading.Event], tmp_path: Path) -> None:
-    """What is moved in from another folder right after a file was taken out counts as renamed into place."""
-    watch, event = woken
-    (watch.folder / "first.json").write_bytes(JOB)
-    (tmp_path / "second.json").write_bytes(JOB)
-    (watch.folder / "first.json").rename(tmp_path / "first.json")
-    (tmp_path / "second.json").rename(watch.folder / "second.json")
-    for _ in range(10):
-        assert event.wait(10)
-        event.clear()
-        if "second.json" in watch.moved:
-            break
-    assert "second.json" in watch.take_moved()
-
-
-def test_a_watch_knows_that_it_is_blind(woken: tuple[InboxWatcher, threading.Event]) -> None:
-    """After the folder was made anew, the watch says so and can be started again."""
-    watch, event = woken
-    assert watch.is_alive
-    keep = watch.folder.with_name("old")  # so that the new folder can't get the old inode
-    watch.folder.rename(keep)
-    watch.folder.mkdir()
-    assert not watch.is_alive
-    assert watch.start()
-    assert watch.is_alive
-    event.clear()
-    (watch.folder / "b.json").write_bytes(JOB)
-    assert event.wait(10)
-
-
-def test_a_watch_that_is_given_up_has_no_problem(tmp_path: Path) -> None:
-    """Once the inbox is polled, that nobody could tell of new files is no trouble any more."""
-    watch = InboxWatcher(tmp_path / "nowhere", lambda: None)
-    assert not watch.start()
-    assert watch.problem
-    watch.stop()
-    assert watch.problem == ""
-
-
-def test_another_process_writing_is_noticed(tmp_path: Path) -> None:
-    """The kernel tells of writers in other processes too."""
-    path = tmp_path / "slow.wav"
-    code = "import sys; f = open(sys.argv[1], 'wb'); f.write(b'x'); f.flush(); print('open', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "open\n"
-        assert is_open_for_writing(path) is True
-        writer.communicate("\n")
-    assert is_open_for_writing(path) is False

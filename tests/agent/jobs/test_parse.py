@@ -1,4 +1,4 @@
-"""The job file: what is taken, what is refused and how, and that nothing else can happen."""
+"""The keys of a job file: what is taken, what is refused and how, and that nothing else can happen."""
 
 from __future__ import annotations
 
@@ -6,75 +6,19 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from agent.errors import ErrorCode
-from agent.jobs.json_text import MAX_BYTES, BadJob, read_object
+from agent.jobs.json_text import BadJob
 from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, pair_media, parse_job
-from agent.jobs.schema import build_schema
-from agent.jobs.spec import (
-    AUDIO_SUFFIXES,
-    AVATAR_SUFFIXES,
-    JobSpec,
-    OutputSpec,
-    is_library_name,
-    media_suffix,
-    normalise_fps,
-)
-from agent.jobs.states import MOVES, JobState, can_move
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec
 from models.preview.options import Options
-from models.types import Output
+from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
 
-CODES = {
-    ErrorCode.TOO_BIG,
-    ErrorCode.BAD_ENCODING,
-    ErrorCode.NOT_JSON,
-    ErrorCode.TRAILING_COMMA,
-    ErrorCode.NOT_AN_OBJECT,
-    ErrorCode.BAD_VERSION,
-    ErrorCode.UNKNOWN_KEY,
-    ErrorCode.DUPLICATE_KEY,
-    ErrorCode.MISSING_KEY,
-    ErrorCode.BAD_VALUE,
-}
-ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "job-file.md").read_text(encoding="utf-8")
-SCHEMA_FILE = ROOT / "docs" / "job-file.schema.json"
-
-
-def a_text(**keys: object) -> bytes:
-    return json.dumps({"avatar": "face.jpg", "audio": "voice.wav", **keys}).encode()
-
-
-def a_job(**keys: object) -> JobSpec:
-    return parse_job(a_text(**keys))
-
-
-def refused(text: bytes | str) -> BadJob:
-    with pytest.raises(BadJob) as caught:
-        parse_job(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
-    assert caught.value.code in CODES
-    assert caught.value.message
-    assert caught.value.hint
-    return caught.value
-
-
-def answer(read: Callable[..., JobSpec], *args: object) -> JobSpec | BadJob:
-    try:
-        return read(*args)
-    except BadJob as bad:
-        return bad
-
-
-# what is taken -------------------------------------------------------------------------------------------------------
+# what is taken --------------------------------------------------------------------------------------------------------
 
 
 def test_the_smallest_job_has_the_documented_defaults() -> None:
@@ -152,77 +96,6 @@ def test_quality_is_a_preset_and_an_explicit_crf_wins(name: str, crf: int) -> No
     assert a_job(Quality=name, output={"crf": None}).output.crf == crf
 
 
-@pytest.mark.parametrize(
-    ("given_fps", "exact"),
-    [
-        (25, "25"),
-        (25.0, "25"),
-        ("25", "25"),
-        (29.97, "30000/1001"),
-        ("29.97", "30000/1001"),
-        (30000 / 1001, "30000/1001"),
-        (23.976, "24000/1001"),
-        (23.98, "24000/1001"),
-        (59.94, "60000/1001"),
-        (119.88, "120000/1001"),
-        ("30000/1001", "30000/1001"),
-        ("2997/100", "2997/100"),
-        ("50/2", "25"),
-        (12.5, "25/2"),
-        (33.333, "33333/1000"),
-        (120, "120"),
-        (24, "24"),
-        (30.0, "30"),
-    ],
-)
-def test_frame_rates_are_exact(given_fps: object, exact: str) -> None:
-    """Decimals of the NTSC family mean the true rate; what is exact stays as it is."""
-    assert a_job(fps=given_fps).fps == exact
-
-
-@pytest.mark.parametrize(
-    "fps", [0, -25, 120.5, 1e9, 1e-9, "0/5", "5/0", "fast", "", " 25", "٢٥", True, [25], "1e3", "121"]
-)
-def test_frame_rates_out_of_range_are_refused(fps: object) -> None:
-    """Nothing but a number above 0 and at most 120."""
-    assert refused(a_text(fps=fps)).code == "bad_value"
-
-
-@settings(deadline=None)
-@given(st.one_of(st.floats(0.01, 120), st.integers(1, 120), st.fractions(Fraction(1, 100), 120, max_denominator=9999)))
-def test_canonical_frame_rates_stay_themselves(rate: float | Fraction) -> None:
-    """Reading the canonical form again changes nothing, and it is near what was asked."""
-    canonical = normalise_fps(str(rate) if isinstance(rate, Fraction) else rate)
-    assert normalise_fps(canonical) == canonical
-    assert abs(Fraction(canonical) - Fraction(rate)) <= Fraction(1, 200)
-
-
-@pytest.mark.parametrize(
-    ("asked", "priority"), [("low", -10), ("Normal", 0), ("HIGH", 10), (-100, -100), (2, 2), ("-7", -7)]
-)
-def test_priorities_by_name_and_number(asked: object, priority: int) -> None:
-    """Names in any letter case; an enum that was written as a number is that number."""
-    assert a_job(priority=asked).priority == priority
-
-
-@pytest.mark.parametrize(
-    "encode",
-    [
-        lambda text: text.encode(),
-        lambda text: text.encode("utf-8-sig"),
-        lambda text: text.encode("utf-16"),
-        lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
-        lambda text: text.replace("\n", "\r\n").encode(),
-        lambda text: ("\n\n " + text + " \r\n").encode("utf-16"),
-    ],
-    ids=["utf-8", "utf-8 with BOM", "utf-16 le", "utf-16 be", "CRLF", "utf-16 with white space"],
-)
-def test_encodings_that_dotnet_writes(encode: Any) -> None:
-    """Byte order marks and line ends don't matter."""
-    spec = parse_job(encode('{\n "avatar": "porträt 张 😀.jpg",\n "audio": "stimme.wav"\n}'))
-    assert spec.avatar == "porträt 张 😀.jpg"
-
-
 def test_null_is_absent() -> None:
     """A serialiser that writes every property says nothing by null."""
     keys = {**dict.fromkeys(FIELDS), **dict.fromkeys(ALIASES), **dict.fromkeys(EXTRAS)}
@@ -233,43 +106,6 @@ def test_null_is_absent() -> None:
 def test_a_schema_reference_for_editors_is_no_key_of_the_job() -> None:
     """`$schema` is what makes an editor complete the keys."""
     assert a_job(**{"$schema": "job-file.schema.json"}) == a_job()
-
-
-@pytest.mark.parametrize(
-    ("avatar", "library"),
-    [
-        ("anna", "anna"),
-        ("anna.v2", "anna.v2"),
-        ("Anna Müller", "Anna Müller"),
-        ("anna.jpg", None),
-        ("anna.MP4", None),
-        ("anna.wav", None),
-        ("in/anna", None),
-        ("in\\anna", None),
-        ("..", None),
-        (".hidden", None),
-        ("a\nb", None),
-    ],
-)
-def test_library_names_and_files(avatar: str, library: str | None) -> None:
-    """A bare name without a media suffix is looked up in the library, and nothing that could be a path."""
-    assert is_library_name(avatar) is (library is not None)
-    assert a_job(avatar=avatar).library_name == library
-
-
-def test_a_template_is_a_library_name() -> None:
-    """TemplateId takes the place of the avatar."""
-    spec = parse_job(b'{"TemplateId": "anna", "audio": "voice.wav"}')
-    assert (spec.avatar, spec.template, spec.library_name) == (None, "anna", "anna")
-
-
-def test_the_jobs_encoding_over_the_settings() -> None:
-    """What the job leaves open comes from the settings."""
-    default = Output(crf=20, encoder="libx264")
-    assert a_job().resolve_output(default) == default
-    assert a_job(output={"crf": 0, "height": 480}).resolve_output(default) == Output(
-        crf=0, encoder="libx264", height=480
-    )
 
 
 def test_a_pair_is_a_job_with_all_defaults() -> None:
@@ -293,7 +129,7 @@ def test_a_pair_of_any_names_is_a_job_or_refused(stem: str, avatar: str, audio: 
         assert JobSpec.model_validate_json(got.model_dump_json()) == got
 
 
-# what is refused -----------------------------------------------------------------------------------------------------
+# what is refused ------------------------------------------------------------------------------------------------------
 
 FACE = '{"avatar": "f.jpg", "audio": "v.wav"'
 
@@ -390,37 +226,6 @@ def test_what_is_refused(code: str, text: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        ('{"avatar": "porträt.jpg"}'.encode("cp1252"), "line 1, column 18: byte 0xE4"),
-        ('{\r\n"avatar": "ü.jpg"}'.encode("cp1252"), "line 2, column 12"),
-        ('{"avatar": "ä'.encode()[:-1], "middle of a character"),
-        ('{"avatar": "f.jpg"}'.encode("utf-16")[:-1], "middle of a character"),
-        ('{"avatar": "f.jpg"}'.encode("utf-16-le"), "zero bytes"),
-        (b"\0" * 300, "zero bytes"),
-        (b'{"avatar": "f.jpg", "aud' + b"\0" * 30, "zero bytes"),
-        ('{"avatar": "f.jpg"}'.encode("utf-32"), "UTF-32"),
-        (b"\xff\xfe\x00\xd8a\x00", "UTF-16"),
-    ],
-)
-def test_encodings_that_are_refused(data: bytes, says: str) -> None:
-    """Other encodings and half-copied files say so, and where."""
-    bad = refused(data)
-    assert bad.code == "bad_encoding"
-    assert says in bad.message
-
-
-def test_a_job_file_has_a_largest_size() -> None:
-    """One byte more is refused before it is decoded; the limit is the caller's."""
-    text = a_text()
-    assert parse_job(text.ljust(MAX_BYTES)) == a_job()
-    assert refused(text.ljust(MAX_BYTES + 1)).code == "too_big"
-    assert parse_job(text, max_bytes=len(text)) == a_job()
-    with pytest.raises(BadJob, match="too_big"):
-        parse_job(text, max_bytes=len(text) - 1)
-
-
-@pytest.mark.parametrize(
     ("key", "near"),
     [
         ("Avtar", "Avatar"),
@@ -444,30 +249,7 @@ def test_a_key_that_is_near_nothing_gets_the_list() -> None:
     assert all(field in hint for field in FIELDS)
 
 
-def test_huge_hostile_texts_are_answered_at_once() -> None:
-    """A megabyte of quotes, keys or brackets costs no more than reading it, and messages stay short."""
-    for text in (
-        '{"' + '\\"' * 500_000 + " NaN",
-        '{"a": NaN' + '"\\' * 500_000,
-        "{" + ",".join(f'"k{n}": 1' for n in range(60_000)) + "}",
-        '{"' + "k" * 1_000_000 + '": 1}',
-        "[" + "{}," * 300_000,
-    ):
-        assert len(refused(text).message) < 400
-
-
-def test_a_spec_made_by_hand_is_checked_too() -> None:
-    """The model itself holds what parse promises."""
-    with pytest.raises(ValidationError, match="either"):
-        JobSpec(avatar="f.jpg", template="anna", audio="v.wav")
-    with pytest.raises(ValidationError, match="either"):
-        JobSpec(audio="v.wav")
-    spec = a_job()
-    with pytest.raises(ValidationError, match="frozen"):
-        spec.audio = "other.wav"
-
-
-# any bytes, any job --------------------------------------------------------------------------------------------------
+# any bytes, any job ---------------------------------------------------------------------------------------------------
 
 
 def check_answer(data: bytes) -> None:
@@ -521,96 +303,7 @@ def test_a_damaged_job_file_is_a_job_or_refused(at: int, damage: bytes) -> None:
     check_answer(good[: at % len(good)] + damage + good[at % len(good) + len(damage) :])
 
 
-@settings(deadline=None)
-@given(st.integers(1, 200))
-def test_a_job_file_that_is_still_growing_is_never_taken(length: int) -> None:
-    """A proper prefix of a job file is no job: completeness can be read off the text."""
-    good = a_text(fps=25, output={"crf": 20}, options={"label": False, "strength": 1.2}, id="x")
-    with pytest.raises(BadJob):
-        read_object(good[: min(length, len(good) - 1)])
-
-
-TEXTS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)
-LABELS = TEXTS.filter(lambda text: text.isprintable() and not text.isspace())
-PLAIN = (
-    st.booleans() | st.integers(-(10**15) + 1, 10**15 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
-)
-SPECS = st.builds(
-    JobSpec,
-    avatar=TEXTS,
-    audio=TEXTS,
-    engine=st.sampled_from(["auto", "preview", "musetalk"]),
-    fps=st.none() | st.integers(1, 120).map(str) | st.sampled_from(["30000/1001", "25/2"]),
-    priority=st.integers(-100, 100),
-    strategy=st.sampled_from(["auto", "queue", "race", "split"]),
-    options=st.dictionaries(
-        st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True), PLAIN | st.lists(PLAIN, max_size=4)
-    ),
-    output=st.builds(
-        OutputSpec,
-        crf=st.none() | st.integers(0, 51),
-        encoder=st.none() | st.sampled_from(["auto", "libx264", "h264_nvenc"]),
-        height=st.none() | st.integers(64, 4320),
-    ),
-    id=st.none() | LABELS,
-    max_attempts=st.integers(1, 10),
-    timeout_s=st.none() | st.floats(min_value=1e-3, max_value=1e9),
-    submitter=st.none() | LABELS,
-    notes=st.lists(TEXTS, max_size=2).map(tuple),
-)
-
-
-@settings(deadline=None)
-@given(SPECS)
-def test_any_job_comes_back_from_the_ledger_and_from_a_job_file(spec: JobSpec) -> None:
-    """Written as JSON and read again, a job is the same job."""
-    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
-    assert parse_job(spec.to_json_text().encode()) == spec.model_copy(update={"notes": ()})
-
-
-# states and names ----------------------------------------------------------------------------------------------------
-
-
-def test_every_state_has_its_moves() -> None:
-    """Done is the end; what failed or was cancelled may be tried again; nothing moves to itself."""
-    assert set(MOVES) == set(JobState)
-    assert MOVES[JobState.DONE] == frozenset()
-    assert all(state not in targets for state, targets in MOVES.items())
-    assert {state for state in JobState if can_move(state, JobState.DONE)} == {JobState.RUNNING}
-    assert {state for state in JobState if can_move(state, JobState.RUNNING)} == {JobState.QUEUED}
-
-
-def test_every_state_can_be_reached_from_waiting() -> None:
-    """A job starts as waiting and can get everywhere, and everywhere but done it can end or go on."""
-    reached, edge = {JobState.WAITING}, {JobState.WAITING}
-    while edge:
-        edge = {target for state in edge for target in MOVES[state]} - reached
-        reached |= edge
-    assert reached == set(JobState)
-
-
-@pytest.mark.parametrize(
-    ("name", "suffix"),
-    [
-        ("a.JPG", ".jpg"),
-        ("a.b.Mp4", ".mp4"),
-        (r"C:\x.d\voice.WAV", ".wav"),
-        ("noext", ""),
-        (".jpg", ""),
-        (r"a.b\c", ""),
-    ],
-)
-def test_suffixes_of_any_path(name: str, suffix: str) -> None:
-    """Windows paths have suffixes too."""
-    assert media_suffix(name) == suffix
-
-
-def test_no_suffix_is_both_a_face_and_a_voice() -> None:
-    """A pair can't be made of one file."""
-    assert not AVATAR_SUFFIXES & AUDIO_SUFFIXES
-
-
-# docs ----------------------------------------------------------------------------------------------------------------
+# docs -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
@@ -647,39 +340,6 @@ def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
 def test_the_docs_list_the_options_of_the_preview_engine() -> None:
     """Every option, and none that there isn't."""
     assert set(rows("Options of the preview engine")) == set(Options.model_fields)
-
-
-def test_the_published_schema_is_the_codes_schema() -> None:
-    """docs/job-file.schema.json is what `musedrop schema` prints; write it anew when this fails."""
-    assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == build_schema()
-
-
-def test_the_schema_knows_every_key_in_three_styles() -> None:
-    """Properties by their own name, further spellings by pattern, each leading to a property that exists."""
-    made = build_schema()
-    assert set(made["properties"]) == {"$schema", *FIELDS, *EXTRAS}
-    assert all(made["properties"][key]["description"] for key in (*FIELDS, *EXTRAS))
-    for key in ("AvatarImagePath", "maxAttempts", "MaxAttempts", "templateId", "TimeoutSeconds", "batchSize", "Fps"):
-        places = [ref["$ref"] for pattern, ref in made["patternProperties"].items() if re.search(pattern, key)]
-        assert len(places) == 1
-        assert places[0].rpartition("/")[2] in made["properties"]
-
-
-@pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
-def test_the_schema_finds_one_face_and_one_voice_in_every_example(text: str) -> None:
-    """Also where a serialiser writes null for the face that is not used."""
-    made, data = build_schema(), json.loads(text)
-    for rule in made["allOf"]:
-        words = [branch["required"][0] for branch in rule["oneOf"]]
-        assert sum(data.get(word) is not None for word in words) == 1
-        assert all(
-            branch["properties"] == {branch["required"][0]: {"not": {"type": "null"}}} for branch in rule["oneOf"]
-        )
-    for key in data:
-        assert key in made["properties"] or any(re.search(pattern, key) for pattern in made["patternProperties"])
-
-
-# imports -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_rooms_of_the_job_import_nothing_heavy() -> None:

@@ -13,7 +13,7 @@ ORDER = RunSpan("token/render", 0, 24, {})
 
 def lost(exited: Exited) -> Failed:
     """What the pool says when a worker ends in the middle of a span."""
-    return explain_exit("cpu:0", exited).failed(ORDER, exited.log)
+    return explain_exit("cpu:0", exited).to_failed(ORDER, exited.log)
 
 
 @pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"])

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ UTF8 = {**os.environ, "LC_ALL": "C.UTF-8"}
 
 @dataclass(frozen=True)
 class Line:
-    """What the driver says: the kind of line and its key=value pairs."""
+    """A line of the driver's output: its kind and its key=value pairs."""
 
     kind: str
     values: dict[str, str]
@@ -46,18 +47,18 @@ class Mono:
     def drive(self, verb: str, share: Path, *words: str | Path, **env: str) -> list[Line]:
         done = self.run("Driver.exe", verb, share, *words, **env)
         assert done.returncode == 0, done.stderr
-        return [line_of(text) for text in done.stdout.splitlines()]
+        return [parse_line(text) for text in done.stdout.splitlines()]
 
     def answers(self, verb: str, share: Path, *words: str | Path, **env: str) -> list[Line]:
         return [line for line in self.drive(verb, share, *words, **env) if line.kind == "answer"]
 
 
-def line_of(text: str) -> Line:
+def parse_line(text: str) -> Line:
     kind, *pairs = text.split("\t")
-    return Line(kind, dict((*pair.split("=", 1),) for pair in pairs))
+    return Line(kind, {key: value for key, _, value in (pair.partition("=") for pair in pairs)})
 
 
-def compiled(folder: Path, *sources: Path, target: str = "exe") -> None:
+def compile_program(folder: Path, *sources: Path, target: str = "exe") -> None:
     out = folder / f"{sources[0].stem}.{'exe' if target == 'exe' else 'dll'}"
     command = ["mcs", "-langversion:6", "-warn:4", "-warnaserror", f"-target:{target}", f"-out:{out}"]
     done = subprocess.run(
@@ -73,13 +74,13 @@ def mono(tmp_path_factory: pytest.TempPathFactory) -> Mono:
     build = tmp_path_factory.mktemp("build")
     done = subprocess.run([CLIENT / "build.sh", build], capture_output=True, text=True, env=UTF8)
     assert done.returncode == 0, done.stdout + done.stderr
-    compiled(build, Path(__file__).with_name("Driver.cs"))
+    compile_program(build, Path(__file__).with_name("Driver.cs"))
     return Mono(build)
 
 
 @pytest.fixture(scope="module")
 def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
-    """One daemon for all tests of this page; each finds its own jobs."""
+    """One daemon for all tests of this file; each finds its own jobs."""
     made = Share(tmp_path_factory.mktemp("csharp") / "s")
     made.start()
     yield made
@@ -88,7 +89,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
 
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
-    """A folder of somebody's own: a face, a voice, and the voice under a Chinese name."""
+    """A client's folder: a face, a voice, and a voice with a Chinese name."""
     (tmp_path / "face.jpg").write_bytes(face(160))
     (tmp_path / "voice.wav").write_bytes(voice(0.4))
     (tmp_path / "你好 世界.wav").write_bytes(voice(0.8))
@@ -97,7 +98,7 @@ def media(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def still(tmp_path: Path) -> Path:
-    """A share that no daemon serves, with media outside of it that nobody will ever look into."""
+    """A share without a daemon, with media that are never decoded."""
     for name in ("inbox", "outbox", "failed"):
         (tmp_path / "still" / name).mkdir(parents=True)
     (tmp_path / "still" / "face.JPG").write_bytes(b"a face")
@@ -114,8 +115,15 @@ def request(folder: Path, audio: str = "voice.wav", avatar: str = "face.jpg", **
 
 
 def test_the_job_file_to_the_byte(mono: Mono, still: Path) -> None:
-    """The same request makes the same bytes: UTF-8 without a byte order mark, \\n as line end, Chinese as it is."""
-    wishes = {"Quality": "High", "Fps": 29.97, "BatchSize": 8, "BboxShift": -7, "Priority": "Low", "TimeoutSeconds": 9}
+    """The same request makes the same bytes: UTF-8 without a byte order mark, \\n as line end."""
+    wishes: dict[str, Any] = {
+        "Quality": "High",
+        "Fps": 29.97,
+        "BatchSize": 8,
+        "BboxShift": -7,
+        "Priority": "Low",
+        "TimeoutSeconds": 9,
+    }
     words = request(still, avatar="face.JPG", Name="你好", CacheKey='order-4711 "a"', Engine="preview", **wishes)
     [ticket] = mono.drive("submit", still, *words)
     text = (still / "inbox" / "你好.json").read_bytes()
@@ -132,7 +140,7 @@ def test_the_job_file_to_the_byte(mono: Mono, still: Path) -> None:
 
 
 def test_the_same_key_with_other_content_makes_another_file(mono: Mono, still: Path) -> None:
-    """Media are named by key and content: a second request can't replace what the first one still needs."""
+    """Media are named by key and content: a second request can't replace the first one's."""
     words = request(still, avatar="face.JPG", CacheKey="order-1")
     mono.drive("submit", still, *words)
     mono.drive("submit", still, *words)
@@ -145,7 +153,7 @@ def test_the_same_key_with_other_content_makes_another_file(mono: Mono, still: P
 
 
 def test_every_way_of_writing_text_in_csharp_is_read(mono: Mono, tmp_path: Path) -> None:
-    """File.WriteAllText, with a byte order mark, UTF-16, StreamWriter with CRLF, a closed FileStream: one job."""
+    """WriteAllText, byte order marks, UTF-16, CRLF and a closed FileStream are all parsed."""
     job = '{\n"AvatarImagePath": "脸.jpg",\n"AudioPath": "voice.wav"\n}'
     mono.drive("write", tmp_path, job)
     written = {path.stem: path.read_bytes() for path in tmp_path.glob("*.json")}
@@ -180,7 +188,7 @@ NAMES = [
 
 
 def test_the_daemon_keeps_the_names_that_the_client_makes(mono: Mono, still: Path) -> None:
-    """Whatever a file is called, the result's folder is called as the client expects, on every system."""
+    """For any file name, the result folder has the name that the client expects."""
     made = [line["Name"] for line in mono.drive("names", still, *NAMES)]
     assert len(made) == len(NAMES)
     assert made == [make_safe_name(name) for name in made]
@@ -198,7 +206,7 @@ def test_the_daemon_keeps_the_names_that_the_client_makes(mono: Mono, still: Pat
     ],
 )
 def test_a_request_that_can_be_no_job_is_refused_at_once(mono: Mono, still: Path, words: list[str], code: str) -> None:
-    """What the client sees itself never reaches the share."""
+    """Errors that the client detects never reach the share."""
     [refused] = mono.drive("submit", still, *words)
     assert (refused.kind, refused["Code"]) == ("refused", code)
     assert not list((still / "inbox").iterdir())
@@ -208,14 +216,14 @@ def test_a_request_that_can_be_no_job_is_refused_at_once(mono: Mono, still: Path
 
 
 def test_a_job_that_nobody_took_is_taken_back(mono: Mono, still: Path) -> None:
-    """Cancelled before a daemon came by, a job leaves nothing in the inbox."""
+    """A job that is cancelled before it is claimed leaves no file in the inbox."""
     [answer] = mono.answers("takeback", still, *request(still, avatar="face.JPG"))
     assert (answer["Success"], answer["Error"], answer["Kind"]) == ("False", "cancelled", "Cancelled")
     assert not list((still / "inbox").iterdir())
 
 
 def test_an_absent_daemon_is_said(mono: Mono, still: Path) -> None:
-    """A job file that lies there too long is taken back, and the answer says that no daemon runs."""
+    """A job file that is not claimed in time is removed, and the response says why."""
     [answer] = mono.answers("absent", still, *request(still, avatar="face.JPG"))
     assert (answer["Error"], answer["Kind"]) == ("not_taken", "NoService")
     assert "status.json" in answer["Message"]
@@ -226,7 +234,7 @@ def test_an_absent_daemon_is_said(mono: Mono, still: Path) -> None:
 
 
 def test_an_absent_share_is_said(mono: Mono, still: Path) -> None:
-    """A path without an inbox is an answer with what to check, not a crash."""
+    """A path without an inbox is a response that says what to check."""
     [answer] = mono.answers("generate", still / "nowhere", *request(still, avatar="face.JPG"))
     assert (answer["Error"], answer["Kind"]) == ("share_unavailable", "NoService")
     assert "nowhere" in answer["Message"]
@@ -258,7 +266,7 @@ OTHER = {**ROW, **RUNNING, "id": "somebody else's"}
     ],
 )
 def test_what_status_json_says_is_shown(mono: Mono, still: Path, said: str, expected: dict[str, str]) -> None:
-    """The job's own row is found by its id; a status.json that is torn or strange stops nothing."""
+    """The job's own row is found by its id; a torn or strange status.json is ignored."""
     (still / "status.json").write_text(said)
     *news, answer = mono.drive("glance", still, "hello", "mine")
     assert answer["Error"] == "wait_timeout"
@@ -266,7 +274,7 @@ def test_what_status_json_says_is_shown(mono: Mono, still: Path, said: str, expe
 
 
 def test_rows_answer_where_files_are_late(mono: Mono, still: Path) -> None:
-    """A failed row is an answer before failed/NAME appears; a done one leads to a folder of any name."""
+    """A failed row is enough before failed/NAME appears; a done row names the result folder."""
     (still / "status.json").write_text(status(recent=[{**ROW, **FAILED}]))
     [answer] = mono.answers("glance", still, "hello", "mine")
     assert (answer["Error"], answer["Kind"], answer["Hint"]) == ("no_face", "BadMedia", "another picture")
@@ -287,7 +295,7 @@ def test_rows_answer_where_files_are_late(mono: Mono, still: Path) -> None:
 
 
 def test_a_share_that_goes_away_is_waited_for_only_so_long(mono: Mono, still: Path) -> None:
-    """While the inbox is gone the client waits, but not for ever; back again, the job can be waited for anew."""
+    """While the inbox is gone the client waits until its timeout; later it can wait again."""
     (still / "inbox").rename(still / "away")
     [*_, answer] = mono.drive("glance", still, "hello", "mine")
     assert (answer["Error"], answer["Kind"]) == ("share_unavailable", "NoService")
@@ -300,7 +308,7 @@ def test_a_share_that_goes_away_is_waited_for_only_so_long(mono: Mono, still: Pa
 
 
 def test_four_requests_at_once(mono: Mono, share: Share, media: Path) -> None:
-    """Four jobs, two of one name and one of a Chinese name, and each request gets its own video."""
+    """Four jobs, two of one name, one with a Chinese name, each get their own video."""
     four = [
         [*request(media, Name="twin"), "--"],
         [*request(media, "你好 世界.wav", Name="Twin"), "--"],
@@ -327,7 +335,7 @@ def test_four_requests_at_once(mono: Mono, share: Share, media: Path) -> None:
 
 
 def test_cancelling_the_token_cancels_the_running_job(mono: Mono, share: Share, media: Path) -> None:
-    """The caller gets OperationCanceledException, and the daemon stops the work."""
+    """The caller gets OperationCanceledException, and the daemon stops the job."""
     (media / "long.wav").write_bytes(voice(9.9))
     words = request(media, "long.wav", Name="stopped", CacheKey="stop-me-1", Fps="120")
     lines = mono.drive("cancel", share.folder, *words)
@@ -338,7 +346,7 @@ def test_cancelling_the_token_cancels_the_running_job(mono: Mono, share: Share, 
 
 
 def test_a_failing_job_is_an_answer(mono: Mono, share: Share, media: Path) -> None:
-    """Code, message and hint are the daemon's own; nothing is thrown."""
+    """Code, message and hint are those of the daemon; no exception is thrown."""
     (media / "text.wav").write_bytes(b"no sound at all " * 99)
     [answer] = mono.answers("generate", share.folder, *request(media, "text.wav", Name="no-sound"))
     error = share.error("no-sound")
@@ -348,7 +356,7 @@ def test_a_failing_job_is_an_answer(mono: Mono, share: Share, media: Path) -> No
 
 
 def test_an_impatient_client_cancels(mono: Mono, share: Share, media: Path) -> None:
-    """After its own time-out the client says what happened and leaves no job behind."""
+    """After its own timeout the client reports it and cancels the job."""
     words = [f"AudioPath={media / 'voice.wav'}", "TemplateId=nobody", "Name=waits"]
     lines = mono.drive("impatient", share.folder, *words)
     assert (lines[-1]["Error"], lines[-1]["Kind"]) == ("wait_timeout", "Timeout")
@@ -357,7 +365,7 @@ def test_an_impatient_client_cancels(mono: Mono, share: Share, media: Path) -> N
 
 
 def test_a_result_is_found_again_by_its_id(mono: Mono, share: Share, media: Path) -> None:
-    """After a restart of the app a ticket of name and id leads to the result, whatever its folder is called."""
+    """After a restart of the app, name and id find the result in a folder of any name."""
     (share.outbox / "again").mkdir()
     (share.outbox / "again" / "result.json").write_text(json.dumps({"id": "somebody else's", "video": "result.mp4"}))
     [ticket] = mono.drive("submit", share.folder, *request(media, Name="again"))
@@ -367,7 +375,7 @@ def test_a_result_is_found_again_by_its_id(mono: Mono, share: Share, media: Path
 
 
 def test_a_key_used_before_never_brings_the_old_video(mono: Mono, share: Share, media: Path) -> None:
-    """The same CacheKey with another voice is another video or a refusal, not yesterday's result."""
+    """The same CacheKey with another voice is another video or a refusal, not the old result."""
     [first] = mono.answers("generate", share.folder, *request(media, CacheKey="one-key", Name="key"))
     [second] = mono.answers("generate", share.folder, *request(media, "你好 世界.wav", CacheKey="one-key", Name="key"))
     assert float(first["Duration"]) == 0.4
@@ -379,7 +387,7 @@ def test_a_key_used_before_never_brings_the_old_video(mono: Mono, share: Share, 
 
 
 def test_the_sample_makes_a_video(mono: Mono, share: Share, media: Path) -> None:
-    """The console sample shows progress and the path of the video; what can't work it says on stderr."""
+    """The console sample prints progress and the path of the video, and errors on stderr."""
     done = mono.run("MusedropSample.exe", share.folder, media / "face.jpg", media / "voice.wav", "low")
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.splitlines()[-1].rpartition("  ")[0])
@@ -390,7 +398,7 @@ def test_the_sample_makes_a_video(mono: Mono, share: Share, media: Path) -> None
 
 
 def test_every_code_of_the_daemon_has_a_kind() -> None:
-    """A code that docs/errors.md explains is no surprise to a C# app."""
+    """Each code that docs/errors.md explains has a kind in the C# client."""
     source = (CLIENT / "MusedropClient" / "Errors.cs").read_text()
     known = set(re.findall(r'^ +\{ "(\w+)", ErrorKind\.', source, re.M))
     explained = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "errors.md").read_text(), re.M))
@@ -407,7 +415,7 @@ def test_the_code_in_the_readme_compiles(mono: Mono) -> None:
         source = mono.build / f"readme{n}.cs"
         given = block.replace("var client = ", "client = ")
         source.write_text(f"{usings}{head}await Task.Yield();\n{given}}} }}")
-        compiled(mono.build, source, target="library")
+        compile_program(mono.build, source, target="library")
 
 
 def test_the_client_depends_on_nothing() -> None:
@@ -429,6 +437,6 @@ def test_where_mono_is_missing_the_tests_say_so(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_answers_come_without_events(mono: Mono, share: Share, media: Path) -> None:
-    """A watcher is only a hint: where nothing tells of changes, polling finds the result."""
+    """Without file events, polling finds the result."""
     [answer] = mono.answers("generate", share.folder, *request(media), MONO_MANAGED_WATCHER="disabled")
     assert Path(answer["VideoPath"]).is_file()

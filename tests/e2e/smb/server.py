@@ -101,10 +101,10 @@ class SmbServer:
 
 
 class SmbFile:
-    """A file that another process holds open for writing through SMB, and that grows when it is told to."""
+    """A file that another process holds open through SMB, and writes on command."""
 
     def __init__(self, url: str, home: Path) -> None:
-        command = [sys.executable, Path(__file__).with_name("slow_writer.py"), url]
+        command = [sys.executable, str(Path(__file__).with_name("slow_writer.py")), url]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**UTF8, "HOME": str(home)}
         )

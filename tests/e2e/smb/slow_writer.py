@@ -1,7 +1,7 @@
-"""Open one file of an SMB share with libsmbclient and do with it what standard input says, one line at a time.
+"""Open one file of an SMB share with libsmbclient and execute the lines of standard input on it.
 
-A program of its own: smbclient can't set the size of a file, nor wait between two writes, and libsmbclient
-keeps its state in globals.
+smbclient can't set the size of a file or wait between two writes.
+libsmbclient keeps its state in globals, so it runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AUTHENTICATE = ctypes.CFUNCTYPE(
 
 
 def guest(*_: object) -> None:
-    """Name and password stay empty."""
+    """Leave name and password empty."""
 
 
 def main(url: str) -> None:
@@ -27,28 +27,28 @@ def main(url: str) -> None:
     library.smbc_write.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
     library.smbc_write.restype = ctypes.c_ssize_t
     callback = AUTHENTICATE(guest)
-    checked(library.smbc_init(callback, 0))
-    file = checked(library.smbc_open(url.encode(), os.O_WRONLY | os.O_CREAT, 0o644))
-    done()
+    check_result(library.smbc_init(callback, 0))
+    file = check_result(library.smbc_open(url.encode(), os.O_WRONLY | os.O_CREAT, 0o644))
+    acknowledge()
     for line in sys.stdin:
         verb, _, words = line.strip().partition(" ")
         if verb == "size":
-            checked(library.smbc_ftruncate(file, int(words)))
+            check_result(library.smbc_ftruncate(file, int(words)))
         elif verb == "data":
             data = bytes.fromhex(words)
             assert library.smbc_write(file, data, len(data)) == len(data)
         elif verb == "close":
-            checked(library.smbc_close(file))
-        done()
+            check_result(library.smbc_close(file))
+        acknowledge()
 
 
-def checked(result: int) -> int:
+def check_result(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 
 
-def done() -> None:
+def acknowledge() -> None:
     print("ok", flush=True)
 
 

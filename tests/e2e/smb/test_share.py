@@ -1,4 +1,4 @@
-"""Through a real SMB share: however a file gets there, its job runs once, and never before the file is whole."""
+"""A real SMB share: each file becomes one job, and never before it is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACE, VOICE = face(128), voice(0.3)
 
 @pytest.fixture(scope="module")
 def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
-    """One daemon for all tests of this page; each finds its own jobs."""
+    """One daemon for all tests of this file; each finds its own jobs."""
     made = Share(tmp_path_factory.mktemp("smb") / "s")
     made.start()
     yield made
@@ -64,20 +64,20 @@ WITNESSES = count()
 
 
 def wait_past_settling(share: Share) -> None:
-    """Until the daemon has refused a file that it could only refuse after a whole settle time from now."""
+    """Wait for a whole settle time: until the daemon has refused a new invalid job file."""
     name = f"witness-{next(WITNESSES)}"
     (share.inbox / f"{name}.json").write_bytes(b"no job")
     until(lambda: bool(share.rows("SELECT 1 FROM job_status WHERE name = ?", name)), 30, share.log)
 
 
-def untaken(share: Share, name: str) -> bool:
+def is_unclaimed(share: Share, name: str) -> bool:
     """Whether the daemon has left a job file alone so far."""
     taken = share.rows("SELECT * FROM job_status WHERE name = ?", name)
     return not taken and (share.inbox / f"{name}.json").exists()
 
 
 def test_plain_put_and_the_result_read_back(share: Share, smb: SmbServer, here: Path) -> None:
-    """Three puts make a video; what a client reads from the outbox is the very file that was verified."""
+    """Three puts make a video; a client reads the same bytes from the outbox."""
     (here / "plain.json").write_bytes(job("face-p.jpg", "voice-p.wav"))
     puts = [f"put {here}/face.jpg face-p.jpg", f"put {here}/voice.wav voice-p.wav", f"put {here}/plain.json plain.json"]
     smb.run("cd inbox", *puts)
@@ -89,7 +89,7 @@ def test_plain_put_and_the_result_read_back(share: Share, smb: SmbServer, here: 
 
 
 def test_put_and_rename(share: Share, smb: SmbServer, here: Path) -> None:
-    """The careful way, and the job file before its media: names that end in .tmp are nobody's business."""
+    """Files are put as .tmp, which is ignored, and renamed, the job file first."""
     (here / "careful.json").write_bytes(job("face-r.jpg", "voice-r.wav"))
     files = {"careful.json": "careful.json", "face.jpg": "face-r.jpg", "voice.wav": "voice-r.wav"}
     moves = [[f"put {here}/{own} {name}.tmp", f"rename {name}.tmp {name}"] for own, name in files.items()]
@@ -104,14 +104,14 @@ def test_a_pair_by_two_puts(share: Share, smb: SmbServer, here: Path) -> None:
 
 
 def test_a_slow_put_by_smbclient(share: Share, smb: SmbServer, here: Path) -> None:
-    """While smbclient holds the job file open, empty, nothing is read; when it closes the file, the job runs."""
+    """An empty job file that smbclient holds open is not read; after the close the job runs."""
     smb.run("cd inbox", f"put {here}/face.jpg face-s.jpg", f"put {here}/voice.wav voice-s.wav")
     command = smb.command("cd inbox", "put - slow.json")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=UTF8) as put:
         assert put.stdin
         until((share.inbox / "slow.json").exists, 30, smb.said)
         wait_past_settling(share)
-        assert untaken(share, "slow")
+        assert is_unclaimed(share, "slow")
         put.stdin.write(job("face-s.jpg", "voice-s.wav"))
     check_done(share, "slow")
 
@@ -124,7 +124,7 @@ def test_a_job_file_in_pieces(share: Share, smb: SmbServer, here: Path) -> None:
         for piece in (text[:20], text[20:]):
             file.write(piece)
             wait_past_settling(share)
-            assert untaken(share, "halves")
+            assert is_unclaimed(share, "halves")
         assert (share.inbox / "halves.json").read_bytes() == text
         file.close()
     check_done(share, "halves")
@@ -146,7 +146,7 @@ def test_slow_media(share: Share, smb: SmbServer, here: Path) -> None:
 
 
 def test_media_of_full_size_from_the_start(share: Share, smb: SmbServer, here: Path) -> None:
-    """A file that has its full size and is all zeros, as Explorer makes it, is not taken for whole."""
+    """A file of full size but all zeros, as Explorer makes it, does not count as complete."""
     smb.run("cd inbox", f"put {here}/face.jpg face-z.jpg")
     share.put("presized.json", job("face-z.jpg", "voice-z.wav"))
     with smb.open("inbox/voice-z.wav") as file:
@@ -167,7 +167,7 @@ def test_a_job_file_of_full_size_from_the_start(share: Share, smb: SmbServer, he
         file.resize(len(text))
         assert (share.inbox / "zeros.json").read_bytes() == bytes(len(text))
         wait_past_settling(share)
-        assert untaken(share, "zeros")
+        assert is_unclaimed(share, "zeros")
         file.write(text)
         file.close()
     check_done(share, "zeros")
@@ -202,7 +202,7 @@ def put_pair(here: Path, name: str) -> list[str]:
 
 @pytest.mark.slow
 def test_twenty_jobs_by_four_clients(share: Share, smb: SmbServer, here: Path) -> None:
-    """Four sessions at once, twenty jobs put in three ways: each is done once, and status.json is whole all along."""
+    """Four sessions put twenty jobs in three ways: each is done once, status.json stays valid."""
     names = [f"many-{n}" for n in range(20)]
     for name in names:
         (here / f"{name}.json").write_bytes(job(f"{name}-f.jpg", f"{name}-v.wav"))

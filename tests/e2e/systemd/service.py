@@ -1,4 +1,4 @@
-"""The installed service on a machine, with the share and the ledger as tests of the daemon know them."""
+"""The installed service on a machine, with its share and its ledger."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNITS = "etc/systemd/system"
 
 
 class Service(Share):
-    """Installed when it is made, started by `up`. Files are dropped by root, who is not the service's user."""
+    """Installed when created, started by `up`. Root, not the service's user, drops the files."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.root = machine, machine.root

@@ -1,4 +1,4 @@
-"""docs/service.md, carried out: backup, restore, upgrade, logs, uninstall, and a service of one user."""
+"""The commands of docs/service.md: backup, restore, upgrade, logs, uninstall, a user's service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def commands(section: str) -> list[list[str]]:
 
 
 def follow(machine: Machine, lines: list[str]) -> str:
-    """Run the commands of the page as they stand there, but answering yes, and not waiting for further news."""
+    """Run the commands of the page, with yes as the answer, and without following logs."""
     said = ""
     for line in lines:
         command = re.sub(r"(service (un)?install)$", r"\1 --yes", line).replace(" -f", "")
@@ -33,7 +33,7 @@ def follow(machine: Machine, lines: list[str]) -> str:
 
 
 def test_backup_and_restore(service: Service, machine: Machine) -> None:
-    """The commands of the page bring back finished jobs as rows and files, and unfinished ones to their end."""
+    """After backup and restore, finished jobs are there and unfinished ones finish."""
     need("sqlite3", "sqlite3")
     whole, ledger, restore = commands("Backup and restore")
     service.up()
@@ -62,12 +62,12 @@ def test_backup_and_restore(service: Service, machine: Machine) -> None:
 
 
 def test_upgrade_every_day_and_uninstall(service: Service, machine: Machine) -> None:
-    """Old units are noticed and replaced, a restart goes on with the jobs, the daily commands work, and all can go."""
+    """Old units are found and replaced, jobs survive a restart, and uninstalling works."""
     service.up()
     unit = service.root / UNITS / "musedrop.service"
     shipped = unit.read_text()
     unit.write_text(shipped.replace("WatchdogSec=30", "WatchdogSec=20"))
-    assert "musedrop.service is not this version's" in machine.check(PROGRAM, "service", "status")
+    assert "musedrop.service is not of this version" in machine.check(PROGRAM, "service", "status")
     service.jobs(1, frame_s=0.02)
     service.wait_for("job0", "running")
     [[_pip, *upgrade]] = commands("Upgrade")
@@ -93,7 +93,7 @@ def test_upgrade_every_day_and_uninstall(service: Service, machine: Machine) -> 
 
 @pytest.mark.usefixtures("service")
 def test_install_asks_and_refuses(machine: Machine) -> None:
-    """Nothing is written without a yes, without root, or for another share than the settings name."""
+    """No file is written without yes, without root, or for another share than the settings'."""
     assert "this needs root" in machine.run(PROGRAM, "service", "install", "--yes", user="nobody").stderr
     assert "nothing was changed" in machine.run("sh", "-c", f"echo n | {PROGRAM} service uninstall").stderr
     other = machine.run(PROGRAM, "service", "install", "--yes", "--share", "/srv/other")
@@ -113,7 +113,7 @@ ExecStart=/usr/lib/systemd/systemd --user --unit=default.target
 
 
 def test_a_service_of_one_user(machine: Machine) -> None:
-    """Without root, in the user's own manager: installed, started by the page's commands, a job, and away again."""
+    """Without root, in the user's manager: installed, started, a job, uninstalled."""
     machine.check("useradd", "--create-home", "anna")
     units = machine.root / "run/anna-units"
     units.mkdir()
@@ -122,10 +122,11 @@ def test_a_service_of_one_user(machine: Machine) -> None:
     (machine.root / UNITS / "anna.service").write_text(USER_MANAGER)
     machine.check("systemctl", "daemon-reload")
     machine.check("systemctl", "start", "anna")
-    env = {"XDG_RUNTIME_DIR": "/run/anna", "HOME": "/home/anna"}
 
     def anna(line: str) -> str:
-        done = machine.run("sh", "-euc", f"PATH=/opt/musedrop/bin:$PATH; {line}", user="anna", **env)
+        script = f"PATH=/opt/musedrop/bin:$PATH; {line}"
+        home = "/home/anna"
+        done = machine.run("sh", "-euc", script, user="anna", XDG_RUNTIME_DIR="/run/anna", HOME=home)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
         return done.stdout
 

@@ -1,4 +1,4 @@
-"""The service on a real systemd: started, stopped, killed, frozen, misconfigured, without its share."""
+"""The service on a real systemd: start, stop, kill, freeze, bad settings, missing share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JOB = {"avatar": "face.png", "audio": "voice.wav"}
 
 @pytest.mark.usefixtures("service")
 def test_the_units_are_clean_and_exposed_little(machine: Machine) -> None:
-    """`systemd-analyze` finds nothing to say about any of them, and rates what an attacker could do as little."""
+    """`systemd-analyze` has no complaint about any unit, and rates the exposure low."""
     folder = f"/{UNITS}"
     done = machine.run("systemd-analyze", "verify", f"{folder}/musedrop.service", f"{folder}/musedrop-nvidia.service")
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -37,7 +37,7 @@ def test_the_units_are_clean_and_exposed_little(machine: Machine) -> None:
 
 
 def test_started_means_ready(service: Service, machine: Machine) -> None:
-    """When `systemctl start` returns, what lay in the inbox has a row and every device has a worker."""
+    """When `systemctl start` returns, files in the inbox have rows and devices have workers."""
     service.drop("early", **JOB)
     service.up()
     assert [row["name"] for row in service.rows()] == ["early"]
@@ -49,7 +49,7 @@ def test_started_means_ready(service: Service, machine: Machine) -> None:
 
 
 def test_a_video_under_the_shipped_unit(service: Service, machine: Machine) -> None:
-    """Real media of another user become a verified video; the process has one right, no network, and its folders."""
+    """Another user's media become a video; the process has one capability and no network."""
     (service.root / UNITS / "musedrop.service.d" / "test.conf").unlink()
     service.config.unlink()
     machine.check(PROGRAM, "service", "install", "--yes")
@@ -102,7 +102,7 @@ def test_a_killed_daemon_is_started_again(service: Service, machine: Machine) ->
 
 
 def test_a_frozen_daemon_is_started_again(service: Service, machine: Machine) -> None:
-    """SIGSTOP: the watchdog aborts it, the journal shows where it was, every job ends exactly once."""
+    """After SIGSTOP the watchdog aborts it, the journal has a stack, every job ends once."""
     service.drop_in("WatchdogSec=2")
     service.up()
     names = service.jobs(4, frame_s=0.05)
@@ -117,7 +117,7 @@ def test_a_frozen_daemon_is_started_again(service: Service, machine: Machine) ->
 
 
 def test_a_frozen_worker_is_replaced(service: Service, machine: Machine) -> None:
-    """SIGSTOP of a worker at work: the pool kills it and does its span again, the service goes on as it was."""
+    """A busy worker gets SIGSTOP: the pool kills it and repeats its span; the daemon goes on."""
     service.configure(stall_s=1)
     service.up()
     main = machine.main_pid()
@@ -136,7 +136,7 @@ def test_a_frozen_worker_is_replaced(service: Service, machine: Machine) -> None
 
 
 def test_a_stop_lets_running_spans_finish(service: Service, machine: Machine) -> None:
-    """Longer than TimeoutStopSec, since frames advance; the parts are kept and the next start goes on from them."""
+    """A drain may exceed TimeoutStopSec while frames advance; the next start uses the parts."""
     service.drop_in("TimeoutStopSec=1")
     service.up()
     service.jobs(1, frame_s=0.1)
@@ -159,7 +159,7 @@ def test_a_stop_lets_running_spans_finish(service: Service, machine: Machine) ->
 
 @pytest.mark.parametrize("end", ["second", "limit"])
 def test_a_stop_that_takes_too_long_is_cut_short(service: Service, machine: Machine, end: str) -> None:
-    """A second SIGTERM, or pool.drain_s, interrupts what runs; the job is queued again, nothing counts against it."""
+    """A second SIGTERM or pool.drain_s interrupts the job, which is queued again without blame."""
     service.configure(drain_s=0.5 if end == "limit" else 60)
     service.up()
     service.jobs(1, frame_s=1)
@@ -186,7 +186,7 @@ def test_a_crash_loop_ends(service: Service, machine: Machine) -> None:
 
 
 def test_a_mistake_in_the_settings(service: Service, machine: Machine) -> None:
-    """It is not tried again; `systemctl status` says which key of which file, and what may have been meant."""
+    """It is not restarted; `systemctl status` names the file, the key and the nearest key."""
     service.configure(more="[outptu]\ncrf = 20\n")
     service.drop_in(module="agent.cli.main")
     assert machine.run("systemctl", "start", "musedrop").returncode != 0
@@ -215,7 +215,7 @@ def test_a_share_that_is_not_there_yet(service: Service, machine: Machine) -> No
 
 
 def test_settings_are_read_again(service: Service, machine: Machine) -> None:
-    """`systemctl reload` takes over what can change and names what needs a restart; a bad file changes nothing."""
+    """`systemctl reload` applies live settings, names the others, and refuses a bad file."""
     service.up()
     main = machine.main_pid()
     service.configure(more="[output]\ncrf = 30\n")

@@ -44,4 +44,4 @@ def stub_face_networks(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -
 
     monkeypatch.setattr(studio.Networks, "detect", detect)
     monkeypatch.setattr(studio.Networks, "find_landmarks", landmarks)
-    monkeypatch.setattr(studio.Networks, "parse", parse)
+    monkeypatch.setattr(studio.Networks, "parse_faces", parse)

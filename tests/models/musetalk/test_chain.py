@@ -14,9 +14,9 @@ from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
 from models.types import Inspection, Request
 from tests.models.musetalk import tiny
-from tests.models.musetalk.chains import DATA, FRAMES, frames, golden, stub_face_networks
+from tests.models.musetalk.chains import FRAMES, frames, golden, stub_face_networks
 
-CHAINS = {
+CHAINS: dict[str, dict[str, Any]] = {
     "08_chain_v15_jaw_shift0": {"reference": True},
     "08_chain_v1_raw_shift0": {"reference": True, "version": "v1"},
     "09_realtime_v15": {"reference": "realtime"},
@@ -33,13 +33,15 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(tmp_path: Path, models_dir: Path, options: dict[str, Any]) -> tuple[MuseTalkEngine, Request, Inspection]:
+def prepare_job(
+    tmp_path: Path, models_dir: Path, options: dict[str, Any]
+) -> tuple[MuseTalkEngine, Request, Inspection]:
     for name in ("work", "out", "cache"):
         (tmp_path / name).mkdir(exist_ok=True)
     request = Request(
         engine="musetalk",
         avatar=str(FRAMES),
-        audio=str(DATA / "synth_0s9_16k_mono.wav"),
+        audio=str(tiny.DATA / "synth_0s9_16k_mono.wav"),
         work=str(tmp_path / "work"),
         out=str(tmp_path / "out"),
         cache=str(tmp_path / "cache"),
@@ -60,7 +62,7 @@ def test_the_golden_chain(name: str, tmp_path: Path, models_dir: Path, monkeypat
     """
     expected, source = golden(name), frames()
     stub_face_networks(monkeypatch, golden("08_chain_inputs"))
-    engine, request, outline = prepared(tmp_path, models_dir, CHAINS[name])
+    engine, request, outline = prepare_job(tmp_path, models_dir, CHAINS[name])
     check_preparation(PreparedAvatar(request.files.prepared / "avatar"), expected)
     assert outline.frames == 22
     made = list(engine.render(request, outline, 0, 22))
@@ -77,9 +79,9 @@ def test_the_golden_chain(name: str, tmp_path: Path, models_dir: Path, monkeypat
 def check_preparation(avatar: PreparedAvatar, expected: dict[str, Any]) -> None:
     assert np.array_equal(avatar.boxes, expected["boxes" if "boxes" in expected else "coords"][:8])
     if "latents8" in expected:
-        assert np.abs(avatar.latents(np.arange(2)) - expected["latents8"]).max() < 1e-5
+        assert np.abs(avatar.read_latents(np.arange(2)) - expected["latents8"]).max() < 1e-5
     if "masks_0_3" in expected:
         x1, y1, x2, y2 = avatar.region(0)
         left, top = expected["mask_coords"][0][:2]
         shown = expected["masks_0_3"][0][y1 - top : y2 - top, x1 - left : x2 - left]
-        assert np.array_equal(avatar.mask(0), shown)
+        assert np.array_equal(avatar.read_mask(0), shown)

@@ -26,7 +26,7 @@ from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16,
 from models.musetalk.nets import bisenet
 from models.musetalk.options import Options, read_options
 from tests.models.musetalk import tiny
-from tests.models.musetalk.test_engine import an_image, request_for
+from tests.models.musetalk.jobs import make_request, write_image
 from tests.share import voice
 
 BATCH = 2
@@ -164,7 +164,7 @@ def bright_skin() -> dict[str, torch.Tensor]:
     return state
 
 
-def a_video(path: Path) -> Path:
+def write_trembling_video(path: Path) -> Path:
     """Two faces of one size, of which the right one trembles: by 13 pixels, which the detector takes for 16."""
     face = tiny.picture()[40:80, 60:100]
     frames = []
@@ -173,8 +173,8 @@ def a_video(path: Path) -> Path:
         frame[36:76, 101:141] = face
         frame[36:76, 176 + tremble : 216 + tremble] = face
         frames.append(frame)
-    size = {"width": frames[0].shape[1], "height": frames[0].shape[0]}
-    write_part(path, iter(frames), count=2, fps=Fraction(25), encoder="libx264", crf=4, tick=lambda _: None, **size)
+    size: dict[str, Any] = {"width": frames[0].shape[1], "height": frames[0].shape[0]}
+    write_part(path, iter(frames), count=2, fps=Fraction(25), encoder="libx264", crf=4, progress=lambda _: None, **size)
     return path
 
 
@@ -195,7 +195,7 @@ class Maker:
     def make(self, **given: Any) -> Result:
         self.jobs += 1
         given = {"batch_size": BATCH, **given}
-        request = request_for(self.folder, self.models_dir, self.avatar, job=f"job{self.jobs}", **given)
+        request = make_request(self.folder, self.models_dir, self.avatar, job=f"job{self.jobs}", **given)
         silence_and_voice(self.folder / "voice.wav")
         outline = self.handler.inspect(request)
         self.engine.prepare(request, outline, 0, 1, lambda _: None)
@@ -219,7 +219,7 @@ def test_no_option_is_forgotten() -> None:
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_each_value_does_what_it_says(tmp_path: Path, models_dir: Path, kind: str) -> None:
     """Whatever is chosen, a mouth is painted in the face's box alone; and it is another one where it should be."""
-    avatar = an_image(tmp_path / "face.png") if kind == "image" else a_video(tmp_path / "face.mp4")
+    avatar = write_image(tmp_path / "face.png") if kind == "image" else write_trembling_video(tmp_path / "face.mp4")
     maker = Maker(tmp_path, models_dir, avatar)
     usual = maker.make()
     for given, holds in ON_ONE[kind] + ON_BOTH:
@@ -234,7 +234,7 @@ def test_each_value_does_what_it_says(tmp_path: Path, models_dir: Path, kind: st
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_the_references_ways_differ(tmp_path: Path, models_dir: Path, kind: str) -> None:
     """Its two programs blur differently, its two versions mask differently; all paint the face's box alone."""
-    avatar = an_image(tmp_path / "face.png") if kind == "image" else a_video(tmp_path / "face.mp4")
+    avatar = write_image(tmp_path / "face.png") if kind == "image" else write_trembling_video(tmp_path / "face.mp4")
     maker = Maker(tmp_path, models_dir, avatar)
     made = [maker.make(**given) for given in REFERENCES]
     assert all(painted_inside(one) for one in made)

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from models.handler import Handler
-from models.musetalk import prepared_job as scene
 from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.avatar.store import LATENTS, AvatarWriter
 from models.musetalk.networks import Networks
+from models.musetalk.prepared_job import FrameSchedule
 from models.types import EngineError, Limits, Output, Request
 from tests.models.musetalk import tiny
-from tests.models.musetalk.test_engine import an_image, prepared, request_for
+from tests.models.musetalk.jobs import make_request, prepare_job, write_image
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def left_in(request: Request) -> list[str]:
 @pytest.mark.parametrize("options", [{}, {"reference": True}])
 def test_the_shortest_sound_at_the_highest_rate(tmp_path: Path, models_dir: Path, options: dict[str, Any]) -> None:
     """40 ms at 120 frames a second are five frames; the reference would end its process, of which ours keeps four."""
-    request = request_for(tmp_path, models_dir, an_image(tmp_path / "face.png"), 0.04, **options)
-    engine, outline = prepared(replace(request, fps="120"))
+    request = make_request(tmp_path, models_dir, write_image(tmp_path / "face.png"), 0.04, **options)
+    engine, outline = prepare_job(replace(request, fps="120"))
     assert outline.frames == (4 if options else 5)
     assert len(list(engine.render(request, outline, 0, outline.frames))) == outline.frames
 
@@ -55,9 +55,9 @@ def an_8k_portrait(path: Path) -> Path:
 
 def test_an_8k_portrait(tmp_path: Path, models_dir: Path) -> None:
     """Within the limit it is painted in the size of the result; beyond it, the size and the limit are named."""
-    request = request_for(tmp_path, models_dir, an_8k_portrait(tmp_path / "face.jpg"), 0.04)
+    request = make_request(tmp_path, models_dir, an_8k_portrait(tmp_path / "face.jpg"), 0.04)
     request = replace(request, output=Output(height=tiny.HEIGHT))
-    engine, outline = prepared(request)
+    engine, outline = prepare_job(request)
     assert (outline.width, outline.height) == (228, 128)
     [frame] = engine.render(request, outline, 0, 1)
     with open_yuv(request, outline) as video:
@@ -71,11 +71,11 @@ def test_an_8k_portrait(tmp_path: Path, models_dir: Path) -> None:
 
 def test_a_damaged_avatar_in_the_cache_is_prepared_again(tmp_path: Path, models_dir: Path) -> None:
     """The next job gets the frames that it would have got."""
-    avatar = an_image(tmp_path / "face.png")
-    requests = [request_for(tmp_path, models_dir, avatar, 0.08, job=name) for name in ("one", "two", "three")]
+    avatar = write_image(tmp_path / "face.png")
+    requests = [make_request(tmp_path, models_dir, avatar, 0.08, job=name) for name in ("one", "two", "three")]
     made, cached = [], []
     for request in requests:
-        engine, outline = prepared(request)
+        engine, outline = prepare_job(request)
         made.append(np.stack(list(engine.render(request, outline, 0, 2))))
         cached.append(engine.report(request, outline)["musetalk"]["avatar_from_cache"])
         if request is requests[0]:
@@ -89,13 +89,13 @@ def test_a_damaged_avatar_in_the_cache_is_prepared_again(tmp_path: Path, models_
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(AvatarWriter, "add"), (WhisperEncoder, "encode_to_file"), (scene, "write_schedule")]
+    ("owner", "name"), [(AvatarWriter, "add"), (WhisperEncoder, "encode_to_file"), (FrameSchedule, "write")]
 )
 def test_a_disk_that_fills_up(
     tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
-    """While the avatar, what is heard, or the course is written: tried again later, and nothing half is left."""
-    request = request_for(tmp_path, models_dir, an_image(tmp_path / "face.png"), 0.08)
+    """While the avatar, the features or the schedule are written: tried again later, and nothing half is left."""
+    request = make_request(tmp_path, models_dir, write_image(tmp_path / "face.png"), 0.08)
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -103,26 +103,26 @@ def test_a_disk_that_fills_up(
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, full)
         with pytest.raises(EngineError) as refused:
-            prepared(request)
+            prepare_job(request)
     assert (refused.value.code, refused.value.retry) == ("disk_full", True)
     assert not request.files.prepared.exists()
     assert (left_in(request) == []) == (owner is AvatarWriter)  # once prepared, the avatar stays for the next try
-    engine, outline = prepared(request)
+    engine, outline = prepare_job(request)
     assert len(list(engine.render(request, outline, 0, 2))) == 2
 
 
-@pytest.mark.parametrize(("look", "error"), [("detect", torch.OutOfMemoryError), ("latents", MemoryError)])
+@pytest.mark.parametrize(("look", "error"), [("detect", torch.OutOfMemoryError), ("encode_faces", MemoryError)])
 def test_memory_that_runs_out_while_preparing(
     tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, look: str, error: Callable[[str], Exception]
 ) -> None:
     """On the card or in the host, with a single frame: said, and may be tried again; nothing half is left."""
-    request = request_for(tmp_path, models_dir, an_image(tmp_path / "face.png"), 0.08)
+    request = make_request(tmp_path, models_dir, write_image(tmp_path / "face.png"), 0.08)
 
     def full(*_: Any, **__: Any) -> None:
         raise error("out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(Networks, look, full)
     with pytest.raises(EngineError) as refused:
-        prepared(request)
+        prepare_job(request)
     assert (refused.value.code, refused.value.retry) == ("out_of_memory", True)
     assert left_in(request) == []

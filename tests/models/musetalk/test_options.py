@@ -54,10 +54,10 @@ def test_mistakes_are_named(given: dict[str, Any], word: str) -> None:
 def test_the_versions_assume_different_things() -> None:
     """v15 adds 10 pixels below the chin and cuts along the jaw, v1 neither; what is said wins."""
     v15, v1 = (read_options({"version": version})[0] for version in ("v15", "v1"))
-    assert (v15.margin_px, v15.parsing, v15.cheeks) == (10, "jaw", (90, 90))
+    assert (v15.margin_px, v15.parsing, v15.cheek_widths) == (10, "jaw", (90, 90))
     assert (v1.margin_px, v1.parsing) == (0, "raw")
     said, _ = read_options({"version": "v1", "extra_margin": 4, "parsing_mode": "neck", "cheek_width": [40, 120]})
-    assert (said.margin_px, said.parsing, said.cheeks) == (4, "neck", (40, 120))
+    assert (said.margin_px, said.parsing, said.cheek_widths) == (4, "neck", (40, 120))
 
 
 def test_the_reference_has_its_own_rules() -> None:

@@ -104,7 +104,8 @@ def probes(pattern: torch.Tensor) -> torch.Tensor:
     u, s, v = torch.linalg.svd(pattern, full_matrices=False)
     kept = int((s > 1e-3 * s[0]).sum())
     u, s, v = u[:, :kept], s[:kept], v[:kept]
-    return (u / u.norm(dim=1, keepdim=True) / s) @ v
+    probe: torch.Tensor = (u / u.norm(dim=1, keepdim=True) / s) @ v
+    return probe
 
 
 def bins() -> tuple[np.ndarray, np.ndarray]:
@@ -123,10 +124,10 @@ def bins() -> tuple[np.ndarray, np.ndarray]:
             across[partner[point]] = 575 - across[point]
         columns |= {across[point], 575 - across[point]}
     rows: set[int] = set()
-    for point in range(68):
-        while down[point] in rows:
-            down[point] += 1
-        rows.add(down[point])
+    for number in range(68):
+        while down[number] in rows:
+            down[number] += 1
+        rows.add(down[number])
     return across, down
 
 

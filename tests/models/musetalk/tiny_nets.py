@@ -27,14 +27,14 @@ VAE_FULL: dict[str, Any] = json.loads((WEIGHTS / "sd-vae" / "config.json").read_
 }
 
 
-def unet(dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+def unet(dtype: torch.dtype = torch.float32) -> Any:
     folder = WEIGHTS / "musetalkV15"
     net = UNet2DConditionModel(**json.loads((folder / "musetalk.json").read_text()))
     net.load_state_dict(torch.load(folder / "unet.pth", weights_only=True))
     return cast_to(dtype, net)
 
 
-def vae(dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+def vae(dtype: torch.dtype = torch.float32) -> Any:
     folder = WEIGHTS / "sd-vae"
     net = AutoencoderKL(**json.loads((folder / "config.json").read_text()))
     net.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))

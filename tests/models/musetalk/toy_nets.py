@@ -43,9 +43,9 @@ def emptied(net: Any) -> Any:
     return net.eval().requires_grad_(False)
 
 
-def toy_s3fd() -> S3FD:
+def toy_s3fd() -> Any:
     """A box of side 128 on each disc of 100 to 130 px, on a grid of 32 px."""
-    net = emptied(S3FD(1))
+    net: Any = emptied(S3FD(1))
     net.conv1_1.weight[0, :, 1, 1] = torch.tensor([1.0, -1.0, -1.0]) / _REDNESS
     red, green, blue = s3fd.MEAN_SUBTRACTED
     net.conv1_1.bias[0] = (red - green - blue) / _REDNESS
@@ -62,7 +62,7 @@ def toy_s3fd() -> S3FD:
     return net
 
 
-def toy_dwpose() -> DwPose:
+def toy_dwpose() -> Any:
     """The face's points about the middle of what is red, up to 32 px of the net's input away; nothing without red."""
     net = emptied(DwPose(2))
     _pass_redness_on(net.backbone)
@@ -109,7 +109,7 @@ def _peak_at_mean(weight: Tensor, moment: int) -> None:
     weight[:, moment] = 2 * bins / 768**2
 
 
-def toy_bisenet() -> BiSeNet:
+def toy_bisenet() -> Any:
     """Skin everywhere."""
     net = emptied(BiSeNet(2))
     net.conv_out.conv.bn.bias.fill_(1.0)

@@ -1,4 +1,4 @@
-"""The preview engine as the handler uses it: stages on real files, and frames that depend on their number alone."""
+"""The preview engine in the handler: stages on real files, and frames that depend on their number alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from models import media
 from models.handler import Handler
-from models.preview.engine import PreviewEngine, cycle
+from models.preview.engine import PreviewEngine, cycle_frame
 from models.types import EngineError, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
 
@@ -20,7 +20,7 @@ from tests.share import EXAMPLES, face, voice
 def request_for(tmp_path: Path, avatar: Path, seconds: float = 1.0, **options: Any) -> Request:
     audio = tmp_path / "voice.wav"
     audio.write_bytes(voice(seconds))
-    folders = {name: str(tmp_path / name) for name in ("work", "out", "cache", "models_dir")}
+    folders: dict[str, Any] = {name: str(tmp_path / name) for name in ("work", "out", "cache", "models_dir")}
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)
     return Request(engine="preview", avatar=str(avatar), audio=str(audio), options=options, **folders)
@@ -33,25 +33,27 @@ def portrait(tmp_path: Path) -> Path:
 
 
 def prepared(request: Request) -> tuple[PreviewEngine, Inspection]:
-    outline = Handler("cpu:0").inspect(request)
+    inspection = Handler("cpu:0").inspect(request)
     engine = PreviewEngine("cpu:0")
-    engine.prepare(request, outline, 0, outline.units["prepare"], lambda _: None)
-    return engine, outline
+    engine.prepare(request, inspection, 0, inspection.units["prepare"], lambda _: None)
+    return engine, inspection
 
 
 @pytest.mark.parametrize("avatar", ["image", "video"])
 def test_a_frame_depends_on_its_number_alone(tmp_path: Path, avatar: str) -> None:
-    """However the frames are cut into spans, each is the same to the last bit."""
+    """Any cut into spans gives the same frames to the last bit."""
     source = portrait(tmp_path) if avatar == "image" else EXAMPLES / "collins.mp4"
-    engine, outline = prepared(request_for(tmp_path, source))
+    engine, inspection = prepared(request_for(tmp_path, source))
     request = request_for(tmp_path, source)
-    whole = list(engine.render(request, outline, 0, 25))
+    whole = list(engine.render(request, inspection, 0, 25))
     cut = [
-        frame for a, b in ((0, 7), (7, 8), (8, 25)) for frame in PreviewEngine("cpu:1").render(request, outline, a, b)
+        frame
+        for a, b in ((0, 7), (7, 8), (8, 25))
+        for frame in PreviewEngine("cpu:1").render(request, inspection, a, b)
     ]
     assert len(whole) == len(cut) == 25
     assert all(np.array_equal(one, other) for one, other in zip(whole, cut, strict=True))
-    assert whole[0].shape == (outline.height, outline.width, 3)
+    assert whole[0].shape == (inspection.height, inspection.width, 3)
     assert whole[0].dtype == np.uint8
 
 
@@ -60,9 +62,9 @@ def test_a_whole_job_by_its_stages(tmp_path: Path) -> None:
     request = replace(request_for(tmp_path, portrait(tmp_path)), output=Output(height=200), fps="30000/1001")
     handler = Handler("cpu:0")
     message: dict[str, Any] = {"request": request.to_dict(), "outline": None}
-    outline = handler.run({**message, "stage": "inspect"}, 0, 1, lambda _: None)["outline"]
-    assert (outline["frames"], outline["fps"], outline["height"]) == (30, "30000/1001", 200)
-    message["outline"] = outline
+    inspection = handler.run({**message, "stage": "inspect"}, 0, 1, lambda _: None)["outline"]
+    assert (inspection["frames"], inspection["fps"], inspection["height"]) == (30, "30000/1001", 200)
+    message["outline"] = inspection
     handler.run({**message, "stage": "prepare"}, 0, 1, lambda _: None)
     ticks: list[int] = []
     for start, stop in ((0, 20), (20, 30)):
@@ -71,27 +73,27 @@ def test_a_whole_job_by_its_stages(tmp_path: Path) -> None:
     assert ticks == [*range(1, 21), *range(1, 11)]
     assert facts["audio_codec"] == "aac"
     assert facts["label"] is True
-    media.verify_video(tmp_path / "out" / "result.mp4", 30, Inspection.from_dict(outline).rate)
+    media.verify_video(tmp_path / "out" / "result.mp4", 30, Inspection.from_dict(inspection).rate)
     assert media.read_image(tmp_path / "out" / "preview.jpg", "preview").shape[0] == 200
 
 
 def test_the_snapshot_is_what_is_used(tmp_path: Path) -> None:
-    """After inspect, changing or removing the dropped files changes nothing."""
+    """After `inspect`, changes of the dropped files change nothing."""
     request = request_for(tmp_path, portrait(tmp_path))
-    outline = Handler("cpu:0").inspect(request)
+    inspection = Handler("cpu:0").inspect(request)
     Path(request.avatar).write_bytes(b"gone")
     Path(request.audio).unlink()
     engine = PreviewEngine("cpu:0")
-    engine.prepare(request, outline, 0, 1, lambda _: None)
-    assert len(list(engine.render(request, outline, 0, 3))) == 3
+    engine.prepare(request, inspection, 0, 1, lambda _: None)
+    assert len(list(engine.render(request, inspection, 0, 3))) == 3
 
 
 def test_the_label_can_be_left_out(tmp_path: Path) -> None:
-    """With label false the corner is the picture's own."""
+    """With label false the corner has the picture's own pixels."""
     source = portrait(tmp_path)
-    engine, outline = prepared(request_for(tmp_path, source, sway=False))
-    with_label = next(engine.render(request_for(tmp_path, source, sway=False), outline, 0, 1))
-    without = next(engine.render(request_for(tmp_path, source, sway=False, label=False), outline, 0, 1))
+    engine, inspection = prepared(request_for(tmp_path, source, sway=False))
+    with_label = next(engine.render(request_for(tmp_path, source, sway=False), inspection, 0, 1))
+    without = next(engine.render(request_for(tmp_path, source, sway=False, label=False), inspection, 0, 1))
     assert not np.array_equal(with_label[:12, :60], without[:12, :60])
     picture = media.read_image(source, "face")
     assert np.array_equal(without[:12, :60], picture[:12, :60])
@@ -117,13 +119,13 @@ def test_options_are_checked(tmp_path: Path, options: dict[str, Any], word: str)
 
 
 def test_options_of_musetalk_are_noted_and_ignored(tmp_path: Path) -> None:
-    """A job for either engine may tune MuseTalk; the result says that the preview had no use for it."""
-    outline = Handler("cpu:0").inspect(request_for(tmp_path, portrait(tmp_path), bbox_shift=5, batch_size=8))
-    assert sum("musetalk" in note for note in outline.notes) == 2
+    """A job for `auto` may have options of MuseTalk; the result notes that they were ignored."""
+    inspection = Handler("cpu:0").inspect(request_for(tmp_path, portrait(tmp_path), bbox_shift=5, batch_size=8))
+    assert sum("musetalk" in note for note in inspection.notes) == 2
 
 
 def test_no_face_is_said_with_what_to_do(tmp_path: Path) -> None:
-    """A picture without a face names the file and asks for a better one."""
+    """A picture without a face gives an error with its name and a hint."""
     grey = tmp_path / "wall.png"
     import cv2
 
@@ -139,9 +141,9 @@ def test_preparation_is_kept_for_the_next_job(tmp_path: Path) -> None:
     """The same avatar with another voice uses the cached geometry, and nothing in the cache is a pickle."""
     request = request_for(tmp_path, EXAMPLES / "collins.mp4", 0.5)
     ticks: list[int] = []
-    outline = Handler("cpu:0").inspect(request)
-    PreviewEngine("cpu:0").prepare(request, outline, 0, outline.units["prepare"], ticks.append)
-    assert (max(ticks), outline.units["prepare"]) == (1, 1)
+    inspection = Handler("cpu:0").inspect(request)
+    PreviewEngine("cpu:0").prepare(request, inspection, 0, inspection.units["prepare"], ticks.append)
+    assert (max(ticks), inspection.units["prepare"]) == (1, 1)
     assert len(ticks) > 5, "a long preparation shows that it lives"
     other = replace(request, work=str(tmp_path / "work2"))
     again = Handler("cpu:0").inspect(other)
@@ -155,6 +157,6 @@ def test_preparation_is_kept_for_the_next_job(tmp_path: Path) -> None:
 
 def test_cycles_of_a_video() -> None:
     """Ping-pong turns round without a jump, loop starts over, hold stays at the end."""
-    assert [cycle(n, 3, "pingpong") for n in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
-    assert [cycle(n, 3, "loop") for n in range(5)] == [0, 1, 2, 0, 1]
-    assert [cycle(n, 3, "hold") for n in range(5)] == [0, 1, 2, 2, 2]
+    assert [cycle_frame(n, 3, "pingpong") for n in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
+    assert [cycle_frame(n, 3, "loop") for n in range(5)] == [0, 1, 2, 0, 1]
+    assert [cycle_frame(n, 3, "hold") for n in range(5)] == [0, 1, 2, 2, 2]

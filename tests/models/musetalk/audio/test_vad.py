@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from models.musetalk.audio.features import CHUNK_SAMPLES
 from models.musetalk.audio.vad import detect_voice, measure_levels
-from models.musetalk.audio.whisper import CHUNK_SAMPLES
 from tests.models.phonemes import RATE, speak
 
 Floats = npt.NDArray[np.float32]
@@ -92,7 +92,7 @@ def test_levels_are_decibels_of_full_scale() -> None:
     """A full sine has -3 dB, a tenth of it -23 dB; there may be no sound at all, or less than a hop."""
     sine = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
     assert np.abs(measure_levels([sine]) + 3).max() < 0.2
-    assert np.abs(measure_levels([sine / 10]) + 23).max() < 0.2
+    assert np.abs(measure_levels([sine / np.float32(10)]) + 23).max() < 0.2
     assert measure_levels([]).shape == (0,)
     assert measure_levels([sine[:100]]).shape == (1,)
     assert detect_voice(measure_levels([]), Fraction(25), range(3)).tolist() == [0, 0, 0]

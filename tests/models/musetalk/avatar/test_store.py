@@ -57,11 +57,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     prepared = PreparedAvatar(tmp_path)
     assert len(prepared) == FRAMES
     wanted = np.array([4, 0, 3, 3])
-    assert np.array_equal(prepared.latents(wanted), np.stack([latents_of(int(n)) for n in wanted]))
+    assert np.array_equal(prepared.read_latents(wanted), np.stack([latents_of(int(n)) for n in wanted]))
     for frame in (0, 1, 3, 4):
-        assert np.array_equal(prepared.mask(frame), mask_of(frame))
+        assert np.array_equal(prepared.read_mask(frame), mask_of(frame))
     assert not prepared.seen[2]
-    assert not prepared.latents(np.array([2])).any()
+    assert not prepared.read_latents(np.array([2])).any()
     assert prepared.box(1) == (10, 20, 40, 60)
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".pkl", ".pt", ".png")]
 
@@ -79,7 +79,7 @@ def test_the_second_job_finds_it_there(tmp_path: Path) -> None:
     with AvatarCache(tmp_path / "cache", ROOM) as cache:
         assert get(cache, tmp_path / "one") is False
         assert get(cache, tmp_path / "two", never) is True
-    assert np.array_equal(PreparedAvatar(tmp_path / "one").mask(4), PreparedAvatar(tmp_path / "two").mask(4))
+    assert np.array_equal(PreparedAvatar(tmp_path / "one").read_mask(4), PreparedAvatar(tmp_path / "two").read_mask(4))
     files = [tmp_path / "cache" / "key" / "latents.f32", *(tmp_path / job / "latents.f32" for job in ("one", "two"))]
     assert len({path.stat().st_ino for path in files}) == 1
 
@@ -90,7 +90,7 @@ def test_a_job_keeps_its_avatar_when_the_cache_drops_it(tmp_path: Path) -> None:
         get(cache, tmp_path / "one")
         fetch_avatar(cache, "other", build, tmp_path / "two", lambda: None)
         assert not (tmp_path / "cache" / "key").exists()
-    assert np.array_equal(PreparedAvatar(tmp_path / "one").mask(1), mask_of(1))
+    assert np.array_equal(PreparedAvatar(tmp_path / "one").read_mask(1), mask_of(1))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "manifest"])
@@ -109,7 +109,7 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str) -> None:
         if damage not in ("gone", "manifest"):
             victim.write_bytes(data)
         assert get(cache, tmp_path / "two") is False
-        assert np.array_equal(PreparedAvatar(tmp_path / "two").mask(1), mask_of(1))
+        assert np.array_equal(PreparedAvatar(tmp_path / "two").read_mask(1), mask_of(1))
         assert get(cache, tmp_path / "three", never) is True
 
 
@@ -146,7 +146,9 @@ def test_two_workers_do_the_work_once(tmp_path: Path) -> None:
     second.join(30)
     assert builds == [1]
     assert found == {"first": False, "second": True}
-    assert np.array_equal(PreparedAvatar(tmp_path / "first").mask(0), PreparedAvatar(tmp_path / "second").mask(0))
+    assert np.array_equal(
+        PreparedAvatar(tmp_path / "first").read_mask(0), PreparedAvatar(tmp_path / "second").read_mask(0)
+    )
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:

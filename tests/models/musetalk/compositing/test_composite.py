@@ -13,19 +13,20 @@ import pytest
 from PIL import Image
 
 from models import media
+from models.arrays import U8
 from models.media.colour import ToYuv
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend, find_visible_box, fit_face
-from models.musetalk.compositing.masks import Box, Mask, square_around
+from models.musetalk.compositing.masks import square_around
+from models.musetalk.geometry import Box
 from models.types import Colour
 from tests import media_samples as samples
-from tests.media_samples import Bgr
-from tests.models.media.test_colour import decoded, film, stored, tags
+from tests.models.media.bars import decode, film, read_planes, read_tags
 
 FPS = Fraction(25)
 RNG = np.random.default_rng(11)
 
 
-def soft(side: int) -> Mask:
+def soft(side: int) -> U8:
     """A round mask with a soft edge, somewhat to the lower half."""
     mask = np.zeros((side, side), np.uint8)
     cv2.circle(mask, (side // 2, side * 5 // 8), max(1, side // 4), 255, -1)
@@ -33,11 +34,11 @@ def soft(side: int) -> Mask:
     return np.asarray(cv2.GaussianBlur(mask, (width, width), 0), np.uint8)
 
 
-def noise(height: int, width: int) -> Bgr:
+def noise(height: int, width: int) -> U8:
     return RNG.integers(0, 256, (height, width, 3), np.uint8)
 
 
-def by_pillow(frame: Bgr, face: Bgr, mask: Mask, box: Box, crop: Box) -> Bgr:
+def by_pillow(frame: U8, face: U8, mask: U8, box: Box, crop: Box) -> U8:
     """The whole picture through Pillow: the face onto the square, the square onto the picture through the mask."""
     picture = Image.fromarray(frame[..., ::-1])
     square = picture.crop(crop)
@@ -103,10 +104,10 @@ COLOURS = [
 ]
 
 
-def as_yuv(bgr: Bgr, colour: Colour) -> media.Yuv:
+def as_yuv(bgr: U8, colour: Colour) -> U8:
     height, width = bgr.shape[:2]
     picture = np.empty((height * 3 // 2, width), np.uint8)
-    for target, plane in zip(media.split_planes(picture), stored(ToYuv(colour)(bgr)), strict=True):
+    for target, plane in zip(media.split_planes(picture), read_planes(ToYuv(colour)(bgr)), strict=True):
         target[:] = plane
     return picture
 
@@ -162,16 +163,16 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
             paste.apply(made[-1], face)
     part = tmp_path / "part.mp4"
     asked = {"count": len(made), "fps": FPS, "width": size[0], "height": size[1], "encoder": "libx264", "crf": 14}
-    media.write_part(part, iter(made), tick=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
+    media.write_part(part, iter(made), progress=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
     voice = samples.speech_wav(tmp_path / "voice.wav", len(made) / 25)
     result = tmp_path / "result.mp4"
-    media.assemble([part], audio=voice, out=result, frames=len(made), fps=FPS, metadata={})
-    assert tags(result) == tags(source)
+    media.assemble_video([part], audio=voice, out=result, frames=len(made), fps=FPS, metadata={})
+    assert read_tags(result) == read_tags(source)
     x1, y1, x2, y2 = paste.region
     inside = np.s_[(y1 + y2) // 2 - 5 : (y1 + y2) // 2 + 5, (x1 + x2) // 2 - 5 : (x1 + x2) // 2 + 5]
     outside = np.ones((size[1], size[0]), bool)
     outside[max(0, y1 - 8) : y2 + 8, max(0, x1 - 8) : x2 + 8] = False
-    for before, after in zip(own, (joined(frame) for frame in decoded(result)), strict=True):
+    for before, after in zip(own, (joined(frame) for frame in decode(result)), strict=True):
         was, now = (media.yuv_to_bgr(yuv, colour).astype(int) for yuv in (before, after))
         flat = outside & ~near_borders(was)
         assert np.abs(media.split_planes(after)[0].astype(int) - media.split_planes(before)[0])[flat].max() <= 2
@@ -181,8 +182,8 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
         assert np.median(np.abs(now - face[0, 0])[inside]) <= 3
 
 
-def joined(frame: av.VideoFrame) -> media.Yuv:
-    return np.concatenate([plane.astype(np.uint8).ravel() for plane in stored(frame)]).reshape(-1, frame.width)
+def joined(frame: av.VideoFrame) -> U8:
+    return np.concatenate([plane.astype(np.uint8).ravel() for plane in read_planes(frame)]).reshape(-1, frame.width)
 
 
 def near_borders(picture: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -9,16 +9,15 @@ import pytest
 
 from models.musetalk.compositing.composite import BgrBlend, fit_face, trim_mask
 from models.musetalk.compositing.masks import (
-    Box,
     Mode,
     blur_width,
     crop_square,
-    intersect,
     make_blend_mask,
     make_jaw_kernel,
     make_parsing_mask,
     square_around,
 )
+from models.musetalk.geometry import Box, intersect
 
 GOLDEN = Path(__file__).parents[3] / "data" / "musetalk"
 CASES = sorted(path.name for path in GOLDEN.glob("06_blend_*.npz"))

@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from threading import Barrier, Event
 
 import numpy as np
 import pytest
 
 from models import media
-from models.media.prefetch import prefetch
+from models.arrays import U8
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend
 from models.musetalk.compositing.pipeline import (
     BATCHES_AHEAD,
     FRAMES_AHEAD,
     BlendCache,
-    Picture,
     compose_frames,
     compose_serially,
     read_frames,
@@ -41,11 +39,11 @@ def no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) == before
 
 
-def backgrounds(count: int) -> Iterator[Picture]:
+def backgrounds(count: int) -> Iterator[U8]:
     return samples.numbered_frames(count)
 
 
-def batches(count: int, size: int = 4) -> Iterator[Picture]:
+def batches(count: int, size: int = 4) -> Iterator[U8]:
     """`count` faces, grey by their number."""
     grey = np.arange(count, dtype=np.uint8)
     for start in range(0, count, size):
@@ -84,45 +82,11 @@ def test_numbers_that_do_not_agree_are_a_mistake(faces: int, frames: int, pastes
         list(compose_frames(backgrounds(frames), batches(faces), [paste()] * pastes))
 
 
-def test_the_stages_really_overlap() -> None:
-    """While the first item is taken, the second is worked on and the third is made: three threads meet there."""
-    meeting = Barrier(3, timeout=30)
-
-    def passing(items: Iterator[int], meet_at: int) -> Iterator[int]:
-        for n in items:
-            if n == meet_at:
-                meeting.wait()
-            yield n
-
-    first = prefetch(passing(iter(range(3)), meet_at=2), 1)
-    second = prefetch(passing(first, meet_at=1), 1)
-    assert list(passing(second, meet_at=0)) == [0, 1, 2]
-
-
-def test_no_more_is_made_than_there_is_room_for() -> None:
-    """Nobody takes: the source is asked for `depth` items and not for one more, and for one more after each taken."""
-    made: list[int] = []
-    third = Event()
-
-    def numbers() -> Iterator[int]:
-        for n in range(100):
-            made.append(n)
-            if n == 3:
-                third.set()
-            yield n
-
-    items = prefetch(numbers(), 3)
-    assert next(items) == 0
-    assert third.wait(30)
-    items.close()
-    assert made == [0, 1, 2, 3]
-
-
 class Broken(Exception):
     pass
 
 
-def breaking(at: int) -> Iterator[Picture]:
+def breaking(at: int) -> Iterator[U8]:
     for n in range(at):
         yield samples.numbered(n)
     raise Broken(at)
@@ -140,7 +104,7 @@ def test_an_error_comes_after_what_was_made_before_it(at: int) -> None:
 def test_an_error_of_the_networks_ends_the_film() -> None:
     """The faces' error is the film's, and the decoder's thread ends too."""
 
-    def failing() -> Iterator[Picture]:
+    def failing() -> Iterator[U8]:
         yield from batches(4)
         raise Broken
 
@@ -152,7 +116,7 @@ def test_closing_closes_every_source_in_its_own_thread() -> None:
     """Whoever stops early leaves nothing open: files are closed where they were opened."""
     closed: dict[str, bool] = {}
 
-    def source(name: str, items: Iterator[Picture]) -> Iterator[Picture]:
+    def source(name: str, items: Iterator[U8]) -> Iterator[U8]:
         here = threading.get_ident()
         try:
             yield from items
@@ -195,7 +159,7 @@ def test_a_cancelled_part_stops_all_stages(tmp_path: Path) -> None:
             height=64,
             encoder="libx264",
             crf=18,
-            tick=tick,
+            progress=tick,
         )
     assert threading.active_count() == before, stopped
     assert list(tmp_path.iterdir()) == []
@@ -213,7 +177,7 @@ def test_from_a_video_to_a_part(tmp_path: Path) -> None:
     for name, how in (("plain.mp4", compose_serially), ("ahead.mp4", compose_frames)):
         frames = how(read_frames(opened, order), batches(40), map(pastes.get, order))
         asked = {"count": 40, "fps": FPS, "width": 96, "height": 64, "encoder": "libx264", "crf": 18}
-        media.write_part(tmp_path / name, frames, tick=lambda _: None, **asked)  # type: ignore[arg-type]
+        media.write_part(tmp_path / name, frames, progress=lambda _: None, **asked)  # type: ignore[arg-type]
     assert (tmp_path / "plain.mp4").read_bytes() == (tmp_path / "ahead.mp4").read_bytes()
 
 
@@ -244,7 +208,7 @@ def test_pastes_are_made_once_while_they_fit() -> None:
         made.append(source)
         return paste() if source else None
 
-    room = BlendCache(make, most_bytes=3 * paste().nbytes)
+    room = BlendCache(make, max_bytes=3 * paste().nbytes)
     for source in (0, 1, 2, 1, 2, 0):
         room.get(source)
     assert made == [0, 1, 2]
@@ -253,4 +217,4 @@ def test_pastes_are_made_once_while_they_fit() -> None:
     assert made == [0, 1, 2, 3, 4]
     room.get(1)
     assert made == [0, 1, 2, 3, 4, 1]
-    assert BlendCache(make, most_bytes=1).get(5) is not None
+    assert BlendCache(make, max_bytes=1).get(5) is not None

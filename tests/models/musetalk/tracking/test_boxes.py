@@ -1,4 +1,4 @@
-"""From landmarks to boxes: the published rule, and calm boxes over time."""
+"""From landmarks to boxes: the published rule, and smooth boxes over time."""
 
 from __future__ import annotations
 
@@ -8,42 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.musetalk.tracking.boxes import make_reference_box, plan_boxes, plan_reference_boxes, pose_grid_px
-from models.musetalk.tracking.landmarks import DEFAULT_LAYOUT, measure_boxes
-from models.musetalk.tracking.smoothing import round_steadily, smooth_paths
+from models.musetalk.tracking.landmarks import measure_boxes
 from tests.models.musetalk.recipe import golden
+from tests.models.musetalk.tracking.heads import SIZE, face_at, still, video
 
-SIZE = (1280, 720)
 NOWHERE = np.full(4, np.nan)
-
-
-def face_at(x: float, y: float, side: float = 200.0) -> np.ndarray:
-    """Landmarks of a face with its middle there; the rule makes a box of about 0.8 by 0.8 sides from them."""
-    turn = np.pi * np.arange(17) / 16
-    points = np.zeros((68, 2))
-    points[:17] = np.stack([-0.4 * np.cos(turn), 0.4 * np.sin(turn)], 1)
-    points[17:27] = np.stack([np.linspace(-0.3, 0.3, 10), np.full(10, -0.25)], 1)
-    points[27:31] = np.stack([np.zeros(4), np.linspace(-0.1, 0.05, 4)], 1)
-    points[29] = (0, 0)
-    points[31:48] = np.stack([np.linspace(-0.2, 0.2, 17), np.full(17, -0.1)], 1)
-    points[48:] = np.stack([np.linspace(-0.12, 0.12, 20), np.full(20, 0.2)], 1)
-    return points * side + (x, y)
-
-
-def detected_at(x: float, y: float, side: float = 200.0) -> np.ndarray:
-    return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
-
-
-def video(path: np.ndarray, side: float = 200.0, grain: float = 0.0, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks and detections of a head on a path (n, 2), with a tremor, on the grid of the pose net."""
-    tremor = np.random.default_rng(seed).normal(0, 0.5 * grain, (len(path), 68, 2))
-    points = np.stack([face_at(x, y, side) for x, y in path]) + tremor
-    if grain:
-        points = np.round(points / grain) * grain
-    return points, np.stack([detected_at(x, y, side) for x, y in path])
-
-
-def still(frames: int, x: float = 640.0, y: float = 360.0) -> np.ndarray:
-    return np.tile([x, y], (frames, 1))
 
 
 CASES = golden("05_bbox_from_landmarks")
@@ -57,7 +26,8 @@ def test_the_published_rule(case: int) -> None:
     detected = CASES["detector_box"][case] if CASES["face_found"][case] else None
     box = make_reference_box(points, detected, shift)
     assert (box or (0, 0, 0, 0)) == tuple(CASES["bbox"][case])
-    if box:
+    if box is not None:
+        assert detected is not None
         track = plan_reference_boxes(points[None], detected[None], (width, height), shift=shift, margin=10)
         assert track.boxes[0, 3] == CASES["v15_y2_margin10"][case]
 
@@ -130,28 +100,6 @@ def test_a_moving_head_is_followed_without_delay() -> None:
     assert track.jitter_px < 0.5 * track.raw_jitter_px
 
 
-def test_smoothing_is_the_same_backwards() -> None:
-    """A path and its mirror image in time come out as mirror images."""
-    path = np.random.default_rng(1).normal(0, 5, (80, 3)).cumsum(0)
-    known = np.ones(80, bool)
-    known[30:33] = False
-    there = smooth_paths(path, known, 2.8, 25)
-    back = smooth_paths(path[::-1], known[::-1], 2.8, 25)[::-1]
-    assert np.abs(there - back).max() < 1e-6
-
-
-@pytest.mark.parametrize("rate", [12.0, 25.0, 60.0])
-def test_even_motion_comes_out_as_it_went_in(rate: float) -> None:
-    """No end of a shot and no rate bends a straight path."""
-    path = np.arange(70.0)[:, None] * [1.5, -4.0] + 100
-    assert np.abs(smooth_paths(path, np.ones(70, bool), 2.8, rate) - path).max() < 1e-3
-
-
-def test_whole_numbers_are_held() -> None:
-    """A value on the border of two pixels doesn't flicker; a real change comes through."""
-    assert round_steadily(np.array([4.4, 4.6, 4.4, 4.6, 5.2, 4.6, 3.9])).tolist() == [4, 4, 4, 4, 5, 5, 4]
-
-
 def test_shot_cuts_are_kept_sharp() -> None:
     """On both sides of a cut the boxes are those that each shot has for itself."""
     path = np.concatenate([still(30, 300, 300), still(30, 900, 420)])
@@ -160,26 +108,6 @@ def test_shot_cuts_are_kept_sharp() -> None:
     assert both.cuts == (30,)
     assert np.array_equal(both.boxes[:30], plan_boxes(points[:30], detected[:30], SIZE).boxes)
     assert np.array_equal(both.boxes[30:], plan_boxes(points[30:], detected[30:], SIZE).boxes)
-
-
-def test_a_leaping_head_counts_as_a_cut() -> None:
-    """A jump cut that the picture hardly shows is found in the face's own path; a single wrong find is no jump."""
-    path = np.concatenate([still(30), still(30, 720, 360)])
-    track = plan_boxes(*video(path, grain=2.8), SIZE)
-    assert track.cuts == (30,)
-    path = still(60)
-    path[20] += 150
-    track = plan_boxes(*video(path), SIZE)
-    assert track.cuts == ()
-    assert len(np.unique(track.boxes, axis=0)) == 1
-
-
-def test_a_running_head_is_no_cut() -> None:
-    """Fast but even motion is followed, not cut."""
-    path = still(30, 200, 360) + np.arange(30)[:, None] * [30, 0]
-    track = plan_boxes(*video(path, 100.0), SIZE)
-    assert track.cuts == ()
-    assert np.abs(np.diff(track.boxes[:, 0]) - 30).max() <= 1
 
 
 def test_frames_without_a_face_stay_in_step() -> None:
@@ -230,33 +158,6 @@ def test_a_box_that_is_nearly_outside_is_no_face() -> None:
     """Where less than a quarter of it shows, there is nothing to paint."""
     points, detected = video(np.array([[640.0, 360.0], [-70.0, 360.0]]))
     assert plan_boxes(points, detected, SIZE).seen.tolist() == [True, False]
-
-
-@pytest.mark.parametrize("smooth", [True, False])
-def test_landmarks_beside_the_face_are_not_believed(smooth: bool) -> None:
-    """Where the pose net points elsewhere, the face's usual landmarks are laid onto its detected box."""
-    points, detected = video(still(20))
-    points[7] = face_at(100, 650)
-    points[12] = 5.0
-    track = plan_boxes(points, detected, SIZE, smooth=smooth)
-    assert track.seen.all()
-    assert np.abs(track.boxes - track.boxes[0]).max() <= 1
-
-
-def test_without_believable_landmarks_the_detector_decides() -> None:
-    """Then the box is the detected one."""
-    detected = np.stack([detected_at(640, 360)] * 3)
-    track = plan_boxes(np.full((3, 68, 2), 5.0), detected, SIZE)
-    assert np.abs(track.boxes - detected).max() <= 1
-    assert measure_boxes(DEFAULT_LAYOUT[None], 0).tolist() == [[0.0, 0.0, 1.0, 1.0]]
-
-
-def test_shift_and_margin() -> None:
-    """A shift moves the top by twice as much and nothing else; a margin moves the bottom."""
-    points, detected = video(still(10))
-    plain, moved = plan_boxes(points, detected, SIZE), plan_boxes(points, detected, SIZE, shift=5, margin=10)
-    assert (moved.boxes - plain.boxes).tolist() == [[0, 10, 0, 10]] * 10
-    assert plain.shift_range == (-10, 10)
 
 
 def test_odd_sizes_are_like_any_other() -> None:

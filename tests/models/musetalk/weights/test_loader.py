@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.atomic import hash_file
 from models.musetalk.commands.convert import import_folder
 from models.musetalk.weights.loader import file_fingerprint, load_part, open_weights
-from models.musetalk.weights.manifest import Entry, hashed_stamp, sample_hash, sha256_of, write_entry
+from models.musetalk.weights.manifest import Entry, hashed_stamp, sample_hash, write_entry
 from models.types import EngineError
 from tests.models.musetalk.weight_files import (
     CPU,
@@ -83,7 +84,7 @@ def test_a_recorded_hash_is_taken_from_either_manifest(root: Path) -> None:
     list(import_folder(root, root, replace=False))
     write_entry(root, "musetalkV15/unet.pth", Entry(hashed_stamp(root / "musetalkV15" / "unet.pth")))
     for name in ("musetalkV15/unet.pth", "converted/unet-v15.safetensors"):
-        assert file_fingerprint(root, name) == sha256_of(root / name)
+        assert file_fingerprint(root, name) == hash_file(root / name)
     assert file_fingerprint(root, "sd-vae/config.json") == sample_hash(root / "sd-vae" / "config.json")
 
 

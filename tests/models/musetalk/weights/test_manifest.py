@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models.atomic import hash_file
 from models.musetalk.weights.index import (
     missing_files,
     published_files,
@@ -16,7 +17,6 @@ from models.musetalk.weights.manifest import (
     read_manifest,
     recorded_sha256,
     sample_hash,
-    sha256_of,
     stamp_of,
     write_entry,
 )
@@ -54,9 +54,9 @@ def test_a_damaged_manifest_is_no_manifest(root: Path, text: str) -> None:
 def test_a_recorded_hash_holds_for_the_same_file_only(root: Path) -> None:
     """Once the file has changed, its recorded hash is not believed."""
     put(root, "a")
-    stamp = replace(stamp_of(root / "a"), path="a", sha256=sha256_of(root / "a"))
+    stamp = replace(stamp_of(root / "a"), path="a", sha256=hash_file(root / "a"))
     write_entry(root, "a", Entry(stamp, "https://example.org/a"))
-    assert recorded_sha256(root, "a") == sha256_of(root / "a")
+    assert recorded_sha256(root, "a") == hash_file(root / "a")
     (root / "a").write_bytes(b"other")
     assert recorded_sha256(root, "a") == ""
     assert recorded_sha256(root, "manifest.json") == ""

@@ -1,0 +1,88 @@
+"""File events of the inbox: what wakes the daemon, and when the watcher knows that it sees nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from watchdog.events import FileMovedEvent
+
+from agent.intake.watcher import InboxWatcher
+
+JOB = b'{"avatar": "face.jpg", "audio": "voice.wav"}'
+
+
+@pytest.fixture
+def woken(tmp_path: Path) -> Iterator[tuple[InboxWatcher, threading.Event]]:
+    (tmp_path / "inbox").mkdir(exist_ok=True)
+    event = threading.Event()
+    watch = InboxWatcher(tmp_path / "inbox", event.set)
+    assert watch.start()
+    yield watch, event
+    watch.stop()
+
+
+def test_a_watch_wakes_for_a_rename(woken: tuple[InboxWatcher, threading.Event]) -> None:
+    """A file renamed into place is reported with its name, at once."""
+    watch, event = woken
+    beside = watch.folder / ".a.tmp"
+    beside.write_bytes(JOB)
+    beside.rename(watch.folder / "a.json")
+    for _ in range(10):
+        assert event.wait(10)
+        event.clear()
+        if "a.json" in watch.moved:
+            break
+    assert "a.json" in watch.take_moved()
+    assert watch.take_moved() == set()
+
+
+def test_a_file_that_leaves_is_no_news(woken: tuple[InboxWatcher, threading.Event]) -> None:
+    """The daemon's own claims don't wake it: a moved name counts where it arrived."""
+    watch, event = woken
+    watch.on_any_event(FileMovedEvent(str(watch.folder / "a.json"), ""))
+    assert not event.is_set()
+    watch.on_any_event(FileMovedEvent("", str(watch.folder / "b.json")))
+    assert event.is_set()
+    assert watch.take_moved() == {"b.json"}
+
+
+def test_a_claim_holds_back_no_news(woken: tuple[InboxWatcher, threading.Event], tmp_path: Path) -> None:
+    """What is moved in from another folder right after a file was taken out counts as renamed into place."""
+    watch, event = woken
+    (watch.folder / "first.json").write_bytes(JOB)
+    (tmp_path / "second.json").write_bytes(JOB)
+    (watch.folder / "first.json").rename(tmp_path / "first.json")
+    (tmp_path / "second.json").rename(watch.folder / "second.json")
+    for _ in range(10):
+        assert event.wait(10)
+        event.clear()
+        if "second.json" in watch.moved:
+            break
+    assert "second.json" in watch.take_moved()
+
+
+def test_a_watch_knows_that_it_is_blind(woken: tuple[InboxWatcher, threading.Event]) -> None:
+    """After the folder was made anew, the watch says so and can be started again."""
+    watch, event = woken
+    assert watch.is_alive
+    keep = watch.folder.with_name("old")  # so that the new folder can't get the old inode
+    watch.folder.rename(keep)
+    watch.folder.mkdir()
+    assert not watch.is_alive
+    assert watch.start()
+    assert watch.is_alive
+    event.clear()
+    (watch.folder / "b.json").write_bytes(JOB)
+    assert event.wait(10)
+
+
+def test_a_watch_that_is_given_up_has_no_problem(tmp_path: Path) -> None:
+    """Once the inbox is polled, that nobody could tell of new files is no trouble any more."""
+    watch = InboxWatcher(tmp_path / "nowhere", lambda: None)
+    assert not watch.start()
+    assert watch.problem
+    watch.stop()
+    assert watch.problem == ""

@@ -1,0 +1,97 @@
+"""Rates and lengths of videos, and the picture that is shown at a time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import media
+from models.types import EngineError, Limits
+from tests import media_samples as samples
+
+LIMITS = Limits()
+
+
+def test_a_video_says_its_rate_and_length(tmp_path: Path) -> None:
+    """Exact rates stay exact, odd sizes are reported as they are, one frame makes an image."""
+    for fps in (Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(60)):
+        path = samples.video(tmp_path / "v.mp4", 50, fps=fps)
+        picture = media.read_picture(path, "v", LIMITS)
+        assert (picture.kind, picture.fps, picture.frames) == ("video", fps, 50)
+    odd = media.read_picture(samples.video(tmp_path / "odd.mkv", 5, 97, 65, pix_fmt="yuv444p"), "odd", LIMITS)
+    assert (odd.width, odd.height) == (97, 65)
+    assert media.read_picture(samples.video(tmp_path / "one.mp4", 1), "one", LIMITS).kind == "image"
+    wide = samples.video(tmp_path / "wide.mp4", 5, aspect=Fraction(2))
+    assert media.read_picture(wide, "wide", LIMITS).width == 192
+    with pytest.raises(EngineError, match="video_too_long"):
+        media.read_picture(wide, "wide", Limits(video_s=0.1))
+
+
+def test_variable_frame_rates_are_evened_out(tmp_path: Path) -> None:
+    """Frame k is the picture that a player shows at time k / fps."""
+    times = [Fraction(n, 50) for n in (0, 1, 2, 10, 11, 12, 13, 40, 41, 60)]
+    path = samples.video(tmp_path / "vfr.mkv", len(times), times=times)
+    with media.VideoFrames(path, Fraction(25)) as frames:
+        shown = [samples.number_of(frames.read(k)) for k in range(len(frames))]
+    expected = [max(n for n, time in enumerate(times) if time <= Fraction(k, 25)) for k in range(len(shown))]
+    assert shown == expected
+    assert len(shown) >= 30
+
+
+def phone(count: int) -> list[Fraction]:
+    """Return times of thirty frames a second as a phone stamps them, a few milliseconds early or late."""
+    jitter = np.random.default_rng(8).integers(-4, 5, count)
+    jitter[0] = 0
+    return [Fraction(n, 30) + Fraction(int(late), 1000) for n, late in enumerate(jitter)]
+
+
+def test_a_jittering_clock_skips_and_repeats_nothing(tmp_path: Path) -> None:
+    """A phone's variable rate near 30 is 30, and each picture is shown once."""
+    path = samples.video(tmp_path / "phone.mp4", 60, times=phone(60))
+    picture = media.read_picture(path, "phone.mp4", LIMITS)
+    assert (picture.fps, picture.frames) == (Fraction(30), 60)
+    with media.VideoFrames(path, Fraction(30)) as frames:
+        assert samples.numbers_shown(frames, range(60)) == list(range(60))
+
+
+def test_a_variable_rate_keeps_its_speed(tmp_path: Path) -> None:
+    """A picture that is shown for a second is shown for a second at any rate of the frames."""
+    times = [Fraction(n, 20) for n in range(20)] + [Fraction(2) + Fraction(n, 20) for n in range(20)]
+    path = samples.video(tmp_path / "pause.mp4", 40, times=times)
+    picture = media.read_picture(path, "pause.mp4", LIMITS)
+    assert picture.duration_s == pytest.approx(3.0, abs=0.06)
+    for fps in (Fraction(10), Fraction(25), Fraction(60)):
+        with media.VideoFrames(path, fps) as frames:
+            seen = samples.numbers_shown(frames, range(len(frames)))
+            assert abs(len(seen) - 3 * fps) <= fps // 10
+            assert seen[round(fps * Fraction(3, 2))] == 19
+            assert all(later >= earlier for earlier, later in pairwise(seen))
+
+
+def test_frames_at_twice_the_rate_come_twice(tmp_path: Path) -> None:
+    """A higher rate repeats pictures, a lower one leaves some out."""
+    path = samples.video(tmp_path / "v.mp4", 20)
+    with media.VideoFrames(path, Fraction(50)) as frames:
+        assert samples.numbers_shown(frames, range(40)) == [n // 2 for n in range(40)]
+    with media.VideoFrames(path, Fraction(25, 2)) as frames:
+        assert samples.numbers_shown(frames, range(10)) == list(range(0, 20, 2))
+        with pytest.raises(IndexError, match="there is no frame 10"):
+            frames.read(10)
+
+
+@pytest.mark.parametrize(("suffix", "faststart"), [(".mp4", True), (".mp4", False), (".webm", False), (".mkv", False)])
+@pytest.mark.parametrize("share", [0.3, 0.85])
+def test_a_video_that_breaks_off_is_refused(tmp_path: Path, suffix: str, faststart: bool, share: float) -> None:
+    """A cut-off video is refused, though its beginning plays."""
+    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+    whole = samples.video(tmp_path / f"whole{suffix}", 100, codec=codec, faststart=faststart)
+    cut = samples.cut(whole, tmp_path / "avatar", share)
+    with pytest.raises(EngineError) as refused:
+        media.read_picture(cut, "face.mp4", LIMITS)
+    assert refused.value.code == "avatar_unreadable"
+    assert refused.value.message.startswith("face.mp4 ")
+    assert str(tmp_path) not in refused.value.message

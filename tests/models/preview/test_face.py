@@ -1,0 +1,37 @@
+"""Faces in pictures, and pictures without any."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from models.preview.face import choose_largest, find_faces
+from tests.models.preview.portraits import portrait
+
+
+def test_several_faces_come_from_left_to_right() -> None:
+    """Both faces of a picture are found, in order; the larger one is the default."""
+    small = cv2.resize(portrait(), None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+    both = np.full((640, 640 + small.shape[1], 3), 127, np.uint8)
+    both[: small.shape[0], : small.shape[1]] = small
+    both[:, small.shape[1] :] = portrait()
+    faces = find_faces(both)
+    assert len(faces) == 2
+    assert faces[0].box[0] < faces[1].box[0]
+    assert choose_largest(faces) is faces[1]
+
+
+def test_pictures_without_a_face_have_none() -> None:
+    """Noise, stripes, discs like coins, and a page of text-like lines are not taken for faces."""
+    rng = np.random.default_rng(5)
+    discs = np.full((480, 640, 3), 60, np.uint8)
+    for _ in range(24):
+        centre = (int(rng.integers(40, 600)), int(rng.integers(40, 440)))
+        cv2.circle(discs, centre, int(rng.integers(20, 45)), tuple(int(v) for v in rng.integers(90, 220, 3)), -1)
+    text = np.full((480, 640, 3), 240, np.uint8)
+    for row in range(30, 470, 22):
+        cv2.putText(text, "the quick brown fox jumps over the lazy dog", (10, row), 0, 0.7, (20, 20, 20), 1)
+    noise = rng.integers(0, 256, (480, 640, 3)).astype(np.uint8)
+    background = portrait()[300:640, 0:200]
+    for image in (discs, text, noise, np.ascontiguousarray(background)):
+        assert find_faces(image) == ()

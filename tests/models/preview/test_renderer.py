@@ -1,0 +1,78 @@
+"""Frames drawn from one portrait: mouth and eyes move, the rest does not."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from models.arrays import U8
+from models.preview.face import invert_affine, transform_points
+from tests.models.preview.portraits import CONDITIONS, draw, find_face, open_scene, portrait
+
+
+def measure_darkness(image: U8, frame: U8) -> float:
+    """Return the share of dark pixels, the cavity, in the box of the mouth."""
+    face, mouth, _ = open_scene(image)
+    back = invert_affine(face.to_upright)
+    corners = [(mouth.x - 40, mouth.y - 8), (mouth.x + 40, mouth.y + 45)]
+    (x0, y0), (x1, y1) = transform_points(corners, back).round().astype(int)
+    box = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[min(y0, y1) : max(y0, y1), min(x0, x1) : max(x0, x1)]
+    return float((box < 70).mean())
+
+
+@pytest.mark.parametrize("condition", ["as it is", "grey", "pale"])
+def test_an_open_mouth_is_dark_inside_and_a_closed_one_is_not(condition: str) -> None:
+    """A wider mouth shows more cavity; a closed one shows none."""
+    image = CONDITIONS[condition](portrait())
+    shares = [measure_darkness(image, draw(image, opening)) for opening in (0.0, 0.3, 0.6, 1.0)]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.03
+    assert shares[-1] > 0.08
+
+
+def test_the_smile_is_closed_in_silence() -> None:
+    """Teeth of the photo disappear when the mouth closes."""
+    image = portrait()
+    closed = draw(image, 0.0)
+    face, mouth, _ = open_scene(image)
+    back = invert_affine(face.to_upright)
+    x, y = transform_points([(mouth.x, mouth.y + mouth.top + 7)], back)[0].round().astype(int)
+    before, after = (cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[y - 1 : y + 2, x - 8 : x + 9] for frame in (image, closed))
+    assert before.mean() - after.mean() > 15
+
+
+def test_rounding_narrows_the_mouth() -> None:
+    """An o is narrower than an e of the same opening."""
+    image = portrait()
+    widths = []
+    for spread in (-1.0, 0.0, 1.0):
+        dark = cv2.cvtColor(draw(image, 0.7, spread), cv2.COLOR_BGR2GRAY) < 70
+        face, mouth, _ = open_scene(image)
+        back = invert_affine(face.to_upright)
+        x, y = transform_points([(mouth.x, mouth.y + 24)], back)[0].round().astype(int)
+        rows = dark[y - 4 : y + 5, x - 60 : x + 61].any(0)
+        widths.append(int(rows.sum()))
+    assert widths[0] < 0.85 * widths[1]
+    assert widths[1] <= widths[2]
+
+
+def test_nothing_changes_outside_the_lower_face() -> None:
+    """Eyes, hair and background are the photo's own pixels, without a seam."""
+    image = portrait()
+    face, _, _ = open_scene(image)
+    frame = draw(image, 0.8)
+    changed = np.abs(frame.astype(int) - image).max(2) > 0
+    x, y, w, h = face.box
+    outside = np.ones(image.shape[:2], bool)
+    outside[int(y + 0.45 * h) : int(y + 1.6 * h), int(x - 0.3 * w) : int(x + 1.3 * w)] = False
+    assert not changed[outside].any()
+
+
+def test_eyes_close_and_open() -> None:
+    """At full blink skin covers the pupils."""
+    image = portrait()
+    shut = draw(image, 0.0, shut=1.0)
+    for x, y in find_face(image).eyes:
+        at = np.s_[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3]
+        assert shut[at].mean() > image[at].mean() + 20

@@ -1,0 +1,42 @@
+"""A face that is followed through a video."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from models.preview.face import transform_points
+from models.preview.track import follow_face
+from tests.models.preview.portraits import find_face, find_largest, portrait
+
+
+def test_a_moving_face_is_followed() -> None:
+    """Shifted, turned and scaled from frame to frame, the eyes are followed within a few pixels."""
+    image = portrait()
+    first = np.array(find_face(image).eyes)
+    moves = []
+    for n in range(30):
+        move = np.asarray(cv2.getRotationMatrix2D((320, 320), 4 * np.sin(n / 6), 1 + 0.003 * n), np.float64)
+        move[:, 2] += (2.0 * n, 10 * np.sin(n / 9))
+        moves.append(move)
+    warped = (cv2.warpAffine(image, move, (640, 640), borderMode=cv2.BORDER_REFLECT_101) for move in moves)
+    frames = [np.asarray(frame, np.uint8) for frame in warped]
+    ticks: list[int] = []
+    track = follow_face(iter(frames), find_largest, ticks.append)
+    wanted = np.array([transform_points([tuple(eye) for eye in first], move) for move in moves])
+    assert np.abs(track.eyes - wanted).max() < 6
+    assert (track.weight == 1).all()
+    assert ticks == list(range(1, 31))
+
+
+def test_frames_without_the_face_fade_out() -> None:
+    """Without the face the mouth is unchanged, with a fade before and after; then it is found again."""
+    image = portrait()
+    empty = np.full_like(image, 120)
+    frames = [image] * 14 + [empty] * 6 + [image] * 14
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    assert track.weight[0] == 1
+    assert (track.weight[14:20] == 0).all()
+    assert 0 < track.weight[13] < 1
+    assert track.weight[-1] == 1
+    assert np.isfinite(track.eyes).all()
