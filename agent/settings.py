@@ -379,3 +379,17 @@ class Settings(Section):
     def encoding(self) -> Output:
         """The encoding of a job that doesn't ask for one."""
         return Output(crf=self.output.crf, encoder=self.output.encoder)
+
+
+class CurrentSettings:
+    """The settings in force: every part of the daemon reads them here, and a reload replaces them once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @property
+    def current(self) -> Settings:
+        return self._settings
+
+    def replace(self, settings: Settings) -> None:
+        self._settings = settings
