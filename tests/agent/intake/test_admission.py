@@ -416,7 +416,7 @@ def test_reloaded_settings_apply_at_the_next_scan(desk: Desk, tmp_path: Path) ->
     desk.put("face.jpg")
     desk.turn()
     text = SETTINGS + f'media_roots = ["{tmp_path / "far"}"]\nmax_job_bytes = 1024\n'
-    desk.intake.settings.current = a_settings(tmp_path, text)
+    desk.intake.settings.replace(a_settings(tmp_path, text))
     desk.intake.apply_settings()
     assert desk.intake.is_scan_due(desk.now_s)
     desk.drop("near", audio=str(tmp_path / "far" / "voice.wav"))
