@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.daemon import milliseconds
+from agent.clock import Clock
 from agent.fs import make_folders
 from agent.jobs.parse import pair_media
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices
-from agent.scheduler.dispatcher import Dispatch
+from agent.scheduler.dispatcher import Dispatcher
+from agent.settings import CurrentSettings
 from agent.settings_file import format_settings, load_settings
 from gpu_pool.backoff import Backoff
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -97,16 +98,6 @@ def summarise(name: str, seconds: Sequence[float]) -> dict[str, float]:
 # from a row of the ledger to a worker --------------------------------------------------------------------------------
 
 
-class NoPublisher:
-    """Takes finished jobs from the dispatcher, and does nothing with them."""
-
-    def assembled(self, *_: object) -> None:
-        pass
-
-    def repeat(self, *_: object) -> bool:
-        return False
-
-
 def time_queued_to_running(folder: Path, jobs: int) -> list[float]:
     """Return seconds from the moment a job is queued to its handler's first line.
 
@@ -118,26 +109,36 @@ def time_queued_to_running(folder: Path, jobs: int) -> list[float]:
     ledger = Ledger(settings.folders.ledger)
     try:
         with open_pool(1, settings.folders.logs, "InspectHandler") as pool:
-            dispatch = Dispatch(settings, ledger, Devices(ledger, pool), NoPublisher())
-            return [time_job(dispatch, f"job{number}") for number in range(jobs)]
+            clock = Clock()
+            dispatcher = Dispatcher(CurrentSettings(settings), ledger, Devices(ledger, pool, clock), clock)
+            return [time_job(dispatcher, f"job{number}") for number in range(jobs)]
     finally:
         ledger.close()
 
 
-def time_job(dispatch: Dispatch, uid: str) -> float:
-    while not all(device.state == "idle" for device in dispatch.pool.devices()):
-        dispatch.collect(1.0, time.monotonic, milliseconds)
-    spec = pair_media(uid, "face.jpg", "voice.wav")
+def time_job(dispatcher: Dispatcher, uid: str) -> float:
+    while not all(device.state == "idle" for device in dispatcher.pool.devices()):
+        collect_events(dispatcher)
+    spec, transitions, at_ms = pair_media(uid, "face.jpg", "voice.wav"), dispatcher.ledger.transitions, Clock().at_ms()
     media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
-    job = dispatch.ledger.transitions.add(uid, uid, spec, at_ms=milliseconds())
+    job = transitions.add(uid, uid, spec, at_ms=at_ms)
     began_s = time.monotonic()
-    dispatch.ledger.transitions.queue(job, media, at_ms=milliseconds())
-    dispatch.dispatch(time.monotonic(), milliseconds())
-    attempt = dispatch.runs[uid]
-    while attempt.outline is None:
-        dispatch.collect(1.0, time.monotonic, milliseconds)
-    dispatch.close_cancelled(attempt.job, milliseconds())
-    return float(attempt.outline.details["began_s"]) - began_s
+    transitions.queue(job, media, at_ms=at_ms)
+    dispatcher.dispatch()
+    attempt = dispatcher.attempts[uid]
+    while attempt.inspection is None:
+        collect_events(dispatcher)
+    dispatcher.cancel(attempt.job)
+    return float(attempt.inspection.details["began_s"]) - began_s
+
+
+def collect_events(dispatcher: Dispatcher) -> None:
+    """Do what a turn of the daemon does with the reports of workers."""
+    events = dispatcher.wait(1.0)
+    with dispatcher.ledger.together():
+        dispatcher.collect(events)
+        dispatcher.assign()
+    dispatcher.release()
 
 
 # the pool alone ------------------------------------------------------------------------------------------------------

@@ -28,7 +28,9 @@ def run_demo(folder: Path, examples: Path, console: Console) -> int:
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
     daemon = Daemon(settings)
     names = drop_examples(examples, settings.folders.inbox)
-    console.print(f"{daemon.engine_line()}\nDropped {len(names)} jobs into {settings.folders.inbox}", markup=False)
+    console.print(
+        f"{daemon.status.describe_engine()}\nDropped {len(names)} jobs into {settings.folders.inbox}", markup=False
+    )
     db = client.open_ledger(settings)
     try:
         with progress.JobProgress(console) as board:
@@ -36,7 +38,7 @@ def run_demo(folder: Path, examples: Path, console: Console) -> int:
                 daemon.step(STEP_S)
                 rows = list(reversed(client.query(db, "SELECT * FROM job_status ORDER BY created_at DESC, name DESC")))
                 board.show(rows[-len(names) :])
-                if len(rows) >= len(names) and daemon.finished:
+                if len(rows) >= len(names) and daemon.has_finished:
                     break
     finally:
         db.close()

@@ -358,12 +358,12 @@ def snapshot(
     config: Config = None,
 ) -> None:
     """Copy the ledger into one plain file that any SQLite can read, also over a network."""
-    from agent.ledger.snapshot import snapshot as copy
+    from agent.ledger.snapshot import copy_ledger
 
     settings = load_settings(config)
     target = file or settings.folders.snapshot
     try:
-        copy(settings.folders.ledger, target)
+        copy_ledger(settings.folders.ledger, target)
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}") from error
     console.print(escape_markup(target), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Admission: the files of the inbox become rows of the ledger, or commands for other parts of the daemon."""
+"""Admission: files of the inbox become rows of the ledger, or commands for the daemon."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results import outbox
-from agent.results.publisher import marks_of
 from agent.service.log import make_extra
-from agent.settings import Settings
+from agent.settings import CurrentSettings
 from gpu_pool.failpoints import failpoint
 
 log = logging.getLogger("musedrop")
@@ -46,12 +45,12 @@ INCOMPLETE = (ErrorCode.NOT_JSON, ErrorCode.BAD_ENCODING, ErrorCode.TRAILING_COM
 class Intake:
     """Scans the inbox, claims what is complete, and runs control files."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], None]):
-        self.settings, self.ledger = settings, ledger
-        folders = settings.folders
+    def __init__(self, settings: CurrentSettings, ledger: Ledger, wake: Callable[[], None]):
+        self.settings, self.ledger, self.folders = settings, ledger, settings.current.folders
+        inbox, folders = settings.current.inbox, self.folders
         self.polls = False
-        self.limit = settings.inbox.max_job_bytes
-        self.inbox = Inbox(folders.inbox, folders.claimed, settings.inbox.settle_s, self.limit, self.is_job_file)
+        self.limit = inbox.max_job_bytes
+        self.inbox = Inbox(folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file)
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
         self._next_scan_s = 0.0
@@ -59,27 +58,27 @@ class Intake:
         self._last_checked_id = 0
 
     def _make_media_finder(self) -> MediaFinder:
-        folders, asked = self.settings.folders, self.settings.inbox
+        folders, asked = self.folders, self.settings.current.inbox
         return MediaFinder(folders.inbox, folders.avatars, tuple(asked.media_roots), self.is_settled, asked.path_map)
 
-    def adopt(self, settings: Settings) -> None:
-        """Settings that were changed while the daemon runs; those of the share count when it is met again."""
-        self.settings = settings
-        self.limit = self.inbox.max_job_bytes = settings.inbox.max_job_bytes
+    def apply_settings(self) -> None:
+        """Apply reloaded settings; `meet_share` applies those of the share."""
+        self.limit = self.inbox.max_job_bytes = self.settings.current.inbox.max_job_bytes
         self.media = self._make_media_finder()
         self._next_scan_s = 0.0
 
     @property
     def last_scan_s(self) -> float:
-        """When the last scan was, or would have been if the share were there; monotonic seconds."""
+        """When the last scan was, or was postponed; monotonic seconds."""
         return self._last_scan_s
 
     def meet_share(self) -> None:
-        """Choose between events and polling when the share has appeared, by the kind of its file system."""
-        kind = find_filesystem_kind(self.settings.folders.inbox)
+        """Choose between events and polling, when the share has appeared, by its file system."""
+        kind = find_filesystem_kind(self.folders.inbox)
         has_events = has_change_events(kind)
-        self.polls = self.settings.inbox.watch == "poll" or (self.settings.inbox.watch == "auto" and not has_events)
-        self.inbox.settle_s = self.settings.inbox.settle_s if has_events else self.settings.inbox.share_settle_s
+        asked = self.settings.current.inbox
+        self.polls = asked.watch == "poll" or (asked.watch == "auto" and not has_events)
+        self.inbox.settle_s = asked.settle_s if has_events else asked.share_settle_s
         if self.polls:
             self.watcher.stop()
             log.info("the inbox is on %s: it is polled", kind)
@@ -96,7 +95,10 @@ class Intake:
         return now_s >= self.next_scan_s
 
     def scan(self, now_s: float) -> bool:
-        """Scan the inbox, and start the watcher again if it has ended. False while the inbox can't be read."""
+        """Scan the inbox, and start the watcher again if it has ended.
+
+        False while the inbox can't be read.
+        """
         self._last_scan_s = now_s
         moved = self.watcher.take_moved()
         if not self.polls and not self.watcher.is_alive:
@@ -104,20 +106,25 @@ class Intake:
         self.inbox.renamed |= moved
         readable = self.inbox.scan(now_s)
         settle = self.inbox.next_settle_s(now_s)
-        self._next_scan_s = now_s + min(self.settings.inbox.scan_s, settle if settle is not None else float("inf"))
+        self._next_scan_s = now_s + min(
+            self.settings.current.inbox.scan_s, settle if settle is not None else float("inf")
+        )
         return readable
 
     def postpone_scan(self, now_s: float) -> None:
         """Skip a scan because the share is away."""
         self._last_scan_s = now_s
         self.watcher.take_moved()
-        self._next_scan_s = now_s + self.settings.inbox.scan_s
+        self._next_scan_s = now_s + self.settings.current.inbox.scan_s
 
     def is_settled(self, path: Path) -> bool:
-        """Whether a media file is complete; one outside the inbox only needs to be neither open nor brand-new."""
+        """Whether a media file is complete.
+
+        Outside the inbox it must be neither open nor brand-new.
+        """
         if path.parent == self.inbox.folder.resolve():
             return self.inbox.is_settled(path.name, self._last_scan_s)
-        if path.is_relative_to(self.settings.folders.claimed.resolve()):
+        if path.is_relative_to(self.folders.claimed.resolve()):
             return True
         age_s = time.time() - path.stat().st_mtime
         return (age_s >= self.inbox.settle_s or age_s < 0) and is_open_for_writing(path) is not True
@@ -154,7 +161,7 @@ class Intake:
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
-        return {mark for job in self.ledger.unswept() for mark in marks_of(job)}
+        return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
 
     def recover_claims(self, at_ms: int) -> None:
         """Insert the rows of claims that have none, after a crash or an error of the share."""
@@ -163,7 +170,7 @@ class Intake:
                 self.insert(submission, at_ms)
 
     def insert(self, submission: Submission, at_ms: int) -> None:
-        """Insert the row of a submission: a job that waits for its media or is queued, or a refusal."""
+        """Insert the row of a submission: a waiting or queued job, or a refusal."""
         origin = {"digest": submission.digest, "submitter": submission.owner}
         try:
             spec = self.parse_submission(submission)
@@ -183,27 +190,27 @@ class Intake:
 
     def check_waiting_jobs(self, at_ms: int) -> None:
         """Look for the media of a batch of waiting jobs; the next scan takes the next batch."""
-        jobs = self.ledger.waiting(self._last_checked_id, BATCH)
+        jobs = self.ledger.list_waiting(self._last_checked_id, BATCH)
         self._last_checked_id = jobs[-1].id if len(jobs) == BATCH else 0
         with self.ledger.together():
             for job in jobs:
                 self.check_media(job, at_ms)
 
     def check_media(self, job: Job, at_ms: int) -> None:
-        """Queue a waiting job when its media are complete; fail it when they are not allowed or don't come."""
-        assert job.spec is not None  # noqa: S101 - refused drops never wait
-        if job.client_id and (twin := self.ledger.unfinished_twin(job)):
-            self._set_waiting_for(job, f'the job "{twin.name}" of the same id')
+        """Queue a waiting job when its media are complete; fail it when they can't be had."""
+        assert job.spec is not None  # noqa: S101 - a refused submission never waits
+        if job.client_id and (earlier := self.ledger.find_live_duplicate(job)):
+            self._set_waiting_for(job, f'the job "{earlier.name}" of the same id')
             return
         try:
-            found = self.media.find(job.spec, self.settings.folders.claimed / job.uid)
+            found = self.media.find(job.spec, self.folders.claimed / job.uid)
         except BadJob as bad:
             self._fail(job, bad, at_ms)
             return
         if not isinstance(found, MissingMedia):
             media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
             self.ledger.transitions.queue(job, media, at_ms=at_ms)
-        elif at_ms - job.since_ms > 1000 * self.settings.inbox.wait_media_s:
+        elif at_ms - job.since_ms > 1000 * self.settings.current.inbox.wait_media_s:
             self._fail(job, BadJob(ErrorCode.MISSING_MEDIA, found.reason), at_ms)
         else:
             self._set_waiting_for(job, found.reason)
@@ -219,9 +226,10 @@ class Intake:
     # control files ---------------------------------------------------------------------------------------------------
 
     def run_controls(self, at_ms: int) -> Iterator[Command]:
-        """Carry out the control files, and yield a command for each that is for another part of the daemon.
+        """Carry out the control files; yield a command for each that another part must carry out.
 
-        A control file is removed when the caller asks for the next command: what it asks for is done then.
+        A control file is removed when the caller asks for the next command, and so has done this
+        one.
         """
         for control in list(self.inbox.find_controls()):
             command = self._run_control(control, at_ms)
@@ -265,18 +273,18 @@ class Intake:
         if job is None:
             log.warning("nothing to retry: no failed or cancelled job is called %s", control.name)
             return
-        claimed = self.settings.folders.claimed / job.uid
+        claimed = self.folders.claimed / job.uid
         if job.inputs and Path(job.inputs).is_dir():
-            outbox.bring_back(Path(job.inputs), claimed)
+            outbox.restore_inputs(Path(job.inputs), claimed)
         if claimed.is_dir() or self._has_media(job):
             self._reopen(job, claimed, at_ms)
         else:
             self._refuse_retry(job, INPUTS_GONE, at_ms)
 
     def _has_media(self, job: Job) -> bool:
-        """Whether a job whose inputs were deleted can be reopened: its media are outside of them."""
+        """Whether a job without its inputs can be reopened: its media are elsewhere."""
         try:
-            found = self.media.find(job.spec, self.settings.folders.claimed / job.uid) if job.spec else None
+            found = self.media.find(job.spec, self.folders.claimed / job.uid) if job.spec else None
         except BadJob:
             return False
         return found is not None and not isinstance(found, MissingMedia)
@@ -287,7 +295,7 @@ class Intake:
         log.error("%s is not retried (%s): %s", job.name, bad.code, bad.message)
 
     def _reopen(self, job: Job, claimed: Path, at_ms: int) -> None:
-        """Move a finished job back to waiting; its job file is read again, since the user may have corrected it."""
+        """Move a finished job back to waiting, with its job file as it is now."""
         text = read_limited(claimed / "job.json", self.limit)
         try:
             spec = parse_job(text, self.limit) if text is not None else job.spec

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from agent.fs import Fingerprint
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
 
@@ -53,6 +54,11 @@ class Job:
     since_ms: int
     started_ms: int | None
     finished_ms: int | None
+
+    @property
+    def fingerprints(self) -> set[Fingerprint]:
+        """Those of its media, as they were when the job was queued."""
+        return {Fingerprint.from_dict(medium) for medium in self.media.values()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from agent.ledger.queue import QueueRows
 from agent.ledger.reader import LedgerError, connect
 from agent.ledger.retention import RetentionRows
 from agent.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
-from agent.ledger.snapshot import snapshot
+from agent.ledger.snapshot import copy_ledger
 from agent.ledger.sqlite import Database
 from agent.ledger.transitions import OWNED, Transitions
 
@@ -71,7 +71,7 @@ class Ledger:
                 f"install that version again, or restore {path.stem}.schema-{SCHEMA_VERSION}.db, which it left there"
             )
         if 0 < version < SCHEMA_VERSION:
-            snapshot(path, path.with_name(f"{path.stem}.schema-{version}.db"))
+            copy_ledger(path, path.with_name(f"{path.stem}.schema-{version}.db"))
         for pragma in PRAGMAS:
             self.db.conn.execute(f"PRAGMA {pragma}")
         migrations.apply(self.db)
@@ -84,7 +84,7 @@ class Ledger:
 
     @property
     def changes(self) -> int:
-        """How many rows this connection has written so far: it differs when anything has changed."""
+        """How many rows this connection has written so far, to see whether anything has changed."""
         return self.db.conn.total_changes
 
     @contextmanager
@@ -102,6 +102,13 @@ class Ledger:
         sets, values = assignments(columns)
         self.db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, uid])
 
+    def update_and_read(self, uid: str, **columns: Any) -> Job:
+        """Change columns as `update` does, and return the job as it is then."""
+        with self.together():
+            self.update(uid, **columns)
+            [job] = self._jobs("WHERE uid = ?", [uid])
+        return job
+
     def state_of(self, uid: str) -> str:
         row = self.db.execute("SELECT state FROM jobs WHERE uid = ?", [uid]).fetchone()
         return str(row[0]) if row else "unknown"
@@ -109,45 +116,45 @@ class Ledger:
     def job(self, uid: str) -> Job | None:
         return next(iter(self._jobs("WHERE uid = ?", [uid])), None)
 
-    def in_state(self, *states: JobState) -> list[Job]:
+    def list_in_state(self, *states: JobState) -> list[Job]:
         return self._jobs(f"WHERE state IN ({placeholders(states)}) ORDER BY priority DESC, id", list(states))
 
-    def those(self, turns: Iterable[QueuedJob]) -> list[Job]:
-        """The jobs themselves, in the order given."""
+    def list_by_turn(self, turns: Iterable[QueuedJob]) -> list[Job]:
+        """Return the jobs themselves, in the order given."""
         ids = [turn.id for turn in turns]
         found = {job.id: job for job in self._jobs(f"WHERE id IN ({placeholders(ids)})", ids)}
         return [found[id] for id in ids]
 
-    def waiting(self, after: int, limit: int) -> list[Job]:
-        """Jobs that wait for their media, beginning after a row's id."""
-        return self._jobs("WHERE state = 'waiting' AND id > ? ORDER BY id LIMIT ?", [after, limit])
+    def list_waiting(self, after_id: int, limit: int) -> list[Job]:
+        """Return jobs that wait for their media, beginning after a row's id."""
+        return self._jobs("WHERE state = 'waiting' AND id > ? ORDER BY id LIMIT ?", [after_id, limit])
 
-    def untidy(self, limit: int) -> list[Job]:
-        """Finished jobs whose files have not followed yet."""
+    def list_unarchived(self, limit: int) -> list[Job]:
+        """Return finished jobs whose files have not followed yet."""
         return self._jobs("WHERE tidied = 0 AND finished_ms IS NOT NULL ORDER BY id LIMIT ?", [limit])
 
-    def unswept(self) -> list[Job]:
-        """Jobs whose media may still lie in the inbox, live ones included."""
+    def list_with_media(self) -> list[Job]:
+        """Return jobs whose media may be in the inbox, live ones included."""
         return self._jobs("WHERE swept = 0 ORDER BY id", [])
 
-    def resting(self, before: int) -> bool:
-        """Whether a job whose inputs are filed away, and whose media may lie in the inbox, was finished so early."""
+    def has_collectable(self, before_ms: int) -> bool:
+        """Whether a job has ended by then whose inputs are archived, and whose media may be in the inbox."""
         sql = "SELECT 1 FROM jobs WHERE swept = 0 AND inputs IS NOT NULL AND finished_ms <= ? LIMIT 1"
-        return self.db.execute(sql, [before]).fetchone() is not None
+        return self.db.execute(sql, [before_ms]).fetchone() is not None
 
     def find(self, name: str, *states: JobState) -> Job | None:
-        """The newest job of that name, client id or uid, in one of the states if any are given."""
+        """Return the newest job of that name, client id or uid, in one of the states if any are given."""
         among = f"AND state IN ({placeholders(states)})" if states else ""
         where = f"WHERE (name = ? OR client_id = ? OR uid = ?) {among} ORDER BY id DESC LIMIT 1"
         return next(iter(self._jobs(where, [name, name, name, *states])), None)
 
-    def unfinished_twin(self, job: Job) -> Job | None:
-        """An earlier job of the same id that may still have a result."""
+    def find_live_duplicate(self, job: Job) -> Job | None:
+        """Return an earlier job of the same id that has not ended."""
         where = f"WHERE client_id = ? AND id < ? AND state IN ({placeholders(LIVE)}) ORDER BY id LIMIT 1"
         return next(iter(self._jobs(where, [job.client_id, job.id, *LIVE])), None)
 
-    def finished_twin(self, job: Job) -> Job | None:
-        """The newest earlier job of the same id that is done."""
+    def find_done_duplicate(self, job: Job) -> Job | None:
+        """Return the newest earlier job of the same id that is done."""
         where = "WHERE client_id = ? AND id < ? AND state = 'done' ORDER BY id DESC LIMIT 1"
         return next(iter(self._jobs(where, [job.client_id, job.id])), None)
 
@@ -159,7 +166,7 @@ class Ledger:
         return {str(state): found.get(state, 0) for state in JobState}
 
     def rows(self, sql: str, parameters: Iterable[Any] = ()) -> list[dict[str, Any]]:
-        """Rows of a public view, for status.json."""
+        """Return the rows of a public view, for status.json."""
         return list(self.db.query(sql, list(parameters)))
 
     def _jobs(self, where: str, parameters: list[Any]) -> list[Job]:
@@ -168,7 +175,7 @@ class Ledger:
     # what the daemon remembers ---------------------------------------------------------------------------------------
 
     def remember(self, key: str, value: str | None) -> None:
-        """A fact that outlives the daemon; None forgets it."""
+        """Keep a value for later starts; None deletes it."""
         if value is None:
             self.db.execute("DELETE FROM meta WHERE key = ?", [key])
         else:
@@ -178,11 +185,12 @@ class Ledger:
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
         return str(row[0]) if row else None
 
-    # events --------------------------------------------------------------------------------------------------------
+    # events ----------------------------------------------------------------------------------------------------------
 
-    def event(self, uid: str | None, kind: str, at: int, detail: str = "", device: str | None = None) -> None:
+    def record_event(self, uid: str | None, kind: str, at_ms: int, detail: str = "", device: str | None = None) -> None:
+        """Add an event of a job, or of none, that is not a change of state."""
         self.db.execute(
             "INSERT INTO events (job_id, at_ms, kind, device, detail)"
             " VALUES ((SELECT id FROM jobs WHERE uid = ?), ?, ?, ?, ?)",
-            [uid, at, kind, device, detail],
+            [uid, at_ms, kind, device, detail],
         )

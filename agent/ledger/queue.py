@@ -1,4 +1,4 @@
-"""Rows of the queue: which jobs could start, and when each submitter was served last."""
+"""Rows of the queue: which jobs could start, and when each submitter last had one started."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ class QueueRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def ready(self, at: int, limit: int) -> list[QueuedJob]:
-        """Of each submitter's jobs of each priority, the first `limit`: the first so many of all are among them."""
-        return [QueuedJob(*row) for row in self._db.execute(READY, [at, limit])]
+    def list_ready(self, at_ms: int, limit: int) -> list[QueuedJob]:
+        """Return the first `limit` jobs of each submitter and priority; the first `limit` of all are among them."""
+        return [QueuedJob(*row) for row in self._db.execute(READY, [at_ms, limit])]
 
-    def count(self, at: int) -> int:
-        """How many jobs could start now."""
+    def count_ready(self, at_ms: int) -> int:
+        """Count the jobs that could start now."""
         sql = "SELECT count(*) FROM jobs INDEXED BY jobs_by_turn WHERE state = 'queued' AND not_before_ms <= ?"
-        return int(self._db.execute(sql, [at]).fetchone()[0])
+        return int(self._db.execute(sql, [at_ms]).fetchone()[0])
 
-    def served(self) -> dict[str, int]:
-        """When each submitter last had a job started, in milliseconds; no two at the same."""
+    def served_ms(self) -> dict[str, int]:
+        """Return when each submitter last had a job started; no two times are equal."""
         return dict(self._db.execute("SELECT submitter, served_ms FROM submitters").fetchall())
 
-    def serve(self, submitter: str, at: int) -> None:
+    def serve(self, submitter: str, at_ms: int) -> None:
+        """Record that a job of the submitter is started."""
         after_all = "max(?, 1 + coalesce((SELECT max(served_ms) FROM submitters), 0))"
-        self._db.execute(f"INSERT OR REPLACE INTO submitters VALUES (?, {after_all})", [submitter, at])
+        self._db.execute(f"INSERT OR REPLACE INTO submitters VALUES (?, {after_all})", [submitter, at_ms])
 
-    def wait_for(self, what: str | None) -> None:
-        """Tell every job of the queue what it waits for, beside its turn."""
+    def set_waiting_for(self, reason: str | None) -> None:
+        """Write into every queued job what it waits for beside its turn."""
         sql = "UPDATE jobs SET waiting_for = ? WHERE state = 'queued' AND waiting_for IS NOT ?"
-        self._db.execute(sql, [what, what])
+        self._db.execute(sql, [reason, reason])

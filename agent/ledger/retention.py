@@ -1,4 +1,4 @@
-"""Rows that have grown old: which may go, and what is still needed of the folders that rows name."""
+"""Rows that are old enough to be deleted, and the folders that the other rows still need."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agent.ledger.job import placeholders
 from agent.ledger.sqlite import Database
 
 OLD = """
@@ -16,24 +17,24 @@ WHERE id < coalesce((SELECT id FROM jobs WHERE created_ms >= :before ORDER BY id
     AND id NOT IN (SELECT job_id FROM devices WHERE job_id IS NOT NULL)
 ORDER BY id LIMIT :limit
 """
-"""Ids grow with time: the search ends at the first row that is too young, however many follow."""
+"""Ids grow with time, so the search ends at the first row that is too young."""
 
 OPEN = """
 SELECT uid, inputs, media FROM jobs WHERE tidied = 0 OR swept = 0
 UNION SELECT uid, inputs, media FROM jobs WHERE state IN ('waiting', 'queued', 'running')
 """
-"""Jobs that are not finished, or whose files have not followed their rows yet."""
+"""Jobs that are not finished, or whose files have not followed their rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Needed:
-    """Jobs by uid, and the paths of their inputs and media in order."""
+class NeededFiles:
+    """The uids of jobs, and the sorted paths of their inputs and media."""
 
     uids: set[str]
     paths: list[str]
 
-    def within(self, folder: str) -> bool:
-        """Whether any of the paths is that folder, or lies below it."""
+    def has_below(self, folder: str) -> bool:
+        """Whether one of the paths is that folder, or is below it."""
         below = f"{folder}/"
         return self._first_from(folder) == folder or self._first_from(below).startswith(below)
 
@@ -46,21 +47,20 @@ class RetentionRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def forget(self, before: int, limit: int) -> int:
-        """Delete jobs that ended before a time, with their attempts and events; at most `limit`. How many went."""
-        ids = [row[0] for row in self._db.execute(OLD, {"before": before, "limit": limit})]
-        marks = ", ".join("?" for _ in ids)
+    def delete_old(self, before_ms: int, limit: int) -> int:
+        """Delete at most `limit` jobs that ended before a time, with attempts and events; return how many."""
+        ids = [row[0] for row in self._db.execute(OLD, {"before": before_ms, "limit": limit})]
         with self._db.atomic():
             for table, column in (("attempts", "job_id"), ("events", "job_id"), ("jobs", "id")):
-                self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({marks})", ids)
-            self._db.execute("DELETE FROM events WHERE job_id IS NULL AND at_ms < ?", [before])
+                self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({placeholders(ids)})", ids)
+            self._db.execute("DELETE FROM events WHERE job_id IS NULL AND at_ms < ?", [before_ms])
         return len(ids)
 
-    def needed(self) -> Needed:
-        """What jobs with something left to do still need."""
+    def find_needed(self) -> NeededFiles:
+        """Return what jobs with something left to do need."""
         rows = self._db.execute(OPEN).fetchall()
         paths = {path for _, inputs, media in rows for path in _paths(inputs, media)}
-        return Needed({row[0] for row in rows}, sorted(paths))
+        return NeededFiles({row[0] for row in rows}, sorted(paths))
 
 
 def _paths(inputs: str | None, media: str) -> Iterator[str]:

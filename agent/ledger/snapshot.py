@@ -10,10 +10,10 @@ from agent.fs import atomic_path
 from agent.ledger.reader import LedgerError, open_reader
 
 
-def snapshot(ledger: Path, target: Path) -> None:
-    """Replace `target` by a copy of the ledger as it is now, compact and not in WAL mode; readers see it whole or not.
+def copy_ledger(ledger: Path, target: Path) -> None:
+    """Replace `target` by a compact copy of the ledger that is not in WAL mode; no reader sees it half-written.
 
-    Only reads the ledger, whether a daemon has it open or not. Raises LedgerError, or an OSError of the rename.
+    The ledger is only read, and a daemon may have it open. Raises LedgerError, or an OSError of the rename.
     """
     if target.resolve() == ledger.resolve():
         raise LedgerError(f"{target} is the ledger itself: name another file for the copy")
@@ -24,7 +24,7 @@ def snapshot(ledger: Path, target: Path) -> None:
 def _copy(ledger: Path, target: Path) -> None:
     try:
         with closing(open_reader(ledger)) as db:
-            # nobody else knows the new file, and network shares are bad at locks
+            # no other process knows the new file, and locks of network shares are unreliable
             db.conn.execute("VACUUM INTO ?", [f"{target.as_uri()}?nolock=1"])
     except sqlite3.Error as error:
         raise LedgerError(f"the ledger can't be copied to {target.parent} ({error})") from error

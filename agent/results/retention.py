@@ -1,4 +1,4 @@
-"""What has grown old or too much goes: inputs of finished jobs, logs, rows. Never results, nor what is unfinished."""
+"""Retention: deletes old inputs of finished jobs, logs and rows; never a result, nor anything of an unfinished job."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.clock import Clock
 from agent.ledger.ledger import Ledger
-from agent.service.problems import Troubles
+from agent.service.problems import Problems
 from agent.settings import Settings
 
 EVERY_S = 3600.0
@@ -22,101 +23,105 @@ BATCH = 16
 ROWS = 128
 """Rows that are deleted in one turn."""
 DAY_MS = 86_400_000
-CRUMB_DAYS = 1.0
-"""How long a temporary file of ours lies on the share before it counts as left by a crash."""
+LEFTOVER_DAYS = 1.0
+"""How old a temporary file of ours on the share is before it counts as left by a crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that may be deleted: where it lies, since when (milliseconds since 1970), and its size if it counts."""
+    """A file or folder that may be deleted, its time (milliseconds since 1970), and its size if that counts."""
 
     path: Path
     at_ms: int
     bytes: int = 0
 
 
-def surplus(entries: Iterable[Entry], at: int, days: float, max_bytes: int = 0) -> list[Entry]:
-    """Which entries go, oldest first: those older than `days`, and those beyond the newest that fit into `max_bytes`.
+def select_surplus(entries: Iterable[Entry], at_ms: int, days: float, max_bytes: int = 0) -> list[Entry]:
+    """Return those older than `days`, and those beyond the newest that fit into `max_bytes`; oldest first.
 
     0 is no limit. Size alone never takes the newest entry, however large it is.
     """
-    oldest_ms = at - round(days * DAY_MS) if days else None
-    going, total = [], 0
+    oldest_ms = at_ms - round(days * DAY_MS) if days else None
+    chosen, total = [], 0
     for place, entry in enumerate(sorted(entries, key=lambda entry: (-entry.at_ms, entry.path))):
         total += entry.bytes
         too_old = oldest_ms is not None and entry.at_ms < oldest_ms
         if too_old or (max_bytes and place and total > max_bytes):
-            going.append(entry)
-    return going[::-1]
+            chosen.append(entry)
+    return chosen[::-1]
 
 
 class Retention:
-    """The round, about once an hour. `in_use`: files of the state that processes hold open."""
+    """Deletes in rounds, about once an hour. `list_open`: returns the files of the state that processes have open."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, troubles: Troubles, in_use: Callable[[], set[Path]]) -> None:
-        self.settings, self.ledger, self.troubles, self.in_use = settings, ledger, troubles, in_use
-        self._next = 0.0
-        self._doomed: deque[Path] = deque()
-        self._rows_left = self._under_way = False
-        self._complaint = ""
+    def __init__(
+        self, settings: Settings, ledger: Ledger, problems: Problems, clock: Clock, list_open: Callable[[], set[Path]]
+    ) -> None:
+        self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
+        self._list_open = list_open
+        self._next_round_s = 0.0
+        self._surplus: deque[Path] = deque()
+        self._rows_left = self._in_round = False
+        self._error = ""
 
-    def step(self, now: float, at: int) -> bool:
-        """Go on with the round, or begin one if it is time. True if there is more to delete at once."""
-        if now >= self._next:
-            self._next = now + EVERY_S
-            self._begin(at)
-        if self._doomed:
-            self._delete([self._doomed.popleft() for _ in range(min(BATCH, len(self._doomed)))])
+    def step(self) -> bool:
+        """Go on with the round, or begin one if it is due. Return whether there is more to delete at once."""
+        now_s, at_ms = self.clock.now_s(), self.clock.at_ms()
+        if now_s >= self._next_round_s:
+            self._next_round_s = now_s + EVERY_S
+            self._begin(at_ms)
+        if self._surplus:
+            self._delete([self._surplus.popleft() for _ in range(min(BATCH, len(self._surplus)))])
         elif self._rows_left:
             days = self.settings.retention.rows_days
-            self._rows_left = self.ledger.retention.forget(at - round(days * DAY_MS), ROWS) == ROWS
-        more = bool(self._doomed) or self._rows_left
-        if self._under_way and not more:
-            self.troubles.tell("retention", self._complaint)
-            self._under_way = False
+            self._rows_left = self.ledger.retention.delete_old(at_ms - round(days * DAY_MS), ROWS) == ROWS
+        more = bool(self._surplus) or self._rows_left
+        if self._in_round and not more:
+            self.problems.set("retention", self._error)
+            self._in_round = False
         return more
 
-    def _begin(self, at: int) -> None:
+    def _begin(self, at_ms: int) -> None:
         self._rows_left = self.settings.retention.rows_days > 0
-        self._under_way, self._complaint = True, ""
+        self._in_round, self._error = True, ""
         try:
-            self._doomed = deque(self._surplus(at))
+            self._surplus = deque(self._find_surplus(at_ms))
         except OSError as error:
-            self._complain(error)
+            self._note_error(error)
 
-    def _surplus(self, at: int) -> Iterator[Path]:
-        """Everything that is too old or too much now."""
+    def _find_surplus(self, at_ms: int) -> Iterator[Path]:
+        """Yield everything that is too old or too much now."""
         folders, kept = self.settings.folders, self.settings.retention
-        archived = archive_entries(folders.archive, sized=kept.archive_gib > 0)
-        yield from _paths(surplus(archived, at, kept.archive_days, _bytes(kept.archive_gib)))
-        failed = folder_entries(folders.failed, sized=kept.failed_gib > 0)
-        yield from _paths(surplus(failed, at, kept.failed_days, _bytes(kept.failed_gib)))
-        in_use = self.in_use()
-        logs = (entry for entry in file_entries(folders.logs) if entry.path not in in_use)
-        yield from _paths(surplus(logs, at, kept.logs_days))
-        crumbs = (entry for entry in file_entries(folders.share) if is_crumb(entry.path.name))
-        yield from _paths(surplus(crumbs, at, CRUMB_DAYS))
+        archived = list_archive(folders.archive, sized=kept.archive_gib > 0)
+        yield from _paths(select_surplus(archived, at_ms, kept.archive_days, _bytes(kept.archive_gib)))
+        failed = list_folders(folders.failed, sized=kept.failed_gib > 0)
+        yield from _paths(select_surplus(failed, at_ms, kept.failed_days, _bytes(kept.failed_gib)))
+        in_use = self._list_open()
+        logs = (entry for entry in list_files(folders.logs) if entry.path not in in_use)
+        yield from _paths(select_surplus(logs, at_ms, kept.logs_days))
+        leftovers = (entry for entry in list_files(folders.share) if is_leftover(entry.path.name))
+        yield from _paths(select_surplus(leftovers, at_ms, LEFTOVER_DAYS))
         for leftover in (folders.trash, folders.work):
-            yield from _paths(folder_entries(leftover, sized=False))
+            yield from _paths(list_folders(leftover, sized=False))
 
     def _delete(self, paths: list[Path]) -> None:
-        """What a job has come to need since the round began stays."""
-        needed = self.ledger.retention.needed()
+        """Delete paths, but what a job has come to need since the round began."""
+        needed = self.ledger.retention.find_needed()
         work = self.settings.folders.work
         for path in paths:
             if path.parent == work and path.name in needed.uids:
                 continue
-            if needed.within(str(path)) or needed.within(str(path.resolve())):
+            if needed.has_below(str(path)) or needed.has_below(str(path.resolve())):
                 continue
             try:
                 self._remove(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._complain(error)
+                self._note_error(error)
 
     def _remove(self, path: Path) -> None:
-        """Folders that users see go whole: first by a rename, so that no half of a job is ever found there."""
+        """Delete a file or folder; users see a folder of the share whole, or not at all once it is in the trash."""
         if not path.is_dir():
             path.unlink()
             return
@@ -128,50 +133,51 @@ class Retention:
         if day.parent == self.settings.folders.archive and not any(day.iterdir()):
             day.rmdir()
 
-    def _complain(self, error: OSError) -> None:
-        self._complaint = f"what is old can't be deleted: {error.strerror}: {error.filename}"
+    def _note_error(self, error: OSError) -> None:
+        self._error = f"what is old can't be deleted: {error.strerror}: {error.filename}"
 
 
-# what there is -------------------------------------------------------------------------------------------------------
+# listings -------------------------------------------------------------------------------------------------------------
 
 
-def archive_entries(archive: Path, *, sized: bool) -> Iterator[Entry]:
-    """The jobs of each day's folder, as old as that day at the most."""
-    for day in folder_entries(archive, sized=False):
+def list_archive(archive: Path, *, sized: bool) -> Iterator[Entry]:
+    """Yield the folders of jobs below those of the days, each at most as old as its day."""
+    for day in list_folders(archive, sized=False):
         try:
             since_ms = round(datetime.strptime(day.path.name, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
         except ValueError:
             continue  # not a folder of ours
-        for entry in folder_entries(day.path, sized=sized):
+        for entry in list_folders(day.path, sized=sized):
             yield Entry(entry.path, max(entry.at_ms, since_ms), entry.bytes)
 
 
-def folder_entries(folder: Path, *, sized: bool) -> Iterator[Entry]:
-    """The folders in a folder; links and loose files are somebody else's."""
-    for path in _listed(folder):
+def list_folders(folder: Path, *, sized: bool) -> Iterator[Entry]:
+    """Yield the folders in a folder, but no links to folders."""
+    for path in _list_sorted(folder):
         if path.is_dir() and not path.is_symlink():
-            with suppress(FileNotFoundError):  # somebody was quicker
-                yield Entry(path, _mtime_ms(path), size_below(path) if sized else 0)
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                yield Entry(path, _mtime_ms(path), sum_sizes(path) if sized else 0)
 
 
-def file_entries(folder: Path) -> Iterator[Entry]:
-    for path in _listed(folder):
+def list_files(folder: Path) -> Iterator[Entry]:
+    """Yield the files in a folder, but no links to files."""
+    for path in _list_sorted(folder):
         if path.is_file() and not path.is_symlink():
             with suppress(FileNotFoundError):
                 yield Entry(path, _mtime_ms(path))
 
 
-def is_crumb(name: str) -> bool:
-    """Whether a file of the share is what a write of ours left when it was cut off."""
+def is_leftover(name: str) -> bool:
+    """Whether a file of the share is a temporary one of ours."""
     return name.startswith((".status.json.", ".status.db.")) and name.endswith(".tmp")
 
 
-def size_below(folder: Path) -> int:
-    """Bytes of all files below, links not followed."""
+def sum_sizes(folder: Path) -> int:
+    """Return the bytes of all files below, links not followed."""
     return sum((Path(at) / name).lstat().st_size for at, _, names in os.walk(folder) for name in names)
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_sorted(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 

@@ -1,60 +1,64 @@
-"""status.db on the share: a copy of the ledger, made beside the daemon's work whenever something has changed."""
+"""status.db on the share: a copy of the ledger, made by a thread when something has changed."""
 
 from __future__ import annotations
 
 from math import inf
 from threading import Thread
 
+from agent.clock import Clock
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import LedgerError
-from agent.ledger.snapshot import snapshot
-from agent.service.problems import Troubles
-from agent.settings import Settings
+from agent.ledger.snapshot import copy_ledger
+from agent.service.problems import Problems
+from agent.settings import CurrentSettings
 
 LAST_COPY_S = 10.0
 
 
-class Snapshots:
-    """A thread of its own copies, through a connection of its own: a slow share keeps no job waiting."""
+class StatusDatabase:
+    """Copies by a thread and a connection of its own, so that a slow share keeps no job waiting."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, troubles: Troubles) -> None:
-        self.settings = settings
-        self.source, self.target = settings.folders.ledger, settings.folders.snapshot
-        self.ledger, self.troubles = ledger, troubles
-        self._copied: int | None = None
-        self._begun = -inf
+    def __init__(self, settings: CurrentSettings, ledger: Ledger, problems: Problems, clock: Clock) -> None:
+        self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
+        folders = settings.current.folders
+        self.source, self.target = folders.ledger, folders.snapshot
+        self._copied_changes: int | None = None
+        self._started_s = -inf
         self._thread: Thread | None = None
         self._problem = ""
 
-    def keep_up(self, now: float) -> None:
-        """Begin a copy if one is due and anything has changed since the last; a copy that runs is left to run."""
-        every_s = self.settings.status.snapshot_s
-        if not every_s or self._running():
+    def update(self) -> None:
+        """Start a copy if one is due and something has changed since the last; a copy that runs goes on."""
+        every_s = self.settings.current.status.snapshot_s
+        if every_s and not self._is_copying():
+            self._start(every_s)
+
+    def finish(self) -> None:
+        """Make a last copy before the ledger is closed; a share that hangs is waited for `LAST_COPY_S`."""
+        self._join()
+        if self.settings.current.status.snapshot_s and not self._is_copying():
+            self._start(0.0)
+        self._join()
+
+    def _start(self, every_s: float) -> None:
+        self.problems.set("snapshot", self._problem)
+        changes, now_s = self.ledger.changes, self.clock.now_s()
+        if now_s < self._started_s + every_s or (changes == self._copied_changes and not self._problem):
             return
-        self.troubles.tell("snapshot", self._problem)
-        changes = self.ledger.changes
-        if now < self._begun + every_s or (changes == self._copied and not self._problem):
-            return
-        self._copied, self._begun = changes, now
+        self._copied_changes, self._started_s = changes, now_s
         self._thread = Thread(target=self._copy, name="snapshot", daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
-        """Before the ledger is closed: one more copy if anything has changed; a share that hangs is not waited for."""
-        self._await()
-        self.keep_up(inf)
-        self._await()
-
-    def _await(self) -> None:
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join(LAST_COPY_S)
 
-    def _running(self) -> bool:
+    def _is_copying(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
     def _copy(self) -> None:
         try:
-            snapshot(self.source, self.target)
+            copy_ledger(self.source, self.target)
         except (LedgerError, OSError) as error:
             self._problem = f"status.db can't be written: {error}"
         else:

@@ -1,4 +1,4 @@
-"""A job that is running: which stage it is in, which spans are left, and what a worker is told. No I/O but `exists`."""
+"""An attempt at a job: its stage, the spans that are left, and the messages for workers. No I/O but `exists`."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ CPU_STAGES = ("inspect", "assemble")
 
 
 @dataclass
-class Run:
-    """One claimed attempt at a job.
+class Attempt:
+    """One attempt at a job that is running.
 
-    served_ms    when it last had a device, or was claimed
-    waiting_for  why no device would do, as it was last told
-    units_before what of the stage lay on disk when it was entered
+    devices       the devices that rendered a span
+    units_before  how much of the stage was on disk when it was entered
+    deadline_s    when the attempt has taken too long, in monotonic seconds
+    served_ms     when it last had a device, or was started; milliseconds since 1970
+    waiting_for   why it has no device, as its row says it
+    is_dirty      whether the row is older than the attempt
     """
 
     job: Job
     token: str
     request: Request
     kind: DeviceKind
-    outline: Inspection | None
+    inspection: Inspection | None
     stage: Stage = "inspect"
-    finished: set[Span] = field(default_factory=set)
+    finished_spans: set[Span] = field(default_factory=set)
     progress: dict[Span, int] = field(default_factory=dict)
     devices: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    stage_started: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_started_s: float = 0.0
     units_before: int = 0
-    deadline: float | None = None
-    dirty: bool = True
-    outline_is_new: bool = False
+    deadline_s: float | None = None
+    is_dirty: bool = True
+    inspection_is_new: bool = False
     served_ms: int = 0
     waiting_for: str | None = None
 
@@ -46,26 +49,26 @@ class Run:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """All spans of the present stage. Rendering is cut on the grid; the other stages are one span.
+        """All spans of the present stage: those of the grid while rendering, else one.
 
-        So is a preparation of several units, and then one more span joins its parts.
+        A preparation of several units is cut on the grid, too, and one more span joins its parts.
         """
-        if self.outline is None or self.stage not in self.outline.units:
+        if self.inspection is None or self.stage not in self.inspection.units:
             return (Span(0, 1),)
-        units = max(1, self.outline.units[self.stage])
+        units = max(1, self.inspection.units[self.stage])
         if self.stage == "prepare" and units > 1:
             return (*grid(units), Span(units, units + 1))
         return grid(units) if self.stage == "render" else (Span(0, units),)
 
     @property
-    def ready(self) -> tuple[Span, ...]:
-        """The spans that are left and can be done now: parts are joined when all of them are there."""
-        left = tuple(span for span in self.spans if span not in self.finished)
+    def ready_spans(self) -> tuple[Span, ...]:
+        """The unfinished spans that can run now; the span that joins parts comes after all others."""
+        left = tuple(span for span in self.spans if span not in self.finished_spans)
         return left[:-1] if self.stage == "prepare" and len(left) > 1 else left
 
     @property
-    def kind_now(self) -> DeviceKind:
-        """The kind of device that the present stage needs."""
+    def device_kind(self) -> DeviceKind:
+        """The kind of device that the present stage runs on."""
         return "cpu" if self.stage in CPU_STAGES else self.kind
 
     @property
@@ -74,85 +77,107 @@ class Run:
 
     @property
     def units_done(self) -> int:
-        running = {span: done for span, done in self.progress.items() if span not in self.finished}
-        return sum(span.units for span in self.finished) + sum(running.values())
+        running = {span: done for span, done in self.progress.items() if span not in self.finished_spans}
+        return sum(span.units for span in self.finished_spans) + sum(running.values())
 
-    def eta_s(self, now: float) -> float | None:
-        """Seconds until all frames are rendered at the pace of this stage so far; None where that can't be told."""
+    def eta_s(self, now_s: float) -> float | None:
+        """Return the seconds until all frames are rendered, at the pace so far; None before the first frame."""
         done = self.units_done - self.units_before
         if self.stage != "render" or done <= 0:
             return None
-        return round((self.units_total - self.units_done) * (now - self.stage_started) / done, 1)
+        return round((self.units_total - self.units_done) * (now_s - self.stage_started_s) / done, 1)
 
     @property
-    def complete(self) -> bool:
-        return len(self.finished) == len(self.spans)
+    def is_complete(self) -> bool:
+        return len(self.finished_spans) == len(self.spans)
 
-    def enter(self, now: float) -> None:
-        """Go to the first stage that still has something to do, by what lies on disk."""
+    def enter_stage(self, now_s: float) -> None:
+        """Go to the first stage, from the present one on, whose files are not all on disk."""
         for stage in STAGES[STAGES.index(self.stage) :]:
             self.stage = stage
-            self.finished = {span for span in self.spans if self._on_disk(span)}
-            if not self.complete:
+            self.finished_spans = {span for span in self.spans if self._is_on_disk(span)}
+            if not self.is_complete:
                 break
         self.progress.clear()
-        self.stage_started, self.units_before = now, self.units_done
-        self.dirty = True
+        self.stage_started_s, self.units_before = now_s, self.units_done
+        self.is_dirty = True
 
-    def leave(self, now: float) -> None:
-        """Book the time of the present stage and go on to the next."""
-        self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + now - self.stage_started, 3)
+    def leave_stage(self, now_s: float) -> None:
+        """Add up the time of the present stage and go to the next."""
+        self.add_stage_time(now_s)
         self.stage = STAGES[STAGES.index(self.stage) + 1]
-        self.enter(now)
+        self.enter_stage(now_s)
 
-    def _on_disk(self, span: Span) -> bool:
+    def add_stage_time(self, now_s: float) -> None:
+        """Add the time since the present stage was entered."""
+        seconds = self.stage_seconds.get(self.stage, 0.0) + now_s - self.stage_started_s
+        self.stage_seconds[self.stage] = round(seconds, 3)
+
+    def _is_on_disk(self, span: Span) -> bool:
         files = self.request.files
         if self.stage == "inspect":
-            return self.outline is not None and files.avatar.exists() and files.audio.exists()
+            return self.inspection is not None and files.avatar.exists() and files.audio.exists()
         if self.stage == "prepare":
             return files.prepared.exists() or files.prepared_part_path(span.start, span.stop).exists()
         return self.stage == "render" and files.part_path(span.start, span.stop).exists()
 
-    def task(self, running: tuple[Span, ...]) -> Task:
-        """What is left of the present stage, as the pool wants it; `payload` is added to what is started."""
+    def make_task(self, running: tuple[Span, ...]) -> Task:
+        """Return the unfinished spans of the present stage, without the payload, for the pool to plan."""
         return Task(
             id=self.task_id,
-            kind=self.kind_now,
-            todo=tuple(span for span in self.ready if span not in running),
+            kind=self.device_kind,
+            todo=tuple(span for span in self.ready_spans if span not in running),
             running=running,
             strategy=self.job.strategy,
             model="" if self.stage in CPU_STAGES else self.request.engine,
-            memory_bytes=self.outline.memory_bytes if self.outline else 0,
+            memory_bytes=self.inspection.memory_bytes if self.inspection else 0,
         )
 
-    def payload(self) -> dict[str, Any]:
-        """What a worker is told of the present stage."""
-        outline = self.outline.to_dict() if self.outline else None
+    def make_payload(self) -> dict[str, Any]:
+        """Return the message for a worker that runs a span of the present stage."""
+        outline = self.inspection.to_dict() if self.inspection else None
         message: dict[str, Any] = {"stage": self.stage, "request": self.request.to_dict(), "outline": outline}
         if self.stage == "assemble":
-            spans = grid(max(1, self.outline.units["render"])) if self.outline else ()
+            spans = grid(max(1, self.inspection.units["render"])) if self.inspection else ()
             message["spans"] = [[span.start, span.stop] for span in spans]
         return message
 
-    def note(self, message: Progress) -> None:
+    def note_progress(self, message: Progress) -> None:
         self.progress[Span(message.start, message.stop)] = message.units_done
-        self.dirty = True
+        self.is_dirty = True
 
-    def finish(self, span: Span, device: str) -> None:
-        self.finished.add(span)
+    def finish_span(self, span: Span, device: str) -> None:
+        self.finished_spans.add(span)
         self.progress.pop(span, None)
         if self.stage == "render" and device not in self.devices:
             self.devices.append(device)
-        self.dirty = True
+        self.is_dirty = True
 
-    def inspected(self, result: Mapping[str, Any]) -> None:
-        self.outline = Inspection.from_dict(dict(result["outline"]))
-        self.outline_is_new = True
+    def set_inspection(self, result: Mapping[str, Any]) -> None:
+        """Take over what the inspection of the media found."""
+        self.inspection = Inspection.from_dict(dict(result["outline"]))
+        self.inspection_is_new = True
 
-    def unsaved_outline(self) -> dict[str, Any]:
-        """Columns of the job's row, once after it was inspected."""
-        if self.outline is None or not self.outline_is_new:
-            return {}
-        self.outline_is_new = False
-        outline = self.outline
-        return {"outline": outline.to_dict(), "frames": outline.frames, "duration_s": outline.duration_s}
+    def take_columns(self) -> dict[str, Any]:
+        """Return the columns of the job's row that follow the attempt, which is not dirty then."""
+        self.is_dirty = False
+        columns: dict[str, Any] = {"stage": self.stage, "stage_seconds": self.stage_seconds}
+        columns |= {"units_done": self.units_done, "units_total": self.units_total}
+        if self.inspection is not None and self.inspection_is_new:
+            self.inspection_is_new = False
+            found = self.inspection
+            columns |= {"outline": found.to_dict(), "frames": found.frames, "duration_s": found.duration_s}
+        return columns
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedAttempt:
+    """An attempt that has no more spans to run, for the publisher.
+
+    facts    what the worker that assembled the video said of it
+    earlier  the job of the same id and content whose result this one takes, instead of being rendered
+    """
+
+    attempt: Attempt
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    earlier: Job | None = None

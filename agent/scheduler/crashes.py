@@ -1,4 +1,4 @@
-"""Who is to blame for a lost worker. Pure."""
+"""Whether a job caused the loss of its worker. Pure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import re
 from gpu_pool.types import Failed
 
 CRASH_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS")
-"""Signals that a process brings upon itself; SIGKILL, SIGTERM and the like come from others."""
+"""Signals that a process causes by itself; SIGKILL, SIGTERM and the like are sent by others."""
 
 
-def killed_by_job(failed: Failed) -> bool:
-    """Whether the job may be what ended the worker: a crash in native code, an exit in the middle of a span, or more
-    memory than this machine has.
+def is_caused_by_job(failed: Failed) -> bool:
+    """Whether the job may have ended its worker: by a crash in native code, by an exit in the middle of a span, or by
+    using more memory than the host has.
 
-    Not a worker that was killed by somebody, that froze or talked nonsense, or that ran out of the memory of its card:
-    another may do better, so these only count as interruptions.
+    A worker that was killed, froze, broke the protocol or ran out of card memory is no sign of that: the next worker
+    may succeed, so these count only as interruptions.
     """
     if failed.code == "out_of_memory":
         return "SIGKILL" in failed.message
-    by_itself = "ended by itself" in failed.message
-    return failed.code == "worker_died" and (
-        by_itself or bool(re.search(rf"\b({'|'.join(CRASH_SIGNALS)})\b", failed.message))
-    )
+    exited = "ended by itself" in failed.message
+    crashed = re.search(rf"\b({'|'.join(CRASH_SIGNALS)})\b", failed.message) is not None
+    return failed.code == "worker_died" and (exited or crashed)
 
 
-def cause(failed: Failed) -> str:
-    """What happened, for the ledger: the sentence, then memory at the time and the last lines of the log."""
-    return "\n".join(part for part in (failed.message, failed.detail.removeprefix(failed.message).strip()) if part)
+def describe_failure(failed: Failed) -> str:
+    """Return the message, then the memory at that time and the last lines of the worker's log."""
+    detail = failed.detail.removeprefix(failed.message).strip()
+    return "\n".join(part for part in (failed.message, detail) if part)

@@ -1,9 +1,10 @@
-"""Devices as people see them: what becomes of each is in the ledger, and they can be set aside and taken back."""
+"""The devices in the ledger, and those that people drain and resume."""
 
 from __future__ import annotations
 
 import logging
 
+from agent.clock import Clock
 from agent.ledger.ledger import Ledger
 from agent.scheduler.device_names import file_safe, match_devices
 from agent.service.log import make_extra
@@ -13,82 +14,85 @@ from gpu_pool.types import Device
 log = logging.getLogger("musedrop")
 
 DRAINED = "set aside by a person"
-BAD = ("sick", "lost")
-IN_TURN = {"idle", "busy"}
+OUT_OF_SERVICE = ("sick", "lost")
+AT_WORK = {"idle", "busy"}
 
 
 class Devices:
-    """`jobs`: device id -> uid of the job that was last started there."""
+    """Writes the state of the pool's devices into the ledger, and drains those that people have drained.
 
-    def __init__(self, ledger: Ledger, pool: Pool) -> None:
-        self.ledger, self.pool = ledger, pool
+    `jobs` holds for each device the uid of the job that was last started there.
+    """
+
+    def __init__(self, ledger: Ledger, pool: Pool, clock: Clock) -> None:
+        self.ledger, self.pool, self.clock = ledger, pool, clock
         self.jobs: dict[str, str] = {}
-        self.unsaved: dict[str, tuple[Device, float, int]] = {}
-        self._aside: set[str] = set()
+        self._unsaved: dict[str, tuple[Device, float, int]] = {}
+        self._drained: set[str] = set()
         self._states: dict[str, str] = {}
         for device in pool.devices():
-            self._keep_aside(device)
+            self._drain_again(device)
 
-    def note(self, device: Device, now: float, at: int) -> None:
-        """Write down how the device is now, or with the next `save` if it only begins or ends a span.
+    @property
+    def has_unsaved(self) -> bool:
+        return bool(self._unsaved)
 
-        `now`: the pool's clock, in which a device says when it is tried again.
-        """
-        self._keep_aside(device)
-        self.unsaved[device.id] = device, now, at
-        if not {device.state, self._states[device.id]} <= IN_TURN:
+    def record(self, device: Device) -> None:
+        """Write how the device is now, or leave it to the next `save` if it only begins or ends a span."""
+        self._drain_again(device)
+        self._unsaved[device.id] = device, self.clock.now_s(), self.clock.at_ms()
+        if not {device.state, self._states[device.id]} <= AT_WORK:
             self.save()
-        if device.state in BAD and self._states.get(device.id) != device.state:
-            log.warning(
-                "device %s is %s: %s", device.id, device.state, device.reason, extra=make_extra(device=device.id)
-            )
+        if device.state in OUT_OF_SERVICE and self._states[device.id] != device.state:
+            said = device.id, device.state, device.reason
+            log.warning("device %s is %s: %s", *said, extra=make_extra(device=device.id))
         self._states[device.id] = device.state
 
     def save(self) -> None:
-        for device, now, at in self.unsaved.values():
-            self._write(device, now, at)
-        self.unsaved.clear()
+        """Write the devices that have changed."""
+        for device, now_s, at_ms in self._unsaved.values():
+            job = self.jobs.get(device.id) if device.state == "busy" else None
+            until_ms = at_ms + round(1000 * (device.retry_at_s - now_s)) if device.retry_at_s else None
+            self.ledger.devices.record(device, at_ms=at_ms, until_ms=until_ms, job=job)
+        self._unsaved.clear()
 
-    def _write(self, device: Device, now: float, at: int) -> None:
-        job = self.jobs.get(device.id) if device.state == "busy" else None
-        until_ms = at + round(1000 * (device.retry_at_s - now)) if device.retry_at_s else None
-        self.ledger.devices.note(device, at=at, until_ms=until_ms, job=job)
-
-    def working_on(self, uid: str) -> list[str]:
-        """The devices that work on a job now."""
+    def list_working_on(self, uid: str) -> list[str]:
+        """Return the ids of the devices that work on a job now."""
         busy = {device.id for device in self.pool.devices() if device.state == "busy"}
         return sorted(device for device, job in self.jobs.items() if job == uid and device in busy)
 
-    def drain(self, name: str, at: int) -> bool:
-        """Let a device, or all workers of a card, finish what they do and take them out of service, for later starts
-        too. False where there is no such device."""
-        chosen = match_devices(name, self.pool.devices())
-        for device in chosen:
-            self.ledger.devices.drain(device.id, at)
-            self._set_aside(device.id)
-        return bool(chosen)
+    def drain(self, name: str) -> bool:
+        """Take a device, or all workers of a card, out of service when their spans end, for later starts too.
 
-    def resume(self, name: str, at: int) -> bool:  # noqa: ARG002 - one signature for both
-        """Back into service; a sick device is tried again at once. False where there is no such device."""
-        chosen = match_devices(name, self.pool.devices())
-        for gone in self.ledger.devices.drained():
-            if file_safe(gone) == file_safe(name):
-                self.ledger.devices.resume(gone)
-        for device in chosen:
+        False where no device has that name.
+        """
+        devices = match_devices(name, self.pool.devices())
+        for device in devices:
+            self.ledger.devices.drain(device.id, self.clock.at_ms())
+            self._drain(device.id)
+        return bool(devices)
+
+    def resume(self, name: str) -> bool:
+        """Take a device back into service; a sick one is tried again at once. False where no device has that name."""
+        devices = match_devices(name, self.pool.devices())
+        for absent in self.ledger.devices.list_drained():
+            if file_safe(absent) == file_safe(name):
+                self.ledger.devices.resume(absent)
+        for device in devices:
             self.ledger.devices.resume(device.id)
-            self._aside.discard(device.id)
+            self._drained.discard(device.id)
             self.pool.resume(device.id)
             log.info("device %s is back in service", device.id, extra=make_extra(device=device.id))
-        return bool(chosen)
+        return bool(devices)
 
-    def _keep_aside(self, device: Device) -> None:
-        """A device that was drained in an earlier start stays so."""
-        if device.id not in self._states and device.id in self.ledger.devices.drained():
-            self._set_aside(device.id)
+    def _drain_again(self, device: Device) -> None:
+        """Drain a device that was drained in an earlier start, when it is first seen."""
+        if device.id not in self._states and device.id in self.ledger.devices.list_drained():
+            self._drain(device.id)
         self._states.setdefault(device.id, "")
 
-    def _set_aside(self, device: str) -> None:
-        if device not in self._aside:
-            self._aside.add(device)
+    def _drain(self, device: str) -> None:
+        if device not in self._drained:
+            self._drained.add(device)
             self.pool.drain(device, DRAINED)
             log.info("device %s is %s", device, DRAINED, extra=make_extra(device=device))

@@ -8,14 +8,14 @@ from pathlib import Path
 from agent.settings import Settings
 
 
-def low_space(settings: Settings) -> str:
-    """Which folder's disk is too full to start another job, "" if none is."""
-    least = settings.limits.min_free_bytes
+def find_low_disk(settings: Settings) -> str:
+    """Return which folder's disk is too full to start another job, "" if none is."""
+    min_bytes = settings.limits.min_free_bytes
     for folder in filter(Path.is_dir, (settings.share, settings.state)):
-        if shutil.disk_usage(folder).free < least:
-            return f"the disk of {folder} is nearly full: jobs wait until {sized(least)} are free"
+        if shutil.disk_usage(folder).free < min_bytes:
+            return f"the disk of {folder} is nearly full: jobs wait until {format_bytes(min_bytes)} are free"
     return ""
 
 
-def sized(count: int) -> str:
+def format_bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

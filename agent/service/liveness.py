@@ -1,41 +1,41 @@
-"""Whether the daemon is well enough to say so: systemd's watchdog is fed only while it is."""
+"""Whether the daemon's loop works: systemd's watchdog is fed only while it does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-COMMIT_S = 5.0
-"""Seconds between two commits that prove, while jobs run, that the ledger takes them."""
+HEARTBEAT_S = 5.0
+"""Seconds between two commits that prove, while jobs run, that the ledger can be written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class LoopStatus:
     """What the main loop knows of itself; times are monotonic seconds.
 
-    looked_at     when it last looked at the inbox, or found the share away
-    period_s      how often it wants to look
-    observed      whether new files are told of, or known not to be (polled, or refused by the kernel)
-    committed_at  when the ledger last took a commit
-    idle          whether there is nothing to commit
+    scanned_s    when it last scanned the inbox, or found the share away
+    period_s     how often it is to scan
+    watched      whether new files cause an event, or are known to cause none (polled, or refused by the kernel)
+    committed_s  when the ledger last took a commit
+    idle         whether there is nothing to commit
     """
 
-    looked_at: float
+    scanned_s: float
     period_s: float
-    observed: bool
-    committed_at: float
+    watched: bool
+    committed_s: float
     idle: bool
 
 
-def illness(signs: Signs, now: float) -> str:
-    """Why the daemon isn't well, "" if it is.
+def liveness_error(status: LoopStatus, now_s: float) -> str:
+    """Return why the loop does not work, "" if it does.
 
-    An observer that has ended is mended by the next look, so it counts only together with a look that is overdue.
+    The next scan restarts a watcher that has ended, so that counts only while a scan is overdue.
     """
-    unseen_s, patience_s = now - signs.looked_at, 2 * signs.period_s
-    if unseen_s > patience_s:
-        return f"the inbox was last looked at {unseen_s:.0f} s ago"
-    if not signs.observed and unseen_s > signs.period_s:
-        return "nobody watches the inbox"
-    if not signs.idle and now - signs.committed_at > 2 * COMMIT_S:
-        return f"the ledger took its last commit {now - signs.committed_at:.0f} s ago"
+    since_scan_s, since_commit_s = now_s - status.scanned_s, now_s - status.committed_s
+    if since_scan_s > 2 * status.period_s:
+        return f"the inbox was last scanned {since_scan_s:.0f} s ago"
+    if not status.watched and since_scan_s > status.period_s:
+        return "the watcher of the inbox has ended"
+    if not status.idle and since_commit_s > 2 * HEARTBEAT_S:
+        return f"the ledger took its last commit {since_commit_s:.0f} s ago"
     return ""

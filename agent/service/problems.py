@@ -1,4 +1,4 @@
-"""What is wrong outside, now: each trouble is said once when it begins and once when it is over."""
+"""What is wrong outside the daemon: each problem is logged once when it begins and once when it is over."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import logging
 log = logging.getLogger("musedrop")
 
 
-class Troubles:
-    """By subject, such as "inbox" or "outbox". They are in status.json, and `doctor` reads them there."""
+class Problems:
+    """The present problems by their subject, such as "inbox" or "outbox", for status.json."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
+        self._notice = ""
 
-    def tell(self, subject: str, text: str) -> None:
-        """What is wrong with the subject; "" if nothing is."""
+    def set(self, subject: str, text: str) -> None:
+        """Set what is wrong with the subject; "" if nothing is."""
         before = self._texts.pop(subject, "")
         if text:
             self._texts[subject] = text
@@ -23,8 +24,15 @@ class Troubles:
         elif before and not text:
             log.info("over: %s", before)
 
+    def set_notice(self, text: str) -> None:
+        """Set what an operator has to do, such as a restart, "" for nothing."""
+        self._notice = text
+        if text:
+            log.warning("%s", text)
+
     def __getitem__(self, subject: str) -> str:
         return self._texts.get(subject, "")
 
+    @property
     def texts(self) -> list[str]:
-        return list(self._texts.values())
+        return [*self._texts.values(), *([self._notice] if self._notice else [])]

@@ -1,4 +1,4 @@
-"""SIGHUP: which of the settings that were changed can be taken over while the daemon runs."""
+"""SIGHUP: which changed settings come into force while the daemon runs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LIVE = (
 """Keys, or how they begin. All others are read once: folders are open and workers have been started with them."""
 
 
-def merged(old: Settings, new: Settings) -> tuple[Settings, list[str], list[str]]:
-    """The settings from now on, the keys that were taken over, and those that wait for a restart."""
-    before, after = dict(flat(old)), dict(flat(new))
+def merge_settings(old: Settings, new: Settings) -> tuple[Settings, list[str], list[str]]:
+    """Return the settings from now on, the keys that were taken over, and those that need a restart."""
+    before, after = dict(flatten_settings(old)), dict(flatten_settings(new))
     changed = [key for key in after if after[key] != before[key]]
     taken = [key for key in changed if key.startswith(LIVE)]
     updates: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -37,8 +37,8 @@ def merged(old: Settings, new: Settings) -> tuple[Settings, list[str], list[str]
     return old.model_copy(update=sections), taken, [key for key in changed if key not in taken]
 
 
-def flat(settings: Settings) -> Iterator[tuple[str, Any]]:
-    """Every key by its dotted name, with its value."""
+def flatten_settings(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Yield every key by its dotted name, with its value."""
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if isinstance(value, BaseModel):

@@ -1,48 +1,47 @@
-"""Whether the share is there. A mount that vanished leaves an empty folder, and an empty folder is no news of jobs."""
+"""Whether the share is there. A mount that is gone leaves an empty folder, which must not be taken for the share."""
 
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 from agent.fs import atomic_write, is_folder
 from agent.ledger.ledger import Ledger
-from agent.settings import Settings
 
 KEY = "share_id"
 
 
-class Anchor:
-    """A mark on the share that the ledger knows: without it, the share is somewhere else."""
+class ShareIdentity:
+    """An id in a file of the share that the ledger knows, too: without it, the folder is not the share."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
-        self.path = settings.folders.share_id_file
-        self.share = settings.share
-        self.ledger = ledger
+    def __init__(self, share: Path, id_file: Path, ledger: Ledger) -> None:
+        self.share, self.id_file, self.ledger = share, id_file, ledger
 
-    def problem(self) -> str:
-        """What is wrong, "" if the share is the one we know. The first share a ledger sees becomes that one."""
+    def check(self) -> str:
+        """Return what is wrong, "" if the share is the known one. The first share of a ledger becomes that one."""
         if not is_folder(self.share):
             return f"the share {self.share} does not exist: create it or mount it, or lay it out with `musedrop init`"
         known, found = self.ledger.recall(KEY), self._read()
         if known and found != known:
-            how = f"or, if this folder is to be the share from now on, write {known} into {self.path}"
+            how = f"or, if this folder is to be the share from now on, write {known} into {self.id_file}"
             return f"the share {self.share} is not the one that this state folder knows: mount it, {how}"
         if not known:
             try:
-                self._drop(found)
+                self._adopt(found)
             except OSError as error:
                 return f"the share {self.share} can't be written: {error.strerror}"
         return ""
 
-    def _drop(self, found: str) -> None:
-        mark = found or secrets.token_hex(8)
+    def _adopt(self, found: str) -> None:
+        """Remember the id of the share, or give it a new one."""
+        share_id = found or secrets.token_hex(8)
         if not found:
-            self.path.parent.mkdir(exist_ok=True)
-            atomic_write(self.path, f"{mark}\n".encode())
-        self.ledger.remember(KEY, mark)
+            self.id_file.parent.mkdir(exist_ok=True)
+            atomic_write(self.id_file, f"{share_id}\n".encode())
+        self.ledger.remember(KEY, share_id)
 
     def _read(self) -> str:
         try:
-            return self.path.read_text(encoding="utf-8", errors="replace").strip()[:64]
+            return self.id_file.read_text(encoding="utf-8", errors="replace").strip()[:64]
         except OSError:
             return ""

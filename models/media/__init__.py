@@ -1,8 +1,5 @@
 """Probe, read, encode, join and verify media files. The only package that imports PyAV."""
 
-from typing import TypeAlias
-
-from models.arrays import U8
 from models.media.colour import BT709, bgr_to_yuv_matrix
 from models.media.encode import write_jpeg, write_part
 from models.media.encoders import choose_encoder, describe_worker, fall_back, plan_encoder, read_encoder, settle_encoder
@@ -14,16 +11,11 @@ from models.media.sound import Sound, read_sound, read_waveform
 from models.media.verify import verify_video
 from models.media.video import VideoFrames
 
-Bgr: TypeAlias = U8
-Yuv: TypeAlias = U8
-
 __all__ = [
     "BT709",
-    "Bgr",
     "Picture",
     "Sound",
     "VideoFrames",
-    "Yuv",
     "assemble_video",
     "bgr_to_yuv_matrix",
     "choose_encoder",

@@ -46,7 +46,7 @@ def read_picture(path: Path, name: str, limits: Limits) -> Picture:
     if len(timeline) == 1:
         return Picture("image", width, height)
     fps = timeline.choose_fps()
-    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.seconds))
+    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.duration_s))
 
 
 def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:

@@ -83,7 +83,7 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
         decoder = Decoder(container, stream)
         for frame in resample(decoder, sample_format="flt", layout="mono", rate=rate):
             data += memoryview(frame.planes[0])[: 4 * frame.samples]
-    samples = round(decoder.seconds * rate)
+    samples = round(decoder.duration_s * rate)
     data += bytes(max(0, 4 * samples - len(data)))
     return np.frombuffer(data, np.float32)[:samples]
 
@@ -117,7 +117,7 @@ class Decoder:
         return next(iter(self.samples), 0)
 
     @property
-    def seconds(self) -> Fraction:
+    def duration_s(self) -> Fraction:
         return sum((Fraction(count, rate) for rate, count in self.samples.items()), Fraction(0))
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
@@ -195,12 +195,12 @@ def scan_sound(path: Path, name: str, longest_s: float) -> Scan:
     with open_sound(path, name) as (container, stream):
         decoder = Decoder(container, stream)
         for _ in decoder:
-            if decoder.seconds > longest_s:
+            if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
         _check_decoded(decoder, read_promised_s(path, container, stream), name)
     sound = Sound(
-        samples=round(decoder.seconds * decoder.rate),
+        samples=round(decoder.duration_s * decoder.rate),
         rate=decoder.rate,
         channels=decoder.channels,
         codec=decoder.codec,
@@ -253,10 +253,10 @@ def read_promised_s(path: Path, container: InputContainer, stream: av.AudioStrea
 def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
     if not decoder.packets:
         raise EngineError("audio_empty", f"{name} holds no sound at all", "record it again")
-    if not decoder.seconds:
+    if not decoder.duration_s:
         raise unreadable_file("audio", f"{name} holds sound that cannot be decoded")
-    if decoder.seconds < promised_s - _SHORTFALL_S:
-        message = f"{name} is cut off: {float(decoder.seconds):.2f} s of {float(promised_s):.2f} s are there"
+    if decoder.duration_s < promised_s - _SHORTFALL_S:
+        message = f"{name} is cut off: {float(decoder.duration_s):.2f} s of {float(promised_s):.2f} s are there"
         raise unreadable_file("audio", message)
     if decoder.holes > max(1, _DAMAGED_SHARE * decoder.packets):
         message = f"{name} is damaged: {decoder.holes} of {decoder.packets} frames cannot be decoded"

@@ -45,12 +45,12 @@ class Timeline:
         return len(self.stamps)
 
     @property
-    def seconds(self) -> Fraction:
+    def duration_s(self) -> Fraction:
         return (self.stamps[-1] - self.stamps[0] + self.last) * self.base
 
     def count_frames(self, fps: Fraction) -> int:
         """Return the number of frames of the video at a constant rate."""
-        return max(1, round(self.seconds * fps))
+        return max(1, round(self.duration_s * fps))
 
     def find_picture(self, index: int, fps: Fraction) -> int:
         """Return the position of the picture that a player shows at index / fps seconds.

@@ -11,6 +11,7 @@ from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError, assignments
 from agent.ledger.ledger import Ledger
+from models.types import Request
 
 ERROR = JobError("no_face", "no face was found", "choose another picture")
 
@@ -48,6 +49,12 @@ def add_job(
             case JobState.CANCELLED:
                 job = moves.cancel(job, at_ms=at_ms)
     return job
+
+
+def a_request(folder: Path, *, work: str = "work", out: str = "out") -> Request:
+    """What a worker is asked for, with all folders below one."""
+    cache, models = str(folder / "cache"), str(folder / "models")
+    return Request("preview", "face.jpg", "voice.wav", str(folder / work), str(folder / out), cache, models)
 
 
 def start_job(ledger: Ledger, job: Job, token: str, *, at_ms: int, stage: str = "inspect") -> Job:

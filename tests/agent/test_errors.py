@@ -22,7 +22,7 @@ HEADINGS: dict[str, ErrorGroup] = {
 }
 COMPOSED = {"audio_unreadable", "avatar_unreadable"}
 """Codes that the source composes: f"{kind}_unreadable"."""
-CODE_PLACES = {"EngineError": 0, "JobError": 0, "ExitReason": 0, "_failed": 1, "Failed": 3}
+CODE_PLACES = {"EngineError": 0, "JobError": 0, "ExitReason": 0, "_build_failed": 1, "Failed": 3}
 """Function -> the place of the code among its arguments."""
 
 

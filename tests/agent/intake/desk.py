@@ -12,7 +12,7 @@ from agent.intake.admission import Intake
 from agent.intake.commands import Command
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
-from agent.settings import Settings
+from agent.settings import CurrentSettings, Settings
 from agent.settings_file import load_settings
 from tests.agent.samples import a_ledger
 
@@ -51,7 +51,7 @@ class Desk:
 
     def open(self) -> None:
         """Make the intake anew, as a daemon that starts."""
-        self.intake = Intake(self.settings, self.ledger, self._wake)
+        self.intake = Intake(CurrentSettings(self.settings), self.ledger, self._wake)
         self.intake.meet_share()
 
     def _wake(self) -> None:

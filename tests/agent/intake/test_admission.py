@@ -15,6 +15,7 @@ from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.results import outbox
+from agent.settings import CurrentSettings
 from tests.agent.intake.desk import SETTINGS, Desk, a_settings
 from tests.agent.samples import ERROR, start_job
 
@@ -236,7 +237,7 @@ def fail_job(desk: Desk, name: str) -> Job:
     job = start_job(desk.ledger, desk.job(name), "token", at_ms=desk.at_ms)
     desk.ledger.transitions.fail(job, ERROR, at_ms=desk.at_ms)
     target = desk.folders.failed / name
-    outbox.fail(desk.folders.claimed / job.uid, target, {"code": ERROR.code}, "{}")
+    outbox.move_failed_inputs(desk.folders.claimed / job.uid, target, {"code": ERROR.code}, "{}")
     desk.ledger.update(job.uid, inputs=str(target), tidied=1)
     return desk.job(name)
 
@@ -276,14 +277,14 @@ def test_a_retry_of_a_job_file_that_is_still_wrong(desk: Desk) -> None:
     desk.turn()
     desk.turn(wait_s=1.0)
     job = desk.job("hello")
-    outbox.fail(desk.folders.claimed / job.uid, desk.folders.failed / "hello", {}, "{}")
+    outbox.move_failed_inputs(desk.folders.claimed / job.uid, desk.folders.failed / "hello", {}, "{}")
     desk.ledger.update(job.uid, inputs=str(desk.folders.failed / "hello"), tidied=1)
     (desk.folders.failed / "hello" / "job.json").write_bytes(b"[]")
     desk.put("hello.retry", b"")
     desk.turn(wait_s=1.0)
     job = desk.job("hello")
     assert (job.state, job.error_code, job.inputs) == (JobState.FAILED, "not_an_object", None)
-    assert desk.ledger.untidy(10) == [job]
+    assert desk.ledger.list_unarchived(10) == [job]
 
 
 def test_a_retry_after_the_inputs_were_deleted(desk: Desk) -> None:
@@ -399,9 +400,27 @@ def test_the_file_system_decides_between_events_and_polling(
     """A network share sends no events, and its files take longer to settle; the settings may say otherwise."""
     monkeypatch.setattr(admission, "find_filesystem_kind", lambda _path: kind)
     settings = a_settings(tmp_path, SETTINGS.replace('"poll"', f'"{watch}"'))
-    intake = Intake(settings, desk.ledger, lambda: None)
+    intake = Intake(CurrentSettings(settings), desk.ledger, lambda: None)
     intake.meet_share()
     assert (intake.polls, intake.inbox.settle_s) == (polls, settle_s)
     assert intake.scan(0.0)
     assert intake.watcher.is_alive is not polls
     intake.watcher.stop()
+
+
+def test_reloaded_settings_apply_at_the_next_scan(desk: Desk, tmp_path: Path) -> None:
+    """The limit of a job file and the folders of media; the next scan is due at once."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "voice.wav").write_bytes(b"media")
+    os.utime(tmp_path / "far" / "voice.wav", (1_600_000_000, 1_600_000_000))
+    desk.put("face.jpg")
+    desk.turn()
+    text = SETTINGS + f'media_roots = ["{tmp_path / "far"}"]\nmax_job_bytes = 1024\n'
+    desk.intake.settings.current = a_settings(tmp_path, text)
+    desk.intake.apply_settings()
+    assert desk.intake.is_scan_due(desk.now_s)
+    desk.drop("near", audio=str(tmp_path / "far" / "voice.wav"))
+    desk.put("large.json", b"{" + b" " * 1024)
+    desk.turn()
+    assert desk.job("near").state is JobState.QUEUED
+    assert desk.job("large").error_code == "too_big"

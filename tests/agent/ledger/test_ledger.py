@@ -46,8 +46,8 @@ def test_a_job_walks_from_queue_to_done(tmp_path: Path) -> None:
 
 
 def next_in(ledger: Ledger, at: int, limit: int) -> list[str]:
-    ready = ledger.queue.ready(at, limit)
-    return [job.uid for job in ledger.those(sort_by_turn(ready, ledger.queue.served(), at)[:limit])]
+    ready = ledger.queue.list_ready(at, limit)
+    return [job.uid for job in ledger.list_by_turn(sort_by_turn(ready, ledger.queue.served_ms(), at)[:limit])]
 
 
 def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:
     set_columns(ledger, "b", not_before_ms=now + 60_000)
     assert next_in(ledger, now, 10) == ["d", "a", "c"]
     assert next_in(ledger, now + 60_000, 2) == ["b", "d"]
-    assert ledger.queue.count(now) == 3
+    assert ledger.queue.count_ready(now) == 3
     assert [row["name"] for row in ledger.rows("SELECT name FROM queue ORDER BY position")] == ["d", "a", "c", "b"]
 
 
@@ -75,7 +75,7 @@ def test_a_claim_takes_the_submitters_turn(tmp_path: Path) -> None:
         start_job(ledger, job, f"token-{uid}", at_ms=2000)
         order.append(uid)
     assert order == ["u0", "u3", "u1", "u4", "u2"]
-    assert len(set(ledger.queue.served().values())) == 2
+    assert len(set(ledger.queue.served_ms().values())) == 2
 
 
 def test_an_interruption_keeps_the_place_and_a_second_try_does_not(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_an_interruption_keeps_the_place_and_a_second_try_does_not(tmp_path: Pat
     job = add_job(ledger, "u1", at_ms=1000)
     job = start_job(ledger, job, "token", at_ms=2000)
     ledger.transitions.requeue(job, "cut off", at_ms=3000)
-    assert [turn.since_ms for turn in ledger.queue.ready(4000, 1)] == [1000]
+    assert [turn.since_ms for turn in ledger.queue.list_ready(4000, 1)] == [1000]
 
 
 @settings(max_examples=25, deadline=None)
@@ -148,7 +148,7 @@ def test_devices_show_the_job_they_work_on(tmp_path: Path) -> None:
     ledger = a_ledger(tmp_path)
     add_job(ledger, "u1", name="hello")
     card = Device("GPU-1/2", "cuda", card="GPU-1", total_bytes=4 << 20, free_bytes=3 << 20, held_bytes=1 << 20)
-    ledger.devices.note(replace(card, state="busy", model="musetalk", load_s=2.5, batch=8), at=1000, job="u1")
+    ledger.devices.record(replace(card, state="busy", model="musetalk", load_s=2.5, batch=8), at_ms=1000, job="u1")
     [row] = ledger.rows("SELECT * FROM device_status")
     assert (row["device"], row["card"], row["total_mib"], row["free_mib"]) == ("GPU-1/2", "GPU-1", 4, 3)
     assert (row["held_mib"], row["model"], row["load_seconds"], row["batch"]) == (1, "musetalk", 2.5, 8)
@@ -159,11 +159,11 @@ def test_a_device_says_since_when_it_is_as_it_is(tmp_path: Path) -> None:
     """`since` moves with the state and not with the memory; a sick device says when it is tried again."""
     ledger = a_ledger(tmp_path)
     card = Device("GPU-1", "cuda", state="idle")
-    ledger.devices.note(card, at=1000)
-    ledger.devices.note(replace(card, free_bytes=5), at=2000)
+    ledger.devices.record(card, at_ms=1000)
+    ledger.devices.record(replace(card, free_bytes=5), at_ms=2000)
     [row] = ledger.rows("SELECT since, updated_at FROM device_status")
     assert (row["since"], row["updated_at"]) == ("1970-01-01T00:00:01.000Z", "1970-01-01T00:00:02.000Z")
-    ledger.devices.note(replace(card, state="sick", reason="broken"), at=3000, until_ms=33_000)
+    ledger.devices.record(replace(card, state="sick", reason="broken"), at_ms=3000, until_ms=33_000)
     [row] = ledger.rows("SELECT since, until, reason FROM device_status")
     assert list(row.values()) == ["1970-01-01T00:00:03.000Z", "1970-01-01T00:00:33.000Z", "broken"]
 
@@ -171,16 +171,16 @@ def test_a_device_says_since_when_it_is_as_it_is(tmp_path: Path) -> None:
 def test_what_was_drained_stays_so(tmp_path: Path) -> None:
     """The list of devices is of this start, the list of those set aside is for all."""
     ledger = a_ledger(tmp_path)
-    ledger.devices.note(Device("cpu:0", "cpu"), at=1)
+    ledger.devices.record(Device("cpu:0", "cpu"), at_ms=1)
     for device in ("cpu:0", "cpu:0", "cpu:1"):
         ledger.devices.drain(device, 1)
-    ledger.devices.forget()
+    ledger.devices.clear()
     ledger.close()
     again = a_ledger(tmp_path)
     assert again.rows("SELECT * FROM device_status") == []
-    assert again.devices.drained() == {"cpu:0", "cpu:1"}
+    assert again.devices.list_drained() == {"cpu:0", "cpu:1"}
     again.devices.resume("cpu:1")
-    assert again.devices.drained() == {"cpu:0"}
+    assert again.devices.list_drained() == {"cpu:0"}
 
 
 def test_throughput_counts_by_the_hour(tmp_path: Path) -> None:

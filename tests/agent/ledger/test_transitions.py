@@ -86,8 +86,8 @@ def test_a_second_try_says_what_it_waits_for(tmp_path: Path) -> None:
     job = add_job(ledger, "u1", state=JobState.RUNNING)
     queued = ledger.transitions.retry_later(job, ERROR, delay_s=2.0, at_ms=1000)
     assert (queued.failures, queued.waiting_for) == (1, "a second try in 2 s, after: no face was found")
-    assert ledger.queue.count(2999) == 0
-    assert ledger.queue.count(3000) == 1
+    assert ledger.queue.count_ready(2999) == 0
+    assert ledger.queue.count_ready(3000) == 1
     assert start_job(ledger, queued, "again", at_ms=3000).waiting_for is None
 
 

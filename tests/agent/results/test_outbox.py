@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.results.outbox import Names, bring_back, fail, publish, published, write_json
+from agent.results.outbox import FolderNames, is_published, move_failed_inputs, publish_result, restore_inputs
+from agent.results.records import write_json
 
 
 def stage(folder: Path) -> Path:
@@ -21,12 +22,12 @@ def test_a_result_appears_whole(tmp_path: Path) -> None:
     """Publishing is one rename of a folder that has everything in it."""
     staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
     outbox.mkdir()
-    publish(staging, outbox, "hello", {"uid": "u1"})
+    publish_result(staging, outbox, "hello", {"uid": "u1"})
     assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mp4"]
     assert not staging.exists()
-    assert published(outbox, "hello", "u1")
-    assert not published(outbox, "hello", "u2")
-    assert not published(outbox, "other", "u1")
+    assert is_published(outbox, "hello", "u1")
+    assert not is_published(outbox, "hello", "u2")
+    assert not is_published(outbox, "other", "u1")
 
 
 @pytest.mark.parametrize("lost", ["result.mp4", "preview.jpg"])
@@ -36,7 +37,7 @@ def test_an_incomplete_result_is_not_published(tmp_path: Path, lost: str) -> Non
     outbox.mkdir()
     (staging / lost).unlink()
     with pytest.raises(FileNotFoundError, match=lost):
-        publish(staging, outbox, "hello", {"uid": "u1"})
+        publish_result(staging, outbox, "hello", {"uid": "u1"})
     assert not list(outbox.iterdir())
 
 
@@ -46,7 +47,7 @@ def test_a_result_never_replaces_another(tmp_path: Path) -> None:
     (outbox / "hello").mkdir(parents=True)
     (outbox / "hello" / "result.mp4").write_bytes(b"first")
     with pytest.raises(OSError, match="not empty"):
-        publish(stage(tmp_path / "staging"), outbox, "hello", {"uid": "u2"})
+        publish_result(stage(tmp_path / "staging"), outbox, "hello", {"uid": "u2"})
     assert (outbox / "hello" / "result.mp4").read_bytes() == b"first"
 
 
@@ -55,14 +56,14 @@ def test_names_are_free_without_regard_to_case(tmp_path: Path) -> None:
     (tmp_path / "Hello").mkdir()
     (tmp_path / "hello-2").mkdir()
     now = [0.0]
-    names = Names(lambda: now[0])
-    assert [names.free(tmp_path, "hello") for _ in range(2)] == ["hello-3", "hello-4"]
-    assert names.free(tmp_path, "other") == "other"
-    assert names.free(tmp_path, "NUL") == "_NUL"
+    names = FolderNames(lambda: now[0])
+    assert [names.reserve(tmp_path, "hello") for _ in range(2)] == ["hello-3", "hello-4"]
+    assert names.reserve(tmp_path, "other") == "other"
+    assert names.reserve(tmp_path, "NUL") == "_NUL"
     (tmp_path / "late").mkdir()
-    assert names.free(tmp_path, "late") == "late-2"
+    assert names.reserve(tmp_path, "late") == "late-2"
     now[0] = 10.0
-    assert names.free(tmp_path, "LATE") == "LATE-2"
+    assert names.reserve(tmp_path, "LATE") == "LATE-2"
 
 
 def test_a_failed_job_keeps_its_inputs(tmp_path: Path) -> None:
@@ -71,12 +72,12 @@ def test_a_failed_job_keeps_its_inputs(tmp_path: Path) -> None:
     inputs.mkdir(parents=True)
     (inputs / "Hello.JSON").write_text('{"avatar": "x"}')
     (inputs / "hello.wav").write_bytes(b"voice")
-    fail(inputs, tmp_path / "failed" / "hello", {"code": "no_face"}, "{}")
+    move_failed_inputs(inputs, tmp_path / "failed" / "hello", {"code": "no_face"}, "{}")
     target = tmp_path / "failed" / "hello"
     assert json.loads((target / "job.json").read_text()) == {"avatar": "x"}
     assert json.loads((target / "error.json").read_text()) == {"code": "no_face"}
     assert (target / "hello.wav").read_bytes() == b"voice"
-    bring_back(target, inputs)
+    restore_inputs(target, inputs)
     assert sorted(path.name for path in inputs.iterdir()) == ["hello.wav", "job.json"]
     assert not target.exists()
 
@@ -85,7 +86,7 @@ def test_a_failed_pair_gets_a_job_file(tmp_path: Path) -> None:
     """A job that had no file is written down, so that it can be mended and dropped again."""
     inputs = tmp_path / "u1"
     inputs.mkdir()
-    fail(inputs, tmp_path / "failed" / "hello", {}, '{"avatar": "hello.jpg"}')
+    move_failed_inputs(inputs, tmp_path / "failed" / "hello", {}, '{"avatar": "hello.jpg"}')
     assert json.loads((tmp_path / "failed" / "hello" / "job.json").read_text()) == {"avatar": "hello.jpg"}
 
 

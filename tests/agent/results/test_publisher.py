@@ -1,174 +1,196 @@
-"""Publishing and filing away, cut off at their worst moments."""
+"""Publishing, cut off at its worst moments."""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from agent.fs import make_folders
 from agent.jobs.states import JobState
-from agent.ledger.job import Job
-from agent.ledger.ledger import Ledger
-from agent.results.publisher import Closing
-from agent.service.problems import Troubles
-from agent.settings_file import load_settings
-from tests.agent.samples import add_job, read_job, set_columns, start_job
-
-OUTLINE = {"frames": 25, "fps": "25", "notes": []}
+from agent.results import outbox, publisher
+from agent.results.publisher import GATHER_S, PUBLISH_RETRY_S
+from agent.scheduler.attempt import FinishedAttempt
+from tests.agent.results.desk import Desk
+from tests.agent.samples import set_columns
 
 
-@pytest.fixture
-def closing(tmp_path: Path) -> Closing:
-    (tmp_path / "share").mkdir()
-    (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"\n[inbox]\nkeep_media_s = 10\n')
-    settings = load_settings(tmp_path / "musedrop.toml")
-    make_folders((*settings.folders.of_share, *settings.folders.of_state))
-    return Closing(settings, Ledger(settings.folders.ledger), Troubles())
+def test_a_finished_attempt_is_published(desk: Desk) -> None:
+    """Its row is written once before the rename, with all that is known; then the job is done."""
+    attempt = desk.start()
+    attempt.devices, attempt.stage_seconds = ["cpu:0"], {"render": 2.5}
+    desk.publisher.add(FinishedAttempt(attempt, {"notes": ["a note"]}))
+    row = desk.job()
+    assert (row.state, row.stage, row.stage_seconds) == (JobState.RUNNING, "publish", {"render": 2.5})
+    assert row.outline is not None
+    assert row.outline["frames"] == 25
+    desk.publisher.publish()
+    record = json.loads((desk.folders.outbox / "hello" / "result.json").read_text())
+    assert (record["devices"], record["kind"], record["notes"]) == (["cpu:0"], "cpu", ["a note"])
+    assert (record["video_bytes"], record["frames"], record["stage_seconds"]) == (1, 25, {"render": 2.5})
+    assert (desk.job().state, desk.job().result) == (JobState.DONE, "hello")
+    assert desk.publisher.pending == {}
 
 
-def assembled(closing: Closing, uid: str = "u1") -> Job:
-    """A running job whose verified video waits in the staging folder."""
-    media = {role: {"given": role, "path": "x", "inode": 1, "size": 1, "mtime_ns": 1} for role in ("avatar", "audio")}
-    job = add_job(closing.ledger, uid, name="hello", media=media)
-    start_job(closing.ledger, job, "token", at_ms=1, stage="publish")
-    closing.ledger.update(uid, outline=OUTLINE, facts={"label": True})
-    staging = closing.settings.folders.staging / f"{uid}-token"
-    staging.mkdir()
-    for name in ("result.mp4", "preview.jpg"):
-        (staging / name).write_bytes(b"x")
-    claimed = closing.settings.folders.claimed / uid
-    claimed.mkdir()
-    (claimed / "hello.json").write_text("{}")
-    return read_job(closing.ledger, uid)
+def test_results_wait_for_each_other_a_moment(desk: Desk) -> None:
+    """What is due is published together with what is due soon; before that, nothing is."""
+    desk.add("u1", delay_s=GATHER_S)
+    desk.publisher.publish()
+    assert desk.results() == []
+    assert desk.publisher.next_due_s == GATHER_S
+    desk.clock.now = GATHER_S
+    desk.add("u2", delay_s=GATHER_S)
+    desk.publisher.publish()
+    assert desk.results() == ["hello", "hello-2"]
 
 
-def results(closing: Closing) -> list[str]:
-    return sorted(path.name for path in closing.settings.folders.outbox.iterdir())
+def test_a_drain_publishes_early(desk: Desk) -> None:
+    """What only waits for others is published at once when the daemon stops."""
+    desk.add(delay_s=GATHER_S)
+    desk.publisher.publish(early_s=GATHER_S)
+    assert desk.results() == ["hello"]
 
 
-def test_a_crash_before_the_rename_publishes_at_the_next_start(closing: Closing) -> None:
+def test_a_crash_before_the_rename_publishes_at_the_next_start(desk: Desk) -> None:
     """The video in the staging folder is verified: it is published, not made again."""
-    assembled(closing)
-    closing.recover(at=5, now=0.0)
-    closing.publish(0.0, 6)
-    assert results(closing) == ["hello"]
-    assert closing.ledger.state_of("u1") == "done"
+    desk.add()
+    desk.restart()
+    desk.publisher.publish()
+    assert desk.results() == ["hello"]
+    assert desk.ledger.state_of("u1") == "done"
 
 
-def test_a_job_cancelled_before_it_is_published_leaves_nothing(closing: Closing) -> None:
-    """Its video waits for others to be published with: it is taken back, and the staging folder is empty."""
-    assembled(closing)
-    closing.recover(at=5, now=10.0)
-    closing.withhold("u1")
-    closing.publish(10.0, 6)
-    assert results(closing) == []
-    assert not list(closing.settings.folders.staging.iterdir())
+def test_a_job_cancelled_before_it_is_published_leaves_nothing(desk: Desk) -> None:
+    """Its video waits for others to be published with: it is deleted, and the staging folder is empty."""
+    desk.add(delay_s=10.0)
+    desk.restart()
+    desk.publisher.discard("u1")
+    desk.publisher.discard("unknown")
+    desk.publisher.publish()
+    assert desk.results() == []
+    assert desk.staged() == []
 
 
-def test_several_results_are_published_and_filed_at_once(closing: Closing) -> None:
+def test_several_results_are_published_and_filed_at_once(desk: Desk) -> None:
     """Jobs of one name that are due together: each gets a name of its own, its result and its place."""
     for n in range(5):
-        assembled(closing, f"u{n}")
-    closing.recover(at=5, now=0.0)
-    closing.publish(0.0, 6)
-    closing.tidy(7)
-    assert results(closing) == ["hello", *(f"hello-{n}" for n in range(2, 6))]
-    assert closing.ledger.untidy(1) == []
-    assert not list(closing.settings.folders.claimed.iterdir())
+        desk.add(f"u{n}")
+    desk.restart()
+    desk.publisher.publish()
+    desk.archiver.archive_inputs()
+    assert desk.results() == ["hello", *(f"hello-{n}" for n in range(2, 6))]
+    assert desk.ledger.list_unarchived(1) == []
+    assert not list(desk.folders.claimed.iterdir())
 
 
-def test_a_crash_after_the_rename_publishes_nothing_twice(closing: Closing) -> None:
+def test_a_crash_after_the_rename_publishes_nothing_twice(desk: Desk) -> None:
     """The result is there with the job's uid: only the row is closed."""
-    job = assembled(closing)
-    closing.unpublished["u1"] = (job, closing.settings.folders.staging / "u1-token", 0.0)
-    closing.publish(0.0, 4)
-    set_columns(closing.ledger, "u1", state="running", stage="publish", run_token="token", finished_ms=None)
-    closing.recover(at=5, now=0.0)
-    closing.publish(0.0, 6)
-    assert results(closing) == ["hello"]
-    assert closing.ledger.state_of("u1") == "done"
+    desk.add()
+    desk.publisher.publish()
+    set_columns(desk.ledger, "u1", state="running", stage="publish", run_token="token", finished_ms=None)
+    desk.restart()
+    desk.publisher.publish()
+    assert desk.results() == ["hello"]
+    assert desk.ledger.state_of("u1") == "done"
 
 
-def test_a_crash_before_the_video_was_whole_starts_assembling_again(closing: Closing) -> None:
+def test_a_crash_before_the_video_was_whole_starts_assembling_again(desk: Desk) -> None:
     """Without a video in the staging folder the job is queued, and its leftovers go."""
-    assembled(closing)
-    (closing.settings.folders.staging / "u1-token" / "result.mp4").unlink()
-    closing.recover(at=5, now=0.0)
-    job = closing.ledger.job("u1")
-    assert job is not None
-    assert (job.state, job.stage) == (JobState.QUEUED, "assemble")
-    assert not list(closing.settings.folders.staging.iterdir())
+    desk.add()
+    (desk.folders.staging / "u1-token" / "result.mp4").unlink()
+    desk.restart()
+    job = desk.job()
+    assert (job.state, job.stage, job.result) == (JobState.QUEUED, "assemble", None)
+    assert desk.staged() == []
 
 
-def test_an_outbox_that_cannot_be_written_is_tried_again(closing: Closing) -> None:
+def test_an_outbox_that_cannot_be_written_is_tried_again(desk: Desk) -> None:
     """The job waits and says why; when the outbox is back it is published."""
-    job = assembled(closing)
-    closing.unpublished["u1"] = (job, closing.settings.folders.staging / "u1-token", 0.0)
-    outbox = closing.settings.folders.outbox
-    outbox.rename(outbox.with_name("away"))
-    closing.publish(0.0, 5)
-    assert "outbox" in closing.troubles["outbox"]
-    assert closing.ledger.rows("SELECT waiting_for FROM job_status")[0]["waiting_for"] == closing.troubles["outbox"]
-    outbox.with_name("away").rename(outbox)
-    closing.publish(100.0, 6)
-    assert closing.troubles["outbox"] == ""
-    assert results(closing) == ["hello"]
+    desk.add()
+    folder = desk.folders.outbox
+    folder.rename(folder.with_name("away"))
+    desk.publisher.publish()
+    assert "outbox" in desk.problems["outbox"]
+    assert desk.job().waiting_for == desk.problems["outbox"]
+    folder.with_name("away").rename(folder)
+    desk.clock.now = PUBLISH_RETRY_S
+    desk.publisher.publish()
+    assert desk.problems["outbox"] == ""
+    assert desk.results() == ["hello"]
+    assert desk.job().waiting_for is None
 
 
-def test_a_wish_to_cancel_outlives_the_daemon(closing: Closing) -> None:
+def test_a_rename_that_was_done_in_spite_of_an_error_is_seen(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network share may lose only the answer: the job is closed, and nothing is published twice."""
+    desk.add()
+    real = outbox.publish_result
+
+    def lose_the_answer(staging: Path, folder: Path, name: str, record: dict[str, object]) -> None:
+        real(staging, folder, name, record)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(outbox, "publish_result", lose_the_answer)
+    desk.publisher.publish()
+    assert (desk.results(), desk.ledger.state_of("u1")) == (["hello"], "done")
+    assert desk.publisher.pending == {}
+
+
+def test_a_video_that_is_gone_is_assembled_again(desk: Desk) -> None:
+    """The share came back without the staged video: the job goes back to its last stage."""
+    desk.add()
+    (desk.folders.staging / "u1-token" / "result.mp4").unlink()
+    desk.publisher.publish()
+    assert (desk.job().state, desk.job().stage, desk.job().waiting_for) == (JobState.QUEUED, "assemble", None)
+    assert desk.publisher.pending == {}
+
+
+def test_renames_that_may_be_lost_are_not_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the outbox can't be flushed the job stays open, and is closed when it can."""
+    desk.add()
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher, "sync", refuse_to_flush)
+        desk.publisher.publish()
+    assert desk.ledger.state_of("u1") == "running"
+    desk.clock.now = PUBLISH_RETRY_S
+    desk.publisher.publish()
+    assert desk.results() == [desk.job().result]
+    assert desk.ledger.state_of("u1") == "done"
+
+
+def refuse_to_flush(_path: Path) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_the_result_of_an_earlier_job_is_taken_over(desk: Desk) -> None:
+    """A second job of the same id gets the same video, and its record says from where."""
+    desk.add("u1")
+    desk.publisher.publish()
+    attempt = desk.start("u2")
+    assert desk.publisher.add_copy(attempt, desk.job("u1"))
+    desk.publisher.publish()
+    record = json.loads((desk.folders.outbox / "hello-2" / "result.json").read_text())
+    assert (record["from_cache"], record["cached_from"], record["uid"]) == (True, "hello", "u2")
+    assert 'earlier job "hello"' in record["engine_reason"]
+    (desk.folders.outbox / "hello" / "result.mp4").write_bytes(b"changed")
+    assert not desk.publisher.add_copy(desk.start("u3"), desk.job("u1"))
+    assert desk.publisher.pending == {}
+
+
+def test_a_wish_to_cancel_outlives_the_daemon(desk: Desk) -> None:
     """A cancellation that was written down before the crash is carried out after it."""
-    closing.ledger.transitions.request_cancel(assembled(closing))
-    closing.recover(at=5, now=0.0)
-    assert closing.ledger.state_of("u1") == "cancelled"
+    desk.ledger.transitions.request_cancel(desk.add())
+    desk.restart()
+    assert desk.ledger.state_of("u1") == "cancelled"
 
 
 @pytest.mark.parametrize(("cancel", "state"), [(True, "cancelled"), (False, "queued")])
-def test_what_a_job_waited_for_ends_with_its_daemon(closing: Closing, *, cancel: bool, state: str) -> None:
+def test_what_a_job_waited_for_ends_with_its_daemon(desk: Desk, *, cancel: bool, state: str) -> None:
     """A job that waited for a device when the daemon was killed does not say so after the next start."""
-    job = assembled(closing)
-    closing.ledger.update("u1", stage="render", waiting_for="it needs 9000 MiB of a card")
+    job = desk.start().job
+    desk.ledger.update("u1", stage="render", waiting_for="it needs 9000 MiB of a card")
     if cancel:
-        closing.ledger.transitions.request_cancel(job)
-    closing.recover(at=5, now=0.0)
-    assert closing.ledger.rows("SELECT state, waiting_for FROM job_status") == [{"state": state, "waiting_for": None}]
-
-
-def test_inputs_are_filed_away_once(closing: Closing) -> None:
-    """Cut off between the rename and its record, tidying doesn't make a second folder."""
-    job = assembled(closing)
-    closing.close_done(job, "hello", 86_400_000)
-    closing.tidy(86_400_001)
-    [archived] = closing.settings.folders.archive.glob("*/*")
-    assert archived.parent.name == "1970-01-02"
-    closing.ledger.update("u1", tidied=0)
-    closing.tidy(86_400_002)
-    assert list(closing.settings.folders.archive.glob("*/*")) == [archived]
-
-
-def test_shared_media_stay_while_somebody_needs_them(closing: Closing) -> None:
-    """A portrait that two jobs name leaves the inbox only after both are done and some time has passed."""
-    from agent.fs import take_fingerprint
-
-    face = closing.settings.folders.inbox / "face.jpg"
-    face.write_bytes(b"face")
-    mark = take_fingerprint(face)
-    assert mark is not None
-    medium = {"given": "face.jpg", "path": str(face), "inode": mark.inode, "size": mark.size, "mtime_ns": mark.mtime_ns}
-    for uid in ("u1", "u2"):
-        job = assembled(closing, uid)
-        closing.ledger.update(uid, media={"avatar": medium})
-        if uid == "u1":
-            closing.close_done(job, "hello", 1000)
-    closing.tidy(1000)
-    closing.sweep(60_000)
-    assert face.exists(), "u2 is still running"
-    job = closing.ledger.job("u2")
-    assert job is not None
-    closing.close_done(job, "hello-2", 70_000)
-    closing.tidy(70_000)
-    closing.sweep(75_000)
-    assert face.exists(), "keep_media_s has not passed"
-    closing.sweep(90_000)
-    assert not face.exists()
-    assert len(list(closing.settings.folders.archive.rglob("face.jpg"))) == 1
+        desk.ledger.transitions.request_cancel(job)
+    desk.restart()
+    assert desk.ledger.rows("SELECT state, waiting_for FROM job_status") == [{"state": state, "waiting_for": None}]

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from agent.fs import make_folders
 from agent.jobs.states import JobState
 from agent.ledger.ledger import LIVE, Ledger
-from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, surplus
-from agent.service.problems import Troubles
+from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, select_surplus
+from agent.service.problems import Problems
 from agent.settings_file import load_settings
 from gpu_pool.types import Device
+from tests.agent.fake_clock import FakeClock
 from tests.agent.samples import add_job
 
 NOW = 2_000_000_000_000
@@ -34,7 +35,7 @@ def entries(*pairs: tuple[float, int]) -> list[Entry]:
 
 
 def gone(found: list[Entry], days: float, max_bytes: int) -> list[str]:
-    return [entry.path.name for entry in surplus(found, NOW, days, max_bytes)]
+    return [entry.path.name for entry in select_surplus(found, NOW, days, max_bytes)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_age_and_size_decide(days: float, max_bytes: int, expected: list[str]) -
 def test_what_stays_is_newer_and_fits(found: list[tuple[int, int]], days: int, max_bytes: int) -> None:
     """Nothing that stays is too old; the newest that stay fit; nothing goes that is newer than something that stays."""
     made = [Entry(Path(f"/{n}"), NOW - age, size) for n, (age, size) in enumerate(found)]
-    going = surplus(made, NOW, days, max_bytes)
+    going = select_surplus(made, NOW, days, max_bytes)
     staying = [entry for entry in made if entry not in going]
     if days:
         assert all(NOW - entry.at_ms <= days * DAY_MS for entry in staying)
@@ -91,16 +92,21 @@ class House:
         self.settings = load_settings(root / "musedrop.toml")
         self.folders = self.settings.folders
         make_folders((*self.folders.of_share, *self.folders.of_state))
-        self.ledger, self.troubles = Ledger(self.folders.ledger), Troubles()
+        self.ledger, self.problems = Ledger(self.folders.ledger), Problems()
         self.in_use: set[Path] = set()
-        self.retention = Retention(self.settings, self.ledger, self.troubles, lambda: self.in_use)
-        self.now = 0.0
+        self.clock = FakeClock()
+        self.retention = Retention(self.settings, self.ledger, self.problems, self.clock, lambda: self.in_use)
+
+    def pass_s(self, seconds: float) -> None:
+        """Let the monotonic clock go on, and not the calendar."""
+        self.clock.now += seconds
+        self.clock.start_ms = NOW - round(1000 * self.clock.now)
 
     def round(self) -> int:
         """One whole round; how many turns it took."""
         turns = 1
-        self.now += EVERY_S
-        while self.retention.step(self.now, NOW):
+        self.pass_s(EVERY_S)
+        while self.retention.step():
             turns += 1
         return turns
 
@@ -183,8 +189,8 @@ def test_old_rows_go_with_their_attempts_and_events(house: House) -> None:
         ("new", 364, True),
     ):
         house.job(uid, JobState.DONE, days=days, tidied=tidied)
-    house.ledger.devices.note(Device("cpu:0", "cpu"), at=1, job="shown")
-    house.ledger.event(None, "start", NOW - 400 * DAY_MS)
+    house.ledger.devices.record(Device("cpu:0", "cpu"), at_ms=1, job="shown")
+    house.ledger.record_event(None, "start", NOW - 400 * DAY_MS)
     house.round()
     assert house.uids() == {"shown", "untidy", "new"}
     assert {row["uid"] for row in house.ledger.rows("SELECT uid FROM job_attempts")} == house.uids()
@@ -203,7 +209,8 @@ def test_a_large_round_takes_many_small_turns(house: House) -> None:
     assert house.uids() == set()
     assert not list(house.folders.failed.iterdir())
     aged(house.folders.failed / "late", 60)
-    assert house.retention.step(house.now + EVERY_S - 1, NOW) is False
+    house.pass_s(EVERY_S - 1)
+    assert house.retention.step() is False
     assert (house.folders.failed / "late").exists()
 
 
@@ -213,10 +220,11 @@ def test_what_is_needed_meanwhile_stays(house: House) -> None:
         aged(house.folders.failed / f"a-{n}", 60)
     held = aged(house.folders.failed / "z", 50)
     near = aged(house.folders.failed / "z-2", 40)
-    house.retention.step(EVERY_S, NOW)
+    house.pass_s(EVERY_S)
+    house.retention.step()
     house.job("u1", JobState.QUEUED, days=0)
     house.ledger.update("u1", media={"audio": {"path": str(held.resolve() / "voice.wav")}})
-    while house.retention.step(EVERY_S, NOW):
+    while house.retention.step():
         pass
     assert (held.exists(), near.exists()) == (True, False)
 
@@ -229,12 +237,12 @@ def test_what_cannot_be_deleted_is_a_trouble(
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.rename", refusing(Path.rename, stuck))
         house.round()
-        assert "can't be deleted" in house.troubles["retention"]
+        assert "can't be deleted" in house.problems["retention"]
         assert (stuck.exists(), other.exists()) == (True, False)
         house.round()
     assert caplog.text.count("can't be deleted") == 1
     house.round()
-    assert house.troubles["retention"] == ""
+    assert house.problems["retention"] == ""
     assert not stuck.exists()
 
 

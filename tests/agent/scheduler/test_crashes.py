@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.scheduler.crashes import cause, killed_by_job
+from agent.scheduler.crashes import describe_failure, is_caused_by_job
 from gpu_pool.slot import explain_exit
 from gpu_pool.types import Exited, Failed, RunSpan
 
@@ -19,26 +19,26 @@ def lost(exited: Exited) -> Failed:
 @pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"])
 def test_signals_that_a_process_brings_upon_itself(signal: str) -> None:
     """A crash in native code may be the job's doing."""
-    assert killed_by_job(lost(Exited(1, signal=signal)))
+    assert is_caused_by_job(lost(Exited(1, signal=signal)))
 
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGSTOP", "SIGXCPU", "signal 40"])
 def test_signals_that_come_from_others(signal: str) -> None:
     """Somebody killed the worker: that is nobody's fault here."""
-    assert not killed_by_job(lost(Exited(1, signal=signal)))
+    assert not is_caused_by_job(lost(Exited(1, signal=signal)))
 
 
 def test_an_exit_in_the_middle_of_a_span() -> None:
     """No handler ends the process: a library did, on what it was given."""
-    assert killed_by_job(lost(Exited(1, code=1, log="free(): invalid pointer")))
-    assert killed_by_job(lost(Exited(1, code=0)))
+    assert is_caused_by_job(lost(Exited(1, code=1, log="free(): invalid pointer")))
+    assert is_caused_by_job(lost(Exited(1, code=0)))
 
 
 def test_the_hosts_memory_and_the_cards() -> None:
     """A job for which this machine is too small kills workers; one that wants more of a card may go to another."""
-    assert killed_by_job(lost(Exited(1, signal="SIGKILL", out_of_memory=True)))
+    assert is_caused_by_job(lost(Exited(1, signal="SIGKILL", out_of_memory=True)))
     said = Failed(*("t/render", 0, 24), "out_of_memory", "CUDA out of memory", fault="worker")
-    assert not killed_by_job(said)
+    assert not is_caused_by_job(said)
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,18 @@ def test_the_hosts_memory_and_the_cards() -> None:
 )
 def test_workers_that_froze_or_talked_nonsense(code: str) -> None:
     """Those count as interruptions, which have a cap of their own."""
-    assert not killed_by_job(Failed("t/render", 0, 24, code, "The worker on cpu:0 said nothing.", fault="worker"))
+    assert not is_caused_by_job(Failed("t/render", 0, 24, code, "The worker on cpu:0 said nothing.", fault="worker"))
 
 
 def test_the_log_does_not_decide() -> None:
     """A worker that only wrote of a signal, and was killed by another, is judged by the other."""
-    assert not killed_by_job(lost(Exited(1, signal="SIGKILL", log="caught SIGSEGV in a thread")))
+    assert not is_caused_by_job(lost(Exited(1, signal="SIGKILL", log="caught SIGSEGV in a thread")))
 
 
 def test_a_cause_has_the_sentence_once_and_the_log() -> None:
     """For the ledger: what happened, then what the worker said last."""
     failed = lost(Exited(1, signal="SIGSEGV", log="loading\nsomething odd"))
-    told = cause(failed)
+    told = describe_failure(failed)
     assert told.count("SIGSEGV") == 1
     assert told.endswith("loading\nsomething odd")
-    assert cause(Failed("t", 0, 1, "x", "it broke")) == "it broke"
+    assert describe_failure(Failed("t", 0, 1, "x", "it broke")) == "it broke"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.scheduler.engines import LOOKED_S, Engines
+from agent.scheduler.engines import KEEP_S, EngineChooser
 from models.catalog import EngineChoice
+from tests.agent.fake_clock import FakeClock
 
 
 def test_files_are_looked_for_once_in_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -19,7 +20,10 @@ def test_files_are_looked_for_once_in_a_while(monkeypatch: pytest.MonkeyPatch, t
         return EngineChoice("preview", "cpu", f"look {len(looks)}")
 
     monkeypatch.setattr("agent.scheduler.engines.choose_engine", choose)
-    engines = Engines(tmp_path)
-    asked = [("auto", 0.0), ("auto", LOOKED_S / 2), ("preview", LOOKED_S / 2), ("auto", LOOKED_S)]
-    reasons = [engines.choose(engine, ["cpu"], now).reason for engine, now in asked]
+    clock = FakeClock()
+    engines = EngineChooser(tmp_path, clock)
+    asked = [("auto", 0.0), ("auto", KEEP_S / 2), ("preview", KEEP_S / 2), ("auto", KEEP_S)]
+    reasons = []
+    for engine, clock.now in asked:
+        reasons.append(engines.choose(engine, ["cpu"]).reason)
     assert reasons == ["look 1", "look 1", "look 2", "look 3"]

@@ -6,26 +6,26 @@ from dataclasses import replace
 
 import pytest
 
-from agent.service.liveness import Signs, illness
+from agent.service.liveness import LoopStatus, liveness_error
 
-WELL = Signs(looked_at=100.0, period_s=5.0, observed=True, committed_at=100.0, idle=False)
+WELL = LoopStatus(scanned_s=100.0, period_s=5.0, watched=True, committed_s=100.0, idle=False)
 
 
 @pytest.mark.parametrize(
-    ("signs", "now", "says"),
+    ("status", "now_s", "says"),
     [
         (WELL, 104.0, ""),
         (WELL, 110.0, ""),
-        (WELL, 110.1, "last looked at 10 s ago"),
-        (replace(WELL, observed=False), 104.0, ""),
-        (replace(WELL, observed=False), 106.0, "nobody watches"),
-        (replace(WELL, looked_at=115.0), 115.5, "last commit 16 s ago"),
-        (replace(WELL, looked_at=115.0, idle=True), 115.5, ""),
-        (replace(WELL, looked_at=float("-inf")), 100.0, "last looked at inf s ago"),
+        (WELL, 110.1, "last scanned 10 s ago"),
+        (replace(WELL, watched=False), 104.0, ""),
+        (replace(WELL, watched=False), 106.0, "watcher of the inbox has ended"),
+        (replace(WELL, scanned_s=115.0), 115.5, "last commit 16 s ago"),
+        (replace(WELL, scanned_s=115.0, idle=True), 115.5, ""),
+        (replace(WELL, scanned_s=float("-inf")), 100.0, "last scanned inf s ago"),
     ],
 )
-def test_what_counts_as_ill(signs: Signs, now: float, says: str) -> None:
-    """Two periods without a look, an observer that no look has mended, jobs without a commit."""
-    found = illness(signs, now)
+def test_what_counts_as_ill(status: LoopStatus, now_s: float, says: str) -> None:
+    """Two periods without a scan, a watcher that no scan has restarted, jobs without a commit."""
+    found = liveness_error(status, now_s)
     assert says in found
     assert bool(found) == bool(says)

@@ -104,7 +104,7 @@ COLOURS = [
 ]
 
 
-def as_yuv(bgr: U8, colour: Colour) -> media.Yuv:
+def as_yuv(bgr: U8, colour: Colour) -> U8:
     height, width = bgr.shape[:2]
     picture = np.empty((height * 3 // 2, width), np.uint8)
     for target, plane in zip(media.split_planes(picture), read_planes(ToYuv(colour)(bgr)), strict=True):
@@ -182,7 +182,7 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
         assert np.median(np.abs(now - face[0, 0])[inside]) <= 3
 
 
-def joined(frame: av.VideoFrame) -> media.Yuv:
+def joined(frame: av.VideoFrame) -> U8:
     return np.concatenate([plane.astype(np.uint8).ravel() for plane in read_planes(frame)]).reshape(-1, frame.width)
 
 

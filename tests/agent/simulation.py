@@ -1,4 +1,4 @@
-"""The daemon's dispatch over workers that only pretend, on a clock that jumps: real rows, real pool, no processes."""
+"""A dispatcher over fake workers, on a clock that jumps: real rows, a real pool, no processes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger.job import Job
-from agent.scheduler.attempt import Run
+from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
-from agent.scheduler.dispatcher import Dispatch
+from agent.scheduler.dispatcher import Dispatcher
+from agent.settings import CurrentSettings
 from agent.settings_file import load_settings
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Failed, RunSpan
 from models.types import Inspection
+from tests.agent.fake_clock import FakeClock
 from tests.agent.samples import a_ledger, add_job
-from tests.gpu_pool.fake import Answer, Clock, FakeBackend, Message
+from tests.gpu_pool.fake import Answer, FakeBackend, Message
 
-START_MS = 1_700_000_000_000
 Story = Callable[[str, str, RunSpan], list[tuple[float, Message]] | None]
 """(device, job name, order) -> what the worker says instead of doing it, or None."""
 
@@ -31,7 +32,7 @@ def cpus(count: int) -> list[Device]:
 class Cards(FakeBackend):
     """A fake whose driver always has fresh figures: a worker holds what its span needs, as long as it runs."""
 
-    def __init__(self, devices: Sequence[Device], clock: Clock, answer: Answer) -> None:
+    def __init__(self, devices: Sequence[Device], clock: FakeClock, answer: Answer) -> None:
         super().__init__(devices, clock, answer)
         self.time = clock
         self.holding: dict[str, tuple[int, float]] = {}
@@ -53,7 +54,7 @@ class Cards(FakeBackend):
         )
 
 
-class Floor:
+class Simulation:
     """`frames`: length of each job; `frame_s`: what a frame costs. The other stages take a tenth of a second."""
 
     def __init__(self, folder: Path, devices: Sequence[Device], frames: int = 96, frame_s: float = 0.1) -> None:
@@ -64,12 +65,12 @@ class Floor:
         self.settings.folders.share_id_file.touch()
         self.frames, self.frame_s, self.prepare_units, self.memory_bytes = frames, frame_s, 1, 0
         self.slowness: dict[str, float] = {}
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.ledger = a_ledger(folder)
         self.backend = Cards(devices, self.clock, self.answer)
         self.pool = Pool(self.backend, stall_s=1000.0, clock=self.clock)
-        self.devices = Devices(self.ledger, self.pool)
-        self.dispatch = Dispatch(self.settings, self.ledger, self.devices, self)
+        self.devices = Devices(self.ledger, self.pool, self.clock)
+        self.dispatcher = Dispatcher(CurrentSettings(self.settings), self.ledger, self.devices, self.clock)
         self.story: Story = lambda *_: None
         self.done: list[str] = []
         self.placed: list[tuple[float, str, str, str]] = []
@@ -79,9 +80,6 @@ class Floor:
         self.pool.close()
         self.ledger.close()
 
-    def at(self) -> int:
-        return START_MS + round(1000 * self.clock())
-
     def settle(self) -> None:
         """Until all workers are up."""
         while any(device.state == "starting" for device in self.pool.devices()):
@@ -89,7 +87,7 @@ class Floor:
 
     def add(self, name: str, **keys: Any) -> Job:
         media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
-        return add_job(self.ledger, name, name=name, at_ms=self.at(), media=media, **keys)
+        return add_job(self.ledger, name, name=name, at_ms=self.clock.at_ms(), media=media, **keys)
 
     def answer(self, device: str, order: RunSpan) -> Iterable[tuple[float, Message]]:
         name = order.payload["request"]["metadata"]["title"]
@@ -101,25 +99,32 @@ class Floor:
         takes = (order.stop - order.start) * self.frame_s * self.slowness.get(device, 1) if stage == "render" else 0.1
         if not device.startswith("cpu"):
             self.backend.holding[device] = ((order.payload["outline"] or {})["memory_bytes"], self.clock() + takes)
-        result = {"outline": self.outline().to_dict()} if stage == "inspect" else {}
+        result = {"outline": self.inspection().to_dict()} if stage == "inspect" else {}
         return [(takes, Done(order.task, order.start, order.stop, takes, result))]
 
-    def outline(self) -> Inspection:
+    def inspection(self) -> Inspection:
         units = {"inspect": 1, "prepare": self.prepare_units, "render": self.frames, "assemble": 1}
         return Inspection(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
 
-    def assembled(self, run: Run, facts: dict[str, Any]) -> None:  # noqa: ARG002 - as Closing takes it
-        self.ledger.transitions.finish(run.job, run.job.name, at_ms=self.at())
-        self.done.append(run.job.name)
-
-    def repeat(self, run: Run, earlier: Job) -> bool:  # noqa: ARG002 - as Closing does it
-        return False
+    def end(self, finished: FinishedAttempt) -> None:
+        """End a job as the publisher does; the result of an earlier job is never there any more."""
+        if finished.earlier is not None:
+            self.dispatcher.continue_attempt(finished.attempt)
+            return
+        job = finished.attempt.job
+        self.ledger.transitions.finish(job, job.name, at_ms=self.clock.at_ms())
+        self.done.append(job.name)
 
     def collect(self) -> None:
-        self.dispatch.collect(1.0, self.clock, self.at)
+        events = self.dispatcher.wait(1.0)
+        with self.ledger.together():
+            for finished in self.dispatcher.collect(events):
+                self.end(finished)
+            self.dispatcher.assign()
+        self.dispatcher.release()
 
     def step(self) -> None:
-        self.dispatch.dispatch(self.clock(), self.at())
+        self.dispatcher.dispatch()
         self.collect()
 
     def run(self, until: Callable[[], bool], within_s: float = 10_000.0) -> None:

@@ -1,0 +1,85 @@
+"""What result.json and error.json say of a job, and how the files of the share are written as JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.fs import atomic_write
+from agent.jobs.states import JobState
+from agent.ledger.job import Job
+
+RECORD_VERSION = 1
+
+
+def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
+    """Return what outbox/NAME/result.json says; documented in docs/result.md."""
+    outline, facts, spec = job.outline or {}, dict(job.facts or {}), job.spec
+    notes = [*(spec.notes if spec else ()), *outline.get("notes", ()), *facts.pop("notes", ())]
+    return {
+        "version": RECORD_VERSION,
+        "name": job.name,
+        "result": name,
+        "uid": job.uid,
+        "id": job.client_id,
+        "state": "done",
+        "video": "result.mp4",
+        "preview": "preview.jpg",
+        "engine": job.engine,
+        "engine_reason": job.engine_reason,
+        "frames": outline.get("frames"),
+        "fps": outline.get("fps"),
+        "width": outline.get("width"),
+        "height": outline.get("height"),
+        "duration_s": outline.get("duration_s"),
+        "encoder": outline.get("encoder"),
+        "avatar": {"given": _given_name(job, "avatar"), "sha256": outline.get("avatar_sha256")},
+        "audio": {"given": _given_name(job, "audio"), "sha256": outline.get("audio_sha256")},
+        "options": spec.options if spec else {},
+        "notes": notes,
+        "attempt": job.attempt,
+        "interruptions": job.interruptions,
+        "from_cache": False,
+        **facts,
+        "created_at": format_time(job.created_ms),
+        "started_at": format_time(job.started_ms),
+        "finished_at": format_time(at_ms),
+    }
+
+
+def make_error_record(job: Job) -> dict[str, Any]:
+    """Return what failed/NAME/error.json says; documented in docs/errors.md."""
+    cancelled = job.state is JobState.CANCELLED
+    return {
+        "version": RECORD_VERSION,
+        "name": job.name,
+        "uid": job.uid,
+        "id": job.client_id,
+        "state": str(job.state),
+        "code": "cancelled" if cancelled else job.error_code,
+        "message": "the job was cancelled" if cancelled else job.error_message,
+        "hint": f"`musedrop retry {job.name}` runs it again" if cancelled else job.error_hint,
+        "retry": cancelled or job.error_retry,
+        "stage": job.stage,
+        "engine": job.engine,
+        "attempt": job.attempt,
+        "created_at": format_time(job.created_ms),
+        "finished_at": format_time(job.finished_ms),
+    }
+
+
+def _given_name(job: Job, role: str) -> str:
+    return str(job.media[role]["given"])
+
+
+def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> None:
+    """Replace a JSON file. One that is not durable is written often, and on one line."""
+    text = json.dumps(data, ensure_ascii=False, indent=2 if durable else None, default=str) + "\n"
+    atomic_write(path, text.encode("utf-8", "replace"), durable=durable)
+
+
+def format_time(at_ms: int | None) -> str | None:
+    """Return milliseconds since 1970 in ISO 8601, UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms is not None else None

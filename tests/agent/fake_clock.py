@@ -1,0 +1,22 @@
+"""A clock of the daemon that a test moves."""
+
+from __future__ import annotations
+
+from agent.clock import Clock
+from tests.gpu_pool.fake import Clock as PoolClock
+
+START_MS = 1_700_000_000_000
+
+
+class FakeClock(Clock, PoolClock):
+    """`now`: monotonic seconds; milliseconds since 1970 go with it. The pool takes it as its clock, too."""
+
+    def __init__(self, start_ms: int = START_MS) -> None:
+        super().__init__()
+        self.start_ms = start_ms
+
+    def now_s(self) -> float:
+        return self.now
+
+    def at_ms(self) -> int:
+        return self.start_ms + round(1000 * self.now)
