@@ -145,11 +145,7 @@ class ErrorCode(StrEnum):
         " Where `auto` had chosen it, the job is rendered again with libx264.",
     )
     DISK_FULL = ("disk_full", "work", "The disk filled up while the job ran.")
-    PART_DAMAGED = (
-        "part_damaged",
-        "work",
-        "A part of the video was damaged on disk; its frames are rendered again.",
-    )
+    PART_DAMAGED = ("part_damaged", "work", "A part of the video was damaged on disk; its frames are rendered again.")
     RESULT_INVALID = ("result_invalid", "work", "The finished video failed its verification; it was not published.")
     OUT_OF_MEMORY = ("out_of_memory", "work", "Memory ran out.")
     TIMEOUT = (

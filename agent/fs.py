@@ -155,7 +155,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; at a clean exit rename it to `path`, else remove it.
 
     With `durable` the file and its name survive a power cut.
@@ -177,15 +177,15 @@ def _temp_path(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{uuid4().hex[:12]}.tmp")
 
 
-def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+def atomic_write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file that no reader sees half-written."""
-    with atomic_path(path, durable=durable) as temp:
+    with atomic_write(path, durable=durable) as temp:
         temp.write_bytes(data)
 
 
 def atomic_copy(source: Path, target: Path) -> None:
     """Copy the content of a file; no reader sees the copy half-written."""
-    with atomic_path(target) as temp:
+    with atomic_write(target) as temp:
         shutil.copyfile(source, temp)
 
 
