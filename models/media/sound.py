@@ -24,6 +24,7 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from models.arrays import F32
+from models.media.budget import charge
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
@@ -33,6 +34,11 @@ _SHORTFALL_S = Fraction(1, 10)
 _DAMAGED_SHARE = 0.02
 _GRAINS = {"aac": 1024, "mp3": 576, "ac3": 1536, "eac3": 256, "opus": 120}
 _STREAMED_WAV = 0x7FFFF000
+_FLOATS = frozenset(("flt", "fltp", "dbl", "dblp"))
+LOUDEST = 1000
+"""The largest sample, where 1 is full scale: AAC encoders take minutes or fail on sound that is much louder."""
+SLOWEST_HZ, FASTEST_HZ = 1000, 768_000
+MOST_SHAPES = 16
 _SLOWEST_MP3 = 16_000  # mp4 has no MPEG 2.5
 
 
@@ -130,6 +136,7 @@ class Decoder:
             yield self._count(_truncate(held, self._count_heard_samples(held)))
 
     def _count(self, frame: av.AudioFrame) -> av.AudioFrame:
+        charge(size_bytes=frame.samples * frame.layout.nb_channels * frame.format.bytes)
         self.samples[frame.sample_rate] += frame.samples
         self.channels = self.channels or frame.layout.nb_channels
         return frame
@@ -170,6 +177,7 @@ class Decoder:
                 packet = next(packets)
             except (StopIteration, av.FFmpegError):
                 return
+            charge()
             if packet.size:
                 self._note_packet(packet)
             yield packet
@@ -179,6 +187,41 @@ class Decoder:
             (self.skipped,) = struct.unpack("<I", bytes(packet.get_sidedata("skip_samples"))[:4])
         self.packets += 1
         self.packet_samples.append(count_samples(packet, self.codec, self.stream.codec_context.sample_rate))
+
+
+class SampleChecker:
+    """Refuses sound that would break the mixing or the encoding of the result.
+
+    Raises EngineError audio_unreadable.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._mixed: set[tuple[str, str, int]] = set()
+
+    def check(self, frame: av.AudioFrame) -> None:
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if shape not in self._mixed:
+            self._check_shape(frame)
+            self._mixed.add(shape)
+        if frame.format.name in _FLOATS and not (np.abs(frame.to_ndarray()) <= LOUDEST).all():  # also NaN
+            raise self._refuse(f"holds samples that are no numbers, or above {LOUDEST}", "16-bit wav")
+
+    def _check_shape(self, frame: av.AudioFrame) -> None:
+        """Try to mix the sound to mono and stereo, as the stages after this one do."""
+        if not SLOWEST_HZ <= frame.sample_rate <= FASTEST_HZ:
+            raise self._refuse(f"has {frame.sample_rate} samples a second", "wav of 48000 Hz")
+        if len(self._mixed) >= MOST_SHAPES:
+            raise self._refuse(f"changes its rate or channels more than {MOST_SHAPES} times", "wav")
+        try:
+            for layout in ("mono", "stereo"):
+                AudioResampler("flt", layout, frame.sample_rate).resample(frame)
+        except (av.FFmpegError, ValueError) as error:
+            channels = frame.layout.nb_channels
+            raise self._refuse(f"has {channels} channels that cannot be mixed to stereo", "mono or stereo") from error
+
+    def _refuse(self, what: str, form: str) -> EngineError:
+        return EngineError("audio_unreadable", f"{self._name} {what}", f"save it again as {form}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +236,9 @@ class Scan:
 def scan_sound(path: Path, name: str, longest_s: float) -> Scan:
     """Decode to the end. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
-        decoder = Decoder(container, stream)
-        for _ in decoder:
+        decoder, checker = Decoder(container, stream), SampleChecker(name)
+        for frame in decoder:
+            checker.check(frame)
             if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
