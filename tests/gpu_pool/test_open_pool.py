@@ -9,7 +9,7 @@ import pytest
 from agent.cli.doctor import check_cards
 from agent.daemon import HANDLER
 from agent.fs import make_folders
-from agent.scheduler.workers import open_pool, preloaded
+from agent.scheduler.workers import open_pool, choose_preload
 from agent.settings import Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.cards import Cards
@@ -65,14 +65,14 @@ def test_cards_come_while_the_daemon_runs(cards_here: PretendDriver, tmp_path: P
 def test_only_what_auto_means_here_is_preloaded(tmp_path: Path) -> None:
     """Without weights nothing; with them MuseTalk, unless the settings say no."""
     asked = settings(tmp_path, "")
-    assert preloaded(asked) == ""
+    assert choose_preload(asked) == ""
     for file in ENGINES["musetalk"].weights:
         path = asked.models_dir / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
-    assert preloaded(asked) == expected
-    assert preloaded(settings(tmp_path, "preload = false")) == ""
+    assert choose_preload(asked) == expected
+    assert choose_preload(settings(tmp_path, "preload = false")) == ""
 
 
 @pytest.mark.parametrize("name", ["0", "cuda:0", "GPU-", "NVIDIA H100", "GPU-a b c d", ""])
