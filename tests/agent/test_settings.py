@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from agent.scheduler.workers import card_rules
 from agent.settings import RetentionSettings
 from models.types import Limits, Output
-from tests.agent.settings_texts import SMALLEST, loaded
+from tests.agent.settings_texts import SMALLEST, loaded, refused
 
 
 def test_the_smallest_file_has_every_default(tmp_path: Path) -> None:
@@ -91,3 +91,12 @@ def test_settings_can_not_be_changed(tmp_path: Path) -> None:
     settings = loaded(tmp_path, SMALLEST)
     with pytest.raises(ValidationError, match="frozen"):
         settings.inbox.settle_s = 3.0
+
+
+@pytest.mark.parametrize("name", ["0", "cuda:0", "GPU-", "NVIDIA H100", "GPU-a b c d", ""])
+@pytest.mark.parametrize("key", ["only", "exclude"])
+def test_cards_are_named_by_uuid(tmp_path: Path, key: str, name: str) -> None:
+    """A number may mean another card after the next reboot."""
+    error = refused(tmp_path, f'{SMALLEST}[devices]\ncpu_workers = 1\n{key} = ["{name}"]\n')
+    assert "should be the UUID of a card" in str(error)
+    assert error.key == f"devices.{key}"

@@ -43,8 +43,8 @@ def build_empty(found: InstalledPart, state: State) -> nn.Module:
 def read_config(path: Path, name: str) -> dict[str, Any]:
     """The object in a JSON file. Raises EngineError weights_damaged where there is none."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        config = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows programs write a mark before it
+    except (ValueError, RecursionError) as error:
         raise damaged_error(name, f"is not JSON ({error})") from error
     if not isinstance(config, dict):
         raise damaged_error(name, "is JSON, but not an object")

@@ -1,14 +1,11 @@
-"""State dicts from files that somebody downloaded: mapped, never executed, and each mistake named with its cure."""
+"""Open state dicts from files that somebody downloaded: mapped, never executed, each mistake named with its cure."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import pickletools
+import math
 import struct
-import zipfile
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +14,45 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.musetalk.weights.index import repair_hint
+from models.musetalk.weights.torch_file import MOST_DIMENSIONS, TorchFileError, read_torch_file, truncation_text
+from models.musetalk.weights.unpickler import TensorRecord
 from models.types import EngineError
 
 State = dict[str, Tensor]
 
-ZIP = b"PK\x03\x04"
-LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before 1.6 begins with this number
 GIT_LFS = b"version https://git-lfs"
 LONGEST_HEADER_BYTES = 64 << 20
-MOST_PICKLES = 8  # one in a zip, five in the older format
-HARMLESS = ("torch.", "collections.OrderedDict", "collections.defaultdict", "__builtin__.set", "builtins.set")
-LEFTOVERS = (
-    "numpy.",
-    "mmengine.",
-    "mmcv.",
-    "mmpose.",
-    "mmdet.",
-    "_codecs.encode",
-)  # of a training run, beside its tensors
-
-
-class Leftover:
-    """Takes the place of an object that a training run stored beside its tensors, and does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Leftover:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
+WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "ema", "module", "params_ema", "params")
+"""Under which names trainings keep a state dict among other things, the better one first."""
+DEEPEST_WRAPPER = 3
+PARALLEL_PREFIX = "module."  # of networks that were trained on several cards
+MOST_TENSORS = 20_000  # the largest network here has 686
+LARGEST_TENSOR_BYTES = 1 << 40  # one number may be shown as a whole tensor, but not as an absurd one
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
 
 
 def read_state(path: Path, name: str) -> State:
-    """Name -> tensor on the CPU, mapped from the file where its format allows.
+    """Return name -> tensor on the CPU, mapped from the file where its format allows.
 
-    `name` is what a person knows it by, and its ending tells the format. Raises EngineError weights_damaged for a
-    truncated or foreign file, weights_unsafe for a pickle that would run code.
+    `name` is what a person knows it by, and its ending tells the format. Of a pickle the tensors are taken alone, and
+    whatever else is in it becomes nothing. Raises EngineError weights_damaged for a truncated or foreign file,
+    weights_unsafe for a pickle that holds code and no tensors.
     """
-    if name.endswith(".safetensors"):
-        return _read_safetensors(path, name)
-    found = _read_pickle(path, name)
-    inner = found.get("state_dict") if isinstance(found, dict) else None
-    state = inner if isinstance(inner, dict) else found
-    if not isinstance(state, dict):
-        raise damaged_error(name, f"holds a {type(state).__name__} instead of named tensors")
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise damaged_error(name, "holds no tensors")
-    return tensors
+    return _read_safetensors(path, name) if name.endswith(".safetensors") else _read_torch(path, name)
 
 
 def damaged_error(name: str, what: str) -> EngineError:
@@ -101,7 +89,7 @@ def _check_length(path: Path, name: str) -> None:
     try:
         tensors = [value for key, value in json.loads(text).items() if key != "__metadata__"]
         expected = 8 + length + max(value["data_offsets"][1] for value in tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         cut = len(text) < length
         raise damaged_error(name, truncation_text(size) if cut else foreign_text(head, "safetensors file")) from error
     if size != expected:
@@ -110,12 +98,8 @@ def _check_length(path: Path, name: str) -> None:
         )
 
 
-def truncation_text(size: int, expected: int | None = None) -> str:
-    return f"is cut off: {size:,} bytes" + (f" of {expected:,}" if expected else ", its end is missing")
-
-
-def foreign_text(head: bytes, expected: str) -> str:
-    """Say what a file is that isn't `expected`, from its first bytes."""
+def foreign_text(head: bytes, expected: str, otherwise: str = "") -> str:
+    """Say what a file is that isn't `expected`, from its first bytes; `otherwise` where they tell nothing."""
     start = head.lstrip().lower()
     if not head:
         return "is empty"
@@ -123,69 +107,99 @@ def foreign_text(head: bytes, expected: str) -> str:
         return "is only a pointer of Git LFS to the weights, not the weights"
     if start.startswith((b"<!doctype", b"<html")):
         return f"is a web page, not a {expected}: its download was answered with a page"
-    return f"is no {expected}"
+    return otherwise or f"is no {expected}"
 
 
-def _read_pickle(path: Path, name: str) -> Any:
+def _read_torch(path: Path, name: str) -> State:
     with path.open("rb") as file:
         head = file.read(64)
-    zipped = head.startswith(ZIP)
-    if zipped and not zipfile.is_zipfile(path):
-        raise damaged_error(name, truncation_text(path.stat().st_size))
-    if not zipped and not head.startswith(LEGACY):
-        _refuse_code(path, name)
-        raise damaged_error(name, foreign_text(head, "torch checkpoint"))
     try:
-        with torch.serialization.safe_globals(_stand_ins(path) if zipped else []):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, TypeError, LookupError) as error:
-        _refuse_code(path, name)
-        if "unexpected EOF" in str(error) or isinstance(error, EOFError):
-            raise damaged_error(name, truncation_text(path.stat().st_size)) from error
-        raise damaged_error(name, "is no torch checkpoint, or is damaged") from error
-
-
-def _refuse_code(path: Path, name: str) -> None:
-    """Raise weights_unsafe if the pickle names anything but tensors and what trainings leave beside them."""
-    if code := next((found for found in named_globals(path) if not found.startswith(HARMLESS + LEFTOVERS)), ""):
+        contents = read_torch_file(path)
+        records = _select_state(contents.value)
+        if len(records) > MOST_TENSORS:
+            raise TorchFileError(f"names more than {MOST_TENSORS:,} tensors")
+        if records:
+            numbers = _Numbers(path, contents.regions)
+            return {key: numbers.build(key, record) for key, record in records.items()}
+    except TorchFileError as error:
+        raise damaged_error(name, foreign_text(head, "torch checkpoint", str(error))) from error
+    if contents.refused:
         raise EngineError(
             "weights_unsafe",
-            f"the weight file {name} would run code ({code}) when it is opened, so it was not opened",
+            f"the weight file {name} holds no tensors, but would run code ({contents.refused[0]}); none of it was run",
             f"don't use this file; {repair_hint(name)}",
         )
+    what = "no tensors" if isinstance(contents.value, dict) else f"a {type(contents.value).__name__}, no named tensors"
+    raise damaged_error(name, f"holds {what}")
 
 
-def _stand_ins(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    return [(Leftover, found) for found in set(named_globals(path)) if found.startswith(LEFTOVERS)]
+def _select_state(value: Any) -> dict[str, TensorRecord]:
+    """Return the dict with most tensors among `value` and what its wrappers hold; without a common `module.`."""
+    found = [_tensors_of(candidate) for candidate in _list_candidates(value, DEEPEST_WRAPPER)]
+    state = max(found, key=len, default={})
+    while state and all(key.startswith(PARALLEL_PREFIX) for key in state):
+        state = {key.removeprefix(PARALLEL_PREFIX): record for key, record in state.items()}
+    return state
 
 
-def named_globals(path: Path) -> Iterator[str]:
-    """What a pickle, alone or inside a torch zip, would import: read from its opcodes, nothing is executed."""
-    try:
-        stream = BytesIO(_pickles_in(path))
-        for _ in range(MOST_PICKLES):
-            yield from _globals_of_one(stream)
-    except (ValueError, EOFError, OSError, KeyError, LookupError, zipfile.BadZipFile, NotImplementedError):
-        return
+def _list_candidates(value: Any, depth: int) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for name in WRAPPERS if depth else ():
+            yield from _list_candidates(value.get(name), depth - 1)
 
 
-def _globals_of_one(stream: BytesIO) -> Iterator[str]:
-    """Of one pickle; the stream stands at its end afterwards. Raises ValueError where there is none."""
-    strings: list[str] = []
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name in ("GLOBAL", "INST"):
-            yield str(argument).replace(" ", ".")
-        elif opcode.name == "STACK_GLOBAL":
-            yield ".".join(strings[-2:])
-        elif isinstance(argument, str):
-            strings.append(argument)
+def _tensors_of(candidate: dict[str, Any]) -> dict[str, TensorRecord]:
+    return {key: value for key, value in candidate.items() if isinstance(value, TensorRecord)}
 
 
-def _pickles_in(path: Path) -> bytes:
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            return file.read(LONGEST_HEADER_BYTES)
-    with zipfile.ZipFile(path) as archive:
-        inside = [info for info in archive.infolist() if info.filename.endswith("data.pkl")]
-        with archive.open(inside[0]) as file:
-            return file.read(LONGEST_HEADER_BYTES)
+class _Numbers:
+    """The bytes of a file as tensors, which are mapped, and copied only where they lie askew."""
+
+    def __init__(self, path: Path, regions: dict[str, range]) -> None:
+        self._size, self._regions = path.stat().st_size, regions
+        self._mapped = torch.from_file(str(path), shared=False, size=self._size, dtype=torch.uint8)
+        self._storages: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._copied = 0
+
+    def build(self, name: str, record: TensorRecord) -> Tensor:
+        """Return the tensor that a record describes. Raises TorchFileError unless it is inside its storage."""
+        dtype = vars(torch).get(record.dtype) if record.dtype else DTYPES.get(record.storage.kind)
+        if not isinstance(dtype, torch.dtype) or not _is_shape(record.size, record.stride, record.offset):
+            raise TorchFileError(f"describes a tensor that can't be ({name})")
+        storage, start = self._open_storage(record.storage.key, dtype), record.offset + record.storage.start
+        steps = zip(record.size, record.stride, strict=True)
+        end = start + (0 if 0 in record.size else 1 + sum((count - 1) * step for count, step in steps))
+        size_bytes = math.prod(record.size) * dtype.itemsize
+        if start < 0 or end > len(storage) or size_bytes > LARGEST_TENSOR_BYTES:
+            raise TorchFileError(f"describes a tensor outside of its storage ({name})")
+        return storage.as_strided(record.size, record.stride, storage.storage_offset() + start)
+
+    def _open_storage(self, key: str, dtype: torch.dtype) -> Tensor:
+        if (key, dtype) not in self._storages:
+            self._storages[key, dtype] = self._map_storage(key, dtype)
+        return self._storages[key, dtype]
+
+    def _map_storage(self, key: str, dtype: torch.dtype) -> Tensor:
+        region = self._regions.get(key)
+        if region is None:
+            raise TorchFileError(f"lacks the storage {key[:100]}")
+        count = len(region) // dtype.itemsize
+        place = slice(region.start, region.start + count * dtype.itemsize)
+        numbers = self._mapped[place]
+        if region.start % dtype.itemsize:
+            self._copied += len(numbers)
+            if self._copied > self._size:
+                raise TorchFileError("has storages that overlap")
+            numbers = numbers.clone()
+        return numbers.view(dtype)
+
+
+def _is_shape(size: Any, stride: Any, offset: Any) -> bool:
+    """Whether these are dimensions, steps and an offset that a tensor can have."""
+    if not (isinstance(size, tuple | list) and isinstance(stride, tuple | list)):
+        return False
+    fits = len(size) == len(stride) <= MOST_DIMENSIONS
+    return fits and all(
+        type(number) is int and 0 <= number < LARGEST_TENSOR_BYTES for number in (*size, *stride, offset)
+    )

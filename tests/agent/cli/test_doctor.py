@@ -6,8 +6,9 @@ import json
 import os
 from dataclasses import replace
 
-from agent.cli.doctor import check_card, check_daemon_status, check_engine, check_folders
+from agent.cli.doctor import check_card, check_cards, check_daemon_status, check_engine, check_folders
 from agent.settings import Settings
+from gpu_pool.cards import Cards
 from gpu_pool.types import Device
 from models.catalog import ENGINES
 
@@ -20,6 +21,24 @@ def test_a_card() -> None:
     assert "not used" in check_card(CARD, admitted=False).found
     lost = check_card(replace(CARD, state="lost", reason="Xid 79"), admitted=True)
     assert (lost.verdict, "Xid 79" in lost.found) == ("bad", True)
+
+
+def test_all_cards(settings: Settings) -> None:
+    """Cards that are used, excluded and lost; with the driver and its problems."""
+    devices = settings.devices.model_copy(update={"exclude": ("GPU-2",)})
+    found = Cards(
+        (CARD, replace(CARD, id="GPU-2"), replace(CARD, id="GPU-3", state="lost", reason="GPU is lost.")),
+        ("Card 3 does not answer: GPU is lost.",),
+        "999.01",
+    )
+    findings = list(check_cards(found, settings.model_copy(update={"devices": devices})))
+    assert [(finding.verdict, finding.what, finding.found) for finding in findings] == [
+        ("ok", "NVIDIA driver", "999.01"),
+        ("note", "NVML", "Card 3 does not answer: GPU is lost."),
+        ("ok", "GPU", "Card GPU-1: 1.0 of 4.0 GiB free"),
+        ("note", "GPU", "Card GPU-2: 1.0 of 4.0 GiB free, not used"),
+        ("bad", "GPU", "Card GPU-3: GPU is lost."),
+    ]
 
 
 def test_an_engine_without_weights_names_the_command(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -101,7 +101,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
             if not body:
                 return None
             cuts = hub.cuts.get(path)
-            self.wfile.write(whole[start : cuts.pop(0)] if cuts else whole[start:])
+            with suppress(ConnectionError):  # a client that has enough hangs up
+                self.wfile.write(whole[start : cuts.pop(0)] if cuts else whole[start:])
             return None
 
         def log_message(self, *_: object) -> None: ...

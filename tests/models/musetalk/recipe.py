@@ -73,3 +73,8 @@ def synth_frame(number: int, height: int, width: int, seed: int = 11) -> np.ndar
     noise = np.random.RandomState(seed + number).randint(-12, 13, size=blocks).repeat(8, 0).repeat(8, 1)
     picture = np.stack([blue, green, red], -1) + noise[:height, :width]
     return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, of the root mean square of what is wanted."""
+    return float(np.abs(found - wanted).max() / np.sqrt((wanted.astype(np.float64) ** 2).mean()))

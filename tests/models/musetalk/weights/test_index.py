@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from models.atomic import hash_file
 from models.musetalk.weights import index as layout
 from models.musetalk.weights.index import (
     PARTS,
@@ -24,9 +23,6 @@ from models.musetalk.weights.index import (
 )
 from models.musetalk.weights.manifest import (
     Entry,
-    read_manifest,
-    recorded_sha256,
-    sample_hash,
     stamp_of,
     write_entry,
 )
@@ -169,42 +165,6 @@ def test_a_conversion_of_files_elsewhere_stays(root: Path, tmp_path: Path) -> No
     write_entry(root / "converted", "unet-v15.safetensors", Entry(target, source=source))
     other.write_bytes(b"newer")
     assert form_of("unet-v15", root) == "converted"
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"files": []}', '{"files": {"a": 3}}', '{"files": {"a": {"stamp": {}}}}']
-)
-def test_a_damaged_manifest_is_no_manifest(root: Path, text: str) -> None:
-    """Its content is nothing that a worker would die of."""
-    (root / "manifest.json").write_text(text)
-    assert read_manifest(root) == {}
-    put(root, *published_files("v15"))
-    assert missing_files(root) == []
-
-
-def test_a_recorded_hash_holds_for_the_same_file_only(root: Path) -> None:
-    """Once the file has changed, its recorded hash is not believed."""
-    put(root, "a")
-    stamp = replace(stamp_of(root / "a"), path="a", sha256=hash_file(root / "a"))
-    write_entry(root, "a", Entry(stamp, "https://example.org/a"))
-    assert recorded_sha256(root, "a") == hash_file(root / "a")
-    (root / "a").write_bytes(b"other")
-    assert recorded_sha256(root, "a") == ""
-    assert recorded_sha256(root, "manifest.json") == ""
-
-
-def test_the_samples_of_a_large_file_tell_it_from_another(tmp_path: Path) -> None:
-    """Weights that were all trained further have another identity, and so has a file that is one byte longer."""
-    import random
-
-    content = random.Random(1).randbytes(3 << 20)
-    (tmp_path / "a").write_bytes(content)
-    (tmp_path / "b").write_bytes(bytes(byte ^ 1 for byte in content))
-    (tmp_path / "c").write_bytes(content + b"x")
-    (tmp_path / "d").write_bytes(content)
-    a, b, c, d = (sample_hash(tmp_path / name) for name in "abcd")
-    assert a == d
-    assert len({a, b, c}) == 3
 
 
 def test_every_form_says_how_it_can_be_mended() -> None:

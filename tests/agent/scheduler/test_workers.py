@@ -1,0 +1,71 @@
+"""The pool that the settings ask for, with real workers over a pretended driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.daemon import HANDLER
+from agent.fs import make_folders
+from agent.scheduler.workers import choose_preload, open_pool
+from agent.settings import Settings
+from gpu_pool.types import Span, Task
+from models.catalog import ENGINES, is_installed
+from tests.agent.settings_texts import SMALLEST, loaded
+from tests.gpu_pool.pools import poll_until, wait_for_state
+from tests.nvmlstub import PretendDriver
+
+GIB = 1 << 30
+A, B, C = (f"GPU-{letter * 8}-0000-0000-0000-000000000000" for letter in "abc")
+
+
+def load_devices(folder: Path, devices: str) -> Settings:
+    (folder / "share").mkdir(exist_ok=True)
+    return loaded(folder, f"{SMALLEST}[devices]\ncpu_workers = 1\n{devices}\n")
+
+
+@pytest.fixture
+def three_cards(driver: PretendDriver, monkeypatch: pytest.MonkeyPatch) -> PretendDriver:
+    """Three cards, for the child processes of this one."""
+    for name, value in driver.env.items():
+        monkeypatch.setenv(name, value)
+    driver.set_devices(*(f"gpu {name} {24 * GIB} {used * GIB} {GIB}" for name, used in ((A, 0), (B, 20), (C, 0))))
+    return driver
+
+
+@pytest.mark.usefixtures("three_cards")
+def test_a_pool_by_the_settings(tmp_path: Path) -> None:
+    """Two workers on each card that isn't excluded, less the reserve; a real worker is ready."""
+    settings = load_devices(tmp_path, f'workers_per_device = 2\nreserve_mib = 2048\nexclude = ["{C[:12]}"]')
+    make_folders(settings.folders.of_state)
+    with open_pool(settings, HANDLER) as pool:
+        assert sorted(device.id for device in pool.devices()) == sorted([A, f"{A}/2", B, f"{B}/2", "cpu:0"])
+        assert pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
+        reason = pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
+        assert reason == f"It needs 22528 MiB of a card; the most that is free and not promised is 21504 MiB, on {A}."
+        assert wait_for_state(pool, "idle", A).held_bytes == 0
+
+
+def test_cards_come_while_the_daemon_runs(three_cards: PretendDriver, tmp_path: Path) -> None:
+    """A daemon that started before its driver finds the cards later."""
+    three_cards.set_devices()
+    settings = load_devices(tmp_path, f'only = ["{A}"]')
+    make_folders(settings.folders.of_state)
+    with open_pool(settings, HANDLER) as pool:
+        assert [device.id for device in pool.devices()] == ["cpu:0"]
+        three_cards.set_devices(f"gpu {B} {24 * GIB} 0 0", f"gpu {A} {24 * GIB} 0 0")
+        poll_until(pool, lambda _: [device.id for device in pool.devices()] == ["cpu:0", A])
+
+
+def test_only_the_engine_of_auto_is_preloaded(tmp_path: Path) -> None:
+    """Without weights nothing; with them MuseTalk, unless the settings say no."""
+    settings = load_devices(tmp_path, "")
+    assert choose_preload(settings) == ""
+    for file in ENGINES["musetalk"].weights:
+        path = settings.models_dir / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
+    assert choose_preload(settings) == expected
+    assert choose_preload(load_devices(tmp_path, "preload = false")) == ""
