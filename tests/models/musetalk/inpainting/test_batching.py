@@ -80,7 +80,8 @@ def test_halving_ends_at_one() -> None:
 def test_every_frame_has_its_slot(start: int, count: int, unet: int, decode: int) -> None:
     """Whatever the span, frame n lies in slot n % size, in UNet and decoder, once and in order."""
     size, part = 1 << unet, 1 << min(unet, decode)
-    at, painted = start, []
+    painted: list[int] = []
+    at = start
     while at < start + count:
         batch = next_batch(at, start + count, size)
         frames = range(batch.start, batch.stop)
