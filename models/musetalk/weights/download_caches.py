@@ -37,7 +37,7 @@ def show_as_models_folder(cache: Path) -> Iterator[Path]:
 
 def find_in_cache(cache: Path) -> dict[str, Path]:
     """Return the weight files in a download cache, by their names in MuseTalk's layout."""
-    found = {}
+    found: dict[str, Path] = {}
     for name, (repository, file) in list_published().items():
         for folder in list_copies(cache, repository):
             if (folder / file).is_file():
