@@ -1,4 +1,7 @@
-"""Errors that people see: what a command line prints, and every published code. Standard library only."""
+"""Errors that people see: what a command line prints, and every published code.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ ErrorGroup = Literal["job", "media", "weights", "work", "worker"]
 
 
 class UserError(Exception):
-    """An error that the user can fix: the command line prints the message as one line and exits."""
+    """An error that the user can fix: the command line prints the message and exits."""
 
     exit_code = 2
 
 
 class ErrorCode(StrEnum):
-    """The code of a failed job, as the ledger, error.json and the clients know it; docs/errors.md lists them.
+    """The code of a failed job in the ledger and error.json; docs/errors.md lists all.
 
-    group        what failed: the job file, its media, the weights, the work; "worker" codes occur only in job_events
+    group        what failed: the job file, its media, the weights, the work; "worker" codes occur
+                 only in job_events
     explanation  what happened, as Markdown for the tables of the docs
     hint         what to do, where that is always the same; "" where it depends
     """
@@ -141,11 +145,7 @@ class ErrorCode(StrEnum):
         " Where `auto` had chosen it, the job is rendered again with libx264.",
     )
     DISK_FULL = ("disk_full", "work", "The disk filled up while the job ran.")
-    PART_DAMAGED = (
-        "part_damaged",
-        "work",
-        "A part of the video was damaged on disk; its frames are rendered again.",
-    )
+    PART_DAMAGED = ("part_damaged", "work", "A part of the video was damaged on disk; its frames are rendered again.")
     RESULT_INVALID = ("result_invalid", "work", "The finished video failed its verification; it was not published.")
     OUT_OF_MEMORY = ("out_of_memory", "work", "Memory ran out.")
     TIMEOUT = (

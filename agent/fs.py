@@ -1,4 +1,7 @@
-"""Files and folders: facts, fingerprints, locks, and changes that survive a crash. Standard library only."""
+"""Files and folders: facts, fingerprints, locks, and changes that survive a crash.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
-from uuid import uuid4
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,7 +81,7 @@ def is_disk_full(error: OSError) -> bool:
 
 
 def find_filesystem_kind(path: Path) -> str:
-    """Return the kernel's name of the file system ("ext4", "cifs", "fuse.sshfs"), "unknown" without /proc."""
+    """Return the kernel's name of a file system ("ext4", "cifs"), "unknown" without /proc."""
     best, kind = -1, "unknown"
     target = str(path.resolve())
     try:
@@ -108,7 +111,7 @@ def open_regular(path: Path) -> int:
 
 
 def is_open_for_writing(path: Path) -> bool | None:
-    """Whether a process of this machine has the file open for writing; None where the kernel can't say."""
+    """Whether a process has the file open for writing; None where the kernel can't say."""
     try:
         fd = open_regular(path)
     except OSError:
@@ -124,7 +127,7 @@ def is_open_for_writing(path: Path) -> bool | None:
 
 
 def read_limited(path: Path, limit_bytes: int) -> bytes | None:
-    """Return at most `limit_bytes` + 1 bytes, so that the caller sees what is too long; None if it can't be read."""
+    """Return at most `limit_bytes` + 1 bytes, to show what is too long; None on an error."""
     try:
         fd = open_regular(path)
     except OSError:
@@ -152,37 +155,39 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on a clean exit it is renamed to `path`, else removed.
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; at a clean exit rename it to `path`, else remove it.
 
     With `durable` the file and its name survive a power cut.
     """
-    temp = _temp_path(path)
-    with ExitStack() as on_error:
-        on_error.callback(temp.unlink, missing_ok=True)
+    temp, renamed = _temp_path(path), False
+    try:
         yield temp
         if durable:
             sync(temp)
         temp.replace(path)
-        on_error.pop_all()
+        renamed = True
+    finally:
+        if not renamed:
+            temp.unlink(missing_ok=True)
     if durable:
         sync(path.parent)
 
 
 def _temp_path(path: Path) -> Path:
     """Return a new hidden name beside `path`, shorter than the 255 bytes of a file name."""
-    return path.with_name(f".{path.name[:40]}.{uuid4().hex[:12]}.tmp")
+    return path.with_name(f".{path.name[:40]}.{token_hex(6)}.tmp")
 
 
-def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+def atomic_write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file that no reader sees half-written."""
-    with atomic_path(path, durable=durable) as temp:
+    with atomic_write(path, durable=durable) as temp:
         temp.write_bytes(data)
 
 
 def atomic_copy(source: Path, target: Path) -> None:
     """Copy the content of a file; no reader sees the copy half-written."""
-    with atomic_path(target) as temp:
+    with atomic_write(target) as temp:
         shutil.copyfile(source, temp)
 
 
@@ -198,7 +203,10 @@ def discard(folder: Path) -> None:
 
 
 def move_into(source: Path, folder: Path, name: str) -> Path:
-    """Rename `source` to `folder/name`, or `name-2`, `name-3` ... where that exists; return the new path."""
+    """Rename `source` to `folder/name`, or `name-2`, `name-3` ... where that exists.
+
+    Return the path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stem, suffix = (name, "") if source.is_dir() else (Path(name).stem, Path(name).suffix)
     for n in range(1, 100_000):
@@ -227,7 +235,10 @@ def make_safe_name(name: str) -> str:
 
 
 def try_lock(fd: int, *, shared: bool = False) -> bool:
-    """Lock an open file, or return False if another process holds its lock. Closing the file releases it."""
+    """Lock an open file, or return False if another process holds its lock.
+
+    Closing the file releases it.
+    """
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -249,5 +260,5 @@ def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 @cache
 def _thread_pool() -> ThreadPoolExecutor:
-    """One pool for the process: starting threads for every few files costs more than the flushes save."""
+    """One pool for all calls: starting threads costs more than a few flushes."""
     return ThreadPoolExecutor(THREADS, thread_name_prefix="files")

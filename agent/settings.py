@@ -1,4 +1,4 @@
-"""The settings: one frozen tree. The descriptions of its fields are also the docs and the comments of the file."""
+"""The settings as one frozen tree. Docs and the settings file show its descriptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAY_S = 86400.0
 
 
 def _resolve_path(path: Path, info: ValidationInfo) -> Path:
-    """Make a path absolute: relative ones are relative to the settings file, not to the working folder."""
+    """Make a path absolute. Relative ones are relative to the settings file."""
     base = (info.context or {}).get("base", Path.cwd())
     if "\0" in str(path):
         raise ValueError("a path has no zero bytes")
@@ -248,7 +248,7 @@ class LogSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Every folder and file: users see `share`, which may be exported; `state` is on a local disk."""
+    """Every folder and file. `share` is for users and may be exported, `state` is local."""
 
     share: Path
     state: Path
@@ -297,7 +297,7 @@ class Folders:
 
     @property
     def trash(self) -> Path:
-        """Folders that are being deleted; on the share, so that a deletion starts with one rename."""
+        """Folders being deleted; on the share, so that a deletion starts with one rename."""
         return self.share / ".musedrop" / "trash"
 
     @property
@@ -354,7 +354,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check_state_folder(self) -> Settings:
-        """Refuse a state folder inside the share's: a ledger in the inbox would be taken for a dropped file."""
+        """Refuse a state folder inside a folder of users, such as the inbox."""
         taken = [folder for folder in self.folders.of_share if self.state.resolve().is_relative_to(folder.resolve())]
         if taken:
             raise ValueError(f"state lies inside {taken[0]}, which is for users' files")

@@ -1,4 +1,4 @@
-"""The settings file: where it is, how it is read, and the annotated text that `musedrop init` writes."""
+"""The settings file: where it is, how it is read, and the annotated text of `musedrop init`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ VARIABLE = "MUSEDROP_CONFIG"
 
 
 class BadSettings(UserError):
-    """Settings that can't be used: `where` is the file or the option that named it, `key` a dotted name or ""."""
+    """Settings that can't be used.
+
+    `where`: the file or what named it; `key`: a dotted name or "".
+    """
 
     exit_code = 78
 
@@ -35,7 +38,7 @@ class BadSettings(UserError):
 
 
 def find_settings_file(explicit: Path | None, env: Mapping[str, str], cwd: Path) -> Path:
-    """Return the settings file to use: --config, $MUSEDROP_CONFIG, or the first that exists of the usual places.
+    """Return the settings file: --config, $MUSEDROP_CONFIG, or the first of the usual places.
 
     Raises BadSettings where there is none.
     """
@@ -51,7 +54,10 @@ def find_settings_file(explicit: Path | None, env: Mapping[str, str], cwd: Path)
 
 
 def load_settings(path: Path) -> Settings:
-    """Return the settings of a file. Raises BadSettings, which names the file and the key and says what to do."""
+    """Return the settings of a file.
+
+    Raises BadSettings, which names the file and the key and says what to do.
+    """
     path = path.absolute()
     try:
         return Settings.model_validate(_read_toml(path), context={"base": path.parent})
@@ -71,7 +77,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise BadSettings(str(path), "", f"is not UTF-8 at byte {error.start}.", "Save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:
         raise BadSettings(
-            str(path), "", f"is not TOML: {error}.", "Texts stand in quotes, and each key stands there once."
+            str(path), "", f"is not TOML: {error}.", "Put texts into quotes, and each key once."
         ) from None
 
 
@@ -93,9 +99,9 @@ def _make_refusal(where: str, key: str, problem: Mapping[str, Any]) -> BadSettin
         return BadSettings(where, key, "is missing.", hint)
     if problem["type"] == "model_type":
         return BadSettings(where, key, "is a section, not a key.", f"Write [{key}] on a line of its own.")
-    said = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    reason = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return BadSettings(
-        where, key, f"is {json.dumps(problem['input'], default=str)}: {said}." if key else f"{said}.", hint
+        where, key, f"is {json.dumps(problem['input'], default=str)}: {reason}." if key else f"{reason}.", hint
     )
 
 
@@ -124,7 +130,10 @@ def _list_fields() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def format_settings(share: str, state: str, cache: str = "", logs: str = "") -> str:
-    """Return a settings file with every key, its default and its description; only the given folders are set."""
+    """Return a settings file with every key, default and description.
+
+    It sets the given folders.
+    """
     lines = [f"# {line}" for line in HEAD]
     given = {"share": share, "state": state, "cache.folder": cache, "log.folder": logs}
     values = {name: folder for name, folder in given.items() if folder}

@@ -1,4 +1,4 @@
-"""Text of unknown origin made fit to print: it may hold escape sequences, line breaks and markup of Rich."""
+"""Text of unknown origin made safe to print: without escape sequences, line breaks and markup."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def escape(text: str) -> str:
 
 
 def escape_markup(text: object) -> str:
-    """Return the text as Rich prints it unchanged: one printable line, with [brackets] that are no markup."""
+    """Return one printable line that Rich prints unchanged: its [brackets] are no markup."""
     return markup.escape(escape(str(text)))

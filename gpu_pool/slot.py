@@ -74,8 +74,8 @@ def explain_exit(device: str, exited: Exited) -> ExitReason:
     if exited.signal:
         return ExitReason("worker_died", f"The worker on {device} was killed by {exited.signal}.")
     last_line = exited.log.rpartition("\n")[2].strip()[:300]
-    said = f" after saying: {last_line}" if last_line else ""
-    return ExitReason("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{said}.")
+    output = f"; its last line was: {last_line}" if last_line else ""
+    return ExitReason("worker_died", f"The worker on {device} ended by itself with exit code {exited.code}{output}.")
 
 
 @dataclass(slots=True, eq=False)

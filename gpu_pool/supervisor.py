@@ -190,7 +190,7 @@ class Supervisor:
         if slot.phase != "starting":
             self._on_protocol_error(slot, "a second Ready")
         elif ready.device not in (slot.device, slot.card):
-            message = f"The worker for {slot.device} found itself on {ready.device}."
+            message = f"The worker for {slot.device} runs on {ready.device} instead."
             self._terminate(slot, ExitReason("worker_misplaced", message))
         else:
             slot.pid, slot.ready_at_s = ready.pid, self._clock()
@@ -263,7 +263,7 @@ class Supervisor:
         slot.enter("stopping", self._get_deadline_s(self._limits.stop_s))
 
     def _on_protocol_error(self, slot: WorkerSlot, reason: str) -> None:
-        message = f"The worker on {slot.device} said something that makes no sense: {reason}."
+        message = f"The worker on {slot.device} sent an invalid message: {reason}."
         self._terminate(slot, ExitReason("worker_nonsense", message))
 
     def _terminate(self, slot: WorkerSlot, reason: ExitReason) -> None:
@@ -296,7 +296,7 @@ class Supervisor:
             case "starting":
                 self._on_stall(slot, f"wasn't ready within {self._limits.start_s:g} s")
             case "running":
-                self._on_stall(slot, f"said nothing for {self._limits.stall_s:g} s")
+                self._on_stall(slot, f"sent nothing for {self._limits.stall_s:g} s")
             case "cancelling":
                 self._terminate(slot, CANCELLED)
             case "stopping":

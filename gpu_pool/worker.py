@@ -175,7 +175,7 @@ def _run_span(handler: Handler, active: _ActiveRun, channel: Channel) -> Done | 
     except Cancelled:
         return _build_failed(run, "cancelled", "The span was cancelled.", fault="cancelled")
     except Exception as error:  # noqa: BLE001  the edge of the process: every error becomes data
-        return build_failure(run, error)
+        return _explain_error(run, error)
 
 
 class _ProgressReporter:
@@ -198,7 +198,7 @@ class _ProgressReporter:
             self._channel.send(Progress(run.task, run.start, run.stop, units, held_bytes))
 
 
-def build_failure(run: RunSpan, error: Exception) -> Failed:
+def _explain_error(run: RunSpan, error: Exception) -> Failed:
     """Return an exception as data: what caused it, and a message for people."""
     detail = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
     text = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS]

@@ -79,21 +79,21 @@ def test_every_command_is_in_the_docs(command: str) -> None:
     assert any(command in page.read_text() or command.replace("musedrop", "make") in page.read_text() for page in PAGES)
 
 
-def told_subjects() -> set[str]:
-    """The subjects of all troubles that the daemon tells."""
+def problem_subjects() -> set[str]:
+    """The subjects of all calls of `Problems.set`."""
     calls = (
         node
         for path in (ROOT / "agent").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "tell"
+        if isinstance(node, ast.Call) and re.search(r"\bproblems\.set$", ast.unparse(node.func))
     )
     return {str(getattr(call.args[0], "value", "")) for call in calls if isinstance(call.args[0], ast.Constant)}
 
 
-def test_every_trouble_of_the_status_line_is_explained() -> None:
+def test_every_problem_of_the_status_line_is_explained() -> None:
     """docs/service.md explains each problem, and none that doesn't exist."""
     page = (ROOT / "docs" / "service.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \| ", page.partition("| subject |")[2], re.M)) == told_subjects()
+    assert set(re.findall(r"^\| `(\w+)` \| ", page.partition("| subject |")[2], re.M)) == problem_subjects()
 
 
 def test_the_settings_that_can_change_are_listed() -> None:

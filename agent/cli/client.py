@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
-from agent.fs import atomic_copy, atomic_write, make_safe_name
+from agent.fs import atomic_copy, atomic_write_bytes, make_safe_name
 from agent.ledger.reader import open_reader
 from agent.ledger.sqlite import Database
 from agent.scheduler.device_names import complete
@@ -48,7 +48,7 @@ def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], na
     sound = _copy_media(audio, inbox, f"{name}-{identity[:8]}.audio")
     record = {"version": 1, "avatar": avatar, "audio": sound, "id": identity, **job}
     text = json.dumps({key: value for key, value in record.items() if value is not None}, indent=2, ensure_ascii=False)
-    atomic_write(inbox / f"{name}.json", text.encode())
+    atomic_write_bytes(inbox / f"{name}.json", text.encode())
     return JobTicket(name, identity)
 
 

@@ -1,4 +1,4 @@
-"""Admission: the files of the inbox become rows of the ledger, or commands for other parts of the daemon."""
+"""Admission: files of the inbox become rows of the ledger, or commands for the daemon."""
 
 from __future__ import annotations
 
@@ -62,26 +62,23 @@ class Intake:
         return MediaFinder(folders.inbox, folders.avatars, tuple(asked.media_roots), self.is_settled, asked.path_map)
 
     def apply_settings(self) -> None:
-        """Apply settings that were reloaded; those of the share count when it is met again."""
+        """Apply reloaded settings; `meet_share` applies those of the share."""
         self.limit = self.inbox.max_job_bytes = self.settings.current.inbox.max_job_bytes
         self.media = self._make_media_finder()
         self._next_scan_s = 0.0
 
     @property
     def last_scan_s(self) -> float:
-        """When the last scan was, or would have been if the share were there; monotonic seconds."""
+        """When the last scan was, or was postponed; monotonic seconds."""
         return self._last_scan_s
 
     def meet_share(self) -> None:
-        """Choose between events and polling when the share has appeared, by the kind of its file system."""
+        """Choose between events and polling, when the share has appeared, by its file system."""
         kind = find_filesystem_kind(self.folders.inbox)
         has_events = has_change_events(kind)
-        self.polls = self.settings.current.inbox.watch == "poll" or (
-            self.settings.current.inbox.watch == "auto" and not has_events
-        )
-        self.inbox.settle_s = (
-            self.settings.current.inbox.settle_s if has_events else self.settings.current.inbox.share_settle_s
-        )
+        asked = self.settings.current.inbox
+        self.polls = asked.watch == "poll" or (asked.watch == "auto" and not has_events)
+        self.inbox.settle_s = asked.settle_s if has_events else asked.share_settle_s
         if self.polls:
             self.watcher.stop()
             log.info("the inbox is on %s: it is polled", kind)
@@ -98,7 +95,10 @@ class Intake:
         return now_s >= self.next_scan_s
 
     def scan(self, now_s: float) -> bool:
-        """Scan the inbox, and start the watcher again if it has ended. False while the inbox can't be read."""
+        """Scan the inbox, and start the watcher again if it has ended.
+
+        False while the inbox can't be read.
+        """
         self._last_scan_s = now_s
         moved = self.watcher.take_moved()
         if not self.polls and not self.watcher.is_alive:
@@ -118,7 +118,10 @@ class Intake:
         self._next_scan_s = now_s + self.settings.current.inbox.scan_s
 
     def is_settled(self, path: Path) -> bool:
-        """Whether a media file is complete; one outside the inbox only needs to be neither open nor brand-new."""
+        """Whether a media file is complete.
+
+        Outside the inbox it must be neither open nor brand-new.
+        """
         if path.parent == self.inbox.folder.resolve():
             return self.inbox.is_settled(path.name, self._last_scan_s)
         if path.is_relative_to(self.folders.claimed.resolve()):
@@ -167,7 +170,7 @@ class Intake:
                 self.insert(submission, at_ms)
 
     def insert(self, submission: Submission, at_ms: int) -> None:
-        """Insert the row of a submission: a job that waits for its media or is queued, or a refusal."""
+        """Insert the row of a submission: a waiting or queued job, or a refusal."""
         origin = {"digest": submission.digest, "submitter": submission.owner}
         try:
             spec = self.parse_submission(submission)
@@ -194,8 +197,8 @@ class Intake:
                 self.check_media(job, at_ms)
 
     def check_media(self, job: Job, at_ms: int) -> None:
-        """Queue a waiting job when its media are complete; fail it when they are not allowed or don't come."""
-        assert job.spec is not None  # noqa: S101 - refused drops never wait
+        """Queue a waiting job when its media are complete; fail it when they can't be had."""
+        assert job.spec is not None  # noqa: S101 - a refused submission never waits
         if job.client_id and (earlier := self.ledger.find_live_duplicate(job)):
             self._set_waiting_for(job, f'the job "{earlier.name}" of the same id')
             return
@@ -223,9 +226,10 @@ class Intake:
     # control files ---------------------------------------------------------------------------------------------------
 
     def run_controls(self, at_ms: int) -> Iterator[Command]:
-        """Carry out the control files, and yield a command for each that is for another part of the daemon.
+        """Carry out the control files; yield a command for each that another part must carry out.
 
-        A control file is removed when the caller asks for the next command: what it asks for is done then.
+        A control file is removed when the caller asks for the next command, and so has done this
+        one.
         """
         for control in list(self.inbox.find_controls()):
             command = self._run_control(control, at_ms)
@@ -278,7 +282,7 @@ class Intake:
             self._refuse_retry(job, INPUTS_GONE, at_ms)
 
     def _has_media(self, job: Job) -> bool:
-        """Whether a job whose inputs were deleted can be reopened: its media are outside of them."""
+        """Whether a job without its inputs can be reopened: its media are elsewhere."""
         try:
             found = self.media.find(job.spec, self.folders.claimed / job.uid) if job.spec else None
         except BadJob:
@@ -291,7 +295,7 @@ class Intake:
         log.error("%s is not retried (%s): %s", job.name, bad.code, bad.message)
 
     def _reopen(self, job: Job, claimed: Path, at_ms: int) -> None:
-        """Move a finished job back to waiting; its job file is read again, since the user may have corrected it."""
+        """Move a finished job back to waiting, with its job file as it is now."""
         text = read_limited(claimed / "job.json", self.limit)
         try:
             spec = parse_job(text, self.limit) if text is not None else job.spec

@@ -1,4 +1,4 @@
-"""What control files ask of other parts of the daemon; the intake reads them, the daemon executes them."""
+"""Commands of control files that the intake reads and the daemon executes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DrainDevice:
 
 @dataclass(frozen=True, slots=True)
 class ResumeDevice:
-    """Take a device, or all workers of a card, back into service; a sick one is tried again at once."""
+    """Take a device, or all workers of a card, back into service; retry a sick one at once."""
 
     name: str
 

@@ -1,4 +1,7 @@
-"""Where the media of a job are. A job file names files; only those inside the allowed folders are ever opened."""
+"""Where the media of a job are.
+
+A job file names files; only those inside the allowed folders are ever opened.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 @dataclass(frozen=True, slots=True)
 class MediaFile:
-    """A file that a job uses, as it was when the job was queued; `given`: its name in the job file."""
+    """A file of a job, as it was when the job was queued; `given`: its name in the job file."""
 
     given: str
     path: Path
@@ -42,7 +45,7 @@ class MediaFinder:
     """Finds media in the folders that a job may read from.
 
     is_settled  whether a file is complete
-    path_map    a folder as other machines call it, such as `D:\\in` or `\\\\nas\\media` -> the folder of this machine
+    path_map    a folder as other machines call it, `D:\\in` or `\\\\nas\\media` -> the folder here
     """
 
     inbox: Path
@@ -53,7 +56,9 @@ class MediaFinder:
     lookup: PathLookup = field(default_factory=PathLookup)
 
     def find(self, spec: JobSpec, inputs: Path) -> dict[Role, MediaFile] | MissingMedia:
-        """Return both media of a job, or the first that is missing. `inputs`: the folder of its claimed files.
+        """Return both media of a job, or the first that is missing.
+
+        `inputs`: the folder of its claimed files.
 
         Raises BadJob for a path outside the allowed folders.
         """
@@ -108,7 +113,7 @@ class MediaFinder:
 
 
 def map_path(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath] | None:
-    """Return the folder of this machine for the longest matching prefix, and the rest; case doesn't matter.
+    """Return the folder for the longest prefix that matches in any case, and the rest of the path.
 
     >>> map_path("d:/IN/a/face.jpg", {"D:\\\\in": Path("/srv/in")})
     (PosixPath('/srv/in'), PurePosixPath('a/face.jpg'))

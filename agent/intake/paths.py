@@ -20,7 +20,7 @@ class PathLookup:
         self._listings: dict[Path, tuple[int, dict[str, list[str]]]] = {}
 
     def find(self, folder: Path, rest: PurePosixPath) -> Path | None:
-        """Return the regular file at folder/rest, or the only one that differs from it in case or Unicode form."""
+        """Return the file at folder/rest, or the only one of that name in another spelling."""
         if take_fingerprint(follow_links(folder / rest)):
             return folder / rest
         path = folder
@@ -37,7 +37,10 @@ class PathLookup:
         return [name] if name in matches else matches
 
     def _list_names(self, folder: Path) -> dict[str, list[str]]:
-        """Return names by their folded form, kept while the folder is unchanged: many jobs may wait at once."""
+        """Return the names of a folder by their folded form.
+
+        They are kept while the folder is unchanged.
+        """
         try:
             changed_ns = folder.stat().st_mtime_ns
             listing = self._listings.get(folder)
@@ -57,5 +60,8 @@ def fold_name(name: str) -> str:
 
 
 def follow_links(path: Path) -> Path:
-    """Return the path with links followed; unlike Path.resolve it accepts loops and names that are too long."""
+    """Return the path with links followed.
+
+    Unlike Path.resolve it accepts loops and overlong names.
+    """
     return Path(os.path.realpath(path))

@@ -21,12 +21,12 @@ SWITCHES = {"pause": "pause", "pause.txt": "pause", "resume": "resume", "resume.
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}
 UNPARSED_GRACE = 10
-"""Settle times given to a job file that doesn't parse, where the kernel can't say whether it is still open."""
+"""Settle times for a job file that doesn't parse, if the kernel can't say whether it is open."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedFile:
-    """A file of the inbox; `since_s`: when it was first seen as it is now, in monotonic seconds."""
+    """A file of the inbox; `since_s`: when a scan first found it so, in monotonic seconds."""
 
     name: str
     fingerprint: Fingerprint
@@ -35,7 +35,7 @@ class TrackedFile:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a scan found complete: the name of the job, its files, and the text if one of them is a job file."""
+    """What a scan found complete: the name of the job, its files, and the text of a job file."""
 
     name: str
     files: tuple[str, ...]
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What was claimed to become a job: a job file with its text, or a pair of media (avatar, audio)."""
+    """What was claimed to become a job: a job file's text, or a pair of media (avatar, audio)."""
 
     uid: str
     name: str
@@ -60,7 +60,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control file: its verb, for a job (cancel, retry), a device (drain, resume) or, with no name, the queue."""
+    """A control file for a job (cancel, retry), a device (drain, resume) or the queue ("")."""
 
     name: str
     verb: str
@@ -87,7 +87,10 @@ class Inbox:
     renamed: set[str] = field(default_factory=set)
 
     def scan(self, now_s: float) -> bool:
-        """Read the folder once. False, and `problem` says why, where it can't be read; then nothing is forgotten."""
+        """Read the folder once.
+
+        False, and `problem` says why, where it can't be read; then nothing is forgotten.
+        """
         try:
             present = dict(list_files(self.folder))
         except OSError as error:
@@ -103,7 +106,7 @@ class Inbox:
         return before if before and before.fingerprint == mark else TrackedFile(name, mark, now_s)
 
     def is_settled(self, name: str, now_s: float) -> bool:
-        """Whether a media file is complete: renamed into place or unchanged long enough, and not open for writing."""
+        """Whether a media file is complete: renamed or quiet, and not open for writing."""
         file = self.tracked.get(name)
         if file is None or file.fingerprint.size == 0:
             return file is not None and now_s - file.since_s >= self.settle_s
@@ -121,7 +124,8 @@ class Inbox:
     def find_candidates(self, now_s: float, in_use: Callable[[], set[Fingerprint]]) -> Iterator[Candidate]:
         """Yield the complete job files, then the complete pairs.
 
-        `in_use()` returns the media that belong to jobs already; it is called only where there may be a pair.
+        `in_use()` returns the media that belong to jobs already; it is called only where there may
+        be a pair.
         """
         for name in sorted(self.tracked):
             if lower_suffix(name) == ".json" and (found := self._check_job_file(name, now_s)) is not None:
@@ -137,7 +141,10 @@ class Inbox:
         return Candidate(path.stem, (name,), text)
 
     def _is_complete(self, name: str, text: bytes, writing: bool | None, now_s: float) -> bool:
-        """Whether a job file is whole. A JSON object is no proper prefix of another: if it parses, it has its end."""
+        """Whether a job file is whole.
+
+        A JSON object is no proper prefix of another: if it parses, it has its end.
+        """
         quiet_s = now_s - self.tracked[name].since_s
         if writing:
             return False
@@ -170,7 +177,7 @@ class Inbox:
     # claims ----------------------------------------------------------------------------------------------------------
 
     def claim(self, candidate: Candidate, uid: str) -> Submission | None:
-        """Move the files out of the inbox into the job's own folder; None if one of them was taken back.
+        """Move the files into the job's own folder; None if one of them is gone from the inbox.
 
         `sync_claims` makes the claim survive a power cut.
         """
@@ -194,7 +201,7 @@ class Inbox:
             sync(self.claimed)
 
     def recover_claims(self, has_row: Callable[[str], bool]) -> Iterator[Submission]:
-        """Yield the claims that a crash left without a row; half a pair goes back into the inbox."""
+        """Yield the claims without a row; half a pair goes back into the inbox."""
         for folder in sorted(self.claimed.iterdir()) if self.claimed.is_dir() else ():
             if has_row(folder.name):
                 continue
@@ -224,7 +231,10 @@ class Inbox:
 
 
 def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission | None:
-    """Read a claimed folder; None if it holds neither a job file nor a pair. Later changes of the file don't count."""
+    """Read a claimed folder; None if it holds neither a job file nor a pair.
+
+    Later changes of the file don't count.
+    """
     names = sorted(path.name for path in folder.iterdir())
     job_files = [name for name in names if lower_suffix(name) == ".json"]
     if job_files:

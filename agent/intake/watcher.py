@@ -1,4 +1,7 @@
-"""File events of the inbox. They only make the next scan come sooner; a lost event delays a job by one period."""
+"""File events of the inbox.
+
+They only make the next scan come sooner; a lost event delays a job by one period.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class InboxWatcher(FileSystemEventHandler):
 
     @property
     def is_alive(self) -> bool:
-        """Whether events still arrive: all threads run, and the folder is the one that is watched."""
+        """Whether events still arrive: all threads run, and the folder is still the same."""
         observer = self._observer
         if observer is None or not observer.is_alive() or not all(e.is_alive() for e in observer.emitters):
             return False
@@ -48,10 +51,13 @@ class InboxWatcher(FileSystemEventHandler):
             return False
 
     def start(self) -> bool:
-        """Watch the folder as it is now; False, and `problem` says why, where that is not possible."""
+        """Watch the folder as it is now.
+
+        False, and `problem` says why, where that is not possible.
+        """
         self.stop()
-        # watchdog waits for the other half of a move, and holds back later events meanwhile: half a second after
-        # each claim. With full events one half is enough, also where a file came from another folder.
+        # watchdog waits half a second for the other half of a move, so after each claim, and holds
+        # back later events meanwhile. With full events one half of a move is enough.
         InotifyMoveEventGrouper.delay = 0.0
         observer = InotifyObserver(generate_full_events=True)
         try:

@@ -1,4 +1,7 @@
-"""The text of a job file: bytes become one JSON object, or an error that says what to do. Standard library only."""
+"""The text of a job file: bytes become one JSON object, or an error that says what to do.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ MAX_DEPTH = 16
 
 
 class BadJob(Exception):
-    """A job that is refused. `message` says what is wrong and where, `hint` what to do; by default the code's own."""
+    """A job that is refused.
+
+    `message` says what is wrong and where, `hint` what to do; by default the code's own.
+    """
 
     def __init__(self, code: ErrorCode, message: str, hint: str = "") -> None:
         super().__init__(f"{code}: {message}")
@@ -30,7 +36,10 @@ def format_value(value: object) -> str:
 
 
 def read_object(text: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Return the JSON object in `text`, its keys unchecked. Raises BadJob if there is none, or not a whole one."""
+    """Return the JSON object in `text`, its keys unchecked.
+
+    Raises BadJob if there is none, or not a whole one.
+    """
     document = _decode(text, max_bytes)
     _check_depth(document)
     try:
@@ -91,12 +100,15 @@ def _locate(found: _NotJsonNumber, document: str) -> json.JSONDecodeError:
 
 
 def _blank_texts(document: str) -> str:
-    """Return the document with blanks for its texts; an unfinished text reaches to the end, so that this is linear."""
+    """Return the document with blanks for its texts.
+
+    An unfinished text reaches to the end: linear time.
+    """
     return re.sub(r'"(?:[^"\\]++|\\.)*+"?', lambda text: " " * len(text[0]), document, flags=re.DOTALL)
 
 
 def _check_depth(document: str) -> None:
-    """Check the nesting before the parser does, which raises RecursionError for a thousand brackets."""
+    """Check the nesting first, since the parser raises RecursionError for a thousand brackets."""
     depth = 0
     for bracket in re.finditer(r"[][{}]", _blank_texts(document)):
         depth += 1 if bracket[0] in "[{" else -1
@@ -158,7 +170,7 @@ def _make_syntax_error(document: str, error: json.JSONDecodeError) -> BadJob:
 
 
 def _find_trailing_comma(document: str, at: int) -> int | None:
-    """Return the place of the comma: before where the parser failed or, in Python 3.13, that place itself."""
+    """Return the place of the comma: before the parser's position or, in Python 3.13, there."""
     before, after = document[:at].rstrip(), document[at:].lstrip(", \t\r\n")
     if document[at : at + 1] == "," and after[:1] in ("}", "]"):
         return at

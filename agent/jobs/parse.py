@@ -1,7 +1,7 @@
 """The job file: bytes of any origin become a `JobSpec`, or a `BadJob` is raised.
 
-`json_text` makes one JSON object of the bytes, `spec` checks the values; here the keys are recognised.
-Nothing in this package opens a file or reads a clock.
+`json_text` makes one JSON object of the bytes, `spec` checks the values; here the keys are
+recognised. Nothing in this package opens a file or reads a clock.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _to_snake_case(key: str) -> str:
 
 
 def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
-    """Return the job that a job file asks for. Raises BadJob and nothing else, whatever the bytes are."""
+    """Return the job that a job file asks for.
+
+    Raises BadJob and nothing else, whatever the bytes are.
+    """
     data = read_object(text, max_bytes)
     _check_version(data)
     values, spelled = _match_keys(data, JOB_NAMES)
@@ -174,7 +177,7 @@ def _take_output(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
 
 
 def _take_options(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
-    """Take the options out of the values, in snake_case, with those that C# apps write beside `options`."""
+    """Take the options out of the values, in snake_case, with those beside `options` (C# apps)."""
     where = spelled.get("options", "options") + "."
     options: dict[str, Any] = {}
     given = {

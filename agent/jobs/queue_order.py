@@ -1,12 +1,17 @@
-"""The order of the queue. Pure: the queued jobs, the last start of each submitter, and the time are arguments.
+"""The order of the queue.
 
-1. Higher priority first. A job gains one level for every ten minutes in the queue, up to the highest priority of all
+Pure: the queued jobs, the last start of each submitter, and the time are arguments.
+
+1. Higher priority first. A job gains one level for every ten minutes in the queue, up to the
+   highest priority of all
    queued jobs: with age it reaches that level, and never passes it.
-2. Within a level the submitters take turns; the one served longest ago comes first. A new submitter counts as served
+2. Within a level the submitters take turns; the one served longest ago comes first. A new
+   submitter counts as served
    ten minutes before its job came, so that inventing names gains no lasting advantage.
 3. The jobs of one submitter in one level keep the order in which they came.
 
-So no job starves: it reaches the highest level in finite time, and from then on only finitely many go before it.
+So no job starves: it reaches the highest level in finite time, and from then on only finitely many
+go before it.
 """
 
 from __future__ import annotations
@@ -30,12 +35,14 @@ class QueuedJob:
 
 
 def age_priority(priority: int, since_ms: int, at_ms: int, highest: int) -> int:
-    """Return the level of a job at the time `at_ms`; `highest`: the highest priority of all queued jobs."""
+    """Return the level of a job at a time. `highest`: the highest priority of all queued jobs."""
     return max(priority, min(priority + (at_ms - since_ms) // AGEING_MS, highest))
 
 
 def sort_by_turn(jobs: Iterable[QueuedJob], served_ms: Mapping[str, int], at_ms: int) -> list[QueuedJob]:
-    """Return the jobs in the order in which they should start. `served_ms`: submitter -> when its last job started.
+    """Return the jobs in the order in which they should start.
+
+    `served_ms`: submitter -> when its last job started.
 
     The view `queue` sorts by the same keys in SQL.
     """

@@ -10,7 +10,7 @@ from agent.jobs.spec import JobSpec
 
 
 def build_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a job file: keys in snake_case, and as C# apps write them."""
+    """Return the JSON Schema (draft 2020-12) of a job file, with the keys in three styles."""
     made = JobSpec.model_json_schema()
     fields = {key: _make_nullable(made["properties"][key]) for key in FIELDS}
     fields["output"] = {
@@ -40,7 +40,7 @@ NULL = {"type": "null"}
 
 
 def _make_nullable(prop: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a property without pydantic's titles that may be null, which serialisers write for what is not set."""
+    """Return a property without pydantic's titles that may be null, as unset keys are written."""
     kept = {key: prop[key] for key in ("description", "default") if prop.get(key) is not None}
     bare = {key: value for key, value in prop.items() if key not in ("title", "description", "default")}
     branches = [_allow_capitalised(branch) for branch in bare.get("anyOf", [bare]) if branch != NULL]

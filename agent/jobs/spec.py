@@ -35,12 +35,12 @@ LIBRARY_NAME = r"^[^./\\][^/\\]{0,127}$"
 
 
 def media_suffix(name: str) -> str:
-    """Return the suffix in lower case of a path with slashes or backslashes; "" if there is none."""
+    """Return the lower-case suffix of a path with slashes or backslashes; "" without one."""
     return PurePosixPath(name.replace("\\", "/")).suffix.lower()
 
 
 def is_library_name(avatar: str) -> bool:
-    """Whether a job's `avatar` names an avatar of the library ("anna") and not a file ("anna.jpg", "in/anna")."""
+    """Whether `avatar` is a name of the library ("anna") and no file ("anna.jpg", "in/anna")."""
     possible = re.fullmatch(LIBRARY_NAME, avatar) is not None and avatar.isprintable()
     return possible and media_suffix(avatar) not in AVATAR_SUFFIXES | AUDIO_SUFFIXES
 
@@ -57,7 +57,7 @@ DECIMAL = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
 
 
 def normalise_fps(value: object) -> str:
-    """Return the exact frame rate, "25" or "30000/1001"; the decimals 23.976, 29.97, 47.95, 59.94, 119.88 are NTSC."""
+    """Return the exact frame rate, "25" or "30000/1001". Decimals near NTSC rates mean these."""
     rate = _parse_rate(value)
     if not 0 < rate <= 120:
         raise ValueError("a frame rate is above 0 and at most 120")
@@ -198,7 +198,10 @@ class OutputSpec(_Frozen):
 
 
 class JobSpec(_Frozen):
-    """One job as its job file asks for it. Exactly one of `avatar` and `template` is set; `fps` is exact or None."""
+    """One job as its job file asks for it.
+
+    Exactly one of `avatar` and `template` is set; `fps` is exact or None.
+    """
 
     version: Literal[1] = Field(default=1, description="The version of this format: 1.")
     avatar: MediaName | None = Field(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from agent.fs import is_disk_full
 
 
 class DiskFull(Exception):
@@ -22,6 +23,6 @@ def raise_disk_full() -> Iterator[None]:
             raise
         raise DiskFull(str(error)) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         raise DiskFull(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)) from error

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from agent.fs import atomic_path
+from agent.fs import atomic_write
 from agent.ledger.reader import LedgerError, open_reader
 
 
@@ -17,7 +17,7 @@ def copy_ledger(ledger: Path, target: Path) -> None:
     """
     if target.resolve() == ledger.resolve():
         raise LedgerError(f"{target} is the ledger itself: name another file for the copy")
-    with atomic_path(target.absolute()) as temp:
+    with atomic_write(target.absolute()) as temp:
         _copy(ledger, temp)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.fs import atomic_write, discard, make_safe_name, sync
+from agent.fs import atomic_write_bytes, discard, make_safe_name, sync
 from agent.results.records import write_json
 
 LISTING_S = 5.0
@@ -102,7 +102,7 @@ def move_failed_inputs(inputs: Path, target: Path, error: dict[str, Any], job_fi
         if path.name not in ("job.json", "error.json"):
             path.rename(inputs / "job.json")
     if not (inputs / "job.json").exists():
-        atomic_write(inputs / "job.json", job_file.encode("utf-8", "replace"))
+        atomic_write_bytes(inputs / "job.json", job_file.encode("utf-8", "replace"))
     write_json(inputs / "error.json", error)
     move_inputs(inputs, target)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.fs import atomic_write
+from agent.fs import atomic_write_bytes
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 
@@ -77,7 +77,7 @@ def _given_name(job: Job, role: str) -> str:
 def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> None:
     """Replace a JSON file. One that is not durable is written often, and on one line."""
     text = json.dumps(data, ensure_ascii=False, indent=2 if durable else None, default=str) + "\n"
-    atomic_write(path, text.encode("utf-8", "replace"), durable=durable)
+    atomic_write_bytes(path, text.encode("utf-8", "replace"), durable=durable)
 
 
 def format_time(at_ms: int | None) -> str | None:

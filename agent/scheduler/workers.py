@@ -14,7 +14,7 @@ FIRST_READING_S = 5.0
 
 
 def open_pool(settings: Settings, handler: str) -> Pool:
-    """Workers on all cards that the settings admit, now and later, and on the processor."""
+    """Start workers on all cards that the settings admit, now and later, and on the processor."""
     devices, patience = settings.devices, settings.pool
     watch = CardWatch(settings.folders.nvml_log)
     watch.wait_for_first(FIRST_READING_S)
@@ -22,7 +22,7 @@ def open_pool(settings: Settings, handler: str) -> Pool:
         cpu_devices(devices.count_workers(os.cpu_count() or 1)),
         handler=handler,
         handler_options={"preload": "", "models_dir": str(settings.models_dir)},
-        kind_options={"cuda": {"preload": preloaded(settings)}},
+        kind_options={"cuda": {"preload": choose_preload(settings)}},
         log_dir=settings.folders.logs,
         watch=watch,
         rules=card_rules(settings),
@@ -38,12 +38,12 @@ def open_pool(settings: Settings, handler: str) -> Pool:
 
 
 def card_rules(settings: Settings) -> CardRules:
-    """Which cards are used, and by how many workers each, as the pool takes it."""
+    """Return which cards are used, and by how many workers each."""
     devices = settings.devices
     return CardRules(devices.only, devices.exclude, devices.workers_per_device)
 
 
-def preloaded(settings: Settings) -> str:
-    """The engine that workers on cards load when they start, "" for none."""
+def choose_preload(settings: Settings) -> str:
+    """Return the engine that workers on cards load when they start, "" for none."""
     choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
     return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""

@@ -1,4 +1,4 @@
-"""Log records as entries of systemd's journal, with levels and fields: `journalctl JOB=hello`, `-p warning`.
+"""Log records as entries of systemd's journal, with levels and fields (`journalctl JOB=hello`).
 
 The protocol is one datagram a message, https://systemd.io/JOURNAL_NATIVE_PROTOCOL.
 """
@@ -29,7 +29,7 @@ def is_journal(stream: IO[str], env: Mapping[str, str]) -> bool:
 
 
 class JournalHandler(logging.Handler):
-    """Sends each record as an entry; while the journal doesn't answer, `fallback` takes the records."""
+    """Sends each record as an entry; `fallback` takes the records that the journal doesn't."""
 
     def __init__(self, fallback: logging.Handler, address: str = SOCKET) -> None:
         super().__init__()

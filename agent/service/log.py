@@ -25,7 +25,7 @@ class LoggedJob(Protocol):
 
 
 def make_extra(job: LoggedJob | None = None, device: str = "") -> dict[str, Any]:
-    """Return the `extra=` of a message: its job and device, as fields of the journal and of JSON lines."""
+    """Return the `extra=` of a message: its job and device, as fields."""
     fields = {"JOB": job.name, "JOB_UID": job.uid} if job else {}
     return {"fields": fields | ({"DEVICE": device} if device else {})}
 
@@ -41,7 +41,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """One line a message, even if a job's name has line breaks; a traceback follows on its own lines."""
+    """One line a message, even if a job's name has line breaks. A traceback has its own lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         record.message = escape(record.message)
@@ -49,7 +49,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send the log to stderr in the format of the settings, or to the journal where stderr is connected to it."""
+    """Send the log to stderr in the format of the settings, or to the journal."""
     lines = logging.StreamHandler(sys.stderr)
     handler: logging.Handler = lines
     if settings.log.format == "json":

@@ -49,8 +49,9 @@ def read_daemon_pid(path: Path) -> int | None:
 
 
 class Signals:
-    """Counts SIGTERM and SIGINT: the first asks for a drain, the second for an end at once. SIGHUP asks for a reload,
-    except from a terminal that closes. The handlers only count and wake.
+    """Counts SIGTERM and SIGINT: the first asks for a drain, the second for an end at once.
+
+    SIGHUP asks for a reload, except from a terminal that closes. The handlers only count and wake.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -80,7 +81,7 @@ class Signals:
 
 
 class Drain:
-    """The limit of a drain, and whether running spans make progress meanwhile; times are monotonic seconds."""
+    """The limit of a drain and the progress of running spans; times are monotonic seconds."""
 
     def __init__(self, now_s: float, limit_s: float) -> None:
         self._end_s = now_s + limit_s
@@ -90,6 +91,9 @@ class Drain:
         return now_s >= self._end_s
 
     def note_progress(self, units_done: int) -> bool:
-        """Record the units of running spans; return whether they differ from the last call's. The first call does."""
+        """Record the units of running spans; return whether they differ from the last call's.
+
+        The first call does.
+        """
         before, self._units_done = self._units_done, units_done
         return units_done != before

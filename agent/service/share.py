@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from agent.fs import atomic_write, is_folder
+from agent.fs import atomic_write_bytes, is_folder
 from agent.ledger.ledger import Ledger
 
 KEY = "share_id"
@@ -37,7 +37,7 @@ class ShareIdentity:
         share_id = found or secrets.token_hex(8)
         if not found:
             self.id_file.parent.mkdir(exist_ok=True)
-            atomic_write(self.id_file, f"{share_id}\n".encode())
+            atomic_write_bytes(self.id_file, f"{share_id}\n".encode())
         self.ledger.remember(KEY, share_id)
 
     def _read(self) -> str:

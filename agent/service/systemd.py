@@ -1,4 +1,4 @@
-"""What systemd is told: that the daemon is ready, reloading, stopping or well, and a line of status."""
+"""Messages to systemd: the daemon is ready, reloading, stopping or alive, and its status."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Notifier:
 
 
 class Watchdog:
-    """systemd restarts a service that sends no sign of life within `WatchdogSec=`; here it is sent."""
+    """Sends the sign of life without which systemd restarts the service after `WatchdogSec=`."""
 
     def __init__(self, notifier: Notifier, env: Mapping[str, str] = os.environ) -> None:
         ours = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())

@@ -26,18 +26,26 @@ CODE_PLACES = {"EngineError": 0, "JobError": 0, "ExitReason": 0, "_build_failed"
 """Function -> the place of the code among its arguments."""
 
 
+def nodes_of(package: str) -> Iterator[ast.AST]:
+    for path in (ROOT / package).rglob("*.py"):
+        yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
 def raised_codes(package: str) -> Iterator[str]:
     """Every code that a package raises: a string in a call of CODE_PLACES, or a member of ErrorCode."""
-    for path in (ROOT / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and (code := code_of(node)):
-                yield code
-            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "ErrorCode":
-                yield ErrorCode[node.attr]
+    for node in nodes_of(package):
+        if isinstance(node, ast.Call) and (code := code_of(node)):
+            yield code
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "ErrorCode":
+            yield ErrorCode[node.attr]
+
+
+def called_name(call: ast.Call) -> str:
+    return str(getattr(call.func, "id", getattr(call.func, "attr", "")))
 
 
 def code_of(call: ast.Call) -> str | None:
-    place = CODE_PLACES.get(getattr(call.func, "id", getattr(call.func, "attr", "")))
+    place = CODE_PLACES.get(called_name(call))
     if place is None or len(call.args) <= place:
         return None
     value = getattr(call.args[place], "value", None)
@@ -50,6 +58,20 @@ def test_every_raised_code_is_published(package: str) -> None:
     found = set(raised_codes(package))
     assert found
     assert found <= set(ErrorCode)
+
+
+def test_every_place_of_a_code_is_looked_at() -> None:
+    """The functions that take codes are called so: a renamed one would escape these tests."""
+    nodes = (node for package in ("agent", "gpu_pool", "models") for node in nodes_of(package))
+    assert set(CODE_PLACES) <= {called_name(node) for node in nodes if isinstance(node, ast.Call)}
+
+
+def test_the_daemon_names_codes_by_the_enum() -> None:
+    """No BadJob and no JobError of the daemon takes a string that could be misspelt."""
+    calls = [node for node in nodes_of("agent") if isinstance(node, ast.Call)]
+    codes = [call.args[0] for call in calls if called_name(call) in ("BadJob", "JobError") and call.args]
+    assert codes
+    assert not [code for code in codes if isinstance(code, ast.Constant)]
 
 
 def test_every_published_code_is_raised() -> None:

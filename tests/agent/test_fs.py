@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from agent.fs import (
     Fingerprint,
     atomic_copy,
-    atomic_path,
     atomic_write,
+    atomic_write_bytes,
     discard,
     find_filesystem_kind,
     has_change_events,
@@ -79,8 +79,8 @@ def test_any_text_makes_a_safe_folder_name(text: str) -> None:
 
 def test_a_whole_write_leaves_nothing_beside(tmp_path: Path) -> None:
     """A file is replaced whole and its temporary name is gone."""
-    atomic_write(tmp_path / "a", b"old")
-    atomic_write(tmp_path / "a", b"new")
+    atomic_write_bytes(tmp_path / "a", b"old")
+    atomic_write_bytes(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -156,7 +156,7 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, dura
     """A write that fails in the middle changes nothing that a reader sees."""
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with suppress(OSError), atomic_path(path, durable=durable) as temp:
+    with suppress(OSError), atomic_write(path, durable=durable) as temp:
         temp.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "the disk is full")
     assert path.read_bytes() == b"old"

@@ -1,7 +1,4 @@
-"""Histories of cards: memory that others take, cards that go and come back, two workers on one.
-
-No processes.
-"""
+"""Histories of cards: memory that others take, cards that go and return, two workers on one."""
 
 from __future__ import annotations
 

@@ -93,9 +93,12 @@ def test_a_worker_that_fails_costs_its_span_and_is_replaced(message: MaybeMessag
     [
         (Exited(1, signal="SIGBUS", log="tail"), "The worker on cpu:0 was killed by SIGBUS."),
         (Exited(1, code=3), "The worker on cpu:0 ended by itself with exit code 3."),
-        (Exited(1, code=1, log="a\nE: b"), "The worker on cpu:0 ended by itself with exit code 1 after saying: E: b"),
+        (
+            Exited(1, code=1, log="a\nE: b"),
+            "The worker on cpu:0 ended by itself with exit code 1; its last line was: E: b.",
+        ),
         (Exited(1, signal="SIGKILL", out_of_memory=True), "this machine ran out of memory (SIGKILL)"),
-        (ProtocolError("not JSON"), "said something that makes no sense: not JSON."),
+        (ProtocolError("not JSON"), "sent an invalid message: not JSON."),
     ],
 )
 def test_the_failure_explains_the_exit(message: Message, words: str) -> None:
@@ -147,7 +150,7 @@ def test_a_worker_on_the_wrong_card_is_refused() -> None:
     history.backend.kill("cpu:0")
     history.wait(1.0)
     assert history.pool.plan(make_task(), 0) is None
-    assert history.device().reason == "The worker for cpu:0 found itself on GPU-other."
+    assert history.device().reason == "The worker for cpu:0 runs on GPU-other instead."
 
 
 def test_a_device_with_five_faults_in_a_row_is_sick() -> None:
@@ -156,7 +159,7 @@ def test_a_device_with_five_faults_in_a_row_is_sick() -> None:
     break_workers(history)
     history.wait(10.0)
     assert history.device().state == "sick"
-    assert history.device().reason.endswith("exit code 1 after saying: ImportError: no module.")
+    assert history.device().reason.endswith("exit code 1; its last line was: ImportError: no module.")
     assert len(history.backend.spawned) == 5
     history.wait(19.0)
     assert len(history.backend.spawned) == 5
@@ -284,7 +287,7 @@ def test_cancel_of_a_span_whose_worker_is_being_killed() -> None:
     history.pool.cancel("task")
     history.backend.die("cpu:0")
     assert list_faults(history.wait(1.0)) == [("cancelled", "cancelled")]
-    assert "makes no sense" in history.device().reason
+    assert "an invalid message" in history.device().reason
     assert history.device().state == "sick"
 
 

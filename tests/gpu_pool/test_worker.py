@@ -123,7 +123,7 @@ def test_a_worker_that_exits_in_a_span(make_pool: MakePool) -> None:
     start_span(pool, "leave", code=7)
     failed = wait_for_message(pool, Failed)
     assert failed.code == "worker_died"
-    assert "exit code 7 after saying: I have had enough." in failed.message
+    assert "exit code 7; its last line was: I have had enough." in failed.message
 
 
 def test_the_log_of_a_death_is_its_own(make_pool: MakePool) -> None:
@@ -176,7 +176,7 @@ def test_a_silent_worker_is_killed(make_pool: MakePool, do: str) -> None:
     start_span(pool, do)
     failed = wait_for_message(pool, Failed)
     assert (failed.fault, failed.code) == ("worker", "worker_stalled")
-    assert "said nothing for 0.3 s" in failed.message
+    assert "sent nothing for 0.3 s" in failed.message
     assert failed.detail.startswith(f"{failed.message}\nThe worker held ")
     wait_for_state(pool, "idle")
 
@@ -301,7 +301,7 @@ def test_a_worker_on_another_device_than_its_own(make_pool: MakePool) -> None:
     """A handler on the wrong card gets no span."""
     options = {"facts": {"device": "GPU-other"}}
     pool = make_pool(options=options, backoff=Backoff(sick_after=1))
-    assert wait_for_state(pool, "sick").reason == "The worker for cpu:0 found itself on GPU-other."
+    assert wait_for_state(pool, "sick").reason == "The worker for cpu:0 runs on GPU-other instead."
 
 
 def test_a_preloaded_model_is_known(make_pool: MakePool) -> None:

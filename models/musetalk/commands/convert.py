@@ -172,7 +172,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def source_name(found: InstalledPart, target: Path) -> str:
-    """The source's path as the manifest keeps it: relative where it lies in the same folder."""
+    """Return the path of the source for the manifest: relative where it is in the same folder."""
     inside = found.weights.resolve().is_relative_to(target.resolve())
     return str(found.weights.resolve().relative_to(target.resolve()) if inside else found.weights.resolve())
 

@@ -406,3 +406,21 @@ def test_the_file_system_decides_between_events_and_polling(
     assert intake.scan(0.0)
     assert intake.watcher.is_alive is not polls
     intake.watcher.stop()
+
+
+def test_reloaded_settings_apply_at_the_next_scan(desk: Desk, tmp_path: Path) -> None:
+    """The limit of a job file and the folders of media; the next scan is due at once."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "voice.wav").write_bytes(b"media")
+    os.utime(tmp_path / "far" / "voice.wav", (1_600_000_000, 1_600_000_000))
+    desk.put("face.jpg")
+    desk.turn()
+    text = SETTINGS + f'media_roots = ["{tmp_path / "far"}"]\nmax_job_bytes = 1024\n'
+    desk.intake.settings.replace(a_settings(tmp_path, text))
+    desk.intake.apply_settings()
+    assert desk.intake.is_scan_due(desk.now_s)
+    desk.drop("near", audio=str(tmp_path / "far" / "voice.wav"))
+    desk.put("large.json", b"{" + b" " * 1024)
+    desk.turn()
+    assert desk.job("near").state is JobState.QUEUED
+    assert desk.job("large").error_code == "too_big"

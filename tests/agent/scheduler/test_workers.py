@@ -8,7 +8,7 @@ import pytest
 
 from agent.daemon import HANDLER
 from agent.fs import make_folders
-from agent.scheduler.workers import open_pool, preloaded
+from agent.scheduler.workers import choose_preload, open_pool
 from agent.settings import Settings
 from gpu_pool.types import Span, Task
 from models.catalog import ENGINES, is_installed
@@ -61,11 +61,11 @@ def test_cards_come_while_the_daemon_runs(three_cards: PretendDriver, tmp_path: 
 def test_only_the_engine_of_auto_is_preloaded(tmp_path: Path) -> None:
     """Without weights nothing; with them MuseTalk, unless the settings say no."""
     settings = load_devices(tmp_path, "")
-    assert preloaded(settings) == ""
+    assert choose_preload(settings) == ""
     for file in ENGINES["musetalk"].weights:
         path = settings.models_dir / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
-    assert preloaded(settings) == expected
-    assert preloaded(load_devices(tmp_path, "preload = false")) == ""
+    assert choose_preload(settings) == expected
+    assert choose_preload(load_devices(tmp_path, "preload = false")) == ""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import media
-from models.musetalk import networks as studio
+from models.musetalk import networks
 from tests.models.musetalk.tiny import DATA
 
 FRAMES = DATA / "08_chain_frames.mkv"
@@ -28,7 +28,7 @@ def frames() -> np.ndarray:
 
 
 def stub_face_networks(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> None:
-    """The studio sees what the reference's networks were made to see when the chains were recorded."""
+    """Replace the face networks by those values with which the chains were recorded."""
     known = {frame.tobytes(): points for frame, points in zip(frames(), given["landmarks68"], strict=True)}
     box = np.array([[*given["detector_box"], 0.9]], np.float32)
 
@@ -42,6 +42,6 @@ def stub_face_networks(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -
     def parse(_: Any, squares: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack([given["parsing_map"]] * len(squares))
 
-    monkeypatch.setattr(studio.Networks, "detect", detect)
-    monkeypatch.setattr(studio.Networks, "find_landmarks", landmarks)
-    monkeypatch.setattr(studio.Networks, "parse_faces", parse)
+    monkeypatch.setattr(networks.Networks, "detect", detect)
+    monkeypatch.setattr(networks.Networks, "find_landmarks", landmarks)
+    monkeypatch.setattr(networks.Networks, "parse_faces", parse)

@@ -31,7 +31,7 @@ from tests.share import voice
 
 BATCH = 2
 SHOWN = range(2, 2 + BATCH)
-"""Frames of the result that are painted: a batch, in which each way of going round two frames is another order."""
+"""Frames that are rendered: a batch, in which each cycle of two frames has another order."""
 AUTO = precision_name(candidate_dtypes("auto", "cpu", cpu_bf16=has_cpu_bf16())[0])
 
 Pictures = list[np.ndarray]
@@ -39,7 +39,7 @@ Pictures = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Result:
-    """Frames and, of each, the avatar's own picture and the box that was painted."""
+    """Frames and, of each, the avatar's own picture and the box that was inpainted."""
 
     frames: Pictures
     own: Pictures
@@ -209,7 +209,7 @@ class Maker:
 
 
 def test_no_option_is_forgotten() -> None:
-    """Whoever adds an option adds its values here."""
+    """The rows here name every option of the engine."""
     rows = [*ON_BOTH, *ON_ONE["image"], *ON_ONE["video"]]
     named = {name for given in [*(given for given, _ in rows), *REFERENCES] for name in given}
     assert named == set(Options.model_fields)
@@ -218,7 +218,7 @@ def test_no_option_is_forgotten() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_each_value_does_what_it_says(tmp_path: Path, models_dir: Path, kind: str) -> None:
-    """Whatever is chosen, a mouth is painted in the face's box alone; and it is another one where it should be."""
+    """Each value inpaints the box of the face alone, and changes the mouth where it should."""
     avatar = write_image(tmp_path / "face.png") if kind == "image" else write_trembling_video(tmp_path / "face.mp4")
     maker = Maker(tmp_path, models_dir, avatar)
     usual = maker.make()
@@ -226,23 +226,23 @@ def test_each_value_does_what_it_says(tmp_path: Path, models_dir: Path, kind: st
         made = maker.make(**given)
         assert holds(made, usual), given
         if holds is not own:
-            assert painted_inside(made), given
+            assert is_changed_inside_boxes(made), given
     assert same(maker.make(precision="auto"), usual if AUTO == "fp32" else maker.make(precision=AUTO))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_the_references_ways_differ(tmp_path: Path, models_dir: Path, kind: str) -> None:
-    """Its two programs blur differently, its two versions mask differently; all paint the face's box alone."""
+    """Its two programs blur differently, its two versions mask differently; all inpaint the box of the face alone."""
     avatar = write_image(tmp_path / "face.png") if kind == "image" else write_trembling_video(tmp_path / "face.mp4")
     maker = Maker(tmp_path, models_dir, avatar)
     made = [maker.make(**given) for given in REFERENCES]
-    assert all(painted_inside(one) for one in made)
+    assert all(is_changed_inside_boxes(one) for one in made)
     assert other(made[1], made[0])
     assert other(made[2], made[0])
 
 
-def painted_inside(made: Result) -> bool:
+def is_changed_inside_boxes(made: Result) -> bool:
     """Every frame differs from the avatar's own there, and nowhere else."""
     for frame, picture, (x1, y1, x2, y2) in zip(made.frames, made.own, made.boxes, strict=True):
         changed = frame != picture

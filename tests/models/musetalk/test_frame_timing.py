@@ -63,7 +63,7 @@ def test_a_fade_is_as_long_as_it_says_at_every_rate() -> None:
 
 
 def test_all_present_and_none_present() -> None:
-    """Without a gap nothing fades; without a face nothing is painted."""
+    """Without a gap nothing fades; without a face nothing is inpainted."""
     assert (fade_weights(np.ones(5, bool), RATE) == 1).all()
     assert (fade_weights(np.zeros(5, bool), RATE) == 0).all()
     assert np.isinf(count_frames_to_nearest(np.zeros(3, bool))).all()

@@ -54,7 +54,7 @@ def an_8k_portrait(path: Path) -> Path:
 
 
 def test_an_8k_portrait(tmp_path: Path, models_dir: Path) -> None:
-    """Within the limit it is painted in the size of the result; beyond it, the size and the limit are named."""
+    """Within the limit it is rendered in the size of the result; beyond it, the size and the limit are named."""
     request = make_request(tmp_path, models_dir, an_8k_portrait(tmp_path / "face.jpg"), 0.04)
     request = replace(request, output=Output(height=tiny.HEIGHT))
     engine, outline = prepare_job(request)

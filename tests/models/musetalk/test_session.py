@@ -32,7 +32,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_frame_depends_on_its_number_alone(tmp_path: Path, models_dir: Path) -> None:
-    """However the frames are cut into spans, and whichever worker paints them, each is the same to the last bit."""
+    """However the frames are cut into spans, and whichever worker renders them, each is the same to the last bit."""
     avatar = write_video(tmp_path / "face.mp4", [True] * 3 + [False] + [True] * 2)
     request = make_request(tmp_path, models_dir, avatar, 0.6)
     engine, outline = prepare_job(request)
@@ -63,7 +63,7 @@ def test_the_mouth_moves_and_all_else_is_the_avatar(tmp_path: Path, models_dir: 
 
 @pytest.mark.parametrize(("border", "height", "size"), [(1, None, (160, 128)), (0, 96, (120, 96))])
 def test_any_size(tmp_path: Path, models_dir: Path, border: int, height: int | None, size: tuple[int, int]) -> None:
-    """An odd picture loses its last row and column, a smaller one is asked for: in both the mouth is painted."""
+    """An odd picture loses its last row and column, a smaller one is asked for: in both the mouth is inpainted."""
     picture = cv2.copyMakeBorder(tiny.picture(), 0, border, 0, border, cv2.BORDER_REPLICATE)
     cv2.imwrite(str(tmp_path / "face.png"), picture)
     request = replace(make_request(tmp_path, models_dir, tmp_path / "face.png"), output=Output(height=height))
@@ -150,7 +150,7 @@ def test_silence_settles_to_the_avatars_own_mouth(tmp_path: Path, models_dir: Pa
         sound.writeframes(speech + bytes(2 * rate * params.sampwidth * params.nchannels) + speech)
     engine, outline = prepare_job(request)
     silent = engine.report(request, outline)["musetalk"]["silent"]
-    [[start, stop]] = [stretch for stretch in silent if stretch[1] - stretch[0] > 25]
+    [[start, stop]] = [interval for interval in silent if interval[1] - interval[0] > 25]
     assert start / 25 == pytest.approx(1.2, abs=0.4)
     assert stop / 25 == pytest.approx(3.2, abs=0.4)
     frames = list(engine.render(request, outline, start - 2, start + 1))
@@ -183,7 +183,7 @@ def test_a_cancelled_preparation_leaves_nothing(tmp_path: Path, models_dir: Path
 
 
 def test_a_sound_shorter_than_a_frame(tmp_path: Path, models_dir: Path) -> None:
-    """40 ms of sound at 5 frames a second are one frame, painted like any other."""
+    """40 ms of sound at 5 frames a second are one frame, inpainted like any other."""
     request = make_request(tmp_path, models_dir, write_image(tmp_path / "face.png"), 0.05)
     request = replace(request, fps="5")
     engine, outline = prepare_job(request)

@@ -1,4 +1,4 @@
-"""Sounds for the listener: the gliding, speech-like signal that the golden windows were made from, and real words."""
+"""Sounds for Whisper: the gliding, speech-like signal from which the golden windows were made."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, PreparedAvat
 from models.types import EngineError
 
 FRAMES = 5
-ROOM = 64 << 20
+MAX_BYTES = 64 << 20
 
 
 def latents_of(frame: int) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_a_frame_that_is_missing_is_noticed(tmp_path: Path) -> None:
 
 def test_the_second_job_finds_it_there(tmp_path: Path) -> None:
     """The first prepares, the second takes; both read the same, and the files are not there twice."""
-    with AvatarCache(tmp_path / "cache", ROOM) as cache:
+    with AvatarCache(tmp_path / "cache", MAX_BYTES) as cache:
         assert get(cache, tmp_path / "one") is False
         assert get(cache, tmp_path / "two", never) is True
     assert np.array_equal(PreparedAvatar(tmp_path / "one").read_mask(4), PreparedAvatar(tmp_path / "two").read_mask(4))
@@ -85,7 +85,7 @@ def test_the_second_job_finds_it_there(tmp_path: Path) -> None:
 
 
 def test_a_job_keeps_its_avatar_when_the_cache_drops_it(tmp_path: Path) -> None:
-    """Room is needed for another avatar: the entry goes, the running job reads on."""
+    """The cache drops the entry for another avatar; the running job keeps its files."""
     with AvatarCache(tmp_path / "cache", 1) as cache:
         get(cache, tmp_path / "one")
         fetch_avatar(cache, "other", build, tmp_path / "two", lambda: None)
@@ -96,7 +96,7 @@ def test_a_job_keeps_its_avatar_when_the_cache_drops_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "manifest"])
 def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str) -> None:
     """A flipped bit, half a file, a missing one, no manifest: never an error, always the right data."""
-    with AvatarCache(tmp_path / "cache", ROOM) as cache:
+    with AvatarCache(tmp_path / "cache", MAX_BYTES) as cache:
         get(cache, tmp_path / "one")
         folder = tmp_path / "cache" / "key"
         victim = folder / (MANIFEST if damage == "manifest" else "masks.zz")
@@ -116,7 +116,7 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str) -> None:
 def test_a_disk_that_always_damages_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two rebuilds the job learns of it instead of trying for ever."""
     monkeypatch.setattr(entry, "hash_files", lambda _: {})
-    with AvatarCache(tmp_path / "cache", ROOM) as cache, pytest.raises(OSError, match="is the disk all right"):
+    with AvatarCache(tmp_path / "cache", MAX_BYTES) as cache, pytest.raises(OSError, match="is the disk all right"):
         get(cache, tmp_path / "one")
     assert not (tmp_path / "one").exists()
 
@@ -134,7 +134,7 @@ def test_two_workers_do_the_work_once(tmp_path: Path) -> None:
         build(folder)
 
     def worker(name: str, waiting: Callable[[], None]) -> None:
-        with AvatarCache(tmp_path / "cache", ROOM) as cache:
+        with AvatarCache(tmp_path / "cache", MAX_BYTES) as cache:
             found[name] = fetch_avatar(cache, "key", slow, tmp_path / name, waiting)
 
     first = threading.Thread(target=worker, args=("first", lambda: None))
@@ -152,13 +152,13 @@ def test_two_workers_do_the_work_once(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    """Preparation that runs out of room is an error of the disk, and no half of an entry stays."""
+    """A full disk fails the preparation, and no part of an entry stays."""
 
     def full(folder: Path) -> None:
         (folder / "latents.f32").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with AvatarCache(tmp_path / "cache", ROOM) as cache:
+    with AvatarCache(tmp_path / "cache", MAX_BYTES) as cache:
         with pytest.raises(EngineError) as refused:
             get(cache, tmp_path / "one", full)
         assert (refused.value.code, refused.value.retry) == ("disk_full", True)

@@ -1,4 +1,4 @@
-"""Faces into frames: to the bit as Pillow pastes, and into a video's own planes without touching the rest."""
+"""Faces blended into frames: as Pillow pastes to the bit, and into a video's own planes alone."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_pasting_is_pillows_to_the_bit(box: Box) -> None:
     frame, face, crop = noise(120, 160), noise(256, 256), square_around(box)
     mask = soft(crop[2] - crop[0])
     expected = by_pillow(frame, face, mask, box, crop)
-    paste = BgrBlend(mask, box, crop, (160, 120))
-    paste.apply(frame, face)
+    blend = BgrBlend(mask, box, crop, (160, 120))
+    blend.apply(frame, face)
     assert np.array_equal(frame, expected)
 
 
@@ -114,7 +114,7 @@ def as_yuv(bgr: U8, colour: Colour) -> U8:
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_planes_show_what_pixels_would(colour: Colour) -> None:
-    """In every colour, pasting into planes gives the planes of the pasted picture, within three levels."""
+    """In every colour, blending into planes gives the planes of the blended picture, within three levels."""
     box = (41, 21, 102, 97)
     crop, face = square_around(box), cv2.GaussianBlur(noise(256, 256), (31, 31), 0)
     frame = np.asarray(cv2.GaussianBlur(noise(120, 160), (31, 31), 0), np.uint8)
@@ -150,17 +150,17 @@ def test_planes_outside_the_mask_are_untouched(box: Box) -> None:
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90])
 def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_range: bool, rotation: int) -> None:
-    """Video -> frames -> pasted -> part -> mp4 -> decoded: two levels at most outside the face, and the same tags."""
+    """Video -> frames -> blended -> part -> mp4 -> decoded: two levels at most outside the face, and the same tags."""
     source = film(tmp_path / "bars.mp4", matrix=matrix, full_range=full_range, rotation=rotation, options={"crf": "4"})
     box = (60, 20, 110, 80) if not rotation else (25, 60, 75, 120)
     crop, face = square_around(box), np.full((256, 256, 3), (90, 120, 200), np.uint8)
     with media.VideoFrames(source, FPS, as_yuv=True) as video:
         size, colour = (video.width, video.height), video.colour
-        paste = YuvBlend(soft(crop[2] - crop[0]), box, crop, size, colour)
+        blend = YuvBlend(soft(crop[2] - crop[0]), box, crop, size, colour)
         own, made = [video.read(n) for n in range(len(video))], []
         for frame in own:
             made.append(frame.copy())
-            paste.apply(made[-1], face)
+            blend.apply(made[-1], face)
     part = tmp_path / "part.mp4"
     asked = {"count": len(made), "fps": FPS, "width": size[0], "height": size[1], "encoder": "libx264", "crf": 14}
     media.write_part(part, iter(made), progress=lambda _: None, colour=colour, **asked)  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ def test_colour_bars_survive_the_whole_chain(tmp_path: Path, matrix: int, full_r
     result = tmp_path / "result.mp4"
     media.assemble_video([part], audio=voice, out=result, frames=len(made), fps=FPS, metadata={})
     assert read_tags(result) == read_tags(source)
-    x1, y1, x2, y2 = paste.region
+    x1, y1, x2, y2 = blend.region
     inside = np.s_[(y1 + y2) // 2 - 5 : (y1 + y2) // 2 + 5, (x1 + x2) // 2 - 5 : (x1 + x2) // 2 + 5]
     outside = np.ones((size[1], size[0]), bool)
     outside[max(0, y1 - 8) : y2 + 8, max(0, x1 - 8) : x2 + 8] = False

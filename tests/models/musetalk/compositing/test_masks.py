@@ -1,4 +1,4 @@
-"""Masks of painted faces, against the reference's own. Its frames lie in tests/data as their difference (xor)."""
+"""Masks of inpainted faces, against the reference's own; tests/data has its frames as differences (xor)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_a_face_is_followed_past_a_larger_one() -> None:
 
 
 def test_a_face_that_goes_is_missed_and_then_replaced() -> None:
-    """For some frames its place stays empty, then whoever fits the wish is followed."""
+    """For some frames its place stays empty, then a new face is chosen."""
     who = FaceSelector("largest")
     who.select(faces(LEFT))
     seen = [who.select(faces(RIGHT)) for _ in range(LOST_FRAMES + 1)]
@@ -44,7 +44,7 @@ def test_a_face_that_goes_is_missed_and_then_replaced() -> None:
 
 
 def test_a_number_that_is_never_there() -> None:
-    """Nobody is chosen, however many others there are."""
+    """No face is chosen, however many others there are."""
     who = FaceSelector(2)
     assert who.select(faces(LEFT, RIGHT)) is None
     assert who.select(faces()) is None

@@ -22,11 +22,11 @@ from tests.models.musetalk.toy_nets import disc_frame, toy_dwpose
 from tests.models.musetalk.tracking.discs import CPU, DiscDetector, exact_nets, square
 
 
-def follow(nets: FaceNets, frames: list[np.ndarray], face: Any = "largest") -> FaceTrack:
-    follower = FaceTracker(nets, face)
+def track_frames(nets: FaceNets, frames: list[np.ndarray], face: Any = "largest") -> FaceTrack:
+    tracker = FaceTracker(nets, face)
     for start in range(0, len(frames), 4):
-        follower.add_frames(frames[start : start + 4])
-    return follower.finish()
+        tracker.add_frames(frames[start : start + 4])
+    return tracker.finish()
 
 
 def middles(found: FaceTrack) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_a_head_is_followed(nets: FaceNets) -> None:
     """Detections and landmarks of each frame, in step; a frame without a face holds its place."""
     frames = [disc_frame(448, 330, (150 + 8 * n, 160, 120)) for n in range(10)]
     frames[6] = disc_frame(448, 330)
-    found = follow(nets, frames)
+    found = track_frames(nets, frames)
     assert np.flatnonzero(np.isnan(found.detected[:, 0])).tolist() == [6]
     assert np.flatnonzero(np.isnan(found.landmarks[:, 0, 0])).tolist() == [6]
     seen = np.delete(np.arange(10), 6)
@@ -52,7 +52,7 @@ def test_one_of_several_faces() -> None:
     """By number from left to right, or the largest; its landmarks are on it and not between the people."""
     frames = [disc_frame(640, 360, (150, 180, 100), (470 + 3 * n, 170, 130)) for n in range(6)]
     for face, x in (("largest", 470), (1, 470), (0, 150)):
-        found = follow(exact_nets()[0], frames, face)
+        found = track_frames(exact_nets()[0], frames, face)
         assert found.max_faces == 2
         assert np.abs(middles(found)[0] - (x, 180 if x == 150 else 170)).max() < 1
         assert np.abs(found.landmarks[:, 29] - middles(found)).max() < 30
@@ -60,22 +60,22 @@ def test_one_of_several_faces() -> None:
 
 def test_a_face_that_is_not_there() -> None:
     """Number 2 of two faces is never seen; the caller learns how many there are."""
-    found = follow(exact_nets()[0], [disc_frame(640, 360, (150, 180, 100), (470, 170, 130))] * 3, 2)
+    found = track_frames(exact_nets()[0], [disc_frame(640, 360, (150, 180, 100), (470, 170, 130))] * 3, 2)
     assert (found.has_face, found.max_faces) == (False, 2)
-    assert not follow(exact_nets()[0], [disc_frame(64, 36)] * 3).has_face
+    assert not track_frames(exact_nets()[0], [disc_frame(64, 36)] * 3).has_face
 
 
 def test_after_a_cut_the_wish_counts_anew() -> None:
     """The face of the first shot is not looked for in the second one."""
     frames = [disc_frame(640, 360, (150, 180, 130), (470, 170, 100))] * 4
     frames += [disc_frame(640, 360, (150, 180, 100), (470, 170, 130), seed=9)] * 4
-    found = follow(exact_nets()[0], frames)
+    found = track_frames(exact_nets()[0], frames)
     assert found.cuts == (4,)
     assert np.abs(middles(found)[:, 0] - np.repeat([150, 470], 4)).max() < 1
 
 
 class LostPose(nn.Module):
-    """A pose net that sees nobody in whole frames: its points are in the corner unless the picture is mostly red."""
+    """A pose net that is lost in whole frames: its points lie in the corner unless much is red."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,19 +102,19 @@ class CountingNets(FaceNets):
 def test_landmarks_astray_are_looked_for_nearby() -> None:
     """Where the whole frame puts no landmarks on the face, the region about it does, and keeps doing so."""
     frames = [disc_frame(1280, 720, (300, 250, 120))] * 8
-    found = follow(FaceNets(DiscDetector(), LostPose(), CPU), frames)
+    found = track_frames(FaceNets(DiscDetector(), LostPose(), CPU), frames)
     assert np.abs(found.landmarks[:, 29] - (300, 250)).max() < 30
     nets = CountingNets(DiscDetector(), LostPose(), CPU)
-    follow(nets, frames)
+    track_frames(nets, frames)
     assert nets.calls == [4, 4, 4]
 
 
 def test_without_landmarks_the_box_is_found_at_full_size() -> None:
     """Then the detector's box is all there is, and is as exact as the reference's."""
     detector = DiscDetector()
-    follow(FaceNets(detector, toy_dwpose().requires_grad_(False), CPU), [disc_frame(1280, 720, (300, 250, 120))])
+    track_frames(FaceNets(detector, toy_dwpose().requires_grad_(False), CPU), [disc_frame(1280, 720, (300, 250, 120))])
     before = len(detector.looked_at)
-    found = follow(FaceNets(detector, blind_dwpose(), CPU), [disc_frame(1280, 720, (300, 250, 120))])
+    found = track_frames(FaceNets(detector, blind_dwpose(), CPU), [disc_frame(1280, 720, (300, 250, 120))])
     assert [max(shape) for shape in detector.looked_at[before:]] == [REDUCED_SIDE, 1280]
     box = plan_boxes(found.landmarks, found.detected, (1280, 720)).boxes[0]
     assert np.abs(box - square(300, 250, 120)).max() <= 1
@@ -151,14 +151,14 @@ def blind_dwpose() -> Any:
 
 @pytest.mark.parametrize("pose", [toy_dwpose, blind_dwpose])
 @pytest.mark.parametrize("size", [(1280, 720), (1920, 1080)])
-def test_painted_boxes_do_not_depend_on_the_size_of_the_search(size: tuple[int, int], pose: Callable[[], Any]) -> None:
+def test_boxes_do_not_depend_on_the_size_of_the_search(size: tuple[int, int], pose: Callable[[], Any]) -> None:
     """The detector may be off in a small picture: landmarks, or a second look, give the box of a full search."""
     scale = size[0] / 1280
     discs = [(scale * x, scale * y, scale * side) for x, y, side in DISCS]
     for disc in discs:
         frames = [disc_frame(*size, (disc[0] + 3 * n, disc[1], disc[2])) for n in range(2)]
         nets = UnsteadyDetector(), pose(), CPU
-        full, small = follow(FullSize(*nets), frames), follow(FaceNets(*nets), frames)
+        full, small = track_frames(FullSize(*nets), frames), track_frames(FaceNets(*nets), frames)
         tracks = [plan_boxes(found.landmarks, found.detected, size) for found in (full, small)]
         assert [track.seen.all() for track in tracks] == [True, True]
         assert np.abs(tracks[0].boxes - tracks[1].boxes).max() <= 1, disc
@@ -169,10 +169,10 @@ def test_painted_boxes_do_not_depend_on_the_size_of_the_search(size: tuple[int, 
 def test_reference_takes_the_best_face_of_each_frame() -> None:
     """At full size, landmarks in the whole frame, no memory of the frame before."""
     nets, detector = exact_nets()
-    follower = ReferenceTracker(nets)
-    follower.add_frames([disc_frame(640, 360, (150, 180, 100), (470, 170, 130)), disc_frame(640, 360)])
-    follower.add_frames([disc_frame(640, 360, (150, 180, 130), (470, 170, 100))])
-    found = follower.finish()
+    tracker = ReferenceTracker(nets)
+    tracker.add_frames([disc_frame(640, 360, (150, 180, 100), (470, 170, 130)), disc_frame(640, 360)])
+    tracker.add_frames([disc_frame(640, 360, (150, 180, 130), (470, 170, 100))])
+    found = tracker.finish()
     assert np.abs(middles(found)[[0, 2], 0] - (470, 150)).max() < 1
     assert np.isnan(found.detected[1]).all()
     assert abs(found.landmarks[0, 29, 0] - 310) < 60
@@ -181,10 +181,10 @@ def test_reference_takes_the_best_face_of_each_frame() -> None:
 
 def test_frames_are_not_kept(nets: FaceNets) -> None:
     """Memory doesn't grow with the video: what was fed is gone."""
-    follower = FaceTracker(nets)
+    tracker = FaceTracker(nets)
     frames = [disc_frame(320, 240, (160, 120, 120)) for _ in range(3)]
     watched = [weakref.ref(frame) for frame in frames]
-    follower.add_frames(frames)
+    tracker.add_frames(frames)
     del frames
     gc.collect()
     assert [ref() for ref in watched] == [None] * 3

@@ -1,0 +1,80 @@
+"""The frame schedule of a job, and what a prepared job tells of its frames."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, PreparedAvatar
+from models.musetalk.options import read_options
+from models.musetalk.prepared_job import (
+    AVATAR,
+    FEATURES,
+    STATS,
+    FrameSchedule,
+    PreparedJob,
+    choose_thumbnail_frame,
+    plan_frames,
+)
+
+RATE = Fraction(25)
+SEEN = np.array([True] * 6 + [False] * 2)
+
+
+def prepare(folder: Path) -> PreparedAvatar:
+    """Write an avatar of eight frames, of which the last two show no face."""
+    (folder / AVATAR).mkdir()
+    writer = AvatarWriter(folder / AVATAR, AvatarTrack(np.zeros((len(SEEN), 4), np.int32), SEEN))
+    for number, seen in enumerate(SEEN):
+        writer.add(np.full((8, 32, 32), number, np.float32) if seen else None, None)
+    writer.close({})
+    return PreparedAvatar(folder / AVATAR)
+
+
+@pytest.mark.parametrize(("given", "before_gap"), [({}, 0.25), ({"reference": True}, 1)])
+def test_faces_fade_except_in_the_references_way(tmp_path: Path, given: dict[str, Any], before_gap: float) -> None:
+    """Frames without a face have weight 0; those beside them fade, and there is a voice everywhere."""
+    schedule = plan_frames(prepare(tmp_path), np.zeros(0, np.float32), 10, RATE, read_options(given)[0])
+    assert schedule.source.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 7, 6]
+    assert not schedule.weight[6:].any()
+    assert schedule.weight[5] == before_gap
+    assert (schedule.voice == 1).all()
+
+
+def test_pauses_have_no_weight(tmp_path: Path) -> None:
+    """With `close`, frames in silence keep the avatar's own mouth."""
+    options, _ = read_options({"silence": "close"})
+    schedule = plan_frames(prepare(tmp_path), np.full(100, -90, np.float32), 5, RATE, options)
+    assert not schedule.voice.any()
+    assert not schedule.weight.any()
+
+
+def test_the_thumbnail_is_a_loud_frame() -> None:
+    """The loudest one whose mouth is inpainted; the middle one where none is, or without sound."""
+    levels = np.full(400, -60, np.float32)
+    levels[100:108], levels[300:308] = -10, -5
+    weight = np.ones(100, np.float32)
+    assert choose_thumbnail_frame(levels, weight, RATE) in (75, 76)
+    weight[70:] = 0
+    assert choose_thumbnail_frame(levels, weight, RATE) in (25, 26)
+    assert choose_thumbnail_frame(levels, 0 * weight, RATE) == 50
+    assert choose_thumbnail_frame(levels[:0], weight, RATE) == 50
+
+
+def test_a_prepared_job_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Runs of inpainted frames by their numbers in the result, with the latents that belong to them."""
+    prepare(tmp_path)
+    weight = np.array([0, 1, 0.5, 0, 0, 1], np.float32)
+    FrameSchedule(np.array([0, 1, 2, 2, 1, 0]), weight, np.ones(6, np.float32), 1).write(tmp_path)
+    np.save(tmp_path / FEATURES, np.ones((20, 5, 4), np.float32))
+    (tmp_path / STATS).write_text(json.dumps({"samples": 6400}))
+    job = PreparedJob(tmp_path)
+    assert job.find_inpainted_runs(range(6)) == [range(1, 3), range(5, 6)]
+    assert job.find_inpainted_runs(range(2, 5)) == [range(2, 3)]
+    assert job.read_latents(range(1, 3))[:, 0, 0, 0].tolist() == [1, 2]
+    assert job.audio_windows(range(1, 3), RATE, reference=False).shape == (2, 50, 4)
