@@ -15,12 +15,12 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
-from uuid import uuid4
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -160,21 +160,23 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     With `durable` the file and its name survive a power cut.
     """
-    temp = _temp_path(path)
-    with ExitStack() as on_error:
-        on_error.callback(temp.unlink, missing_ok=True)
+    temp, renamed = _temp_path(path), False
+    try:
         yield temp
         if durable:
             sync(temp)
         temp.replace(path)
-        on_error.pop_all()
+        renamed = True
+    finally:
+        if not renamed:
+            temp.unlink(missing_ok=True)
     if durable:
         sync(path.parent)
 
 
 def _temp_path(path: Path) -> Path:
     """Return a new hidden name beside `path`, shorter than the 255 bytes of a file name."""
-    return path.with_name(f".{path.name[:40]}.{uuid4().hex[:12]}.tmp")
+    return path.with_name(f".{path.name[:40]}.{token_hex(6)}.tmp")
 
 
 def atomic_write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:

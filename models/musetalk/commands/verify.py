@@ -64,7 +64,7 @@ def verify_folder(
 
 
 def report_missing(part: Part, root: Path, *, needed: bool) -> Iterator[Verdict]:
-    """The files to add; of a version that nobody needs here, only that it isn't here."""
+    """Yield the files to add; of a version that is not needed here, only a note."""
     if not needed:
         command = f"if you want {part.version}: `musedrop models fetch --version {part.version}`"
         yield Verdict("note", files_to_add(part, root)[0], f"not here: {part.version} can't be used", command)
@@ -91,7 +91,7 @@ def verify_part(found: InstalledPart, *, hashes: bool, tick: Tick) -> Iterator[V
 
 
 def verify_ready_files(found: InstalledPart, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
-    """The verdicts on what lies ready of a converted part; that the file for this machine is missing is no fault."""
+    """Yield verdicts on the ready files of a converted part; a missing one for this machine is only a note."""
     for precision, dtype in DTYPES.items():
         file = ready_file(found.part.name, precision)
         if (found.root / file).is_file():

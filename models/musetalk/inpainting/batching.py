@@ -1,6 +1,6 @@
 """How many frames go through a network at once, and in which place of the batch each one goes. Pure.
 
-Every batch has the same shape, and frame n of a job always lies in slot n % size: a kernel may add in another order for
+Every batch has the same shape, and frame n of a job is always in slot n % size: a kernel may add in another order for
 another shape or slot, and then a frame would depend on how the job was cut into spans.
 """
 

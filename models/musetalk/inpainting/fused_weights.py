@@ -142,7 +142,7 @@ def select_changed(exact: State, net: nn.Module) -> State:
 
 
 def to_channels_last(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The inverse of `lying`."""
+    """Return a tensor as it is in a ready file: the inverse of `from_channels_last`."""
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and channels_go_last(dtype) else tensor).contiguous()
 
 

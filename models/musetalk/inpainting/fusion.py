@@ -112,7 +112,7 @@ class TimelessResnet(nn.Module):
 
 
 class UnusedEmbedding(nn.Module):
-    """In place of the time embedding, that nobody reads any more."""
+    """Takes the place of the time embedding, which is not used any more."""
 
     def forward(self, embedding: Tensor, _condition: Tensor | None = None) -> Tensor:
         return embedding

@@ -39,7 +39,7 @@ def to_bgr(image: Tensor) -> Tensor:
 
 
 class MemoryLayout(Protocol):
-    """How a tensor lies in memory when it enters a network."""
+    """The order of a tensor in memory when it enters a network."""
 
     def __call__(self, tensor: Tensor, /) -> Tensor: ...
 

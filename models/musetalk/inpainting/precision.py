@@ -16,7 +16,7 @@ def candidate_dtypes(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[t
     for it, a CPU takes the more exact fp32.
 
     kind      "cpu" or "cuda"
-    cpu_bf16  whether this CPU multiplies bf16, see `cpu_multiplies_bf16`
+    cpu_bf16  whether this CPU multiplies bf16, see `has_cpu_bf16`
 
     >>> candidate_dtypes("auto", "cuda", cpu_bf16=False)
     (torch.float16, torch.bfloat16, torch.float32)

@@ -15,12 +15,11 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
+from models.arrays import U8, Array
+
 Result = TypeVar("Result")
 
 
@@ -31,7 +30,7 @@ class HostCopy(Protocol):
         """Send `values` to these rows."""
         ...
 
-    def wait(self) -> Bytes:
+    def wait(self) -> U8:
         """All rows, once they are there."""
         ...
 
@@ -81,13 +80,13 @@ class CpuStream:
 
 
 class CpuCopy:
-    def __init__(self, rows: Bytes) -> None:
+    def __init__(self, rows: U8) -> None:
         self._rows = rows
 
     def put(self, rows: slice, values: Tensor) -> None:
         self._rows[rows] = values.numpy()
 
-    def wait(self) -> Bytes:
+    def wait(self) -> U8:
         return self._rows
 
 
@@ -143,7 +142,7 @@ class CudaCopy:
             self._rows[rows].copy_(values, non_blocking=True)
             self._event.record(self._stream)
 
-    def wait(self) -> Bytes:
+    def wait(self) -> U8:
         self._event.synchronize()
         self._held.clear()
         return self._rows.numpy()

@@ -219,7 +219,7 @@ def average_flip(plain: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor]) 
 def locate_points(simcc: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """simcc -> points (n, 133, 2) float32 x, y in pixels of the input, scores (n, 133).
 
-    A point is its strongest bin, without any refinement; one with a score of 0 or less lies at (-0.5, -0.5).
+    A point is its strongest bin, without any refinement; one with a score of 0 or less is at (-0.5, -0.5).
     """
     (across, x), (down, y) = simcc[0].max(2), simcc[1].max(2)
     score = torch.minimum(across, down)

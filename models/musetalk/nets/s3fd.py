@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from models.arrays import F32
 
 MEAN_SUBTRACTED = (104.0, 117.0, 123.0)
 """From R, G, B in this order. They are the means of B, G, R: the weights were always used with this mix-up."""
@@ -99,7 +100,7 @@ def network_input(frames: Tensor) -> Tensor:
     return rgb - rgb.new_tensor(MEAN_SUBTRACTED).view(1, 3, 1, 1)
 
 
-def find_candidates(levels: Levels, above: float) -> list[npt.NDArray[np.float32]]:
+def find_candidates(levels: Levels, above: float) -> list[F32]:
     """Of each picture (k, 5) x1, y1, x2, y2, score: the priors whose score is greater than `above`, level by level."""
     likely = [_select_likely(4 << number, scores, offsets, above) for number, (scores, offsets) in enumerate(levels)]
     pictures = torch.cat([picture for picture, _ in likely]).cpu().numpy()
@@ -118,7 +119,7 @@ def _select_likely(stride: int, scores: Tensor, offsets: Tensor, above: float) -
     return picture, torch.cat([corner, corner + side, score[picture, row, column, None]], 1)
 
 
-def suppress_overlaps(found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def suppress_overlaps(found: F32) -> F32:
     """(k, 5) -> one box for each face, best first: greedy suppression by overlap, a box counted to its last pixel."""
     rest = found[np.argsort(found[:, 4])[::-1]]
     kept = []
@@ -128,7 +129,7 @@ def suppress_overlaps(found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     return np.array(kept, np.float32).reshape(-1, 5)
 
 
-def iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def iou(box: F32, others: F32) -> F32:
     """Intersection over union of one box with (k, 4 or 5) others."""
     sides = np.minimum(box[2:4], others[:, 2:4]) - np.maximum(box[:2], others[:, :2]) + 1
     shared = np.prod(np.maximum(sides, 0), 1)

@@ -23,7 +23,7 @@ CONVERTED = "converted"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a file is published. `bytes` and `sha256` are of the published file, None where nobody vouched for them."""
+    """Where a file is published. `bytes` and `sha256` are of the published file, None where they are not known."""
 
     url: str
     bytes: int | None = None
@@ -203,7 +203,7 @@ READY_PARTS = ("unet-v15", "unet-v1", "vae")
 
 
 def ready_file(name: str, precision: str) -> str:
-    """Where the part `name` lies ready for the fast way in "fp16", "bf16" or "fp32"."""
+    """Return the name of the ready file of the part `name` for "fp16", "bf16" or "fp32"."""
     return f"{CONVERTED}/{name}.{precision}.safetensors"
 
 

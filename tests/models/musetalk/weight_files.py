@@ -79,7 +79,12 @@ def save_legacy(value: Any, path: Path) -> None:
 
 
 def save_bare(protocol: int) -> Callable[[Any, Path], None]:
-    return lambda value, path: path.write_bytes(pickle.dumps(value, protocol)) and None
+    """Return a way of saving: by pickle alone, without torch."""
+
+    def save(value: Any, path: Path) -> None:
+        path.write_bytes(pickle.dumps(value, protocol))
+
+    return save
 
 
 def save_tar(state: dict[str, torch.Tensor], path: Path) -> None:
@@ -89,7 +94,7 @@ def save_tar(state: dict[str, torch.Tensor], path: Path) -> None:
     roots = {tensor.untyped_storage().data_ptr(): tensor for tensor in state.values()}
     dump(len(roots), storages)
     for key, tensor in roots.items():
-        whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())  # type: ignore[call-overload]
+        whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
         dump((key, "cpu", getattr(torch, names[tensor.dtype])), storages)
         storages.write(struct.pack("<q", len(whole)) + whole.view(torch.uint8).numpy().tobytes())
     dump([], storages)

@@ -8,6 +8,7 @@ import struct
 import sys
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,8 @@ def test_truncated_files_are_named(root: Path, form: str, kept: float) -> None:
     """A download that stopped anywhere is recognised before its tensors are used."""
     path = root / "musetalkV15" / ("unet.safetensors" if form == "safetensors" else "unet.pth")
     state = torch.load(root / "musetalkV15" / "unet.pth", weights_only=True)
-    {"zip": save_zip, "legacy": save_legacy, "safetensors": save_file}[form](state, path)
+    save: dict[str, Callable[[Any, Path], None]] = {"zip": save_zip, "legacy": save_legacy, "safetensors": save_file}
+    save[form](state, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(EngineError, match="is cut off") as caught:
