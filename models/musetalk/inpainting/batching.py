@@ -83,7 +83,7 @@ class Batch:
         return slice(self.start - self.base, self.stop - self.base)
 
     def overlap(self, at: int, size: int) -> tuple[slice, slice] | None:
-        """Return the used ones of the slots [at, at + size), counted from `at`, and which frames of the batch they are."""
+        """Return which of the slots [at, at + size) are used, counted from `at`, and their frames in the batch."""
         first, last = max(at, self.slots.start), min(at + size, self.slots.stop)
         if first >= last:
             return None
