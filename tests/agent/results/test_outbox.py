@@ -1,4 +1,4 @@
-"""The ways out: whole or not at all, never over something else."""
+"""The renames that users see: whole or not at all, and never over something else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agent.results.outbox import FolderNames, is_published, move_failed_inputs, publish_result, restore_inputs
-from agent.results.records import write_json
 
 
 def stage(folder: Path) -> Path:
@@ -88,9 +87,3 @@ def test_a_failed_pair_gets_a_job_file(tmp_path: Path) -> None:
     inputs.mkdir()
     move_failed_inputs(inputs, tmp_path / "failed" / "hello", {}, '{"avatar": "hello.jpg"}')
     assert json.loads((tmp_path / "failed" / "hello" / "job.json").read_text()) == {"avatar": "hello.jpg"}
-
-
-def test_json_is_for_people_and_programs(tmp_path: Path) -> None:
-    """UTF-8 without escapes, replaced whole."""
-    write_json(tmp_path / "status.json", {"name": "grüße"}, durable=False)
-    assert "grüße" in (tmp_path / "status.json").read_text(encoding="utf-8")
