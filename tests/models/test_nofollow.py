@@ -19,11 +19,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(nofollow, "has_openat2", lambda: False)
     elif not nofollow.has_openat2():
         pytest.skip("this kernel has no openat2")
-    return request.param
+    return str(request.param)
 
 
-def read(path: Path | str, **how: int) -> bytes:
-    fd = open_nofollow(path, os.O_RDONLY, **how)
+def read(path: Path | str, folder: int | None = None) -> bytes:
+    fd = open_nofollow(path, os.O_RDONLY, folder=folder)
     try:
         return os.read(fd, 99)
     finally:
@@ -34,10 +34,10 @@ def count_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def refused(path: Path | str, **how: int) -> int:
+def refused(path: Path | str, folder: int | None = None) -> int:
     """The number of the error."""
     with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is checked by the caller
-        open_nofollow(path, os.O_RDONLY, **how)
+        open_nofollow(path, os.O_RDONLY, folder=folder)
     return caught.value.errno or 0
 
 

@@ -84,9 +84,14 @@ def test_what_cannot_be_copied_says_why(tmp_path: Path) -> None:
 
 def test_sqlite_never_writes_where_other_users_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It opens files by name, several times: the copy is made in the state folder, which has nothing of it later."""
-    ledger, places = a_ledger(tmp_path), []
-    make_copy = snapshot._copy
-    monkeypatch.setattr(snapshot, "_copy", lambda source, target: [places.append(target), make_copy(source, target)])
+    ledger, make_copy = a_ledger(tmp_path), snapshot._copy
+    places: list[Path] = []
+
+    def note_copy(source: Path, target: Path) -> None:
+        places.append(target)
+        make_copy(source, target)
+
+    monkeypatch.setattr(snapshot, "_copy", note_copy)
     (tmp_path / "share").mkdir()
     copy_ledger(tmp_path / "state" / "jobs.db", tmp_path / "share" / "status.db")
     [place] = places
