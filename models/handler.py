@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models import media
-from models.atomic import atomic_write, hash_file
+from models.atomic import atomic_write, hash_file, hold_folder
 from models.catalog import ENGINES
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
@@ -41,12 +41,12 @@ def open_handler(device: str, options: dict[str, Any]) -> Handler:
 class Handler:
     """Runs spans, one at a time. The engine of the last span stays loaded for the next.
 
-    `facts`: "model", the engine that is loaded, "load_s", and the stats of its `load`.
+    `stats`: "model", the engine that is loaded, "load_s", and what its `load` returns.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.facts: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
         self._engine: tuple[str, Engine] | None = None
 
     def run(self, payload: dict[str, Any], start: int, stop: int, progress: ProgressCallback) -> dict[str, Any]:
@@ -72,21 +72,21 @@ class Handler:
             self.load_engine(name, models_dir)
         except (EngineError, RuntimeError, MemoryError, OSError) as error:
             print(f"{name} was not loaded: {error}", flush=True)
-            self._engine, self.facts = None, {}
+            self._engine, self.stats = None, {}
 
     def load_engine(self, name: str, models_dir: str) -> Engine:
         """Return the engine with its weights loaded, which `prepare` and `render` need."""
         engine = self.open_engine(name)
-        if self.facts.get("model") != name:
+        if self.stats.get("model") != name:
             began = time.monotonic()
             stats = engine.load(models_dir) if isinstance(engine, SupportsLoad) else {}
-            self.facts = {"model": name, "load_s": round(time.monotonic() - began, 3), **stats}
+            self.stats = {"model": name, "load_s": round(time.monotonic() - began, 3), **stats}
         return engine
 
     def open_engine(self, name: str) -> Engine:
         """Return the engine, with or without its weights."""
         if self._engine is None or self._engine[0] != name:
-            self._engine, self.facts = None, {}  # free the old engine before the new one allocates memory
+            self._engine, self.stats = None, {}  # free the old engine before the new one allocates memory
             module, _, cls = ENGINES[name].factory.partition(":")
             factory: Callable[[str], Engine] = getattr(import_module(module), cls)
             self._engine = (name, factory(self.device))
@@ -155,19 +155,20 @@ class Handler:
 
     def assemble(self, request: Request, inspection: Inspection, spans: list[list[int]]) -> dict[str, Any]:
         """Join and verify the mp4, write the preview picture. Return figures for result.json."""
-        out = Path(request.out)
-        out.mkdir(parents=True, exist_ok=True)
-        stats = media.assemble_video(
-            [request.files.part_path(start, stop) for start, stop in spans],
-            audio=request.files.audio,
-            out=out / "result.mp4",
-            frames=inspection.frames,
-            fps=inspection.rate,
-            metadata=request.metadata,
-        )
         report = self.open_engine(request.engine).report(request, inspection)
-        with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
-            media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
+        with hold_folder(Path(request.out).parent) as staging:
+            out = staging / Path(request.out).name
+            out.mkdir(exist_ok=True)
+            stats = media.assemble_video(
+                [request.files.part_path(start, stop) for start, stop in spans],
+                audio=request.files.audio,
+                out=out / "result.mp4",
+                frames=inspection.frames,
+                fps=inspection.rate,
+                metadata=request.metadata,
+            )
+            with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
+                media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("agent", "gpu_pool", "models")
 HEAVY = {"torch", "numpy", "cv2", "av", "librosa", "diffusers", "transformers", "onnxruntime"}
-WORLDS = {  # one outside world, one module
+WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "sqlite3": "agent.ledger",
     "sqlite_utils": "agent.ledger",
     "watchdog": "agent.intake",
@@ -28,7 +29,18 @@ WORLDS = {  # one outside world, one module
     "huggingface_hub": "models.musetalk.commands.fetch",
     "httpx2": "models.musetalk.commands.fetch",
 }
-MODELS_FOR_AGENT = {"models.types", "models.catalog"}
+MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
+AGENT = (
+    {"cli"},
+    {"daemon"},
+    {"intake"},
+    {"results"},
+    {"scheduler"},
+    {"service", "settings_file"},
+    {"ledger", "settings"},
+    {"jobs"},
+    {"clock", "errors", "fs", "text"},
+)
 MUSETALK = (
     {"__main__", "engine"},
     {"commands", "session"},
@@ -39,7 +51,10 @@ MUSETALK = (
     {"nets"},
     {"options", "frame_timing", "geometry"},
 )
-"""The layers of models.musetalk, from the top down: each imports only from those below it."""
+LAYERS = {"agent": AGENT, "models.musetalk": MUSETALK}
+"""The layers of a package, from the top down: each imports only from those below it."""
+MAX_MODULES, MAX_MODULES_OF = 15, {"gpu_pool": 20, "models/media": 17}
+"""How many modules a folder may hold."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -95,20 +110,36 @@ def test_no_import_cycles() -> None:
     assert len(order) == len(MODULES)
 
 
-def musetalk_arrows() -> Iterator[tuple[str, str]]:
-    """Yield which package or module of models.musetalk imports which other one."""
-    home = "models.musetalk."
+def find_arrows(package: str) -> Iterator[tuple[str, str]]:
+    """Yield which part of a package imports which other part; a part is a module or a package right below it."""
+    home, depth = f"{package}.", package.count(".") + 1
     for name, tree in MODULES.items():
         for imported in imports(tree):
             if name.startswith(home) and imported.startswith(home):
-                yield name.split(".")[2], imported.split(".")[2]
+                yield name.split(".")[depth], imported.split(".")[depth]
 
 
-def test_musetalk_imports_go_down() -> None:
-    """Each package of MuseTalk has a layer, and imports only itself and lower layers."""
-    layer = {name: number for number, names in enumerate(MUSETALK) for name in names}
-    arrows = {(one, other) for one, other in musetalk_arrows() if one != other}
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_go_down(package: str) -> None:
+    """Each part of a package has a layer, and imports only itself and lower layers."""
+    layer = {name: number for number, names in enumerate(LAYERS[package]) for name in names}
+    arrows = {(one, other) for one, other in find_arrows(package) if one != other}
     assert [(one, other) for one, other in sorted(arrows) if layer[one] >= layer[other]] == []
+
+
+def test_every_part_has_a_layer() -> None:
+    """A new module or package is put into a layer when it is made."""
+    for package, layers in LAYERS.items():
+        home, depth = f"{package}.", package.count(".") + 1
+        parts = {name.split(".")[depth] for name in MODULES if name.startswith(home)}
+        assert parts == {name for names in layers for name in names}, package
+
+
+def test_folders_are_small() -> None:
+    """No folder holds more modules than can be read at a glance."""
+    modules = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.stem != "__init__")
+    sizes = Counter(str(path.parent.relative_to(ROOT)) for path in modules)
+    assert {name: size for name, size in sizes.items() if size > MAX_MODULES_OF.get(name, MAX_MODULES)} == {}
 
 
 def test_types_stand_on_the_standard_library_alone() -> None:

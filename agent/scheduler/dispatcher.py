@@ -101,7 +101,7 @@ class Dispatcher:
                 pass
             if attempt.device_kind in reserved:
                 continue
-            has_device = self._start_spans(attempt, queue.waiting + self._starved(attempt))
+            has_device = self._start_spans(attempt, queue.waiting + self._count_starved(attempt))
             if not has_device and self._should_reserve(attempt, at_ms):
                 reserved.add(attempt.device_kind)  # or small spans would take each bit of memory that becomes free
         while queue.jobs and self._start_next(queue, at_ms):
@@ -114,7 +114,7 @@ class Dispatcher:
             failpoint("running")
             self.pool.release()
 
-    def _starved(self, one: Attempt) -> int:
+    def _count_starved(self, one: Attempt) -> int:
         """Count the other attempts that have no device, and would take one of the kind that this one wants."""
         others = (a for a in self.attempts.values() if a is not one and a.device_kind == one.device_kind)
         return sum(other.waiting_for is None and not self.pool.running_spans(other.task_id) for other in others)

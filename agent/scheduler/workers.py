@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from agent.scheduler.reports import explain_refusal
-from agent.settings import Settings
+from agent.settings import Folders, Settings
 from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
+from gpu_pool.process import log_path
 from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
 
 
 def open_pool(settings: Settings, handler: str) -> Pool:
-    """Workers on all cards that the settings admit, now and later, and on the processor."""
+    """Start workers on all cards that the settings admit, now and later, and on the processor."""
     devices, patience = settings.devices, settings.pool
     watch = CardWatch(settings.folders.nvml_log)
     watch.wait_for_first(FIRST_READING_S)
@@ -23,7 +25,7 @@ def open_pool(settings: Settings, handler: str) -> Pool:
         cpu_devices(devices.count_workers(os.cpu_count() or 1)),
         handler=handler,
         handler_options={"preload": "", "models_dir": str(settings.models_dir)},
-        kind_options={"cuda": {"preload": preloaded(settings)}},
+        kind_options={"cuda": {"preload": choose_preload(settings)}},
         log_dir=settings.folders.logs,
         watch=watch,
         rules=card_rules(settings),
@@ -40,12 +42,17 @@ def open_pool(settings: Settings, handler: str) -> Pool:
 
 
 def card_rules(settings: Settings) -> CardRules:
-    """Which cards are used, and by how many workers each, as the pool takes it."""
+    """Return which cards are used, and by how many workers each."""
     devices = settings.devices
     return CardRules(devices.only, devices.exclude, devices.workers_per_device)
 
 
-def preloaded(settings: Settings) -> str:
-    """The engine that workers on cards load when they start, "" for none."""
+def choose_preload(settings: Settings) -> str:
+    """Return the engine that workers on cards load when they start, "" for none."""
     choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
     return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""
+
+
+def list_open_logs(folders: Folders, pool: Pool) -> set[Path]:
+    """Return the logs that the workers and the reader of the cards have open."""
+    return {folders.nvml_log, *(log_path(folders.logs, device.id) for device in pool.devices())}

@@ -106,8 +106,8 @@ class Simulation:
 
     def inspection(self) -> Inspection:
         units = {"inspect": 1, "prepare": self.prepare_units, "render": self.frames, "assemble": 1}
-        shas = {"avatar_sha256": "a" * 64, "audio_sha256": "b" * 64}
-        return Inspection(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes, **shas)
+        inspection = Inspection(self.frames, "25", 64, 64, self.frames / 25, units, memory_bytes=self.memory_bytes)
+        return replace(inspection, avatar_sha256="a" * 64, audio_sha256="b" * 64)
 
     def end(self, finished: FinishedAttempt) -> None:
         """End a job as the publisher does; the result of an earlier job is never there any more."""
@@ -115,6 +115,7 @@ class Simulation:
             self.dispatcher.continue_attempt(finished.attempt)
             return
         job = finished.attempt.job
+        self.ledger.update(job.uid, **finished.attempt.take_columns())
         self.ledger.transitions.finish(job, job.name, at_ms=self.clock.at_ms())
         self.done.append(job.name)
 
@@ -151,3 +152,13 @@ class Simulation:
 
 def fails(order: RunSpan, code: str, **more: Any) -> Message:
     return Failed(order.task, order.start, order.stop, code, code, **more)
+
+
+Build = Callable[..., Simulation]
+"""(devices, **how) -> a simulation over the folder of the test."""
+GIB = 1 << 30
+
+
+def a_card(name: str, free_gib: int = 48, *, worker: str = "") -> Device:
+    """A card of 48 GiB; `worker`: what a second worker's id adds."""
+    return Device(name + worker, "cuda", card=name, total_bytes=48 * GIB, free_bytes=free_gib * GIB)
