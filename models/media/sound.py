@@ -214,7 +214,7 @@ class SampleChecker:
         if len(self._mixed) >= MOST_SHAPES:
             raise self._refuse(f"changes its rate or channels more than {MOST_SHAPES} times", "wav")
         try:
-            for layout in ("mono", "stereo"):
+            for layout in ("mono",) if frame.layout.nb_channels == 1 else ("mono", "stereo"):
                 AudioResampler("flt", layout, frame.sample_rate).resample(frame)
         except (av.FFmpegError, ValueError) as error:
             channels = frame.layout.nb_channels
