@@ -157,7 +157,7 @@ class Dispatcher:
         """Write the start of an attempt; None where no engine can run the job, which has failed then."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
-            choice = self._engines.choose(job.spec.engine, kinds)
+            choice = self._engines.choose(job.spec.engine, kinds, job.spec.options.get("version"))
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
