@@ -13,9 +13,10 @@ import re
 import shutil
 import stat
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,8 +107,12 @@ def has_change_events(kind: str) -> bool:
 
 
 def open_regular(path: Path) -> int:
-    """Open a file for reading; never follow a link, never wait for the other end of a pipe."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Open a regular file for reading; never follow a link, never wait for the other end of a pipe."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
 
 
 def is_open_for_writing(path: Path) -> bool | None:
@@ -129,10 +134,14 @@ def is_open_for_writing(path: Path) -> bool | None:
 def read_limited(path: Path, limit_bytes: int) -> bytes | None:
     """Return at most `limit_bytes` + 1 bytes, to show what is too long; None on an error."""
     try:
-        fd = open_regular(path)
+        return read_regular(path, limit_bytes)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """Return at most `limit_bytes` + 1 bytes of a regular file. Raises OSError."""
+    with os.fdopen(open_regular(path), "rb") as file:
         return file.read(limit_bytes + 1)
 
 
@@ -249,13 +258,32 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Call `act` for each item on a few threads: a disk flushes several files at the price of one.
 
-    The first error is raised when all calls have ended.
+    The first error is raised when all calls have ended. Where no thread can be started the calls are made here.
     """
     if len(items) < 2:
         return [act(item) for item in items]
-    futures = [_thread_pool().submit(act, item) for item in items]
+    left = deque(zip([Future[R]() for _ in items], items, strict=True))
+    futures = [future for future, _ in left]
+
+    def work() -> None:
+        with suppress(IndexError):  # another thread has taken the last one
+            while True:
+                _settle(act, *left.popleft())
+
+    try:
+        for _ in range(min(THREADS, len(items))):
+            _thread_pool().submit(work)
+    except RuntimeError:  # the limit of threads; what was submitted finds nothing left to do
+        work()
     wait(futures)
     return [future.result() for future in futures]
+
+
+def _settle(act: Callable[[T], R], future: Future[R], item: T) -> None:
+    try:
+        future.set_result(act(item))
+    except BaseException as error:  # noqa: BLE001 - the caller gets it from the future
+        future.set_exception(error)
 
 
 @cache
