@@ -206,9 +206,13 @@ def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
         folder.mkdir(mode, parents=True, exist_ok=True)
 
 
-def discard(folder: Path) -> None:
-    """Delete a folder and all below it; what can't be deleted is left."""
-    shutil.rmtree(folder, ignore_errors=True)
+def discard(path: Path) -> None:
+    """Delete a folder and all below it, or a file, link or pipe; what can't be deleted is left."""
+    if is_folder(path) and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def move_into(source: Path, folder: Path, name: str) -> Path:

@@ -48,7 +48,7 @@ class Archiver:
         The targets are written into the rows first, so that a crash after the rename doesn't archive them twice.
         Returns whether there may be more.
         """
-        listed = self.ledger.list_unarchived(BATCH + len(self.entries))
+        listed = self.ledger.list_unarchived(BATCH + self.entries.count)
         jobs = [job for job in listed if not self.entries.is_blocked(self.folders.claimed / job.uid)][:BATCH]
         if not jobs:
             return False

@@ -50,7 +50,8 @@ class EntryProblems:
         self._found: dict[Path, EntryProblem] = {}
         self._next_forget_s = 0.0
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return len(self._found)
 
     def __contains__(self, path: object) -> bool:
