@@ -130,7 +130,7 @@ class ErrorCode(StrEnum):
     WEIGHTS_UNSAFE = (
         "weights_unsafe",
         "weights",
-        "A weight file is a pickle that would run code when it is opened. It was not opened.",
+        "A weight file holds code instead of tensors. None of it was run.",
     )
     DOWNLOAD_FAILED = (
         "download_failed",

@@ -127,7 +127,7 @@ def loaded(build: Callable[[], Any], path: Path) -> Any:
 def gflop(nets: Nets) -> dict[str, float]:
     """Of one frame, multiplications and additions; "encode" is of one source frame."""
     unet, vae = shell(nets.build_unet), shell(nets.build_vae)
-    like = {"device": "meta", "dtype": torch.float32}
+    like: dict[str, Any] = {"device": "meta", "dtype": torch.float32}
     latents, audio_windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.features, **like)
     work: dict[str, Callable[[], Any]] = {
         "unet": lambda: Predict(unet, contiguous_layout).to("meta")(latents, audio_windows),
@@ -202,7 +202,7 @@ def stages(
     yield "decode", decode, clips.in_stream(inpainter._stream, paint)
     frames = unet * (inpainter._stream.depth if inpainter.device.type == "cpu" else 8)
     many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, audio_windows)]
-    yield "loop", frames, lambda: inpainter.inpaint(*many)
+    yield "loop", frames, lambda: inpainter.inpaint(many[0], many[1])
 
 
 def measure(

@@ -61,7 +61,15 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
     missing = [file for file in RESULT_FILES if not (staging / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
+    remove_leftovers(staging)
     staging.rename(outbox / name)
+
+
+def remove_leftovers(staging: Path) -> None:
+    """Remove what a worker that was killed in the same attempt left beside the result."""
+    for path in staging.iterdir():
+        if path.name not in RESULT_FILES:
+            discard(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def is_published(outbox: Path, name: str, uid: str) -> bool:

@@ -9,13 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from models.arrays import U8
+from models.arrays import F32, F64, U8
 from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.inpainting.fused_weights import load_optimised
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
@@ -27,8 +25,6 @@ from models.musetalk.tracking.detection import FaceNets
 from models.musetalk.tracking.regions import Region
 from models.musetalk.weights.loader import load_part, open_weights
 from models.musetalk.weights.onnx_pose import OnnxPose
-
-Floats = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +68,16 @@ class Networks:
         """Full batches for a card; for a CPU, which gains nothing by them, so few that a second or so is a step."""
         return 16 if self.device.type == "cuda" else 2
 
-    def detect(self, frames: Sequence[U8], *, reference: bool) -> list[Floats]:
+    def detect(self, frames: Sequence[U8], *, reference: bool) -> list[F32]:
         return self._stream.run(lambda: self._faces.detect(frames, reference=reference))()
 
-    def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> Floats:
+    def find_landmarks(self, frames: Sequence[U8], regions: Sequence[Region] | None = None) -> F64:
         return self._stream.run(lambda: self._faces.find_landmarks(frames, regions))()
 
-    def parse_faces(self, squares: Sequence[U8]) -> npt.NDArray[np.uint8]:
+    def parse_faces(self, squares: Sequence[U8]) -> U8:
         return self._stream.run(lambda: class_maps(self._weights.bisenet, squares))()
 
-    def encode_faces(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def encode_faces(self, faces: U8) -> F32:
         return self.inpainter.latents(faces)
 
     # what is loaded --------------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ class Simulation:
             self.dispatcher.continue_attempt(finished.attempt)
             return
         job = finished.attempt.job
+        self.ledger.update(job.uid, **finished.attempt.take_columns())
         self.ledger.transitions.finish(job, job.name, at_ms=self.clock.at_ms())
         self.done.append(job.name)
 
@@ -148,3 +149,13 @@ class Simulation:
 
 def fails(order: RunSpan, code: str, **more: Any) -> Message:
     return Failed(order.task, order.start, order.stop, code, code, **more)
+
+
+Build = Callable[..., Simulation]
+"""(devices, **how) -> a simulation over the folder of the test."""
+GIB = 1 << 30
+
+
+def a_card(name: str, free_gib: int = 48, *, worker: str = "") -> Device:
+    """A card of 48 GiB; `worker`: what a second worker's id adds."""
+    return Device(name + worker, "cuda", card=name, total_bytes=48 * GIB, free_bytes=free_gib * GIB)

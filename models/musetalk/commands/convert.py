@@ -15,6 +15,7 @@ from models.atomic import atomic_write
 from models.musetalk.inpainting import fused_weights
 from models.musetalk.inpainting.precision import DTYPES, precision_name
 from models.musetalk.weights.checkpoint import damaged_error, read_state
+from models.musetalk.weights.download_caches import show_as_models_folder
 from models.musetalk.weights.index import (
     CONVERTED,
     PARTS,
@@ -57,7 +58,7 @@ class ImportStep:
 
 
 def plan_import(source: Path, target: Path, *, replace: bool) -> list[ImportStep]:
-    """What an import from `source` into `target` has to do; parts that are not in `source` are left out."""
+    """Return what an import from `source` into `target` has to do, without the parts that `source` lacks."""
     steps, same = [], source.resolve() == target.resolve()
     for part in PARTS:
         found, own = find_importable(part, source, same=same), InstalledPart(part, part.variants[0], target)
@@ -69,7 +70,7 @@ def plan_import(source: Path, target: Path, *, replace: bool) -> list[ImportStep
 
 
 def find_importable(part: Part, source: Path, *, same: bool) -> InstalledPart | None:
-    """The best form of a part in `source`; its own conversions count only when they are brought somewhere else."""
+    """Return the best form of a part in `source`; in the same folder its conversions do not count."""
     for variant in forms_of(part):
         if not (same and variant.form == "converted") and variant.is_complete(source):
             return InstalledPart(part, variant, source)
@@ -158,7 +159,7 @@ def renew_record(own: InstalledPart) -> str:
 
 
 def with_own_storage(tensor: Tensor) -> Tensor:
-    """A tensor that fills its own storage, as safetensors wants it; the same one where it does already."""
+    """Return a tensor that fills its own storage, as safetensors requires; the same one if it does already."""
     fills = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if fills and tensor.is_contiguous() else tensor.contiguous().clone()
 
@@ -171,7 +172,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def source_name(found: InstalledPart, target: Path) -> str:
-    """The source's path as the manifest keeps it: relative where it lies in the same folder."""
+    """Return the path of the source for the manifest: relative where it is in the same folder."""
     inside = found.weights.resolve().is_relative_to(target.resolve())
     return str(found.weights.resolve().relative_to(target.resolve()) if inside else found.weights.resolve())
 
@@ -179,25 +180,23 @@ def source_name(found: InstalledPart, target: Path) -> str:
 def import_folder(source: Path, target: Path, *, replace: bool, precisions: Sequence[str] = ()) -> Iterator[str]:
     """Bring all parts of `source` into `target`; yields a line for each. Raises EngineError.
 
+    source       a models folder, or the download cache of Hugging Face or ModelScope
     precisions   "fp16", "bf16", "fp32": in these a start will find UNet and VAE ready
     """
     target.mkdir(parents=True, exist_ok=True)
-    steps = plan_import(source, target, replace=replace)
-    if not steps:
-        raise EngineError(
-            "weights_missing",
-            f"{source} holds no weights of MuseTalk in any known form",
-            "give the folder `models` of a MuseTalk installation, or get one with `musedrop models fetch`",
-        )
-    able = [step for step in steps if step.found.part.name in READY_PARTS]
-    finishing = [ReadyFileStep(step, DTYPES[name], replace) for step in able for name in precisions]
-    everything: list[ImportStep | ReadyFileStep] = [*steps, *finishing]
-    check_room(target, sum(one.bytes for one in everything if not one.is_done), "the conversion needs")
-    for step in steps:
-        yield (
-            f"{step.found.part.name}: already converted"
-            if step.is_done
-            else f"{step.found.part.name}: {import_weights(step)}"
-        )
-    for last in finishing:
-        yield f"{last.name}: {last.run()}"
+    with show_as_models_folder(source) as folder:
+        steps = plan_import(folder, target, replace=replace)
+        if not steps:
+            raise EngineError(
+                "weights_missing",
+                f"{source} holds no weights of MuseTalk in any known form",
+                "give the folder `models` of a MuseTalk installation, or get one with `musedrop models fetch`",
+            )
+        able = [step for step in steps if step.found.part.name in READY_PARTS]
+        finishing = [ReadyFileStep(step, DTYPES[name], replace) for step in able for name in precisions]
+        everything: list[ImportStep | ReadyFileStep] = [*steps, *finishing]
+        check_room(target, sum(one.bytes for one in everything if not one.is_done), "the conversion needs")
+        for step in steps:
+            yield f"{step.found.part.name}: {'already converted' if step.is_done else import_weights(step)}"
+        for last in finishing:
+            yield f"{last.name}: {last.run()}"

@@ -1,7 +1,7 @@
 """The way of work and arrays to a device and back.
 
 On CUDA work is launched at once, and each direction has a stream of its own and pinned memory, so that nothing waits:
-`Landing.wait` is the only call that does, two batches later.
+`HostCopy.wait` is the only call that does, two batches later.
 
 On a CPU work goes to threads that don't share an operator: a sum that several threads make has other last digits than
 the sum that one makes, and what is painted must not depend on how many threads a worker has.
@@ -15,12 +15,11 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
+from models.arrays import U8, Array
+
 Result = TypeVar("Result")
 
 
@@ -31,8 +30,8 @@ class HostCopy(Protocol):
         """Send `values` to these rows."""
         ...
 
-    def wait(self) -> Bytes:
-        """All rows, once they are there."""
+    def wait(self) -> U8:
+        """Return all rows, once they are there."""
         ...
 
 
@@ -46,11 +45,11 @@ class DeviceStream(Protocol):
         ...
 
     def upload(self, *arrays: Array) -> Sequence[Tensor]:
-        """The arrays on the device, for work that is launched after this."""
+        """Return the arrays on the device, for work that is launched after this."""
         ...
 
     def start_copy(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> HostCopy:
-        """Room for uint8 results; `keeps` stay alive until they are there."""
+        """Return room for uint8 results; `keeps` stay alive until they are there."""
         ...
 
 
@@ -81,18 +80,18 @@ class CpuStream:
 
 
 class CpuCopy:
-    def __init__(self, rows: Bytes) -> None:
+    def __init__(self, rows: U8) -> None:
         self._rows = rows
 
     def put(self, rows: slice, values: Tensor) -> None:
         self._rows[rows] = values.numpy()
 
-    def wait(self) -> Bytes:
+    def wait(self) -> U8:
         return self._rows
 
 
 def allocate_pinned(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Host memory that a copy engine can reach; torch keeps it for the next use, and not before the copy is over."""
+    """Allocate host memory that a copy engine can reach; torch reuses it only when the copy is over."""
     return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
@@ -143,7 +142,7 @@ class CudaCopy:
             self._rows[rows].copy_(values, non_blocking=True)
             self._event.record(self._stream)
 
-    def wait(self) -> Bytes:
+    def wait(self) -> U8:
         self._event.synchronize()
         self._held.clear()
         return self._rows.numpy()

@@ -1,4 +1,4 @@
-"""The ways out: whole or not at all, never over something else."""
+"""The renames that users see: whole or not at all, and never over something else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agent.results.outbox import FolderNames, is_published, move_failed_inputs, publish_result, restore_inputs
-from agent.results.records import write_json
 
 
 def stage(folder: Path) -> Path:
@@ -28,6 +27,17 @@ def test_a_result_appears_whole(tmp_path: Path) -> None:
     assert is_published(outbox, "hello", "u1")
     assert not is_published(outbox, "hello", "u2")
     assert not is_published(outbox, "other", "u1")
+
+
+def test_leftovers_of_a_killed_worker_are_not_published(tmp_path: Path) -> None:
+    """A worker that was killed while it assembled leaves files beside the result of the next one."""
+    staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
+    outbox.mkdir()
+    (staging / ".result.mp4.1.tmp").write_bytes(b"half a video")
+    (staging / "parts").mkdir()
+    (staging / "parts" / "0").write_bytes(b"part")
+    publish_result(staging, outbox, "hello", {"uid": "u1"})
+    assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mp4"]
 
 
 @pytest.mark.parametrize("lost", ["result.mp4", "preview.jpg"])
@@ -88,9 +98,3 @@ def test_a_failed_pair_gets_a_job_file(tmp_path: Path) -> None:
     inputs.mkdir()
     move_failed_inputs(inputs, tmp_path / "failed" / "hello", {}, '{"avatar": "hello.jpg"}')
     assert json.loads((tmp_path / "failed" / "hello" / "job.json").read_text()) == {"avatar": "hello.jpg"}
-
-
-def test_json_is_for_people_and_programs(tmp_path: Path) -> None:
-    """UTF-8 without escapes, replaced whole."""
-    write_json(tmp_path / "status.json", {"name": "grüße"}, durable=False)
-    assert "grüße" in (tmp_path / "status.json").read_text(encoding="utf-8")

@@ -1,8 +1,7 @@
-"""Rows become spans: whose turn it is, who gives way to whom, what a lost worker costs, and what a job waits for."""
+"""The dispatcher: the order of jobs, how they share devices and memory, what a lost worker costs, why jobs wait."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +10,7 @@ import pytest
 from agent.ledger.reader import open_reader
 from agent.scheduler.dispatcher import will_have_room
 from gpu_pool.types import Device, Exited, RunSpan
-from models.catalog import EngineChoice
-from tests.agent.simulation import Simulation, cpus, fails
-
-GIB = 1 << 30
-
-
-Build = Callable[..., Simulation]
-
-
-@pytest.fixture
-def make_simulation(tmp_path: Path) -> Iterator[Build]:
-    """Floors over one folder, closed when the test is over."""
-    simulations: list[Simulation] = []
-
-    def make(devices: Sequence[Device], **how: Any) -> Simulation:
-        simulations.append(Simulation(tmp_path, devices, **how))
-        return simulations[-1]
-
-    yield make
-    for simulation in simulations:
-        simulation.close()
-
-
-@pytest.fixture
-def on_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every job renders on a card, as with an engine that needs one."""
-    monkeypatch.setattr("agent.scheduler.engines.choose_engine", lambda *_: EngineChoice("musetalk", "cuda", "a test"))
-
-
-def card(name: str, free: int = 48, *, seat: str = "") -> Device:
-    return Device(name + seat, "cuda", card=name, total_bytes=48 * GIB, free_bytes=free * GIB)
-
+from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 
 # turns ---------------------------------------------------------------------------------------------------------------
 
@@ -161,9 +129,9 @@ def test_a_preparation_of_many_units_is_shared_out_and_then_joined(make_simulati
 
 
 @pytest.mark.usefixtures("on_cards")
-def test_what_fits_nowhere_waits_and_says_so_and_stops_nobody(make_simulation: Build) -> None:
+def test_what_fits_nowhere_waits_and_says_so_and_stops_no_other_job(make_simulation: Build) -> None:
     """A job too large for the card waits with the reason in its row; smaller ones, also later ones, go on."""
-    simulation = make_simulation([card("GPU-1", free=8), *cpus(2)])
+    simulation = make_simulation([a_card("GPU-1", free_gib=8), *cpus(2)])
     sizes = {"big": 40 * GIB}
 
     def story(_device: str, name: str, _order: RunSpan) -> None:
@@ -214,7 +182,7 @@ def test_whether_room_is_coming(need_gib: int, devices: list[tuple[str, Any, int
 @pytest.mark.usefixtures("on_cards")
 def test_a_big_job_is_not_starved_by_small_ones_on_a_shared_card(make_simulation: Build) -> None:
     """Two workers share a card; small spans that stream in keep half of it taken, until the big job is waited for."""
-    simulation = make_simulation([card("GPU-1"), card("GPU-1", seat="/2"), *cpus(4)], frames=200, frame_s=0.1)
+    simulation = make_simulation([a_card("GPU-1"), a_card("GPU-1", worker="/2"), *cpus(4)], frames=200, frame_s=0.1)
     sizes = {"big": 40 * GIB}
 
     def story(_device: str, name: str, _order: RunSpan) -> None:
@@ -275,7 +243,7 @@ def test_a_job_that_crashes_its_worker_twice_is_poison(make_simulation: Build, h
     "how", [{"signal": "SIGKILL"}, {"signal": "SIGTERM"}, {"signal": "SIGKILL", "out_of_memory": 1}]
 )
 def test_a_worker_that_was_killed_costs_a_span_and_no_attempt(make_simulation: Build, how: dict[str, Any]) -> None:
-    """Killed by somebody, or once by the kernel for want of memory: the span is done again, on the same attempt."""
+    """Killed from outside, or once by the kernel for want of memory: the span is done again, on the same attempt."""
     simulation = make_simulation(cpus(2))
     ends_with(simulation, 1, **how)
     simulation.add("hurt", strategy="queue")
@@ -327,50 +295,6 @@ def test_a_card_out_of_memory_is_no_poison(make_simulation: Build) -> None:
 # devices -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_drained_device_gets_no_more_until_it_is_resumed(make_simulation: Build) -> None:
-    """Its span ends, its worker too; the others go on; afterwards it works again."""
-    simulation = make_simulation(cpus(2), frames=240, frame_s=0.1)
-    simulation.add("first", strategy="split")
-    simulation.run(lambda: len(simulation.renders("first")) >= 2)
-    drained_at = simulation.clock()
-    assert simulation.devices.drain("cpu-1")
-    simulation.finish(1)
-    assert {device for at, device, _, _ in simulation.placed if at > drained_at} == {"cpu:0"}
-    [row] = simulation.ledger.rows("SELECT state, reason FROM device_status WHERE device = 'cpu:1'")
-    assert row == {"state": "drained", "reason": "set aside by a person"}
-    assert simulation.devices.resume("CPU:1")
-    simulation.add("second", strategy="split")
-    simulation.finish(2)
-    assert "cpu:1" in {device for _, device in simulation.renders("second")}
-    assert not simulation.devices.drain("cpu:7")
-
-
-def test_draining_survives_a_restart(make_simulation: Build) -> None:
-    """A card that was taken out for the night is out when the daemon starts again."""
-    simulation = make_simulation(cpus(2))
-    simulation.devices.drain("cpu:0")
-    simulation.close()
-    again = make_simulation(cpus(2))
-    again.run(lambda: again.pool.devices()[0].state == "drained", within_s=10)
-    again.add("hello", strategy="split")
-    again.finish(1)
-    assert {device for _, device, _, _ in again.placed} == {"cpu:1"}
-
-
-@pytest.mark.usefixtures("on_cards")
-def test_draining_a_card_drains_all_its_workers(make_simulation: Build) -> None:
-    """A card is named by its UUID, a worker of it by its own id."""
-    simulation = make_simulation([card("GPU-1"), card("GPU-1", seat="/2"), card("GPU-2"), *cpus(1)])
-    simulation.devices.drain("gpu-1")
-    states = {device.id: device.state for device in simulation.pool.devices()}
-    simulation.run(
-        lambda: [d.state for d in simulation.pool.devices()][:3] == ["drained", "drained", "idle"], within_s=20
-    )
-    simulation.devices.resume("GPU-1-2")
-    simulation.run(lambda: [d.state for d in simulation.pool.devices()][:3] == ["drained", "idle", "idle"], within_s=20)
-    assert set(states) == {"GPU-1", "GPU-1/2", "GPU-2", "cpu:0"}
-
-
 def test_a_queue_without_devices_says_what_it_waits_for(make_simulation: Build) -> None:
     """With every worker set aside, each queued job says so, and no longer when one is back."""
     simulation = make_simulation(cpus(1))
@@ -388,20 +312,8 @@ def test_a_queue_without_devices_says_what_it_waits_for(make_simulation: Build) 
     simulation.finish(1)
 
 
-def test_a_sick_device_says_since_when_and_until_when(make_simulation: Build) -> None:
-    """After faults in a row the row of the device has the reason and the time of the next try, and it is tried then."""
-    simulation = make_simulation(cpus(2))
-    simulation.backend.opening = lambda _, pid: (0.01, Exited(pid, code=1, log="no such card"))
-    for name in ("cpu:0", "cpu:1"):
-        simulation.backend.die(name)
-    simulation.run(lambda: all(d.state == "sick" for d in simulation.pool.devices()), within_s=100)
-    rows = simulation.ledger.rows("SELECT state, reason, since, until FROM device_status")
-    assert [row["state"] for row in rows] == ["sick", "sick"]
-    assert all("no such card" in row["reason"] and row["since"] < row["until"] for row in rows)
-
-
-def test_spans_of_a_task_that_nobody_knows_are_nobodys(make_simulation: Build) -> None:
-    """What a cancelled run's worker still says changes nothing."""
+def test_messages_of_a_cancelled_attempt_are_ignored(make_simulation: Build) -> None:
+    """What its worker still reports changes nothing."""
     simulation = make_simulation(cpus(1), frames=240)
     job = simulation.add("gone")
     simulation.run(lambda: bool(simulation.renders("gone")))
@@ -409,3 +321,72 @@ def test_spans_of_a_task_that_nobody_knows_are_nobodys(make_simulation: Build) -
     simulation.run(lambda: simulation.pool.devices()[0].state == "idle", within_s=60)
     assert simulation.row("gone")["state"] == "cancelled"
     assert simulation.dispatcher.attempts == {}
+
+
+def test_the_same_id_with_other_content_is_refused(make_simulation: Build) -> None:
+    """The second job fails; one that asks for the same is rendered where the first result is gone."""
+    simulation = make_simulation(cpus(1), frames=10)
+    simulation.add("first", id="order-1")
+    simulation.finish(1)
+    simulation.add("other", id="order-1", fps=30)
+    simulation.run(lambda: simulation.row("other")["state"] == "failed")
+    assert simulation.row("other")["error_code"] == "id_conflict"
+    assert simulation.dispatcher.attempts == {}
+    simulation.add("same", id="order-1")
+    simulation.finish(2)
+    assert simulation.done == ["first", "same"]
+
+
+def test_a_failure_while_the_share_is_away_is_not_the_jobs(make_simulation: Build) -> None:
+    """The job goes back into the queue and is tried again, without a failure counted."""
+    simulation = make_simulation(cpus(1), frames=10)
+    simulation.settings.folders.share_id_file.unlink()
+    failures = [1]
+
+    def story(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Any]] | None:
+        return [(0.1, fails(order, "internal"))] if failures and failures.pop() else None
+
+    simulation.story = story
+    simulation.add("hello")
+    simulation.finish(1)
+    attempts = simulation.ledger.rows("SELECT outcome, error_message FROM job_attempts")
+    assert [attempt["outcome"] for attempt in attempts] == ["interrupted", "done"]
+    assert "share went away" in attempts[0]["error_message"]
+    assert simulation.ledger.rows("SELECT failures FROM jobs") == [{"failures": 0}]
+
+
+def test_a_failure_that_may_pass_is_tried_again_later(make_simulation: Build) -> None:
+    """The row says when and after what; in the end the job fails with the last error."""
+    simulation = make_simulation(cpus(1), frames=10)
+    simulation.story = lambda _device, _name, order: [(0.1, fails(order, "internal", retry=True))]
+    simulation.add("hello", max_attempts=2)
+    simulation.run(lambda: simulation.row("hello")["state"] == "queued" and simulation.row("hello")["attempt"] == 1)
+    assert simulation.row("hello")["waiting_for"] == "a second try in 2 s, after: internal"
+    simulation.clock.now += 2
+    simulation.run(lambda: simulation.row("hello")["state"] == "failed", within_s=60)
+    row = simulation.row("hello")
+    assert (row["error_code"], row["attempt"], row["waiting_for"]) == ("internal", 2, None)
+
+
+def test_a_job_that_takes_too_long_fails(make_simulation: Build) -> None:
+    """After its own timeout_s, whatever its workers do."""
+    simulation = make_simulation(cpus(1), frames=480, frame_s=10.0)
+    simulation.add("slow", timeout_s=30)
+    simulation.run(lambda: bool(simulation.renders("slow")))
+    simulation.dispatcher.fail_overdue()
+    assert simulation.row("slow")["state"] == "running"
+    simulation.clock.now += 31
+    simulation.dispatcher.fail_overdue()
+    assert (simulation.row("slow")["error_code"], simulation.dispatcher.attempts) == ("timeout", {})
+
+
+def test_running_jobs_go_back_into_the_queue_when_the_daemon_stops(make_simulation: Build) -> None:
+    """In the stage that they had reached, and with no device."""
+    simulation = make_simulation(cpus(1), frames=480)
+    simulation.add("hello")
+    simulation.run(lambda: bool(simulation.renders("hello")))
+    simulation.pool.close()
+    simulation.dispatcher.save_progress()
+    simulation.dispatcher.requeue_all("the daemon was stopped")
+    row = simulation.row("hello")
+    assert (row["state"], row["stage"], row["device"]) == ("queued", "render", None)

@@ -79,7 +79,12 @@ def save_legacy(value: Any, path: Path) -> None:
 
 
 def save_bare(protocol: int) -> Callable[[Any, Path], None]:
-    return lambda value, path: path.write_bytes(pickle.dumps(value, protocol)) and None
+    """Return a way of saving: by pickle alone, without torch."""
+
+    def save(value: Any, path: Path) -> None:
+        path.write_bytes(pickle.dumps(value, protocol))
+
+    return save
 
 
 def save_tar(state: dict[str, torch.Tensor], path: Path) -> None:
@@ -89,7 +94,7 @@ def save_tar(state: dict[str, torch.Tensor], path: Path) -> None:
     roots = {tensor.untyped_storage().data_ptr(): tensor for tensor in state.values()}
     dump(len(roots), storages)
     for key, tensor in roots.items():
-        whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())  # type: ignore[call-overload]
+        whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
         dump((key, "cpu", getattr(torch, names[tensor.dtype])), storages)
         storages.write(struct.pack("<q", len(whole)) + whole.view(torch.uint8).numpy().tobytes())
     dump([], storages)
@@ -137,3 +142,18 @@ WHOLE = TENSOR % b"K\x00K\x10\x85K\x01\x85"
 def pickle_beside(other: bytes) -> bytes:
     """A pickled dict of a tensor "weight" and whatever `other` leaves on the stack."""
     return b"\x80\x02}(X\x06\x00\x00\x00weight" + WHOLE + b"X\x04\x00\x00\x00meta" + other + b"u."
+
+
+def all_kinds() -> dict[str, torch.Tensor]:
+    """Tensors of every kind that a state dict may hold: shared, turned, cut, narrow, whole numbers, scalars."""
+    base = torch.arange(24.0).reshape(4, 6)
+    state = {"whole": base, "turned": base.t(), "cut": base[1:3, 2:5], "again": base}
+    state |= {"half": torch.arange(5).half(), "brain": torch.arange(5).bfloat16(), "double": torch.rand(3).double()}
+    state |= {"counter": torch.tensor(7), "flags": torch.tensor([True, False]), "bytes": torch.arange(9).byte()}
+    return state | {"parameter": torch.nn.Parameter(torch.rand(2, 3)), "empty": torch.zeros(0, 4)}
+
+
+def equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
+    """Whether names, numbers, dtypes and strides are the same."""
+    alike = [(found[name].dtype, found[name].stride()) == (wanted[name].dtype, wanted[name].stride()) for name in found]
+    return same_tensors(found, wanted) and all(alike)

@@ -77,7 +77,7 @@ def test_import_takes_the_onnx_file_along(root: Path, tmp_path: Path) -> None:
 
 def test_import_stops_before_a_disk_is_full(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't fit is not begun."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(EngineError, match="disk_full"):
         list(import_folder(root, tmp_path / "new", replace=False))
     assert not list((tmp_path / "new").iterdir())

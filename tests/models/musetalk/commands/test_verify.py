@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,9 +50,12 @@ def test_verify_builds_no_network_in_memory(master: Path, monkeypatch: pytest.Mo
     """What the names and shapes are compared with has no tensor with memory behind it."""
     built: list[nn.Module] = []
     plain = networks.build_empty
-    monkeypatch.setattr(
-        "models.musetalk.weights.loader.build_empty", lambda *given: built.append(plain(*given)) or built[-1]
-    )
+
+    def build(*given: Any) -> nn.Module:
+        built.append(plain(*given))
+        return built[-1]
+
+    monkeypatch.setattr("models.musetalk.weights.loader.build_empty", build)
     assert list(verify_folder(master, hashes=False))
     assert len(built) == 6
     assert all(tensor.is_meta for net in built for tensor in [*net.parameters(), *net.buffers()])

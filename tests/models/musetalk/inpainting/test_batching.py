@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.musetalk.audio import whisper as speech
+from models.musetalk.audio import features as audio_features
 from models.musetalk.inpainting import batching as batches
 from models.musetalk.inpainting import precision
 from models.musetalk.inpainting.batching import BatchSizes, cpu_sizes, next_batch, sizes_for
@@ -48,7 +48,7 @@ def test_sizes_always_fit(free: int, item_bytes: int, wanted: int | None) -> Non
         assert sizes.device_bytes(item_bytes) <= free + 1  # floats lose a byte
 
 
-@pytest.mark.parametrize("module", [batches, precision, speech])
+@pytest.mark.parametrize("module", [batches, precision, audio_features])
 def test_examples_are_true(module: ModuleType) -> None:
     """What the docstrings show."""
     found = doctest.testmod(module)
@@ -80,7 +80,8 @@ def test_halving_ends_at_one() -> None:
 def test_every_frame_has_its_slot(start: int, count: int, unet: int, decode: int) -> None:
     """Whatever the span, frame n lies in slot n % size, in UNet and decoder, once and in order."""
     size, part = 1 << unet, 1 << min(unet, decode)
-    at, painted = start, []
+    painted: list[int] = []
+    at = start
     while at < start + count:
         batch = next_batch(at, start + count, size)
         frames = range(batch.start, batch.stop)

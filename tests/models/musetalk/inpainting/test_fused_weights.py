@@ -157,7 +157,12 @@ def test_nothing_is_computed_or_copied(root: Path, precision: str, monkeypatch: 
     exact = [root / f"converted/{name}.safetensors" for name in NAMES]
     read: list[Path] = []
     plain = checkpoint.read_state
-    monkeypatch.setattr(fused_weights, "read_state", lambda path, name: read.append(path) or plain(path, name))
+
+    def read_state(path: Path, name: str) -> checkpoint.State:
+        read.append(path)
+        return plain(path, name)
+
+    monkeypatch.setattr(fused_weights, "read_state", read_state)
     nets = inner(inpainter(root, precision))
     spans = mapped(files if precision == "bf16" else files + exact)
     tensors = [tensor for net in nets for tensor in net.state_dict().values()]
@@ -333,7 +338,7 @@ def test_space_for_them_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) 
     needed = sum(ready_file_bytes(found(root, name), torch.bfloat16) for name in NAMES)
     for name in NAMES:
         (root / f"converted/{name}.bf16.safetensors").unlink()
-    disk = shutil._ntuple_diskusage  # type: ignore[attr-defined]
+    disk = shutil._ntuple_diskusage
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(0, 0, needed - 1))
     with pytest.raises(EngineError, match="disk_full"):
         imported(root, "bf16")

@@ -247,14 +247,15 @@ def test_out_of_memory_at_one_is_told(stage: str) -> None:
 
 
 def opened(spoilt: set[torch.dtype], monkeypatch: pytest.MonkeyPatch) -> Inpainter:
-    """A inpainter of weights that overflow in some precisions, on a device that would try all three."""
+    """An inpainter of weights that overflow in some precisions, on a device that would try all three."""
     tried = (torch.bfloat16, torch.float64, torch.float32)
     monkeypatch.setattr(painting, "candidate_dtypes", lambda *_, **__: tried)
 
     def load(dtype: torch.dtype) -> tuple[Any, Any]:
         unet, vae = tiny_nets.miniature_nets(dtype)
+        decoder: Any = vae.decoder
         if dtype in spoilt:
-            vae.decoder.mid_block.resnets[0].conv1.weight[0, 0, 0, 0] = torch.inf
+            decoder.mid_block.resnets[0].conv1.weight[0, 0, 0, 0] = torch.inf
         return unet, vae
 
     return open_inpainter(load, CPU)

@@ -1,0 +1,81 @@
+"""The rows of the queue: whose turn it is, in the daemon and in the view."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.jobs.queue_order import sort_by_turn
+from agent.ledger.ledger import Ledger
+from tests.agent.samples import a_ledger, add_job, set_columns, start_job
+
+
+def next_in(ledger: Ledger, at: int, limit: int) -> list[str]:
+    ready = ledger.queue.list_ready(at, limit)
+    return [job.uid for job in ledger.list_by_turn(sort_by_turn(ready, ledger.queue.served_ms(), at)[:limit])]
+
+
+def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:
+    """Urgent jobs first, equal ones in the order they came; a job that has to rest is passed over."""
+    ledger, now = a_ledger(tmp_path), time.time_ns() // 1_000_000
+    for uid, priority in (("a", 0), ("b", 10), ("c", 0), ("d", 10)):
+        add_job(ledger, uid, priority=priority, at_ms=now - 1000)
+    set_columns(ledger, "b", not_before_ms=now + 60_000)
+    assert next_in(ledger, now, 10) == ["d", "a", "c"]
+    assert next_in(ledger, now + 60_000, 2) == ["b", "d"]
+    assert ledger.queue.count_ready(now) == 3
+    assert [row["name"] for row in ledger.rows("SELECT name FROM queue ORDER BY position")] == ["d", "a", "c", "b"]
+
+
+def test_a_claim_takes_the_submitters_turn(tmp_path: Path) -> None:
+    """Who had a job started comes after the others, also when both happened in the same millisecond."""
+    ledger = a_ledger(tmp_path)
+    for n, submitter in enumerate(("anna", "anna", "anna", "bert", "bert")):
+        add_job(ledger, f"u{n}", submitter=submitter, at_ms=1000 + n)
+    order = []
+    for _ in range(5):
+        [uid] = next_in(ledger, 2000, 1)
+        job = ledger.job(uid)
+        assert job is not None
+        start_job(ledger, job, f"token-{uid}", at_ms=2000)
+        order.append(uid)
+    assert order == ["u0", "u3", "u1", "u4", "u2"]
+    assert len(set(ledger.queue.served_ms().values())) == 2
+
+
+def test_an_interruption_keeps_the_place_and_a_second_try_does_not(tmp_path: Path) -> None:
+    """A job whose run was cut off has waited since it first came; one that is dropped again starts to wait anew."""
+    ledger = a_ledger(tmp_path)
+    job = add_job(ledger, "u1", at_ms=1000)
+    job = start_job(ledger, job, "token", at_ms=2000)
+    ledger.transitions.requeue(job, "cut off", at_ms=3000)
+    assert [turn.since_ms for turn in ledger.queue.list_ready(4000, 1)] == [1000]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["anna", "bert", "cleo"]), st.integers(-3, 3), st.integers(0, 90)), max_size=12),
+    st.dictionaries(st.sampled_from(["anna", "bert", "cleo"]), st.integers(1, 90)),
+)
+def test_the_view_shows_the_order_in_which_jobs_start(jobs: list[tuple[str, int, int]], served: dict[str, int]) -> None:
+    """`queue.position` and the daemon's own choice agree, for any submitters, priorities and ages."""
+    now = time.time_ns() // 1_000_000
+    half_a_minute = 30_000  # so that no job gains a level between the two queries
+    with TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "jobs.db")
+        with ledger.together():
+            for n, (submitter, priority, minutes) in enumerate(jobs):
+                add_job(ledger, f"u{n}", at_ms=now - minutes * 60_000 - half_a_minute)
+                ledger.update(f"u{n}", submitter=submitter, priority=priority)
+            for submitter, minutes in served.items():
+                ledger.queue.serve(submitter, now - minutes * 60_000)
+        expected = next_in(ledger, now, 20)
+        shown = [row["uid"] for row in ledger.rows("SELECT uid FROM queue ORDER BY position")]
+        levels = [row["level"] for row in ledger.rows("SELECT level FROM queue ORDER BY position")]
+        ledger.close()
+    assert shown == expected
+    assert levels == sorted(levels, reverse=True)
