@@ -15,7 +15,7 @@ import stat
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -293,28 +293,26 @@ def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """
     if len(items) < 2:
         return [act(item) for item in items]
-    left = deque(zip([Future[R]() for _ in items], items, strict=True))
-    futures = [future for future, _ in left]
+    left, done = deque(enumerate(items)), dict[int, R]()
 
-    def work() -> None:
-        with suppress(IndexError):  # another thread has taken the last one
-            while True:
-                _settle(act, *left.popleft())
+    def act_on_next() -> None:
+        try:
+            place, item = left.popleft()
+        except IndexError:  # a submission that failed is in the queue all the same, and finds no item
+            return
+        done[place] = act(item)
 
+    futures = []
     try:
-        for _ in range(min(THREADS, len(items))):
-            _thread_pool().submit(work)
-    except RuntimeError:  # the limit of threads; what was submitted finds nothing left to do
-        work()
+        for _ in items:
+            futures.append(_thread_pool().submit(act_on_next))
+    except RuntimeError:  # the limit of threads
+        while left:
+            act_on_next()
     wait(futures)
-    return [future.result() for future in futures]
-
-
-def _settle(act: Callable[[T], R], future: Future[R], item: T) -> None:
-    try:
-        future.set_result(act(item))
-    except BaseException as error:  # noqa: BLE001 - the caller gets it from the future
-        future.set_exception(error)
+    for future in futures:
+        future.result()
+    return [done[place] for place in range(len(items))]
 
 
 @cache
