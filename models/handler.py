@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models import media
-from models.atomic import atomic_write, hash_file
+from models.atomic import atomic_write, hash_file, hold_folder
 from models.catalog import ENGINES
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
@@ -149,19 +149,20 @@ class Handler:
 
     def assemble(self, request: Request, inspection: Inspection, spans: list[list[int]]) -> dict[str, Any]:
         """Join and verify the mp4, write the preview picture. Return figures for result.json."""
-        out = Path(request.out)
-        out.mkdir(parents=True, exist_ok=True)
-        stats = media.assemble_video(
-            [request.files.part_path(start, stop) for start, stop in spans],
-            audio=request.files.audio,
-            out=out / "result.mp4",
-            frames=inspection.frames,
-            fps=inspection.rate,
-            metadata=request.metadata,
-        )
         report = self.open_engine(request.engine).report(request, inspection)
-        with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
-            media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
+        with hold_folder(Path(request.out).parent) as staging:
+            out = staging / Path(request.out).name
+            out.mkdir(exist_ok=True)
+            stats = media.assemble_video(
+                [request.files.part_path(start, stop) for start, stop in spans],
+                audio=request.files.audio,
+                out=out / "result.mp4",
+                frames=inspection.frames,
+                fps=inspection.rate,
+                metadata=request.metadata,
+            )
+            with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
+                media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
 
