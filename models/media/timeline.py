@@ -111,7 +111,7 @@ class Timeline:
         steps = sorted(later - earlier for earlier, later in pairwise(self.stamps))
         if steps[0] == steps[-1]:
             return 1 / (steps[0] * self.base)
-        rounding, usual_step = max(1, _ROUNDING_S / self.base), steps[len(steps) // 2]
+        rounding, usual_step = max(Fraction(1), _ROUNDING_S / self.base), steps[len(steps) // 2]
         alike = [step for step in steps if abs(step - usual_step) <= rounding]
         said = alike if len(alike) >= _STEADY_SHARE * len(steps) else steps
         rate = len(said) / (sum(said) * self.base)
