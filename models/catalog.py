@@ -96,9 +96,7 @@ def explain_unavailable(
     return ""
 
 
-def choose_engine(
-    asked: str, models_dir: Path, kinds: Iterable[DeviceKind], version: object = None
-) -> EngineChoice:
+def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind], version: object = None) -> EngineChoice:
     """Resolve `auto`, or check the engine asked for.
 
     `version` is that of the weights which the job asks for, None for those that are here: `auto`
@@ -112,7 +110,9 @@ def choose_engine(
             raise EngineError("engine_unavailable", f'the job asks for the engine "{asked}", but {why}', hint)
         return EngineChoice(asked, choose_kind(engine, present), "asked for by the job")
     musetalk = ENGINES["musetalk"]
-    why = explain_unavailable(musetalk, models_dir, present, version) or ("" if "cuda" in present else "there is no GPU")
+    why = explain_unavailable(musetalk, models_dir, present, version)
+    if not why and "cuda" not in present:
+        why = "there is no GPU"
     if not why:
         return EngineChoice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
     return EngineChoice("preview", "cpu", f"auto: not musetalk, because {why}")

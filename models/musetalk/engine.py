@@ -67,7 +67,8 @@ class MuseTalkEngine:
         """
         if self.device.startswith("cpu"):
             return {}
-        return self._open_session(models_dir, Options(version=default_version(Path(models_dir))), Path()).measure_footprint()
+        options = Options(version=default_version(Path(models_dir)))
+        return self._open_session(models_dir, options, Path()).measure_footprint()
 
     def prepare(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
