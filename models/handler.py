@@ -109,6 +109,7 @@ class Handler:
             avatar_sha256=avatar_sha256,
             audio_sha256=audio_sha256,
             avatar_kind=picture.kind,
+            notes=sound.notes,
         )
         inspection = self.open_engine(request.engine).inspect(request, inspection)
         return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
