@@ -14,8 +14,8 @@ import numpy as np
 import soxr  # type: ignore[import-untyped]
 
 from models.arrays import F32
-from models.media.mixing import mix_to_mono, read_channels
-from models.media.sound import Decoder, open_sound
+from models.media.audio.mixing import mix_to_mono, read_channels
+from models.media.audio.sound import Decoder, open_sound
 from models.musetalk.audio.features import CHUNK_SAMPLES, SAMPLE_RATE
 
 

@@ -24,7 +24,7 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from models.arrays import F32
-from models.media.mixing import LevelMeter, mix_frames
+from models.media.audio.mixing import LevelMeter, mix_frames
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
