@@ -59,7 +59,7 @@ class Limits:
     """The largest input that a worker opens; from the settings."""
 
     media_bytes: int = 4 << 30
-    pixels: int = 40_000_000
+    pixels: int = 64_000_000
     audio_s: float = 2 * 3600.0
     video_s: float = 2 * 3600.0
 

@@ -43,7 +43,8 @@ class Variant:
         return (self.weights, *self.configs)
 
     def is_complete(self, root: Path) -> bool:
-        return all((root / file).is_file() for file in self.files)
+        """Whether all files are there; a folder that may not be read, as another user's home, has none."""
+        return all(os.path.isfile(root / file) for file in self.files)  # noqa: PTH113 - Path.is_file raises
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ def forms_of(part: Part) -> Iterable[Variant]:
 
 def torch_hub_folder() -> Path:
     """Return the folder where torch keeps what it downloads; MuseTalk's own code leaves the S3FD weights there."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path raises without a home
     home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
     return Path(home) / "hub" / "checkpoints"
 

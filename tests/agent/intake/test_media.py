@@ -204,3 +204,18 @@ def test_the_path_that_was_checked_is_the_one_that_is_recorded(
         with suppress(BadJob):
             found = finder.find(a_spec(audio="turn.wav"), tmp_path / "inputs")
             assert isinstance(found, MissingMedia) or found["audio"].path == inside
+
+
+@pytest.mark.parametrize("name", ["inbox", "avatars", "inputs", "shared"])
+def test_a_folder_of_the_share_that_became_a_link_allows_nothing(
+    finder: MediaFinder, tmp_path: Path, name: str
+) -> None:
+    """Users can replace it: what it leads to is not what jobs may read, whatever the settings name."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "outside" / "spy.jpg").write_bytes(b"x")
+    (tmp_path / name).rename(tmp_path / "kept")
+    (tmp_path / name).symlink_to("outside")
+    within = replace(finder, roots=(tmp_path / "shared",), path_map={"D:\\in": tmp_path / "shared"})
+    spec = a_spec(avatar="spy" if name == "avatars" else f"{tmp_path}/{name}/spy.jpg")
+    with pytest.raises(BadJob, match="outside"):
+        within.find(spec, tmp_path / "inputs")
