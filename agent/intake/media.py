@@ -119,7 +119,7 @@ class MediaFinder:
         return MediaFile(given, real, fingerprint)
 
     def list_allowed(self, inputs: Path) -> list[Path]:
-        """Return the folders that a job may read from. Links are followed, but none that users of the share can make."""
+        """Return the folders that a job may read from. Links are followed, but none that users can make."""
         share, others = self.inbox.parent, (*self.roots, *self.path_map.values())
         given = [folder if folder.is_relative_to(share) else follow_links(folder) for folder in others]
         return [self.inbox, self.avatars, inputs, *given]
