@@ -87,6 +87,12 @@ class ErrorCode(StrEnum):
         "A file that the job names didn't come within `inbox.wait_media_s`, or was taken away.",
         "put the file into the inbox beside the job file, then `musedrop retry` the job or drop it again",
     )
+    MEDIA_CHANGED = (
+        "media_changed",
+        "job",
+        "A file of the job was changed or replaced between its acceptance and its start, also by a link.",
+        "`musedrop retry` the job: it takes the file as it is then",
+    )
     INPUTS_GONE = (
         "inputs_gone",
         "job",

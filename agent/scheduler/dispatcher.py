@@ -6,12 +6,12 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from agent.clock import Clock
 from agent.errors import ErrorCode
-from agent.fs import discard, is_disk_full, is_file
+from agent.fs import Fingerprint, discard, is_disk_full, is_file
 from agent.jobs.spec import JobSpec
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
@@ -203,6 +203,7 @@ class Dispatcher:
             output=spec.resolve_output(settings.encoding),
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
+            marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
         )
 
     # waits -----------------------------------------------------------------------------------------------------------

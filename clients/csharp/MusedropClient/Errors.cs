@@ -56,6 +56,7 @@ namespace Musedrop
             { "outside_roots", ErrorKind.BadRequest },
             { "id_conflict", ErrorKind.BadRequest },
             { "missing_media", ErrorKind.MissingMedia },
+            { "media_changed", ErrorKind.Temporary },
             { "inputs_gone", ErrorKind.MissingMedia },
             { "engine_unavailable", ErrorKind.Unavailable },
             { "encoder_unavailable", ErrorKind.Unavailable },

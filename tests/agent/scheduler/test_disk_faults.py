@@ -54,7 +54,10 @@ def test_a_fault_of_the_share_counts_as_no_attempt(simulation: Simulation, numbe
 def test_a_medium_that_may_not_be_read_fails_its_job(simulation: Simulation) -> None:
     """At once, with a code and a hint, and no other job waits."""
     fail_with(simulation, errno.EACCES, "voice", times=1)
-    media = {role: {"given": f"{role}.x", "path": path} for role, path in (("avatar", "face"), ("audio", "voice"))}
+    mark = {"inode": 1, "size": 1, "mtime_ns": 1}
+    media = {
+        role: {"given": f"{role}.x", "path": path, **mark} for role, path in (("avatar", "face"), ("audio", "voice"))
+    }
     simulation.add_with("hello", media)
     simulation.run(lambda: simulation.row("hello")["state"] == "failed")
     row = simulation.row("hello")
