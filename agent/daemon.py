@@ -25,6 +25,7 @@ from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
 from agent.scheduler.workers import list_open_logs, open_pool
 from agent.service.disk_space import await_room, find_low_disk
+from agent.service.entry_problems import EntryProblems
 from agent.service.liveness import Heartbeat, LoopStatus, liveness_error
 from agent.service.log import configure_logging
 from agent.service.problems import Problems
@@ -83,11 +84,13 @@ class Daemon:
     def _connect_parts(self) -> None:
         """Make the parts of the daemon; each knows only what is below it, and data goes up through `step`."""
         settings, ledger, problems, clock = self.settings, self.ledger, self.problems, self.clock
-        self.intake = Intake(settings, ledger, self.pool.wake)
+        self.entries = EntryProblems(self.folders.share, clock.now_s)
+        problems.add_source(lambda: self.entries.texts)
+        self.intake = Intake(settings, ledger, self.pool.wake, self.entries)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock)
-        self.archiver = Archiver(settings, ledger, problems, clock)
+        self.archiver = Archiver(settings, ledger, problems, clock, self.entries)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
         self.status = StatusReport(self.folders, ledger, self.dispatcher, problems, self.notifier)
@@ -149,7 +152,7 @@ class Daemon:
     def take_in(self) -> None:
         """Run the control files, look for media, and claim new jobs."""
         at_ms = self.clock.at_ms()
-        if self.problems["inbox"]:
+        if self.problems["inbox"] or self.intake.may_have_unsettled:
             self.intake.recover_claims(at_ms)
         for command in self.intake.run_controls(at_ms):
             self.execute(command)
@@ -175,6 +178,7 @@ class Daemon:
         """Start no further job while the queue is paused or a disk is nearly full."""
         low_disk = find_low_disk(self.settings.current)
         self.problems.set("disk", low_disk)
+        self.problems.set("jobs", self.dispatcher.disk_fault)
         self.dispatcher.hold("the queue is paused" if self.intake.is_paused else low_disk)
 
     # the share -------------------------------------------------------------------------------------------------------

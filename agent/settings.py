@@ -153,7 +153,7 @@ class LimitsSettings(Section):
         default=4096, description="Size of one media file, in MiB."
     )
     megapixels: Annotated[float, Field(gt=0, le=1000)] = Field(
-        default=40.0, description="Pixels of one picture, in millions; guards against image bombs."
+        default=64.0, description="Pixels of one picture, in millions; guards against image bombs."
     )
     audio_s: Annotated[float, Field(gt=0, le=7 * DAY_S)] = Field(
         default=7200.0, description="Length of the audio, in seconds."

@@ -6,23 +6,25 @@ What engines share is here: an engine only inspects, prepares and yields frames.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models import media
-from models.atomic import atomic_write, hash_file, hold_folder
+from models.atomic import hold_folder
 from models.catalog import ENGINES
+from models.inputs import copy_input
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
 IMAGE_FPS = Fraction(25)
 MIN_SIDE, MAX_SIDE = 16, 16_384
 """The shortest and the longest side of a result, in pixels; H.264 has no longer ones."""
+LONGEST_SIDE, SHORTEST_SIDE = 4096, 2304
+"""The largest video that players must know, H.264 level 5.2; more only if `output.height` asks for it."""
 
 
 def open_handler(device: str, options: dict[str, Any]) -> Handler:
@@ -95,8 +97,8 @@ class Handler:
     def inspect(self, request: Request, progress: ProgressCallback = lambda _: None) -> Inspection:
         """Copy the media to where no other process changes them, and plan the job."""
         engine = self.open_engine(request.engine)  # its imports are not the job's
-        avatar_sha256 = copy_input(Path(request.avatar), request.files.avatar, request.limits.media_bytes)
-        audio_sha256 = copy_input(Path(request.audio), request.files.audio, request.limits.media_bytes)
+        avatar_sha256 = copy_medium(request, "avatar", progress)
+        audio_sha256 = copy_medium(request, "audio", progress)
         encoder = media.plan_encoder(request.output.encoder)
         with media.spend(request.limits, progress) as budget:
             budget.name = Path(request.audio).name
@@ -112,6 +114,7 @@ class Handler:
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS
         width, height = choose_frame_size(picture.width, picture.height, request.output.height)
         check_frame_size(width, height, Path(request.avatar).name, request.limits.pixels)
+        notes = note_changes(request, picture, rate, (width, height))
         return Inspection(
             frames=max(1, round(sound.duration_s * rate)),
             fps=str(rate),
@@ -121,6 +124,7 @@ class Handler:
             units={},
             encoder=encoder,
             avatar_kind=picture.kind,
+            notes=(*sound.notes, *notes),
         )
 
     def prepare(
@@ -172,24 +176,10 @@ class Handler:
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
 
-def copy_input(source: Path, target: Path, limit_bytes: int) -> str:
-    """Copy `source` to `target`, which appears by rename. Return its SHA-256. Errors name the
-    user's file.
-
-    Raises EngineError media_too_large, missing_media.
-    """
-    try:
-        size = source.stat().st_size
-        if size > limit_bytes:
-            message = f"{source.name} has {size / 2**20:.0f} MiB; the limit is {limit_bytes / 2**20:.0f} MiB"
-            raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target, durable=False) as temp_path:
-            shutil.copyfile(source, temp_path)
-    except FileNotFoundError:
-        message = f"{source.name} was there when the job was accepted and is gone now"
-        raise EngineError("missing_media", message, "drop it again and retry the job", retry=True) from None
-    return hash_file(target)
+def copy_medium(request: Request, role: Literal["avatar", "audio"], progress: ProgressCallback) -> str:
+    """Copy a medium of the request into its work folder; like `copy_input`."""
+    source, target = Path(getattr(request, role)), getattr(request.files, role)
+    return copy_input(source, target, request.limits.media_bytes, request.marks.get(role, ()), lambda _: progress(0))
 
 
 def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:
@@ -199,9 +189,13 @@ def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tup
     (1022, 766)
     >>> choose_frame_size(1920, 1080, 720)
     (1280, 720)
+    >>> choose_frame_size(3000, 4000, None)
+    (2304, 3072)
     """
     if wanted_height is not None:
         width, height = round(width * wanted_height / height), wanted_height
+    elif (excess := max(max(width, height) / LONGEST_SIDE, min(width, height) / SHORTEST_SIDE)) > 1:
+        width, height = round(width / excess), round(height / excess)
     return max(2, width - width % 2), max(2, height - height % 2)
 
 
@@ -213,3 +207,15 @@ def check_frame_size(width: int, height: int, name: str, pixels: int) -> None:
         raise EngineError("avatar_too_large", message, "send it smaller or cut it, or ask for a smaller output.height")
     if min(width, height) < MIN_SIDE:
         raise EngineError("avatar_too_small", f"{size}; at least {MIN_SIDE} a side are needed", "send it larger")
+
+
+def note_changes(request: Request, picture: media.Picture, rate: Fraction, size: tuple[int, int]) -> Iterator[str]:
+    """Yield sentences on a rate and a size that the job did not ask for and the avatar has not."""
+    name, own, (width, height) = Path(request.avatar).name, picture.own_fps, size
+    if own is not None and request.fps is None and rate != own:
+        yield f"{name} has {float(own):.4g} frames a second; the video has {float(rate):.4g}, which suits lips"
+    if request.output.height is None and max(picture.width - width, picture.height - height) > 1:
+        yield (
+            f"{name} has {picture.width} x {picture.height} pixels; the video has {width} x {height}, "
+            "which players can show (output.height asks for more)"
+        )

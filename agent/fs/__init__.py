@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -55,11 +56,15 @@ class Fingerprint:
 
 
 def take_fingerprint(path: Path) -> Fingerprint | None:
-    """Return the fingerprint of a regular file, None for anything else. Links are not followed."""
+    """Return the fingerprint of a regular file, None for anything else, and where any part of the path is a link."""
     try:
-        status = path.stat(follow_symlinks=False)
-    except OSError:
+        fd = open_nofollow(path, os.O_PATH)
+    except (OSError, ValueError):
         return None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
     return Fingerprint.from_stat(status) if stat.S_ISREG(status.st_mode) else None
 
 
@@ -110,8 +115,12 @@ def has_change_events(kind: str) -> bool:
 
 
 def open_regular(path: Path) -> int:
-    """Open a file for reading; follow a link nowhere in its path, never wait for the other end of a pipe."""
-    return open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK)
+    """Open a regular file for reading; follow a link nowhere in its path, never wait for the other end of a pipe."""
+    fd = open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
 
 
 def is_open_for_writing(path: Path) -> bool | None:
@@ -133,10 +142,14 @@ def is_open_for_writing(path: Path) -> bool | None:
 def read_limited(path: Path, limit_bytes: int) -> bytes | None:
     """Return at most `limit_bytes` + 1 bytes, to show what is too long; None on an error."""
     try:
-        fd = open_regular(path)
+        return read_regular(path, limit_bytes)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """Return at most `limit_bytes` + 1 bytes of a regular file. Raises OSError."""
+    with os.fdopen(open_regular(path), "rb") as file:
         return file.read(limit_bytes + 1)
 
 
@@ -224,9 +237,13 @@ def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
         folder.mkdir(mode, parents=True, exist_ok=True)
 
 
-def discard(folder: Path) -> None:
-    """Delete a folder and all below it; what can't be deleted is left."""
-    shutil.rmtree(folder, ignore_errors=True)
+def discard(path: Path) -> None:
+    """Delete a folder and all below it, or a file, link or pipe; what can't be deleted is left."""
+    if is_folder(path) and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def move_into(source: Path, folder: Path, name: str) -> Path:
@@ -276,13 +293,30 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Call `act` for each item on a few threads: a disk flushes several files at the price of one.
 
-    The first error is raised when all calls have ended.
+    The first error is raised when all calls have ended. Where no thread can be started the calls are made here.
     """
     if len(items) < 2:
         return [act(item) for item in items]
-    futures = [_thread_pool().submit(act, item) for item in items]
+    left, done = deque(enumerate(items)), dict[int, R]()
+
+    def act_on_next() -> None:
+        try:
+            place, item = left.popleft()
+        except IndexError:  # a submission that failed is in the queue all the same, and finds no item
+            return
+        done[place] = act(item)
+
+    futures = []
+    try:
+        for _ in items:
+            futures.append(_thread_pool().submit(act_on_next))
+    except RuntimeError:  # the limit of threads
+        while left:
+            act_on_next()
     wait(futures)
-    return [future.result() for future in futures]
+    for future in futures:
+        future.result()
+    return [done[place] for place in range(len(items))]
 
 
 @cache

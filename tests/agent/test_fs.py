@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from agent.fs import (
     Fingerprint,
+    _thread_pool,
     atomic_copy,
     atomic_write,
     atomic_write_bytes,
@@ -279,3 +281,30 @@ def test_a_control_file_is_made_through_no_link(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=name):
             create_empty(tmp_path / name)
     assert not (tmp_path / "victim").exists()
+
+
+def test_work_is_done_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system allows no further thread, each item is handled once, by the caller."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    seen: list[int] = []
+
+    def negate(item: int) -> int:
+        seen.append(item)
+        return -item
+
+    _thread_pool.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert map_parallel(negate, [1, 2, 3]) == [-1, -2, -3]
+    assert seen == [1, 2, 3]
+    _thread_pool.cache_clear()
+
+
+def test_a_pipe_is_deleted_and_not_opened(tmp_path: Path) -> None:
+    """Opening it would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    discard(tmp_path / "pipe")
+    assert not (tmp_path / "pipe").exists()

@@ -170,4 +170,4 @@ def test_a_line_of_pixels(tmp_path: Path) -> None:
     """100,000 x 1 pixels are few, and no video."""
     done, data = cv2.imencode(".png", np.zeros((1, 100_000, 3), np.uint8))
     assert done
-    assert inspect(tmp_path, data.tobytes(), wav(noise()), Limits()).code == "avatar_too_large"
+    assert inspect(tmp_path, data.tobytes(), wav(noise()), Limits()).code == "avatar_too_small"

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from models.arrays import F32
+from models.media.audio.checking import SampleChecker
+from models.media.audio.mixing import LevelMeter, mix_frames
 from models.media.budget import charge
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
@@ -34,11 +36,6 @@ _SHORTFALL_S = Fraction(1, 10)
 _DAMAGED_SHARE = 0.02
 _GRAINS = {"aac": 1024, "mp3": 576, "ac3": 1536, "eac3": 256, "opus": 120}
 _STREAMED_WAV = 0x7FFFF000
-_FLOATS = frozenset(("flt", "fltp", "dbl", "dblp"))
-LOUDEST = 1000
-"""The largest sample, where 1 is full scale: AAC encoders take minutes or fail on sound that is much louder."""
-SLOWEST_HZ, FASTEST_HZ = 1000, 768_000
-MOST_SHAPES = 16
 _SLOWEST_MP3 = 16_000  # mp4 has no MPEG 2.5
 
 
@@ -50,6 +47,7 @@ class Sound:
     channels    of the file, before any downmix
     codec       its name in FFmpeg, such as "pcm_s16le" or "mp3"
     copyable    whether mp4 can hold the packets as they are
+    notes       sentences for result.json
     """
 
     samples: int
@@ -57,6 +55,7 @@ class Sound:
     channels: int
     codec: str
     copyable: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -71,11 +70,12 @@ def read_sound(path: Path, name: str, limits: Limits) -> Sound:
     audio_too_long.
     """
     check_file(path, name, "audio", limits)
-    sound = scan_sound(path, name, limits.audio_s).sound
+    meter = LevelMeter()
+    sound = scan_sound(path, name, limits.audio_s, meter.add).sound
     if sound.duration_s < SHORTEST_S:
         message = f"{name} lasts {1000 * sound.duration_s:.0f} ms; at least {1000 * SHORTEST_S:.0f} ms are needed"
         raise EngineError("audio_too_short", message, "send a longer recording")
-    return sound
+    return replace(sound, notes=sound.notes + meter.describe(name))
 
 
 def read_waveform(path: Path, rate: int = 16_000) -> F32:
@@ -87,7 +87,7 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
     data = bytearray()
     with open_sound(path, path.name) as (container, stream):
         decoder = Decoder(container, stream)
-        for frame in resample(decoder, sample_format="flt", layout="mono", rate=rate):
+        for frame in resample(mix_frames(decoder), sample_format="flt", layout="mono", rate=rate):
             data += memoryview(frame.planes[0])[: 4 * frame.samples]
     samples = round(decoder.duration_s * rate)
     data += bytes(max(0, 4 * samples - len(data)))
@@ -189,41 +189,6 @@ class Decoder:
         self.packet_samples.append(count_samples(packet, self.codec, self.stream.codec_context.sample_rate))
 
 
-class SampleChecker:
-    """Refuses sound that would break the mixing or the encoding of the result.
-
-    Raises EngineError audio_unreadable.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._mixed: set[tuple[str, str, int]] = set()
-
-    def check(self, frame: av.AudioFrame) -> None:
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if shape not in self._mixed:
-            self._check_shape(frame)
-            self._mixed.add(shape)
-        if frame.format.name in _FLOATS and not (np.abs(frame.to_ndarray()) <= LOUDEST).all():  # also NaN
-            raise self._refuse(f"holds samples that are no numbers, or above {LOUDEST}", "16-bit wav")
-
-    def _check_shape(self, frame: av.AudioFrame) -> None:
-        """Try to mix the sound to mono and stereo, as the stages after this one do."""
-        if not SLOWEST_HZ <= frame.sample_rate <= FASTEST_HZ:
-            raise self._refuse(f"has {frame.sample_rate} samples a second", "wav of 48000 Hz")
-        if len(self._mixed) >= MOST_SHAPES:
-            raise self._refuse(f"changes its rate or channels more than {MOST_SHAPES} times", "wav")
-        try:
-            for layout in ("mono",) if frame.layout.nb_channels == 1 else ("mono", "stereo"):
-                AudioResampler("flt", layout, frame.sample_rate).resample(frame)
-        except (av.FFmpegError, ValueError) as error:
-            channels = frame.layout.nb_channels
-            raise self._refuse(f"has {channels} channels that cannot be mixed to stereo", "mono or stereo") from error
-
-    def _refuse(self, what: str, form: str) -> EngineError:
-        return EngineError("audio_unreadable", f"{self._name} {what}", f"save it again as {form}")
-
-
 @dataclass(frozen=True, slots=True)
 class Scan:
     """A sound and the samples of each packet; the first `skipped` are not played."""
@@ -233,12 +198,15 @@ class Scan:
     skipped: int
 
 
-def scan_sound(path: Path, name: str, longest_s: float) -> Scan:
-    """Decode to the end. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
+def scan_sound(
+    path: Path, name: str, longest_s: float, listen: Callable[[av.AudioFrame], None] = lambda _: None
+) -> Scan:
+    """Decode to the end; `listen` gets each frame. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
         decoder, checker = Decoder(container, stream), SampleChecker(name)
         for frame in decoder:
             checker.check(frame)
+            listen(frame)
             if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
