@@ -36,6 +36,19 @@ class QueueRows:
         after_all = "max(?, 1 + coalesce((SELECT max(served_ms) FROM submitters), 0))"
         self._db.execute(f"INSERT OR REPLACE INTO submitters VALUES (?, {after_all})", [submitter, at_ms])
 
+    def move_times(self, by_ms: int) -> None:
+        """Keep the ages and pauses of unfinished jobs when the calendar was set by so much."""
+        self._db.execute(
+            "UPDATE jobs SET queued_ms = queued_ms + ?, not_before_ms = iif(not_before_ms, not_before_ms + ?, 0)"
+            " WHERE state IN ('waiting', 'queued', 'running')",
+            [by_ms, by_ms],
+        )
+
+    def bound_pauses(self, until_ms: int) -> None:
+        """Let no job rest longer than until then."""
+        sql = "UPDATE jobs SET not_before_ms = ? WHERE state = 'queued' AND not_before_ms > ?"
+        self._db.execute(sql, [until_ms, until_ms])
+
     def set_waiting_for(self, reason: str | None) -> None:
         """Write into every queued job what it waits for beside its turn."""
         sql = "UPDATE jobs SET waiting_for = ? WHERE state = 'queued' AND waiting_for IS NOT ?"

@@ -78,6 +78,18 @@ class Dispatcher:
     def has_running_spans(self) -> bool:
         return any(self.pool.running_spans(attempt.task_id) for attempt in self.attempts.values())
 
+    def move_times(self, by_ms: int) -> None:
+        """Keep the ages and pauses of unfinished jobs when the calendar was set by so much."""
+        with self.ledger.together():
+            self.ledger.queue.move_times(by_ms)
+            self.bound_pauses()
+        for attempt in self.attempts.values():
+            attempt.served_ms += by_ms
+
+    def bound_pauses(self) -> None:
+        """Let no job rest longer than the longest pause."""
+        self.ledger.queue.bound_pauses(self.clock.at_ms() + round(1000 * MAX_BACKOFF_S))
+
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
