@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 from agent.ledger.job import placeholders
 from agent.ledger.sqlite import Database
+from agent.ledger.views import format_iso
 
-OLD = """
+OLD = f"""
 SELECT id FROM jobs
-WHERE id < coalesce((SELECT id FROM jobs WHERE created_ms >= :before ORDER BY id LIMIT 1), 9e18)
-    AND state IN ('done', 'failed', 'cancelled') AND finished_ms < :before AND tidied = 1 AND swept = 1
+WHERE {format_iso("finished_ms")} < {format_iso(":before")}
+    AND state IN ('done', 'failed', 'cancelled') AND tidied = 1 AND swept = 1
     AND id NOT IN (SELECT job_id FROM devices WHERE job_id IS NOT NULL)
-ORDER BY id LIMIT :limit
+ORDER BY {format_iso("finished_ms")} LIMIT :limit
 """
-"""Ids grow with time, so the search ends at the first row that is too young."""
+"""Found by the index of finished_at, so that a round reads what it deletes."""
 
 OPEN = """
 SELECT uid, inputs, media FROM jobs WHERE tidied = 0 OR swept = 0

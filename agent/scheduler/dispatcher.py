@@ -56,7 +56,6 @@ class Dispatcher:
         self._hold_reason, self._paused = "", False
         self._engines = EngineChooser(settings.current.models_dir, clock)
         self._has_claimed = False
-        self._queue_reason: str | None = None
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -201,9 +200,7 @@ class Dispatcher:
     def explain_waits(self) -> None:
         """Write into the row of each job without a device why it has none, unless it is only a matter of turns."""
         reason = self._hold_reason or self.pool.wait_reason(PROBE) or None
-        if reason or self._queue_reason:
-            self.ledger.queue.set_waiting_for(reason)
-            self._queue_reason = reason
+        self.ledger.queue.set_waiting_for(reason)
         for attempt in self.attempts.values():
             task = attempt.make_task(self.pool.running_spans(attempt.task_id))
             waits = task.todo and not task.running
