@@ -92,7 +92,7 @@ class WorkerSlot:
     lost_reason     why its card is gone; "" if it is present
     blocked_reason  why no new span may start here though the card is present; "" if it may
     reservation     the worker's share of the card's memory
-    facts           what the worker reports of the model it has loaded: "load_s", "batch"
+    stats           what the worker reports of the model it has loaded: "load_s", "batch"
     rss_bytes       resident memory of the worker at its last report, and after its first span
     """
 
@@ -111,7 +111,7 @@ class WorkerSlot:
     lost_reason: str = ""
     blocked_reason: str = ""
     reservation: MemoryReservation = field(default_factory=MemoryReservation)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    stats: Mapping[str, Any] = field(default_factory=dict)
     rss_bytes: int = 0
     first_rss_bytes: int = 0
     backoff: BackoffState = field(default_factory=BackoffState)
@@ -169,15 +169,15 @@ class WorkerSlot:
     def clear(self) -> None:
         """Forget the worker and its memory, and let the next start when it may."""
         self.pid, self.model, self.ready_at_s, self.exit_reason, self.spans_ended = None, "", None, None, 0
-        self.reservation, self.facts, self.rss_bytes, self.first_rss_bytes = MemoryReservation(), {}, 0, 0
+        self.reservation, self.stats, self.rss_bytes, self.first_rss_bytes = MemoryReservation(), {}, 0, 0
         self.enter("down", inf if self.drain_reason or self.lost_reason else self.backoff.start_at_s)
 
-    def update_facts(self, facts: Mapping[str, Any], now_s: float) -> None:
+    def update_stats(self, stats: Mapping[str, Any], now_s: float) -> None:
         """Take over what the worker reports of itself; what it doesn't mention stays."""
-        self.facts = {**self.facts, **facts}
-        self.model = str(self.facts.get("model", "")) or self.model
-        if "held_bytes" in facts:
-            self.reservation = self.reservation.report(read_int(facts, "held_bytes"), now_s)
+        self.stats = {**self.stats, **stats}
+        self.model = str(self.stats.get("model", "")) or self.model
+        if "held_bytes" in stats:
+            self.reservation = self.reservation.report(read_int(stats, "held_bytes"), now_s)
 
     def to_device(self, device: Device) -> Device:
         """Return the device as the pool reports it; `device` is what the backend knows."""
@@ -194,8 +194,8 @@ class WorkerSlot:
             model=self.model,
             card=device.card,
             held_bytes=self.reservation.held_bytes,
-            load_s=read_number(self.facts, "load_s"),
-            batch=read_int(self.facts, "batch"),
+            load_s=read_number(self.stats, "load_s"),
+            batch=read_int(self.stats, "batch"),
             retry_at_s=self.backoff.start_at_s if is_resting else 0.0,
             read_at_s=device.read_at_s,
         )
@@ -209,12 +209,12 @@ class WorkerSlot:
         return f"The worker held {' and '.join(parts)}." if parts else ""
 
 
-def read_number(facts: Mapping[str, Any], name: str) -> float:
-    """Return a positive figure, or 0: facts come from a handler, which may send anything."""
-    value = facts.get(name)
+def read_number(stats: Mapping[str, Any], name: str) -> float:
+    """Return a positive figure, or 0: stats come from a handler, which may send anything."""
+    value = stats.get(name)
     return float(value) if isinstance(value, int | float) and 0 < value < 2**63 else 0.0
 
 
-def read_int(facts: Mapping[str, Any], name: str) -> int:
+def read_int(stats: Mapping[str, Any], name: str) -> int:
     """Return `read_number` without its fraction."""
-    return int(read_number(facts, name))
+    return int(read_number(stats, name))

@@ -194,7 +194,7 @@ class Supervisor:
             self._terminate(slot, ExitReason("worker_misplaced", message))
         else:
             slot.pid, slot.ready_at_s = ready.pid, self._clock()
-            slot.update_facts(ready.facts, self._clock())
+            slot.update_stats(ready.stats, self._clock())
             self._update_footprint(slot)
             self._on_free(slot)
 
@@ -211,7 +211,7 @@ class Supervisor:
             self._on_protocol_error(slot, "progress of a span it doesn't have")
         elif slot.phase == "running":
             if progress.held_bytes >= 0:
-                slot.update_facts({"held_bytes": progress.held_bytes}, self._clock())
+                slot.update_stats({"held_bytes": progress.held_bytes}, self._clock())
             slot.deadline_s = self._get_deadline_s(self._limits.stall_s)
             return Event(slot.device, progress)
         return None
@@ -226,7 +226,7 @@ class Supervisor:
         if isinstance(end, Done):
             slot.rss_bytes = end.rss_bytes
             slot.first_rss_bytes = slot.first_rss_bytes or end.rss_bytes
-            slot.update_facts(end.facts, self._clock())
+            slot.update_stats(end.stats, self._clock())
         elif end.fault == "worker":
             end = replace(end, detail=self._describe(slot, "", end.detail))
         event = self._end_span(slot, CANCELLED.to_failed(slot.run, "") if slot.phase == "cancelling" else end)

@@ -159,7 +159,7 @@ class Ready:
 
     device: str
     pid: int
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    stats: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Progress:
 class Done:
     """A span that ended with a result, after so many seconds.
 
-    `rss_bytes`: the worker's resident memory; `facts`: as in Ready, with their present values.
+    `rss_bytes`: the worker's resident memory; `stats`: as in Ready, with their present values.
     """
 
     task: str
@@ -189,7 +189,7 @@ class Done:
     seconds: float
     result: Mapping[str, Any] = field(default_factory=dict)
     rss_bytes: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    stats: Mapping[str, Any] = field(default_factory=dict)
 
 
 Fault = Literal["job", "worker", "cancelled"]

@@ -36,7 +36,7 @@ ProgressCallback = Callable[[int], None]
 class Handler(Protocol):
     """What a worker runs. Made once by `factory(device: str, options: dict)`, used for many spans.
 
-    It may also have `close()`, called before the worker ends when asked, and `facts`, a JSON
+    It may also have `close()`, called before the worker ends when asked, and `stats`, a JSON
     mapping that goes into Ready and each Done. The pool uses some of them: "device" (the id of the
     device that it really uses, if known), "model" (what it has loaded), "load_s" (seconds that
     took), "batch" (frames at once) and "held_bytes" (memory it holds of its card; sent with each
@@ -154,13 +154,13 @@ def _open_handler(opening: Open) -> Handler:
 
 
 def _build_ready(handler: Handler, device: str) -> Ready:
-    facts = _get_facts(handler)
-    return Ready(str(facts.get("device", device)), os.getpid(), facts)
+    stats = _get_stats(handler)
+    return Ready(str(stats.get("device", device)), os.getpid(), stats)
 
 
-def _get_facts(handler: Handler) -> Mapping[str, Any]:
-    facts: Mapping[str, Any] = getattr(handler, "facts", {})
-    return facts
+def _get_stats(handler: Handler) -> Mapping[str, Any]:
+    stats: Mapping[str, Any] = getattr(handler, "stats", {})
+    return stats
 
 
 def _run_span(handler: Handler, active: _ActiveRun, channel: Channel) -> Done | Failed:
@@ -170,8 +170,8 @@ def _run_span(handler: Handler, active: _ActiveRun, channel: Channel) -> Done | 
         reporter = _ProgressReporter(handler, active, channel)
         result = handler.run(dict(run.payload), run.start, run.stop, reporter)
         failpoint("span_done")
-        seconds, facts = time.monotonic() - began_s, _get_facts(handler)
-        return Done(run.task, run.start, run.stop, seconds, result or {}, _read_rss_bytes(), facts)
+        seconds, stats = time.monotonic() - began_s, _get_stats(handler)
+        return Done(run.task, run.start, run.stop, seconds, result or {}, _read_rss_bytes(), stats)
     except Cancelled:
         return _build_failed(run, "cancelled", "The span was cancelled.", fault="cancelled")
     except Exception as error:  # noqa: BLE001  the edge of the process: every error becomes data
@@ -194,7 +194,7 @@ class _ProgressReporter:
         if now_s - self._reported_at_s >= PROGRESS_S or units == self._units > self._reported:
             self._reported, self._reported_at_s = units, now_s
             run = self._active.run
-            held_bytes = int(_get_facts(self._handler).get("held_bytes", -1))
+            held_bytes = int(_get_stats(self._handler).get("held_bytes", -1))
             self._channel.send(Progress(run.task, run.start, run.stop, units, held_bytes))
 
 

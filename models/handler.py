@@ -39,12 +39,12 @@ def open_handler(device: str, options: dict[str, Any]) -> Handler:
 class Handler:
     """Runs spans, one at a time. The engine of the last span stays loaded for the next.
 
-    `facts`: "model", the engine that is loaded, "load_s", and the stats of its `load`.
+    `stats`: "model", the engine that is loaded, "load_s", and what its `load` returns.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.facts: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
         self._engine: tuple[str, Engine] | None = None
 
     def run(self, payload: dict[str, Any], start: int, stop: int, progress: ProgressCallback) -> dict[str, Any]:
@@ -70,21 +70,21 @@ class Handler:
             self.load_engine(name, models_dir)
         except (EngineError, RuntimeError, MemoryError, OSError) as error:
             print(f"{name} was not loaded: {error}", flush=True)
-            self._engine, self.facts = None, {}
+            self._engine, self.stats = None, {}
 
     def load_engine(self, name: str, models_dir: str) -> Engine:
         """Return the engine with its weights loaded, which `prepare` and `render` need."""
         engine = self.open_engine(name)
-        if self.facts.get("model") != name:
+        if self.stats.get("model") != name:
             began = time.monotonic()
             stats = engine.load(models_dir) if isinstance(engine, SupportsLoad) else {}
-            self.facts = {"model": name, "load_s": round(time.monotonic() - began, 3), **stats}
+            self.stats = {"model": name, "load_s": round(time.monotonic() - began, 3), **stats}
         return engine
 
     def open_engine(self, name: str) -> Engine:
         """Return the engine, with or without its weights."""
         if self._engine is None or self._engine[0] != name:
-            self._engine, self.facts = None, {}  # free the old engine before the new one allocates memory
+            self._engine, self.stats = None, {}  # free the old engine before the new one allocates memory
             module, _, cls = ENGINES[name].factory.partition(":")
             factory: Callable[[str], Engine] = getattr(import_module(module), cls)
             self._engine = (name, factory(self.device))

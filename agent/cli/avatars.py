@@ -43,9 +43,8 @@ def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = Fal
     check_name(name)
     suffix = file.suffix.lower()
     if suffix not in AVATAR_SUFFIXES:
-        raise ClientError(
-            f"{file.name} can't be an avatar: its suffix is not one of {' '.join(sorted(AVATAR_SUFFIXES))}"
-        )
+        suffixes = " ".join(sorted(AVATAR_SUFFIXES))
+        raise ClientError(f"{file.name} can't be an avatar: its suffix is not one of {suffixes}")
     if not file.is_file():
         raise ClientError(f"there is no file {file}")
     folder = settings.folders.avatars

@@ -22,14 +22,7 @@ from gpu_pool.cards import Cards, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
-from models.catalog import (
-    ENGINES,
-    choose_engine,
-    find_missing_packages,
-    find_missing_weights,
-    is_installed,
-    suggest_command,
-)
+from models import catalog
 from models.types import EngineInfo
 
 Verdict = Literal["ok", "note", "bad"]
@@ -136,21 +129,21 @@ def ask_worker(pool: Pool) -> Done | Failed:
 
 
 def check_engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
-    for card in ENGINES.values():
+    for card in catalog.ENGINES.values():
         yield check_engine(card, settings)
-    choice = choose_engine("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
+    choice = catalog.choose_engine("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
     yield Finding("ok", "engine auto", f"runs on {choice.engine} ({choice.reason})")
 
 
 def check_engine(card: EngineInfo, settings: Settings) -> Finding:
     """Check if an engine can run here; if not, name what is missing and how to install it."""
     what, folder = f"engine {card.name}", settings.models_dir
-    if not is_installed(card):
+    if not catalog.is_installed(card):
         return Finding("note", what, "not part of this installation", "")
-    advice = f"run `{suggest_command(card, folder)}`"
-    if packages := find_missing_packages(card):
+    advice = f"run `{catalog.suggest_command(card, folder)}`"
+    if packages := catalog.find_missing_packages(card):
         return Finding("note", what, f"not installed: {', '.join(packages)}", advice)
-    if files := find_missing_weights(card, folder):
+    if files := catalog.find_missing_weights(card, folder):
         return Finding("note", what, f"missing in {folder}: {', '.join(files)}", advice)
     return Finding("ok", what, card.summary)
 
@@ -170,13 +163,10 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
 
 def check_disk(what: str, path: Path) -> Finding:
     free = shutil.disk_usage(path).free
-    low = free < LOW_SPACE_BYTES
-    return Finding(
-        "note" if low else "ok",
-        what,
-        f"{path} is writable, {free / 2**30:.1f} GiB free",
-        "free space" if low else "",
-    )
+    found = f"{path} is writable, {free / 2**30:.1f} GiB free"
+    if free < LOW_SPACE_BYTES:
+        return Finding("note", what, found, "free space")
+    return Finding("ok", what, found)
 
 
 def check_inbox_filesystem(inbox: Path) -> Finding:

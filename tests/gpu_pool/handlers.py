@@ -42,15 +42,15 @@ class Obliging:
     def __init__(self, device: str, options: Payload) -> None:
         self._device = device
         self._options = options
-        self.facts = options.get("facts", {})
+        self.stats = options.get("stats", {})
 
     def run(self, payload: Payload, start: int, stop: int, tick: Tick) -> Payload | None:
         if payload["do"] == "describe":
             names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "EXTRA")
             environment = {name: os.environ.get(name) for name in names}
             return {"device": self._device, "options": self._options, "env": environment, "path": sys.path}
-        if payload["do"] == "update facts":
-            self.facts = {**self.facts, **payload["facts"]}
+        if payload["do"] == "update stats":
+            self.stats = {**self.stats, **payload["stats"]}
             return count(Work(payload, start, stop, tick))
         return DEEDS[payload["do"]](Work(payload, start, stop, tick))
 

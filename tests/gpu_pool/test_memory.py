@@ -210,8 +210,8 @@ class CardMachine(RuleBasedStateMachine):
         device_id = data.draw(st.sampled_from(sorted(self.runs)))
         run, _ = self.runs[device_id]
         self.holds[device_id] = min(self.holds[device_id], keeps)
-        facts = {"held_bytes": self.holds[device_id]}
-        self.backend.say(device_id, Done(run.task, run.start, run.stop, 0.0, facts=facts))
+        stats = {"held_bytes": self.holds[device_id]}
+        self.backend.say(device_id, Done(run.task, run.start, run.stop, 0.0, stats=stats))
         self.pass_time(0.01)
         self.drop_ended()
 
@@ -255,8 +255,8 @@ class CardMachine(RuleBasedStateMachine):
         for card in sorted(self.lost):
             self.lose_or_return(card)
         for device_id, (run, _) in list(self.runs.items()):
-            facts = {"held_bytes": self.holds[device_id]}
-            self.backend.say(device_id, Done(run.task, run.start, run.stop, 0.0, facts=facts))
+            stats = {"held_bytes": self.holds[device_id]}
+            self.backend.say(device_id, Done(run.task, run.start, run.stop, 0.0, stats=stats))
         self.pass_time(40.0)
         self.ask_driver()
         self.ask_driver()

@@ -143,10 +143,10 @@ def test_spans_are_spread_over_the_cards_first() -> None:
 
 
 def test_facts_of_the_model_are_shown() -> None:
-    """A device has the facts of Ready and of the last Done; another worker starts without."""
+    """A device has the stats of Ready and of the last Done; another worker starts without."""
     history = open_history(make_card("GPU-a"))
-    facts = {"model": "musetalk", "load_s": 7.5, "batch": 16, "held_bytes": 5 * GIB}
-    history.backend.opening = lambda device, pid: (0.0, Ready(device, pid, facts))
+    stats = {"model": "musetalk", "load_s": 7.5, "batch": 16, "held_bytes": 5 * GIB}
+    history.backend.opening = lambda device, pid: (0.0, Ready(device, pid, stats))
     history.backend.kill("GPU-a")
     history.wait(1.0)
     report_free(history, "GPU-a", 18)
@@ -154,7 +154,7 @@ def test_facts_of_the_model_are_shown() -> None:
     assert (shown.model, shown.load_s, shown.batch, shown.held_bytes) == ("musetalk", 7.5, 16, 5 * GIB)
     history.start(make_task(8, model="musetalk"))
     run = history.run("GPU-a")
-    events = [Done(run.task, run.start, run.stop, 1.0, facts={"batch": 8})]
+    events = [Done(run.task, run.start, run.stop, 1.0, stats={"batch": 8})]
     history.backend.say("GPU-a", events[0])
     assert [e.device.batch for e in history.wait(0.0) if isinstance(e, DeviceChanged)] == [8]
     history.backend.opening = lambda device, pid: (0.0, Ready(device, pid))
@@ -167,8 +167,8 @@ def test_facts_of_the_model_are_shown() -> None:
 def test_facts_that_are_no_figures_do_no_harm(value: object) -> None:
     """They come from a handler, which may send anything."""
     history = open_history(make_card("GPU-a"))
-    facts = {"model": value, "load_s": value, "batch": value, "held_bytes": value}
-    history.backend.opening = lambda device, pid: (0.0, Ready(device, pid, facts))
+    stats = {"model": value, "load_s": value, "batch": value, "held_bytes": value}
+    history.backend.opening = lambda device, pid: (0.0, Ready(device, pid, stats))
     history.backend.kill("GPU-a")
     history.wait(1.0)
     report_free(history, "GPU-a", 18)
@@ -181,8 +181,8 @@ def test_facts_that_are_no_figures_do_no_harm(value: object) -> None:
 def test_a_worker_that_starts_is_promised_what_others_loaded() -> None:
     """It will load the same, which the driver's figures don't show yet."""
     history = History(devices=[make_card("GPU-a"), make_card("GPU-a/2"), make_card("GPU-b")])
-    facts = {"held_bytes": 5 * GIB}
-    history.backend.opening = lambda device, pid: (0.0 if device == "GPU-b" else 50.0, Ready(device, pid, facts))
+    stats = {"held_bytes": 5 * GIB}
+    history.backend.opening = lambda device, pid: (0.0 if device == "GPU-b" else 50.0, Ready(device, pid, stats))
     for name in ("GPU-a", "GPU-a/2", "GPU-b"):
         history.backend.kill(name)
     history.wait(1.0)
@@ -192,7 +192,7 @@ def test_a_worker_that_starts_is_promised_what_others_loaded() -> None:
     assert history.pool.open_bytes()["GPU-b"] == 0
     history.backend.change("GPU-b", held_bytes=0)
     history.backend.kill("GPU-b")
-    history.backend.opening = lambda device, pid: (50.0, Ready(device, pid, facts))
+    history.backend.opening = lambda device, pid: (50.0, Ready(device, pid, stats))
     history.wait(10.0)
     assert history.pool.open_bytes()["GPU-b"] == 5 * GIB
 

@@ -299,24 +299,24 @@ def test_a_factory_that_takes_too_long(make_pool: MakePool) -> None:
 
 def test_a_worker_on_another_device_than_its_own(make_pool: MakePool) -> None:
     """A handler on the wrong card gets no span."""
-    options = {"facts": {"device": "GPU-other"}}
+    options = {"stats": {"device": "GPU-other"}}
     pool = make_pool(options=options, backoff=Backoff(sick_after=1))
     assert wait_for_state(pool, "sick").reason == "The worker for cpu:0 runs on GPU-other instead."
 
 
 def test_a_preloaded_model_is_known(make_pool: MakePool) -> None:
     """The handler's model is the device's model."""
-    pool = make_pool(options={"facts": {"model": "musetalk"}})
+    pool = make_pool(options={"stats": {"model": "musetalk"}})
     assert wait_for_state(pool, "idle").model == "musetalk"
 
 
 def test_facts_of_a_handler_are_known(make_pool: MakePool) -> None:
     """When it is ready, and after a span, which may have loaded another model."""
-    facts = {"model": "musetalk", "load_s": 1.5, "batch": 8}
-    pool = make_pool(options={"facts": facts})
+    stats = {"model": "musetalk", "load_s": 1.5, "batch": 8}
+    pool = make_pool(options={"stats": stats})
     ready = wait_for_state(pool, "idle")
     assert (ready.model, ready.load_s, ready.batch) == ("musetalk", 1.5, 8)
-    start_span(pool, "update facts", facts={"batch": 4, "held_bytes": 1 << 30})
+    start_span(pool, "update stats", stats={"batch": 4, "held_bytes": 1 << 30})
     seen = poll_until(pool, lambda seen: filter_messages(seen, Done))
     assert [progress.held_bytes for progress in filter_messages(seen, Progress)][-1] == 1 << 30
     assert get_device(pool).batch == 4

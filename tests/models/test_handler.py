@@ -49,18 +49,18 @@ def test_a_worker_that_only_looks_loads_nothing(tmp_path: Path) -> None:
     handler = Handler("cpu:0")
     handler.open_engine("fake").inspect(request_in(tmp_path), INSPECTION)
     assert FakeEngine.said == ["made on cpu:0"]
-    assert handler.facts == {}
+    assert handler.stats == {}
 
 
 def test_an_engine_is_loaded_before_the_first_job_if_asked(tmp_path: Path) -> None:
-    """The worker's facts have model, load time and the engine's stats; the first job loads nothing."""
+    """The worker's stats have model, load time and the engine's stats; the first job loads nothing."""
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
-    assert {key: handler.facts[key] for key in ("model", "held_bytes", "batch")} == {
+    assert {key: handler.stats[key] for key in ("model", "held_bytes", "batch")} == {
         "model": "fake",
         "held_bytes": 7,
         "batch": 8,
     }
-    assert handler.facts["load_s"] >= 0
+    assert handler.stats["load_s"] >= 0
     prepare(handler, request_in(tmp_path), 0, 20)
     assert FakeEngine.said == ["made on GPU-1", "loaded", "prepare 0-20"]
 
@@ -72,15 +72,15 @@ def test_an_engine_that_cannot_be_loaded_now_is_left_to_its_job(
     """Missing weights or full memory don't stop the worker from starting; its log has the reason."""
     (tmp_path / "weights").unlink() if weights == "none" else (tmp_path / "weights").write_text("large")
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
-    assert handler.facts == {}
+    assert handler.stats == {}
     assert "fake was not loaded" in capsys.readouterr().out
     (tmp_path / "weights").write_text("small")
     prepare(handler, request_in(tmp_path), 0, 20)
-    assert handler.facts["model"] == "fake"
+    assert handler.stats["model"] == "fake"
 
 
 def test_another_engine_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    """One engine is loaded at a time, and the facts describe it."""
+    """One engine is loaded at a time, and the stats describe it."""
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
     handler.load_engine("preview", str(tmp_path))
-    assert handler.facts == {"model": "preview", "load_s": handler.facts["load_s"]}
+    assert handler.stats == {"model": "preview", "load_s": handler.stats["load_s"]}

@@ -58,7 +58,7 @@ class ImportStep:
 
 
 def plan_import(source: Path, target: Path, *, replace: bool) -> list[ImportStep]:
-    """What an import from `source` into `target` has to do; parts that are not in `source` are left out."""
+    """Return what an import from `source` into `target` has to do, without the parts that `source` lacks."""
     steps, same = [], source.resolve() == target.resolve()
     for part in PARTS:
         found, own = find_importable(part, source, same=same), InstalledPart(part, part.variants[0], target)
@@ -70,7 +70,7 @@ def plan_import(source: Path, target: Path, *, replace: bool) -> list[ImportStep
 
 
 def find_importable(part: Part, source: Path, *, same: bool) -> InstalledPart | None:
-    """The best form of a part in `source`; its own conversions count only when they are brought somewhere else."""
+    """Return the best form of a part in `source`; in the same folder its conversions do not count."""
     for variant in forms_of(part):
         if not (same and variant.form == "converted") and variant.is_complete(source):
             return InstalledPart(part, variant, source)
@@ -159,7 +159,7 @@ def renew_record(own: InstalledPart) -> str:
 
 
 def with_own_storage(tensor: Tensor) -> Tensor:
-    """A tensor that fills its own storage, as safetensors wants it; the same one where it does already."""
+    """Return a tensor that fills its own storage, as safetensors requires; the same one if it does already."""
     fills = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if fills and tensor.is_contiguous() else tensor.contiguous().clone()
 

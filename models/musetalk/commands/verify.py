@@ -50,7 +50,7 @@ class Verdict:
 def verify_folder(
     root: Path, asked: tuple[Version, ...] = (), *, hashes: bool, tick: Tick = lambda _: None
 ) -> Iterator[Verdict]:
-    """Verdicts on all files that MuseTalk may use in `root`. Without `asked`, one version of two is enough."""
+    """Yield verdicts on all files that MuseTalk may use in `root`. Without `asked`, one version of two is enough."""
     needed = asked or installed_versions(root)[:1] or VERSIONS[:1]
     for part in PARTS:
         complete = [variant for variant in forms_of(part) if variant.is_complete(root)]
@@ -75,7 +75,7 @@ def report_missing(part: Part, root: Path, *, needed: bool) -> Iterator[Verdict]
 
 
 def verify_part(found: InstalledPart, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:
-    """The verdicts on one form of a part: its weights against the network, each file against what is known of it."""
+    """Yield verdicts on one form of a part: weights against the network, files against what is known of them."""
     if is_outdated(found.variant, found.root):
         file = found.variant.weights
         yield Verdict("bad", file, "older than what it was converted from, so it is not used", repair_hint(file))
@@ -111,7 +111,7 @@ def verify_ready_file(found: InstalledPart, file: str, dtype: torch.dtype, *, ha
 
 
 def open_part(found: InstalledPart) -> str:
-    """What is inside, once names and shapes were compared with the network. Raises EngineError."""
+    """Return what is inside, after names and shapes were compared with the network. Raises EngineError."""
     if found.variant.form == "onnx":
         OnnxPose(found.weights, threads=1)
         return "an ONNX model with the right input and outputs"
@@ -123,7 +123,7 @@ def open_part(found: InstalledPart) -> str:
 
 
 def verify_hash(found: InstalledPart, file: str, what: str, tick: Tick) -> Verdict:
-    """The checksum of one file against the published one, or against the one in the manifest."""
+    """Compare the checksum of one file with the published one, or with the one in the manifest."""
     path = found.root / file
     source = SOURCES.get(file)
     published = source.sha256 if source else None
@@ -143,6 +143,6 @@ def verify_hash(found: InstalledPart, file: str, what: str, tick: Tick) -> Verdi
 
 
 def find_recorded_hash(path: Path, file: str, root: Path) -> str:
-    """The hash that a manifest has for the file: that of the folder (downloads) or the one beside it (conversions)."""
+    """Return the hash in a manifest: that of the folder (downloads) or the one beside it (conversions)."""
     entry = read_manifest(root).get(file) or read_manifest(path.parent).get(path.name)
     return entry.stamp.sha256 if entry else ""

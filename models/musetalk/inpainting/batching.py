@@ -24,7 +24,7 @@ class BatchSizes:
     encode: int
 
     def shrink(self, stage: str) -> BatchSizes | None:
-        """After `stage` ran out of memory: half of that, or what else can give way; None where all are 1."""
+        """Return smaller sizes after `stage` ran out of memory; None where all are 1."""
         if stage == "encode":
             return replace(self, encode=self.encode // 2) if self.encode > 1 else None
         if stage == "decode" and self.decode > 1:
@@ -34,7 +34,7 @@ class BatchSizes:
         return None
 
     def device_bytes(self, item_bytes: int) -> int:
-        """Device memory of a worker that paints with numbers of `item_bytes`: context, weights, and these batches."""
+        """Return the device memory of a worker with numbers of `item_bytes`: context, weights and these batches."""
         wide = item_bytes / 2
         frames = self.unet * _UNET_GB + self.decode * _DECODE_GB
         return int(GB * (_CONTEXT_GB + _WORKSPACE_GB + wide * (_WEIGHTS_GB + frames)))
@@ -45,7 +45,7 @@ ON_CPU = BatchSizes(unet=4, decode=1, encode=1)
 
 
 def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -> BatchSizes:
-    """Batch sizes on a GPU.
+    """Return the batch sizes on a GPU.
 
     free_bytes  free memory before the weights are loaded
     item_bytes  of a number of the network
@@ -65,7 +65,7 @@ def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -
 
 
 def cpu_sizes(wanted: int | None = None) -> BatchSizes:
-    """The same for every worker, whatever memory it has: bytes of a frame depend on the shape of its batch."""
+    """Return the same for every worker, whatever memory it has: bytes of a frame depend on the shape of its batch."""
     return replace(ON_CPU, unet=_floor_power(wanted)) if wanted else ON_CPU
 
 
@@ -83,7 +83,7 @@ class Batch:
         return slice(self.start - self.base, self.stop - self.base)
 
     def overlap(self, at: int, size: int) -> tuple[slice, slice] | None:
-        """Of the slots [at, at + size): those in use, counted from `at`, and which of this batch's frames they are."""
+        """Return which of the slots [at, at + size) are used, counted from `at`, and their frames in the batch."""
         first, last = max(at, self.slots.start), min(at + size, self.slots.stop)
         if first >= last:
             return None
@@ -91,7 +91,7 @@ class Batch:
 
 
 def next_batch(start: int, stop: int, size: int) -> Batch:
-    """The batch that holds frame `start`, with as many of the frames up to `stop` as belong into it.
+    """Return the batch that holds frame `start`, with as many of the frames up to `stop` as belong into it.
 
     >>> next_batch(6, 20, 4)
     Batch(base=4, size=4, start=6, stop=8)
@@ -105,5 +105,5 @@ def _clamp_to_power(count: float, most: int) -> int:
 
 
 def _floor_power(count: int) -> int:
-    """The largest power of two that is at most `count`."""
+    """Return the largest power of two that is at most `count`."""
     return 1 << (count.bit_length() - 1)

@@ -28,7 +28,7 @@ LEVELS = 2
 
 
 def make_kernel_folder(cache: Path, device: torch.device) -> Path:
-    """Where kernels of this card and these versions are kept. Makes it, and tells Inductor and Triton."""
+    """Create the folder for kernels of this card and these versions; tell Inductor and Triton."""
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     named = f"{card}-torch{torch.__version__}-diffusers{diffusers.__version__}"
     folder = cache / "".join(c if c.isalnum() or c in "-." else "_" for c in named)
@@ -42,7 +42,7 @@ class CompiledModule:
     """Calls `eager` until a compiled version of it is there that gives the same on `probe`.
 
     probe    arguments of the one shape that is compiled; calls of any other shape stay eager
-    folder   from `kernel_folder`
+    folder   from `make_kernel_folder`
     backend  of torch.compile
     """
 
@@ -94,7 +94,7 @@ def _shapes(tensors: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]
 
 @contextmanager
 def _lock_file(path: Path) -> Iterator[None]:
-    """Only one process at a time; the lock goes with the process that holds it."""
+    """Hold a lock that one process has at a time; it ends with the process."""
     with path.open("a") as file:
         lock(file.fileno(), wait=True)
         yield

@@ -35,7 +35,7 @@ FORMAT = "1"
 
 
 def optimise(net: Net) -> Net:
-    """What the fast way runs. Shares tensors with `net` where it can; a finished network comes back as it is."""
+    """Return what the fast way runs; an optimised network is returned as it is. Tensors are shared with `net`."""
     folded: Any = fold_upsamplers(net)
     if isinstance(folded, UNet2DConditionModel):
         folded = fold_time(folded)
@@ -45,7 +45,7 @@ def optimise(net: Net) -> Net:
 
 
 def channels_go_last(dtype: torch.dtype) -> bool:
-    """In 16 bits. In float32 it gains little, and group norms lose digits by it."""
+    """Whether channels go last: in 16 bits. In float32 it gains little, and group norms lose digits by it."""
     return dtype.itemsize == 2
 
 
@@ -53,7 +53,7 @@ def channels_go_last(dtype: torch.dtype) -> bool:
 
 
 def load_optimised(found: InstalledPart, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A network for the fast way: from its ready file where there is a good one, else made from the exact file.
+    """Return a network for the fast way: from its ready file where there is a good one, else from the exact file.
 
     Raises EngineError weights_damaged, weights_unsafe of the exact file.
     """
@@ -64,7 +64,7 @@ def load_optimised(found: InstalledPart, device: torch.device, dtype: torch.dtyp
 
 
 def open_ready_file(found: InstalledPart, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The network in a ready file, mapped. Raises EngineError weights_damaged if it isn't that of `found`; OSError."""
+    """Map the network in a ready file. Raises EngineError weights_damaged if it is not that of `found`; OSError."""
     file = ready_file(found.part.name, precision_name(dtype))
     kept = read_state(found.root / file, file)
     if not is_made_from(found, dtype, read_metadata(found.root / file, file)):
@@ -80,14 +80,14 @@ def is_made_from(found: InstalledPart, dtype: torch.dtype, told: dict[str, str])
 
 
 def provenance(found: InstalledPart, dtype: torch.dtype) -> dict[str, str]:
-    """What the metadata of a ready file says; nothing where no manifest vouches for the files it would be made from."""
+    """Return what the metadata of a ready file says; nothing where no manifest knows its sources."""
     exact = [recorded_sha256(path.parent, path.name) for path in (found.weights, *found.configs)]
     known = found.variant.form == "converted" and all(exact)
     return {"ready": FORMAT, "precision": precision_name(dtype), "made_from": " ".join(exact)} if known else {}
 
 
 def assemble_network(found: InstalledPart, kept: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The tensors of a ready file, and of the exact one what is missing, as the network that they make."""
+    """Build the network from the tensors of a ready file, and from the exact file what is missing."""
     net = optimise(build_empty(found, kept))
     state = {name: from_channels_last(move_tensor(tensor, device, dtype), dtype) for name, tensor in kept.items()}
     if rest := net.state_dict().keys() - state.keys():
@@ -100,7 +100,7 @@ def assemble_network(found: InstalledPart, kept: State, device: torch.device, dt
 
 
 def from_channels_last(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor as it is in a ready file -> as the network has it, in the same memory."""
+    """Return a tensor of a ready file as the network has it, in the same memory."""
     return tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 and channels_go_last(dtype) else tensor
 
 
@@ -136,7 +136,7 @@ def write_ready_file(found: InstalledPart, dtype: torch.dtype) -> str:
 
 
 def select_changed(exact: State, net: nn.Module) -> State:
-    """The tensors of `net` that don't lie in the memory of the exact ones."""
+    """Return the tensors of `net` that are not in the memory of the exact ones."""
     theirs = {tensor.data_ptr() for tensor in exact.values()}
     return {name: tensor for name, tensor in net.state_dict().items() if tensor.data_ptr() not in theirs}
 
@@ -153,7 +153,7 @@ def check_equal(state: State, written: State, file: str) -> None:
 
 
 def ready_file_bytes(found: InstalledPart, dtype: torch.dtype) -> int:
-    """Bytes that a ready file takes, by the config alone: in 16 bits all of the network, else the folded kernels."""
+    """Return the size of a ready file, by the config alone: in 16 bits all of the network, else the folded kernels."""
     net = optimise(build_empty(found, {}))
     parts = [net] if channels_go_last(dtype) else [part for part in net.modules() if isinstance(part, FoldedUpsample)]
     return dtype.itemsize * sum(tensor.numel() for part in parts for tensor in part.parameters())

@@ -21,7 +21,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def fold_upsamplers(module: Module) -> Module:
-    """Nearest 2x and the 3x3 convolution after it become one transposed convolution: 4/9 of the arithmetic."""
+    """Replace nearest 2x and the 3x3 convolution after it by one transposed convolution: 4/9 of the arithmetic."""
     if not any(map(_is_foldable, module.modules())):
         return module
     folded = clone_structure(module)
@@ -39,7 +39,7 @@ def _is_foldable(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def fold_time(unet: UNet2DConditionModel, timestep: int = 0) -> UNet2DConditionModel:
-    """The embedding of a timestep that never changes becomes part of the first bias of each resnet.
+    """Add the embedding of a timestep that never changes to the first bias of each resnet.
 
     Computed in float32 and on the CPU, so that all devices get the same biases.
     """
@@ -58,7 +58,7 @@ def fold_time(unet: UNet2DConditionModel, timestep: int = 0) -> UNet2DConditionM
 
 
 def clone_structure(module: Module) -> Module:
-    """The same module once more: a structure of its own over the same tensors, seven times as fast as a deep copy."""
+    """Return the module with a structure of its own over the same tensors, seven times as fast as a deep copy."""
     return _clone_module(module, {})
 
 
@@ -119,7 +119,7 @@ class UnusedEmbedding(nn.Module):
 
 
 def transposed_kernel(weight: Tensor) -> Tensor:
-    """The (in, out, 4, 4) kernel of a transposed convolution, stride 2, for an (out, in, 3, 3) one after nearest 2x.
+    """Return the (in, out, 4, 4) kernel of a transposed convolution for an (out, in, 3, 3) one after nearest 2x.
 
     An output row in the first half of a doubled pixel sees taps 0 | 1 + 2 of the pixels before | at it, one in the
     second half 0 + 1 | 2 of those at | after it. Sums are made in float32.
@@ -129,13 +129,13 @@ def transposed_kernel(weight: Tensor) -> Tensor:
 
 
 def _spread_taps(taps: Tensor, axis: int) -> Tensor:
-    """Three taps of a convolution along `axis` -> the four of the transposed one."""
+    """Turn three taps of a convolution along `axis` into the four of the transposed one."""
     before, at, after = taps.unbind(axis)
     return torch.stack([after, at + after, before + at, before], axis)
 
 
 def _to_float32(tensor: Tensor) -> Tensor:
-    """In float32 on the CPU; of a tensor on the meta device, that there."""
+    """Return a tensor in float32 on the CPU; one on the meta device stays there."""
     return tensor.detach().to("meta" if tensor.is_meta else "cpu", torch.float32)
 
 

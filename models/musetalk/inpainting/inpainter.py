@@ -74,14 +74,14 @@ class Inpainter:
         self._fast: dict[str, CompiledModule] = {}
 
     def latents(self, crops: U8) -> F32:
-        """(n, 256, 256, 3) uint8 BGR crops -> (n, 8, 32, 32) float32: lower half hidden, and whole."""
+        """Encode (n, 256, 256, 3) uint8 BGR crops -> (n, 8, 32, 32) float32: lower half hidden, and whole."""
         size = self.sizes.encode
         cuts = [crops[at : at + size] for at in range(0, len(crops), size)]
         encoded = [self._stream.run(partial(self._encode_batches, cut)) for cut in cuts]
         return np.concatenate([np.zeros((0, 2 * LATENT[0], *LATENT[1:]), np.float32), *(wait() for wait in encoded)])
 
     def inpaint(self, latents: F32, audio_windows: F32, first: int = 0) -> U8:
-        """(n, 8, 32, 32) and (n, tokens, d), float32 -> (n, 256, 256, 3) uint8 BGR.
+        """Inpaint faces: (n, 8, 32, 32) and (n, tokens, d), float32 -> (n, 256, 256, 3) uint8 BGR.
 
         `first` is the number of the first frame in its job: it decides the slots in the batches.
         """
@@ -94,7 +94,7 @@ class Inpainter:
     def stream(
         self, frames: range, latents: Callable[[range], F32], audio_windows: Callable[[range], F32]
     ) -> Iterator[U8]:
-        """The faces of frames of a job in order, some at a time, (k, 256, 256, 3) uint8 BGR.
+        """Yield the faces of frames of a job in order, some at a time, (k, 256, 256, 3) uint8 BGR.
 
         latents, audio_windows   what belongs to a range of frames, asked for batch by batch
         """
@@ -119,7 +119,7 @@ class Inpainter:
         return bool(self._decode.image(latent).isfinite().all())
 
     def stats(self) -> dict[str, Any]:
-        """For result.json and the benchmark: what runs how."""
+        """Return what runs how, for result.json and the benchmark."""
         compiled = {name: fast.state for name, fast in self._fast.items()}
         return {
             "device": str(self.device),
@@ -148,7 +148,7 @@ class Inpainter:
 
     @torch.no_grad()
     def _inpaint(self, frames: range, latents: F32, audio_windows: F32) -> list[HostCopy]:
-        """Frames of one batch; of several where memory runs out."""
+        """Inpaint the frames of one batch; of several where memory runs out."""
         copies: list[HostCopy] = []
         start = frames.start
         while start < frames.stop:
@@ -163,7 +163,7 @@ class Inpainter:
         return copies
 
     def _launch(self, batch: Batch, latents: F32, audio_windows: F32) -> HostCopy | None:
-        """UNet and decode of a batch, without waiting for either; None where memory ran out and sizes are smaller."""
+        """Launch UNet and decode of a batch; returns None where memory ran out and the sizes are smaller now."""
         given = self._stream.upload(_pad_batch(batch, latents), _pad_batch(batch, audio_windows))
         predicted = self._run_or_shrink("unet", self._fast.get("unet", self._predict), *given)
         if predicted is None:
@@ -184,7 +184,7 @@ class Inpainter:
         return copy
 
     def _run_or_shrink(self, stage: str, work: Callable[..., Tensor], *given: Tensor) -> Tensor | None:
-        """None, and smaller batches from now on, where memory ran out. Raises OutOfMemoryError at batches of one."""
+        """Run a stage; where memory ran out, shrink the batches and return None. Raises OutOfMemoryError at one."""
         try:
             return work(*given)
         except torch.OutOfMemoryError:
@@ -198,14 +198,17 @@ class Inpainter:
         return None
 
     def _set_math_flags(self) -> None:
-        """cuDNN's switches belong to the process, and another inpainter may have set them."""
+        """Set cuDNN's switches: they belong to the process, and another inpainter may have changed them."""
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.fp32_precision = "ieee" if self.plain else "tf32"
             torch.backends.cuda.matmul.fp32_precision = "ieee" if self.plain else "tf32"
 
     def compile(self, folder: Path, backend: Any = "inductor") -> None:
-        """Compile UNet and decoder in the background; see `compiled`. `folder` is from `kernel_folder`."""
+        """Compile UNet and decoder in the background; `stats` says how far it is.
+
+        folder   from `make_kernel_folder`
+        """
         latents = _probe_input((self.sizes.unet, 8, *LATENT[1:]), self.device)
         audio_windows = _probe_input((self.sizes.unet, *self._predict.table.shape), self.device)
         predicted = _probe_input((self.sizes.decode, *LATENT), self.device).to(self.dtype)
@@ -227,7 +230,7 @@ def open_inpainter(
     batch_size: int | None = None,
     cache: Path | None = None,
 ) -> Inpainter:
-    """The inpainter in the best precision in which these weights give finite numbers.
+    """Return the inpainter in the best precision in which these weights give finite numbers.
 
     load         UNet and VAE in a precision, fresh each time, finished or not
     precision    "auto" is fp16 on CUDA; on a CPU bf16 where it multiplies that, else fp32
@@ -260,7 +263,7 @@ def _move_net(device: torch.device, net: Net) -> Net:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """What is free, and what this process could give back."""
+    """Return the memory that is free, and that this process could give back."""
     if device.type != "cuda":
         return 0
     torch.cuda.empty_cache()
@@ -272,7 +275,7 @@ def _choose_sizes(device: torch.device, dtype: torch.dtype, free_bytes: int, wan
 
 
 def _pad_batch(batch: Batch, values: Array) -> Array:
-    """The values in their slots, zeros in the others."""
+    """Return the values in their slots, zeros in the others."""
     whole = np.zeros((batch.size, *values.shape[1:]), values.dtype)
     whole[batch.slots] = values
     return whole
@@ -283,5 +286,5 @@ def _slice_rows(values: F32, part: range, first: int) -> F32:
 
 
 def _probe_input(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Numbers of unit variance, as latents and features have, the same ones each time."""
+    """Return numbers of unit variance, as latents and features have, the same ones each time."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)

@@ -21,14 +21,14 @@ _HIDDEN_FROM = SIDE // 2  # rows below are what the UNet has to invent
 
 
 def positional_encoding(rows: int, width: int) -> Tensor:
-    """(rows, width) float32: sines in the even columns, cosines in the odd ones. (Attention is all you need, 3.5)"""
+    """Return (rows, width) float32: sines in the even columns, cosines in the odd ones (Vaswani et al., 2017)."""
     pace = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10_000.0) / width))
     angle = torch.arange(rows).float()[:, None] * pace
     return torch.stack([angle.sin(), angle.cos()], 2).reshape(rows, width)
 
 
 def to_bgr(image: Tensor) -> Tensor:
-    """The decoder's (n, 3, h, w), RGB in -1..1, as (n, h, w, 3) uint8 BGR, on the same device.
+    """Return the decoder's (n, 3, h, w), RGB in -1..1, as (n, h, w, 3) uint8 BGR, on the same device.
 
     In the reference's order: halved and clamped in the network's precision, scaled and rounded half to even in float32.
     The reference has no bf16, in which a clamped value would have 256 levels too coarse; so that is widened first.
@@ -104,5 +104,5 @@ class Decode(nn.Module):
         return to_bgr(self.image(latents))
 
     def image(self, latents: Tensor) -> Tensor:
-        """(n, 3, 256, 256) RGB, in -1..1 where it isn't clipped yet."""
+        """Decode to (n, 3, 256, 256) RGB, in -1..1 where it isn't clipped yet."""
         return self.decoder(self.layout(self.before(latents / self.scale)))

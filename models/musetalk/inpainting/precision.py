@@ -12,8 +12,9 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def candidate_dtypes(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[torch.dtype, ...]:
-    """What to try, in this order, until a probe is finite. On the CPU never fp16, which has no fast path there: asked
-    for it, a CPU takes the more exact fp32.
+    """Return what to try, in this order, until a probe is finite.
+
+    fp16 has no fast path on a CPU, which takes the more exact fp32 where fp16 is asked for.
 
     kind      "cpu" or "cuda"
     cpu_bf16  whether this CPU multiplies bf16, see `has_cpu_bf16`
@@ -38,11 +39,11 @@ def has_cpu_bf16() -> bool:
 
 
 def best_precision() -> str:
-    """With what "auto" begins on this machine: on its card, if it has one that torch can use, else on its CPU."""
+    """Return what "auto" begins with on this machine: on a card that torch can use, else on the CPU."""
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     return precision_name(candidate_dtypes("auto", kind, cpu_bf16=has_cpu_bf16())[0])
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """As the option `precision` has it: "fp32", "fp16", "bf16"."""
+    """Return the name that the option `precision` has for it: "fp32", "fp16", "bf16"."""
     return next(name for name, known in DTYPES.items() if known == dtype)

@@ -1,7 +1,7 @@
 """The way of work and arrays to a device and back.
 
 On CUDA work is launched at once, and each direction has a stream of its own and pinned memory, so that nothing waits:
-`Landing.wait` is the only call that does, two batches later.
+`HostCopy.wait` is the only call that does, two batches later.
 
 On a CPU work goes to threads that don't share an operator: a sum that several threads make has other last digits than
 the sum that one makes, and what is painted must not depend on how many threads a worker has.
@@ -31,7 +31,7 @@ class HostCopy(Protocol):
         ...
 
     def wait(self) -> U8:
-        """All rows, once they are there."""
+        """Return all rows, once they are there."""
         ...
 
 
@@ -45,11 +45,11 @@ class DeviceStream(Protocol):
         ...
 
     def upload(self, *arrays: Array) -> Sequence[Tensor]:
-        """The arrays on the device, for work that is launched after this."""
+        """Return the arrays on the device, for work that is launched after this."""
         ...
 
     def start_copy(self, shape: tuple[int, ...], keeps: Sequence[Tensor]) -> HostCopy:
-        """Room for uint8 results; `keeps` stay alive until they are there."""
+        """Return room for uint8 results; `keeps` stay alive until they are there."""
         ...
 
 
@@ -91,7 +91,7 @@ class CpuCopy:
 
 
 def allocate_pinned(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Host memory that a copy engine can reach; torch keeps it for the next use, and not before the copy is over."""
+    """Allocate host memory that a copy engine can reach; torch reuses it only when the copy is over."""
     return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 

@@ -135,12 +135,12 @@ class BiSeNet(nn.Module):
 
 
 def width_of(state: Mapping[str, Any]) -> int:
-    """The `width` that a state dict was made with."""
+    """Return the `width` that a state dict was made with."""
     return int(state["cp.resnet.conv1.weight"].shape[0])
 
 
 def network_input(crop: U8) -> Tensor:
-    """(s, s, 3) uint8 BGR -> (3, 512, 512) float32, on the CPU: sized as Pillow does it, smoothed where it shrinks."""
+    """Convert (s, s, 3) uint8 BGR -> (3, 512, 512) float32, on the CPU: resized as Pillow does it."""
     picture = Image.fromarray(np.ascontiguousarray(crop[..., ::-1])).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     rgb = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32) / 255
     return (rgb - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
@@ -148,7 +148,7 @@ def network_input(crop: U8) -> Tensor:
 
 @torch.inference_mode()
 def class_maps(net: nn.Module, crops: Sequence[U8], *, batch: int = 8) -> U8:
-    """Square BGR crops of any sizes -> (n, 512, 512) uint8 class numbers. One byte a pixel leaves the device."""
+    """Classify square BGR crops of any sizes -> (n, 512, 512) uint8. One byte a pixel leaves the device."""
     device = next(net.parameters()).device
     found = np.empty((len(crops), SIDE, SIDE), np.uint8)
     for first in range(0, len(crops), batch):
@@ -158,6 +158,6 @@ def class_maps(net: nn.Module, crops: Sequence[U8], *, batch: int = 8) -> U8:
 
 
 def class_map(net: nn.Module, crop: U8) -> U8:
-    """One square BGR crop -> (512, 512) uint8 class numbers."""
+    """Classify one square BGR crop -> (512, 512) uint8."""
     classes: U8 = class_maps(net, [crop])[0]
     return classes

@@ -184,12 +184,12 @@ class DwPose(nn.Module):
 
 
 def width_of(state: Mapping[str, Any]) -> int:
-    """The `width` that a state dict was made with."""
+    """Return the `width` that a state dict was made with."""
     return int(state["backbone.stem.2.conv.weight"].shape[0])
 
 
 def network_input(crops: Tensor) -> Tensor:
-    """(n, 384, 288, 3) uint8 BGR -> (n, 3, 384, 288) float32, on the same device."""
+    """Convert (n, 384, 288, 3) uint8 BGR -> (n, 3, 384, 288) float32, on the same device."""
     rgb = crops.flip(-1).permute(0, 3, 1, 2).to(torch.float32)
     return (rgb - rgb.new_tensor(MEAN).view(1, 3, 1, 1)) / rgb.new_tensor(STD).view(1, 3, 1, 1)
 
@@ -210,14 +210,14 @@ MIRRORED = (
 
 
 def average_flip(plain: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The flip test: what the net says of pictures and of the same pictures mirrored, brought together."""
+    """Average the results for pictures and for the same pictures mirrored: the flip test."""
     partner = torch.tensor(MIRRORED, device=plain[0].device)
     x, y = mirrored[0].flip(-1)[:, partner], mirrored[1][:, partner]
     return (plain[0] + x) * 0.5, (plain[1] + y) * 0.5
 
 
 def locate_points(simcc: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """simcc -> points (n, 133, 2) float32 x, y in pixels of the input, scores (n, 133).
+    """Return points (n, 133, 2) float32 x, y in pixels of the input, and scores (n, 133), from simcc.
 
     A point is its strongest bin, without any refinement; one with a score of 0 or less is at (-0.5, -0.5).
     """

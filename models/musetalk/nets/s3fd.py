@@ -90,18 +90,18 @@ class S3FD(nn.Module):
 
 
 def width_of(state: Mapping[str, Any]) -> int:
-    """The `width` that a state dict was made with."""
+    """Return the `width` that a state dict was made with."""
     return int(state["conv1_1.weight"].shape[0])
 
 
 def network_input(frames: Tensor) -> Tensor:
-    """(n, h, w, 3) uint8 BGR -> (n, 3, h, w) float32, on the same device."""
+    """Convert (n, h, w, 3) uint8 BGR -> (n, 3, h, w) float32, on the same device."""
     rgb = frames.flip(-1).permute(0, 3, 1, 2).to(torch.float32)
     return rgb - rgb.new_tensor(MEAN_SUBTRACTED).view(1, 3, 1, 1)
 
 
 def find_candidates(levels: Levels, above: float) -> list[F32]:
-    """Of each picture (k, 5) x1, y1, x2, y2, score: the priors whose score is greater than `above`, level by level."""
+    """Return of each picture (k, 5) x1, y1, x2, y2, score: priors with a score above `above`, level by level."""
     likely = [_select_likely(4 << number, scores, offsets, above) for number, (scores, offsets) in enumerate(levels)]
     pictures = torch.cat([picture for picture, _ in likely]).cpu().numpy()
     rows = torch.cat([rows for _, rows in likely]).cpu().numpy().astype(np.float32)
@@ -109,7 +109,7 @@ def find_candidates(levels: Levels, above: float) -> list[F32]:
 
 
 def _select_likely(stride: int, scores: Tensor, offsets: Tensor, above: float) -> tuple[Tensor, Tensor]:
-    """Of one level: to which picture each likely prior belongs (k,), and its box and score (k, 5)."""
+    """Return of one level the picture of each likely prior (k,), and its box and score (k, 5)."""
     score = scores.softmax(1)[:, 1]
     picture, row, column = torch.nonzero(score > above, as_tuple=True)
     size, offset = 4.0 * stride, offsets[picture, :, row, column]
@@ -120,7 +120,7 @@ def _select_likely(stride: int, scores: Tensor, offsets: Tensor, above: float) -
 
 
 def suppress_overlaps(found: F32) -> F32:
-    """(k, 5) -> one box for each face, best first: greedy suppression by overlap, a box counted to its last pixel."""
+    """Return one of (k, 5) boxes for each face, best first: greedy suppression, a box counted to its last pixel."""
     rest = found[np.argsort(found[:, 4])[::-1]]
     kept = []
     while len(rest):
@@ -130,7 +130,7 @@ def suppress_overlaps(found: F32) -> F32:
 
 
 def iou(box: F32, others: F32) -> F32:
-    """Intersection over union of one box with (k, 4 or 5) others."""
+    """Return the intersection over union of one box with (k, 4 or 5) others."""
     sides = np.minimum(box[2:4], others[:, 2:4]) - np.maximum(box[:2], others[:, :2]) + 1
     shared = np.prod(np.maximum(sides, 0), 1)
     areas = np.prod(others[:, 2:4] - others[:, :2] + 1, 1) + np.prod(box[2:4] - box[:2] + 1)

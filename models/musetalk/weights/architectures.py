@@ -25,7 +25,7 @@ Build = Callable[[Any, Mapping[str, Any]], nn.Module]
 
 
 def build_empty(found: InstalledPart, state: State) -> nn.Module:
-    """The network that `state` belongs to, on the meta device, in eval mode, without gradients.
+    """Return the network that `state` belongs to, on the meta device, in eval mode, without gradients.
 
     `state` gives the widths of the face networks; the others have a config. Raises EngineError weights_damaged
     for a config that makes no network.
@@ -41,7 +41,7 @@ def build_empty(found: InstalledPart, state: State) -> nn.Module:
 
 
 def read_config(path: Path, name: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises EngineError weights_damaged where there is none."""
+    """Return the object in a JSON file. Raises EngineError weights_damaged where there is none."""
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows programs write a mark before it
     except (ValueError, RecursionError) as error:
@@ -52,7 +52,7 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
 
 
 def read_feature_extractor(found: InstalledPart) -> WhisperFeatureExtractor:
-    """What turns samples into mel frames, from the config beside the Whisper weights."""
+    """Return what turns samples into mel frames, from the config beside the Whisper weights."""
     name = found.variant.configs[1]
     config = read_config(found.configs[1], name)
     try:
@@ -85,7 +85,7 @@ BUILDERS: dict[str, Build] = {
 
 
 def modern_vae_name(name: str) -> str:
-    """diffusers before 0.12 called the four layers of an attention otherwise; the published VAE still does."""
+    """Return today's name of a layer: the published VAE has those of diffusers before 0.12."""
     parts = name.split(".")
     if "attentions" not in parts or len(parts) < 2:
         return name
@@ -93,13 +93,13 @@ def modern_vae_name(name: str) -> str:
 
 
 def modern_vae_tensor(name: str, tensor: Tensor) -> Tensor:
-    """Before that they were 1x1 convolutions: (out, in, 1, 1) is the same matrix as (out, in)."""
+    """Return a matrix (out, in) for the 1x1 convolution (out, in, 1, 1) that it was before that."""
     old = name.split(".")[-2:-1]
     return tensor[:, :, 0, 0] if old and old[0] in OLD_NAMES and tensor.dim() == 4 else tensor
 
 
 def rename_keys(part: str, state: State) -> State:
-    """The state with the names that the network has; what belongs to the other half of Whisper is left out."""
+    """Return the state with the names that the network has, without the other half of Whisper."""
     if part == "vae":
         return {modern_vae_name(name): modern_vae_tensor(name, tensor) for name, tensor in state.items()}
     if part == "whisper" and any(name.startswith(ENCODER) for name in state):
@@ -108,7 +108,7 @@ def rename_keys(part: str, state: State) -> State:
 
 
 def find_mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
-    """What is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be there beside."""
+    """Return what is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be allowed."""
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if absent := [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]:

@@ -79,7 +79,7 @@ S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth
 
 
 def hub_path(repository: str, file: str) -> str:
-    """The address below an endpoint of the Hugging Face hub, without the endpoint."""
+    """Return the address below an endpoint of the Hugging Face hub, without the endpoint."""
     return f"/{repository}/resolve/main/{file}"
 
 
@@ -199,7 +199,7 @@ PARTS: tuple[Part, ...] = (
 
 
 READY_PARTS = ("unet-v15", "unet-v1", "vae")
-"""Whose conversion may have ready files beside it; see `ready`."""
+"""Whose conversion may have ready files beside it; see `inpainting.fused_weights`."""
 
 
 def ready_file(name: str, precision: str) -> str:
@@ -212,18 +212,18 @@ def get_part(name: str) -> Part:
 
 
 def parts_of(version: Version) -> tuple[Part, ...]:
-    """The six networks that a job of this version needs."""
+    """Return the six networks that a job of this version needs."""
     return tuple(part for part in PARTS if part.version in (None, version))
 
 
 def published_files(version: Version) -> list[str]:
-    """The files that can be downloaded for a version, as MuseTalk's own scripts lay them out."""
+    """Return the files that can be downloaded for a version, as MuseTalk's own scripts lay them out."""
     files = (file for part in parts_of(version) for file in files_of(part))
     return [file for file in files if file in SOURCES]
 
 
 def find_part(part: Part, root: Path) -> InstalledPart | None:
-    """The best form of `part` that is complete in `root`, or None. A conversion older than its source doesn't count."""
+    """Return the best form of `part` that is complete in `root`, or None. An outdated conversion does not count."""
     for variant in forms_of(part):
         if variant.is_complete(root) and not is_outdated(variant, root):
             return InstalledPart(part, variant, root)
@@ -237,7 +237,7 @@ def forms_of(part: Part) -> Iterable[Variant]:
 
 
 def torch_hub_folder() -> Path:
-    """The folder where torch keeps what it downloads; MuseTalk's own code leaves the S3FD weights there."""
+    """Return the folder where torch keeps what it downloads; MuseTalk's own code leaves the S3FD weights there."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
     return Path(home) / "hub" / "checkpoints"
@@ -256,18 +256,18 @@ def is_outdated(variant: Variant, root: Path) -> bool:
 
 
 def installed_versions(root: Path) -> tuple[Version, ...]:
-    """Of which versions the UNet is here, the better one first."""
+    """Return the versions whose UNet is here, the better one first."""
     return tuple(version for version in VERSIONS if find_part(get_part(f"unet-{version}"), root))
 
 
 def missing_files(root: Path) -> list[str]:
-    """Relative names of the files that are still needed before any version can run."""
+    """Return the relative names of the files that are still needed before any version can run."""
     version = next(iter(installed_versions(root)), VERSIONS[0])
     return missing_files_for(version, root)
 
 
 def missing_files_for(version: Version, root: Path) -> list[str]:
-    """The same for one version."""
+    """Return the same for one version."""
     absent = [part for part in parts_of(version) if find_part(part, root) is None]
     return list(dict.fromkeys(file for part in absent for file in files_to_add(part, root)))
 
@@ -284,7 +284,7 @@ def check_room(root: Path, needed_bytes: int, what: str) -> None:
 
 
 def missing_error(version: Version, root: Path) -> EngineError:
-    """What is said to a job whose weights are not all in `root`."""
+    """Return the error of a job whose weights are not all in `root`."""
     files = missing_files_for(version, root)
     return EngineError(
         "weights_missing",
@@ -294,7 +294,7 @@ def missing_error(version: Version, root: Path) -> EngineError:
 
 
 def files_to_add(part: Part, root: Path) -> list[str]:
-    """What to add so that `part` is complete: the shortest way there, in doubt the one that can be downloaded."""
+    """Return what to add so that `part` is complete: the fewest files, preferably ones that can be downloaded."""
     ways = []
     for variant in part.variants:
         files = [file for file in variant.files if not (root / file).is_file()]
@@ -304,7 +304,7 @@ def files_to_add(part: Part, root: Path) -> list[str]:
 
 
 def repair_hint(file: str) -> str:
-    """The command that mends a file which is damaged or not what it should be."""
+    """Return the command that repairs a file which is damaged or not what it should be."""
     if file.startswith(f"{CONVERTED}/"):
         ready_for = "".join(f" --precision {suffix[1:]}" for suffix in Path(file).suffixes[:-1])
         return f"convert it again with `musedrop models import --replace{ready_for}`"
@@ -317,5 +317,5 @@ def repair_hint(file: str) -> str:
 
 
 def files_of(part: Part) -> tuple[str, ...]:
-    """Every name under which `part` may lie, its weights first."""
+    """Return every name that a file of `part` may have, its weights first."""
     return tuple(dict.fromkeys(file for variant in forms_of(part) for file in variant.files))

@@ -80,11 +80,11 @@ class Weights:
         return self.fingerprint_of(*(part.name for part in parts_of(self.version)))
 
     def fingerprint_of(self, *names: str) -> str:
-        """The same for some parts only: "unet-v15", "unet-v1", "vae", "whisper", "pose", "bisenet", "s3fd"."""
+        """Return the same for some parts only: "unet-v15", "unet-v1", "vae", "whisper", "pose", "bisenet", "s3fd"."""
         return hashlib.sha256("\n".join(fingerprint_line(self.find_part(name)) for name in names).encode()).hexdigest()
 
     def find_part(self, name: str) -> InstalledPart:
-        """The form of a part that is used. Raises EngineError weights_missing."""
+        """Return the form of a part that is used. Raises EngineError weights_missing."""
         found = find_part(get_part(name), self.root)
         if found is None:
             raise missing_error(self.version, self.root)
@@ -95,26 +95,26 @@ class Weights:
 
 
 def open_weights(models_dir: Path, version: Version, device: torch.device, dtype: torch.dtype) -> Weights:
-    """The weights of `version` in `models_dir`, none of them loaded yet. Raises EngineError weights_missing."""
+    """Return the weights of `version` in `models_dir`, none of them loaded yet. Raises EngineError weights_missing."""
     if missing_files_for(version, models_dir):
         raise missing_error(version, models_dir)
     return Weights(models_dir, version, device, dtype)
 
 
 def load_part(found: InstalledPart, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """One network, ready to run. Raises EngineError weights_damaged, weights_unsafe."""
+    """Return one network, ready to run. Raises EngineError weights_damaged, weights_unsafe."""
     state, net = read_part(found)
     return fill_network(net, state, device, dtype)
 
 
 def fill_network(net: nn.Module, state: State, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """An empty network with these tensors, which are copied only if they are elsewhere or in another precision."""
+    """Give an empty network these tensors, copied only if they are elsewhere or in another precision."""
     net.load_state_dict({name: move_tensor(tensor, device, dtype) for name, tensor in state.items()}, assign=True)
     return net
 
 
 def read_part(found: InstalledPart) -> tuple[State, nn.Module]:
-    """The mapped tensors of a part and its empty network, names and shapes found to be the same."""
+    """Return the mapped tensors of a part and its empty network, after names and shapes were compared."""
     state = rename_keys(found.part.name, read_state(found.weights, found.variant.weights))
     net = build_empty(found, state)
     if wrong := find_mismatch(net, state, extras=found.part.name in WITH_LEFTOVERS):
@@ -126,19 +126,19 @@ def read_part(found: InstalledPart) -> tuple[State, nn.Module]:
 
 
 def move_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """On `device`, and in `dtype` if it is a number with a point. The device does the conversion."""
+    """Return a tensor on `device`, in `dtype` if it has a floating point. The device does the conversion."""
     there = tensor.to(device)
     return there.to(dtype) if there.is_floating_point() else there
 
 
 def fingerprint_line(found: InstalledPart) -> str:
-    """One line of the fingerprint: the hashes of a part's files, from a manifest where one vouches for them."""
+    """Return one line of the fingerprint: the hashes of a part's files, from a manifest where one knows them."""
     return " ".join(
         [found.part.name, found.variant.form, *(file_fingerprint(found.root, name) for name in found.variant.files)]
     )
 
 
 def file_fingerprint(root: Path, name: str) -> str:
-    """Downloads are in the manifest of the folder, conversions in the one beside them."""
+    """Return the hash of a file, from the manifest of the folder or the one beside the file where one has it."""
     file = root / name
     return recorded_sha256(root, name) or recorded_sha256(file.parent, file.name) or sample_hash(file)

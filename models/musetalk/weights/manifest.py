@@ -39,7 +39,7 @@ class Entry:
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
-    """Name -> entry; empty where there is no manifest or it can't be understood: then hashes are taken anew."""
+    """Return name -> entry; empty where there is no manifest or it is not valid: then hashes are taken again."""
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
         return {name: _parse_entry(value) for name, value in found["files"].items()}
@@ -61,18 +61,18 @@ def write_entry(folder: Path, name: str, entry: Entry) -> None:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """The stamp of a file as it is now, without its hash."""
+    """Return the stamp of a file as it is now, without its hash."""
     facts = path.stat()
     return Stamp(str(path), facts.st_size, facts.st_mtime_ns)
 
 
 def hashed_stamp(path: Path, tick: Callable[[int], None] = lambda _: None) -> Stamp:
-    """The stamp of a file with its SHA-256; `tick` is told the bytes read."""
+    """Return the stamp of a file with its SHA-256; `tick` is told the bytes read."""
     return replace(stamp_of(path), sha256=hash_file(path, tick))
 
 
 def recorded_sha256(folder: Path, name: str) -> str:
-    """The hash that the manifest of `folder` holds for `name`; "" if the file is no longer the one that was hashed."""
+    """Return the hash that the manifest of `folder` holds for `name`; "" if the file has changed since."""
     entry = read_manifest(folder).get(name)
     if entry is None or not entry.stamp.matches(stamp_of(folder / name)):
         return ""
@@ -80,7 +80,7 @@ def recorded_sha256(folder: Path, name: str) -> str:
 
 
 def sample_hash(path: Path) -> str:
-    """A hash of the size and of 64 samples of the content: tells weights apart in milliseconds, proves nothing."""
+    """Return a hash of the size and of 64 samples of the content: fast, and no proof of equality."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

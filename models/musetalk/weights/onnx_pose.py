@@ -25,7 +25,7 @@ class OnnxPose:
     """Called like DwPose: (n, 3, 384, 288) float32 -> simcc_x (n, 133, 576), simcc_y (n, 133, 768), both on the CPU."""
 
     def __init__(self, path: Path, device: torch.device | None = None, *, threads: int = 0) -> None:
-        """Runs on `device` if ONNX Runtime can, else on the CPU. `threads` 0 leaves their number to it.
+        """Run on `device` if ONNX Runtime can, else on the CPU. `threads` 0 leaves their number to it.
 
         Raises EngineError engine_unavailable without ONNX Runtime, weights_damaged.
         """

@@ -57,7 +57,7 @@ def make_request(
 
 def prepare_job(request: Request) -> tuple[MuseTalkEngine, Inspection]:
     """Inspect and prepare a job with a new engine."""
-    outline = Handler("cpu:0").inspect(request)
+    inspection = Handler("cpu:0").inspect(request)
     engine = MuseTalkEngine("cpu:0")
-    engine.prepare(request, outline, 0, outline.units["prepare"], lambda _: None)
-    return engine, outline
+    engine.prepare(request, inspection, 0, inspection.units["prepare"], lambda _: None)
+    return engine, inspection

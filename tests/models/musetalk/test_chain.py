@@ -48,10 +48,10 @@ def prepare_job(
         models_dir=str(models_dir),
         options=options,
     )
-    outline = Handler("cpu:0").inspect(request)
+    inspection = Handler("cpu:0").inspect(request)
     engine = MuseTalkEngine("cpu:0")
-    engine.prepare(request, outline, 0, 1, lambda _: None)
-    return engine, request, outline
+    engine.prepare(request, inspection, 0, 1, lambda _: None)
+    return engine, request, inspection
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -62,10 +62,10 @@ def test_the_golden_chain(name: str, tmp_path: Path, models_dir: Path, monkeypat
     """
     expected, source = golden(name), frames()
     stub_face_networks(monkeypatch, golden("08_chain_inputs"))
-    engine, request, outline = prepare_job(tmp_path, models_dir, CHAINS[name])
+    engine, request, inspection = prepare_job(tmp_path, models_dir, CHAINS[name])
     check_preparation(PreparedAvatar(request.files.prepared / "avatar"), expected)
-    assert outline.frames == 22
-    made = list(engine.render(request, outline, 0, 22))
+    assert inspection.frames == 22
+    made = list(engine.render(request, inspection, 0, 22))
     x1, y1, x2, y2 = expected["region_xyxy"]
     kept = expected["frames"]
     off = np.abs(np.stack([made[number][y1:y2, x1:x2] for number in kept]).astype(int) - expected["out_region"])

@@ -197,11 +197,11 @@ class Maker:
         given = {"batch_size": BATCH, **given}
         request = make_request(self.folder, self.models_dir, self.avatar, job=f"job{self.jobs}", **given)
         silence_and_voice(self.folder / "voice.wav")
-        outline = self.handler.inspect(request)
-        self.engine.prepare(request, outline, 0, 1, lambda _: None)
-        frames = list(self.engine.render(request, outline, SHOWN.start, SHOWN.stop))
+        inspection = self.handler.inspect(request)
+        self.engine.prepare(request, inspection, 0, 1, lambda _: None)
+        frames = list(self.engine.render(request, inspection, SHOWN.start, SHOWN.stop))
         options, _ = read_options(given)
-        with (BgrFrames if options.is_reference else open_yuv)(request, outline) as video:
+        with (BgrFrames if options.is_reference else open_yuv)(request, inspection) as video:
             sources = pick_source_frames(SHOWN.stop, len(video), options.cycle)[SHOWN.start :].tolist()
             pictures = [video.read(source) for source in sources]
         avatar = PreparedAvatar(request.files.prepared / "avatar")

@@ -45,8 +45,8 @@ def test_a_whole_job_by_its_stages(tmp_path: Path, models_dir: Path) -> None:
     request = replace(request, fps="24000/1001")
     handler = Handler("cpu:0")
     message: dict[str, Any] = {"request": request.to_dict(), "outline": None}
-    outline = handler.run({**message, "stage": "inspect"}, 0, 1, lambda _: None)["outline"]
-    message["outline"] = json.loads(json.dumps(outline))
+    inspection = handler.run({**message, "stage": "inspect"}, 0, 1, lambda _: None)["outline"]
+    message["outline"] = json.loads(json.dumps(inspection))
     handler.run({**message, "stage": "prepare"}, 0, 1, lambda _: None)
     handler.run({**message, "stage": "render"}, 0, 12, lambda _: None)
     facts = handler.run({**message, "stage": "assemble", "spans": [[0, 12]]}, 0, 1, lambda _: None)

@@ -39,9 +39,9 @@ def left_in(request: Request) -> list[str]:
 def test_the_shortest_sound_at_the_highest_rate(tmp_path: Path, models_dir: Path, options: dict[str, Any]) -> None:
     """40 ms at 120 frames a second are five frames; the reference would end its process, of which ours keeps four."""
     request = make_request(tmp_path, models_dir, write_image(tmp_path / "face.png"), 0.04, **options)
-    engine, outline = prepare_job(replace(request, fps="120"))
-    assert outline.frames == (4 if options else 5)
-    assert len(list(engine.render(request, outline, 0, outline.frames))) == outline.frames
+    engine, inspection = prepare_job(replace(request, fps="120"))
+    assert inspection.frames == (4 if options else 5)
+    assert len(list(engine.render(request, inspection, 0, inspection.frames))) == inspection.frames
 
 
 def an_8k_portrait(path: Path) -> Path:
@@ -57,10 +57,10 @@ def test_an_8k_portrait(tmp_path: Path, models_dir: Path) -> None:
     """Within the limit it is rendered in the size of the result; beyond it, the size and the limit are named."""
     request = make_request(tmp_path, models_dir, an_8k_portrait(tmp_path / "face.jpg"), 0.04)
     request = replace(request, output=Output(height=tiny.HEIGHT))
-    engine, outline = prepare_job(request)
-    assert (outline.width, outline.height) == (228, 128)
-    [frame] = engine.render(request, outline, 0, 1)
-    with open_yuv(request, outline) as video:
+    engine, inspection = prepare_job(request)
+    assert (inspection.width, inspection.height) == (228, 128)
+    [frame] = engine.render(request, inspection, 0, 1)
+    with open_yuv(request, inspection) as video:
         assert 0.01 < (frame != video.read(0)).mean() < 0.25
     with pytest.raises(EngineError) as refused:
         Handler("cpu:0").inspect(replace(request, limits=Limits(pixels=8_300_000)))
@@ -75,9 +75,9 @@ def test_a_damaged_avatar_in_the_cache_is_prepared_again(tmp_path: Path, models_
     requests = [make_request(tmp_path, models_dir, avatar, 0.08, job=name) for name in ("one", "two", "three")]
     made, cached = [], []
     for request in requests:
-        engine, outline = prepare_job(request)
-        made.append(np.stack(list(engine.render(request, outline, 0, 2))))
-        cached.append(engine.report(request, outline)["musetalk"]["avatar_from_cache"])
+        engine, inspection = prepare_job(request)
+        made.append(np.stack(list(engine.render(request, inspection, 0, 2))))
+        cached.append(engine.report(request, inspection)["musetalk"]["avatar_from_cache"])
         if request is requests[0]:
             [stored] = Path(request.cache).rglob(LATENTS)
             damaged = bytearray(stored.read_bytes())
@@ -107,8 +107,8 @@ def test_a_disk_that_fills_up(
     assert (refused.value.code, refused.value.retry) == ("disk_full", True)
     assert not request.files.prepared.exists()
     assert (left_in(request) == []) == (owner is AvatarWriter)  # once prepared, the avatar stays for the next try
-    engine, outline = prepare_job(request)
-    assert len(list(engine.render(request, outline, 0, 2))) == 2
+    engine, inspection = prepare_job(request)
+    assert len(list(engine.render(request, inspection, 0, 2))) == 2
 
 
 @pytest.mark.parametrize(("look", "error"), [("detect", torch.OutOfMemoryError), ("encode_faces", MemoryError)])

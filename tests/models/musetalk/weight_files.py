@@ -142,3 +142,18 @@ WHOLE = TENSOR % b"K\x00K\x10\x85K\x01\x85"
 def pickle_beside(other: bytes) -> bytes:
     """A pickled dict of a tensor "weight" and whatever `other` leaves on the stack."""
     return b"\x80\x02}(X\x06\x00\x00\x00weight" + WHOLE + b"X\x04\x00\x00\x00meta" + other + b"u."
+
+
+def all_kinds() -> dict[str, torch.Tensor]:
+    """Tensors of every kind that a state dict may hold: shared, turned, cut, narrow, whole numbers, scalars."""
+    base = torch.arange(24.0).reshape(4, 6)
+    state = {"whole": base, "turned": base.t(), "cut": base[1:3, 2:5], "again": base}
+    state |= {"half": torch.arange(5).half(), "brain": torch.arange(5).bfloat16(), "double": torch.rand(3).double()}
+    state |= {"counter": torch.tensor(7), "flags": torch.tensor([True, False]), "bytes": torch.arange(9).byte()}
+    return state | {"parameter": torch.nn.Parameter(torch.rand(2, 3)), "empty": torch.zeros(0, 4)}
+
+
+def equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
+    """Whether names, numbers, dtypes and strides are the same."""
+    alike = [(found[name].dtype, found[name].stride()) == (wanted[name].dtype, wanted[name].stride()) for name in found]
+    return same_tensors(found, wanted) and all(alike)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import struct
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,8 @@ from tests.models.musetalk.weight_files import (
     TENSOR,
     WHOLE,
     Attack,
+    all_kinds,
+    equal,
     open_tiny,
     pickle_beside,
     same_tensors,
@@ -50,24 +50,6 @@ def test_checkpoints_of_torch_before_1_6(root: Path) -> None:
     assert same_tensors(state_of(open_tiny(root).s3fd), state)
 
 
-# every format that was ever published -------------------------------------------------------------------------------
-
-
-def all_kinds() -> dict[str, torch.Tensor]:
-    """Tensors of every kind that a state dict may hold: shared, turned, cut, narrow, whole numbers, scalars."""
-    base = torch.arange(24.0).reshape(4, 6)
-    state = {"whole": base, "turned": base.t(), "cut": base[1:3, 2:5], "again": base}
-    state |= {"half": torch.arange(5).half(), "brain": torch.arange(5).bfloat16(), "double": torch.rand(3).double()}
-    state |= {"counter": torch.tensor(7), "flags": torch.tensor([True, False]), "bytes": torch.arange(9).byte()}
-    return state | {"parameter": torch.nn.Parameter(torch.rand(2, 3)), "empty": torch.zeros(0, 4)}
-
-
-def equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
-    """Whether names, numbers, dtypes and strides are the same."""
-    alike = [(found[name].dtype, found[name].stride()) == (wanted[name].dtype, wanted[name].stride()) for name in found]
-    return same_tensors(found, wanted) and all(alike)
-
-
 @pytest.mark.parametrize("save", [save_zip, save_legacy], ids=["zip", "legacy"])
 def test_tensors_of_every_kind(tmp_path: Path, save: Any) -> None:
     """Whatever their dtypes and strides they are those that were saved, and what shared memory still does."""
@@ -78,19 +60,6 @@ def test_tensors_of_every_kind(tmp_path: Path, save: Any) -> None:
         assert equal(found, wanted)
         assert found["whole"].data_ptr() == found["again"].data_ptr() == found["turned"].data_ptr()
         assert not any(tensor.requires_grad for tensor in found.values())
-
-
-def test_the_oldest_format(tmp_path: Path) -> None:
-    """The tar of torch 0.1, which today's torch opens only by running its pickles, is read all the same."""
-    path = tmp_path / "a.pth"
-    wanted = {name: tensor.detach() for name, tensor in all_kinds().items() if name not in ("brain", "flags", "empty")}
-    save_tar(wanted, path)
-    assert equal(read_state(path, "a.pth"), wanted)
-    assert same_tensors(dict(torch.load(path, weights_only=False)), wanted)
-    for kept in (0.3, 0.6, 0.8):
-        path.write_bytes(path.read_bytes()[: int(len(path.read_bytes()) * kept)])
-        with pytest.raises(EngineError, match=r"cut off|no torch checkpoint"):
-            read_state(path, "a.pth")
 
 
 @pytest.mark.parametrize("save", [save_zip, save_legacy], ids=["zip", "legacy"])
@@ -123,6 +92,8 @@ def test_storages_by_their_old_and_new_names(tmp_path: Path, module: str) -> Non
 
 
 OLD_NUMPY = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR"
+
+
 PYTHON_2 = b"c__builtin__\nset\n](U\x01aU\x01be\x85R"
 
 
@@ -181,9 +152,6 @@ def test_what_a_training_run_left_beside_its_tensors(root: Path, monkeypatch: py
     assert same_tensors(state_of(open_tiny(root).pose), state)
     assert not [verdict for verdict in verify_folder(root, hashes=True) if verdict.verdict == "bad"]
     assert "470 tensors" in next(line for line in import_folder(root, root, replace=False) if line.startswith("pose"))
-
-
-# files that want to do something --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,59 +220,12 @@ def test_tensors_stay_inside_their_storage(tmp_path: Path, shape: bytes) -> None
     assert caught.value.code == "weights_damaged"
 
 
-def test_a_storage_that_is_shorter_than_it_says(tmp_path: Path) -> None:
-    """Its bytes in the file count, not what the pickle says of them; one that isn't there is named."""
-    for storages in ({"0": b"\0" * 60}, {"0": b""}, {"1": b"\0" * 64}):
-        save_by_hand(pickle_beside(b"N"), tmp_path / "a.pth", storages)
-        with pytest.raises(EngineError, match=r"outside of its storage|lacks the storage 0"):
-            read_state(tmp_path / "a.pth", "a.pth")
-
-
-def test_numbers_that_lie_askew(tmp_path: Path) -> None:
-    """An archive made by another program doesn't align its entries: they are copied."""
-    for length in range(8):
-        path = tmp_path / "a.pth"
-        save_by_hand(pickle_beside(b"N" if length == 0 else b"U" + bytes([length]) + b"x" * length), path)
-        assert same_tensors(read_state(path, "a.pth"), {"weight": NUMBERS})
-
-
-def test_a_compressed_zip_is_not_unpacked(tmp_path: Path) -> None:
-    """A few kilobytes could become any number of gigabytes."""
-    save_by_hand(pickle_beside(b"N"), tmp_path / "a.pth", {"0": bytes(64 << 20)}, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(EngineError, match="compressed"):
-        read_state(tmp_path / "a.pth", "a.pth")
-
-
-def test_a_zip_of_a_million_names_is_refused(tmp_path: Path) -> None:
-    """Its directory alone would take a gigabyte."""
-    path = tmp_path / "a.pth"
-    save_by_hand(pickle_beside(b"N"), path)
-    content = bytearray(path.read_bytes())
-    struct.pack_into("<I", content, content.rfind(b"PK\x05\x06") + 12, 1 << 30)
-    path.write_bytes(content)
-    with pytest.raises(EngineError, match="too many names"):
-        read_state(path, "a.pth")
-
-
 def test_a_million_tensors_are_refused(tmp_path: Path) -> None:
     """Names are cheap in a file; the objects behind them are not."""
     names = b"".join(b"X\x05\x00\x00\x00%05dh\x01" % number for number in range(30_000))
     save_by_hand(b"\x80\x02" + WHOLE + b"q\x010}(" + names + b"u.", tmp_path / "a.pth")
     with pytest.raises(EngineError, match="more than 20,000 tensors"):
         read_state(tmp_path / "a.pth", "a.pth")
-
-
-def test_a_big_endian_machine(tmp_path: Path) -> None:
-    """Its numbers would be read as other numbers."""
-    path = tmp_path / "a.pth"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle_beside(b"N"))
-        archive.writestr("archive/byteorder", "big")
-    with pytest.raises(EngineError, match="big-endian"):
-        read_state(path, "a.pth")
-
-
-# files that are something else ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("file", ["musetalkV15/unet.pth", "sd-vae/diffusion_pytorch_model.safetensors"])
@@ -332,30 +253,6 @@ def test_foreign_files_are_named(root: Path, file: str, content: bytes, said: st
     assert "musedrop models fetch" in caught.value.hint
 
 
-@pytest.mark.parametrize("kept", [0.2, 0.7, 0.999])
-@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
-def test_truncated_files_are_named(root: Path, form: str, kept: float) -> None:
-    """A download that stopped anywhere is recognised before its tensors are used."""
-    path = root / "musetalkV15" / ("unet.safetensors" if form == "safetensors" else "unet.pth")
-    state = torch.load(root / "musetalkV15" / "unet.pth", weights_only=True)
-    save: dict[str, Callable[[Any, Path], None]] = {"zip": save_zip, "legacy": save_legacy, "safetensors": save_file}
-    save[form](state, path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(EngineError, match="is cut off") as caught:
-        _ = open_tiny(root).unet
-    assert caught.value.code == "weights_damaged"
-    assert path.name in caught.value.message
-
-
-def test_a_zip_that_is_no_checkpoint(root: Path) -> None:
-    """A document is a zip too."""
-    with zipfile.ZipFile(root / "musetalkV15" / "unet.pth", "w") as archive:
-        archive.writestr("word/document.xml", "<xml/>")
-    with pytest.raises(EngineError, match="is no torch checkpoint"):
-        _ = open_tiny(root).unet
-
-
 @pytest.mark.parametrize("value", [torch.ones(3), [1, 2], {"epoch": 3}, {"state_dict": {}}])
 def test_a_checkpoint_without_named_tensors(root: Path, value: Any) -> None:
     """torch.save can store anything; here only names with tensors are of use."""
@@ -369,3 +266,35 @@ def test_read_state_goes_by_the_known_name(tmp_path: Path) -> None:
     """A file under a temporary name is still read as what it will be."""
     save_file({"a": torch.ones(2)}, tmp_path / "x.tmp")
     assert torch.equal(read_state(tmp_path / "x.tmp", "x.safetensors")["a"], torch.ones(2))
+
+
+def hide(state: dict[str, Any], path: Path) -> None:
+    """Save names without tensors, made by code."""
+    torch.save(dict.fromkeys(state, Attack(path.with_name("pwned"))), path)
+
+
+def cut(state: dict[str, Any], path: Path) -> None:
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+@pytest.mark.parametrize(
+    ("save", "opens"),
+    [(save_zip, True), (save_legacy, True), (save_tar, True), (hide, False), (cut, False)],
+    ids=["zip", "legacy", "tar", "code", "cut"],
+)
+def test_verify_import_and_a_worker_agree(root: Path, tmp_path: Path, save: Any, opens: bool) -> None:
+    """What one of them opens all of them open; what one refuses they refuse with the same words."""
+    path = root / "s3fd" / "s3fd-619a316812.pth"
+    save(dict(torch.load(path, weights_only=True)), path)
+    (verdict,) = [verdict for verdict in verify_folder(root, hashes=False) if verdict.file.startswith("s3fd")]
+    if opens:
+        assert verdict.verdict == "ok"
+        assert open_tiny(root).s3fd is not None
+        assert any(line.startswith("s3fd: converted") for line in import_folder(root, tmp_path / "new", replace=False))
+        return
+    for work in (lambda: open_tiny(root).s3fd, lambda: list(import_folder(root, tmp_path / "new", replace=False))):
+        with pytest.raises(EngineError) as caught:
+            work()
+        assert (verdict.verdict, verdict.found) == ("bad", caught.value.message)
+    assert not (path.with_name("pwned")).exists()
