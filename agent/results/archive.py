@@ -87,8 +87,9 @@ class Archiver:
         rested = [job for job in jobs if job.inputs and (job.finished_ms or now_ms) <= last_use_ms]
         rested_ids = {job.id for job in rested}
         in_use = {mark for job in jobs if job.id not in rested_ids for mark in job.fingerprints}
-        for job in rested:
-            if in_use.isdisjoint(job.fingerprints):
+        unused = [job for job in rested if in_use.isdisjoint(job.fingerprints)]
+        with self.ledger.together():
+            for job in unused[:BATCH]:
                 self._collect(job)
 
     def _collect(self, job: Job) -> None:
