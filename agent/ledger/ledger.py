@@ -122,7 +122,7 @@ class Ledger:
     def list_by_turn(self, turns: Iterable[QueuedJob]) -> list[Job]:
         """Return the jobs themselves, in the order given."""
         ids = [turn.id for turn in turns]
-        found = {job.id: job for job in self._jobs(f"WHERE id IN ({placeholders(ids)})", ids)}
+        found = {job.id: job for job in self._jobs(f"WHERE id IN ({placeholders(ids)})", ids)} if ids else {}
         return [found[id] for id in ids]
 
     def list_waiting(self, after_id: int, limit: int) -> list[Job]:

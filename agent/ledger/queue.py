@@ -42,7 +42,7 @@ FIRST = QUEUE.format(
     ctes=f"""RECURSIVE {name_first("first_queued", "queued")}, {name_first("first_waiting", "waiting")},
 firsts (id) AS (
     SELECT id FROM first_queued UNION ALL SELECT id FROM first_waiting
-    UNION ALL SELECT * FROM (SELECT id FROM {DELAYED} LIMIT :limit)
+    UNION ALL SELECT id FROM {DELAYED}
 ),""",
     source="firsts JOIN jobs USING (id)",
     only="TRUE",

@@ -52,7 +52,7 @@ class RetentionRows:
         """Delete at most `limit` jobs that ended before a time, with attempts and events; return how many."""
         ids = [row[0] for row in self._db.execute(OLD, {"before": before_ms, "limit": limit})]
         with self._db.atomic():
-            for table, column in (("attempts", "job_id"), ("events", "job_id"), ("jobs", "id")):
+            for table, column in (("attempts", "job_id"), ("events", "job_id"), ("jobs", "id")) if ids else ():
                 self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({placeholders(ids)})", ids)
             self._db.execute("DELETE FROM events WHERE job_id IS NULL AND at_ms < ?", [before_ms])
         return len(ids)

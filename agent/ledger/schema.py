@@ -142,6 +142,7 @@ CREATE INDEX jobs_by_turn ON jobs (state, submitter, priority, queued_ms, id, no
     WHERE finished_ms IS NULL;
 CREATE INDEX jobs_waiting ON jobs (id) WHERE state = 'waiting';
 CREATE INDEX jobs_delayed ON jobs (not_before_ms) WHERE state = 'queued' AND not_before_ms > 0;
+CREATE INDEX attempts_by_token ON attempts (run_token);
 """
 """Rows are found by these without reading the others, which may be millions; tests read the query plans."""
 
