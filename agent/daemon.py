@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from agent import __version__
@@ -23,9 +23,10 @@ from agent.results.status_db import StatusDatabase
 from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
-from agent.scheduler.workers import open_pool
-from agent.service.disk_space import find_low_disk
-from agent.service.liveness import HEARTBEAT_S, LoopStatus, liveness_error
+from agent.scheduler.workers import list_open_logs, open_pool
+from agent.service.disk_space import await_room, find_low_disk
+from agent.service.entry_problems import EntryProblems
+from agent.service.liveness import Heartbeat, LoopStatus, liveness_error
 from agent.service.log import configure_logging
 from agent.service.problems import Problems
 from agent.service.process import Drain, InstanceLock, Signals
@@ -36,7 +37,6 @@ from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
-from gpu_pool.process import log_path
 
 log = logging.getLogger("musedrop")
 
@@ -46,9 +46,7 @@ ARCHIVE_S = 0.5
 MAX_WAIT_S = 5.0
 DRAIN_MARGIN_S = 30.0
 """What systemd allows a drain beyond the time after which a silent worker is ended."""
-FULL_DISK_S = 1.0
 OWNER_ONLY = 0o700
-HEARTBEAT = "beat_ms"
 
 
 class Daemon:
@@ -80,20 +78,24 @@ class Daemon:
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False
-        self._next_save_s = self._next_status_s = self._next_archive_s = self._committed_s = 0.0
+        self._next_save_s = self._next_status_s = self._next_archive_s = 0.0
         log.info("musedrop %s: %s", __version__, self.status.describe_engine())
 
     def _connect_parts(self) -> None:
         """Make the parts of the daemon; each knows only what is below it, and data goes up through `step`."""
         settings, ledger, problems, clock = self.settings, self.ledger, self.problems, self.clock
-        self.intake = Intake(settings, ledger, self.pool.wake)
+        self.entries = EntryProblems(self.folders.share, clock.now_s)
+        problems.add_source(lambda: self.entries.texts)
+        self.intake = Intake(settings, ledger, self.pool.wake, self.entries)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock)
-        self.archiver = Archiver(settings, ledger, problems, clock)
-        self.retention = Retention(settings.current, ledger, problems, clock, self.list_open_logs)
+        self.archiver = Archiver(settings, ledger, problems, clock, self.entries)
+        list_logs = partial(list_open_logs, self.folders, self.pool)
+        self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
         self.status = StatusReport(self.folders, ledger, self.dispatcher, problems, self.notifier)
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
+        self.heartbeat = Heartbeat(ledger, clock)
 
     # the loop --------------------------------------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class Daemon:
         self.delete_old_files()
         self.save_progress()
         self.report_status()
-        self.write_heartbeat()
+        self.heartbeat.write(busy=bool(self.dispatcher.attempts))
         self.feed_watchdog()
 
     def idle_s(self) -> float:
@@ -150,7 +152,7 @@ class Daemon:
     def take_in(self) -> None:
         """Run the control files, look for media, and claim new jobs."""
         at_ms = self.clock.at_ms()
-        if self.problems["inbox"]:
+        if self.problems["inbox"] or self.intake.may_have_unsettled:
             self.intake.recover_claims(at_ms)
         for command in self.intake.run_controls(at_ms):
             self.execute(command)
@@ -176,6 +178,7 @@ class Daemon:
         """Start no further job while the queue is paused or a disk is nearly full."""
         low_disk = find_low_disk(self.settings.current)
         self.problems.set("disk", low_disk)
+        self.problems.set("jobs", self.dispatcher.disk_fault)
         self.dispatcher.hold("the queue is paused" if self.intake.is_paused else low_disk)
 
     # the share -------------------------------------------------------------------------------------------------------
@@ -267,13 +270,6 @@ class Daemon:
         state = DaemonState(running, self.draining, self.intake.is_paused)
         self.status.write(state, on_share=self.can_write_share())
 
-    def write_heartbeat(self) -> None:
-        """While jobs run, commit something now and then even without progress, to find out whether the ledger hangs."""
-        now_s = self.clock.now_s()
-        if self.dispatcher.attempts and now_s >= self._committed_s + HEARTBEAT_S:
-            self.ledger.remember(HEARTBEAT, str(self.clock.at_ms()))
-            self._committed_s = now_s
-
     def feed_watchdog(self) -> None:
         now_s = self.clock.now_s()
         self.watchdog.feed(now_s, liveness_error(self.loop_status(), now_s))
@@ -283,13 +279,8 @@ class Daemon:
         watched = not self.share_present or self.intake.polls or watcher.is_alive or bool(watcher.problem)
         period_s = max(self.settings.current.inbox.scan_s, MAX_WAIT_S)
         return LoopStatus(
-            self.intake.last_scan_s, period_s, watched, self._committed_s, idle=not self.dispatcher.attempts
+            self.intake.last_scan_s, period_s, watched, self.heartbeat.committed_s, idle=not self.dispatcher.attempts
         )
-
-    def list_open_logs(self) -> set[Path]:
-        """Return the logs that processes have open."""
-        folders = self.folders
-        return {folders.nvml_log, *(log_path(folders.logs, device.id) for device in self.pool.devices())}
 
     # life ------------------------------------------------------------------------------------------------------------
 
@@ -343,17 +334,14 @@ class Daemon:
         except BadSettings as bad:
             self.problems.set_notice(f"the settings are as before, the file can't be used: {bad}")
         else:
-            self.adopt(settings)
+            self.settings.replace(settings)
+            self.intake.apply_settings()
+            self.share_present = False  # the next scan, which is due now, opens it again
+            configure_logging(settings)
             log.info("settings taken over: %s", ", ".join(taken) or "none had changed")
             self.problems.set_notice(f"a restart is needed for {', '.join(kept)}" if kept else "")
         self._next_status_s = 0.0
         self.notifier.send_ready()
-
-    def adopt(self, settings: Settings) -> None:
-        self.settings.replace(settings)
-        self.intake.apply_settings()
-        self.share_present = False  # the next scan, which is due now, opens it again
-        configure_logging(settings)
 
     def close(self) -> None:
         """Stop the workers, and leave the ledger and the share in order."""
@@ -398,15 +386,4 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
                 settings = daemon.settings.current
         except DiskFull as error:
             log.error("the state folder %s can't be written (%s)", settings.state, error)
-        await_room(settings, notifier)
-
-
-def await_room(settings: Settings, notifier: Notifier) -> None:
-    """Wait until there is room on the disks, at least a moment."""
-    low_disk = "unknown"
-    while low_disk:
-        notifier.send_alive()
-        notifier.extend_timeout(DRAIN_MARGIN_S)
-        time.sleep(FULL_DISK_S)
-        if low_disk := find_low_disk(settings):
-            notifier.send_status(low_disk)
+        await_room(settings, notifier, DRAIN_MARGIN_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -152,7 +153,7 @@ class LimitsSettings(Section):
         default=4096, description="Size of one media file, in MiB."
     )
     megapixels: Annotated[float, Field(gt=0, le=1000)] = Field(
-        default=40.0, description="Pixels of one picture, in millions; guards against image bombs."
+        default=64.0, description="Pixels of one picture, in millions; guards against image bombs."
     )
     audio_s: Annotated[float, Field(gt=0, le=7 * DAY_S)] = Field(
         default=7200.0, description="Length of the audio, in seconds."
@@ -362,8 +363,9 @@ class Settings(Section):
 
     @property
     def folders(self) -> Folders:
+        """The folders by their real paths: links above the share are followed, those inside it never."""
         cache, logs = self.cache.folder or self.state / "cache", self.log.folder or self.state / "logs"
-        return Folders(self.share, self.state, cache, logs)
+        return Folders(*(Path(os.path.realpath(folder)) for folder in (self.share, self.state, cache, logs)))
 
     @property
     def models_dir(self) -> Path:

@@ -10,28 +10,34 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
+from secrets import token_hex
 
+from models.nofollow import open_folder
 from models.types import EngineError
 
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; at a clean exit rename it to `path`, else remove it.
+    """Yield the path of a new file; at a clean exit it is renamed to `path`, else removed.
 
-    With `durable` the file and its name are synced, to survive a power cut.
-    Its name is unique, so that two processes can write the same file at once.
-    Raises EngineError disk_full; other errors pass.
+    The yielded path is that of an open file: what is written to it goes there, whatever happens to
+    its name, which no other process can know before. With `durable` the file and its name are
+    synced, to survive a power cut. Raises EngineError disk_full; other errors pass.
     """
-    temp_path = _make_temp_path(path)
+    temp_path = make_temp_path(path)
     try:
         with translate_full_disk(path.name):
-            yield temp_path
-            if durable:
-                sync(temp_path)
+            handle = os.open(temp_path, _NEW_FILE, 0o666)
+            try:
+                yield Path(f"/proc/self/fd/{handle}")
+                if durable:
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
             temp_path.replace(path)
             if durable:
                 sync(path.parent)
@@ -40,9 +46,22 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
+def hold_folder(path: Path) -> Iterator[Path]:
+    """Yield a path that stays that of this folder, whatever happens to its name.
+
+    Raises OSError where a part of `path` is a link.
+    """
+    handle = open_folder(path)
+    try:
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`, which must not exist; otherwise like `atomic_write`."""
-    temp_path = _make_temp_path(path)
+    temp_path = make_temp_path(path)
     try:
         with translate_full_disk(path.name):
             temp_path.mkdir()
@@ -81,8 +100,8 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _make_temp_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
+def make_temp_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{token_hex(16)}.tmp")
 
 
 def hash_file(path: Path, tick: Callable[[int], None] = lambda _: None) -> str:

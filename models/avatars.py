@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from models.atomic import atomic_folder, hash_file, lock
+from models.atomic import atomic_folder, hash_file, lock, make_temp_path
 
 MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12}\.tmp")
+_LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12,32}\.tmp")
 _POLL_S = 0.02
 
 
@@ -134,8 +134,7 @@ class AvatarCache:
 
     def _remove_entry(self, folder: Path) -> None:
         """Remove an entry, whose lock is held, by one rename, so that a kill leaves no half."""
-        doomed = folder.with_name(f".{folder.name}.{'0' * 12}.tmp")
-        shutil.rmtree(doomed, ignore_errors=True)
+        doomed = make_temp_path(folder)
         folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
         self._make_lock_path(folder.name).unlink(missing_ok=True)

@@ -6,21 +6,23 @@ What engines share is here: an engine only inspects, prepares and yields frames.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models import media
-from models.atomic import atomic_write, hash_file
+from models.atomic import hold_folder
 from models.catalog import ENGINES
+from models.inputs import copy_input
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
 IMAGE_FPS = Fraction(25)
+LONGEST_SIDE, SHORTEST_SIDE = 4096, 2304
+"""The largest video that players must know, H.264 level 5.2; more only if `output.height` asks for it."""
 
 
 def open_handler(device: str, options: dict[str, Any]) -> Handler:
@@ -92,12 +94,13 @@ class Handler:
 
     def inspect(self, request: Request) -> Inspection:
         """Copy the media to where no other process changes them, and plan the job."""
-        avatar_sha256 = copy_input(Path(request.avatar), request.files.avatar, request.limits.media_bytes)
-        audio_sha256 = copy_input(Path(request.audio), request.files.audio, request.limits.media_bytes)
+        avatar_sha256 = copy_medium(request, "avatar")
+        audio_sha256 = copy_medium(request, "audio")
         sound = media.read_sound(request.files.audio, Path(request.audio).name, request.limits)
         picture = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS
         width, height = choose_frame_size(picture.width, picture.height, request.output.height)
+        notes = note_changes(request, picture, rate, (width, height))
         inspection = Inspection(
             frames=max(1, round(sound.duration_s * rate)),
             fps=str(rate),
@@ -109,6 +112,7 @@ class Handler:
             avatar_sha256=avatar_sha256,
             audio_sha256=audio_sha256,
             avatar_kind=picture.kind,
+            notes=(*sound.notes, *notes),
         )
         inspection = self.open_engine(request.engine).inspect(request, inspection)
         return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
@@ -145,40 +149,27 @@ class Handler:
 
     def assemble(self, request: Request, inspection: Inspection, spans: list[list[int]]) -> dict[str, Any]:
         """Join and verify the mp4, write the preview picture. Return figures for result.json."""
-        out = Path(request.out)
-        out.mkdir(parents=True, exist_ok=True)
-        stats = media.assemble_video(
-            [request.files.part_path(start, stop) for start, stop in spans],
-            audio=request.files.audio,
-            out=out / "result.mp4",
-            frames=inspection.frames,
-            fps=inspection.rate,
-            metadata=request.metadata,
-        )
         report = self.open_engine(request.engine).report(request, inspection)
-        with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
-            media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
+        with hold_folder(Path(request.out).parent) as staging:
+            out = staging / Path(request.out).name
+            out.mkdir(exist_ok=True)
+            stats = media.assemble_video(
+                [request.files.part_path(start, stop) for start, stop in spans],
+                audio=request.files.audio,
+                out=out / "result.mp4",
+                frames=inspection.frames,
+                fps=inspection.rate,
+                metadata=request.metadata,
+            )
+            with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
+                media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
 
-def copy_input(source: Path, target: Path, limit_bytes: int) -> str:
-    """Copy `source` to `target`, which appears by rename. Return its SHA-256. Errors name the
-    user's file.
-
-    Raises EngineError media_too_large, missing_media.
-    """
-    try:
-        size = source.stat().st_size
-        if size > limit_bytes:
-            message = f"{source.name} has {size / 2**20:.0f} MiB; the limit is {limit_bytes / 2**20:.0f} MiB"
-            raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target, durable=False) as temp_path:
-            shutil.copyfile(source, temp_path)
-    except FileNotFoundError:
-        message = f"{source.name} was there when the job was accepted and is gone now"
-        raise EngineError("missing_media", message, "drop it again and retry the job", retry=True) from None
-    return hash_file(target)
+def copy_medium(request: Request, role: Literal["avatar", "audio"]) -> str:
+    """Copy a medium of the request into its work folder; like `copy_input`."""
+    source, target = Path(getattr(request, role)), getattr(request.files, role)
+    return copy_input(source, target, request.limits.media_bytes, request.marks.get(role, ()))
 
 
 def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:
@@ -188,7 +179,23 @@ def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tup
     (1022, 766)
     >>> choose_frame_size(1920, 1080, 720)
     (1280, 720)
+    >>> choose_frame_size(3000, 4000, None)
+    (2304, 3072)
     """
     if wanted_height is not None:
         width, height = round(width * wanted_height / height), wanted_height
+    elif (excess := max(max(width, height) / LONGEST_SIDE, min(width, height) / SHORTEST_SIDE)) > 1:
+        width, height = round(width / excess), round(height / excess)
     return max(2, width - width % 2), max(2, height - height % 2)
+
+
+def note_changes(request: Request, picture: media.Picture, rate: Fraction, size: tuple[int, int]) -> Iterator[str]:
+    """Yield sentences on a rate and a size that the job did not ask for and the avatar has not."""
+    name, own, (width, height) = Path(request.avatar).name, picture.own_fps, size
+    if own is not None and request.fps is None and rate != own:
+        yield f"{name} has {float(own):.4g} frames a second; the video has {float(rate):.4g}, which suits lips"
+    if request.output.height is None and max(picture.width - width, picture.height - height) > 1:
+        yield (
+            f"{name} has {picture.width} x {picture.height} pixels; the video has {width} x {height}, "
+            "which players can show (output.height asks for more)"
+        )

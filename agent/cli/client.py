@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
-from agent.fs import atomic_copy, atomic_write_bytes, make_safe_name
+from agent.fs import atomic_copy, atomic_write_bytes, create_empty, make_safe_name
 from agent.ledger.reader import open_reader
 from agent.ledger.sqlite import Database
 from agent.scheduler.device_names import complete
@@ -90,7 +90,7 @@ def control_queue(settings: Settings, verb: str) -> None:
 def _touch(settings: Settings, file: str) -> None:
     if not settings.folders.inbox.is_dir():
         raise ClientError(f"there is no inbox at {settings.folders.inbox}: is the share mounted?")
-    (settings.folders.inbox / file).touch()
+    create_empty(settings.folders.inbox / file)
 
 
 def open_ledger(settings: Settings) -> Database:

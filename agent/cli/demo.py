@@ -11,7 +11,7 @@ from rich.console import Console
 from agent.cli import client, progress
 from agent.daemon import Daemon
 from agent.errors import UserError
-from agent.fs import make_folders
+from agent.fs import atomic_copy, atomic_write_bytes, make_folders
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.settings import Settings
 from agent.settings_file import format_settings, load_settings
@@ -54,7 +54,7 @@ def make_scratch_share(folder: Path) -> Settings:
     for name in ("inbox", "outbox", "failed", "archive", "state"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(format_settings(".", "./state"), encoding="utf-8")
+    atomic_write_bytes(config, format_settings(".", "./state").encode())
     settings = load_settings(config)
     make_folders((*settings.folders.of_share, *settings.folders.of_state))
     return settings
@@ -64,7 +64,7 @@ def drop_examples(examples: Path, inbox: Path) -> list[str]:
     """Copy the examples into the inbox. Return the names of the jobs that they make."""
     files = [path for path in sorted(examples.iterdir()) if path.suffix != ".md"]
     for path in files:
-        shutil.copyfile(path, inbox / path.name)
+        atomic_copy(path, inbox / path.name)
     faces = {path.stem for path in files if path.suffix in AVATAR_SUFFIXES}
     voices = {path.stem for path in files if path.suffix in AUDIO_SUFFIXES}
     return sorted((faces & voices) | {path.stem for path in files if path.suffix == ".json"})

@@ -47,13 +47,13 @@ def init(
 ) -> None:
     """Create the folders and an annotated settings file."""
     from agent import settings_file
-    from agent.fs import make_folders
+    from agent.fs import atomic_write_bytes, make_folders
 
-    target = folder / "musedrop.toml"
+    target = folder.resolve() / "musedrop.toml"
     if target.exists():
         raise UserError(f"{target} exists already: edit it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(settings_file.format_settings(".", "./state"), encoding="utf-8")
+    atomic_write_bytes(target, settings_file.format_settings(".", "./state").encode())
     settings = settings_file.load_settings(target)
     make_folders((*settings.folders.of_share, *settings.folders.of_state))
     summary = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"

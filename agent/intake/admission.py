@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ErrorCode
-from agent.fs import Fingerprint, find_filesystem_kind, has_change_events, is_open_for_writing, read_limited
+from agent.fs import (
+    Fingerprint,
+    find_filesystem_kind,
+    has_change_events,
+    is_folder,
+    is_open_for_writing,
+    read_limited,
+    take_fingerprint,
+)
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
 from agent.intake.media import MediaFinder, MissingMedia
 from agent.intake.scanner import Control, Inbox, Submission
@@ -23,6 +33,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results import outbox
+from agent.service.entry_problems import EntryProblems
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
 from gpu_pool.failpoints import failpoint
@@ -33,6 +44,7 @@ SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
 BATCH = 256
 """Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
+CARRIED_OUT = "carried_out"
 PAUSED = "paused_ms"
 INPUTS_GONE = BadJob(
     ErrorCode.INPUTS_GONE,
@@ -45,12 +57,17 @@ INCOMPLETE = (ErrorCode.NOT_JSON, ErrorCode.BAD_ENCODING, ErrorCode.TRAILING_COM
 class Intake:
     """Scans the inbox, claims what is complete, and runs control files."""
 
-    def __init__(self, settings: CurrentSettings, ledger: Ledger, wake: Callable[[], None]):
+    def __init__(
+        self, settings: CurrentSettings, ledger: Ledger, wake: Callable[[], None], entries: EntryProblems | None = None
+    ) -> None:
         self.settings, self.ledger, self.folders = settings, ledger, settings.current.folders
         inbox, folders = settings.current.inbox, self.folders
         self.polls = False
         self.limit = inbox.max_job_bytes
-        self.inbox = Inbox(folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file)
+        self.entries = entries or EntryProblems(folders.share)
+        self.inbox = Inbox(
+            folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file, entries=self.entries
+        )
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
         self._next_scan_s = 0.0
@@ -104,6 +121,7 @@ class Intake:
         if not self.polls and not self.watcher.is_alive:
             self.watcher.start()
         self.inbox.renamed |= moved
+        self.entries.forget_gone()
         readable = self.inbox.scan(now_s)
         settle = self.inbox.next_settle_s(now_s)
         self._next_scan_s = now_s + min(
@@ -158,10 +176,16 @@ class Intake:
         with self.ledger.together():
             for submission in submissions:
                 self.insert(submission, at_ms)
+        self.inbox.unsettled = False
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
         return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
+
+    @property
+    def may_have_unsettled(self) -> bool:
+        """Whether claims may have no row, but those of a crash."""
+        return self.inbox.may_have_unsettled
 
     def recover_claims(self, at_ms: int) -> None:
         """Insert the rows of claims that have none, after a crash or an error of the share."""
@@ -207,6 +231,9 @@ class Intake:
         except BadJob as bad:
             self._fail(job, bad, at_ms)
             return
+        except OSError as error:
+            self._set_waiting_for(job, f"its media can't be looked at: {error.strerror}")
+            return
         if not isinstance(found, MissingMedia):
             media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
             self.ledger.transitions.queue(job, media, at_ms=at_ms)
@@ -229,13 +256,43 @@ class Intake:
         """Carry out the control files; yield a command for each that another part must carry out.
 
         A control file is removed when the caller asks for the next command, and so has done this
-        one.
+        one. One that can't be removed is carried out once.
         """
         for control in list(self.inbox.find_controls()):
+            if not self._was_carried_out(control):
+                if (command := self._try_control(control, at_ms)) is not None:
+                    yield command
+                if control.path in self.entries:
+                    continue
+            if not self.inbox.remove_control(control):
+                self._remember_carried_out(control)
+
+    def _was_carried_out(self, control: Control) -> bool:
+        """Whether it was carried out before and could not be removed."""
+        mark = take_fingerprint(control.path)
+        return mark is not None and self._read_carried_out().get(os.fsencode(control.path.name).hex()) == str(mark)
+
+    def _remember_carried_out(self, control: Control) -> None:
+        """Note in the ledger that the control file has had its effect, for later starts too."""
+        there = {os.fsencode(name).hex(): str(file.fingerprint) for name, file in self.inbox.tracked.items()}
+        known = {name: mark for name, mark in self._read_carried_out().items() if there.get(name) == mark}
+        known[os.fsencode(control.path.name).hex()] = str(take_fingerprint(control.path))
+        self.ledger.remember(CARRIED_OUT, json.dumps(known))
+
+    def _read_carried_out(self) -> dict[str, str]:
+        return dict(json.loads(self.ledger.recall(CARRIED_OUT) or "{}"))
+
+    def _try_control(self, control: Control, at_ms: int) -> Command | None:
+        """Carry out a control file; where an entry that it is about is in the way, that is its problem."""
+        try:
             command = self._run_control(control, at_ms)
-            if command is not None:
-                yield command
-            self.inbox.remove_control(control)
+        except OSError as error:
+            is_new = self.entries.note(control.path, "be carried out", error)
+            if is_new and (job := self.ledger.find(control.name)) is not None:
+                self.ledger.record_event(job.uid, "problem", at_ms, self.entries.text_of(control.path))
+            return None
+        self.entries.clear(control.path)
+        return command
 
     def _run_control(self, control: Control, at_ms: int) -> Command | None:
         match control.verb:
@@ -274,9 +331,9 @@ class Intake:
             log.warning("nothing to retry: no failed or cancelled job is called %s", control.name)
             return
         claimed = self.folders.claimed / job.uid
-        if job.inputs and Path(job.inputs).is_dir():
+        if job.inputs and is_folder(Path(job.inputs)):
             outbox.restore_inputs(Path(job.inputs), claimed)
-        if claimed.is_dir() or self._has_media(job):
+        if is_folder(claimed) or self._has_media(job):
             self._reopen(job, claimed, at_ms)
         else:
             self._refuse_retry(job, INPUTS_GONE, at_ms)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import unicodedata
+from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
 from agent.fs import take_fingerprint
 
 CLOCK_STEP_NS = 1_000_000_000
 """Two changes of a folder this close together may have the same time."""
+
+
+NO_SUCH_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 class PathLookup:
@@ -31,15 +36,26 @@ class PathLookup:
             path = path / matches[0]
         return path if take_fingerprint(follow_links(path)) else None
 
+    def find_stem(self, folder: Path, stem: str, suffixes: Container[str]) -> Path | None:
+        """Return the file of that stem with one of the suffixes, or of the only stem in another spelling.
+
+        Raises OSError where the folder can't be read.
+        """
+        names = (name for names in self._list_names(folder).values() for name in names)
+        found = [name for name in sorted(names) if Path(name).suffix.lower() in suffixes]
+        exact = [name for name in found if Path(name).stem == stem]
+        alike = exact or [name for name in found if fold_name(Path(name).stem) == fold_name(stem)]
+        return folder / alike[0] if len({Path(name).stem for name in alike}) == 1 else None
+
     def _match(self, folder: Path, name: str) -> list[str]:
-        """Return the entries of this name; only the exact one if there is one."""
+        """Return the entries of this name; only the exact one if there is one. Raises OSError."""
         matches = self._list_names(folder).get(fold_name(name), [])
         return [name] if name in matches else matches
 
     def _list_names(self, folder: Path) -> dict[str, list[str]]:
         """Return the names of a folder by their folded form.
 
-        They are kept while the folder is unchanged.
+        They are kept while the folder is unchanged. Raises OSError where a folder that is there can't be read.
         """
         try:
             changed_ns = folder.stat().st_mtime_ns
@@ -50,13 +66,23 @@ class PathLookup:
                     names.setdefault(fold_name(path.name), []).append(path.name)
                 listing = (changed_ns if time.time_ns() - changed_ns > CLOCK_STEP_NS else 0, names)
                 self._listings[folder] = listing
-        except OSError:
+        except OSError as error:
+            if error.errno not in NO_SUCH_FOLDER:
+                raise
             return {}
         return listing[1]
 
 
 def fold_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def follow_links(path: Path) -> Path:

@@ -12,8 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.fs import Fingerprint, is_open_for_writing, map_parallel, move_into, read_limited, sync
+from agent.fs import (
+    Fingerprint,
+    is_folder,
+    is_open_for_writing,
+    map_parallel,
+    move_into,
+    read_limited,
+    read_regular,
+    sync,
+)
+from agent.intake.paths import is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
+from agent.service.entry_problems import EntryProblems
 
 CONTROLS = (".cancel", ".retry", ".drain", ".resume")
 SWITCHES = {"pause": "pause", "pause.txt": "pause", "resume": "resume", "resume.txt": "resume"}
@@ -73,8 +84,10 @@ class Inbox:
 
     settle_s     how long a file must stay unchanged where nothing else tells that it is complete
     is_job_file  whether bytes are a whole job file
+    entries      the entries that could not be handled
     tracked      the files of the last scan, by name
     renamed      names that a rename put into place: their writers have finished
+    unsettled    whether a claim may have been left without a row
     """
 
     folder: Path
@@ -82,7 +95,9 @@ class Inbox:
     settle_s: float
     max_job_bytes: int
     is_job_file: Callable[[bytes], bool]
+    entries: EntryProblems = field(default_factory=EntryProblems)
     problem: str = ""
+    unsettled: bool = False
     tracked: dict[str, TrackedFile] = field(default_factory=dict)
     renamed: set[str] = field(default_factory=set)
 
@@ -128,15 +143,23 @@ class Inbox:
         be a pair.
         """
         for name in sorted(self.tracked):
-            if lower_suffix(name) == ".json" and (found := self._check_job_file(name, now_s)) is not None:
+            if lower_suffix(name) != ".json" or self.entries.is_blocked(self.folder / name):
+                continue
+            if (found := self._check_job_file(name, now_s)) is not None:
                 yield found
         if self._may_have_pair():
             yield from self._find_pairs(now_s, in_use())
 
     def _check_job_file(self, name: str, now_s: float) -> Candidate | None:
         path = self.folder / name
-        text = read_limited(path, self.max_job_bytes)
-        if text is None or not self._is_complete(name, text, is_open_for_writing(path), now_s):
+        try:
+            text = read_regular(path, self.max_job_bytes)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.entries.note(path, "be read", error)
+            return None
+        if not self._is_complete(name, text, is_open_for_writing(path), now_s):
             return None
         return Candidate(path.stem, (name,), text)
 
@@ -167,6 +190,8 @@ class Inbox:
             sound = sounds.get(stem)
             if lower_suffix(name) not in AVATAR_SUFFIXES or sound is None or stem in job_stems:
                 continue
+            if any(self.entries.is_blocked(self.folder / half) for half in (name, sound)):
+                continue
             if all(self._is_quiet(half, now_s) and self.is_settled(half, now_s) for half in (name, sound)):
                 del sounds[stem]
                 yield Candidate(stem, (name, sound))
@@ -177,38 +202,69 @@ class Inbox:
     # claims ----------------------------------------------------------------------------------------------------------
 
     def claim(self, candidate: Candidate, uid: str) -> Submission | None:
-        """Move the files into the job's own folder; None if one of them is gone from the inbox.
+        """Move the files into the job's own folder; None if one of them is gone from the inbox, or can't be moved.
 
-        `sync_claims` makes the claim survive a power cut.
+        `sync_claims` makes the claim survive a power cut. Raises OSError where nothing can be claimed at all.
         """
         target = self.claimed / uid
         target.mkdir(parents=True)
         owner = read_owner(self.folder / candidate.files[0])
-        try:
-            for name in candidate.files:
-                (self.folder / name).rename(target / name)
-        except FileNotFoundError:
-            self._give_back(target)
-            return None
+        for name in candidate.files:
+            if not self._take(self.folder / name, target):
+                self.settle_claim(target)
+                return None
         for name in candidate.files:
             self.tracked.pop(name, None)
-        return read_submission(target, owner, self.max_job_bytes)
+        return self.settle_claim(target, owner)
+
+    def _take(self, path: Path, target: Path) -> bool:
+        """Move a file into a claim; False, and its problem is noted, where that is not possible."""
+        try:
+            path.rename(target / path.name)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self.entries.note(path, "be moved", error)
+            return False
+        self.entries.clear(path)
+        return True
+
+    def settle_claim(self, folder: Path, owner: str = "") -> Submission | None:
+        """Return what was claimed into the folder; half a pair goes back into the inbox.
+
+        None, too, where the folder can't be read or emptied; then it is settled later.
+        """
+        submission = None
+        with self.entries.guard(folder, "be taken up"):
+            submission = read_submission(folder, owner, self.max_job_bytes)
+            if submission is None:
+                self._give_back(folder)
+        return submission
 
     def sync_claims(self, submissions: Sequence[Submission]) -> None:
         """Make the claims survive a power cut: many at once cost little more than one."""
+        self.unsettled |= bool(submissions)
         map_parallel(sync, [submission.folder for submission in submissions])
         if submissions:
             sync(self.claimed)
 
+    @property
+    def may_have_unsettled(self) -> bool:
+        """Whether claims may have no row, but those of a crash."""
+        return self.unsettled or self.entries.has_below(self.claimed)
+
     def recover_claims(self, has_row: Callable[[str], bool]) -> Iterator[Submission]:
         """Yield the claims without a row; half a pair goes back into the inbox."""
-        for folder in sorted(self.claimed.iterdir()) if self.claimed.is_dir() else ():
-            if has_row(folder.name):
+        folders: list[Path] = []
+        with self.entries.guard(self.claimed, "be read"):
+            folders = sorted(path for path in self.claimed.iterdir() if not is_ignored(path.name))
+            self.unsettled = False
+        for folder in folders:
+            if self.entries.is_blocked(folder):
                 continue
-            submission = read_submission(folder, "", self.max_job_bytes)
-            if submission is None:
-                self._give_back(folder)
-            else:
+            if not is_utf8(folder.name) or folder.is_symlink() or not is_folder(folder):
+                self.entries.note(folder, "be taken up", "it is no folder of ours")
+            elif not has_row(folder.name) and (submission := self.settle_claim(folder)) is not None:
                 yield submission
 
     def _give_back(self, folder: Path) -> None:
@@ -217,17 +273,23 @@ class Inbox:
         folder.rmdir()
 
     def find_controls(self) -> Iterator[Control]:
-        """Yield the control files of the last scan."""
+        """Yield the control files of the last scan, but those that could not be handled."""
         for name in sorted(self.tracked):
             verb = lower_suffix(name)
+            if self.entries.is_blocked(self.folder / name):
+                continue
             if verb in CONTROLS:
-                yield Control(Path(name).stem, verb[1:], self.folder / name)
+                yield Control(to_text(Path(name).stem), verb[1:], self.folder / name)
             elif switch := SWITCHES.get(name.lower()):
                 yield Control("", switch, self.folder / name)
 
-    def remove_control(self, control: Control) -> None:
-        control.path.unlink(missing_ok=True)
-        self.tracked.pop(control.path.name, None)
+    def remove_control(self, control: Control) -> bool:
+        """Remove a control file that was carried out; False, and its problem is noted, where it has to stay."""
+        with self.entries.guard(control.path, "be removed"):
+            control.path.unlink(missing_ok=True)
+            self.tracked.pop(control.path.name, None)
+            return True
+        return False
 
 
 def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission | None:
@@ -278,7 +340,7 @@ def list_files(folder: Path) -> Iterator[tuple[str, Fingerprint]]:
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
+            except OSError:  # gone meanwhile, or the disk can't say
                 continue
             if stat.S_ISREG(status.st_mode):
                 yield entry.name, Fingerprint.from_stat(status)

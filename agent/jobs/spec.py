@@ -193,7 +193,8 @@ class OutputSpec(_Frozen):
     )
     height: Annotated[int, Field(ge=64, le=4320), AfterValidator(lambda rows: rows - rows % 2)] | None = Field(
         default=None,
-        description="Height of the video in pixels, 64 to 4320; an odd one loses a row. Default: the avatar's own.",
+        description="Height of the video in pixels, 64 to 4320; an odd one loses a row."
+        " Default: the avatar's own, at most 4096 x 2304 (or 2304 x 4096) pixels.",
     )
 
 
@@ -220,7 +221,7 @@ class JobSpec(_Frozen):
     fps: Rate | None = Field(
         default=None,
         description='Frames a second, above 0 and at most 120: 25, 29.97 or exactly, as "30000/1001".'
-        " Default: 25 for an image, the source's own for a video.",
+        " Default: 25 for an image, the source's own for a video if it has 23.976 to 60, else one that suits lips.",
     )
     priority: Priority = Field(
         default=0, description="low (-10), normal (0), high (10) or an integer from -100 to 100; higher runs earlier."

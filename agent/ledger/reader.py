@@ -1,4 +1,4 @@
-"""Opening the ledger file: read-write for the daemon, read-only for everybody else."""
+"""Opening the ledger file: read-write for the daemon, read-only for all others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def open_reader(path: Path) -> Database:
-    """A read-only view of the ledger, also for a user who may not write to its folder.
+    """Open the ledger for reading, also as a user who may not write to its folder. Raises LedgerError.
 
-    SQLite needs write access to build the shared-memory index of a ledger that no daemon has open; then nobody
-    changes the file either, and it is read as immutable.
+    SQLite needs write access to build the shared-memory index of a ledger that no daemon has open.
+    Then the file does not change either, and is read as immutable.
     """
     if not path.exists():
         raise LedgerError(f"there is no ledger at {path}: has the daemon run with these settings?")

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from agent.fs import atomic_write
+from agent.fs import atomic_copy
 from agent.ledger.reader import LedgerError, open_reader
+
+SCRATCH = ".copy-"
+"""How the name of a folder begins in which a copy is made."""
 
 
 def copy_ledger(ledger: Path, target: Path) -> None:
     """Replace `target` by a compact copy of the ledger that is not in WAL mode; no reader sees it half-written.
 
-    The ledger is only read, and a daemon may have it open. Raises LedgerError, or an OSError of the rename.
+    The ledger is only read, and a daemon may have it open. SQLite opens files by name, so it writes where no other
+    user can replace them, and the whole copy is written to `target`. Raises LedgerError, or an OSError of `target`.
     """
     if target.resolve() == ledger.resolve():
         raise LedgerError(f"{target} is the ledger itself: name another file for the copy")
-    with atomic_write(target.absolute()) as temp:
-        _copy(ledger, temp)
+    if not target.parent.is_dir():
+        raise LedgerError(f"the ledger can't be copied: there is no folder {target.parent}")
+    state = ledger.parent if os.access(ledger.parent, os.W_OK) else None
+    with TemporaryDirectory(prefix=SCRATCH, dir=state) as scratch:
+        copy = Path(scratch, "copy.db")
+        _copy(ledger, copy)
+        atomic_copy(copy, Path(os.path.realpath(target.parent), target.name))
 
 
 def _copy(ledger: Path, target: Path) -> None:
     try:
         with closing(open_reader(ledger)) as db:
-            # no other process knows the new file, and locks of network shares are unreliable
-            db.conn.execute("VACUUM INTO ?", [f"{target.as_uri()}?nolock=1"])
+            db.conn.execute("VACUUM INTO ?", [str(target)])
     except sqlite3.Error as error:
-        raise LedgerError(f"the ledger can't be copied to {target.parent} ({error})") from error
+        raise LedgerError(f"the ledger can't be copied ({error})") from error

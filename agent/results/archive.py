@@ -5,16 +5,20 @@ A crash may cut off each step, and the next turn does it again: the row says wha
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from agent.clock import Clock
-from agent.fs import Fingerprint, discard, map_parallel, move_into, sync, take_fingerprint
+from agent.fs import Fingerprint, discard, is_folder, map_parallel, move_into, sync, take_fingerprint
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.records import make_error_record
+from agent.service.entry_problems import EntryProblems
 from agent.service.problems import Problems
 from agent.settings import CurrentSettings
 
@@ -25,9 +29,17 @@ BATCH = 64
 class Archiver:
     """Moves inputs to archive/ and failed/, and media that jobs no longer need out of the inbox."""
 
-    def __init__(self, settings: CurrentSettings, ledger: Ledger, problems: Problems, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: CurrentSettings,
+        ledger: Ledger,
+        problems: Problems,
+        clock: Clock,
+        entries: EntryProblems | None = None,
+    ) -> None:
         self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
         self.folders = settings.current.folders
+        self.entries = entries or EntryProblems(self.folders.share, clock.now_s)
         self._names = outbox.FolderNames(clock.now_s)
 
     def archive_inputs(self) -> bool:
@@ -36,27 +48,55 @@ class Archiver:
         The targets are written into the rows first, so that a crash after the rename doesn't archive them twice.
         Returns whether there may be more.
         """
-        jobs = self.ledger.list_unarchived(BATCH)
+        listed = self.ledger.list_unarchived(BATCH + self.entries.count)
+        jobs = [job for job in listed if not self.entries.is_blocked(self.folders.claimed / job.uid)][:BATCH]
         if not jobs:
             return False
         with self.ledger.together():
-            targets = [(job, self._choose_target(job)) for job in jobs]
+            chosen = [(job, target) for job in jobs for target in self._try_target(job)]
+        moved = [job for job in map_parallel(lambda entry: self._try_archive(*entry), chosen) if job is not None]
         try:
-            map_parallel(lambda entry: self._archive(*entry), targets)
-            for folder in {target.parent for _, target in targets if target is not None}:
+            for folder in {target.parent for job, target in chosen if target is not None and job in moved}:
                 sync(folder)
         except OSError as error:
             self.problems.set("archive", f"the inputs of finished jobs can't be filed away: {error.strerror}")
             return False
-        self.problems.set("archive", "")
+        self.problems.set("archive", "" if moved else self._describe_failure(jobs[0]))
         with self.ledger.together():
-            for job in jobs:
+            for job in moved:
                 self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
         return len(jobs) == BATCH
 
+    def _try_target(self, job: Job) -> Iterator[Path | None]:
+        """Yield where the job's inputs go; nothing, and the problem is noted, where that can't be found out."""
+        try:
+            target = self._choose_target(job)
+        except OSError as error:
+            self._note(job, error)
+            return
+        yield target
+
+    def _try_archive(self, job: Job, target: Path | None) -> Job | None:
+        """Return the job when its files are in their last place; else None, and the problem is noted."""
+        try:
+            self._archive(job, target)
+        except OSError as error:
+            self._note(job, error)
+            return None
+        self.entries.clear(self.folders.claimed / job.uid)
+        return job
+
+    def _describe_failure(self, job: Job) -> str:
+        reason = self.entries.reason_of(self.folders.claimed / job.uid)
+        return f"the inputs of finished jobs can't be filed away: {reason}"
+
+    def _note(self, job: Job, error: OSError) -> None:
+        if self.entries.note(self.folders.claimed / job.uid, "be filed away", error):
+            self.ledger.record_event(job.uid, "problem", self.clock.at_ms(), f"its inputs can't be filed away: {error}")
+
     def _choose_target(self, job: Job) -> Path | None:
         """Return where the job's inputs go, and write it into the row; None if they are there already."""
-        if job.inputs and Path(job.inputs).is_dir() and not (self.folders.claimed / job.uid).exists():
+        if job.inputs and is_folder(Path(job.inputs)) and not os.path.lexists(self.folders.claimed / job.uid):
             return None
         folder = self.folders.failed
         if job.state is JobState.DONE:
@@ -74,7 +114,7 @@ class Archiver:
         if job.state is not JobState.DONE:
             job_file = job.spec.to_json_text() if job.spec else "{}\n"
             outbox.move_failed_inputs(inputs, target, make_error_record(job), job_file)
-        elif inputs.is_dir():
+        elif is_folder(inputs):
             outbox.move_inputs(inputs, target)
 
     def collect_media(self) -> None:
@@ -93,9 +133,16 @@ class Archiver:
                 self._collect(job)
 
     def _collect(self, job: Job) -> None:
-        for medium in job.media.values():
-            path = Path(medium["path"])
-            is_dropped = path.is_relative_to(self.folders.inbox.resolve())
-            if is_dropped and take_fingerprint(path) == Fingerprint.from_dict(medium):
-                move_into(path, Path(job.inputs or ""), path.name)
-        self.ledger.update(job.uid, swept=1)
+        paths = [Path(medium["path"]) for medium in job.media.values() if self._is_dropped(medium)]
+        for path in paths:
+            if not self.entries.is_blocked(path):
+                with self.entries.guard(path, "be filed away"):
+                    move_into(path, Path(job.inputs or ""), path.name)
+        if not any(path in self.entries for path in paths):
+            self.ledger.update(job.uid, swept=1)
+
+    def _is_dropped(self, medium: Mapping[str, Any]) -> bool:
+        """Whether a medium is still in the inbox, as it was when the job was queued."""
+        path = Path(medium["path"])
+        is_below = path.is_relative_to(self.folders.inbox.resolve())
+        return is_below and take_fingerprint(path) == Fingerprint.from_dict(medium)

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ class FolderNames:
         self._listings: dict[Path, tuple[float, set[str]]] = {}
 
     def reserve(self, folder: Path, name: str) -> str:
-        """Return `name` made safe, or `name-2`, `name-3` ..., whichever is free; from now on it counts as taken."""
+        """Return `name` made safe, or `name-2`, `name-3` ..., whichever is free; from now on it counts as taken.
+
+        Raises OSError where the folder can't be read.
+        """
         base, taken = make_safe_name(name), self._list(folder)
         candidates = (base if n == 1 else f"{base}-{n}" for n in range(1, 1_000_000))
         chosen = next(one for one in candidates if one.casefold() not in taken and not os.path.lexists(folder / one))
@@ -43,7 +47,7 @@ class FolderNames:
     def _list(self, folder: Path) -> set[str]:
         listed_s, names = self._listings.get(folder, (-math.inf, set[str]()))
         if self._now_s() - listed_s >= LISTING_S:
-            names = {path.name.casefold() for path in folder.iterdir()} if folder.is_dir() else set()
+            names = {path.name.casefold() for path in folder.iterdir()} if os.path.lexists(folder) else set()
             self._listings[folder] = (self._now_s(), names)
         return names
 
@@ -57,7 +61,15 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
     missing = [file for file in RESULT_FILES if not (staging / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
+    remove_leftovers(staging)
     staging.rename(outbox / name)
+
+
+def remove_leftovers(staging: Path) -> None:
+    """Remove what a worker that was killed in the same attempt left beside the result."""
+    for path in staging.iterdir():
+        if path.name not in RESULT_FILES:
+            discard(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def is_published(outbox: Path, name: str, uid: str) -> bool:
@@ -114,8 +126,12 @@ def move_inputs(inputs: Path, target: Path) -> None:
 
 
 def restore_inputs(inputs: Path, claimed: Path) -> None:
-    """Undo `move_failed_inputs` for a job that is retried: its inputs return, its error goes."""
+    """Undo `move_failed_inputs` for a job that is retried: its inputs return, its error goes.
+
+    Raises OSError where they can't be moved. An error record that can't be removed goes along.
+    """
     claimed.parent.mkdir(parents=True, exist_ok=True)
-    (inputs / "error.json").unlink(missing_ok=True)
     inputs.rename(claimed)
+    with suppress(OSError):
+        (claimed / "error.json").unlink(missing_ok=True)
     sync(claimed.parent)

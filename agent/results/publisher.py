@@ -6,12 +6,13 @@ A crash may cut off each step, and the next start does it again: the row says wh
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
-from agent.fs import discard, map_parallel, sync
+from agent.fs import discard, is_file, is_folder, map_parallel, sync
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
@@ -94,8 +95,13 @@ class Publisher:
             return
         due = [result for result in self.pending.values() if result.due_s <= now_s + GATHER_S]
         at_ms = self.clock.at_ms()
-        with self.ledger.together():
-            named = [(result, self._reserve_name(result.job)) for result in due]
+        try:
+            with self.ledger.together():
+                named = [(result, self._reserve_name(result.job)) for result in due]
+        except OSError as unreadable:
+            for result in due:
+                self._retry_later(result, unreadable)
+            return
         errors = map_parallel(lambda entry: self._move_out(*entry, at_ms), named)
         moved = [entry for entry, error in zip(named, errors, strict=True) if error is None]
         for (result, _), error in zip(named, errors, strict=True):
@@ -138,7 +144,7 @@ class Publisher:
         job = self.ledger.job(result.job.uid)
         if job is not None and self._is_published(job):
             self._close(job, job.result or "")
-        elif result.staging.parent.is_dir() and not (result.staging / "result.mp4").is_file():
+        elif is_folder(result.staging.parent) and not os.path.lexists(result.staging / "result.mp4"):
             del self.pending[result.job.uid]
             self._requeue(result.job, "the assembled video was gone from the share")
         else:
@@ -171,11 +177,15 @@ class Publisher:
                 self.ledger.transitions.cancel(job, at_ms=self.clock.at_ms())
             elif job.stage == "publish" and self._is_published(job):
                 self._close(job, job.result or "")
-            elif job.stage == "publish" and (staging / "result.mp4").is_file():
+            elif job.stage == "publish" and is_file(staging / "result.mp4"):
                 self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s())
             else:
                 self._requeue(job, "the daemon was stopped while it ran")
         kept = {result.staging.name for result in self.pending.values()}
-        for leftover in self.folders.staging.iterdir():
-            if leftover.name not in kept:
-                discard(leftover)
+        try:
+            leftovers = [path for path in self.folders.staging.iterdir() if path.name not in kept]
+        except OSError as error:
+            log.warning("the staging folder %s can't be read: %s", self.folders.staging, error.strerror)
+            return
+        for leftover in leftovers:
+            discard(leftover)

@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.clock import Clock
+from agent.fs import is_file, is_folder
 from agent.ledger.ledger import Ledger
+from agent.results.outbox import get_size
 from agent.service.problems import Problems
 from agent.settings import Settings
 
@@ -55,14 +57,19 @@ class Retention:
     """Deletes in rounds, about once an hour. `list_open`: returns the files of the state that processes have open."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, problems: Problems, clock: Clock, list_open: Callable[[], set[Path]]
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        problems: Problems,
+        clock: Clock,
+        list_open: Callable[[], set[Path]],
     ) -> None:
         self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
         self._list_open = list_open
         self._next_round_s = 0.0
         self._surplus: deque[Path] = deque()
         self._rows_left = self._in_round = False
-        self._error = ""
+        self._errors: list[str] = []
 
     def step(self) -> bool:
         """Go on with the round, or begin one if it is due. Return whether there is more to delete at once."""
@@ -77,32 +84,48 @@ class Retention:
             self._rows_left = self.ledger.retention.delete_old(at_ms - round(days * DAY_MS), ROWS) == ROWS
         more = bool(self._surplus) or self._rows_left
         if self._in_round and not more:
-            self.problems.set("retention", self._error)
+            more_errors = f", and {len(self._errors) - 1} more" if len(self._errors) > 1 else ""
+            self.problems.set("retention", (self._errors or [""])[0] + more_errors)
             self._in_round = False
         return more
 
     def _begin(self, at_ms: int) -> None:
         self._rows_left = self.settings.retention.rows_days > 0
-        self._in_round, self._error = True, ""
-        try:
-            self._surplus = deque(self._find_surplus(at_ms))
-        except OSError as error:
-            self._note_error(error)
+        self._in_round, self._errors = True, []
+        self._surplus = deque(self._find_surplus(at_ms))
 
     def _find_surplus(self, at_ms: int) -> Iterator[Path]:
-        """Yield everything that is too old or too much now."""
+        """Yield everything that is too old or too much now. Each folder that can't be read is a problem by itself."""
         folders, kept = self.settings.folders, self.settings.retention
-        archived = list_archive(folders.archive, sized=kept.archive_gib > 0)
+        archived = self._list_archive(folders.archive, sized=kept.archive_gib > 0)
         yield from _paths(select_surplus(archived, at_ms, kept.archive_days, _bytes(kept.archive_gib)))
-        failed = list_folders(folders.failed, sized=kept.failed_gib > 0)
+        failed = self._list(list_folders, folders.failed, sized=kept.failed_gib > 0)
         yield from _paths(select_surplus(failed, at_ms, kept.failed_days, _bytes(kept.failed_gib)))
         in_use = self._list_open()
-        logs = (entry for entry in list_files(folders.logs) if entry.path not in in_use)
+        logs = (entry for entry in self._list(list_files, folders.logs) if entry.path not in in_use)
         yield from _paths(select_surplus(logs, at_ms, kept.logs_days))
-        leftovers = (entry for entry in list_files(folders.share) if is_leftover(entry.path.name))
+        leftovers = (entry for entry in self._list(list_files, folders.share) if is_leftover(entry.path.name))
         yield from _paths(select_surplus(leftovers, at_ms, LEFTOVER_DAYS))
         for leftover in (folders.trash, folders.work):
-            yield from _paths(list_folders(leftover, sized=False))
+            yield from _paths(self._list(list_folders, leftover))
+
+    def _list(self, list_entries: Callable[..., Iterator[Entry]], folder: Path, **how: bool) -> list[Entry]:
+        """Return the entries of a folder; none, and its problem is noted, where it can't be read."""
+        try:
+            return list(list_entries(folder, **how))
+        except OSError as error:
+            self._note_error(error)
+            return []
+
+    def _list_archive(self, archive: Path, *, sized: bool) -> Iterator[Entry]:
+        """Yield the folders of jobs below those of the days, each at most as old as its day."""
+        for day in self._list(list_folders, archive):
+            try:
+                since_ms = round(datetime.strptime(day.path.name, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
+            except ValueError:
+                continue  # not a folder of ours
+            for entry in self._list(list_folders, day.path, sized=sized):
+                yield Entry(entry.path, max(entry.at_ms, since_ms), entry.bytes)
 
     def _delete(self, paths: list[Path]) -> None:
         """Delete paths, but what a job has come to need since the round began."""
@@ -134,27 +157,16 @@ class Retention:
             day.rmdir()
 
     def _note_error(self, error: OSError) -> None:
-        self._error = f"what is old can't be deleted: {error.strerror}: {error.filename}"
+        self._errors.append(f"what is old can't be deleted: {error.strerror}: {error.filename}")
 
 
 # listings -------------------------------------------------------------------------------------------------------------
 
 
-def list_archive(archive: Path, *, sized: bool) -> Iterator[Entry]:
-    """Yield the folders of jobs below those of the days, each at most as old as its day."""
-    for day in list_folders(archive, sized=False):
-        try:
-            since_ms = round(datetime.strptime(day.path.name, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
-        except ValueError:
-            continue  # not a folder of ours
-        for entry in list_folders(day.path, sized=sized):
-            yield Entry(entry.path, max(entry.at_ms, since_ms), entry.bytes)
-
-
-def list_folders(folder: Path, *, sized: bool) -> Iterator[Entry]:
+def list_folders(folder: Path, *, sized: bool = False) -> Iterator[Entry]:
     """Yield the folders in a folder, but no links to folders."""
     for path in _list_sorted(folder):
-        if path.is_dir() and not path.is_symlink():
+        if is_folder(path) and not path.is_symlink():
             with suppress(FileNotFoundError):  # deleted meanwhile
                 yield Entry(path, _mtime_ms(path), sum_sizes(path) if sized else 0)
 
@@ -162,7 +174,7 @@ def list_folders(folder: Path, *, sized: bool) -> Iterator[Entry]:
 def list_files(folder: Path) -> Iterator[Entry]:
     """Yield the files in a folder, but no links to files."""
     for path in _list_sorted(folder):
-        if path.is_file() and not path.is_symlink():
+        if is_file(path) and not path.is_symlink():
             with suppress(FileNotFoundError):
                 yield Entry(path, _mtime_ms(path))
 
@@ -174,11 +186,11 @@ def is_leftover(name: str) -> bool:
 
 def sum_sizes(folder: Path) -> int:
     """Return the bytes of all files below, links not followed."""
-    return sum((Path(at) / name).lstat().st_size for at, _, names in os.walk(folder) for name in names)
+    return sum(max(0, get_size(Path(at) / name)) for at, _, names in os.walk(folder) for name in names)
 
 
 def _list_sorted(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    return sorted(folder.iterdir()) if os.path.lexists(folder) else []
 
 
 def _mtime_ms(path: Path) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from agent.settings import Settings
+from agent.settings import Folders, Settings
 from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
+from gpu_pool.process import log_path
 from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
@@ -47,3 +49,8 @@ def choose_preload(settings: Settings) -> str:
     """Return the engine that workers on cards load when they start, "" for none."""
     choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
     return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""
+
+
+def list_open_logs(folders: Folders, pool: Pool) -> set[Path]:
+    """Return the logs that the workers and the reader of the cards have open."""
+    return {folders.nvml_log, *(log_path(folders.logs, device.id) for device in pool.devices())}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.clock import Clock
+from agent.ledger.ledger import Ledger
+
+KEY = "beat_ms"
 HEARTBEAT_S = 5.0
 """Seconds between two commits that prove, while jobs run, that the ledger can be written."""
 
@@ -39,3 +43,17 @@ def liveness_error(status: LoopStatus, now_s: float) -> str:
     if not status.idle and since_commit_s > 2 * HEARTBEAT_S:
         return f"the ledger took its last commit {since_commit_s:.0f} s ago"
     return ""
+
+
+class Heartbeat:
+    """Commits something now and then while jobs run, even without progress, to find out whether the ledger hangs."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger, self._clock = ledger, clock
+        self.committed_s = 0.0
+
+    def write(self, *, busy: bool) -> None:
+        now_s = self._clock.now_s()
+        if busy and now_s >= self.committed_s + HEARTBEAT_S:
+            self._ledger.remember(KEY, str(self._clock.at_ms()))
+            self.committed_s = now_s

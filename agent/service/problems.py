@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 log = logging.getLogger("musedrop")
 
@@ -13,6 +14,11 @@ class Problems:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._notice = ""
+        self._sources: list[Callable[[], list[str]]] = []
+
+    def add_source(self, list_texts: Callable[[], list[str]]) -> None:
+        """Show the sentences of a part that keeps, and logs, problems of its own."""
+        self._sources.append(list_texts)
 
     def set(self, subject: str, text: str) -> None:
         """Set what is wrong with the subject; "" if nothing is."""
@@ -35,4 +41,5 @@ class Problems:
 
     @property
     def texts(self) -> list[str]:
-        return [*self._texts.values(), *([self._notice] if self._notice else [])]
+        others = (text for list_texts in self._sources for text in list_texts())
+        return [*self._texts.values(), *others, *([self._notice] if self._notice else [])]

@@ -20,9 +20,10 @@ class Picture:
 
     kind            "video" has more than one picture
     width, height   in pixels, upright and with square pixels
-    fps             its constant rate, or the average of a variable one; None for an image
+    fps             the constant rate that suits it and lips; None for an image
     frames          at that rate; 1 for an image
     duration_s      0 for an image
+    own_fps         the rate of its pictures, or the average of a variable one; None for an image
     """
 
     kind: Literal["image", "video"]
@@ -31,6 +32,7 @@ class Picture:
     fps: Fraction | None = None
     frames: int = 1
     duration_s: float = 0.0
+    own_fps: Fraction | None = None
 
 
 def read_picture(path: Path, name: str, limits: Limits) -> Picture:
@@ -46,7 +48,9 @@ def read_picture(path: Path, name: str, limits: Limits) -> Picture:
     if len(timeline) == 1:
         return Picture("image", width, height)
     fps = timeline.choose_fps()
-    return Picture("video", width, height, fps, timeline.count_frames(fps), float(timeline.duration_s))
+    return Picture(
+        "video", width, height, fps, timeline.count_frames(fps), float(timeline.duration_s), timeline.measure_fps()
+    )
 
 
 def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:

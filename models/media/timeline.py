@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 
 import av
 from av.container import InputContainer
@@ -15,12 +16,17 @@ from models.media.opening import unreadable_file
 from models.types import EngineError, Limits
 
 STILL_FPS = Fraction(25)
-SLOWEST, FASTEST = Fraction(1), Fraction(120)
+SLOWEST, FASTEST = Fraction(24000, 1001), Fraction(60)
+"""Rates between which a video keeps its own: lips need the first, and a face gains nothing above the second."""
 _USUAL = tuple(
     Fraction(*rate)
     for rate in [(24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (48, 1), (50, 1), (60000, 1001), (60, 1)]
 )
 _NEAR = Fraction(1, 200)
+_DOUBLED = Fraction(30)
+_STEADY_SHARE = 0.9
+_ROUNDING_S = Fraction(1, 1000)
+"""By which the clock of a container misses the time of a picture, at most."""
 _CUT_OFF_S = Fraction(1, 2)
 _MOST_FPS = 1000
 
@@ -52,15 +58,25 @@ class Timeline:
         """Return the number of frames of the video at a constant rate."""
         return max(1, round(self.duration_s * fps))
 
-    def find_picture(self, index: int, fps: Fraction) -> int:
+    def find_picture(self, index: int, fps: Fraction, early_s: Fraction = _ROUNDING_S) -> int:
         """Return the position of the picture that a player shows at index / fps seconds.
 
-        A quarter of a frame is added to that time, because timestamps are rounded and phones
-        jitter: at 2 / 30 s, 66.67 ms, a picture that a webm stamps 67 ms would be missed, and the
-        one before it shown twice.
+        One that starts at most `early_s` later counts, see `measure_tolerance`.
         """
-        time = (index + Fraction(1, 4)) / fps / self.base
+        time = (index / fps + early_s) / self.base
         return max(0, bisect_right(self.stamps, self.stamps[0] + time) - 1)
+
+    def measure_tolerance(self, fps: Fraction) -> Fraction:
+        """Return the seconds by which a picture may be shown early at a constant rate.
+
+        A quarter of a frame where the rate is the video's own, or one is a multiple of the other,
+        because timestamps are rounded and phones jitter: at 2 / 30 s, 66.67 ms, a picture that a
+        webm stamps 67 ms would be missed, and the one before it shown twice.
+        """
+        own = self.measure_fps()
+        ratio = max(fps / own, own / fps)
+        related = abs(ratio - round(ratio)) <= _NEAR * ratio
+        return 1 / (4 * max(fps, own)) if related else min(_ROUNDING_S, 1 / (4 * fps))
 
     def find_position(self, stamp: int) -> int:
         """Return the position of the picture that is on screen at `stamp`."""
@@ -71,21 +87,36 @@ class Timeline:
         return max(0, bisect_right(self.keys, position) - 1)
 
     def choose_fps(self) -> Fraction:
-        """Return the constant rate that suits the video best: its own if it has one, else its
-        average.
+        """Return a constant rate that suits lips: the video's own, twice or an n-th of it, or 25.
 
-        An average within half a percent of a usual rate becomes that rate, so that a phone's 29.93
-        becomes 30.
+        >>> choose = lambda step: Timeline((0, step, 2 * step), (0,), step, Fraction(1, 120)).choose_fps()
+        >>> [str(choose(step)) for step in (4, 10, 20, 1)]
+        ['30', '24', '25', '60']
+        """
+        own = self.measure_fps()
+        if own > FASTEST:
+            own /= ceil(own / FASTEST)
+        elif own < SLOWEST and SLOWEST <= 2 * own <= _DOUBLED:
+            own *= 2
+        return own if own >= SLOWEST else STILL_FPS
+
+    def measure_fps(self) -> Fraction:
+        """Return the rate that nine of ten steps between pictures say, else the average.
+
+        One within half a percent of a usual rate becomes that rate, so that a phone's 29.93 becomes
+        30.
         """
         if len(self) == 1:
             return STILL_FPS
-        steps = {later - earlier for earlier, later in pairwise(self.stamps)}
-        if len(steps) == 1:
-            return _clamp_fps(1 / (steps.pop() * self.base))
-        average = (len(self) - 1) / ((self.stamps[-1] - self.stamps[0]) * self.base)
-        usual = min(_USUAL, key=lambda rate: abs(rate - average))
-        near = abs(usual - average) <= _NEAR * average
-        return _clamp_fps(usual if near else average.limit_denominator(1001))
+        steps = sorted(later - earlier for earlier, later in pairwise(self.stamps))
+        if steps[0] == steps[-1]:
+            return 1 / (steps[0] * self.base)
+        rounding, usual_step = max(Fraction(1), _ROUNDING_S / self.base), steps[len(steps) // 2]
+        alike = [step for step in steps if abs(step - usual_step) <= rounding]
+        said = alike if len(alike) >= _STEADY_SHARE * len(steps) else steps
+        rate = len(said) / (sum(said) * self.base)
+        usual = min(_USUAL, key=lambda usual: abs(usual - rate))
+        return usual if abs(usual - rate) <= _NEAR * rate else rate.limit_denominator(1001)
 
 
 def read_timeline(container: InputContainer, stream: av.VideoStream, name: str, limits: Limits) -> Timeline:
@@ -159,7 +190,3 @@ def _count_slots(packets: list[_Packet], stream: av.VideoStream, base: Fraction)
 def _median_step(stamps: list[int]) -> int:
     steps = sorted(later - earlier for earlier, later in pairwise(stamps))
     return steps[len(steps) // 2] if steps else 1
-
-
-def _clamp_fps(rate: Fraction) -> Fraction:
-    return min(max(rate, SLOWEST), FASTEST)

@@ -53,6 +53,7 @@ class VideoFrames:
         self._walk: Iterator[tuple[int, MakePicture]] = iter(())
         self._decoded: tuple[int, MakePicture] | None = None
         self._asked = 0
+        self._early_s = self._source.timeline.measure_tolerance(fps)
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +76,7 @@ class VideoFrames:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self._name} has {len(self)} frames, there is no frame {index}")
-        position = self._source.timeline.find_picture(index, self._fps)
+        position = self._source.timeline.find_picture(index, self._fps, self._early_s)
         if position not in self._kept:
             self._decode(position)
         self._asked = position

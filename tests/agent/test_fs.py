@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from hypothesis import strategies as st
 
 from agent.fs import (
     Fingerprint,
+    _thread_pool,
     atomic_copy,
     atomic_write,
     atomic_write_bytes,
+    create_empty,
     discard,
     find_filesystem_kind,
     has_change_events,
@@ -34,6 +38,7 @@ from agent.fs import (
     take_fingerprint,
     try_lock,
 )
+from tests.member import SWAP, make_shared_folder, needs_root, run_as_member, running_as_member
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, dura
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with suppress(OSError), atomic_write(path, durable=durable) as temp:
-        temp.write_bytes(b"half")
+        temp.write(b"half")
         raise OSError(errno.ENOSPC, "the disk is full")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
@@ -215,3 +220,91 @@ def test_which_errors_mean_a_full_disk() -> None:
     """No space left, and a quota that is used up."""
     errors = [OSError(number, "") for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES)]
     assert [is_disk_full(error) for error in errors] == [True, True, False]
+
+
+@needs_root
+def test_a_file_is_never_written_through_a_folder_that_became_a_link() -> None:
+    """A member of the group swaps the folder for a link while files are written into it: all stay on the share."""
+    with make_shared_folder() as share:
+        (box := share / "box").mkdir()
+        (victim := share.parent / "victim").mkdir()
+        (victim / "status.json").write_bytes(b"precious")
+        with running_as_member(SWAP, box, victim):
+            for n in range(2000):
+                with suppress(OSError):
+                    atomic_write_bytes(box / "status.json", b"%d" % n, durable=False)
+        assert [(path.name, path.read_bytes()) for path in victim.iterdir()] == [("status.json", b"precious")]
+
+
+@needs_root
+def test_what_is_written_goes_to_the_file_whatever_takes_its_temporary_name() -> None:
+    """The name of an unfinished file is made a link by a member: nothing is written through it."""
+    with make_shared_folder() as share:
+        (victim := share.parent / "victim").write_bytes(b"precious")
+        with atomic_write(share / "status.json", durable=False) as file:
+            [temp] = share.iterdir()
+            run_as_member("os.unlink(args[0]); os.symlink(args[1], args[0])", temp, victim)
+            file.write(b"status")
+        assert victim.read_bytes() == b"precious"
+
+
+def test_temporary_names_are_not_to_be_guessed(tmp_path: Path) -> None:
+    """They differ each time, in at least 128 bits."""
+    names = set()
+    for _ in range(3):
+        with atomic_write(tmp_path / "a", durable=False):
+            names |= {path.name for path in tmp_path.iterdir() if path.name != "a"}
+    assert len(names) == 3
+    assert all(re.fullmatch(r"\.a\.[0-9a-f]{32}\.tmp", name) for name in names)
+
+
+def test_a_link_as_the_target_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """A name that waits for the file as a link, a hard link or a pipe leads nowhere."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to("victim")
+    (tmp_path / "hard").hardlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "hard", "pipe"):
+        atomic_write_bytes(tmp_path / name, b"new")
+        assert take_fingerprint(tmp_path / name) is not None
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_a_control_file_is_made_through_no_link(tmp_path: Path) -> None:
+    """One that exists is left as it is; a link or a pipe of its name is an error, and nothing waits."""
+    create_empty(tmp_path / "pause")
+    create_empty(tmp_path / "pause")
+    assert (tmp_path / "pause").read_bytes() == b""
+    (tmp_path / "link").symlink_to("victim")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=name):
+            create_empty(tmp_path / name)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_work_is_done_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system allows no further thread, each item is handled once, by the caller."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    seen: list[int] = []
+
+    def negate(item: int) -> int:
+        seen.append(item)
+        return -item
+
+    _thread_pool.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert map_parallel(negate, [1, 2, 3]) == [-1, -2, -3]
+    assert seen == [1, 2, 3]
+    _thread_pool.cache_clear()
+
+
+def test_a_pipe_is_deleted_and_not_opened(tmp_path: Path) -> None:
+    """Opening it would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    discard(tmp_path / "pipe")
+    assert not (tmp_path / "pipe").exists()

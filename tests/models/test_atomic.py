@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.atomic import BLOCK_BYTES, atomic_folder, atomic_write, hash_file, lock
+from models.atomic import BLOCK_BYTES, atomic_folder, atomic_write, hash_file, hold_folder, lock
 from models.types import EngineError
 
 
@@ -61,3 +61,42 @@ def test_a_lock_has_one_holder_or_many_that_share_it(tmp_path: Path) -> None:
     os.close(first)
     assert lock(second, wait=True)
     os.close(second)
+
+
+@pytest.mark.parametrize("way", ["link", "pipe", "none"])
+def test_what_is_written_goes_to_the_file_whatever_takes_its_name(tmp_path: Path, way: str) -> None:
+    """The temporary name is taken away, or given to a link or a pipe: nothing is written through it."""
+    (victim := tmp_path / "victim").write_bytes(b"precious")
+    (folder := tmp_path / "folder").mkdir()
+
+    def write() -> None:
+        with atomic_write(folder / "a") as temp:
+            [name] = folder.iterdir()
+            name.unlink()
+            if way == "link":
+                name.symlink_to(victim)
+            elif way == "pipe":
+                os.mkfifo(name)
+            temp.write_bytes(b"one")
+
+    if way == "none":
+        with pytest.raises(FileNotFoundError):
+            write()
+    else:
+        write()
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_folder_that_is_held_stays_the_same(tmp_path: Path) -> None:
+    """Its name is given to a link: what is written goes to the folder that was opened. A link is not opened."""
+    (tmp_path / "staging").mkdir()
+    (victim := tmp_path / "victim").mkdir()
+    with hold_folder(tmp_path / "staging") as staging:
+        (tmp_path / "staging").rename(tmp_path / "moved")
+        (tmp_path / "staging").symlink_to(victim)
+        with atomic_write(staging / "a") as temp:
+            temp.write_bytes(b"one")
+    assert (tmp_path / "moved" / "a").read_bytes() == b"one"
+    assert not list(victim.iterdir())
+    with pytest.raises(OSError, match="staging"), hold_folder(tmp_path / "staging"):
+        pass

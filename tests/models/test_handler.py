@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpu_pool.types import grid
 from models.catalog import ENGINES
 from models.handler import Handler, open_handler
-from models.types import EngineInfo, Inspection, Request
+from models.types import EngineInfo, Inspection, Output, Request
+from tests import media_samples as samples
 from tests.models.fake_engine import UNITS, FakeEngine
 
 INSPECTION = Inspection(10, "25", 64, 64, 0.4, {"inspect": 1, "prepare": UNITS, "render": 10, "assemble": 1})
@@ -84,3 +87,33 @@ def test_another_engine_takes_the_place_of_the_first(tmp_path: Path) -> None:
     handler = open_handler("GPU-1", {"preload": "fake", "models_dir": str(tmp_path)})
     handler.load_engine("preview", str(tmp_path))
     assert handler.stats == {"model": "preview", "load_s": handler.stats["load_s"]}
+
+
+def inspect_media(tmp_path: Path, avatar: Path, **asked: Any) -> Inspection:
+    """Return what is planned for this avatar and a second of speech."""
+    audio = samples.speech_wav(tmp_path / "voice.wav", 1.0)
+    request = replace(request_in(tmp_path), avatar=str(avatar), audio=str(audio), **asked)
+    return Handler("cpu:0").inspect(request)
+
+
+@pytest.mark.parametrize(("size", "fitted"), [((4032, 3024), (3072, 2304)), ((3000, 4000), (2304, 3072))])
+def test_a_photo_becomes_a_video_that_players_show(
+    tmp_path: Path, size: tuple[int, int], fitted: tuple[int, int]
+) -> None:
+    """A photo of 12 megapixels is made smaller with a note, unless the job asks for a height."""
+    photo = samples.picture(tmp_path / "photo.jpg", *size)
+    planned = inspect_media(tmp_path, photo)
+    assert (planned.width, planned.height) == fitted
+    assert [note for note in planned.notes if f"{size[0]} x {size[1]}" in note]
+    large = inspect_media(tmp_path, photo, output=Output(height=size[1]))
+    assert (large.width, large.height, large.notes) == (*size, ())
+
+
+def test_a_rate_that_was_not_asked_for_is_noted(tmp_path: Path) -> None:
+    """A slideshow becomes a video of 25 frames a second with a note; a rate that is asked for is taken."""
+    slides = samples.video(tmp_path / "slides.mp4", 4, fps=2)
+    planned = inspect_media(tmp_path, slides)
+    assert planned.fps == "25"
+    assert planned.notes == ("slides.mp4 has 2 frames a second; the video has 25, which suits lips",)
+    asked = inspect_media(tmp_path, slides, fps="2")
+    assert (asked.fps, asked.notes) == ("2", ())

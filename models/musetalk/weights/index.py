@@ -43,7 +43,8 @@ class Variant:
         return (self.weights, *self.configs)
 
     def is_complete(self, root: Path) -> bool:
-        return all((root / file).is_file() for file in self.files)
+        """Whether all files are there; a folder that may not be read, as another user's home, has none."""
+        return all(os.path.isfile(root / file) for file in self.files)  # noqa: PTH113 - Path.is_file raises
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ def forms_of(part: Part) -> Iterable[Variant]:
 
 def torch_hub_folder() -> Path:
     """Return the folder where torch keeps what it downloads; MuseTalk's own code leaves the S3FD weights there."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path raises without a home
     home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
     return Path(home) / "hub" / "checkpoints"
 
@@ -260,9 +261,17 @@ def installed_versions(root: Path) -> tuple[Version, ...]:
     return tuple(version for version in VERSIONS if find_part(get_part(f"unet-{version}"), root))
 
 
-def missing_files(root: Path) -> list[str]:
-    """Return the relative names of the files that are still needed before any version can run."""
-    version = next(iter(installed_versions(root)), VERSIONS[0])
+def default_version(root: Path) -> Version:
+    """Return the version of a job that names none: the better one of those that are here."""
+    return next(iter(installed_versions(root)), VERSIONS[0])
+
+
+def missing_files(root: Path, asked: object = None) -> list[str]:
+    """Return the relative names of the files that a job still needs which asks for this version.
+
+    None, or what is no version, stands for the default.
+    """
+    version = next((version for version in VERSIONS if version == asked), None) or default_version(root)
     return missing_files_for(version, root)
 
 

@@ -65,7 +65,7 @@ def test_an_interruption_keeps_the_place_and_a_second_try_does_not(tmp_path: Pat
 def test_the_view_shows_the_order_in_which_jobs_start(jobs: list[tuple[str, int, int]], served: dict[str, int]) -> None:
     """`queue.position` and the daemon's own choice agree, for any submitters, priorities and ages."""
     now = time.time_ns() // 1_000_000
-    half_a_minute = 30_000  # so that nobody comes of age between the two looks
+    half_a_minute = 30_000  # so that no job gains a level between the two queries
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "jobs.db")
         with ledger.together():

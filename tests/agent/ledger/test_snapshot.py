@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.ledger import snapshot
 from agent.ledger.reader import LedgerError
 from agent.ledger.schema import SCHEMA_VERSION
 from agent.ledger.snapshot import copy_ledger
@@ -80,3 +81,22 @@ def test_what_cannot_be_copied_says_why(tmp_path: Path) -> None:
         copy_ledger(path, tmp_path / "folder")
     ledger.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link.db", "state"]
+
+
+def test_sqlite_never_writes_where_other_users_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens files by name, several times: the copy is made in the state folder, which has nothing of it later."""
+    ledger, make_copy = a_ledger(tmp_path), snapshot._copy
+    places: list[Path] = []
+
+    def note_copy(source: Path, target: Path) -> None:
+        places.append(target)
+        make_copy(source, target)
+
+    monkeypatch.setattr(snapshot, "_copy", note_copy)
+    (tmp_path / "share").mkdir()
+    copy_ledger(tmp_path / "state" / "jobs.db", tmp_path / "share" / "status.db")
+    [place] = places
+    assert place.parent.parent == tmp_path / "state"
+    assert not place.parent.exists()
+    assert names(tmp_path / "share" / "status.db") == []
+    ledger.close()

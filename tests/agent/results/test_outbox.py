@@ -29,6 +29,17 @@ def test_a_result_appears_whole(tmp_path: Path) -> None:
     assert not is_published(outbox, "other", "u1")
 
 
+def test_leftovers_of_a_killed_worker_are_not_published(tmp_path: Path) -> None:
+    """A worker that was killed while it assembled leaves files beside the result of the next one."""
+    staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
+    outbox.mkdir()
+    (staging / ".result.mp4.1.tmp").write_bytes(b"half a video")
+    (staging / "parts").mkdir()
+    (staging / "parts" / "0").write_bytes(b"part")
+    publish_result(staging, outbox, "hello", {"uid": "u1"})
+    assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mp4"]
+
+
 @pytest.mark.parametrize("lost", ["result.mp4", "preview.jpg"])
 def test_an_incomplete_result_is_not_published(tmp_path: Path, lost: str) -> None:
     """Nothing becomes visible while a file is missing."""

@@ -83,7 +83,7 @@ def test_what_stays_is_newer_and_fits(found: list[tuple[int, int]], days: int, m
 # the round -----------------------------------------------------------------------------------------------------------
 
 
-class House:
+class Setup:
     """A share and a state folder with things of a known age."""
 
     def __init__(self, root: Path, extra: str = "") -> None:
@@ -133,19 +133,19 @@ def aged(path: Path, days: float) -> Path:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path)
 
 
-def test_old_folders_go_and_results_stay(house: House) -> None:
+def test_old_folders_go_and_results_stay(setup: Setup) -> None:
     """Archive and failed are cleared by age; the outbox, the library, loose files and links are left alone."""
-    folders = house.folders
+    folders = setup.folders
     old = [aged(folders.failed / "old", 31), aged(folders.archive / "2033-04-01" / "old", 40)]
     stay = [aged(folders.failed / "new", 29), aged(folders.archive / "2033-05-10" / "claimed-long-ago", 300)]
     stay += [aged(folders.outbox / "result", 5000), aged(folders.avatars / "face.jpg", 5000)]
     stay += [aged(folders.failed / "note.txt", 5000), aged(folders.archive / "mine" / "things", 5000)]
     (folders.failed / "link").symlink_to(stay[4])
-    house.round()
+    setup.round()
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in [*stay, folders.failed / "link"])
     assert not (folders.archive / "2033-04-01").exists(), "an empty day goes too"
@@ -154,33 +154,33 @@ def test_old_folders_go_and_results_stay(house: House) -> None:
 
 def test_too_much_goes_oldest_first(tmp_path: Path) -> None:
     """A limit in GiB counts everything below a folder."""
-    house = House(tmp_path, f"failed_days = 0\nfailed_gib = {1500 / 2**30}\n")
+    setup = Setup(tmp_path, f"failed_days = 0\nfailed_gib = {1500 / 2**30}\n")
     for n, name in enumerate(("new", "older", "oldest")):
-        folder = house.folders.failed / name
+        folder = setup.folders.failed / name
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "voice.wav").write_bytes(bytes(700))
         os.utime(folder, (NOW / 1000 - 60 * n,) * 2)
-    house.round()
-    assert sorted(path.name for path in house.folders.failed.iterdir()) == ["new", "older"]
+    setup.round()
+    assert sorted(path.name for path in setup.folders.failed.iterdir()) == ["new", "older"]
 
 
-def test_logs_and_crumbs_and_work_that_nobody_needs(house: House) -> None:
+def test_logs_and_leftovers_and_work_folders_that_are_not_needed(setup: Setup) -> None:
     """A log that a worker has open stays; a work folder goes unless its job is unfinished."""
-    folders = house.folders
+    folders = setup.folders
     logs = [aged(folders.logs / name, 90) for name in ("worker-cpu-0.log", "worker-GPU-gone.log")]
-    house.in_use = {logs[0]}
-    crumbs = [aged(folders.share / name, 2) for name in (".status.json.77.tmp", ".status.db.77.tmp", ".mine.tmp")]
+    setup.in_use = {logs[0]}
+    leftovers = [aged(folders.share / name, 2) for name in (".status.json.77.tmp", ".status.db.77.tmp", ".mine.tmp")]
     for uid, state in (("live", JobState.QUEUED), ("ended", JobState.FAILED)):
-        house.job(uid, state, days=0)
+        setup.job(uid, state, days=0)
         aged(folders.work / uid, 0)
     aged(folders.work / "orphan", 0)
-    house.round()
+    setup.round()
     assert [path.exists() for path in logs] == [True, False]
-    assert [path.exists() for path in crumbs] == [False, False, True]
+    assert [path.exists() for path in leftovers] == [False, False, True]
     assert [path.name for path in folders.work.iterdir()] == ["live"]
 
 
-def test_old_rows_go_with_their_attempts_and_events(house: House) -> None:
+def test_old_rows_go_with_their_attempts_and_events(setup: Setup) -> None:
     """A year after its end a job is forgotten; one that a device still shows, or that isn't filed away, is not."""
     for uid, days, tidied in (
         ("old", 366.0, True),
@@ -188,61 +188,61 @@ def test_old_rows_go_with_their_attempts_and_events(house: House) -> None:
         ("untidy", 366.0, False),
         ("new", 364, True),
     ):
-        house.job(uid, JobState.DONE, days=days, tidied=tidied)
-    house.ledger.devices.record(Device("cpu:0", "cpu"), at_ms=1, job="shown")
-    house.ledger.record_event(None, "start", NOW - 400 * DAY_MS)
-    house.round()
-    assert house.uids() == {"shown", "untidy", "new"}
-    assert {row["uid"] for row in house.ledger.rows("SELECT uid FROM job_attempts")} == house.uids()
-    assert house.ledger.rows("SELECT count(*) AS n FROM events WHERE job_id IS NULL OR job_id = 1") == [{"n": 0}]
-    assert house.ledger.rows("PRAGMA foreign_key_check") == []
+        setup.job(uid, JobState.DONE, days=days, tidied=tidied)
+    setup.ledger.devices.record(Device("cpu:0", "cpu"), at_ms=1, job="shown")
+    setup.ledger.record_event(None, "start", NOW - 400 * DAY_MS)
+    setup.round()
+    assert setup.uids() == {"shown", "untidy", "new"}
+    assert {row["uid"] for row in setup.ledger.rows("SELECT uid FROM job_attempts")} == setup.uids()
+    assert setup.ledger.rows("SELECT count(*) AS n FROM events WHERE job_id IS NULL OR job_id = 1") == [{"n": 0}]
+    assert setup.ledger.rows("PRAGMA foreign_key_check") == []
 
 
-def test_a_large_round_takes_many_small_turns(house: House) -> None:
+def test_a_large_round_takes_many_small_turns(setup: Setup) -> None:
     """Workers don't wait for a round: each turn deletes a handful, and the next round is an hour away."""
     for n in range(3 * BATCH):
-        aged(house.folders.failed / f"job-{n}", 60)
-    with house.ledger.together():
+        aged(setup.folders.failed / f"job-{n}", 60)
+    with setup.ledger.together():
         for n in range(2 * ROWS + 1):
-            house.job(f"u{n}", JobState.DONE, days=400)
-    assert house.round() == 3 + 3
-    assert house.uids() == set()
-    assert not list(house.folders.failed.iterdir())
-    aged(house.folders.failed / "late", 60)
-    house.pass_s(EVERY_S - 1)
-    assert house.retention.step() is False
-    assert (house.folders.failed / "late").exists()
+            setup.job(f"u{n}", JobState.DONE, days=400)
+    assert setup.round() == 3 + 3
+    assert setup.uids() == set()
+    assert not list(setup.folders.failed.iterdir())
+    aged(setup.folders.failed / "late", 60)
+    setup.pass_s(EVERY_S - 1)
+    assert setup.retention.step() is False
+    assert (setup.folders.failed / "late").exists()
 
 
-def test_what_is_needed_meanwhile_stays(house: House) -> None:
+def test_what_is_needed_meanwhile_stays(setup: Setup) -> None:
     """A job that has come to need a folder between two turns keeps it, also through a link to the share."""
     for n in range(BATCH):
-        aged(house.folders.failed / f"a-{n}", 60)
-    held = aged(house.folders.failed / "z", 50)
-    near = aged(house.folders.failed / "z-2", 40)
-    house.pass_s(EVERY_S)
-    house.retention.step()
-    house.job("u1", JobState.QUEUED, days=0)
-    house.ledger.update("u1", media={"audio": {"path": str(held.resolve() / "voice.wav")}})
-    while house.retention.step():
+        aged(setup.folders.failed / f"a-{n}", 60)
+    held = aged(setup.folders.failed / "z", 50)
+    near = aged(setup.folders.failed / "z-2", 40)
+    setup.pass_s(EVERY_S)
+    setup.retention.step()
+    setup.job("u1", JobState.QUEUED, days=0)
+    setup.ledger.update("u1", media={"audio": {"path": str(held.resolve() / "voice.wav")}})
+    while setup.retention.step():
         pass
     assert (held.exists(), near.exists()) == (True, False)
 
 
 def test_what_cannot_be_deleted_is_a_trouble(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is said once, stops nothing else, and is over when the next round succeeds."""
-    stuck, other = aged(house.folders.failed / "a", 60), aged(house.folders.failed / "b", 50)
+    stuck, other = aged(setup.folders.failed / "a", 60), aged(setup.folders.failed / "b", 50)
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.rename", refusing(Path.rename, stuck))
-        house.round()
-        assert "can't be deleted" in house.problems["retention"]
+        setup.round()
+        assert "can't be deleted" in setup.problems["retention"]
         assert (stuck.exists(), other.exists()) == (True, False)
-        house.round()
+        setup.round()
     assert caplog.text.count("can't be deleted") == 1
-    house.round()
-    assert house.problems["retention"] == ""
+    setup.round()
+    assert setup.problems["retention"] == ""
     assert not stuck.exists()
 
 
@@ -255,11 +255,11 @@ def refusing(rename: Callable[[Path, Path], Path], which: Path) -> Callable[[Pat
     return renamed
 
 
-def test_a_deletion_that_was_cut_off_goes_on(house: House) -> None:
+def test_a_deletion_that_was_cut_off_goes_on(setup: Setup) -> None:
     """What a crash left in the trash goes with the next round, and was never seen half in failed."""
-    aged(house.folders.trash / "1234", 0)
-    house.round()
-    assert not list(house.folders.trash.iterdir())
+    aged(setup.folders.trash / "1234", 0)
+    setup.round()
+    assert not list(setup.folders.trash.iterdir())
 
 
 @hypothesis(max_examples=30)
@@ -278,24 +278,24 @@ def test_nothing_unfinished_is_ever_deleted(
         f"archive_days = {days}\nfailed_days = {days}\nrows_days = {days}\narchive_gib = {gib}\nfailed_gib = {gib}\n"
     )
     with TemporaryDirectory() as folder:
-        house = House(Path(folder), extra)
+        setup = Setup(Path(folder), extra)
         kept: set[Path] = set()
         unfinished: set[str] = set()
-        with house.ledger.together():
+        with setup.ledger.together():
             for n, (state, row_days, folder_days, tidied) in enumerate(jobs):
                 uid = f"u{n}"
-                house.job(uid, state, days=row_days, tidied=tidied and state in ENDED)
-                kept.add(aged(house.folders.outbox / uid, folder_days))
-                inputs = aged(house.folders.failed / uid, folder_days)
-                media = aged(house.folders.archive / "2033-01-01" / uid, folder_days)
-                house.ledger.update(uid, inputs=str(inputs), media={"avatar": {"path": str(media / "face.jpg")}})
-                work = aged(house.folders.work / uid, folder_days)
+                setup.job(uid, state, days=row_days, tidied=tidied and state in ENDED)
+                kept.add(aged(setup.folders.outbox / uid, folder_days))
+                inputs = aged(setup.folders.failed / uid, folder_days)
+                media = aged(setup.folders.archive / "2033-01-01" / uid, folder_days)
+                setup.ledger.update(uid, inputs=str(inputs), media={"avatar": {"path": str(media / "face.jpg")}})
+                work = aged(setup.folders.work / uid, folder_days)
                 if state in LIVE or not tidied:
                     kept |= {inputs, media, work}
                     unfinished.add(uid)
-        house.round()
+        setup.round()
         assert all(path.is_dir() for path in kept)
-        assert unfinished <= house.uids()
+        assert unfinished <= setup.uids()
         if days == 0 and gib == 0:
-            assert house.uids() == {f"u{n}" for n in range(len(jobs))}
-        house.ledger.close()
+            assert setup.uids() == {f"u{n}" for n in range(len(jobs))}
+        setup.ledger.close()

@@ -24,7 +24,7 @@ def test_signals_that_a_process_brings_upon_itself(signal: str) -> None:
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGSTOP", "SIGXCPU", "signal 40"])
 def test_signals_that_come_from_others(signal: str) -> None:
-    """Somebody killed the worker: that is nobody's fault here."""
+    """A worker that was killed from outside does not count against the job."""
     assert not is_caused_by_job(lost(Exited(1, signal=signal)))
 
 

@@ -1,4 +1,4 @@
-"""Rows become spans: whose turn it is, who gives way to whom, what a lost worker costs, and what a job waits for."""
+"""The dispatcher: the order of jobs, how they share devices and memory, what a lost worker costs, why jobs wait."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_preparation_of_many_units_is_shared_out_and_then_joined(make_simulati
 
 
 @pytest.mark.usefixtures("on_cards")
-def test_what_fits_nowhere_waits_and_says_so_and_stops_nobody(make_simulation: Build) -> None:
+def test_what_fits_nowhere_waits_and_says_so_and_stops_no_other_job(make_simulation: Build) -> None:
     """A job too large for the card waits with the reason in its row; smaller ones, also later ones, go on."""
     simulation = make_simulation([a_card("GPU-1", free_gib=8), *cpus(2)])
     sizes = {"big": 40 * GIB}
@@ -243,7 +243,7 @@ def test_a_job_that_crashes_its_worker_twice_is_poison(make_simulation: Build, h
     "how", [{"signal": "SIGKILL"}, {"signal": "SIGTERM"}, {"signal": "SIGKILL", "out_of_memory": 1}]
 )
 def test_a_worker_that_was_killed_costs_a_span_and_no_attempt(make_simulation: Build, how: dict[str, Any]) -> None:
-    """Killed by somebody, or once by the kernel for want of memory: the span is done again, on the same attempt."""
+    """Killed from outside, or once by the kernel for want of memory: the span is done again, on the same attempt."""
     simulation = make_simulation(cpus(2))
     ends_with(simulation, 1, **how)
     simulation.add("hurt", strategy="queue")
@@ -312,8 +312,8 @@ def test_a_queue_without_devices_says_what_it_waits_for(make_simulation: Build) 
     simulation.finish(1)
 
 
-def test_spans_of_a_task_that_nobody_knows_are_nobodys(make_simulation: Build) -> None:
-    """What a cancelled run's worker still says changes nothing."""
+def test_messages_of_a_cancelled_attempt_are_ignored(make_simulation: Build) -> None:
+    """What its worker still reports changes nothing."""
     simulation = make_simulation(cpus(1), frames=240)
     job = simulation.add("gone")
     simulation.run(lambda: bool(simulation.renders("gone")))

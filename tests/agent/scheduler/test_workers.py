@@ -8,11 +8,12 @@ import pytest
 
 from agent.daemon import HANDLER
 from agent.fs import make_folders
-from agent.scheduler.workers import choose_preload, open_pool
+from agent.scheduler.workers import choose_preload, list_open_logs, open_pool
 from agent.settings import Settings
 from gpu_pool.types import Span, Task
 from models.catalog import ENGINES, is_installed
 from tests.agent.settings_texts import SMALLEST, loaded
+from tests.agent.simulation import Simulation, cpus
 from tests.gpu_pool.pools import poll_until, wait_for_state
 from tests.nvmlstub import PretendDriver
 
@@ -69,3 +70,11 @@ def test_only_the_engine_of_auto_is_preloaded(tmp_path: Path) -> None:
     expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
     assert choose_preload(settings) == expected
     assert choose_preload(load_devices(tmp_path, "preload = false")) == ""
+
+
+def test_logs_that_are_open_are_known(tmp_path: Path) -> None:
+    """One for each worker, and that of the reader of the cards."""
+    simulation = Simulation(tmp_path, cpus(2))
+    names = {path.name for path in list_open_logs(simulation.settings.folders, simulation.pool)}
+    simulation.close()
+    assert names == {"nvml.log", "worker-cpu-0.log", "worker-cpu-1.log"}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from agent.service.liveness import LoopStatus, liveness_error
+from agent.service.liveness import HEARTBEAT_S, KEY, Heartbeat, LoopStatus, liveness_error
+from tests.agent.fake_clock import FakeClock
+from tests.agent.samples import a_ledger
 
 WELL = LoopStatus(scanned_s=100.0, period_s=5.0, watched=True, committed_s=100.0, idle=False)
 
@@ -29,3 +32,21 @@ def test_what_counts_as_ill(status: LoopStatus, now_s: float, says: str) -> None
     found = liveness_error(status, now_s)
     assert says in found
     assert bool(found) == bool(says)
+
+
+def test_a_heartbeat_is_committed_while_jobs_run(tmp_path: Path) -> None:
+    """Every few seconds, and never for an idle daemon."""
+    ledger, clock = a_ledger(tmp_path), FakeClock()
+    heartbeat = Heartbeat(ledger, clock)
+    clock.now = 100.0
+    heartbeat.write(busy=False)
+    assert ledger.recall(KEY) is None
+    heartbeat.write(busy=True)
+    first = ledger.recall(KEY)
+    clock.now += HEARTBEAT_S - 1
+    heartbeat.write(busy=True)
+    assert ledger.recall(KEY) == first == str(clock.start_ms + 100_000)
+    clock.now += 1
+    heartbeat.write(busy=True)
+    assert ledger.recall(KEY) != first
+    assert heartbeat.committed_s == clock.now

@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -95,3 +96,56 @@ def test_a_video_that_breaks_off_is_refused(tmp_path: Path, suffix: str, faststa
     assert refused.value.code == "avatar_unreadable"
     assert refused.value.message.startswith("face.mp4 ")
     assert str(tmp_path) not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("times", "fps"),
+    [
+        ([Fraction(n) for n in range(4)], 25),
+        ([Fraction(n, 6) for n in range(12)], 25),
+        ([Fraction(n, 10) for n in range(12)], 25),
+        ([Fraction(n, 12) for n in range(12)], 24),
+        ([Fraction(n * 1001, 15000) for n in range(12)], Fraction(30000, 1001)),
+        ([Fraction(n, 20) for n in range(12)], 25),
+        ([Fraction(n, 240) for n in range(48)], 60),
+        ([Fraction(n, 100) for n in range(20)], 50),
+        ([Fraction(n * n, 100) for n in range(20)], 25),
+        ([Fraction(n, 60) for n in range(30)] + [3 + Fraction(n, 60) for n in range(30)], 60),
+        ([Fraction(n, 25) for n in range(20)] + [Fraction(n + 2, 25) for n in range(20, 40)], 25),
+    ],
+    ids=["slideshow", "6", "10", "12", "14.985", "20", "240", "100", "varying", "screen", "trimmed"],
+)
+def test_a_rate_suits_lips_and_its_frames_are_those_of_a_player(
+    tmp_path: Path, times: list[Fraction], fps: Fraction
+) -> None:
+    """From 23.976 to 60 frames a second, of which each shows what a player shows at its time."""
+    path = samples.video(tmp_path / "v.mp4", len(times), times=times)
+    assert media.read_picture(path, "v.mp4", LIMITS).fps == fps
+    with media.VideoFrames(path, Fraction(fps)) as frames:
+        shown = samples.numbers_shown(frames, range(len(frames)))
+    late = Fraction(1, 1000)  # what a container's clock may miss
+    assert shown == [
+        max(n for n, time in enumerate(times) if time <= k / Fraction(fps) + late) for k in range(len(shown))
+    ]
+
+
+def write_avi(path: Path, slots: list[int]) -> Path:
+    """Write numbered frames into these slots of 1 / 25 s; the slots between them are empty."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mjpeg", rate=Fraction(25))
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for slot in slots:
+            frame = av.VideoFrame.from_ndarray(samples.numbered(slot), "bgr24")
+            frame.pts, frame.time_base = slot, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def test_dropped_frames_of_an_avi_leave_its_rate(tmp_path: Path) -> None:
+    """Empty slots of an AVI show the picture before them; the rate stays, and so does the length."""
+    path = write_avi(tmp_path / "v.avi", [n for n in range(60) if n % 20 != 7])
+    picture = media.read_picture(path, "v.avi", LIMITS)
+    assert picture.fps == 25
+    assert picture.duration_s == pytest.approx(2.4, abs=0.05)

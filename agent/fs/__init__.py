@@ -13,14 +13,17 @@ import re
 import shutil
 import stat
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
+
+from models.nofollow import open_folder, open_nofollow
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,6 +32,8 @@ REMOTE = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "virtiofs", "vboxsf", "c
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LONGEST_NAME_BYTES = 100
 THREADS = 8
+BLOCK_BYTES = 1 << 20
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # facts ---------------------------------------------------------------------------------------------------------------
 
@@ -51,11 +56,15 @@ class Fingerprint:
 
 
 def take_fingerprint(path: Path) -> Fingerprint | None:
-    """Return the fingerprint of a regular file, None for anything else. Links are not followed."""
+    """Return the fingerprint of a regular file, None for anything else, and where any part of the path is a link."""
     try:
-        status = path.stat(follow_symlinks=False)
-    except OSError:
+        fd = open_nofollow(path, os.O_PATH)
+    except (OSError, ValueError):
         return None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
     return Fingerprint.from_stat(status) if stat.S_ISREG(status.st_mode) else None
 
 
@@ -106,8 +115,12 @@ def has_change_events(kind: str) -> bool:
 
 
 def open_regular(path: Path) -> int:
-    """Open a file for reading; never follow a link, never wait for the other end of a pipe."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Open a regular file for reading; follow a link nowhere in its path, never wait for the other end of a pipe."""
+    fd = open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
 
 
 def is_open_for_writing(path: Path) -> bool | None:
@@ -129,10 +142,14 @@ def is_open_for_writing(path: Path) -> bool | None:
 def read_limited(path: Path, limit_bytes: int) -> bytes | None:
     """Return at most `limit_bytes` + 1 bytes, to show what is too long; None on an error."""
     try:
-        fd = open_regular(path)
+        return read_regular(path, limit_bytes)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """Return at most `limit_bytes` + 1 bytes of a regular file. Raises OSError."""
+    with os.fdopen(open_regular(path), "rb") as file:
         return file.read(limit_bytes + 1)
 
 
@@ -155,40 +172,63 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; at a clean exit rename it to `path`, else remove it.
-
-    With `durable` the file and its name survive a power cut.
-    """
-    temp, renamed = _temp_path(path), False
+def hold_folder(path: Path) -> Iterator[int]:
+    """Yield the descriptor of a folder. Raises OSError where a part of the path is a link."""
+    fd = open_folder(path)
     try:
-        yield temp
-        if durable:
-            sync(temp)
-        temp.replace(path)
-        renamed = True
+        yield fd
     finally:
-        if not renamed:
-            temp.unlink(missing_ok=True)
-    if durable:
-        sync(path.parent)
+        os.close(fd)
 
 
-def _temp_path(path: Path) -> Path:
-    """Return a new hidden name beside `path`, shorter than the 255 bytes of a file name."""
-    return path.with_name(f".{path.name[:40]}.{token_hex(6)}.tmp")
+@contextmanager
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield a new file; at a clean exit it replaces `path`, else it is removed.
+
+    Its folder may be one that other users write to: the file has a name that can't be known before, and no part of
+    the path is followed as a link. With `durable` the file and its name survive a power cut.
+    """
+    with hold_folder(path.parent) as folder:
+        temp, renamed = make_temp_name(path.name), False
+        fd = os.open(temp, NEW_FILE, 0o666, dir_fd=folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(fd)
+            os.replace(temp, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            renamed = True
+        finally:
+            if not renamed:
+                with suppress(FileNotFoundError):
+                    os.unlink(temp, dir_fd=folder)
+        if durable:
+            os.fsync(folder)
+
+
+def make_temp_name(name: str) -> str:
+    """Return a new hidden name for a file that becomes `name`, shorter than the 255 bytes of a file name."""
+    return f".{name[:40]}.{token_hex(16)}.tmp"
 
 
 def atomic_write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file that no reader sees half-written."""
-    with atomic_write(path, durable=durable) as temp:
-        temp.write_bytes(data)
+    with atomic_write(path, durable=durable) as file:
+        file.write(data)
 
 
-def atomic_copy(source: Path, target: Path) -> None:
+def atomic_copy(source: Path, target: Path, *, durable: bool = True) -> None:
     """Copy the content of a file; no reader sees the copy half-written."""
-    with atomic_write(target) as temp:
-        shutil.copyfile(source, temp)
+    with source.open("rb") as original, atomic_write(target, durable=durable) as copy:
+        shutil.copyfileobj(original, copy, BLOCK_BYTES)
+
+
+def create_empty(path: Path) -> None:
+    """Make an empty file, if there is none of that name. Raises OSError for a link or a pipe."""
+    with hold_folder(path.parent) as folder:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        os.close(os.open(path.name, flags, 0o666, dir_fd=folder))
 
 
 def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
@@ -197,9 +237,13 @@ def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
         folder.mkdir(mode, parents=True, exist_ok=True)
 
 
-def discard(folder: Path) -> None:
-    """Delete a folder and all below it; what can't be deleted is left."""
-    shutil.rmtree(folder, ignore_errors=True)
+def discard(path: Path) -> None:
+    """Delete a folder and all below it, or a file, link or pipe; what can't be deleted is left."""
+    if is_folder(path) and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def move_into(source: Path, folder: Path, name: str) -> Path:
@@ -249,13 +293,30 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Call `act` for each item on a few threads: a disk flushes several files at the price of one.
 
-    The first error is raised when all calls have ended.
+    The first error is raised when all calls have ended. Where no thread can be started the calls are made here.
     """
     if len(items) < 2:
         return [act(item) for item in items]
-    futures = [_thread_pool().submit(act, item) for item in items]
+    left, done = deque(enumerate(items)), dict[int, R]()
+
+    def act_on_next() -> None:
+        try:
+            place, item = left.popleft()
+        except IndexError:  # a submission that failed is in the queue all the same, and finds no item
+            return
+        done[place] = act(item)
+
+    futures = []
+    try:
+        for _ in items:
+            futures.append(_thread_pool().submit(act_on_next))
+    except RuntimeError:  # the limit of threads
+        while left:
+            act_on_next()
     wait(futures)
-    return [future.result() for future in futures]
+    for future in futures:
+        future.result()
+    return [done[place] for place in range(len(items))]
 
 
 @cache
