@@ -87,6 +87,12 @@ class ErrorCode(StrEnum):
         "A file that the job names didn't come within `inbox.wait_media_s`, or was taken away.",
         "put the file into the inbox beside the job file, then `musedrop retry` the job or drop it again",
     )
+    MEDIA_CHANGED = (
+        "media_changed",
+        "job",
+        "A file of the job was changed or replaced between its acceptance and its start, also by a link.",
+        "`musedrop retry` the job: it takes the file as it is then",
+    )
     INPUTS_GONE = (
         "inputs_gone",
         "job",
@@ -107,6 +113,12 @@ class ErrorCode(StrEnum):
     )
     BAD_OPTION = ("bad_option", "job", "An engine option that doesn't exist or is out of range.")
 
+    NOT_READABLE = (
+        "not_readable",
+        "media",
+        "The job file or one of its media is there, but the daemon's user may not read it.",
+        "give the daemon's user the right to read the file (chmod a+r), then `musedrop retry` the job",
+    )
     MEDIA_TOO_LARGE = ("media_too_large", "media", "The file is larger than `limits.media_mib`.")
     AUDIO_UNREADABLE = ("audio_unreadable", "media", "The file is no sound, or is damaged.")
     AUDIO_EMPTY = ("audio_empty", "media", "The file holds no sound at all.")

@@ -6,18 +6,18 @@ What engines share is here: an engine only inspects, prepares and yields frames.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models import media
-from models.atomic import atomic_write, hash_file, hold_folder
+from models.atomic import hold_folder
 from models.catalog import ENGINES
+from models.inputs import copy_input
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
 IMAGE_FPS = Fraction(25)
@@ -94,8 +94,8 @@ class Handler:
 
     def inspect(self, request: Request) -> Inspection:
         """Copy the media to where no other process changes them, and plan the job."""
-        avatar_sha256 = copy_input(Path(request.avatar), request.files.avatar, request.limits.media_bytes)
-        audio_sha256 = copy_input(Path(request.audio), request.files.audio, request.limits.media_bytes)
+        avatar_sha256 = copy_medium(request, "avatar")
+        audio_sha256 = copy_medium(request, "audio")
         sound = media.read_sound(request.files.audio, Path(request.audio).name, request.limits)
         picture = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS
@@ -112,7 +112,7 @@ class Handler:
             avatar_sha256=avatar_sha256,
             audio_sha256=audio_sha256,
             avatar_kind=picture.kind,
-            notes=tuple(notes),
+            notes=(*sound.notes, *notes),
         )
         inspection = self.open_engine(request.engine).inspect(request, inspection)
         return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
@@ -166,24 +166,10 @@ class Handler:
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
 
-def copy_input(source: Path, target: Path, limit_bytes: int) -> str:
-    """Copy `source` to `target`, which appears by rename. Return its SHA-256. Errors name the
-    user's file.
-
-    Raises EngineError media_too_large, missing_media.
-    """
-    try:
-        size = source.stat().st_size
-        if size > limit_bytes:
-            message = f"{source.name} has {size / 2**20:.0f} MiB; the limit is {limit_bytes / 2**20:.0f} MiB"
-            raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target, durable=False) as temp_path:
-            shutil.copyfile(source, temp_path)
-    except FileNotFoundError:
-        message = f"{source.name} was there when the job was accepted and is gone now"
-        raise EngineError("missing_media", message, "drop it again and retry the job", retry=True) from None
-    return hash_file(target)
+def copy_medium(request: Request, role: Literal["avatar", "audio"]) -> str:
+    """Copy a medium of the request into its work folder; like `copy_input`."""
+    source, target = Path(getattr(request, role)), getattr(request.files, role)
+    return copy_input(source, target, request.limits.media_bytes, request.marks.get(role, ()))
 
 
 def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:

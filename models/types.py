@@ -111,7 +111,10 @@ def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One job, as a worker receives it. Paths are absolute and checked by the daemon."""
+    """One job, as a worker receives it. Paths are absolute and checked by the daemon.
+
+    marks   inode, size and mtime (nanoseconds) of "avatar" and "audio" when the job was accepted
+    """
 
     engine: str
     avatar: str
@@ -126,6 +129,7 @@ class Request:
     output: Output = Output()
     limits: Limits = Limits()
     metadata: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def files(self) -> JobFiles:

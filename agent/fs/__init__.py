@@ -56,11 +56,15 @@ class Fingerprint:
 
 
 def take_fingerprint(path: Path) -> Fingerprint | None:
-    """Return the fingerprint of a regular file, None for anything else. Links are not followed."""
+    """Return the fingerprint of a regular file, None for anything else, and where any part of the path is a link."""
     try:
-        status = path.stat(follow_symlinks=False)
-    except OSError:
+        fd = open_nofollow(path, os.O_PATH)
+    except (OSError, ValueError):
         return None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
     return Fingerprint.from_stat(status) if stat.S_ISREG(status.st_mode) else None
 
 

@@ -6,7 +6,7 @@ A job file names files; only those inside the allowed folders are ever opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -64,14 +64,16 @@ class MediaFinder:
         """
         library, allowed = spec.library_name, self.list_allowed(inputs)
         avatar = (
-            self._find_avatar(library) if library else self._find_file("avatar", spec.avatar or "", inputs, allowed)
+            self._find_avatar(library, allowed)
+            if library
+            else self._find_file("avatar", spec.avatar or "", inputs, allowed)
         )
         if isinstance(avatar, MissingMedia):
             return avatar
         audio = self._find_file("audio", spec.audio, inputs, allowed)
         return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
 
-    def _find_avatar(self, name: str) -> MediaFile | MissingMedia:
+    def _find_avatar(self, name: str, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
         """Find an avatar of the library: the file avatars/NAME.jpg, .png, .mp4 ..."""
         try:
             found = self.lookup.find_stem(self.avatars, name, AVATAR_SUFFIXES)
@@ -79,7 +81,7 @@ class MediaFinder:
             return MissingMedia(f'avatar "{name}": {describe_unreadable(self.avatars, error)}')
         if found is None:
             return MissingMedia(f'avatar "{name}": the library has no avatar of that name')
-        return self._check_file("avatar", name, found)
+        return self._check_file("avatar", name, found, allowed)
 
     def _find_file(self, role: Role, given: str, inputs: Path, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
         places = self._list_places(role, given, inputs)
@@ -90,11 +92,11 @@ class MediaFinder:
             except OSError as error:
                 missing = f"can't be looked for: {describe_unreadable(Path(error.filename or folder), error)}"
         paths = {folder / rest for folder, rest in places} | ({found} if found else set())
-        if not all(any(real.is_relative_to(folder) for folder in allowed) for real in map(follow_links, paths)):
+        if not all(is_below(real, allowed) for real in map(follow_links, paths)):
             raise make_outside_error(role, given)
         if found is None:
             return MissingMedia(f'{role} "{given}" {missing}')
-        return self._check_file(role, given, found)
+        return self._check_file(role, given, found, allowed)
 
     def _list_places(self, role: Role, given: str, inputs: Path) -> list[tuple[Path, PurePosixPath]]:
         """Return the folders where the file may be, and its path in each."""
@@ -106,17 +108,25 @@ class MediaFinder:
         path = PurePosixPath(name)
         return [(Path("/"), path.relative_to("/"))] if path.is_absolute() else [(inputs, path), (self.inbox, path)]
 
-    def _check_file(self, role: Role, given: str, path: Path) -> MediaFile | MissingMedia:
+    def _check_file(self, role: Role, given: str, path: Path, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
+        """Follow the links once; the real path is compared with the allowed folders, recorded, and opened later."""
         real = follow_links(path)
+        if not is_below(real, allowed):
+            raise make_outside_error(role, given)
         fingerprint = take_fingerprint(real)
         if fingerprint is None or not self.is_settled(real):
             return MissingMedia(f'{role} "{given}" is still being written')
         return MediaFile(given, real, fingerprint)
 
     def list_allowed(self, inputs: Path) -> list[Path]:
-        """Return the folders that a job may read from, with links followed."""
-        folders = (self.inbox, self.avatars, inputs, *self.roots, *self.path_map.values())
-        return [follow_links(folder) for folder in folders]
+        """Return the folders that a job may read from. Links are followed, but none that users can make."""
+        share, others = self.inbox.parent, (*self.roots, *self.path_map.values())
+        given = [folder if folder.is_relative_to(share) else follow_links(folder) for folder in others]
+        return [self.inbox, self.avatars, inputs, *given]
+
+
+def is_below(path: Path, folders: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def map_path(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPath] | None:

@@ -12,9 +12,9 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from models.atomic import atomic_write
+from models.media.audio.sound import Scan, scan_sound
+from models.media.audio.soundtrack import Timed, copy_packets, encode_aac
 from models.media.checksum import has_valid_checksum
-from models.media.sound import Scan, scan_sound
-from models.media.soundtrack import Timed, copy_packets, encode_aac
 from models.media.verify import invalid_result, verify_video
 from models.types import EngineError
 

@@ -86,7 +86,12 @@ class Simulation:
             self.collect()
 
     def add(self, name: str, **keys: Any) -> Job:
-        media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
+        mark = {"inode": 1, "size": 1, "mtime_ns": 1}
+        return self.add_with(
+            name, {role: {"given": role, "path": role, **mark} for role in ("avatar", "audio")}, **keys
+        )
+
+    def add_with(self, name: str, media: dict[str, Any], **keys: Any) -> Job:
         return add_job(self.ledger, name, name=name, at_ms=self.clock.at_ms(), media=media, **keys)
 
     def answer(self, device: str, order: RunSpan) -> Iterable[tuple[float, Message]]:

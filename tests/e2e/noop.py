@@ -7,9 +7,7 @@ The options of a job set its duration: `frame_s` for each of its `frames`.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from agent.daemon import serve
 from agent.service.log import configure_logging
 from agent.settings_file import load_settings
+from models.inputs import copy_input
 from models.types import EngineError, Inspection, Request
 
 HANDLER = "tests.e2e.noop:open_handler"
@@ -33,8 +32,8 @@ class Noop:
 
     def inspect(self, request: Request, *_: object) -> dict[str, Any]:
         marks = [
-            snapshot(Path(request.avatar), request.files.avatar),
-            snapshot(Path(request.audio), request.files.audio),
+            copy_input(Path(request.avatar), request.files.avatar, request.limits.media_bytes, request.marks["avatar"]),
+            copy_input(Path(request.audio), request.files.audio, request.limits.media_bytes, request.marks["audio"]),
         ]
         if request.options.get("fail"):
             raise EngineError("bad_option", "fail is set", "take it away")
@@ -68,12 +67,6 @@ class Noop:
 
 def open_handler(_device: str, _options: dict[str, Any]) -> Noop:
     return Noop()
-
-
-def snapshot(source: Path, target: Path) -> str:
-    target.parent.mkdir(exist_ok=True)
-    shutil.copyfile(source, target)
-    return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
 def write(path: Path, data: bytes) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agent.intake import media
 from agent.intake.media import MediaFinder, MissingMedia
+from agent.intake.paths import follow_links
 from agent.jobs.json_text import BadJob
 from tests.agent.samples import a_spec
 
@@ -165,3 +168,54 @@ def test_a_map_opens_its_folder_and_nothing_more(finder: MediaFinder, tmp_path: 
     with pytest.raises(BadJob) as refused:
         mapping.find(a_spec(audio=given), tmp_path / "inputs")
     assert refused.value.code == "outside_roots"
+
+
+def test_a_link_of_the_library_that_leads_out_is_refused(finder: MediaFinder, tmp_path: Path) -> None:
+    """As one of the inbox; a link to another allowed folder is followed once, and the real path is recorded."""
+    (tmp_path / "avatars" / "spy.jpg").symlink_to(tmp_path / "outside" / "secret.wav")
+    (tmp_path / "avatars" / "face.jpg").symlink_to(tmp_path / "inbox" / "face.jpg")
+    with pytest.raises(BadJob, match="outside") as bad:
+        finder.find(a_spec(avatar="spy"), tmp_path / "inputs")
+    assert bad.value.code == "outside_roots"
+    found = finder.find(a_spec(avatar="face"), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
+    assert found["avatar"].path == tmp_path / "inbox" / "face.jpg"
+
+
+def test_the_path_that_was_checked_is_the_one_that_is_recorded(
+    finder: MediaFinder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that is turned to another place after each look never gets a path outside into the row."""
+    link, inside, outside = tmp_path / "inbox" / "turn.wav", tmp_path / "root" / "far.wav", tmp_path / "outside"
+    link.symlink_to(inside)
+    looks = 0
+
+    def turn(path: Path) -> Path:
+        nonlocal looks
+        real = follow_links(path)
+        if path.name == "turn.wav":
+            looks += 1
+            link.unlink()
+            link.symlink_to(inside if looks % 2 == 0 else outside / "secret.wav")
+        return real
+
+    monkeypatch.setattr(media, "follow_links", turn)
+    for _ in range(6):
+        with suppress(BadJob):
+            found = finder.find(a_spec(audio="turn.wav"), tmp_path / "inputs")
+            assert isinstance(found, MissingMedia) or found["audio"].path == inside
+
+
+@pytest.mark.parametrize("name", ["inbox", "avatars", "inputs", "shared"])
+def test_a_folder_of_the_share_that_became_a_link_allows_nothing(
+    finder: MediaFinder, tmp_path: Path, name: str
+) -> None:
+    """Users can replace it: what it leads to is not what jobs may read, whatever the settings name."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "outside" / "spy.jpg").write_bytes(b"x")
+    (tmp_path / name).rename(tmp_path / "kept")
+    (tmp_path / name).symlink_to("outside")
+    within = replace(finder, roots=(tmp_path / "shared",), path_map={"D:\\in": tmp_path / "shared"})
+    spec = a_spec(avatar="spy" if name == "avatars" else f"{tmp_path}/{name}/spy.jpg")
+    with pytest.raises(BadJob, match="outside"):
+        within.find(spec, tmp_path / "inputs")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from models.arrays import F32
+from models.media.audio.mixing import LevelMeter, mix_frames
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
@@ -44,6 +45,7 @@ class Sound:
     channels    of the file, before any downmix
     codec       its name in FFmpeg, such as "pcm_s16le" or "mp3"
     copyable    whether mp4 can hold the packets as they are
+    notes       sentences for result.json
     """
 
     samples: int
@@ -51,6 +53,7 @@ class Sound:
     channels: int
     codec: str
     copyable: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -65,11 +68,12 @@ def read_sound(path: Path, name: str, limits: Limits) -> Sound:
     audio_too_long.
     """
     check_file(path, name, "audio", limits)
-    sound = scan_sound(path, name, limits.audio_s).sound
+    meter = LevelMeter()
+    sound = scan_sound(path, name, limits.audio_s, meter.add).sound
     if sound.duration_s < SHORTEST_S:
         message = f"{name} lasts {1000 * sound.duration_s:.0f} ms; at least {1000 * SHORTEST_S:.0f} ms are needed"
         raise EngineError("audio_too_short", message, "send a longer recording")
-    return sound
+    return replace(sound, notes=sound.notes + meter.describe(name))
 
 
 def read_waveform(path: Path, rate: int = 16_000) -> F32:
@@ -81,7 +85,7 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
     data = bytearray()
     with open_sound(path, path.name) as (container, stream):
         decoder = Decoder(container, stream)
-        for frame in resample(decoder, sample_format="flt", layout="mono", rate=rate):
+        for frame in resample(mix_frames(decoder), sample_format="flt", layout="mono", rate=rate):
             data += memoryview(frame.planes[0])[: 4 * frame.samples]
     samples = round(decoder.duration_s * rate)
     data += bytes(max(0, 4 * samples - len(data)))
@@ -190,11 +194,14 @@ class Scan:
     skipped: int
 
 
-def scan_sound(path: Path, name: str, longest_s: float) -> Scan:
-    """Decode to the end. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
+def scan_sound(
+    path: Path, name: str, longest_s: float, listen: Callable[[av.AudioFrame], None] = lambda _: None
+) -> Scan:
+    """Decode to the end; `listen` gets each frame. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
         decoder = Decoder(container, stream)
-        for _ in decoder:
+        for frame in decoder:
+            listen(frame)
             if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")

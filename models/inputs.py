@@ -1,0 +1,89 @@
+"""Copy the media of a job to where no other process changes them. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from models.atomic import BLOCK_BYTES, atomic_write
+from models.nofollow import open_nofollow
+from models.types import EngineError
+
+LINKS = (errno.ELOOP, errno.ENOTDIR, errno.EXDEV)
+"""Errors of a path in which a folder, or the file, has become a link or something else."""
+
+
+def copy_input(
+    source: Path,
+    target: Path,
+    limit_bytes: int,
+    mark: Sequence[int] = (),
+    tick: Callable[[int], None] = lambda _: None,
+) -> str:
+    """Copy `source` to `target`, which appears by rename. Return the SHA-256 of what was copied.
+
+    The source is opened once, and no part of its path may be a link. `mark`: inode, size and mtime
+    (nanoseconds) of the file when its job was accepted; none are compared where it is empty.
+    `tick` is called with the bytes copied so far. Errors name the user's file.
+
+    Raises EngineError media_too_large, missing_media, media_changed.
+    """
+    with os.fdopen(_open_source(source), "rb", buffering=0) as file:
+        _compare(source.name, file, mark)
+        size = os.fstat(file.fileno()).st_size
+        if size > limit_bytes:
+            message = f"{source.name} has {size / 2**20:.0f} MiB; the limit is {limit_bytes / 2**20:.0f} MiB"
+            raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target, durable=False) as temp_path, temp_path.open("wb", buffering=0) as copy:
+            digest = _copy(file, copy, size, tick)
+            _compare(source.name, file, mark)
+            if os.fstat(copy.fileno()).st_size != size:
+                raise changed_error(source.name)
+    return digest
+
+
+def _open_source(source: Path) -> int:
+    try:
+        fd = open_nofollow(source, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        message = f"{source.name} was there when the job was accepted and is gone now"
+        raise EngineError("missing_media", message, "drop it again and retry the job", retry=True) from None
+    except OSError as error:
+        if error.errno in LINKS:
+            raise changed_error(source.name) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise changed_error(source.name)
+    return fd
+
+
+def _compare(name: str, file: BinaryIO, mark: Sequence[int]) -> None:
+    """Raise media_changed if the open file is not, or no longer, as the mark says."""
+    status = os.fstat(file.fileno())
+    if mark and (status.st_ino, status.st_size, status.st_mtime_ns) != tuple(mark):
+        raise changed_error(name)
+
+
+def _copy(file: BinaryIO, copy: BinaryIO, size: int, tick: Callable[[int], None]) -> str:
+    """Copy until the end, but not much more than `size` bytes of a file that grows."""
+    digest, done = hashlib.sha256(), 0
+    while done <= size and (block := file.read(BLOCK_BYTES)):
+        digest.update(block)
+        view = memoryview(block)
+        while view:
+            view = view[copy.write(view) :]
+        done += len(block)
+        tick(done)
+    return digest.hexdigest()
+
+
+def changed_error(name: str) -> EngineError:
+    message = f"{name} is not the file that it was when the job was accepted: it was changed or replaced"
+    return EngineError("media_changed", message, "`musedrop retry` the job: it takes the file as it is then")
