@@ -113,6 +113,12 @@ class ErrorCode(StrEnum):
     )
     BAD_OPTION = ("bad_option", "job", "An engine option that doesn't exist or is out of range.")
 
+    NOT_READABLE = (
+        "not_readable",
+        "media",
+        "The job file or one of its media is there, but the daemon's user may not read it.",
+        "give the daemon's user the right to read the file (chmod a+r), then `musedrop retry` the job",
+    )
     MEDIA_TOO_LARGE = ("media_too_large", "media", "The file is larger than `limits.media_mib`.")
     AUDIO_UNREADABLE = ("audio_unreadable", "media", "The file is no sound, or is damaged.")
     AUDIO_EMPTY = ("audio_empty", "media", "The file holds no sound at all.")

@@ -97,6 +97,13 @@ class Transitions:
             self._end_attempt(job, "failed", at_ms, error.code, error.message)
             return self._move(job, JobState.QUEUED, at_ms, columns, error.message)
 
+    def postpone(self, job: Job, why: str, *, delay_s: float, at_ms: int) -> None:
+        """Let a queued job wait for a while, for a reason that is not its own; it keeps its place."""
+        self._db.execute(
+            "UPDATE jobs SET not_before_ms = ?, waiting_for = ? WHERE uid = ? AND state = 'queued'",
+            [at_ms + int(1000 * delay_s), why, job.uid],
+        )
+
     def record_interruption(self, job: Job, cause: str, *, crash: bool) -> Job:
         """Count a worker that was lost under a running job. `crash`: the job may have caused it."""
         counted = replace(job, interruptions=job.interruptions + 1, crashes=job.crashes + crash)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.errors import ErrorCode
-from agent.fs import Fingerprint, discard, is_file
+from agent.fs import Fingerprint, discard, is_disk_full, is_file
 from agent.jobs.spec import JobSpec
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.scheduler.crashes import describe_failure, is_caused_by_job
 from agent.scheduler.devices import Devices
+from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_medium
 from agent.scheduler.engines import EngineChooser
 from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
 from agent.service.log import make_extra
@@ -57,6 +58,7 @@ class Dispatcher:
         self._engines = EngineChooser(settings.current.models_dir, clock)
         self._has_claimed = False
         self._queue_reason: str | None = None
+        self._disk_faults: dict[str, tuple[str, float]] = {}
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -148,7 +150,14 @@ class Dispatcher:
         is_full = len(ahead) >= queue.in_service or len(self.attempts) >= MAX_ATTEMPTS
         if is_full or self.pool.plan(PROBE, 0) is None:
             return False
-        attempt = self._start_attempt(queue.pop(), queue.kinds)
+        job = queue.pop()
+        try:
+            attempt = self._start_attempt(job, queue.kinds)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            self._wait_out(job, f"{error.strerror}: {error.filename}")
+            return True
         if attempt is not None:
             self._start_spans(attempt, queue.waiting, hold=True)
         return True
@@ -157,7 +166,7 @@ class Dispatcher:
         """Write the start of an attempt; None where no engine can run the job, which has failed then."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
-            choice = self._engines.choose(job.spec.engine, kinds)
+            choice = self._engines.choose(job.spec.engine, kinds, job.spec.options.get("version"))
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
@@ -253,6 +262,8 @@ class Dispatcher:
 
     def _record_done(self, attempt: Attempt, message: Done, device: str) -> FinishedAttempt | None:
         attempt.finish_span(Span(message.start, message.stop), device)
+        if attempt.is_complete and attempt.stage == "assemble":
+            self._disk_faults.clear()
         if attempt.stage == "inspect":
             attempt.set_inspection(message.result)
             if attempt.job.client_id and (earlier := self.ledger.find_done_duplicate(attempt.job)):
@@ -309,6 +320,13 @@ class Dispatcher:
         if not is_file(self.folders.share_id_file):
             self._requeue(attempt, f"the share went away: {failed.message}")
             return
+        if (unreadable := explain_unreadable_medium(job, failed)) is not None:
+            self.close_failed(job, unreadable)
+            return
+        if fault := describe_disk_fault(failed, self.folders):
+            self._requeue(attempt, fault)
+            self._wait_out(job, fault)
+            return
         if failed.code in REDO_RENDER:
             discard(attempt.request.files.parts)
         if not failed.retry or job.failures + 1 >= job.spec.max_attempts:
@@ -317,6 +335,19 @@ class Dispatcher:
         delay_s = min(2.0 ** (job.failures + 1), MAX_BACKOFF_S)
         self.ledger.transitions.retry_later(job, error, delay_s=delay_s, at_ms=self.clock.at_ms())
         log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, delay_s, extra=make_extra(job))
+
+    def _wait_out(self, job: Job, fault: str) -> None:
+        """Let a queued job rest while the share or the state has trouble; that counts as no attempt."""
+        delay_s = min(2.0 * self._disk_faults.get(job.uid, ("", 0.5))[1], MAX_BACKOFF_S)
+        self._disk_faults[job.uid] = fault, delay_s
+        why = f"the share or the state has trouble: {fault}; tried again in {delay_s:.0f} s"
+        self.ledger.transitions.postpone(job, why, delay_s=delay_s, at_ms=self.clock.at_ms())
+        log.error("%s waits: %s", job.name, why, extra=make_extra(job))
+
+    @property
+    def disk_fault(self) -> str:
+        """What is wrong with the share or the state, as the last attempts found it; "" if nothing is."""
+        return next((f"jobs wait, the share or the state has trouble: {f}" for f, _ in self._disk_faults.values()), "")
 
     # ends ------------------------------------------------------------------------------------------------------------
 
@@ -335,6 +366,7 @@ class Dispatcher:
         self.close_failed(attempt.job, error)
 
     def close_failed(self, job: Job, error: JobError) -> None:
+        self._disk_faults.pop(job.uid, None)
         self.ledger.transitions.fail(job, error, at_ms=self.clock.at_ms())
         log.error("%s failed (%s): %s", job.name, error.code, error.message, extra=make_extra(job))
 
@@ -342,6 +374,7 @@ class Dispatcher:
         """End a job that is not finished, wherever it is."""
         if (attempt := self.attempts.get(job.uid)) is not None:
             self._drop(attempt)
+        self._disk_faults.pop(job.uid, None)
         self.ledger.transitions.cancel(job, at_ms=self.clock.at_ms())
         log.info("%s cancelled", job.name, extra=make_extra(job))
 

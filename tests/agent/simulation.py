@@ -87,7 +87,11 @@ class Simulation:
 
     def add(self, name: str, **keys: Any) -> Job:
         mark = {"inode": 1, "size": 1, "mtime_ns": 1}
-        media = {role: {"given": role, "path": role, **mark} for role in ("avatar", "audio")}
+        return self.add_with(
+            name, {role: {"given": role, "path": role, **mark} for role in ("avatar", "audio")}, **keys
+        )
+
+    def add_with(self, name: str, media: dict[str, Any], **keys: Any) -> Job:
         return add_job(self.ledger, name, name=name, at_ms=self.clock.at_ms(), media=media, **keys)
 
     def answer(self, device: str, order: RunSpan) -> Iterable[tuple[float, Message]]:

@@ -21,7 +21,7 @@ from agent.service.systemd import Notifier
 from agent.settings import Settings
 from agent.settings_file import load_settings
 from gpu_pool.pool import Pool
-from gpu_pool.types import Device, Done, RunSpan
+from gpu_pool.types import Device, Done, Failed, RunSpan
 from models.types import Inspection
 from tests.agent.fake_clock import FakeClock
 from tests.gpu_pool.fake import FakeBackend, Message
@@ -72,7 +72,15 @@ class Setup:
         pool = Pool(self.backend, stall_s=1000.0, clock=self.clock)
         self.daemon = Daemon(self.settings, pool=pool, clock=self.clock, notifier=self.notifier)
 
-    def answer(self, _device: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
+    def answer(self, device: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
+        """Do a span; an error of the system is told as a real worker tells it."""
+        try:
+            return self.do_span(device, run)
+        except OSError as error:
+            text = f"{type(error).__name__}: {error}"
+            return [(0.0, Failed(run.task, run.start, run.stop, "internal", text, retry=True))]
+
+    def do_span(self, _device: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
         request, stage = run.payload["request"], run.payload["stage"]
         result: dict[str, Any] = {}
         if stage == "inspect":

@@ -64,6 +64,7 @@ namespace Musedrop
             { "weights_damaged", ErrorKind.Unavailable },
             { "weights_unsafe", ErrorKind.Unavailable },
             { "download_failed", ErrorKind.Unavailable },
+            { "not_readable", ErrorKind.BadMedia },
             { "media_too_large", ErrorKind.BadMedia },
             { "audio_unreadable", ErrorKind.BadMedia },
             { "audio_empty", ErrorKind.BadMedia },
