@@ -129,8 +129,9 @@ class Archiver:
         rested = [job for job in jobs if job.inputs and job.finished_ms and self._is_rested(job.finished_ms, keep_s)]
         rested_ids = {job.id for job in rested}
         in_use = {mark for job in jobs if job.id not in rested_ids for mark in job.fingerprints}
-        for job in rested:
-            if in_use.isdisjoint(job.fingerprints):
+        unused = [job for job in rested if in_use.isdisjoint(job.fingerprints)]
+        with self.ledger.together():
+            for job in unused[:BATCH]:
                 self._collect(job)
 
     def _is_rested(self, finished_ms: int, keep_s: float) -> bool:

@@ -57,7 +57,6 @@ class Dispatcher:
         self._hold_reason, self._paused = "", False
         self._engines = EngineChooser(settings.current.models_dir, clock)
         self._has_claimed = False
-        self._queue_reason: str | None = None
         self._disk_faults: dict[str, tuple[str, float]] = {}
 
     def hold(self, reason: str) -> None:
@@ -178,7 +177,7 @@ class Dispatcher:
         """Write the start of an attempt; None where no engine can run the job, which has failed then."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
-            choice = self._engines.choose(job.spec.engine, kinds)
+            choice = self._engines.choose(job.spec.engine, kinds, job.spec.options.get("version"))
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
@@ -223,9 +222,7 @@ class Dispatcher:
     def explain_waits(self) -> None:
         """Write into the row of each job without a device why it has none, unless it is only a matter of turns."""
         reason = self._hold_reason or self.pool.wait_reason(PROBE) or None
-        if reason or self._queue_reason:
-            self.ledger.queue.set_waiting_for(reason)
-            self._queue_reason = reason
+        self.ledger.queue.set_waiting_for(reason)
         for attempt in self.attempts.values():
             task = attempt.make_task(self.pool.running_spans(attempt.task_id))
             waits = task.todo and not task.running

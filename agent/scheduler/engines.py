@@ -15,12 +15,12 @@ KEEP_S = 2.0
 class EngineChooser:
     def __init__(self, models_dir: Path, clock: Clock) -> None:
         self._models_dir, self._clock = models_dir, clock
-        self._choices: dict[tuple[str, frozenset[DeviceKind]], tuple[float, EngineChoice]] = {}
+        self._choices: dict[tuple[str, frozenset[DeviceKind], str], tuple[float, EngineChoice]] = {}
 
-    def choose(self, asked: str, kinds: Iterable[DeviceKind]) -> EngineChoice:
+    def choose(self, asked: str, kinds: Iterable[DeviceKind], version: object = None) -> EngineChoice:
         """Return the choice of `choose_engine`, at most `KEEP_S` old. Raises EngineError, each time anew."""
-        key, now_s = (asked, frozenset(kinds)), self._clock.now_s()
+        key, now_s = (asked, frozenset(kinds), repr(version)), self._clock.now_s()
         kept = self._choices.get(key)
         if kept is None or now_s - kept[0] >= KEEP_S:
-            kept = self._choices[key] = now_s, choose_engine(asked, self._models_dir, key[1])
+            kept = self._choices[key] = now_s, choose_engine(asked, self._models_dir, key[1], version)
         return kept[1]

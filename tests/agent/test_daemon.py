@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Failed, RunSpan
 from models.types import Inspection
 from tests.agent.fake_clock import FakeClock
+from tests.agent.ledger.query_plans import find_scans
 from tests.gpu_pool.fake import FakeBackend, Message
 
 SETTINGS = """
@@ -602,3 +604,31 @@ def test_media_stay_as_long_as_they_should(setup: Setup) -> None:
     setup.turn(pass_s=600.0)
     setup.turn(pass_s=MAX_WAIT_S)
     assert not (setup.folders.inbox / "face.jpg").exists()
+
+
+# large ledgers -------------------------------------------------------------------------------------------------------
+
+
+def test_no_turn_reads_all_jobs(setup: Setup) -> None:
+    """Whatever the daemon does, its statements find rows by an index: a million rows cost an idle daemon nothing."""
+    statements: set[str] = set()
+    setup.daemon.ledger.db.conn.set_trace_callback(statements.add)
+    setup.turn()
+    setup.drop("hello", id="order-1")
+    setup.run("hello", "done")
+    setup.drop("again", id="order-1")
+    setup.run("again", "done")
+    setup.drop("bad", audio="/etc/passwd")
+    setup.run("bad", "failed")
+    setup.put("bad.retry")
+    setup.put("pause")
+    setup.drop("late", avatar="never.jpg")
+    setup.turn(pass_s=10.0)
+    setup.put("late.cancel")
+    setup.run("late", "cancelled")
+    setup.turn(pass_s=4000.0)
+    conn = setup.daemon.ledger.db.conn
+    conn.set_trace_callback(None)
+    read = [sql for sql in statements if re.match(r"\s*(SELECT|WITH|UPDATE|DELETE|INSERT)\b", sql)]
+    assert len(read) > 50
+    assert {sql: scans for sql in read if (scans := find_scans(conn, sql))} == {}
