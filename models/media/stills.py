@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-WIDTH, HEIGHT, ORIENTATION = 256, 257, 274
+WIDTH, HEIGHT, COMPRESSION, ORIENTATION = 256, 257, 259, 274
+_JPEG_IN_TIFF = (6, 7)
 _MAX_ENTRIES = 4096
 _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -32,6 +33,7 @@ class Still:
     orientation: int = 1
     demuxer: str | None = None
     animated_webp: bool = False
+    jpeg_in_tiff: bool = False
 
     @property
     def pixels(self) -> int:
@@ -108,7 +110,8 @@ def _read_bmp(_file: BinaryIO, head: bytes) -> Still:
 
 def _read_tiff(file: BinaryIO, _head: bytes) -> Still:
     tags = _read_tags(file, 0)
-    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _check_orientation(tags.get(ORIENTATION, 1)), "tiff_pipe")
+    turn, holds_jpeg = _check_orientation(tags.get(ORIENTATION, 1)), tags.get(COMPRESSION) in _JPEG_IN_TIFF
+    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), turn, "tiff_pipe", jpeg_in_tiff=holds_jpeg)
 
 
 _READERS = {
