@@ -18,7 +18,8 @@ from typing import BinaryIO
 from models.media.budget import charge
 from models.types import EngineError
 
-WIDTH, HEIGHT, ORIENTATION = 256, 257, 274
+WIDTH, HEIGHT, COMPRESSION, ORIENTATION = 256, 257, 259, 274
+_JPEG_IN_TIFF = (6, 7)
 _MAX_ENTRIES = 4096
 _PACKED = (b"zTXt", b"iCCP")
 _LARGEST_NOTE, _UNPACKED_AT_ONCE = 64 << 20, 1 << 20
@@ -39,6 +40,7 @@ class Still:
     orientation: int = 1
     demuxer: str | None = None
     animated_webp: bool = False
+    jpeg_in_tiff: bool = False
 
     @property
     def pixels(self) -> int:
@@ -144,7 +146,8 @@ def _read_bmp(_file: BinaryIO, head: bytes) -> Still:
 
 def _read_tiff(file: BinaryIO, _head: bytes) -> Still:
     tags = _read_tags(file, 0)
-    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _check_orientation(tags.get(ORIENTATION, 1)), "tiff_pipe")
+    turn, holds_jpeg = _check_orientation(tags.get(ORIENTATION, 1)), tags.get(COMPRESSION) in _JPEG_IN_TIFF
+    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), turn, "tiff_pipe", jpeg_in_tiff=holds_jpeg)
 
 
 _READERS = {
