@@ -38,6 +38,7 @@ from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
+from gpu_pool.walls.privileges import forbid_tracing
 
 log = logging.getLogger("musedrop")
 
@@ -387,6 +388,7 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
 
     `source`: the file that SIGHUP reads again.
     """
+    forbid_tracing()
     faulthandler.enable()  # a daemon that the watchdog aborts says where it hung
     notifier = Notifier()
     while True:

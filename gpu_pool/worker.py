@@ -23,6 +23,7 @@ from typing import Any, Protocol, cast
 from gpu_pool.failpoints import failpoint
 from gpu_pool.guards import die_with_parent, kill_group, raise_oom_score
 from gpu_pool.types import Cancel, Done, Failed, Fault, Open, Progress, Ready, RunSpan, Stop, WorkerReport
+from gpu_pool.walls import Walls, raise_walls
 from gpu_pool.wire import LineSplitter, WireError, decode_command, encode
 
 PROGRESS_S = 0.2
@@ -234,9 +235,13 @@ def main() -> None:
     parser.add_argument("device")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--walls", type=Walls.from_json)
     args = parser.parse_args()
     die_with_parent(args.parent)
     raise_oom_score()
+    if args.walls is not None:
+        for reason in raise_walls(args.walls):
+            print(f"gpu_pool.worker: {reason}", file=sys.stderr, flush=True)
     Worker(Channel(args.fd)).serve()
 
 
