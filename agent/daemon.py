@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -71,12 +71,15 @@ class Daemon:
             on_error.callback(self.lock.release)
             self.ledger = Ledger(self.folders.ledger)
             self.ledger.devices.clear()
+            self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
+            if not self.share.check():
+                with suppress(OSError):  # `open_share` says it
+                    make_folders(self.folders.of_share)  # workers may open only what there is when they start
             on_error.pop_all()
         self.clock, self.problems = clock or Clock(), Problems()
         self.notifier = notifier or Notifier()
         self.watchdog = Watchdog(self.notifier)
         self.pool = pool or open_pool(settings, handler)
-        self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False

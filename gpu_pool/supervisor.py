@@ -13,6 +13,7 @@ from gpu_pool.backend import Backend
 from gpu_pool.backoff import Backoff, BackoffState
 from gpu_pool.slot import CANCELLED, ExitReason, WorkerSlot, explain_exit
 from gpu_pool.types import (
+    OUTDATED,
     Cancel,
     Device,
     Done,
@@ -249,7 +250,7 @@ class Supervisor:
     def _update_backoff(self, slot: WorkerSlot, end: Done | Failed) -> None:
         if isinstance(end, Done) or end.fault == "job":
             slot.backoff = BackoffState()
-        elif end.code not in ("out_of_memory", "cancelled"):
+        elif end.code not in ("out_of_memory", "cancelled", OUTDATED):
             self._add_fault(slot, end.message)
 
     def _should_recycle(self, slot: WorkerSlot, end: Done | Failed) -> bool:

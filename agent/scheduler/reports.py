@@ -21,7 +21,7 @@ MAX_FPS = 120
 MAX_SIDE = 16_384
 """The longest side of a picture that H.264 can hold, in pixels."""
 MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
-CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR}
+CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR, ErrorCode.WORKER_OUTDATED}
 """Codes of a failure that a worker may call its own."""
 CODES_OF_DAEMON = {
     *(ErrorCode.CANCELLED, ErrorCode.POISON, ErrorCode.TIMEOUT, ErrorCode.INTERRUPTED, ErrorCode.ID_CONFLICT),

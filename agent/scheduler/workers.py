@@ -81,7 +81,13 @@ def build_walls(settings: Settings) -> dict[DeviceKind, Walls]:
     """
     folders, asked = settings.folders, settings.media_limits
     write = (folders.work, folders.staging, folders.cache)
-    media = (folders.inbox, folders.avatars, *settings.inbox.media_roots, *settings.inbox.path_map.values())
+    media = (
+        folders.inbox,
+        folders.claimed,
+        folders.avatars,
+        *settings.inbox.media_roots,
+        *settings.inbox.path_map.values(),
+    )
     read = (*list_code(), *SYSTEM, *media, settings.models_dir)
     file_bytes = max(LARGEST_FILE, asked.media_bytes)
     home = Path(os.environ.get("HOME", "/nonexistent"))

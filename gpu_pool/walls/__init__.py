@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from gpu_pool.walls.landlock import restrict_files
 from gpu_pool.walls.privileges import drop_privileges, limit_resources
@@ -38,6 +39,31 @@ class Walls:
     def from_json(cls, text: str) -> Walls:
         data = json.loads(text)
         return cls(**{**data, "read": tuple(data["read"]), "write": tuple(data["write"])})
+
+
+class Gates:
+    """The folders that are open in the walls, as they were then: a rule is about a folder, not about its name.
+
+    After a share was mounted anew, or its inbox made anew, only a new worker can open what is there.
+    """
+
+    def __init__(self, walls: Walls) -> None:
+        self._paths = (*walls.read, *walls.write)
+        self._marks = self._read_marks()
+
+    def have_moved(self) -> bool:
+        return self._read_marks() != self._marks
+
+    def _read_marks(self) -> list[tuple[int, int] | None]:
+        return [_read_mark(path) for path in self._paths]
+
+
+def _read_mark(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def raise_walls(walls: Walls) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpu_pool.process import PACKAGES, WorkerProcess
-from gpu_pool.types import Done, Open, RunSpan
+from gpu_pool.types import Done, Failed, Open, RunSpan
 from gpu_pool.walls import Walls
 from gpu_pool.walls.landlock import read_version
 from gpu_pool.wire import encode
@@ -35,6 +35,13 @@ def run_in(worker: WorkerProcess, do: str, *args: object) -> dict[str, Any]:
         if ends:
             return dict(ends[0].result)
         assert not worker.is_mute, messages
+
+
+def iter_messages(worker: WorkerProcess) -> list[object]:
+    """Return what it sends next."""
+    while not (messages := worker.receive()):
+        assert not worker.is_mute
+    return list(messages)
 
 
 def start_worker(folder: Path, walls: Walls) -> WorkerProcess:
@@ -132,6 +139,21 @@ def test_a_worker_on_a_card_may_read_and_run_but_not_write(places: Path) -> None
         assert run_in(worker, "start_program") == {"did": "0"}
         assert run_in(worker, "trace", os.getpid()) == {"error": "PermissionError"}
         assert run_in(worker, "read_memory", os.getpid()) == {"error": "PermissionError"}
+    finally:
+        worker.kill()
+        worker.reap()
+
+
+def test_a_worker_whose_folder_was_replaced_asks_to_be_replaced(places: Path) -> None:
+    """A rule is about a folder, not about its name: after a mount only a new worker can open what is there."""
+    worker = start_worker(places, build_test_walls(places))
+    try:
+        assert "did" in run_in(worker, "read_file", str(places / "media" / "file"))
+        (places / "media").rename(places / "old")
+        (places / "media").mkdir()
+        worker.send(encode(RunSpan("task", 0, 1, {"do": "start_thread", "with": []})))
+        [failed] = [message for message in iter_messages(worker) if isinstance(message, Failed)]
+        assert (failed.code, failed.fault, failed.retry) == ("worker_outdated", "worker", True)
     finally:
         worker.kill()
         worker.reap()
