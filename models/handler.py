@@ -190,7 +190,8 @@ def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tup
 
 
 def note_changes(request: Request, picture: media.Picture, rate: Fraction, size: tuple[int, int]) -> Iterator[str]:
-    """Yield sentences on a rate and a size that the job did not ask for and the avatar has not."""
+    """Yield sentences on rate, size and colours that the job did not ask for and the avatar has not."""
+    yield from picture.notes
     name, own, (width, height) = Path(request.avatar).name, picture.own_fps, size
     if own is not None and request.fps is None and rate != own:
         yield f"{name} has {float(own):.4g} frames a second; the video has {float(rate):.4g}, which suits lips"

@@ -258,6 +258,15 @@ def pause(config: Config = None) -> None:
 
 
 @app.command()
+def trust_clock(config: Config = None) -> None:
+    """Let old files be deleted again after the clock has jumped: write the file trust-clock into the inbox."""
+    from agent.cli import client
+
+    client.control_queue(load_settings(config), "trust-clock")
+    console.print("old files are deleted by the clock as it is now")
+
+
+@app.command()
 def resume(
     name: Annotated[str | None, typer.Argument(help="A device or card; default: the paused queue.")] = None,
     config: Config = None,

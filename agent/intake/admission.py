@@ -22,7 +22,7 @@ from agent.fs import (
     read_limited,
     take_fingerprint,
 )
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.intake.media import MediaFinder, MissingMedia
 from agent.intake.scanner import Control, Inbox, Submission
 from agent.intake.watcher import InboxWatcher
@@ -33,6 +33,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results import outbox
+from agent.service.clock_history import ClockHistory
 from agent.service.entry_problems import EntryProblems
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
@@ -58,12 +59,18 @@ class Intake:
     """Scans the inbox, claims what is complete, and runs control files."""
 
     def __init__(
-        self, settings: CurrentSettings, ledger: Ledger, wake: Callable[[], None], entries: EntryProblems | None = None
+        self,
+        settings: CurrentSettings,
+        ledger: Ledger,
+        wake: Callable[[], None],
+        entries: EntryProblems | None = None,
+        history: ClockHistory | None = None,
     ) -> None:
         self.settings, self.ledger, self.folders = settings, ledger, settings.current.folders
         inbox, folders = settings.current.inbox, self.folders
         self.polls = False
         self.limit = inbox.max_job_bytes
+        self._history = history
         self.entries = entries or EntryProblems(folders.share)
         self.inbox = Inbox(
             folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file, entries=self.entries
@@ -237,10 +244,14 @@ class Intake:
         if not isinstance(found, MissingMedia):
             media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
             self.ledger.transitions.queue(job, media, at_ms=at_ms)
-        elif at_ms - job.since_ms > 1000 * self.settings.current.inbox.wait_media_s:
+        elif self._elapsed_s(job.since_ms, at_ms) > self.settings.current.inbox.wait_media_s:
             self._fail(job, BadJob(ErrorCode.MISSING_MEDIA, found.reason), at_ms)
         else:
             self._set_waiting_for(job, found.reason)
+
+    def _elapsed_s(self, since_ms: int, at_ms: int) -> float:
+        """Return the seconds since a time of the calendar, whatever has been done to the clock since."""
+        return self._history.elapsed_s(since_ms) if self._history is not None else (at_ms - since_ms) / 1000
 
     def _set_waiting_for(self, job: Job, reason: str) -> None:
         if reason != job.waiting_for:
@@ -300,6 +311,8 @@ class Intake:
                 return self._cancel_command(control)
             case "retry":
                 self._retry(control, at_ms)
+            case "trust-clock":
+                return TrustClock()
             case verb if control.name == "":
                 self._switch_queue(verb, at_ms)
             case "drain":

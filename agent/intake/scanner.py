@@ -27,7 +27,7 @@ from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
 
 CONTROLS = (".cancel", ".retry", ".drain", ".resume")
-SWITCHES = {"pause": "pause", "pause.txt": "pause", "resume": "resume", "resume.txt": "resume"}
+SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock") for suffix in ("", ".txt")}
 """Control files of the whole queue; Windows gives every new file a suffix."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}

@@ -68,7 +68,7 @@ class StatusReport:
             "problems": self.problems.texts,
             "counts": self.ledger.counts(),
             "running": [{**row, "eta_s": eta_s.get(row["uid"])} for row in running],
-            "queue": rows("SELECT * FROM queue ORDER BY position LIMIT 100"),
+            "queue": self.ledger.queue.list_first(self.clock.at_ms(), 100),
             "devices": rows("SELECT * FROM device_status ORDER BY device"),
             "recent": rows("SELECT * FROM job_status WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 20"),
         }

@@ -57,7 +57,6 @@ class Dispatcher:
         self._hold_reason, self._paused = "", False
         self._engines = EngineChooser(settings.current.models_dir, clock)
         self._has_claimed = False
-        self._queue_reason: tuple[str | None, list[str], str] = None, [], ""
         self._disk_faults: dict[str, tuple[str, float]] = {}
 
     def hold(self, reason: str) -> None:
@@ -77,6 +76,18 @@ class Dispatcher:
     @property
     def has_running_spans(self) -> bool:
         return any(self.pool.running_spans(attempt.task_id) for attempt in self.attempts.values())
+
+    def move_times(self, by_ms: int) -> None:
+        """Keep the ages and pauses of unfinished jobs when the calendar was set by so much."""
+        with self.ledger.together():
+            self.ledger.queue.move_times(by_ms)
+            self.bound_pauses()
+        for attempt in self.attempts.values():
+            attempt.served_ms += by_ms
+
+    def bound_pauses(self) -> None:
+        """Let no job rest longer than the longest pause."""
+        self.ledger.queue.bound_pauses(self.clock.at_ms() + round(1000 * MAX_BACKOFF_S))
 
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
@@ -220,10 +231,8 @@ class Dispatcher:
     def explain_waits(self) -> None:
         """Write into the row of each job without a device why it has none, unless it is only a matter of turns."""
         reason = self._hold_reason or self.pool.wait_reason(PROBE) or None
-        why = (reason, *(([], "") if reason else self.find_held()))
-        if any(why) or any(self._queue_reason):
-            self.ledger.queue.set_waiting_for(*why)
-            self._queue_reason = why
+        held, why = self.find_held()
+        self.ledger.queue.set_waiting_for(reason, dict.fromkeys(held, why))
         for attempt in self.attempts.values():
             task = attempt.make_task(self.pool.running_spans(attempt.task_id))
             waits = task.todo and not task.running

@@ -15,6 +15,7 @@ from av.container import InputContainer
 
 from models.arrays import U8
 from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.planar import ToPlanes
 from models.media.stills import Still, read_still
@@ -31,12 +32,16 @@ _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explod
 
 
 class Source(Protocol):
-    """An opened avatar. `width`, `height`, `colour` are those of its upright pictures."""
+    """An opened avatar. `width`, `height`, `colour` are those of its upright pictures.
+
+    `notes`: sentences on what is not shown as it is stored.
+    """
 
     timeline: Timeline
     width: int
     height: int
     colour: Colour
+    notes: tuple[str, ...]
 
     def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
         """Yield positions and pictures from `start` or a little before. One iterator at a time."""
@@ -107,14 +112,18 @@ class Movie:
         aspect = 1 if still is not None else self._stream.sample_aspect_ratio or 1
         width, height = size or _compute_upright_size(first.width, first.height, float(aspect), turn)
         check_pixels(width, height, self._name, self._limits)
-        self._show = self._make_converter(width, height, turn, first)
+        conversion = read_conversion(self._path, first, still=still is not None)
+        self.notes = note_conversion(self._name, conversion)
+        self._show = self._make_converter(width, height, turn, first, conversion)
         self.width, self.height = self._show.width, self._show.height
 
-    def _make_converter(self, width: int, height: int, turn: int, first: av.VideoFrame) -> ToBgr | ToPlanes:
+    def _make_converter(
+        self, width: int, height: int, turn: int, first: av.VideoFrame, conversion: Conversion | None
+    ) -> ToBgr | ToPlanes:
         if not self._as_planes:
             self.colour = BT709
-            return ToBgr(width, height, turn)
-        to_planes = ToPlanes(width, height, turn, still=self._is_still)
+            return ToBgr(width, height, turn, conversion)
+        to_planes = ToPlanes(width, height, turn, still=self._is_still, conversion=conversion)
         self.colour = to_planes.read_colour(first)
         return to_planes
 
@@ -188,6 +197,8 @@ class AnimatedWebp:
         self._path, self._still, self._name = path, still, name
         self.timeline = read_webp_timeline(path, still, name, limits)
         self.width, self.height = size or (still.width, still.height)
+        self._conversion = read_still_conversion(path)
+        self.notes = note_conversion(name, self._conversion)
         self._to_planes = ToPlanes(self.width, self.height) if as_yuv else None
         if self._to_planes is not None:
             self.width, self.height = self._to_planes.width, self._to_planes.height
@@ -200,6 +211,8 @@ class AnimatedWebp:
         pass
 
     def _convert(self, picture: U8) -> U8:
+        if isinstance(self._conversion, IccConversion):
+            picture = self._conversion.convert(picture)
         return self._resize(picture) if self._to_planes is None else self._to_planes.convert_bgr(self._resize(picture))
 
     def _resize(self, picture: U8) -> U8:
@@ -207,6 +220,12 @@ class AnimatedWebp:
         if all(0 <= have - want <= spare for have, want in zip(picture.shape, (self.height, self.width), strict=False)):
             return picture.copy()
         return np.asarray(cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def note_conversion(name: str, conversion: Conversion | None) -> tuple[str, ...]:
+    if conversion is None:
+        return ()
+    return (f"{name} has colours of {conversion.name}; they are converted to BT.709, as players show them",)
 
 
 def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:

@@ -24,6 +24,7 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from models.arrays import F32
+from models.media.audio.clock import SoundClock, make_silence
 from models.media.audio.mixing import LevelMeter, mix_frames
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
@@ -115,6 +116,9 @@ class Decoder:
         self.channels = self.holes = self.packets = 0
         self.packet_samples: list[int] = []
         self.skipped = 0
+        self.is_broken = False  # an mp4 ends inside of its last packet
+        self.silent_s = self.late_s = Fraction(0)  # in gaps, and before the first frame
+        self._clock = SoundClock(container, stream)
 
     @property
     def rate(self) -> int:
@@ -130,8 +134,18 @@ class Decoder:
             if held is not None:
                 yield self._count(held)
             held = frame
+            yield from self._fill(frame, self._clock.measure_gap(frame))
         if held is not None:
+            tail_s = self._clock.measure_tail(held)
             yield self._count(_truncate(held, self._count_heard_samples(held)))
+            yield from self._fill(held, tail_s)
+
+    def _fill(self, frame: av.AudioFrame, gap_s: Fraction) -> Iterator[av.AudioFrame]:
+        """Yield the silence of a gap beside a frame."""
+        if gap_s:
+            self.silent_s += gap_s
+            self.late_s += 0 if self.samples else gap_s
+            yield from map(self._count, make_silence(frame, gap_s))
 
     def _count(self, frame: av.AudioFrame) -> av.AudioFrame:
         self.samples[frame.sample_rate] += frame.samples
@@ -149,7 +163,7 @@ class Decoder:
             samples = round(frame.duration * frame.time_base * frame.sample_rate) or samples
         if self.container.format.name.startswith("mov") and self.stream.duration and len(self.samples) <= 1:
             track = round(self.stream.duration * (self.stream.time_base or 0) * frame.sample_rate)
-            left = track - self.samples[frame.sample_rate]
+            left = track + round(self.late_s * frame.sample_rate) - self.samples[frame.sample_rate]
             if left + frame.sample_rate // 1000 < samples:  # writers round it to a millisecond
                 samples = max(1, left)
         return min(samples, frame.samples)
@@ -176,6 +190,7 @@ class Decoder:
                 return
             if packet.size:
                 self._note_packet(packet)
+                self.is_broken = packet.is_corrupt and self.container.format.name.startswith("mov")
             yield packet
 
     def _note_packet(self, packet: av.Packet[av.AudioStream]) -> None:
@@ -212,8 +227,14 @@ def scan_sound(
         channels=decoder.channels,
         codec=decoder.codec,
         copyable=_is_copyable(decoder),
+        notes=tuple(_describe_gaps(decoder, name)),
     )
     return Scan(sound, decoder.packet_samples, decoder.skipped)
+
+
+def _describe_gaps(decoder: Decoder, name: str) -> Iterator[str]:
+    if decoder.silent_s:
+        yield f"in {float(decoder.silent_s):.2f} s of {name} nothing was sent; they are silent, as players have it"
 
 
 def resample(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
@@ -247,10 +268,10 @@ def count_samples(packet: av.Packet[av.AudioStream], codec: str, rate: int) -> i
 def read_promised_s(path: Path, container: InputContainer, stream: av.AudioStream) -> Fraction:
     """Return the length in seconds in the file's header; 0 without a reliable one."""
     kind = container.format.name.split(",")[0]
-    if kind in ("flac", "aiff", "mov") or (kind == "mp3" and _has_xing(path)):
+    if kind in ("flac", "aiff") or (kind == "mp3" and _has_xing(path)):
         return (stream.duration or 0) * (stream.time_base or Fraction(0))
     if kind == "matroska" and len(container.streams) == 1:
-        return Fraction(container.duration or 0, av.time_base)
+        return Fraction((container.duration or 0) - (container.start_time or 0), av.time_base)
     if kind == "wav":
         missing_s = Fraction(_count_missing_wav_bytes(path) * 8, stream.codec_context.bit_rate or 1)
         return missing_s + (stream.duration or 0) * (stream.time_base or Fraction(0))
@@ -262,6 +283,7 @@ def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
         raise EngineError("audio_empty", f"{name} holds no sound at all", "record it again")
     if not decoder.duration_s:
         raise unreadable_file("audio", f"{name} holds sound that cannot be decoded")
+    _check_all_packets(decoder, name)
     if decoder.duration_s < promised_s - _SHORTFALL_S:
         message = f"{name} is cut off: {float(decoder.duration_s):.2f} s of {float(promised_s):.2f} s are there"
         raise unreadable_file("audio", message)
@@ -270,9 +292,17 @@ def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
         raise unreadable_file("audio", message)
 
 
+def _check_all_packets(decoder: Decoder, name: str) -> None:
+    """Refuse an mp4 that lists more packets than are there."""
+    listed = len(decoder.stream.index_entries) if decoder.container.format.name.startswith("mov") else 0
+    if decoder.packets < listed or decoder.is_broken:
+        message = f"{name} is cut off: {decoder.packets} of {listed} frames are there"
+        raise unreadable_file("audio", message)
+
+
 def _is_copyable(decoder: Decoder) -> bool:
     """Whether mp4 can hold the packets, and their declared samples add up to the decoded ones."""
-    if decoder.codec not in MP4_HOLDS or decoder.holes or len(decoder.samples) != 1:
+    if decoder.codec not in MP4_HOLDS or decoder.holes or decoder.silent_s or len(decoder.samples) != 1:
         return False
     played = sum(decoder.packet_samples) - decoder.skipped
     (rate, samples), *_ = decoder.samples.items()
