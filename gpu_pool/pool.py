@@ -17,7 +17,7 @@ from gpu_pool.backoff import Backoff
 from gpu_pool.memory import MemoryBudget
 from gpu_pool.slot import WorkerSlot
 from gpu_pool.strategy import STRATEGIES, rank_devices
-from gpu_pool.supervisor import Supervisor, WorkerLimits
+from gpu_pool.supervisor import RefusalRule, Supervisor, WorkerLimits
 from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, RunSpan, Span, Task
 from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
@@ -40,6 +40,7 @@ class Pool:
     find_trouble   returns why no card can be used though there is one, "" without trouble
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
+    refuse         returns why the end of a span can't be believed: its worker is killed then
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Pool:
         backoff: Backoff | None = None,
         find_trouble: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
+        refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
         limits = WorkerLimits(
             stall_s=stall_s,
@@ -67,7 +69,7 @@ class Pool:
         self._backend = backend
         self._clock = clock
         self._find_trouble = find_trouble
-        self._supervisor = Supervisor(backend, limits, clock)
+        self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
         self._oom_backoffs: dict[str, OomBackoff] = {}

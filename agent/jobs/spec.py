@@ -26,10 +26,16 @@ from models.types import Output
 
 # names of media ------------------------------------------------------------------------------------------------------
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
+_IMAGES = """.jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .avif .heic .heif .jp2 .j2k
+    .ppm .pgm .pbm .pnm .pam"""
+_VIDEOS = """.mp4 .mov .qt .mkv .webm .avi .m4v .ts .mts .m2ts .m2t .mpg .mpeg .vob .3gp .3g2 .wmv .asf .flv
+    .ogv .mxf"""
+_SOUNDS = """.wav .mp3 .m4a .aac .flac .ogg .opus .wma .aif .aiff .aifc .amr .caf .ac3 .eac3 .au .snd .w64 .wv
+    .oga .mka .weba .m4b .m4r .bwf"""
+IMAGE_SUFFIXES, VIDEO_SUFFIXES = frozenset(_IMAGES.split()), frozenset(_VIDEOS.split())
 AVATAR_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".wma"})
+AUDIO_SUFFIXES = frozenset(_SOUNDS.split())
+URL = re.compile(r"(?i)(?:[a-z][a-z0-9+.-]+://|data:)")
 
 LIBRARY_NAME = r"^[^./\\][^/\\]{0,127}$"
 

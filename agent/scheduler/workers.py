@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.scheduler.reports import explain_refusal
 from agent.settings import Folders, Settings
 from gpu_pool.cards import CardRules, CardWatch, find_trouble
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -44,6 +45,7 @@ def open_pool(settings: Settings, handler: str, earlier: Sequence[Device] = ()) 
         recycle_bytes=patience.recycle_mib << 20,
         reserve_bytes=devices.reserve_mib << 20,
         find_trouble=lambda: find_trouble(watch.latest, watch.trouble, rules),
+        refuse=explain_refusal,
     )
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from av.container import InputContainer
 
 from models.arrays import U8
+from models.media.budget import charge
 from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.formats import name_unread_format
 from models.media.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.planar import ToPlanes
@@ -29,6 +31,8 @@ MakePicture = Callable[[], U8]
 _SANE_ASPECT = 8
 _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explode"}}
 """Without it, a cut-off JPEG decodes with a grey rest; other cut-off stills fail by themselves."""
+
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 class Source(Protocol):
@@ -61,6 +65,10 @@ def open_source(
     """
     with translate_read_errors(name, "avatar"):
         still = read_still(path)
+        unread = "TIFF with JPEG inside" if still and still.jpeg_in_tiff else name_unread_format(path)
+    if unread is not None:
+        message = f"{name} is a file of the format {unread}, which is not read here"
+        raise EngineError("avatar_unreadable", message, "save it as jpg, png or mp4")
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
@@ -138,7 +146,9 @@ class Movie:
     def _open_container(self) -> None:
         self._container = open_media(self._path, "avatar", pixels=self._limits.pixels, demuxer=self._demuxer)
         self._stream = _choose_stream(self._container, self._name)
-        configure_decoder(self._stream, max_pixels=str(self._limits.pixels), **_STRICT.get(self._demuxer, {}))
+        options = {"max_pixels": str(self._limits.pixels), **_STRICT.get(self._demuxer, {})}
+        configure_decoder(self._stream, **options)
+        self._alpha_decoder = open_alpha_decoder(self._stream, options)
 
     @property
     def _is_still(self) -> bool:
@@ -165,6 +175,8 @@ class Movie:
     def _decode_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
         try:
             self._container.seek(self.timeline.stamps[key], stream=self._stream)
+            if self._alpha_decoder is not None:
+                self._alpha_decoder.flush_buffers()
         except av.FFmpegError:
             return
         yield from self._decode()
@@ -172,14 +184,16 @@ class Movie:
     def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
         count = 0
         for packet in self._container.demux(self._stream):
+            charge()
             for frame in self._decode_packets(packet):
+                charge(pixels=frame.width * frame.height)
                 trusted = self.timeline.seekable and frame.pts is not None
                 yield self.timeline.find_position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
                 count += 1
 
     def _decode_packets(self, packet: av.Packet[av.VideoStream]) -> list[av.VideoFrame]:
         try:
-            return packet.decode()
+            return packet.decode() if self._alpha_decoder is None else self._alpha_decoder.decode(packet)
         except av.FFmpegError:
             if self._is_still:
                 raise
@@ -220,6 +234,18 @@ class AnimatedWebp:
         if all(0 <= have - want <= spare for have, want in zip(picture.shape, (self.height, self.width), strict=False)):
             return picture.copy()
         return np.asarray(cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def open_alpha_decoder(stream: av.VideoStream, options: dict[str, str]) -> av.VideoCodecContext | None:
+    """Return a decoder for a stream with transparency that FFmpeg's own decoder would drop, or None."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    told = {key.lower(): value for key, value in stream.metadata.items()}
+    if name is None or told.get("alpha_mode") != "1":
+        return None
+    decoder = av.CodecContext.create(name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)  # noqa: S101 - both decode video
+    decoder.options = options
+    return decoder
 
 
 def note_conversion(name: str, conversion: Conversion | None) -> tuple[str, ...]:
