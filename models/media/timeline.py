@@ -12,6 +12,7 @@ from math import ceil
 import av
 from av.container import InputContainer
 
+from models.media.budget import charge
 from models.media.opening import unreadable_file
 from models.types import EngineError, Limits
 
@@ -180,6 +181,7 @@ def _read_packets(
     single = container.format.name.endswith("_pipe")  # a photo may carry a second picture: a depth or a gain map
     count, most, reached_s = 0, limits.video_s * _MOST_FPS, Fraction(0)
     for packet in container.demux():
+        charge()
         own = packet.stream_index == stream.index and packet.size > 0
         known = clock.read(packet) if own else None  # type: ignore[arg-type]  # its index says that it is of video
         pts = known.pts if known else packet.pts
