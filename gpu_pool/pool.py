@@ -17,7 +17,7 @@ from gpu_pool.backoff import Backoff
 from gpu_pool.memory import MemoryBudget
 from gpu_pool.slot import WorkerSlot
 from gpu_pool.strategy import STRATEGIES, rank_devices
-from gpu_pool.supervisor import Supervisor, WorkerLimits
+from gpu_pool.supervisor import RefusalRule, Supervisor, WorkerLimits
 from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, RunSpan, Span, Task
 from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
@@ -39,6 +39,7 @@ class Pool:
     reserve_bytes  memory of each card that is left to other programs
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
+    refuse         returns why the end of a span can't be believed: its worker is killed then
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Pool:
         reserve_bytes: int = 0,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
+        refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
         limits = WorkerLimits(
             stall_s=stall_s,
@@ -64,7 +66,7 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
-        self._supervisor = Supervisor(backend, limits, clock)
+        self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
         self._oom_backoffs: dict[str, OomBackoff] = {}

@@ -61,12 +61,16 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest input that a worker opens; from the settings."""
+    """The largest input that a worker opens, and what it may take to inspect it; from the settings."""
 
     media_bytes: int = 4 << 30
     pixels: int = 64_000_000
     audio_s: float = 2 * 3600.0
     video_s: float = 2 * 3600.0
+    inspect_s: float = 120.0
+    inspect_pixels: int = 20_000_000_000
+    inspect_bytes: int = 16 << 30
+    inspect_memory_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,7 @@ class Inspection:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Inspection:
         colour = Colour(**data.get("colour", {}))  # written by versions without a choice of colour
-        return cls(**{**data, "notes": tuple(data["notes"]), "colour": colour})
+        return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour})
 
 
 class Engine(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from agent.scheduler.reports import explain_refusal
 from agent.settings import Folders, Settings
 from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -36,6 +37,7 @@ def open_pool(settings: Settings, handler: str) -> Pool:
         recycle_spans=patience.recycle_spans,
         recycle_bytes=patience.recycle_mib << 20,
         reserve_bytes=devices.reserve_mib << 20,
+        refuse=explain_refusal,
     )
 
 

@@ -86,6 +86,8 @@ def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
     """Turn PyAV's errors about a file into EngineError audio_unreadable or avatar_unreadable."""
     try:
         yield
+    except MemoryError:  # av.FFmpegError, too: the file is not damaged
+        raise
     except av.FFmpegError as error:
         raise unreadable_file(kind, f"{name} could not be read: {error.strerror}") from error
     except FileNotFoundError as error:

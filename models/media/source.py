@@ -14,6 +14,7 @@ import numpy as np
 from av.container import InputContainer
 
 from models.arrays import U8
+from models.media.budget import charge
 from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
 from models.media.formats import name_unread_format
 from models.media.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
@@ -183,7 +184,9 @@ class Movie:
     def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
         count = 0
         for packet in self._container.demux(self._stream):
+            charge()
             for frame in self._decode_packets(packet):
+                charge(pixels=frame.width * frame.height)
                 trusted = self.timeline.seekable and frame.pts is not None
                 yield self.timeline.find_position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
                 count += 1

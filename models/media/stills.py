@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from models.media.budget import charge
+from models.types import EngineError
+
 WIDTH, HEIGHT, COMPRESSION, ORIENTATION = 256, 257, 259, 274
 _JPEG_IN_TIFF = (6, 7)
 _MAX_ENTRIES = 4096
+_PACKED = (b"zTXt", b"iCCP")
+_LARGEST_NOTE, _UNPACKED_AT_ONCE = 64 << 20, 1 << 20
 _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -80,8 +87,37 @@ def _walk_jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _read_png(file: BinaryIO, head: bytes) -> Still:
+    _charge_png_notes(file)
     width, height = struct.unpack(">II", head[16:24])
     return Still(width, height, _find_orientation(file, 8, ">I4s", b"eXIf", trailer=4, order=(0, 1)))
+
+
+def _charge_png_notes(file: BinaryIO) -> None:
+    """Charge the size of the packed texts and profiles, which a decoder unpacks whole."""
+    position = 8
+    for _ in range(_MAX_ENTRIES):
+        file.seek(position)
+        if len(fields := file.read(8)) < 8:
+            return
+        size, kind = struct.unpack(">I4s", fields)
+        if kind in _PACKED:
+            _charge_unpacked(file.read(min(size, _LARGEST_NOTE)))
+        position += 12 + size
+
+
+def _charge_unpacked(note: bytes) -> None:
+    """Unpack what follows the keyword. Raises EngineError media_too_costly where it is too much."""
+    _, _, rest = note.partition(b"\0")
+    unpacker, size = zlib.decompressobj(), 0
+    rest = rest[1:]  # the method
+    with suppress(zlib.error):  # damaged: a decoder stops there, too
+        while rest and not unpacker.eof and size <= _LARGEST_NOTE:
+            unpacked = len(unpacker.decompress(rest, _UNPACKED_AT_ONCE))
+            charge(size_bytes=unpacked)
+            size, rest = size + unpacked, unpacker.unconsumed_tail
+    if size > _LARGEST_NOTE:
+        message = f"the picture holds a text or a colour profile of more than {_LARGEST_NOTE >> 20} MiB"
+        raise EngineError("media_too_costly", message, "save it again without its metadata")
 
 
 def _read_webp(file: BinaryIO, head: bytes) -> Still:

@@ -12,6 +12,7 @@ from math import ceil
 import av
 from av.container import InputContainer
 
+from models.media.budget import charge
 from models.media.opening import unreadable_file
 from models.types import EngineError, Limits
 
@@ -146,6 +147,7 @@ def _read_packets(container: InputContainer, stream: av.VideoStream, name: str, 
     single = container.format.name.endswith("_pipe")  # a photo may carry a second picture: a depth or a gain map
     count, most, reached_s = 0, limits.video_s * _MOST_FPS, Fraction(0)
     for packet in container.demux():
+        charge()
         if packet.pts is not None and packet.size:
             reached_s = max(reached_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
         if packet.stream_index != stream.index or not packet.size:

@@ -25,9 +25,11 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from models.arrays import F32
+from models.media.audio.checking import SampleChecker
 from models.media.audio.clock import SoundClock, make_silence
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import LevelMeter, mix_frames
+from models.media.budget import charge
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
@@ -120,7 +122,8 @@ class Decoder:
     def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
         self.container, self.stream = container, stream
         self.kind = container.format.name.split(",")[0]
-        self.tracks = [track.index for track in container.streams.audio]
+        tracks = [track.index for track in container.streams.audio]
+        self.tracks, self.track = len(tracks), tracks.index(stream.index) + 1
         self.last_packet = b""
         self.codec = stream.codec_context.codec.canonical_name
         self.samples: Counter[int] = Counter()  # by rate: a joined file may change it
@@ -159,6 +162,7 @@ class Decoder:
             yield from map(self._count, make_silence(frame, gap_s))
 
     def _count(self, frame: av.AudioFrame) -> av.AudioFrame:
+        charge(size_bytes=frame.samples * frame.layout.nb_channels * frame.format.bytes)
         self.samples[frame.sample_rate] += frame.samples
         self.channels = self.channels or frame.layout.nb_channels
         return frame
@@ -200,6 +204,7 @@ class Decoder:
             except (StopIteration, av.FFmpegError):
                 self.last_packet = bytes(last) if last is not None else b""
                 return
+            charge()
             if packet.size:
                 self._note_packet(packet)
                 self.is_broken = packet.is_corrupt and self.kind == "mov"
@@ -227,8 +232,9 @@ def scan_sound(
 ) -> Scan:
     """Decode to the end; `listen` gets each frame. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
-        decoder = Decoder(container, stream)
+        decoder, checker = Decoder(container, stream), SampleChecker(name)
         for frame in decoder:
+            checker.check(frame)
             listen(frame)
             if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
@@ -255,9 +261,8 @@ def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> 
         yield f"the header of {name} has a length that was never written; the {there_s} that are there are used"
     if decoder.kind == "wav" and has_second_wav(path):
         yield f"{name} holds a second wav behind the first; only the first, {there_s}, is used"
-    if len(decoder.tracks) > 1:
-        number = decoder.tracks.index(decoder.stream.index) + 1
-        yield f"{name} has {len(decoder.tracks)} sound tracks; track {number} is used"
+    if decoder.tracks > 1:
+        yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track} is used"
     if decoder.silent_s:
         yield f"in {float(decoder.silent_s):.2f} s of {name} nothing was sent; they are silent, as players have it"
 

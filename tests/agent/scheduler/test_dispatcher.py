@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from agent.ledger.reader import open_reader
 from agent.scheduler.dispatcher import will_have_room
-from gpu_pool.types import Device, Exited, RunSpan
+from gpu_pool.types import Device, Done, Exited, Progress, ProtocolError, RunSpan
+from models.types import Inspection
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 
 # turns ---------------------------------------------------------------------------------------------------------------
@@ -273,6 +275,80 @@ def test_a_host_out_of_memory_twice_is_poison(make_simulation: Build) -> None:
     simulation.add("huge")
     simulation.run(lambda: simulation.row("huge")["state"] == "failed")
     assert (simulation.row("huge")["error_code"], simulation.row("huge")["interruptions"]) == ("poison", 2)
+
+
+BROKEN: dict[str, Callable[[RunSpan], Any]] = {
+    "empty": lambda run: done(run, {}),
+    "no units": lambda run: done(run, outline_without("units")),
+    "an unknown key": lambda run: done(run, {**an_outline(), "more": 1}),
+    "frames": lambda run: done(run, an_outline(frames=10**12, units=units(10**12))),
+    "other units": lambda run: done(run, an_outline(units={"inspect": 1})),
+    "NaN": lambda run: done(run, an_outline(duration_s=float("nan"))),
+    "code": lambda run: fails(run, "no such code"),
+    "poison": lambda run: fails(run, "poison"),
+    "text": lambda run: fails(run, "no_face", hint="x" * 100_000),
+    "another span": lambda run: Done(run.task, 5, 6, 0.1, {}),
+    "progress": lambda run: Progress(run.task, run.start, run.stop, 10**15),
+    "nonsense": lambda _: ProtocolError("not JSON"),
+}
+
+
+def units(render: int) -> dict[str, int]:
+    return {"inspect": 1, "prepare": 1, "render": render, "assemble": 1}
+
+
+def an_outline(**keys: Any) -> dict[str, Any]:
+    inspection = Inspection(96, "25", 64, 64, 3.84, units(96), avatar_sha256="a" * 64, audio_sha256="b" * 64)
+    return {"outline": {**inspection.to_dict(), "notes": [], **keys}}
+
+
+def outline_without(key: str) -> dict[str, Any]:
+    return {"outline": {name: value for name, value in an_outline()["outline"].items() if name != key}}
+
+
+def done(run: RunSpan, result: dict[str, Any]) -> Done:
+    return Done(run.task, run.start, run.stop, 0.1, result)
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_worker_that_says_what_does_not_fit_is_killed_and_the_job_is_poison(make_simulation: Build, how: str) -> None:
+    """The second time; each time there is an event, and a job behind it is done as usual."""
+    simulation = make_simulation(cpus(1))
+    simulation.story = lambda _, name, run: [(0.1, BROKEN[how](run))] if name == "bad" else None
+    simulation.add("bad")
+    simulation.clock.now += 1
+    simulation.add("good")
+    simulation.finish(1)
+    simulation.run(lambda: simulation.row("bad")["state"] == "failed")
+    assert (simulation.row("bad")["error_code"], simulation.row("bad")["interruptions"]) == ("poison", 2)
+    assert simulation.backend.killed == ["cpu:0", "cpu:0"]
+    events = simulation.ledger.rows("SELECT detail FROM job_events WHERE kind = 'worker_nonsense'")
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize("how", ["stall", "crash"])
+def test_media_that_break_their_worker_wait_behind_all_others(make_simulation: Build, how: str) -> None:
+    """Two jobs whose inspection never ends, and five good ones: these are done before the second try of those."""
+    simulation = make_simulation(cpus(2))
+
+    def story(device: str, name: str, _run: RunSpan) -> list[tuple[float, Any]] | None:
+        if not name.startswith("gif"):
+            return None
+        pid = next(device_.worker_pid for device_ in simulation.pool.devices() if device_.id == device)
+        return [] if how == "stall" else [(0.1, Exited(pid or 0, signal="SIGSEGV"))]
+
+    simulation.story = story
+    for n in range(2):
+        simulation.add(f"gif{n}")
+    simulation.clock.now += 1
+    for n in range(5):
+        simulation.add(f"good{n}")
+    simulation.finish(5)
+    inspected = [name for _, _, name, stage in simulation.placed if stage == "inspect"]
+    assert inspected[:2] == ["gif0", "gif1"]
+    assert set(inspected[2:7]) == {f"good{n}" for n in range(5)}
+    simulation.run(lambda: all(simulation.row(f"gif{n}")["state"] == "failed" for n in range(2)))
+    assert [simulation.row(f"gif{n}")["error_code"] for n in range(2)] == ["poison", "poison"]
 
 
 def test_a_card_out_of_memory_is_no_poison(make_simulation: Build) -> None:
