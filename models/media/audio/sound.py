@@ -22,6 +22,7 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
+from av.stream import Disposition
 
 from models.arrays import F32
 from models.media.audio.checking import SampleChecker
@@ -33,6 +34,8 @@ from models.media.opening import check_file, configure_decoder, open_media, tran
 from models.types import EngineError, Limits
 
 MP4_HOLDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+PLAYED_CODECS = frozenset({"aac", "mp3"})
+"""What all players play in an mp4; with the others of MP4_HOLDS some are mute."""
 SHORTEST_S = 0.04
 _SHORTFALL_S = Fraction(1, 10)
 _DAMAGED_SHARE = 0.02
@@ -97,12 +100,17 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
-    """Yield the container and its best sound stream. Raises EngineError audio_unreadable."""
+    """Yield the container and its sound track. Raises EngineError audio_unreadable."""
     with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
-            raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
-        yield container, configure_decoder(stream)
+        yield container, configure_decoder(choose_track(container, name))
+
+
+def choose_track(container: InputContainer, name: str) -> av.AudioStream:
+    """Return the first default track that can be decoded, else the first that can."""
+    tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not tracks:
+        raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
+    return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
 
 
 class Decoder:
@@ -114,6 +122,8 @@ class Decoder:
     def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
         self.container, self.stream = container, stream
         self.kind = container.format.name.split(",")[0]
+        tracks = [track.index for track in container.streams.audio]
+        self.tracks, self.track = len(tracks), tracks.index(stream.index) + 1
         self.last_packet = b""
         self.codec = stream.codec_context.codec.canonical_name
         self.samples: Counter[int] = Counter()  # by rate: a joined file may change it
@@ -251,6 +261,8 @@ def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> 
         yield f"the header of {name} has a length that was never written; the {there_s} that are there are used"
     if decoder.kind == "wav" and has_second_wav(path):
         yield f"{name} holds a second wav behind the first; only the first, {there_s}, is used"
+    if decoder.tracks > 1:
+        yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track} is used"
     if decoder.silent_s:
         yield f"in {float(decoder.silent_s):.2f} s of {name} nothing was sent; they are silent, as players have it"
 
