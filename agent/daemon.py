@@ -69,12 +69,13 @@ class Daemon:
         with ExitStack() as on_error, raise_disk_full():
             on_error.callback(self.lock.release)
             self.ledger = Ledger(self.folders.ledger)
+            earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
             on_error.pop_all()
         self.clock, self.problems = clock or Clock(), Problems()
         self.notifier = notifier or Notifier()
         self.watchdog = Watchdog(self.notifier)
-        self.pool = pool or open_pool(settings, handler)
+        self.pool = pool or open_pool(settings, handler, earlier)
         self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
         self._connect_parts()
         self.draining = self.share_present = False
@@ -194,6 +195,7 @@ class Daemon:
         """Start no further job while the queue is paused or a disk is nearly full."""
         low_disk = find_low_disk(self.settings.current)
         self.problems.set("disk", low_disk)
+        self.problems.set("driver", self.dispatcher.find_held()[1].rstrip("."))
         self.problems.set("jobs", self.dispatcher.disk_fault)
         self.dispatcher.hold("the queue is paused" if self.intake.is_paused else low_disk)
 

@@ -93,6 +93,9 @@ class StatusReport:
 
     def describe_engine(self) -> str:
         """Return which engine jobs with `auto` run on, and why."""
+        held, why = self.dispatcher.find_held()
+        if "auto" in held:
+            return f"jobs with engine auto wait: {why}"
         kinds = {device.kind for device in self.dispatcher.pool.devices()}
         choice = choose_engine("auto", self.dispatcher.settings.current.models_dir, kinds)
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"

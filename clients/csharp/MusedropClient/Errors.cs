@@ -73,6 +73,8 @@ namespace Musedrop
             { "audio_too_long", ErrorKind.BadMedia },
             { "avatar_unreadable", ErrorKind.BadMedia },
             { "avatar_too_large", ErrorKind.BadMedia },
+            { "avatar_too_small", ErrorKind.BadMedia },
+            { "media_too_costly", ErrorKind.BadMedia },
             { "video_too_long", ErrorKind.BadMedia },
             { "no_face", ErrorKind.BadMedia },
             { "disk_full", ErrorKind.Temporary },
