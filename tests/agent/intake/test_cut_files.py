@@ -8,6 +8,7 @@ import wave
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 import numpy as np
@@ -43,11 +44,11 @@ def make(path: Path) -> bytes:
     with av.open(str(path), "w") as container:
         if suffix in SOUNDS:
             rate = 48_000
-            stream = container.add_stream(SOUNDS[suffix], rate=rate)
+            stream: Any = container.add_stream(SOUNDS[suffix], rate=rate)
             noise = (random.standard_normal((1, 2 * rate)) * 8000).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
             frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
-            frames = [frame]
+            frames: list[Any] = [frame]
         else:
             stream = container.add_stream(FILMS[suffix], rate=25)
             stream.width = stream.height = 64
