@@ -90,13 +90,16 @@ class Daemon:
         problems.add_source(lambda: self.entries.texts)
         self.history = ClockHistory(ledger, clock)
         self.intake = Intake(settings, ledger, self.pool.wake, self.entries, self.history)
+        problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock)
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
-        self.status = StatusReport(self.folders, ledger, self.dispatcher, problems, self.notifier)
+        self.status = StatusReport(
+            self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
+        )
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
         self.heartbeat = Heartbeat(ledger, clock)
         self.dispatcher.bound_pauses()
@@ -170,6 +173,7 @@ class Daemon:
         self.intake.check_waiting_jobs(at_ms)
         if not self.draining:
             self.intake.claim_new(at_ms)
+            self.intake.refuse_others(at_ms)
         self.archiver.collect_media()
 
     def execute(self, command: Command) -> None:
