@@ -69,12 +69,13 @@ class Daemon:
         with ExitStack() as on_error, raise_disk_full():
             on_error.callback(self.lock.release)
             self.ledger = Ledger(self.folders.ledger)
+            earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
             on_error.pop_all()
         self.clock, self.problems = clock or Clock(), Problems()
         self.notifier = notifier or Notifier()
         self.watchdog = Watchdog(self.notifier)
-        self.pool = pool or open_pool(settings, handler)
+        self.pool = pool or open_pool(settings, handler, earlier)
         self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
         self._connect_parts()
         self.draining = self.share_present = False
@@ -89,13 +90,16 @@ class Daemon:
         problems.add_source(lambda: self.entries.texts)
         self.history = ClockHistory(ledger, clock)
         self.intake = Intake(settings, ledger, self.pool.wake, self.entries, self.history)
+        problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock)
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
-        self.status = StatusReport(self.folders, ledger, self.dispatcher, problems, self.notifier)
+        self.status = StatusReport(
+            self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
+        )
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
         self.heartbeat = Heartbeat(ledger, clock)
         self.dispatcher.bound_pauses()
@@ -169,6 +173,7 @@ class Daemon:
         self.intake.check_waiting_jobs(at_ms)
         if not self.draining:
             self.intake.claim_new(at_ms)
+            self.intake.refuse_others(at_ms)
         self.archiver.collect_media()
 
     def execute(self, command: Command) -> None:
@@ -190,6 +195,7 @@ class Daemon:
         """Start no further job while the queue is paused or a disk is nearly full."""
         low_disk = find_low_disk(self.settings.current)
         self.problems.set("disk", low_disk)
+        self.problems.set("driver", self.dispatcher.find_held()[1].rstrip("."))
         self.problems.set("jobs", self.dispatcher.disk_fault)
         self.dispatcher.hold("the queue is paused" if self.intake.is_paused else low_disk)
 

@@ -52,6 +52,15 @@ class InboxSettings(Section):
         default=5.0,
         description="The same for an inbox on a network share, where open files of other machines are not known.",
     )
+    piece_settle_s: Seconds = Field(
+        default=5.0,
+        description="The same for a file that promises more than is there, as its header says, or is empty:"
+        " programs write some files in pieces.",
+    )
+    patience_s: Seconds = Field(
+        default=10.0,
+        description="Seconds beyond the settle time after which the share says of a file that it is no job, and why.",
+    )
     scan_s: Period = Field(
         default=5.0,
         description="Seconds between two scans of the inbox when no file event comes; events only shorten the wait.",

@@ -27,6 +27,7 @@ from av.stream import Disposition
 from models.arrays import F32
 from models.media.audio.checking import SampleChecker
 from models.media.audio.clock import SoundClock, make_silence
+from models.media.audio.formats import check_format
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import LevelMeter, mix_frames
 from models.media.budget import charge
@@ -101,6 +102,7 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Yield the container and its sound track. Raises EngineError audio_unreadable."""
+    check_format(path, name)
     with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
         yield container, configure_decoder(choose_track(container, name))
 
@@ -108,6 +110,8 @@ def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.Audio
 def choose_track(container: InputContainer, name: str) -> av.AudioStream:
     """Return the first default track that can be decoded, else the first that can."""
     tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not container.streams.audio and container.streams.video:
+        raise unreadable_file("audio", f"{name} holds pictures and no sound; are face and voice swapped?")
     if not tracks:
         raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
     return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
