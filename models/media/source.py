@@ -16,15 +16,15 @@ from av.stream import Disposition
 
 from models.arrays import U8
 from models.media.budget import charge
-from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
 from models.media.formats import name_unread_format
-from models.media.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
-from models.media.interlace import deinterlace, is_interlaced
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
-from models.media.planar import ToPlanes
-from models.media.stills import Still, is_cut_off, read_still
+from models.media.pictures.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
+from models.media.pictures.interlace import deinterlace, is_interlaced
+from models.media.pictures.planar import ToPlanes
+from models.media.pictures.stills import Still, is_cut_off, read_still
+from models.media.pictures.webp import read_webp_frames, read_webp_timeline
 from models.media.timeline import Timeline, read_timeline
-from models.media.webp import read_webp_frames, read_webp_timeline
 from models.types import Colour, EngineError, Limits
 
 MakePicture = Callable[[], U8]
