@@ -48,6 +48,11 @@ def read_daemon_pid(path: Path) -> int | None:
         os.close(fd)
 
 
+def let_group_read() -> None:
+    """Let the group of the share read what this process and its workers publish, whatever the umask it began with."""
+    os.umask(os.umask(0o077) & ~0o050)
+
+
 class Signals:
     """Counts SIGTERM and SIGINT: the first asks for a drain, the second for an end at once.
 
