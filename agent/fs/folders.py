@@ -46,6 +46,12 @@ def remember_folders(folders: Iterable[Path], *, has_inodes: bool = True) -> Non
     _known.update(found)
 
 
+def forget_folders(folders: Iterable[Path]) -> None:
+    """Take these folders as they are, until they are remembered again."""
+    for folder in folders:
+        _known.pop(folder, None)
+
+
 def is_replaced(folder: Path) -> bool:
     """Whether a known folder is another one now, or a link. One that is gone is not replaced."""
     try:
@@ -146,8 +152,7 @@ def remove_tree(folder: int, name: str) -> None:
     Folders below are moved up beside `name` before they are emptied, so that a deep tree needs neither memory nor
     descriptors. What can't be deleted is left. Raises the first OSError.
     """
-    if not _is_folder(folder, name):
-        os.unlink(name, dir_fd=folder)
+    if _remove_plain(folder, name):
         return
     pending, errors = [name], list[OSError]()
     while pending:
