@@ -31,8 +31,10 @@ ENGINES: dict[str, EngineInfo] = {
     )
 }
 
-WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {"musetalk": layout.missing_files}
-"""Engines whose weights have several valid forms, each with a function that lists missing files."""
+WEIGHT_CHECKS: dict[str, Callable[[Path, object], list[str]]] = {"musetalk": layout.missing_files}
+"""Engines whose weights have several valid forms, each with a function that lists missing files.
+
+Its second argument is the version that a job asks for, None for the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,13 @@ class EngineChoice:
     reason: str
 
 
-def find_missing_weights(engine: EngineInfo, models_dir: Path) -> list[str]:
-    """Return the names of missing weight files; another form or version counts as present."""
+def find_missing_weights(engine: EngineInfo, models_dir: Path, version: object = None) -> list[str]:
+    """Return the names of missing weight files; another form counts as present.
+
+    So does another version, unless one is asked for.
+    """
     if engine.name in WEIGHT_CHECKS:
-        return WEIGHT_CHECKS[engine.name](models_dir)
+        return WEIGHT_CHECKS[engine.name](models_dir, version)
     return [file for file in engine.weights if not (models_dir / file).is_file()]
 
 
@@ -56,11 +61,13 @@ def find_missing_packages(engine: EngineInfo) -> list[str]:
     return [name for name in engine.packages if find_spec(name) is None]
 
 
-def suggest_command(engine: EngineInfo, models_dir: Path) -> str:
+def suggest_command(engine: EngineInfo, models_dir: Path, version: object = None) -> str:
     """Return the command that installs what is missing, or ""."""
     if find_missing_packages(engine):
         return f"pip install '.[{engine.extra}]'"
-    return "musedrop models fetch" if find_missing_weights(engine, models_dir) else ""
+    if not find_missing_weights(engine, models_dir, version):
+        return ""
+    return f"musedrop models fetch --version {version}" if version in layout.VERSIONS else "musedrop models fetch"
 
 
 def is_installed(engine: EngineInfo) -> bool:
@@ -70,22 +77,31 @@ def is_installed(engine: EngineInfo) -> bool:
     return find_spec(parent) is not None and find_spec(package) is not None
 
 
-def explain_unavailable(engine: EngineInfo, models_dir: Path, kinds: Iterable[DeviceKind]) -> str:
-    """Return why the engine can't run here, or "" if it can."""
+def explain_unavailable(
+    engine: EngineInfo, models_dir: Path, kinds: Iterable[DeviceKind], version: object = None
+) -> str:
+    """Return why the engine can't run here, or "" if it can.
+
+    `version` is that of the weights which the job asks for, None for those that are here.
+    """
     if not is_installed(engine):
         return f"the {engine.name} engine is not part of this installation"
     if absent := find_missing_packages(engine):
         return f"{', '.join(absent)} not installed (`{suggest_command(engine, models_dir)}`)"
-    if missing := find_missing_weights(engine, models_dir):
+    if missing := find_missing_weights(engine, models_dir, version):
         files = f"{len(missing)} weight files are missing ({missing[0]} first)"
-        return f"{files}; `{suggest_command(engine, models_dir)}` gets them"
+        return f"{files}; `{suggest_command(engine, models_dir, version)}` gets them"
     if not set(engine.kinds) & set(kinds):
         return f"no device of kind {' or '.join(engine.kinds)} is available"
     return ""
 
 
-def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind]) -> EngineChoice:
-    """Resolve `auto`, or check the engine asked for. Raises EngineError engine_unavailable."""
+def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind], version: object = None) -> EngineChoice:
+    """Resolve `auto`, or check the engine asked for.
+
+    `version` is that of the weights which the job asks for, None for those that are here: `auto`
+    is no engine that lacks them. Raises EngineError engine_unavailable.
+    """
     present = tuple(kinds)
     if asked != "auto":
         engine = ENGINES[asked]
@@ -94,7 +110,9 @@ def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind]) -> 
             raise EngineError("engine_unavailable", f'the job asks for the engine "{asked}", but {why}', hint)
         return EngineChoice(asked, choose_kind(engine, present), "asked for by the job")
     musetalk = ENGINES["musetalk"]
-    why = explain_unavailable(musetalk, models_dir, present) or ("" if "cuda" in present else "there is no GPU")
+    why = explain_unavailable(musetalk, models_dir, present, version)
+    if not why and "cuda" not in present:
+        why = "there is no GPU"
     if not why:
         return EngineChoice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
     return EngineChoice("preview", "cpu", f"auto: not musetalk, because {why}")

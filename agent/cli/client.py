@@ -101,6 +101,14 @@ def query(db: Database, sql: str, parameters: list[Any] | None = None) -> list[d
     return list(db.query(sql, parameters or []))
 
 
+def list_ignored(settings: Settings) -> list[dict[str, str]]:
+    """Return what the daemon has found in the inbox that is no job, from status.json; nothing where there is none."""
+    try:
+        return list(json.loads(settings.folders.status_file.read_bytes())["ignored"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def find_job(db: Database, name: str) -> dict[str, Any] | None:
     """Return the newest job of that name, id or uid, as a row of job_status."""
     found = query(
@@ -111,8 +119,9 @@ def find_job(db: Database, name: str) -> dict[str, Any] | None:
 
 def list_jobs(db: Database, limit: int = 20) -> list[dict[str, Any]]:
     """Return rows of job_status: unfinished jobs first, then the newest results."""
-    order = "ORDER BY finished_at IS NOT NULL, CASE WHEN finished_at IS NULL THEN created_at END, finished_at DESC"
-    return query(db, f"SELECT * FROM job_status {order} LIMIT ?", [limit])  # noqa: S608 - a constant
+    rows = query(db, "SELECT * FROM job_status WHERE finished_at IS NULL ORDER BY created_at LIMIT ?", [limit])
+    ended = "SELECT * FROM job_status WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?"
+    return rows + query(db, ended, [limit - len(rows)])
 
 
 def list_events(db: Database, uid: str) -> list[dict[str, Any]]:

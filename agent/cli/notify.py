@@ -22,8 +22,9 @@ NORMAL, CRITICAL = 1, 2
 ANSWER_S = 10.0
 FINISHED = (
     "SELECT uid, name, state, result, error_message, finished_at FROM job_status"
-    " WHERE finished_at >= ? ORDER BY finished_at"
+    " WHERE finished_at >= coalesce(?, (SELECT max(finished_at) FROM job_status)) ORDER BY finished_at"
 )
+"""Only the last job that has ended where the parameter is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def follow_jobs(open_ledger: Callable[[], Database], show: Callable[[Notificatio
 
     The ledger is opened for each step: a restored backup is another file.
     """
-    since, told = "", set[tuple[str, str]]()
+    since: str | None = None
+    told = set[tuple[str, str]]()
     first = True
     while True:
         ledger = open_ledger()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
@@ -59,21 +60,23 @@ class InboxWatcher(FileSystemEventHandler):
         # watchdog waits half a second for the other half of a move, so after each claim, and holds
         # back later events meanwhile. With full events one half of a move is enough.
         InotifyMoveEventGrouper.delay = 0.0
-        observer = InotifyObserver(generate_full_events=True)
+        wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileMovedEvent, FileClosedEvent]
         try:
             self._inode = self.folder.stat().st_ino
-            wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileMovedEvent, FileClosedEvent]
-            observer.schedule(self, str(self.folder), event_filter=wanted)
-            observer.start()
-        except OSError as error:
-            self.problem = f"the inbox sends no file events, it is polled: {error.strerror}"
+            self._observer = InotifyObserver(generate_full_events=True)
+            self._observer.schedule(self, str(self.folder), event_filter=wanted)
+            self._observer.start()
+        except (OSError, RuntimeError) as error:  # no watch, instance, descriptor or thread left
+            self.stop()
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.problem = f"the inbox sends no file events, it is polled: {reason}"
             return False
-        self._observer = observer
         return True
 
     def stop(self) -> None:
         self.problem = ""
-        if self._observer is not None and self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join(timeout=2.0)
+        if self._observer is not None:
+            with suppress(RuntimeError):  # a part of it that never ran
+                self._observer.stop()
+                self._observer.join(timeout=2.0)
         self._observer = None

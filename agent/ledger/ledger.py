@@ -122,7 +122,7 @@ class Ledger:
     def list_by_turn(self, turns: Iterable[QueuedJob]) -> list[Job]:
         """Return the jobs themselves, in the order given."""
         ids = [turn.id for turn in turns]
-        found = {job.id: job for job in self._jobs(f"WHERE id IN ({placeholders(ids)})", ids)}
+        found = {job.id: job for job in self._jobs(f"WHERE id IN ({placeholders(ids)})", ids)} if ids else {}
         return [found[id] for id in ids]
 
     def list_waiting(self, after_id: int, limit: int) -> list[Job]:
@@ -144,9 +144,12 @@ class Ledger:
 
     def find(self, name: str, *states: JobState) -> Job | None:
         """Return the newest job of that name, client id or uid, in one of the states if any are given."""
-        among = f"AND state IN ({placeholders(states)})" if states else ""
-        where = f"WHERE (name = ? OR client_id = ? OR uid = ?) {among} ORDER BY id DESC LIMIT 1"
-        return next(iter(self._jobs(where, [name, name, name, *states])), None)
+        newest = " UNION ALL ".join(
+            f"SELECT max(id) AS id FROM jobs WHERE {column} = :name AND state = '{JobState(state)}'"
+            for column in ("name", "client_id", "uid")
+            for state in states or JobState
+        )
+        return next(iter(self._jobs(f"WHERE id = (SELECT max(id) FROM ({newest}))", {"name": name})), None)
 
     def find_live_duplicate(self, job: Job) -> Job | None:
         """Return an earlier job of the same id that has not ended."""
@@ -159,17 +162,17 @@ class Ledger:
         return next(iter(self._jobs(where, [job.client_id, job.id])), None)
 
     def count(self, state: JobState) -> int:
-        return int(self.db.execute("SELECT count(*) FROM jobs WHERE state = ?", [state]).fetchone()[0])
+        return self.counts()[state]
 
     def counts(self) -> dict[str, int]:
-        found = dict(self.db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
-        return {str(state): found.get(state, 0) for state in JobState}
+        found = dict(self.db.execute("SELECT state, jobs FROM job_counts").fetchall())
+        return {str(state): found[state] for state in JobState}
 
     def rows(self, sql: str, parameters: Iterable[Any] = ()) -> list[dict[str, Any]]:
         """Return the rows of a public view, for status.json."""
         return list(self.db.query(sql, list(parameters)))
 
-    def _jobs(self, where: str, parameters: list[Any]) -> list[Job]:
+    def _jobs(self, where: str, parameters: list[Any] | dict[str, Any]) -> list[Job]:
         return [read_job(row) for row in self.db.execute(f"SELECT {JOB_COLUMNS} FROM jobs {where}", parameters)]
 
     # what the daemon remembers ---------------------------------------------------------------------------------------

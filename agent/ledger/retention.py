@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 from agent.ledger.job import placeholders
 from agent.ledger.sqlite import Database
+from agent.ledger.views import format_iso
 
-OLD = """
+OLD = f"""
 SELECT id FROM jobs
-WHERE id < coalesce((SELECT id FROM jobs WHERE created_ms >= :before ORDER BY id LIMIT 1), 9e18)
-    AND state IN ('done', 'failed', 'cancelled') AND finished_ms < :before AND tidied = 1 AND swept = 1
+WHERE {format_iso("finished_ms")} < {format_iso(":before")}
+    AND state IN ('done', 'failed', 'cancelled') AND tidied = 1 AND swept = 1
     AND id NOT IN (SELECT job_id FROM devices WHERE job_id IS NOT NULL)
-ORDER BY id LIMIT :limit
+ORDER BY {format_iso("finished_ms")} LIMIT :limit
 """
-"""Ids grow with time, so the search ends at the first row that is too young."""
+"""Found by the index of finished_at, so that a round reads what it deletes."""
 
 OPEN = """
 SELECT uid, inputs, media FROM jobs WHERE tidied = 0 OR swept = 0
@@ -51,7 +52,7 @@ class RetentionRows:
         """Delete at most `limit` jobs that ended before a time, with attempts and events; return how many."""
         ids = [row[0] for row in self._db.execute(OLD, {"before": before_ms, "limit": limit})]
         with self._db.atomic():
-            for table, column in (("attempts", "job_id"), ("events", "job_id"), ("jobs", "id")):
+            for table, column in (("attempts", "job_id"), ("events", "job_id"), ("jobs", "id")) if ids else ():
                 self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({placeholders(ids)})", ids)
             self._db.execute("DELETE FROM events WHERE job_id IS NULL AND at_ms < ?", [before_ms])
         return len(ids)

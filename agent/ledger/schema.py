@@ -1,14 +1,15 @@
-"""The tables and the public views of jobs.db, as migrations. Views are the promise; tables may change."""
+"""The tables of jobs.db, as migrations. The views are the promise; tables and indexes may change."""
 
 from __future__ import annotations
 
-from agent.jobs.queue_order import AGEING_MS
 from agent.ledger.sqlite import Database, Migrations
+from agent.ledger.totals import TOTALS, TRIGGERS
+from agent.ledger.views import VIEWS, format_iso
 from gpu_pool.failpoints import failpoint
 
 migrations = Migrations("musedrop")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Number of migrations known to this release; kept in `PRAGMA user_version`."""
 
 APPLICATION_ID = 0x6D757365
@@ -62,10 +63,6 @@ CREATE TABLE jobs (
     started_ms INTEGER,
     finished_ms INTEGER
 ) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state, priority DESC, id);
-CREATE INDEX jobs_by_turn ON jobs (submitter, priority, queued_ms, id, not_before_ms) WHERE state = 'queued';
-CREATE INDEX jobs_by_name ON jobs (name, id);
-CREATE INDEX jobs_by_client_id ON jobs (client_id, id) WHERE client_id IS NOT NULL;
 CREATE INDEX jobs_untidy ON jobs (id) WHERE tidied = 0 OR swept = 0;
 
 CREATE TABLE attempts (
@@ -130,86 +127,44 @@ CREATE TABLE drained (
 ) STRICT, WITHOUT ROWID;
 """
 
-ISO = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1000.0, 'unixepoch')"
-
-VIEWS = f"""
-CREATE VIEW job_status AS
-SELECT
-    name, uid, client_id AS id, state, stage,
-    CASE WHEN state = 'done' THEN 100.0
-         WHEN stage IN ('assemble', 'publish') THEN 99.0
-         WHEN stage = 'render' AND units_total > 0 THEN round(98.0 * units_done / units_total, 1)
-         ELSE 0.0 END AS percent,
-    units_done, units_total, engine, engine_asked, device, priority, strategy, submitter, attempt, interruptions,
-    waiting_for, error_code, error_message, error_hint, result,
-    frames, duration_s,
-    {ISO.format("created_ms")} AS created_at,
-    {ISO.format("since_ms")} AS since,
-    {ISO.format("started_ms")} AS started_at,
-    {ISO.format("finished_ms")} AS finished_at,
-    round((finished_ms - started_ms) / 1000.0, 3) AS run_seconds
-FROM jobs;
-
-CREATE VIEW queue AS
-WITH clock AS (SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS at),
-ready AS (
-    SELECT id, state, priority, submitter, queued_ms, at, state = 'waiting' OR not_before_ms > at AS later
-    FROM jobs, clock WHERE state IN ('queued', 'waiting')
-),
-ranked AS (
-    SELECT *, max(priority, min(priority + CASE WHEN state = 'queued' AND at > queued_ms
-                                                THEN (at - queued_ms) / {AGEING_MS} ELSE 0 END,
-                                max(priority) OVER (PARTITION BY later))) AS level
-    FROM ready
-),
-rounds AS (
-    SELECT ranked.*, row_number() OVER (PARTITION BY later, submitter, level ORDER BY queued_ms, id) AS round,
-        max(coalesce(served_ms, 0), queued_ms - {AGEING_MS}) AS turn
-    FROM ranked LEFT JOIN submitters USING (submitter)
-)
-SELECT
-    row_number() OVER (ORDER BY later, level DESC, round, turn, rounds.queued_ms, id) AS position,
-    j.name, j.uid, j.state, j.priority, level, j.submitter, j.engine_asked, j.waiting_for,
-    {ISO.format("j.created_ms")} AS created_at
-FROM rounds JOIN jobs j USING (id);
-
-CREATE VIEW job_events AS
-SELECT j.name, j.uid, {ISO.format("e.at_ms")} AS at, e.kind, e.device, e.detail
-FROM events e JOIN jobs j ON j.id = e.job_id ORDER BY e.id;
-
-CREATE VIEW job_attempts AS
-SELECT
-    j.name, j.uid, a.attempt, a.outcome, a.error_code, a.error_message, a.interruptions, a.cause,
-    {ISO.format("a.started_ms")} AS started_at, {ISO.format("a.ended_ms")} AS ended_at
-FROM attempts a JOIN jobs j ON j.id = a.job_id ORDER BY a.id;
-
-CREATE VIEW device_status AS
-SELECT
-    d.id AS device, d.card, d.kind, d.name, d.state, d.reason,
-    {ISO.format("d.since_ms")} AS since, {ISO.format("d.until_ms")} AS until,
-    d.worker_pid, d.model, d.load_s AS load_seconds, d.batch,
-    d.total_bytes / 1048576 AS total_mib, d.free_bytes / 1048576 AS free_mib, d.held_bytes / 1048576 AS held_mib,
-    j.name AS job, {ISO.format("d.updated_ms")} AS updated_at
-FROM devices d LEFT JOIN jobs j ON j.id = d.job_id;
-
-CREATE VIEW throughput AS
-SELECT
-    strftime('%Y-%m-%dT%H:00:00Z', finished_ms / 1000, 'unixepoch') AS hour,
-    sum(state = 'done') AS done, sum(state = 'failed') AS failed, sum(state = 'cancelled') AS cancelled,
-    sum(CASE WHEN state = 'done' THEN frames ELSE 0 END) AS frames,
-    round(sum(CASE WHEN state = 'done' THEN duration_s ELSE 0 END), 3) AS video_seconds,
-    round(avg(CASE WHEN state = 'done' THEN (finished_ms - created_ms) / 1000.0 END), 3) AS mean_turnaround_s
-FROM jobs WHERE finished_ms IS NOT NULL GROUP BY 1;
+INDEXES = f"""
+DROP INDEX IF EXISTS jobs_by_state;
+DROP INDEX IF EXISTS jobs_by_turn;
+DROP INDEX IF EXISTS jobs_by_name;
+DROP INDEX IF EXISTS jobs_by_client_id;
+CREATE INDEX jobs_by_name ON jobs (name, state, id);
+CREATE INDEX jobs_by_name_and_creation ON jobs (name, {format_iso("created_ms")});
+CREATE INDEX jobs_by_client_id ON jobs (client_id, state, id) WHERE client_id IS NOT NULL;
+CREATE INDEX jobs_by_creation ON jobs ({format_iso("created_ms")});
+CREATE INDEX jobs_by_finish ON jobs ({format_iso("finished_ms")});
+CREATE INDEX jobs_by_state ON jobs (state, {format_iso("finished_ms")});
+CREATE INDEX jobs_by_turn ON jobs (state, submitter, priority, queued_ms, id, not_before_ms, finished_ms)
+    WHERE finished_ms IS NULL;
+CREATE INDEX jobs_waiting ON jobs (id) WHERE state = 'waiting';
+CREATE INDEX jobs_delayed ON jobs (not_before_ms) WHERE state = 'queued' AND not_before_ms > 0;
+CREATE INDEX attempts_by_token ON attempts (run_token);
 """
+"""Rows are found by these without reading the others, which may be millions; tests read the query plans."""
 
 
 @migrations()
 def first_light(db: Database) -> None:
-    for statement in statements(TABLES + VIEWS):
+    for statement in statements(TABLES):
         db.execute(statement)
     failpoint("migration")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute("PRAGMA user_version = 1")
+
+
+@migrations()
+def count_instead_of_scan(db: Database) -> None:
+    """Add indexes, totals that triggers keep, and views that read them."""
+    for view in ("job_status", "queue", "job_events", "job_attempts", "device_status", "throughput"):
+        db.execute(f"DROP VIEW IF EXISTS {view}")
+    for statement in (*statements(INDEXES + TOTALS), *TRIGGERS, *statements(VIEWS)):
+        db.execute(statement)
+    failpoint("migration")
+    db.execute("PRAGMA user_version = 2")
 
 
 def statements(script: str) -> list[str]:

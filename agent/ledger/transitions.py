@@ -84,9 +84,16 @@ class Transitions:
     def requeue(self, job: Job, why: str, *, at_ms: int) -> Job:
         """running -> queued, in its old place: the attempt was cut off, which is not counted against the job."""
         stage = "assemble" if job.stage == "publish" else job.stage
+        return self._requeue(job, why, at_ms, {"stage": stage})
+
+    def requeue_last(self, job: Job, why: str, *, at_ms: int) -> Job:
+        """running -> queued, as if it had come now: its media broke a worker, and the others go first."""
+        return self._requeue(job, why, at_ms, {"queued_ms": at_ms})
+
+    def _requeue(self, job: Job, why: str, at_ms: int, columns: dict[str, Any]) -> Job:
         with self._db.atomic():
             self._end_attempt(job, "interrupted", at_ms, message=why)
-            return self._move(job, JobState.QUEUED, at_ms, {**UNCLAIMED, **UNPUBLISHED, "stage": stage}, why)
+            return self._move(job, JobState.QUEUED, at_ms, {**UNCLAIMED, **UNPUBLISHED, **columns}, why)
 
     def retry_later(self, job: Job, error: JobError, *, delay_s: float, at_ms: int) -> Job:
         """running -> queued: the attempt has failed, and the next one may start when the delay is over."""
@@ -96,6 +103,13 @@ class Transitions:
         with self._db.atomic():
             self._end_attempt(job, "failed", at_ms, error.code, error.message)
             return self._move(job, JobState.QUEUED, at_ms, columns, error.message)
+
+    def postpone(self, job: Job, why: str, *, delay_s: float, at_ms: int) -> None:
+        """Let a queued job wait for a while, for a reason that is not its own; it keeps its place."""
+        self._db.execute(
+            "UPDATE jobs SET not_before_ms = ?, waiting_for = ? WHERE uid = ? AND state = 'queued'",
+            [at_ms + int(1000 * delay_s), why, job.uid],
+        )
 
     def record_interruption(self, job: Job, cause: str, *, crash: bool) -> Job:
         """Count a worker that was lost under a running job. `crash`: the job may have caused it."""

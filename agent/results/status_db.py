@@ -46,8 +46,13 @@ class StatusDatabase:
         if now_s < self._started_s + every_s or (changes == self._copied_changes and not self._problem):
             return
         self._copied_changes, self._started_s = changes, now_s
-        self._thread = Thread(target=self._copy, name="snapshot", daemon=True)
-        self._thread.start()
+        thread = Thread(target=self._copy, name="snapshot", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._problem = f"status.db can't be written: {error}"
+            return
+        self._thread = thread
 
     def _join(self) -> None:
         if self._thread is not None:

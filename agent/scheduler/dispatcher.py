@@ -5,26 +5,29 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 from agent.clock import Clock
 from agent.errors import ErrorCode
-from agent.fs import Fingerprint, discard, is_file
+from agent.fs import Fingerprint, discard, is_disk_full, is_file
 from agent.jobs.spec import JobSpec
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.scheduler.crashes import describe_failure, is_caused_by_job
 from agent.scheduler.devices import Devices
+from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_medium
 from agent.scheduler.engines import EngineChooser
 from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
+from agent.scheduler.reports import read_outline
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
-from models.types import EngineError, Inspection, Request
+from models.types import EngineError, Request
 
 log = logging.getLogger("musedrop")
 
@@ -56,7 +59,7 @@ class Dispatcher:
         self._hold_reason, self._paused = "", False
         self._engines = EngineChooser(settings.current.models_dir, clock)
         self._has_claimed = False
-        self._queue_reason: str | None = None
+        self._disk_faults: dict[str, tuple[str, float]] = {}
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -76,6 +79,18 @@ class Dispatcher:
     def has_running_spans(self) -> bool:
         return any(self.pool.running_spans(attempt.task_id) for attempt in self.attempts.values())
 
+    def move_times(self, by_ms: int) -> None:
+        """Keep the ages and pauses of unfinished jobs when the calendar was set by so much."""
+        with self.ledger.together():
+            self.ledger.queue.move_times(by_ms)
+            self.bound_pauses()
+        for attempt in self.attempts.values():
+            attempt.served_ms += by_ms
+
+    def bound_pauses(self) -> None:
+        """Let no job rest longer than the longest pause."""
+        self.ledger.queue.bound_pauses(self.clock.at_ms() + round(1000 * MAX_BACKOFF_S))
+
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
@@ -92,7 +107,7 @@ class Dispatcher:
             return
         at_ms = self.clock.at_ms()
         length = 0 if self._hold_reason else idle + 1
-        queue = read_ready_queue(self.ledger, self.attempts.values(), devices, length, at_ms)
+        queue = read_ready_queue(self.ledger, self.attempts.values(), devices, length, at_ms, self.find_held()[0])
         reserved: set[DeviceKind] = set()
         for attempt in sorted(self.attempts.values(), key=lambda attempt: sort_key(attempt, queue, at_ms)):
             while queue.jobs and queue.levels[0] > queue.level_of(attempt, at_ms) and self._start_next(queue, at_ms):
@@ -148,7 +163,14 @@ class Dispatcher:
         is_full = len(ahead) >= queue.in_service or len(self.attempts) >= MAX_ATTEMPTS
         if is_full or self.pool.plan(PROBE, 0) is None:
             return False
-        attempt = self._start_attempt(queue.pop(), queue.kinds)
+        job = queue.pop()
+        try:
+            attempt = self._start_attempt(job, queue.kinds)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            self._wait_out(job, f"{error.strerror}: {error.filename}")
+            return True
         if attempt is not None:
             self._start_spans(attempt, queue.waiting, hold=True)
         return True
@@ -157,13 +179,13 @@ class Dispatcher:
         """Write the start of an attempt; None where no engine can run the job, which has failed then."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
-            choice = self._engines.choose(job.spec.engine, kinds)
+            choice = self._engines.choose(job.spec.engine, kinds, job.spec.options.get("version"))
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
         now_s, at_ms, token = self.clock.now_s(), self.clock.at_ms(), secrets.token_hex(8)
         request = self._make_request(job, job.spec, choice.engine, token)
-        inspection = Inspection.from_dict(job.outline) if job.outline and job.engine == choice.engine else None
+        inspection = read_outline(job.outline, request) if job.engine == choice.engine else None
         attempt = Attempt(job, token, request, choice.kind, inspection, served_ms=at_ms)
         attempt.stage_seconds.update(job.stage_seconds)
         attempt.enter_stage(now_s)
@@ -199,12 +221,20 @@ class Dispatcher:
 
     # waits -----------------------------------------------------------------------------------------------------------
 
+    def find_held(self) -> tuple[list[str], str]:
+        """Return the engines, "auto" included, whose jobs stay queued, and why.
+
+        A driver in trouble is not the same as no card: their jobs must not run elsewhere.
+        """
+        trouble = self.pool.driver_trouble
+        engines = self._engines.list_on_cards() if trouble else []
+        return engines, trouble if engines else ""
+
     def explain_waits(self) -> None:
         """Write into the row of each job without a device why it has none, unless it is only a matter of turns."""
         reason = self._hold_reason or self.pool.wait_reason(PROBE) or None
-        if reason or self._queue_reason:
-            self.ledger.queue.set_waiting_for(reason)
-            self._queue_reason = reason
+        held, why = self.find_held()
+        self.ledger.queue.set_waiting_for(reason, dict.fromkeys(held, why))
         for attempt in self.attempts.values():
             task = attempt.make_task(self.pool.running_spans(attempt.task_id))
             waits = task.todo and not task.running
@@ -253,6 +283,8 @@ class Dispatcher:
 
     def _record_done(self, attempt: Attempt, message: Done, device: str) -> FinishedAttempt | None:
         attempt.finish_span(Span(message.start, message.stop), device)
+        if attempt.is_complete and attempt.stage == "assemble":
+            self._disk_faults.clear()
         if attempt.stage == "inspect":
             attempt.set_inspection(message.result)
             if attempt.job.client_id and (earlier := self.ledger.find_done_duplicate(attempt.job)):
@@ -269,9 +301,8 @@ class Dispatcher:
     def _settle_duplicate(self, attempt: Attempt, earlier: Job) -> FinishedAttempt | None:
         """Fail a job whose id belongs to a job of other content; one of the same content is finished."""
         job = attempt.job
-        if content_of(job.spec, attempt.inspection) == content_of(
-            earlier.spec, Inspection.from_dict(earlier.outline or {})
-        ):
+        outline = attempt.inspection.to_dict() if attempt.inspection else None
+        if content_of(job.spec, outline) == content_of(earlier.spec, earlier.outline):
             del self.attempts[job.uid]
             return FinishedAttempt(attempt, earlier=earlier)
         message = f'the id "{job.client_id}" is that of the job "{earlier.name}", which asked for something else'
@@ -293,13 +324,16 @@ class Dispatcher:
         said = (job.name, failed.start, failed.stop, device, failed.message)
         log.warning("%s: span %d-%d lost on %s: %s", *said, extra=make_extra(job, device))
         if job.crashes >= MAX_CRASHES:
-            message = f"the job crashed its worker twice; last: {failed.message}"
+            message = f"the job crashed or stalled its worker twice; last: {failed.message}"
             self._fail_attempt(attempt, JobError(ErrorCode.POISON, message, ErrorCode.POISON.hint))
         elif job.interruptions > self.settings.current.pool.max_interruptions:
             message = f"its workers died {job.interruptions} times: {failed.message}"
             self._fail_attempt(
                 attempt, JobError(ErrorCode.INTERRUPTED, message, ErrorCode.INTERRUPTED.hint, retry=True)
             )
+        elif is_crash and attempt.stage == "inspect":
+            self._drop(attempt)
+            self.ledger.transitions.requeue_last(job, failed.message, at_ms=self.clock.at_ms())
 
     def _end_failed(self, attempt: Attempt, failed: Failed) -> None:
         """Fail the job, or queue it for a later attempt; an attempt that the loss of the share ended does not count."""
@@ -309,6 +343,13 @@ class Dispatcher:
         if not is_file(self.folders.share_id_file):
             self._requeue(attempt, f"the share went away: {failed.message}")
             return
+        if (unreadable := explain_unreadable_medium(job, failed)) is not None:
+            self.close_failed(job, unreadable)
+            return
+        if fault := describe_disk_fault(failed, self.folders):
+            self._requeue(attempt, fault)
+            self._wait_out(job, fault)
+            return
         if failed.code in REDO_RENDER:
             discard(attempt.request.files.parts)
         if not failed.retry or job.failures + 1 >= job.spec.max_attempts:
@@ -317,6 +358,19 @@ class Dispatcher:
         delay_s = min(2.0 ** (job.failures + 1), MAX_BACKOFF_S)
         self.ledger.transitions.retry_later(job, error, delay_s=delay_s, at_ms=self.clock.at_ms())
         log.warning("%s: %s; tried again in %.0f s", job.name, failed.message, delay_s, extra=make_extra(job))
+
+    def _wait_out(self, job: Job, fault: str) -> None:
+        """Let a queued job rest while the share or the state has trouble; that counts as no attempt."""
+        delay_s = min(2.0 * self._disk_faults.get(job.uid, ("", 0.5))[1], MAX_BACKOFF_S)
+        self._disk_faults[job.uid] = fault, delay_s
+        why = f"the share or the state has trouble: {fault}; tried again in {delay_s:.0f} s"
+        self.ledger.transitions.postpone(job, why, delay_s=delay_s, at_ms=self.clock.at_ms())
+        log.error("%s waits: %s", job.name, why, extra=make_extra(job))
+
+    @property
+    def disk_fault(self) -> str:
+        """What is wrong with the share or the state, as the last attempts found it; "" if nothing is."""
+        return next((f"jobs wait, the share or the state has trouble: {f}" for f, _ in self._disk_faults.values()), "")
 
     # ends ------------------------------------------------------------------------------------------------------------
 
@@ -335,6 +389,7 @@ class Dispatcher:
         self.close_failed(attempt.job, error)
 
     def close_failed(self, job: Job, error: JobError) -> None:
+        self._disk_faults.pop(job.uid, None)
         self.ledger.transitions.fail(job, error, at_ms=self.clock.at_ms())
         log.error("%s failed (%s): %s", job.name, error.code, error.message, extra=make_extra(job))
 
@@ -342,6 +397,7 @@ class Dispatcher:
         """End a job that is not finished, wherever it is."""
         if (attempt := self.attempts.get(job.uid)) is not None:
             self._drop(attempt)
+        self._disk_faults.pop(job.uid, None)
         self.ledger.transitions.cancel(job, at_ms=self.clock.at_ms())
         log.info("%s cancelled", job.name, extra=make_extra(job))
 
@@ -378,10 +434,10 @@ class Dispatcher:
         self.ledger.update(uid, **attempt.take_columns(), device=device)
 
 
-def content_of(spec: JobSpec | None, inspection: Inspection | None) -> object:
+def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> object:
     """Return what decides the frames and the sound of a job, to compare two jobs."""
     asked = spec.model_dump(include=CONTENT) if spec else {}
-    return asked, inspection and (inspection.avatar_sha256, inspection.audio_sha256)
+    return asked, outline and (outline.get("avatar_sha256"), outline.get("audio_sha256"))
 
 
 def sort_key(attempt: Attempt, queue: ReadyQueue, at_ms: int) -> tuple[int, bool, int]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from agent.service.journal import JournalHandler, is_journal
+from agent.service.process import open_closed_streams
 from agent.settings import Settings
 from agent.text import escape
 
@@ -49,7 +50,11 @@ class PlainFormatter(logging.Formatter):
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send the log to stderr in the format of the settings, or to the journal."""
+    """Send the log to stderr in the format of the settings, or to the journal.
+
+    Where stderr was closed when the process was started, logs/daemon.log takes its place.
+    """
+    notice = open_closed_streams(settings.folders.logs / "daemon.log")
     lines = logging.StreamHandler(sys.stderr)
     handler: logging.Handler = lines
     if settings.log.format == "json":
@@ -59,3 +64,5 @@ def configure_logging(settings: Settings) -> None:
     if settings.log.format == "auto" and is_journal(sys.stderr, os.environ):
         handler = JournalHandler(fallback=lines)
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler], force=True)
+    if notice:
+        logging.getLogger("musedrop").warning("%s", notice)

@@ -11,8 +11,39 @@ from types import FrameType
 
 from agent.errors import UserError
 from agent.fs import try_lock
+from agent.fs.folders import make_folders
 
+STDERR = 2
+OWNER_ONLY = 0o700
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def open_closed_streams(log_file: Path) -> str:
+    """Give the process the standard streams that it was started without: later files would take their numbers.
+
+    A closed stderr becomes `log_file`. Return what an operator must know, "" if nothing.
+    """
+    closed = [number for number in range(3) if not _is_open(number)]
+    for number in closed:
+        target = log_file if number == STDERR else Path(os.devnull)
+        make_folders([target.parent], OWNER_ONLY)
+        fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        if fd != number:
+            os.dup2(fd, number)
+            os.close(fd)
+        os.set_inheritable(number, True)
+    if STDERR not in closed:
+        return ""
+    sys.stderr = os.fdopen(STDERR, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    return f"the daemon was started without stderr: its log is {log_file}"
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 class AlreadyRunning(UserError):

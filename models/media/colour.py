@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from models.arrays import F32, U8
+from models.arrays import F32, U8, U16
+from models.media.gamut import Conversion, CurveConversion
 from models.types import Colour
 
 # swscale's shortcuts are eight times as fast and darken a picture by one level in every pass: frames here pass twice.
@@ -27,6 +28,8 @@ _SHARES |= dict.fromkeys((5, 6), (0.299, 0.114))
 _HD_HEIGHT, _HD_WIDTH = 720, 1280
 
 BT709 = Colour()
+
+Plane = TypeVar("Plane", U8, U16)
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
@@ -54,16 +57,31 @@ class ToBgr:
     else BT.601.
     """
 
-    def __init__(self, width: int, height: int, orientation: int = 1) -> None:
+    def __init__(self, width: int, height: int, orientation: int = 1, conversion: Conversion | None = None) -> None:
         """`width` and `height` are those of the upright picture, in pixels."""
         self.width, self.height = width, height
         self.stored = (height, width) if orientation in SIDEWAYS else (width, height)
         self.shape, self.orientation = (height, width, 3), orientation
-        self._reformatter = VideoReformatter()
+        self._conversion, self._reformatter = conversion, VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> U8:
         """Return a new array, (height, width, 3) uint8, BGR."""
-        alpha = any(component.is_alpha for component in frame.format.components)
+        if isinstance(self._conversion, CurveConversion):
+            return self._convert_deep(frame, self._conversion)
+        bgr = self._to_bgr(frame)
+        return bgr if self._conversion is None else self._conversion.convert(bgr)
+
+    def _convert_deep(self, frame: av.VideoFrame, conversion: CurveConversion) -> U8:
+        """Convert from 16 bits, because curves of HDR need them. Transparency shows white."""
+        planar = self._reformat(frame, "gbrap16le" if has_alpha(frame) else "gbrp16le")
+        green, blue, red, *opacity = (
+            apply_orientation(view_deep_plane(planar, number), self.orientation) for number in range(len(planar.planes))
+        )
+        bgr = conversion.convert(np.dstack([blue, green, red]) >> np.uint16(4))
+        return _blend_over_white(bgr, np.dstack(opacity) >> np.uint16(8)) if opacity else bgr
+
+    def _to_bgr(self, frame: av.VideoFrame) -> U8:
+        alpha = has_alpha(frame)
         planar = self._reformat(frame, "gbrap" if alpha else "gbrp")
         green, blue, red, *opacity = (view_plane(planar, number) for number in range(len(planar.planes)))
         bgr = np.empty(self.shape, np.uint8)
@@ -102,6 +120,10 @@ class ToYuv:
         )
 
 
+def has_alpha(frame: av.VideoFrame) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
+
+
 def read_orientation(frame: av.VideoFrame) -> int:
     """Return the EXIF orientation, 1 to 8, of the display matrix in a frame's side data."""
     try:
@@ -115,7 +137,7 @@ def read_orientation(frame: av.VideoFrame) -> int:
     return _BY_MATRIX.get((a, b, c, d), 1)
 
 
-def apply_orientation(plane: U8, orientation: int) -> U8:
+def apply_orientation(plane: Plane, orientation: int) -> Plane:
     """Return a view of `plane`, upright by its EXIF orientation."""
     if orientation >= 5:
         plane = plane.T
@@ -154,6 +176,14 @@ def view_plane(frame: av.VideoFrame, number: int) -> U8:
     return rows[: plane.height, : plane.width]
 
 
-def _blend_over_white(plane: U8, opacity: U8) -> U8:
+def view_deep_plane(frame: av.VideoFrame, number: int) -> U16:
+    """Return a view of one plane's 16-bit samples, (h, w), without the padding."""
+    plane = frame.planes[number]
+    memory: Any = plane
+    rows: U16 = np.frombuffer(memory, np.uint16).reshape(-1, plane.line_size // 2)
+    return rows[: plane.height, : plane.width]
+
+
+def _blend_over_white(plane: U8, opacity: U8 | U16) -> U8:
     wide = opacity.astype(np.uint16)
     return ((plane * wide + 255 * (255 - wide) + 127) // 255).astype(np.uint8)

@@ -17,9 +17,10 @@ from models.types import EngineError, Limits
 Kind = Literal["audio", "avatar"]
 Stream = TypeVar("Stream", av.AudioStream, av.VideoStream)
 
-MOVIES = ("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "ogg")
+MOVIES = ("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "ogg", "mxf")
 SOUNDS = ("wav", "w64", "aiff", "au", "caf", "mp3", "aac", "ac3", "eac3", "flac", "amr", "wv", *MOVIES)
-PICTURES = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif", "apng", *MOVIES)
+_NETPBM = ("ppm_pipe", "pgm_pipe", "pbm_pipe", "pam_pipe")
+PICTURES = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "j2k_pipe", "gif", "apng", *_NETPBM, *MOVIES)
 FORMATS: dict[Kind, tuple[str, ...]] = {"audio": SOUNDS, "avatar": PICTURES}
 HINTS: dict[Kind, str] = {
     "audio": "play the file to see whether it is whole, or save it again as wav, mp3 or m4a",
@@ -85,6 +86,8 @@ def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
     """Turn PyAV's errors about a file into EngineError audio_unreadable or avatar_unreadable."""
     try:
         yield
+    except MemoryError:  # av.FFmpegError, too: the file is not damaged
+        raise
     except av.FFmpegError as error:
         raise unreadable_file(kind, f"{name} could not be read: {error.strerror}") from error
     except FileNotFoundError as error:

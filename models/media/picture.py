@@ -23,6 +23,7 @@ class Picture:
     fps             the constant rate that suits it and lips; None for an image
     frames          at that rate; 1 for an image
     duration_s      0 for an image
+    notes           sentences on what is not shown as it is stored
     own_fps         the rate of its pictures, or the average of a variable one; None for an image
     """
 
@@ -33,6 +34,7 @@ class Picture:
     frames: int = 1
     duration_s: float = 0.0
     own_fps: Fraction | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_picture(path: Path, name: str, limits: Limits) -> Picture:
@@ -44,13 +46,11 @@ def read_picture(path: Path, name: str, limits: Limits) -> Picture:
     check_file(path, name, "avatar", limits)
     with closing(open_source(path, name, limits)) as source:
         decode_first_picture(source, name)
-        timeline, width, height = source.timeline, source.width, source.height
+        timeline, width, height, notes = source.timeline, source.width, source.height, source.notes
     if len(timeline) == 1:
-        return Picture("image", width, height)
-    fps = timeline.choose_fps()
-    return Picture(
-        "video", width, height, fps, timeline.count_frames(fps), float(timeline.duration_s), timeline.measure_fps()
-    )
+        return Picture("image", width, height, notes=notes)
+    fps, seconds = timeline.choose_fps(), float(timeline.duration_s)
+    return Picture("video", width, height, fps, timeline.count_frames(fps), seconds, timeline.measure_fps(), notes)
 
 
 def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:

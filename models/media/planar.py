@@ -26,6 +26,7 @@ from models.media.colour import (
     resolve_matrix,
     view_plane,
 )
+from models.media.gamut import Conversion
 from models.types import Colour
 
 _SCALED = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
@@ -64,14 +65,22 @@ class ToPlanes:
     """Converts decoded pictures to upright planes of one even size. Keep one for each source.
 
     A picture that is one row or column too large loses its last; others are scaled. 4:2:0 in 8
-    bits is copied, other YUV keeps its matrix and range, and a picture that is `still`, RGB, grey
-    or transparent becomes BT.709.
+    bits is copied, other YUV keeps its matrix and range, and a picture that is `still`, RGB, grey,
+    transparent or of a wide gamut becomes BT.709.
     """
 
-    def __init__(self, width: int, height: int, orientation: int = 1, *, still: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        orientation: int = 1,
+        *,
+        still: bool = False,
+        conversion: Conversion | None = None,
+    ) -> None:
         """`width` and `height` are those of the upright picture; an odd one is lowered by one."""
         self.width, self.height = width - width % 2, height - height % 2
-        self._turn, self._still = orientation, still
+        self._turn, self._still, self._conversion = orientation, still, conversion
         self._stored = (self.height, self.width) if orientation in SIDEWAYS else (self.width, self.height)
         self._reformatter, self._to_yuv = VideoReformatter(), ToYuv()
         self._to_bgr: ToBgr | None = None
@@ -100,7 +109,7 @@ class ToPlanes:
 
     def _is_direct(self, frame: av.VideoFrame) -> bool:
         kind = frame.format
-        return not (self._still or kind.is_rgb or kind.has_palette) and len(kind.components) == 3
+        return not (self._still or self._conversion or kind.is_rgb or kind.has_palette) and len(kind.components) == 3
 
     def _fits(self, frame: av.VideoFrame) -> bool:
         width, height = self._stored
@@ -126,7 +135,7 @@ class ToPlanes:
         if self._to_bgr is None:
             width, height = (frame.width, frame.height) if self._fits(frame) else self._stored
             size = (height, width) if self._turn in SIDEWAYS else (width, height)
-            self._to_bgr, self._to_yuv = ToBgr(*size, self._turn), ToYuv(self.read_colour(frame))
+            self._to_bgr, self._to_yuv = ToBgr(*size, self._turn, self._conversion), ToYuv(self.read_colour(frame))
         return self.convert_bgr(self._to_bgr(frame))
 
     def _join_planes(self, parts: Iterable[U8]) -> U8:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import av
 
+from models.media.audio.sound import open_sound, scan_sound
 from models.media.opening import configure_decoder, open_media
-from models.media.sound import open_sound, scan_sound
 from models.types import EngineError
 
 

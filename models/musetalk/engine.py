@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes
-from models.musetalk.options import Options, read_options
+from models.musetalk.options import Options, read_inspected_options, read_options
 from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
-from models.musetalk.weights.index import missing_error, missing_files_for
+from models.musetalk.weights.index import default_version, missing_error, missing_files_for
 from models.types import Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class MuseTalkEngine:
 
         Raises EngineError bad_option, weights_missing, avatar_unreadable.
         """
-        options, notes = read_options(request.options)
+        options, notes = read_options(request.options, default_version(Path(request.models_dir)))
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
         with open_yuv(request, inspection) as frames:
@@ -54,7 +54,7 @@ class MuseTalkEngine:
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
             memory_bytes=MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2),
             notes=inspection.notes + notes,
-            details={"avatar_frames": avatar_frames},
+            details={"avatar_frames": avatar_frames, "version": options.version},
         )
 
     def load(self, models_dir: str) -> dict[str, Any]:
@@ -67,7 +67,8 @@ class MuseTalkEngine:
         """
         if self.device.startswith("cpu"):
             return {}
-        return self._open_session(models_dir, Options(), Path()).measure_footprint()
+        options = Options(version=default_version(Path(models_dir)))
+        return self._open_session(models_dir, options, Path()).measure_footprint()
 
     def prepare(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
@@ -77,7 +78,7 @@ class MuseTalkEngine:
         The avatar, which takes longest, is taken from the cache if it is there.
         """
         if not request.files.prepared.exists():
-            self.open_session(request).prepare(request, inspection, lambda: progress(0))
+            self.open_session(request, inspection).prepare(request, inspection, lambda: progress(0))
         progress(stop - start)
 
     def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
@@ -85,7 +86,7 @@ class MuseTalkEngine:
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
         """Yield frames start..stop-1; see `RenderSession.render`."""
-        yield from self.open_session(request).render(request, inspection, start, stop)
+        yield from self.open_session(request, inspection).render(request, inspection, start, stop)
 
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         """Return `thumbnail_frame`, `notes`, and under `musetalk` how the video was made."""
@@ -100,9 +101,9 @@ class MuseTalkEngine:
             "musetalk": {**stats, "painter": inpainter},
         }
 
-    def open_session(self, request: Request) -> RenderSession:
+    def open_session(self, request: Request, inspection: Inspection) -> RenderSession:
         """Return a session with the networks for this job: the last job's, if they are the same."""
-        options, _ = read_options(request.options)
+        options = read_inspected_options(request, inspection)
         return self._open_session(request.models_dir, options, Path(request.cache))
 
     def _open_session(self, models_dir: str, options: Options, cache: Path) -> RenderSession:

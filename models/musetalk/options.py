@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.options import parse_options
-from models.types import EngineError
+from models.types import EngineError, Inspection, Request
 
 PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "preview")
 """Options that only the preview engine has."""
@@ -108,12 +108,21 @@ class Options(BaseModel):
         }
 
 
-def read_options(given: dict[str, Any]) -> tuple[Options, tuple[str, ...]]:
+def read_inspected_options(request: Request, inspection: Inspection) -> Options:
+    """Return the options of a job with the version that its inspection chose.
+
+    The job keeps it, though weights of another version come while it runs. Raises EngineError
+    bad_option.
+    """
+    return read_options(request.options, inspection.details.get("version", "v15"))[0]
+
+
+def read_options(given: dict[str, Any], version: Version = "v15") -> tuple[Options, tuple[str, ...]]:
     """Check the options of a job; return them, and a note for each that is ignored.
 
-    Raises EngineError bad_option.
+    `version` is that of a job which names none. Raises EngineError bad_option.
     """
-    options, notes = parse_options(Options, given, "musetalk", PREVIEW)
+    options, notes = parse_options(Options, {"version": version, **given}, "musetalk", PREVIEW)
     if options.is_reference and options.version == "v1" and options.parsing != "raw":
         message = (
             'the option "parsing_mode" must be "raw" with "version": "v1" and "reference": the reference has no other'

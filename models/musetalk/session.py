@@ -23,7 +23,7 @@ from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
 from models.musetalk.compositing.composite import Blend, Compositor
 from models.musetalk.compositing.pipeline import BlendCache, compose_frames, read_frames
 from models.musetalk.networks import Networks, Setup
-from models.musetalk.options import Options, read_options
+from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.prepared_job import (
     AVATAR,
     FEATURES,
@@ -66,7 +66,7 @@ class RenderSession:
         `tick` is called every few frames, and may raise to cancel the work. Raises EngineError
         no_face, bad_option, disk_full, out_of_memory, and those of unreadable media.
         """
-        options, _ = read_options(request.options)
+        options = read_inspected_options(request, inspection)
         with explain_out_of_memory(), atomic_folder(request.files.prepared) as folder:
             started_s = time.monotonic()
             from_cache = self._prepare_avatar(request, inspection, options, folder / AVATAR, tick)
@@ -144,7 +144,7 @@ class RenderSession:
 
         Raises EngineError out_of_memory, and those of an unreadable avatar.
         """
-        options, _ = read_options(request.options)
+        options = read_inspected_options(request, inspection)
         job = PreparedJob(request.files.prepared)
         frames = range(start, stop)
         with explain_out_of_memory():

@@ -91,6 +91,21 @@ def test_weights_in_other_forms_count(musetalk: Path) -> None:
     assert find_missing_weights(ENGINES["musetalk"], musetalk) == []
 
 
+@pytest.mark.parametrize(
+    ("version", "engine"), [(None, "musetalk"), ("v1", "musetalk"), ("v15", "preview"), (["v15"], "musetalk")]
+)
+def test_auto_is_no_engine_that_lacks_the_version_of_the_job(musetalk: Path, version: object, engine: str) -> None:
+    """With version 1 alone a job that names version 1.5 is not MuseTalk's, and the reason has the command."""
+    for file in ("musetalkV15/unet.pth", "musetalkV15/musetalk.json"):
+        (musetalk / file).unlink()
+    for file in ("musetalk/pytorch_model.bin", "musetalk/musetalk.json"):
+        (musetalk / file).parent.mkdir(exist_ok=True)
+        (musetalk / file).touch()
+    choice = choose_engine("auto", musetalk, {"cpu", "cuda"}, version)
+    assert choice.engine == engine
+    assert ("`musedrop models fetch --version v15` gets them" in choice.reason) is (engine == "preview")
+
+
 def test_the_preview_engine_needs_nothing(tmp_path: Path) -> None:
     """It has no weights and no packages of its own."""
     info = ENGINES["preview"]

@@ -9,23 +9,23 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soxr  # type: ignore[import-untyped]
 
 from models.arrays import F32
-from models.media.sound import Decoder, open_sound
+from models.media.audio.mixing import mix_to_mono, read_channels
+from models.media.audio.sound import Decoder, open_sound
 from models.musetalk.audio.features import CHUNK_SAMPLES, SAMPLE_RATE
 
 
 def read_speech(path: Path) -> F32:
     """Return a whole sound at 16 kHz, (n,) float32 in -1..1.
 
-    The mean of its channels is resampled by soxr at HQ.
+    The mix of its channels is resampled by soxr at HQ.
 
-    Equal to librosa.load(path, sr=16000) where that can read the file. Raises EngineError
-    audio_unreadable.
+    Equal to librosa.load(path, sr=16000) where that can read the file and its channels do not cancel.
+    Raises EngineError audio_unreadable.
     """
     return np.concatenate([np.zeros(0, np.float32), *read_chunks(path)])
 
@@ -50,7 +50,7 @@ def read_chunks(path: Path) -> Iterator[F32]:
 def _resample_file(path: Path) -> Iterator[F32]:
     with open_sound(path, path.name) as (container, stream):
         for rate, frames in groupby(Decoder(container, stream), key=lambda frame: frame.sample_rate):
-            yield from _resample(map(_mix_to_mono, frames), rate)
+            yield from _resample(mix_to_mono(map(read_channels, frames), rate), rate)
 
 
 def _resample(chunks: Iterable[F32], rate: int) -> Iterator[F32]:
@@ -68,15 +68,3 @@ def _resample(chunks: Iterable[F32], rate: int) -> Iterator[F32]:
         rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         missing = math.ceil(samples_in * (SAMPLE_RATE / rate)) - samples_out
         yield np.pad(rest, (0, max(0, missing - len(rest))))[: max(0, missing)]
-
-
-def _mix_to_mono(frame: Any) -> F32:
-    """Return a decoded frame as (n,) float32 in -1..1."""
-    values = frame.to_ndarray()
-    channels = values if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype == np.uint8:
-        channels = channels.astype(np.int16) - 128
-    if values.dtype.kind in "iu":
-        channels = channels.astype(np.float32) / np.float32(2 ** (8 * values.dtype.itemsize - 1))
-    mean: F32 = np.mean(channels.astype(np.float32, copy=False), axis=0)
-    return mean

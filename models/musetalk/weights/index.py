@@ -261,9 +261,17 @@ def installed_versions(root: Path) -> tuple[Version, ...]:
     return tuple(version for version in VERSIONS if find_part(get_part(f"unet-{version}"), root))
 
 
-def missing_files(root: Path) -> list[str]:
-    """Return the relative names of the files that are still needed before any version can run."""
-    version = next(iter(installed_versions(root)), VERSIONS[0])
+def default_version(root: Path) -> Version:
+    """Return the version of a job that names none: the better one of those that are here."""
+    return next(iter(installed_versions(root)), VERSIONS[0])
+
+
+def missing_files(root: Path, asked: object = None) -> list[str]:
+    """Return the relative names of the files that a job still needs which asks for this version.
+
+    None, or what is no version, stands for the default.
+    """
+    version = next((version for version in VERSIONS if version == asked), None) or default_version(root)
     return missing_files_for(version, root)
 
 

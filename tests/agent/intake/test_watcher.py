@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,3 +87,27 @@ def test_a_watch_that_is_given_up_has_no_problem(tmp_path: Path) -> None:
     assert watch.problem
     watch.stop()
     assert watch.problem == ""
+
+
+@pytest.mark.parametrize("lack", ["instances", "watches", "threads"])
+def test_what_the_system_refuses_is_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
+    """No inotify instance, watch or thread left: a problem, no end; the next start may succeed."""
+    watch = InboxWatcher(tmp_path, lambda: None)
+
+    def refuse(*_arguments: object, **_words: object) -> None:
+        if lack == "threads":
+            raise RuntimeError("can't start new thread")
+        raise OSError(errno.EMFILE, "limit reached")
+
+    target = {
+        "instances": "watchdog.observers.inotify_c.InotifyFD._create_inotify_fd",
+        "watches": "watchdog.observers.inotify.InotifyObserver.schedule",
+        "threads": "threading.Thread.start",
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(target[lack], refuse)
+        assert not watch.start()
+        assert "it is polled: " in watch.problem
+        assert not watch.is_alive
+    assert watch.start()
+    watch.stop()

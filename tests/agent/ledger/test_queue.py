@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.jobs.queue_order import sort_by_turn
+from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from tests.agent.samples import a_ledger, add_job, set_columns, start_job
 
@@ -29,6 +30,23 @@ def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:
     assert next_in(ledger, now + 60_000, 2) == ["b", "d"]
     assert ledger.queue.count_ready(now) == 3
     assert [row["name"] for row in ledger.rows("SELECT name FROM queue ORDER BY position")] == ["d", "a", "c", "b"]
+
+
+def test_jobs_of_an_engine_can_be_held(tmp_path: Path) -> None:
+    """They are passed over, however many they are, and say what they wait for unless all jobs wait for something."""
+    ledger = a_ledger(tmp_path)
+    for n in range(5):
+        add_job(ledger, f"auto{n}", priority=10)
+    add_job(ledger, "preview", engine="preview")
+    assert [turn.id for turn in ledger.queue.list_ready(2000, 2, ["auto", "musetalk"])] == [6]
+    assert (ledger.queue.count_ready(2000, ["auto"]), ledger.queue.count_ready(2000)) == (1, 6)
+    said = "SELECT name, waiting_for FROM job_status WHERE waiting_for IS NOT NULL ORDER BY name"
+    ledger.queue.set_waiting_for(None, {"auto": "reboot", "musetalk": "reboot"})
+    assert [tuple(row.values()) for row in ledger.rows(said)] == [(f"auto{n}", "reboot") for n in range(5)]
+    ledger.queue.set_waiting_for("a disk is full", {"auto": "reboot"})
+    assert {row["waiting_for"] for row in ledger.rows(said)} == {"a disk is full"}
+    ledger.queue.set_waiting_for(None)
+    assert ledger.rows(said) == []
 
 
 def test_a_claim_takes_the_submitters_turn(tmp_path: Path) -> None:
@@ -79,3 +97,28 @@ def test_the_view_shows_the_order_in_which_jobs_start(jobs: list[tuple[str, int,
         ledger.close()
     assert shown == expected
     assert levels == sorted(levels, reverse=True)
+
+
+OPEN = st.tuples(
+    st.sampled_from(["anna", "bert"]), st.integers(-1, 1), st.integers(0, 30), st.sampled_from(["", "later", "waiting"])
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(OPEN, max_size=15), st.integers(1, 6))
+def test_the_first_of_the_queue_are_those_of_the_view(jobs: list[tuple[str, int, int, str]], limit: int) -> None:
+    """status.json shows the beginning of `queue` without ranking what comes behind."""
+    now = time.time_ns() // 1_000_000
+    with TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "jobs.db")
+        with ledger.together():
+            for n, (submitter, priority, minutes, how) in enumerate(jobs):
+                state = JobState.WAITING if how == "waiting" else JobState.QUEUED
+                add_job(ledger, f"u{n}", state=state, at_ms=now - minutes * 60_000 - 30_000)
+                ledger.update(f"u{n}", submitter=submitter, priority=priority)
+                if how == "later":
+                    set_columns(ledger, f"u{n}", not_before_ms=now + 60_000)
+        shown = ledger.rows("SELECT * FROM queue ORDER BY position LIMIT ?", [limit])
+        first = ledger.queue.list_first(now, limit)
+        ledger.close()
+    assert first == shown

@@ -9,6 +9,7 @@ import pytest
 
 from agent.ledger import snapshot
 from agent.ledger.reader import LedgerError
+from agent.ledger.schema import SCHEMA_VERSION
 from agent.ledger.snapshot import copy_ledger
 from tests.agent.samples import a_ledger, add_job
 
@@ -33,7 +34,7 @@ def test_a_copy_is_one_plain_file(tmp_path: Path, name: str) -> None:
         assert len(names(target)) == count
     conn = sqlite3.connect(target)
     pragmas = [conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "user_version", "quick_check")]
-    assert pragmas == ["delete", 1, "ok"]
+    assert pragmas == ["delete", SCHEMA_VERSION, "ok"]
     assert conn.execute("PRAGMA application_id").fetchone() == ledger.db.execute("PRAGMA application_id").fetchone()
     conn.close()
     assert [path.name for path in target.parent.iterdir()] == [name]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from threading import Thread
+
+import pytest
 
 from agent.ledger.ledger import Ledger
 from agent.results.status_db import LAST_COPY_S, StatusDatabase
@@ -103,3 +106,17 @@ def test_a_share_that_takes_no_copy_is_a_trouble(tmp_path: Path) -> None:
     desk.at(11.0)
     assert desk.problems["snapshot"] == ""
     assert names(desk.target) == []
+
+
+def test_a_copy_without_a_thread_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system allows no further thread, the daemon goes on and tries again."""
+    desk = Desk(tmp_path)
+
+    def refuse(_thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", refuse)
+        desk.status_db.update()
+        desk.status_db.update()
+    assert "can't start new thread" in desk.problems["snapshot"]

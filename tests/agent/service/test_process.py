@@ -62,3 +62,28 @@ def test_a_drain_goes_on_while_units_advance() -> None:
     drain = Drain(now_s=100.0, limit_s=60.0)
     assert [drain.note_progress(done) for done in (0, 0, 3, 3, 1)] == [True, False, True, False, True]
     assert [drain.is_over(now) for now in (100.0, 159.9, 160.0)] == [False, False, True]
+
+
+CLOSED = (
+    "import os, sys; from pathlib import Path; from agent.service.process import open_closed_streams\n"
+    "print(open_closed_streams(Path(sys.argv[1])) or 'nothing', file=sys.stderr, flush=True)\n"
+    "os.write(2, b'below Python'); assert open(sys.argv[1]).fileno() > 2"
+)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-", "0<&- 2>&-"])
+def test_closed_streams_are_opened(tmp_path: Path, closed: str) -> None:
+    """What would go to a closed stderr is in a file, and no later file gets the number of a stream."""
+    log = tmp_path / "state" / "logs" / "daemon.log"
+    command = ["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, CLOSED, str(log)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert log.read_text().splitlines() == [f"the daemon was started without stderr: its log is {log}", "below Python"]
+    assert log.parent.stat().st_mode & 0o077 == 0
+
+
+def test_streams_that_are_open_stay(tmp_path: Path) -> None:
+    """No file is made."""
+    command = [sys.executable, "-c", CLOSED.replace("sys.argv[1]).fileno", "os.devnull).fileno"), str(tmp_path / "log")]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert done.stderr == b"nothing\nbelow Python"
+    assert not (tmp_path / "log").exists()

@@ -63,8 +63,8 @@ def test_a_result_has_the_colours_and_tags_of_its_source(tmp_path: Path, matrix:
 
 
 def test_all_tags_are_kept_and_none_is_made_up(tmp_path: Path) -> None:
-    """Tags of a wide-gamut video are kept, and a video without tags gets none."""
-    told = Colour(primaries=9, transfer=14, matrix=9, range=1)
+    """Tags of an NTSC video are kept, and a video without tags gets none."""
+    told = Colour(primaries=6, transfer=6, matrix=6, range=1)
     for colour in (told, Colour(2, 2, 2, 0)):
         source = tmp_path / f"{colour.matrix}.mp4"
         frames = [frame_of_bars(colour)] * 4

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -13,7 +15,9 @@ import pytest
 
 from models import media
 from models.handler import Handler
-from models.types import EngineError
+from models.musetalk.engine import MuseTalkEngine
+from models.musetalk.options import read_inspected_options
+from models.types import EngineError, Inspection
 from tests.models.musetalk import tiny
 from tests.models.musetalk.jobs import make_request, write_image
 
@@ -31,6 +35,45 @@ def test_missing_weights_are_said_before_any_work(tmp_path: Path, models_dir: Pa
     assert refused.value.code == "weights_missing"
     assert "musetalk/pytorch_model.bin" in refused.value.message
     assert "--version v1" in refused.value.hint
+
+
+def test_a_job_without_a_version_gets_the_one_that_is_here(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With v1 alone the job is of v1, and remains so in all stages though v15 comes while it runs."""
+    root = tmp_path / "models"
+    shutil.copytree(models_dir, root)
+    (root / "musetalkV15").rename(root / "musetalk")
+    (root / "musetalk" / "unet.pth").rename(root / "musetalk" / "pytorch_model.bin")
+    loaded: list[str] = []
+    monkeypatch.setattr(MuseTalkEngine, "_open_session", lambda _, *given: loaded.append(given[1].version))
+    engine = MuseTalkEngine("cuda:0")
+    request = make_request(tmp_path, root, write_image(tmp_path / "face.png"))
+    inspection = Handler("cpu:0").inspect(request)
+    shutil.copytree(models_dir / "musetalkV15", root / "musetalkV15")
+    engine.open_session(request, Inspection.from_dict(json.loads(json.dumps(inspection.to_dict()))))
+    assert loaded == ["v1"]
+    assert read_inspected_options(request, inspection).parsing == "raw"
+    assert read_inspected_options(request, replace(inspection, details={})).version == "v15"
+
+
+def test_a_worker_loads_the_version_that_is_here(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker on a card loads when it starts is what a job without a version needs."""
+    (tmp_path / "musetalk").mkdir()
+    for name in ("musetalk.json", "pytorch_model.bin"):
+        (tmp_path / "musetalk" / name).touch()
+    loaded: list[str] = []
+
+    def open_session(_: MuseTalkEngine, *given: Any) -> Any:
+        loaded.append(given[1].version)
+        return SimpleNamespace(measure_footprint=dict)
+
+    monkeypatch.setattr(MuseTalkEngine, "_open_session", open_session)
+    for folder in (tmp_path, models_dir):
+        MuseTalkEngine("GPU-1").load(str(folder))
+    assert loaded == ["v1", "v15"]
 
 
 def pictures_in(path: Path) -> list[bytes]:

@@ -61,6 +61,17 @@ def test_the_downloaded_layout_is_complete(root: Path, version: layout.Version) 
     assert all(form_of(part.name, root) == "pickle" for part in layout.parts_of(version))
 
 
+def test_a_job_without_a_version_is_of_the_one_that_is_here(root: Path) -> None:
+    """v1 where it is alone, v15 beside it or in an empty folder; a version that is asked for is another question."""
+    assert layout.default_version(root) == "v15"
+    put(root, *published_files("v1"))
+    assert layout.default_version(root) == "v1"
+    assert (missing_files(root), missing_files(root, "v1"), missing_files(root, {})) == ([], [], [])
+    assert missing_files(root, "v15") == ["musetalkV15/unet.pth", "musetalkV15/musetalk.json"]
+    put(root, *published_files("v15"))
+    assert layout.default_version(root) == "v15"
+
+
 def test_an_empty_folder_lacks_what_is_published_for_v15(root: Path) -> None:
     """All of it is named, and all of it can be downloaded."""
     assert set(missing_files(root)) == set(published_files("v15"))

@@ -14,7 +14,7 @@ from typing import Any
 import av
 from av.container import OutputContainer
 
-from models.media.sound import Decoder, Scan, open_sound, resample
+from models.media.audio.sound import Decoder, Scan, open_sound, resample
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 AAC_BIT_RATE = 192_000

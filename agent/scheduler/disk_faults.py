@@ -1,0 +1,52 @@
+"""Whether an attempt failed because of the disks of the share or the state: the job is not to blame. Pure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from agent.errors import ErrorCode
+from agent.ledger.job import Job, JobError
+from agent.settings import Folders
+from gpu_pool.types import Failed
+
+ANYWHERE = {
+    *(errno.EIO, errno.EDQUOT, errno.ENOSPC, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.ENXIO, errno.EMFILE, errno.ENFILE),
+}
+"""Errors that no input causes."""
+RIGHTS = {errno.EACCES, errno.EPERM}
+"""Errors that are ours only where the path is."""
+SYSTEM_ERROR = re.compile(r"\[Errno (\d+)\] [^'\"\n]*(?:(['\"])(.*?)\2)?")
+
+
+def describe_disk_fault(failed: Failed, folders: Folders) -> str:
+    """Return what is wrong with the share or the state, "" where the failure is something else."""
+    if failed.code == ErrorCode.DISK_FULL:
+        return failed.message
+    for number, _, path in _find_errors(failed):
+        is_ours = any(Path(path).is_relative_to(folder) for folder in (folders.share, folders.state, folders.cache))
+        if number in ANYWHERE or (number in RIGHTS and path and is_ours):
+            return f"{os.strerror(number)}{f': {path}' if path else ''}"
+    return ""
+
+
+def explain_unreadable_medium(job: Job, failed: Failed) -> JobError | None:
+    """Return the job's error where the daemon's user may not read one of its media; else None."""
+    for number, _, path in _find_errors(failed):
+        for role, medium in job.media.items():
+            if number in RIGHTS and path == medium["path"]:
+                message = f'{role} "{medium["given"]}" can\'t be read: {os.strerror(number)}'
+                return JobError(ErrorCode.NOT_READABLE, message, ErrorCode.NOT_READABLE.hint, retry=False)
+    return None
+
+
+def _find_errors(failed: Failed) -> list[tuple[int, str, str]]:
+    """Return the number, the quote and the path of each error of the system that the failure tells of.
+
+    Other codes than `internal` have explained the error: a damaged medium gives EIO, too.
+    """
+    text = failed.message if failed.code == ErrorCode.INTERNAL else ""
+    return [(int(number), quote, path) for number, quote, path in SYSTEM_ERROR.findall(text)]
