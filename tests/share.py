@@ -66,14 +66,17 @@ class Share:
         write_s: float = 0.2,
         watch: str = "auto",
         module: str = "agent.cli.main run",
+        wrapper: Sequence[str] = (),
     ) -> None:
-        """`module`: what is started, "tests.e2e.noop" for a daemon that makes no pictures."""
+        """`wrapper`: a command that starts the daemon, such as setpriv with its options.
+
+        `module`: what is started, "tests.e2e.noop" for a daemon that makes no pictures."""
         self.root = root
         self.config = root / "musedrop.toml"
         self.folder, self.state = root / "share", root / "state"
         self.inbox, self.outbox, self.failed = (self.folder / name for name in ("inbox", "outbox", "failed"))
         self.folder.mkdir(parents=True)
-        self.module = module
+        self.module, self.wrapper = module, tuple(wrapper)
         values: dict[str, Any] = {
             "stall_s": stall_s,
             "settle_s": settle_s,
@@ -92,9 +95,15 @@ class Share:
         until(self.is_up, 60, self.log)
 
     def launch(self, **env: str) -> None:
-        command = [sys.executable, "-m", *self.module.split(), "--config", str(self.config)]
+        command = [*self.wrapper, sys.executable, "-m", *self.module.split(), "--config", str(self.config)]
         with (self.root / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log, env={**os.environ, **env})
+
+    def launch_closed(self, **env: str) -> None:
+        """Launch the daemon without any standard stream."""
+        daemon = [*self.wrapper, sys.executable, "-m", *self.module.split(), "--config", str(self.config)]
+        command = ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *daemon]
+        self.daemon = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env})
 
     def is_up(self) -> bool:
         assert self.daemon is not None

@@ -276,10 +276,15 @@ class Intake:
         if not isinstance(found, MissingMedia):
             media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
             self.ledger.transitions.queue(job, media, at_ms=at_ms)
-        elif self._elapsed_s(job.since_ms, at_ms) > self.settings.current.inbox.wait_media_s:
-            self._fail(job, BadJob(ErrorCode.MISSING_MEDIA, found.reason), at_ms)
+        elif self._elapsed_s(job.since_ms, at_ms) > self._wait_s(found):
+            self._fail(job, BadJob(found.code, found.reason, found.code.hint), at_ms)
         else:
             self._set_waiting_for(job, found.reason)
+
+    def _wait_s(self, missing: MissingMedia) -> float:
+        """Return how long a job waits for what is missing: for rights that are not given soon, only a while."""
+        asked = self.settings.current.inbox
+        return asked.patience_s if missing.code is ErrorCode.NOT_READABLE else asked.wait_media_s
 
     def _elapsed_s(self, since_ms: int, at_ms: int) -> float:
         """Return the seconds since a time of the calendar, whatever has been done to the clock since."""

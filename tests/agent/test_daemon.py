@@ -439,6 +439,24 @@ def test_the_next_start_finishes_the_jobs(setup: Setup) -> None:
     assert setup.row("hello")["attempt"] == 2
 
 
+def test_the_next_start_knows_the_cards_of_this_one(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool is told of them before they leave the ledger; a driver in trouble is a problem of the daemon."""
+    setup.daemon.ledger.devices.record(Device("GPU-1", "cuda", card="GPU-1", state="idle"), at_ms=1)
+    setup.daemon.abandon()
+    told: list[str] = []
+
+    def open_pool(_: Settings, __: str, earlier: list[Device]) -> Pool:
+        told.extend(device.id for device in earlier)
+        return Pool(FakeBackend([Device("cpu:0", "cpu")], setup.clock, setup.answer), stall_s=1.0, clock=setup.clock)
+
+    monkeypatch.setattr("agent.daemon.open_pool", open_pool)
+    setup.daemon = Daemon(setup.settings, clock=setup.clock, notifier=setup.notifier)
+    assert told == ["GPU-1"]
+    monkeypatch.setattr(setup.daemon.dispatcher, "find_held", lambda: (["auto"], "The driver fails; reboot."))
+    setup.daemon.hold_queue()
+    assert setup.daemon.problems["driver"] == "The driver fails; reboot"
+
+
 def test_one_daemon_for_a_state_folder(setup: Setup) -> None:
     """A second one is refused, and the first keeps its ledger."""
     with pytest.raises(AlreadyRunning):

@@ -27,6 +27,7 @@ from av.stream import Disposition
 from models.arrays import F32
 from models.media.audio.checking import SampleChecker
 from models.media.audio.clock import SoundClock, make_silence
+from models.media.audio.formats import check_format
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import LevelMeter, mix_frames
 from models.media.budget import charge
@@ -101,6 +102,7 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Yield the container and its sound track. Raises EngineError audio_unreadable."""
+    check_format(path, name)
     with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
         yield container, configure_decoder(choose_track(container, name))
 
@@ -108,6 +110,8 @@ def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.Audio
 def choose_track(container: InputContainer, name: str) -> av.AudioStream:
     """Return the first default track that can be decoded, else the first that can."""
     tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not container.streams.audio and container.streams.video:
+        raise unreadable_file("audio", f"{name} holds pictures and no sound; are face and voice swapped?")
     if not tracks:
         raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
     return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
@@ -131,7 +135,7 @@ class Decoder:
         self.packet_samples: list[int] = []
         self.skipped = 0
         self.is_broken = False  # an mp4 ends inside of its last packet
-        self.silent_s = self.late_s = Fraction(0)  # in gaps, and before the first frame
+        self.silent_s = self.late_s = 0.0  # in gaps, and before the first frame
         self._clock = SoundClock(container, stream)
 
     @property
@@ -154,7 +158,7 @@ class Decoder:
             yield self._count(_truncate(held, self._count_heard_samples(held)))
             yield from self._fill(held, tail_s)
 
-    def _fill(self, frame: av.AudioFrame, gap_s: Fraction) -> Iterator[av.AudioFrame]:
+    def _fill(self, frame: av.AudioFrame, gap_s: float) -> Iterator[av.AudioFrame]:
         """Yield the silence of a gap beside a frame."""
         if gap_s:
             self.silent_s += gap_s
@@ -264,7 +268,7 @@ def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> 
     if decoder.tracks > 1:
         yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track} is used"
     if decoder.silent_s:
-        yield f"in {float(decoder.silent_s):.2f} s of {name} nothing was sent; they are silent, as players have it"
+        yield f"in {decoder.silent_s:.2f} s of {name} nothing was sent; they are silent, as players have it"
 
 
 def resample(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
