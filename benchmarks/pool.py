@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.fs import make_folders
+from agent.fs.folders import make_folders
 from agent.jobs.parse import pair_media
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices

@@ -289,7 +289,7 @@ def test_folders_that_cannot_be_made_are_a_problem(setup: Setup, monkeypatch: py
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("agent.daemon.make_folders", refuse)
+        patch.setattr("agent.service.share_folders.make_folders", refuse)
         setup.turn()
         assert setup.daemon.problems["share"] == "the folders of the share can't be made: Permission denied"
     setup.turn(pass_s=MAX_WAIT_S)
