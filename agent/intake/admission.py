@@ -25,6 +25,7 @@ from agent.fs import (
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.intake.ignored import IgnoredEntries
 from agent.intake.media import MediaFinder, MissingMedia
+from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
@@ -46,6 +47,8 @@ SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
 BATCH = 256
 """Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
+AWAITED = 1000
+"""Waiting jobs whose media are not called ignored meanwhile."""
 CARRIED_OUT = "carried_out"
 PAUSED = "paused_ms"
 INPUTS_GONE = BadJob(
@@ -210,11 +213,17 @@ class Intake:
             submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
             if submission is not None:
                 self.refuse(submission, bad, at_ms)
-        self.ignored.update(now_s, self.media_in_use)
+        self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
         return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
+
+    def list_awaited_names(self) -> set[str]:
+        """Return the file names, folded, of media that waiting jobs give."""
+        specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
+        given = [name for spec in specs for name in (spec.avatar, spec.audio) if name]
+        return {fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given}
 
     @property
     def may_have_unsettled(self) -> bool:
