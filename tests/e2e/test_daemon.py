@@ -160,7 +160,6 @@ def test_two_jobs_of_one_name_have_two_results(share: Share) -> None:
     drop_media(share)
     share.drop("hello", avatar="face.jpg", audio="voice.wav")
     until(lambda: len(share.rows()) == 1, 30, share.log)
-    drop_media(share)
     share.drop("hello", avatar="face.jpg", audio="voice.wav", output={"crf": 40})
     share.wait_until_finished(2)
     assert sorted(path.name for path in share.outbox.iterdir()) == ["hello", "hello-2"]

@@ -63,12 +63,14 @@ def add_settings(share: Share, section: str, *lines: str) -> None:
 
 @pytest.fixture
 def open_share() -> Iterator[Share]:
-    """A share in a folder that everybody may enter and read."""
+    """A share whose folders, the state of the ledger too, everybody may enter and read."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         share = Share(Path(folder), module="tests.e2e.noop")
+        share.state.mkdir(exist_ok=True)
+        share.state.chmod(0o755)
         yield share
         share.end()
 
