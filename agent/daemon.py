@@ -225,6 +225,7 @@ class Daemon:
             self._recovered = True
             self.publisher.recover()
             self.intake.recover_claims(self.clock.at_ms())
+            self.intake.accept_copied_media()
         return ""
 
     def can_write_share(self) -> bool:

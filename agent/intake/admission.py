@@ -219,6 +219,13 @@ class Intake:
         """Return the media in the inbox that belong to jobs."""
         return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
 
+    def accept_copied_media(self) -> None:
+        """Record the new inodes of media of equal size and time: the share was copied before the start."""
+        for job in self.ledger.list_in_state(JobState.QUEUED, JobState.RUNNING):
+            media = {role: renew_inode(medium) for role, medium in job.media.items()}
+            if media != job.media:
+                self.ledger.update(job.uid, media=media)
+
     def list_awaited_names(self) -> set[str]:
         """Return the file names, folded, of media that waiting jobs give."""
         specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
@@ -424,3 +431,10 @@ class Intake:
 
 def make_job_error(bad: BadJob) -> JobError:
     return JobError(bad.code, bad.message, bad.hint)
+
+
+def renew_inode(medium: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a medium with the inode of today if the file has its size and time."""
+    found = take_fingerprint(Path(medium["path"]))
+    same = found and (found.size, found.mtime_ns) == (medium.get("size"), medium.get("mtime_ns"))
+    return {**medium, "inode": found.inode} if found and same else medium
