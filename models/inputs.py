@@ -67,7 +67,7 @@ def _open_source(source: Path) -> int:
 def _compare(name: str, file: BinaryIO, mark: Sequence[int]) -> None:
     """Raise media_changed if the open file is not, or no longer, as the mark says."""
     status = os.fstat(file.fileno())
-    if mark and (status.st_size, status.st_mtime_ns) != tuple(mark)[1:]:
+    if mark and (status.st_ino, status.st_size, status.st_mtime_ns) != tuple(mark):
         raise changed_error(name)
 
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
 BATCH = 256
 """Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
+NS_PER_S = 1_000_000_000
 AWAITED = 1000
 """Waiting jobs whose media are not called ignored meanwhile."""
 CARRIED_OUT = "carried_out"
@@ -220,9 +222,9 @@ class Intake:
         return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
 
     def accept_copied_media(self) -> None:
-        """Record the new inodes of media of equal size and time: the share was copied before the start."""
+        """Record the media of unfinished jobs anew where the share was copied or restored before the start."""
         for job in self.ledger.list_in_state(JobState.QUEUED, JobState.RUNNING):
-            media = {role: renew_inode(medium) for role, medium in job.media.items()}
+            media = {role: renew_fingerprint(medium) for role, medium in job.media.items()}
             if media != job.media:
                 self.ledger.update(job.uid, media=media)
 
@@ -433,8 +435,12 @@ def make_job_error(bad: BadJob) -> JobError:
     return JobError(bad.code, bad.message, bad.hint)
 
 
-def renew_inode(medium: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of a medium with the inode of today if the file has its size and time."""
-    found = take_fingerprint(Path(medium["path"]))
-    same = found and (found.size, found.mtime_ns) == (medium.get("size"), medium.get("mtime_ns"))
-    return {**medium, "inode": found.inode} if found and same else medium
+def renew_fingerprint(medium: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a medium with the fingerprint of a copy: of its size, and of its time to the second.
+
+    Backups such as tar keep no more of a time.
+    """
+    found, known = take_fingerprint(Path(medium["path"])), Fingerprint.from_dict(medium)
+    if found is None or (found.size, found.mtime_ns // NS_PER_S) != (known.size, known.mtime_ns // NS_PER_S):
+        return medium
+    return {**medium, **asdict(found)}

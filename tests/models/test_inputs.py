@@ -100,6 +100,13 @@ def append(voice: Path) -> None:
         file.write(b" and more")
 
 
+def replace_by_same_text(voice: Path) -> None:
+    before, kept = voice.stat(), voice.with_name("kept.wav")
+    voice.rename(kept)
+    voice.write_bytes(b"mine")
+    os.utime(voice, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 CHANGES = (
     replace_by_link,
     replace_by_own_link,
@@ -110,6 +117,7 @@ CHANGES = (
     replace_by_folder,
     write_again,
     append,
+    replace_by_same_text,
 )
 
 
