@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.daemon import ARCHIVE_S, MAX_WAIT_S, Daemon
+from agent.fs import Fingerprint, take_fingerprint
 from agent.intake.commands import DrainDevice, ResumeDevice
 from agent.ledger.disk_full import DiskFull
 from agent.ledger.ledger import Ledger
@@ -200,6 +201,36 @@ def test_a_device_of_no_name_is_said(setup: Setup, caplog: pytest.LogCaptureFixt
         "nothing to drain: no device is called cpu-7",
         "nothing to resume: no device is called cpu-7",
     ]
+
+
+def test_media_of_a_restored_share_are_accepted_at_the_start(setup: Setup) -> None:
+    """A backup keeps seconds and no inodes: queued jobs know the copies, but not a file of another time."""
+    setup.turn()
+    setup.put("pause")
+    for name in ("copied", "changed"):
+        setup.put(f"{name}.jpg", b"face")
+        setup.drop(name, avatar=f"{name}.jpg")
+        setup.run(name, "queued")
+    before = media_of(setup, "changed")["avatar"]
+    for name, later_s in (("copied", 0), ("changed", 5)):
+        path = setup.folders.inbox / f"{name}.jpg"
+        at_s = path.stat().st_mtime_ns // 10**9 + later_s
+        path.unlink()
+        path.write_bytes(b"face")
+        os.utime(path, (at_s, at_s))
+    setup.daemon.abandon()
+    setup.start()
+    setup.turn()
+    copy = take_fingerprint(setup.folders.inbox / "copied.jpg")
+    assert copy is not None
+    assert Fingerprint.from_dict(media_of(setup, "copied")["avatar"]) == copy
+    assert media_of(setup, "changed")["avatar"] == before
+
+
+def media_of(setup: Setup, name: str) -> dict[str, Any]:
+    job = setup.daemon.ledger.find(name)
+    assert job is not None
+    return job.media
 
 
 def test_a_paused_queue_starts_nothing_and_says_so(setup: Setup) -> None:
