@@ -77,7 +77,7 @@ def test_a_new_ledger_appears_with_all_its_views(tmp_path: Path, monkeypatch: py
     """Who reads while the daemon lays it out sees no schema at all, never the first half of one."""
     path, seen = tmp_path / "jobs.db", []
 
-    def look(name: str) -> None:
+    def look(_name: str) -> None:
         reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         seen.append(reader.execute("PRAGMA user_version").fetchone()[0])
         reader.close()
