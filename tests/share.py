@@ -141,7 +141,7 @@ class Share:
         """Run a command with this share's settings."""
         command = [sys.executable, "-m", "agent.cli.main", *words, "--config", str(self.config)]
         wide = {**os.environ, "COLUMNS": "200", **(env or {})}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, env=wide)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, env=wide)
 
     # what people do --------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Share:
         except FileNotFoundError:
             return None
 
-    def wait_for(self, name: str, *states: str, timeout_s: float = 90.0) -> dict[str, Any]:
+    def wait_for(self, name: str, *states: str, timeout_s: float = 200.0) -> dict[str, Any]:
         """Wait until the newest job of that name is in one of the states. Return its row."""
         until(
             lambda: any(
@@ -200,7 +200,7 @@ class Share:
         )
         return self.job(name)
 
-    def wait_until_finished(self, jobs: int, timeout_s: float = 110.0) -> None:
+    def wait_until_finished(self, jobs: int, timeout_s: float = 250.0) -> None:
         """Wait until there are so many jobs, all of them finished."""
 
         def finished() -> bool:
@@ -215,7 +215,7 @@ class Share:
     def error(self, name: str) -> dict[str, Any]:
         """Return failed/NAME/error.json, which appears after the row."""
         path = self.failed / name / "error.json"
-        until(path.exists, 30, self.log)
+        until(path.exists, 60, self.log)
         return dict(json.loads(path.read_bytes()))
 
     def workers(self) -> list[int]:
