@@ -10,7 +10,8 @@ from pathlib import Path
 
 from agent import __version__
 from agent.clock import Clock
-from agent.fs import is_file, make_folders
+from agent.fs import is_file
+from agent.fs.folders import make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.ledger.disk_full import DiskFull, raise_disk_full
@@ -30,9 +31,10 @@ from agent.service.entry_problems import EntryProblems
 from agent.service.liveness import Heartbeat, LoopStatus, liveness_error
 from agent.service.log import configure_logging
 from agent.service.problems import Problems
-from agent.service.process import Drain, InstanceLock, Signals
+from agent.service.process import Drain, InstanceLock, Signals, let_group_read
 from agent.service.reload import merge_settings
 from agent.service.share import ShareIdentity
+from agent.service.share_folders import PRIVATE, ShareFolders
 from agent.service.systemd import Notifier, Watchdog
 from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
@@ -48,7 +50,6 @@ ARCHIVE_S = 0.5
 MAX_WAIT_S = 5.0
 DRAIN_MARGIN_S = 30.0
 """What systemd allows a drain beyond the time after which a silent worker is ended."""
-OWNER_ONLY = 0o700
 
 
 class Daemon:
@@ -65,21 +66,23 @@ class Daemon:
     ) -> None:
         """`pool`, `clock` and `notifier` take the place of the real ones in tests."""
         self.settings, self.folders = CurrentSettings(settings), settings.folders
-        make_folders(self.folders.of_state, OWNER_ONLY)
+        make_folders(self.folders.of_state, PRIVATE)
         self.lock = InstanceLock(self.folders.lock)
         with ExitStack() as on_error, raise_disk_full():
             on_error.callback(self.lock.release)
             self.ledger = Ledger(self.folders.ledger)
+            earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
             self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
+            self.share_folders = ShareFolders(self.folders)
             if not self.share.check():
                 with suppress(OSError):  # `open_share` says it
-                    make_folders(self.folders.of_share)  # workers may open only what there is when they start
+                    self.share_folders.make()  # workers may open only what there is when they start
             on_error.pop_all()
         self.clock, self.problems = clock or Clock(), Problems()
         self.notifier = notifier or Notifier()
         self.watchdog = Watchdog(self.notifier)
-        self.pool = pool or open_pool(settings, handler)
+        self.pool = pool or open_pool(self.settings, handler, earlier)
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False
@@ -93,13 +96,16 @@ class Daemon:
         problems.add_source(lambda: self.entries.texts)
         self.history = ClockHistory(ledger, clock)
         self.intake = Intake(settings, ledger, self.pool.wake, self.entries, self.history)
+        problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock)
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
-        self.status = StatusReport(self.folders, ledger, self.dispatcher, problems, self.notifier)
+        self.status = StatusReport(
+            self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
+        )
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
         self.heartbeat = Heartbeat(ledger, clock)
         self.dispatcher.bound_pauses()
@@ -173,6 +179,7 @@ class Daemon:
         self.intake.check_waiting_jobs(at_ms)
         if not self.draining:
             self.intake.claim_new(at_ms)
+            self.intake.refuse_others(at_ms)
         self.archiver.collect_media()
 
     def execute(self, command: Command) -> None:
@@ -194,6 +201,7 @@ class Daemon:
         """Start no further job while the queue is paused or a disk is nearly full."""
         low_disk = find_low_disk(self.settings.current)
         self.problems.set("disk", low_disk)
+        self.problems.set("driver", self.dispatcher.find_held()[1].rstrip("."))
         self.problems.set("jobs", self.dispatcher.disk_fault)
         self.dispatcher.hold("the queue is paused" if self.intake.is_paused else low_disk)
 
@@ -202,9 +210,10 @@ class Daemon:
     def check_share(self) -> None:
         """Find out whether the share has gone, or come back."""
         problem = self.share.check()
-        if not problem and not self.share_present:
+        if not problem and not (self.share_present and self.share_folders.is_same_share):
             problem = self.open_share()
         self.problems.set("share", problem)
+        self.problems.set("folders", "" if problem else self.share_folders.check())
         self.share_present = not problem
         if problem:
             self.intake.postpone_scan(self.clock.now_s())
@@ -212,7 +221,7 @@ class Daemon:
     def open_share(self) -> str:
         """Make the folders that are missing; the first time, settle what a crash left. Returns what is wrong."""
         try:
-            make_folders(self.folders.of_share)
+            self.share_folders.open()
         except OSError as error:
             return f"the folders of the share can't be made: {error.strerror}"
         self.intake.meet_share()
@@ -220,6 +229,7 @@ class Daemon:
             self._recovered = True
             self.publisher.recover()
             self.intake.recover_claims(self.clock.at_ms())
+            self.intake.accept_copied_media()
         return ""
 
     def can_write_share(self) -> bool:
@@ -352,6 +362,8 @@ class Daemon:
         else:
             self.settings.replace(settings)
             self.intake.apply_settings()
+            if settings.pool.walls and {"inbox.media_roots", "inbox.path_map"} & set(taken):
+                self.pool.replace_workers()  # the others may not open the new folders
             self.share_present = False  # the next scan, which is due now, opens it again
             configure_logging(settings)
             log.info("settings taken over: %s", ", ".join(taken) or "none had changed")
@@ -391,7 +403,9 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
 
     `source`: the file that SIGHUP reads again.
     """
-    forbid_tracing()
+    if settings.pool.walls:
+        forbid_tracing()
+    let_group_read()
     faulthandler.enable()  # a daemon that the watchdog aborts says where it hung
     notifier = Notifier()
     while True:

@@ -119,6 +119,11 @@ class ErrorCode(StrEnum):
         "The job file or one of its media is there, but the daemon's user may not read it.",
         "give the daemon's user the right to read the file (chmod a+r), then `musedrop retry` the job",
     )
+    UNSUPPORTED_FILE = (
+        "unsupported_file",
+        "job",
+        "A file was surely meant as a job, or as half of one, but musedrop doesn't read files of its kind or name.",
+    )
     MEDIA_TOO_LARGE = ("media_too_large", "media", "The file is larger than `limits.media_mib`.")
     AUDIO_UNREADABLE = ("audio_unreadable", "media", "The file is no sound, or is damaged.")
     AUDIO_EMPTY = ("audio_empty", "media", "The file holds no sound at all.")

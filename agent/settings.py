@@ -52,6 +52,15 @@ class InboxSettings(Section):
         default=5.0,
         description="The same for an inbox on a network share, where open files of other machines are not known.",
     )
+    piece_settle_s: Seconds = Field(
+        default=5.0,
+        description="The same for a file that promises more than is there, as its header says, or is empty:"
+        " programs write some files in pieces.",
+    )
+    patience_s: Seconds = Field(
+        default=10.0,
+        description="Seconds beyond the settle time after which the share says of a file that it is no job, and why.",
+    )
     scan_s: Period = Field(
         default=5.0,
         description="Seconds between two scans of the inbox when no file event comes; events only shorten the wait.",
@@ -134,6 +143,11 @@ class PoolSettings(Section):
     recycle_mib: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
         default=2048,
         description="Growth of a worker's memory since its first span after which it is replaced, in MiB; 0: never.",
+    )
+    walls: bool = Field(
+        default=True,
+        description="Let workers open only the folders they need, and use only the system calls they need"
+        " ([security.md](security.md)); false if something doesn't work with it.",
     )
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         default=600.0,
@@ -325,7 +339,8 @@ class Folders:
 
     @property
     def work(self) -> Path:
-        return self.state / "work"
+        """The work folders of the jobs; an operator may put them elsewhere by a link."""
+        return Path(os.path.realpath(self.state / "work"))
 
     @property
     def nvml_log(self) -> Path:
@@ -338,7 +353,16 @@ class Folders:
     @property
     def of_share(self) -> tuple[Path, ...]:
         """The folders of the share."""
-        return (self.inbox, self.outbox, self.failed, self.archive, self.avatars, self.claimed, self.staging)
+        return (
+            self.inbox,
+            self.outbox,
+            self.failed,
+            self.archive,
+            self.avatars,
+            self.claimed,
+            self.staging,
+            self.trash,
+        )
 
     @property
     def of_state(self) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -47,7 +47,7 @@ class LocalBackend:
     handler_options  JSON for it; `kind_options` adds to that for workers on one kind of device
     log_dir          the folder for their output, worker-<device>.log
     env              is added to this process's environment
-    walls            what a worker of a kind may do; anything where there are none
+    choose_walls     returns what a worker of a kind that starts now may do; None: anything
     watch            reports the cards, of which `rules` selects; closed with the backend
 
     WireError if the options are no JSON.
@@ -64,7 +64,7 @@ class LocalBackend:
         env: Mapping[str, str] | None = None,
         watch: CardWatch | None = None,
         rules: CardRules | None = None,
-        walls: Mapping[DeviceKind, Walls] | None = None,
+        choose_walls: Callable[[DeviceKind], Walls | None] = lambda _: None,
     ) -> None:
         self._options = {kind: {**handler_options, **(kind_options or {}).get(kind, {})} for kind in KINDS}
         for options in self._options.values():
@@ -72,7 +72,7 @@ class LocalBackend:
         log_dir.mkdir(parents=True, exist_ok=True)
         self._devices = {device.id: device for device in devices}
         self._watch, self._rules = watch, rules or CardRules()
-        self._handler, self._walls = handler, dict(walls or {})
+        self._handler, self._choose_walls = handler, choose_walls
         self._log_dir = log_dir
         self._env = {**os.environ, **(env or {})}
         self._workers: dict[str, WorkerProcess] = {}
@@ -92,7 +92,7 @@ class LocalBackend:
             if device_id in listed:
                 self._devices[device_id] = self._add_worker_figures(listed[device_id], cards, watch.is_silent)
             elif known.card:
-                reason = " ".join((UNLISTED, *cards.problems))
+                reason = watch.trouble or " ".join((UNLISTED, *cards.problems))
                 self._devices[device_id] = replace(known, state="lost", reason=reason, free_bytes=0, held_bytes=0)
 
     def _add_worker_figures(self, device: Device, cards: Cards, is_silent: bool) -> Device:
@@ -108,7 +108,7 @@ class LocalBackend:
                 device,
                 self._build_environment(self._devices[device]),
                 log_path(self._log_dir, device),
-                self._walls.get(self._devices[device].kind),
+                self._choose_walls(self._devices[device].kind),
             )
         except OSError as error:
             self._failed_spawns.append((device, Exited(0, code=1, log=f"no worker could be started: {error}")))

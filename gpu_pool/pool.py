@@ -37,6 +37,7 @@ class Pool:
     recycle_spans  a worker is replaced after so many spans (0: never)
     recycle_bytes  or when its resident memory has grown by so much since its first span (0: never)
     reserve_bytes  memory of each card that is left to other programs
+    find_trouble   returns why no card can be used though there is one, "" without trouble
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
     refuse         returns why the end of a span can't be believed: its worker is killed then
@@ -53,6 +54,7 @@ class Pool:
         recycle_bytes: int = 0,
         reserve_bytes: int = 0,
         backoff: Backoff | None = None,
+        find_trouble: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
         refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
@@ -66,6 +68,7 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
+        self._find_trouble = find_trouble
         self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
@@ -108,6 +111,11 @@ class Pool:
         slots = {device.id: self._supervisor[device.id] for device in devices}
         backoff = self._oom_backoffs.get(task.id)
         return wait_reason(task, devices, slots, self._get_memory_budget(), backoff, self._clock())
+
+    @property
+    def driver_trouble(self) -> str:
+        """Why no card can be used though this machine has one, and what to do; "" without trouble."""
+        return self._find_trouble()
 
     def open_bytes(self) -> dict[str, int]:
         """Return what each device's worker may still take of its card beyond what it holds."""
@@ -177,6 +185,10 @@ class Pool:
     def resume(self, device: str) -> None:
         """Take a drained or sick device back into service, now. KeyError for an unknown device."""
         self._supervisor.resume(self._supervisor[device])
+
+    def replace_workers(self) -> None:
+        """Start new workers in the place of those that run, each as soon as it has no span."""
+        self._supervisor.replace_all()
 
     def close(self, grace_s: float = 2.0) -> None:
         """Ask every worker to end, then kill the rest.

@@ -92,6 +92,7 @@ class WorkerSlot:
     exit_reason     why the pool killed the worker
     ready_at_s      when the worker became ready, None before
     spans_ended     how many spans the worker has ended
+    is_outdated     the worker is to be replaced as soon as it has no span
     drain_reason    why a person took the device out of service; "" if it is in service
     lost_reason     why its card is gone; "" if it is present
     blocked_reason  why no new span may start here though the card is present; "" if it may
@@ -111,6 +112,7 @@ class WorkerSlot:
     exit_reason: ExitReason | None = None
     ready_at_s: float | None = None
     spans_ended: int = 0
+    is_outdated: bool = False
     drain_reason: str = ""
     lost_reason: str = ""
     blocked_reason: str = ""
@@ -174,6 +176,7 @@ class WorkerSlot:
         """Forget the worker and its memory, and let the next start when it may."""
         self.pid, self.model, self.ready_at_s, self.exit_reason, self.spans_ended = None, "", None, None, 0
         self.reservation, self.stats, self.rss_bytes, self.first_rss_bytes = MemoryReservation(), {}, 0, 0
+        self.is_outdated = False
         self.enter("down", inf if self.drain_reason or self.lost_reason else self.backoff.start_at_s)
 
     def update_stats(self, stats: Mapping[str, Any], now_s: float) -> None:

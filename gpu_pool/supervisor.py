@@ -163,6 +163,13 @@ class Supervisor:
         if slot.phase == "down":
             slot.clear()
 
+    def replace_all(self) -> None:
+        """Start new workers in the place of those that run, each as soon as it has no span."""
+        for slot in self:
+            slot.is_outdated = slot.phase != "down"
+            if slot.phase == "idle":
+                self._stop(slot)
+
     def stop_all(self) -> None:
         """Ask all workers to end; kill those that are starting, which have nothing to lose."""
         for slot in self:
@@ -266,7 +273,7 @@ class Supervisor:
 
     def _on_free(self, slot: WorkerSlot, *, recycle: bool = False) -> None:
         """Keep a worker that has no span for the next one, or end it."""
-        if recycle or slot.drain_reason:
+        if recycle or slot.is_outdated or slot.drain_reason:
             self._stop(slot)
         else:
             slot.enter("idle")

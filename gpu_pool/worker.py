@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from gpu_pool.failpoints import failpoint
-from gpu_pool.guards import die_with_parent, kill_group, raise_oom_score
+from gpu_pool.guards import die_with_parent, kill_group, make_device_files, raise_oom_score
 from gpu_pool.types import OUTDATED, Cancel, Done, Failed, Fault, Open, Progress, Ready, RunSpan, Stop, WorkerReport
 from gpu_pool.walls import Gates, Walls, raise_walls
 from gpu_pool.wire import LineSplitter, WireError, decode_command, encode
@@ -114,10 +114,11 @@ class Worker:
             close()
 
     def _run_span(self, handler: Handler, active: _ActiveRun) -> Done | Failed:
-        if self._gates and self._gates.have_moved():
+        end = _run_span(handler, active, self._channel)
+        if isinstance(end, Failed) and end.fault != "cancelled" and self._gates and self._gates.have_moved():
             message = "A folder that the worker may open was replaced by another: a new worker takes over."
-            return _build_failed(active.run, OUTDATED, message, fault="worker", retry=True)
-        return _run_span(handler, active, self._channel)
+            return _build_failed(active.run, OUTDATED, message, fault="worker", retry=True, detail=end.detail)
+        return end
 
     def _send_end(self, run: RunSpan, end: Done | Failed) -> None:
         try:
@@ -245,11 +246,12 @@ def main() -> None:
     args = parser.parse_args()
     die_with_parent(args.parent)
     raise_oom_score()
-    gates = Gates(args.walls) if args.walls else None
     if args.walls:
+        if not args.walls.is_alone:
+            make_device_files()
         for reason in raise_walls(args.walls):
             print(f"gpu_pool.worker: {reason}", file=sys.stderr, flush=True)
-    Worker(Channel(args.fd), gates).serve()
+    Worker(Channel(args.fd), Gates(args.walls) if args.walls else None).serve()
 
 
 if __name__ == "__main__":

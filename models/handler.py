@@ -170,6 +170,7 @@ class Handler:
                 frames=inspection.frames,
                 fps=inspection.rate,
                 metadata=request.metadata,
+                copies_audio=request.output.audio == "copy",
             )
             with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))

@@ -33,11 +33,16 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How the mp4 is encoded. `height` in pixels, None keeps the avatar's own."""
+    """How the mp4 is encoded.
+
+    height    in pixels, None keeps the avatar's own
+    audio     "copy" keeps packets of sound that some players are mute with
+    """
 
     crf: int = 18
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
     height: int | None = None
+    audio: Literal["auto", "copy"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,15 +47,18 @@ def init(
 ) -> None:
     """Create the folders and an annotated settings file."""
     from agent import settings_file
-    from agent.fs import atomic_write_bytes, make_folders
+    from agent.fs import atomic_write_bytes
+    from agent.service.process import let_group_read
+    from agent.service.share_folders import lay_out
 
     target = folder.resolve() / "musedrop.toml"
     if target.exists():
         raise UserError(f"{target} exists already: edit it, or choose another folder")
+    let_group_read()
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(target, settings_file.format_settings(".", "./state").encode())
     settings = settings_file.load_settings(target)
-    make_folders((*settings.folders.of_share, *settings.folders.of_state))
+    lay_out(settings.folders)
     summary = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
     console.print(summary, markup=False, soft_wrap=True)
 
@@ -152,7 +155,13 @@ def status(
     db = client.open_ledger(load_settings(config))
     if name is None:
         rows = client.list_jobs(db, limit)
-        print_json(rows) if as_json else console.print(progress.build_job_table(rows) if rows else "no jobs yet")
+        if as_json:
+            print_json(rows)
+            return
+        console.print(progress.build_job_table(rows) if rows else "no jobs yet")
+        for entry in client.list_ignored(load_settings(config)):
+            text = f"{entry['name']} is no job: {entry['reason']}; {entry['hint']}"
+            console.print(f"[yellow]![/] {escape_markup(text)}", soft_wrap=True)
         return
     row = client.find_job(db, name)
     if row is None:
@@ -257,7 +266,7 @@ def pause(config: Config = None) -> None:
     console.print("no more jobs are started until `musedrop resume`")
 
 
-@app.command()
+@app.command("trust-clock")
 def trust_clock(config: Config = None) -> None:
     """Let old files be deleted again after the clock has jumped: write the file trust-clock into the inbox."""
     from agent.cli import client

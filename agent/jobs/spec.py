@@ -202,6 +202,11 @@ class OutputSpec(_Frozen):
         description="Height of the video in pixels, 64 to 4320; an odd one loses a row."
         " Default: the avatar's own, at most 4096 x 2304 (or 2304 x 4096) pixels.",
     )
+    audio: Annotated[Literal["auto", "copy"], BeforeValidator(_to_lower)] | None = Field(
+        default=None,
+        description='auto or copy. "copy" keeps the voice\'s own packets wherever mp4 can hold them; auto only'
+        " those that all players play (AAC, mp3) and encodes others as AAC. Default: auto.",
+    )
 
 
 class JobSpec(_Frozen):
@@ -236,7 +241,7 @@ class JobSpec(_Frozen):
         default="auto", description="auto, queue, race or split: how the job is spread over the devices."
     )
     options: Options = Field(default_factory=dict, description="The engine's own options, checked by the engine.")
-    output: OutputSpec = Field(default=OutputSpec(), description="How the mp4 is encoded: crf, encoder, height.")
+    output: OutputSpec = Field(default=OutputSpec(), description="How the mp4 is encoded: crf, encoder, height, audio.")
     id: Label | None = Field(
         default=None,
         description="Your own name for the job, 1 to 128 printable characters; comes back with the result.",

@@ -74,7 +74,8 @@ class Ledger:
             copy_ledger(path, path.with_name(f"{path.stem}.schema-{version}.db"))
         for pragma in PRAGMAS:
             self.db.conn.execute(f"PRAGMA {pragma}")
-        migrations.apply(self.db)
+        with self.db.atomic():  # readers see a new ledger with all its views, or none
+            migrations.apply(self.db)
 
     def _pragma(self, name: str) -> int:
         return int(self.db.conn.execute(f"PRAGMA {name}").fetchone()[0])

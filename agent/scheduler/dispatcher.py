@@ -107,7 +107,7 @@ class Dispatcher:
             return
         at_ms = self.clock.at_ms()
         length = 0 if self._hold_reason else idle + 1
-        queue = read_ready_queue(self.ledger, self.attempts.values(), devices, length, at_ms)
+        queue = read_ready_queue(self.ledger, self.attempts.values(), devices, length, at_ms, self.find_held()[0])
         reserved: set[DeviceKind] = set()
         for attempt in sorted(self.attempts.values(), key=lambda attempt: sort_key(attempt, queue, at_ms)):
             while queue.jobs and queue.levels[0] > queue.level_of(attempt, at_ms) and self._start_next(queue, at_ms):
@@ -221,10 +221,20 @@ class Dispatcher:
 
     # waits -----------------------------------------------------------------------------------------------------------
 
+    def find_held(self) -> tuple[list[str], str]:
+        """Return the engines, "auto" included, whose jobs stay queued, and why.
+
+        A driver in trouble is not the same as no card: their jobs must not run elsewhere.
+        """
+        trouble = self.pool.driver_trouble
+        engines = self._engines.list_on_cards() if trouble else []
+        return engines, trouble if engines else ""
+
     def explain_waits(self) -> None:
         """Write into the row of each job without a device why it has none, unless it is only a matter of turns."""
         reason = self._hold_reason or self.pool.wait_reason(PROBE) or None
-        self.ledger.queue.set_waiting_for(reason)
+        held, why = self.find_held()
+        self.ledger.queue.set_waiting_for(reason, dict.fromkeys(held, why))
         for attempt in self.attempts.values():
             task = attempt.make_task(self.pool.running_spans(attempt.task_id))
             waits = task.todo and not task.running

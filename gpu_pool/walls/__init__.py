@@ -5,20 +5,24 @@ Linux only. A wall can be made higher later, never lower.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gpu_pool.walls.landlock import restrict_files
+from gpu_pool.walls.landlock import explain_version, read_version, restrict_files
 from gpu_pool.walls.privileges import drop_privileges, limit_resources
-from gpu_pool.walls.seccomp import restrict_calls
+from gpu_pool.walls.seccomp import has_seccomp, restrict_calls
 
 
 @dataclass(frozen=True, slots=True)
 class Walls:
     """What a worker may do.
 
-    read, write   folders and files, with all below them; `read` counts only where `hides_files`
+    read, write   folders and files, with all below them; `read` counts only where `hides_files`;
+                  folders of `write` that are missing are made where their parents exist
+    driver        like `write`, and it may make links, pipes, sockets and devices there
     hides_files   whether it can open nothing else even for reading
     is_alone      whether it can start no program and no process, open no socket and signal no other
     memory_bytes  of address space, beyond what the machine has; 0: any
@@ -27,6 +31,7 @@ class Walls:
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    driver: tuple[str, ...] = ()
     hides_files: bool = True
     is_alone: bool = True
     memory_bytes: int = 0
@@ -38,7 +43,7 @@ class Walls:
     @classmethod
     def from_json(cls, text: str) -> Walls:
         data = json.loads(text)
-        return cls(**{**data, "read": tuple(data["read"]), "write": tuple(data["write"])})
+        return cls(**data | {name: tuple(data[name]) for name in ("read", "write", "driver")})
 
 
 class Gates:
@@ -49,21 +54,23 @@ class Gates:
 
     def __init__(self, walls: Walls) -> None:
         self._paths = (*walls.read, *walls.write)
-        self._marks = self._read_marks()
+        self._errors = self._open_all()
 
     def have_moved(self) -> bool:
-        return self._read_marks() != self._marks
+        """Whether one can be opened that could not before, or the other way round."""
+        return self._open_all() != self._errors
 
-    def _read_marks(self) -> list[tuple[int, int] | None]:
-        return [_read_mark(path) for path in self._paths]
+    def _open_all(self) -> list[int]:
+        return [_try_open(path) for path in self._paths]
 
 
-def _read_mark(path: str) -> tuple[int, int] | None:
+def _try_open(path: str) -> int:
+    """Return the number of the error, 0 for none."""
     try:
-        status = Path(path).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno or -1
+    return 0
 
 
 def raise_walls(walls: Walls) -> list[str]:
@@ -71,7 +78,18 @@ def raise_walls(walls: Walls) -> list[str]:
 
     Return what the kernel here does not have. Nothing of it is fatal: `musedrop doctor` names it.
     """
+    for folder in (*walls.write, *walls.driver):
+        with contextlib.suppress(OSError):
+            Path(folder).mkdir(0o700)
     limit_resources(walls.memory_bytes, walls.file_bytes)
     drop_privileges()
-    missing = restrict_files(walls.read, walls.write, hides_files=walls.hides_files)
+    missing = restrict_files(walls.read, walls.write, walls.driver, hides_files=walls.hides_files)
     return [reason for reason in (missing, restrict_calls(is_alone=walls.is_alone)) if reason]
+
+
+def explain_kernel() -> list[str]:
+    """Return what the walls of workers lack with this kernel."""
+    return [*explain_version(read_version()), *(() if has_seccomp() else (NO_FILTER,))]
+
+
+NO_FILTER = "the kernel has no filter of system calls for this machine: workers may use all of them"

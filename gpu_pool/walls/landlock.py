@@ -22,12 +22,16 @@ _SINCE = {_REFER: 2, _TRUNCATE: 3, _IOCTL_DEV: 5}
 _ALL = (1 << 16) - 1
 _READS = _READ_FILE | _READ_DIR | _EXECUTE | _IOCTL_DEV
 _FILE_READ, _FILE_WRITE = _READ_FILE, _READ_FILE | _WRITE_FILE | _TRUNCATE
+_FILE_ANY = _FILE_WRITE | _EXECUTE | _IOCTL_DEV
 _TREE_READ = _READ_FILE | _READ_DIR
 _TREE_WRITE = _TREE_READ | _WRITE_FILE | _TRUNCATE | _REFER | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG
 """No links, pipes, sockets and devices: whatever else looks into the folder would follow or open them."""
 _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
 _NETWORK_SINCE, _SCOPE_SINCE = 4, 6
+NOTHING = "the kernel has no Landlock (Linux 5.13): workers can open every file that the daemon can"
+_LATER = {3: "truncating files of the daemon's user (Linux 6.2 does)"}
+"""What later versions add that the filter of system calls does not do anyway."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -44,15 +48,22 @@ def read_version() -> int:
     return max(0, _call(_CREATE_RULESET, None, 0, _VERSION))
 
 
-def restrict_files(read: Iterable[str], write: Iterable[str], *, hides_files: bool) -> str:
+def explain_version(version: int) -> list[str]:
+    """Return what this version of Landlock leaves open."""
+    if not version:
+        return [NOTHING]
+    return [f"this kernel does not keep workers from {what}" for since, what in _LATER.items() if version < since]
+
+
+def restrict_files(read: Iterable[str], write: Iterable[str], driver: Iterable[str] = (), *, hides_files: bool) -> str:
     """Let this thread, and those it starts, open only these paths and what is below them.
 
-    Without `hides_files` reading stays free, and starting programs. Return "" or why it can't be
-    done here. Paths that don't exist are left out.
+    Below `driver` anything may be made. Without `hides_files` reading stays free, and starting
+    programs. Return "" or why it can't be done here. Paths that don't exist are left out.
     """
     version = read_version()
     if not version:
-        return "the kernel has no Landlock: workers can open every file that the daemon can"
+        return NOTHING
     handled = sum(bit for bit in (1 << n for n in range(16)) if _SINCE.get(bit, 1) <= version)
     handled &= _ALL if hides_files else ~_READS
     network = _BIND_TCP | _CONNECT_TCP if hides_files and version >= _NETWORK_SINCE else 0
@@ -62,7 +73,8 @@ def restrict_files(read: Iterable[str], write: Iterable[str], *, hides_files: bo
     if rules < 0:
         return f"Landlock refused a rule set: {os.strerror(ctypes.get_errno())}"
     try:
-        for paths, of_file, of_tree in ((read, _FILE_READ, _TREE_READ), (write, _FILE_WRITE, _TREE_WRITE)):
+        kinds = ((read, _FILE_READ, _TREE_READ), (write, _FILE_WRITE, _TREE_WRITE), (driver, _FILE_ANY, _ALL))
+        for paths, of_file, of_tree in kinds:
             for path in paths:
                 with contextlib.suppress(OSError):
                     _allow(rules, path, of_file & handled, of_tree & handled)
@@ -75,12 +87,14 @@ def restrict_files(read: Iterable[str], write: Iterable[str], *, hides_files: bo
 
 def _allow(rules: int, path: str, of_file: int, of_tree: int) -> None:
     folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    keep = path.startswith("/proc/")  # the kernel forgets what is not open there, and the rule with it
     try:
         allowed = of_tree if stat.S_ISDIR(os.fstat(folder).st_mode) else of_file
         if allowed and _call(_ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(_PathBeneath(allowed, folder)), 0) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
     finally:
-        os.close(folder)
+        if not keep:
+            os.close(folder)
 
 
 def _call(number: int, *args: object) -> int:

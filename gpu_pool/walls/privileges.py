@@ -9,7 +9,12 @@ import struct
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _CLEAR_ALL = 4, 24, 38, 47, 4
 _CAPABILITIES, _CAPABILITY_VERSION = 64, 0x20080522
-MOST_THREADS = 4096
+_CAPABILITY_SETS = struct.Struct("6I")
+"""Effective, permitted and inheritable, of the first 32 capabilities and of the others."""
+_READ_ALL = 1 << 2
+"""CAP_DAC_READ_SEARCH."""
+MOST_THREADS = 16_384
+"""Of all processes of the user: a machine with many cores and cards has some thousand."""
 
 
 def forbid_tracing() -> None:
@@ -35,13 +40,20 @@ def _lower(kind: int, value: int) -> None:
 
 
 def drop_privileges() -> None:
-    """Give up all capabilities for ever, those of root too, and those that a program could bring."""
+    """Give up all capabilities for ever, and those that a program could bring.
+
+    Only where the daemon runs as root the worker may still read files of others, as media may be.
+    """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
     for capability in range(_CAPABILITIES):
         _prctl(_PR_CAPBSET_DROP, capability)  # refused to those who have none anyway
-    head, none = struct.pack("Ii", _CAPABILITY_VERSION, 0), bytes(24)
-    ctypes.CDLL(None).capset(head, none)
+    libc, head = ctypes.CDLL(None), struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    had = ctypes.create_string_buffer(_CAPABILITY_SETS.size)
+    libc.capget(head, had)
+    _, permitted, *_ = _CAPABILITY_SETS.unpack(had.raw)
+    kept = permitted & _READ_ALL if os.geteuid() == 0 else 0
+    libc.capset(head, _CAPABILITY_SETS.pack(kept, kept, 0, 0, 0, 0))
 
 
 def _prctl(*args: int) -> int:

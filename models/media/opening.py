@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,11 +90,20 @@ def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
     except MemoryError:  # av.FFmpegError, too: the file is not damaged
         raise
     except av.FFmpegError as error:
-        raise unreadable_file(kind, f"{name} could not be read: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
     except FileNotFoundError as error:
         raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     except ValueError as error:  # PyAV raises it for some damaged files
-        raise unreadable_file(kind, f"{name} could not be read: {error}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
+
+
+def _describe_error(error: Exception, kind: Kind) -> str:
+    """Return the system's words for its own errors; FFmpeg's say nothing to a user."""
+    number = getattr(error, "errno", None) or errno.EINVAL
+    if number in errno.errorcode and number not in (errno.EINVAL, errno.ENOSYS):
+        return os.strerror(number)
+    wanted = "a sound" if kind == "audio" else "a picture or a video"
+    return f"it is damaged, or not {wanted} of a kind that is read here"
 
 
 def unreadable_file(kind: Kind, message: str) -> EngineError:

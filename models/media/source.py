@@ -12,17 +12,19 @@ import av
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 
 from models.arrays import U8
 from models.media.budget import charge
-from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
 from models.media.formats import name_unread_format
-from models.media.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
-from models.media.planar import ToPlanes
-from models.media.stills import Still, read_still
+from models.media.pictures.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
+from models.media.pictures.interlace import deinterlace, is_interlaced
+from models.media.pictures.planar import ToPlanes
+from models.media.pictures.stills import Still, is_cut_off, read_still
+from models.media.pictures.webp import read_webp_frames, read_webp_timeline
 from models.media.timeline import Timeline, read_timeline
-from models.media.webp import read_webp_frames, read_webp_timeline
 from models.types import Colour, EngineError, Limits
 
 MakePicture = Callable[[], U8]
@@ -98,6 +100,7 @@ class Movie:
         as_yuv: bool,
     ) -> None:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
+        self._fields = False
         self._demuxer = still.demuxer if still is not None else None
         with translate_read_errors(name, "avatar"):
             self._open_container()
@@ -122,6 +125,11 @@ class Movie:
         check_pixels(width, height, self._name, self._limits)
         conversion = read_conversion(self._path, first, still=still is not None)
         self.notes = note_conversion(self._name, conversion)
+        if self.timeline.restarts:
+            self.notes += (f"the clock of {self._name} starts again within it; all its pictures follow each other",)
+        if self._fields:
+            self.notes += (f"{self._name} is interlaced; whole pictures are made of its fields",)
+        self._size, self._turn, self._conversion = (first.width, first.height), turn, conversion
         self._show = self._make_converter(width, height, turn, first, conversion)
         self.width, self.height = self._show.width, self._show.height
 
@@ -138,7 +146,21 @@ class Movie:
     def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
         begun, self._begun = self._begun, None
         for position, frame in begun if begun and start == 0 else self._walk(start):
-            yield position, partial(self._show, frame)
+            same = (frame.width, frame.height) == self._size
+            yield position, partial(self._show if same else self._show_changed, frame)
+
+    def _show_changed(self, frame: av.VideoFrame) -> U8:
+        """Return a picture of another size than the first one in the size of that, padded with black."""
+        width, height = _compute_upright_size(frame.width, frame.height, 1, self._turn)
+        scale = min(self.width / width, self.height / height)
+        width, height = max(2, round(width * scale)), max(2, round(height * scale))
+        canvas = np.zeros((self.height, self.width, 3), np.uint8)
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        shown = ToBgr(width, height, self._turn, self._conversion)(frame)
+        canvas[top : top + height, left : left + width] = shown
+        if isinstance(self._show, ToBgr):
+            return canvas
+        return self._show.convert_bgr(canvas)
 
     def close(self) -> None:
         self._container.close()
@@ -157,14 +179,14 @@ class Movie:
     def _walk(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
         with translate_read_errors(self._name, "avatar"):
             for key in self._list_keys_before(start):
-                decoded = self._decode_from(key)
+                decoded = deinterlace(self._decode_from(key))
                 first = next(decoded, None)
                 if first is not None and first[0] <= start:
                     yield from chain([first], decoded)
                     return
             self._container.close()  # reopening reaches the beginning of formats that cannot seek
             self._open_container()
-            yield from self._decode()
+            yield from deinterlace(self._decode())
 
     def _list_keys_before(self, start: int) -> Iterator[int]:
         """Yield stamps to seek to: the nearest key, one before in case of a wrong index, the first."""
@@ -187,6 +209,7 @@ class Movie:
             charge()
             for frame in self._decode_packets(packet):
                 charge(pixels=frame.width * frame.height)
+                self._fields = self._fields or is_interlaced(frame)
                 trusted = self.timeline.seekable and frame.pts is not None
                 yield self.timeline.find_position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
                 count += 1
@@ -196,6 +219,8 @@ class Movie:
             return packet.decode() if self._alpha_decoder is None else self._alpha_decoder.decode(packet)
         except av.FFmpegError:
             if self._is_still:
+                if is_cut_off(self._path):
+                    raise unreadable_file("avatar", f"{self._name} is cut off: its end is missing") from None
                 raise
             return []  # one damaged picture: the one before it is shown instead
 
@@ -255,7 +280,9 @@ def note_conversion(name: str, conversion: Conversion | None) -> tuple[str, ...]
 
 
 def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
-    stream = container.streams.best("video")
+    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    default = [stream for stream in pictures if stream.disposition & Disposition.default]
+    stream = next(iter(default or pictures), None) or container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
     brand = container.metadata.get("major_brand", "")

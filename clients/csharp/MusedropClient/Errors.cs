@@ -64,6 +64,7 @@ namespace Musedrop
             { "weights_damaged", ErrorKind.Unavailable },
             { "weights_unsafe", ErrorKind.Unavailable },
             { "download_failed", ErrorKind.Unavailable },
+            { "unsupported_file", ErrorKind.BadRequest },
             { "not_readable", ErrorKind.BadMedia },
             { "media_too_large", ErrorKind.BadMedia },
             { "audio_unreadable", ErrorKind.BadMedia },

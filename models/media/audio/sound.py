@@ -22,10 +22,12 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
+from av.stream import Disposition
 
 from models.arrays import F32
 from models.media.audio.checking import SampleChecker
 from models.media.audio.clock import SoundClock, make_silence
+from models.media.audio.formats import check_format
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import LevelMeter, mix_frames
 from models.media.budget import charge
@@ -33,6 +35,8 @@ from models.media.opening import check_file, configure_decoder, open_media, tran
 from models.types import EngineError, Limits
 
 MP4_HOLDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+PLAYED_CODECS = frozenset({"aac", "mp3"})
+"""What all players play in an mp4; with the others of MP4_HOLDS some are mute."""
 SHORTEST_S = 0.04
 _SHORTFALL_S = Fraction(1, 10)
 _DAMAGED_SHARE = 0.02
@@ -97,12 +101,20 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
-    """Yield the container and its best sound stream. Raises EngineError audio_unreadable."""
+    """Yield the container and its sound track. Raises EngineError audio_unreadable."""
+    check_format(path, name)
     with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
-            raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
-        yield container, configure_decoder(stream)
+        yield container, configure_decoder(choose_track(container, name))
+
+
+def choose_track(container: InputContainer, name: str) -> av.AudioStream:
+    """Return the first default track that can be decoded, else the first that can."""
+    tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not container.streams.audio and container.streams.video:
+        raise unreadable_file("audio", f"{name} holds pictures and no sound; are face and voice swapped?")
+    if not tracks:
+        raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
+    return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
 
 
 class Decoder:
@@ -114,6 +126,8 @@ class Decoder:
     def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
         self.container, self.stream = container, stream
         self.kind = container.format.name.split(",")[0]
+        tracks = [track.index for track in container.streams.audio]
+        self.tracks, self.track = len(tracks), tracks.index(stream.index) + 1
         self.last_packet = b""
         self.codec = stream.codec_context.codec.canonical_name
         self.samples: Counter[int] = Counter()  # by rate: a joined file may change it
@@ -121,7 +135,7 @@ class Decoder:
         self.packet_samples: list[int] = []
         self.skipped = 0
         self.is_broken = False  # an mp4 ends inside of its last packet
-        self.silent_s = self.late_s = Fraction(0)  # in gaps, and before the first frame
+        self.silent_s = self.late_s = 0.0  # in gaps, and before the first frame
         self._clock = SoundClock(container, stream)
 
     @property
@@ -144,7 +158,7 @@ class Decoder:
             yield self._count(_truncate(held, self._count_heard_samples(held)))
             yield from self._fill(held, tail_s)
 
-    def _fill(self, frame: av.AudioFrame, gap_s: Fraction) -> Iterator[av.AudioFrame]:
+    def _fill(self, frame: av.AudioFrame, gap_s: float) -> Iterator[av.AudioFrame]:
         """Yield the silence of a gap beside a frame."""
         if gap_s:
             self.silent_s += gap_s
@@ -251,8 +265,10 @@ def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> 
         yield f"the header of {name} has a length that was never written; the {there_s} that are there are used"
     if decoder.kind == "wav" and has_second_wav(path):
         yield f"{name} holds a second wav behind the first; only the first, {there_s}, is used"
+    if decoder.tracks > 1:
+        yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track} is used"
     if decoder.silent_s:
-        yield f"in {float(decoder.silent_s):.2f} s of {name} nothing was sent; they are silent, as players have it"
+        yield f"in {decoder.silent_s:.2f} s of {name} nothing was sent; they are silent, as players have it"
 
 
 def resample(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:

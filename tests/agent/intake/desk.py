@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.fs import make_folders
+from agent.fs.folders import make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import Command
 from agent.ledger.job import Job
@@ -24,6 +24,8 @@ state = "state"
 [inbox]
 settle_s = 1
 share_settle_s = 7
+piece_settle_s = 1
+patience_s = 2
 scan_s = 5
 wait_media_s = 60
 watch = "poll"

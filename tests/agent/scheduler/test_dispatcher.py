@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 
 from agent.ledger.reader import open_reader
 from agent.scheduler.dispatcher import will_have_room
-from gpu_pool.types import Device, Done, Exited, Progress, ProtocolError, RunSpan
+from gpu_pool.types import Device, DeviceKind, Done, Exited, Progress, ProtocolError, RunSpan
+from models.catalog import EngineChoice
 from models.types import Inspection
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 
@@ -369,6 +370,51 @@ def test_a_card_out_of_memory_is_no_poison(make_simulation: Build) -> None:
 
 
 # devices -------------------------------------------------------------------------------------------------------------
+
+
+TROUBLE = "The NVIDIA driver doesn't work (NVML error 18: mismatch); reboot: the driver's library was upgraded."
+
+
+def set_musetalk_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MuseTalk runs a job wherever there is a card, as with its weights."""
+
+    def choose(asked: str, _: Path, kinds: Iterable[DeviceKind], *__: object) -> EngineChoice:
+        kind: DeviceKind = "cuda" if asked != "preview" and "cuda" in kinds else "cpu"
+        return EngineChoice("preview" if kind == "cpu" and asked == "auto" else asked, kind, "a test")
+
+    monkeypatch.setattr("agent.scheduler.engines.choose_engine", choose)
+
+
+def test_a_driver_in_trouble_is_no_machine_without_a_card(
+    make_simulation: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that MuseTalk would run on a card stay queued and say why; others pass them; all run when it works."""
+    set_musetalk_ready(monkeypatch)
+    simulation, trouble = make_simulation(cpus(1)), [TROUBLE]
+    simulation.pool._find_trouble = lambda: trouble[0]
+    for n in range(4):
+        simulation.add(f"auto{n}")
+    simulation.add("by name", engine="musetalk")
+    simulation.add("preview", engine="preview")
+    simulation.finish(1)
+    simulation.dispatcher.explain_waits()
+    rows = {row["name"]: row for row in simulation.rows()}
+    assert rows.pop("preview")["state"] == "done"
+    assert {(row["state"], row["waiting_for"], row["engine"]) for row in rows.values()} == {("queued", TROUBLE, None)}
+    assert {row["waiting_for"] for row in simulation.ledger.rows("SELECT waiting_for FROM queue")} == {TROUBLE}
+    trouble[0] = ""
+    simulation.dispatcher.explain_waits()
+    assert {row["waiting_for"] for row in simulation.rows()} == {None}
+    simulation.finish(6)
+
+
+def test_a_driver_in_trouble_holds_nothing_that_needs_no_card(make_simulation: Build) -> None:
+    """Without the weights of MuseTalk `auto` is the preview engine, whatever the driver does."""
+    simulation = make_simulation(cpus(1))
+    simulation.pool._find_trouble = lambda: TROUBLE
+    simulation.add("hello")
+    simulation.finish(1)
+    assert simulation.row("hello")["engine"] == "preview"
 
 
 def test_a_queue_without_devices_says_what_it_waits_for(make_simulation: Build) -> None:

@@ -60,6 +60,14 @@ def read_still(path: Path) -> Still | None:
     return None
 
 
+def is_cut_off(path: Path) -> bool:
+    """Whether a JPEG or a PNG lacks its end."""
+    data = path.read_bytes()
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-4096:]
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+
+
 def _read_jpeg(file: BinaryIO, _head: bytes) -> Still:
     orientation = 1
     for marker, size in _walk_jpeg_segments(file):
