@@ -23,6 +23,7 @@ class Walls:
     read, write   folders and files, with all below them; `read` counts only where `hides_files`;
                   folders of `write` that are missing are made where their parents exist
     driver        like `write`, and it may make links, pipes, sockets and devices there
+    temp          the folder for temporary files, "" for the usual one; like `write`
     hides_files   whether it can open nothing else even for reading
     is_alone      whether it can start no program and no process, open no socket and signal no other
     memory_bytes  of address space, beyond what the machine has; 0: any
@@ -32,6 +33,7 @@ class Walls:
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     driver: tuple[str, ...] = ()
+    temp: str = ""
     hides_files: bool = True
     is_alone: bool = True
     memory_bytes: int = 0
@@ -78,12 +80,15 @@ def raise_walls(walls: Walls) -> list[str]:
 
     Return what the kernel here does not have. Nothing of it is fatal: `musedrop doctor` names it.
     """
-    for folder in (*walls.write, *walls.driver):
+    write = (*walls.write, walls.temp) if walls.temp else walls.write
+    if walls.temp:
+        os.environ["TMPDIR"] = walls.temp
+    for folder in (*write, *walls.driver):
         with contextlib.suppress(OSError):
             Path(folder).mkdir(0o700)
     limit_resources(walls.memory_bytes, walls.file_bytes)
     drop_privileges()
-    missing = restrict_files(walls.read, walls.write, walls.driver, hides_files=walls.hides_files)
+    missing = restrict_files(walls.read, write, walls.driver, hides_files=walls.hides_files)
     return [reason for reason in (missing, restrict_calls(is_alone=walls.is_alone)) if reason]
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,10 @@ def start_thread(_: str = "") -> object:
     thread.start()
     thread.join()
     return done.is_set()
+
+
+def find_temp(_: str = "") -> object:
+    return tempfile.gettempdir()
 
 
 def read_status(name: str) -> object:

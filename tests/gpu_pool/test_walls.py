@@ -195,9 +195,10 @@ def test_a_folder_that_appears_later_asks_for_a_new_worker(places: Path) -> None
 def test_folders_to_write_to_are_made(places: Path) -> None:
     """A cache that was deleted, by the next worker; but none below a share that is away."""
     cache, away = places / "cache", places / "share" / "staging"
-    walls = Walls((), (str(cache), str(away)), hides_files=False)
+    walls = Walls((), (str(cache), str(away)), temp=str(cache / "tmp"), hides_files=False)
     worker = start_worker(places, walls)
     try:
+        assert run_in(worker, "find_temp", "") == {"did": str(cache / "tmp")}
         assert "did" in run_in(worker, "write_file", str(cache / "new"))
         assert not away.parent.exists()
     finally:
