@@ -17,6 +17,7 @@ from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results.archive import Archiver
 from agent.results.publisher import GATHER_S, Publisher
+from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
 from agent.results.status import DaemonState, StatusReport
 from agent.results.status_db import StatusDatabase
@@ -201,6 +202,10 @@ class Daemon:
             return f"the folders of the share can't be made: {error.strerror}"
         self.intake.meet_share()
         if not self._recovered:
+            try:
+                reconcile(self.folders, self.ledger, self.clock)
+            except OSError as error:
+                return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"
             self._recovered = True
             self.publisher.recover()
             self.intake.recover_claims(self.clock.at_ms())

@@ -307,6 +307,11 @@ class Folders:
         return self.share / ".musedrop" / "share-id"
 
     @property
+    def ledger_mark(self) -> Path:
+        """The file by which a ledger sees that it is older than the share."""
+        return self.share / ".musedrop" / "ledger-mark"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "jobs.db"
 

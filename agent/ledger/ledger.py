@@ -157,9 +157,14 @@ class Ledger:
         return next(iter(self._jobs(where, [job.client_id, job.id, *LIVE])), None)
 
     def find_done_duplicate(self, job: Job) -> Job | None:
-        """Return the newest earlier job of the same id that is done."""
-        where = "WHERE client_id = ? AND id < ? AND state = 'done' ORDER BY id DESC LIMIT 1"
+        """Return the newest other job of the same id that is done."""
+        where = "WHERE client_id = ? AND id <> ? AND state = 'done' ORDER BY id DESC LIMIT 1"
         return next(iter(self._jobs(where, [job.client_id, job.id])), None)
+
+    def has_ended_before(self, job: Job) -> bool:
+        """Whether the job had failed or was cancelled, and is tried again."""
+        sql = "SELECT 1 FROM events WHERE job_id = ? AND kind IN ('failed', 'cancelled') LIMIT 1"
+        return self.db.execute(sql, [job.id]).fetchone() is not None
 
     def count(self, state: JobState) -> int:
         return self.counts()[state]

@@ -27,6 +27,7 @@ NOT_INSPECTED: dict[str, Any] = {
     **{"stage": "inspect", "stage_seconds": {}, "units_done": 0, "units_total": 0, "media": {}},
 }
 """Nothing is known of the media, and nothing was made of them."""
+FOUND = "found on the share: the ledger was older"
 COUNTERS: dict[str, Any] = dict.fromkeys(("failures", "interruptions", "crashes", "cancel_requested"), 0)
 
 OWNED = {"state", "since_ms", "queued_ms", "started_ms", "run_token", "attempt", "finished_ms", "not_before_ms"} | {
@@ -156,13 +157,31 @@ class Transitions:
         sets, values = assignments({**error.columns(), "tidied": 0, "inputs": None, "finished_ms": at_ms})
         self._db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, job.uid])
 
+    def record_outcome(self, uid: str, state: JobState, columns: Mapping[str, Any], *, at_ms: int) -> None:
+        """Write the end of a job that this ledger missed, since it was restored from a backup: any state -> `state`."""
+        cleared = {**UNCLAIMED, **UNPUBLISHED, **NO_ERROR, "cancel_requested": int(state is JobState.CANCELLED)}
+        row = {**cleared, "finished_ms": at_ms, **columns, "state": state, "since_ms": at_ms}
+        if state is JobState.DONE:
+            row["stage"] = "publish"
+        with self._db.atomic():
+            found = self._db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid = ?", [uid]).fetchone()
+            if found is None:
+                self._insert(uid, row.pop("name"), state, row.pop("created_ms"), row, FOUND)
+                return
+            job = read_job(found)
+            self._end_attempt(job, str(state), at_ms)
+            known = {"name", "client_id", "spec", "created_ms"}
+            sets, values = assignments({key: value for key, value in row.items() if key not in known})
+            self._db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, uid])
+            self._record(replace(job, state=state), at_ms, FOUND)
+
     # rows ------------------------------------------------------------------------------------------------------------
 
     def _insert(
         self, uid: str, name: str, state: JobState, at_ms: int, columns: dict[str, Any], detail: str = ""
     ) -> Job:
         row = {"uid": uid, "name": name, "state": state, **columns}
-        row |= {"created_ms": at_ms, "queued_ms": at_ms, "since_ms": at_ms}
+        row = {"created_ms": at_ms, "queued_ms": at_ms, "since_ms": at_ms, **row}
         sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({placeholders(row)}) RETURNING {JOB_COLUMNS}"
         with self._db.atomic():
             [inserted] = self._db.execute(sql, column_values(row)).fetchall()

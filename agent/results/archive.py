@@ -17,6 +17,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
+from agent.results.reconcile import ShareMark
 from agent.results.records import make_error_record
 from agent.service.entry_problems import EntryProblems
 from agent.service.problems import Problems
@@ -40,7 +41,7 @@ class Archiver:
         self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
         self.folders = settings.current.folders
         self.entries = entries or EntryProblems(self.folders.share, clock.now_s)
-        self._names = outbox.FolderNames(clock.now_s)
+        self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(self.folders, ledger)
 
     def archive_inputs(self) -> bool:
         """Move the inputs of finished jobs to their last place and delete their work folders.
@@ -63,6 +64,7 @@ class Archiver:
             return False
         self.problems.set("archive", "" if moved else self._describe_failure(jobs[0]))
         with self.ledger.together():
+            self._mark.renew()
             for job in moved:
                 self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
         return len(jobs) == BATCH

@@ -17,6 +17,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
+from agent.results.reconcile import ShareMark
 from agent.results.records import make_result_record
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.service.log import make_extra
@@ -46,7 +47,7 @@ class Publisher:
     def __init__(self, folders: Folders, ledger: Ledger, problems: Problems, clock: Clock) -> None:
         self.folders, self.ledger, self.problems, self.clock = folders, ledger, problems, clock
         self.pending: dict[str, PendingResult] = {}
-        self._names = outbox.FolderNames(clock.now_s)
+        self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(folders, ledger)
 
     @property
     def next_due_s(self) -> float:
@@ -135,6 +136,7 @@ class Publisher:
         failpoint("published")
         self.problems.set("outbox", "")
         with self.ledger.together():
+            self._mark.renew()
             for result, name in moved:
                 self._close(result.job, name)
 
