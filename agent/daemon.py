@@ -12,7 +12,7 @@ from agent import __version__
 from agent.clock import Clock
 from agent.fs import is_file, make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results.archive import Archiver
@@ -25,6 +25,7 @@ from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
 from agent.scheduler.workers import list_open_logs, open_pool
+from agent.service.clock_history import ClockHistory
 from agent.service.disk_space import await_room, find_low_disk
 from agent.service.entry_problems import EntryProblems
 from agent.service.liveness import Heartbeat, LoopStatus, liveness_error
@@ -69,12 +70,13 @@ class Daemon:
         with ExitStack() as on_error, raise_disk_full():
             on_error.callback(self.lock.release)
             self.ledger = Ledger(self.folders.ledger)
+            earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
             on_error.pop_all()
         self.clock, self.problems = clock or Clock(), Problems()
         self.notifier = notifier or Notifier()
         self.watchdog = Watchdog(self.notifier)
-        self.pool = pool or open_pool(settings, handler)
+        self.pool = pool or open_pool(settings, handler, earlier)
         self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
         self._connect_parts()
         self.draining = self.share_present = False
@@ -87,21 +89,27 @@ class Daemon:
         settings, ledger, problems, clock = self.settings, self.ledger, self.problems, self.clock
         self.entries = EntryProblems(self.folders.share, clock.now_s)
         problems.add_source(lambda: self.entries.texts)
-        self.intake = Intake(settings, ledger, self.pool.wake, self.entries)
+        self.history = ClockHistory(ledger, clock)
+        self.intake = Intake(settings, ledger, self.pool.wake, self.entries, self.history)
+        problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock)
-        self.archiver = Archiver(settings, ledger, problems, clock, self.entries)
+        self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
-        self.status = StatusReport(self.folders, ledger, self.dispatcher, problems, self.notifier)
+        self.status = StatusReport(
+            self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
+        )
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
         self.heartbeat = Heartbeat(ledger, clock)
+        self.dispatcher.bound_pauses()
 
     # the loop --------------------------------------------------------------------------------------------------------
 
     def step(self, timeout_s: float = MAX_WAIT_S) -> None:
         """One turn: read the inbox, start spans, wait for the workers or the inbox, write what happened."""
+        self.follow_clock()
         self.read_inbox()
         self.dispatcher.fail_overdue()
         self.dispatcher.set_paused(paused=self.draining or not self.share_present)
@@ -114,6 +122,12 @@ class Daemon:
         self.report_status()
         self.heartbeat.write(busy=bool(self.dispatcher.attempts))
         self.feed_watchdog()
+
+    def follow_clock(self) -> None:
+        """Keep what jobs have waited when the calendar was set."""
+        if jump_ms := self.history.take_jump():
+            log.warning("the clock was set by %+.0f s: what jobs have waited still counts", jump_ms / 1000)
+            self.dispatcher.move_times(jump_ms)
 
     def idle_s(self) -> float:
         """Return for how long nothing is due."""
@@ -160,6 +174,7 @@ class Daemon:
         self.intake.check_waiting_jobs(at_ms)
         if not self.draining:
             self.intake.claim_new(at_ms)
+            self.intake.refuse_others(at_ms)
         self.archiver.collect_media()
 
     def execute(self, command: Command) -> None:
@@ -168,6 +183,8 @@ class Daemon:
             case CancelJob(job):
                 self.publisher.discard(job.uid)
                 self.dispatcher.cancel(job)
+            case TrustClock():
+                self.retention.trust_clock()
             case DrainDevice(name):
                 if not self.devices.drain(name):
                     log.warning("nothing to drain: no device is called %s", name)
@@ -179,6 +196,7 @@ class Daemon:
         """Start no further job while the queue is paused or a disk is nearly full."""
         low_disk = find_low_disk(self.settings.current)
         self.problems.set("disk", low_disk)
+        self.problems.set("driver", self.dispatcher.find_held()[1].rstrip("."))
         self.problems.set("jobs", self.dispatcher.disk_fault)
         self.dispatcher.hold("the queue is paused" if self.intake.is_paused else low_disk)
 

@@ -119,13 +119,29 @@ class ErrorCode(StrEnum):
         "The job file or one of its media is there, but the daemon's user may not read it.",
         "give the daemon's user the right to read the file (chmod a+r), then `musedrop retry` the job",
     )
+    UNSUPPORTED_FILE = (
+        "unsupported_file",
+        "job",
+        "A file was surely meant as a job, or as half of one, but musedrop doesn't read files of its kind or name.",
+    )
     MEDIA_TOO_LARGE = ("media_too_large", "media", "The file is larger than `limits.media_mib`.")
     AUDIO_UNREADABLE = ("audio_unreadable", "media", "The file is no sound, or is damaged.")
     AUDIO_EMPTY = ("audio_empty", "media", "The file holds no sound at all.")
     AUDIO_TOO_SHORT = ("audio_too_short", "media", "Less than 0.04 s of sound.")
     AUDIO_TOO_LONG = ("audio_too_long", "media", "More than `limits.audio_s`.")
     AVATAR_UNREADABLE = ("avatar_unreadable", "media", "The file is neither picture nor video, or is damaged.")
-    AVATAR_TOO_LARGE = ("avatar_too_large", "media", "More pixels than `limits.megapixels`.")
+    AVATAR_TOO_LARGE = (
+        "avatar_too_large",
+        "media",
+        "More pixels than `limits.megapixels`, or a side of more than 16,384 pixels.",
+    )
+    AVATAR_TOO_SMALL = ("avatar_too_small", "media", "A side of fewer than 16 pixels.")
+    MEDIA_TOO_COSTLY = (
+        "media_too_costly",
+        "media",
+        "To find out what the media are takes more than `limits.inspect_s`, `inspect_gigapixels`, `inspect_gib`"
+        " or `inspect_memory_mib` allow.",
+    )
     VIDEO_TOO_LONG = ("video_too_long", "media", "The avatar video is longer than `limits.video_s`.")
     NO_FACE = ("no_face", "media", "No face was found in the avatar.")
 
@@ -175,7 +191,8 @@ class ErrorCode(StrEnum):
     POISON = (
         "poison",
         "work",
-        "The job crashed its worker twice; it is not tried a third time.",
+        "The job crashed its worker twice, stalled it while its media were opened, or made it send nonsense;"
+        " it is not tried a third time.",
         "the input makes the engine crash: convert it with another program, or choose other options",
     )
     INTERNAL = ("internal", "work", "A defect of musedrop: the traceback is in the ledger (`job_events`).")

@@ -52,6 +52,15 @@ class InboxSettings(Section):
         default=5.0,
         description="The same for an inbox on a network share, where open files of other machines are not known.",
     )
+    piece_settle_s: Seconds = Field(
+        default=5.0,
+        description="The same for a file that promises more than is there, as its header says, or is empty:"
+        " programs write some files in pieces.",
+    )
+    patience_s: Seconds = Field(
+        default=10.0,
+        description="Seconds beyond the settle time after which the share says of a file that it is no job, and why.",
+    )
     scan_s: Period = Field(
         default=5.0,
         description="Seconds between two scans of the inbox when no file event comes; events only shorten the wait.",
@@ -160,6 +169,19 @@ class LimitsSettings(Section):
     )
     video_s: Annotated[float, Field(gt=0, le=7 * DAY_S)] = Field(
         default=7200.0, description="Length of an avatar video, in seconds."
+    )
+    inspect_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
+        default=120.0, description="Seconds that a worker may decode to find out what the media of a job are."
+    )
+    inspect_gigapixels: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        default=20.0,
+        description="Pixels that it may decode for that, in thousands of millions; guards against long animations.",
+    )
+    inspect_gib: Annotated[float, Field(gt=0, le=1 << 20)] = Field(
+        default=16.0, description="Sound and embedded notes that it may decode for that, in GiB."
+    )
+    inspect_memory_mib: Annotated[int, Field(ge=64, le=1 << 20)] = Field(
+        default=1024, description="Memory that it may take for that beyond what an idle worker has, in MiB."
     )
 
 
@@ -380,7 +402,16 @@ class Settings(Section):
     def media_limits(self) -> Limits:
         """The limits in the form that workers take."""
         asked = self.limits
-        return Limits(asked.media_mib << 20, round(asked.megapixels * 1e6), asked.audio_s, asked.video_s)
+        return Limits(
+            media_bytes=asked.media_mib << 20,
+            pixels=round(asked.megapixels * 1e6),
+            audio_s=asked.audio_s,
+            video_s=asked.video_s,
+            inspect_s=asked.inspect_s,
+            inspect_pixels=round(asked.inspect_gigapixels * 1e9),
+            inspect_bytes=round(asked.inspect_gib * 2**30),
+            inspect_memory_bytes=asked.inspect_memory_mib << 20,
+        )
 
     @property
     def encoding(self) -> Output:

@@ -20,8 +20,10 @@ from pathlib import Path
 
 from gpu_pool.process import build_python_path, open_log
 from gpu_pool.types import Device
+from gpu_pool.visible import VARIABLE, hides_all
 from gpu_pool.wire import LineSplitter, WireError
 
+DEVICE_FOLDER = "/dev"
 LIBRARY = "libnvidia-ml.so.1"
 STALE_S = 5.0
 SILENT_S = 30.0
@@ -29,6 +31,11 @@ RESTART_S = 5.0
 RETRY_S = 60.0
 SILENT = "The NVIDIA driver doesn't answer."
 NO_DRIVER = "No NVIDIA driver is installed."
+SILENT_TROUBLE = f"{SILENT} See `dmesg` for Xid errors, and reboot if it goes on."
+NO_DRIVER_TROUBLE = (
+    "The library of the NVIDIA driver isn't found; "
+    "install the driver again, or give the container its GPUs (`--gpus all`)."
+)
 UNLISTED = "The driver doesn't list the card any more."
 _SYSTEM_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib", "/usr/local/nvidia/lib64")
 
@@ -44,6 +51,9 @@ class Cards:
     held       card -> pid -> bytes of the card that the process holds; in a container the driver
                often lists none
     read_at_s  time.monotonic() when the reading began
+    trouble    why no card can be used, and what to do; "" if one can, or CUDA_VISIBLE_DEVICES
+               admits none
+    is_absent  whether a machine that never had a card would answer the same
     """
 
     devices: tuple[Device, ...] = ()
@@ -51,6 +61,8 @@ class Cards:
     driver: str = ""
     held: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     read_at_s: float = 0.0
+    trouble: str = ""
+    is_absent: bool = False
 
     def to_json(self) -> str:
         """Return the reading as a line, without a newline."""
@@ -77,6 +89,11 @@ class CardRules:
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     workers: int = 1
+
+    @property
+    def excludes_all(self) -> bool:
+        """Whether every card is excluded, whatever its UUID."""
+        return all(kind.startswith(self.exclude or "-") for kind in ("GPU-", "MIG-"))
 
     def can_use(self, card: str) -> bool:
         """Whether workers may run on the card with this UUID."""
@@ -106,12 +123,34 @@ def has_driver_library(env: Mapping[str, str]) -> bool:
     return False
 
 
+def has_device_files(driver: str) -> bool:
+    """Whether the driver has made files for cards; one that runs makes others without a card."""
+    return any(Path(DEVICE_FOLDER).glob("nvidia[0-9]*" if driver else "nvidia*"))
+
+
+def find_trouble(cards: Cards, trouble: str, rules: CardRules) -> str:
+    """Return why none of the cards that the rules admit can be used, "" if one can or none is wanted.
+
+    `trouble` is that of the driver.
+    """
+    if rules.excludes_all:
+        return ""
+    if trouble or not rules.only or not cards.devices:
+        return trouble
+    wanted = [card for card in cards.devices if rules.can_use(card.id)]
+    if not wanted and not any(card.id.startswith(rules.only) for card in cards.devices):
+        names = ", ".join(card.id for card in cards.devices)
+        return f"`only` in [devices] of the settings names no card of this machine, which has {names}."
+    return ""
+
+
 class CardWatch:
     """Reads the cards with `python -m gpu_pool.nvml_watch`, which it restarts when necessary.
 
     log         takes what the process prints to stderr
     interval_s  seconds between two readings
     env         is added to this process's environment
+    had_cards   whether this machine is known to have a card
     clock       returns seconds
 
     Use it from the main thread: the process ends with the thread that started it.
@@ -123,15 +162,27 @@ class CardWatch:
         *,
         interval_s: float = 1.0,
         env: Mapping[str, str] | None = None,
+        had_cards: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._had_cards = self._has_signs = had_cards
         self._log, self._interval_s, self._clock = log, interval_s, clock
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._lines = LineSplitter()
-        self._latest = Cards(problems=(NO_DRIVER,))
+        self._latest = Cards(problems=(NO_DRIVER,), trouble=NO_DRIVER_TROUBLE, is_absent=True)
         self._received_at_s = self._start_at_s = clock()
         self.serve()
+
+    @property
+    def trouble(self) -> str:
+        """Why no card can be used though this machine has one, and what to do; "" without trouble.
+
+        A machine has a card if the driver has made its files in /dev, or it had one before.
+        """
+        if hides_all(self._env.get(VARIABLE)) or (self._latest.is_absent and not self._has_signs):
+            return ""
+        return SILENT_TROUBLE if self.is_silent else self._latest.trouble
 
     @property
     def fd(self) -> int | None:
@@ -183,16 +234,22 @@ class CardWatch:
 
     def _start(self, now_s: float) -> None:
         self._start_at_s = now_s + RETRY_S
+        self._look_for_signs()
         if not has_driver_library(self._env):
             return
         try:
             self._process = self._start_process()
         except OSError as error:
-            self._latest = replace(self._latest, problems=(f"The NVIDIA driver can't be asked: {error}.",))
+            problem = f"The NVIDIA driver can't be asked: {error}."
+            self._latest = replace(self._latest, problems=(problem,), trouble=problem, is_absent=False)
             return
         self._lines, self._received_at_s = LineSplitter(), now_s
         if not self._latest.read_at_s:
-            self._latest = Cards(problems=(SILENT,))
+            self._latest = Cards(problems=(SILENT,), trouble=SILENT_TROUBLE)
+
+    def _look_for_signs(self) -> None:
+        if self._latest.is_absent:
+            self._has_signs = self._had_cards or has_device_files(self._latest.driver)
 
     def _start_process(self) -> subprocess.Popen[bytes]:
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -218,6 +275,7 @@ class CardWatch:
             data = os.read(self.fd, 1 << 20)
             for line in self._lines.feed(data):
                 self._latest, self._received_at_s = Cards.parse(line), now_s
+                self._look_for_signs()
         except BlockingIOError:
             return True
         except WireError:
@@ -239,10 +297,14 @@ class CardWatch:
                 process.wait(0.5)
 
 
-def read_cards(log: Path, timeout_s: float) -> Cards:
-    """Return one reading; a driver that doesn't answer within the time is a problem in it."""
-    watch = CardWatch(log)
+def read_cards(log: Path, timeout_s: float, *, had_cards: bool = False) -> Cards:
+    """Return one reading; a driver that doesn't answer within the time is a problem in it.
+
+    Its `trouble` is that of a CardWatch, for a machine that may be known to have a card.
+    """
+    watch = CardWatch(log, had_cards=had_cards)
     try:
-        return watch.wait_for_first(timeout_s)
+        found = watch.wait_for_first(timeout_s)
+        return replace(found, trouble=watch.trouble)
     finally:
         watch.close()

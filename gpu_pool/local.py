@@ -89,7 +89,7 @@ class LocalBackend:
             if device_id in listed:
                 self._devices[device_id] = self._add_worker_figures(listed[device_id], cards, watch.is_silent)
             elif known.card:
-                reason = " ".join((UNLISTED, *cards.problems))
+                reason = watch.trouble or " ".join((UNLISTED, *cards.problems))
                 self._devices[device_id] = replace(known, state="lost", reason=reason, free_bytes=0, held_bytes=0)
 
     def _add_worker_figures(self, device: Device, cards: Cards, is_silent: bool) -> Device:

@@ -5,15 +5,17 @@ Read from the driver, never from CUDA.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pynvml
 
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device
+from gpu_pool.visible import VARIABLE, find_visible, hides_all
 
 REOPEN_S = 300.0
 REOPEN_TROUBLED_S = 10.0
@@ -30,6 +32,18 @@ XIDS = {
 """Messages after which a card can't be used for a while; the others have other causes.
 https://docs.nvidia.com/deploy/xid-errors/"""
 
+ADVICE = {
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "reboot: the driver's library was upgraded",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "reboot, or run `sudo modprobe nvidia`: its kernel module isn't loaded",
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "install the driver again, or give the container its GPUs (`--gpus all`)",
+    pynvml.NVML_ERROR_NO_PERMISSION: "let the user of the daemon open /dev/nvidia*",
+    pynvml.NVML_ERROR_TIMEOUT: "see `dmesg` for Xid errors, and reboot if it goes on",
+}
+"""What to do about the errors of the whole driver that have a known cause."""
+OTHER_ADVICE = "see `dmesg` for Xid errors; a reboot may help"
+ABSENT = (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+"""What a machine that never had a card answers, too."""
+
 _OLD_DRIVER = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
@@ -41,6 +55,7 @@ class Driver:
     """NVML, opened again every few minutes, which is how new and returned cards are found."""
 
     def __init__(self) -> None:
+        self._visible = os.environ.get(VARIABLE)
         self._opened_at_s: float | None = None
         self._has_trouble = False
         self._events: Any = None
@@ -52,15 +67,15 @@ class Driver:
         try:
             self._open(began_s)
         except pynvml.NVMLError as error:
-            return Cards(problems=(f"No NVIDIA driver answers: {error}.",), read_at_s=began_s)
+            return _describe_error(f"No NVIDIA driver answers: {error}.", error, began_s)
         try:
-            cards = replace(_read_all(), read_at_s=began_s)
+            cards = replace(_read_all(self._visible), read_at_s=began_s)
         except pynvml.NVMLError as error:
             self.close()
-            return Cards(problems=(f"The NVIDIA driver does not list its cards: {error}.",), read_at_s=began_s)
+            return _describe_error(f"The NVIDIA driver does not list its cards: {error}.", error, began_s)
         cards = replace(cards, devices=tuple(self._apply_xid(device, began_s) for device in cards.devices))
         self._has_trouble = bool(cards.problems) or any(device.state == "lost" for device in cards.devices)
-        return cards
+        return replace(cards, trouble=cards.trouble or _explain_lost(cards.devices))
 
     def wait_for_event(self, timeout_s: float) -> None:
         """Wait until the time is up or a card sends a critical message for the next reading."""
@@ -126,20 +141,65 @@ def _register_events() -> Any:
     return events if has_some else None
 
 
-def _read_all() -> Cards:
-    devices: list[Device] = []
-    problems: list[str] = []
-    held: dict[str, dict[str, int]] = {}
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        try:
-            for handle in _list_handles(pynvml.nvmlDeviceGetHandleByIndex(index)):
-                uuid = _get_uuid(handle)
-                held[uuid] = _read_held(handle)  # before the free memory: what is taken in between is counted twice
-                devices.append(_read_device(uuid, handle))
-        except pynvml.NVMLError as error:
-            problems.append(f"Card {index} does not answer: {error}.")
+@dataclass
+class _Listed:
+    """One card as the driver lists it: its name and those of its instances, and what they answer."""
+
+    names: list[str]
+    devices: list[Device] = field(default_factory=list)
+    held: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    problem: str = ""
+
+
+def _read_all(asked: str | None) -> Cards:
+    """Read the cards that CUDA_VISIBLE_DEVICES admits."""
+    listed = [_read_card(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    visible = find_visible(asked, [card.names for card in listed])
+    devices = tuple(device for card in listed for device in card.devices if device.id in visible)
+    hidden = not devices and not hides_all(asked)
+    problems = [card.problem for card in listed if card.problem and (hidden or card.names[0] in visible)]
+    trouble = ""
+    if not listed:
+        trouble = f"The NVIDIA driver lists no card: {OTHER_ADVICE}."
+    elif not visible:
+        problems.append(f'{VARIABLE} is "{asked}", which names no card of this machine.')
+        trouble = "" if hides_all(asked) else f"{problems[-1]} Set it to a UUID that `nvidia-smi -L` lists."
+    elif not devices:
+        trouble = f"{' '.join(problems)} See `dmesg` for Xid errors; a reboot may help."
     version = str(_call(pynvml.nvmlSystemGetDriverVersion) or "")
-    return Cards(tuple(devices), tuple(problems), version, held)
+    held = {name: held for card in listed for name, held in card.held.items() if name in visible}
+    return Cards(devices, tuple(problems), version, held, trouble=trouble, is_absent=not listed)
+
+
+def _read_card(index: int) -> _Listed:
+    card = _Listed([f"#{index}"])
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        card.names = [_get_uuid(handle)]
+        for part in _list_handles(handle):
+            uuid = _get_uuid(part)
+            card.names.append(uuid)
+            card.held[uuid] = _read_held(part)  # before the free memory: what is taken in between is counted twice
+            card.devices.append(_read_device(uuid, part))
+    except pynvml.NVMLError as error:
+        card.problem = f"Card {index} does not answer: {error}."
+    card.names = list(dict.fromkeys(card.names))
+    return card
+
+
+def _describe_error(problem: str, error: Any, began_s: float) -> Cards:
+    """Return a reading without cards, as the driver as a whole has failed."""
+    advice = ADVICE.get(error.value, OTHER_ADVICE)
+    trouble = f"The NVIDIA driver doesn't work (NVML error {error.value}: {error}); {advice}."
+    return Cards(problems=(problem,), read_at_s=began_s, trouble=trouble, is_absent=error.value in ABSENT)
+
+
+def _explain_lost(devices: tuple[Device, ...]) -> str:
+    """Return why no card can be used, "" if one can."""
+    if not devices or any(device.state != "lost" for device in devices):
+        return ""
+    reasons = "; ".join(f"{device.id}: {device.reason.rstrip('.')}" for device in devices)
+    return f"No card works ({reasons}); {OTHER_ADVICE}."
 
 
 def _list_handles(card: Any) -> list[Any]:
@@ -162,12 +222,26 @@ def _get_uuid(handle: Any) -> str:
 def _read_held(handle: Any) -> dict[str, int]:
     """Return bytes by pid; empty where the driver doesn't list them.
 
-    Not by the call without a version, which raises something else than an NVMLError.
+    Not by the call without a version, which raises something else than an NVMLError. Where the
+    driver counts processes in another namespace than this one, as in a container, its numbers mean
+    other processes here: a number that is no process of this namespace gives that away.
     """
     processes = _call(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
     if processes is None:
         processes = _call(pynvml.nvmlDeviceGetComputeRunningProcesses_v2, handle) or []
+    if not all(_is_process(process.pid) for process in processes):
+        return {}
     return {str(process.pid): int(process.usedGpuMemory) for process in processes if process.usedGpuMemory}
+
+
+def _is_process(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read_device(uuid: str, handle: Any) -> Device:

@@ -17,7 +17,7 @@ from gpu_pool.backoff import Backoff
 from gpu_pool.memory import MemoryBudget
 from gpu_pool.slot import WorkerSlot
 from gpu_pool.strategy import STRATEGIES, rank_devices
-from gpu_pool.supervisor import Supervisor, WorkerLimits
+from gpu_pool.supervisor import RefusalRule, Supervisor, WorkerLimits
 from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, RunSpan, Span, Task
 from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
@@ -37,8 +37,10 @@ class Pool:
     recycle_spans  a worker is replaced after so many spans (0: never)
     recycle_bytes  or when its resident memory has grown by so much since its first span (0: never)
     reserve_bytes  memory of each card that is left to other programs
+    find_trouble   returns why no card can be used though there is one, "" without trouble
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
+    refuse         returns why the end of a span can't be believed: its worker is killed then
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Pool:
         recycle_bytes: int = 0,
         reserve_bytes: int = 0,
         backoff: Backoff | None = None,
+        find_trouble: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
+        refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
         limits = WorkerLimits(
             stall_s=stall_s,
@@ -64,7 +68,8 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
-        self._supervisor = Supervisor(backend, limits, clock)
+        self._find_trouble = find_trouble
+        self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
         self._oom_backoffs: dict[str, OomBackoff] = {}
@@ -106,6 +111,11 @@ class Pool:
         slots = {device.id: self._supervisor[device.id] for device in devices}
         backoff = self._oom_backoffs.get(task.id)
         return wait_reason(task, devices, slots, self._get_memory_budget(), backoff, self._clock())
+
+    @property
+    def driver_trouble(self) -> str:
+        """Why no card can be used though this machine has one, and what to do; "" without trouble."""
+        return self._find_trouble()
 
     def open_bytes(self) -> dict[str, int]:
         """Return what each device's worker may still take of its card beyond what it holds."""

@@ -20,13 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from gpu_pool.types import Exited, ProtocolError, WorkerReport
+from gpu_pool.types import Exited, Progress, ProtocolError, WorkerReport
 from gpu_pool.wire import LineSplitter, WireError, decode_report
 
 LOG_BYTES = 1 << 20
 NOISY_TIMES = 16
 TAIL_BYTES = 8 << 10
 READ_BYTES = 1 << 16
+MAX_LAST_READS = 64
 PACKAGES = Path(__file__).resolve().parents[1]
 
 
@@ -80,11 +81,19 @@ class WorkerProcess:
         return True
 
     def receive(self) -> list[WorkerReport | ProtocolError]:
-        """Return what it has sent since the last call; sets `is_mute`."""
+        """Return what it has sent since the last call; sets `is_mute`.
+
+        Of reports of progress in a row only the last is returned: a flood of them costs little.
+        """
         data = self._read()
         messages = self._parse(data or b"")
         self.is_mute = self.is_mute or data == b""
-        return messages
+        nexts = [*messages[1:], None]
+        return [
+            message
+            for message, following in zip(messages, nexts, strict=False)
+            if not (isinstance(message, Progress) and isinstance(following, Progress))
+        ]
 
     def kill(self) -> None:
         """SIGKILL the worker and the programs it started: it leads a process group of its own."""
@@ -116,7 +125,9 @@ class WorkerProcess:
         """Free everything after the process has ended; return its last messages and its exit."""
         self.kill()  # before wait(), which gives the pid, and so the group's number, back to the kernel
         messages: list[WorkerReport | ProtocolError | Exited] = []
-        while data := self._read():
+        for _ in range(MAX_LAST_READS):  # a process that left the group may go on sending
+            if not (data := self._read()):
+                break
             messages += self._parse(data)
         _, status, usage = os.wait4(self.pid, 0)
         self._popen.returncode = os.waitstatus_to_exitcode(status)

@@ -15,6 +15,10 @@ from gpu_pool.memory import MemoryReservation
 from gpu_pool.types import Device, DeviceState, Done, Exited, Failed, Fault, Progress, RunSpan, Span
 
 MIB = 1 << 20
+STATS = {"model", "load_s", "batch", "held_bytes"}
+"""What a worker may say of itself; the rest is not kept."""
+MAX_NAME_CHARS = 100
+MAX_FIGURE = 1 << 50
 
 Phase = Literal["down", "starting", "idle", "running", "cancelling", "stopping", "killing", "stuck"]
 """What the worker is doing, and what happens when the phase's deadline passes:
@@ -174,8 +178,8 @@ class WorkerSlot:
 
     def update_stats(self, stats: Mapping[str, Any], now_s: float) -> None:
         """Take over what the worker reports of itself; what it doesn't mention stays."""
-        self.stats = {**self.stats, **stats}
-        self.model = str(self.stats.get("model", "")) or self.model
+        self.stats = {**self.stats, **{name: stats[name] for name in STATS & stats.keys()}}
+        self.model = read_name(self.stats, "model") or self.model
         if "held_bytes" in stats:
             self.reservation = self.reservation.report(read_int(stats, "held_bytes"), now_s)
 
@@ -212,9 +216,15 @@ class WorkerSlot:
 def read_number(stats: Mapping[str, Any], name: str) -> float:
     """Return a positive figure, or 0: stats come from a handler, which may send anything."""
     value = stats.get(name)
-    return float(value) if isinstance(value, int | float) and 0 < value < 2**63 else 0.0
+    return float(value) if isinstance(value, int | float) and 0 < value <= MAX_FIGURE else 0.0
 
 
 def read_int(stats: Mapping[str, Any], name: str) -> int:
     """Return `read_number` without its fraction."""
     return int(read_number(stats, name))
+
+
+def read_name(stats: Mapping[str, Any], name: str) -> str:
+    """Return a name, or "": stats come from a handler, which may send anything."""
+    value = stats.get(name)
+    return value if isinstance(value, str) and len(value) <= MAX_NAME_CHARS and value.isprintable() else ""

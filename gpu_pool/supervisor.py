@@ -53,11 +53,18 @@ class WorkerLimits:
     backoff: Backoff = field(default_factory=Backoff)
 
 
-class Supervisor:
-    """The workers of a pool, one in each slot. `clock` returns seconds."""
+RefusalRule = Callable[[RunSpan, Done | Failed], str]
+"""Returns why the end of a span that was asked for can't be believed, "" if it can."""
 
-    def __init__(self, backend: Backend, limits: WorkerLimits, clock: Callable[[], float]) -> None:
-        self._backend, self._limits, self._clock = backend, limits, clock
+
+class Supervisor:
+    """The workers of a pool, one in each slot. `clock` returns seconds.
+
+    A worker whose report `refuse` gives a reason for is killed, and its span has failed.
+    """
+
+    def __init__(self, backend: Backend, limits: WorkerLimits, clock: Callable[[], float], refuse: RefusalRule) -> None:
+        self._backend, self._limits, self._clock, self._refuse = backend, limits, clock, refuse
         self._slots: dict[str, WorkerSlot] = {}
         self._devices: dict[str, Device] = {}
         self._held: list[tuple[str, RunSpan]] = []
@@ -209,6 +216,8 @@ class Supervisor:
     def _on_progress(self, slot: WorkerSlot, progress: Progress) -> Event | None:
         if not slot.has_span_of(progress):
             self._on_protocol_error(slot, "progress of a span it doesn't have")
+        elif not 0 <= progress.units_done <= progress.stop - progress.start:
+            self._on_protocol_error(slot, f"{progress.units_done} units of a span are done")
         elif slot.phase == "running":
             if progress.held_bytes >= 0:
                 slot.update_stats({"held_bytes": progress.held_bytes}, self._clock())
@@ -222,6 +231,9 @@ class Supervisor:
             return None
         if isinstance(end, Failed) and end.fault == "cancelled" and slot.phase != "cancelling":
             self._on_protocol_error(slot, "the end of a cancelled span, which wasn't cancelled")
+            return None
+        if reason := self._refuse(slot.run, end):
+            self._on_protocol_error(slot, reason)
             return None
         if isinstance(end, Done):
             slot.rss_bytes = end.rss_bytes

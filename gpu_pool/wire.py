@@ -1,20 +1,24 @@
 """Messages as JSON lines: an object each, its `kind` the lower-case name of the dataclass.
 
-Anything else is refused.
+Anything else is refused. A report comes from a worker that has opened a stranger's file: what
+passes is UTF-8 without surrogates, its numbers fit into 64 bits and are finite, and it is not deep.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, RunSpan, Stop, WorkerCommand, WorkerReport
 
 MAX_LINE_BYTES = 1 << 20
+MAX_DEPTH = 16
+"""How deep lists and objects are nested: whatever reads or writes a report again has room for it."""
 _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_READABLE_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False)
 
 
 class WireError(ValueError):
@@ -29,7 +33,7 @@ def encode(message: WorkerReport | WorkerCommand) -> bytes:
     body = {spec.name: _unwrap(getattr(message, spec.name)) for spec in fields(message)}
     kind = _get_kind(type(message))
     try:
-        line = _JSON.encode({"kind": kind, **body}).encode() + b"\n"
+        line = _write_line({"kind": kind, **body}, is_report=isinstance(message, WorkerReport))
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError(f"{kind} is no JSON: {error}") from error
     if len(line) > MAX_LINE_BYTES:
@@ -37,14 +41,28 @@ def encode(message: WorkerReport | WorkerCommand) -> bytes:
     return line
 
 
+def _write_line(body: dict[str, Any], *, is_report: bool) -> bytes:
+    """Return a line; what is no text in a report, as in a name that is no UTF-8, becomes `?`.
+
+    A command keeps it: the worker has to open that file.
+    """
+    text = _READABLE_JSON.encode(body).encode("utf-8", "replace") if is_report else _JSON.encode(body).encode()
+    return text + b"\n"
+
+
 def decode_report(line: bytes) -> WorkerReport:
     """Parse a line from a worker; WireError if it is not one of its messages."""
-    return cast(WorkerReport, _decode(line, _REPORTS))
+    body = _parse_object(line)
+    if _measure_depth(body) > MAX_DEPTH:
+        raise WireError(f"JSON nested deeper than {MAX_DEPTH}")
+    if b"\\" in line and not _is_text(body):
+        raise WireError("a text that is no Unicode")
+    return cast(WorkerReport, _build(body, _REPORTS))
 
 
 def decode_command(line: bytes) -> WorkerCommand:
     """Parse a line from the pool; WireError if it is not one of its messages."""
-    return cast(WorkerCommand, _decode(line, _COMMANDS))
+    return cast(WorkerCommand, _build(_parse_object(line), _COMMANDS))
 
 
 class LineSplitter:
@@ -93,13 +111,12 @@ def _get_kind(cls: type) -> str:
     return cls.__name__.lower()
 
 
-def _decode(line: bytes, schemas: Mapping[str, _Schema]) -> object:
-    body = _parse_object(line)
+def _build(body: dict[str, Any], schemas: Mapping[str, _Schema]) -> object:
     schema = schemas.get(str(body.pop("kind", "")))
     if schema is None:
         raise WireError("a message of an unknown kind")
     if wrong := (body.keys() - schema.checks.keys()) | (schema.required - body.keys()):
-        raise WireError(f"unknown or missing fields: {', '.join(sorted(wrong))[:200]}")
+        raise WireError(f"unknown or missing fields: {ascii(', '.join(sorted(wrong)))[1:200]}")
     if bad := [name for name, value in body.items() if not schema.checks[name](value)]:
         raise WireError(f"fields of a wrong type: {', '.join(bad)}")
     return schema.make(**body)
@@ -107,7 +124,9 @@ def _decode(line: bytes, schemas: Mapping[str, _Schema]) -> object:
 
 def _parse_object(line: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(line, parse_constant=_refuse_constant)
+        body = json.loads(
+            line.decode(), parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_int
+        )
     except (ValueError, RecursionError) as error:
         raise WireError(f"not JSON: {line[:80]!r}") from error
     if not isinstance(body, dict):
@@ -117,6 +136,41 @@ def _parse_object(line: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _parse_float(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"{digits[:20]} is out of range")
+    return number
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) >= 2**63:
+        raise ValueError(f"{digits[:20]} is out of range")
+    return number
+
+
+def _is_text(body: dict[str, Any]) -> bool:
+    """Whether no string has a surrogate, which `\\ud800` makes and no file or table takes."""
+    try:
+        _READABLE_JSON.encode(body).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _measure_depth(body: object) -> int:
+    level, depth = [body], 0
+    while level:
+        depth += 1
+        level = [inner for one in level for inner in _list_inner(one)]
+    return depth
+
+
+def _list_inner(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _build_schema(cls: type) -> _Schema:
@@ -135,15 +189,14 @@ def _build_check(hint: Any) -> Callable[[object], bool]:
 
 
 def _is_int(value: object) -> bool:
-    """Whether it is an integer that SQLite and a float can store: a worker may send any."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _SCALARS: dict[type, Callable[[object], bool]] = {
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool),
     int: _is_int,
-    float: lambda value: _is_int(value) or (isinstance(value, float) and math.isfinite(value)),
+    float: lambda value: _is_int(value) or isinstance(value, float),
 }
 _COMMANDS = {_get_kind(cls): _build_schema(cls) for cls in (Open, RunSpan, Cancel, Stop)}
 _REPORTS = {_get_kind(cls): _build_schema(cls) for cls in (Ready, Progress, Done, Failed)}

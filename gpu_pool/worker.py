@@ -214,8 +214,9 @@ def _explain_error(run: RunSpan, error: Exception) -> Failed:
     return _build_failed(run, code, message, hint=hint, retry=retry, fault=fault, detail=detail)
 
 
-def _build_failed(run: RunSpan, code: str, message: str, **rest: Any) -> Failed:
-    return Failed(run.task, run.start, run.stop, code, message, **rest)
+def _build_failed(run: RunSpan, code: str, message: str, *, hint: str = "", **rest: Any) -> Failed:
+    """Return the end of a span; texts that a handler made are cut to what the daemon takes."""
+    return Failed(run.task, run.start, run.stop, code, message[:MESSAGE_CHARS], hint[:MESSAGE_CHARS], **rest)
 
 
 def _is_a(error: Exception, class_name: str) -> bool:

@@ -21,6 +21,8 @@ from models.inputs import copy_input
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
 IMAGE_FPS = Fraction(25)
+MIN_SIDE, MAX_SIDE = 16, 16_384
+"""The shortest and the longest side of a result, in pixels; H.264 has no longer ones."""
 LONGEST_SIDE, SHORTEST_SIDE = 4096, 2304
 """The largest video that players must know, H.264 level 5.2; more only if `output.height` asks for it."""
 
@@ -55,7 +57,7 @@ class Handler:
             return media.describe_worker()
         request = Request.from_dict(payload["request"])
         if payload["stage"] == "inspect":
-            return {"outline": self.inspect(request).to_dict()}
+            return {"outline": self.inspect(request, progress).to_dict()}
         inspection = Inspection.from_dict(payload["outline"])
         if payload["stage"] == "prepare":
             media.settle_encoder(request, inspection)
@@ -92,30 +94,38 @@ class Handler:
             self._engine = (name, factory(self.device))
         return self._engine[1]
 
-    def inspect(self, request: Request) -> Inspection:
+    def inspect(self, request: Request, progress: ProgressCallback = lambda _: None) -> Inspection:
         """Copy the media to where no other process changes them, and plan the job."""
-        avatar_sha256 = copy_medium(request, "avatar")
-        audio_sha256 = copy_medium(request, "audio")
-        sound = media.read_sound(request.files.audio, Path(request.audio).name, request.limits)
-        picture = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
+        engine = self.open_engine(request.engine)  # its imports are not the job's
+        avatar_sha256 = copy_medium(request, "avatar", progress)
+        audio_sha256 = copy_medium(request, "audio", progress)
+        encoder = media.plan_encoder(request.output.encoder)
+        with media.spend(request.limits, progress) as budget:
+            budget.name = Path(request.audio).name
+            sound = media.read_sound(request.files.audio, budget.name, request.limits)
+            budget.name = Path(request.avatar).name
+            picture = media.read_picture(request.files.avatar, budget.name, request.limits)
+            inspection = self._plan(request, sound, picture, encoder)
+            inspection = replace(inspection, avatar_sha256=avatar_sha256, audio_sha256=audio_sha256)
+            inspection = engine.inspect(request, inspection)
+        return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
+
+    def _plan(self, request: Request, sound: media.Sound, picture: media.Picture, encoder: str) -> Inspection:
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS
         width, height = choose_frame_size(picture.width, picture.height, request.output.height)
+        check_frame_size(width, height, Path(request.avatar).name, request.limits.pixels)
         notes = note_changes(request, picture, rate, (width, height))
-        inspection = Inspection(
+        return Inspection(
             frames=max(1, round(sound.duration_s * rate)),
             fps=str(rate),
             width=width,
             height=height,
             duration_s=sound.duration_s,
             units={},
-            encoder=media.plan_encoder(request.output.encoder),
-            avatar_sha256=avatar_sha256,
-            audio_sha256=audio_sha256,
+            encoder=encoder,
             avatar_kind=picture.kind,
             notes=(*sound.notes, *notes),
         )
-        inspection = self.open_engine(request.engine).inspect(request, inspection)
-        return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
 
     def prepare(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
@@ -160,16 +170,17 @@ class Handler:
                 frames=inspection.frames,
                 fps=inspection.rate,
                 metadata=request.metadata,
+                copies_audio=request.output.audio == "copy",
             )
             with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
 
-def copy_medium(request: Request, role: Literal["avatar", "audio"]) -> str:
+def copy_medium(request: Request, role: Literal["avatar", "audio"], progress: ProgressCallback) -> str:
     """Copy a medium of the request into its work folder; like `copy_input`."""
     source, target = Path(getattr(request, role)), getattr(request.files, role)
-    return copy_input(source, target, request.limits.media_bytes, request.marks.get(role, ()))
+    return copy_input(source, target, request.limits.media_bytes, request.marks.get(role, ()), lambda _: progress(0))
 
 
 def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:
@@ -187,6 +198,16 @@ def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tup
     elif (excess := max(max(width, height) / LONGEST_SIDE, min(width, height) / SHORTEST_SIDE)) > 1:
         width, height = round(width / excess), round(height / excess)
     return max(2, width - width % 2), max(2, height - height % 2)
+
+
+def check_frame_size(width: int, height: int, name: str, pixels: int) -> None:
+    """Refuse what no encoder or no face fits into. Raises EngineError avatar_too_large, avatar_too_small."""
+    size = f"a video of {name} would have {width} x {height} pixels"
+    if max(width, height) > MAX_SIDE or width * height > pixels:
+        message = f"{size}; at most {MAX_SIDE} a side and {pixels / 1e6:.0f} million in all are possible"
+        raise EngineError("avatar_too_large", message, "send it smaller or cut it, or ask for a smaller output.height")
+    if min(width, height) < MIN_SIDE:
+        raise EngineError("avatar_too_small", f"{size}; at least {MIN_SIDE} a side are needed", "send it larger")
 
 
 def note_changes(request: Request, picture: media.Picture, rate: Fraction, size: tuple[int, int]) -> Iterator[str]:

@@ -33,11 +33,16 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How the mp4 is encoded. `height` in pixels, None keeps the avatar's own."""
+    """How the mp4 is encoded.
+
+    height    in pixels, None keeps the avatar's own
+    audio     "copy" keeps packets of sound that some players are mute with
+    """
 
     crf: int = 18
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
     height: int | None = None
+    audio: Literal["auto", "copy"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,16 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest input that a worker opens; from the settings."""
+    """The largest input that a worker opens, and what it may take to inspect it; from the settings."""
 
     media_bytes: int = 4 << 30
     pixels: int = 64_000_000
     audio_s: float = 2 * 3600.0
     video_s: float = 2 * 3600.0
+    inspect_s: float = 120.0
+    inspect_pixels: int = 20_000_000_000
+    inspect_bytes: int = 16 << 30
+    inspect_memory_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +193,7 @@ class Inspection:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Inspection:
         colour = Colour(**data.get("colour", {}))  # written by versions without a choice of colour
-        return cls(**{**data, "notes": tuple(data["notes"]), "colour": colour})
+        return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour})
 
 
 class Engine(Protocol):

@@ -26,6 +26,7 @@ state = "state"
 
 [inbox]
 settle_s = {settle_s}
+piece_settle_s = {settle_s}
 scan_s = 0.5
 wait_media_s = {wait_media_s}
 keep_media_s = {keep_media_s}

@@ -101,6 +101,14 @@ def query(db: Database, sql: str, parameters: list[Any] | None = None) -> list[d
     return list(db.query(sql, parameters or []))
 
 
+def list_ignored(settings: Settings) -> list[dict[str, str]]:
+    """Return what the daemon has found in the inbox that is no job, from status.json; nothing where there is none."""
+    try:
+        return list(json.loads(settings.folders.status_file.read_bytes())["ignored"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def find_job(db: Database, name: str) -> dict[str, Any] | None:
     """Return the newest job of that name, id or uid, as a row of job_status."""
     found = query(

@@ -13,17 +13,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.cli import client
 from agent.daemon import HANDLER
 from agent.fs import find_filesystem_kind, has_change_events
 from agent.scheduler.workers import card_rules
 from agent.service.process import read_daemon_pid
 from agent.settings import Settings
-from gpu_pool.cards import Cards, read_cards
+from gpu_pool.cards import Cards, find_trouble, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
 from models import catalog
-from models.types import EngineInfo
+from models.types import DeviceKind, EngineInfo
 
 Verdict = Literal["ok", "note", "bad"]
 LOW_SPACE_BYTES = 5 << 30
@@ -42,15 +43,22 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    found = read_cards(settings.folders.nvml_log, DRIVER_S)
-    gpus = list(found.devices)
+    found = read_cards(settings.folders.nvml_log, DRIVER_S, had_cards=has_had_cards(settings))
     yield from check_python_and_torch()
     yield from check_cards(found, settings)
     yield from check_worker(settings)
-    yield from check_engines(settings, gpus)
+    yield from check_engines(settings, found)
     yield from check_folders(settings)
     yield check_daemon(settings)
     yield from check_daemon_status(settings)
+
+
+def has_had_cards(settings: Settings) -> bool:
+    """Whether the ledger knows a card that the settings admit."""
+    if not settings.folders.ledger.exists():
+        return False
+    rows = client.list_devices(client.open_ledger(settings))
+    return any(row["kind"] == "cuda" and card_rules(settings).can_use(row["card"]) for row in rows)
 
 
 def check_python_and_torch() -> Iterator[Finding]:
@@ -73,6 +81,9 @@ def find_version(name: str) -> str:
 def check_cards(found: Cards, settings: Settings) -> Iterator[Finding]:
     if found.driver:
         yield Finding("ok", "NVIDIA driver", found.driver)
+    trouble = find_trouble(found, found.trouble, card_rules(settings))
+    if trouble:
+        yield Finding("bad", "NVIDIA driver", trouble, "jobs that MuseTalk would run stay queued until it works")
     for problem in found.problems:
         advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and check that nvidia-smi works"
         yield Finding("note", "NVML", problem, advice)
@@ -85,6 +96,8 @@ def check_card(gpu: Device, *, admitted: bool) -> Finding:
     if gpu.state == "lost":
         return Finding("bad", "GPU", f"{what}: {gpu.reason}", "see `dmesg` for Xid errors; a reboot may restore it")
     memory = f"{gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
+    if not gpu.total_bytes:
+        memory = "shares the memory of this machine"
     if not admitted:
         return Finding(
             "note", "GPU", f"{what}: {memory}, not used", "see only and exclude in [devices] of the settings"
@@ -128,10 +141,16 @@ def ask_worker(pool: Pool) -> Done | Failed:
     return Failed("doctor", 0, 1, "worker_stalled", f"no worker answered within {EXAMINE_S:.0f} s")
 
 
-def check_engines(settings: Settings, gpus: list[Device]) -> Iterator[Finding]:
+def check_engines(settings: Settings, found: Cards) -> Iterator[Finding]:
     for card in catalog.ENGINES.values():
         yield check_engine(card, settings)
-    choice = catalog.choose_engine("auto", settings.models_dir, {"cpu", *(gpu.kind for gpu in gpus)})
+    rules = card_rules(settings)
+    trouble = find_trouble(found, found.trouble, rules)
+    kinds: set[DeviceKind] = {"cuda"} if trouble or any(rules.can_use(gpu.id) for gpu in found.devices) else set()
+    choice = catalog.choose_engine("auto", settings.models_dir, {"cpu", *kinds})
+    if trouble and choice.kind == "cuda":
+        yield Finding("bad", "engine auto", f"its jobs wait: {trouble}", 'ask for "preview" by name meanwhile')
+        return
     yield Finding("ok", "engine auto", f"runs on {choice.engine} ({choice.reason})")
 
 

@@ -152,7 +152,13 @@ def status(
     db = client.open_ledger(load_settings(config))
     if name is None:
         rows = client.list_jobs(db, limit)
-        print_json(rows) if as_json else console.print(progress.build_job_table(rows) if rows else "no jobs yet")
+        if as_json:
+            print_json(rows)
+            return
+        console.print(progress.build_job_table(rows) if rows else "no jobs yet")
+        for entry in client.list_ignored(load_settings(config)):
+            text = f"{entry['name']} is no job: {entry['reason']}; {entry['hint']}"
+            console.print(f"[yellow]![/] {escape_markup(text)}", soft_wrap=True)
         return
     row = client.find_job(db, name)
     if row is None:
@@ -255,6 +261,15 @@ def pause(config: Config = None) -> None:
 
     client.control_queue(load_settings(config), "pause")
     console.print("no more jobs are started until `musedrop resume`")
+
+
+@app.command("trust-clock")
+def trust_clock(config: Config = None) -> None:
+    """Let old files be deleted again after the clock has jumped: write the file trust-clock into the inbox."""
+    from agent.cli import client
+
+    client.control_queue(load_settings(config), "trust-clock")
+    console.print("old files are deleted by the clock as it is now")
 
 
 @app.command()

@@ -143,6 +143,8 @@ def build_device_table(rows: list[dict[str, Any]]) -> Table:
         made.add_column(heading, no_wrap=heading != "reason")
     for row in rows:
         held, free = (str(row[key]) if row["total_mib"] else "" for key in ("held_mib", "free_mib"))
+        if row["kind"] == "cuda" and not row["total_mib"] and row["state"] != "lost":
+            free = "shared"
         worker, since = str(row["worker_pid"] or ""), row["since"][11:19]
         name = f"{row['device']}  {row['name']}" if row["kind"] == "cuda" else row["device"]
         job, reason = escape_markup(row["job"] or ""), escape_markup(describe_reason(row))

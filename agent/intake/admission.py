@@ -22,9 +22,10 @@ from agent.fs import (
     read_limited,
     take_fingerprint,
 )
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.ignored import IgnoredEntries
 from agent.intake.media import MediaFinder, MissingMedia
-from agent.intake.scanner import Control, Inbox, Submission
+from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import pair_media, parse_job
@@ -33,6 +34,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results import outbox
+from agent.service.clock_history import ClockHistory
 from agent.service.entry_problems import EntryProblems
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
@@ -58,16 +60,24 @@ class Intake:
     """Scans the inbox, claims what is complete, and runs control files."""
 
     def __init__(
-        self, settings: CurrentSettings, ledger: Ledger, wake: Callable[[], None], entries: EntryProblems | None = None
+        self,
+        settings: CurrentSettings,
+        ledger: Ledger,
+        wake: Callable[[], None],
+        entries: EntryProblems | None = None,
+        history: ClockHistory | None = None,
     ) -> None:
         self.settings, self.ledger, self.folders = settings, ledger, settings.current.folders
         inbox, folders = settings.current.inbox, self.folders
         self.polls = False
         self.limit = inbox.max_job_bytes
+        self._history = history
         self.entries = entries or EntryProblems(folders.share)
         self.inbox = Inbox(
             folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file, entries=self.entries
         )
+        self.ignored = IgnoredEntries(self.inbox)
+        self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
         self._next_scan_s = 0.0
@@ -78,10 +88,15 @@ class Intake:
         folders, asked = self.folders, self.settings.current.inbox
         return MediaFinder(folders.inbox, folders.avatars, tuple(asked.media_roots), self.is_settled, asked.path_map)
 
+    def _set_patience(self) -> None:
+        self.ignored.patience_s = self.settings.current.inbox.patience_s
+        self.inbox.piece_settle_s = self.settings.current.inbox.piece_settle_s
+
     def apply_settings(self) -> None:
         """Apply reloaded settings; `meet_share` applies those of the share."""
         self.limit = self.inbox.max_job_bytes = self.settings.current.inbox.max_job_bytes
         self.media = self._make_media_finder()
+        self._set_patience()
         self._next_scan_s = 0.0
 
     @property
@@ -168,7 +183,7 @@ class Intake:
         candidates = list(islice(self.inbox.find_candidates(self._last_scan_s, self.media_in_use), BATCH))
         if len(candidates) == BATCH:
             self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
-        claims = (self.inbox.claim(candidate, secrets.token_hex(8)) for candidate in candidates)
+        claims = map(self._claim, candidates)
         submissions = [submission for submission in claims if submission is not None]
         self.inbox.sync_claims(submissions)
         if submissions:
@@ -177,6 +192,25 @@ class Intake:
             for submission in submissions:
                 self.insert(submission, at_ms)
         self.inbox.unsettled = False
+
+    def _claim(self, candidate: Candidate) -> Submission | None:
+        submission = self.inbox.claim(candidate, secrets.token_hex(8))
+        if submission is not None:
+            for name in candidate.files:
+                self.ignored.note_taken(name, f'it came again after it was taken for the job "{submission.name}"')
+            for name in candidate.left:
+                used = " and ".join(map(to_text, candidate.files))
+                self.ignored.note_taken(name, f'the job "{submission.name}" was made of {used}, and this one was left')
+        return submission
+
+    def refuse_others(self, at_ms: int) -> None:
+        """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
+        now_s = self._last_scan_s
+        for candidate, bad in list(self.ignored.find_refused(now_s)):
+            submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
+            if submission is not None:
+                self.refuse(submission, bad, at_ms)
+        self.ignored.update(now_s, self.media_in_use)
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
@@ -199,8 +233,7 @@ class Intake:
         try:
             spec = self.parse_submission(submission)
         except BadJob as bad:
-            self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
-            log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
+            self.refuse(submission, bad, at_ms)
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
@@ -211,6 +244,12 @@ class Intake:
             )
         failpoint("inserted")
         log.info("%s accepted", submission.name, extra=make_extra(submission))
+
+    def refuse(self, submission: Submission, bad: BadJob, at_ms: int) -> None:
+        """Insert the row of a submission that can't be a job."""
+        origin = {"digest": submission.digest, "submitter": submission.owner}
+        self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
+        log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
 
     def check_waiting_jobs(self, at_ms: int) -> None:
         """Look for the media of a batch of waiting jobs; the next scan takes the next batch."""
@@ -237,10 +276,14 @@ class Intake:
         if not isinstance(found, MissingMedia):
             media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
             self.ledger.transitions.queue(job, media, at_ms=at_ms)
-        elif at_ms - job.since_ms > 1000 * self.settings.current.inbox.wait_media_s:
+        elif self._elapsed_s(job.since_ms, at_ms) > self.settings.current.inbox.wait_media_s:
             self._fail(job, BadJob(ErrorCode.MISSING_MEDIA, found.reason), at_ms)
         else:
             self._set_waiting_for(job, found.reason)
+
+    def _elapsed_s(self, since_ms: int, at_ms: int) -> float:
+        """Return the seconds since a time of the calendar, whatever has been done to the clock since."""
+        return self._history.elapsed_s(since_ms) if self._history is not None else (at_ms - since_ms) / 1000
 
     def _set_waiting_for(self, job: Job, reason: str) -> None:
         if reason != job.waiting_for:
@@ -300,6 +343,8 @@ class Intake:
                 return self._cancel_command(control)
             case "retry":
                 self._retry(control, at_ms)
+            case "trust-clock":
+                return TrustClock()
             case verb if control.name == "":
                 self._switch_queue(verb, at_ms)
             case "drain":

@@ -28,4 +28,9 @@ class ResumeDevice:
     name: str
 
 
-Command = CancelJob | DrainDevice | ResumeDevice
+@dataclass(frozen=True, slots=True)
+class TrustClock:
+    """Let old files be deleted by the calendar, though it has jumped."""
+
+
+Command = CancelJob | DrainDevice | ResumeDevice | TrustClock

@@ -15,9 +15,10 @@ from agent.errors import ErrorCode
 from agent.fs import Fingerprint, take_fingerprint
 from agent.intake.paths import PathLookup, follow_links, is_utf8
 from agent.jobs.json_text import BadJob
-from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
+from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 
 Role = Literal["avatar", "audio"]
+WRITTEN = "is still being written"
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 
@@ -64,7 +65,7 @@ class MediaFinder:
         """
         library, allowed = spec.library_name, self.list_allowed(inputs)
         avatar = (
-            self._find_avatar(library, allowed)
+            self._find_named(library, spec.avatar, inputs, allowed)
             if library
             else self._find_file("avatar", spec.avatar or "", inputs, allowed)
         )
@@ -72,6 +73,17 @@ class MediaFinder:
             return avatar
         audio = self._find_file("audio", spec.audio, inputs, allowed)
         return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
+
+    def _find_named(
+        self, library: str, avatar: str | None, inputs: Path, allowed: Sequence[Path]
+    ) -> MediaFile | MissingMedia:
+        """Find an avatar of the library, else a file of that name, whatever its suffix."""
+        found = self._find_avatar(library, allowed)
+        if avatar is None or isinstance(found, MediaFile):
+            return found
+        file = self._find_file("avatar", avatar, inputs, allowed)
+        arrived = isinstance(file, MediaFile) or file.reason.endswith(WRITTEN)
+        return file if arrived else found
 
     def _find_avatar(self, name: str, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
         """Find an avatar of the library: the file avatars/NAME.jpg, .png, .mp4 ..."""
@@ -115,7 +127,7 @@ class MediaFinder:
             raise make_outside_error(role, given)
         fingerprint = take_fingerprint(real)
         if fingerprint is None or not self.is_settled(real):
-            return MissingMedia(f'{role} "{given}" is still being written')
+            return MissingMedia(f'{role} "{given}" {WRITTEN}')
         return MediaFile(given, real, fingerprint)
 
     def list_allowed(self, inputs: Path) -> list[Path]:
@@ -143,7 +155,10 @@ def map_path(name: str, path_map: Mapping[str, Path]) -> tuple[Path, PurePosixPa
 
 
 def check_name(role: Role, given: str) -> str:
-    """Return the name of a file as it is. Raises BadJob for one that no file can have."""
+    """Return the name of a file as it is. Raises BadJob for one that no file can have, and for a URL."""
+    if scheme := URL.match(given):
+        message = f"{role} is a URL ({scheme[0]}...), and nothing is downloaded"
+        raise BadJob(ErrorCode.BAD_VALUE, message, "download it into the inbox and give the name of the file")
     if "\0" in given or not given.strip() or not is_utf8(given):
         hint = "give the name of a file beside the job file"
         raise BadJob(ErrorCode.BAD_VALUE, f"{role} is no file name", hint)

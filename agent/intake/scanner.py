@@ -5,6 +5,7 @@ A scan reads the folder anew and is always right; the watcher only makes the nex
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -22,12 +23,13 @@ from agent.fs import (
     read_regular,
     sync,
 )
-from agent.intake.paths import is_utf8
+from agent.intake.cut_files import is_cut
+from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
 
 CONTROLS = (".cancel", ".retry", ".drain", ".resume")
-SWITCHES = {"pause": "pause", "pause.txt": "pause", "resume": "resume", "resume.txt": "resume"}
+SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock") for suffix in ("", ".txt")}
 """Control files of the whole queue; Windows gives every new file a suffix."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}
@@ -46,11 +48,15 @@ class TrackedFile:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a scan found complete: the name of the job, its files, and the text of a job file."""
+    """What a scan found complete: the name of the job, its files, and the text of a job file.
+
+    `left`: files of the same name that a pair doesn't need.
+    """
 
     name: str
     files: tuple[str, ...]
     text: bytes | None = None
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,10 @@ class Inbox:
     tracked      the files of the last scan, by name
     renamed      names that a rename put into place: their writers have finished
     unsettled    whether a claim may have been left without a row
+    others       the entries of the last scan that are no regular files: what each is, and since when
+    unreadable   job files that may not be read, as they are
+    changes      how often a scan has found something else than the one before
+    piece_settle_s  the settle time of a file that promises more than is there, and was not renamed into place
     """
 
     folder: Path
@@ -100,6 +110,11 @@ class Inbox:
     unsettled: bool = False
     tracked: dict[str, TrackedFile] = field(default_factory=dict)
     renamed: set[str] = field(default_factory=set)
+    others: dict[str, tuple[str, float]] = field(default_factory=dict)
+    unreadable: dict[str, Fingerprint] = field(default_factory=dict)
+    changes: int = 0
+    piece_settle_s: float = 0.0
+    _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
 
     def scan(self, now_s: float) -> bool:
         """Read the folder once.
@@ -107,13 +122,22 @@ class Inbox:
         False, and `problem` says why, where it can't be read; then nothing is forgotten.
         """
         try:
-            present = dict(list_files(self.folder))
+            found = list(list_entries(self.folder))
         except OSError as error:
             self.problem = f"the inbox {self.folder} can't be read: {error.strerror}"
             return False
         self.problem = ""
-        self.tracked = {name: self._track(name, mark, now_s) for name, mark in present.items()}
+        before = self.tracked, self.others
+        self.tracked = {name: self._track(name, mark, now_s) for name, kind, mark in found if kind == "file"}
+        self.others = {
+            name: self.others[name] if self.others.get(name, ("", 0.0))[0] == kind else (kind, now_s)
+            for name, kind, _ in found
+            if kind != "file"
+        }
+        self.changes += before != (self.tracked, self.others)
         self.renamed &= self.tracked.keys()
+        self.unreadable = {name: mark for name, mark in self.unreadable.items() if name in self.tracked}
+        self._cut = {name: known for name, known in self._cut.items() if name in self.tracked}
         return True
 
     def _track(self, name: str, mark: Fingerprint, now_s: float) -> TrackedFile:
@@ -123,15 +147,40 @@ class Inbox:
     def is_settled(self, name: str, now_s: float) -> bool:
         """Whether a media file is complete: renamed or quiet, and not open for writing."""
         file = self.tracked.get(name)
-        if file is None or file.fingerprint.size == 0:
-            return file is not None and now_s - file.since_s >= self.settle_s
-        if name not in self.renamed and now_s - file.since_s < self.settle_s:
+        if file is None:
+            return False
+        if file.fingerprint.size == 0:
+            rest_s = self.settle_s if name in self.renamed else self._settle_time_s(file)
+            return now_s - file.since_s >= rest_s and not self._has_part_beside(name)
+        if name not in self.renamed and now_s - file.since_s < self._settle_time_s(file):
             return False
         return is_open_for_writing(self.folder / name) is not True
 
+    def _settle_time_s(self, file: TrackedFile) -> float:
+        """Return how long a file must stay unchanged: longer where it promises more than is there."""
+        if self.piece_settle_s <= self.settle_s or not (file.fingerprint.size == 0 or self._is_cut(file)):
+            return self.settle_s
+        return self.piece_settle_s
+
+    def _is_cut(self, file: TrackedFile) -> bool:
+        known = self._cut.get(file.name)
+        if known is None or known[0] != file.fingerprint:
+            known = self._cut[file.name] = file.fingerprint, is_cut(self.folder / file.name)
+        return known[1]
+
+    def _has_part_beside(self, name: str) -> bool:
+        """Whether an empty file is the placeholder of a download that goes on beside it."""
+        stem = Path(name).stem
+        try:
+            names = os.listdir(self.folder)  # noqa: PTH208 - names are all that is needed
+        except OSError:
+            return False
+        return any(other.startswith(stem) and other.lower().endswith(UNFINISHED) for other in names)
+
     def next_settle_s(self, now_s: float) -> float | None:
         """Return the seconds until the next file may have settled."""
-        waits = [file.since_s + self.settle_s - now_s for file in self.tracked.values()]
+        times_s = {self.settle_s, max(self.settle_s, self.piece_settle_s)}
+        waits = [file.since_s + time_s - now_s for file in self.tracked.values() for time_s in times_s]
         return min((wait for wait in waits if wait > 0), default=None)
 
     # candidates ------------------------------------------------------------------------------------------------------
@@ -157,6 +206,8 @@ class Inbox:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                self.unreadable[name] = self.tracked[name].fingerprint
             self.entries.note(path, "be read", error)
             return None
         if not self._is_complete(name, text, is_open_for_writing(path), now_s):
@@ -173,28 +224,49 @@ class Inbox:
             return False
         if self.is_job_file(text):
             return writing is False or name in self.renamed or quiet_s >= self.settle_s
-        return quiet_s >= self.settle_s * (1 if writing is False else UNPARSED_GRACE)
+        is_piece = name not in self.renamed and not text.rstrip(b"\0 \r\n\t").endswith(b"}")
+        return quiet_s >= max(
+            self.settle_s * (1 if writing is False else UNPARSED_GRACE), self.piece_settle_s if is_piece else 0.0
+        )
+
+    def holds_job(self, name: str) -> bool:
+        """Whether a file of another name is a whole job file by its content."""
+        if self.tracked[name].fingerprint.size > self.max_job_bytes:
+            return False
+        text = read_limited(self.folder / name, self.max_job_bytes)
+        return text is not None and self.is_job_file(text)
 
     def _may_have_pair(self) -> bool:
-        """Whether an avatar and an audio file have the same stem."""
+        """Whether an avatar and an audio file have the same stem, in any spelling."""
         names = [Path(name) for name in self.tracked]
-        sounds = {path.stem for path in names if path.suffix.lower() in AUDIO_SUFFIXES}
-        return any(path.stem in sounds for path in names if path.suffix.lower() in AVATAR_SUFFIXES)
+        sounds = {fold_name(path.stem) for path in names if path.suffix.lower() in AUDIO_SUFFIXES}
+        return any(fold_name(path.stem) in sounds for path in names if path.suffix.lower() in AVATAR_SUFFIXES)
 
     def _find_pairs(self, now_s: float, in_use: set[Fingerprint]) -> Iterator[Candidate]:
-        free = {name for name, file in self.tracked.items() if file.fingerprint not in in_use}
-        job_stems = {Path(name).stem for name in self.tracked if lower_suffix(name) == ".json"}
-        sounds = {Path(name).stem: name for name in sorted(free, reverse=True) if lower_suffix(name) in AUDIO_SUFFIXES}
-        for name in sorted(free):
-            stem = Path(name).stem
-            sound = sounds.get(stem)
-            if lower_suffix(name) not in AVATAR_SUFFIXES or sound is None or stem in job_stems:
+        """Yield the pairs that are complete: an exact match of the stems comes before one in another spelling."""
+        job_stems = {fold_name(Path(name).stem) for name in self.tracked if lower_suffix(name) == ".json"}
+        halves: dict[str, list[str]] = {}
+        for name in sorted(self.tracked):
+            if lower_suffix(name) in AVATAR_SUFFIXES | AUDIO_SUFFIXES:
+                halves.setdefault(fold_name(Path(name).stem), []).append(name)
+        for stem, names in halves.items():
+            free = [name for name in names if self.tracked[name].fingerprint not in in_use]
+            if stem not in job_stems and not any(self.entries.is_blocked(self.folder / name) for name in free):
+                yield from self._match_halves(free, now_s)
+
+    def _match_halves(self, names: list[str], now_s: float) -> Iterator[Candidate]:
+        faces = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES]
+        voices = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES]
+        exact = [(face, voice) for face in faces for voice in voices if Path(face).stem == Path(voice).stem]
+        for face, voice in exact or [(face, voice) for face in faces for voice in voices]:
+            if face not in faces or voice not in voices:
                 continue
-            if any(self.entries.is_blocked(self.folder / half) for half in (name, sound)):
-                continue
-            if all(self._is_quiet(half, now_s) and self.is_settled(half, now_s) for half in (name, sound)):
-                del sounds[stem]
-                yield Candidate(stem, (name, sound))
+            if all(self._is_quiet(half, now_s) and self.is_settled(half, now_s) for half in (face, voice)):
+                faces.remove(face)
+                voices.remove(voice)
+                stem = Path(face).stem
+                left = [name for name in (*faces, *voices) if Path(name).stem == stem]
+                yield Candidate(stem, (face, voice), left=tuple(left))
 
     def _is_quiet(self, name: str, now_s: float) -> bool:
         return now_s - self.tracked[name].since_s >= self.settle_s
@@ -216,6 +288,18 @@ class Inbox:
         for name in candidate.files:
             self.tracked.pop(name, None)
         return self.settle_claim(target, owner)
+
+    def claim_refused(self, candidate: Candidate, uid: str) -> Submission | None:
+        """Move files that can't be a job into a folder of their own; None where that is not possible."""
+        target = self.claimed / uid
+        target.mkdir(parents=True)
+        owner = read_owner(self.folder / candidate.files[0])
+        if not all(self._take(self.folder / name, target) for name in candidate.files):
+            self.settle_claim(target)
+            return None
+        for name in candidate.files:
+            self.tracked.pop(name, None)
+        return Submission(uid, to_text(candidate.name), target, b"", owner=owner)
 
     def _take(self, path: Path, target: Path) -> bool:
         """Move a file into a claim; False, and its problem is noted, where that is not possible."""
@@ -332,8 +416,8 @@ def is_ignored(name: str) -> bool:
     return low.startswith((".", "~$")) or low.endswith(UNFINISHED) or low in CLUTTER or ":zone.identifier" in low
 
 
-def list_files(folder: Path) -> Iterator[tuple[str, Fingerprint]]:
-    """Yield the regular files of a folder; links, pipes and folders are never part of a job."""
+def list_entries(folder: Path) -> Iterator[tuple[str, str, Fingerprint]]:
+    """Yield the entries of a folder: each name, "file", "link", "folder" or "special", and its fingerprint."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_ignored(entry.name):
@@ -342,5 +426,10 @@ def list_files(folder: Path) -> Iterator[tuple[str, Fingerprint]]:
                 status = entry.stat(follow_symlinks=False)
             except OSError:  # gone meanwhile, or the disk can't say
                 continue
-            if stat.S_ISREG(status.st_mode):
-                yield entry.name, Fingerprint.from_stat(status)
+            yield entry.name, kind_of(status.st_mode), Fingerprint.from_stat(status)
+
+
+def kind_of(mode: int) -> str:
+    """Return what an entry is called; only regular files are ever part of a job."""
+    kinds = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFDIR: "folder"}
+    return kinds.get(stat.S_IFMT(mode), "special")

@@ -26,10 +26,16 @@ from models.types import Output
 
 # names of media ------------------------------------------------------------------------------------------------------
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
+_IMAGES = """.jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .avif .heic .heif .jp2 .j2k
+    .ppm .pgm .pbm .pnm .pam"""
+_VIDEOS = """.mp4 .mov .qt .mkv .webm .avi .m4v .ts .mts .m2ts .m2t .mpg .mpeg .vob .3gp .3g2 .wmv .asf .flv
+    .ogv .mxf"""
+_SOUNDS = """.wav .mp3 .m4a .aac .flac .ogg .opus .wma .aif .aiff .aifc .amr .caf .ac3 .eac3 .au .snd .w64 .wv
+    .oga .mka .weba .m4b .m4r .bwf"""
+IMAGE_SUFFIXES, VIDEO_SUFFIXES = frozenset(_IMAGES.split()), frozenset(_VIDEOS.split())
 AVATAR_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".wma"})
+AUDIO_SUFFIXES = frozenset(_SOUNDS.split())
+URL = re.compile(r"(?i)(?:[a-z][a-z0-9+.-]+://|data:)")
 
 LIBRARY_NAME = r"^[^./\\][^/\\]{0,127}$"
 
@@ -196,6 +202,11 @@ class OutputSpec(_Frozen):
         description="Height of the video in pixels, 64 to 4320; an odd one loses a row."
         " Default: the avatar's own, at most 4096 x 2304 (or 2304 x 4096) pixels.",
     )
+    audio: Annotated[Literal["auto", "copy"], BeforeValidator(_to_lower)] | None = Field(
+        default=None,
+        description='auto or copy. "copy" keeps the voice\'s own packets wherever mp4 can hold them; auto only'
+        " those that all players play (AAC, mp3) and encodes others as AAC. Default: auto.",
+    )
 
 
 class JobSpec(_Frozen):
@@ -230,7 +241,7 @@ class JobSpec(_Frozen):
         default="auto", description="auto, queue, race or split: how the job is spread over the devices."
     )
     options: Options = Field(default_factory=dict, description="The engine's own options, checked by the engine.")
-    output: OutputSpec = Field(default=OutputSpec(), description="How the mp4 is encoded: crf, encoder, height.")
+    output: OutputSpec = Field(default=OutputSpec(), description="How the mp4 is encoded: crf, encoder, height, audio.")
     id: Label | None = Field(
         default=None,
         description="Your own name for the job, 1 to 128 printable characters; comes back with the result.",

@@ -35,6 +35,11 @@ class DeviceRows:
         """Delete the devices of an earlier start; the pool reports those that there are now."""
         self._db.execute("DELETE FROM devices")
 
+    def list_cards(self) -> list[Device]:
+        """Return the workers on cards of this start, or, before `clear`, of the one before."""
+        rows = self._db.execute("SELECT id, name, card FROM devices WHERE kind = 'cuda' AND card != '' ORDER BY id")
+        return [Device(str(row[0]), "cuda", name=str(row[1]), state="lost", card=str(row[2])) for row in rows]
+
     def list_drained(self) -> set[str]:
         """Return the devices that people have drained, in this start or an earlier one."""
         return {str(row[0]) for row in self._db.execute("SELECT device FROM drained")}

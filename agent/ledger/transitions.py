@@ -85,9 +85,16 @@ class Transitions:
     def requeue(self, job: Job, why: str, *, at_ms: int) -> Job:
         """running -> queued, in its old place: the attempt was cut off, which is not counted against the job."""
         stage = "assemble" if job.stage == "publish" else job.stage
+        return self._requeue(job, why, at_ms, {"stage": stage})
+
+    def requeue_last(self, job: Job, why: str, *, at_ms: int) -> Job:
+        """running -> queued, as if it had come now: its media broke a worker, and the others go first."""
+        return self._requeue(job, why, at_ms, {"queued_ms": at_ms})
+
+    def _requeue(self, job: Job, why: str, at_ms: int, columns: dict[str, Any]) -> Job:
         with self._db.atomic():
             self._end_attempt(job, "interrupted", at_ms, message=why)
-            return self._move(job, JobState.QUEUED, at_ms, {**UNCLAIMED, **UNPUBLISHED, "stage": stage}, why)
+            return self._move(job, JobState.QUEUED, at_ms, {**UNCLAIMED, **UNPUBLISHED, **columns}, why)
 
     def retry_later(self, job: Job, error: JobError, *, delay_s: float, at_ms: int) -> Job:
         """running -> queued: the attempt has failed, and the next one may start when the delay is over."""

@@ -7,10 +7,13 @@ from agent.jobs.queue_order import AGEING_MS
 OPEN = "finished_ms IS NULL AND state IN ('queued', 'waiting')"
 """Jobs that have not started."""
 QUEUE_REASON = "queue_reason"
-"""The row of `meta` that says what all queued jobs wait for: one row, however many they are."""
+"""The row of `meta` that says what all queued jobs wait for: one row, however many they are.
+
+With ":" and an engine after it, what those wait for that ask for this engine."""
 WAITING_FOR = (
     "CASE WHEN {0}.state = 'queued'"
-    f" THEN coalesce((SELECT value FROM meta WHERE key = '{QUEUE_REASON}'), {{0}}.waiting_for)"
+    f" THEN coalesce((SELECT value FROM meta WHERE key = '{QUEUE_REASON}'),"
+    f" (SELECT value FROM meta WHERE key = '{QUEUE_REASON}:' || {{0}}.engine_asked), {{0}}.waiting_for)"
     " ELSE {0}.waiting_for END"
 )
 

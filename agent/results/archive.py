@@ -19,6 +19,7 @@ from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.reconcile import ShareMark
 from agent.results.records import make_error_record
+from agent.service.clock_history import ClockHistory
 from agent.service.entry_problems import EntryProblems
 from agent.service.problems import Problems
 from agent.settings import CurrentSettings
@@ -37,9 +38,11 @@ class Archiver:
         problems: Problems,
         clock: Clock,
         entries: EntryProblems | None = None,
+        history: ClockHistory | None = None,
     ) -> None:
         self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
         self.folders = settings.current.folders
+        self._history = history or ClockHistory(ledger, clock)
         self.entries = entries or EntryProblems(self.folders.share, clock.now_s)
         self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(self.folders, ledger)
 
@@ -121,18 +124,20 @@ class Archiver:
 
     def collect_media(self) -> None:
         """Move media that job files named out of the inbox, when no job has needed them for `keep_media_s`."""
-        now_ms = self.clock.at_ms()
-        last_use_ms = now_ms - int(1000 * self.settings.current.inbox.keep_media_s)
-        if not self.ledger.has_collectable(last_use_ms):
+        keep_s = self.settings.current.inbox.keep_media_s
+        if not self.ledger.has_collectable(self._history.latest_ms(keep_s)):
             return
         jobs = self.ledger.list_with_media()
-        rested = [job for job in jobs if job.inputs and (job.finished_ms or now_ms) <= last_use_ms]
+        rested = [job for job in jobs if job.inputs and job.finished_ms and self._is_rested(job.finished_ms, keep_s)]
         rested_ids = {job.id for job in rested}
         in_use = {mark for job in jobs if job.id not in rested_ids for mark in job.fingerprints}
         unused = [job for job in rested if in_use.isdisjoint(job.fingerprints)]
         with self.ledger.together():
             for job in unused[:BATCH]:
                 self._collect(job)
+
+    def _is_rested(self, finished_ms: int, keep_s: float) -> bool:
+        return self._history.elapsed_s(finished_ms) >= keep_s
 
     def _collect(self, job: Job) -> None:
         paths = [Path(medium["path"]) for medium in job.media.values() if self._is_dropped(medium)]

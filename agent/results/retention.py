@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.fs import is_file, is_folder
 from agent.ledger.ledger import Ledger
+from agent.results.clock_trust import ClockTrust
 from agent.results.outbox import get_size
 from agent.service.problems import Problems
 from agent.settings import Settings
@@ -66,6 +67,8 @@ class Retention:
     ) -> None:
         self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
         self._list_open = list_open
+        self._trust = ClockTrust(ledger, clock)
+        self._round_ms = 0
         self._next_round_s = 0.0
         self._surplus: deque[Path] = deque()
         self._rows_left = self._in_round = False
@@ -73,15 +76,15 @@ class Retention:
 
     def step(self) -> bool:
         """Go on with the round, or begin one if it is due. Return whether there is more to delete at once."""
-        now_s, at_ms = self.clock.now_s(), self.clock.at_ms()
+        now_s = self.clock.now_s()
         if now_s >= self._next_round_s:
             self._next_round_s = now_s + EVERY_S
-            self._begin(at_ms)
+            self._begin(self.clock.at_ms())
         if self._surplus:
             self._delete([self._surplus.popleft() for _ in range(min(BATCH, len(self._surplus)))])
         elif self._rows_left:
             days = self.settings.retention.rows_days
-            self._rows_left = self.ledger.retention.delete_old(at_ms - round(days * DAY_MS), ROWS) == ROWS
+            self._rows_left = self.ledger.retention.delete_old(self._round_ms - round(days * DAY_MS), ROWS) == ROWS
         more = bool(self._surplus) or self._rows_left
         if self._in_round and not more:
             more_errors = f", and {len(self._errors) - 1} more" if len(self._errors) > 1 else ""
@@ -89,10 +92,17 @@ class Retention:
             self._in_round = False
         return more
 
+    def trust_clock(self) -> None:
+        """Begin a round by the calendar as it is now: a person says that it is right."""
+        self._trust.accept()
+        self._next_round_s = 0.0
+
     def _begin(self, at_ms: int) -> None:
-        self._rows_left = self.settings.retention.rows_days > 0
-        self._in_round, self._errors = True, []
-        self._surplus = deque(self._find_surplus(at_ms))
+        doubt = self._trust.check()
+        self.problems.set("clock", doubt)
+        self._rows_left = self.settings.retention.rows_days > 0 and not doubt
+        self._in_round, self._errors, self._round_ms = True, [], at_ms
+        self._surplus = deque(self._find_unneeded() if doubt else [*self._find_surplus(at_ms), *self._find_unneeded()])
 
     def _find_surplus(self, at_ms: int) -> Iterator[Path]:
         """Yield everything that is too old or too much now. Each folder that can't be read is a problem by itself."""
@@ -106,7 +116,10 @@ class Retention:
         yield from _paths(select_surplus(logs, at_ms, kept.logs_days))
         leftovers = (entry for entry in self._list(list_files, folders.share) if is_leftover(entry.path.name))
         yield from _paths(select_surplus(leftovers, at_ms, LEFTOVER_DAYS))
-        for leftover in (folders.trash, folders.work):
+
+    def _find_unneeded(self) -> Iterator[Path]:
+        """Yield what no job needs, however old it is."""
+        for leftover in (self.settings.folders.trash, self.settings.folders.work):
             yield from _paths(self._list(list_folders, leftover))
 
     def _list(self, list_entries: Callable[..., Iterator[Entry]], folder: Path, **how: bool) -> list[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +32,17 @@ class StatusReport:
     """Collects the status from the ledger and the dispatcher, and writes it when it has changed."""
 
     def __init__(
-        self, folders: Folders, ledger: Ledger, dispatcher: Dispatcher, problems: Problems, notifier: Notifier
+        self,
+        folders: Folders,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        problems: Problems,
+        notifier: Notifier,
+        list_ignored: Callable[[], list[dict[str, str]]] = list,
     ) -> None:
         self.folders, self.ledger, self.dispatcher = folders, ledger, dispatcher
         self.problems, self.notifier, self.clock = problems, notifier, dispatcher.clock
+        self._list_ignored = list_ignored
         self._last: dict[str, Any] = {}
 
     def write(self, state: DaemonState, *, on_share: bool) -> None:
@@ -66,6 +74,7 @@ class StatusReport:
             "engine": self.describe_engine(),
             "paused": state.paused,
             "problems": self.problems.texts,
+            "ignored": self._list_ignored(),
             "counts": self.ledger.counts(),
             "running": [{**row, "eta_s": eta_s.get(row["uid"])} for row in running],
             "queue": self.ledger.queue.list_first(self.clock.at_ms(), 100),
@@ -84,6 +93,9 @@ class StatusReport:
 
     def describe_engine(self) -> str:
         """Return which engine jobs with `auto` run on, and why."""
+        held, why = self.dispatcher.find_held()
+        if "auto" in held:
+            return f"jobs with engine auto wait: {why}"
         kinds = {device.kind for device in self.dispatcher.pool.devices()}
         choice = choose_engine("auto", self.dispatcher.settings.current.models_dir, kinds)
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"

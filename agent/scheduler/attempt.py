@@ -154,7 +154,7 @@ class Attempt:
         self.is_dirty = True
 
     def set_inspection(self, result: Mapping[str, Any]) -> None:
-        """Take over what the inspection of the media found."""
+        """Take over what the inspection of the media found; the pool has refused what does not fit."""
         self.inspection = Inspection.from_dict(dict(result["outline"]))
         self.inspection_is_new = True
 

@@ -11,17 +11,20 @@ CRASH_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", 
 
 
 def is_caused_by_job(failed: Failed) -> bool:
-    """Whether the job may have ended its worker: by a crash in native code, by an exit in the middle of a span, or by
-    using more memory than the host has.
+    """Whether the job may have ended its worker: by a crash in native code, by an exit in the middle of a span, by
+    using more memory than the host has, or by taking the worker over, which then breaks the protocol.
 
-    A worker that was killed, froze, broke the protocol or ran out of card memory is no sign of that: the next worker
-    may succeed, so these count only as interruptions.
+    A worker that was killed, froze or ran out of card memory is no sign of that: the next worker may succeed, so these
+    count only as interruptions. One that froze while it inspected is a sign: all that an inspection does is to open
+    the job's own files.
     """
     if failed.code == "out_of_memory":
         return "SIGKILL" in failed.message
+    if failed.code == "worker_stalled":
+        return failed.task.endswith("/inspect")
     exited = "ended by itself" in failed.message
     crashed = re.search(rf"\b({'|'.join(CRASH_SIGNALS)})\b", failed.message) is not None
-    return failed.code == "worker_died" and (exited or crashed)
+    return failed.code == "worker_nonsense" or (failed.code == "worker_died" and (exited or crashed))
 
 
 def describe_failure(failed: Failed) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 from agent.clock import Clock
 from agent.errors import ErrorCode
@@ -21,11 +22,12 @@ from agent.scheduler.devices import Devices
 from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_medium
 from agent.scheduler.engines import EngineChooser
 from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
+from agent.scheduler.reports import read_outline
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
-from models.types import EngineError, Inspection, Request
+from models.types import EngineError, Request
 
 log = logging.getLogger("musedrop")
 
@@ -77,6 +79,18 @@ class Dispatcher:
     def has_running_spans(self) -> bool:
         return any(self.pool.running_spans(attempt.task_id) for attempt in self.attempts.values())
 
+    def move_times(self, by_ms: int) -> None:
+        """Keep the ages and pauses of unfinished jobs when the calendar was set by so much."""
+        with self.ledger.together():
+            self.ledger.queue.move_times(by_ms)
+            self.bound_pauses()
+        for attempt in self.attempts.values():
+            attempt.served_ms += by_ms
+
+    def bound_pauses(self) -> None:
+        """Let no job rest longer than the longest pause."""
+        self.ledger.queue.bound_pauses(self.clock.at_ms() + round(1000 * MAX_BACKOFF_S))
+
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
@@ -93,7 +107,7 @@ class Dispatcher:
             return
         at_ms = self.clock.at_ms()
         length = 0 if self._hold_reason else idle + 1
-        queue = read_ready_queue(self.ledger, self.attempts.values(), devices, length, at_ms)
+        queue = read_ready_queue(self.ledger, self.attempts.values(), devices, length, at_ms, self.find_held()[0])
         reserved: set[DeviceKind] = set()
         for attempt in sorted(self.attempts.values(), key=lambda attempt: sort_key(attempt, queue, at_ms)):
             while queue.jobs and queue.levels[0] > queue.level_of(attempt, at_ms) and self._start_next(queue, at_ms):
@@ -171,7 +185,7 @@ class Dispatcher:
             return None
         now_s, at_ms, token = self.clock.now_s(), self.clock.at_ms(), secrets.token_hex(8)
         request = self._make_request(job, job.spec, choice.engine, token)
-        inspection = Inspection.from_dict(job.outline) if job.outline and job.engine == choice.engine else None
+        inspection = read_outline(job.outline, request) if job.engine == choice.engine else None
         attempt = Attempt(job, token, request, choice.kind, inspection, served_ms=at_ms)
         attempt.stage_seconds.update(job.stage_seconds)
         attempt.enter_stage(now_s)
@@ -207,10 +221,20 @@ class Dispatcher:
 
     # waits -----------------------------------------------------------------------------------------------------------
 
+    def find_held(self) -> tuple[list[str], str]:
+        """Return the engines, "auto" included, whose jobs stay queued, and why.
+
+        A driver in trouble is not the same as no card: their jobs must not run elsewhere.
+        """
+        trouble = self.pool.driver_trouble
+        engines = self._engines.list_on_cards() if trouble else []
+        return engines, trouble if engines else ""
+
     def explain_waits(self) -> None:
         """Write into the row of each job without a device why it has none, unless it is only a matter of turns."""
         reason = self._hold_reason or self.pool.wait_reason(PROBE) or None
-        self.ledger.queue.set_waiting_for(reason)
+        held, why = self.find_held()
+        self.ledger.queue.set_waiting_for(reason, dict.fromkeys(held, why))
         for attempt in self.attempts.values():
             task = attempt.make_task(self.pool.running_spans(attempt.task_id))
             waits = task.todo and not task.running
@@ -277,9 +301,8 @@ class Dispatcher:
     def _settle_duplicate(self, attempt: Attempt, earlier: Job) -> FinishedAttempt | None:
         """Fail a job whose id belongs to a job of other content; one of the same content is finished."""
         job = attempt.job
-        if content_of(job.spec, attempt.inspection) == content_of(
-            earlier.spec, Inspection.from_dict(earlier.outline or {})
-        ):
+        outline = attempt.inspection.to_dict() if attempt.inspection else None
+        if content_of(job.spec, outline) == content_of(earlier.spec, earlier.outline):
             del self.attempts[job.uid]
             return FinishedAttempt(attempt, earlier=earlier)
         message = f'the id "{job.client_id}" is that of the job "{earlier.name}", which asked for something else'
@@ -301,13 +324,16 @@ class Dispatcher:
         said = (job.name, failed.start, failed.stop, device, failed.message)
         log.warning("%s: span %d-%d lost on %s: %s", *said, extra=make_extra(job, device))
         if job.crashes >= MAX_CRASHES:
-            message = f"the job crashed its worker twice; last: {failed.message}"
+            message = f"the job crashed or stalled its worker twice; last: {failed.message}"
             self._fail_attempt(attempt, JobError(ErrorCode.POISON, message, ErrorCode.POISON.hint))
         elif job.interruptions > self.settings.current.pool.max_interruptions:
             message = f"its workers died {job.interruptions} times: {failed.message}"
             self._fail_attempt(
                 attempt, JobError(ErrorCode.INTERRUPTED, message, ErrorCode.INTERRUPTED.hint, retry=True)
             )
+        elif is_crash and attempt.stage == "inspect":
+            self._drop(attempt)
+            self.ledger.transitions.requeue_last(job, failed.message, at_ms=self.clock.at_ms())
 
     def _end_failed(self, attempt: Attempt, failed: Failed) -> None:
         """Fail the job, or queue it for a later attempt; an attempt that the loss of the share ended does not count."""
@@ -408,10 +434,10 @@ class Dispatcher:
         self.ledger.update(uid, **attempt.take_columns(), device=device)
 
 
-def content_of(spec: JobSpec | None, inspection: Inspection | None) -> object:
+def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> object:
     """Return what decides the frames and the sound of a job, to compare two jobs."""
     asked = spec.model_dump(include=CONTENT) if spec else {}
-    return asked, inspection and (inspection.avatar_sha256, inspection.audio_sha256)
+    return asked, outline and (outline.get("avatar_sha256"), outline.get("audio_sha256"))
 
 
 def sort_key(attempt: Attempt, queue: ReadyQueue, at_ms: int) -> tuple[int, bool, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from agent.jobs.queue_order import age_priority, sort_by_turn
@@ -44,10 +44,18 @@ class ReadyQueue:
 
 
 def read_ready_queue(
-    ledger: Ledger, attempts: Iterable[Attempt], devices: list[Device], length: int, at_ms: int
+    ledger: Ledger,
+    attempts: Iterable[Attempt],
+    devices: list[Device],
+    length: int,
+    at_ms: int,
+    held: Sequence[str] = (),
 ) -> ReadyQueue:
-    """Return the first `length` jobs of the queue, beside the attempts that run."""
-    ready = ledger.queue.list_ready(at_ms, length) if length else []
+    """Return the first `length` jobs of the queue, beside the attempts that run.
+
+    Jobs that ask for one of the engines `held` are left out.
+    """
+    ready = ledger.queue.list_ready(at_ms, length, held) if length else []
     turns = sort_by_turn(ready, ledger.queue.served_ms(), at_ms)[:length] if ready else []
     priorities = [turn.priority for turn in ready] + [attempt.job.priority for attempt in attempts]
     highest = max(priorities, default=0)
@@ -57,5 +65,5 @@ def read_ready_queue(
         kinds={device.kind for device in devices},
         jobs=ledger.list_by_turn(turns),
         levels=[age_priority(turn.priority, turn.since_ms, at_ms, highest) for turn in turns],
-        waiting=ledger.queue.count_ready(at_ms) if ready else 0,
+        waiting=ledger.queue.count_ready(at_ms, held) if ready else 0,
     )

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from agent.scheduler.reports import explain_refusal
 from agent.settings import Folders, Settings
-from gpu_pool.cards import CardRules, CardWatch
+from gpu_pool.cards import CardRules, CardWatch, find_trouble
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.process import log_path
+from gpu_pool.types import Device
 from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
 
 
-def open_pool(settings: Settings, handler: str) -> Pool:
-    """Start workers on all cards that the settings admit, now and later, and on the processor."""
+def open_pool(settings: Settings, handler: str, earlier: Sequence[Device] = ()) -> Pool:
+    """Start workers on all cards that the settings admit, now and later, and on the processor.
+
+    `earlier` are the cards of the start before: they are lost while the driver lists none.
+    """
     devices, patience = settings.devices, settings.pool
-    watch = CardWatch(settings.folders.nvml_log)
-    watch.wait_for_first(FIRST_READING_S)
+    rules = card_rules(settings)
+    earlier = [device for device in earlier if rules.can_use(device.card)]
+    watch = CardWatch(settings.folders.nvml_log, had_cards=bool(earlier))
+    lost = earlier if not watch.wait_for_first(FIRST_READING_S).devices and watch.trouble else []
     backend = LocalBackend(
-        cpu_devices(devices.count_workers(os.cpu_count() or 1)),
+        [*cpu_devices(devices.count_workers(os.cpu_count() or 1)), *lost],
         handler=handler,
         handler_options={"preload": "", "models_dir": str(settings.models_dir)},
         kind_options={"cuda": {"preload": choose_preload(settings)}},
         log_dir=settings.folders.logs,
         watch=watch,
-        rules=card_rules(settings),
+        rules=rules,
     )
     return Pool(
         backend,
@@ -36,6 +44,8 @@ def open_pool(settings: Settings, handler: str) -> Pool:
         recycle_spans=patience.recycle_spans,
         recycle_bytes=patience.recycle_mib << 20,
         reserve_bytes=devices.reserve_mib << 20,
+        find_trouble=lambda: find_trouble(watch.latest, watch.trouble, rules),
+        refuse=explain_refusal,
     )
 
 

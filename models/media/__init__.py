@@ -1,6 +1,7 @@
 """Probe, read, encode, join and verify media files. The only package that imports PyAV."""
 
 from models.media.audio.sound import Sound, read_sound, read_waveform
+from models.media.budget import spend
 from models.media.colour import BT709, bgr_to_yuv_matrix
 from models.media.encode import write_jpeg, write_part
 from models.media.encoders import choose_encoder, describe_worker, fall_back, plan_encoder, read_encoder, settle_encoder
@@ -29,6 +30,7 @@ __all__ = [
     "read_sound",
     "read_waveform",
     "settle_encoder",
+    "spend",
     "split_planes",
     "verify_video",
     "write_jpeg",

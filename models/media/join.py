@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from heapq import merge
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from models.atomic import atomic_write
-from models.media.audio.sound import Scan, scan_sound
+from models.media.audio.sound import PLAYED_CODECS, scan_sound
 from models.media.audio.soundtrack import Timed, copy_packets, encode_aac
 from models.media.checksum import has_valid_checksum
 from models.media.verify import invalid_result, verify_video
@@ -30,27 +31,31 @@ def assemble_video(
     frames: int,
     fps: Fraction,
     metadata: dict[str, str],
+    copies_audio: bool = False,
 ) -> dict[str, Any]:
     """Join the parts, add the sound and verify the result, which appears by rename after its
     check.
 
-    The sound keeps its packets where mp4 can hold them, else it becomes AAC. Returns figures for
+    The sound keeps its packets where all players play them in an mp4, else it becomes AAC.
+    `copies_audio` keeps them wherever mp4 can hold them. Returns figures for
     result.json. Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound`
     raises.
     """
     scan = scan_sound(audio, audio.name, float("inf"))
+    copied = scan.sound.copyable and (copies_audio or scan.sound.codec in PLAYED_CODECS)
     for part in parts:
         if not (part.is_file() and has_valid_checksum(part)):
             raise damaged_part(part, "its bytes are not those that were written")
     order = [number for number, _ in _number_packets(parts)]
     if sorted(order) != list(range(frames)):
         raise damaged_part(parts[0], f"the parts hold {len(order)} frames, not {frames}")
+    sound = partial(copy_packets if copied else encode_aac, audio=audio, scan=scan)
     with atomic_write(out) as temp_path:
-        _mux(temp_path, parts, order, audio, scan, fps, metadata)
+        _mux(temp_path, parts, order, sound, fps, metadata)
         verify_video(temp_path, frames, fps)
     return {
-        "audio_codec": scan.sound.codec if scan.sound.copyable else "aac",
-        "audio_copied": scan.sound.copyable,
+        "audio_codec": scan.sound.codec if copied else "aac",
+        "audio_copied": copied,
     }
 
 
@@ -58,8 +63,7 @@ def _mux(
     path: Path,
     parts: Sequence[Path],
     order: list[int],
-    audio: Path,
-    scan: Scan,
+    sound: Callable[[OutputContainer], Iterator[Timed]],
     fps: Fraction,
     metadata: dict[str, str],
 ) -> None:
@@ -67,8 +71,7 @@ def _mux(
         with av.open(f"file:{path}", "w", format="mp4", options=_MUXER) as output:
             output.metadata.update(metadata)
             pictures = _time_pictures(output, parts, order, fps)
-            sounds = (copy_packets if scan.sound.copyable else encode_aac)(output, audio, scan)
-            for _, _, packet in merge(pictures, sounds, key=lambda timed: timed[:2]):
+            for _, _, packet in merge(pictures, sound(output), key=lambda timed: timed[:2]):
                 output.mux(packet)
     except av.FFmpegError as error:
         if isinstance(error, OSError):  # from the disk, not the muxer

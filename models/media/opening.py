@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,10 @@ from models.types import EngineError, Limits
 Kind = Literal["audio", "avatar"]
 Stream = TypeVar("Stream", av.AudioStream, av.VideoStream)
 
-MOVIES = ("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "ogg")
+MOVIES = ("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "ogg", "mxf")
 SOUNDS = ("wav", "w64", "aiff", "au", "caf", "mp3", "aac", "ac3", "eac3", "flac", "amr", "wv", *MOVIES)
-PICTURES = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif", "apng", *MOVIES)
+_NETPBM = ("ppm_pipe", "pgm_pipe", "pbm_pipe", "pam_pipe")
+PICTURES = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "j2k_pipe", "gif", "apng", *_NETPBM, *MOVIES)
 FORMATS: dict[Kind, tuple[str, ...]] = {"audio": SOUNDS, "avatar": PICTURES}
 HINTS: dict[Kind, str] = {
     "audio": "play the file to see whether it is whole, or save it again as wav, mp3 or m4a",
@@ -85,12 +87,23 @@ def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
     """Turn PyAV's errors about a file into EngineError audio_unreadable or avatar_unreadable."""
     try:
         yield
+    except MemoryError:  # av.FFmpegError, too: the file is not damaged
+        raise
     except av.FFmpegError as error:
-        raise unreadable_file(kind, f"{name} could not be read: {error.strerror}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
     except FileNotFoundError as error:
         raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     except ValueError as error:  # PyAV raises it for some damaged files
-        raise unreadable_file(kind, f"{name} could not be read: {error}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
+
+
+def _describe_error(error: Exception, kind: Kind) -> str:
+    """Return the system's words for its own errors; FFmpeg's say nothing to a user."""
+    number = getattr(error, "errno", None) or errno.EINVAL
+    if number in errno.errorcode and number not in (errno.EINVAL, errno.ENOSYS):
+        return os.strerror(number)
+    wanted = "a sound" if kind == "audio" else "a picture or a video"
+    return f"it is damaged, or not {wanted} of a kind that is read here"
 
 
 def unreadable_file(kind: Kind, message: str) -> EngineError:

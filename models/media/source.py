@@ -12,13 +12,16 @@ import av
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 
 from models.arrays import U8
+from models.media.budget import charge
 from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.formats import name_unread_format
 from models.media.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.planar import ToPlanes
-from models.media.stills import Still, read_still
+from models.media.stills import Still, is_cut_off, read_still
 from models.media.timeline import Timeline, read_timeline
 from models.media.webp import read_webp_frames, read_webp_timeline
 from models.types import Colour, EngineError, Limits
@@ -29,6 +32,8 @@ MakePicture = Callable[[], U8]
 _SANE_ASPECT = 8
 _STRICT: dict[str | None, dict[str, str]] = {"jpeg_pipe": {"err_detect": "explode"}}
 """Without it, a cut-off JPEG decodes with a grey rest; other cut-off stills fail by themselves."""
+
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 class Source(Protocol):
@@ -61,6 +66,10 @@ def open_source(
     """
     with translate_read_errors(name, "avatar"):
         still = read_still(path)
+        unread = "TIFF with JPEG inside" if still and still.jpeg_in_tiff else name_unread_format(path)
+    if unread is not None:
+        message = f"{name} is a file of the format {unread}, which is not read here"
+        raise EngineError("avatar_unreadable", message, "save it as jpg, png or mp4")
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
@@ -114,6 +123,9 @@ class Movie:
         check_pixels(width, height, self._name, self._limits)
         conversion = read_conversion(self._path, first, still=still is not None)
         self.notes = note_conversion(self._name, conversion)
+        if self.timeline.restarts:
+            self.notes += (f"the clock of {self._name} starts again within it; all its pictures follow each other",)
+        self._size, self._turn, self._conversion = (first.width, first.height), turn, conversion
         self._show = self._make_converter(width, height, turn, first, conversion)
         self.width, self.height = self._show.width, self._show.height
 
@@ -130,7 +142,21 @@ class Movie:
     def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
         begun, self._begun = self._begun, None
         for position, frame in begun if begun and start == 0 else self._walk(start):
-            yield position, partial(self._show, frame)
+            same = (frame.width, frame.height) == self._size
+            yield position, partial(self._show if same else self._show_changed, frame)
+
+    def _show_changed(self, frame: av.VideoFrame) -> U8:
+        """Return a picture of another size than the first one in the size of that, padded with black."""
+        width, height = _compute_upright_size(frame.width, frame.height, 1, self._turn)
+        scale = min(self.width / width, self.height / height)
+        width, height = max(2, round(width * scale)), max(2, round(height * scale))
+        canvas = np.zeros((self.height, self.width, 3), np.uint8)
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        shown = ToBgr(width, height, self._turn, self._conversion)(frame)
+        canvas[top : top + height, left : left + width] = shown
+        if isinstance(self._show, ToBgr):
+            return canvas
+        return self._show.convert_bgr(canvas)
 
     def close(self) -> None:
         self._container.close()
@@ -138,7 +164,9 @@ class Movie:
     def _open_container(self) -> None:
         self._container = open_media(self._path, "avatar", pixels=self._limits.pixels, demuxer=self._demuxer)
         self._stream = _choose_stream(self._container, self._name)
-        configure_decoder(self._stream, max_pixels=str(self._limits.pixels), **_STRICT.get(self._demuxer, {}))
+        options = {"max_pixels": str(self._limits.pixels), **_STRICT.get(self._demuxer, {})}
+        configure_decoder(self._stream, **options)
+        self._alpha_decoder = open_alpha_decoder(self._stream, options)
 
     @property
     def _is_still(self) -> bool:
@@ -165,6 +193,8 @@ class Movie:
     def _decode_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
         try:
             self._container.seek(self.timeline.stamps[key], stream=self._stream)
+            if self._alpha_decoder is not None:
+                self._alpha_decoder.flush_buffers()
         except av.FFmpegError:
             return
         yield from self._decode()
@@ -172,16 +202,20 @@ class Movie:
     def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
         count = 0
         for packet in self._container.demux(self._stream):
+            charge()
             for frame in self._decode_packets(packet):
+                charge(pixels=frame.width * frame.height)
                 trusted = self.timeline.seekable and frame.pts is not None
                 yield self.timeline.find_position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
                 count += 1
 
     def _decode_packets(self, packet: av.Packet[av.VideoStream]) -> list[av.VideoFrame]:
         try:
-            return packet.decode()
+            return packet.decode() if self._alpha_decoder is None else self._alpha_decoder.decode(packet)
         except av.FFmpegError:
             if self._is_still:
+                if is_cut_off(self._path):
+                    raise unreadable_file("avatar", f"{self._name} is cut off: its end is missing") from None
                 raise
             return []  # one damaged picture: the one before it is shown instead
 
@@ -222,6 +256,18 @@ class AnimatedWebp:
         return np.asarray(cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def open_alpha_decoder(stream: av.VideoStream, options: dict[str, str]) -> av.VideoCodecContext | None:
+    """Return a decoder for a stream with transparency that FFmpeg's own decoder would drop, or None."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    told = {key.lower(): value for key, value in stream.metadata.items()}
+    if name is None or told.get("alpha_mode") != "1":
+        return None
+    decoder = av.CodecContext.create(name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)  # noqa: S101 - both decode video
+    decoder.options = options
+    return decoder
+
+
 def note_conversion(name: str, conversion: Conversion | None) -> tuple[str, ...]:
     if conversion is None:
         return ()
@@ -229,7 +275,9 @@ def note_conversion(name: str, conversion: Conversion | None) -> tuple[str, ...]
 
 
 def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
-    stream = container.streams.best("video")
+    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    default = [stream for stream in pictures if stream.disposition & Disposition.default]
+    stream = next(iter(default or pictures), None) or container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
     brand = container.metadata.get("major_brand", "")

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-WIDTH, HEIGHT, ORIENTATION = 256, 257, 274
+from models.media.budget import charge
+from models.types import EngineError
+
+WIDTH, HEIGHT, COMPRESSION, ORIENTATION = 256, 257, 259, 274
+_JPEG_IN_TIFF = (6, 7)
 _MAX_ENTRIES = 4096
+_PACKED = (b"zTXt", b"iCCP")
+_LARGEST_NOTE, _UNPACKED_AT_ONCE = 64 << 20, 1 << 20
 _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -32,6 +40,7 @@ class Still:
     orientation: int = 1
     demuxer: str | None = None
     animated_webp: bool = False
+    jpeg_in_tiff: bool = False
 
     @property
     def pixels(self) -> int:
@@ -49,6 +58,14 @@ def read_still(path: Path) -> Still | None:
                 except (struct.error, IndexError):
                     return None
     return None
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a JPEG or a PNG lacks its end."""
+    data = path.read_bytes()
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-4096:]
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
 
 
 def _read_jpeg(file: BinaryIO, _head: bytes) -> Still:
@@ -78,8 +95,37 @@ def _walk_jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _read_png(file: BinaryIO, head: bytes) -> Still:
+    _charge_png_notes(file)
     width, height = struct.unpack(">II", head[16:24])
     return Still(width, height, _find_orientation(file, 8, ">I4s", b"eXIf", trailer=4, order=(0, 1)))
+
+
+def _charge_png_notes(file: BinaryIO) -> None:
+    """Charge the size of the packed texts and profiles, which a decoder unpacks whole."""
+    position = 8
+    for _ in range(_MAX_ENTRIES):
+        file.seek(position)
+        if len(fields := file.read(8)) < 8:
+            return
+        size, kind = struct.unpack(">I4s", fields)
+        if kind in _PACKED:
+            _charge_unpacked(file.read(min(size, _LARGEST_NOTE)))
+        position += 12 + size
+
+
+def _charge_unpacked(note: bytes) -> None:
+    """Unpack what follows the keyword. Raises EngineError media_too_costly where it is too much."""
+    _, _, rest = note.partition(b"\0")
+    unpacker, size = zlib.decompressobj(), 0
+    rest = rest[1:]  # the method
+    with suppress(zlib.error):  # damaged: a decoder stops there, too
+        while rest and not unpacker.eof and size <= _LARGEST_NOTE:
+            unpacked = len(unpacker.decompress(rest, _UNPACKED_AT_ONCE))
+            charge(size_bytes=unpacked)
+            size, rest = size + unpacked, unpacker.unconsumed_tail
+    if size > _LARGEST_NOTE:
+        message = f"the picture holds a text or a colour profile of more than {_LARGEST_NOTE >> 20} MiB"
+        raise EngineError("media_too_costly", message, "save it again without its metadata")
 
 
 def _read_webp(file: BinaryIO, head: bytes) -> Still:
@@ -108,7 +154,8 @@ def _read_bmp(_file: BinaryIO, head: bytes) -> Still:
 
 def _read_tiff(file: BinaryIO, _head: bytes) -> Still:
     tags = _read_tags(file, 0)
-    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), _check_orientation(tags.get(ORIENTATION, 1)), "tiff_pipe")
+    turn, holds_jpeg = _check_orientation(tags.get(ORIENTATION, 1)), tags.get(COMPRESSION) in _JPEG_IN_TIFF
+    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), turn, "tiff_pipe", jpeg_in_tiff=holds_jpeg)
 
 
 _READERS = {

@@ -12,6 +12,7 @@ from math import ceil
 import av
 from av.container import InputContainer
 
+from models.media.budget import charge
 from models.media.opening import unreadable_file
 from models.types import EngineError, Limits
 
@@ -29,6 +30,8 @@ _ROUNDING_S = Fraction(1, 1000)
 """By which the clock of a container misses the time of a picture, at most."""
 _CUT_OFF_S = Fraction(1, 2)
 _MOST_FPS = 1000
+_JOINED = ("mpegts", "mpeg", "ogg")
+_RESTART_S, _LEAP_S = Fraction(1, 10), 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Timeline:
     keys        positions in `stamps` from which decoding can start
     last        how long the last picture is shown, in units of `base`
     seekable    whether decoded pictures carry these stamps; if not, they are counted from the first
+    restarts    how often the clock of the file starts again; these stamps go on
     """
 
     stamps: tuple[int, ...]
@@ -46,6 +50,7 @@ class Timeline:
     last: int
     base: Fraction
     seekable: bool = True
+    restarts: int = 0
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -121,12 +126,15 @@ class Timeline:
 
 def read_timeline(container: InputContainer, stream: av.VideoStream, name: str, limits: Limits) -> Timeline:
     """Read all packets of the stream. Raises EngineError avatar_unreadable, video_too_long."""
-    packets = list(_read_packets(container, stream, name, limits))
+    clock = _SteadyClock(container)
+    packets = list(_read_packets(container, stream, name, limits, clock))
     if not packets:
         raise unreadable_file("avatar", f"{name} holds no picture")
     base = stream.time_base or Fraction(1, 1000)
     if container.format.name == "avi" or any(packet.pts is None for packet in packets):
         return _count_slots(packets, stream, base)
+    if clock.restarts:
+        return _join_clocks(packets, base, clock.restarts)
     stamps = sorted({packet.pts for packet in packets if packet.pts is not None})
     position = {stamp: index for index, stamp in enumerate(stamps)}
     keys = sorted({0} | {position[packet.pts] for packet in packets if packet.key and packet.pts is not None})
@@ -142,20 +150,51 @@ class _Packet:
     key: bool
 
 
-def _read_packets(container: InputContainer, stream: av.VideoStream, name: str, limits: Limits) -> Iterator[_Packet]:
+class _SteadyClock:
+    """Makes one clock of those of recordings that were written one after another.
+
+    A clock starts again where it goes back by a tenth of a second, or, in formats that are joined like
+    that, where it leaps by ten.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        self._leaping = container.format.name in _JOINED
+        self._due: int | None = None
+        self._shift = self.restarts = 0
+
+    def read(self, packet: av.Packet[av.VideoStream]) -> _Packet:
+        """Return the times of the next packet of the stream on the one clock."""
+        pts, dts, base = packet.pts, packet.dts, packet.time_base
+        if dts is not None:
+            leap_s = (dts - self._due) * base if self._due is not None else 0
+            if self._due is not None and (leap_s < -_RESTART_S or (self._leaping and leap_s > _LEAP_S)):
+                self.restarts += 1
+                self._shift += self._due - dts
+            self._due = dts + (packet.duration or 0)
+            dts += self._shift
+        return _Packet(None if pts is None else pts + self._shift, dts, packet.duration or 0, packet.is_keyframe)
+
+
+def _read_packets(
+    container: InputContainer, stream: av.VideoStream, name: str, limits: Limits, clock: _SteadyClock
+) -> Iterator[_Packet]:
     single = container.format.name.endswith("_pipe")  # a photo may carry a second picture: a depth or a gain map
     count, most, reached_s = 0, limits.video_s * _MOST_FPS, Fraction(0)
     for packet in container.demux():
-        if packet.pts is not None and packet.size:
-            reached_s = max(reached_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        if packet.stream_index != stream.index or not packet.size:
+        charge()
+        own = packet.stream_index == stream.index and packet.size > 0
+        known = clock.read(packet) if own else None  # type: ignore[arg-type]  # its index says that it is of video
+        pts = known.pts if known else packet.pts
+        if pts is not None and packet.size and not (clock.restarts and known is None):
+            reached_s = max(reached_s, (pts + (packet.duration or 0)) * packet.time_base)
+        if known is None:
             continue
         count += 1
         if reached_s - _read_start_s(stream) > limits.video_s or count > most:
             message = f"{name} lasts longer than {limits.video_s:.0f} s, the limit"
             raise EngineError("video_too_long", message, "send a shorter video, or raise limits.video_s")
         if not packet.is_discard:
-            yield _Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
+            yield known
         if single:
             return
     _check_complete(container, stream, name, count, reached_s)
@@ -185,6 +224,14 @@ def _count_slots(packets: list[_Packet], stream: av.VideoStream, base: Fraction)
     if len(slots) != len(packets):
         slots, base = list(range(len(packets))), 1 / (stream.average_rate or STILL_FPS)
     return Timeline(tuple(slots), (0,), _median_step(slots), base, seekable=False)
+
+
+def _join_clocks(packets: list[_Packet], base: Fraction, restarts: int) -> Timeline:
+    """Return the timeline of recordings that were joined: every picture in the order of the file."""
+    stamps: list[int] = []
+    for stamp in sorted(packet.pts for packet in packets if packet.pts is not None):
+        stamps.append(max(stamp, stamps[-1] + 1) if stamps else stamp)
+    return Timeline(tuple(stamps), (0,), _median_step(stamps), base, seekable=False, restarts=restarts)
 
 
 def _median_step(stamps: list[int]) -> int:

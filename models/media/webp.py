@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from models.arrays import U8
+from models.media.budget import charge
 from models.media.colour import flatten_alpha
 from models.media.opening import unreadable_file
 from models.media.stills import Still
@@ -40,13 +41,14 @@ def read_webp_timeline(path: Path, still: Still, name: str, limits: Limits) -> T
 def read_webp_frames(path: Path, still: Still, name: str, start: int = 0) -> Iterator[tuple[int, U8]]:
     """Yield (position, BGR over white) from `start`. Each chunk decodes from the beginning."""
     at_once = max(4, _CHUNK_BYTES // (4 * still.pixels))
-    while pictures := _load_chunk(path, name, start, at_once):
+    while pictures := _load_chunk(path, still, name, start, at_once):
         for picture in pictures:
             yield start, flatten_alpha(picture)
             start += 1
 
 
-def _load_chunk(path: Path, name: str, start: int, count: int) -> list[U8]:
+def _load_chunk(path: Path, still: Still, name: str, start: int, count: int) -> list[U8]:
+    charge(pixels=(start + count) * still.pixels)
     try:
         done, animation = cv2.imreadanimation(str(path), start=start, count=count)
     except cv2.error as error:

@@ -65,6 +65,7 @@ class Setup:
         self.clock, self.notifier = FakeClock(), Recorder()
         self.says: list[Message] | None = None
         self.frame_s = 0.01
+        self.fails = 0
         self.start()
 
     def start(self) -> None:
@@ -76,6 +77,9 @@ class Setup:
 
     def answer(self, device: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
         """Do a span; an error of the system is told as a real worker tells it."""
+        if self.fails:
+            self.fails -= 1
+            return [(0.0, Failed(run.task, run.start, run.stop, "internal", "boom", retry=True))]
         try:
             return self.do_span(device, run)
         except OSError as error:
@@ -515,6 +519,91 @@ def test_the_watchdog_is_fed_while_the_loop_works(setup: Setup, monkeypatch: pyt
     setup.notifier.messages.clear()
     setup.turn(pass_s=100.0)
     assert "WATCHDOG=1" not in setup.notifier.messages
+
+
+# the clock -----------------------------------------------------------------------------------------------------------
+
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_set_forward_fails_no_waiting_job(setup: Setup, restarted: bool) -> None:
+    """The job waits for its media as long as it would have, also if the daemon was away meanwhile."""
+    setup.turn()
+    setup.put("hello.json", json.dumps({"avatar": "face.jpg", "audio": "voice.wav"}).encode())
+    setup.run("hello", "waiting")
+    setup.clock.set_calendar(40 * DAY_S)
+    if restarted:
+        setup.daemon.abandon()
+        setup.start()
+    setup.turn(pass_s=MAX_WAIT_S)
+    assert setup.state("hello") == "waiting"
+    setup.run("hello", "failed", within_s=310.0)
+    assert setup.clock.now > 290
+
+
+def test_a_pause_is_as_long_as_it_was_by_any_clock(setup: Setup) -> None:
+    """Set back by a day, a second try still comes in two seconds."""
+    setup.turn()
+    setup.drop("hello")
+    setup.fails = 1
+    while (setup.state("hello"), setup.fails) != ("queued", 0):
+        setup.turn(pass_s=0.1)
+    setup.clock.set_calendar(-DAY_S)
+    setup.run("hello", "done", within_s=10.0)
+
+
+def test_a_pause_of_an_unknown_clock_is_bounded(setup: Setup) -> None:
+    """After another start of the machine with an earlier clock, no pause lasts longer than the longest."""
+    setup.turn()
+    setup.drop("hello")
+    setup.fails = 1
+    while (setup.state("hello"), setup.fails) != ("queued", 0):
+        setup.turn(pass_s=0.1)
+    setup.daemon.abandon()
+    setup.clock.set_calendar(-DAY_S)
+    setup.clock.boot = "another"
+    setup.start()
+    setup.run("hello", "done", within_s=70.0)
+
+
+def test_a_clock_set_forward_deletes_nothing(setup: Setup) -> None:
+    """Neither files nor rows go, until a day has passed or a person says that the clock is right."""
+    setup.turn()
+    setup.drop("hello")
+    setup.run("hello", "done")
+    for _ in range(3):
+        setup.turn(pass_s=MAX_WAIT_S)
+    [inputs] = setup.folders.archive.glob("*/hello")
+    os.utime(inputs, (setup.clock.at_ms() / 1000,) * 2)
+    setup.clock.set_calendar(400 * DAY_S)
+    for _ in range(4):
+        setup.turn(pass_s=3600.0)
+    assert inputs.is_dir()
+    assert setup.state("hello") == "done"
+    assert any("musedrop trust-clock" in text for text in setup.status()["problems"])
+    setup.put("trust-clock", b"")
+    for _ in range(3):
+        setup.turn(pass_s=MAX_WAIT_S)
+    assert not inputs.exists()
+    assert setup.state("hello") == "unknown"
+    assert not any("trust-clock" in text for text in setup.daemon.problems.texts)
+
+
+def test_media_stay_as_long_as_they_should(setup: Setup) -> None:
+    """A clock set forward does not take them from the jobs that come next."""
+    reload(setup, SETTINGS.replace("keep_media_s = 0", "keep_media_s = 600"))
+    setup.turn()
+    setup.drop("hello")
+    setup.run("hello", "done")
+    setup.clock.set_calendar(DAY_S)
+    setup.turn(pass_s=MAX_WAIT_S)
+    setup.turn(pass_s=MAX_WAIT_S)
+    assert (setup.folders.inbox / "face.jpg").exists()
+    setup.clock.set_calendar(-2 * DAY_S)
+    setup.turn(pass_s=600.0)
+    setup.turn(pass_s=MAX_WAIT_S)
+    assert not (setup.folders.inbox / "face.jpg").exists()
 
 
 # large ledgers -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         devices = { only = ["GPU-5e1f", "GPU-77aa"], exclude = ["GPU-77aab"], reserve_mib = 512, workers_per_device = 2,
                   preload = false, cpu_workers = 3 }
         pool = { stall_s = 5, cancel_s = 1, max_interruptions = 2, recycle_spans = 9, recycle_mib = 100 }
-        limits = { media_mib = 1, megapixels = 0.5, audio_s = 10, video_s = 20 }
+        limits = { media_mib = 1, megapixels = 0.5, audio_s = 10, video_s = 20, inspect_s = 30,
+                  inspect_gigapixels = 0.04, inspect_gib = 0.5, inspect_memory_mib = 64 }
         musetalk = { models_dir = "weights" }
         output = { crf = 0, encoder = "libx264" }
         cache = { max_gib = 0.5 }
@@ -54,7 +55,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
     ]
     assert (card_rules(settings).workers, settings.devices.reserve_mib, settings.devices.preload) == (2, 512, False)
     assert (settings.pool.recycle_spans, settings.pool.recycle_mib) == (9, 100)
-    assert settings.media_limits == Limits(1 << 20, 500_000, 10.0, 20.0)
+    assert settings.media_limits == Limits(1 << 20, 500_000, 10.0, 20.0, 30.0, 40_000_000, 1 << 29, 64 << 20)
     assert settings.models_dir == tmp_path / "weights"
     assert settings.encoding == Output(crf=0, encoder="libx264")
     assert (settings.pool.max_interruptions, settings.status.write_s, settings.log.format) == (2, 0.1, "json")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gpu_pool import cards
-from gpu_pool.cards import CardRules, Cards, CardWatch, has_driver_library, list_devices, read_cards
+from gpu_pool.cards import CardRules, Cards, CardWatch, find_trouble, has_driver_library, list_devices, read_cards
 from gpu_pool.types import Device
 from gpu_pool.wire import WireError
 from tests.gpu_pool.pools import (
@@ -304,3 +304,73 @@ def test_readings_cross_the_pipe_as_json(driver: PretendDriver) -> None:
         assert process.wait(DEADLINE_S) == 0
     assert [line["devices"][0]["id"] for line in lines] == [A] * 3
     assert lines[0]["read_at_s"] < lines[1]["read_at_s"] < lines[2]["read_at_s"]
+
+
+@pytest.fixture
+def no_device_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the place of /dev."""
+    (tmp_path / "dev").mkdir()
+    monkeypatch.setattr(cards, "DEVICE_FOLDER", str(tmp_path / "dev"))
+    return tmp_path / "dev"
+
+
+@pytest.mark.parametrize(("file", "had_cards"), [("nvidia0", False), ("nvidiactl", False), ("", True)])
+def test_a_driver_that_isnt_loaded_is_trouble_where_there_is_a_card(
+    driver: PretendDriver, make_watch: MakeWatch, no_device_files: Path, file: str, had_cards: bool
+) -> None:
+    """A file in /dev or an earlier start shows that there is one; without either there is none."""
+    watch = make_watch()
+    watch.wait_for_first(DEADLINE_S)
+    assert (watch.trouble, watch.latest.problems) == ("", ("No NVIDIA driver answers: Driver Not Loaded.",))
+    if file:
+        (no_device_files / file).touch()
+    watch = make_watch(had_cards=had_cards)
+    watch.wait_for_first(DEADLINE_S)
+    assert "NVML error 9" in watch.trouble
+    driver.set_devices(gpu(A))
+    read_until(watch, lambda found: found.devices)
+    assert watch.trouble == ""
+
+
+def test_a_missing_library_is_trouble_where_there_is_a_card(
+    make_watch: MakeWatch, no_device_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that was given the files of the cards and no library."""
+    monkeypatch.setattr(cards, "has_driver_library", lambda _: False)
+    assert make_watch().trouble == ""
+    (no_device_files / "nvidia0").touch()
+    assert "--gpus all" in make_watch().trouble
+
+
+@pytest.mark.usefixtures("no_device_files")
+def test_a_driver_that_hangs_is_trouble(driver: PretendDriver, make_watch: MakeWatch, clock: Clock) -> None:
+    """From the start and later; it isn't where the environment admits no card."""
+    driver.set_devices(gpu(A))
+    driver.set_faults("nvmlInit -1 0 60000")
+    hidden = make_watch(env={**driver.env, "CUDA_VISIBLE_DEVICES": "-1"})
+    slow = make_watch()
+    assert (slow.trouble, hidden.trouble) == (cards.SILENT_TROUBLE, "")
+    driver.set_faults()
+    watch = make_watch()
+    watch.wait_for_first(DEADLINE_S)
+    assert watch.trouble == ""
+    clock.ahead_s += cards.STALE_S
+    assert watch.trouble == cards.SILENT_TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("rules", "trouble", "found"),
+    [
+        (CardRules(), "broken", "broken"),
+        (CardRules(exclude=("GPU-", "MIG-")), "broken", ""),
+        (CardRules(exclude=("",)), "broken", ""),
+        (CardRules(exclude=(B,)), "broken", "broken"),
+        (CardRules(only=(A,)), "", ""),
+        (CardRules(only=(B,)), "", "names no card"),
+        (CardRules(only=(A,), exclude=(A,)), "", ""),
+    ],
+)
+def test_trouble_counts_where_cards_are_wanted(rules: CardRules, trouble: str, found: str) -> None:
+    """Settings that exclude every card want none; `only` that names no card is a mistake."""
+    said = find_trouble(Cards((Device(A, "cuda"),)), trouble, rules)
+    assert (found in said, bool(said)) == (True, bool(found))

@@ -176,3 +176,32 @@ def test_a_silent_driver_is_noticed_while_the_pool_waits(
     poll_until(pool, lambda _: get_device(pool, A).reason == "")
     assert start_on_card(pool, "count") == A
     assert get_device(pool, A).worker_pid == worker
+
+
+def test_cards_that_the_environment_hides_get_no_worker(
+    driver: PretendDriver, make_pool_of_cards: MakePoolOfCards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA_VISIBLE_DEVICES of the daemon limits the pool; each worker still sees its own card alone."""
+    driver.set_devices(gpu(A), gpu(B))
+    monkeypatch.setitem(driver.env, "CUDA_VISIBLE_DEVICES", "1")
+    pool = make_pool_of_cards()
+    wait_for_state(pool, "idle", B)
+    assert [device.id for device in pool.devices()] == [B]
+    start_on_card(pool, "describe")
+    result = filter_messages(poll_until(pool, lambda events: filter_messages(events, Done)), Done)[0].result
+    assert result["env"]["CUDA_VISIBLE_DEVICES"] == B
+
+
+def test_a_worker_whose_number_the_driver_doesnt_know(
+    driver: PretendDriver, make_pool_of_cards: MakePoolOfCards
+) -> None:
+    """In a container its memory isn't credited by a wrong number: what is free is what it may take."""
+    driver.set_devices(gpu(A))
+    pool = make_pool_of_cards()
+    worker = wait_for_state(pool, "idle", A)
+    assert worker.worker_pid is not None
+    driver.hold_memory(worker.worker_pid, 0, 20 * GIB, number=(1 << 22) + 17)
+    poll_until(pool, lambda _: get_device(pool, A).free_bytes == 3 * GIB)
+    assert get_device(pool, A).held_bytes == 0
+    assert start_on_card(pool, "count", 22) == ""
+    assert start_on_card(pool, "count", 2) == A

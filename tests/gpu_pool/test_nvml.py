@@ -319,3 +319,86 @@ def test_critical_messages_through_the_real_pynvml(driver: PretendDriver) -> Non
     found = Cards.parse(output)
     assert [device.state for device in found.devices] == ["starting", "lost"]
     assert found.devices[1].reason == "The driver reports Xid 79: it has fallen off the bus."
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "is_absent"),
+    [
+        (18, "reboot: the driver's library was upgraded", False),
+        (9, "sudo modprobe nvidia", True),
+        (999, "a reboot may help", False),
+        (4, "/dev/nvidia", False),
+        (10, "dmesg", False),
+        (15, "dmesg", False),
+    ],
+)
+@pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount"])
+def test_a_driver_in_trouble_says_what_to_do(
+    driver: PretendDriver, read: Reader, function: str, code: int, word: str, is_absent: bool
+) -> None:
+    """The trouble has the number of the error; only a driver that isn't loaded may mean that there is no card."""
+    driver.set_devices(card(1))
+    driver.set_faults(f"{function} -1 {code} 0")
+    found = read()
+    assert f"NVML error {code}: " in found["trouble"]
+    assert word in found["trouble"]
+    assert (found["is_absent"], len(found["problems"]), found["devices"]) == (is_absent, 1, [])
+    driver.set_faults()
+    assert read()["trouble"] == ""
+
+
+def test_cards_of_which_none_works(driver: PretendDriver, read: Reader) -> None:
+    """All lost or without a handle is trouble; one that works is none. A driver without cards is like no driver."""
+    driver.set_devices(card(1), card(2))
+    driver.set_faults("nvmlDeviceGetMemoryInfo_v2 -1 15 0")
+    assert read()["trouble"].startswith("No card works (GPU-1: The card does not answer: GPU is lost; GPU-2: ")
+    driver.set_faults("nvmlDeviceGetHandleByIndex -1 999 0")
+    assert read()["trouble"].startswith("Card 0 does not answer: Unknown Error. Card 1 does not answer: ")
+    driver.set_faults("nvmlDeviceGetHandleByIndex 0 15 0")
+    assert read()["trouble"] == ""
+    driver.set_faults()
+    driver.set_devices()
+    found = read()
+    assert (found["is_absent"], "lists no card" in found["trouble"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "trouble", "problems"),
+    [
+        ("GPU-2", ["GPU-2"], "", 0),
+        ("1,0", ["GPU-1", "GPU-2"], "", 0),
+        ("2", ["MIG-a", "MIG-b"], "", 0),
+        ("MIG-b", ["MIG-b"], "", 0),
+        ("", [], "", 1),
+        ("-1", [], "", 1),
+        ("GPU-gone", [], "names no card of this machine. Set it to a UUID", 1),
+    ],
+)
+def test_the_environment_limits_the_cards(
+    driver: PretendDriver, asked: str, names: list[str], trouble: str, problems: int
+) -> None:
+    """CUDA_VISIBLE_DEVICES holds for every reading; a mistake in it is trouble, none on purpose is not."""
+    driver.set_devices(card(1), card(2), f"gpu GPU-3 {80 * GIB} 0 0", f"mig MIG-a {GIB} 0 0", f"mig MIG-b {GIB} 0 0")
+    reader = Reader({**driver.env, "CUDA_VISIBLE_DEVICES": asked})
+    found = reader()
+    reader.close()
+    assert [device["id"] for device in found["devices"]] == names
+    assert sorted(found["held"]) == names
+    assert (trouble in found["trouble"], bool(found["trouble"]), len(found["problems"])) == (
+        True,
+        bool(trouble),
+        problems,
+    )
+
+
+def test_process_numbers_of_another_namespace_are_not_taken_for_ours(driver: PretendDriver, read: Reader) -> None:
+    """In a container the driver may count as its host does: no figure is better than another program's."""
+    driver.set_devices(card(1), card(2))
+    with subprocess.Popen(["sleep", "600"]) as first, subprocess.Popen(["sleep", "600"]) as second:
+        driver.hold_memory(first.pid, 0, 6 * GIB, number=(1 << 22) + 17)
+        driver.hold_memory(second.pid, 1, GIB)
+        found = read()
+        assert found["held"] == {"GPU-1": {}, "GPU-2": {str(second.pid): GIB}}
+        assert summary(found) == [("GPU-1", "starting", 17), ("GPU-2", "starting", 22)]
+        first.kill()
+        second.kill()

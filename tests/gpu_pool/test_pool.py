@@ -256,7 +256,7 @@ def test_a_flood_of_events_is_passed_on_whole() -> None:
     """A hundred progress messages in one moment are a hundred events."""
     history = start_busy()
     for unit in range(100):
-        history.backend.say("cpu:0", make_progress(history.run(), unit))
+        history.backend.say("cpu:0", make_progress(history.run(), unit % 24))
     assert len([event for event in history.wait(0.0) if isinstance(event, Event)]) == 100
 
 

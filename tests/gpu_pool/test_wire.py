@@ -77,6 +77,14 @@ PROGRESS = {"kind": "progress", "task": "t", "start": 0, "stop": 1, "units_done"
         b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":NaN}',
         b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1e999}',
         b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1,"result":{"score":NaN}}',
+        b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1,"result":{"score":1e999}}',
+        b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1,"result":{"score":-%s}}' % (b"9" * 4000),
+        b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1,"result":{"score":9223372036854775808}}',
+        b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1,"result":{"name":"\\ud800"}}',
+        b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1,"result":{"\\udfff":1}}',
+        b'{"kind":"done","task":"t","start":0,"stop":1,"seconds":1,"result":{"a":%s1%s}}' % (b"[" * 17, b"]" * 17),
+        b'{"kind":"ready","device":"\xed\xa0\x80","pid":1}',
+        '{"kind":"ready","device":"cpu:0","pid":1}'.encode("utf-16"),
         b'{"kind":"failed","task":"t","start":0,"stop":1,"code":"c","message":"m","fault":"yours"}',
         json.dumps({**PROGRESS, "more": 1}).encode(),
         json.dumps({**PROGRESS, "units_done": "3"}).encode(),
@@ -103,6 +111,17 @@ def test_what_is_no_json_is_not_sent(value: object) -> None:
     """NaN, objects that are no JSON, and too much text are refused by the sender."""
     with pytest.raises(WireError):
         encode(RunSpan("t", 0, 1, {"value": value}))
+
+
+def test_a_name_that_is_no_text_reaches_the_worker_and_comes_back_readable() -> None:
+    """A file's name may be no UTF-8: the worker opens it, and its message about it is a text."""
+    name = "caf\udce9.png"
+    run = decode_command(encode(RunSpan("t", 0, 1, {"avatar": name}))[:-1])
+    assert isinstance(run, RunSpan)
+    assert run.payload == {"avatar": name}
+    failed = decode_report(encode(Failed("t", 0, 1, "no_face", f"no face in {name}"))[:-1])
+    assert isinstance(failed, Failed)
+    assert failed.message == "no face in caf?.png"
 
 
 def test_a_loop_is_not_sent() -> None:

@@ -32,9 +32,9 @@ class PretendDriver:
         """Each line: "FUNCTION DEVICE NVML_RETURN DELAY_MS"."""
         self._replace("faults", lines)
 
-    def hold_memory(self, pid: int, device: int, size: int) -> None:
-        """Let process `pid` hold `size` bytes of a device while it lives."""
-        self._replace(f"held/{pid}", [f"{device} {size}"])
+    def hold_memory(self, pid: int, device: int, size: int, number: int | None = None) -> None:
+        """Let process `pid` hold `size` bytes of a device while it lives; the driver calls it `number`."""
+        self._replace(f"held/{pid}", [f"{device} {size} {number or pid}"])
 
     def set_xids(self, *lines: str) -> None:
         """Each line: "DEVICE XID", a critical event so far."""

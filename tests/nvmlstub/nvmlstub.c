@@ -4,7 +4,8 @@
  *   devices   a line for each device:  gpu UUID TOTAL USED RESERVED  or  mig UUID TOTAL USED RESERVED  (bytes)
  *             a mig belongs to the gpu above it; a gpu with at least one mig is in MIG mode. No such file: no driver.
  *   faults    a line for each fault:   FUNCTION DEVICE NVML_RETURN DELAY_MS  (device: its line in `devices`, -1: any)
- *   held/PID  "DEVICE BYTES": memory that process PID holds on a device, for as long as it lives
+ *   held/PID  "DEVICE BYTES": memory that process PID holds on a device, for as long as it lives;
+ *             "DEVICE BYTES NUMBER": the driver calls it NUMBER, as it does for a process of a container
  *   xids      a line for each critical event: DEVICE XID; each is reported once to a process that waits for events
  */
 #define _GNU_SOURCE
@@ -89,12 +90,12 @@ static unsigned read_holders(int device, Process *all, unsigned most) {
     DIR *folder = opendir(path);
     while (folder && (entry = readdir(folder))) {
         Bytes bytes;
-        int pid = atoi(entry->d_name), which;
+        int pid = atoi(entry->d_name), which, number = pid;
         if (pid <= 0 || (kill(pid, 0) && errno == ESRCH)) continue;
         snprintf(name, sizeof name, "held/%s", entry->d_name);
         FILE *file = open_file(name);
-        if (file && fscanf(file, "%d %llu", &which, &bytes) == 2 && which == device) {
-            if (count < most) all[count] = (Process){(unsigned)pid, bytes, ~0u, ~0u};
+        if (file && fscanf(file, "%d %llu %d", &which, &bytes, &number) >= 2 && which == device) {
+            if (count < most) all[count] = (Process){(unsigned)number, bytes, ~0u, ~0u};
             count++;
         }
         if (file) fclose(file);

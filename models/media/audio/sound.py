@@ -22,19 +22,25 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
+from av.stream import Disposition
 
 from models.arrays import F32
+from models.media.audio.checking import SampleChecker
 from models.media.audio.clock import SoundClock, make_silence
+from models.media.audio.formats import check_format
+from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import LevelMeter, mix_frames
+from models.media.budget import charge
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
 MP4_HOLDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+PLAYED_CODECS = frozenset({"aac", "mp3"})
+"""What all players play in an mp4; with the others of MP4_HOLDS some are mute."""
 SHORTEST_S = 0.04
 _SHORTFALL_S = Fraction(1, 10)
 _DAMAGED_SHARE = 0.02
 _GRAINS = {"aac": 1024, "mp3": 576, "ac3": 1536, "eac3": 256, "opus": 120}
-_STREAMED_WAV = 0x7FFFF000
 _SLOWEST_MP3 = 16_000  # mp4 has no MPEG 2.5
 
 
@@ -95,12 +101,20 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
-    """Yield the container and its best sound stream. Raises EngineError audio_unreadable."""
+    """Yield the container and its sound track. Raises EngineError audio_unreadable."""
+    check_format(path, name)
     with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
-            raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
-        yield container, configure_decoder(stream)
+        yield container, configure_decoder(choose_track(container, name))
+
+
+def choose_track(container: InputContainer, name: str) -> av.AudioStream:
+    """Return the first default track that can be decoded, else the first that can."""
+    tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not container.streams.audio and container.streams.video:
+        raise unreadable_file("audio", f"{name} holds pictures and no sound; are face and voice swapped?")
+    if not tracks:
+        raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
+    return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
 
 
 class Decoder:
@@ -111,6 +125,10 @@ class Decoder:
 
     def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
         self.container, self.stream = container, stream
+        self.kind = container.format.name.split(",")[0]
+        tracks = [track.index for track in container.streams.audio]
+        self.tracks, self.track = len(tracks), tracks.index(stream.index) + 1
+        self.last_packet = b""
         self.codec = stream.codec_context.codec.canonical_name
         self.samples: Counter[int] = Counter()  # by rate: a joined file may change it
         self.channels = self.holes = self.packets = 0
@@ -148,6 +166,7 @@ class Decoder:
             yield from map(self._count, make_silence(frame, gap_s))
 
     def _count(self, frame: av.AudioFrame) -> av.AudioFrame:
+        charge(size_bytes=frame.samples * frame.layout.nb_channels * frame.format.bytes)
         self.samples[frame.sample_rate] += frame.samples
         self.channels = self.channels or frame.layout.nb_channels
         return frame
@@ -161,7 +180,7 @@ class Decoder:
         samples = frame.samples
         if frame.duration and frame.time_base and frame.time_base * frame.sample_rate <= 2:
             samples = round(frame.duration * frame.time_base * frame.sample_rate) or samples
-        if self.container.format.name.startswith("mov") and self.stream.duration and len(self.samples) <= 1:
+        if self.kind == "mov" and self.stream.duration and len(self.samples) <= 1:
             track = round(self.stream.duration * (self.stream.time_base or 0) * frame.sample_rate)
             left = track + round(self.late_s * frame.sample_rate) - self.samples[frame.sample_rate]
             if left + frame.sample_rate // 1000 < samples:  # writers round it to a millisecond
@@ -182,15 +201,18 @@ class Decoder:
 
     def _read_packets(self) -> Iterator[av.Packet[av.AudioStream]]:
         """Yield all packets; `_check_decoded` finds by the length that a stream broke off."""
-        packets = self.container.demux(self.stream)
+        packets, last = self.container.demux(self.stream), None
         while True:
             try:
                 packet = next(packets)
             except (StopIteration, av.FFmpegError):
+                self.last_packet = bytes(last) if last is not None else b""
                 return
+            charge()
             if packet.size:
                 self._note_packet(packet)
-                self.is_broken = packet.is_corrupt and self.container.format.name.startswith("mov")
+                self.is_broken = packet.is_corrupt and self.kind == "mov"
+                last = packet
             yield packet
 
     def _note_packet(self, packet: av.Packet[av.AudioStream]) -> None:
@@ -214,25 +236,37 @@ def scan_sound(
 ) -> Scan:
     """Decode to the end; `listen` gets each frame. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
-        decoder = Decoder(container, stream)
+        decoder, checker = Decoder(container, stream), SampleChecker(name)
         for frame in decoder:
+            checker.check(frame)
             listen(frame)
             if decoder.duration_s > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
-        _check_decoded(decoder, read_promised_s(path, container, stream), name)
+        promised_s = read_promised_s(path, container, stream)
+        _check_decoded(decoder, promised_s, path, name)
     sound = Sound(
         samples=round(decoder.duration_s * decoder.rate),
         rate=decoder.rate,
         channels=decoder.channels,
         codec=decoder.codec,
         copyable=_is_copyable(decoder),
-        notes=tuple(_describe_gaps(decoder, name)),
+        notes=tuple(_describe(decoder, promised_s, path, name)),
     )
     return Scan(sound, decoder.packet_samples, decoder.skipped)
 
 
-def _describe_gaps(decoder: Decoder, name: str) -> Iterator[str]:
+def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> Iterator[str]:
+    """Yield notes on the length of a sound."""
+    there_s = f"{float(decoder.duration_s):.2f} s"
+    if is_short(decoder, promised_s):
+        yield f"the header of {name} says {float(promised_s):.2f} s, but its sound is whole with {there_s}"
+    if decoder.kind == "wav" and has_invented_length(path):
+        yield f"the header of {name} has a length that was never written; the {there_s} that are there are used"
+    if decoder.kind == "wav" and has_second_wav(path):
+        yield f"{name} holds a second wav behind the first; only the first, {there_s}, is used"
+    if decoder.tracks > 1:
+        yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track} is used"
     if decoder.silent_s:
         yield f"in {float(decoder.silent_s):.2f} s of {name} nothing was sent; they are silent, as players have it"
 
@@ -265,26 +299,18 @@ def count_samples(packet: av.Packet[av.AudioStream], codec: str, rate: int) -> i
     return max(1, round(exact / grain)) * grain
 
 
-def read_promised_s(path: Path, container: InputContainer, stream: av.AudioStream) -> Fraction:
-    """Return the length in seconds in the file's header; 0 without a reliable one."""
-    kind = container.format.name.split(",")[0]
-    if kind in ("flac", "aiff") or (kind == "mp3" and _has_xing(path)):
-        return (stream.duration or 0) * (stream.time_base or Fraction(0))
-    if kind == "matroska" and len(container.streams) == 1:
-        return Fraction((container.duration or 0) - (container.start_time or 0), av.time_base)
-    if kind == "wav":
-        missing_s = Fraction(_count_missing_wav_bytes(path) * 8, stream.codec_context.bit_rate or 1)
-        return missing_s + (stream.duration or 0) * (stream.time_base or Fraction(0))
-    return Fraction(0)
+def is_short(decoder: Decoder, promised_s: Fraction) -> bool:
+    """Whether less was decoded than the header promises."""
+    return decoder.duration_s < promised_s - _SHORTFALL_S
 
 
-def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
+def _check_decoded(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> None:
     if not decoder.packets:
         raise EngineError("audio_empty", f"{name} holds no sound at all", "record it again")
     if not decoder.duration_s:
         raise unreadable_file("audio", f"{name} holds sound that cannot be decoded")
     _check_all_packets(decoder, name)
-    if decoder.duration_s < promised_s - _SHORTFALL_S:
+    if is_short(decoder, promised_s) and ends_inside_frame(path, decoder.kind, decoder.last_packet):
         message = f"{name} is cut off: {float(decoder.duration_s):.2f} s of {float(promised_s):.2f} s are there"
         raise unreadable_file("audio", message)
     if decoder.holes > max(1, _DAMAGED_SHARE * decoder.packets):
@@ -294,7 +320,7 @@ def _check_decoded(decoder: Decoder, promised_s: Fraction, name: str) -> None:
 
 def _check_all_packets(decoder: Decoder, name: str) -> None:
     """Refuse an mp4 that lists more packets than are there."""
-    listed = len(decoder.stream.index_entries) if decoder.container.format.name.startswith("mov") else 0
+    listed = len(decoder.stream.index_entries) if decoder.kind == "mov" else 0
     if decoder.packets < listed or decoder.is_broken:
         message = f"{name} is cut off: {decoder.packets} of {listed} frames are there"
         raise unreadable_file("audio", message)
@@ -320,25 +346,3 @@ def _truncate(frame: av.AudioFrame, samples: int) -> av.AudioFrame:
     kept = av.AudioFrame.from_ndarray(np.ascontiguousarray(values[:, :width]), frame.format.name, frame.layout.name)
     kept.sample_rate = frame.sample_rate
     return kept
-
-
-def _has_xing(path: Path) -> bool:
-    """Whether an mp3 states its number of frames; else FFmpeg guesses from the bit rate."""
-    with path.open("rb") as file:
-        head = file.read(10)
-        size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
-        file.seek(size + 10 if head.startswith(b"ID3") else 0)
-        start = file.read(256)
-    return b"Xing" in start or b"Info" in start
-
-
-def _count_missing_wav_bytes(path: Path) -> int:
-    """Return how many bytes of a wav are missing by its RIFF header; 0 for a streamed wav, whose
-    header has no length.
-
-    FFmpeg reports the length of the bytes that exist.
-    """
-    with path.open("rb") as file:
-        head = file.read(8)
-    claimed = int.from_bytes(head[4:8], "little")
-    return max(0, claimed + 8 - path.stat().st_size) if head.startswith(b"RIFF") and claimed < _STREAMED_WAV else 0

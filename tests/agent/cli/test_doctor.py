@@ -6,11 +6,20 @@ import json
 import os
 from dataclasses import replace
 
-from agent.cli.doctor import check_card, check_cards, check_daemon_status, check_engine, check_folders
+from agent.cli.doctor import (
+    check_card,
+    check_cards,
+    check_daemon_status,
+    check_engine,
+    check_engines,
+    check_folders,
+    has_had_cards,
+)
+from agent.ledger.ledger import Ledger
 from agent.settings import Settings
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device
-from models.catalog import ENGINES
+from models.catalog import ENGINES, find_missing_packages
 
 CARD = Device("GPU-1", "cuda", name="Card", free_bytes=1 << 30, total_bytes=4 << 30)
 
@@ -39,6 +48,42 @@ def test_all_cards(settings: Settings) -> None:
         ("note", "GPU", "Card GPU-2: 1.0 of 4.0 GiB free, not used"),
         ("bad", "GPU", "Card GPU-3: GPU is lost."),
     ]
+
+
+def test_a_driver_in_trouble_is_bad(settings: Settings) -> None:
+    """With what to do; the jobs of `auto` wait for it where MuseTalk would run them, and nowhere else."""
+    found = Cards(problems=("No NVIDIA driver answers: x.",), trouble="reboot: the driver's library was upgraded")
+    findings = [(finding.verdict, finding.what) for finding in check_cards(found, settings)]
+    assert findings == [("bad", "NVIDIA driver"), ("note", "NVML")]
+    *_, auto = check_engines(settings, found)
+    assert (auto.verdict, "preview" in auto.found) == ("ok", True)
+    for file in ENGINES["musetalk"].weights:
+        (settings.models_dir / file).parent.mkdir(parents=True, exist_ok=True)
+        (settings.models_dir / file).touch()
+    *_, auto = check_engines(settings, found)
+    expected = ("ok", False) if find_missing_packages(ENGINES["musetalk"]) else ("bad", True)
+    assert (auto.verdict, "reboot" in auto.found) == expected
+    none = settings.devices.model_copy(update={"exclude": ("GPU-", "MIG-")})
+    *_, auto = check_engines(settings.model_copy(update={"devices": none}), found)
+    assert (auto.verdict, "there is no GPU" in auto.found) == ("ok", expected[1])
+
+
+def test_the_ledger_tells_doctor_of_a_card(settings: Settings) -> None:
+    """A card that the last start of the daemon had, unless the settings exclude it."""
+    assert not has_had_cards(settings)
+    settings.folders.ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(settings.folders.ledger)
+    ledger.devices.record(replace(CARD, card="GPU-1"), at_ms=1)
+    ledger.close()
+    assert has_had_cards(settings)
+    none = settings.devices.model_copy(update={"exclude": ("GPU-1",)})
+    assert not has_had_cards(settings.model_copy(update={"devices": none}))
+
+
+def test_a_card_that_shares_the_memory_of_the_machine_says_so() -> None:
+    """It has no figures of its own, which isn't 0 GiB."""
+    shared = check_card(replace(CARD, free_bytes=0, total_bytes=0), admitted=True)
+    assert (shared.verdict, shared.found) == ("ok", "Card GPU-1: shares the memory of this machine")
 
 
 def test_an_engine_without_weights_names_the_command(settings: Settings) -> None:

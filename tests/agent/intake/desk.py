@@ -24,6 +24,8 @@ state = "state"
 [inbox]
 settle_s = 1
 share_settle_s = 7
+piece_settle_s = 1
+patience_s = 2
 scan_s = 5
 wait_media_s = 60
 watch = "poll"

@@ -219,3 +219,20 @@ def test_a_folder_of_the_share_that_became_a_link_allows_nothing(
     spec = a_spec(avatar="spy" if name == "avatars" else f"{tmp_path}/{name}/spy.jpg")
     with pytest.raises(BadJob, match="outside"):
         within.find(spec, tmp_path / "inputs")
+
+
+@pytest.mark.parametrize("name", ["face.xyz", "face.JP2", "clip.ts", "face.v2", "noending"])
+def test_a_file_is_found_whatever_its_ending(finder: MediaFinder, tmp_path: Path, name: str) -> None:
+    """What a job names is opened where it is in the inbox, with any suffix or none."""
+    (tmp_path / "inbox" / name).write_bytes(b"x")
+    found = finder.find(a_spec(avatar=name, audio="voice.wav"), tmp_path / "inputs")
+    assert not isinstance(found, MissingMedia)
+    assert found["avatar"].path == tmp_path / "inbox" / name
+
+
+@pytest.mark.parametrize("url", ["https://example.com/face.jpg", "s3://bucket/face", "data:image/png;base64,AAAA"])
+@pytest.mark.parametrize("role", ["avatar", "audio"])
+def test_a_url_is_refused_by_its_scheme(finder: MediaFinder, tmp_path: Path, role: str, url: str) -> None:
+    """A job doesn't wait for what is never downloaded."""
+    with pytest.raises(BadJob, match=url.partition(":")[0]):
+        finder.find(a_spec(**{role: url}), tmp_path / "inputs")

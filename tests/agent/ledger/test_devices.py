@@ -34,6 +34,16 @@ def test_a_device_says_since_when_it_is_as_it_is(tmp_path: Path) -> None:
     assert list(row.values()) == ["1970-01-01T00:00:03.000Z", "1970-01-01T00:00:33.000Z", "broken"]
 
 
+def test_cards_of_the_start_before_are_known(tmp_path: Path) -> None:
+    """Each worker on a card, as lost, until the devices of this start are the only ones."""
+    ledger = a_ledger(tmp_path)
+    for device in (Device("cpu:0", "cpu"), Device("GPU-1", "cuda", name="Card", card="GPU-1", state="idle")):
+        ledger.devices.record(device, at_ms=1)
+    assert ledger.devices.list_cards() == [Device("GPU-1", "cuda", name="Card", card="GPU-1", state="lost")]
+    ledger.devices.clear()
+    assert ledger.devices.list_cards() == []
+
+
 def test_what_was_drained_stays_so(tmp_path: Path) -> None:
     """The list of devices is of this start, the list of those set aside is for all."""
     ledger = a_ledger(tmp_path)

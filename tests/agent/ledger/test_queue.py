@@ -32,6 +32,23 @@ def test_the_queue_is_by_priority_then_age(tmp_path: Path) -> None:
     assert [row["name"] for row in ledger.rows("SELECT name FROM queue ORDER BY position")] == ["d", "a", "c", "b"]
 
 
+def test_jobs_of_an_engine_can_be_held(tmp_path: Path) -> None:
+    """They are passed over, however many they are, and say what they wait for unless all jobs wait for something."""
+    ledger = a_ledger(tmp_path)
+    for n in range(5):
+        add_job(ledger, f"auto{n}", priority=10)
+    add_job(ledger, "preview", engine="preview")
+    assert [turn.id for turn in ledger.queue.list_ready(2000, 2, ["auto", "musetalk"])] == [6]
+    assert (ledger.queue.count_ready(2000, ["auto"]), ledger.queue.count_ready(2000)) == (1, 6)
+    said = "SELECT name, waiting_for FROM job_status WHERE waiting_for IS NOT NULL ORDER BY name"
+    ledger.queue.set_waiting_for(None, {"auto": "reboot", "musetalk": "reboot"})
+    assert [tuple(row.values()) for row in ledger.rows(said)] == [(f"auto{n}", "reboot") for n in range(5)]
+    ledger.queue.set_waiting_for("a disk is full", {"auto": "reboot"})
+    assert {row["waiting_for"] for row in ledger.rows(said)} == {"a disk is full"}
+    ledger.queue.set_waiting_for(None)
+    assert ledger.rows(said) == []
+
+
 def test_a_claim_takes_the_submitters_turn(tmp_path: Path) -> None:
     """Who had a job started comes after the others, also when both happened in the same millisecond."""
     ledger = a_ledger(tmp_path)

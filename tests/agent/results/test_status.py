@@ -45,6 +45,13 @@ def test_a_running_job_says_when_it_will_be_rendered(desk: Desk) -> None:
     assert (status["counts"]["running"], status["queue"], status["recent"]) == (1, [], [])
 
 
+def test_the_engine_of_auto_waits_for_a_driver_in_trouble(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says why, and is the usual one without trouble."""
+    assert "run on preview" in desk.report.describe_engine()
+    monkeypatch.setattr(desk.dispatcher, "find_held", lambda: (["auto"], "reboot"))
+    assert desk.report.describe_engine() == "jobs with engine auto wait: reboot"
+
+
 def test_the_line_names_what_is_not_in_order(desk: Desk) -> None:
     """Counts, devices out of service, what the daemon does, then the problems."""
     desk.devices.drain("cpu:0")

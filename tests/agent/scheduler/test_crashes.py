@@ -41,12 +41,21 @@ def test_the_hosts_memory_and_the_cards() -> None:
     assert not is_caused_by_job(said)
 
 
-@pytest.mark.parametrize(
-    "code", ["worker_stalled", "worker_nonsense", "worker_misplaced", "device_lost", "device_error"]
-)
-def test_workers_that_froze_or_talked_nonsense(code: str) -> None:
+@pytest.mark.parametrize("code", ["worker_stalled", "worker_misplaced", "device_lost", "device_error"])
+def test_workers_that_froze(code: str) -> None:
     """Those count as interruptions, which have a cap of their own."""
     assert not is_caused_by_job(Failed("t/render", 0, 24, code, "The worker on cpu:0 said nothing.", fault="worker"))
+
+
+@pytest.mark.parametrize("task", ["t/inspect", "t/render"])
+def test_workers_that_talked_nonsense(task: str) -> None:
+    """A job's media may have taken the worker over."""
+    assert is_caused_by_job(Failed(task, 0, 1, "worker_nonsense", "It sent an invalid message.", fault="worker"))
+
+
+def test_a_worker_that_froze_while_it_inspected() -> None:
+    """All that it did was to open the job's own files."""
+    assert is_caused_by_job(Failed("t/inspect", 0, 1, "worker_stalled", "It sent nothing for 120 s.", fault="worker"))
 
 
 def test_the_log_does_not_decide() -> None:

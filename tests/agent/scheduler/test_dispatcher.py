@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from agent.ledger.reader import open_reader
 from agent.scheduler.dispatcher import will_have_room
-from gpu_pool.types import Device, Exited, RunSpan
+from gpu_pool.types import Device, DeviceKind, Done, Exited, Progress, ProtocolError, RunSpan
+from models.catalog import EngineChoice
+from models.types import Inspection
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 
 # turns ---------------------------------------------------------------------------------------------------------------
@@ -275,6 +278,80 @@ def test_a_host_out_of_memory_twice_is_poison(make_simulation: Build) -> None:
     assert (simulation.row("huge")["error_code"], simulation.row("huge")["interruptions"]) == ("poison", 2)
 
 
+BROKEN: dict[str, Callable[[RunSpan], Any]] = {
+    "empty": lambda run: done(run, {}),
+    "no units": lambda run: done(run, outline_without("units")),
+    "an unknown key": lambda run: done(run, {**an_outline(), "more": 1}),
+    "frames": lambda run: done(run, an_outline(frames=10**12, units=units(10**12))),
+    "other units": lambda run: done(run, an_outline(units={"inspect": 1})),
+    "NaN": lambda run: done(run, an_outline(duration_s=float("nan"))),
+    "code": lambda run: fails(run, "no such code"),
+    "poison": lambda run: fails(run, "poison"),
+    "text": lambda run: fails(run, "no_face", hint="x" * 100_000),
+    "another span": lambda run: Done(run.task, 5, 6, 0.1, {}),
+    "progress": lambda run: Progress(run.task, run.start, run.stop, 10**15),
+    "nonsense": lambda _: ProtocolError("not JSON"),
+}
+
+
+def units(render: int) -> dict[str, int]:
+    return {"inspect": 1, "prepare": 1, "render": render, "assemble": 1}
+
+
+def an_outline(**keys: Any) -> dict[str, Any]:
+    inspection = Inspection(96, "25", 64, 64, 3.84, units(96), avatar_sha256="a" * 64, audio_sha256="b" * 64)
+    return {"outline": {**inspection.to_dict(), "notes": [], **keys}}
+
+
+def outline_without(key: str) -> dict[str, Any]:
+    return {"outline": {name: value for name, value in an_outline()["outline"].items() if name != key}}
+
+
+def done(run: RunSpan, result: dict[str, Any]) -> Done:
+    return Done(run.task, run.start, run.stop, 0.1, result)
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_worker_that_says_what_does_not_fit_is_killed_and_the_job_is_poison(make_simulation: Build, how: str) -> None:
+    """The second time; each time there is an event, and a job behind it is done as usual."""
+    simulation = make_simulation(cpus(1))
+    simulation.story = lambda _, name, run: [(0.1, BROKEN[how](run))] if name == "bad" else None
+    simulation.add("bad")
+    simulation.clock.now += 1
+    simulation.add("good")
+    simulation.finish(1)
+    simulation.run(lambda: simulation.row("bad")["state"] == "failed")
+    assert (simulation.row("bad")["error_code"], simulation.row("bad")["interruptions"]) == ("poison", 2)
+    assert simulation.backend.killed == ["cpu:0", "cpu:0"]
+    events = simulation.ledger.rows("SELECT detail FROM job_events WHERE kind = 'worker_nonsense'")
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize("how", ["stall", "crash"])
+def test_media_that_break_their_worker_wait_behind_all_others(make_simulation: Build, how: str) -> None:
+    """Two jobs whose inspection never ends, and five good ones: these are done before the second try of those."""
+    simulation = make_simulation(cpus(2))
+
+    def story(device: str, name: str, _run: RunSpan) -> list[tuple[float, Any]] | None:
+        if not name.startswith("gif"):
+            return None
+        pid = next(device_.worker_pid for device_ in simulation.pool.devices() if device_.id == device)
+        return [] if how == "stall" else [(0.1, Exited(pid or 0, signal="SIGSEGV"))]
+
+    simulation.story = story
+    for n in range(2):
+        simulation.add(f"gif{n}")
+    simulation.clock.now += 1
+    for n in range(5):
+        simulation.add(f"good{n}")
+    simulation.finish(5)
+    inspected = [name for _, _, name, stage in simulation.placed if stage == "inspect"]
+    assert inspected[:2] == ["gif0", "gif1"]
+    assert set(inspected[2:7]) == {f"good{n}" for n in range(5)}
+    simulation.run(lambda: all(simulation.row(f"gif{n}")["state"] == "failed" for n in range(2)))
+    assert [simulation.row(f"gif{n}")["error_code"] for n in range(2)] == ["poison", "poison"]
+
+
 def test_a_card_out_of_memory_is_no_poison(make_simulation: Build) -> None:
     """A worker that says so itself is not the job's fault: it may try until its interruptions are used up."""
     simulation = make_simulation(cpus(2))
@@ -293,6 +370,51 @@ def test_a_card_out_of_memory_is_no_poison(make_simulation: Build) -> None:
 
 
 # devices -------------------------------------------------------------------------------------------------------------
+
+
+TROUBLE = "The NVIDIA driver doesn't work (NVML error 18: mismatch); reboot: the driver's library was upgraded."
+
+
+def set_musetalk_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MuseTalk runs a job wherever there is a card, as with its weights."""
+
+    def choose(asked: str, _: Path, kinds: Iterable[DeviceKind], *__: object) -> EngineChoice:
+        kind: DeviceKind = "cuda" if asked != "preview" and "cuda" in kinds else "cpu"
+        return EngineChoice("preview" if kind == "cpu" and asked == "auto" else asked, kind, "a test")
+
+    monkeypatch.setattr("agent.scheduler.engines.choose_engine", choose)
+
+
+def test_a_driver_in_trouble_is_no_machine_without_a_card(
+    make_simulation: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that MuseTalk would run on a card stay queued and say why; others pass them; all run when it works."""
+    set_musetalk_ready(monkeypatch)
+    simulation, trouble = make_simulation(cpus(1)), [TROUBLE]
+    simulation.pool._find_trouble = lambda: trouble[0]
+    for n in range(4):
+        simulation.add(f"auto{n}")
+    simulation.add("by name", engine="musetalk")
+    simulation.add("preview", engine="preview")
+    simulation.finish(1)
+    simulation.dispatcher.explain_waits()
+    rows = {row["name"]: row for row in simulation.rows()}
+    assert rows.pop("preview")["state"] == "done"
+    assert {(row["state"], row["waiting_for"], row["engine"]) for row in rows.values()} == {("queued", TROUBLE, None)}
+    assert {row["waiting_for"] for row in simulation.ledger.rows("SELECT waiting_for FROM queue")} == {TROUBLE}
+    trouble[0] = ""
+    simulation.dispatcher.explain_waits()
+    assert {row["waiting_for"] for row in simulation.rows()} == {None}
+    simulation.finish(6)
+
+
+def test_a_driver_in_trouble_holds_nothing_that_needs_no_card(make_simulation: Build) -> None:
+    """Without the weights of MuseTalk `auto` is the preview engine, whatever the driver does."""
+    simulation = make_simulation(cpus(1))
+    simulation.pool._find_trouble = lambda: TROUBLE
+    simulation.add("hello")
+    simulation.finish(1)
+    assert simulation.row("hello")["engine"] == "preview"
 
 
 def test_a_queue_without_devices_says_what_it_waits_for(make_simulation: Build) -> None:

@@ -10,7 +10,7 @@ from agent.daemon import HANDLER
 from agent.fs import make_folders
 from agent.scheduler.workers import choose_preload, list_open_logs, open_pool
 from agent.settings import Settings
-from gpu_pool.types import Span, Task
+from gpu_pool.types import Device, Span, Task
 from models.catalog import ENGINES, is_installed
 from tests.agent.settings_texts import SMALLEST, loaded
 from tests.agent.simulation import Simulation, cpus
@@ -24,6 +24,13 @@ A, B, C = (f"GPU-{letter * 8}-0000-0000-0000-000000000000" for letter in "abc")
 def load_devices(folder: Path, devices: str) -> Settings:
     (folder / "share").mkdir(exist_ok=True)
     return loaded(folder, f"{SMALLEST}[devices]\ncpu_workers = 1\n{devices}\n")
+
+
+@pytest.fixture
+def driver_alone(driver: PretendDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that isn't loaded, for the child processes of this one."""
+    for name, value in driver.env.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -57,6 +64,35 @@ def test_cards_come_while_the_daemon_runs(three_cards: PretendDriver, tmp_path: 
         assert [device.id for device in pool.devices()] == ["cpu:0"]
         three_cards.set_devices(f"gpu {B} {24 * GIB} 0 0", f"gpu {A} {24 * GIB} 0 0")
         poll_until(pool, lambda _: [device.id for device in pool.devices()] == ["cpu:0", A])
+
+
+@pytest.mark.usefixtures("driver_alone")
+@pytest.mark.parametrize(("exclude", "known"), [("", [A]), (f'exclude = ["{A}"]', [])])
+def test_cards_of_an_earlier_start_are_lost_while_the_driver_lists_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exclude: str, known: list[str]
+) -> None:
+    """A driver that isn't loaded is trouble then, and the device says so; a card that is excluded is not missed."""
+    monkeypatch.setattr("gpu_pool.cards.DEVICE_FOLDER", str(tmp_path / "no files"))
+    settings = load_devices(tmp_path, exclude)
+    make_folders(settings.folders.of_state)
+    earlier = [Device(A, "cuda", name="Card", card=A, state="lost")]
+    with open_pool(settings, HANDLER, earlier) as pool:
+        lost = [device for device in pool.devices() if device.kind == "cuda"]
+        assert ("NVML error 9" in pool.driver_trouble) is bool(known)
+        assert [(device.id, device.state, device.reason) for device in lost] == [
+            (name, "lost", pool.driver_trouble) for name in known
+        ]
+
+
+def test_a_driver_that_was_upgraded_is_trouble(three_cards: PretendDriver, tmp_path: Path) -> None:
+    """From the start, and no longer when the machine was rebooted."""
+    three_cards.set_faults("nvmlInit -1 18 0")
+    settings = load_devices(tmp_path, "")
+    make_folders(settings.folders.of_state)
+    with open_pool(settings, HANDLER) as pool:
+        assert "reboot: the driver's library was upgraded" in pool.driver_trouble
+        three_cards.set_faults()
+        poll_until(pool, lambda _: not pool.driver_trouble and len(pool.devices()) == 4)
 
 
 def test_only_the_engine_of_auto_is_preloaded(tmp_path: Path) -> None:

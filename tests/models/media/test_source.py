@@ -75,3 +75,51 @@ def test_tiles_of_a_phone_are_not_taken_for_the_picture(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="HEIC") as refused:
         media.read_picture(path, "IMG_0001.heic", LIMITS)
     assert refused.value.hint == "save it as jpg"
+
+
+@pytest.mark.parametrize("as_yuv", [False, True])
+def test_a_size_that_changes_keeps_its_shape(tmp_path: Path, as_yuv: bool) -> None:
+    """Pictures of another size are scaled into that of the first one, with black beside them."""
+    path = tmp_path / "call.ts"
+    sizes = ((320, 180), (180, 320), (640, 360))
+    with path.open("wb") as file:
+        for n, (width, height) in enumerate(sizes):
+            disc = np.zeros((height, width, 3), np.uint8)
+            cv2.circle(disc, (width // 2, height // 2), min(width, height) // 3, (255, 255, 255), -1)
+            file.write(samples.video(tmp_path / f"{n}.ts", 10, width, height, frames=iter([disc] * 10)).read_bytes())
+    with media.VideoFrames(path, Fraction(25), as_yuv=as_yuv) as frames:
+        for index in (5, 15, 25):
+            read = frames.read(index)
+            shown = media.yuv_to_bgr(read, frames.colour) if as_yuv else read
+            assert shown.shape == (180, 320, 3)
+            lit = np.argwhere(shown[..., 1] > 128)
+            tall, wide = lit.max(axis=0) - lit.min(axis=0) + 1
+            assert tall / wide == pytest.approx(1, abs=0.05)
+
+
+def test_of_several_picture_tracks_the_default_is_shown(tmp_path: Path) -> None:
+    """The first track is shown, not a larger one after it."""
+    path = tmp_path / "tracks.mkv"
+    with av.open(str(path), "w") as output:
+        streams = [output.add_stream("libx264", rate=25) for _ in range(2)]
+        for stream, (width, height) in zip(streams, ((96, 64), (192, 128)), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for n in range(10):
+            for number, stream in enumerate(streams):
+                picture = samples.numbered(n + 100 * number, stream.width, stream.height)
+                frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+                frame.pts = n
+                output.mux(stream.encode(frame))
+        for stream in streams:
+            output.mux(stream.encode(None))
+    with media.VideoFrames(path, Fraction(25)) as frames:
+        assert samples.numbers_shown(frames, range(10)) == list(range(10))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_still_without_its_end_is_called_cut_off(tmp_path: Path, suffix: str) -> None:
+    """A picture that lacks its last two percent is called what it is."""
+    whole = tmp_path / f"whole{suffix}"
+    whole.write_bytes(encode_still(suffix, detailed_picture(320, 240)))
+    with pytest.raises(EngineError, match="face is cut off"):
+        media.read_picture(samples.cut(whole, tmp_path / "avatar", 0.98), "face", LIMITS)

@@ -149,3 +149,25 @@ def test_dropped_frames_of_an_avi_leave_its_rate(tmp_path: Path) -> None:
     picture = media.read_picture(path, "v.avi", LIMITS)
     assert picture.fps == 25
     assert picture.duration_s == pytest.approx(2.4, abs=0.05)
+
+
+@pytest.mark.parametrize(("suffix", "later_s"), [(".ts", 0), (".ts", 100), (".mpg", 0)])
+def test_a_clock_that_starts_again_loses_nothing(tmp_path: Path, suffix: str, later_s: int) -> None:
+    """Of joined segments, whose clock goes back or leaps, all pictures are shown in order, with a note."""
+    codec = "libx264" if suffix == ".ts" else "mpeg2video"
+    joined = tmp_path / f"joined{suffix}"
+    with joined.open("wb") as file:
+        for part in range(2):
+            frames = iter([samples.numbered(n + 50 * part, 352, 288) for n in range(50)])
+            times = [Fraction(n, 25) + later_s * part for n in range(50)] if later_s else None
+            piece = samples.video(tmp_path / f"{part}{suffix}", 50, 352, 288, codec=codec, frames=frames, times=times)
+            file.write(piece.read_bytes())
+    picture = media.read_picture(joined, "joined", LIMITS)
+    assert picture.fps == 25
+    assert abs(picture.frames - 100) <= 1
+    assert "starts again" in picture.notes[0]
+    with media.VideoFrames(joined, Fraction(25)) as frames_read:
+        shown = samples.numbers_shown(frames_read, range(len(frames_read)))
+        assert len(set(shown)) >= 99
+        assert shown == sorted(shown)
+        assert samples.number_of(frames_read.read(60)) == pytest.approx(60, abs=1)

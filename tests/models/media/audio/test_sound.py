@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from models import media
 from models.types import EngineError, Limits
@@ -45,6 +48,39 @@ def test_the_sound_track_of_a_video_is_a_sound(tmp_path: Path) -> None:
     """A video may be the voice."""
     path = samples.video(tmp_path / "talk.mp4", 25, sound_wave=samples.speech(1.0), sound_rate=16_000)
     assert media.read_sound(path, "talk", LIMITS).duration_s == pytest.approx(1.0, abs=0.001)
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [((0, 1), 2), ((1, 1), 1), ((0, 0), 1)])
+def test_the_first_default_track_is_the_voice(tmp_path: Path, flags: tuple[int, int], wanted: int) -> None:
+    """Of several sound tracks the one that players take is used, and a note says which."""
+    path = write_tracks(tmp_path / "film.mkv", flags)
+    assert any(
+        f"2 sound tracks; track {wanted} is used" in note for note in media.read_sound(path, "film", LIMITS).notes
+    )
+    heard = media.read_waveform(path)
+    assert int(np.argmax(np.abs(np.fft.rfft(heard[:16_000])))) == pytest.approx(300 * wanted, abs=3)
+
+
+def test_a_track_that_cannot_be_decoded_is_passed_over(tmp_path: Path) -> None:
+    """Phones put spatial sound of an unknown codec beside AAC, as a default track, too."""
+    path = write_tracks(tmp_path / "film.mkv", (1, 1))
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_XYZ", 1))
+    heard = media.read_waveform(path)
+    assert int(np.argmax(np.abs(np.fft.rfft(heard[:16_000])))) == pytest.approx(600, abs=3)
+
+
+def write_tracks(path: Path, flags: tuple[int, int]) -> Path:
+    """Write two tracks, tones of 300 and 600 Hz; `flags` says which are default tracks."""
+    with av.open(str(path), "w", options={"default_mode": "passthrough"}) as output:
+        streams = [output.add_stream("aac", rate=16_000, layout="mono") for _ in flags]
+        for stream, flag in zip(streams, flags, strict=True):
+            stream.disposition = Disposition(flag)
+        for number, stream in enumerate(streams):
+            assert isinstance(stream, av.AudioStream)
+            frame = av.AudioFrame.from_ndarray(samples.tone(1.5, hz=300 * (1 + number))[None], "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
 
 
 def hostile_sounds(folder: Path) -> Iterator[tuple[str, Path]]:

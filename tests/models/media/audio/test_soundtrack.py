@@ -46,20 +46,22 @@ SOUNDS = [
     ("voice.flac", 96_000, None),
     ("voice.ac3", 44_100, None),
 ]
+PLAYED = (".mp3", ".m4a", ".aac")
 NOT_COPIED = {("voice.wav", 16_000), ("voice.wav", 96_000), ("voice.mp3", 8_000)}
 
 
 @pytest.mark.parametrize("suffix", [*FORMATS])
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(60)])
-def test_the_original_sound_stays_in_step(tmp_path: Path, suffix: str, fps: Fraction) -> None:
+@pytest.mark.parametrize("copies", [True, False])
+def test_the_original_sound_stays_in_step(tmp_path: Path, suffix: str, fps: Fraction, copies: bool) -> None:
     """A click has the same time in the result, and sound and picture end together."""
     path = samples.sound(tmp_path / f"click{suffix}", samples.click(1.23, 48_000, 0.7), 48_000)
     sound = media.read_sound(path, "click", LIMITS)
     frames = round(sound.duration_s * fps)
     part = write_numbered(tmp_path / "part.mp4", 0, frames, fps)
     out = tmp_path / "result.mp4"
-    facts = media.assemble_video([part], audio=path, out=out, frames=frames, fps=fps, metadata={})
-    assert facts["audio_copied"] == (suffix not in (".wav", ".ogg"))
+    facts = media.assemble_video([part], audio=path, out=out, frames=frames, fps=fps, metadata={}, copies_audio=copies)
+    assert facts["audio_copied"] == (suffix not in (".wav", ".ogg") if copies else suffix in PLAYED)
     before, after = media.read_waveform(path, 48_000), media.read_waveform(out, 48_000)
     at = [int(np.argmax(np.abs(heard) > 0.15)) for heard in (before, after)]
     assert abs(at[0] - at[1]) < 96
@@ -67,7 +69,10 @@ def test_the_original_sound_stays_in_step(tmp_path: Path, suffix: str, fps: Frac
 
 
 @pytest.mark.parametrize(("name", "rate", "codec"), SOUNDS)
-def test_sound_and_picture_begin_and_end_together(tmp_path: Path, name: str, rate: int, codec: str | None) -> None:
+@pytest.mark.parametrize("copies", [True, False])
+def test_sound_and_picture_begin_and_end_together(
+    tmp_path: Path, name: str, rate: int, codec: str | None, copies: bool
+) -> None:
     """Every codec is in step within a millisecond and as long as the pictures, at 60 frames a second."""
     wave = samples.speech(0.7567, rate) + samples.click(0.7567, rate, 0.3)
     path = samples.sound(tmp_path / name, wave, rate, codec=codec)
@@ -75,8 +80,13 @@ def test_sound_and_picture_begin_and_end_together(tmp_path: Path, name: str, rat
     frames = round(Fraction(sound.samples, sound.rate) * 60)
     part = write_part(tmp_path / "part.mp4", samples.numbered_frames(frames), frames, fps=Fraction(60))
     out = tmp_path / "result.mp4"
-    facts = media.assemble_video([part], audio=path, out=out, frames=frames, fps=Fraction(60), metadata={})
-    assert facts["audio_copied"] == ((name, rate) not in NOT_COPIED)
+    facts = media.assemble_video(
+        [part], audio=path, out=out, frames=frames, fps=Fraction(60), metadata={}, copies_audio=copies
+    )
+    is_played = sound.codec in ("aac", "mp3") or copies
+    assert facts["audio_copied"] == (is_played and (name, rate) not in NOT_COPIED)
+    with av.open(str(out)) as container:
+        assert copies or container.streams.audio[0].codec_context.codec.canonical_name in ("aac", "mp3")
     before, after = media.read_waveform(path, 48_000), media.read_waveform(out, 48_000)
     assert abs(shift_ms(before, after, 48_000)) < 1
     assert abs(len(before) - len(after)) < 48

@@ -1,0 +1,186 @@
+"""What is in the inbox and becomes no job: after a while the share says so, and why."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import ErrorCode
+from agent.fs import Fingerprint
+from agent.intake.paths import fold_name
+from agent.intake.scanner import CONTROLS, SWITCHES, Candidate, Inbox, lower_suffix, to_text
+from agent.jobs.json_text import BadJob
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
+
+log = logging.getLogger("musedrop")
+
+SHOWN, LISTED = 3, 100
+"""Entries that are named in the problem, and in status.json."""
+ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
+OTHER_FACES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef"} | {
+    *(".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".hevc")
+}
+OTHER_VOICES = {".aif", ".aiff", ".caf", ".amr", ".ac3", ".mka", ".mid", ".ape", ".alac", ".oga", ".mp2"}
+FOREIGN_FACES, FOREIGN_VOICES = OTHER_FACES - AVATAR_SUFFIXES, OTHER_VOICES - AUDIO_SUFFIXES
+TEXTS = {".txt", ".text", ".md", ".json5", ".jsonc", ".bak", ".rtf"}
+AS_FACE, AS_VOICE = "convert it to JPEG, PNG or MP4", "convert it to WAV, MP3 or FLAC"
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredEntry:
+    """An entry that becomes no job, why, and what to do."""
+
+    name: str
+    reason: str
+    hint: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"name": self.name, "reason": self.reason, "hint": self.hint}
+
+
+class IgnoredEntries:
+    """The entries that have been in the inbox for the settle time and `patience_s` and are part of no job.
+
+    `taken` holds the names that were taken out of the inbox, or left by a pair, each with what became of it.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self.patience_s = 0.0
+        self.rows: list[IgnoredEntry] = []
+        self.taken: dict[str, str] = {}
+        self._said: set[str] = set()
+        self._seen: object = None
+        self._due_s = 0.0
+
+    def note_taken(self, name: str, sentence: str) -> None:
+        """Remember a name that may come back."""
+        self.taken.pop(fold_name(name), None)
+        self.taken[fold_name(name)] = sentence
+        if len(self.taken) > 4096:
+            del self.taken[next(iter(self.taken))]
+
+    def update(self, now_s: float, in_use: Callable[[], set[Fingerprint]]) -> None:
+        """Look at what the last scan found, if that has changed or a time has passed. `in_use()`: media of jobs."""
+        inbox = self._inbox
+        seen = (inbox.changes, inbox.entries.count)
+        if seen == self._seen and now_s < self._due_s:
+            return
+        self._seen = seen
+        old_s = now_s - inbox.settle_s - self.patience_s
+        since = [*((file.since_s) for file in inbox.tracked.values()), *(since for _, since in inbox.others.values())]
+        self._due_s = min((s for s in since if s > old_s), default=float("inf")) + inbox.settle_s + self.patience_s
+        rested = sorted(name for name, file in inbox.tracked.items() if file.since_s <= old_s and _may_be_told(name))
+        if rested:
+            used = in_use()
+            rested = [name for name in rested if inbox.tracked[name].fingerprint not in used]
+        self.rows = [self._explain(name) for name in rested if inbox.folder / name not in inbox.entries]
+        others = sorted((name, kind) for name, (kind, since) in inbox.others.items() if since <= old_s)
+        self.rows += [IgnoredEntry(to_text(name), *_explain_other(kind)) for name, kind in others]
+        self._say_new()
+
+    def _say_new(self) -> None:
+        names = {row.name for row in self.rows}
+        for row in self.rows:
+            if row.name not in self._said:
+                log.warning("%s is ignored: %s; %s", row.name, row.reason, row.hint)
+        self._said = names
+
+    @property
+    def texts(self) -> list[str]:
+        """One sentence on all of them, but folders, which people may keep media in."""
+        rows = [row for row in self.rows if row.reason != FOLDER[0]]
+        if not rows:
+            return []
+        named = ", ".join(f'"{row.name}" ({row.reason})' for row in rows[:SHOWN])
+        more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+        return [f"the inbox holds what is no job: {named}{more}; `musedrop status` says what to do"]
+
+    def list_rows(self) -> list[dict[str, str]]:
+        """Return the rows of status.json."""
+        return [row.to_dict() for row in self.rows[:LISTED]]
+
+    def _explain(self, name: str) -> IgnoredEntry:
+        if sentence := self.taken.get(fold_name(name)):
+            return IgnoredEntry(to_text(name), sentence, "write to another name, and rename the file when it is whole")
+        if self._inbox.tracked[name].fingerprint.size == 0:
+            return IgnoredEntry(to_text(name), "it is empty", "write its content, or remove it")
+        return IgnoredEntry(to_text(name), *_explain_kind(name))
+
+    # what was surely meant as a job ----------------------------------------------------------------------------------
+
+    def find_refused(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
+        """Yield what was surely meant as a job, and why it can't be one."""
+        inbox = self._inbox
+        old_s = now_s - inbox.settle_s - self.patience_s
+        old = [name for name, file in inbox.tracked.items() if file.since_s <= old_s]
+        by_stem: dict[str, list[str]] = {}
+        for name in sorted(old):
+            path = inbox.folder / name
+            if inbox.unreadable.get(name) == inbox.tracked[name].fingerprint:
+                hint = ErrorCode.NOT_READABLE.hint
+                yield Candidate(path.stem, (name,)), BadJob(ErrorCode.NOT_READABLE, "the job file can't be read", hint)
+            elif lower_suffix(name) in TEXTS and not inbox.entries.is_blocked(path) and inbox.holds_job(name):
+                stem = path.stem.removesuffix(".json")
+                message = f'"{to_text(name)}" holds a job, but its name doesn\'t end in .json'
+                yield Candidate(stem, (name,)), _refuse(message, f"rename it to {to_text(stem)}.json; "
+                                                        "Windows may hide the end of a name")  # fmt: skip
+            elif _is_half(name) and not inbox.entries.is_blocked(path):
+                by_stem.setdefault(fold_name(path.stem), []).append(name)
+        for names in by_stem.values():
+            yield from _find_refused_pair(names)
+
+
+def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:
+    """Yield a face and a voice of one name, one of which is of a kind that is not read."""
+    faces = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES | FOREIGN_FACES]
+    voices = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES | FOREIGN_VOICES]
+    foreign = [name for name in names if lower_suffix(name) in FOREIGN_FACES | FOREIGN_VOICES]
+    if len(faces) == len(voices) == 1 and foreign:
+        hint = AS_FACE if foreign[0] in faces else AS_VOICE
+        message = f'"{to_text(foreign[0])}" is of a kind that is not read'
+        yield Candidate(Path(faces[0]).stem, (faces[0], voices[0])), _refuse(message, hint)
+
+
+def _refuse(message: str, hint: str) -> BadJob:
+    return BadJob(ErrorCode.UNSUPPORTED_FILE, message, hint)
+
+
+def _is_half(name: str) -> bool:
+    return lower_suffix(name) in AVATAR_SUFFIXES | AUDIO_SUFFIXES | FOREIGN_FACES | FOREIGN_VOICES
+
+
+def _may_be_told(name: str) -> bool:
+    """Whether the scanner neither takes it as a job file nor as a control file."""
+    return lower_suffix(name) not in {".json", *CONTROLS} and name.lower() not in SWITCHES
+
+
+FOLDER = ("a folder is not looked into", "put the files themselves into the inbox, if they are a job")
+
+
+def _explain_other(kind: str) -> tuple[str, str]:
+    if kind == "folder":
+        return FOLDER
+    if kind == "link":
+        return "a link is not followed", "copy the file itself into the inbox"
+    return "it is no regular file", "remove it"
+
+
+def _explain_kind(name: str) -> tuple[str, str]:
+    """Return why a file alone is no job, and what to do."""
+    stem, suffix = to_text(Path(name).stem), lower_suffix(name)
+    if suffix in AVATAR_SUFFIXES:
+        return "a face without a voice", f"put {stem}.wav beside it, or a job file that names it"
+    if suffix in AUDIO_SUFFIXES:
+        return "a voice without a face", f"put {stem}.jpg beside it, or a job file that names it"
+    if suffix in FOREIGN_FACES:
+        return "pictures and videos of this kind are not read", AS_FACE
+    if suffix in FOREIGN_VOICES:
+        return "sounds of this kind are not read", AS_VOICE
+    if suffix in ARCHIVES:
+        return "an archive is not opened", "unpack it, and put its files into the inbox"
+    if suffix in TEXTS or ".json" in name.lower():
+        return "a job file's name ends in .json", f"rename it to {stem.removesuffix('.json')}.json, if it is one"
+    return "it is no job file, picture, video or sound of a kind that is read", "remove it, or convert it"

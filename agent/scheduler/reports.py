@@ -1,0 +1,156 @@
+"""Whether a worker can be believed: what it says of a span is data from a stranger. Pure.
+
+A worker decodes files that anyone may have made, so its reports count only as far as they fit what was asked:
+the keys, types and ranges here, which follow from the limits in the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import ceil
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.errors import ErrorCode
+from gpu_pool.types import Done, Failed, RunSpan
+from models.types import Inspection, Limits, Request
+
+MAX_FPS = 120
+MAX_SIDE = 16_384
+"""The longest side of a picture that H.264 can hold, in pixels."""
+MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
+CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR}
+"""Codes of a failure that a worker may call its own."""
+CODES_OF_DAEMON = {
+    *(ErrorCode.CANCELLED, ErrorCode.POISON, ErrorCode.TIMEOUT, ErrorCode.INTERRUPTED, ErrorCode.ID_CONFLICT),
+    *(code for code in ErrorCode if code.group == "worker"),
+}
+"""Codes that the daemon alone gives."""
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Encoder = Literal["auto", "libx264", "h264_nvenc"]
+Notes = Annotated[list[Text], Field(max_length=100)]
+One = Annotated[int, Field(ge=1, le=1)]
+Many = Annotated[int, Field(ge=1)]
+Tag = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(ge=2, le=MAX_SIDE, multiple_of=2)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Units(Strict):
+    inspect: One
+    prepare: Many
+    render: Many
+    assemble: One
+
+
+class ColourTags(Strict):
+    primaries: Tag = 1
+    transfer: Tag = 1
+    matrix: Tag = 1
+    range: Annotated[int, Field(ge=0, le=2)] = 1
+
+
+class Outline(Strict):
+    """The fields of `models.types.Inspection` as JSON."""
+
+    frames: Many
+    fps: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,19}(/[1-9][0-9]{0,19})?$")]
+    width: Side
+    height: Side
+    duration_s: Annotated[float, Field(gt=0)]
+    units: Units
+    encoder: Encoder = "libx264"
+    colour: ColourTags = ColourTags()
+    memory_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 0
+    avatar_sha256: Sha256
+    audio_sha256: Sha256
+    avatar_kind: Literal["image", "video"] = "image"
+    notes: Notes = []
+    details: dict[str, Any] = {}
+
+
+class Inspected(Strict):
+    outline: Outline
+
+
+class Assembled(Strict):
+    """What becomes part of result.json; an engine says the rest under its own name."""
+
+    encoder: Encoder = "libx264"
+    audio_codec: Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,40}$")] = ""
+    audio_copied: bool = False
+    notes: Notes = []
+    label: bool = True
+    musetalk: dict[str, Any] = {}
+
+
+class Empty(Strict):
+    """Nothing: the files say the rest."""
+
+
+RESULTS: dict[str, type[Strict]] = {"inspect": Inspected, "prepare": Empty, "render": Empty, "assemble": Assembled}
+
+
+def explain_refusal(run: RunSpan, end: Done | Failed) -> str:
+    """Return why the end of a span can't be believed, or "". A span of no job may end as it likes."""
+    if "request" not in run.payload:
+        return ""
+    return _refuse_failure(end) if isinstance(end, Failed) else _refuse_result(run, end.result)
+
+
+def read_outline(outline: Mapping[str, Any] | None, request: Request) -> Inspection | None:
+    """Return the inspection of an earlier attempt; None where its row has none that can be used."""
+    if not outline or _refuse_outline({"outline": outline}, request.limits):
+        return None
+    return Inspection.from_dict(dict(outline))
+
+
+def _refuse_failure(failed: Failed) -> str:
+    texts = max(len(failed.message), len(failed.hint))
+    if texts > MAX_TEXT_CHARS or len(failed.detail) > MAX_DETAIL_CHARS:
+        return f"a failure described in {max(texts, len(failed.detail))} characters"
+    if failed.fault == "cancelled":
+        return ""
+    if failed.code not in (CODES_OF_WORKER if failed.fault == "worker" else set(ErrorCode) - CODES_OF_DAEMON):
+        return f"a failure of the {failed.fault} with the code {failed.code[:40]!a}"
+    return ""
+
+
+def _refuse_result(run: RunSpan, result: Mapping[str, Any]) -> str:
+    stage = run.payload.get("stage")
+    if stage == "inspect":
+        return _refuse_outline(result, Limits(**run.payload["request"]["limits"]))
+    return _refuse_shape(RESULTS[str(stage)], result)
+
+
+def _refuse_shape(schema: type[Strict], result: Mapping[str, Any]) -> str:
+    try:
+        schema.model_validate(dict(result))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        return f"a result whose {place[:100]!a} {problem['msg'].removeprefix('Input ')[:200]}"
+    return ""
+
+
+def _refuse_outline(result: Mapping[str, Any], limits: Limits) -> str:
+    if reason := _refuse_shape(Inspected, result):
+        return reason
+    told = Outline.model_validate(dict(result["outline"]))
+    rate, most = Fraction(told.fps), ceil(max(limits.audio_s, limits.video_s) * MAX_FPS) + 1
+    problems = {
+        f"has the rate {told.fps}": rate > MAX_FPS,
+        f"lasts {told.duration_s:g} s": told.duration_s > limits.audio_s + 1,
+        f"has {told.frames} frames in {told.duration_s:g} s": abs(told.frames - told.duration_s * rate) > 2,
+        f"has {told.width} x {told.height} pixels": told.width * told.height > max(limits.pixels, 4),
+        f"has {told.units.render} frames to render": told.units.render != told.frames,
+        f"has {told.units.prepare} units to prepare": told.units.prepare > most,
+    }
+    return next((f"an inspection that {problem}" for problem, is_so in problems.items() if is_so), "")

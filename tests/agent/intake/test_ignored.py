@@ -1,0 +1,168 @@
+"""What becomes no job is told: in status.json, and in failed/NAME where it was surely meant as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+
+import pytest
+
+from agent.intake.ignored import IgnoredEntry
+from agent.jobs.states import JobState
+from tests.agent.intake.desk import Desk
+
+JOB = json.dumps({"avatar": "face.jpg", "audio": "voice.wav"}).encode()
+PATIENT_S = 4.0
+
+
+def wait(desk: Desk, seconds: float = PATIENT_S) -> list[IgnoredEntry]:
+    """Let the time pass, a second a turn; return what is ignored then."""
+    for _ in range(round(seconds) + 1):
+        desk.turn(wait_s=1.0)
+        desk.intake.refuse_others(desk.at_ms)
+    return desk.intake.ignored.rows
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("hello.heic", "not read"),
+        ("hello.avif", "not read"),
+        ("hello.aiff", "not read"),
+        ("hello.txt", "ends in .json"),
+        ("hello.json.bak", "ends in .json"),
+        ("hello.zip", "archive"),
+        ("hello.pdf", "no job file"),
+        ("hello", "no job file"),
+        ("hello.wav", "without a face"),
+        ("hello.jpg", "without a voice"),
+        ("caf\udce9.heic", "not read"),
+    ],
+)
+def test_a_file_that_is_no_job_is_named(desk: Desk, name: str, reason: str) -> None:
+    """Not before the settle time and the patience are over; it stays where it is, and others are taken."""
+    desk.put(name, settled=False)
+    assert wait(desk, 1.0) == []
+    [row] = wait(desk)
+    assert reason in row.reason
+    assert row.hint
+    assert "\udce9" not in row.name
+    assert row.name in desk.intake.ignored.texts[0]
+    desk.drop("good")
+    desk.turn(wait_s=1.0)
+    assert "good" in desk.names()
+    (desk.folders.inbox / name).unlink()
+    assert wait(desk, 1.0) == []
+    assert desk.intake.ignored.texts == []
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
+def test_what_is_no_file_is_named(desk: Desk, kind: str) -> None:
+    """Links are not followed, and said to be."""
+    path = desk.folders.inbox / "hello.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(desk.put("real.txt") if kind == "link" else "nowhere")
+    row = next(row for row in wait(desk) if row.name == "hello.json")
+    assert {"link": "link", "dangling": "link", "folder": "folder", "pipe": "no regular file"}[kind] in row.reason
+    assert desk.names() == []
+
+
+def test_media_of_jobs_are_no_news(desk: Desk) -> None:
+    """Neither while they wait, nor while other jobs may need them."""
+    desk.drop_media()
+    desk.drop("hello")
+    assert wait(desk) == []
+
+
+@pytest.mark.parametrize("name", ["hello.json.txt", "hello.txt"])
+def test_a_job_file_of_another_name_fails(desk: Desk, name: str) -> None:
+    """Windows hides the end of a name; the hint says how to rename it."""
+    desk.put(name, JOB)
+    wait(desk)
+    job = desk.job("hello")
+    assert (job.state, job.error_code) == (JobState.FAILED, "unsupported_file")
+    assert "hello.json" in (job.error_hint or "")
+    assert desk.inbox_names() == []
+    assert desk.claimed_names(job) == [name]
+
+
+@pytest.mark.parametrize(
+    "names", [("hello.heic", "hello.wav"), ("hello.jpg", "hello.aiff"), ("Hello.avif", "hello.amr")]
+)
+def test_a_pair_of_a_kind_that_is_not_read_fails(desk: Desk, names: tuple[str, str]) -> None:
+    """Both halves are kept with the error."""
+    for name in names:
+        desk.put(name)
+    wait(desk)
+    job = desk.job(names[0].partition(".")[0])
+    assert (job.state, job.error_code) == (JobState.FAILED, "unsupported_file")
+    assert "convert" in (job.error_hint or "")
+    assert desk.claimed_names(job) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("face", "voice"),
+    [
+        ("Two.jpg", "two.wav"),
+        ("TWO.JPG", "two.WAV"),
+        (unicodedata.normalize("NFD", "grüße.jpg"), unicodedata.normalize("NFC", "grüße.wav")),
+    ],
+)
+def test_halves_in_another_spelling_are_a_pair(desk: Desk, face: str, voice: str) -> None:
+    """As job files find their media."""
+    desk.put(face)
+    desk.put(voice)
+    desk.turn(wait_s=2.0)
+    desk.turn(wait_s=2.0)
+    assert desk.inbox_names() == []
+    assert [job.state for job in [desk.job(face.partition(".")[0])]] == [JobState.QUEUED]
+
+
+def test_exact_names_come_before_spellings(desk: Desk) -> None:
+    """Two pairs that differ in case stay two pairs."""
+    for name in ("a.jpg", "A.jpg", "a.wav", "A.wav"):
+        desk.put(name, name.encode())
+    desk.turn(wait_s=2.0)
+    desk.turn(wait_s=2.0)
+    for name in ("a", "A"):
+        assert {path.name for path in (desk.folders.claimed / desk.job(name).uid).iterdir()} == {
+            f"{name}.jpg",
+            f"{name}.wav",
+        }
+
+
+@pytest.mark.parametrize("left", ["hello.png", "hello.wav2.mp3", "hello.mp3"])
+def test_what_a_pair_leaves_is_named(desk: Desk, left: str) -> None:
+    """Of two faces or two voices of one name, it is said which were used."""
+    for name in ("hello.jpg", "hello.wav", left):
+        desk.put(name)
+    [row] = wait(desk)
+    if left == "hello.wav2.mp3":
+        assert "without a face" in row.reason
+        return
+    assert "this one was left" in row.reason
+    assert len(desk.inbox_names()) == 1
+
+
+def test_a_name_that_comes_back_is_named(desk: Desk) -> None:
+    """A later piece of a file is no voice of its own."""
+    desk.put("hello.jpg")
+    desk.put("hello.wav")
+    desk.turn(wait_s=2.0)
+    desk.turn(wait_s=2.0)
+    assert desk.names() == ["hello"]
+    desk.put("hello.wav", b"the rest")
+    [row] = wait(desk)
+    assert 'it came again after it was taken for the job "hello"' in row.reason
+
+
+def test_an_empty_file_is_named(desk: Desk) -> None:
+    """It waits for its content."""
+    desk.put("hello.wav", b"", settled=False)
+    [row] = wait(desk)
+    assert row.reason == "it is empty"

@@ -1,0 +1,177 @@
+"""What a worker says of a span: only what fits the request is believed, and nothing else ever raises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.scheduler.reports import explain_refusal, read_outline
+from gpu_pool.types import Done, Failed, RunSpan
+from models.types import Inspection
+from tests.agent.samples import a_request
+
+REQUEST = a_request(Path("/nowhere"))
+UNITS = {"inspect": 1, "prepare": 1, "render": 96, "assemble": 1}
+OUTLINE = json.loads(
+    json.dumps(
+        Inspection(96, "25", 64, 64, 3.84, UNITS, avatar_sha256="a" * 64, audio_sha256="b" * 64).to_dict(),
+    )
+)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([10**12, "25", "0/0", [], {}]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def ask(stage: str) -> RunSpan:
+    return RunSpan(f"token/{stage}", 0, 1, {"stage": stage, "request": REQUEST.to_dict(), "outline": None})
+
+
+def judge(result: dict[str, Any], stage: str = "inspect") -> str:
+    return explain_refusal(ask(stage), Done("token/" + stage, 0, 1, 0.1, result))
+
+
+def test_what_fits_is_believed() -> None:
+    """The results of all stages, as workers send them."""
+    assert judge({"outline": OUTLINE}) == ""
+    assert judge({}, "prepare") == judge({}, "render") == ""
+    result = {"audio_codec": "pcm_s16le", "audio_copied": False, "encoder": "libx264", "notes": ["one"], "label": True}
+    assert judge({**result, "musetalk": {"batch": 4}}, "assemble") == ""
+
+
+@pytest.mark.parametrize("key", [key for key in OUTLINE if key in {"frames", "fps", "width", "units", "avatar_sha256"}])
+def test_a_missing_key_is_refused(key: str) -> None:
+    """An inspection without it can't be planned."""
+    assert judge({"outline": {name: value for name, value in OUTLINE.items() if name != key}})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"frames": 10**12},
+        {"frames": 96.0},
+        {"frames": "96"},
+        {"frames": True},
+        {"frames": 10**12, "units": {**UNITS, "render": 10**12}},
+        {"duration_s": 4e10, "frames": 10**12, "units": {**UNITS, "render": 10**12}},
+        {"duration_s": float("nan")},
+        {"duration_s": float("inf")},
+        {"fps": "0"},
+        {"fps": "25/0"},
+        {"fps": "1e9"},
+        {"fps": "1000"},
+        {"fps": "-25"},
+        {"fps": 25},
+        {"width": 63},
+        {"width": 1 << 40},
+        {"width": 16_384, "height": 16_384},
+        {"height": -2},
+        {"units": {}},
+        {"units": []},
+        {"units": {**UNITS, "render": 95}},
+        {"units": {**UNITS, "prepare": 0}},
+        {"units": {**UNITS, "prepare": 10**12}},
+        {"units": {**UNITS, "inspect": 2}},
+        {"units": {**UNITS, "more": 1}},
+        {"encoder": "x"},
+        {"avatar_sha256": "A" * 64},
+        {"audio_sha256": ""},
+        {"notes": ["x" * 10_000]},
+        {"notes": ["x"] * 1000},
+        {"notes": "x"},
+        {"memory_bytes": -1},
+        {"memory_bytes": 2**62},
+        {"colour": {"primaries": 1000}},
+        {"colour": None},
+        {"details": 1},
+        {"more": 1},
+    ],
+)
+def test_an_inspection_out_of_range_is_refused(keys: dict[str, Any]) -> None:
+    """Each key has a type and a range that follows from the limits of the request."""
+    assert judge({"outline": {**OUTLINE, **keys}})
+    assert read_outline({**OUTLINE, **keys}, REQUEST) is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "result"),
+    [
+        ("inspect", {}),
+        ("inspect", {"outline": None}),
+        ("inspect", {"outline": OUTLINE, "more": 1}),
+        ("render", {"more": 1}),
+        ("prepare", {"outline": OUTLINE}),
+        ("assemble", {"state": "failed"}),
+        ("assemble", {"uid": "another"}),
+        ("assemble", {"encoder": 1}),
+        ("assemble", {"musetalk": []}),
+    ],
+)
+def test_a_result_of_another_shape_is_refused(stage: str, result: dict[str, Any]) -> None:
+    """Nothing of it may take the place of what the daemon knows."""
+    assert judge(result, stage)
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        Failed("t", 0, 1, "no such code", "message"),
+        Failed("t", 0, 1, "poison", "message"),
+        Failed("t", 0, 1, "worker_died", "message"),
+        Failed("t", 0, 1, "no_face", "message", fault="worker"),
+        Failed("t", 0, 1, "no_face", "x" * 10_000),
+        Failed("t", 0, 1, "no_face", "message", hint="x" * 10_000),
+        Failed("t", 0, 1, "no_face", "message", detail="x" * 100_000),
+    ],
+)
+def test_a_failure_that_no_engine_has_is_refused(failed: Failed) -> None:
+    """The code is one of those that are published for workers, and the texts have a length."""
+    assert explain_refusal(ask("inspect"), failed)
+
+
+def test_failures_of_engines_are_believed() -> None:
+    """A failure of the job, one of the worker, and the end of a cancelled span."""
+    assert not explain_refusal(ask("inspect"), Failed("t", 0, 1, "no_face", "no face was found"))
+    assert not explain_refusal(ask("render"), Failed("t", 0, 1, "out_of_memory", "CUDA", fault="worker"))
+    assert not explain_refusal(ask("render"), Failed("t", 0, 1, "cancelled", "cancelled", fault="cancelled"))
+
+
+@given(st.sampled_from(["inspect", "prepare", "render", "assemble"]), st.dictionaries(st.text(), JSON, max_size=3))
+def test_any_result_is_judged(stage: str, result: dict[str, Any]) -> None:
+    """Nothing raises, and what is believed of an inspection can be read."""
+    judge(result, stage)
+
+
+@given(st.dictionaries(st.sampled_from(list(OUTLINE)), JSON, min_size=1, max_size=3))
+def test_any_inspection_is_judged(keys: dict[str, Any]) -> None:
+    """An inspection with arbitrary values is refused, or is one that the daemon can read and plan."""
+    outline = {**OUTLINE, **keys}
+    if not judge({"outline": outline}):
+        inspection = read_outline(outline, REQUEST)
+        assert inspection is not None
+        assert 0 < inspection.rate <= 120
+        assert inspection.frames <= 120 * REQUEST.limits.audio_s + 2
+
+
+@given(st.text(), st.text(), st.text(), st.sampled_from(["job", "worker"]))
+def test_any_failure_is_judged(code: str, message: str, hint: str, fault: Any) -> None:
+    """Nothing raises."""
+    explain_refusal(ask("render"), Failed("t", 0, 1, code, message, hint, fault=fault))
+
+
+def test_a_row_of_an_earlier_version_is_read_or_done_anew() -> None:
+    """One without colour tags is read; one that is no inspection is none."""
+    earlier = {key: value for key, value in OUTLINE.items() if key != "colour"}
+    assert read_outline(earlier, REQUEST) == Inspection.from_dict(OUTLINE)
+    assert read_outline({}, REQUEST) is read_outline(None, REQUEST) is read_outline({"frames": 1}, REQUEST) is None

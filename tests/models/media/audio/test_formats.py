@@ -1,0 +1,55 @@
+"""Files that are no sound that is read: the message names what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models import media
+from models.types import EngineError, Limits
+from tests import media_samples as samples
+
+UNREAD = [
+    ("voice.amr", b"#!SILK_V3" + bytes(200), "SILK"),
+    ("voice.amr", b"\x02#!SILK_V3" + bytes(200), "SILK"),
+    ("voice.dts", b"\x7f\xfe\x80\x01" + bytes(200), "DTS"),
+    ("voice.mxf", b"\x06\x0e\x2b\x34" + bytes(200), "MXF"),
+    ("voice.mid", b"MThd" + bytes(200), "MIDI"),
+    ("voice.wav", b"<!DOCTYPE html><title>404</title>", "web page"),
+]
+
+
+def read_refusal(path: Path) -> EngineError:
+    with pytest.raises(EngineError) as refused:
+        media.read_sound(path, path.name, Limits())
+    assert refused.value.code == "audio_unreadable"
+    assert path.name in refused.value.message
+    return refused.value
+
+
+@pytest.mark.parametrize(("name", "data", "word"), UNREAD)
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, name: str, data: bytes, word: str) -> None:
+    """It is not called damaged, and the hint says what to convert it to."""
+    path = tmp_path / name
+    path.write_bytes(data)
+    refused = read_refusal(path)
+    assert word in refused.message
+    assert "damaged" not in refused.message
+    assert refused.hint
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff"])
+def test_a_face_where_a_voice_was_wanted_is_called_swapped(tmp_path: Path, suffix: str) -> None:
+    """Pictures and videos without sound are named as what they are."""
+    assert "swapped" in read_refusal(samples.picture(tmp_path / f"face{suffix}")).message
+    assert "swapped" in read_refusal(samples.video(tmp_path / "face.mp4", 5)).message
+
+
+@pytest.mark.parametrize("data", [b"no sound at all " * 50, bytes(4000), bytes(range(256)) * 30])
+def test_messages_hold_no_words_of_ffmpeg(tmp_path: Path, data: bytes) -> None:
+    """Files that nothing can be made of are refused in words for users."""
+    path = tmp_path / "voice.wav"
+    path.write_bytes(data)
+    message = read_refusal(path).message
+    assert not any(word in message for word in ("Invalid", "argument", "processing input"))
