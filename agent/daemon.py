@@ -13,8 +13,10 @@ from agent.clock import Clock
 from agent.fs import is_file, make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.reader import LedgerError, name_damage
 from agent.results.archive import Archiver
 from agent.results.publisher import GATHER_S, Publisher
 from agent.results.reconcile import reconcile
@@ -67,9 +69,11 @@ class Daemon:
         self.settings, self.folders = CurrentSettings(settings), settings.folders
         make_folders(self.folders.of_state, OWNER_ONLY)
         self.lock = InstanceLock(self.folders.lock)
-        with ExitStack() as on_error, raise_disk_full():
+        with ExitStack() as on_error, raise_disk_full(), name_damage(self.folders.ledger):
             on_error.callback(self.lock.release)
             self.ledger = Ledger(self.folders.ledger)
+            on_error.callback(self.ledger.close)
+            self.damage_check = DamageCheck(self.folders.ledger, self.folders.running_mark)
             earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
             on_error.pop_all()
@@ -110,6 +114,7 @@ class Daemon:
     def step(self, timeout_s: float = MAX_WAIT_S) -> None:
         """One turn: read the inbox, start spans, wait for the workers or the inbox, write what happened."""
         self.follow_clock()
+        self.damage_check.raise_found()
         self.read_inbox()
         self.dispatcher.fail_overdue()
         self.dispatcher.set_paused(paused=self.draining or not self.share_present)
@@ -313,9 +318,9 @@ class Daemon:
 
         Returns whether the state's disk is full: then another daemon has to go on, as after a crash.
         """
-        signals, disk_full = Signals(self.pool.wake), False
+        signals, disk_full, is_sound = Signals(self.pool.wake), False, True
         try:
-            with raise_disk_full():
+            with raise_disk_full(), name_damage(self.folders.ledger):
                 self.step(0.0)
                 self.notifier.send_ready()
                 while not signals.stop_requests:
@@ -326,9 +331,12 @@ class Daemon:
         except DiskFull as error:
             disk_full = True
             log.error("the state folder %s can't be written (%s): jobs wait", self.folders.state, error)
+        except LedgerError:
+            is_sound = False
+            raise
         finally:
             signals.restore()
-            self.abandon() if disk_full else self.close()
+            self.abandon() if disk_full or not is_sound else self.close()
         return disk_full
 
     def drain(self, signals: Signals) -> None:
@@ -375,6 +383,7 @@ class Daemon:
         self.write_status(running=False)
         if self.can_write_share():
             self.status_db.finish()
+        self.damage_check.close(clean=True)
         self.ledger.close()
         self.lock.release()
         log.info("stopped")
@@ -383,6 +392,7 @@ class Daemon:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
         self.intake.watcher.stop()
         self.pool.close()
+        self.damage_check.close(clean=False)
         self.ledger.close()
         self.lock.release()
 

@@ -338,6 +338,11 @@ class Folders:
         return self.state / "jobs.db"
 
     @property
+    def running_mark(self) -> Path:
+        """A file that is there while a daemon runs, and is left by one that was killed."""
+        return self.state / "daemon.running"
+
+    @property
     def work(self) -> Path:
         return self.state / "work"
 

@@ -11,6 +11,7 @@ from typing import Any
 from agent.fs import Fingerprint
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
+from agent.ledger.reader import LedgerError
 
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
 
@@ -84,8 +85,15 @@ JOB_COLUMNS = ", ".join(Job.__slots__)
 
 
 def read_job(row: Sequence[Any]) -> Job:
-    """Return the job of a row that was selected as `JOB_COLUMNS`."""
+    """Return the job of a row that was selected as `JOB_COLUMNS`. Raises LedgerError for one that is damaged."""
     values = dict(zip(Job.__slots__, row, strict=True))
+    try:
+        return _convert(values)
+    except (ValueError, TypeError) as error:
+        raise LedgerError(f"row {values['id']} of the ledger is damaged: restore the ledger from a backup") from error
+
+
+def _convert(values: dict[str, Any]) -> Job:
     values |= {key: json.loads(values[key]) for key in JSON_COLUMNS if values[key]}
     values |= {
         "state": JobState(values["state"]),

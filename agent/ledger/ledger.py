@@ -18,9 +18,9 @@ from agent.ledger.devices import DeviceRows
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.job import JOB_COLUMNS, Job, assignments, placeholders, read_job
 from agent.ledger.queue import QueueRows
-from agent.ledger.reader import LedgerError, connect
+from agent.ledger.reader import APPLICATION_ID, LedgerError, connect, name_damage
 from agent.ledger.retention import RetentionRows
-from agent.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
+from agent.ledger.schema import SCHEMA_VERSION, migrations
 from agent.ledger.snapshot import copy_ledger
 from agent.ledger.sqlite import Database
 from agent.ledger.transitions import OWNED, Transitions
@@ -48,7 +48,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.db = Database(connect(path, read_only=False), execute_plugins=False)
         try:
-            with raise_disk_full():
+            with raise_disk_full(), name_damage(path):
                 self._prepare(path)
         except sqlite3.DatabaseError as error:
             self.db.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from agent.fs import atomic_copy
-from agent.ledger.reader import LedgerError, open_reader
+from agent.ledger.reader import LedgerError, name_damage, open_reader
 
 SCRATCH = ".copy-"
 """How the name of a folder begins in which a copy is made."""
@@ -34,7 +34,7 @@ def copy_ledger(ledger: Path, target: Path) -> None:
 
 def _copy(ledger: Path, target: Path) -> None:
     try:
-        with closing(open_reader(ledger)) as db:
+        with name_damage(ledger), closing(open_reader(ledger)) as db:
             db.conn.execute("VACUUM INTO ?", [str(target)])
     except sqlite3.Error as error:
         raise LedgerError(f"the ledger can't be copied ({error})") from error
