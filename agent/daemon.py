@@ -16,10 +16,11 @@ from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice,
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.places import Places
 from agent.ledger.reader import LedgerError, name_damage
 from agent.results.archive import Archiver
 from agent.results.publisher import GATHER_S, Publisher
-from agent.results.reconcile import reconcile
+from agent.results.reconcile import follow_move, reconcile
 from agent.results.retention import Retention
 from agent.results.status import DaemonState, StatusReport
 from agent.results.status_db import StatusDatabase
@@ -71,7 +72,7 @@ class Daemon:
         self.lock = InstanceLock(self.folders.lock)
         with ExitStack() as on_error, raise_disk_full(), name_damage(self.folders.ledger):
             on_error.callback(self.lock.release)
-            self.ledger = Ledger(self.folders.ledger)
+            self.ledger = Ledger(self.folders.ledger, Places(self.folders.share, self.folders.state, self.list_roots))
             on_error.callback(self.ledger.close)
             self.damage_check = DamageCheck(self.folders.ledger, self.folders.running_mark)
             earlier = self.ledger.devices.list_cards()
@@ -87,6 +88,11 @@ class Daemon:
         self._recovered = self._may_archive = self._pruning = False
         self._next_save_s = self._next_status_s = self._next_archive_s = 0.0
         log.info("musedrop %s: %s", __version__, self.status.describe_engine())
+
+    def list_roots(self) -> list[Path]:
+        """Return the folders beside share and state that jobs may read, in the order of the settings."""
+        inbox = self.settings.current.inbox
+        return [*inbox.media_roots, *inbox.path_map.values()]
 
     def _connect_parts(self) -> None:
         """Make the parts of the daemon; each knows only what is below it, and data goes up through `step`."""
@@ -226,6 +232,7 @@ class Daemon:
         self.intake.meet_share()
         if not self._recovered:
             try:
+                follow_move(self.folders, self.ledger)
                 reconcile(self.folders, self.ledger, self.clock)
             except OSError as error:
                 return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"

@@ -22,17 +22,18 @@ from pydantic import ValidationError
 
 from agent.clock import Clock
 from agent.errors import ErrorCode
-from agent.fs import atomic_write_bytes, is_file, map_parallel, read_limited
+from agent.fs import atomic_write_bytes, is_file, map_parallel, read_limited, take_fingerprint
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import JobError
 from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.places import resolve
 from agent.settings import Folders
 from models.types import Inspection
 
 log = logging.getLogger("musedrop")
 
-KEY = "share_mark"
+KEY, PLACE = "share_mark", "share_place"
 MAX_RECORD_BYTES, MAX_FRAMES = 1 << 20, 1 << 40
 UID = re.compile(r"[0-9a-f]{16}")
 NOT_FACTS = {
@@ -109,6 +110,30 @@ def reconcile(folders: Folders, ledger: Ledger, clock: Clock) -> None:
         mark.renew()
     if count:
         log.warning("the ledger was older than the share: %d jobs that had ended since are in it now", count)
+
+
+def follow_move(folders: Folders, ledger: Ledger) -> None:
+    """Where the share is another copy than at the last start, take over the inodes of media of the same size and time.
+
+    A copy that keeps the times of its files, as `cp -a` and `tar` do, gives them new inodes. Raises OSError.
+    """
+    place = f"{resolve(folders.share)} {folders.share_id_file.stat().st_ino}"
+    known = ledger.recall(PLACE)
+    if known == place:
+        return
+    with ledger.together():
+        for job in ledger.list_with_media() if known else ():
+            media = {role: find_copy(medium) for role, medium in job.media.items()}
+            if media != job.media:
+                ledger.update(job.uid, media=media)
+        ledger.remember(PLACE, place)
+
+
+def find_copy(medium: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the medium with the inode that its file has now, if all else is the same."""
+    found = take_fingerprint(Path(medium["path"]))
+    is_copy = found is not None and (found.size, found.mtime_ns) == (medium["size"], medium["mtime_ns"])
+    return {**medium, "inode": found.inode} if found is not None and is_copy else dict(medium)
 
 
 # what the share says --------------------------------------------------------------------------------------------------

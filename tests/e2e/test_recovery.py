@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -65,3 +68,59 @@ def check(share: Share, names: list[str]) -> None:
     with sqlite3.connect(share.state / "jobs.db") as conn:
         assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     conn.close()
+
+
+@pytest.mark.parametrize("how", ["move", "copy"])
+def test_share_and_state_that_move_keep_their_queue(make_share: Callable[..., Share], how: str) -> None:
+    """Queued and waiting jobs end, and a failed one is retried, where the folders are under other names."""
+    share = make_share(module="tests.e2e.noop", wait_media_s=600, keep_media_s=3600)
+    root = share.root / "clips"
+    root.mkdir()
+    (root / "far.wav").write_bytes(b"far")
+    set_roots(share, root)
+    share.start()
+    share.put("face.jpg", b"face")
+    share.drop("failed", avatar="face.jpg", audio=str(root / "far.wav"), options={"fail": True})
+    share.wait_for("failed", "failed")
+    until((share.failed / "failed" / "error.json").exists, 30, share.log)
+    share.put("pause", b"")
+    share.drop("queued", avatar="face.jpg", audio=str(root / "far.wav"))
+    share.drop("waiting", avatar="face.jpg", audio="late.wav")
+    share.put("pair.jpg", b"pair")
+    share.put("pair.wav", b"pair")
+    for name, state in (("queued", "queued"), ("pair", "queued"), ("waiting", "waiting")):
+        share.wait_for(name, state)
+    assert share.stop() == 0
+    move_folders(share, how)
+    set_roots(share, share.root / "new clips", share.root / "new share", share.root / "new state")
+    share.start()
+    share.put("late.wav", b"late")
+    job = share.failed / "failed" / "job.json"
+    job.write_text(job.read_text().replace(str(root), str(share.root / "new clips")).replace('"fail": true', ""))
+    share.put("failed.retry", b"")
+    share.put("resume", b"")
+    for name in ("queued", "pair", "waiting", "failed"):
+        share.wait_for(name, "done")
+    until(lambda: not (share.failed / "failed").exists(), 30, share.log)
+
+
+def set_roots(share: Share, root: Path, folder: Path | None = None, state: Path | None = None) -> None:
+    """Write the settings of a share: its folders, and one more that jobs may read."""
+    lines = [
+        line for line in share.config.read_text().splitlines() if not line.startswith(("media_roots", "share", "state"))
+    ]
+    share.folder, share.state = folder or share.folder, state or share.state
+    share.inbox, share.outbox, share.failed = (share.folder / name for name in ("inbox", "outbox", "failed"))
+    lines.insert(lines.index("[inbox]") + 1, f'media_roots = ["{root}"]')
+    share.config.write_text("\n".join([f'share = "{share.folder}"', f'state = "{share.state}"', *lines, ""]))
+
+
+def move_folders(share: Share, how: str) -> None:
+    """Give all folders new names, by a rename or by a copy that keeps the times."""
+    for name in ("share", "state", "clips"):
+        target = share.root / f"new {name}"
+        if how == "move":
+            (share.root / name).rename(target)
+        else:
+            subprocess.run(["cp", "-a", str(share.root / name), str(target)], check=True)
+            shutil.rmtree(share.root / name)
