@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 CHECKED := tests/agent tests/gpu_pool tests/models/media $(wildcard tests/test_*.py tests/models/test_*.py)
 
-.PHONY: demo check test torture test-deps lint clean
+.PHONY: demo check test torture fuzz test-deps lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "musedrop needs Python 3.11 or newer")'
@@ -27,6 +27,9 @@ test: $(VENV)/.installed-dev test-deps lint  ## lint, types and all tests
 
 torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; 43 minutes on a busy machine
 	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/e2e/test_torture.py
+
+fuzz: $(VENV)/.installed-dev     ## any files at any moments in the share, for an hour (MUSEDROP_FUZZ_S)
+	MUSEDROP_FUZZ_S=$${MUSEDROP_FUZZ_S:-3600} $(BIN)/pytest tests/agent/intake/test_fuzz_intake.py
 
 lint: $(VENV)/.installed-dev     ## ruff and mypy
 	$(BIN)/ruff check .

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from agent import __version__
 from agent.clock import Clock
-from agent.fs import is_file, make_folders
+from agent.fs import is_file
+from agent.fs.folders import make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.ledger.damage import DamageCheck
@@ -34,9 +35,10 @@ from agent.service.entry_problems import EntryProblems
 from agent.service.liveness import Heartbeat, LoopStatus, liveness_error
 from agent.service.log import configure_logging
 from agent.service.problems import Problems
-from agent.service.process import Drain, InstanceLock, Signals
+from agent.service.process import Drain, InstanceLock, Signals, let_group_read
 from agent.service.reload import merge_settings
 from agent.service.share import ShareIdentity
+from agent.service.share_folders import PRIVATE, ShareFolders
 from agent.service.systemd import Notifier, Watchdog
 from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
@@ -51,7 +53,6 @@ ARCHIVE_S = 0.5
 MAX_WAIT_S = 5.0
 DRAIN_MARGIN_S = 30.0
 """What systemd allows a drain beyond the time after which a silent worker is ended."""
-OWNER_ONLY = 0o700
 
 
 class Daemon:
@@ -68,7 +69,7 @@ class Daemon:
     ) -> None:
         """`pool`, `clock` and `notifier` take the place of the real ones in tests."""
         self.settings, self.folders = CurrentSettings(settings), settings.folders
-        make_folders(self.folders.of_state, OWNER_ONLY)
+        make_folders(self.folders.of_state, PRIVATE)
         self.lock = InstanceLock(self.folders.lock)
         with ExitStack() as on_error, raise_disk_full(), name_damage(self.folders.ledger):
             on_error.callback(self.lock.release)
@@ -83,6 +84,7 @@ class Daemon:
         self.watchdog = Watchdog(self.notifier)
         self.pool = pool or open_pool(settings, handler, earlier)
         self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
+        self.share_folders = ShareFolders(self.folders)
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False
@@ -216,9 +218,10 @@ class Daemon:
     def check_share(self) -> None:
         """Find out whether the share has gone, or come back."""
         problem = self.share.check()
-        if not problem and not self.share_present:
+        if not problem and not (self.share_present and self.share_folders.is_same_share):
             problem = self.open_share()
         self.problems.set("share", problem)
+        self.problems.set("folders", "" if problem else self.share_folders.check())
         self.share_present = not problem
         if problem:
             self.intake.postpone_scan(self.clock.now_s())
@@ -226,7 +229,7 @@ class Daemon:
     def open_share(self) -> str:
         """Make the folders that are missing; the first time, settle what a crash left. Returns what is wrong."""
         try:
-            make_folders(self.folders.of_share)
+            self.share_folders.open()
         except OSError as error:
             return f"the folders of the share can't be made: {error.strerror}"
         self.intake.meet_share()
@@ -239,6 +242,7 @@ class Daemon:
             self._recovered = True
             self.publisher.recover()
             self.intake.recover_claims(self.clock.at_ms())
+            self.intake.accept_copied_media()
         return ""
 
     def can_write_share(self) -> bool:
@@ -415,6 +419,7 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
 
     `source`: the file that SIGHUP reads again.
     """
+    let_group_read()
     faulthandler.enable()  # a daemon that the watchdog aborts says where it hung
     notifier = Notifier()
     while True:

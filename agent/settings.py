@@ -344,7 +344,8 @@ class Folders:
 
     @property
     def work(self) -> Path:
-        return self.state / "work"
+        """The work folders of the jobs; an operator may put them elsewhere by a link."""
+        return Path(os.path.realpath(self.state / "work"))
 
     @property
     def nvml_log(self) -> Path:
@@ -357,7 +358,16 @@ class Folders:
     @property
     def of_share(self) -> tuple[Path, ...]:
         """The folders of the share."""
-        return (self.inbox, self.outbox, self.failed, self.archive, self.avatars, self.claimed, self.staging)
+        return (
+            self.inbox,
+            self.outbox,
+            self.failed,
+            self.archive,
+            self.avatars,
+            self.claimed,
+            self.staging,
+            self.trash,
+        )
 
     @property
     def of_state(self) -> tuple[Path, ...]:

@@ -26,7 +26,7 @@ from benchmarks import memory, weights
 from gpu_pool.types import grid
 from models import media
 from models.handler import Handler, open_handler
-from models.media.encode import write_part
+from models.media.output.encode import write_part
 from models.musetalk.compositing.composite import YuvBlend
 from models.musetalk.compositing.masks import square_around
 from models.musetalk.inpainting.streams import DeviceStream, open_stream

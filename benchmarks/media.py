@@ -18,7 +18,7 @@ import numpy as np
 
 from models import media
 from models.arrays import U8
-from models.media.colour import ToYuv
+from models.media.pictures.colour import ToYuv
 from tests import media_samples as samples
 
 FPS = Fraction(25)

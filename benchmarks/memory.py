@@ -29,7 +29,7 @@ import numpy as np
 from gpu_pool.types import grid
 from models.arrays import U8
 from models.handler import open_handler
-from models.media.encode import write_part
+from models.media.output.encode import write_part
 from models.types import Request
 from tests import media_samples as samples
 from tests.models.musetalk import tiny

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.fs import make_folders
+from agent.fs.folders import make_folders
 from agent.jobs.parse import pair_media
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices
@@ -120,7 +120,7 @@ def time_job(dispatcher: Dispatcher, uid: str) -> float:
     while not all(device.state == "idle" for device in dispatcher.pool.devices()):
         collect_events(dispatcher)
     spec, transitions, at_ms = pair_media(uid, "face.jpg", "voice.wav"), dispatcher.ledger.transitions, Clock().at_ms()
-    media = {role: {"given": role, "path": role} for role in ("avatar", "audio")}
+    media = {role: {"given": role, "path": role, "inode": 0, "size": 0, "mtime_ns": 0} for role in ("avatar", "audio")}
     job = transitions.add(uid, uid, spec, at_ms=at_ms)
     began_s = time.monotonic()
     transitions.queue(job, media, at_ms=at_ms)

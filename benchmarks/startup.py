@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 COMMANDS = ["", "init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
-COMMANDS += ["schema", "doctor", "demo", "bench pool"]
+COMMANDS += ["schema", "doctor", "demo"]
 MUSEDROP = Path(sys.executable).with_name("musedrop")
 
 

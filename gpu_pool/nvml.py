@@ -67,12 +67,12 @@ class Driver:
         try:
             self._open(began_s)
         except pynvml.NVMLError as error:
-            return _describe_error(f"No NVIDIA driver answers: {error}.", error, began_s)
+            return _describe_error("No NVIDIA driver answers", error, began_s)
         try:
             cards = replace(_read_all(self._visible), read_at_s=began_s)
         except pynvml.NVMLError as error:
             self.close()
-            return _describe_error(f"The NVIDIA driver does not list its cards: {error}.", error, began_s)
+            return _describe_error("The NVIDIA driver does not list its cards", error, began_s)
         cards = replace(cards, devices=tuple(self._apply_xid(device, began_s) for device in cards.devices))
         self._has_trouble = bool(cards.problems) or any(device.state == "lost" for device in cards.devices)
         return replace(cards, trouble=cards.trouble or _explain_lost(cards.devices))
@@ -189,9 +189,9 @@ def _read_card(index: int) -> _Listed:
 
 def _describe_error(problem: str, error: Any, began_s: float) -> Cards:
     """Return a reading without cards, as the driver as a whole has failed."""
-    advice = ADVICE.get(error.value, OTHER_ADVICE)
-    trouble = f"The NVIDIA driver doesn't work (NVML error {error.value}: {error}); {advice}."
-    return Cards(problems=(problem,), read_at_s=began_s, trouble=trouble, is_absent=error.value in ABSENT)
+    advice, said = ADVICE.get(error.value, OTHER_ADVICE), str(error).rstrip(".")
+    trouble = f"The NVIDIA driver doesn't work (NVML error {error.value}: {said}); {advice}."
+    return Cards(problems=(f"{problem}: {said}.",), read_at_s=began_s, trouble=trouble, is_absent=error.value in ABSENT)
 
 
 def _explain_lost(devices: tuple[Device, ...]) -> str:

@@ -46,6 +46,23 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_write_by_name(path: Path) -> Iterator[Path]:
+    """Yield the name of a new file, for libraries that write and rename by name; otherwise like `atomic_write`.
+
+    Only for folders that no other user may write to, such as the models folder.
+    """
+    temp_path = make_temp_path(path)
+    try:
+        with translate_full_disk(path.name):
+            yield temp_path
+            sync(temp_path)
+            temp_path.replace(path)
+            sync(path.parent)
+    finally:
+        temp_path.unlink(missing_ok=True)
+
+
+@contextmanager
 def hold_folder(path: Path) -> Iterator[Path]:
     """Yield a path that stays that of this folder, whatever happens to its name.
 

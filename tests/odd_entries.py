@@ -32,7 +32,9 @@ NAMES = {
 
 
 def write(path: Path) -> None:
-    path.write_bytes(JOB)
+    """Make a new file; follow no link that is there."""
+    with path.open("xb") as file:
+        file.write(JOB)
 
 
 def make_folder(path: Path) -> None:
@@ -40,16 +42,17 @@ def make_folder(path: Path) -> None:
 
 
 def make_full_folder(path: Path) -> None:
-    (path / "inner").mkdir(parents=True)
+    path.mkdir()
+    (path / "inner").mkdir()
     (path / "inner" / "x.json").write_bytes(JOB)
 
 
 def make_link(path: Path) -> None:
-    path.symlink_to("/etc/passwd")
+    path.symlink_to("/proc/version")
 
 
 def make_folder_link(path: Path) -> None:
-    path.symlink_to("/etc")
+    path.symlink_to("/proc/self/net")
 
 
 def make_dangling_link(path: Path) -> None:
@@ -91,13 +94,13 @@ def make_immutable_folder(path: Path) -> None:
 def make_foreign(path: Path) -> None:
     write(path)
     path.chmod(0o600)
-    os.chown(path, STRANGER, STRANGER)
+    os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
 
 
 def make_foreign_folder(path: Path) -> None:
     make_full_folder(path)
     path.chmod(0o755)
-    os.chown(path, STRANGER, STRANGER)
+    os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
 
 
 def make_empty(path: Path) -> None:
@@ -156,9 +159,13 @@ def put_all_names(folder: Path, suffix: str) -> None:
 
 
 def put_kind(folder: Path, kind: str, suffix: str) -> None:
-    """Put one kind of thing into a folder, unless its file system doesn't know it."""
-    if "immutable" not in kind or can_set_immutable(folder):
-        KINDS[kind](folder / f"odd{suffix}")
+    """Put one kind of thing into a folder, unless its file system doesn't know it, or the name is taken.
+
+    Never write to a path that exists: it may be a link, and we are root.
+    """
+    path = folder / f"odd{suffix}"
+    if not os.path.lexists(path) and ("immutable" not in kind or can_set_immutable(folder)):
+        KINDS[kind](path)
 
 
 @contextmanager

@@ -66,14 +66,17 @@ class Share:
         write_s: float = 0.2,
         watch: str = "auto",
         module: str = "agent.cli.main run",
+        wrapper: Sequence[str] = (),
     ) -> None:
-        """`module`: what is started, "tests.e2e.noop" for a daemon that makes no pictures."""
+        """`wrapper`: a command that starts the daemon, such as setpriv with its options.
+
+        `module`: what is started, "tests.e2e.noop" for a daemon that makes no pictures."""
         self.root = root
         self.config = root / "musedrop.toml"
         self.folder, self.state = root / "share", root / "state"
         self.inbox, self.outbox, self.failed = (self.folder / name for name in ("inbox", "outbox", "failed"))
         self.folder.mkdir(parents=True)
-        self.module = module
+        self.module, self.wrapper = module, tuple(wrapper)
         values: dict[str, Any] = {
             "stall_s": stall_s,
             "settle_s": settle_s,
@@ -92,9 +95,15 @@ class Share:
         until(self.is_up, 60, self.log)
 
     def launch(self, **env: str) -> None:
-        command = [sys.executable, "-m", *self.module.split(), "--config", str(self.config)]
+        command = [*self.wrapper, sys.executable, "-m", *self.module.split(), "--config", str(self.config)]
         with (self.root / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log, env={**os.environ, **env})
+
+    def launch_closed(self, **env: str) -> None:
+        """Launch the daemon without any standard stream."""
+        daemon = [*self.wrapper, sys.executable, "-m", *self.module.split(), "--config", str(self.config)]
+        command = ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *daemon]
+        self.daemon = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env})
 
     def is_up(self) -> bool:
         assert self.daemon is not None
@@ -132,7 +141,7 @@ class Share:
         """Run a command with this share's settings."""
         command = [sys.executable, "-m", "agent.cli.main", *words, "--config", str(self.config)]
         wide = {**os.environ, "COLUMNS": "200", **(env or {})}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, env=wide)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, env=wide)
 
     # what people do --------------------------------------------------------------------------------------------------
 
@@ -177,7 +186,7 @@ class Share:
         except FileNotFoundError:
             return None
 
-    def wait_for(self, name: str, *states: str, timeout_s: float = 90.0) -> dict[str, Any]:
+    def wait_for(self, name: str, *states: str, timeout_s: float = 200.0) -> dict[str, Any]:
         """Wait until the newest job of that name is in one of the states. Return its row."""
         until(
             lambda: any(
@@ -191,7 +200,7 @@ class Share:
         )
         return self.job(name)
 
-    def wait_until_finished(self, jobs: int, timeout_s: float = 110.0) -> None:
+    def wait_until_finished(self, jobs: int, timeout_s: float = 250.0) -> None:
         """Wait until there are so many jobs, all of them finished."""
 
         def finished() -> bool:
@@ -206,7 +215,7 @@ class Share:
     def error(self, name: str) -> dict[str, Any]:
         """Return failed/NAME/error.json, which appears after the row."""
         path = self.failed / name / "error.json"
-        until(path.exists, 30, self.log)
+        until(path.exists, 60, self.log)
         return dict(json.loads(path.read_bytes()))
 
     def workers(self) -> list[int]:

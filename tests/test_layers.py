@@ -53,7 +53,7 @@ MUSETALK = (
 )
 LAYERS = {"agent": AGENT, "models.musetalk": MUSETALK}
 """The layers of a package, from the top down: each imports only from those below it."""
-MAX_MODULES, MAX_MODULES_OF = 15, {"gpu_pool": 20, "models/media": 19}
+MAX_MODULES, MAX_MODULES_OF = 15, {"gpu_pool": 20}
 """How many modules a folder may hold."""
 
 

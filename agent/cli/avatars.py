@@ -16,7 +16,8 @@ from typing import Any
 
 from agent.cli import client
 from agent.cli.client import ClientError, JobTicket
-from agent.fs import atomic_copy, hash_file, sync
+from agent.fs import atomic_copy, hash_file
+from agent.fs.folders import sync
 from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 

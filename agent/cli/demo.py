@@ -11,8 +11,9 @@ from rich.console import Console
 from agent.cli import client, progress
 from agent.daemon import Daemon
 from agent.errors import UserError
-from agent.fs import atomic_copy, atomic_write_bytes, make_folders
+from agent.fs import atomic_copy, atomic_write_bytes
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
+from agent.service.share_folders import lay_out
 from agent.settings import Settings
 from agent.settings_file import format_settings, load_settings
 
@@ -56,7 +57,7 @@ def make_scratch_share(folder: Path) -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(config, format_settings(".", "./state").encode())
     settings = load_settings(config)
-    make_folders((*settings.folders.of_share, *settings.folders.of_state))
+    lay_out(settings.folders)
     return settings
 
 

@@ -86,7 +86,7 @@ def check_cards(found: Cards, settings: Settings) -> Iterator[Finding]:
         yield Finding("bad", "NVIDIA driver", trouble, "jobs that MuseTalk would run stay queued until it works")
     for problem in found.problems:
         advice = "fine for the preview engine; for MuseTalk install the NVIDIA driver and check that nvidia-smi works"
-        yield Finding("note", "NVML", problem, advice)
+        yield Finding("note", "NVML", problem, "" if trouble else advice)
     for gpu in found.devices:
         yield check_card(gpu, admitted=card_rules(settings).can_use(gpu.id))
 

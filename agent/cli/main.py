@@ -47,15 +47,18 @@ def init(
 ) -> None:
     """Create the folders and an annotated settings file."""
     from agent import settings_file
-    from agent.fs import atomic_write_bytes, make_folders
+    from agent.fs import atomic_write_bytes
+    from agent.service.process import let_group_read
+    from agent.service.share_folders import lay_out
 
     target = folder.resolve() / "musedrop.toml"
     if target.exists():
         raise UserError(f"{target} exists already: edit it, or choose another folder")
+    let_group_read()
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(target, settings_file.format_settings(".", "./state").encode())
     settings = settings_file.load_settings(target)
-    make_folders((*settings.folders.of_share, *settings.folders.of_state))
+    lay_out(settings.folders)
     summary = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
     console.print(summary, markup=False, soft_wrap=True)
 

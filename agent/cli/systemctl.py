@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
 import pwd
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from agent.cli.systemd_units import UNIT, UnitFile
 from agent.errors import UserError
+from agent.fs.folders import hold_folder, make_folders
 from agent.settings import Folders
 
 PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "StatusText", "MainPID", "NRestarts", "UnitFileState")
@@ -81,12 +84,25 @@ def add_user() -> None:
 def make_share_folders(folders: Folders, owner: str) -> None:
     """Create the missing folders of the share; with an owner, for that user and group."""
     private = folders.share_id_file.parent
+    folders.share.parent.mkdir(parents=True, exist_ok=True)
     for folder in (folders.share, private, *folders.of_share):
-        if not folder.exists():
-            folder.mkdir(parents=True)
+        if not os.path.lexists(folder):
+            make_folders([folder], PRIVATE_MODE if owner or folder.is_relative_to(private) else 0o777)
             if owner:
-                shutil.chown(folder, owner, owner)
-                folder.chmod(PRIVATE_MODE if folder.is_relative_to(private) else SHARED_MODE)
+                give_folder(folder, owner, PRIVATE_MODE if folder.is_relative_to(private) else SHARED_MODE)
+
+
+def give_folder(folder: Path, owner: str, mode: int) -> None:
+    """Give a new folder to a user and their group. Raises OSError if it has become a link or was given already.
+
+    Members of the group may write beside it: by its name, root could be made to give them any other file.
+    """
+    uid, gid = pwd.getpwnam(owner).pw_uid, grp.getgrnam(owner).gr_gid
+    with hold_folder(folder) as fd:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "it was replaced while it was made", str(folder))
+        os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode)
 
 
 def enable_linger() -> str:

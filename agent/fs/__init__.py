@@ -14,7 +14,7 @@ import shutil
 import stat
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO, TypeVar
 
-from models.nofollow import open_folder, open_nofollow
+from agent.fs.folders import hold_folder, make_folders, move, remove, sync
+from models.nofollow import open_nofollow
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -162,25 +163,6 @@ def hash_file(path: Path) -> str:
 # changes that survive a crash ----------------------------------------------------------------------------------------
 
 
-def sync(path: Path) -> None:
-    """Flush the bytes of a file, or the renames in a folder, to the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def hold_folder(path: Path) -> Iterator[int]:
-    """Yield the descriptor of a folder. Raises OSError where a part of the path is a link."""
-    fd = open_folder(path)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a new file; at a clean exit it replaces `path`, else it is removed.
@@ -231,19 +213,10 @@ def create_empty(path: Path) -> None:
         os.close(os.open(path.name, flags, 0o666, dir_fd=folder))
 
 
-def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
-    """Make the folders that are missing, with their parents."""
-    for folder in folders:
-        folder.mkdir(mode, parents=True, exist_ok=True)
-
-
 def discard(path: Path) -> None:
     """Delete a folder and all below it, or a file, link or pipe; what can't be deleted is left."""
-    if is_folder(path) and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+    with suppress(OSError):
+        remove(path)
 
 
 def move_into(source: Path, folder: Path, name: str) -> Path:
@@ -251,12 +224,12 @@ def move_into(source: Path, folder: Path, name: str) -> Path:
 
     Return the path.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders([folder])
     stem, suffix = (name, "") if source.is_dir() else (Path(name).stem, Path(name).suffix)
     for n in range(1, 100_000):
         target = folder / (f"{stem}{suffix}" if n == 1 else f"{stem}-{n}{suffix}")
         if not os.path.lexists(target):
-            source.rename(target)
+            move(source, target)
             sync(folder)
             return target
     raise FileExistsError(f"{folder} holds too many entries named {name}")

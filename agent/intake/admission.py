@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from agent.fs import (
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.intake.ignored import IgnoredEntries
 from agent.intake.media import MediaFinder, MissingMedia
+from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
@@ -46,6 +48,9 @@ SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
 BATCH = 256
 """Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
+NS_PER_S = 1_000_000_000
+AWAITED = 1000
+"""Waiting jobs whose media are not called ignored meanwhile."""
 CARRIED_OUT = "carried_out"
 PAUSED = "paused_ms"
 INPUTS_GONE = BadJob(
@@ -210,11 +215,24 @@ class Intake:
             submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
             if submission is not None:
                 self.refuse(submission, bad, at_ms)
-        self.ignored.update(now_s, self.media_in_use)
+        self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
         return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
+
+    def accept_copied_media(self) -> None:
+        """Record the media of unfinished jobs anew where the share was copied or restored before the start."""
+        for job in self.ledger.list_in_state(JobState.QUEUED, JobState.RUNNING):
+            media = {role: renew_fingerprint(medium) for role, medium in job.media.items()}
+            if media != job.media:
+                self.ledger.update(job.uid, media=media)
+
+    def list_awaited_names(self) -> set[str]:
+        """Return the file names, folded, of media that waiting jobs give."""
+        specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
+        given = [name for spec in specs for name in (spec.avatar, spec.audio) if name]
+        return {fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given}
 
     @property
     def may_have_unsettled(self) -> bool:
@@ -276,10 +294,15 @@ class Intake:
         if not isinstance(found, MissingMedia):
             media: dict[str, Any] = {role: medium.to_dict() for role, medium in found.items()}
             self.ledger.transitions.queue(job, media, at_ms=at_ms)
-        elif self._elapsed_s(job.since_ms, at_ms) > self.settings.current.inbox.wait_media_s:
-            self._fail(job, BadJob(ErrorCode.MISSING_MEDIA, found.reason), at_ms)
+        elif self._elapsed_s(job.since_ms, at_ms) > self._wait_s(found):
+            self._fail(job, BadJob(found.code, found.reason, found.code.hint), at_ms)
         else:
             self._set_waiting_for(job, found.reason)
+
+    def _wait_s(self, missing: MissingMedia) -> float:
+        """Return how long a job waits for what is missing: for rights that are not given soon, only a while."""
+        asked = self.settings.current.inbox
+        return asked.patience_s if missing.code is ErrorCode.NOT_READABLE else asked.wait_media_s
 
     def _elapsed_s(self, since_ms: int, at_ms: int) -> float:
         """Return the seconds since a time of the calendar, whatever has been done to the clock since."""
@@ -410,3 +433,14 @@ class Intake:
 
 def make_job_error(bad: BadJob) -> JobError:
     return JobError(bad.code, bad.message, bad.hint)
+
+
+def renew_fingerprint(medium: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a medium with the fingerprint of a copy: of its size, and of its time to the second.
+
+    Backups such as tar keep no more of a time.
+    """
+    found, known = take_fingerprint(Path(medium["path"])), Fingerprint.from_dict(medium)
+    if found is None or (found.size, found.mtime_ns // NS_PER_S) != (known.size, known.mtime_ns // NS_PER_S):
+        return medium
+    return {**medium, **asdict(found)}

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from agent.fs import open_regular
 
-HEAD_BYTES, TAIL_BYTES = 4096, 1 << 16
+HEAD_BYTES, TAIL_BYTES, FRAMES_BYTES = 4096, 1 << 16, 1 << 13
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0x7FFFFFFF - 36, 0xFFFFFFFF, 0xFFFFFFFF - 36)
 """What a RIFF header says while its length isn't known."""
 MPEG_KBPS = {
@@ -42,7 +42,7 @@ def is_cut(path: Path) -> bool:
             head = file.read(HEAD_BYTES)
             file.seek(max(0, size - TAIL_BYTES))
             return check(FileEnds(file, size, head, file.read(TAIL_BYTES)))
-    except (OSError, struct.error):
+    except (OSError, struct.error, IndexError):  # also where the file changes meanwhile
         return False
 
 
@@ -54,14 +54,20 @@ def is_riff_cut(ends: FileEnds) -> bool:
     return ends.head[:4] == b"RIFF" and promised not in UNKNOWN_SIZES and promised + 8 > ends.size
 
 
+def is_form_cut(ends: FileEnds) -> bool:
+    """AIFF: as RIFF, with the large end first."""
+    (promised,) = struct.unpack_from(">I", ends.head.ljust(8, b"\0"), 4)
+    return ends.head[:4] == b"FORM" and promised not in UNKNOWN_SIZES and promised + 8 > ends.size
+
+
 def is_mp4_cut(ends: FileEnds) -> bool:
-    """A chain of boxes, one of which is `moov`."""
+    """A chain of boxes, one of which is `moov`, or `meta` in pictures."""
     place, has_index = 0, False
     while place + 8 <= ends.size:
         ends.file.seek(place)
         length, kind, longer = struct.unpack(">I4sQ", ends.file.read(16).ljust(16, b"\0"))
         length = {0: ends.size - place, 1: longer}.get(length, length)
-        has_index |= kind == b"moov"
+        has_index |= kind in (b"moov", b"meta")
         if length < 8 or place + length > ends.size:
             return True
         place += length
@@ -73,9 +79,9 @@ def is_matroska_cut(ends: FileEnds) -> bool:
     place = ends.head.find(b"\x18\x53\x80\x67")
     if place < 0:
         return len(ends.head) < HEAD_BYTES and b"\x1a\x45\xdf\xa3".startswith(ends.head[:4])
-    first = ends.head[place + 4]
-    width = 9 - first.bit_length()
-    value = int.from_bytes(ends.head[place + 4 : place + 4 + width], "big") & ((1 << 7 * width) - 1)
+    field = ends.head[place + 4 : place + 13].ljust(9, b"\0")
+    width = 9 - field[0].bit_length()
+    value = int.from_bytes(field[:width], "big") & ((1 << 7 * width) - 1)
     return value != (1 << 7 * width) - 1 and place + 4 + width + value > ends.size
 
 
@@ -91,12 +97,13 @@ def is_ogg_cut(ends: FileEnds) -> bool:
 
 def is_mpeg_sound_cut(ends: FileEnds) -> bool:
     """MP3 and ADTS: a chain of frames, the last of which is whole. Tags may follow."""
-    for start in range(max(0, len(ends.tail) - TAIL_BYTES), len(ends.tail) - 4):
+    tail = ends.tail[-FRAMES_BYTES:]
+    for start in range(len(tail) - 4):
         place, frames = start, 0
-        while (length := _read_frame_bytes(ends.tail, place)) > 0:
+        while (length := _read_frame_bytes(tail, place)) > 0:
             place, frames = place + length, frames + 1
         if frames >= 3:
-            return place > len(ends.tail)
+            return place > len(tail)
     return False
 
 
@@ -115,12 +122,14 @@ def _read_frame_bytes(data: bytes, place: int) -> int:
 
 
 CHECKS: dict[str, Callable[[FileEnds], bool]] = {
-    **dict.fromkeys((".wav", ".avi", ".webp"), is_riff_cut),
-    **dict.fromkeys((".mp4", ".mov", ".m4v", ".m4a"), is_mp4_cut),
-    **dict.fromkeys((".mkv", ".webm"), is_matroska_cut),
-    **dict.fromkeys((".ogg", ".opus"), is_ogg_cut),
+    **dict.fromkeys((".wav", ".bwf", ".avi", ".webp"), is_riff_cut),
+    **dict.fromkeys((".aif", ".aiff", ".aifc"), is_form_cut),
+    **dict.fromkeys((".mp4", ".mov", ".qt", ".m4v", ".m4a", ".m4b", ".m4r", ".3gp", ".3g2"), is_mp4_cut),
+    **dict.fromkeys((".heic", ".heif", ".avif"), is_mp4_cut),
+    **dict.fromkeys((".mkv", ".webm", ".mka", ".weba"), is_matroska_cut),
+    **dict.fromkeys((".ogg", ".opus", ".oga", ".ogv"), is_ogg_cut),
     **dict.fromkeys((".mp3", ".aac"), is_mpeg_sound_cut),
-    **dict.fromkeys((".jpg", ".jpeg"), lambda ends: b"\xff\xd9" not in ends.tail[-HEAD_BYTES:]),
-    ".png": lambda ends: b"IEND" not in ends.tail[-HEAD_BYTES:],
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), lambda ends: b"\xff\xd9" not in ends.tail[-HEAD_BYTES:]),
+    **dict.fromkeys((".png", ".apng"), lambda ends: b"IEND" not in ends.tail[-HEAD_BYTES:]),
     ".gif": lambda ends: not ends.tail.rstrip(b"\0").endswith(b";"),
 }

@@ -62,8 +62,11 @@ class IgnoredEntries:
         if len(self.taken) > 4096:
             del self.taken[next(iter(self.taken))]
 
-    def update(self, now_s: float, in_use: Callable[[], set[Fingerprint]]) -> None:
-        """Look at what the last scan found, if that has changed or a time has passed. `in_use()`: media of jobs."""
+    def update(self, now_s: float, in_use: Callable[[], tuple[set[Fingerprint], set[str]]]) -> None:
+        """Look at what the last scan found, if that has changed or a time has passed.
+
+        `in_use()` returns the media of jobs, and the names, folded, that waiting jobs give.
+        """
         inbox = self._inbox
         seen = (inbox.changes, inbox.entries.count)
         if seen == self._seen and now_s < self._due_s:
@@ -74,7 +77,8 @@ class IgnoredEntries:
         self._due_s = min((s for s in since if s > old_s), default=float("inf")) + inbox.settle_s + self.patience_s
         rested = sorted(name for name, file in inbox.tracked.items() if file.since_s <= old_s and _may_be_told(name))
         if rested:
-            used = in_use()
+            used, named = in_use()
+            rested = [name for name in rested if fold_name(name) not in named]
             rested = [name for name in rested if inbox.tracked[name].fingerprint not in used]
         self.rows = [self._explain(name) for name in rested if inbox.folder / name not in inbox.entries]
         others = sorted((name, kind) for name, (kind, since) in inbox.others.items() if since <= old_s)

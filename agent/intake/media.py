@@ -5,6 +5,7 @@ A job file names files; only those inside the allowed folders are ever opened.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,9 +37,10 @@ class MediaFile:
 
 @dataclass(frozen=True, slots=True)
 class MissingMedia:
-    """A file that has not arrived yet; `reason` is the text for `waiting_for`."""
+    """A file that has not arrived yet, or can't be read; `reason` is the text for `waiting_for`."""
 
     reason: str
+    code: ErrorCode = ErrorCode.MISSING_MEDIA
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class MediaFinder:
         fingerprint = take_fingerprint(real)
         if fingerprint is None or not self.is_settled(real):
             return MissingMedia(f'{role} "{given}" {WRITTEN}')
+        if not os.access(real, os.R_OK, effective_ids=True):
+            return MissingMedia(f"{role} \"{given}\" can't be read by the daemon's user", ErrorCode.NOT_READABLE)
         return MediaFile(given, real, fingerprint)
 
     def list_allowed(self, inputs: Path) -> list[Path]:

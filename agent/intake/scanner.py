@@ -10,19 +10,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.fs import (
-    Fingerprint,
-    is_folder,
-    is_open_for_writing,
-    map_parallel,
-    move_into,
-    read_limited,
-    read_regular,
-    sync,
-)
+from agent.fs import Fingerprint, is_folder, is_open_for_writing, map_parallel, move_into, read_limited, read_regular
+from agent.fs.folders import hold_folder, list_names, make_folders, move, remove, sync, unlink
 from agent.intake.cut_files import is_cut
 from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
@@ -279,7 +272,7 @@ class Inbox:
         `sync_claims` makes the claim survive a power cut. Raises OSError where nothing can be claimed at all.
         """
         target = self.claimed / uid
-        target.mkdir(parents=True)
+        make_folders([target])
         owner = read_owner(self.folder / candidate.files[0])
         for name in candidate.files:
             if not self._take(self.folder / name, target):
@@ -292,7 +285,7 @@ class Inbox:
     def claim_refused(self, candidate: Candidate, uid: str) -> Submission | None:
         """Move files that can't be a job into a folder of their own; None where that is not possible."""
         target = self.claimed / uid
-        target.mkdir(parents=True)
+        make_folders([target])
         owner = read_owner(self.folder / candidate.files[0])
         if not all(self._take(self.folder / name, target) for name in candidate.files):
             self.settle_claim(target)
@@ -304,7 +297,7 @@ class Inbox:
     def _take(self, path: Path, target: Path) -> bool:
         """Move a file into a claim; False, and its problem is noted, where that is not possible."""
         try:
-            path.rename(target / path.name)
+            move(path, target / path.name)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -341,7 +334,7 @@ class Inbox:
         """Yield the claims without a row; half a pair goes back into the inbox."""
         folders: list[Path] = []
         with self.entries.guard(self.claimed, "be read"):
-            folders = sorted(path for path in self.claimed.iterdir() if not is_ignored(path.name))
+            folders = [self.claimed / name for name in list_names(self.claimed) if not is_ignored(name)]
             self.unsettled = False
         for folder in folders:
             if self.entries.is_blocked(folder):
@@ -352,9 +345,9 @@ class Inbox:
                 yield submission
 
     def _give_back(self, folder: Path) -> None:
-        for path in sorted(folder.iterdir()):
-            move_into(path, self.folder, path.name)
-        folder.rmdir()
+        for name in list_names(folder):
+            move_into(folder / name, self.folder, name)
+        remove(folder)
 
     def find_controls(self) -> Iterator[Control]:
         """Yield the control files of the last scan, but those that could not be handled."""
@@ -370,7 +363,8 @@ class Inbox:
     def remove_control(self, control: Control) -> bool:
         """Remove a control file that was carried out; False, and its problem is noted, where it has to stay."""
         with self.entries.guard(control.path, "be removed"):
-            control.path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                unlink(control.path)
             self.tracked.pop(control.path.name, None)
             return True
         return False
@@ -381,7 +375,7 @@ def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission 
 
     Later changes of the file don't count.
     """
-    names = sorted(path.name for path in folder.iterdir())
+    names = list_names(folder)
     job_files = [name for name in names if lower_suffix(name) == ".json"]
     if job_files:
         text = read_limited(folder / job_files[0], max_job_bytes)
@@ -396,7 +390,7 @@ def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission 
 def read_owner(path: Path) -> str:
     """Return the owner of a file as "uid:1000", "" if there is no such file."""
     try:
-        return f"uid:{path.stat().st_uid}"
+        return f"uid:{path.lstat().st_uid}"
     except OSError:
         return ""
 
@@ -418,7 +412,7 @@ def is_ignored(name: str) -> bool:
 
 def list_entries(folder: Path) -> Iterator[tuple[str, str, Fingerprint]]:
     """Yield the entries of a folder: each name, "file", "link", "folder" or "special", and its fingerprint."""
-    with os.scandir(folder) as entries:
+    with hold_folder(folder) as fd, os.scandir(fd) as entries:
         for entry in entries:
             if is_ignored(entry.name):
                 continue

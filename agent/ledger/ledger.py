@@ -80,7 +80,7 @@ class Ledger:
             copy_ledger(path, path.with_name(f"{path.stem}.schema-{version}.db"))
         for pragma in PRAGMAS:
             self.db.conn.execute(f"PRAGMA {pragma}")
-        with self.db.atomic():
+        with self.db.atomic():  # readers see a new ledger with all its views, or none
             migrations.apply(self.db)
             if version < RELATIVE_SINCE:
                 self._shorten_paths()

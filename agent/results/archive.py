@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
-from agent.fs import Fingerprint, discard, is_folder, map_parallel, move_into, sync, take_fingerprint
+from agent.fs import Fingerprint, discard, is_folder, map_parallel, move_into, take_fingerprint
+from agent.fs.folders import sync
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.fs import atomic_write_bytes, discard, make_safe_name, sync
+from agent.fs import atomic_copy, atomic_write_bytes, discard, is_folder, make_safe_name, read_regular, take_fingerprint
+from agent.fs.folders import hold_folder, list_names, make_folder, make_folders, move, remove, remove_empty, sync
 from agent.results.records import write_json
 
 LISTING_S = 5.0
+MAX_RECORD_BYTES = 1 << 20
 RESULT_FILES = ("result.mp4", "result.json", "preview.jpg")
 
 
@@ -47,7 +48,7 @@ class FolderNames:
     def _list(self, folder: Path) -> set[str]:
         listed_s, names = self._listings.get(folder, (-math.inf, set[str]()))
         if self._now_s() - listed_s >= LISTING_S:
-            names = {path.name.casefold() for path in folder.iterdir()} if os.path.lexists(folder) else set()
+            names = {name.casefold() for name in list_names(folder)} if os.path.lexists(folder) else set()
             self._listings[folder] = (self._now_s(), names)
         return names
 
@@ -58,33 +59,36 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
     The caller syncs `outbox`, once for all that it publishes. Raises OSError, and then nothing is visible.
     """
     write_json(staging / "result.json", record)
-    missing = [file for file in RESULT_FILES if not (staging / file).is_file()]
+    missing = [file for file in RESULT_FILES if take_fingerprint(staging / file) is None]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
     remove_leftovers(staging)
-    staging.rename(outbox / name)
+    if os.path.lexists(outbox / name):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / name))
+    move(staging, outbox / name)
 
 
 def remove_leftovers(staging: Path) -> None:
     """Remove what a worker that was killed in the same attempt left beside the result."""
-    for path in staging.iterdir():
-        if path.name not in RESULT_FILES:
-            discard(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for name in list_names(staging):
+        if name not in RESULT_FILES:
+            remove(staging / name)
 
 
 def is_published(outbox: Path, name: str, uid: str) -> bool:
     """Whether outbox/name is the result of that job."""
     try:
-        record = json.loads((outbox / name / "result.json").read_bytes())
-    except (OSError, ValueError):
+        record = json.loads(read_regular(outbox / name / "result.json", MAX_RECORD_BYTES))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and record.get("uid") == uid
 
 
 def is_intact(folder: Path, uid: str, video_bytes: int) -> bool:
     """Whether the folder still holds the result of that job, with a video of that size."""
-    has_video = get_size(folder / "result.mp4") == video_bytes
-    return has_video and is_published(folder.parent, folder.name, uid) and (folder / "preview.jpg").is_file()
+    video, preview = take_fingerprint(folder / "result.mp4"), take_fingerprint(folder / "preview.jpg")
+    is_whole = video is not None and video.size == video_bytes and preview is not None
+    return is_whole and is_published(folder.parent, folder.name, uid)
 
 
 def get_size(path: Path) -> int:
@@ -98,22 +102,22 @@ def get_size(path: Path) -> int:
 def copy_result(source: Path, staging: Path) -> None:
     """Stage the video and the preview of a result once more: as links, or copies where the file system has none."""
     discard(staging)
-    staging.mkdir()
+    make_folder(staging)
     for file in ("result.mp4", "preview.jpg"):
-        try:
-            (staging / file).hardlink_to(source / file)
-        except OSError:
-            shutil.copyfile(source / file, staging / file)
-            sync(staging / file)
+        with hold_folder(source) as before, hold_folder(staging) as after:
+            try:
+                os.link(file, file, src_dir_fd=before, dst_dir_fd=after, follow_symlinks=False)
+            except OSError:
+                atomic_copy(source / file, staging / file)
 
 
 def move_failed_inputs(inputs: Path, target: Path, error: dict[str, Any], job_file: str) -> None:
     """Make failed/NAME (`target`) of the inputs of a job, with job.json and error.json in it."""
-    inputs.mkdir(parents=True, exist_ok=True)
-    for path in inputs.glob("*.[jJ][sS][oO][nN]"):
-        if path.name not in ("job.json", "error.json"):
-            path.rename(inputs / "job.json")
-    if not (inputs / "job.json").exists():
+    make_folders([inputs])
+    for name in list_names(inputs):
+        if name.lower().endswith(".json") and name not in ("job.json", "error.json"):
+            move(inputs / name, inputs / "job.json")
+    if take_fingerprint(inputs / "job.json") is None and not is_folder(inputs / "job.json"):
         atomic_write_bytes(inputs / "job.json", job_file.encode("utf-8", "replace"))
     write_json(inputs / "error.json", error)
     move_inputs(inputs, target)
@@ -121,17 +125,24 @@ def move_failed_inputs(inputs: Path, target: Path, error: dict[str, Any], job_fi
 
 def move_inputs(inputs: Path, target: Path) -> None:
     """Rename the inputs of a finished job to their last place; the caller syncs that."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    inputs.rename(target)
+    make_folders([target.parent])
+    move(inputs, target)
 
 
 def restore_inputs(inputs: Path, claimed: Path) -> None:
     """Undo `move_failed_inputs` for a job that is retried: its inputs return, its error goes.
 
-    Raises OSError where they can't be moved. An error record that can't be removed goes along.
+    Users can write to the folder `inputs`, or have made it: the entries go into a new one. Raises OSError where a file
+    can't be moved. An error record that can't be removed goes along; a folder that can't be moved stays.
     """
-    claimed.parent.mkdir(parents=True, exist_ok=True)
-    inputs.rename(claimed)
-    with suppress(OSError):
-        (claimed / "error.json").unlink(missing_ok=True)
+    make_folders([claimed])
+    for name in list_names(inputs):
+        try:
+            move(inputs / name, claimed / name)
+        except OSError:
+            if not is_folder(inputs / name):
+                raise
+    discard(claimed / "error.json")
+    sync(claimed)
     sync(claimed.parent)
+    remove_empty(inputs)

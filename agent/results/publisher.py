@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
-from agent.fs import discard, is_file, is_folder, map_parallel, sync
+from agent.fs import discard, is_file, is_folder, map_parallel
+from agent.fs.folders import list_names, sync
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
@@ -185,7 +186,7 @@ class Publisher:
                 self._requeue(job, "the daemon was stopped while it ran")
         kept = {result.staging.name for result in self.pending.values()}
         try:
-            leftovers = [path for path in self.folders.staging.iterdir() if path.name not in kept]
+            leftovers = [self.folders.staging / name for name in list_names(self.folders.staging) if name not in kept]
         except OSError as error:
             log.warning("the staging folder %s can't be read: %s", self.folders.staging, error.strerror)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.fs import is_file, is_folder
+from agent.fs.folders import list_names, make_folders, move, remove, remove_empty
 from agent.ledger.ledger import Ledger
 from agent.results.clock_trust import ClockTrust
 from agent.results.outbox import get_size
@@ -158,16 +158,15 @@ class Retention:
 
     def _remove(self, path: Path) -> None:
         """Delete a file or folder; users see a folder of the share whole, or not at all once it is in the trash."""
-        if not path.is_dir():
-            path.unlink()
-            return
         trash, day = self.settings.folders.trash, path.parent
-        if path.is_relative_to(self.settings.share) and day != trash:
-            trash.mkdir(exist_ok=True)
-            path = path.rename(trash / secrets.token_hex(8))
-        shutil.rmtree(path)
-        if day.parent == self.settings.folders.archive and not any(day.iterdir()):
-            day.rmdir()
+        if is_folder(path) and path.is_relative_to(self.settings.folders.share) and day != trash:
+            doomed = trash / secrets.token_hex(16)
+            make_folders([trash])
+            move(path, doomed)
+            path = doomed
+        remove(path)
+        if day.parent == self.settings.folders.archive:
+            remove_empty(day)
 
     def _note_error(self, error: OSError) -> None:
         self._errors.append(f"what is old can't be deleted: {error.strerror}: {error.filename}")
@@ -203,7 +202,7 @@ def sum_sizes(folder: Path) -> int:
 
 
 def _list_sorted(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if os.path.lexists(folder) else []
+    return [folder / name for name in list_names(folder)] if os.path.lexists(folder) else []
 
 
 def _mtime_ms(path: Path) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from agent.errors import UserError
-from agent.fs import make_folders, try_lock
+from agent.fs import try_lock
+from agent.fs.folders import make_folders
 
 STDERR = 2
 OWNER_ONLY = 0o700
@@ -76,6 +77,11 @@ def read_daemon_pid(path: Path) -> int | None:
         return None if try_lock(fd, shared=True) else int(os.read(fd, 32).decode().strip() or 0)
     finally:
         os.close(fd)
+
+
+def let_group_read() -> None:
+    """Let the group of the share read what this process and its workers publish, whatever the umask it began with."""
+    os.umask(os.umask(0o077) & ~0o050)
 
 
 class Signals:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from agent.fs import atomic_write_bytes, is_folder
+from agent.fs import atomic_write_bytes, is_folder, read_limited
+from agent.fs.folders import make_folder
 from agent.ledger.ledger import Ledger
 
 KEY = "share_id"
@@ -36,12 +37,9 @@ class ShareIdentity:
         """Remember the id of the share, or give it a new one."""
         share_id = found or secrets.token_hex(8)
         if not found:
-            self.id_file.parent.mkdir(exist_ok=True)
+            make_folder(self.id_file.parent, 0o700)
             atomic_write_bytes(self.id_file, f"{share_id}\n".encode())
         self.ledger.remember(KEY, share_id)
 
     def _read(self) -> str:
-        try:
-            return self.id_file.read_text(encoding="utf-8", errors="replace").strip()[:64]
-        except OSError:
-            return ""
+        return (read_limited(self.id_file, 64) or b"").decode("utf-8", "replace").strip()[:64]

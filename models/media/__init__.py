@@ -2,14 +2,21 @@
 
 from models.media.audio.sound import Sound, read_sound, read_waveform
 from models.media.budget import spend
-from models.media.colour import BT709, bgr_to_yuv_matrix
-from models.media.encode import write_jpeg, write_part
-from models.media.encoders import choose_encoder, describe_worker, fall_back, plan_encoder, read_encoder, settle_encoder
-from models.media.join import assemble_video
 from models.media.opening import limit_threads
+from models.media.output.encode import write_jpeg, write_part
+from models.media.output.encoders import (
+    choose_encoder,
+    describe_worker,
+    fall_back,
+    plan_encoder,
+    read_encoder,
+    settle_encoder,
+)
+from models.media.output.join import assemble_video
+from models.media.output.verify import verify_video
 from models.media.picture import Picture, read_image, read_picture
-from models.media.planar import split_planes, yuv_to_bgr
-from models.media.verify import verify_video
+from models.media.pictures.colour import BT709, bgr_to_yuv_matrix
+from models.media.pictures.planar import split_planes, yuv_to_bgr
 from models.media.video import VideoFrames
 
 __all__ = [

@@ -16,14 +16,15 @@ from av.stream import Disposition
 
 from models.arrays import U8
 from models.media.budget import charge
-from models.media.colour import BT709, SIDEWAYS, ToBgr, read_orientation
 from models.media.formats import name_unread_format
-from models.media.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
-from models.media.planar import ToPlanes
-from models.media.stills import Still, is_cut_off, read_still
+from models.media.pictures.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
+from models.media.pictures.interlace import deinterlace, is_interlaced
+from models.media.pictures.planar import ToPlanes
+from models.media.pictures.stills import Still, is_cut_off, read_still
+from models.media.pictures.webp import read_webp_frames, read_webp_timeline
 from models.media.timeline import Timeline, read_timeline
-from models.media.webp import read_webp_frames, read_webp_timeline
 from models.types import Colour, EngineError, Limits
 
 MakePicture = Callable[[], U8]
@@ -99,6 +100,7 @@ class Movie:
         as_yuv: bool,
     ) -> None:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
+        self._fields = False
         self._demuxer = still.demuxer if still is not None else None
         with translate_read_errors(name, "avatar"):
             self._open_container()
@@ -125,6 +127,8 @@ class Movie:
         self.notes = note_conversion(self._name, conversion)
         if self.timeline.restarts:
             self.notes += (f"the clock of {self._name} starts again within it; all its pictures follow each other",)
+        if self._fields:
+            self.notes += (f"{self._name} is interlaced; whole pictures are made of its fields",)
         self._size, self._turn, self._conversion = (first.width, first.height), turn, conversion
         self._show = self._make_converter(width, height, turn, first, conversion)
         self.width, self.height = self._show.width, self._show.height
@@ -175,14 +179,14 @@ class Movie:
     def _walk(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
         with translate_read_errors(self._name, "avatar"):
             for key in self._list_keys_before(start):
-                decoded = self._decode_from(key)
+                decoded = deinterlace(self._decode_from(key))
                 first = next(decoded, None)
                 if first is not None and first[0] <= start:
                     yield from chain([first], decoded)
                     return
             self._container.close()  # reopening reaches the beginning of formats that cannot seek
             self._open_container()
-            yield from self._decode()
+            yield from deinterlace(self._decode())
 
     def _list_keys_before(self, start: int) -> Iterator[int]:
         """Yield stamps to seek to: the nearest key, one before in case of a wrong index, the first."""
@@ -205,6 +209,7 @@ class Movie:
             charge()
             for frame in self._decode_packets(packet):
                 charge(pixels=frame.width * frame.height)
+                self._fields = self._fields or is_interlaced(frame)
                 trusted = self.timeline.seekable and frame.pts is not None
                 yield self.timeline.find_position(frame.pts) if trusted else count, frame  # type: ignore[arg-type]
                 count += 1

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.daemon import ARCHIVE_S, MAX_WAIT_S, Daemon
+from agent.fs import Fingerprint, take_fingerprint
 from agent.intake.commands import DrainDevice, ResumeDevice
 from agent.ledger.disk_full import DiskFull
 from agent.ledger.ledger import Ledger
@@ -202,6 +203,36 @@ def test_a_device_of_no_name_is_said(setup: Setup, caplog: pytest.LogCaptureFixt
     ]
 
 
+def test_media_of_a_restored_share_are_accepted_at_the_start(setup: Setup) -> None:
+    """A backup keeps seconds and no inodes: queued jobs know the copies, but not a file of another time."""
+    setup.turn()
+    setup.put("pause")
+    for name in ("copied", "changed"):
+        setup.put(f"{name}.jpg", b"face")
+        setup.drop(name, avatar=f"{name}.jpg")
+        setup.run(name, "queued")
+    before = media_of(setup, "changed")["avatar"]
+    for name, later_s in (("copied", 0), ("changed", 5)):
+        path = setup.folders.inbox / f"{name}.jpg"
+        at_s = path.stat().st_mtime_ns // 10**9 + later_s
+        path.unlink()
+        path.write_bytes(b"face")
+        os.utime(path, (at_s, at_s))
+    setup.daemon.abandon()
+    setup.start()
+    setup.turn()
+    copy = take_fingerprint(setup.folders.inbox / "copied.jpg")
+    assert copy is not None
+    assert Fingerprint.from_dict(media_of(setup, "copied")["avatar"]) == copy
+    assert media_of(setup, "changed")["avatar"] == before
+
+
+def media_of(setup: Setup, name: str) -> dict[str, Any]:
+    job = setup.daemon.ledger.find(name)
+    assert job is not None
+    return job.media
+
+
 def test_a_paused_queue_starts_nothing_and_says_so(setup: Setup) -> None:
     """Queued jobs wait with the reason in their rows, until the queue is resumed."""
     setup.turn()
@@ -289,7 +320,7 @@ def test_folders_that_cannot_be_made_are_a_problem(setup: Setup, monkeypatch: py
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("agent.daemon.make_folders", refuse)
+        patch.setattr("agent.service.share_folders.make_folders", refuse)
         setup.turn()
         assert setup.daemon.problems["share"] == "the folders of the share can't be made: Permission denied"
     setup.turn(pass_s=MAX_WAIT_S)
@@ -439,6 +470,24 @@ def test_the_next_start_finishes_the_jobs(setup: Setup) -> None:
     assert setup.row("hello")["attempt"] == 2
 
 
+def test_the_next_start_knows_the_cards_of_this_one(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool is told of them before they leave the ledger; a driver in trouble is a problem of the daemon."""
+    setup.daemon.ledger.devices.record(Device("GPU-1", "cuda", card="GPU-1", state="idle"), at_ms=1)
+    setup.daemon.abandon()
+    told: list[str] = []
+
+    def open_pool(_: Settings, __: str, earlier: list[Device]) -> Pool:
+        told.extend(device.id for device in earlier)
+        return Pool(FakeBackend([Device("cpu:0", "cpu")], setup.clock, setup.answer), stall_s=1.0, clock=setup.clock)
+
+    monkeypatch.setattr("agent.daemon.open_pool", open_pool)
+    setup.daemon = Daemon(setup.settings, clock=setup.clock, notifier=setup.notifier)
+    assert told == ["GPU-1"]
+    monkeypatch.setattr(setup.daemon.dispatcher, "find_held", lambda: (["auto"], "The driver fails; reboot."))
+    setup.daemon.hold_queue()
+    assert setup.daemon.problems["driver"] == "The driver fails; reboot"
+
+
 def test_one_daemon_for_a_state_folder(setup: Setup) -> None:
     """A second one is refused, and the first keeps its ledger."""
     with pytest.raises(AlreadyRunning):
@@ -550,7 +599,9 @@ def test_a_pause_is_as_long_as_it_was_by_any_clock(setup: Setup) -> None:
     while (setup.state("hello"), setup.fails) != ("queued", 0):
         setup.turn(pass_s=0.1)
     setup.clock.set_calendar(-DAY_S)
+    before = setup.clock.now
     setup.run("hello", "done", within_s=10.0)
+    assert setup.clock.now - before <= 10.0
 
 
 def test_a_pause_of_an_unknown_clock_is_bounded(setup: Setup) -> None:
@@ -564,7 +615,9 @@ def test_a_pause_of_an_unknown_clock_is_bounded(setup: Setup) -> None:
     setup.clock.set_calendar(-DAY_S)
     setup.clock.boot = "another"
     setup.start()
+    before = setup.clock.now
     setup.run("hello", "done", within_s=70.0)
+    assert setup.clock.now - before <= 70.0
 
 
 def test_a_clock_set_forward_deletes_nothing(setup: Setup) -> None:

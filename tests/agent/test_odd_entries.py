@@ -56,10 +56,10 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
     remove(tmp_path)
 
 
-def check_good_job(setup: Setup, name: str = "good") -> None:
+def check_good_job(setup: Setup, name: str = "good", within_s: float = USUAL_S) -> None:
     """Drop a job as people do, and see it through, its files included."""
     setup.drop(name)
-    setup.run(name, "done", within_s=USUAL_S)
+    setup.run(name, "done", within_s=within_s)
     for _ in range(10):
         setup.turn(pass_s=1.0)
     job = setup.daemon.ledger.find(name)
@@ -67,10 +67,10 @@ def check_good_job(setup: Setup, name: str = "good") -> None:
     assert Path(job.inputs or "").is_dir(), setup.daemon.problems.texts
 
 
-def check_twice(setup: Setup) -> None:
+def check_twice(setup: Setup, within_s: float = USUAL_S) -> None:
     """Before and after a restart, without the powers of root."""
     with dropping_powers():
-        check_good_job(setup)
+        check_good_job(setup, within_s=within_s)
         setup.daemon.abandon()
         setup.start()
         check_good_job(setup, "again")
@@ -93,7 +93,7 @@ def test_every_name_in_every_place(setup: Setup, place: str) -> None:
     (setup.share / place).mkdir(exist_ok=True)
     for suffix in SUFFIXES:
         put_all_names(setup.share / place, suffix)
-    check_twice(setup)
+    check_twice(setup, within_s=2 * USUAL_S if place == "inbox" else USUAL_S)  # there they are jobs before it, too
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place != ".musedrop"])
@@ -124,7 +124,8 @@ def test_a_place_that_cannot_be_read(setup: Setup, place: str) -> None:
         setup.run("hello", "done")
         for _ in range(4):
             setup.turn(pass_s=EVERY_S)
-        assert setup.status()["problems"] == []
+        told = [text for text in setup.status()["problems"] if '"face.jpg"' not in text]
+        assert told == []  # a face that no job names may be told
 
 
 def a_failed_job(setup: Setup) -> Path:

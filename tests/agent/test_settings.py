@@ -78,7 +78,7 @@ def test_every_folder_has_its_place(tmp_path: Path) -> None:
     elsewhere = loaded(tmp_path, SMALLEST + 'cache.folder = "/var/cache/m"\nlog.folder = "log"\n').folders
     assert (elsewhere.cache, elsewhere.logs) == (Path("/var/cache/m"), tmp_path / "log")
     every = (*folders.of_share, *folders.of_state)
-    assert len(set(every)) == len(every) == 10
+    assert len(set(every)) == len(every) == 11
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (4, 4), (64, 4), (0, 1)])

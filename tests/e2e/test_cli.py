@@ -131,7 +131,7 @@ def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
     told = share.musedrop("drain", "cpu-1")
     assert told.returncode == 0, told.stderr
     assert "cpu:1 gets no more work" in told.stdout
-    until(lambda: state("cpu:1") == "drained", 30, share.log)
+    until(lambda: state("cpu:1") == "drained", 60, share.log)
     assert not list(share.inbox.iterdir())
     assert share.stop() == 0
     share.start()
@@ -147,15 +147,15 @@ def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
 
 def test_asking_for_a_device_that_isnt_there(share: Share) -> None:
     """The command lists the devices; a control file for no device is removed and logged."""
-    until(lambda: len(share.rows("SELECT * FROM device_status")) == 2, 30, share.log)
+    until(lambda: len(share.rows("SELECT * FROM device_status")) == 2, 60, share.log)
     for verb in ("drain", "resume"):
         asked = share.musedrop(verb, "GPU-none")
         assert asked.returncode == 2
         assert "cpu:0, cpu:1" in asked.stderr
         (share.inbox / f"nobody.{verb}").touch()
     assert "several devices" in share.musedrop("drain", "cpu").stderr
-    until(lambda: not list(share.inbox.iterdir()), 30, share.log)
-    until(lambda: "nothing to drain: no device is called nobody" in share.log(), 30, share.log)
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
+    until(lambda: "nothing to drain: no device is called nobody" in share.log(), 60, share.log)
 
 
 def test_doctor_looks_at_everything(share: Share) -> None:
@@ -213,7 +213,7 @@ def test_watch_draws_jobs_and_devices(share: Share) -> None:
 
         until(drawn, 60, lambda: shown.decode(errors="replace"))
         view.send_signal(2)
-        until(ended, 30, lambda: shown.decode(errors="replace"))
+        until(ended, 60, lambda: shown.decode(errors="replace"))
         assert view.returncode == 130
     os.close(terminal)
 

@@ -40,7 +40,7 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
         studio.put("face.mp4", avatar.read_bytes())
         studio.put("voice.wav", voice(3.0))
         studio.drop("hello", avatar="face.mp4", audio="voice.wav", engine="musetalk", strategy=strategy)
-        until(partial(has_rows, studio, count), 30, studio.log)
+        until(partial(has_rows, studio, count), 60, studio.log)
         assert studio.wait_for("hello", "done", "failed", timeout_s=180)["state"] == "done", studio.log()
     one, four = (studio.outbox / name for name in ("hello", "hello-2"))
     assert (one / "result.mp4").read_bytes() == (four / "result.mp4").read_bytes()

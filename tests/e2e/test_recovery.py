@@ -36,7 +36,7 @@ def test_kill_9_at_twenty_moments_over_ten_jobs(make_share: Callable[..., Share]
         workers = share.workers()
         pause.wait(schedule.uniform(0.0, 1.2))
         share.kill()
-        until(partial(are_gone, workers), 10, lambda: "workers outlive the daemon")
+        until(partial(are_gone, workers), 60, lambda: "workers outlive the daemon")
     share.start()
     share.wait_until_finished(JOBS)
     assert share.stop() == 0

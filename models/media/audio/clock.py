@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 
 import av
 from av.container import InputContainer
@@ -13,9 +12,9 @@ _CLOCKED = ("mov", "matroska", "ogg", "mpegts", "mpeg", "flv", "asf")
 _RESTARTING = ("ogg", "mpegts", "mpeg")
 """Formats that are joined by writing one file after another: a leap there is another clock."""
 _LEAP_S = 10
-_RESTART_S = Fraction(-1, 2)
-_LATE_START_S = Fraction(3, 100)
-_FINEST_S = Fraction(1, 100)
+_RESTART_S = -0.5
+_LATE_START_S = 0.03
+_FINEST_S = 0.01
 _PIECE_S = 1
 
 
@@ -29,42 +28,42 @@ class SoundClock:
     def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
         kind = container.format.name.split(",")[0]
         self._clocked, self._restarting = kind in _CLOCKED, kind in _RESTARTING
-        self._start_s = Fraction(container.start_time or 0, av.time_base)
+        self._start_s = (container.start_time or 0) / av.time_base
         if kind == "mov" and stream.frames:  # not of fragments, which keep the time of a broadcast
-            self._start_s = min(self._start_s, Fraction(0))
-        self._due_s: Fraction | None = None
-        self._end_s = Fraction(0)
+            self._start_s = min(self._start_s, 0.0)
+        self._due_s: float | None = None
+        self._end_s = 0.0
 
-    def measure_gap(self, frame: av.AudioFrame) -> Fraction:
+    def measure_gap(self, frame: av.AudioFrame) -> float:
         """Return the seconds of silence before the frame, the next one in order."""
         if not self._clocked or frame.pts is None or frame.time_base is None:
-            return Fraction(0)
-        at_s, length_s = frame.pts * frame.time_base, Fraction(frame.samples, frame.sample_rate)
+            return 0.0
+        at_s, length_s = frame.pts * float(frame.time_base), frame.samples / frame.sample_rate
         gap_s, due_s = self._compare(at_s, _compute_tolerance_s(length_s))
         self._due_s, self._end_s = due_s + gap_s + length_s, at_s + length_s
         return gap_s
 
-    def measure_tail(self, frame: av.AudioFrame) -> Fraction:
+    def measure_tail(self, frame: av.AudioFrame) -> float:
         """Return the seconds of silence after the last frame, by its declared duration."""
         if not self._clocked or not frame.duration or frame.time_base is None:
-            return Fraction(0)
-        length_s = Fraction(frame.samples, frame.sample_rate)
-        tail_s = frame.duration * frame.time_base - length_s
-        return tail_s if tail_s > max(_LATE_START_S, _compute_tolerance_s(length_s)) else Fraction(0)
+            return 0.0
+        length_s = frame.samples / frame.sample_rate
+        tail_s = frame.duration * float(frame.time_base) - length_s
+        return tail_s if tail_s > max(_LATE_START_S, _compute_tolerance_s(length_s)) else 0.0
 
-    def _compare(self, at_s: Fraction, tolerance_s: Fraction) -> tuple[Fraction, Fraction]:
+    def _compare(self, at_s: float, tolerance_s: float) -> tuple[float, float]:
         """Return the gap before a frame at `at_s`, and when it was due."""
         if self._due_s is None:
             late_s = at_s - self._start_s
-            return (late_s, self._start_s) if late_s > max(_LATE_START_S, tolerance_s) else (Fraction(0), at_s)
+            return (late_s, self._start_s) if late_s > max(_LATE_START_S, tolerance_s) else (0.0, at_s)
         leap_s = at_s - self._end_s
         if leap_s < _RESTART_S or (self._restarting and leap_s > _LEAP_S):
-            return Fraction(0), at_s
+            return 0.0, at_s
         gap_s = at_s - self._due_s
-        return (gap_s if min(leap_s, gap_s) > tolerance_s else Fraction(0)), self._due_s
+        return (gap_s if min(leap_s, gap_s) > tolerance_s else 0.0), self._due_s
 
 
-def make_silence(like: av.AudioFrame, gap_s: Fraction) -> Iterator[av.AudioFrame]:
+def make_silence(like: av.AudioFrame, gap_s: float) -> Iterator[av.AudioFrame]:
     """Yield silent frames of the format, layout and rate of another."""
     rate, left = like.sample_rate, round(gap_s * like.sample_rate)
     while left > 0:
@@ -77,5 +76,5 @@ def make_silence(like: av.AudioFrame, gap_s: Fraction) -> Iterator[av.AudioFrame
         yield frame
 
 
-def _compute_tolerance_s(length_s: Fraction) -> Fraction:
-    return max(_FINEST_S, length_s * 3 / 4)
+def _compute_tolerance_s(length_s: float) -> float:
+    return max(_FINEST_S, length_s * 0.75)

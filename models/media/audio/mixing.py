@@ -22,8 +22,11 @@ _SHORTEST_S = 1
 
 def read_channels(frame: Any) -> F32:
     """Return a decoded frame as (channels, n) float32 in -1..1."""
-    values = frame.to_ndarray()
-    channels = values if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels).T
+    return _scale_samples(frame.to_ndarray(), frame.layout.nb_channels, is_planar=frame.format.is_planar)
+
+
+def _scale_samples(values: Any, count: int, *, is_planar: bool) -> F32:
+    channels = values if is_planar else values.reshape(-1, count).T
     if values.dtype == np.uint8:
         channels = channels.astype(np.int16) - 128
     if values.dtype.kind in "iu":
@@ -106,16 +109,23 @@ class LevelMeter:
 
     def __init__(self) -> None:
         self._powers: list[F32] = []
+        self._pending: list[Any] = []
+        self._shape: tuple[str, int, int] | None = None
 
     def add(self, frame: av.AudioFrame) -> None:
-        channels = read_channels(frame)
-        block = max(1, frame.sample_rate // _BLOCKS_PER_S)
-        samples = channels.shape[1] - channels.shape[1] % block or channels.shape[1]
-        blocks = channels[:, :samples].reshape(len(channels), -1, min(block, samples))
-        self._powers.append((np.einsum("cbn,cbn->cb", blocks, blocks) / blocks.shape[2]).max(0))
+        """Hear the next frame. About a second is measured at once, which costs less."""
+        shape = (frame.format.name, frame.layout.nb_channels, frame.sample_rate)
+        if shape != self._shape:
+            self._measure()
+            self._shape, self._planar, self._held = shape, frame.format.is_planar, 0
+        self._pending.append(frame.to_ndarray())
+        self._held += frame.samples
+        if self._held >= frame.sample_rate:
+            self._measure()
 
     def describe(self, name: str) -> tuple[str, ...]:
         """Return a note where the sound is silent, or where no voice is in it."""
+        self._measure()
         levels = 10 * np.log10(np.concatenate([np.zeros(0, np.float32), *self._powers]) + 1e-12)
         if levels.max(initial=-120) < _SILENT_DB:
             return (f"{name} is silent: the mouth stays closed",)
@@ -123,3 +133,14 @@ class LevelMeter:
         if len(levels) >= _SHORTEST_S * _BLOCKS_PER_S and loud - quiet < _STEADY_DB:
             return (f"no voice was found in {name}: its level is as steady as that of noise or of a tone",)
         return ()
+
+    def _measure(self) -> None:
+        if not self._pending or self._shape is None:
+            return
+        _, count, rate = self._shape
+        channels = _scale_samples(np.concatenate(self._pending, axis=1), count, is_planar=self._planar)
+        self._pending, self._held = [], 0
+        block = max(1, rate // _BLOCKS_PER_S)
+        samples = channels.shape[1] - channels.shape[1] % block or channels.shape[1]
+        blocks = channels[:, :samples].reshape(len(channels), -1, min(block, samples))
+        self._powers.append((np.einsum("cbn,cbn->cb", blocks, blocks) / blocks.shape[2]).max(0))

@@ -135,7 +135,7 @@ class Decoder:
         self.packet_samples: list[int] = []
         self.skipped = 0
         self.is_broken = False  # an mp4 ends inside of its last packet
-        self.silent_s = self.late_s = Fraction(0)  # in gaps, and before the first frame
+        self.silent_s = self.late_s = 0.0  # in gaps, and before the first frame
         self._clock = SoundClock(container, stream)
 
     @property
@@ -158,7 +158,7 @@ class Decoder:
             yield self._count(_truncate(held, self._count_heard_samples(held)))
             yield from self._fill(held, tail_s)
 
-    def _fill(self, frame: av.AudioFrame, gap_s: Fraction) -> Iterator[av.AudioFrame]:
+    def _fill(self, frame: av.AudioFrame, gap_s: float) -> Iterator[av.AudioFrame]:
         """Yield the silence of a gap beside a frame."""
         if gap_s:
             self.silent_s += gap_s
@@ -268,7 +268,7 @@ def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> 
     if decoder.tracks > 1:
         yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track} is used"
     if decoder.silent_s:
-        yield f"in {float(decoder.silent_s):.2f} s of {name} nothing was sent; they are silent, as players have it"
+        yield f"in {decoder.silent_s:.2f} s of {name} nothing was sent; they are silent, as players have it"
 
 
 def resample(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:

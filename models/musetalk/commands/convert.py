@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.atomic import atomic_write
+from models.atomic import atomic_write, atomic_write_by_name
 from models.musetalk.inpainting import fused_weights
 from models.musetalk.inpainting.precision import DTYPES, precision_name
 from models.musetalk.weights.checkpoint import damaged_error, read_state
@@ -134,7 +134,7 @@ def import_weights(step: ImportStep) -> str:
     for path, name in zip(found.configs, step.converted.configs, strict=True):
         copy_file(path, target / name)
     weights = target / step.converted.weights
-    with atomic_write(weights) as path:
+    with atomic_write_by_name(weights) as path:
         save_file({name: with_own_storage(tensor) for name, tensor in state.items()}, path, metadata={"format": "pt"})
         path.chmod(0o644)
         fused_weights.check_equal(state, read_state(path, step.converted.weights), step.converted.weights)

@@ -17,7 +17,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.atomic import atomic_write
+from models.atomic import atomic_write_by_name
 from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
 from models.musetalk.inpainting.precision import precision_name
 from models.musetalk.weights.architectures import build_empty, find_mismatch
@@ -124,7 +124,7 @@ def write_ready_file(found: InstalledPart, dtype: torch.dtype) -> str:
     net = optimise(fill_network(empty, exact, CPU, dtype))
     kept = select_changed(exact, net)
     path = found.root / file
-    with atomic_write(path) as beside:
+    with atomic_write_by_name(path) as beside:
         save_file(
             {name: to_channels_last(t, dtype) for name, t in kept.items()}, beside, metadata={"format": "pt", **about}
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.fs import make_folders
+from agent.fs.folders import make_folders
 from agent.settings import Settings
 from agent.settings_file import format_settings, load_settings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from agent.cli.progress import JobProgress, build_dashboard, describe_outcome
+from agent.cli.progress import JobProgress, build_dashboard, build_device_table, describe_outcome
 
 JOB = {"uid": "u1", "name": "a\x1b[2J", "state": "running", "stage": "render", "frames": 50, "units_done": 20}
 JOB |= {"percent": 40.0, "engine": None, "engine_asked": "auto", "device": "cpu:0", "since": "2026-01-02T03:04:05Z"}
@@ -28,6 +28,13 @@ def test_the_dashboard_shows_jobs_and_devices() -> None:
     for text in ("a\\x1b[2J", "render", "40 %", "auto", "it died (tried again at 03:09:05 UTC)"):
         assert text in shown
     assert "\x1b[2J" not in shown
+
+
+def test_a_card_that_shares_the_memory_of_the_machine() -> None:
+    """It says so in the place of what is free; a lost card and a processor have no figure."""
+    card = {**DEVICE, "device": "GPU-1", "kind": "cuda", "state": "idle", "reason": "", "until": None}
+    rows = [card, {**card, "state": "lost"}, {**DEVICE, "until": None}]
+    assert print_text(build_device_table(rows)).count("shared") == 1
 
 
 def test_the_outcome_of_a_job() -> None:

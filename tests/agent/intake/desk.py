@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.fs import make_folders
+from agent.fs.folders import make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import Command
 from agent.ledger.job import Job

@@ -11,6 +11,7 @@ import pytest
 from agent.intake.ignored import IgnoredEntry
 from agent.jobs.states import JobState
 from tests.agent.intake.desk import Desk
+from tests.odd_entries import dropping_powers
 
 JOB = json.dumps({"avatar": "face.jpg", "audio": "voice.wav"}).encode()
 PATIENT_S = 4.0
@@ -27,9 +28,9 @@ def wait(desk: Desk, seconds: float = PATIENT_S) -> list[IgnoredEntry]:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("hello.heic", "not read"),
-        ("hello.avif", "not read"),
-        ("hello.aiff", "not read"),
+        ("hello.jxl", "not read"),
+        ("hello.psd", "not read"),
+        ("hello.ape", "not read"),
         ("hello.txt", "ends in .json"),
         ("hello.json.bak", "ends in .json"),
         ("hello.zip", "archive"),
@@ -37,7 +38,7 @@ def wait(desk: Desk, seconds: float = PATIENT_S) -> list[IgnoredEntry]:
         ("hello", "no job file"),
         ("hello.wav", "without a face"),
         ("hello.jpg", "without a voice"),
-        ("caf\udce9.heic", "not read"),
+        ("caf\udce9.nef", "not read"),
     ],
 )
 def test_a_file_that_is_no_job_is_named(desk: Desk, name: str, reason: str) -> None:
@@ -91,9 +92,7 @@ def test_a_job_file_of_another_name_fails(desk: Desk, name: str) -> None:
     assert desk.claimed_names(job) == [name]
 
 
-@pytest.mark.parametrize(
-    "names", [("hello.heic", "hello.wav"), ("hello.jpg", "hello.aiff"), ("Hello.avif", "hello.amr")]
-)
+@pytest.mark.parametrize("names", [("hello.jxl", "hello.wav"), ("hello.jpg", "hello.ape"), ("Hello.psd", "hello.mp2")])
 def test_a_pair_of_a_kind_that_is_not_read_fails(desk: Desk, names: tuple[str, str]) -> None:
     """Both halves are kept with the error."""
     for name in names:
@@ -166,3 +165,20 @@ def test_an_empty_file_is_named(desk: Desk) -> None:
     desk.put("hello.wav", b"", settled=False)
     [row] = wait(desk)
     assert row.reason == "it is empty"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops the powers of root")
+def test_a_job_file_that_may_not_be_read_fails(desk: Desk) -> None:
+    """With a code and a hint, after the patience; one whose rights are given in time is taken."""
+    for name in ("hello", "late"):
+        desk.drop(name)
+        (desk.folders.inbox / f"{name}.json").chmod(0)
+    with dropping_powers():
+        desk.turn(wait_s=1.0)
+        assert desk.intake.entries.count == 2
+        (desk.folders.inbox / "late.json").chmod(0o644)
+        wait(desk)
+    job = desk.job("hello")
+    assert (job.state, job.error_code) == (JobState.FAILED, "not_readable")
+    assert desk.job("late").state is JobState.WAITING
+    assert desk.intake.entries.count == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import wave
 from pathlib import Path
 
 import pytest
@@ -199,3 +201,80 @@ def test_names_that_are_no_text_are_shown_readably(inbox: Inbox) -> None:
     drop = inbox.claim(item, "u1")
     assert drop is not None
     assert drop.name == "caf\ufffd"
+
+
+# files that are written in pieces ------------------------------------------------------------------------------------
+
+PICTURE = b"\xff\xd8\xff\xd9"
+
+
+def wav(seconds: float, promised_s: float | None = None) -> bytes:
+    """Return a WAV file whose header may promise another length."""
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(round(16_000 * (promised_s or seconds))))
+    return made.getvalue()[: 44 + round(16_000 * seconds)]
+
+
+def test_a_file_that_promises_more_waits_for_it(inbox: Inbox) -> None:
+    """Closed between its pieces, it is taken when it is whole, or has not changed for the longer time."""
+    inbox.piece_settle_s = 5.0
+    put(inbox, "hello.jpg", PICTURE)
+    put(inbox, "hello.wav", wav(1.0, promised_s=3.0))
+    assert found(inbox, 0.0) == {}
+    assert found(inbox, 4.0) == {}
+    put(inbox, "hello.wav", wav(2.0, promised_s=3.0))
+    assert found(inbox, 5.0) == {}
+    assert found(inbox, 9.0) == {}
+    put(inbox, "hello.wav", wav(3.0))
+    assert found(inbox, 9.5) == {}
+    assert found(inbox, 10.5) == {"hello": ("hello.jpg", "hello.wav")}
+    put(inbox, "hello.wav", wav(2.0, promised_s=3.0))
+    found(inbox, 20.0)
+    assert found(inbox, 24.9) == {}
+    assert found(inbox, 25.0) == {"hello": ("hello.jpg", "hello.wav")}
+
+
+def test_a_cut_file_that_was_renamed_into_place_is_final(inbox: Inbox) -> None:
+    """Its writer has finished, whatever the header says."""
+    inbox.piece_settle_s = 5.0
+    put(inbox, "hello.wav", wav(1.0, promised_s=3.0))
+    inbox.scan(0.0)
+    inbox.renamed.add("hello.wav")
+    assert inbox.is_settled("hello.wav", 0.0)
+
+
+@pytest.mark.parametrize("text", [b"", b'{"avatar": "face.jpg", "au'])
+def test_a_job_file_without_its_end_waits_for_it(inbox: Inbox, text: bytes) -> None:
+    """A text that has its closing brace and is wrong is final sooner."""
+    inbox.piece_settle_s = 5.0
+    put(inbox, "hello.json", text)
+    put(inbox, "wrong.json", b"{nonsense}")
+    assert found(inbox, 0.0) == {}
+    assert found(inbox, 1.0) == {"wrong": ("wrong.json",)}
+    assert set(found(inbox, 4.9)) == {"wrong"}
+    assert set(found(inbox, 5.0)) == {"hello", "wrong"}
+
+
+def test_a_placeholder_of_a_download_waits(inbox: Inbox) -> None:
+    """Browsers make an empty file, write beside it, and rename in the end."""
+    inbox.piece_settle_s = 5.0
+    put(inbox, "hello.jpg", PICTURE)
+    put(inbox, "hello.wav", b"")
+    put(inbox, "hello.wav.part", wav(1.0))
+    found(inbox, 0.0)
+    assert found(inbox, LATER) == {}
+    (inbox.folder / "hello.wav.part").rename(inbox.folder / "hello.wav")
+    inbox.scan(LATER)
+    assert found(inbox, LATER + 1.0) == {"hello": ("hello.jpg", "hello.wav")}
+
+
+def test_the_next_look_is_when_a_piece_has_settled(inbox: Inbox) -> None:
+    """Nothing else would wake the daemon."""
+    inbox.piece_settle_s = 5.0
+    put(inbox, "hello.wav", b"")
+    inbox.scan(0.0)
+    assert inbox.next_settle_s(0.0) == 1.0
+    assert inbox.next_settle_s(1.0) == 4.0
+    assert inbox.next_settle_s(5.0) is None

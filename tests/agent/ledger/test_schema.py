@@ -73,6 +73,20 @@ def test_a_released_ledger_becomes_what_a_new_one_is(tmp_path: Path, source: Pat
     new.close()
 
 
+def test_a_new_ledger_appears_with_all_its_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads while the daemon lays it out sees no schema at all, never the first half of one."""
+    path, seen = tmp_path / "jobs.db", []
+
+    def look(_name: str) -> None:
+        reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        seen.append(reader.execute("PRAGMA user_version").fetchone()[0])
+        reader.close()
+
+    monkeypatch.setattr("agent.ledger.schema.failpoint", look)
+    Ledger(path).close()
+    assert seen == [0] * SCHEMA_VERSION
+
+
 @pytest.mark.parametrize("source", LEDGERS, ids=lambda path: path.name)
 def test_readers_open_a_released_ledger(tmp_path: Path, source: Path) -> None:
     """Without a daemon that would bring it to a newer schema."""

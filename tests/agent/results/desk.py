@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent.fs import make_folders
+from agent.fs.folders import make_folders
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results.archive import Archiver

@@ -56,7 +56,7 @@ def test_a_result_never_replaces_another(tmp_path: Path) -> None:
     outbox = tmp_path / "outbox"
     (outbox / "hello").mkdir(parents=True)
     (outbox / "hello" / "result.mp4").write_bytes(b"first")
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(OSError, match="exists"):
         publish_result(stage(tmp_path / "staging"), outbox, "hello", {"uid": "u2"})
     assert (outbox / "hello" / "result.mp4").read_bytes() == b"first"
 

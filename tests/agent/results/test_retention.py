@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from agent.fs import make_folders
+from agent.fs.folders import make_folders, move
 from agent.jobs.states import JobState
 from agent.ledger.ledger import LIVE, Ledger
 from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, select_surplus
@@ -235,7 +235,7 @@ def test_what_cannot_be_deleted_is_a_trouble(
     """It is said once, stops nothing else, and is over when the next round succeeds."""
     stuck, other = aged(setup.folders.failed / "a", 60), aged(setup.folders.failed / "b", 50)
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.rename", refusing(Path.rename, stuck))
+        patch.setattr("agent.results.retention.move", refusing(move, stuck))
         setup.round()
         assert "can't be deleted" in setup.problems["retention"]
         assert (stuck.exists(), other.exists()) == (True, False)
@@ -246,11 +246,11 @@ def test_what_cannot_be_deleted_is_a_trouble(
     assert not stuck.exists()
 
 
-def refusing(rename: Callable[[Path, Path], Path], which: Path) -> Callable[[Path, Path], Path]:
-    def renamed(path: Path, target: Path) -> Path:
+def refusing(rename: Callable[[Path, Path], None], which: Path) -> Callable[[Path, Path], None]:
+    def renamed(path: Path, target: Path) -> None:
         if path == which:
             raise PermissionError(13, "Permission denied", str(path))
-        return rename(path, target)
+        rename(path, target)
 
     return renamed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon import HANDLER
-from agent.fs import make_folders
+from agent.fs.folders import make_folders
 from agent.scheduler.workers import choose_preload, list_open_logs, open_pool
 from agent.settings import Settings
 from gpu_pool.types import Device, Span, Task

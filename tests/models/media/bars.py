@@ -11,7 +11,7 @@ import numpy as np
 
 from models import media
 from models.arrays import I16, U8
-from models.media.colour import ToYuv
+from models.media.pictures.colour import ToYuv
 from models.types import Colour
 from tests import media_samples as samples
 

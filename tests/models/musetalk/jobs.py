@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 
 from models.handler import Handler
-from models.media.encode import write_part
+from models.media.output.encode import write_part
 from models.musetalk.engine import MuseTalkEngine
 from models.types import Inspection, Request
 from tests.models.musetalk import tiny

@@ -17,7 +17,7 @@ import torch
 
 from models.handler import Handler
 from models.media import split_planes
-from models.media.encode import write_part
+from models.media.output.encode import write_part
 from models.musetalk.avatar.frames import BgrFrames, open_yuv
 from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine

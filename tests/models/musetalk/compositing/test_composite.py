@@ -14,7 +14,7 @@ from PIL import Image
 
 from models import media
 from models.arrays import U8
-from models.media.colour import ToYuv
+from models.media.pictures.colour import ToYuv
 from models.musetalk.compositing.composite import BgrBlend, YuvBlend, find_visible_box, fit_face
 from models.musetalk.compositing.masks import square_around
 from models.musetalk.geometry import Box

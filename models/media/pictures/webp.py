@@ -13,9 +13,9 @@ import numpy as np
 
 from models.arrays import U8
 from models.media.budget import charge
-from models.media.colour import flatten_alpha
 from models.media.opening import unreadable_file
-from models.media.stills import Still
+from models.media.pictures.colour import flatten_alpha
+from models.media.pictures.stills import Still
 from models.media.timeline import Timeline
 from models.types import EngineError, Limits
 

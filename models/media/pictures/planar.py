@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from models.arrays import U8
-from models.media.colour import (
+from models.media.pictures.colour import (
     BT709,
     MIRRORED_ACROSS,
     MIRRORED_DOWN,
@@ -26,7 +26,7 @@ from models.media.colour import (
     resolve_matrix,
     view_plane,
 )
-from models.media.gamut import Conversion
+from models.media.pictures.gamut import Conversion
 from models.types import Colour
 
 _SCALED = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)

@@ -15,8 +15,8 @@ from av.container import InputContainer, OutputContainer
 from models.atomic import atomic_write
 from models.media.audio.sound import PLAYED_CODECS, scan_sound
 from models.media.audio.soundtrack import Timed, copy_packets, encode_aac
-from models.media.checksum import has_valid_checksum
-from models.media.verify import invalid_result, verify_video
+from models.media.output.checksum import has_valid_checksum
+from models.media.output.verify import invalid_result, verify_video
 from models.types import EngineError
 
 _MUXER = {"movflags": "+faststart", "movie_timescale": "90000"}

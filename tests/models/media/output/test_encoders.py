@@ -11,7 +11,7 @@ import pytest
 
 from models import media
 from models.handler import Handler
-from models.media import encoders
+from models.media.output import encoders
 from models.types import Colour, EngineError, Inspection, Output, Request
 from tests import media_samples as samples
 

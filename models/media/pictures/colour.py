@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from models.arrays import F32, U8, U16
-from models.media.gamut import Conversion, CurveConversion
+from models.media.pictures.gamut import Conversion, CurveConversion
 from models.types import Colour
 
 # swscale's shortcuts are eight times as fast and darken a picture by one level in every pass: frames here pass twice.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models import media
-from models.media.colour import ToYuv, bgr_to_yuv_matrix
+from models.media.pictures.colour import ToYuv, bgr_to_yuv_matrix
 from models.types import Colour
 from tests import media_samples as samples
 from tests.models.media.bars import (

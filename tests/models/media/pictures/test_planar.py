@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models import media
-from models.media.planar import yuv_to_frame
+from models.media.pictures.planar import yuv_to_frame
 from models.types import Colour
 from tests import media_samples as samples
 from tests.models.media.bars import BARS, FPS, decode, film, frame_of_bars, read_planes

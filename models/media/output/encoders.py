@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from models.atomic import atomic_write
-from models.media.colour import ToYuv
-from models.media.encode import add_video_stream
+from models.media.output.encode import add_video_stream
+from models.media.pictures.colour import ToYuv
 from models.types import EngineError, Inspection, JobFiles, Request
 
 ENCODERS = ("libx264", "h264_nvenc")

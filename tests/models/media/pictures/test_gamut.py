@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from models import media
 from models.arrays import F64
-from models.media.gamut import BT709_PRIMARIES, Xy, decode_srgb, rgb_to_xyz_matrix
+from models.media.pictures.gamut import BT709_PRIMARIES, Xy, decode_srgb, rgb_to_xyz_matrix
 from models.types import Colour, Limits
 from tests.models.media.bars import FPS, read_tags
 

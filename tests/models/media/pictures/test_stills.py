@@ -18,7 +18,7 @@ from tests import media_samples as samples
 from tests.media_samples import quarters
 from tests.models.media.still_files import encode_still, jpeg_segment
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 LIMITS = Limits()
 UPRIGHT: dict[int, Callable[[U8], U8]] = {
     1: lambda p: p,

@@ -13,9 +13,9 @@ from av.container import OutputContainer
 
 from models.arrays import U8
 from models.atomic import atomic_write
-from models.media.checksum import append_checksum
-from models.media.colour import BT709, ToYuv
-from models.media.planar import tag_frame, yuv_to_frame
+from models.media.output.checksum import append_checksum
+from models.media.pictures.colour import BT709, ToYuv
+from models.media.pictures.planar import tag_frame, yuv_to_frame
 from models.media.prefetch import closing_all
 from models.types import Colour, EngineError, ProgressCallback
 
