@@ -19,9 +19,10 @@ from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
 from agent.ledger.places import Places
 from agent.ledger.reader import LedgerError, name_damage
+from agent.ledger.snapshot import remove_leftovers
 from agent.results.archive import Archiver
 from agent.results.publisher import GATHER_S, Publisher
-from agent.results.reconcile import follow_move, reconcile
+from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
 from agent.results.status import DaemonState, StatusReport
 from agent.results.status_db import StatusDatabase
@@ -73,6 +74,7 @@ class Daemon:
         self.lock = InstanceLock(self.folders.lock)
         with ExitStack() as on_error, raise_disk_full(), name_damage(self.folders.ledger):
             on_error.callback(self.lock.release)
+            remove_leftovers(self.folders.state)
             self.ledger = Ledger(self.folders.ledger, Places(self.folders.share, self.folders.state, self.list_roots))
             on_error.callback(self.ledger.close)
             self.damage_check = DamageCheck(self.folders.ledger, self.folders.running_mark)
@@ -235,7 +237,6 @@ class Daemon:
         self.intake.meet_share()
         if not self._recovered:
             try:
-                follow_move(self.folders, self.ledger)
                 reconcile(self.folders, self.ledger, self.clock)
             except OSError as error:
                 return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from threading import Thread
 
-from agent.fs import atomic_write_bytes
+from agent.fs import create_empty
 from agent.ledger.reader import LedgerError, connect, make_damage_error, name_damage
 
 AT_ONCE_BYTES = 64 << 20
@@ -39,7 +39,7 @@ class DamageCheck:
         self._conn: sqlite3.Connection | None = None
         if mark.exists():
             self._start(path)
-        atomic_write_bytes(mark, b"")
+        create_empty(mark)
 
     def _start(self, path: Path) -> None:
         if path.stat().st_size <= AT_ONCE_BYTES:

@@ -98,6 +98,7 @@ class Publisher:
         due = [result for result in self.pending.values() if result.due_s <= now_s + GATHER_S]
         at_ms = self.clock.at_ms()
         try:
+            mark = self._mark.change()
             with self.ledger.together():
                 named = [(result, self._reserve_name(result.job)) for result in due]
         except OSError as unreadable:
@@ -110,7 +111,7 @@ class Publisher:
             if error is not None:
                 self._handle_error(result, error)
         if moved:
-            self._finish(moved)
+            self._finish(moved, mark)
 
     def _reserve_name(self, job: Job) -> str:
         name = self._names.reserve(self.folders.outbox, job.name)
@@ -126,7 +127,7 @@ class Publisher:
             return error
         return None
 
-    def _finish(self, moved: list[tuple[PendingResult, str]]) -> None:
+    def _finish(self, moved: list[tuple[PendingResult, str]], mark: str) -> None:
         """End the jobs whose results were moved, once the renames are on disk."""
         try:
             sync(self.folders.outbox)
@@ -137,7 +138,7 @@ class Publisher:
         failpoint("published")
         self.problems.set("outbox", "")
         with self.ledger.together():
-            self._mark.renew()
+            self._mark.record(mark)
             for result, name in moved:
                 self._close(result.job, name)
 

@@ -1,7 +1,7 @@
 """A ledger that is older than its share, after a backup was restored: what the share says has ended has ended.
 
-The ledger and the share hold the same mark, which changes with every result and every batch of inputs filed away.
-Where the two differ, the results and the failed jobs on the share are read, once.
+The ledger and the share hold the same mark. The one on the share changes before anything is published or filed away,
+the one in the ledger with the rows of that. Where the two differ, results and failed jobs on the share are read, once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,18 +21,17 @@ from pydantic import ValidationError
 
 from agent.clock import Clock
 from agent.errors import ErrorCode
-from agent.fs import atomic_write_bytes, is_file, map_parallel, read_limited, take_fingerprint
+from agent.fs import is_file, map_parallel, overwrite, read_limited
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
-from agent.ledger.job import JobError
+from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
-from agent.ledger.places import resolve
 from agent.settings import Folders
 from models.types import Inspection
 
 log = logging.getLogger("musedrop")
 
-KEY, PLACE = "share_mark", "share_place"
+KEY = "share_mark"
 MAX_RECORD_BYTES, MAX_FRAMES = 1 << 20, 1 << 40
 UID = re.compile(r"[0-9a-f]{16}")
 NOT_FACTS = {
@@ -75,15 +73,21 @@ class ShareMark:
         self._path, self._ledger = folders.ledger_mark, ledger
 
     def is_equal(self) -> bool:
-        """Whether both are of one time; so are a ledger and a share that never had a mark."""
-        known, found = self._ledger.recall(KEY), read_limited(self._path, 64)
-        return (known.encode() if known else None) == found
+        """Whether both are of one time."""
+        known = self._ledger.recall(KEY)
+        return known is not None and known.encode() == read_limited(self._path, 64)
 
-    def renew(self) -> None:
-        """Change the mark, in a transaction of the caller. A crash between the two costs the next start a look."""
+    def change(self) -> str:
+        """Change the mark on the share, before anything else changes there; return it. Raises OSError.
+
+        It is not flushed: a power cut leaves the ledger's rows, so that only an old backup could need it.
+        """
         mark = secrets.token_hex(8)
-        with suppress(OSError):
-            atomic_write_bytes(self._path, mark.encode(), durable=False)
+        overwrite(self._path, mark.encode())
+        return mark
+
+    def record(self, mark: str) -> None:
+        """Take the mark over, in the transaction of the rows that say what has changed."""
         self._ledger.remember(KEY, mark)
 
 
@@ -104,36 +108,13 @@ def reconcile(folders: Folders, ledger: Ledger, clock: Clock) -> None:
     if mark.is_equal():
         return
     outcomes = [*read_outcomes(folders.outbox, read_result), *read_outcomes(folders.failed, read_failure)]
+    changed = mark.change()
     with ledger.together():
         count = sum(record_outcome(ledger, outcome) for outcome in outcomes)
         count += close_without_inputs(ledger, folders, clock.at_ms())
-        mark.renew()
+        mark.record(changed)
     if count:
         log.warning("the ledger was older than the share: %d jobs that had ended since are in it now", count)
-
-
-def follow_move(folders: Folders, ledger: Ledger) -> None:
-    """Where the share is another copy than at the last start, take over the inodes of media of the same size and time.
-
-    A copy that keeps the times of its files, as `cp -a` and `tar` do, gives them new inodes. Raises OSError.
-    """
-    place = f"{resolve(folders.share)} {folders.share_id_file.stat().st_ino}"
-    known = ledger.recall(PLACE)
-    if known == place:
-        return
-    with ledger.together():
-        for job in ledger.list_with_media() if known else ():
-            media = {role: find_copy(medium) for role, medium in job.media.items()}
-            if media != job.media:
-                ledger.update(job.uid, media=media)
-        ledger.remember(PLACE, place)
-
-
-def find_copy(medium: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the medium with the inode that its file has now, if all else is the same."""
-    found = take_fingerprint(Path(medium["path"]))
-    is_copy = found is not None and (found.size, found.mtime_ns) == (medium["size"], medium["mtime_ns"])
-    return {**medium, "inode": found.inode} if found is not None and is_copy else dict(medium)
 
 
 # what the share says --------------------------------------------------------------------------------------------------
@@ -227,13 +208,19 @@ def make_outline(record: dict[str, Any]) -> dict[str, Any]:
 def record_outcome(ledger: Ledger, outcome: Outcome) -> bool:
     """Write the end of a job into its row, or a row for it; False where the ledger knows it."""
     job = ledger.job(outcome.uid)
-    if job is not None and job.state not in OPEN_TO[outcome.state]:
+    if job is not None and not is_news(outcome, job):
         return False
     columns = dict(outcome.columns)
     is_filed = outcome.state is not JobState.DONE
     columns |= {"tidied": int(is_filed), "swept": int(is_filed and not (job and job.media))}
     ledger.transitions.record_outcome(outcome.uid, outcome.state, columns, at_ms=outcome.finished_ms)
     return True
+
+
+def is_news(outcome: Outcome, job: Job) -> bool:
+    """Whether the row is older than the end: a failed job may have been tried again since, a done one may not."""
+    is_later = outcome.state is JobState.DONE or outcome.finished_ms >= job.since_ms
+    return is_later and job.state in OPEN_TO[outcome.state]
 
 
 def close_without_inputs(ledger: Ledger, folders: Folders, at_ms: int) -> int:

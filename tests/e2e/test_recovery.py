@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -124,3 +125,94 @@ def move_folders(share: Share, how: str) -> None:
         else:
             subprocess.run(["cp", "-a", str(share.root / name), str(target)], check=True)
             shutil.rmtree(share.root / name)
+
+
+@pytest.mark.parametrize("how", ["backup", "lost wal", "no ledger"])
+def test_a_ledger_older_than_the_share_makes_nothing_twice(make_share: Callable[..., Share], how: str) -> None:
+    """What was published, has failed and was filed away since is known again, jobs with an id included."""
+    share = make_share(module="tests.e2e.noop")
+    share.start()
+    assert share.stop() == 0
+    share.start()
+    share.put("pause", b"")
+    drop_named(share, "queued")
+    drop_named(share, "keyed", id="order-1")
+    for name in ("queued", "keyed"):
+        share.wait_for(name, "queued")
+    backup = share.root / "backup.db"
+    with closing(sqlite3.connect(share.state / "jobs.db")) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    share.put("resume", b"")
+    drop_named(share, "later", id="order-2")
+    drop_named(share, "bad", options={"fail": True})
+    for name in ("queued", "keyed", "later"):
+        share.wait_for(name, "done")
+    share.wait_for("bad", "failed")
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
+    before = {row["name"]: row for row in share.rows()}
+    share.kill()
+    lose(share.state, how, backup)
+    share.start()
+    share.wait_until_finished(4)
+    after = {row["name"]: row for row in share.rows()}
+    for name, row in before.items():
+        for key in ("uid", "id", "state", "result", "error_code", "frames", "created_at"):
+            assert after[name][key] == row[key], (name, key)
+    share.put("resume", b"")
+    drop_named(share, "later", id="order-2")
+    until((share.outbox / "later-2").exists, 60, share.log)
+    assert share.result("later-2")["cached_from"] == "later"
+    assert sorted(path.name for path in share.outbox.iterdir()) == ["keyed", "later", "later-2", "queued"]
+    assert [path.name for path in share.failed.iterdir()] == ["bad"]
+
+
+def drop_named(share: Share, name: str, **keys: object) -> None:
+    """Drop a job file with media of its own, which are filed away after it."""
+    share.put(f"{name}-face.jpg", name.encode())
+    share.put(f"{name}-voice.wav", name.encode())
+    share.drop(name, avatar=f"{name}-face.jpg", audio=f"{name}-voice.wav", **keys)
+
+
+def lose(state: Path, how: str, backup: Path) -> None:
+    """Lose what the ledger learned last, or all of it."""
+    for path in state.glob("jobs.db*"):
+        if how != "lost wal" or path.name != "jobs.db":
+            path.unlink()
+    if how == "backup":
+        shutil.copy(backup, state / "jobs.db")
+
+
+def test_a_damaged_page_is_found_after_a_kill(
+    make_share: Callable[..., Share],
+) -> None:
+    """In an index that the start itself does not read: one sentence, exit code 2; the ledger moved away, the daemon knows the results again."""
+    share = make_share(module="tests.e2e.noop")
+    share.start()
+    for number in range(40):
+        share.drop(f"bad{number}", avatar="", audio="")
+    drop_named(share, "good")
+    share.wait_until_finished(41)
+    until(lambda: len(list(share.failed.iterdir())) == 40 and not list(share.inbox.iterdir()), 60, share.log)
+    share.kill()
+    ledger = share.state / "jobs.db"
+    with closing(sqlite3.connect(ledger)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [page] = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'jobs_by_name'").fetchone()
+        [size] = conn.execute("PRAGMA page_size").fetchone()
+    with ledger.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    share.launch()
+    assert share.daemon is not None
+    assert share.daemon.wait(60) == 2
+    done = share.musedrop("doctor")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert f"the ledger {ledger} is damaged" in done.stderr
+    assert share.log().rpartition("INFO")[2].count("damaged") == 1
+    assert "Traceback" not in share.log()
+    for path in share.state.glob("jobs.db*"):
+        path.rename(share.root / path.name)
+    share.start()
+    share.wait_until_finished(41)
+    assert share.job("good")["state"] == "done"
+    assert [path.name for path in share.outbox.iterdir()] == ["good"]

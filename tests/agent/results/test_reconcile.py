@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.jobs.states import JobState
-from agent.results.reconcile import ShareMark, reconcile
+from agent.results.reconcile import reconcile
 from tests.agent.results.desk import Desk
 from tests.agent.test_daemon import Setup
 
@@ -146,6 +147,47 @@ def test_a_ledger_of_the_same_time_reads_no_results(setup: Setup, monkeypatch: p
     assert row(setup, "hello")["state"] == "done"
 
 
+class Crash(Exception):
+    """The process ends here."""
+
+
+def raise_crash(*_: object) -> None:
+    raise Crash
+
+
+def test_a_crash_after_a_rename_is_seen_by_an_older_ledger(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark on the share changes before the result appears, so that no moment is missed."""
+    setup.put("pause")
+    drop(setup, "cut")
+    setup.run("cut", "queued")
+    backup = back_up(setup)
+    setup.put("resume")
+    monkeypatch.setattr(setup.daemon.publisher, "_finish", raise_crash)
+    with pytest.raises(Crash):
+        setup.run("cut", "done")
+    monkeypatch.undo()
+    restore(setup, backup)
+    assert results(setup) == ["cut"]
+    assert row(setup, "cut")["state"] == "done"
+
+
+def test_a_job_that_is_tried_again_is_not_failed_by_its_old_error(setup: Setup) -> None:
+    """A user's copy of failed/NAME says that it has failed, which is older than the row."""
+    setup.put("pause")
+    drop(setup, "again")
+    setup.run("again", "queued")
+    setup.put("again.cancel")
+    setup.run("again", "cancelled")
+    for _ in range(5):
+        setup.turn(pass_s=1.0)
+    shutil.copytree(setup.folders.failed / "again", setup.folders.failed / "again copy")
+    setup.put("again.retry")
+    setup.run("again", "queued")
+    setup.folders.ledger_mark.unlink()
+    restore(setup, back_up(setup))
+    assert setup.state("again") == "queued"
+
+
 def test_records_that_are_not_ours_are_ignored(tmp_path: Path) -> None:
     """Users may write into outbox and failed: nothing there ends the daemon."""
     desk = Desk(tmp_path)
@@ -160,8 +202,6 @@ def test_records_that_are_not_ours_are_ignored(tmp_path: Path) -> None:
             (folder / str(number)).mkdir()
             (folder / str(number) / file).write_bytes(text)
             (folder / str(number) / "result.mp4").touch()
-    ShareMark(desk.folders, desk.ledger).renew()
-    desk.folders.ledger_mark.unlink()
     reconcile(desk.folders, desk.ledger, desk.clock)
     [only] = desk.ledger.rows("SELECT name, state FROM job_status")
     assert only == {"name": "fine", "state": JobState.FAILED}
