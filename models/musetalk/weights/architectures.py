@@ -107,6 +107,37 @@ def rename_keys(part: str, state: State) -> State:
     return state
 
 
+SEEMS = {
+    "unet-v15": "MuseTalk's UNet",
+    "unet-v1": "MuseTalk's UNet",
+    "vae": "the VAE (sd-vae)",
+    "whisper": "Whisper (whisper/pytorch_model.bin)",
+    "pose": "DWPose (dwpose/dw-ll_ucoco_384.pth)",
+    "bisenet": "the face parser (face-parse-bisent/79999_iter.pth)",
+    "s3fd": "the face detector (s3fd/s3fd-619a316812.pth)",
+}
+MARKS = {
+    "time_embedding.linear_1.weight": SEEMS["unet-v15"],
+    "post_quant_conv.weight": SEEMS["vae"],
+    "decoder.token_embedding.weight": "OpenAI's own form of Whisper (whisper/tiny.pt of old releases)",
+    "encoder.layers.0.self_attn.k_proj.weight": SEEMS["whisper"],
+    "layers.0.self_attn.k_proj.weight": SEEMS["whisper"],
+    "head.final_layer.weight": SEEMS["pose"],
+    "cp.resnet.conv1.weight": SEEMS["bisenet"],
+    "conv3_3_norm.weight": SEEMS["s3fd"],
+    "fc.weight": "ResNet-18 of torchvision, which nothing here needs",
+    "backbone.backbone.dark2.0.conv.weight": "YOLOX, which nothing here needs",
+    "audio_encoder.conv_in.weight": "SyncNet, which only training needs",
+}
+"""Of each network a tensor that no other has, as its file names it."""
+
+
+def recognise_network(state: Mapping[str, Any]) -> str:
+    """Return which network a state dict seems to be, from the names of its tensors; "" where they tell nothing."""
+    names = {name.removeprefix("model.") for name in state}
+    return next((network for mark, network in MARKS.items() if mark in names), "")
+
+
 def find_mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
     """Return what is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be allowed."""
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
