@@ -36,7 +36,8 @@ def build_empty(found: InstalledPart, state: State) -> nn.Module:
         with torch.device("meta"):
             net = BUILDERS[found.part.name](config, state)
     except (TypeError, ValueError, KeyError, LookupError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        raise damaged_error(name, f"describes no network of this kind ({error})") from error
+        seems = note_other_network(found.part.name, state)
+        raise damaged_error(name, f"describes no network of this kind ({error}){seems}") from error
     return net.eval().requires_grad_(False)
 
 
@@ -136,6 +137,12 @@ def recognise_network(state: Mapping[str, Any]) -> str:
     """Return which network a state dict seems to be, from the names of its tensors; "" where they tell nothing."""
     names = {name.removeprefix("model.") for name in state}
     return next((network for mark, network in MARKS.items() if mark in names), "")
+
+
+def note_other_network(part: str, state: Mapping[str, Any]) -> str:
+    """Return what to add to a message where the weights of `part` seem to be another file's."""
+    other = recognise_network(state)
+    return f"; it seems to be {other}" if other and other != SEEMS[part] else ""
 
 
 def find_mismatch(net: nn.Module, state: State, *, extras: bool) -> str:

@@ -19,11 +19,10 @@ from transformers.models.whisper.feature_extraction_whisper import WhisperFeatur
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from models.musetalk.weights.architectures import (
-    SEEMS,
     build_empty,
     find_mismatch,
+    note_other_network,
     read_feature_extractor,
-    recognise_network,
     rename_keys,
 )
 from models.musetalk.weights.checkpoint import State, damaged_error, read_state
@@ -133,9 +132,7 @@ def read_part(found: InstalledPart) -> tuple[State, nn.Module]:
     state = rename_keys(found.part.name, read_state(found.weights, found.variant.weights))
     net = build_empty(found, state)
     if wrong := find_mismatch(net, state, extras=found.part.name in WITH_LEFTOVERS):
-        other = recognise_network(state)
-        seems = f"; it seems to be {other}" if other and other != SEEMS.get(found.part.name) else ""
-        raise damaged_error(found.variant.weights, wrong + seems)
+        raise damaged_error(found.variant.weights, wrong + note_other_network(found.part.name, state))
     wanted = net.state_dict()
     return {
         name: state[name] if name in state else torch.zeros_like(t, device="cpu") for name, t in wanted.items()
