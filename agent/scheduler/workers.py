@@ -13,7 +13,7 @@ from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.process import log_path
 from gpu_pool.types import Device
-from models.catalog import choose_engine, has_cuda_torch
+from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
 
@@ -57,7 +57,7 @@ def card_rules(settings: Settings) -> CardRules:
 
 def choose_preload(settings: Settings) -> str:
     """Return the engine that workers on cards load when they start, "" for none."""
-    choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"}, None, has_cuda_torch())
+    choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
     return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""
 
 

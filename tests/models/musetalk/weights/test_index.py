@@ -201,8 +201,7 @@ def test_the_daemon_may_look_without_loading_anything_heavy() -> None:
 
 def test_whisper_of_old_releases_is_named(root: Path) -> None:
     """Who comes from an old installation learns why its file doesn't count."""
-    (root / "whisper" / "tiny.pt").touch()
-    assert "tiny.pt" not in layout.missing_error("v15", root / "whisper").message
+    put(root, *published_files("v15"), "whisper/tiny.pt")
     (root / "whisper" / "pytorch_model.bin").unlink()
     message = layout.missing_error("v15", root).message
     assert "whisper/pytorch_model.bin; whisper/tiny.pt is of MuseTalk before 1.5" in message
