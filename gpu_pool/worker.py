@@ -30,9 +30,7 @@ PROGRESS_S = 0.2
 MESSAGE_CHARS = 1000
 TRACEBACK_CHARS = 8000
 
-_CARD_WORDS = re.compile(
-    r"\b(CUDA|cuDNN|cuBLAS|NVML)( driver)? error|\b(CUDNN|CUBLAS|CUSOLVER|CUFFT)_STATUS_", re.IGNORECASE
-)
+_CARD_WORDS = re.compile(r"\b(CUDA|cuDNN|cuBLAS)( driver)? error|\b(CUDNN|CUBLAS)_STATUS_", re.IGNORECASE)
 """In what PyTorch and the libraries under it say of an Xid, a lost context or a kernel that failed."""
 _MEMORY_WORDS = re.compile(r"out of memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
 

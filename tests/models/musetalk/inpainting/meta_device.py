@@ -121,5 +121,5 @@ def open_meta_inpainter(dtype: torch.dtype = torch.float16, size: int = 16, *, p
     """Return the inpainter with networks of full size on the meta device; open_stream has to give a MetaStream."""
     with META:
         unet, vae = UNet2DConditionModel(**tiny_nets.UNET_FULL), AutoencoderKL(**tiny_nets.VAE_FULL)
-    nets = (tiny_nets.cast_to(dtype, net) for net in (unet, vae))
+    nets = tiny_nets.cast_to(dtype, unet), tiny_nets.cast_to(dtype, vae)
     return Inpainter(*nets, META, plain=plain, sizes=BatchSizes(size, size, size))

@@ -64,7 +64,7 @@ def test_the_probe_of_a_new_inpainter_waits_once(inpainter: Inpainter) -> None:
     """Whether its numbers are finite is asked when it is opened, and only then."""
     with Recorder() as recorder:
         inpainter.is_finite()
-    assert recorder.syncs == {"_local_scalar_dense": 1}
+    assert recorder.syncs == {"_local_scalar_dense": 1, "_to_copy to the card": 2}
 
 
 def test_every_batch_has_the_same_shapes(inpainter: Inpainter) -> None:
@@ -92,8 +92,11 @@ def keep_table_on_host(inpainter: Inpainter, _: pytest.MonkeyPatch) -> None:
     inpainter._predict.table = torch.zeros(inpainter._predict.table.shape, dtype=inpainter.dtype)
 
 
-def widen_table(inpainter: Inpainter, _: pytest.MonkeyPatch) -> None:
-    inpainter._predict.table = inpainter._predict.table.float()
+def widen_norm(inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch) -> None:
+    norm: Any = inpainter._decode.decoder.conv_norm_out
+    norm.float()
+    inner = norm.forward
+    monkeypatch.setattr(norm, "forward", lambda given: inner(given.float()).to(given.dtype))
 
 
 def lose_layout(inpainter: Inpainter, _: pytest.MonkeyPatch) -> None:
@@ -132,7 +135,7 @@ def upload_blocking(inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch) -> No
     ("mistake", "seen"),
     [
         (keep_table_on_host, "mixes"),
-        (widen_table, "slips"),
+        (widen_norm, "slips"),
         (lose_layout, "strays"),
         (wrap_decoder(lambda finite: finite.all().item()), "syncs"),
         (wrap_decoder(lambda finite: finite.cpu()), "syncs"),
@@ -150,7 +153,7 @@ def test_each_mistake_is_seen(inpainter: Inpainter, mistake: Any, seen: str, mon
         with recorder:
             list(inpainter.stream(range(21), lambda part: latents[part], lambda part: windows[part], 21))
     except RuntimeError:
-        assert seen in ("mixes", "slips")
+        assert seen == "mixes"
     noted = getattr(recorder, seen)
     if seen == "shapes":
         assert {shape[0] for shape in noted} - {SIZE, SIZE // 2}
@@ -160,5 +163,5 @@ def test_each_mistake_is_seen(inpainter: Inpainter, mistake: Any, seen: str, mon
         assert noted
 
 
-STRAYS = (0, 0)
+STRAYS = (131, 23)
 """Convolutions of a UNet and a decoder that get channels first, of all and of 64 pixels and more."""
