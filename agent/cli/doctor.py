@@ -41,6 +41,9 @@ class Finding:
     found: str
     advice: str = ""
 
+    def to_dict(self) -> dict[str, str]:
+        return {"verdict": self.verdict, "what": self.what, "found": self.found, "advice": self.advice}
+
 
 def examine(settings: Settings) -> Iterator[Finding]:
     found = read_cards(settings.folders.nvml_log, DRIVER_S, had_cards=has_had_cards(settings))
