@@ -125,6 +125,7 @@ class Daemon:
 
     def step(self, timeout_s: float = MAX_WAIT_S) -> None:
         """One turn: read the inbox, start spans, wait for the workers or the inbox, write what happened."""
+        self.lock.note_alive(self.clock.now_s())
         self.follow_clock()
         self.damage_check.raise_found()
         self.keep_lease()
