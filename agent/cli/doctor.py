@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.cli import client
+from agent.cli.access import list_access
 from agent.daemon import HANDLER
 from agent.fs import find_filesystem_kind, has_change_events
 from agent.ledger.damage import find_damage
@@ -55,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from check_worker(settings)
     yield from check_engines(settings, found)
     yield from check_folders(settings)
+    yield from check_access(settings)
     yield check_daemon(settings)
     yield from check_daemon_status(settings)
 
@@ -195,6 +197,12 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
             yield check_disk(what, path)
     if settings.folders.inbox.is_dir():
         yield check_inbox_filesystem(settings.folders.inbox)
+
+
+def check_access(settings: Settings) -> Iterator[Finding]:
+    """Say what is open to whom, and what is more open than it should be."""
+    for access in list_access(settings.folders):
+        yield Finding("bad" if access.advice else "ok", f"access to {access.what}", access.found, access.advice)
 
 
 def check_disk(what: str, path: Path) -> Finding:
