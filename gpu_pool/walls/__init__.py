@@ -83,9 +83,10 @@ def raise_walls(walls: Walls) -> list[str]:
     write = (*walls.write, walls.temp) if walls.temp else walls.write
     if walls.temp:
         os.environ["TMPDIR"] = walls.temp
-    for folder in (*write, *walls.driver):
+    for folder in map(Path, (*write, *walls.driver)):
         with contextlib.suppress(OSError):
-            Path(folder).mkdir(0o700)
+            if folder.parent.stat().st_uid == os.geteuid():  # else only a person should make it
+                folder.mkdir(0o700)
     limit_resources(walls.memory_bytes, walls.file_bytes)
     drop_privileges()
     missing = restrict_files(walls.read, write, walls.driver, hides_files=walls.hides_files)

@@ -57,7 +57,7 @@ def test_what_is_too_open_has_a_command(folders: Folders, settings: Settings) ->
     assert str(folders.claimed) in found
     assert found[str(folders.state)].endswith(f"chmod go-w {folders.state}")
     assert found[str(folders.inbox)].endswith(f"chmod o-w {folders.inbox}")
-    assert {finding.verdict for finding in check_access(settings) if finding.advice} == {"bad"}
+    assert {finding.verdict for finding in check_access(settings) if finding.advice} == {"note"}
 
 
 @needs_root
