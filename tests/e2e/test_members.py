@@ -35,7 +35,8 @@ def share() -> Iterator[Share]:
             assert (weights / "voice.wav").read_bytes() == b"secret"
             assert sorted(os.listdir(weights)) == ["unet.pth", "voice.wav"]  # noqa: PTH208
             assert made.rows("PRAGMA quick_check") == [{"quick_check": "ok"}]
-            assert not any(b"secret" in path.read_bytes() for path in made.folder.rglob("*") if path.is_file())
+            plain = [path for path in made.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+            assert not any(b"secret" in path.read_bytes() for path in plain)
         finally:
             made.end()
             os.umask(before)
@@ -115,8 +116,7 @@ def test_a_root_of_deletion_that_became_a_link(share: Share, name: str) -> None:
         code = "os.rename(os.path.dirname(args[0]), args[0].replace('/.', '/old')[:-6]); "
         code += "os.mkdir(os.path.dirname(args[0])); os.symlink(args[1], args[0])"
     run_as_member(code, share.folder / name, share.root / "weights")
-    until(lambda: bool((share.status_file() or {}).get("problems")) or "replaced" in share.log(), 30, share.log)
-    assert "replaced" in share.log() or "not the one" in share.log()
+    until(lambda: "replaced" in share.log() or "not the one" in share.log(), 60, share.log)
 
 
 def test_links_and_pipes_as_entries_of_the_inbox(share: Share) -> None:
