@@ -146,8 +146,8 @@ class PoolSettings(Section):
     )
     walls: bool = Field(
         default=True,
-        description="Let workers open only the folders they need, and use only the system calls they need"
-        " ([security.md](security.md)); false if something doesn't work with it.",
+        description="Whether workers may open only the folders, and use only the system calls, that they need;"
+        " docs/security.md says what that prevents.",
     )
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         default=600.0,

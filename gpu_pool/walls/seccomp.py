@@ -72,16 +72,16 @@ _NEEDED_BY_CUDA = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Machine:
+class Machine:
     """How the kernel names the machine, and the numbers of its system calls by name."""
 
     audit: int
     calls: dict[str, int]
 
 
-_MACHINES = {
-    "x86_64": _Machine(0xC000003E, {**dict(zip(_NAMES, _X86_64, strict=True)), **_EVERYWHERE, **_ONLY_X86_64}),
-    "aarch64": _Machine(0xC00000B7, {**dict(zip(_NAMES, _AARCH64, strict=True)), **_EVERYWHERE}),
+MACHINES = {
+    "x86_64": Machine(0xC000003E, {**dict(zip(_NAMES, _X86_64, strict=True)), **_EVERYWHERE, **_ONLY_X86_64}),
+    "aarch64": Machine(0xC00000B7, {**dict(zip(_NAMES, _AARCH64, strict=True)), **_EVERYWHERE}),
 }
 
 
@@ -91,7 +91,7 @@ def restrict_calls(*, is_alone: bool) -> str:
     With `is_alone` also programs, processes, sockets and signals to others; threads stay. Requires
     that it can gain no privileges any more. Return "" or why it can't be done here.
     """
-    machine = _MACHINES.get(platform.machine())
+    machine = MACHINES.get(platform.machine())
     if machine is None:
         return f"there is no list of system calls for {platform.machine()}: workers may use all of them"
     calls = {name: number for name, number in machine.calls.items() if is_alone or name not in _NEEDED_BY_CUDA}
@@ -105,7 +105,7 @@ def restrict_calls(*, is_alone: bool) -> str:
 
 def has_seccomp() -> bool:
     """Whether this kernel filters system calls, and they are known for this machine."""
-    return platform.machine() in _MACHINES and _prctl(_PR_GET_SECCOMP) >= 0
+    return platform.machine() in MACHINES and _prctl(_PR_GET_SECCOMP) >= 0
 
 
 def _build_program(audit: int, calls: dict[str, int], pid: int) -> list[bytes]:

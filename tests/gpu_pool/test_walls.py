@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,6 +129,11 @@ def test_other_processes_are_out_of_reach(attempt: Try, do: str) -> None:
     assert attempt(do, os.getpid()) == {"error": "PermissionError"}
 
 
+def test_every_forbidden_call_fails(attempt: Try) -> None:
+    """Mounts, modules, io_uring, bpf, perf and all others of the list."""
+    assert attempt("find_open_calls", "") == {"did": ""}
+
+
 def test_limits(attempt: Try, places: Path) -> None:
     """Of the size of a file, of memory, and no core dump."""
     assert attempt("write_much", str(places / "work" / "large"), MIB) == {"error": "OSError"}
@@ -204,6 +210,13 @@ def test_folders_to_write_to_are_made(places: Path) -> None:
     finally:
         worker.kill()
         worker.reap()
+
+
+def test_the_daemon_cannot_be_traced() -> None:
+    """Not by processes of its own user either."""
+    code = "import ctypes, gpu_pool.walls.privileges as p; p.forbid_tracing(); print(ctypes.CDLL(None).prctl(3, 0))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGES)
+    assert done.stdout == "0\n"
 
 
 def test_what_a_kernel_lacks_is_named() -> None:
