@@ -46,7 +46,7 @@ from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
-from gpu_pool.walls.privileges import forbid_tracing
+from gpu_pool.walls.privileges import forbid_tracing, keep_privileges_here
 
 log = logging.getLogger("musedrop")
 
@@ -449,6 +449,7 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
 
     `source`: the file that SIGHUP reads again.
     """
+    keep_privileges_here()
     if settings.pool.walls:
         forbid_tracing()
     let_group_read()

@@ -22,6 +22,11 @@ def forbid_tracing() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
+def keep_privileges_here() -> None:
+    """Let programs that this process starts from now on have none of its capabilities."""
+    _prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
+
+
 def limit_resources(memory_bytes: int, file_bytes: int) -> None:
     """Write no core dump; limit threads, the size of a file, and memory beyond the machine's own."""
     installed = os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -45,7 +50,7 @@ def drop_privileges() -> None:
     Only where the daemon runs as root the worker may still read files of others, as media may be.
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
+    keep_privileges_here()
     for capability in range(_CAPABILITIES):
         _prctl(_PR_CAPBSET_DROP, capability)  # refused to those who have none anyway
     libc, head = ctypes.CDLL(None), struct.pack("Ii", _CAPABILITY_VERSION, 0)
