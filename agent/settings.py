@@ -245,6 +245,11 @@ class RetentionSettings(Section):
     failed_gib: Gibibytes = Field(
         default=0.0, description="Size of failed in GiB, beyond which the oldest jobs go; 0: any size."
     )
+    inbox_days: Days = Field(
+        default=0.0,
+        description="Days that files which belong to no job stay in the inbox; 0: for ever. Copies that a client made"
+        " for a job which never came go after a day.",
+    )
     logs_days: Days = Field(
         default=30.0, description="Days after their last line that logs of workers are kept; 0: for ever."
     )

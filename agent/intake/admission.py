@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import pair_media, parse_job
+from agent.jobs.parse import find_media_names, pair_media, parse_job
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
@@ -263,9 +263,14 @@ class Intake:
         failpoint("inserted")
         log.info("%s accepted", submission.name, extra=make_extra(submission))
 
+    def _list_left_media(self, names: Mapping[str, str | None]) -> dict[str, Any]:
+        """Return the files in the inbox that a job names which will not run: they leave it like those of others."""
+        return {role: medium.to_dict() for role, medium in self.media.find_left(names).items()}
+
     def refuse(self, submission: Submission, bad: BadJob, at_ms: int) -> None:
         """Insert the row of a submission that can't be a job."""
-        origin = {"digest": submission.digest, "submitter": submission.owner}
+        origin: dict[str, Any] = {"digest": submission.digest, "submitter": submission.owner}
+        origin["media"] = self._list_left_media(find_media_names(submission.text or b""))
         self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
         log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
 
@@ -313,7 +318,10 @@ class Intake:
             self.ledger.update(job.uid, waiting_for=reason)
 
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
-        self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
+        failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
+        if failed.spec is not None and not failed.media:
+            left = self._list_left_media({"avatar": failed.spec.avatar, "audio": failed.spec.audio})
+            self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
 
     # control files ---------------------------------------------------------------------------------------------------

@@ -76,6 +76,21 @@ class MediaFinder:
         audio = self._find_file("audio", spec.audio, inputs, allowed)
         return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
 
+    def find_left(self, names: Mapping[str, str | None]) -> dict[str, MediaFile]:
+        """Return those of the named files that are in the inbox: they follow a job that will not run."""
+        found = {}
+        for role, given in names.items():
+            path = PurePosixPath((given or "").replace("\\", "/"))
+            if not path.name or "\0" in path.name or path.is_absolute() or ".." in path.parts:
+                continue
+            try:
+                file = self.lookup.find(self.inbox, path)
+            except (OSError, ValueError):
+                continue
+            if file is not None and (fingerprint := take_fingerprint(file)) is not None:
+                found[role] = MediaFile(str(given), file, fingerprint)
+        return found
+
     def _find_named(
         self, library: str, avatar: str | None, inputs: Path, allowed: Sequence[Path]
     ) -> MediaFile | MissingMedia:

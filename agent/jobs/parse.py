@@ -7,8 +7,10 @@ recognised. Nothing in this package opens a file or reads a clock.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -93,6 +95,20 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     """
     note = f"There is no job file {format_value(stem + '.json')}: the pair was rendered with the defaults."
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
+
+
+NAMED_MEDIUM = re.compile(rb'"([A-Za-z_-]{5,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
+
+
+def find_media_names(text: bytes) -> dict[str, str]:
+    """Return the `avatar` and `audio` that the text of a refused job names, also where it is no JSON."""
+    found: dict[str, str] = {}
+    for key, value in NAMED_MEDIUM.findall(text[:MAX_BYTES]):
+        target = JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]
+        if target in ("avatar", "audio"):
+            with suppress(ValueError):
+                found[target] = str(json.loads(value))
+    return found
 
 
 # checking ------------------------------------------------------------------------------------------------------------
