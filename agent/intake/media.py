@@ -19,7 +19,7 @@ from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 
 Role = Literal["avatar", "audio"]
-WRITTEN = "is still being written"
+WRITTEN = "has arrived, and is taken as soon as it is known to be complete"
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 

@@ -114,7 +114,10 @@ def test_a_job_waits_for_its_media(desk: Desk) -> None:
     assert desk.job("hello").waiting_for == 'audio "voice.wav" has not arrived in the inbox'
     desk.put("voice.wav", settled=False)
     desk.turn(wait_s=1.0)
-    assert desk.job("hello").waiting_for == 'audio "voice.wav" is still being written'
+    assert (
+        desk.job("hello").waiting_for
+        == 'audio "voice.wav" has arrived, and is taken as soon as it is known to be complete'
+    )
     desk.turn(wait_s=1.0)
     job = desk.job("hello")
     assert (job.state, job.waiting_for, job.queued_ms) == (JobState.QUEUED, None, desk.at_ms)
@@ -176,7 +179,9 @@ def test_an_avatar_of_the_library_may_be_old_and_must_not_be_new(desk: Desk) -> 
     desk.drop("new", avatar="bert")
     desk.turn()
     assert desk.job("old").state is JobState.QUEUED
-    assert desk.job("new").waiting_for == 'avatar "bert" is still being written'
+    assert (
+        desk.job("new").waiting_for == 'avatar "bert" has arrived, and is taken as soon as it is known to be complete'
+    )
 
 
 # control files -------------------------------------------------------------------------------------------------------
