@@ -358,7 +358,7 @@ def test_an_app_whose_service_was_replaced(mono: Mono, share: Share, media: Path
     """The calls of such an app compile and make a video; what has no effect is said in the notes."""
     lines = mono.drive("service", share.folder, *request(media, EnableEmotion=True, Name="app"))
     [answer] = [line for line in lines if line.kind == "answer"]
-    assert answer["Success"] == "True", lines
+    assert answer["Success"] == "True", (lines, answer["Error"], answer["Message"])
     notes = [line["Text"] for line in lines if line.kind == "note"]
     assert any("gpuId 1 was ignored" in note for note in notes)
     assert any("EnableEmotion was ignored" in note for note in notes)
