@@ -84,6 +84,11 @@ class InboxSettings(Section):
     max_job_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = Field(
         default=1 << 20, description="The largest job file that is read, in bytes."
     )
+    folders: bool = Field(
+        default=True,
+        description="Whether folders of the inbox are looked into: jobs and pairs in them are taken, and in one with"
+        " the name of a library avatar voices alone, too.",
+    )
     watch: Literal["auto", "events", "poll"] = Field(
         default="auto", description="How new files are noticed; auto polls on file systems that send no events."
     )

@@ -24,7 +24,7 @@ QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 
 # keys ----------------------------------------------------------------------------------------------------------------
 
-FIELDS = tuple(name for name in JobSpec.model_fields if name != "notes")
+FIELDS = tuple(name for name in JobSpec.model_fields if name not in ("notes", "batch"))
 ALIASES: Mapping[str, str] = {
     "avatar_image_path": "avatar",
     "audio_path": "audio",
@@ -109,6 +109,12 @@ def find_media_names(text: bytes) -> dict[str, str]:
             with suppress(ValueError):
                 found[target] = str(json.loads(value))
     return found
+
+
+def voice_for(avatar: str, audio_name: str) -> JobSpec:
+    """Return the job that a voice in a folder with the name of a library avatar stands for."""
+    note = f"There is no job file: the voice was in the folder of the avatar {format_value(avatar)}."
+    return _validate({"template": avatar, "audio": audio_name, "notes": (note,)}, {})
 
 
 # checking ------------------------------------------------------------------------------------------------------------
