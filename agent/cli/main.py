@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +24,7 @@ from agent.text import escape_markup
 
 if TYPE_CHECKING:
     from agent.cli.client import JobTicket
+    from agent.cli.doctor import Finding
     from agent.settings import Settings
 
 app = typer.Typer(
@@ -396,14 +399,38 @@ def schema() -> None:
 
 
 @app.command()
-def doctor(config: Config = None) -> None:
+def selftest(
+    config: Config = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+) -> None:
+    """Test what each card computes, encodes and gives back: some minutes a card, without a job."""
+    from agent.cli.selftest import build_table, check_devices
+
+    reports = check_devices(load_settings(config), device, None if as_json else console)
+    if as_json:
+        print_json([report.model_dump(mode="json") for report in reports])
+    else:
+        for report in reports:
+            console.print(build_table(report))
+    raise typer.Exit(any(report.verdict == "bad" for report in reports))
+
+
+@app.command()
+def doctor(
+    config: Config = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Run `musedrop selftest` too, which takes minutes.")] = False,
+) -> None:
     """Check devices, encoders, weights and folders, and say how to repair what is wrong."""
     from agent.cli.doctor import examine
 
     settings = load_settings(config)
     mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst = 0
-    for finding in examine(settings):
+    for finding in chain(examine(settings), run_deep_checks(settings) if deep else ()):
         console.print(
             f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {escape_markup(finding.found)}", soft_wrap=True
         )
@@ -411,6 +438,14 @@ def doctor(config: Config = None) -> None:
             console.print(f"{'':23} -> {escape_markup(finding.advice)}", soft_wrap=True)
         worst = max(worst, finding.verdict == "bad")
     raise typer.Exit(worst)
+
+
+def run_deep_checks(settings: Settings) -> Iterator[Finding]:
+    """Run the self-test of all cards, and yield what it finds."""
+    from agent.cli.selftest import check_devices, list_findings
+
+    for report in check_devices(settings, None, console):
+        yield from list_findings(report)
 
 
 @app.command()
