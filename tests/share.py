@@ -138,7 +138,7 @@ class Share:
         return path.read_text() if path.exists() else ""
 
     def musedrop(
-        self, *words: str, env: dict[str, str] | None = None, timeout_s: float = 100
+        self, *words: str, env: dict[str, str] | None = None, timeout_s: float = 200
     ) -> subprocess.CompletedProcess[str]:
         """Run a command with this share's settings."""
         command = [sys.executable, "-m", "agent.cli.main", *words, "--config", str(self.config)]
@@ -188,7 +188,7 @@ class Share:
         except FileNotFoundError:
             return None
 
-    def wait_for(self, name: str, *states: str, timeout_s: float = 90.0) -> dict[str, Any]:
+    def wait_for(self, name: str, *states: str, timeout_s: float = 200.0) -> dict[str, Any]:
         """Wait until the newest job of that name is in one of the states. Return its row."""
         until(
             lambda: any(
@@ -202,7 +202,7 @@ class Share:
         )
         return self.job(name)
 
-    def wait_until_finished(self, jobs: int, timeout_s: float = 110.0) -> None:
+    def wait_until_finished(self, jobs: int, timeout_s: float = 250.0) -> None:
         """Wait until there are so many jobs, all of them finished."""
 
         def finished() -> bool:
@@ -217,7 +217,7 @@ class Share:
     def error(self, name: str) -> dict[str, Any]:
         """Return failed/NAME/error.json, which appears after the row."""
         path = self.failed / name / "error.json"
-        until(path.exists, 30, self.log)
+        until(path.exists, 60, self.log)
         return dict(json.loads(path.read_bytes()))
 
     def workers(self) -> list[int]:

@@ -72,7 +72,7 @@ def finish_some(share: Share) -> None:
     (share.inbox / "cancelled.cancel").touch()
     for name, state in ENDS.items():
         share.wait_for(name, state)
-    until((share.failed / "cancelled" / "error.json").exists, 20, share.log)
+    until((share.failed / "cancelled" / "error.json").exists, 60, share.log)
 
 
 def requeue_one(share: Share) -> None:
@@ -94,7 +94,7 @@ def leave_running(share: Share) -> None:
         share.drop("running", **MEDIA, priority="high", options={"frames": 480, "frame_s": 0.03})
         share.wait_for("running", "queued")
         (share.inbox / "resume").touch()
-        until(lambda: share.job("running")["units_done"] > 60, 30, share.log)
+        until(lambda: share.job("running")["units_done"] > 60, 60, share.log)
         share.kill()
 
     with_outbox_away(share, leave)
@@ -113,7 +113,7 @@ def drop_unpublished(share: Share, name: str, *, kill: bool = True) -> None:
     (share.inbox / "resume").touch()
     share.wait_for(name, "running")
     (share.inbox / "pause").touch()
-    until(lambda: share.job(name)["stage"] == "publish" and share.job(name)["waiting_for"] is not None, 30, share.log)
+    until(lambda: share.job(name)["stage"] == "publish" and share.job(name)["waiting_for"] is not None, 60, share.log)
     if kill:
         share.kill()
 

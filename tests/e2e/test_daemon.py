@@ -46,7 +46,7 @@ def test_a_job_file_becomes_a_video(share: Share) -> None:
     documented = {key for line in re.findall(r"^\| (`.*?) \|", page, re.M) for key in re.findall(r"`(\w+)`", line)}
     assert documented == set(result)
     assert (share.outbox / "hello" / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
-    until(lambda: not list(share.inbox.iterdir()), 30, share.log)
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     [archived] = (share.folder / "archive").glob("*/hello")
     assert sorted(path.name for path in archived.iterdir()) == ["face.jpg", "hello.json", "voice.wav"]
     assert not list((share.state / "work").iterdir())
@@ -56,7 +56,7 @@ def test_a_pair_becomes_a_video(share: Share) -> None:
     """Two media of one name are a job with nothing more said."""
     (share.inbox / "hello.jpg").write_bytes(face())
     (share.inbox / "hello.wav").write_bytes(voice())
-    until(lambda: bool(share.rows()), 30, share.log)
+    until(lambda: bool(share.rows()), 60, share.log)
     assert share.wait_for("hello", "done", "failed")["state"] == "done"
     assert share.result("hello")["frames"] == 25
     assert not list(share.inbox.iterdir())
@@ -159,7 +159,7 @@ def test_two_jobs_of_one_name_have_two_results(share: Share) -> None:
     """The same name dropped again is a new job with its own folder."""
     drop_media(share)
     share.drop("hello", avatar="face.jpg", audio="voice.wav")
-    until(lambda: len(share.rows()) == 1, 30, share.log)
+    until(lambda: len(share.rows()) == 1, 60, share.log)
     share.drop("hello", avatar="face.jpg", audio="voice.wav", output={"crf": 40})
     share.wait_until_finished(2)
     assert sorted(path.name for path in share.outbox.iterdir()) == ["hello", "hello-2"]
@@ -170,7 +170,7 @@ def test_a_job_waits_for_its_media(share: Share) -> None:
     """A job file that comes first says what it waits for, and goes on when the file is there."""
     share.put("face.jpg", face())
     share.drop("early", avatar="face.jpg", audio="voice.wav")
-    until(lambda: "voice.wav" in (share.wait_for("early", "waiting")["waiting_for"] or ""), 30, share.log)
+    until(lambda: "voice.wav" in (share.wait_for("early", "waiting")["waiting_for"] or ""), 60, share.log)
     share.put("voice.wav", voice())
     assert share.wait_for("early", "done", "failed")["state"] == "done"
 
@@ -211,7 +211,7 @@ def test_a_mended_job_file_is_read_again(share: Share) -> None:
     drop_media(share)
     share.drop("typo", avatr="face.jpg", audio="voice.wav")
     share.wait_for("typo", "failed")
-    until((share.failed / "typo" / "job.json").exists, 30, share.log)
+    until((share.failed / "typo" / "job.json").exists, 60, share.log)
     (share.failed / "typo" / "job.json").write_text('{"avatar": "face.jpg", "audio": "voice.wav"}')
     assert share.musedrop("retry", "typo").returncode == 0
     assert share.wait_for("typo", "done", "failed")["state"] in ("done", "failed")
@@ -243,7 +243,7 @@ def test_a_stop_keeps_what_is_done(share: Share) -> None:
     until(lambda: any(row["stage"] == "render" and row["units_done"] > 20 for row in share.rows()), 60, share.log)
     workers = share.workers()
     assert share.stop() == 0
-    until(lambda: not any(map(alive, workers)), 10, share.log)
+    until(lambda: not any(map(alive, workers)), 60, share.log)
     status = share.status_file()
     assert status is not None
     assert status["daemon"]["running"] is False
@@ -275,7 +275,7 @@ def test_status_json_tells_the_same(share: Share) -> None:
         status = share.status_file()
         return status is not None and status["counts"]["done"] == 1 and len(status["devices"]) == 2
 
-    until(told, 30, share.log)
+    until(told, 60, share.log)
     status = share.status_file()
     assert status is not None
     assert status["recent"][0]["name"] == "hello"
@@ -287,12 +287,12 @@ def test_an_inbox_that_goes_away_is_said_and_survived(share: Share) -> None:
     """While the inbox is gone the daemon lives and says why; when it is back, jobs run."""
     away = share.folder / "away"
     share.inbox.rename(away)
-    until(lambda: bool((share.status_file() or {}).get("problems")), 30, share.log)
+    until(lambda: bool((share.status_file() or {}).get("problems")), 60, share.log)
     away.rename(share.inbox)
     drop_media(share)
     share.drop("after", avatar="face.jpg", audio="voice.wav")
     assert share.wait_for("after", "done", "failed")["state"] == "done"
-    until(lambda: (share.status_file() or {}).get("problems") == [], 30, share.log)
+    until(lambda: (share.status_file() or {}).get("problems") == [], 60, share.log)
 
 
 def test_the_daemon_itself_stays_light(share: Share) -> None:

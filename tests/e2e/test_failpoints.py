@@ -81,7 +81,7 @@ def test_the_daemon_fails_while_it_drains(make_share: Callable[..., Share], tmp_
     share.daemon.send_signal(signal.SIGTERM)
     until(flag.exists, 60, share.log)
     share.kill()
-    until(lambda: not any(map(alive, workers)), 10, lambda: "workers outlive the daemon")
+    until(lambda: not any(map(alive, workers)), 60, lambda: "workers outlive the daemon")
     share.start()
     share.wait_for("slow", "done")
 

@@ -270,7 +270,7 @@ def test_the_same_id_while_the_first_still_runs(noop: Share) -> None:
     noop.wait_for("first", "running")
     noop.drop("second", **slow, id="k1")
     noop.wait_for("second", "waiting")
-    until(lambda: '"first"' in str(noop.job("second")["waiting_for"]), 30, noop.log)
+    until(lambda: '"first"' in str(noop.job("second")["waiting_for"]), 60, noop.log)
     noop.wait_for("second", "done")
     assert noop.result("second")["from_cache"] is True
 
@@ -299,20 +299,20 @@ def test_the_same_id_without_an_earlier_result_is_rendered(noop: Share, loss: st
 def test_pause_and_resume(noop: Share) -> None:
     """A paused queue takes jobs in and starts none, also after a restart; resume lets them go."""
     assert noop.musedrop("pause").returncode == 0
-    until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
+    until(lambda: bool((noop.status_file() or {}).get("paused")), 60, noop.log)
     noop.drop("held", **JOB)
     noop.wait_for("held", "queued")
-    until(lambda: noop.job("held")["waiting_for"] == "the queue is paused", 30, noop.log)
+    until(lambda: noop.job("held")["waiting_for"] == "the queue is paused", 60, noop.log)
     noop.kill()
     noop.start()
-    until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
+    until(lambda: bool((noop.status_file() or {}).get("paused")), 60, noop.log)
     assert noop.job("held")["state"] == "queued"
     noop.put("Resume.txt", b"")
     assert noop.wait_for("held", "done")["waiting_for"] is None
     noop.put("pause", b"")
-    until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
+    until(lambda: bool((noop.status_file() or {}).get("paused")), 60, noop.log)
     assert noop.musedrop("resume").returncode == 0
-    until(lambda: (noop.status_file() or {}).get("paused") is False, 30, noop.log)
+    until(lambda: (noop.status_file() or {}).get("paused") is False, 60, noop.log)
     assert not {"pause", "resume", "Resume.txt"} & {path.name for path in noop.inbox.iterdir()}
 
 
@@ -321,7 +321,7 @@ def test_cancel_in_every_state(noop: Share, state: str) -> None:
     """NAME.cancel ends the job within a second; failed/ has its files with code cancelled."""
     if state == "queued":
         noop.put("pause", b"")
-        until(lambda: bool((noop.status_file() or {}).get("paused")), 30, noop.log)
+        until(lambda: bool((noop.status_file() or {}).get("paused")), 60, noop.log)
     job = {**JOB, "audio": "never.wav"} if state == "waiting" else {**JOB, "options": {"frame_s": 0.2}}
     noop.drop("unwanted", **job)
     noop.wait_for("unwanted", state)
@@ -329,7 +329,7 @@ def test_cancel_in_every_state(noop: Share, state: str) -> None:
     noop.put("unwanted.cancel", b"")
     noop.wait_for("unwanted", "cancelled")
     assert time.monotonic() - began < 1.0
-    until(lambda: not noop.rows("SELECT 1 FROM device_status WHERE state = 'busy'"), 30, noop.log)
+    until(lambda: not noop.rows("SELECT 1 FROM device_status WHERE state = 'busy'"), 60, noop.log)
     assert noop.error("unwanted")["code"] == "cancelled"
     assert not (noop.outbox / "unwanted").exists()
 
@@ -386,9 +386,9 @@ def test_a_share_that_is_missing_at_the_start_is_waited_for(make_share: Callable
     share = make_share(module="tests.e2e.noop", settle_s=0.1)
     share.folder.rmdir()
     share.launch()
-    until(lambda: "does not exist" in share.log(), 30, share.log)
+    until(lambda: "does not exist" in share.log(), 60, share.log)
     share.folder.mkdir()
-    until(share.inbox.is_dir, 30, share.log)
+    until(share.inbox.is_dir, 60, share.log)
     share.put("one.png", b"face")
     share.put("one.wav", b"voice")
     share.wait_for("one", "done")
@@ -409,7 +409,7 @@ def test_a_mount_that_vanishes_and_comes_back(
     share.drop("slow", **JOB, options={"frame_s": 0.02})
     share.wait_for("slow", "running")
     unmount(share.folder)
-    until(lambda: "is not the one" in share.log(), 30, share.log)
+    until(lambda: "is not the one" in share.log(), 60, share.log)
     assert share.job("slow")["state"] in ("running", "queued")
     mount("--bind", str(below), str(share.folder))
     try:
@@ -426,7 +426,7 @@ def test_a_mount_that_vanishes_and_comes_back(
 def test_an_inbox_made_anew_is_watched_anew(noop: Share) -> None:
     """Deleted and made again while the daemon runs: said once, and jobs run as before."""
     noop.inbox.rename(noop.root / "old")
-    until(lambda: any("inbox" in text for text in (noop.status_file() or {}).get("problems", [])), 30, noop.log)
+    until(lambda: any("inbox" in text for text in (noop.status_file() or {}).get("problems", [])), 60, noop.log)
     noop.inbox.mkdir()
     noop.put("one.png", b"face")
     noop.put("one.wav", b"voice")
@@ -445,7 +445,7 @@ def test_an_inbox_that_cannot_be_written(make_share: Callable[..., Share], disk:
     share.put("face.png", b"face")
     share.put("voice.wav", b"voice")
     mount("-o", "remount,ro", str(share.folder))
-    until(lambda: "Read-only" in share.log(), 30, share.log)
+    until(lambda: "Read-only" in share.log(), 60, share.log)
     assert (share.inbox / "face.png").exists()
     mount("-o", "remount,rw", str(share.folder))
     share.drop("two", **JOB)
@@ -480,8 +480,8 @@ def test_jobs_wait_for_room(make_share: Callable[..., Share], disk: Callable[[Pa
     ballast = fill(share.folder, leave=2 << 20)
     share.drop("held", **JOB)
     share.wait_for("held", "queued")
-    until(lambda: "nearly full" in str(share.job("held")["waiting_for"]), 30, share.log)
-    until(lambda: "nearly full" in str((share.status_file() or {}).get("problems")), 30, share.log)
+    until(lambda: "nearly full" in str(share.job("held")["waiting_for"]), 60, share.log)
+    until(lambda: "nearly full" in str((share.status_file() or {}).get("problems")), 60, share.log)
     assert share.job("held")["state"] == "queued"
     ballast.unlink()
     assert share.wait_for("held", "done")["waiting_for"] is None

@@ -40,7 +40,7 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
         studio.put("face.mp4", avatar.read_bytes())
         studio.put("voice.wav", voice(3.0))
         studio.drop("hello", avatar="face.mp4", audio="voice.wav", engine="musetalk", strategy=strategy)
-        until(partial(has_rows, studio, count), 30, studio.log)
+        until(partial(has_rows, studio, count), 60, studio.log)
         assert studio.wait_for("hello", "done", "failed", timeout_s=180)["state"] == "done", studio.log()
     one, four = (studio.outbox / name for name in ("hello", "hello-2"))
     assert (one / "result.mp4").read_bytes() == (four / "result.mp4").read_bytes()
@@ -63,7 +63,7 @@ def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: P
     picture = write_image(tmp_path / "anna.png")
     assert studio.musedrop("avatar", "add", "anna", str(picture)).returncode == 0
     assert "not yet" in studio.musedrop("avatar", "list").stdout
-    assert studio.musedrop("avatar", "prepare", "anna", "--wait").returncode == 0
+    assert studio.musedrop("avatar", "prepare", "anna", "--keep").returncode == 0
     assert "musetalk jaw" in studio.musedrop("avatar", "list").stdout
     assert (studio.outbox / "prepare-anna" / "result.mp4").exists()
     studio.put("voice.wav", voice(0.4))

@@ -14,7 +14,7 @@ from tests.share import Share, until
 
 PLACES = ("inbox", "outbox", "failed", "archive", "archive/2026-01-01", "avatars", ".musedrop")
 OURS = (".musedrop/claimed", ".musedrop/staging", ".musedrop/trash")
-USUAL_S = 30.0
+USUAL_S = 60.0
 WITHOUT_POWERS = ("setpriv", "--bounding-set", ",".join(f"-{power}" for power in POWERS))
 
 pytestmark = [
@@ -50,7 +50,7 @@ def test_everything_everywhere_at_once(share: Share) -> None:
             for number, kind in enumerate(KINDS):
                 put_kind(folder, kind, f"-{number}{suffix}")
     drop_good(share, "first")
-    until(lambda: "can't be" in str((share.status_file() or {}).get("problems")), 20, share.log)
+    until(lambda: "can't be" in str((share.status_file() or {}).get("problems")), 60, share.log)
     until(lambda: bool((share.status_file() or {}).get("ignored")), 40, share.log)
     share.kill()
     share.start()

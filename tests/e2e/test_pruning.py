@@ -43,11 +43,11 @@ def test_a_retry_of_what_was_deleted_is_answered(make_share: Callable[..., Share
     for name in ("old", "refused"):
         set_age(share.failed / name, 31)
     share.start()
-    until(lambda: not list(share.failed.iterdir()), 30, share.log)
+    until(lambda: not list(share.failed.iterdir()), 60, share.log)
     for name in ("old", "refused"):
         told = share.musedrop("retry", name)
         assert told.returncode == 0, told.stderr
-        until(partial(has_code, share, name, "inputs_gone"), 30, share.log)
+        until(partial(has_code, share, name, "inputs_gone"), 60, share.log)
         error = share.error(name)
         assert (error["code"], error["state"]) == ("inputs_gone", "failed")
         assert "drop the job file and its media again" in error["hint"]
@@ -68,8 +68,8 @@ def test_a_retry_without_files_of_its_own_still_works(make_share: Callable[..., 
     assert share.stop() == 0
     set_age(share.failed / "old", 31)
     share.start()
-    until(lambda: not list(share.failed.iterdir()), 30, share.log)
+    until(lambda: not list(share.failed.iterdir()), 60, share.log)
     (share.inbox / "old.retry").touch()
-    until(lambda: share.job("old")["attempt"] == 2, 30, share.log)
+    until(lambda: share.job("old")["attempt"] == 2, 60, share.log)
     share.wait_for("old", "failed")
     assert share.error("old")["code"] == "bad_option"

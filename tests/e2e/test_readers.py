@@ -115,7 +115,7 @@ def test_the_daemon_leaves_a_copy_on_the_share(make_share: Callable[..., Share])
     share.start()
     copy = share.folder / "status.db"
     finish_job(share)
-    until(lambda: copy.exists() and query_copy(copy) == [("hello", "done")], 30, share.log)
+    until(lambda: copy.exists() and query_copy(copy) == [("hello", "done")], 60, share.log)
     for query in QUERIES:
         query_copy(copy, query)
     finish_job(share, "again")
@@ -135,14 +135,14 @@ def test_a_copy_that_fails_stops_nothing(make_share: Callable[..., Share]) -> No
     def problems() -> list[str]:
         return list((share.status_file() or {})["problems"])
 
-    until(lambda: any("status.db can't be written" in problem for problem in problems()), 30, share.log)
+    until(lambda: any("status.db can't be written" in problem for problem in problems()), 60, share.log)
     (share.inbox / "pause").touch()
-    until(lambda: bool((share.status_file() or {})["paused"]), 30, share.log)
+    until(lambda: bool((share.status_file() or {})["paused"]), 60, share.log)
     told = share.musedrop("doctor").stdout
     assert "daemon's problem   status.db can't be written" in told
     assert "is paused: no more jobs are started" in told
     (share.folder / "status.db").rmdir()
-    until(lambda: (share.folder / "status.db").is_file() and not problems(), 30, share.log)
+    until(lambda: (share.folder / "status.db").is_file() and not problems(), 60, share.log)
 
 
 def test_musedrop_snapshot(share: Share, tmp_path: Path) -> None:

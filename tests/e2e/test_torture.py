@@ -39,10 +39,10 @@ def test_a_schedule_of_kills(make_share: Callable[..., Share], seed: int) -> Non
         drop(share, name, dice)
     until(share.is_up, 60, share.log)
     share.wait_until_finished(JOBS)
-    until(lambda: not list(share.inbox.iterdir()), 30, lambda: f"left in the inbox: {os.listdir(share.inbox)}")  # noqa: PTH208
+    until(lambda: not list(share.inbox.iterdir()), 60, lambda: f"left in the inbox: {os.listdir(share.inbox)}")  # noqa: PTH208
     workers.update(share.workers())
     assert share.stop() == 0
-    until(lambda: not any(map(alive, workers)), 10, lambda: f"left: {list(filter(alive, workers))}")
+    until(lambda: not any(map(alive, workers)), 60, lambda: f"left: {list(filter(alive, workers))}")
     check(share, names, list(workers))
 
 

@@ -72,8 +72,8 @@ def test_every_job_of_an_earlier_release_ends(make_share: Callable[..., Share], 
     share.put("never.wav", b"never")
     share.put("cancelled.retry", b"")
     assert share.wait_for("cancelled", "done")["result"] == "cancelled"
-    until(lambda: {path.name for path in share.failed.iterdir()} == {"failed", "refused"}, 30, share.log)
-    until(lambda: not list(share.inbox.iterdir()), 30, lambda: f"left: {[p.name for p in share.inbox.iterdir()]}")
+    until(lambda: {path.name for path in share.failed.iterdir()} == {"failed", "refused"}, 60, share.log)
+    until(lambda: not list(share.inbox.iterdir()), 60, lambda: f"left: {[p.name for p in share.inbox.iterdir()]}")
     assert share.stop() == 0
     assert not list((share.state / "work").iterdir())
     assert not list((share.folder / ".musedrop" / "staging").iterdir())

@@ -273,7 +273,7 @@ if sys.argv[3] == "answers":
     watch.wait_for_first(60.0)
 Path(sys.argv[2]).write_text(f"{watch.pid}\\n")
 while True:
-    time.sleep(1.0)
+    time.sleep(60.0)
 """
 
 

@@ -62,7 +62,7 @@ class SmbServer:
             )
 
     def wait_until_up(self) -> None:
-        until(lambda: self.try_commands("ls").returncode == 0, 30, self.said)
+        until(lambda: self.try_commands("ls").returncode == 0, 60, self.said)
 
     def said(self) -> str:
         logs = [path for path in (self.state / "out", self.state / "smbd.log") if path.exists()]

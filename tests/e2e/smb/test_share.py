@@ -67,7 +67,7 @@ def wait_past_settling(share: Share) -> None:
     """Wait for a whole settle time: until the daemon has refused a new invalid job file."""
     name = f"witness-{next(WITNESSES)}"
     (share.inbox / f"{name}.json").write_bytes(b"no job")
-    until(lambda: bool(share.rows("SELECT 1 FROM job_status WHERE name = ?", name)), 30, share.log)
+    until(lambda: bool(share.rows("SELECT 1 FROM job_status WHERE name = ?", name)), 60, share.log)
 
 
 def is_unclaimed(share: Share, name: str) -> bool:
@@ -109,7 +109,7 @@ def test_a_slow_put_by_smbclient(share: Share, smb: SmbServer, here: Path) -> No
     command = smb.command("cd inbox", "put - slow.json")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=UTF8) as put:
         assert put.stdin
-        until((share.inbox / "slow.json").exists, 30, smb.said)
+        until((share.inbox / "slow.json").exists, 60, smb.said)
         wait_past_settling(share)
         assert is_unclaimed(share, "slow")
         put.stdin.write(job("face-s.jpg", "voice-s.wav"))

@@ -38,8 +38,8 @@ class Machine:
         with (self.folder / "boot.log").open("wb") as log:
             self.parent = subprocess.Popen(command, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
-            until(self._has_init, 20, self._said)
-            until(lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), 20, self._said)
+            until(self._has_init, 60, self._said)
+            until(lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), 60, self._said)
         except AssertionError as error:
             self.end()
             missing(f"systemd can't be booted here: {error}")

@@ -122,9 +122,9 @@ def test_a_frozen_worker_is_replaced(service: Service, machine: Machine) -> None
     service.up()
     main = machine.main_pid()
     service.jobs(1, frame_s=0.1)
-    until(lambda: any(row["stage"] == "render" for row in service.rows()), 30, service.log)
+    until(lambda: any(row["stage"] == "render" for row in service.rows()), 60, service.log)
     busy = "SELECT * FROM device_status WHERE state = 'busy' AND worker_pid IS NOT NULL"
-    until(lambda: bool(service.rows(busy)), 30, service.log)
+    until(lambda: bool(service.rows(busy)), 60, service.log)
     row = service.rows(busy)[0]
     frozen = machine.outside(row["worker_pid"])
     os.kill(frozen, signal.SIGSTOP)
@@ -140,7 +140,7 @@ def test_a_stop_lets_running_spans_finish(service: Service, machine: Machine) ->
     service.drop_in("TimeoutStopSec=1")
     service.up()
     service.jobs(1, frame_s=0.1)
-    until(lambda: any(row["stage"] == "render" for row in service.rows()), 30, service.log)
+    until(lambda: any(row["stage"] == "render" for row in service.rows()), 60, service.log)
     assert (service.root / "run/musedrop").is_dir()
     service.down()
     assert machine.show("Result") == "success", service.log()
@@ -163,7 +163,7 @@ def test_a_stop_that_takes_too_long_is_cut_short(service: Service, machine: Mach
     service.configure(drain_s=0.5 if end == "limit" else 60)
     service.up()
     service.jobs(1, frame_s=1)
-    until(lambda: any(row["stage"] == "render" for row in service.rows()), 30, service.log)
+    until(lambda: any(row["stage"] == "render" for row in service.rows()), 60, service.log)
     machine.check("systemctl", "stop", "--no-block", "musedrop")
     if end == "second":
         soon(lambda: "draining" in service.status_text(), 30, service.log)

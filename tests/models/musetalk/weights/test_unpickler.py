@@ -23,6 +23,15 @@ def read(content: bytes) -> Any:
     return read_pickle(BytesIO(content))[0]
 
 
+def is_read_or_refused(content: bytes) -> bool:
+    """Whether nothing but the one error is raised, and that with a text."""
+    try:
+        read(content)
+    except PickleError as error:
+        return bool(str(error))
+    return True
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_values_are_read_by_every_protocol(protocol: int) -> None:
     """Texts, numbers and containers as pickle reads them; a set is a list here, and only texts are keys."""
@@ -164,10 +173,7 @@ def test_memory_and_time_have_limits(tmp_path: Path, content: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_noise_is_no_pickle(content: bytes) -> None:
     """Whatever bytes come, they are read or refused; nothing else is raised."""
-    try:
-        read(content)
-    except PickleError:
-        return
+    assert is_read_or_refused(content)
 
 
 OPCODES = [
@@ -178,7 +184,4 @@ OPCODES = [
 @given(st.lists(st.sampled_from([*OPCODES, b"K\x01", b"h\x00", b"q\x00", b"U\x01a", b"ctorch\nSize\n"]), max_size=60))
 def test_any_order_of_instructions_is_read_or_refused(parts: list[bytes]) -> None:
     """The machine holds its own rules."""
-    try:
-        read(b"".join(parts) + b".")
-    except PickleError:
-        return
+    assert is_read_or_refused(b"".join(parts) + b".")
