@@ -190,7 +190,7 @@ class Pool:
         self._supervisor.drain(self._supervisor[device], reason)
 
     def condemn(self, device: str, reason: str) -> None:
-        """Do the same to a device that can't be trusted: it is sick until resume().
+        """Do the same to a device that can't be trusted: it is sick until resume(), or a `reason` of "".
 
         KeyError for an unknown device.
         """

@@ -153,9 +153,10 @@ class Supervisor:
         self._rest(slot)
 
     def condemn(self, slot: WorkerSlot, reason: str) -> None:
-        """Do the same to a device that can't be trusted: it is sick until it is resumed."""
+        """Do the same to a device that can't be trusted: it is sick until it is resumed, or `reason` is ""."""
         slot.fault_reason = reason
-        self._rest(slot)
+        if reason or slot.phase == "down":
+            self._rest(slot)
 
     def _rest(self, slot: WorkerSlot) -> None:
         if slot.phase == "idle":

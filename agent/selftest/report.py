@@ -75,8 +75,13 @@ class Report(Strict):
 
 def find_key(settings: Settings, target: Target) -> ReportKey:
     """Return what a self-test of this device would hold for now."""
-    weights = stamp_weights(settings.models_dir)
-    return ReportKey(card=target.id, driver=target.driver, torch=find_torch_version(), weights=weights)
+    return find_keys(settings, [target.id], target.driver)[target.id]
+
+
+def find_keys(settings: Settings, devices: Iterable[str], driver: str) -> dict[str, ReportKey]:
+    """Return the same for several devices of one driver."""
+    torch, weights = find_torch_version(), stamp_weights(settings.models_dir)
+    return {device: ReportKey(card=device, driver=driver, torch=torch, weights=weights) for device in devices}
 
 
 def find_torch_version() -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.models.musetalk import tiny
-from tests.share import Share
+from tests.nvmlstub import PretendDriver
+from tests.share import Share, until
 
 ROWS = {"networks fp32", "face networks", "copies", "encoder libx264", "speed", "memory", "weights", "batch sizes"}
 
@@ -46,6 +47,31 @@ def test_doctor_goes_deep(make_share: Callable[..., Share]) -> None:
     assert lines[place].startswith("bad")
     assert "->" in lines[place + 1]
     assert any("Python" in line for line in lines[:place])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_daemon_tests_a_new_card_once(make_share: Callable[..., Share], driver: PretendDriver) -> None:
+    """A card that no torch finds is sick, with what to do; the next daemon knows that without a test."""
+    card = "GPU-aaaa1111"
+    driver.set_devices(f"gpu {card} {24 << 30} 0 {1 << 30}")
+    share = make_share(workers=1)
+    tiny.lay_out(share.state / "models")
+
+    def is_sick() -> bool:
+        sql = "SELECT state, reason FROM device_status WHERE device = ?"
+        return [row["reason"][:8] for row in share.rows(sql, card) if row["state"] == "sick"] == ["device: "]
+
+    share.start(**driver.env)
+    until(is_sick, 400, share.log)
+    assert share.rows("SELECT device, kind FROM device_events") == [{"device": card, "kind": "selftest"}]
+    assert "install a build of torch" in share.musedrop("devices").stdout
+    before = (share.state / "selftest.json").read_bytes()
+    assert (share.stop(), share.log().count("has started; jobs come first")) == (0, 1)
+    share.start(**driver.env)
+    until(is_sick, 60, share.log)
+    assert share.log().count("has started; jobs come first") == 1
+    assert (share.state / "selftest.json").read_bytes() == before
 
 
 def test_an_unknown_device_is_refused(make_share: Callable[..., Share]) -> None:
