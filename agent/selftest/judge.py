@@ -54,13 +54,14 @@ def judge_device(figures: Figures, card: str) -> Row:
         built = f"built for CUDA {figures['cuda']}" if figures["cuda"] else "built without CUDA"
         advice = "install a build of torch for this driver (https://pytorch.org), and " + RUN_AGAIN
         return build("bad", f"torch {figures['torch']} ({built}) finds no card, though the driver lists it", advice)
-    if figures["count"] > 1 or (card.startswith("GPU-") and figures["device"] != card):
+    is_known = card.startswith("GPU-") and figures["device"]
+    if figures["count"] > 1 or (is_known and figures["device"] != card):
         seen = f"{figures['count']} cards, the first of them {figures['device']}"
         advice = "see that nothing sets CUDA_VISIBLE_DEVICES in a wrapper or sitecustomize, and restart the daemon"
         return build("bad", f"the worker for {card} sees {seen}", advice)
     memory = f"{figures['free_bytes'] / 2**30:.1f} of {figures['total_bytes'] / 2**30:.1f} GiB free"
     about = f"compute capability {figures['capability']}, CUDA {figures['cuda']}, {memory}"
-    return build("ok", f"{figures['name']}, {figures['device']}: {about}")
+    return build("ok", f"{figures['name']}, {figures['device'] or 'UUID unknown to torch'}: {about}")
 
 
 # numbers -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from models.musetalk.inpainting.modules import (
     contiguous_layout,
 )
 from models.musetalk.inpainting.precision import DTYPES, Precision, candidate_dtypes, has_cpu_bf16, precision_name
+from models.musetalk.inpainting.streams import open_stream
 from models.musetalk.nets import bisenet, dwpose, s3fd
 from models.musetalk.selftest import tiny_networks
 from models.musetalk.selftest.loading import (
@@ -63,6 +64,7 @@ def compare_networks(device: torch.device, precision: str, tick: Callable[[], No
 
 def _run_networks(device: torch.device, dtype: torch.dtype, *, plain: bool) -> dict[str, Tensor]:
     """Run the networks as a job does: folded, in 16 bits with the channels last, or, plain, as they were published."""
+    open_stream(device)  # sets how float32 is multiplied, as for a job
     nets: list[Any] = [tiny_networks.build_unet(), tiny_networks.build_vae()]
     unet, vae = (nn.Module.to(net, device=device, dtype=dtype) for net in nets)
     if not plain:
@@ -88,6 +90,7 @@ def compare_face_networks(device: torch.device, tick: Callable[[], None]) -> Fig
 
 
 def _run_face_networks(device: torch.device) -> dict[str, Tensor]:
+    open_stream(device)
     face = draw_face(384)
     nets = {name: net.to(device) for name, net in tiny_networks.build_face_networks().items()}
     seen = torch.from_numpy(face[None]).to(device)

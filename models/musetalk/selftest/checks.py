@@ -29,10 +29,11 @@ def describe_device(device: torch.device, *_: Any) -> Figures:
     if not torch.cuda.is_available():
         return {**told, "device": "", "count": 0}
     about = torch.cuda.get_device_properties(device)
+    uuid = str(getattr(about, "uuid", ""))  # older versions of torch don't know it
     free_bytes, total_bytes = torch.cuda.mem_get_info(device)
     return {
         **told,
-        "device": f"GPU-{str(getattr(about, 'uuid', '')).removeprefix('GPU-')}",
+        "device": f"GPU-{uuid.removeprefix('GPU-')}" if uuid else "",
         "count": torch.cuda.device_count(),
         "name": about.name,
         "capability": f"{about.major}.{about.minor}",

@@ -27,6 +27,7 @@ from models.musetalk.selftest.samples import draw_face, draw_frames, make_speech
 Figures = dict[str, Any]
 COPY_BYTES = {"cuda": 256 << 20, "cpu": 64 << 20}
 ROUNDS = 3
+SMALL_BATCH = 4
 FRAME_WIDTH, FRAME_HEIGHT = 1280, 720
 FACE_FRAMES = {"cuda": 8, "cpu": 1}
 
@@ -110,8 +111,11 @@ def _list_stages(networks: OpenNetworks, device: torch.device) -> list[tuple[str
 
 
 def paint_and_hash(device: torch.device, models_dir: Path, tick: Callable[[], None]) -> Figures:
-    """Paint the same frames several times; return the hash of each time, and the seconds of one."""
-    networks = open_networks(models_dir, device, choose_precision(device))
+    """Paint the same frames several times; return the hash of each time, and the seconds of one.
+
+    The batch doesn't depend on the free memory, which another worker may take meanwhile.
+    """
+    networks = open_networks(models_dir, device, choose_precision(device), batch_size=SMALL_BATCH)
     latents, windows = read_inputs(networks, count_frames(device))
     hashes, began_s = set(), time.perf_counter()
     rounds = ROUNDS if device.type == "cuda" else 1

@@ -174,6 +174,8 @@ def test_a_mig_instance_is_compared_with_nothing() -> None:
     """CUDA knows an instance by another name than the driver does."""
     mig = type(CARD)("MIG-1234", "cuda", "Card", "580.1")
     assert examine(target=mig)["device"].verdict == "ok"
+    unknown = examine({"device": change("device", device="")})["device"]
+    assert (unknown.verdict, "unknown to torch" in unknown.found) == ("ok", True)
 
 
 def test_wrong_numbers_of_a_processor_are_not_blamed_on_a_driver() -> None:
