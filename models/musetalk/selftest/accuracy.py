@@ -187,7 +187,7 @@ def _wait_for_code(networks: OpenNetworks, tick: Callable[[], None]) -> set[str]
     """Wait until all is compiled, or the time for it is up; return the states of what is compiled."""
     states: set[str] = set()
     for _ in range(int(COMPILE_S)):
-        states = set(networks.inpainter.stats()["compiled"].values())
+        states = set(networks.inpainter.stats().get("compiled", {}).values())
         if not states & {"compiling", "waiting"}:
             break
         networks.inpainter.wait_until_compiled(0.5)
@@ -196,7 +196,8 @@ def _wait_for_code(networks: OpenNetworks, tick: Callable[[], None]) -> set[str]
 
 
 def _name_state(states: set[str]) -> str:
-    return next((state for state in ("failed", "differs", "compiling", "waiting") if state in states), "ready")
+    poor = ("failed", "differs", "compiling", "waiting")
+    return next((state for state in poor if state in states), "ready" if states else "failed")
 
 
 def compare_faces(found: U8, wanted: U8) -> Figures:

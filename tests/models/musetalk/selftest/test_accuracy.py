@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,52 @@ def test_faces_are_compared_at_the_mouth() -> None:
     other[:, 200, 100] = 90
     assert compare_faces(faces, other)["largest"] == 10
     assert 60 < compare_faces(faces, other)["psnr_db"] < 100
+
+
+class PretendInpainter:
+    """Code that is compiled after some looks at it, or never."""
+
+    dtype = torch.float16
+
+    def __init__(self, *states: str) -> None:
+        self._states = list(states)
+        self.is_compiled = False
+
+    def inpaint(self, latents: Any, _windows: Any) -> Any:
+        return np.full((len(latents), 256, 256, 3), 101 if self.is_compiled else 100, np.uint8)
+
+    def compile(self, _folder: Path) -> None:
+        self.is_compiled = True
+
+    def wait_until_compiled(self, _timeout_s: float) -> None:
+        """Wait for nothing."""
+
+    def stats(self) -> dict[str, Any]:
+        state = self._states.pop(0) if len(self._states) > 1 else self._states[0]
+        return {"compiled": {"unet": state, "decode": "ready"}} if state else {}
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        (("waiting", "compiling", "ready"), "ready"),
+        (("compiling", "differs"), "differs"),
+        (("failed",), "failed"),
+        (("compiling",), "compiling"),
+        (("",), "failed"),
+    ],
+)
+def test_compiled_code_of_a_card_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, states: tuple[str, ...], state: str
+) -> None:
+    """It is compared when it is ready, and named when it isn't; the worker reports meanwhile."""
+    told: list[int] = []
+    networks = SimpleNamespace(kind="tiny", inpainter=PretendInpainter(*states))
+    inputs = np.zeros((25, 8, 32, 32), np.float32), np.zeros((25, 50, 64), np.float32)
+    monkeypatch.setattr(accuracy, "open_networks", lambda *_: networks)
+    monkeypatch.setattr(accuracy, "read_inputs", lambda *_: inputs)
+    monkeypatch.setattr(accuracy, "make_kernel_folder", lambda *_: tmp_path)
+    found = compare_compiled(torch.device("cuda:0"), NOWHERE, tmp_path, lambda: told.append(1))
+    assert (found["state"], found["precision"]) == (state, "fp16")
+    assert ("psnr_db" in found) == (state == "ready")
+    assert state != "ready" or (found["largest"], len(told)) == (1, 2)

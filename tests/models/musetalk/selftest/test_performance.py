@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from models.musetalk.selftest import performance
-from models.musetalk.selftest.performance import hold_networks, measure_speed, paint_and_hash
+from models.musetalk.selftest import loading, performance
+from models.musetalk.selftest.performance import hold_networks, measure_copies, measure_speed, paint_and_hash
+from tests.models.musetalk.selftest.pretend_card import CARD, PretendTorch
 
+MIB = 1 << 20
 CPU, NOWHERE = torch.device("cpu"), Path("/nowhere")
 
 
@@ -36,3 +39,29 @@ def test_networks_are_held_until_the_worker_is_killed() -> None:
         assert [networks.kind for networks in performance._held] == ["tiny"]
     finally:
         performance._held.clear()
+
+
+def test_copies_of_a_card_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both directions from pinned memory, and from pageable memory; the clock runs until the card is done."""
+    pretend = PretendTorch()
+    monkeypatch.setattr(performance, "torch", pretend)
+    monkeypatch.setitem(performance.COPY_BYTES, "cuda", 1 << 20)
+    found = measure_copies(CARD)
+    assert set(found) == {"to the card", "from the card", "pageable to the card"}
+    assert min(found.values()) > 0
+    assert pretend.calls.count("synchronize") == 2 * 3 * (performance.ROUNDS + 1)
+
+
+def test_memory_of_a_card_is_that_of_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peak counts from the load on; what is cached is given back before the last look."""
+    pretend = PretendTorch(5 * MIB, 7 * MIB)
+    real = loading.open_networks(NOWHERE, CPU, "fp32")
+    for module in (performance, loading):
+        monkeypatch.setattr(module, "torch", pretend)
+    monkeypatch.setattr(performance, "choose_precision", lambda _device: "fp16")
+    monkeypatch.setattr(performance, "open_networks", lambda *_: real)
+    monkeypatch.setattr(performance, "_list_stages", lambda *_: [("paint", 25, lambda: None)])
+    found = measure_speed(CARD, NOWHERE, lambda: None)
+    assert found["memory_bytes"] == {"before": 5 * MIB, "peak": 900 * MIB, "after": 7 * MIB}
+    assert pretend.calls[:3] == ["synchronize", "empty_cache", "reset_peak_memory_stats"]
+    assert pretend.calls[-2:] == ["synchronize", "empty_cache"]
