@@ -29,6 +29,7 @@ def tick() -> None:
     """Report nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 3e-4), ("bf16", 6e-2)])
 def test_the_narrow_networks_are_right_on_this_processor(precision: str, limit: float) -> None:
     """Folded, and in bf16 with the channels last, they compute what the plain ones compute, within the limit."""
@@ -38,6 +39,7 @@ def test_the_narrow_networks_are_right_on_this_processor(precision: str, limit: 
     assert (precision == "fp32") == (max(one["error"] for one in found.values()) < 1e-4)
 
 
+@pytest.mark.slow
 def test_fp16_has_a_limit_that_rounding_keeps() -> None:
     """The plain modules can run it on a processor, slowly, which shows what rounding alone makes."""
     found = compare_networks(CPU, "fp16", tick)
@@ -76,6 +78,7 @@ def test_numbers_that_are_not_finite() -> None:
     assert found["largest"] == pytest.approx(0.5 / float(exact.std()))
 
 
+@pytest.mark.slow
 def test_a_mouth_in_the_usual_precision_and_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without weights the tiny networks paint it; the figures say so."""
     monkeypatch.setattr(accuracy, "choose_precision", lambda _device: "fp32")
@@ -85,6 +88,7 @@ def test_a_mouth_in_the_usual_precision_and_in_float32(monkeypatch: pytest.Monke
     assert (found["psnr_db"] > 45, found["spread"] > 1) == (True, True)
 
 
+@pytest.mark.slow
 def test_batches_of_one_and_full_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames don't depend on their company."""
     monkeypatch.setattr(accuracy, "choose_precision", lambda _device: "fp32")

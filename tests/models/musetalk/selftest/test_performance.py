@@ -15,6 +15,7 @@ MIB = 1 << 20
 CPU, NOWHERE = torch.device("cpu"), Path("/nowhere")
 
 
+@pytest.mark.slow
 def test_each_stage_has_a_speed_and_memory_is_read() -> None:
     """Frames a second of the stages of a job, and bytes before, at the peak and after."""
     told: list[int] = []
@@ -25,6 +26,7 @@ def test_each_stage_has_a_speed_and_memory_is_read() -> None:
     assert len(told) == len(found["fps"])
 
 
+@pytest.mark.slow
 def test_the_same_frames_have_one_hash() -> None:
     """However often they are painted."""
     first, second = (paint_and_hash(CPU, NOWHERE, lambda: None) for _ in range(2))
