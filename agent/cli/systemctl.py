@@ -8,8 +8,8 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from agent.cli.systemd_units import UNIT, UnitFile
@@ -70,19 +70,23 @@ def written(files: Sequence[UnitFile]) -> Iterator[None]:
     """Write the files; where what follows fails, everything is as it was before."""
     before = {file.path: read_or_none(file.path) for file in files}
     made: list[Path] = []
-    try:
+    with ExitStack() as on_error:
+        on_error.callback(restore, before, made)
         for file in files:
             made += make_parents(file.path.parent)
             if not (file.keep and file.path.exists()):
                 file.path.write_text(file.text, encoding="utf-8")
         yield
-    except BaseException:
-        for path, text in before.items():
-            path.unlink(missing_ok=True) if text is None else path.write_text(text, encoding="utf-8")
-        for folder in reversed(made):
-            with suppress(OSError):
-                folder.rmdir()
-        raise
+        on_error.pop_all()
+
+
+def restore(before: Mapping[Path, str | None], made: Sequence[Path]) -> None:
+    """Give the files their old texts, and remove those that are new, with the folders that were made for them."""
+    for path, text in before.items():
+        path.unlink(missing_ok=True) if text is None else path.write_text(text, encoding="utf-8")
+    for folder in reversed(made):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def read_or_none(path: Path) -> str | None:
