@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.cli import client
-from agent.cli.access import list_access
 from agent.daemon import HANDLER
 from agent.fs import find_filesystem_kind, has_change_events
 from agent.ledger.damage import find_damage
 from agent.scheduler.worker_walls import build_walls
 from agent.scheduler.workers import card_rules
+from agent.service.access import list_access
 from agent.service.process import read_daemon_pid
 from agent.settings import CurrentSettings, Settings
 from gpu_pool.cards import Cards, find_trouble, read_cards

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import access
-from agent.cli.access import list_access
 from agent.cli.doctor import check_access
+from agent.service import access
+from agent.service.access import list_access
 from agent.service.share_folders import lay_out
 from agent.settings import Folders, Settings
 from agent.settings_file import load_settings
