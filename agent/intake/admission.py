@@ -231,7 +231,7 @@ class Intake:
     def list_awaited_names(self) -> set[str]:
         """Return the file names, folded, of media that waiting jobs give."""
         specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
-        given = [name for spec in specs for name in (spec.avatar, spec.audio) if name]
+        given = [name for spec in specs for name in (spec.avatar, *spec.sounds.values()) if name]
         return {fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given}
 
     @property

@@ -29,6 +29,9 @@ ALIASES: Mapping[str, str] = {
     "template_id": "template",
     "cache_key": "id",
     "timeout_seconds": "timeout_s",
+    "from_seconds": "from_s",
+    "to_seconds": "to_s",
+    "soundtrack_path": "soundtrack",
 }
 """Another name -> the key it stands for."""
 EXTRAS: Mapping[str, str] = {

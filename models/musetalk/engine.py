@@ -17,7 +17,7 @@ from models.musetalk.inpainting.batching import BatchSizes
 from models.musetalk.options import Options, read_inspected_options, read_options
 from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for
-from models.types import Inspection, ProgressCallback, Request
+from models.types import EngineError, Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
     from models.musetalk.session import RenderSession
@@ -44,6 +44,9 @@ class MuseTalkEngine:
         options, notes = read_options(request.options, default_version(Path(request.models_dir)))
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
+        if options.is_reference and request.is_scene:
+            message = 'the option "reference" renders all of a video as the original program does'
+            raise EngineError("bad_option", message, 'leave out "reference", or from_s and to_s')
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
         total = count_reference_frames(inspection) if options.is_reference else inspection.frames

@@ -75,6 +75,7 @@ def test_keys_in_any_letter_case(key: str) -> None:
 def test_every_alias_is_taken_in_three_styles(alias: str) -> None:
     """snake_case, camelCase and PascalCase of each further name."""
     values: dict[str, Any] = {"quality": "high", "timeout_seconds": 3, "batch_size": 3, "bbox_shift": 3}
+    values |= {"from_seconds": 3, "to_seconds": 3}
     first, *rest = alias.split("_")
     camel = first + "".join(word.capitalize() for word in rest)
     for key in (alias, camel, camel[0].upper() + camel[1:]):
@@ -199,6 +200,14 @@ REFUSED = [
     ("bad_value", FACE + ', "timeout_s": 0}', "timeout_s"),
     ("bad_value", FACE + ', "timeout_s": "00:10:00"}', "timeout_s"),
     ("bad_value", FACE + ', "submitter": "a\\nb"}', "submitter"),
+    ("bad_value", FACE + ', "from_s": -1}', "from_s is -1"),
+    ("bad_value", FACE + ', "from_s": "1"}', "from_s"),
+    ("bad_value", FACE + ', "FromSeconds": 1e9}', "FromSeconds"),
+    ("bad_value", FACE + ', "to_s": 0}', "to_s is 0"),
+    ("bad_value", FACE + ', "from_s": 2, "ToS": 2}', "ToS is 2.0: should be greater than from_s"),
+    ("bad_value", FACE + ', "soundtrack": 1}', "soundtrack is 1"),
+    ("bad_value", FACE + ', "soundtrack": "m.mp3", "soundtrack_db": 13}', "soundtrack_db is 13"),
+    ("bad_value", FACE + ', "soundtrack_db": -6}', "there is no soundtrack"),
     ("bad_value", FACE + ', "Quality": 2}', "Quality is 2"),
     ("bad_value", FACE + ', "Quality": ["high"]}', "Quality"),
     ("bad_value", '{"avatar": "", "audio": "v.wav"}', "avatar"),

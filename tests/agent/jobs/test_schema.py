@@ -34,6 +34,11 @@ VALUES: dict[str, Any] = {
     "max_attempts": 2,
     "timeout_s": 5,
     "timeout_seconds": 5,
+    "from_s": 1,
+    "from_seconds": 1,
+    "to_s": 2,
+    "to_seconds": 2,
+    "soundtrack_db": -6,
     "version": 1,
     "batch_size": 4,
     "bbox_shift": 1,
@@ -43,7 +48,7 @@ VALUES: dict[str, Any] = {
 """A value that each key takes; a text for the others."""
 UNTYPED = ("enable_emotion", "batch_size", "bbox_shift")
 """Keys of any value: the first is ignored, the others are options, which the engine checks."""
-BEYOND = ('"id": " "', '"priority": "101"', '"../a"', "\\")
+BEYOND = ('"from_s": 2', '"soundtrack_db": -6', '"id": " "', '"priority": "101"', '"../a"', "\\")
 """Parts of documents that are wrong in a way that the schema doesn't express: mostly characters in texts."""
 
 
