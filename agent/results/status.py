@@ -98,4 +98,6 @@ class StatusReport:
             return f"jobs with engine auto wait: {why}"
         kinds = {device.kind for device in self.dispatcher.pool.devices()}
         choice = choose_engine("auto", self.dispatcher.settings.current.models_dir, kinds)
+        if choice.kind == "cpu":
+            return f"no GPU engine can run here: jobs with engine auto run on {choice.engine} (see `musedrop doctor`)"
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"

@@ -195,8 +195,8 @@ class Dispatcher:
         attempt.job = self.ledger.transitions.start(job, token, stage=attempt.stage, **engine, at_ms=at_ms)
         self._has_claimed = True
         self.attempts[job.uid] = attempt
-        said = (job.name, attempt.job.attempt, choice.engine, choice.reason)
-        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=make_extra(job))
+        said = (job.name, attempt.job.attempt, choice.engine)
+        log.info("%s: attempt %d with the %s engine", *said, extra=make_extra(job))
         return attempt
 
     def _make_request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:

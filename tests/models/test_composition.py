@@ -116,7 +116,7 @@ def test_a_soundtrack_is_heard_beside_the_voice(tmp_path: Path) -> None:
     (tmp_path / "work" / "input").mkdir(parents=True)
     sound(tmp_path / "music.wav", tone(3.0)).rename(tmp_path / "work" / "input" / "soundtrack")
     folders: dict[str, Any] = dict.fromkeys(("out", "cache", "models_dir"), str(tmp_path))
-    given = {"media": {"soundtrack": "music.wav"}, "soundtrack_db": -6.0}
+    given: dict[str, Any] = {"media": {"soundtrack": "music.wav"}, "soundtrack_db": -6.0}
     request = Request("preview", "face.jpg", "voice.wav", str(tmp_path / "work"), **folders, **given)
     voice = media.Sound(16_000, 16_000, 1, "pcm_s16le", copyable=False)
     made = plan_composition(request, voice, STILL, RATE)
