@@ -107,7 +107,8 @@ class RenderSession:
 
         def build(folder: Path) -> None:
             with BgrFrames(request, inspection, find_window(request, inspection)) as frames:
-                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick)
+                face_box = inspection.details.get("face_box")
+                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
             key = self.make_avatar_key(inspection, options, find_window(request, inspection))

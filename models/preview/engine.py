@@ -14,7 +14,8 @@ from models import media
 from models.arrays import U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
-from models.preview.face import Face, choose_largest, find_faces
+from models.options import scale_box
+from models.preview.face import Face, choose_largest, find_faces, make_face_in_box
 from models.preview.interior import Tone, measure_tone
 from models.preview.label import Label
 from models.preview.motion import make_blinks, make_strength, make_sway
@@ -64,6 +65,8 @@ class PreviewEngine:
             "preview", VERSION, inspection.avatar_sha256, inspection.width, inspection.height, inspection.fps
         )
         key = make_key(key, options.face, options.mouth)
+        if options.face_box is not None:
+            key = make_key(key, options.face_box)
         if request.is_scene and inspection.avatar_kind == "video":
             key = make_key(key, inspection.scene.start, inspection.scene.stop)
         entry = cache.get_or_build(
@@ -159,8 +162,10 @@ def fit_to_size(image: U8, width: int, height: int) -> U8:
 
 def find_first_face(request: Request, inspection: Inspection, options: Options, name: str) -> tuple[U8, Face]:
     """Return the first picture with the chosen face. Raises EngineError no_face, bad_option."""
-    most = 0
+    most, given = 0, make_given_face(request, inspection, options)
     for picture in sample_pictures(request, inspection):
+        if given is not None:
+            return picture, given
         faces = find_faces(picture)
         most = max(most, len(faces))
         if faces and options.face == "largest":
@@ -189,10 +194,24 @@ def sample_pictures(request: Request, inspection: Inspection) -> Iterator[U8]:
 def locate_mouth(picture: U8, face: Face, options: Options, request: Request, inspection: Inspection) -> Mouth:
     if options.mouth is None:
         return find_mouth(picture, face)
-    known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
-    across, down = inspection.width / known.width, inspection.height / known.height
+    shown, size = read_shown_size(request), (inspection.width, inspection.height)
+    across, down = size[0] / shown[0], size[1] / shown[1]
     x, y, w, h = options.mouth
     return fit_mouth(picture, face, (x * across, y * down, w * across, h * down))
+
+
+def read_shown_size(request: Request) -> tuple[int, int]:
+    """Return width and height of the avatar as it is shown, before it is scaled to the result."""
+    known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
+    return known.width, known.height
+
+
+def make_given_face(request: Request, inspection: Inspection, options: Options) -> Face | None:
+    """Return the face that the job gives by its box, None without one. Raises EngineError bad_option."""
+    if options.face_box is None:
+        return None
+    size = (inspection.width, inspection.height)
+    return make_face_in_box(scale_box(options.face_box, "face_box", read_shown_size(request), size))
 
 
 def write_geometry(
@@ -202,7 +221,10 @@ def write_geometry(
     picture, face = find_first_face(request, inspection, options, Path(request.avatar).name)
     mouth = locate_mouth(picture, face, options, request, inspection)
     track, window = Track(np.array([face.eyes]), np.ones(1)), range(1)
-    if inspection.avatar_kind == "video":
+    if inspection.avatar_kind == "video" and options.face_box is not None:
+        with open_video(request, inspection) as video:
+            track = Track(np.array([face.eyes] * len(video)), np.ones(len(video)))
+    elif inspection.avatar_kind == "video":
         with open_video(request, inspection) as video:
             window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
             frames = (video.read(n) for n in window)

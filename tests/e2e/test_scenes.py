@@ -12,7 +12,7 @@ import pytest
 from models.arrays import F32
 from models.media.audio.sound import read_waveform
 from tests.media_samples import sound, tone
-from tests.share import EXAMPLES, Share, face, voice
+from tests.share import EXAMPLES, Share, face, until, voice
 
 RATE = 16_000
 
@@ -52,20 +52,21 @@ def has_tone(wave: F32, start_s: float, stop_s: float, hz: float) -> bool:
 @pytest.mark.timeout(300)
 def test_a_scene_of_a_film_is_dubbed(share: Share, tmp_path: Path) -> None:
     """The result is the film with its sound; the voice has the scene, and one device or two make the same bytes."""
-    share.put("film.mp4", write_film(tmp_path / "film.mp4"))
-    share.put("line.wav", sound(tmp_path / "line.wav", tone(0.6, hz=500)).read_bytes())
-    for strategy in ("queue", "split"):
-        share.drop(strategy, avatar="film.mp4", audio="line.wav", from_s=0.4, to_s=1.0, strategy=strategy)
-    for strategy in ("queue", "split"):
-        assert share.wait_for(strategy, "done", "failed", timeout_s=200)["state"] == "done", share.log()
-    videos = [(share.outbox / strategy / "result.mp4").read_bytes() for strategy in ("queue", "split")]
-    assert videos[0] == videos[1]
-    result = share.result("queue")
+    film, line = write_film(tmp_path / "film.mp4"), sound(tmp_path / "line.wav", tone(0.6, hz=500)).read_bytes()
+    for count, strategy in enumerate(("queue", "split"), 1):
+        share.put("film.mp4", film)
+        share.put("line.wav", line)
+        share.drop("dub", avatar="film.mp4", audio="line.wav", from_s=0.4, to_s=1.0, strategy=strategy)
+        until(lambda count=count: len(share.rows()) == count, 30, share.log)  # type: ignore[misc]
+        assert share.wait_for("dub", "done", "failed", timeout_s=200)["state"] == "done", share.log()
+    one, two = (share.outbox / name / "result.mp4" for name in ("dub", "dub-2"))
+    assert one.read_bytes() == two.read_bytes()
+    result = share.result("dub")
     with av.open(str(EXAMPLES / "collins.mp4")) as film:
         assert result["frames"] == film.streams.video[0].frames
     [[start, stop]] = result["painted"]
     assert 0 < start < stop < result["frames"]
-    heard = read_waveform(share.outbox / "queue" / "result.mp4", RATE)
+    heard = read_waveform(one, RATE)
     assert has_tone(heard, 0.05, 0.38, 2000)
     assert has_tone(heard, 0.43, 0.97, 500)
     assert has_tone(heard, 1.03, 1.3, 2000)
@@ -97,3 +98,16 @@ def test_a_scene_after_the_end_of_its_film_fails(share: Share) -> None:
     error = share.error("late")
     assert (error["code"], "film.mp4 ends" in error["message"]) == ("bad_value", True)
     assert "from_s" in error["hint"]
+
+
+@pytest.mark.slow
+def test_jobs_of_duix_avatar(share: Share) -> None:
+    """File names are understood as `avatar` and `audio`; a real URL is refused by name."""
+    share.put("face.jpg", face())
+    share.put("voice.wav", voice(0.4))
+    share.drop("duix", code="c-1", video_url="face.jpg", audio_url="voice.wav", chaofen=0, watermark_switch=0, pn=1)
+    share.drop("web", code="c-2", video_url="face.jpg", audio_url="https://example.org/voice.wav")
+    assert share.wait_for("web", "done", "failed")["error_code"] == "bad_value"
+    assert "https://" in share.error("web")["message"]
+    assert share.wait_for("duix", "done", "failed")["state"] == "done", share.log()
+    assert share.result("duix")["id"] == "c-1"

@@ -63,6 +63,14 @@ def test_a_job_as_a_csharp_app_writes_it() -> None:
     assert "EnableEmotion" in spec.notes[0]
 
 
+def test_a_job_of_duix_avatar() -> None:
+    """Its names are understood; what it asks for that is not there gets a note."""
+    text = {"code": "7f", "video_url": "face.mp4", "audio_url": "voice.wav", "chaofen": 0, "watermark_switch": 1, "pn": 1}
+    spec = parse_job(json.dumps(text).encode())
+    assert (spec.id, spec.avatar, spec.audio) == ("7f", "face.mp4", "voice.wav")
+    assert [note.partition(" ")[0] for note in spec.notes] == ["watermark_switch"]
+
+
 @pytest.mark.parametrize(
     "key", ["max_attempts", "MaxAttempts", "maxAttempts", "MAXATTEMPTS", "maxattempts", "max-attempts", "Max_Attempts"]
 )
@@ -340,7 +348,8 @@ def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     assert rows("Keys") == keys
     assert rows("What is refused") == {code: code.explanation for code in CODES}
     names = {name.replace("_", "").lower() for name in (*ALIASES, *EXTRAS)}
-    assert {name.lower() for name in rows("Names that C# apps use")} == names
+    known = rows("Names that C# apps use") | rows("Names that Duix.Avatar uses")
+    assert {name.replace("_", "").lower() for name in known} == names
     assert ", ".join(f"{name.capitalize()} {crf}" for name, crf in QUALITY.items()) in PAGE
     suffixes = set(re.findall(r"\.\w+", "".join(re.findall(r"^\| the (?:face|voice) \| (.*) \|$", PAGE, re.MULTILINE))))
     assert suffixes == AVATAR_SUFFIXES | AUDIO_SUFFIXES

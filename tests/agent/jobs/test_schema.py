@@ -22,7 +22,7 @@ SCHEMA_FILE = ROOT / "docs" / "job-file.schema.json"
 VALIDATOR = Draft202012Validator(build_schema())
 EXAMPLES = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 SMALLEST = {"avatar": "face.jpg", "audio": "voice.wav"}
-FACES = ("avatar", "template", "avatar_image_path", "template_id")
+FACES = ("avatar", "template", "avatar_image_path", "template_id", "video_url")
 STYLES = ("snake_case", "camelCase", "PascalCase")
 VALUES: dict[str, Any] = {
     "engine": "preview",
@@ -46,7 +46,7 @@ VALUES: dict[str, Any] = {
     "enable_emotion": True,
 }
 """A value that each key takes; a text for the others."""
-UNTYPED = ("enable_emotion", "batch_size", "bbox_shift")
+UNTYPED = ("enable_emotion", "batch_size", "bbox_shift", "chaofen", "watermark_switch", "pn")
 """Keys of any value: the first is ignored, the others are options, which the engine checks."""
 BEYOND = ('"from_s": 2', '"soundtrack_db": -6', '"id": " "', '"priority": "101"', '"../a"', "\\")
 """Parts of documents that are wrong in a way that the schema doesn't express: mostly characters in texts."""
@@ -91,7 +91,7 @@ def test_every_example_of_the_docs_is_valid_with_one_face_and_one_voice(text: st
     assert not is_valid(without)
     assert not is_valid({**without, "avatar": "a.jpg", "TemplateId": "anna"})
     assert is_valid({**without, "avatar": "a.jpg", "TemplateId": None})
-    voices = {spell_like(voice, style) for voice in ("audio", "audio_path") for style in STYLES}
+    voices = {spell_like(voice, style) for voice in ("audio", "audio_path", "audio_url") for style in STYLES}
     assert not is_valid({key: value for key, value in document.items() if key not in voices})
 
 

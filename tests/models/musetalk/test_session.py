@@ -229,3 +229,18 @@ def test_a_scene_is_no_reference(tmp_path: Path, models_dir: Path) -> None:
     with pytest.raises(EngineError) as refused:
         prepare_job(request)
     assert (refused.value.code, "reference" in refused.value.message) == ("bad_option", True)
+
+
+def test_a_face_box_is_in_pixels_of_the_avatar(tmp_path: Path, models_dir: Path) -> None:
+    """A picture without a face is repainted in the box, scaled as the result is."""
+    avatar = write_image(tmp_path / "cat.png", face=False)
+    request = make_request(tmp_path, models_dir, avatar, face_box=[48, 24, 64, 72], extra_margin=0)
+    request = replace(request, output=Output(height=64))
+    engine, inspection = prepare_job(request)
+    assert inspection.details["face_box"] == (24, 12, 32, 36)
+    assert PreparedAvatar(request.files.prepared / "avatar").box(0) == (24, 12, 56, 48)
+    first, second = engine.render(request, inspection, 0, 2)
+    assert first.shape == second.shape
+    with pytest.raises(EngineError) as refused:
+        prepare_job(make_request(tmp_path, models_dir, avatar, job="other", face_box=[150, 0, 20, 20]))
+    assert refused.value.code == "bad_option"

@@ -200,3 +200,40 @@ def test_a_still_moves_in_its_scene_alone(tmp_path: Path) -> None:
     assert all(np.array_equal(frame, own) for frame in frames[:5])
     moved = [np.abs(frame.astype(int) - media.read_image(source)[: inspection.height]).max() for frame in frames[5:]]
     assert moved[5] > 30
+
+
+def draw_cartoon(path: Path, width: int = 320, height: int = 240) -> Path:
+    """Write a face that no detector knows: two dots and a line on a disc."""
+    import cv2
+
+    picture = np.full((height, width, 3), (200, 220, 160), np.uint8)
+    cv2.circle(picture, (160, 120), 90, (90, 200, 250), -1)
+    for x in (130, 190):
+        cv2.circle(picture, (x, 95), 9, (20, 20, 20), -1)
+    cv2.line(picture, (130, 160), (190, 160), (40, 40, 120), 4)
+    cv2.imwrite(str(path), picture)
+    return path
+
+
+def test_a_face_given_by_its_box_is_not_searched(tmp_path: Path) -> None:
+    """A cartoon talks inside its box, in the size of the result, and nowhere else."""
+    source = draw_cartoon(tmp_path / "cat.png")
+    wishes: dict[str, Any] = {"face_box": [80, 40, 160, 160], "label": False, "sway": False, "blink": False}
+    with pytest.raises(EngineError, match="no_face"):
+        Handler("cpu:0").inspect(request_for(tmp_path, source))
+    request = replace(request_for(tmp_path, source, **wishes), output=Output(height=120))
+    engine, inspection = prepared(request)
+    assert (inspection.width, inspection.height) == (160, 120)
+    frames = np.stack(list(engine.render(request, inspection, 0, 25)))
+    rows, columns = np.nonzero((frames != frames[0]).any((0, 3)))
+    assert len(rows) > 50
+    assert (columns.min() > 40, columns.max() < 120, rows.min() > 50, rows.max() < 115) == (True,) * 4
+
+
+@pytest.mark.parametrize("box", [[0, 0, 15, 40], [300, 0, 40, 40], [0, 220, 40, 40], [0, 0, 0, 0]])
+def test_a_face_box_is_inside_of_the_picture(tmp_path: Path, box: list[float]) -> None:
+    """The refusal says how large the picture is."""
+    source = draw_cartoon(tmp_path / "cat.png")
+    with pytest.raises(EngineError) as refused:
+        Handler("cpu:0").inspect(request_for(tmp_path, source, face_box=box))
+    assert (refused.value.code, "320 x 240" in refused.value.message) == ("bad_option", True)
