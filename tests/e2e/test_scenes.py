@@ -62,8 +62,8 @@ def test_a_scene_of_a_film_is_dubbed(share: Share, tmp_path: Path) -> None:
     one, two = (share.outbox / name / "result.mp4" for name in ("dub", "dub-2"))
     assert one.read_bytes() == two.read_bytes()
     result = share.result("dub")
-    with av.open(str(EXAMPLES / "collins.mp4")) as film:
-        assert result["frames"] == film.streams.video[0].frames
+    with av.open(str(EXAMPLES / "collins.mp4")) as source:
+        assert result["frames"] == source.streams.video[0].frames
     [[start, stop]] = result["painted"]
     assert 0 < start < stop < result["frames"]
     heard = read_waveform(one, RATE)
