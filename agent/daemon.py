@@ -40,6 +40,7 @@ from agent.service.process import Drain, InstanceLock, Signals, let_group_read
 from agent.service.reload import merge_settings
 from agent.service.share import ShareIdentity
 from agent.service.share_folders import PRIVATE, ShareFolders
+from agent.service.share_lease import ShareLease, ShareTaken
 from agent.service.systemd import Notifier, Watchdog
 from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
@@ -87,6 +88,7 @@ class Daemon:
         self.pool = pool or open_pool(settings, handler, earlier)
         self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
         self.share_folders = ShareFolders(self.folders)
+        self.lease = ShareLease(settings.share, self.folders.lease, self.folders.state, self.ledger, self.clock)
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False
@@ -126,11 +128,13 @@ class Daemon:
         self.lock.note_alive(self.clock.now_s())
         self.follow_clock()
         self.damage_check.raise_found()
+        self.keep_lease()
         self.read_inbox()
         self.dispatcher.fail_overdue()
         self.dispatcher.set_paused(paused=self.draining or not self.share_present)
         self.dispatcher.dispatch()
         self.collect_results(min(timeout_s, self.idle_s()))
+        self.keep_lease()
         self.publish_results()
         self.archive_inputs()
         self.delete_old_files()
@@ -235,6 +239,8 @@ class Daemon:
             self.share_folders.open()
         except OSError as error:
             return f"the folders of the share can't be made: {error.strerror}"
+        if problem := self.hold_lease():
+            return problem
         self.intake.meet_share()
         if not self._recovered:
             try:
@@ -246,6 +252,21 @@ class Daemon:
             self.intake.recover_claims(self.clock.at_ms())
             self.intake.accept_copied_media()
         return ""
+
+    def keep_lease(self) -> None:
+        """Renew the lease of a share that is there. A share that can't be read now is found out by the next scan."""
+        if self.share_present:
+            self.share_present = not self.hold_lease()
+
+    def hold_lease(self) -> str:
+        """Return why this daemon may not use the share now. Raises ShareTaken where another daemon serves it."""
+        try:
+            return self.lease.check()
+        except OSError as error:
+            return "" if self.lease.is_held else f"the share can't be taken into use: {error.strerror}"
+        except ShareTaken:
+            self.share_present = False
+            raise
 
     def can_write_share(self) -> bool:
         """Whether the share has not gone since the last scan: nothing must be written below an empty mount point."""
@@ -396,6 +417,7 @@ class Daemon:
         self.write_status(running=False)
         if self.can_write_share():
             self.status_db.finish()
+            self.lease.release()
         self.damage_check.close(clean=True)
         self.ledger.close()
         self.lock.release()

@@ -329,6 +329,11 @@ class Folders:
         return self.share / ".musedrop" / "share-id"
 
     @property
+    def lease(self) -> Path:
+        """The file that says which daemon serves the share."""
+        return self.share / ".musedrop" / "lease"
+
+    @property
     def ledger_mark(self) -> Path:
         """The file by which a ledger sees that it is older than the share."""
         return self.share / ".musedrop" / "ledger-mark"

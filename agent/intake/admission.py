@@ -46,6 +46,8 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
+LONGEST_AWAY_S = 5.0
+"""The longest time between two looks for a share that is away."""
 BATCH = 256
 """Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
 NS_PER_S = 1_000_000_000
@@ -153,7 +155,7 @@ class Intake:
         """Skip a scan because the share is away."""
         self._last_scan_s = now_s
         self.watcher.take_moved()
-        self._next_scan_s = now_s + self.settings.current.inbox.scan_s
+        self._next_scan_s = now_s + min(self.settings.current.inbox.scan_s, LONGEST_AWAY_S)
 
     def is_settled(self, path: Path) -> bool:
         """Whether a media file is complete.

@@ -65,7 +65,14 @@ def test_a_job_as_a_csharp_app_writes_it() -> None:
 
 def test_a_job_of_duix_avatar() -> None:
     """Its names are understood; what it asks for that is not there gets a note."""
-    text = {"code": "7f", "video_url": "face.mp4", "audio_url": "voice.wav", "chaofen": 0, "watermark_switch": 1, "pn": 1}
+    text = {
+        "code": "7f",
+        "video_url": "face.mp4",
+        "audio_url": "voice.wav",
+        "chaofen": 0,
+        "watermark_switch": 1,
+        "pn": 1,
+    }
     spec = parse_job(json.dumps(text).encode())
     assert (spec.id, spec.avatar, spec.audio) == ("7f", "face.mp4", "voice.wav")
     assert [note.partition(" ")[0] for note in spec.notes] == ["watermark_switch"]
