@@ -149,6 +149,11 @@ class PoolSettings(Section):
         description="Seconds that running spans may take when the daemon is stopped; unfinished ones are done again"
         " after the next start.",
     )
+    selftest: bool = Field(
+        default=True,
+        description="Whether cards with MuseTalk's weights are tested once while no job needs them, and again when the"
+        " card, its driver, torch or the weights are others.",
+    )
 
 
 class LimitsSettings(Section):
@@ -351,6 +356,16 @@ class Folders:
     def work(self) -> Path:
         """The work folders of the jobs; an operator may put them elsewhere by a link."""
         return Path(os.path.realpath(self.state / "work"))
+
+    @property
+    def selftest_file(self) -> Path:
+        """The last self-test of each device."""
+        return self.state / "selftest.json"
+
+    @property
+    def selftest_logs(self) -> Path:
+        """The logs of the workers of self-tests."""
+        return self.logs / "selftest"
 
     @property
     def nvml_log(self) -> Path:
