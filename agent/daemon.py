@@ -30,6 +30,7 @@ from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
 from agent.scheduler.workers import list_open_logs, open_pool
+from agent.selftest.background import BackgroundTests
 from agent.service.clock_history import ClockHistory
 from agent.service.disk_space import await_room, find_low_disk
 from agent.service.entry_problems import EntryProblems
@@ -118,6 +119,7 @@ class Daemon:
             self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
         )
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
+        self.selftests = BackgroundTests(settings, ledger, self.devices, clock)
         self.heartbeat = Heartbeat(ledger, clock)
         self.dispatcher.bound_pauses()
 
@@ -133,6 +135,7 @@ class Daemon:
         self.dispatcher.fail_overdue()
         self.dispatcher.set_paused(paused=self.draining or not self.share_present)
         self.dispatcher.dispatch()
+        self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
         self.collect_results(min(timeout_s, self.idle_s()))
         self.keep_lease()
         self.publish_results()
@@ -209,6 +212,7 @@ class Daemon:
                 if not self.devices.drain(name):
                     log.warning("nothing to drain: no device is called %s", name)
             case ResumeDevice(name):
+                self.selftests.dismiss(name)
                 if not self.devices.resume(name):
                     log.warning("nothing to resume: no device is called %s", name)
 
@@ -411,6 +415,7 @@ class Daemon:
     def close(self) -> None:
         """Stop the workers, and leave the ledger and the share in order."""
         self.intake.watcher.stop()
+        self.selftests.close()
         self.pool.close()
         self.dispatcher.save_progress()
         self.dispatcher.requeue_all("the daemon was stopped")
@@ -426,6 +431,7 @@ class Daemon:
     def abandon(self) -> None:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
         self.intake.watcher.stop()
+        self.selftests.close()
         self.pool.close()
         self.damage_check.close(clean=False)
         self.ledger.close()
