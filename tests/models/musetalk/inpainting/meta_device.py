@@ -60,7 +60,15 @@ class Recorder(TorchDispatchMode):
             self.mixes.append(name)
         if name in HEAVY:
             self._check_heavy(name, tensors)
-        return func(*args, **kwargs)
+        return self._lay_out(name, tensors, func(*args, **kwargs))
+
+    def _lay_out(self, name: str, given: list[Tensor], result: Any) -> Any:
+        """Give a result the layout that it has on a card: meta operators know no card."""
+        if name == "convolution" and any(is_channels_last(tensor) for tensor in given[:2]):
+            return torch.empty_like(result, memory_format=torch.channels_last)
+        if name == "native_group_norm":
+            return (torch.empty_like(result[0], memory_format=torch.contiguous_format), *result[1:])
+        return result
 
     def _copy(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         target, source = (args[0], args[1]) if name == "copy_" else (kwargs.get("device"), args[0])
@@ -79,8 +87,13 @@ class Recorder(TorchDispatchMode):
         if name == "convolution":
             given = tensors[0]
             self.shapes.append(tuple(given.shape))
-            if given.shape[1] > 1 and not given.is_contiguous(memory_format=torch.channels_last):
+            if not is_channels_last(given):
                 self.strays.append(tuple(given.shape))
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether a convolution takes the tensor as it is; one with a single channel or pixel has both layouts."""
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 class MetaStream:

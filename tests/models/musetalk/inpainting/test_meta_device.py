@@ -163,5 +163,5 @@ def test_each_mistake_is_seen(inpainter: Inpainter, mistake: Any, seen: str, mon
         assert noted
 
 
-STRAYS = (131, 23)
+STRAYS = (107, 19)
 """Convolutions of a UNet and a decoder that get channels first, of all and of 64 pixels and more."""
