@@ -95,8 +95,9 @@ class _Examination:
         end = self._ask("hold")
         if isinstance(end, Failed):
             return judge_failure("kill -9", end)
-        kept_bytes, seconds = self._workers.kill(KEPT_LIMIT_BYTES)
-        return judge.judge_freed(int(end.result["held_bytes"]), kept_bytes, seconds, self._kind)
+        held_bytes = int(end.result["held_bytes"])
+        kept_bytes, seconds = self._workers.kill(held_bytes, KEPT_LIMIT_BYTES)
+        return judge.judge_freed(held_bytes, kept_bytes, seconds, self._kind)
 
 
 def judge_end(name: str, end: Done | Failed, build_row: Callable[[Figures], Row]) -> Row:

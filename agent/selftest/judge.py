@@ -206,6 +206,7 @@ def _judge_encoder(name: str, figures: Figures, kind: str) -> Row | None:
 
 # checks that failed --------------------------------------------------------------------------------------------------
 
+TIME_UP = "timeout"
 MINOR = ("compiled", "copies", "encoders", "two workers")
 """Checks whose failure does not keep a card from working."""
 
@@ -213,6 +214,8 @@ MINOR = ("compiled", "copies", "encoders", "two workers")
 def judge_failure(check: str, failed: Failed) -> Row:
     """Return the row of a check that ended without figures."""
     figures, hint = {"code": failed.code, "detail": failed.detail}, failed.hint
+    if failed.code == TIME_UP:
+        return Row(check, "note", f"left out: {failed.message}", RUN_AGAIN, figures)
     if failed.code == "out_of_memory":
         return Row(check, "note", f"left out, memory ran out: {failed.message}", hint or NO_MEMORY, figures)
     if failed.code.startswith("weights_"):

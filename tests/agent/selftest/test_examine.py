@@ -124,6 +124,7 @@ NOTES: list[tuple[str, dict[str, Any], str, str]] = [
         "memory ran out",
         "free memory",
     ),
+    ("batch sizes", {"batches": fail("timeout", "the time was up", fault="worker")}, "left out", "again"),
     ("compiled", {"compiled": {"state": "failed"}}, "can't be compiled", "compile"),
     ("compiled", {"compiled": {"state": "differs"}}, "other pictures", "compile"),
     ("compiled", {"compiled": {"state": "compiling"}}, "too long", "compile"),
