@@ -18,6 +18,9 @@ from models.musetalk.session import select_device
 from models.types import ProgressCallback
 
 Figures = dict[str, Any]
+BF16_MAJOR = 8
+"""The first compute capability that multiplies bf16; older cards may lack kernels for it."""
+
 Check = Callable[[torch.device, dict[str, Any], Callable[[], None]], Figures]
 
 
@@ -36,6 +39,7 @@ def describe_device(device: torch.device, *_: Any) -> Figures:
         "device": f"GPU-{uuid.removeprefix('GPU-')}" if uuid else "",
         "count": torch.cuda.device_count(),
         "name": about.name,
+        "bf16": about.major >= BF16_MAJOR,
         "capability": f"{about.major}.{about.minor}",
         "architectures": " ".join(torch.cuda.get_arch_list()),
         "free_bytes": free_bytes,

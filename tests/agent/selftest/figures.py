@@ -28,6 +28,7 @@ SOUND: dict[str, Any] = {
         "count": 1,
         "name": "Card",
         "capability": "8.9",
+        "bf16": True,
         "free_bytes": 23 << 30,
         "total_bytes": 24 << 30,
     },

@@ -157,6 +157,13 @@ def test_memory_that_stays_taken_after_kill_9() -> None:
     assert examine(kept_bytes=100 * MIB)["kill -9"].verdict == "ok"
 
 
+def test_a_card_without_bf16_is_not_asked_for_it() -> None:
+    """Those before Ampere compute in fp16."""
+    rows = examine({"device": change("device", bf16=False, capability="7.5")})
+    assert ("networks fp16" in rows, "networks bf16" in rows) == (True, False)
+    assert worst_verdict(list(rows.values())) == "ok"
+
+
 def test_nothing_follows_a_device_that_cannot_compute() -> None:
     """A torch that sees no card runs no check on it."""
     workers = CannedWorkers({"device": change("device", count=0)})
