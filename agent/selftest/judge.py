@@ -20,7 +20,7 @@ ERROR_LIMITS = {"fp32": 3e-4, "fp16": 1e-2, "bf16": 6e-2}
 PSNR_LIMITS_DB = {"fp32": 45.0, "fp16": 35.0, "bf16": 25.0}
 """The least PSNR of a mouth in a precision against the same one computed otherwise."""
 GARBAGE_DB = 20.0
-"""Below, a mouth is no picture any more; above, weights that lose much by a precision may be the cause, not the card."""
+"""Below, a mouth is no picture any more; above, weights that lose much by a precision may be the cause."""
 ENCODED_LIMIT_DB, NVENC_LOSS_DB = 35.0, 6.0
 """The least PSNR of encoded pictures, and how much less than x264's NVENC's may be."""
 SLOW_COPY_GB_S = 1.0
