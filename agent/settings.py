@@ -84,6 +84,11 @@ class InboxSettings(Section):
     max_job_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = Field(
         default=1 << 20, description="The largest job file that is read, in bytes."
     )
+    folders: bool = Field(
+        default=True,
+        description="Whether folders of the inbox are looked into: jobs and pairs in them are taken, and in one with"
+        " the name of a library avatar voices alone, too.",
+    )
     watch: Literal["auto", "events", "poll"] = Field(
         default="auto", description="How new files are noticed; auto polls on file systems that send no events."
     )
@@ -249,6 +254,11 @@ class RetentionSettings(Section):
     )
     failed_gib: Gibibytes = Field(
         default=0.0, description="Size of failed in GiB, beyond which the oldest jobs go; 0: any size."
+    )
+    inbox_days: Days = Field(
+        default=0.0,
+        description="Days that files which belong to no job stay in the inbox; 0: for ever. Copies that a client made"
+        " for a job which never came go after a day.",
     )
     logs_days: Days = Field(
         default=30.0, description="Days after their last line that logs of workers are kept; 0: for ever."

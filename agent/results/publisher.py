@@ -114,9 +114,12 @@ class Publisher:
             self._finish(moved, mark)
 
     def _reserve_name(self, job: Job) -> str:
-        name = self._names.reserve(self.folders.outbox, job.name)
-        self.ledger.update(job.uid, result=name)
-        return name
+        batch = job.spec.batch if job.spec else ""
+        folder = outbox.choose_folder(self.folders.outbox, batch) if batch else self.folders.outbox
+        name = self._names.reserve(folder, job.name)
+        result = str((folder / name).relative_to(self.folders.outbox))
+        self.ledger.update(job.uid, result=result)
+        return result
 
     def _move_out(self, result: PendingResult, name: str, at_ms: int) -> OSError | None:
         """Rename the result into the outbox; return why that is not possible now."""
@@ -130,7 +133,8 @@ class Publisher:
     def _finish(self, moved: list[tuple[PendingResult, str]], mark: str) -> None:
         """End the jobs whose results were moved, once the renames are on disk."""
         try:
-            sync(self.folders.outbox)
+            for folder in {self.folders.outbox, *((self.folders.outbox / name).parent for _, name in moved)}:
+                sync(folder)
         except OSError as error:
             for result, name in moved:
                 self._retry_later(replace(result, staging=self.folders.outbox / name), error)
@@ -144,7 +148,7 @@ class Publisher:
 
     def _handle_error(self, result: PendingResult, error: OSError) -> None:
         """Find out what became of a result that could not be renamed, and do what is left."""
-        self._names.forget(self.folders.outbox)
+        self._names.forget_all()
         job = self.ledger.job(result.job.uid)
         if job is not None and self._is_published(job):
             self._close(job, job.result or "")

@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import media
 from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
 from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for
-from models.types import Inspection, ProgressCallback, Request
+from models.options import scale_box
+from models.types import EngineError, Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
     from models.musetalk.session import RenderSession
@@ -44,8 +46,16 @@ class MuseTalkEngine:
         options, notes = read_options(request.options, default_version(Path(request.models_dir)))
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
+        if options.is_reference and request.is_scene:
+            message = 'the option "reference" renders all of a video as the original program does'
+            raise EngineError("bad_option", message, 'leave out "reference", or from_s and to_s')
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
+        details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}
+        if options.face_box is not None:
+            shown = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
+            size = (inspection.width, inspection.height)
+            details["face_box"] = scale_box(options.face_box, "face_box", (shown.width, shown.height), size)
         total = count_reference_frames(inspection) if options.is_reference else inspection.frames
         return replace(
             inspection,
@@ -55,7 +65,7 @@ class MuseTalkEngine:
             batch=grid_step(options.frames_per_batch),
             memory_bytes=MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2),
             notes=inspection.notes + notes,
-            details={"avatar_frames": avatar_frames, "version": options.version},
+            details=details,
         )
 
     def load(self, models_dir: str) -> dict[str, Any]:
