@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, take_fingerprint
@@ -18,7 +18,8 @@ from agent.intake.paths import PathLookup, follow_links, is_utf8
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 
-Role = Literal["avatar", "audio"]
+Role = str
+"""What a medium is for: "avatar", "audio" or a further one of the job file."""
 WRITTEN = "has arrived, and is taken as soon as it is known to be complete"
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
@@ -59,7 +60,7 @@ class MediaFinder:
     lookup: PathLookup = field(default_factory=PathLookup)
 
     def find(self, spec: JobSpec, inputs: Path) -> dict[Role, MediaFile] | MissingMedia:
-        """Return both media of a job, or the first that is missing.
+        """Return the media of a job by their role, or the first that is missing.
 
         `inputs`: the folder of its claimed files.
 
@@ -74,8 +75,13 @@ class MediaFinder:
         )
         if isinstance(avatar, MissingMedia):
             return avatar
-        audio = self._find_file("audio", spec.audio, beside, allowed)
-        return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
+        found = {"avatar": avatar}
+        for role, name in spec.sounds.items():
+            medium = self._find_file(role, name, beside, allowed)
+            if isinstance(medium, MissingMedia):
+                return medium
+            found[role] = medium
+        return found
 
     def find_left(self, names: Mapping[str, str | None], batch: str = "") -> dict[str, MediaFile]:
         """Return those of the named files that are in the inbox: they follow a job that will not run."""
