@@ -25,11 +25,11 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from models.arrays import F32
-from models.media.audio.checking import SampleChecker
+from models.media.audio.checking import SoundMeter
 from models.media.audio.clock import SoundClock, make_silence
 from models.media.audio.formats import check_format
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
-from models.media.audio.mixing import LevelMeter, mix_frames
+from models.media.audio.mixing import mix_frames
 from models.media.budget import charge
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
@@ -75,12 +75,13 @@ def read_sound(path: Path, name: str, limits: Limits) -> Sound:
     audio_too_long.
     """
     check_file(path, name, "audio", limits)
-    meter = LevelMeter()
+    meter = SoundMeter(name)
     sound = scan_sound(path, name, limits.audio_s, meter.add).sound
+    notes = (*sound.notes, *meter.describe())
     if sound.duration_s < SHORTEST_S:
         message = f"{name} lasts {1000 * sound.duration_s:.0f} ms; at least {1000 * SHORTEST_S:.0f} ms are needed"
         raise EngineError("audio_too_short", message, "send a longer recording")
-    return replace(sound, notes=sound.notes + meter.describe(name))
+    return replace(sound, notes=notes)
 
 
 def read_waveform(path: Path, rate: int = 16_000) -> F32:
@@ -137,6 +138,7 @@ class Decoder:
         self.is_broken = False  # an mp4 ends inside of its last packet
         self.silent_s = self.late_s = 0.0  # in gaps, and before the first frame
         self._clock = SoundClock(container, stream)
+        self._counted: dict[tuple[int | None, int, int], int] = {}  # fractions cost more than decoding
 
     @property
     def rate(self) -> int:
@@ -145,6 +147,10 @@ class Decoder:
     @property
     def duration_s(self) -> Fraction:
         return sum((Fraction(count, rate) for rate, count in self.samples.items()), Fraction(0))
+
+    def measure_s(self) -> float:
+        """Return the seconds up to now, rounded: `duration_s` costs more."""
+        return sum(count / rate for rate, count in self.samples.items())
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
         held: av.AudioFrame | None = None
@@ -219,7 +225,11 @@ class Decoder:
         if not self.packets and packet.has_sidedata("skip_samples"):
             (self.skipped,) = struct.unpack("<I", bytes(packet.get_sidedata("skip_samples"))[:4])
         self.packets += 1
-        self.packet_samples.append(count_samples(packet, self.codec, self.stream.codec_context.sample_rate))
+        context = self.stream.codec_context
+        key = (packet.duration, context.sample_rate, context.frame_size)
+        if key not in self._counted:
+            self._counted[key] = count_samples(packet, self.codec, context.sample_rate)
+        self.packet_samples.append(self._counted[key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +246,10 @@ def scan_sound(
 ) -> Scan:
     """Decode to the end; `listen` gets each frame. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
-        decoder, checker = Decoder(container, stream), SampleChecker(name)
+        decoder = Decoder(container, stream)
         for frame in decoder:
-            checker.check(frame)
             listen(frame)
-            if decoder.duration_s > longest_s:
+            if decoder.measure_s() > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
         promised_s = read_promised_s(path, container, stream)
