@@ -13,6 +13,7 @@ import av
 import cv2
 from av.container import InputContainer
 
+from models.media.formats import name_format
 from models.types import EngineError, Limits
 
 Kind = Literal["audio", "avatar"]
@@ -83,25 +84,28 @@ def configure_decoder(stream: Stream, **options: str) -> Stream:
 
 
 @contextmanager
-def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
+def translate_read_errors(name: str, kind: Kind, path: Path) -> Iterator[None]:
     """Turn PyAV's errors about a file into EngineError audio_unreadable or avatar_unreadable."""
     try:
         yield
     except MemoryError:  # av.FFmpegError, too: the file is not damaged
         raise
     except av.FFmpegError as error:
-        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind, path)}") from error
     except FileNotFoundError as error:
         raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     except ValueError as error:  # PyAV raises it for some damaged files
-        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind, path)}") from error
 
 
-def _describe_error(error: Exception, kind: Kind) -> str:
+def _describe_error(error: Exception, kind: Kind, path: Path) -> str:
     """Return the system's words for its own errors; FFmpeg's say nothing to a user."""
     number = getattr(error, "errno", None) or errno.EINVAL
     if number in errno.errorcode and number not in (errno.EINVAL, errno.ENOSYS):
         return os.strerror(number)
+    found = name_format(path)
+    if found is not None:
+        return f"it begins as a file of the format {found.name}, but what follows can't be read here"
     wanted = "a sound" if kind == "audio" else "a picture or a video"
     return f"it is damaged, or not {wanted} of a kind that is read here"
 

@@ -43,10 +43,10 @@ class SampleBuffer:
     def take(self) -> F32:
         """Return what was added since the last call as (channels, n) float32, full scale at 1."""
         planes, self._planes = self._planes, [bytearray() for _ in self._planes]
-        values = np.stack([np.frombuffer(plane, self._dtype) for plane in planes])
         with np.errstate(over="ignore"):  # of doubles
-            converted = values.astype(np.float32, copy=False)
-        channels: F32 = converted if len(planes) > 1 else converted.reshape(-1, self.channels).T
+            values = [np.frombuffer(plane, self._dtype).astype(np.float32) for plane in planes]
+        packed = values[0].reshape(-1, self.channels).T
+        channels: F32 = np.ascontiguousarray(packed) if len(planes) == 1 else np.stack(values)
         if not self.is_float:
             full = np.float32(2 ** (8 * self._dtype.itemsize - 1))
             if self._dtype.kind == "u":

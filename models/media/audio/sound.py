@@ -27,10 +27,10 @@ from av.stream import Disposition
 from models.arrays import F32
 from models.media.audio.checking import SoundMeter
 from models.media.audio.clock import SoundClock, make_silence
-from models.media.audio.formats import check_format
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import mix_frames
 from models.media.budget import charge
+from models.media.formats import check_format
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
@@ -103,8 +103,8 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Yield the container and its sound track. Raises EngineError audio_unreadable."""
-    check_format(path, name)
-    with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
+    check_format(path, name, "audio")
+    with translate_read_errors(name, "audio", path), open_media(path, "audio") as container:
         yield container, configure_decoder(choose_track(container, name))
 
 
