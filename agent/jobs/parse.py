@@ -7,8 +7,10 @@ recognised. Nothing in this package opens a file or reads a clock.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,23 +24,38 @@ QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 
 # keys ----------------------------------------------------------------------------------------------------------------
 
-FIELDS = tuple(name for name in JobSpec.model_fields if name != "notes")
+FIELDS = tuple(name for name in JobSpec.model_fields if name not in ("notes", "batch"))
 ALIASES: Mapping[str, str] = {
     "avatar_image_path": "avatar",
     "audio_path": "audio",
     "template_id": "template",
     "cache_key": "id",
     "timeout_seconds": "timeout_s",
+    "from_seconds": "from_s",
+    "to_seconds": "to_s",
+    "soundtrack_path": "soundtrack",
+    "code": "id",
+    "video_url": "avatar",
+    "audio_url": "audio",
 }
-"""Another name -> the key it stands for."""
+"""Another name, of a C# app or of Duix.Avatar -> the key it stands for."""
 EXTRAS: Mapping[str, str] = {
     "batch_size": "Stands for `options.batch_size`.",
     "bbox_shift": "Stands for `options.bbox_shift`.",
     "quality": "low, medium, high or ultra: `output.crf` 30, 23, 18 or 14. A `crf` in `output` wins.",
     "enable_emotion": "Accepted and ignored; the result says so.",
+    "chaofen": "Of Duix.Avatar: accepted and ignored; the result says so unless it is 0.",
+    "watermark_switch": "Of Duix.Avatar: accepted and ignored; the result says so unless it is 0.",
+    "pn": "Of Duix.Avatar: accepted and ignored.",
 }
-"""Keys that C# apps write and that are no fields of a job."""
-IGNORED_EMOTION = "EnableEmotion was ignored: no engine changes the expression of the face."
+"""Keys that C# apps and Duix.Avatar write and that are no fields of a job."""
+IGNORED: Mapping[str, str] = {
+    "enable_emotion": "EnableEmotion was ignored: no engine changes the expression of the face.",
+    "chaofen": "chaofen was ignored: no engine makes a face sharper than its network does.",
+    "watermark_switch": "watermark_switch was ignored: there are no watermarks.",
+    "pn": "",
+}
+"""What the result says of keys that are accepted and ignored."""
 
 Names = Mapping[str, tuple[str, str]]
 """Folded name -> (its words joined by _, the key that it stands for)."""
@@ -80,7 +97,7 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
     _check_version(data)
     values, spelled = _match_keys(data, JOB_NAMES)
     _check_present(values, spelled)
-    notes = () if values.pop("enable_emotion", None) is None else (IGNORED_EMOTION,)
+    notes = _take_ignored(values)
     values["output"] = _take_output(values, spelled)
     values["options"] = _take_options(values, spelled)
     return _validate({**values, "notes": notes}, spelled)
@@ -93,6 +110,26 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     """
     note = f"There is no job file {format_value(stem + '.json')}: the pair was rendered with the defaults."
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
+
+
+NAMED_MEDIUM = re.compile(rb'"([A-Za-z_-]{5,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
+
+
+def find_media_names(text: bytes) -> dict[str, str]:
+    """Return the `avatar` and `audio` that the text of a refused job names, also where it is no JSON."""
+    found: dict[str, str] = {}
+    for key, value in NAMED_MEDIUM.findall(text[:MAX_BYTES]):
+        target = JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]
+        if target in ("avatar", "audio"):
+            with suppress(ValueError):
+                found[target] = str(json.loads(value))
+    return found
+
+
+def voice_for(avatar: str, audio_name: str) -> JobSpec:
+    """Return the job that a voice in a folder with the name of a library avatar stands for."""
+    note = f"There is no job file: the voice was in the folder of the avatar {format_value(avatar)}."
+    return _validate({"template": avatar, "audio": audio_name, "notes": (note,)}, {})
 
 
 # checking ------------------------------------------------------------------------------------------------------------
@@ -160,6 +197,12 @@ def _take_object(values: dict[str, Any], key: str, spelled: Spelling) -> dict[st
     raise BadJob(
         ErrorCode.BAD_VALUE, f"{spelled[key]} is {format_value(value)}, not an object", f"{key}: {_describe((key,))}"
     )
+
+
+def _take_ignored(values: dict[str, Any]) -> tuple[str, ...]:
+    """Take out of the values what is accepted and ignored; return a note on each that asks for something."""
+    given = {key: values.pop(key) for key in IGNORED if key in values}
+    return tuple(IGNORED[key] for key, value in given.items() if IGNORED[key] and (key == "enable_emotion" or value))
 
 
 def _take_output(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:

@@ -39,7 +39,8 @@ RESERVE_AFTER_MS, RESERVE_UNTIL_MS = 30_000, 300_000
 REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
 """Failures after which the rendered parts are useless: all must be whole, and come from one encoder."""
 MAX_BACKOFF_S = 60.0
-CONTENT = {"engine", "fps", "options", "output"}
+CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db"}
+HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 """Every job starts with `inspect` on a CPU device: a job is started only when one is free for it."""
 
@@ -194,8 +195,8 @@ class Dispatcher:
         attempt.job = self.ledger.transitions.start(job, token, stage=attempt.stage, **engine, at_ms=at_ms)
         self._has_claimed = True
         self.attempts[job.uid] = attempt
-        said = (job.name, attempt.job.attempt, choice.engine, choice.reason)
-        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=make_extra(job))
+        said = (job.name, attempt.job.attempt, choice.engine)
+        log.info("%s: attempt %d with the %s engine", *said, extra=make_extra(job))
         return attempt
 
     def _make_request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
@@ -206,6 +207,10 @@ class Dispatcher:
             engine=engine,
             avatar=job.media["avatar"]["path"],
             audio=job.media["audio"]["path"],
+            media={role: medium["path"] for role, medium in job.media.items() if role not in ("avatar", "audio")},
+            from_s=spec.from_s,
+            to_s=spec.to_s,
+            soundtrack_db=spec.soundtrack_db or 0.0,
             work=str(work),
             out=str(self.folders.staging / f"{job.uid}-{token}"),
             cache=str(self.folders.cache),
@@ -437,7 +442,7 @@ class Dispatcher:
 def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> object:
     """Return what decides the frames and the sound of a job, to compare two jobs."""
     asked = spec.model_dump(include=CONTENT) if spec else {}
-    return asked, outline and (outline.get("avatar_sha256"), outline.get("audio_sha256"))
+    return asked, outline and [outline.get(name) or None for name in HASHES]
 
 
 def sort_key(attempt: Attempt, queue: ReadyQueue, at_ms: int) -> tuple[int, bool, int]:

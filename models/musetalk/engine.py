@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import media
 from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
-from models.musetalk.inpainting.batching import BatchSizes
+from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
 from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for
-from models.types import Inspection, ProgressCallback, Request
+from models.options import scale_box
+from models.types import EngineError, Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
     from models.musetalk.session import RenderSession
@@ -44,17 +46,26 @@ class MuseTalkEngine:
         options, notes = read_options(request.options, default_version(Path(request.models_dir)))
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
+        if options.is_reference and request.is_scene:
+            message = 'the option "reference" renders all of a video as the original program does'
+            raise EngineError("bad_option", message, 'leave out "reference", or from_s and to_s')
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
+        details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}
+        if options.face_box is not None:
+            shown = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
+            size = (inspection.width, inspection.height)
+            details["face_box"] = scale_box(options.face_box, "face_box", (shown.width, shown.height), size)
         total = count_reference_frames(inspection) if options.is_reference else inspection.frames
         return replace(
             inspection,
             frames=total,
             colour=inspection.colour if options.is_reference else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
+            batch=grid_step(options.frames_per_batch),
             memory_bytes=MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2),
             notes=inspection.notes + notes,
-            details={"avatar_frames": avatar_frames, "version": options.version},
+            details=details,
         )
 
     def load(self, models_dir: str) -> dict[str, Any]:
@@ -102,7 +113,10 @@ class MuseTalkEngine:
         }
 
     def open_session(self, request: Request, inspection: Inspection) -> RenderSession:
-        """Return a session with the networks for this job: the last job's, if they are the same."""
+        """Return a session with the networks for this job: the last job's, if they are the same.
+
+        Weights whose files were replaced since are loaded again.
+        """
         options = read_inspected_options(request, inspection)
         return self._open_session(request.models_dir, options, Path(request.cache))
 
@@ -110,9 +124,11 @@ class MuseTalkEngine:
         from models.musetalk.session import RenderSession, Setup, select_device
 
         setup = Setup.of(models_dir, options, cache)
-        if self._session is None or self._session.networks.setup != setup:
-            self._session = None  # frees the memory of the old networks before the new ones take theirs
-            self._session = RenderSession(setup, select_device(self.device))
+        if self._session is None or not self._session.networks.adapt(setup):
+            old = self._session.networks if self._session else None
+            weights = old.weights if old and old.has_weights_of(setup) else None
+            self._session = old = None  # frees the memory of the old networks before the new ones take theirs
+            self._session = RenderSession(setup, select_device(self.device), weights)
         return self._session
 
 

@@ -29,7 +29,7 @@ from models.media.audio.checking import SoundMeter
 from models.media.audio.clock import SoundClock, make_silence
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import mix_frames
-from models.media.budget import charge
+from models.media.budget import charge, name_cost
 from models.media.formats import check_format
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
@@ -82,6 +82,16 @@ def read_sound(path: Path, name: str, limits: Limits) -> Sound:
         message = f"{name} lasts {1000 * sound.duration_s:.0f} ms; at least {1000 * SHORTEST_S:.0f} ms are needed"
         raise EngineError("audio_too_short", message, "send a longer recording")
     return replace(sound, notes=notes)
+
+
+def read_soundtrack(path: Path, name: str, limits: Limits) -> Sound:
+    """Decode a sound that no mouth follows to its end once; like `read_sound`, of any length."""
+    check_file(path, name, "audio", limits)
+    name_cost(name)
+    meter = SoundMeter(name)
+    sound = scan_sound(path, name, max(limits.audio_s, limits.video_s), meter.add).sound
+    meter.describe()  # checks the last samples, too
+    return sound
 
 
 def read_waveform(path: Path, rate: int = 16_000) -> F32:
