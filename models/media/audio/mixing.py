@@ -60,6 +60,13 @@ def read_shape(frame: av.AudioFrame) -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 
+def read_channels(frame: av.AudioFrame) -> F32:
+    """Return a decoded frame as (channels, n) float32 in -1..1."""
+    buffer = SampleBuffer(frame)
+    buffer.add(frame)
+    return buffer.take()
+
+
 def join_frames(frames: Iterable[av.AudioFrame]) -> Iterator[F32]:
     """Yield the samples of frames in pieces of about a second, (channels, n) float32."""
     for _, alike in groupby(frames, key=read_shape):
