@@ -116,8 +116,10 @@ class ErrorCode(StrEnum):
     NOT_READABLE = (
         "not_readable",
         "media",
-        "The job file or one of its media is there, but the daemon's user may not read it.",
-        "give the daemon's user the right to read the file (chmod a+r), then `musedrop retry` the job",
+        "The job file or one of its media is there, but the daemon's user may not read it,"
+        " or the disk has bad sectors under it.",
+        "give the daemon's user the right to read the file (chmod a+r), or drop it again, then "
+        "`musedrop retry` the job",
     )
     UNSUPPORTED_FILE = (
         "unsupported_file",
