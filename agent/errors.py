@@ -197,7 +197,7 @@ class ErrorCode(StrEnum):
         " it is not tried a third time.",
         "the input makes the engine crash: convert it with another program, or choose other options",
     )
-    INTERNAL = ("internal", "work", "A defect of musedrop: the traceback is in the ledger (`job_events`).")
+    INTERNAL = ("internal", "work", "A defect of musedrop: the traceback is in the daemon's log.")
     CANCELLED = ("cancelled", "work", "A user cancelled the job.")
 
     WORKER_DIED = ("worker_died", "worker", "The worker process ended.")
