@@ -110,7 +110,7 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Yield the container and its sound track. Raises EngineError audio_unreadable."""
     check_format(path, name)
-    with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
+    with translate_read_errors(name, "audio", path), open_media(path, "audio") as container:
         yield container, configure_decoder(choose_track(container, name))
 
 
