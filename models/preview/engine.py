@@ -364,9 +364,12 @@ def draw_still(image: U8, faces: list[PreparedPreview], frames: range, *, sway: 
     """Yield frames of an image avatar. Heads of several faces don't sway: they would move each other."""
     portraits = [Portrait(image, face.face, face.mouth, face.tone) for face in faces]
     for n in frames:
-        pose = faces[0].pose[n] * faces[0].strength[n] if sway and len(faces) == 1 else None
-        frame = portraits[0].render(faces[0].read_shape(n), float(faces[0].shut[n]), pose)
-        for portrait, face in zip(portraits[1:], faces[1:], strict=True):
+        if len(faces) == 1:
+            pose = faces[0].pose[n] * faces[0].strength[n] if sway else None
+            yield portraits[0].render(faces[0].read_shape(n), float(faces[0].shut[n]), pose)
+            continue
+        frame = image.copy()
+        for portrait, face in zip(portraits, faces, strict=True):
             portrait.draw_on(frame, face.read_shape(n), float(face.shut[n]))
         yield frame
 
