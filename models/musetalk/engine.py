@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MIN_BATCH_SIZES = BatchSizes(unet=4, decode=4, encode=4)
 """Batch sizes for which a card must have room; with more room they grow."""
+NVENC_BYTES = 300_000_000
+"""What an encoder on the card takes beside PyTorch, by a context of its own; not measured here."""
 
 
 class MuseTalkEngine:
@@ -63,7 +65,7 @@ class MuseTalkEngine:
             colour=inspection.colour if options.is_reference else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
             batch=grid_step(options.frames_per_batch),
-            memory_bytes=MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2),
+            memory_bytes=count_bytes(options, inspection),
             notes=inspection.notes + notes,
             details=details,
         )
@@ -130,6 +132,12 @@ class MuseTalkEngine:
             self._session = old = None  # frees the memory of the old networks before the new ones take theirs
             self._session = RenderSession(setup, select_device(self.device), weights)
         return self._session
+
+
+def count_bytes(options: Options, inspection: Inspection) -> int:
+    """Return the memory of a card that a worker needs: networks, batches, and the context of NVENC beside them."""
+    encoder = 0 if inspection.encoder == "libx264" else NVENC_BYTES
+    return MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2) + encoder
 
 
 def count_reference_frames(inspection: Inspection) -> int:

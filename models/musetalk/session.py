@@ -49,8 +49,16 @@ AVATAR_FORMAT = 1
 
 
 def select_device(name: str) -> torch.device:
-    """Return the torch device of "cpu:0", or of the only card that this process sees."""
-    return torch.device("cpu" if name.startswith("cpu") else "cuda:0")
+    """Return the torch device of "cpu:0", or of the only card that this process sees.
+
+    Raises EngineError engine_unavailable for a card where PyTorch is a build for processors.
+    """
+    if name.startswith("cpu"):
+        return torch.device("cpu")
+    if not torch.backends.cuda.is_built():
+        message = f"PyTorch {torch.__version__} is a build for processors alone, and can't use the card {name}"
+        raise EngineError("engine_unavailable", message, "install its CUDA build, see https://pytorch.org")
+    return torch.device("cuda:0")
 
 
 class RenderSession:
