@@ -72,11 +72,15 @@ class Publisher:
         self._add(finished.attempt, dict(finished.facts), delay_s, {})
 
     def add_copy(self, attempt: Attempt, earlier: Job) -> bool:
-        """Take the result of an earlier job for this attempt; False where it was changed or removed."""
+        """Take the result of an earlier job for this attempt; False where it was changed or can't be read."""
         folder, facts = self.folders.outbox / (earlier.result or ""), dict(earlier.facts or {})
         if not outbox.is_intact(folder, earlier.uid, facts.get("video_bytes", 0)):
             return False
-        outbox.copy_result(folder, Path(attempt.request.out))
+        try:
+            outbox.copy_result(folder, Path(attempt.request.out))
+        except OSError as error:
+            log.warning("%s: the result %s can't be copied: %s", attempt.job.name, folder, error.strerror)
+            return False
         reason = f'the result of the earlier job "{earlier.name}" of the same id and content'
         columns = {"outline": earlier.outline, "engine": earlier.engine, "engine_reason": reason}
         self._add(attempt, {**facts, "from_cache": True, "cached_from": earlier.result}, 0.0, columns)

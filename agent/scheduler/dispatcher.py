@@ -61,6 +61,7 @@ class Dispatcher:
         self._engines = EngineChooser(settings.current.models_dir, clock)
         self._has_claimed = False
         self._disk_faults: dict[str, tuple[str, float]] = {}
+        self._done_beside: Counter[str] = Counter()
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -289,6 +290,8 @@ class Dispatcher:
     def _record_done(self, attempt: Attempt, message: Done, device: str) -> FinishedAttempt | None:
         attempt.finish_span(Span(message.start, message.stop), device)
         if attempt.is_complete and attempt.stage == "assemble":
+            self._done_beside.update(self._disk_faults.keys() - {attempt.job.uid})
+            self._forget_faults(attempt.job)
             self._disk_faults.clear()
         if attempt.stage == "inspect":
             attempt.set_inspection(message.result)
@@ -315,7 +318,11 @@ class Dispatcher:
         return None
 
     def _record_failure(self, attempt: Attempt, failed: Failed, device: str) -> None:
-        self.ledger.record_event(attempt.job.uid, failed.code, self.clock.at_ms(), describe_failure(failed), device)
+        told = describe_failure(failed) if failed.fault == "worker" else failed.message
+        self.ledger.record_event(attempt.job.uid, failed.code, self.clock.at_ms(), told, device)
+        if failed.code == ErrorCode.INTERNAL:
+            for line in failed.detail.splitlines():
+                log.error("%s: %s", attempt.job.name, line, extra=make_extra(attempt.job, device))
         attempt.progress.pop(Span(failed.start, failed.stop), None)
         if failed.fault == "worker":
             self._record_interruption(attempt, failed, device)
@@ -348,7 +355,7 @@ class Dispatcher:
         if not is_file(self.folders.share_id_file):
             self._requeue(attempt, f"the share went away: {failed.message}")
             return
-        if (unreadable := explain_unreadable_medium(job, failed)) is not None:
+        if (unreadable := explain_unreadable_medium(job, failed, self._done_beside[job.uid])) is not None:
             self.close_failed(job, unreadable)
             return
         if fault := describe_disk_fault(failed, self.folders):
@@ -372,6 +379,10 @@ class Dispatcher:
         self.ledger.transitions.postpone(job, why, delay_s=delay_s, at_ms=self.clock.at_ms())
         log.error("%s waits: %s", job.name, why, extra=make_extra(job))
 
+    def _forget_faults(self, job: Job) -> None:
+        self._disk_faults.pop(job.uid, None)
+        self._done_beside.pop(job.uid, None)
+
     @property
     def disk_fault(self) -> str:
         """What is wrong with the share or the state, as the last attempts found it; "" if nothing is."""
@@ -394,7 +405,7 @@ class Dispatcher:
         self.close_failed(attempt.job, error)
 
     def close_failed(self, job: Job, error: JobError) -> None:
-        self._disk_faults.pop(job.uid, None)
+        self._forget_faults(job)
         self.ledger.transitions.fail(job, error, at_ms=self.clock.at_ms())
         log.error("%s failed (%s): %s", job.name, error.code, error.message, extra=make_extra(job))
 
@@ -402,7 +413,7 @@ class Dispatcher:
         """End a job that is not finished, wherever it is."""
         if (attempt := self.attempts.get(job.uid)) is not None:
             self._drop(attempt)
-        self._disk_faults.pop(job.uid, None)
+        self._forget_faults(job)
         self.ledger.transitions.cancel(job, at_ms=self.clock.at_ms())
         log.info("%s cancelled", job.name, extra=make_extra(job))
 

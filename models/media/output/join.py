@@ -15,6 +15,7 @@ from av.container import InputContainer, OutputContainer
 from models.atomic import atomic_write
 from models.media.audio.sound import PLAYED_CODECS, scan_sound
 from models.media.audio.soundtrack import Timed, copy_packets, encode_aac, encode_mix
+from models.media.opening import check_disk
 from models.media.output.checksum import has_valid_checksum
 from models.media.output.verify import invalid_result, verify_video
 from models.types import EngineError, Layer
@@ -124,6 +125,7 @@ def open_part(part: Path) -> InputContainer:
     try:
         container = av.open(f"file:{part}", format="mov")
     except av.FFmpegError as error:
+        check_disk(part, error)
         raise damaged_part(part, str(error.strerror)) from error
     if len(container.streams.video) != 1:
         raise damaged_part(part, "it holds no pictures")
