@@ -5,6 +5,7 @@ A job file names files; only those inside the allowed folders are ever opened.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, take_fingerprint
-from agent.intake.paths import PathLookup, follow_links, is_utf8
+from agent.intake.paths import PathLookup, fold_name, follow_links, is_utf8
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 
@@ -116,8 +117,15 @@ class MediaFinder:
         except OSError as error:
             return MissingMedia(f'avatar "{name}": {describe_unreadable(self.avatars, error)}')
         if found is None:
-            return MissingMedia(f'avatar "{name}": the library has no avatar of that name')
+            near = self._suggest_avatar(name)
+            return MissingMedia(f'avatar "{name}": the library has no avatar of that name{near}')
         return self._check_file("avatar", name, found, allowed)
+
+    def _suggest_avatar(self, name: str) -> str:
+        """Return "; did you mean anna?" for the nearest avatar, "" where none is near."""
+        stems = {fold_name(stem): stem for stem in self.lookup.list_stems(self.avatars, AVATAR_SUFFIXES)}
+        near = difflib.get_close_matches(fold_name(name)[:64], [stem[:64] for stem in stems], n=1)
+        return f"; did you mean {stems.get(near[0], near[0])}?" if near else ""
 
     def _find_file(
         self, role: Role, given: str, beside: Sequence[Path], allowed: Sequence[Path]

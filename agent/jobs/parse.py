@@ -250,9 +250,25 @@ def _validate(values: dict[str, Any], spelled: Spelling) -> JobSpec:
     raise BadJob(ErrorCode.BAD_VALUE, "; ".join(sentences), hint)
 
 
+PLAIN_WORDS: Mapping[str, str] = {
+    "should be less than or equal to": "should be at most",
+    "should be greater than or equal to": "should be at least",
+    "should be greater than 0": "should be above 0",
+    "should be a valid integer": "should be a whole number, without quotes",
+    "should be a valid number": "should be a number, without quotes",
+    "should be a valid string": "should be a text",
+    "should be a valid boolean": "should be true or false",
+    "should have at least 1 character": "should not be empty",
+    "should match pattern '^[a-z][a-z0-9_]*$'": "should be small letters, digits and _",
+}
+"""What pydantic says -> what it means for people who write a job file."""
+
+
 def _format_problem(key: str, problem: str, value: object) -> str:
     for start in ("Value error, ", "Input ", "String "):
         problem = problem.removeprefix(start)
+    for words, plain in PLAIN_WORDS.items():
+        problem = problem.replace(words, plain)
     return f"{format_value(key)[1:-1]} is {format_value(value)}: {problem}"
 
 

@@ -318,7 +318,11 @@ class Dispatcher:
         return None
 
     def _record_failure(self, attempt: Attempt, failed: Failed, device: str) -> None:
-        self.ledger.record_event(attempt.job.uid, failed.code, self.clock.at_ms(), describe_failure(failed), device)
+        told = describe_failure(failed) if failed.fault == "worker" else failed.message
+        self.ledger.record_event(attempt.job.uid, failed.code, self.clock.at_ms(), told, device)
+        if failed.code == ErrorCode.INTERNAL:
+            for line in failed.detail.splitlines():
+                log.error("%s: %s", attempt.job.name, line, extra=make_extra(attempt.job, device))
         attempt.progress.pop(Span(failed.start, failed.stop), None)
         if failed.fault == "worker":
             self._record_interruption(attempt, failed, device)

@@ -399,3 +399,34 @@ def test_the_media_that_a_broken_text_names(text: bytes, names: dict[str, str]) 
 def test_looking_for_media_never_fails(text: bytes) -> None:
     """Any bytes have some names, or none."""
     assert set(find_media_names(text)) <= {"avatar", "audio"}
+
+
+# in people's words ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quote", list("\u201c\u201d\u201e\u2018\u2019\u00ab\u300c\uff02`'"))
+def test_a_quote_that_json_does_not_know_is_named(quote: str) -> None:
+    """Editors and chats write them; the message shows the character and where it is."""
+    for text in (f'{{"avatar": {quote}a.jpg{quote}}}', f'{{{quote}avatar{quote}: "a.jpg"}}'):
+        bad = refused(text.encode())
+        assert f": {quote} is a" in bad.message
+        assert "quote" in bad.message
+        assert "straight double quotes" in bad.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"output": {"crf": 70}', "output.crf is 70: should be at most 51"),
+        ('"output": {"height": 3}', "output.height is 3: should be at least 64"),
+        ('"max_attempts": "3"', "max_attempts is '3': should be a whole number, without quotes"),
+        ('"timeout_s": 0', "timeout_s is 0: should be above 0"),
+        ('"id": ""', "id is '': should not be empty"),
+        ('"id": ["x"]', 'id is ["x"]: should be a text'),
+    ],
+)
+def test_a_value_out_of_range_is_said_in_plain_words(text: str, message: str) -> None:
+    """The value, what it should be, and in the hint the range."""
+    bad = refused(f'{{"avatar": "a.jpg", "audio": "b.wav", {text}}}'.encode())
+    assert bad.message == message
+    assert bad.hint
