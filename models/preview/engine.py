@@ -14,9 +14,11 @@ from models import media
 from models.arrays import U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
-from models.preview.face import Face, choose_largest, find_faces
+from models.preview.face import Face, choose_largest, find_faces, make_face, move_face
 from models.preview.interior import Tone, measure_tone
 from models.preview.label import Label
+from models.preview.landmarks import Landmarks, fit_landmarks
+from models.preview.lower_face import LowerFace
 from models.preview.motion import make_blinks, make_sway
 from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
@@ -25,7 +27,7 @@ from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 2
+VERSION = 3
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
@@ -105,7 +107,7 @@ class PreviewEngine:
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
         options, _ = read_options(request.options)
         scene = PreparedPreview(request.files.prepared)
-        lost = int((scene.track.weight == 0).sum())
+        lost = int((scene.weight == 0).sum())
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
         return {"thumbnail_frame": scene.thumbnail_frame, "label": options.label, "notes": notes}
 
@@ -177,19 +179,23 @@ def write_geometry(
 ) -> None:
     """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
     picture, face = find_first_face(request, inspection, options, Path(request.avatar).name)
-    mouth = locate_mouth(picture, face, options, request, inspection)
-    track = Track(np.array([face.eyes]), np.ones(1))
+    track, reference = Track.of_still(face), 0
     if inspection.avatar_kind == "video":
         with open_video(request, inspection) as video:
             frames = (video.read(n) for n in range(len(video)))
             track = follow_face(frames, lambda image: choose_face(find_faces(image), options), progress)
+            reference = track.choose_reference()
+            picture = video.read(reference)
+        face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+    mouth = locate_mouth(picture, face, options, request, inspection)
     np.savez(
         folder / "geometry.npz",
-        box=np.array(face.box),
+        reference=reference,
         first_eyes=np.array(face.eyes),
+        landmarks=face.landmarks.points,
         mouth=mouth.to_array(),
         tone=np.array(astuple(measure_tone(picture, face))),
-        eyes=track.eyes,
+        eyes=track.place_at_mouth(reference),
         weight=track.weight,
     )
 
@@ -222,9 +228,10 @@ class PreparedPreview:
         with np.load(prepared / "motion.npz", allow_pickle=False) as motion:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
         with np.load(prepared / "geometry.npz", allow_pickle=False) as geometry:
-            self.face = make_face(geometry["box"], geometry["first_eyes"])
+            self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], 0.0, 0.0))
+            self.reference = int(geometry["reference"])
             self.mouth = Mouth.from_array(geometry["mouth"])
-            self.track = Track(geometry["eyes"], geometry["weight"])
+            self.eyes, self.weight = geometry["eyes"], geometry["weight"]
             self.tone = Tone(*map(float, geometry["tone"]))
 
     @property
@@ -237,7 +244,7 @@ class PreparedPreview:
     @property
     def face_boxes(self) -> Floats:
         """(n, 4): x, y, w, h in pixels of the face in every frame that shows it."""
-        middles = self.track.eyes[self.track.weight > 0].mean(1)
+        middles = self.eyes[self.weight > 0].mean(1)
         x, y, w, h = self.face.box
         eyes_x, eyes_y = np.mean(self.face.eyes, 0)
         return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
@@ -251,20 +258,19 @@ class PreparedPreview:
             yield portrait.render(self.read_shape(n), float(self.shut[n]), self.pose[n] if sway else None)
 
     def draw_video(self, video: media.VideoFrames, frames: range, how: str) -> Iterator[U8]:
-        """Yield frames of a video avatar; those without the face are unchanged."""
+        """Yield frames of a video avatar; those without the face are unchanged.
+
+        The lips and the chin of one frame rest on all of them, and move there as the sound asks.
+        """
         painter = MouthPainter(self.mouth, self.tone, self.face.eye_distance)
+        resting = LowerFace(video.read(self.reference), self.face, self.mouth)
         for n in frames:
             source = cycle_frame(n, len(video), how)
-            frame, weight = video.read(source), float(self.track.weight[source])
-            face = make_face(self.face.box, self.track.eyes[source])
+            frame, weight = video.read(source), float(self.weight[source])
+            face = move_face(self.face, self.eyes[source])
             if weight > 0:
+                resting.lay(frame, face, weight)
                 draw_mouth(frame, face, painter, self.read_shape(n), weight)
             if self.shut[n] * weight > 0:
                 draw_lids(frame, face, float(self.shut[n]) * weight)
             yield frame
-
-
-def make_face(box: Any, eyes: Floats) -> Face:
-    (ax, ay), (bx, by) = eyes.tolist()
-    x, y, w, h = map(float, box)
-    return Face((x, y, w, h), ((ax, ay), (bx, by)), True)
