@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,15 @@ from agent.fs import is_file
 from agent.fs.folders import make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.places import Places
+from agent.ledger.reader import LedgerError, name_damage
+from agent.ledger.snapshot import remove_leftovers
 from agent.results.archive import Archiver
 from agent.results.publisher import GATHER_S, Publisher
+from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
 from agent.results.status import DaemonState, StatusReport
 from agent.results.status_db import StatusDatabase
@@ -25,6 +30,7 @@ from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
 from agent.scheduler.workers import list_open_logs, open_pool
+from agent.selftest.background import BackgroundTests
 from agent.service.clock_history import ClockHistory
 from agent.service.disk_space import await_room, find_low_disk
 from agent.service.entry_problems import EntryProblems
@@ -35,11 +41,13 @@ from agent.service.process import Drain, InstanceLock, Signals, let_group_read
 from agent.service.reload import merge_settings
 from agent.service.share import ShareIdentity
 from agent.service.share_folders import PRIVATE, ShareFolders
+from agent.service.share_lease import ShareLease, ShareTaken
 from agent.service.systemd import Notifier, Watchdog
 from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
+from gpu_pool.walls.privileges import forbid_tracing, keep_privileges_here
 
 log = logging.getLogger("musedrop")
 
@@ -67,23 +75,35 @@ class Daemon:
         self.settings, self.folders = CurrentSettings(settings), settings.folders
         make_folders(self.folders.of_state, PRIVATE)
         self.lock = InstanceLock(self.folders.lock)
-        with ExitStack() as on_error, raise_disk_full():
+        with ExitStack() as on_error, raise_disk_full(), name_damage(self.folders.ledger):
             on_error.callback(self.lock.release)
-            self.ledger = Ledger(self.folders.ledger)
+            remove_leftovers(self.folders.state)
+            self.ledger = Ledger(self.folders.ledger, Places(self.folders.share, self.folders.state, self.list_roots))
+            on_error.callback(self.ledger.close)
+            self.damage_check = DamageCheck(self.folders.ledger, self.folders.running_mark)
             earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
+            self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
+            self.share_folders = ShareFolders(self.folders)
+            if not self.share.check():
+                with suppress(OSError):  # `open_share` says it
+                    self.share_folders.make()  # workers may open only what there is when they start
             on_error.pop_all()
         self.clock, self.problems = clock or Clock(), Problems()
         self.notifier = notifier or Notifier()
         self.watchdog = Watchdog(self.notifier)
-        self.pool = pool or open_pool(settings, handler, earlier)
-        self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
-        self.share_folders = ShareFolders(self.folders)
+        self.pool = pool or open_pool(self.settings, handler, earlier)
+        self.lease = ShareLease(settings.share, self.folders.lease, self.folders.state, self.ledger, self.clock)
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False
         self._next_save_s = self._next_status_s = self._next_archive_s = 0.0
         log.info("musedrop %s: %s", __version__, self.status.describe_engine())
+
+    def list_roots(self) -> list[Path]:
+        """Return the folders beside share and state that jobs may read, in the order of the settings."""
+        inbox = self.settings.current.inbox
+        return [*inbox.media_roots, *inbox.path_map.values()]
 
     def _connect_parts(self) -> None:
         """Make the parts of the daemon; each knows only what is below it, and data goes up through `step`."""
@@ -95,7 +115,7 @@ class Daemon:
         problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
-        self.publisher = Publisher(self.folders, ledger, problems, clock)
+        self.publisher = Publisher(self.folders, ledger, problems, clock, lambda: settings.current.output.link_video)
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
@@ -103,6 +123,7 @@ class Daemon:
             self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
         )
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
+        self.selftests = BackgroundTests(settings, ledger, self.devices, clock)
         self.heartbeat = Heartbeat(ledger, clock)
         self.dispatcher.bound_pauses()
 
@@ -110,12 +131,17 @@ class Daemon:
 
     def step(self, timeout_s: float = MAX_WAIT_S) -> None:
         """One turn: read the inbox, start spans, wait for the workers or the inbox, write what happened."""
+        self.lock.note_alive(self.clock.now_s())
         self.follow_clock()
+        self.damage_check.raise_found()
+        self.keep_lease()
         self.read_inbox()
         self.dispatcher.fail_overdue()
         self.dispatcher.set_paused(paused=self.draining or not self.share_present)
         self.dispatcher.dispatch()
+        self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
         self.collect_results(min(timeout_s, self.idle_s()))
+        self.keep_lease()
         self.publish_results()
         self.archive_inputs()
         self.delete_old_files()
@@ -190,6 +216,7 @@ class Daemon:
                 if not self.devices.drain(name):
                     log.warning("nothing to drain: no device is called %s", name)
             case ResumeDevice(name):
+                self.selftests.dismiss(name)
                 if not self.devices.resume(name):
                     log.warning("nothing to resume: no device is called %s", name)
 
@@ -220,13 +247,34 @@ class Daemon:
             self.share_folders.open()
         except OSError as error:
             return f"the folders of the share can't be made: {error.strerror}"
+        if problem := self.hold_lease():
+            return problem
         self.intake.meet_share()
         if not self._recovered:
+            try:
+                reconcile(self.folders, self.ledger, self.clock)
+            except OSError as error:
+                return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"
             self._recovered = True
             self.publisher.recover()
             self.intake.recover_claims(self.clock.at_ms())
             self.intake.accept_copied_media()
         return ""
+
+    def keep_lease(self) -> None:
+        """Renew the lease of a share that is there. A share that can't be read now is found out by the next scan."""
+        if self.share_present:
+            self.share_present = not self.hold_lease()
+
+    def hold_lease(self) -> str:
+        """Return why this daemon may not use the share now. Raises ShareTaken where another daemon serves it."""
+        try:
+            return self.lease.check()
+        except OSError as error:
+            return "" if self.lease.is_held else f"the share can't be taken into use: {error.strerror}"
+        except ShareTaken:
+            self.share_present = False
+            raise
 
     def can_write_share(self) -> bool:
         """Whether the share has not gone since the last scan: nothing must be written below an empty mount point."""
@@ -312,9 +360,9 @@ class Daemon:
 
         Returns whether the state's disk is full: then another daemon has to go on, as after a crash.
         """
-        signals, disk_full = Signals(self.pool.wake), False
+        signals, disk_full, is_sound = Signals(self.pool.wake), False, True
         try:
-            with raise_disk_full():
+            with raise_disk_full(), name_damage(self.folders.ledger):
                 self.step(0.0)
                 self.notifier.send_ready()
                 while not signals.stop_requests:
@@ -325,9 +373,12 @@ class Daemon:
         except DiskFull as error:
             disk_full = True
             log.error("the state folder %s can't be written (%s): jobs wait", self.folders.state, error)
+        except LedgerError:
+            is_sound = False
+            raise
         finally:
             signals.restore()
-            self.abandon() if disk_full else self.close()
+            self.abandon() if disk_full or not is_sound else self.close()
         return disk_full
 
     def drain(self, signals: Signals) -> None:
@@ -358,6 +409,8 @@ class Daemon:
         else:
             self.settings.replace(settings)
             self.intake.apply_settings()
+            if settings.pool.walls and {"inbox.media_roots", "inbox.path_map"} & set(taken):
+                self.pool.replace_workers()  # the others may not open the new folders
             self.share_present = False  # the next scan, which is due now, opens it again
             configure_logging(settings)
             log.info("settings taken over: %s", ", ".join(taken) or "none had changed")
@@ -368,12 +421,15 @@ class Daemon:
     def close(self) -> None:
         """Stop the workers, and leave the ledger and the share in order."""
         self.intake.watcher.stop()
+        self.selftests.close()
         self.pool.close()
         self.dispatcher.save_progress()
         self.dispatcher.requeue_all("the daemon was stopped")
         self.write_status(running=False)
         if self.can_write_share():
             self.status_db.finish()
+            self.lease.release()
+        self.damage_check.close(clean=True)
         self.ledger.close()
         self.lock.release()
         log.info("stopped")
@@ -381,7 +437,9 @@ class Daemon:
     def abandon(self) -> None:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
         self.intake.watcher.stop()
+        self.selftests.close()
         self.pool.close()
+        self.damage_check.close(clean=False)
         self.ledger.close()
         self.lock.release()
 
@@ -397,6 +455,9 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
 
     `source`: the file that SIGHUP reads again.
     """
+    keep_privileges_here()
+    if settings.pool.walls:
+        forbid_tracing()
     let_group_read()
     faulthandler.enable()  # a daemon that the watchdog aborts says where it hung
     notifier = Notifier()

@@ -116,8 +116,10 @@ class ErrorCode(StrEnum):
     NOT_READABLE = (
         "not_readable",
         "media",
-        "The job file or one of its media is there, but the daemon's user may not read it.",
-        "give the daemon's user the right to read the file (chmod a+r), then `musedrop retry` the job",
+        "The job file or one of its media is there, but the daemon's user may not read it,"
+        " or the disk has bad sectors under it.",
+        "give the daemon's user the right to read the file (chmod a+r), or drop it again, then "
+        "`musedrop retry` the job",
     )
     UNSUPPORTED_FILE = (
         "unsupported_file",
@@ -195,12 +197,17 @@ class ErrorCode(StrEnum):
         " it is not tried a third time.",
         "the input makes the engine crash: convert it with another program, or choose other options",
     )
-    INTERNAL = ("internal", "work", "A defect of musedrop: the traceback is in the ledger (`job_events`).")
+    INTERNAL = ("internal", "work", "A defect of musedrop: the traceback is in the daemon's log.")
     CANCELLED = ("cancelled", "work", "A user cancelled the job.")
 
     WORKER_DIED = ("worker_died", "worker", "The worker process ended.")
     WORKER_STALLED = ("worker_stalled", "worker", "The worker made no progress for `pool.stall_s`.")
     WORKER_NONSENSE = ("worker_nonsense", "worker", "The worker sent a message that breaks the protocol.")
+    WORKER_OUTDATED = (
+        "worker_outdated",
+        "worker",
+        "A folder of the share was mounted or made anew: a new worker starts.",
+    )
     WORKER_MISPLACED = ("worker_misplaced", "worker", "The worker runs on another card than it was started for.")
     DEVICE_LOST = ("device_lost", "worker", "The driver reports that the card is gone.")
     DEVICE_ERROR = ("device_error", "worker", "The card reported an error.")

@@ -84,6 +84,11 @@ class InboxSettings(Section):
     max_job_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = Field(
         default=1 << 20, description="The largest job file that is read, in bytes."
     )
+    folders: bool = Field(
+        default=True,
+        description="Whether folders of the inbox are looked into: jobs and pairs in them are taken, and in one with"
+        " the name of a library avatar voices alone, too.",
+    )
     watch: Literal["auto", "events", "poll"] = Field(
         default="auto", description="How new files are noticed; auto polls on file systems that send no events."
     )
@@ -144,10 +149,20 @@ class PoolSettings(Section):
         default=2048,
         description="Growth of a worker's memory since its first span after which it is replaced, in MiB; 0: never.",
     )
+    walls: bool = Field(
+        default=True,
+        description="Whether workers may open only the folders, and use only the system calls, that they need;"
+        " docs/security.md says what that prevents.",
+    )
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         default=600.0,
         description="Seconds that running spans may take when the daemon is stopped; unfinished ones are done again"
         " after the next start.",
+    )
+    selftest: bool = Field(
+        default=True,
+        description="Whether cards with MuseTalk's weights are tested once while no job needs them, and again when the"
+        " card, its driver, torch or the weights are others.",
     )
 
 
@@ -202,6 +217,9 @@ class OutputSettings(Section):
     encoder: Literal["auto", "libx264", "h264_nvenc"] = Field(
         default="auto", description="auto takes h264_nvenc where a card offers it, else libx264."
     )
+    link_video: bool = Field(
+        default=False, description="Whether each video is also outbox/NAME.mp4, a hard link beside the folder NAME."
+    )
 
 
 class CacheSettings(Section):
@@ -245,11 +263,42 @@ class RetentionSettings(Section):
     failed_gib: Gibibytes = Field(
         default=0.0, description="Size of failed in GiB, beyond which the oldest jobs go; 0: any size."
     )
+    inbox_days: Days = Field(
+        default=0.0,
+        description="Days that files which belong to no job stay in the inbox; 0: for ever. Copies that a client made"
+        " for a job which never came go after a day.",
+    )
     logs_days: Days = Field(
         default=30.0, description="Days after their last line that logs of workers are kept; 0: for ever."
     )
     rows_days: Days = Field(
         default=365.0, description="Days that the ledger remembers a job after its end; 0: for ever."
+    )
+
+
+class HooksSettings(Section):
+    """What `musedrop hooks`, a program beside the daemon, runs or calls when a job has ended."""
+
+    done: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="A program and its arguments, run for each done job, without a shell. {path} is the folder of the"
+        " result, {video} the video, {uid} the job; its row is JSON on the standard input.",
+    )
+    failed: tuple[str, ...] = Field(
+        default=(), strict=False, description="The same for each failed job; {path} is its folder in failed."
+    )
+    url: str = Field(default="", description="Address that gets a signed POST for each job that is done or has failed.")
+    hosts: tuple[str, ...] = Field(default=(), strict=False, description="Hosts that url may name.")
+    secret_file: str = Field(
+        default="",
+        description="Absolute path of the file with the secret that requests are signed with, at least 16 characters.",
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=60.0, description="Seconds that one run or one request may take."
+    )
+    attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=8, description="How often a hook is tried, with pauses of 2 s, 4 s ... and at most five minutes."
     )
 
 
@@ -329,13 +378,38 @@ class Folders:
         return self.share / ".musedrop" / "share-id"
 
     @property
+    def lease(self) -> Path:
+        """The file that says which daemon serves the share."""
+        return self.share / ".musedrop" / "lease"
+
+    @property
+    def ledger_mark(self) -> Path:
+        """The file by which a ledger sees that it is older than the share."""
+        return self.share / ".musedrop" / "ledger-mark"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "jobs.db"
+
+    @property
+    def running_mark(self) -> Path:
+        """A file that is there while a daemon runs, and is left by one that was killed."""
+        return self.state / "daemon.running"
 
     @property
     def work(self) -> Path:
         """The work folders of the jobs; an operator may put them elsewhere by a link."""
         return Path(os.path.realpath(self.state / "work"))
+
+    @property
+    def selftest_file(self) -> Path:
+        """The last self-test of each device."""
+        return self.state / "selftest.json"
+
+    @property
+    def selftest_logs(self) -> Path:
+        """The logs of the workers of self-tests."""
+        return self.logs / "selftest"
 
     @property
     def nvml_log(self) -> Path:
@@ -383,6 +457,7 @@ class Settings(Section):
     cache: CacheSettings = CacheSettings()
     status: StatusSettings = StatusSettings()
     retention: RetentionSettings = RetentionSettings()
+    hooks: HooksSettings = HooksSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.arrays import F32, F64, U8
+from models.arrays import F32, F64, U8, Array
 from models.preview import landmarks as lm
 
 MESH = [33, 159, 133, 145, 362, 386, 263, 374, 61, 291, 0, 13, 14, 17, 152, 176, 400, 172, 397, 1, 2, 105, 334]
@@ -209,7 +209,7 @@ def main() -> None:
     others = [np.asarray(cv2.imread(str(path)), np.uint8) for path in sorted((given.folder / "none").glob("*"))]
     tables = fit_tables(used, COPIES)
     tables["likeness"] = fit_likeness(tables, used, others)
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for name, table in tables.items():
         arrays[name], arrays[f"{name}_scale"] = lm.quantize(table)
     path = given.folder / "checked.npz" if given.check else lm.TABLES_FILE

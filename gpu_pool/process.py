@@ -15,12 +15,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from gpu_pool.types import Exited, Progress, ProtocolError, WorkerReport
+from gpu_pool.walls import Walls
 from gpu_pool.wire import LineSplitter, WireError, decode_report
 
 LOG_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class WorkerProcess:
     RuntimeError outside the main thread, OSError if the process can't be started.
     """
 
-    def __init__(self, device: str, env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, device: str, env: Mapping[str, str], log: Path, walls: Walls | None = None) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers die with the thread that started them: start them from the main thread")
         self.device = device
@@ -57,7 +58,7 @@ class WorkerProcess:
         try:
             with theirs, open_log(log, device) as output:
                 self._log_start = output.tell()
-                self._popen = _start_process(device, env, theirs.fileno(), output)
+                self._popen = _start_process(device, env, theirs.fileno(), output, walls)
             self.pid = self._popen.pid
             self.pidfd = os.pidfd_open(self.pid)
         except OSError:
@@ -166,6 +167,43 @@ class WorkerProcess:
         return Exited(self.pid, signal=_get_signal_name(-status), log=log, out_of_memory=oom, peak_bytes=peak_bytes)
 
 
+class Program:
+    """A module of ours that runs beside the daemon, in a process group of its own, and ends with it.
+
+    stdin  what it reads from its standard input: less than a pipe holds, 64 KiB
+
+    Start it from the main thread. OSError if it can't be started.
+    """
+
+    def __init__(self, module: str, args: Sequence[str], stdin: bytes, log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open_log(log, module) as output:
+            self._popen = subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
+                [sys.executable, "-P", "-X", "faulthandler", "-m", module, "--parent", str(os.getpid()), *args],
+                env={**os.environ, "PYTHONPATH": build_python_path(os.environ)},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert self._popen.stdin  # noqa: S101  it is a pipe
+        with contextlib.suppress(BrokenPipeError), self._popen.stdin as pipe:
+            pipe.write(stdin)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._popen.poll()
+
+    def kill(self) -> None:
+        """SIGKILL it; its workers end with it. One that hangs in a driver isn't waited for long."""
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(1.0)
+
+
 def log_path(folder: Path, device: str) -> Path:
     """Return the log of the worker on a device, in `folder` whatever the device is called."""
     return folder / f"worker-{re.sub(r'[^A-Za-z0-9.-]+', '-', device)}.log"
@@ -181,11 +219,14 @@ def count_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
     return 0
 
 
-def _start_process(device: str, env: Mapping[str, str], fd: int, output: BinaryIO) -> subprocess.Popen[bytes]:
+def _start_process(
+    device: str, env: Mapping[str, str], fd: int, output: BinaryIO, walls: Walls | None
+) -> subprocess.Popen[bytes]:
     # -P: import nothing from the working directory, which may be a share that others write to
+    limits = ["--walls", walls.to_json()] if walls else []
     python = [sys.executable, "-P", "-u", "-X", "faulthandler"]
     return subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
-        [*python, "-m", "gpu_pool.worker", device, "--fd", str(fd), "--parent", str(os.getpid())],
+        [*python, "-m", "gpu_pool.worker", device, "--fd", str(fd), "--parent", str(os.getpid()), *limits],
         env={**env, "PYTHONPATH": build_python_path(env)},
         stdin=subprocess.DEVNULL,
         stdout=output,

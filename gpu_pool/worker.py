@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -21,13 +22,18 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from gpu_pool.failpoints import failpoint
-from gpu_pool.guards import die_with_parent, kill_group, raise_oom_score
-from gpu_pool.types import Cancel, Done, Failed, Fault, Open, Progress, Ready, RunSpan, Stop, WorkerReport
+from gpu_pool.guards import die_with_parent, kill_group, make_device_files, raise_oom_score
+from gpu_pool.types import OUTDATED, Cancel, Done, Failed, Fault, Open, Progress, Ready, RunSpan, Stop, WorkerReport
+from gpu_pool.walls import Gates, Walls, raise_walls
 from gpu_pool.wire import LineSplitter, WireError, decode_command, encode
 
 PROGRESS_S = 0.2
 MESSAGE_CHARS = 1000
 TRACEBACK_CHARS = 8000
+
+_CARD_WORDS = re.compile(r"\b(CUDA|cuDNN|cuBLAS)( driver)? error|\b(CUDNN|CUBLAS)_STATUS_", re.IGNORECASE)
+"""In what PyTorch and the libraries under it say of an Xid, a lost context or a kernel that failed."""
+_MEMORY_WORDS = re.compile(r"out of memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 ProgressCallback = Callable[[int], None]
 """Takes the number of units that are done."""
@@ -94,8 +100,8 @@ class _ActiveRun:
 class Worker:
     """Opens the handler that the first message names, then runs spans until it is stopped."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, gates: Gates | None = None) -> None:
+        self._channel, self._gates = channel, gates
         self._queue: queue.SimpleQueue[Open | _ActiveRun | None] = queue.SimpleQueue()
         self._current: _ActiveRun | None = None
 
@@ -108,9 +114,16 @@ class Worker:
         handler = _open_handler(opening)
         self._channel.send(_build_ready(handler, opening.device))
         while isinstance(active := self._queue.get(), _ActiveRun):
-            self._send_end(active.run, _run_span(handler, active, self._channel))
+            self._send_end(active.run, self._run_span(handler, active))
         if close := getattr(handler, "close", None):
             close()
+
+    def _run_span(self, handler: Handler, active: _ActiveRun) -> Done | Failed:
+        end = _run_span(handler, active, self._channel)
+        if isinstance(end, Failed) and end.fault != "cancelled" and self._gates and self._gates.have_moved():
+            message = "A folder that the worker may open was replaced by another: a new worker takes over."
+            return _build_failed(active.run, OUTDATED, message, fault="worker", retry=True, detail=end.detail)
+        return end
 
     def _send_end(self, run: RunSpan, end: Done | Failed) -> None:
         try:
@@ -202,9 +215,11 @@ def _explain_error(run: RunSpan, error: Exception) -> Failed:
     """Return an exception as data: what caused it, and a message for people."""
     detail = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
     text = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS]
-    if isinstance(error, MemoryError) or _is_a(error, "OutOfMemoryError"):
+    is_of_card = _is_a(error, "AcceleratorError") or (isinstance(error, RuntimeError) and _CARD_WORDS.search(text))
+    is_out_of_memory = is_of_card and _MEMORY_WORDS.search(text)
+    if isinstance(error, MemoryError) or _is_a(error, "OutOfMemoryError") or is_out_of_memory:
         return _build_failed(run, "out_of_memory", text, fault="worker", retry=True, detail=detail)
-    if _is_a(error, "AcceleratorError") or text.startswith("RuntimeError: CUDA error"):
+    if is_of_card:
         return _build_failed(run, "device_error", text, fault="worker", retry=True, detail=detail)
     code, message = getattr(error, "code", None), getattr(error, "message", None)
     if not (isinstance(code, str) and isinstance(message, str)):
@@ -234,10 +249,16 @@ def main() -> None:
     parser.add_argument("device")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--walls", type=Walls.from_json)
     args = parser.parse_args()
     die_with_parent(args.parent)
     raise_oom_score()
-    Worker(Channel(args.fd)).serve()
+    if args.walls:
+        if not args.walls.is_alone:
+            make_device_files()
+        for reason in raise_walls(args.walls):
+            print(f"gpu_pool.worker: {reason}", file=sys.stderr, flush=True)
+    Worker(Channel(args.fd), Gates(args.walls) if args.walls else None).serve()
 
 
 if __name__ == "__main__":

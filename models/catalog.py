@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from models.musetalk.weights import index as layout
+from models.musetalk.weights.manifest import stamp_of
 from models.types import DeviceKind, EngineError, EngineInfo
 
 ENGINES: dict[str, EngineInfo] = {
@@ -30,6 +34,8 @@ ENGINES: dict[str, EngineInfo] = {
         ),
     )
 }
+
+BLIND_TORCH = "the installed PyTorch is a build for processors alone (https://pytorch.org has those for cards)"
 
 WEIGHT_CHECKS: dict[str, Callable[[Path, object], list[str]]] = {"musetalk": layout.missing_files}
 """Engines whose weights have several valid forms, each with a function that lists missing files.
@@ -56,6 +62,21 @@ def find_missing_weights(engine: EngineInfo, models_dir: Path, version: object =
     return [file for file in engine.weights if not (models_dir / file).is_file()]
 
 
+def stamp_weights(models_dir: Path) -> str:
+    """Return a hash of names, sizes and times of MuseTalk's files that jobs use, "" where some are missing.
+
+    Nothing is read of them: the hash is another as soon as a file is replaced.
+    """
+    try:
+        stamps = [stamp_of(file) for file in layout.list_installed_files(models_dir)]
+    except OSError:  # a file went away between two looks
+        return ""
+    lines = (f"{stamp.path} {stamp.bytes} {stamp.mtime_ns}" for stamp in stamps)
+    if not stamps:
+        return ""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def find_missing_packages(engine: EngineInfo) -> list[str]:
     """Return the modules that the engine imports and this Python does not have."""
     return [name for name in engine.packages if find_spec(name) is None]
@@ -68,6 +89,22 @@ def suggest_command(engine: EngineInfo, models_dir: Path, version: object = None
     if not find_missing_weights(engine, models_dir, version):
         return ""
     return f"musedrop models fetch --version {version}" if version in layout.VERSIONS else "musedrop models fetch"
+
+
+@cache
+def has_cuda_torch() -> bool:
+    """Whether the installed PyTorch is a build for cards; True where that can't be told.
+
+    Its version file is read, not imported: importing takes seconds.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return True
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return re.search(r"^cuda\b[^=\n]*=\s*None", text, re.MULTILINE) is None
 
 
 def is_installed(engine: EngineInfo) -> bool:
@@ -89,15 +126,25 @@ def explain_unavailable(
     if absent := find_missing_packages(engine):
         return f"{', '.join(absent)} not installed (`{suggest_command(engine, models_dir)}`)"
     if missing := find_missing_weights(engine, models_dir, version):
-        files = f"{len(missing)} weight files are missing ({missing[0]} first)"
+        files = (
+            f"{len(missing)} weight files are missing ({missing[0]} first){layout.note_old_files(models_dir, missing)}"
+        )
         return f"{files}; `{suggest_command(engine, models_dir, version)}` gets them"
     if not set(engine.kinds) & set(kinds):
         return f"no device of kind {' or '.join(engine.kinds)} is available"
     return ""
 
 
-def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind], version: object = None) -> EngineChoice:
+def choose_engine(
+    asked: str,
+    models_dir: Path,
+    kinds: Iterable[DeviceKind],
+    version: object = None,
+    can_use_cards: bool = True,
+) -> EngineChoice:
     """Resolve `auto`, or check the engine asked for.
+
+    `can_use_cards` tells whether PyTorch can, see `has_cuda_torch`.
 
     `version` is that of the weights which the job asks for, None for those that are here: `auto`
     is no engine that lacks them. Raises EngineError engine_unavailable.
@@ -108,11 +155,15 @@ def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind], ver
         if why := explain_unavailable(engine, models_dir, present):
             hint = 'install what is missing (`musedrop doctor` lists it), or ask for "auto" or "preview"'
             raise EngineError("engine_unavailable", f'the job asks for the engine "{asked}", but {why}', hint)
-        return EngineChoice(asked, choose_kind(engine, present), "asked for by the job")
+        if can_use_cards or choose_kind(engine, present) == "cpu":
+            return EngineChoice(asked, choose_kind(engine, present), "asked for by the job")
+        return EngineChoice(asked, "cpu", f"asked for by the job; on the processor, because {BLIND_TORCH}")
     musetalk = ENGINES["musetalk"]
     why = explain_unavailable(musetalk, models_dir, present, version)
     if not why and "cuda" not in present:
         why = "there is no GPU"
+    if not why and not can_use_cards:
+        why = BLIND_TORCH
     if not why:
         return EngineChoice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
     return EngineChoice("preview", "cpu", f"auto: not musetalk, because {why}")

@@ -82,17 +82,26 @@ class JobFiles:
     @property
     def avatar(self) -> Path:
         """The copy of the avatar that `inspect` makes; every later stage reads it."""
-        return self.work / "input" / "avatar"
+        return self.medium_path("avatar")
 
     @property
     def audio(self) -> Path:
         """The copy of the audio."""
-        return self.work / "input" / "audio"
+        return self.medium_path("audio")
 
     @property
     def prepared(self) -> Path:
         """The folder that `prepare` writes for `render`; complete when it exists."""
         return self.work / "prepared"
+
+    def medium_path(self, role: str) -> Path:
+        """Return the copy of a medium of the job, such as its "soundtrack"."""
+        return self.work / "input" / role
+
+    def voice_path(self, number: int) -> Path:
+        """Return the sound that the mouth of a voice follows, from the first of its frames on."""
+        part = self.work / "input" / f"voice-{number}.wav"
+        return part if part.exists() else self.audio
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
         """Return the folder for units [start, stop) of a preparation; it appears by rename."""
@@ -119,10 +128,60 @@ def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenVoice:
+    """One of several voices as the job gives it: the number of its face, and when it begins in the result."""
+
+    face: int
+    from_s: float = 0.0
+
+
+def name_voice_role(number: int) -> str:
+    """Return the role of the audio of a voice of the job: "audio", "audio-1" and so on."""
+    return f"audio-{number}" if number else "audio"
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """One voice of a job, and the frames [start, stop) of the result whose mouth follows it.
+
+    face    the number of its face where the job has several; None: the face that the options say
+    """
+
+    start: int
+    stop: int
+    face: int | None = None
+
+    @property
+    def frames(self) -> range:
+        return range(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One sound of those that are heard together in a result. All times are seconds of the result.
+
+    role     which medium of the job
+    start_s  when it begins; it is heard to its end, or to `stop_s`
+    gain_db  its level
+    mute_s   from when to when it is silent, None: never
+    """
+
+    role: str
+    start_s: float = 0.0
+    stop_s: float | None = None
+    gain_db: float = 0.0
+    mute_s: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One job, as a worker receives it. Paths are absolute and checked by the daemon.
 
-    marks   inode, size and mtime (nanoseconds) of "avatar" and "audio" when the job was accepted
+    media          paths of further media by their role: "audio-1" ..., "soundtrack"
+    from_s, to_s   when the voice begins and ends in the result; None: at its start, with the sound
+    soundtrack_db  level of the soundtrack in decibels
+    voices         several voices, the first of which is `audio`; none: one voice
+    marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
     """
 
     engine: str
@@ -139,17 +198,34 @@ class Request:
     limits: Limits = Limits()
     metadata: dict[str, str] = field(default_factory=dict)
     marks: dict[str, list[int]] = field(default_factory=dict)
+    media: dict[str, str] = field(default_factory=dict)
+    from_s: float | None = None
+    to_s: float | None = None
+    soundtrack_db: float = 0.0
+    voices: tuple[GivenVoice, ...] = ()
+
+    @property
+    def is_scene(self) -> bool:
+        """Whether only a part of the result follows the voice, and the rest is the avatar's own."""
+        return self.from_s is not None or self.to_s is not None
 
     @property
     def files(self) -> JobFiles:
         return JobFiles(Path(self.work))
 
     def to_dict(self) -> dict[str, Any]:
-        return {**to_shallow_dict(self), "output": asdict(self.output), "limits": asdict(self.limits)}
+        voices = [asdict(voice) for voice in self.voices]
+        return {
+            **to_shallow_dict(self),
+            "output": asdict(self.output),
+            "limits": asdict(self.limits),
+            "voices": voices,
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Request:
-        return cls(**{**data, "output": Output(**data["output"]), "limits": Limits(**data["limits"])})
+        voices = tuple(GivenVoice(**voice) for voice in data.get("voices", ()))
+        return cls(**{**data, "output": Output(**data["output"]), "limits": Limits(**data["limits"]), "voices": voices})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +237,14 @@ class Inspection:
     width, height   of the result in pixels, both even
     duration_s      of the decoded audio
     units     work of each stage in units of that stage (frames, or 1); `render` and `prepare` are cut on the grid
+    batch     units of `render` that a worker computes together: spans begin at its multiples
     encoder   of every part of this job; "auto" where the rendering device chooses it
     colour    of every frame of the result
     memory_bytes    device memory that a worker needs for a span, the loaded model included; 0: unknown
     notes     sentences for result.json: what was ignored, replaced or assumed
+    voices    each voice of the job with its frames; none: one voice for all frames
+    layers    what is heard together; none: the audio alone
+    media_sha256    of the further media, by their role
     details   the engine's own results, JSON
     """
 
@@ -174,6 +254,7 @@ class Inspection:
     height: int
     duration_s: float
     units: dict[str, int]
+    batch: int = 1
     encoder: str = "libx264"
     colour: Colour = Colour()
     memory_bytes: int = 0
@@ -181,19 +262,45 @@ class Inspection:
     audio_sha256: str = ""
     avatar_kind: Literal["image", "video"] = "image"
     notes: tuple[str, ...] = ()
+    voices: tuple[Voice, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    media_sha256: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scene(self) -> Voice:
+        """The first voice of the job, with the frames that follow it."""
+        return self.all_voices[0]
+
+    @property
+    def all_voices(self) -> tuple[Voice, ...]:
+        """The voices of the job, also where it has one for all frames."""
+        return self.voices or (Voice(0, self.frames),)
+
+    @property
+    def faces_needed(self) -> int:
+        """How many faces a frame must show so that those of the voices can be told apart; 0: the options say which."""
+        return max((voice.face + 1 for voice in self.voices if voice.face is not None), default=0)
 
     @property
     def rate(self) -> Fraction:
         return Fraction(self.fps)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**to_shallow_dict(self), "colour": asdict(self.colour)}
+        parts = {name: [asdict(part) for part in getattr(self, name)] for name in ("voices", "layers")}
+        return {**to_shallow_dict(self), "colour": asdict(self.colour), **parts}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Inspection:
         colour = Colour(**data.get("colour", {}))  # written by versions without a choice of colour
-        return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour})
+        parts = {"voices": tuple(Voice(**voice) for voice in data.get("voices", ()))}
+        layers = tuple(Layer(**{**layer, "mute_s": _to_pair(layer["mute_s"])}) for layer in data.get("layers", ()))
+        return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour, **parts, "layers": layers})
+
+
+def _to_pair(times: list[float] | None) -> tuple[float, float] | None:
+    """Return a pair that JSON made a list of."""
+    return None if times is None else (times[0], times[1])
 
 
 class Engine(Protocol):

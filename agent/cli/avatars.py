@@ -7,6 +7,8 @@ prepared for it; about.json in each entry names the SHA-256 of the avatar.
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
 import wave
 from collections.abc import Iterator
@@ -17,9 +19,11 @@ from typing import Any
 from agent.cli import client
 from agent.cli.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
-from agent.fs.folders import sync
+from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
+from gpu_pool.process import build_python_path
+from models import catalog
 
 ABOUT = "about.json"
 TRIAL_S = 0.4
@@ -39,9 +43,17 @@ class Avatar:
         return "video" if self.path.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
-def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = False) -> Path:
-    """Copy `file` into the library as `name`, atomically. Raises ClientError."""
+def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = False, fps: str = "25") -> Path:
+    """Copy `file` into the library as `name`, atomically. Raises ClientError.
+
+    Of a folder of numbered pictures it is a video without loss, of `fps` frames a second.
+    """
     check_name(name)
+    if file.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            video = Path(scratch) / f"{name}.mkv"
+            join_pictures(file, video, fps)
+            return add_avatar(settings, name, video, replace=replace)
     suffix = file.suffix.lower()
     if suffix not in AVATAR_SUFFIXES:
         suffixes = " ".join(sorted(AVATAR_SUFFIXES))
@@ -60,6 +72,14 @@ def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = Fal
         if other != target:
             other.unlink(missing_ok=True)
     return target
+
+
+def join_pictures(folder: Path, video: Path, fps: str) -> None:
+    """Write the numbered pictures of a folder as one video. Raises ClientError; the program has said why."""
+    program = [sys.executable, "-P", "-m", "models.media.numbered", str(folder), str(video), fps]
+    env = {**os.environ, "PYTHONPATH": build_python_path(os.environ)}
+    if os.spawnve(os.P_WAIT, sys.executable, program, env):  # noqa: S606  our own interpreter and module
+        raise ClientError(f"the pictures in {folder} were not made into an avatar")
 
 
 def list_avatars(settings: Settings) -> list[Avatar]:
@@ -91,16 +111,28 @@ def remove_avatar(settings: Settings, name: str, *, force: bool = False) -> list
     return files
 
 
-def submit_preparation(settings: Settings, name: str, options: dict[str, Any], engine: str = "musetalk") -> JobTicket:
-    """Submit a job with a silent clip, which prepares the avatar and shows the tracked face."""
+def submit_preparation(settings: Settings, name: str, options: dict[str, Any], engine: str = "") -> JobTicket:
+    """Submit a job with a silent clip, which prepares the avatar and shows the tracked face.
+
+    `engine`: "" for MuseTalk where it is installed with its weights, else what auto is here.
+    """
     check_name(name)
     if not find_files(settings.folders.avatars, name):
         raise ClientError(f"the library has no avatar {name}: add it with `musedrop avatar add {name} FILE`")
+    musetalk, places = catalog.ENGINES["musetalk"], settings.models_dir
+    engine = engine or ("auto" if catalog.explain_unavailable(musetalk, places, ("cpu", "cuda")) else "musetalk")
     job = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
     with tempfile.TemporaryDirectory() as folder:
         silence = Path(folder) / "silence.wav"
         write_silence(silence, TRIAL_S)
         return client.submit(settings, name, silence, job, f"prepare-{name}")
+
+
+def remove_trial(settings: Settings, ticket: JobTicket) -> None:
+    """Remove the result of a preparation from among people's results; what was prepared is in the cache."""
+    row = client.find_job(client.open_ledger(settings), ticket.id)
+    if row is not None and row["result"]:
+        remove(settings.folders.outbox / row["result"])
 
 
 def write_silence(path: Path, seconds: float, rate: int = 16_000) -> None:

@@ -5,21 +5,23 @@ A job file names files; only those inside the allowed folders are ever opened.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, take_fingerprint
-from agent.intake.paths import PathLookup, follow_links, is_utf8
+from agent.intake.paths import PathLookup, fold_name, follow_links, is_utf8
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 
-Role = Literal["avatar", "audio"]
-WRITTEN = "is still being written"
+Role = str
+"""What a medium is for: "avatar", "audio" or a further one of the job file."""
+WRITTEN = "has arrived, and is taken as soon as it is known to be complete"
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 
@@ -59,31 +61,52 @@ class MediaFinder:
     lookup: PathLookup = field(default_factory=PathLookup)
 
     def find(self, spec: JobSpec, inputs: Path) -> dict[Role, MediaFile] | MissingMedia:
-        """Return both media of a job, or the first that is missing.
+        """Return the media of a job by their role, or the first that is missing.
 
         `inputs`: the folder of its claimed files.
 
         Raises BadJob for a path outside the allowed folders.
         """
         library, allowed = spec.library_name, self.list_allowed(inputs)
+        beside = [inputs, self.inbox / spec.batch, self.inbox] if spec.batch else [inputs, self.inbox]
         avatar = (
-            self._find_named(library, spec.avatar, inputs, allowed)
+            self._find_named(library, spec.avatar, beside, allowed)
             if library
-            else self._find_file("avatar", spec.avatar or "", inputs, allowed)
+            else self._find_file("avatar", spec.avatar or "", beside, allowed)
         )
         if isinstance(avatar, MissingMedia):
             return avatar
-        audio = self._find_file("audio", spec.audio, inputs, allowed)
-        return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
+        found = {"avatar": avatar}
+        for role, name in spec.sounds.items():
+            medium = self._find_file(role, name, beside, allowed)
+            if isinstance(medium, MissingMedia):
+                return medium
+            found[role] = medium
+        return found
+
+    def find_left(self, names: Mapping[str, str | None], batch: str = "") -> dict[str, MediaFile]:
+        """Return those of the named files that are in the inbox: they follow a job that will not run."""
+        found = {}
+        for role, given in names.items():
+            path = PurePosixPath((given or "").replace("\\", "/"))
+            if not path.name or "\0" in path.name or path.is_absolute() or ".." in path.parts:
+                continue
+            try:
+                file = self.lookup.find(self.inbox / batch, path) or self.lookup.find(self.inbox, path)
+            except (OSError, ValueError):
+                continue
+            if file is not None and (fingerprint := take_fingerprint(file)) is not None:
+                found[role] = MediaFile(str(given), file, fingerprint)
+        return found
 
     def _find_named(
-        self, library: str, avatar: str | None, inputs: Path, allowed: Sequence[Path]
+        self, library: str, avatar: str | None, beside: Sequence[Path], allowed: Sequence[Path]
     ) -> MediaFile | MissingMedia:
         """Find an avatar of the library, else a file of that name, whatever its suffix."""
         found = self._find_avatar(library, allowed)
         if avatar is None or isinstance(found, MediaFile):
             return found
-        file = self._find_file("avatar", avatar, inputs, allowed)
+        file = self._find_file("avatar", avatar, beside, allowed)
         arrived = isinstance(file, MediaFile) or file.reason.endswith(WRITTEN)
         return file if arrived else found
 
@@ -94,11 +117,20 @@ class MediaFinder:
         except OSError as error:
             return MissingMedia(f'avatar "{name}": {describe_unreadable(self.avatars, error)}')
         if found is None:
-            return MissingMedia(f'avatar "{name}": the library has no avatar of that name')
+            near = self._suggest_avatar(name)
+            return MissingMedia(f'avatar "{name}": the library has no avatar of that name{near}')
         return self._check_file("avatar", name, found, allowed)
 
-    def _find_file(self, role: Role, given: str, inputs: Path, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
-        places = self._list_places(role, given, inputs)
+    def _suggest_avatar(self, name: str) -> str:
+        """Return "; did you mean anna?" for the nearest avatar, "" where none is near."""
+        stems = {fold_name(stem): stem for stem in self.lookup.list_stems(self.avatars, AVATAR_SUFFIXES)}
+        near = difflib.get_close_matches(fold_name(name)[:64], [stem[:64] for stem in stems], n=1)
+        return f"; did you mean {stems.get(near[0], near[0])}?" if near else ""
+
+    def _find_file(
+        self, role: Role, given: str, beside: Sequence[Path], allowed: Sequence[Path]
+    ) -> MediaFile | MissingMedia:
+        places = self._list_places(role, given, beside)
         found, missing = None, "has not arrived in the inbox"
         for folder, rest in places:
             try:
@@ -112,7 +144,7 @@ class MediaFinder:
             return MissingMedia(f'{role} "{given}" {missing}')
         return self._check_file(role, given, found, allowed)
 
-    def _list_places(self, role: Role, given: str, inputs: Path) -> list[tuple[Path, PurePosixPath]]:
+    def _list_places(self, role: Role, given: str, beside: Sequence[Path]) -> list[tuple[Path, PurePosixPath]]:
         """Return the folders where the file may be, and its path in each."""
         name = check_name(role, given).replace("\\", "/")
         if (place := map_path(name, self.path_map)) is not None:
@@ -120,7 +152,7 @@ class MediaFinder:
         if WINDOWS_PATH.match(name):
             raise make_outside_error(role, given)
         path = PurePosixPath(name)
-        return [(Path("/"), path.relative_to("/"))] if path.is_absolute() else [(inputs, path), (self.inbox, path)]
+        return [(Path("/"), path.relative_to("/"))] if path.is_absolute() else [(folder, path) for folder in beside]
 
     def _check_file(self, role: Role, given: str, path: Path, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
         """Follow the links once; the real path is compared with the allowed folders, recorded, and opened later."""

@@ -14,7 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.fs import Fingerprint, is_folder, is_open_for_writing, map_parallel, move_into, read_limited, read_regular
+from agent.fs import (
+    Fingerprint,
+    atomic_write_bytes,
+    is_folder,
+    is_open_for_writing,
+    map_parallel,
+    move_into,
+    read_limited,
+    read_regular,
+)
 from agent.fs.folders import hold_folder, list_names, make_folders, move, remove, sync, unlink
 from agent.intake.cut_files import is_cut
 from agent.intake.paths import fold_name, is_utf8
@@ -26,6 +35,8 @@ SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock
 """Control files of the whole queue; Windows gives every new file a suffix."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}
+BATCH_FILE, LONGEST_BATCH_BYTES = ".batch", 255
+"""The file in a claim that names the folder of the inbox it came from."""
 UNPARSED_GRACE = 10
 """Settle times for a job file that doesn't parse, if the kernel can't say whether it is open."""
 
@@ -54,7 +65,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What was claimed to become a job: a job file's text, or a pair of media (avatar, audio)."""
+    """What was claimed to become a job: a job file's text, a pair of media (avatar, audio), or a voice alone.
+
+    `batch`: the folder of the inbox that it came in, which names the avatar of a voice alone; "" for the inbox itself.
+    """
 
     uid: str
     name: str
@@ -62,6 +76,7 @@ class Submission:
     text: bytes | None
     media: tuple[str, ...] = ()
     owner: str = ""
+    batch: str = ""
 
     @property
     def digest(self) -> str:
@@ -91,6 +106,9 @@ class Inbox:
     unreadable   job files that may not be read, as they are
     changes      how often a scan has found something else than the one before
     piece_settle_s  the settle time of a file that promises more than is there, and was not renamed into place
+    batch        the name of this folder where it is one of the inbox, "" for the inbox itself
+    is_avatar    whether it has the name of a library avatar: then a voice alone is a job
+    rest_s       how long media stay unchanged before they are a job without a job file
     """
 
     folder: Path
@@ -107,6 +125,9 @@ class Inbox:
     unreadable: dict[str, Fingerprint] = field(default_factory=dict)
     changes: int = 0
     piece_settle_s: float = 0.0
+    batch: str = ""
+    is_avatar: bool = False
+    rest_s: float = 0.0
     _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
 
     def scan(self, now_s: float) -> bool:
@@ -191,6 +212,20 @@ class Inbox:
                 yield found
         if self._may_have_pair():
             yield from self._find_pairs(now_s, in_use())
+        if self.is_avatar:
+            yield from self._find_voices(now_s, in_use())
+
+    def _find_voices(self, now_s: float, in_use: set[Fingerprint]) -> Iterator[Candidate]:
+        """Yield the complete voices that no job file and no face of their stem may belong to."""
+        others = [name for name in self.tracked if lower_suffix(name) in AVATAR_SUFFIXES | {".json"}]
+        taken = {fold_name(Path(name).stem) for name in others}
+        for name in sorted(self.tracked):
+            if lower_suffix(name) not in AUDIO_SUFFIXES or fold_name(Path(name).stem) in taken:
+                continue
+            if self.tracked[name].fingerprint in in_use or self.entries.is_blocked(self.folder / name):
+                continue
+            if self._is_quiet(name, now_s) and self.is_settled(name, now_s):
+                yield Candidate(Path(name).stem, (name,))
 
     def _check_job_file(self, name: str, now_s: float) -> Candidate | None:
         path = self.folder / name
@@ -262,7 +297,7 @@ class Inbox:
                 yield Candidate(stem, (face, voice), left=tuple(left))
 
     def _is_quiet(self, name: str, now_s: float) -> bool:
-        return now_s - self.tracked[name].since_s >= self.settle_s
+        return now_s - self.tracked[name].since_s >= max(self.settle_s, self.rest_s)
 
     # claims ----------------------------------------------------------------------------------------------------------
 
@@ -273,6 +308,8 @@ class Inbox:
         """
         target = self.claimed / uid
         make_folders([target])
+        if self.batch:
+            atomic_write_bytes(target / BATCH_FILE, self.batch.encode(), durable=False)
         owner = read_owner(self.folder / candidate.files[0])
         for name in candidate.files:
             if not self._take(self.folder / name, target):
@@ -345,8 +382,11 @@ class Inbox:
                 yield submission
 
     def _give_back(self, folder: Path) -> None:
+        batch = read_batch(folder)
+        home = self.folder / batch if batch and not self.batch else self.folder
         for name in list_names(folder):
-            move_into(folder / name, self.folder, name)
+            if name != BATCH_FILE:
+                move_into(folder / name, home if is_folder(home) else self.folder, name)
         remove(folder)
 
     def find_controls(self) -> Iterator[Control]:
@@ -375,16 +415,22 @@ def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission 
 
     Later changes of the file don't count.
     """
-    names = list_names(folder)
+    names, batch = list_names(folder), read_batch(folder)
     job_files = [name for name in names if lower_suffix(name) == ".json"]
     if job_files:
         text = read_limited(folder / job_files[0], max_job_bytes)
-        return Submission(folder.name, to_text(Path(job_files[0]).stem), folder, text or b"", owner=owner)
+        return Submission(folder.name, to_text(Path(job_files[0]).stem), folder, text or b"", (), owner, batch)
     avatar = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES]
     audio = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES]
-    if not avatar or not audio:
+    if not audio or not (avatar or batch):
         return None
-    return Submission(folder.name, to_text(Path(avatar[0]).stem), folder, None, (avatar[0], audio[0]), owner)
+    media = (avatar[0], audio[0]) if avatar else (audio[0],)
+    return Submission(folder.name, to_text(Path(media[0]).stem), folder, None, media, owner, batch)
+
+
+def read_batch(folder: Path) -> str:
+    """Return the folder of the inbox that a claim came from, "" for the inbox itself."""
+    return (read_limited(folder / BATCH_FILE, LONGEST_BATCH_BYTES) or b"").decode("utf-8", "replace")
 
 
 def read_owner(path: Path) -> str:

@@ -7,38 +7,55 @@ recognised. Nothing in this package opens a file or reads a clock.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agent.errors import ErrorCode
 from agent.jobs.json_text import MAX_BYTES, BadJob, format_value, read_object
-from agent.jobs.spec import JobSpec, OutputSpec
+from agent.jobs.spec import JobSpec, OutputSpec, VoiceSpec
 
 QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 """`Quality` of a C# app -> `output.crf`."""
 
 # keys ----------------------------------------------------------------------------------------------------------------
 
-FIELDS = tuple(name for name in JobSpec.model_fields if name != "notes")
+FIELDS = tuple(name for name in JobSpec.model_fields if name not in ("notes", "batch"))
 ALIASES: Mapping[str, str] = {
     "avatar_image_path": "avatar",
     "audio_path": "audio",
     "template_id": "template",
     "cache_key": "id",
     "timeout_seconds": "timeout_s",
+    "from_seconds": "from_s",
+    "to_seconds": "to_s",
+    "soundtrack_path": "soundtrack",
+    "code": "id",
+    "video_url": "avatar",
+    "audio_url": "audio",
 }
-"""Another name -> the key it stands for."""
+"""Another name, of a C# app or of Duix.Avatar -> the key it stands for."""
 EXTRAS: Mapping[str, str] = {
     "batch_size": "Stands for `options.batch_size`.",
     "bbox_shift": "Stands for `options.bbox_shift`.",
     "quality": "low, medium, high or ultra: `output.crf` 30, 23, 18 or 14. A `crf` in `output` wins.",
     "enable_emotion": "Accepted and ignored; the result says so.",
+    "chaofen": "Of Duix.Avatar: accepted and ignored; the result says so unless it is 0.",
+    "watermark_switch": "Of Duix.Avatar: accepted and ignored; the result says so unless it is 0.",
+    "pn": "Of Duix.Avatar: accepted and ignored.",
 }
-"""Keys that C# apps write and that are no fields of a job."""
-IGNORED_EMOTION = "EnableEmotion was ignored: no engine changes the expression of the face."
+"""Keys that C# apps and Duix.Avatar write and that are no fields of a job."""
+IGNORED: Mapping[str, str] = {
+    "enable_emotion": "EnableEmotion was ignored: no engine changes the expression of the face.",
+    "chaofen": "chaofen was ignored: no engine makes a face sharper than its network does.",
+    "watermark_switch": "watermark_switch was ignored: there are no watermarks.",
+    "pn": "",
+}
+"""What the result says of keys that are accepted and ignored."""
 
 Names = Mapping[str, tuple[str, str]]
 """Folded name -> (its words joined by _, the key that it stands for)."""
@@ -54,6 +71,7 @@ def _index_names(keys: Iterable[str], aliases: Mapping[str, str] | None = None) 
 
 JOB_NAMES = _index_names((*FIELDS, *EXTRAS), ALIASES)
 OUTPUT_NAMES = _index_names(OutputSpec.model_fields)
+VOICE_NAMES = _index_names(VoiceSpec.model_fields, {"audio_path": "audio", "from_seconds": "from_s"})
 
 
 def spell_like(name: str, like: str) -> str:
@@ -80,7 +98,9 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
     _check_version(data)
     values, spelled = _match_keys(data, JOB_NAMES)
     _check_present(values, spelled)
-    notes = () if values.pop("enable_emotion", None) is None else (IGNORED_EMOTION,)
+    notes = _take_ignored(values)
+    if "voices" in values:
+        values["voices"] = _read_voices(values["voices"], spelled)
     values["output"] = _take_output(values, spelled)
     values["options"] = _take_options(values, spelled)
     return _validate({**values, "notes": notes}, spelled)
@@ -93,6 +113,26 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     """
     note = f"There is no job file {format_value(stem + '.json')}: the pair was rendered with the defaults."
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
+
+
+NAMED_MEDIUM = re.compile(rb'"([A-Za-z_-]{5,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
+
+
+def find_media_names(text: bytes) -> dict[str, str]:
+    """Return the `avatar` and `audio` that the text of a refused job names, also where it is no JSON."""
+    found: dict[str, str] = {}
+    for key, value in NAMED_MEDIUM.findall(text[:MAX_BYTES]):
+        target = JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]
+        if target in ("avatar", "audio"):
+            with suppress(ValueError):
+                found[target] = str(json.loads(value))
+    return found
+
+
+def voice_for(avatar: str, audio_name: str) -> JobSpec:
+    """Return the job that a voice in a folder with the name of a library avatar stands for."""
+    note = f"There is no job file: the voice was in the folder of the avatar {format_value(avatar)}."
+    return _validate({"template": avatar, "audio": audio_name, "notes": (note,)}, {})
 
 
 # checking ------------------------------------------------------------------------------------------------------------
@@ -145,8 +185,10 @@ def _make_duplicate_error(first: str, second: str) -> BadJob:
 def _check_present(values: Mapping[str, Any], spelled: Spelling) -> None:
     if "avatar" in values and "template" in values:
         raise _make_duplicate_error(spelled["avatar"], spelled["template"])
+    if "audio" in values and "voices" in values:
+        raise _make_duplicate_error(spelled["audio"], spelled["voices"])
     face = {"avatar": "face.jpg"} if not {"avatar", "template"} & values.keys() else {}
-    voice = {"audio": "voice.wav"} if "audio" not in values else {}
+    voice = {"audio": "voice.wav"} if not {"audio", "voices"} & values.keys() else {}
     missing = {spell_like(key, next(iter(spelled.values()), "")): value for key, value in (face | voice).items()}
     if missing:
         hint = "Add " + ", ".join(f'"{key}": "{value}"' for key, value in missing.items()) + "."
@@ -160,6 +202,25 @@ def _take_object(values: dict[str, Any], key: str, spelled: Spelling) -> dict[st
     raise BadJob(
         ErrorCode.BAD_VALUE, f"{spelled[key]} is {format_value(value)}, not an object", f"{key}: {_describe((key,))}"
     )
+
+
+def _read_voices(value: object, spelled: Spelling) -> tuple[dict[str, Any], ...]:
+    """Return the voices with the keys of `VoiceSpec`."""
+    voices = []
+    for number, given in enumerate(value if isinstance(value, list) else [value]):
+        if not isinstance(given, dict) or not isinstance(value, list):
+            message = f"{spelled['voices']} is {format_value(value)}: should be a list of objects"
+            raise BadJob(ErrorCode.BAD_VALUE, message, f"voices: {_describe(('voices',))}")
+        voice, inner = _match_keys(given, VOICE_NAMES, f"{spelled['voices']}.{number}.")
+        spelled.update({f"voices.{number}.{key}": name for key, name in inner.items()})
+        voices.append(voice)
+    return tuple(voices)
+
+
+def _take_ignored(values: dict[str, Any]) -> tuple[str, ...]:
+    """Take out of the values what is accepted and ignored; return a note on each that asks for something."""
+    given = {key: values.pop(key) for key in IGNORED if key in values}
+    return tuple(IGNORED[key] for key, value in given.items() if IGNORED[key] and (key == "enable_emotion" or value))
 
 
 def _take_output(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
@@ -207,13 +268,30 @@ def _validate(values: dict[str, Any], spelled: Spelling) -> JobSpec:
     raise BadJob(ErrorCode.BAD_VALUE, "; ".join(sentences), hint)
 
 
+PLAIN_WORDS: Mapping[str, str] = {
+    "should be less than or equal to": "should be at most",
+    "should be greater than or equal to": "should be at least",
+    "should be greater than 0": "should be above 0",
+    "should be a valid integer": "should be a whole number, without quotes",
+    "should be a valid number": "should be a number, without quotes",
+    "should be a valid string": "should be a text",
+    "should be a valid boolean": "should be true or false",
+    "should have at least 1 character": "should not be empty",
+    "should match pattern '^[a-z][a-z0-9_]*$'": "should be small letters, digits and _",
+}
+"""What pydantic says -> what it means for people who write a job file."""
+
+
 def _format_problem(key: str, problem: str, value: object) -> str:
     for start in ("Value error, ", "Input ", "String "):
         problem = problem.removeprefix(start)
+    for words, plain in PLAIN_WORDS.items():
+        problem = problem.replace(words, plain)
     return f"{format_value(key)[1:-1]} is {format_value(value)}: {problem}"
 
 
 def _describe(loc: tuple[int | str, ...]) -> str:
-    model = OutputSpec if len(loc) > 1 and loc[0] == "output" else JobSpec
-    field = model.model_fields.get(str(loc[1 if model is OutputSpec else 0]))
+    inner: Mapping[int | str, type[BaseModel]] = {"output": OutputSpec, "voices": VoiceSpec}
+    model = inner.get(loc[0], JobSpec) if len(loc) > 1 else JobSpec
+    field = model.model_fields.get(str(loc[0 if model is JobSpec else -1]))
     return (field and field.description) or "See docs/job-file.md."

@@ -18,11 +18,13 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from models.types import Output
+from models.types import Output, name_voice_role
 
 # names of media ------------------------------------------------------------------------------------------------------
 
@@ -55,6 +57,10 @@ def is_library_name(avatar: str) -> bool:
 
 PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 NTSC = (24, 30, 48, 60, 120)
+MAX_SECONDS = 1e6
+MAX_VOICES = 16
+OF_ONE_FACE = ("face", "face_box", "mouth")
+"""Options that say where the one face is."""
 
 DRIVE = re.compile(r"[A-Za-z]:")
 FRACTION = re.compile(r"[0-9]{1,7}/0*[1-9][0-9]{0,6}")
@@ -167,6 +173,7 @@ Priority = Annotated[
         }
     ),
 ]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
 OptionName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
 OptionValue = Annotated[Any, AfterValidator(_check_option)]
 Options = Annotated[
@@ -178,6 +185,12 @@ Options = Annotated[
         }
     ),
 ]
+
+
+def _make_key_error(key: str, value: object, problem: str) -> ValidationError:
+    """Return the error of one key that does not fit the others."""
+    error = PydanticCustomError("key", "{problem}", {"problem": problem})
+    return ValidationError.from_exception_data("job", [InitErrorDetails(type=error, loc=(key,), input=value)])
 
 
 # the job -------------------------------------------------------------------------------------------------------------
@@ -209,10 +222,20 @@ class OutputSpec(_Frozen):
     )
 
 
+class VoiceSpec(_Frozen):
+    """One of several voices, and whose it is."""
+
+    face: Annotated[int, Field(ge=0, lt=MAX_VOICES)] = Field(
+        description="Number of the face, counted from 0, from left to right in the first frame that shows all of them."
+    )
+    audio: MediaName = Field(description="The voice of that face.")
+    from_s: Seconds | None = Field(default=None, description="Seconds of the result at which it begins. Default: 0.")
+
+
 class JobSpec(_Frozen):
     """One job as its job file asks for it.
 
-    Exactly one of `avatar` and `template` is set; `fps` is exact or None.
+    Exactly one of `avatar` and `template` is set, and one of `audio` and `voices`; `fps` is exact or None.
     """
 
     version: Literal[1] = Field(default=1, description="The version of this format: 1.")
@@ -223,8 +246,30 @@ class JobSpec(_Frozen):
     template: LibraryName | None = Field(
         default=None, description="The face, by the name of an avatar of the library; instead of `avatar`."
     )
-    audio: MediaName = Field(
-        description="The voice: an audio file beside the job file, or a video whose sound is used."
+    audio: MediaName | None = Field(
+        default=None, description="The voice: an audio file beside the job file, or a video whose sound is used."
+    )
+    voices: Annotated[tuple[VoiceSpec, ...], Field(min_length=1, max_length=MAX_VOICES)] | None = Field(
+        default=None,
+        description="Several faces, each with its own voice, instead of `audio`: a list of objects with `face`,"
+        " `audio` and `from_s`.",
+    )
+    from_s: Seconds | None = Field(
+        default=None,
+        description="Seconds of the result, 0 or more, at which the voice begins and the mouth starts to follow it."
+        " Before that the picture and the sound are the avatar's own. Default: 0.",
+    )
+    to_s: Annotated[Seconds, Field(gt=0)] | None = Field(
+        default=None,
+        description="Seconds of the result, above `from_s`, at which voice and mouth end."
+        " After that the picture and the sound are the avatar's own. Default: the end of the voice.",
+    )
+    soundtrack: MediaName | None = Field(
+        default=None,
+        description="A second sound, such as music: heard in the result from its beginning, but no mouth follows it.",
+    )
+    soundtrack_db: Annotated[float, Field(ge=-60, le=12)] | None = Field(
+        default=None, description="Level of the soundtrack in decibels, -60 to 12; 0 leaves it as it is. Default: 0."
     )
     engine: Annotated[Literal["auto", "preview", "musetalk"], BeforeValidator(_to_lower)] = Field(
         default="auto", description="auto, preview or musetalk; auto is musetalk where it can run, else preview."
@@ -257,11 +302,37 @@ class JobSpec(_Frozen):
         description="Who asks, 1 to 128 printable characters; shown in the status. Default: the file's owner.",
     )
     notes: tuple[str, ...] = Field(default=(), description="What was accepted and ignored; for result.json.")
+    batch: str = Field(default="", description="The folder of the inbox that the job came in, and of its result.")
 
     @model_validator(mode="after")
     def _check_one_face(self) -> JobSpec:
         if (self.avatar is None) == (self.template is None):
             raise ValueError("a job has either an avatar or a template")
+        return self
+
+    @model_validator(mode="after")
+    def _check_times(self) -> JobSpec:
+        if self.to_s is not None and self.to_s <= (self.from_s or 0):
+            raise _make_key_error("to_s", self.to_s, "should be greater than from_s")
+        if self.soundtrack_db is not None and self.soundtrack is None:
+            raise _make_key_error("soundtrack_db", self.soundtrack_db, "there is no soundtrack")
+        return self
+
+    @model_validator(mode="after")
+    def _check_voices(self) -> JobSpec:
+        if (self.audio is None) == (self.voices is None):
+            raise _make_key_error("audio", self.audio, "a job has either an audio or voices")
+        if self.voices is None:
+            return self
+        faces = [voice.face for voice in self.voices]
+        if len(set(faces)) < len(faces):
+            raise _make_key_error("voices", faces, "each face has one voice: join the sounds of a face in one file")
+        for key in ("from_s", "to_s"):
+            if getattr(self, key) is not None:
+                raise _make_key_error(key, getattr(self, key), "with voices, each of them has its own from_s")
+        for key in OF_ONE_FACE:
+            if key in self.options:
+                raise _make_key_error("options", {key: self.options[key]}, "with voices, each of them has its own face")
         return self
 
     @property
@@ -271,12 +342,19 @@ class JobSpec(_Frozen):
             return self.template
         return self.avatar if is_library_name(self.avatar) else None
 
+    @property
+    def sounds(self) -> dict[str, str]:
+        """The names of the sounds that the job gives, by their role: "audio", "audio-1" ... and "soundtrack"."""
+        names = [voice.audio for voice in self.voices] if self.voices else [self.audio or ""]
+        sounds = {name_voice_role(number): name for number, name in enumerate(names)}
+        return sounds | ({"soundtrack": self.soundtrack} if self.soundtrack else {})
+
     def resolve_output(self, default: Output) -> Output:
         """Return the encoder's settings: what the job says, else `default`."""
         asked = self.output.model_dump(exclude_none=True)
         return Output(**{"crf": default.crf, "encoder": default.encoder, "height": default.height, **asked})
 
     def to_json_text(self) -> str:
-        """Return a job file that asks for the same (`notes` are no part of it)."""
-        asked = self.model_dump(exclude_defaults=True, exclude={"notes"})
+        """Return a job file that asks for the same (`notes` and `batch` are no part of it)."""
+        asked = self.model_dump(exclude_defaults=True, exclude={"notes", "batch"})
         return json.dumps(asked, ensure_ascii=False, indent=2) + "\n"

@@ -41,9 +41,9 @@ class FolderNames:
         taken.add(chosen.casefold())
         return chosen
 
-    def forget(self, folder: Path) -> None:
-        """Read the folder again next time: a reserved name was not used."""
-        self._listings.pop(folder, None)
+    def forget_all(self) -> None:
+        """Read the folders again next time: a reserved name was not used."""
+        self._listings.clear()
 
     def _list(self, folder: Path) -> set[str]:
         listed_s, names = self._listings.get(folder, (-math.inf, set[str]()))
@@ -51,6 +51,30 @@ class FolderNames:
             names = {name.casefold() for name in list_names(folder)} if os.path.lexists(folder) else set()
             self._listings[folder] = (self._now_s(), names)
         return names
+
+
+def choose_folder(outbox: Path, batch: str) -> Path:
+    """Return the folder for the results of a batch, which exists then: that of its name, unless it is a result itself.
+
+    Raises OSError.
+    """
+    names = (batch if n == 1 else f"{batch}-{n}" for n in range(1, 1_000_000))
+    for name in names:
+        if not os.path.lexists(outbox / name):
+            make_folder(outbox / name)
+            return outbox / name
+        if take_fingerprint(outbox / name / "result.json") is None and is_folder_of_ours(outbox / name):
+            return outbox / name
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / batch))
+
+
+def is_folder_of_ours(path: Path) -> bool:
+    """Whether the path is a folder, and no link to one."""
+    try:
+        with hold_folder(path):
+            return True
+    except OSError:
+        return False
 
 
 def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> None:
@@ -73,6 +97,18 @@ def remove_leftovers(staging: Path) -> None:
     for name in list_names(staging):
         if name not in RESULT_FILES:
             remove(staging / name)
+
+
+def link_video(outbox: Path, name: str) -> None:
+    """Make outbox/NAME.mp4 a hard link to outbox/NAME/result.mp4. Raises OSError where something else is there."""
+    folder = outbox / name
+    with hold_folder(folder) as inner, hold_folder(folder.parent) as outer:
+        try:
+            os.link("result.mp4", f"{folder.name}.mp4", src_dir_fd=inner, dst_dir_fd=outer, follow_symlinks=False)
+        except FileExistsError:
+            there = os.stat(f"{folder.name}.mp4", dir_fd=outer, follow_symlinks=False)
+            if there.st_ino != os.stat("result.mp4", dir_fd=inner, follow_symlinks=False).st_ino:
+                raise
 
 
 def is_published(outbox: Path, name: str, uid: str) -> bool:

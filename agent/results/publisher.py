@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
+from agent.results.reconcile import ShareMark
 from agent.results.records import make_result_record
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.service.log import make_extra
@@ -44,10 +46,19 @@ class PendingResult:
 class Publisher:
     """`pending` holds by the uid of their jobs the results that are not in the outbox yet."""
 
-    def __init__(self, folders: Folders, ledger: Ledger, problems: Problems, clock: Clock) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        ledger: Ledger,
+        problems: Problems,
+        clock: Clock,
+        links_video: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`links_video`: whether each video is also a file beside its folder, now."""
+        self._links_video = links_video
         self.folders, self.ledger, self.problems, self.clock = folders, ledger, problems, clock
         self.pending: dict[str, PendingResult] = {}
-        self._names = outbox.FolderNames(clock.now_s)
+        self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(folders, ledger)
 
     @property
     def next_due_s(self) -> float:
@@ -61,11 +72,15 @@ class Publisher:
         self._add(finished.attempt, dict(finished.facts), delay_s, {})
 
     def add_copy(self, attempt: Attempt, earlier: Job) -> bool:
-        """Take the result of an earlier job for this attempt; False where it was changed or removed."""
+        """Take the result of an earlier job for this attempt; False where it was changed or can't be read."""
         folder, facts = self.folders.outbox / (earlier.result or ""), dict(earlier.facts or {})
         if not outbox.is_intact(folder, earlier.uid, facts.get("video_bytes", 0)):
             return False
-        outbox.copy_result(folder, Path(attempt.request.out))
+        try:
+            outbox.copy_result(folder, Path(attempt.request.out))
+        except OSError as error:
+            log.warning("%s: the result %s can't be copied: %s", attempt.job.name, folder, error.strerror)
+            return False
         reason = f'the result of the earlier job "{earlier.name}" of the same id and content'
         columns = {"outline": earlier.outline, "engine": earlier.engine, "engine_reason": reason}
         self._add(attempt, {**facts, "from_cache": True, "cached_from": earlier.result}, 0.0, columns)
@@ -97,6 +112,7 @@ class Publisher:
         due = [result for result in self.pending.values() if result.due_s <= now_s + GATHER_S]
         at_ms = self.clock.at_ms()
         try:
+            mark = self._mark.change()
             with self.ledger.together():
                 named = [(result, self._reserve_name(result.job)) for result in due]
         except OSError as unreadable:
@@ -109,12 +125,15 @@ class Publisher:
             if error is not None:
                 self._handle_error(result, error)
         if moved:
-            self._finish(moved)
+            self._finish(moved, mark)
 
     def _reserve_name(self, job: Job) -> str:
-        name = self._names.reserve(self.folders.outbox, job.name)
-        self.ledger.update(job.uid, result=name)
-        return name
+        batch = job.spec.batch if job.spec else ""
+        folder = outbox.choose_folder(self.folders.outbox, batch) if batch else self.folders.outbox
+        name = self._names.reserve(folder, job.name)
+        result = str((folder / name).relative_to(self.folders.outbox))
+        self.ledger.update(job.uid, result=result)
+        return result
 
     def _move_out(self, result: PendingResult, name: str, at_ms: int) -> OSError | None:
         """Rename the result into the outbox; return why that is not possible now."""
@@ -125,10 +144,11 @@ class Publisher:
             return error
         return None
 
-    def _finish(self, moved: list[tuple[PendingResult, str]]) -> None:
+    def _finish(self, moved: list[tuple[PendingResult, str]], mark: str) -> None:
         """End the jobs whose results were moved, once the renames are on disk."""
         try:
-            sync(self.folders.outbox)
+            for folder in {self.folders.outbox, *((self.folders.outbox / name).parent for _, name in moved)}:
+                sync(folder)
         except OSError as error:
             for result, name in moved:
                 self._retry_later(replace(result, staging=self.folders.outbox / name), error)
@@ -136,12 +156,13 @@ class Publisher:
         failpoint("published")
         self.problems.set("outbox", "")
         with self.ledger.together():
+            self._mark.record(mark)
             for result, name in moved:
                 self._close(result.job, name)
 
     def _handle_error(self, result: PendingResult, error: OSError) -> None:
         """Find out what became of a result that could not be renamed, and do what is left."""
-        self._names.forget(self.folders.outbox)
+        self._names.forget_all()
         job = self.ledger.job(result.job.uid)
         if job is not None and self._is_published(job):
             self._close(job, job.result or "")
@@ -162,8 +183,17 @@ class Publisher:
 
     def _close(self, job: Job, name: str) -> None:
         self.pending.pop(job.uid, None)
+        if self._links_video():
+            self._link_video(job, name)
         self.ledger.transitions.finish(job, name, at_ms=self.clock.at_ms())
         log.info("%s is done: outbox/%s", job.name, name, extra=make_extra(job))
+
+    def _link_video(self, job: Job, name: str) -> None:
+        """Put a hard link to the video beside its folder; what is there already stays."""
+        try:
+            outbox.link_video(self.folders.outbox, name)
+        except OSError as error:
+            log.warning("%s: outbox/%s.mp4 can't be linked: %s", job.name, name, error.strerror, extra=make_extra(job))
 
     def _requeue(self, job: Job, why: str) -> None:
         self.ledger.transitions.requeue(job, why, at_ms=self.clock.at_ms())

@@ -10,8 +10,11 @@ from typing import Any
 from agent.fs import atomic_write_bytes
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
+from models.types import name_voice_role
 
 RECORD_VERSION = 1
+ASKED = {"engine", "fps", "output"}
+"""What a job asked for, beside its options, that decides its video."""
 
 
 def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
@@ -37,7 +40,9 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "encoder": outline.get("encoder"),
         "avatar": {"given": _given_name(job, "avatar"), "sha256": outline.get("avatar_sha256")},
         "audio": {"given": _given_name(job, "audio"), "sha256": outline.get("audio_sha256")},
+        **_describe_additions(job, outline),
         "options": spec.options if spec else {},
+        "asked": json.loads(spec.model_dump_json(include=ASKED, exclude_none=True)) if spec else {},
         "notes": notes,
         "attempt": job.attempt,
         "interruptions": job.interruptions,
@@ -46,6 +51,22 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "created_at": format_time(job.created_ms),
         "started_at": format_time(job.started_ms),
         "finished_at": format_time(at_ms),
+    }
+
+
+def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says of the keys that few jobs have."""
+    hashes = {"audio": outline.get("audio_sha256"), **outline.get("media_sha256", {})}
+    media = {role: {"given": _given_name(job, role), "sha256": digest} for role, digest in hashes.items()}
+    painted = outline.get("voices") or [{"start": 0, "stop": outline.get("frames")}]
+    voices = [
+        {"face": voice.face, **media[name_voice_role(number)]}
+        for number, voice in enumerate((job.spec.voices if job.spec else None) or ())
+    ]
+    return {
+        "voices": voices or None,
+        "soundtrack": media.get("soundtrack"),
+        "painted": [[voice["start"], voice["stop"]] for voice in painted],
     }
 
 
@@ -81,5 +102,7 @@ def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> Non
 
 
 def format_time(at_ms: int | None) -> str | None:
-    """Return milliseconds since 1970 in ISO 8601, UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms is not None else None
+    """Return milliseconds since 1970 in ISO 8601, UTC, as the views of the ledger write it."""
+    if at_ms is None:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

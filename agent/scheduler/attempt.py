@@ -58,7 +58,12 @@ class Attempt:
         units = max(1, self.inspection.units[self.stage])
         if self.stage == "prepare" and units > 1:
             return (*grid(units), Span(units, units + 1))
-        return grid(units) if self.stage == "render" else (Span(0, units),)
+        return self.render_spans if self.stage == "render" else (Span(0, units),)
+
+    @property
+    def render_spans(self) -> tuple[Span, ...]:
+        """The spans of the render stage, which are the parts of the video; none before the inspection."""
+        return grid(max(1, self.inspection.units["render"]), self.inspection.batch) if self.inspection else ()
 
     @property
     def ready_spans(self) -> tuple[Span, ...]:
@@ -116,7 +121,8 @@ class Attempt:
     def _is_on_disk(self, span: Span) -> bool:
         files = self.request.files
         if self.stage == "inspect":
-            return self.inspection is not None and files.avatar.exists() and files.audio.exists()
+            copies = map(files.medium_path, ("avatar", "audio", *self.request.media))
+            return self.inspection is not None and all(path.exists() for path in copies)
         if self.stage == "prepare":
             return files.prepared.exists() or files.prepared_part_path(span.start, span.stop).exists()
         return self.stage == "render" and files.part_path(span.start, span.stop).exists()
@@ -138,8 +144,7 @@ class Attempt:
         outline = self.inspection.to_dict() if self.inspection else None
         message: dict[str, Any] = {"stage": self.stage, "request": self.request.to_dict(), "outline": outline}
         if self.stage == "assemble":
-            spans = grid(max(1, self.inspection.units["render"])) if self.inspection else ()
-            message["spans"] = [[span.start, span.stop] for span in spans]
+            message["spans"] = [[span.start, span.stop] for span in self.render_spans]
         return message
 
     def note_progress(self, message: Progress) -> None:

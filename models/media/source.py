@@ -16,9 +16,9 @@ from av.stream import Disposition
 
 from models.arrays import U8
 from models.media.budget import charge
-from models.media.formats import name_unread_format
+from models.media.formats import check_format
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
-from models.media.pictures.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.pictures.colour import BT709, SIDEWAYS, UNSPECIFIED, ToBgr, read_orientation
 from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.pictures.interlace import deinterlace, is_interlaced
 from models.media.pictures.planar import ToPlanes
@@ -57,25 +57,32 @@ class Source(Protocol):
 
 
 def open_source(
-    path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_yuv: bool = False
+    path: Path,
+    name: str,
+    limits: Limits,
+    size: tuple[int, int] | None = None,
+    *,
+    as_yuv: bool = False,
+    untagged: int = UNSPECIFIED,
 ) -> Source:
     """Open an image or a video; `size` (width, height) scales its pictures. Its size is known
     before any is decoded.
 
     `as_yuv`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
+    `untagged`: the matrix of a video without colour tags, for BGR; usually its size tells.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
-    with translate_read_errors(name, "avatar"):
+    check_format(path, name, "avatar")
+    with translate_read_errors(name, "avatar", path):
         still = read_still(path)
-        unread = "TIFF with JPEG inside" if still and still.jpeg_in_tiff else name_unread_format(path)
-    if unread is not None:
-        message = f"{name} is a file of the format {unread}, which is not read here"
+    if still is not None and still.jpeg_in_tiff:
+        message = f"{name} is a file of the format TIFF with JPEG inside, which is not read here"
         raise EngineError("avatar_unreadable", message, "save it as jpg, png or mp4")
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
             return AnimatedWebp(path, still, name, limits, size, as_yuv)
-    return Movie(path, still, name, limits, size, as_yuv)
+    return Movie(path, still, name, limits, size, as_yuv, untagged)
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -98,11 +105,13 @@ class Movie:
         limits: Limits,
         size: tuple[int, int] | None,
         as_yuv: bool,
+        untagged: int = UNSPECIFIED,
     ) -> None:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
+        self._untagged = untagged
         self._fields = False
         self._demuxer = still.demuxer if still is not None else None
-        with translate_read_errors(name, "avatar"):
+        with translate_read_errors(name, "avatar", path):
             self._open_container()
             try:
                 self._read_first(still, size)
@@ -127,6 +136,8 @@ class Movie:
         self.notes = note_conversion(self._name, conversion)
         if self.timeline.restarts:
             self.notes += (f"the clock of {self._name} starts again within it; all its pictures follow each other",)
+        if self.timeline.resized:
+            self.notes += (f"the size of {self._name} changes within it; all is shown in the first, in its own shape",)
         if self._fields:
             self.notes += (f"{self._name} is interlaced; whole pictures are made of its fields",)
         self._size, self._turn, self._conversion = (first.width, first.height), turn, conversion
@@ -138,7 +149,7 @@ class Movie:
     ) -> ToBgr | ToPlanes:
         if not self._as_planes:
             self.colour = BT709
-            return ToBgr(width, height, turn, conversion)
+            return ToBgr(width, height, turn, conversion, self._untagged)
         to_planes = ToPlanes(width, height, turn, still=self._is_still, conversion=conversion)
         self.colour = to_planes.read_colour(first)
         return to_planes
@@ -156,7 +167,7 @@ class Movie:
         width, height = max(2, round(width * scale)), max(2, round(height * scale))
         canvas = np.zeros((self.height, self.width, 3), np.uint8)
         top, left = (self.height - height) // 2, (self.width - width) // 2
-        shown = ToBgr(width, height, self._turn, self._conversion)(frame)
+        shown = ToBgr(width, height, self._turn, self._conversion, self._untagged)(frame)
         canvas[top : top + height, left : left + width] = shown
         if isinstance(self._show, ToBgr):
             return canvas
@@ -177,7 +188,7 @@ class Movie:
         return self._container.format.name.endswith("_pipe")
 
     def _walk(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        with translate_read_errors(self._name, "avatar"):
+        with translate_read_errors(self._name, "avatar", self._path):
             for key in self._list_keys_before(start):
                 decoded = deinterlace(self._decode_from(key))
                 first = next(decoded, None)
@@ -283,12 +294,15 @@ def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
     pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     default = [stream for stream in pictures if stream.disposition & Disposition.default]
     stream = next(iter(default or pictures), None) or container.streams.best("video")
+    if stream is None and container.streams.audio:
+        raise unreadable_file("avatar", f"{name} holds sound and no pictures; are face and voice swapped?")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
     brand = container.metadata.get("major_brand", "")
     if brand in ("heic", "heix", "mif1", "hevc") and len(container.streams.video) > 1:
         message = f"{name} is a HEIC photo, stored as tiles that cannot be put together here"
-        raise EngineError("avatar_unreadable", message, "save it as jpg")
+        hint = "save it as jpg; iPhones take jpg with Settings > Camera > Formats > Most Compatible"
+        raise EngineError("avatar_unreadable", message, hint)
     return stream
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
 from models.musetalk.compositing.composite import Blend, Compositor
 from models.musetalk.compositing.pipeline import BlendCache, compose_frames, read_frames
+from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.prepared_job import (
@@ -31,9 +33,13 @@ from models.musetalk.prepared_job import (
     STATS,
     FrameSchedule,
     PreparedJob,
+    PreparedVoices,
+    ScenePart,
+    name_voice_folder,
     plan_frames,
 )
 from models.musetalk.tracking.intervals import find_runs
+from models.musetalk.weights.loader import Weights
 from models.types import EngineError, Inspection, Request
 
 __all__ = ["RenderSession", "Setup", "select_device"]
@@ -45,16 +51,27 @@ AVATAR_FORMAT = 1
 
 
 def select_device(name: str) -> torch.device:
-    """Return the torch device of "cpu:0", or of the only card that this process sees."""
-    return torch.device("cpu" if name.startswith("cpu") else "cuda:0")
+    """Return the torch device of "cpu:0", or of the only card that this process sees.
+
+    Raises EngineError engine_unavailable for a card where PyTorch is a build for processors.
+    """
+    if name.startswith("cpu"):
+        return torch.device("cpu")
+    if not torch.backends.cuda.is_built():
+        message = f"PyTorch {torch.__version__} is a build for processors alone, and can't use the card {name}"
+        raise EngineError("engine_unavailable", message, "install its CUDA build, see https://pytorch.org")
+    return torch.device("cuda:0")
 
 
 class RenderSession:
     """Prepares and renders jobs with one set of networks, which stay loaded between the jobs."""
 
-    def __init__(self, setup: Setup, device: torch.device) -> None:
-        """Raises EngineError weights_missing, weights_damaged, weights_unsafe."""
-        self.networks = Networks(setup, device)
+    def __init__(self, setup: Setup, device: torch.device, weights: Weights | None = None) -> None:
+        """Take face networks and Whisper from `weights`, if given.
+
+        Raises EngineError weights_missing, weights_damaged, weights_unsafe.
+        """
+        self.networks = Networks(setup, device, weights)
 
     # preparing -------------------------------------------------------------------------------------------------------
 
@@ -68,25 +85,46 @@ class RenderSession:
         """
         options = read_inspected_options(request, inspection)
         with explain_out_of_memory(), atomic_folder(request.files.prepared) as folder:
-            started_s = time.monotonic()
-            from_cache = self._prepare_avatar(request, inspection, options, folder / AVATAR, tick)
-            avatar_s = time.monotonic() - started_s
-            avatar = PreparedAvatar(folder / AVATAR)
-            if options.no_face == "fail":
-                require_faces(avatar, inspection, Path(request.avatar).name)
-            samples, levels_db = self._encode_voice(request, folder / FEATURES, tick)
-            schedule = plan_frames(avatar, levels_db, inspection.frames, inspection.rate, options)
-            schedule.write(folder)
-            stats = {
-                "version": options.version,
-                "way": options.way,
-                "avatar_from_cache": from_cache,
-                "avatar_seconds": round(avatar_s, 3),
-                "voice_seconds": round(time.monotonic() - started_s - avatar_s, 3),
-                "samples": samples,
-                **summarize_frames(avatar, schedule),
-            }
-            (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
+            for number, voice in enumerate(inspection.all_voices):
+                own = options if voice.face is None else options.model_copy(update={"face": voice.face})
+                target = name_voice_folder(folder, number)
+                target.mkdir(exist_ok=True)
+                self._prepare_voice(request, inspection, own, target, number, tick)
+
+    def _prepare_voice(
+        self,
+        request: Request,
+        inspection: Inspection,
+        options: Options,
+        folder: Path,
+        number: int,
+        tick: Callable[[], None],
+    ) -> None:
+        """Write the folder of one voice."""
+        started_s = time.monotonic()
+        from_cache = self._prepare_avatar(request, inspection, options, folder / AVATAR, tick)
+        avatar_s = time.monotonic() - started_s
+        avatar = PreparedAvatar(folder / AVATAR)
+        window = find_window(request, inspection)
+        if options.no_face == "fail":
+            require_faces(avatar, inspection, Path(request.avatar).name, window)
+        samples, levels_db = self._encode_voice(request.files.voice_path(number), folder / FEATURES, tick)
+        part = None
+        if request.is_scene:
+            first = window.start if window else 0
+            part = ScenePart(inspection.scene.frames, first, inspection.details["avatar_frames"])
+        schedule = plan_frames(avatar, levels_db, inspection.frames, inspection.rate, options, part)
+        schedule.write(folder)
+        stats = {
+            "version": options.version,
+            "way": options.way,
+            "avatar_from_cache": from_cache,
+            "avatar_seconds": round(avatar_s, 3),
+            "voice_seconds": round(time.monotonic() - started_s - avatar_s, 3),
+            "samples": samples,
+            **summarize_frames(avatar, schedule, inspection.scene.frames),
+        }
+        (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
     def _prepare_avatar(
         self, request: Request, inspection: Inspection, options: Options, target: Path, tick: Callable[[], None]
@@ -98,36 +136,42 @@ class RenderSession:
             "summary": f"musetalk {options.parsing}, {inspection.width}x{inspection.height}",
             "options": options.preparation_inputs,
         }
+        window, count = find_window(request, inspection), inspection.faces_needed
 
         def build(folder: Path) -> None:
-            with BgrFrames(request, inspection) as frames:
-                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick)
+            face_box = inspection.details.get("face_box")
+            with BgrFrames(request, inspection, window, reference=options.is_reference) as frames:
+                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box, count)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            return fetch_avatar(cache, self.make_avatar_key(inspection, options), build, target, tick)
+            return fetch_avatar(cache, self.make_avatar_key(inspection, options, window), build, target, tick)
 
-    def make_avatar_key(self, inspection: Inspection, options: Options) -> str:
+    def make_avatar_key(self, inspection: Inspection, options: Options, window: range | None = None) -> str:
         """Return a hash of all that a prepared avatar depends on.
 
-        A still picture does not depend on the rate.
+        A still picture does not depend on the rate. `window`: the frames that are prepared, None
+        for all.
         """
         rate = inspection.fps if inspection.avatar_kind == "video" else ""
         setup = self.networks.setup
+        part: list[Any] = [] if window is None else [[window.start, window.stop]]
+        part += [f"of {inspection.faces_needed}"] if inspection.faces_needed else []
         return make_key(
             "musetalk",
             AVATAR_FORMAT,
+            *part,
             inspection.avatar_sha256,
             [inspection.width, inspection.height, rate],
             options.preparation_inputs,
             [self.networks.vision_fingerprint, self.networks.device.type, setup.precision, setup.plain],
         )
 
-    def _encode_voice(self, request: Request, path: Path, tick: Callable[[], None]) -> tuple[int, F32]:
+    def _encode_voice(self, sound: Path, path: Path, tick: Callable[[], None]) -> tuple[int, F32]:
         """Write the voice's features to `path`; return its number of samples and levels in dB."""
         levels: list[F32] = []
 
         def read_and_measure() -> Iterator[F32]:
-            for chunk in read_chunks(request.files.audio):
+            for chunk in read_chunks(sound):
                 tick()
                 levels.append(measure_levels([chunk]))
                 yield chunk
@@ -145,16 +189,18 @@ class RenderSession:
         Raises EngineError out_of_memory, and those of an unreadable avatar.
         """
         options = read_inspected_options(request, inspection)
-        job = PreparedJob(request.files.prepared)
+        job = PreparedVoices(request.files.prepared, len(inspection.all_voices))
         frames = range(start, stop)
         with explain_out_of_memory():
             yield from compose_frames(
                 read_frames(
-                    lambda: BgrFrames(request, inspection) if options.is_reference else open_yuv(request, inspection),
-                    job.source[start:stop].tolist(),
+                    partial(BgrFrames, request, inspection, reference=True)
+                    if options.is_reference
+                    else partial(open_yuv, request, inspection),
+                    job.jobs[0].source[start:stop].tolist(),
                 ),
                 self._inpaint_faces(job, inspection, options, frames),
-                make_blends(job, inspection, options, frames),
+                zip_blends([make_blends(one, inspection, options, frames) for one in job.jobs]),
             )
         if start == 0:
             with atomic_write(Path(request.work) / INPAINTER_STATS) as path:
@@ -172,13 +218,24 @@ class RenderSession:
         batch = self.networks.inpainter.sizes.unet
         return {"held_bytes": torch.cuda.memory_reserved() + CONTEXT_BYTES, "batch": batch}
 
-    def _inpaint_faces(self, job: PreparedJob, inspection: Inspection, options: Options, frames: range) -> Iterator[U8]:
+    def _inpaint_faces(
+        self, job: PreparedVoices, inspection: Inspection, options: Options, frames: range
+    ) -> Iterator[U8]:
         for run in job.find_inpainted_runs(frames):
             yield from self.networks.inpainter.stream(
                 run,
                 job.read_latents,
-                lambda part: job.audio_windows(part, inspection.rate, reference=options.is_reference),
+                lambda part: job.audio_windows(
+                    part, inspection.rate, reference=options.is_reference, context=options.audio_context
+                ),
+                inspection.frames * len(job.jobs),
             )
+
+
+def zip_blends(of_voices: Sequence[Iterator[Blend | None]]) -> Iterator[tuple[Blend, ...]]:
+    """Yield the blends of all faces of each frame."""
+    for blends in zip(*of_voices, strict=True):
+        yield tuple(blend for blend in blends if blend is not None)
 
 
 def make_blends(job: PreparedJob, inspection: Inspection, options: Options, frames: range) -> Iterator[Blend | None]:
@@ -190,31 +247,40 @@ def make_blends(job: PreparedJob, inspection: Inspection, options: Options, fram
     compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour)
     cache = BlendCache(compositor.make_blend)
     for frame in frames:
-        source, weight = int(job.source[frame]), float(job.weight[frame])
+        source, weight = int(job.source[frame]) - job.first, float(job.weight[frame])
         if weight <= 0:
             yield None
         else:
             yield cache.get(source) if weight >= 1 else compositor.make_blend(source, weight)
 
 
-def summarize_frames(avatar: PreparedAvatar, schedule: FrameSchedule) -> dict[str, Any]:
+def find_window(request: Request, inspection: Inspection) -> range | None:
+    """Return the frames of a video avatar that are prepared, None for all of them."""
+    voiced = inspection.scene.frames
+    within = voiced.stop <= inspection.details["avatar_frames"]
+    return voiced if request.is_scene and within and inspection.avatar_kind == "video" else None
+
+
+def summarize_frames(avatar: PreparedAvatar, schedule: FrameSchedule, voiced: range) -> dict[str, Any]:
     """Return what the result says about its frames, as JSON.
 
-    The intervals without a face or a voice, and what is known of the boxes.
+    The intervals without a face or a voice among the frames that follow the voice, and what is
+    known of the boxes.
     """
+    first = voiced.start
     return {
         "poster": schedule.thumbnail_frame,
-        "no_face": list(find_runs(~avatar.seen[schedule.source])),
-        "silent": list(find_runs(schedule.voice <= 0)),
+        "no_face": [[first + start, first + stop] for start, stop in find_runs(~schedule.seen)],
+        "silent": [[first + start, first + stop] for start, stop in find_runs(schedule.voice <= 0)],
         **{name: avatar.about[name] for name in ("jitter_px", "raw_jitter_px", "cuts", "shift_range")},
     }
 
 
-def require_faces(avatar: PreparedAvatar, inspection: Inspection, name: str) -> None:
+def require_faces(avatar: PreparedAvatar, inspection: Inspection, name: str, window: range | None = None) -> None:
     """Raise EngineError no_face with the first frame of the avatar that shows no face."""
     missing = np.flatnonzero(~avatar.seen)
     if len(missing):
-        first = int(missing[0])
+        first = int(missing[0]) + (window.start if window else 0)
         message = f"frame {first} of {name} ({float(first / inspection.rate):.2f} s) shows no face"
         message += f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         hint = 'cut the video, or say "no_face": "keep" to show such frames as they are'
@@ -226,7 +292,9 @@ def explain_out_of_memory() -> Iterator[None]:
     """Raise EngineError out_of_memory where memory runs out even for one frame at a time."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         hint = "free memory on the device, or choose a smaller output.height; it is tried again on any device with room"
         message = f"memory ran out with one frame at a time: {str(error).partition('.')[0]}"
         raise EngineError("out_of_memory", message, hint, retry=True) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,21 @@ from models import media
 from models.arrays import U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
-from models.preview.face import Face, choose_largest, find_faces, make_face, move_face
+from models.options import scale_box
+from models.preview.face import (
+    Face,
+    choose_largest,
+    find_face_near,
+    find_faces,
+    make_face,
+    make_face_in_box,
+    move_face,
+)
 from models.preview.interior import Tone, measure_tone
 from models.preview.label import Label
 from models.preview.landmarks import Landmarks, fit_landmarks
 from models.preview.lower_face import LowerFace
-from models.preview.motion import make_blinks, make_sway
+from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
 from models.preview.renderer import MouthPainter, Portrait, draw_lids, draw_mouth
@@ -42,83 +51,101 @@ class PreviewEngine:
 
     def inspect(self, request: Request, inspection: Inspection) -> Inspection:
         options, notes = read_options(request.options)
-        name = Path(request.avatar).name
-        picture, face = find_first_face(request, inspection, options, name)
-        mouth = locate_mouth(picture, face, options, request, inspection)
-        if not mouth.is_visible:
-            notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
+        name, details = Path(request.avatar).name, dict[str, Any]()
+        for number, choice in enumerate(list_choices(options, inspection)):
+            picture, face = find_first_face(request, inspection, choice, name)
+            mouth = locate_mouth(picture, face, choice.options, request, inspection)
+            if not mouth.is_visible:
+                notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
+            box = [round(float(value), 1) for value in face.box]
+            details[f"face-{number}" if number else "face"] = box
+            details.setdefault("mouth_found", mouth.is_visible)
+        if request.is_scene:
+            with open_video(request, inspection, as_yuv=True) as video:
+                inspection = replace(inspection, colour=video.colour)
         return replace(
             inspection,
             units={"inspect": 1, "prepare": 1, "render": inspection.frames, "assemble": 1},
             notes=inspection.notes + notes,
-            details={"face": [round(float(value), 1) for value in face.box], "mouth_found": mouth.is_visible},
+            details=details,
         )
 
     def prepare(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
         options, _ = read_options(request.options)
-        cache = AvatarCache(Path(request.cache), request.cache_bytes)
-        key = make_key(
-            "preview", VERSION, inspection.avatar_sha256, inspection.width, inspection.height, inspection.fps
-        )
-        key = make_key(key, options.face, options.mouth)
-        entry = cache.get_or_build(
-            key, lambda folder: write_geometry(folder, request, inspection, options, lambda _: progress(0))
-        )
-        wave = media.read_waveform(request.files.audio, RATE)
-        curve = make_mouth_curve(wave, inspection.frames, inspection.rate)
-        curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
-        blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
-        seed = int(inspection.audio_sha256[:12] or "0", 16)
-        shut = (
-            make_blinks(inspection.frames, inspection.rate, seed) if blink else np.zeros(inspection.frames, np.float32)
-        )
-        pose = make_sway(curve[:, 0], inspection.rate, seed)
-        geometry = (entry / "geometry.npz").read_bytes()
+        choices = list_choices(options, inspection)
+        geometries = [fetch_geometry(request, inspection, choice, lambda _: progress(0)) for choice in choices]
+        motions = [make_motion(request, inspection, options, number) for number in range(len(choices))]
         if not request.files.prepared.exists():
             with atomic_folder(request.files.prepared) as folder:
-                np.savez(folder / "motion.npz", curve=curve, shut=shut, pose=pose)
-                (folder / "geometry.npz").write_bytes(geometry)
+                for number, (geometry, motion) in enumerate(zip(geometries, motions, strict=True)):
+                    np.savez(folder / name_part("motion", number), **motion)
+                    (folder / name_part("geometry", number)).write_bytes(geometry)
         progress(stop - start)
 
     def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
         """Do nothing: the preparation is one unit without parts."""
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
+        voiced = inspection.scene.frames
+        first, last = (min(max(edge, start), stop) for edge in (voiced.start, voiced.stop))
+        yield from read_own_frames(request, inspection, range(start, first))
+        yield from self._paint_frames(request, inspection, range(first, last))
+        yield from read_own_frames(request, inspection, range(last, stop))
+
+    def _paint_frames(self, request: Request, inspection: Inspection, frames: range) -> Iterator[U8]:
         options, _ = read_options(request.options)
-        scene = PreparedPreview(request.files.prepared)
-        label = Label(inspection.width, inspection.height, scene.face_boxes)
-        for frame in self._draw_frames(request, inspection, scene, range(start, stop)):
+        faces = open_faces(request, inspection)
+        label = Label(inspection.width, inspection.height, np.concatenate([face.face_boxes for face in faces]))
+        for frame in self._draw_frames(request, inspection, faces, frames):
             if options.label:
                 label.stamp(frame)
             yield frame
 
     def _draw_frames(
-        self, request: Request, inspection: Inspection, scene: PreparedPreview, frames: range
+        self, request: Request, inspection: Inspection, faces: list[PreparedPreview], frames: range
     ) -> Iterator[U8]:
         options, _ = read_options(request.options)
         if inspection.avatar_kind == "image":
-            yield from scene.draw_still(load_image(request, inspection), frames, sway=options.sway)
+            yield from draw_still(load_image(request, inspection), faces, frames, sway=options.sway)
             return
         with open_video(request, inspection) as video:
-            yield from scene.draw_video(video, frames, options.cycle)
+            yield from draw_video(video, faces, frames, options.cycle)
 
-    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         options, _ = read_options(request.options)
-        scene = PreparedPreview(request.files.prepared)
-        lost = int((scene.weight == 0).sum())
+        faces = open_faces(request, inspection)
+        lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
-        return {"thumbnail_frame": scene.thumbnail_frame, "label": options.label, "notes": notes}
+        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": options.label, "notes": notes}
 
 
 # inspecting ----------------------------------------------------------------------------------------------------------
 
 
-def open_video(request: Request, inspection: Inspection) -> media.VideoFrames:
-    """Open the video avatar at the rate and in the size of the result."""
-    name = Path(request.avatar).name
-    return media.VideoFrames(request.files.avatar, inspection.rate, inspection.width, inspection.height, name=name)
+def open_video(request: Request, inspection: Inspection, *, as_yuv: bool = False) -> media.VideoFrames:
+    """Open the avatar at the rate and in the size of the result, in BGR or as the planes of its own colour."""
+    size = (inspection.width, inspection.height)
+    return media.VideoFrames(
+        request.files.avatar, inspection.rate, *size, name=Path(request.avatar).name, as_yuv=as_yuv
+    )
+
+
+def read_own_frames(request: Request, inspection: Inspection, frames: range) -> Iterator[U8]:
+    """Yield the planes of frames that no voice changes, as they are decoded."""
+    if not frames:
+        return
+    options, _ = read_options(request.options)
+    with open_video(request, inspection, as_yuv=True) as video:
+        for n in frames:
+            yield video.read(cycle_frame(n, len(video), options.cycle))
+
+
+def find_window(inspection: Inspection, length: int) -> range:
+    """Return the frames of a video avatar of that length in which a face is looked for."""
+    voiced = inspection.scene.frames
+    return voiced if voiced.stop <= length else range(length)
 
 
 def load_image(request: Request, inspection: Inspection) -> U8:
@@ -137,22 +164,50 @@ def fit_to_size(image: U8, width: int, height: int) -> U8:
     return np.asarray(scaled, np.uint8)
 
 
-def find_first_face(request: Request, inspection: Inspection, options: Options, name: str) -> tuple[U8, Face]:
+@dataclass(frozen=True, slots=True)
+class FaceChoice:
+    """Which face: that of the options, or number `options.face` in frames that show `needed` faces."""
+
+    options: Options
+    needed: int = 0
+
+    def choose(self, faces: tuple[Face, ...]) -> Face | None:
+        """Return the face among those of a frame, from left to right; None where it isn't there."""
+        if self.options.face == "largest":
+            return choose_largest(faces) if faces else None
+        return faces[self.options.face] if max(self.options.face + 1, self.needed) <= len(faces) else None
+
+
+def list_choices(options: Options, inspection: Inspection) -> list[FaceChoice]:
+    """Return the choice of the face of each voice."""
+    return [
+        FaceChoice(options if voice.face is None else options.model_copy(update={"face": voice.face}), needed)
+        for needed in [inspection.faces_needed]
+        for voice in inspection.all_voices
+    ]
+
+
+def find_first_face(request: Request, inspection: Inspection, choice: FaceChoice, name: str) -> tuple[U8, Face]:
     """Return the first picture with the chosen face. Raises EngineError no_face, bad_option."""
-    most = 0
+    most, given = 0, make_given_face(request, inspection, choice.options)
     for picture in sample_pictures(request, inspection):
+        if given is not None:
+            return picture, refine_face(picture, given)
         faces = find_faces(picture)
         most = max(most, len(faces))
-        if faces and options.face == "largest":
-            return picture, choose_largest(faces)
-        if isinstance(options.face, int) and options.face < len(faces):
-            return picture, faces[options.face]
+        if (face := choice.choose(faces)) is not None:
+            return picture, face
     if not most:
         raise EngineError("no_face", f"no face was found in {name}", NO_FACE)
-    message = (
-        f'the option "face" asks for number {options.face}, but {name} shows {most} (counted from 0, left to right)'
-    )
+    asked, number = ('"voices"', choice.needed - 1) if choice.needed else ('the option "face"', choice.options.face)
+    message = f"{asked} asks for number {number}, but {name} shows {most} (counted from 0, left to right)"
     raise EngineError("bad_option", message, 'give a smaller number, or "largest"')
+
+
+def refine_face(picture: U8, given: Face) -> Face:
+    """Return a face given by its box with the eyes and landmarks that are seen there, if any are."""
+    seen = find_face_near(picture, np.array(given.eyes))
+    return given if seen is None else replace(seen, box=given.box)
 
 
 def sample_pictures(request: Request, inspection: Inspection) -> Iterator[U8]:
@@ -161,49 +216,103 @@ def sample_pictures(request: Request, inspection: Inspection) -> Iterator[U8]:
         yield load_image(request, inspection)
         return
     with open_video(request, inspection) as video:
-        for n in sorted({len(video) * k // SEARCHED_FRAMES for k in range(SEARCHED_FRAMES)}):
-            yield video.read(n)
+        window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
+        for n in sorted({len(window) * k // SEARCHED_FRAMES for k in range(SEARCHED_FRAMES)}):
+            yield video.read(window[n])
 
 
 def locate_mouth(picture: U8, face: Face, options: Options, request: Request, inspection: Inspection) -> Mouth:
     if options.mouth is None:
         return find_mouth(picture, face)
-    known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
-    across, down = inspection.width / known.width, inspection.height / known.height
+    shown, size = read_shown_size(request), (inspection.width, inspection.height)
+    across, down = size[0] / shown[0], size[1] / shown[1]
     x, y, w, h = options.mouth
     return fit_mouth(picture, face, (x * across, y * down, w * across, h * down))
 
 
+def read_shown_size(request: Request) -> tuple[int, int]:
+    """Return width and height of the avatar as it is shown, before it is scaled to the result."""
+    known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
+    return known.width, known.height
+
+
+def make_given_face(request: Request, inspection: Inspection, options: Options) -> Face | None:
+    """Return the face that the job gives by its box, None without one. Raises EngineError bad_option."""
+    if options.face_box is None:
+        return None
+    size = (inspection.width, inspection.height)
+    return make_face_in_box(scale_box(options.face_box, "face_box", read_shown_size(request), size))
+
+
+def name_part(kind: str, number: int) -> str:
+    """Return the name of a file of the preparation: that of the first face has no number."""
+    return f"{kind}-{number}.npz" if number else f"{kind}.npz"
+
+
+def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice, progress: ProgressCallback) -> bytes:
+    """Return the geometry of a face, a .npz file, from the cache if it is there."""
+    options = choice.options
+    key = make_key("preview", VERSION, inspection.avatar_sha256, inspection.width, inspection.height, inspection.fps)
+    key = make_key(key, options.face, options.mouth)
+    if options.face_box is not None:
+        key = make_key(key, options.face_box)
+    if request.is_scene and inspection.avatar_kind == "video":
+        key = make_key(key, inspection.scene.start, inspection.scene.stop)
+    if choice.needed:
+        key = make_key(key, "of", choice.needed)
+    cache = AvatarCache(Path(request.cache), request.cache_bytes)
+    entry = cache.get_or_build(key, lambda folder: write_geometry(folder, request, inspection, choice, progress))
+    return (entry / "geometry.npz").read_bytes()
+
+
 def write_geometry(
-    folder: Path, request: Request, inspection: Inspection, options: Options, progress: ProgressCallback
+    folder: Path, request: Request, inspection: Inspection, choice: FaceChoice, progress: ProgressCallback
 ) -> None:
     """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
-    picture, face = find_first_face(request, inspection, options, Path(request.avatar).name)
-    track, reference = Track.of_still(face), 0
-    if inspection.avatar_kind == "video":
+    options = choice.options
+    picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
+    track, window, reference = Track.of_still(face, 1), range(1), 0
+    if inspection.avatar_kind == "video" and options.face_box is not None:
         with open_video(request, inspection) as video:
-            frames = (video.read(n) for n in range(len(video)))
-            track = follow_face(frames, lambda image: choose_face(find_faces(image), options), progress)
+            track, window = Track.of_still(face, len(video)), range(len(video))
+            picture = video.read(0)
+    elif inspection.avatar_kind == "video":
+        with open_video(request, inspection) as video:
+            window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
+            frames = (video.read(n) for n in window)
+            track = follow_face(frames, lambda image: choice.choose(find_faces(image)), progress)
             reference = track.choose_reference()
-            picture = video.read(reference)
+            picture = video.read(window[reference])
         face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
     mouth = locate_mouth(picture, face, options, request, inspection)
     np.savez(
         folder / "geometry.npz",
-        reference=reference,
+        reference=window[reference],
         first_eyes=np.array(face.eyes),
         landmarks=face.landmarks.points,
         mouth=mouth.to_array(),
         tone=np.array(astuple(measure_tone(picture, face))),
         eyes=track.place_at_mouth(reference),
         weight=track.weight,
+        first=np.array(window.start),
     )
 
 
-def choose_face(faces: tuple[Face, ...], options: Options) -> Face | None:
-    if options.face == "largest":
-        return choose_largest(faces) if faces else None
-    return faces[options.face] if options.face < len(faces) else None
+def make_motion(request: Request, inspection: Inspection, options: Options, number: int = 0) -> dict[str, Any]:
+    """Return how the face of a voice moves in each frame: curve (n, 2), shut (n,), pose (n, 5), and strength (n,).
+
+    All are 0 in frames that no voice changes, and fade towards them.
+    """
+    voiced, rate = inspection.all_voices[number].frames, inspection.rate
+    curve = make_mouth_curve(media.read_waveform(request.files.voice_path(number), RATE), len(voiced), rate)
+    curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
+    blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
+    seed = int(inspection.audio_sha256[:12] or "0", 16) + number
+    shut = make_blinks(len(voiced), rate, seed) if blink else np.zeros(len(voiced), np.float32)
+    parts = {"curve": curve, "shut": shut, "pose": make_sway(curve[:, 0], rate, seed)}
+    parts["strength"] = make_strength(voiced, inspection.frames, rate)
+    edges = (voiced.start, inspection.frames - voiced.stop)
+    return {name: np.pad(part, (edges, *[(0, 0)] * (part.ndim - 1))) for name, part in parts.items()}
 
 
 def cycle_frame(frame: int, length: int, how: str) -> int:
@@ -222,17 +331,19 @@ def cycle_frame(frame: int, length: int, how: str) -> int:
 
 
 class PreparedPreview:
-    """The files that `prepare` wrote, and the drawing of frames from them."""
+    """The files that `prepare` wrote for one face."""
 
-    def __init__(self, prepared: Path) -> None:
-        with np.load(prepared / "motion.npz", allow_pickle=False) as motion:
+    def __init__(self, prepared: Path, number: int = 0) -> None:
+        with np.load(prepared / name_part("motion", number), allow_pickle=False) as motion:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
-        with np.load(prepared / "geometry.npz", allow_pickle=False) as geometry:
+        self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
+        with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
             self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], 0.0, 0.0))
             self.reference = int(geometry["reference"])
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.eyes, self.weight = geometry["eyes"], geometry["weight"]
             self.tone = Tone(*map(float, geometry["tone"]))
+            self.first = int(geometry["first"]) if "first" in geometry else 0
 
     @property
     def thumbnail_frame(self) -> int:
@@ -250,27 +361,50 @@ class PreparedPreview:
         return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
 
     def read_shape(self, n: int) -> tuple[float, float]:
-        return float(self.curve[n, 0]), float(self.curve[n, 1])
+        opening, spread = self.curve[n] * self.strength[n]
+        return float(opening), float(spread)
 
-    def draw_still(self, image: U8, frames: range, *, sway: bool) -> Iterator[U8]:
-        portrait = Portrait(image, self.face, self.mouth, self.tone)
-        for n in frames:
-            yield portrait.render(self.read_shape(n), float(self.shut[n]), self.pose[n] if sway else None)
+    def draw_on(self, frame: U8, resting: LowerFace, painter: MouthPainter, n: int, source: int) -> None:
+        """Move the face in frame `n`, which shows the avatar's frame `source`, in place."""
+        seen = source - self.first
+        weight = float(self.weight[seen] * self.strength[n])
+        face = move_face(self.face, self.eyes[seen])
+        if weight > 0:
+            resting.lay(frame, face, weight)
+            draw_mouth(frame, face, painter, self.read_shape(n), weight)
+        if self.shut[n] * weight > 0:
+            draw_lids(frame, face, float(self.shut[n]) * weight)
 
-    def draw_video(self, video: media.VideoFrames, frames: range, how: str) -> Iterator[U8]:
-        """Yield frames of a video avatar; those without the face are unchanged.
 
-        The lips and the chin of one frame rest on all of them, and move there as the sound asks.
-        """
-        painter = MouthPainter(self.mouth, self.tone, self.face.eye_distance)
-        resting = LowerFace(video.read(self.reference), self.face, self.mouth)
-        for n in frames:
-            source = cycle_frame(n, len(video), how)
-            frame, weight = video.read(source), float(self.weight[source])
-            face = move_face(self.face, self.eyes[source])
-            if weight > 0:
-                resting.lay(frame, face, weight)
-                draw_mouth(frame, face, painter, self.read_shape(n), weight)
-            if self.shut[n] * weight > 0:
-                draw_lids(frame, face, float(self.shut[n]) * weight)
-            yield frame
+def open_faces(request: Request, inspection: Inspection) -> list[PreparedPreview]:
+    """Return the prepared faces of all voices."""
+    return [PreparedPreview(request.files.prepared, number) for number in range(len(inspection.all_voices))]
+
+
+def draw_still(image: U8, faces: list[PreparedPreview], frames: range, *, sway: bool) -> Iterator[U8]:
+    """Yield frames of an image avatar. Heads of several faces don't sway: they would move each other."""
+    portraits = [Portrait(image, face.face, face.mouth, face.tone) for face in faces]
+    for n in frames:
+        if len(faces) == 1:
+            pose = faces[0].pose[n] * faces[0].strength[n] if sway else None
+            yield portraits[0].render(faces[0].read_shape(n), float(faces[0].shut[n]), pose)
+            continue
+        frame = image.copy()
+        for portrait, face in zip(portraits, faces, strict=True):
+            portrait.draw_on(frame, face.read_shape(n), float(face.shut[n]))
+        yield frame
+
+
+def draw_video(video: media.VideoFrames, faces: list[PreparedPreview], frames: range, how: str) -> Iterator[U8]:
+    """Yield frames of a video avatar; those without the face are unchanged.
+
+    The lips and the chin of one frame rest on all of them, and move there as the sound asks.
+    """
+    painters = [MouthPainter(face.mouth, face.tone, face.face.eye_distance) for face in faces]
+    resting = [LowerFace(video.read(face.reference), face.face, face.mouth) for face in faces]
+    for n in frames:
+        source = cycle_frame(n, len(video), how)
+        frame = video.read(source)
+        for face, lower_face, painter in zip(faces, resting, painters, strict=True):
+            face.draw_on(frame, lower_face, painter, n, source)
+        yield frame

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8
-from models.preview.landmarks import Landmarks, fit_landmarks, warp_smooth
+from models.preview.landmarks import Landmarks, fit_landmarks, make_usual_landmarks, warp_smooth
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -132,7 +132,7 @@ def _find_at_tilt(image: U8, equal: U8, tilt_deg: float) -> Iterator[Face]:
     turned, back = _rotate(equal, tilt_deg)
     scale = image.shape[1] / equal.shape[1]
     for x, y, w, h in _detect_boxes(turned):
-        usual = transform_points([(x + 0.3 * w, y + 0.38 * h), (x + 0.7 * w, y + 0.38 * h)], back)
+        usual = transform_points(_place_eyes((x, y, w, h)), back)
         fitted = fit_landmarks(image, usual * scale, rough=True)
         if fitted.likeness >= _ALIKE:
             yield make_face(fitted.eyes, fitted)
@@ -180,6 +180,17 @@ def compose_affine(first: F64, second: F64) -> F64:
     """Return the (2, 3) map that applies `first`, then `second`."""
     whole = np.vstack([second, [0, 0, 1]]) @ np.vstack([first, [0, 0, 1]])
     return np.asarray(whole[:2])
+
+
+def make_face_in_box(box: Box) -> Face:
+    """Return a face that fills a box of x, y, w, h, with its eyes where they usually are."""
+    eyes = _place_eyes(box)
+    return Face(box, eyes, make_usual_landmarks(np.array(eyes)))
+
+
+def _place_eyes(box: Box) -> tuple[Point, Point]:
+    x, y, w, h = box
+    return (x + 0.3 * w, y + 0.38 * h), (x + 0.7 * w, y + 0.38 * h)
 
 
 def _drop_duplicates(faces: Sequence[Face]) -> list[Face]:

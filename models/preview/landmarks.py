@@ -24,6 +24,11 @@ POINTS = (
     "chin", "chin_left", "chin_right", "jaw_left", "jaw_right", "nose", "nose_base", "left_brow", "right_brow",
 )
 """Left and right as seen."""
+_USUAL = (
+    (-72, -2), (-54, -9), (-28, 2), (-51, 5), (28, 2), (54, -9), (72, -2), (51, 5),
+    (-42, 107), (42, 107), (0, 96), (0, 110), (0, 110), (0, 131),
+    (0, 182), (-36, 173), (36, 173), (-87, 124), (87, 124), (0, 66), (0, 75), (-67, -40), (67, -40),
+)
 # fmt: on
 LEFT_EYE, RIGHT_EYE, LIPS = slice(0, 4), slice(4, 8), slice(8, 14)
 MIRRORED = (6, 5, 4, 7, 2, 1, 0, 3, 9, 8, 10, 11, 12, 13, 14, 16, 15, 18, 17, 19, 20, 22, 21)
@@ -117,6 +122,12 @@ def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False) -> Landmarks:
         points[[6, 5, 4, 7]] = tables.predict("eye", EYE_WINDOW.extract, image, mirrored)
     opening = tables.apply("opening", LIPS_WINDOW.extract_colours(image, align_ends(points[8], points[9])))[0, 0]
     return Landmarks(points, likeness, float(np.clip(opening, 0, 1)))
+
+
+def make_usual_landmarks(eyes: F64) -> Landmarks:
+    """Return the landmarks of a usual face with `eyes`, (2, 2) x and y, its lips closed."""
+    points = transform(np.array(_USUAL, np.float64), invert(align_eyes(eyes)))
+    return Landmarks(points, -1.0, 0.0)
 
 
 def align_eyes(eyes: F64) -> F64:

@@ -6,18 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.options import parse_options
+from models.options import AudioTrack, GivenBox, parse_options
 
 # fmt: off
 MUSETALK = frozenset({
-    "version", "bbox_shift", "extra_margin", "parsing_mode", "cheek_width", "batch_size", "precision", "smooth_box",
-    "no_face", "silence", "compile", "reference",
+    "version", "bbox_shift", "extra_margin", "parsing_mode", "cheek_width", "audio_padding_length_left",
+    "audio_padding_length_right", "batch_size", "precision", "smooth_box", "no_face", "silence", "compile", "reference",
 })
 # fmt: on
 """Options of the musetalk engine: a job for `auto` may give them, and the preview ignores them."""
-
-Pixel = Annotated[float, Field(ge=0)]
-Size = Annotated[float, Field(gt=0)]
 
 
 class Options(BaseModel):
@@ -27,7 +24,9 @@ class Options(BaseModel):
 
     label: bool = True
     face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
-    mouth: Annotated[list[Pixel], Field(min_length=4, max_length=4)] | None = None
+    face_box: GivenBox | None = None
+    audio_track: AudioTrack | None = None
+    mouth: GivenBox | None = None
     blink: bool | None = None
     sway: bool = True
     strength: Annotated[float, Field(ge=0, le=1.5)] = 1.0

@@ -45,9 +45,9 @@ class Track:
     gap: F64
 
     @classmethod
-    def of_still(cls, face: Face) -> Track:
-        """Return the track of one picture."""
-        return cls(np.array([face.eyes]), np.ones(1), np.zeros((1, 2)), np.zeros(1))
+    def of_still(cls, face: Face, frames: int) -> Track:
+        """Return the track of a face that doesn't move for so many frames."""
+        return cls(np.array([face.eyes] * frames), np.ones(frames), np.zeros((frames, 2)), np.zeros(frames))
 
     def choose_reference(self) -> int:
         """Return the frame in which the mouth is most closed, for some frames at best."""

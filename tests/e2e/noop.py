@@ -1,7 +1,8 @@
 """A daemon whose workers write small files instead of media, for tests of everything else.
 
 `python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler.
-The options of a job set its duration: `frame_s` for each of its `frames`.
+The options of a job set its duration: `frame_s` for each of its `frames`. `fault_errno` ends
+its stage `fault_stage` while the file `fault_while` is there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.cli.main import stop
 from agent.daemon import serve
+from agent.errors import UserError
 from agent.service.log import configure_logging
 from agent.settings_file import load_settings
 from models.inputs import copy_input
@@ -27,6 +30,9 @@ FRAMES = 48
 class Noop:
     def run(self, payload: dict[str, Any], start: int, stop: int, tick: Callable[[int], None]) -> dict[str, Any]:
         request = Request.from_dict(payload["request"])
+        asked = request.options
+        if asked.get("fault_stage") == payload["stage"] and Path(asked["fault_while"]).exists():
+            raise OSError(asked["fault_errno"], os.strerror(asked["fault_errno"]), request.work)
         deed: Callable[..., dict[str, Any]] = getattr(self, payload["stage"])
         return deed(request, payload, start, stop, tick)
 
@@ -86,7 +92,10 @@ def main() -> None:
     source = parser.parse_args().config
     settings = load_settings(source)
     configure_logging(settings)
-    serve(settings, HANDLER, source)
+    try:
+        serve(settings, HANDLER, source)
+    except UserError as error:
+        stop(str(error), error.exit_code)
 
 
 if __name__ == "__main__":

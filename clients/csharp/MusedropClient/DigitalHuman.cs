@@ -27,6 +27,17 @@ namespace Musedrop
         High
     }
 
+    /// <summary>One of several voices of a job, and whose it is.</summary>
+    public sealed class DigitalHumanVoice
+    {
+        /// <summary>Number of the face, counted from 0, from left to right in the first frame that shows all of them.</summary>
+        public int Face { get; set; }
+        /// <summary>A file with the voice of that face; it is copied into the inbox.</summary>
+        public string AudioPath { get; set; }
+        /// <summary>Seconds of the result at which the voice begins. Null: 0.</summary>
+        public double? FromSeconds { get; set; }
+    }
+
     /// <summary>A job: one face, one voice, and options. For null, the daemon's default applies.</summary>
     public sealed class DigitalHumanRequest
     {
@@ -36,6 +47,16 @@ namespace Musedrop
         public string TemplateId { get; set; }
         /// <summary>A file with the voice; it is copied into the inbox.</summary>
         public string AudioPath { get; set; }
+        /// <summary>Several faces, each with its own voice, instead of <see cref="AudioPath"/>.</summary>
+        public IList<DigitalHumanVoice> Voices { get; set; }
+        /// <summary>Seconds of the result at which the voice begins; before that the avatar is as it is. Null: 0.</summary>
+        public double? FromSeconds { get; set; }
+        /// <summary>Seconds of the result at which the voice ends; after that the avatar is as it is. Null: the end of the voice.</summary>
+        public double? ToSeconds { get; set; }
+        /// <summary>A second sound, such as music, which is heard in the result; it is copied into the inbox.</summary>
+        public string SoundtrackPath { get; set; }
+        /// <summary>Level of the soundtrack in decibels, -60 to 12. Null: 0, as it is.</summary>
+        public double? SoundtrackDb { get; set; }
         /// <summary>Quality of the video.</summary>
         public VideoQuality? Quality { get; set; }
         /// <summary>Frames per second, above 0 and at most 120; 29.97 means 30000/1001. Null: 25 for an image, the video's own for a video.</summary>
@@ -54,6 +75,8 @@ namespace Musedrop
         public string Engine { get; set; }
         /// <summary>Time limit of one attempt in seconds; then the job fails.</summary>
         public double? TimeoutSeconds { get; set; }
+        /// <summary>For apps that have it: accepted, without effect. <see cref="DigitalHumanResponse.Notes"/> says so if it is true.</summary>
+        public bool EnableEmotion { get; set; }
     }
 
     /// <summary>How a job ended.</summary>
@@ -85,8 +108,12 @@ namespace Musedrop
         /// </summary>
         public IDictionary<string, object> Metadata { get; internal set; }
 
+        /// <summary>What was noticed and changed on the way, as sentences: the notes of result.json, and what was ignored.</summary>
+        public IList<string> Notes { get; internal set; }
+
         internal DigitalHumanResponse()
         {
+            Notes = new List<string>();
             Message = "";
             Hint = "";
             Metadata = new Dictionary<string, object>();

@@ -18,7 +18,8 @@ namespace Musedrop
         /// <summary>The files to copy into the inbox: name there -> path.</summary>
         public readonly Dictionary<string, string> Copies = new Dictionary<string, string>();
         readonly DigitalHumanRequest request;
-        readonly string inbox, avatar, audio;
+        readonly string inbox, avatar, audio, soundtrack;
+        readonly List<IEnumerable<KeyValuePair<string, object>>> voices;
 
         /// <summary>Throws MusedropException for an invalid request.</summary>
         public JobFile(DigitalHumanRequest request, string inbox)
@@ -28,10 +29,12 @@ namespace Musedrop
             this.inbox = Path.GetFullPath(inbox);
             Id = request.CacheKey ?? Guid.NewGuid().ToString("N");
             var tag = request.CacheKey == null ? Id.Substring(0, 8) : ComputeTag(request);
-            var stem = MakeSafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath));
+            var stem = MakeSafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath ?? request.Voices[0].AudioPath));
             Name = request.Name == null ? stem + "-" + tag : stem;
             avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, stem + "-" + tag + ".avatar");
-            audio = "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
+            audio = request.AudioPath == null ? null : "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
+            voices = request.Voices == null ? null : request.Voices.Select((voice, number) => CreateVoice(voice, stem + "-" + tag + ".audio-" + number)).ToList();
+            soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, stem + "-" + tag + ".soundtrack");
         }
 
         /// <summary>Returns UTF-8 without a byte order mark. "./face.jpg" is a file, whatever its suffix; "face" would be a library avatar.</summary>
@@ -42,6 +45,11 @@ namespace Musedrop
                 CreateMember("AvatarImagePath", avatar),
                 CreateMember("TemplateId", request.TemplateId),
                 CreateMember("AudioPath", audio),
+                CreateMember("Voices", voices),
+                CreateMember("FromSeconds", request.FromSeconds),
+                CreateMember("ToSeconds", request.ToSeconds),
+                CreateMember("SoundtrackPath", soundtrack),
+                CreateMember("SoundtrackDb", request.SoundtrackDb),
                 CreateMember("Quality", request.Quality),
                 CreateMember("Fps", request.Fps),
                 CreateMember("BatchSize", request.BatchSize),
@@ -49,7 +57,8 @@ namespace Musedrop
                 CreateMember("Priority", request.Priority),
                 CreateMember("CacheKey", Id),
                 CreateMember("Engine", request.Engine),
-                CreateMember("TimeoutSeconds", request.TimeoutSeconds)
+                CreateMember("TimeoutSeconds", request.TimeoutSeconds),
+                CreateMember("EnableEmotion", request.EnableEmotion ? (object)true : null)
             };
             try
             {
@@ -73,17 +82,37 @@ namespace Musedrop
                 throw new MusedropException("missing_key", "the request names no face", "Set AvatarImagePath or TemplateId.");
             if (request.AvatarImagePath != null && request.TemplateId != null)
                 throw new MusedropException("duplicate_key", "the request names two faces", "Set AvatarImagePath or TemplateId, not both.");
-            if (request.AudioPath == null)
+            if (request.AudioPath == null && (request.Voices == null || request.Voices.Count == 0))
                 throw new MusedropException("missing_key", "the request names no voice", "Set AudioPath.");
-            foreach (var path in new[] { request.AvatarImagePath, request.AudioPath })
-                if (path != null && !File.Exists(path))
+            if (request.AudioPath != null && request.Voices != null)
+                throw new MusedropException("duplicate_key", "the request has one voice and several", "Set AudioPath or Voices, not both.");
+            if (request.Voices != null && request.Voices.Any(voice => voice == null || voice.AudioPath == null))
+                throw new MusedropException("missing_key", "a voice of the request names no file", "Set AudioPath of each voice.");
+            foreach (var path in ListFiles(request))
+                if (!File.Exists(path))
                     throw new MusedropException("missing_media", "there is no file " + path, "Give the path of a file that this program can read.");
+        }
+
+        IEnumerable<KeyValuePair<string, object>> CreateVoice(DigitalHumanVoice voice, string stem)
+        {
+            return new[]
+            {
+                CreateMember("Face", voice.Face),
+                CreateMember("AudioPath", "./" + AddCopy(voice.AudioPath, stem)),
+                CreateMember("FromSeconds", voice.FromSeconds)
+            };
+        }
+
+        static IEnumerable<string> ListFiles(DigitalHumanRequest request)
+        {
+            var several = request.Voices == null ? new string[0] : request.Voices.Select(voice => voice.AudioPath);
+            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath }.Concat(several).Where(path => path != null);
         }
 
         /// <summary>Returns a tag of key and content: the same request has the same file names, other content has others.</summary>
         static string ComputeTag(DigitalHumanRequest request)
         {
-            var parts = new[] { request.AvatarImagePath, request.AudioPath }.Where(path => path != null).Select(Records.ComputeHash);
+            var parts = ListFiles(request).Select(Records.ComputeHash);
             return Records.ComputeTextHash(request.CacheKey + "\n" + string.Join("\n", parts)).Substring(0, 8);
         }
 

@@ -1,12 +1,13 @@
 """Prepares an avatar: tracks its face, plans boxes, then encodes and parses each frame.
 
 The frames are read twice, in small batches, so that a long video takes no more memory than a short
-one.
+one: boxes are smoothed over all frames before the first face is cut out. A thread reads ahead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,16 +15,25 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.arrays import F32, U8
+from models.media.prefetch import closing_all, prefetch
 from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, to_box
 from models.musetalk.compositing.composite import trim_mask
-from models.musetalk.compositing.masks import crop_square, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.compositing.masks import (
+    complete_parsing_mask,
+    crop_square,
+    make_blend_mask,
+    make_parsing_mask,
+    square_around,
+)
 from models.musetalk.geometry import Box, Size
 from models.musetalk.options import Options
 from models.musetalk.tracking.boxes import BoxTrack, plan_boxes, plan_reference_boxes
 from models.musetalk.tracking.crops import crop_clipped, crop_padded
+from models.musetalk.tracking.landmarks import DEFAULT_LAYOUT
 from models.musetalk.tracking.tracker import FaceModels, FaceTracker, ReferenceTracker
 from models.types import EngineError
 
+BATCHES_AHEAD = 1
 MAX_BATCH_BYTES = 96 << 20
 """Most that the frames of a batch take, unless a single one takes more."""
 NO_FACE_HINT = "choose a portrait or a video that shows one face from the front, well lit and at least 60 pixels wide"
@@ -65,21 +75,29 @@ def prepare_avatar(
     options: Options,
     about: dict[str, Any],
     tick: Callable[[], None] = lambda: None,
+    face_box: Sequence[float] | None = None,
+    count: int = 0,
 ) -> None:
     """Fill `folder` with the prepared avatar.
 
-    rate    frames a second
-    about   JSON that is stored with the avatar; its `name` names the file in errors
-    tick    called after each batch of frames; may raise to cancel the work
+    rate      frames a second
+    about     JSON that is stored with the avatar; its `name` names the file in errors
+    tick      called after each batch of frames; may raise to cancel the work
+    face_box  x, y, width, height in pixels of the face in all frames; None: it is searched
+    count     faces that are told apart, of which `options.face` is one; 0: only that one is searched
 
     Raises EngineError no_face, bad_option, disk_full, and what reading frames raises.
     """
-    track = track_face(frames, rate, models, options, str(about["name"]), tick)
+    if face_box is not None:
+        track = place_face(frames, face_box, options)
+    else:
+        track = track_face(frames, rate, models, options, str(about["name"]), tick, count)
     writer = AvatarWriter(folder, AvatarTrack(track.boxes.astype(np.int32), track.seen))
     try:
-        for numbers, pictures in read_batches(frames, models.frames_per_batch):
-            encode_frames(writer, numbers, pictures, models, options)
-            tick()
+        with read_ahead(frames, models.frames_per_batch) as batches:
+            for numbers, pictures in batches:
+                encode_frames(writer, numbers, pictures, models, options)
+                tick()
         writer.close({**about, "frames": len(frames), **summarize_track(track)})
     finally:
         writer.abandon()
@@ -96,19 +114,33 @@ def read_batches(frames: FrameSource, frames_per_batch: int) -> Iterator[tuple[r
         start = numbers.stop
 
 
+@contextmanager
+def read_ahead(frames: FrameSource, frames_per_batch: int) -> Iterator[Iterator[tuple[range, list[U8]]]]:
+    """Give the batches of `read_batches`, of which the next is decoded while the networks see one."""
+    with closing_all(batches := prefetch(read_batches(frames, frames_per_batch), BATCHES_AHEAD)):
+        yield batches
+
+
 # tracking ------------------------------------------------------------------------------------------------------------
 
 
 def track_face(
-    frames: FrameSource, rate: Fraction, models: VisionModels, options: Options, name: str, tick: Callable[[], None]
+    frames: FrameSource,
+    rate: Fraction,
+    models: VisionModels,
+    options: Options,
+    name: str,
+    tick: Callable[[], None],
+    count: int = 0,
 ) -> BoxTrack:
     """Return the boxes of the face in all frames. Raises EngineError no_face, bad_option."""
-    tracker = ReferenceTracker(models) if options.is_reference else FaceTracker(models, options.face)
+    tracker = ReferenceTracker(models) if options.is_reference else FaceTracker(models, options.face, count)
     size = (0, 0)
-    for _, pictures in read_batches(frames, models.frames_per_batch):
-        tracker.add_frames(pictures)
-        size = (pictures[0].shape[1], pictures[0].shape[0])
-        tick()
+    with read_ahead(frames, models.frames_per_batch) as batches:
+        for _, pictures in batches:
+            tracker.add_frames(pictures)
+            size = (pictures[0].shape[1], pictures[0].shape[0])
+            tick()
     face = tracker.finish()
     if not face.has_face:
         raise no_face_error(name, face.max_faces, options)
@@ -129,6 +161,16 @@ def track_face(
     if not track.seen.any():
         raise no_face_error(name, 0, options)
     return track
+
+
+def place_face(frames: FrameSource, face_box: Sequence[float], options: Options) -> BoxTrack:
+    """Return the boxes of a face that is in the same place in all frames."""
+    height, width = frames.read(0).shape[:2]
+    x, y, w, h = face_box
+    detected = np.array([[x, y, x + w, y + h, 1.0]] * len(frames))
+    landmarks = np.array([[x, y]]) + DEFAULT_LAYOUT * np.array([[w, h]])
+    points = np.repeat(landmarks[None], len(frames), axis=0)
+    return plan_boxes(points, detected, (width, height), shift=options.shift_px, margin=options.margin_px, smooth=False)
 
 
 def no_face_error(name: str, max_faces: int, options: Options) -> EngineError:
@@ -179,5 +221,7 @@ def make_mask(classes: U8, box: Box, size: Size, options: Options) -> tuple[U8, 
     """
     crop = square_around(box)
     parsing = make_parsing_mask(classes, options.parsing, options.cheek_widths)
+    if options.face_box is not None:
+        parsing = complete_parsing_mask(parsing, box)
     mask = make_blend_mask(parsing, box, crop, prepared=options.way == "realtime")
     return trim_mask(mask, box, crop, size)

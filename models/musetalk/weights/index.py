@@ -76,6 +76,8 @@ class InstalledPart:
 
 
 HUGGING_FACE = "https://huggingface.co"
+OLD_WHISPER = "whisper/tiny.pt"
+"""OpenAI's own file, which releases before 2025 used."""
 S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
 
 
@@ -261,6 +263,12 @@ def installed_versions(root: Path) -> tuple[Version, ...]:
     return tuple(version for version in VERSIONS if find_part(get_part(f"unet-{version}"), root))
 
 
+def list_installed_files(root: Path) -> list[Path]:
+    """Return the files of the networks that a job uses which names no version; none where some are missing."""
+    found = [find_part(part, root) for part in parts_of(default_version(root))]
+    return [file for part in found if part for file in (part.weights, *part.configs)] if all(found) else []
+
+
 def default_version(root: Path) -> Version:
     """Return the version of a job that names none: the better one of those that are here."""
     return next(iter(installed_versions(root)), VERSIONS[0])
@@ -297,9 +305,16 @@ def missing_error(version: Version, root: Path) -> EngineError:
     files = missing_files_for(version, root)
     return EngineError(
         "weights_missing",
-        f"{len(files)} weight files of MuseTalk {version} are missing: {', '.join(files)}",
+        f"{len(files)} weight files of MuseTalk {version} are missing: {', '.join(files)}{note_old_files(root, files)}",
         f"get them with `musedrop models fetch --version {version}`, or set musetalk.models_dir to where they are",
     )
+
+
+def note_old_files(root: Path, absent: Iterable[str]) -> str:
+    """Return what to add to a message where files of old releases are in the place of missing ones; "" if none are."""
+    if any(file.startswith("whisper/") for file in absent) and os.path.isfile(root / OLD_WHISPER):  # noqa: PTH113
+        return f"; {OLD_WHISPER} is of MuseTalk before 1.5 and serves no longer"
+    return ""
 
 
 def files_to_add(part: Part, root: Path) -> list[str]:

@@ -114,7 +114,10 @@ def test_a_job_waits_for_its_media(desk: Desk) -> None:
     assert desk.job("hello").waiting_for == 'audio "voice.wav" has not arrived in the inbox'
     desk.put("voice.wav", settled=False)
     desk.turn(wait_s=1.0)
-    assert desk.job("hello").waiting_for == 'audio "voice.wav" is still being written'
+    assert (
+        desk.job("hello").waiting_for
+        == 'audio "voice.wav" has arrived, and is taken as soon as it is known to be complete'
+    )
     desk.turn(wait_s=1.0)
     job = desk.job("hello")
     assert (job.state, job.waiting_for, job.queued_ms) == (JobState.QUEUED, None, desk.at_ms)
@@ -176,7 +179,9 @@ def test_an_avatar_of_the_library_may_be_old_and_must_not_be_new(desk: Desk) -> 
     desk.drop("new", avatar="bert")
     desk.turn()
     assert desk.job("old").state is JobState.QUEUED
-    assert desk.job("new").waiting_for == 'avatar "bert" is still being written'
+    assert (
+        desk.job("new").waiting_for == 'avatar "bert" has arrived, and is taken as soon as it is known to be complete'
+    )
 
 
 # control files -------------------------------------------------------------------------------------------------------
@@ -424,3 +429,57 @@ def test_reloaded_settings_apply_at_the_next_scan(desk: Desk, tmp_path: Path) ->
     desk.turn()
     assert desk.job("near").state is JobState.QUEUED
     assert desk.job("large").error_code == "too_big"
+
+
+# media of jobs that will not run --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"avatar": "face.jpg", "audio": "./voice.wav", "prioritaet": 1}',
+        b'{"AvatarImagePath": "face.jpg", "AudioPath": "voice.wav", "Quality": "Gut"}',
+        b'{"avatar": "face.jpg", "audio": "voice.wav",}',
+    ],
+)
+def test_the_media_of_a_refused_job_follow_it(desk: Desk, text: bytes) -> None:
+    """Its row knows the files in the inbox that it names, however it is refused, so that they leave the inbox."""
+    desk.drop_media()
+    desk.put("hello.json", text)
+    desk.turn()
+    desk.turn(wait_s=20.0)
+    job = desk.job("hello")
+    assert job.state is JobState.FAILED
+    assert {role: Path(medium["path"]).name for role, medium in job.media.items()} == {
+        "avatar": "face.jpg",
+        "audio": "voice.wav",
+    }
+
+
+def test_the_half_that_came_follows_a_job_whose_other_half_did_not(desk: Desk) -> None:
+    """A job that has waited too long takes along what was there for it."""
+    desk.drop("hello")
+    desk.put("face.jpg")
+    desk.turn()
+    desk.turn(wait_s=61.0)
+    assert desk.job("hello").state is JobState.FAILED
+    assert list(desk.job("hello").media) == ["avatar"]
+
+
+def test_a_refused_job_takes_nothing_from_elsewhere(desk: Desk) -> None:
+    """Paths out of the inbox, links and files that are not there are no media of a refused job."""
+    (desk.folders.inbox / "link.jpg").symlink_to("/proc/version")
+    desk.put("hello.json", b'{"avatar": "link.jpg", "audio": "../../secret.wav", "x": 1}')
+    desk.put("other.json", b'{"avatar": "/proc/version", "audio": "gone.wav", "x": 1}')
+    desk.turn()
+    assert (desk.job("hello").media, desk.job("other").media) == ({}, {})
+
+
+def test_the_nearest_avatar_is_named(desk: Desk) -> None:
+    """A job that waits for a name of the library says which one may be meant."""
+    desk.add_avatar("Anna.mp4")
+    desk.drop("hello", avatar="ana")
+    desk.drop("other", avatar="zacharias")
+    desk.turn()
+    assert str(desk.job("hello").waiting_for).endswith("; did you mean Anna?")
+    assert str(desk.job("other").waiting_for).endswith("no avatar of that name")

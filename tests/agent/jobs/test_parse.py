@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, pair_media, parse_job
-from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec
+from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_media_names, pair_media, parse_job
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec, VoiceSpec
 from models.preview.options import Options
 from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
 
@@ -63,6 +63,30 @@ def test_a_job_as_a_csharp_app_writes_it() -> None:
     assert "EnableEmotion" in spec.notes[0]
 
 
+def test_several_faces_each_with_its_voice() -> None:
+    """Their keys may be written like all others, and their sounds have roles of their own."""
+    voices = [{"face": 1, "audio": "a.wav"}, {"Face": 0, "AudioPath": "b.wav", "FromS": 4.0}]
+    spec = parse_job(json.dumps({"avatar": "two.jpg", "Voices": voices}).encode())
+    assert spec.audio is None
+    assert [(v.face, v.audio, v.from_s) for v in spec.voices or ()] == [(1, "a.wav", None), (0, "b.wav", 4.0)]
+    assert spec.sounds == {"audio": "a.wav", "audio-1": "b.wav"}
+
+
+def test_a_job_of_duix_avatar() -> None:
+    """Its names are understood; what it asks for that is not there gets a note."""
+    text = {
+        "code": "7f",
+        "video_url": "face.mp4",
+        "audio_url": "voice.wav",
+        "chaofen": 0,
+        "watermark_switch": 1,
+        "pn": 1,
+    }
+    spec = parse_job(json.dumps(text).encode())
+    assert (spec.id, spec.avatar, spec.audio) == ("7f", "face.mp4", "voice.wav")
+    assert [note.partition(" ")[0] for note in spec.notes] == ["watermark_switch"]
+
+
 @pytest.mark.parametrize(
     "key", ["max_attempts", "MaxAttempts", "maxAttempts", "MAXATTEMPTS", "maxattempts", "max-attempts", "Max_Attempts"]
 )
@@ -75,6 +99,7 @@ def test_keys_in_any_letter_case(key: str) -> None:
 def test_every_alias_is_taken_in_three_styles(alias: str) -> None:
     """snake_case, camelCase and PascalCase of each further name."""
     values: dict[str, Any] = {"quality": "high", "timeout_seconds": 3, "batch_size": 3, "bbox_shift": 3}
+    values |= {"from_seconds": 3, "to_seconds": 3}
     first, *rest = alias.split("_")
     camel = first + "".join(word.capitalize() for word in rest)
     for key in (alias, camel, camel[0].upper() + camel[1:]):
@@ -132,6 +157,8 @@ def test_a_pair_of_any_names_is_a_job_or_refused(stem: str, avatar: str, audio: 
 # what is refused ------------------------------------------------------------------------------------------------------
 
 FACE = '{"avatar": "f.jpg", "audio": "v.wav"'
+SEVERAL = '{"avatar": "f.jpg", "voices": '
+TWO_OF_ONE = SEVERAL + '[{"face": 1, "audio": "a.wav"}, {"face": 1, "audio": "b.wav"}'
 
 REFUSED = [
     ("not_json", "", "empty"),
@@ -199,6 +226,28 @@ REFUSED = [
     ("bad_value", FACE + ', "timeout_s": 0}', "timeout_s"),
     ("bad_value", FACE + ', "timeout_s": "00:10:00"}', "timeout_s"),
     ("bad_value", FACE + ', "submitter": "a\\nb"}', "submitter"),
+    ("duplicate_key", FACE + ', "Voices": [{"face": 0, "audio": "a.wav"}]}', "Voices"),
+    ("bad_value", SEVERAL + "[]}", "voices is []"),
+    ("bad_value", SEVERAL + '{"face": 0, "audio": "a.wav"}}', "should be a list"),
+    ("bad_value", SEVERAL + '["a.wav"]}', "should be a list of objects"),
+    ("bad_value", SEVERAL + '[{"audio": "a.wav"}]}', "voices.0.face"),
+    ("bad_value", SEVERAL + '[{"face": 0, "Audio": null}]}', "voices.0.audio"),
+    ("bad_value", SEVERAL + '[{"face": -1, "audio": "a.wav"}]}', "voices.0.face is -1"),
+    ("bad_value", SEVERAL + '[{"face": 16, "audio": "a.wav"}]}', "voices.0.face is 16"),
+    ("bad_value", SEVERAL + '[{"Face": "left", "audio": "a.wav"}]}', "voices.0.Face is 'left'"),
+    ("bad_value", SEVERAL + '[{"face": 0, "audio": "a.wav", "FromSeconds": -1}]}', "voices.0.FromSeconds is -1"),
+    ("unknown_key", SEVERAL + '[{"face": 0, "audio": "a.wav", "until": 1}]}', "voices.0.until"),
+    ("bad_value", TWO_OF_ONE + "]}", "each face has one voice"),
+    ("bad_value", SEVERAL + '[{"face": 0, "audio": "a.wav"}], "from_s": 1}', "its own from_s"),
+    ("bad_value", SEVERAL + '[{"face": 0, "audio": "a.wav"}], "options": {"face": 1}}', "its own face"),
+    ("bad_value", FACE + ', "from_s": -1}', "from_s is -1"),
+    ("bad_value", FACE + ', "from_s": "1"}', "from_s"),
+    ("bad_value", FACE + ', "FromSeconds": 1e9}', "FromSeconds"),
+    ("bad_value", FACE + ', "to_s": 0}', "to_s is 0"),
+    ("bad_value", FACE + ', "from_s": 2, "ToS": 2}', "ToS is 2.0: should be greater than from_s"),
+    ("bad_value", FACE + ', "soundtrack": 1}', "soundtrack is 1"),
+    ("bad_value", FACE + ', "soundtrack": "m.mp3", "soundtrack_db": 13}', "soundtrack_db is 13"),
+    ("bad_value", FACE + ', "soundtrack_db": -6}', "there is no soundtrack"),
     ("bad_value", FACE + ', "Quality": 2}', "Quality is 2"),
     ("bad_value", FACE + ', "Quality": ["high"]}', "Quality"),
     ("bad_value", '{"avatar": "", "audio": "v.wav"}', "avatar"),
@@ -309,7 +358,7 @@ def test_a_damaged_job_file_is_a_job_or_refused(at: int, damage: bytes) -> None:
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
 def test_every_json_example_of_the_docs_is_a_job(text: str) -> None:
     """What people copy from the page is taken."""
-    assert parse_job(text.encode()).audio
+    assert all(parse_job(text.encode()).sounds.values())
 
 
 @pytest.mark.parametrize(("code", "text"), re.findall(r"^([a-z_]+)  +([{[].*)$", PAGE, re.MULTILINE))
@@ -327,11 +376,13 @@ def rows(heading: str) -> dict[str, str]:
 def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     """Keys with their descriptions, codes, C# names, presets and suffixes: the page and the code can't drift apart."""
     keys = {key: JobSpec.model_fields[key].description for key in FIELDS}
+    keys |= {f"voices.{key}": field.description for key, field in VoiceSpec.model_fields.items()}
     keys |= {f"output.{key}": field.description for key, field in OutputSpec.model_fields.items()}
     assert rows("Keys") == keys
     assert rows("What is refused") == {code: code.explanation for code in CODES}
     names = {name.replace("_", "").lower() for name in (*ALIASES, *EXTRAS)}
-    assert {name.lower() for name in rows("Names that C# apps use")} == names
+    known = rows("Names that C# apps use") | rows("Names that Duix.Avatar uses")
+    assert {name.replace("_", "").lower() for name in known} == names
     assert ", ".join(f"{name.capitalize()} {crf}" for name, crf in QUALITY.items()) in PAGE
     suffixes = set(re.findall(r"\.\w+", "".join(re.findall(r"^\| the (?:face|voice) \| (.*) \|$", PAGE, re.MULTILINE))))
     assert suffixes == AVATAR_SUFFIXES | AUDIO_SUFFIXES
@@ -349,3 +400,59 @@ def test_the_rooms_of_the_job_import_nothing_heavy() -> None:
     foreign = {name for name in run.stdout.split() if name not in sys.stdlib_module_names}
     assert {"pydantic", "agent", "models"} <= foreign
     assert foreign.isdisjoint({"numpy", "torch", "cv2", "av", "typer", "rich", "watchdog", "sqlite_utils", "gpu_pool"})
+
+
+# media of refused jobs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b'{"avatar": "a.jpg", "audio": "b.wav", "x": 1}', {"avatar": "a.jpg", "audio": "b.wav"}),
+        (b'{"AvatarImagePath":"a.jpg", "audio_path": "b\\u00e9.wav"', {"avatar": "a.jpg", "audio": "b\u00e9.wav"}),
+        (b'{"avatar": "a.jpg', {}),
+        (b'{"avatar": 5, "audio": ["b.wav"], "engine": "auto"}', {}),
+        (b'{"avatar": "\\q.jpg"}', {}),
+        (b"\xff\xfe\x00", {}),
+    ],
+)
+def test_the_media_that_a_broken_text_names(text: bytes, names: dict[str, str]) -> None:
+    """Whole strings after a known key are found, also where the text is no JSON."""
+    assert find_media_names(text) == names
+
+
+@given(st.binary(max_size=200))
+def test_looking_for_media_never_fails(text: bytes) -> None:
+    """Any bytes have some names, or none."""
+    assert set(find_media_names(text)) <= {"avatar", "audio"}
+
+
+# in people's words ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quote", list("\u201c\u201d\u201e\u2018\u2019\u00ab\u300c\uff02`'"))
+def test_a_quote_that_json_does_not_know_is_named(quote: str) -> None:
+    """Editors and chats write them; the message shows the character and where it is."""
+    for text in (f'{{"avatar": {quote}a.jpg{quote}}}', f'{{{quote}avatar{quote}: "a.jpg"}}'):
+        bad = refused(text.encode())
+        assert f": {quote} is a" in bad.message
+        assert "quote" in bad.message
+        assert "straight double quotes" in bad.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"output": {"crf": 70}', "output.crf is 70: should be at most 51"),
+        ('"output": {"height": 3}', "output.height is 3: should be at least 64"),
+        ('"max_attempts": "3"', "max_attempts is '3': should be a whole number, without quotes"),
+        ('"timeout_s": 0', "timeout_s is 0: should be above 0"),
+        ('"id": ""', "id is '': should not be empty"),
+        ('"id": ["x"]', 'id is ["x"]: should be a text'),
+    ],
+)
+def test_a_value_out_of_range_is_said_in_plain_words(text: str, message: str) -> None:
+    """The value, what it should be, and in the hint the range."""
+    bad = refused(f'{{"avatar": "a.jpg", "audio": "b.wav", {text}}}'.encode())
+    assert bad.message == message
+    assert bad.hint

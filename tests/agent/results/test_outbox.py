@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.results.outbox import FolderNames, is_published, move_failed_inputs, publish_result, restore_inputs
+from agent.results.outbox import (
+    FolderNames,
+    choose_folder,
+    is_published,
+    link_video,
+    move_failed_inputs,
+    publish_result,
+    restore_inputs,
+)
 
 
 def stage(folder: Path) -> Path:
@@ -98,3 +106,28 @@ def test_a_failed_pair_gets_a_job_file(tmp_path: Path) -> None:
     inputs.mkdir()
     move_failed_inputs(inputs, tmp_path / "failed" / "hello", {}, '{"avatar": "hello.jpg"}')
     assert json.loads((tmp_path / "failed" / "hello" / "job.json").read_text()) == {"avatar": "hello.jpg"}
+
+
+def test_a_batch_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """It is made, found again, and never a result or a link; another name is taken then."""
+    assert choose_folder(tmp_path, "monday") == tmp_path / "monday"
+    assert choose_folder(tmp_path, "monday") == tmp_path / "monday"
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "result.json").write_text("{}")
+    (tmp_path / "anna-2").symlink_to("/proc")
+    assert choose_folder(tmp_path, "anna") == tmp_path / "anna-3"
+
+
+def test_a_video_is_linked_beside_its_folder(tmp_path: Path) -> None:
+    """The link is made once; a file or a link of another kind that is there stays, and is an error."""
+    for name in ("hello", "batch/inner", "taken"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "result.mp4").write_bytes(b"video")
+        if name != "taken":
+            link_video(tmp_path, name)
+            link_video(tmp_path, name)
+            assert (tmp_path / f"{name}.mp4").samefile(tmp_path / name / "result.mp4")
+    (tmp_path / "taken.mp4").symlink_to("/proc/version")
+    with pytest.raises(FileExistsError):
+        link_video(tmp_path, "taken")
+    assert (tmp_path / "taken.mp4").is_symlink()

@@ -13,7 +13,7 @@ import pytest
 from models import media
 from models.handler import Handler
 from models.preview.engine import PreviewEngine, cycle_frame
-from models.types import EngineError, Inspection, Output, Request
+from models.types import EngineError, GivenVoice, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
 
 
@@ -160,3 +160,117 @@ def test_cycles_of_a_video() -> None:
     assert [cycle_frame(n, 3, "pingpong") for n in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
     assert [cycle_frame(n, 3, "loop") for n in range(5)] == [0, 1, 2, 0, 1]
     assert [cycle_frame(n, 3, "hold") for n in range(5)] == [0, 1, 2, 2, 2]
+
+
+def test_only_the_scene_is_painted(tmp_path: Path) -> None:
+    """The encoder gets the planes of all other frames as they were decoded, and any cut gives the same frames."""
+    request = replace(request_for(tmp_path, EXAMPLES / "collins.mp4", 0.6), from_s=0.4, to_s=0.8)
+    engine, inspection = prepared(request)
+    first, last = inspection.voices[0].start, inspection.voices[0].stop
+    with media.VideoFrames(EXAMPLES / "collins.mp4", inspection.rate, as_yuv=True) as video:
+        source = [video.read(n) for n in range(len(video))]
+        assert inspection.colour == video.colour
+    assert inspection.frames == len(source) > last > first > 0
+    frames = list(engine.render(request, inspection, 0, inspection.frames))
+    for n, frame in enumerate(frames):
+        inside = first <= n < last
+        assert frame.shape[1:] == ((inspection.width, 3) if inside else (inspection.width,))
+        assert inside or np.array_equal(frame, source[n])
+    cut = [
+        frame
+        for a, b in ((0, first + 1), (first + 1, last + 2), (last + 2, inspection.frames))
+        for frame in PreviewEngine("cpu:1").render(request, inspection, a, b)
+    ]
+    assert all(np.array_equal(one, other) for one, other in zip(frames, cut, strict=True))
+    with media.VideoFrames(EXAMPLES / "collins.mp4", inspection.rate) as video:
+        changed = [np.abs(frames[n].astype(int) - video.read(n)).max() > 30 for n in range(first, last)]
+    assert any(changed)
+
+
+def test_a_still_moves_in_its_scene_alone(tmp_path: Path) -> None:
+    """Before and after it the picture is as it was sent, and the movement ends where it began."""
+    source = portrait(tmp_path)
+    request = replace(request_for(tmp_path, source, 1.0, label=False), from_s=0.2, to_s=0.8)
+    engine, inspection = prepared(request)
+    assert (inspection.frames, inspection.voices[0].frames) == (20, range(5, 20))
+    longer = replace(inspection, frames=30)
+    frames = list(engine.render(request, inspection, 0, 20))
+    with media.VideoFrames(source, longer.rate, inspection.width, inspection.height, as_yuv=True) as picture:
+        own = picture.read(0)
+    assert all(np.array_equal(frame, own) for frame in frames[:5])
+    moved = [np.abs(frame.astype(int) - media.read_image(source)[: inspection.height]).max() for frame in frames[5:]]
+    assert moved[5] > 30
+
+
+def draw_cartoon(path: Path, width: int = 320, height: int = 240) -> Path:
+    """Write a face that no detector knows: two dots and a line on a disc."""
+    import cv2
+
+    picture = np.full((height, width, 3), (200, 220, 160), np.uint8)
+    cv2.circle(picture, (160, 120), 90, (90, 200, 250), -1)
+    for x in (130, 190):
+        cv2.circle(picture, (x, 95), 9, (20, 20, 20), -1)
+    cv2.line(picture, (130, 160), (190, 160), (40, 40, 120), 4)
+    cv2.imwrite(str(path), picture)
+    return path
+
+
+def test_a_face_given_by_its_box_is_not_searched(tmp_path: Path) -> None:
+    """A cartoon talks inside its box, in the size of the result, and nowhere else."""
+    source = draw_cartoon(tmp_path / "cat.png")
+    wishes: dict[str, Any] = {"face_box": [80, 40, 160, 160], "label": False, "sway": False, "blink": False}
+    with pytest.raises(EngineError, match="no_face"):
+        Handler("cpu:0").inspect(request_for(tmp_path, source))
+    request = replace(request_for(tmp_path, source, **wishes), output=Output(height=120))
+    engine, inspection = prepared(request)
+    assert (inspection.width, inspection.height) == (160, 120)
+    frames = np.stack(list(engine.render(request, inspection, 0, 25)))
+    rows, columns = np.nonzero((frames != frames[0]).any((0, 3)))
+    assert len(rows) > 50
+    assert (columns.min() > 40, columns.max() < 120, rows.min() > 50, rows.max() < 115) == (True,) * 4
+
+
+@pytest.mark.parametrize("box", [[0, 0, 15, 40], [300, 0, 40, 40], [0, 220, 40, 40], [0, 0, 0, 0]])
+def test_a_face_box_is_inside_of_the_picture(tmp_path: Path, box: list[float]) -> None:
+    """The refusal says how large the picture is."""
+    source = draw_cartoon(tmp_path / "cat.png")
+    with pytest.raises(EngineError) as refused:
+        Handler("cpu:0").inspect(request_for(tmp_path, source, face_box=box))
+    assert (refused.value.code, "320 x 240" in refused.value.message) == ("bad_option", True)
+
+
+def write_pair(path: Path) -> Path:
+    """Write a picture of two faces beside each other."""
+    import cv2
+
+    one = media.read_image(EXAMPLES / "collins.jpg")
+    one = np.asarray(cv2.resize(one, (round(one.shape[1] * 240 / one.shape[0]), 240)), np.uint8)
+    cv2.imwrite(str(path), np.concatenate([one, one[:, ::-1]], axis=1))
+    return path
+
+
+def test_each_face_speaks_with_its_own_voice(tmp_path: Path) -> None:
+    """The left one from the start, the right one later; who doesn't speak keeps the mouth as it is."""
+    wishes: dict[str, Any] = {"label": False, "blink": False}
+    request = request_for(tmp_path, write_pair(tmp_path / "two.png"), 0.6, **wishes)
+    (tmp_path / "b.wav").write_bytes(voice(0.6))
+    given: dict[str, Any] = {"media": {"audio-1": str(tmp_path / "b.wav")}}
+    request = replace(request, voices=(GivenVoice(0), GivenVoice(1, 0.8)), **given)
+    engine, inspection = prepared(request)
+    assert inspection.frames == 35
+    frames = np.stack(list(engine.render(request, inspection, 0, 35)))
+    middle = inspection.width // 2
+    left, right = frames[:, :, :middle].astype(int), frames[:, :, middle:].astype(int)
+    motion = [np.ptp(part, axis=0).max() for part in (left[:15], left[20:], right[:18], right[20:])]
+    assert min(motion[0], motion[3]) > 30, motion
+    assert max(motion[1], motion[2]) < 15, motion
+    cut = [frame for a, b in ((0, 11), (11, 35)) for frame in PreviewEngine("cpu:1").render(request, inspection, a, b)]
+    assert np.array_equal(frames, np.stack(cut))
+
+
+def test_a_face_that_is_not_there_has_no_voice(tmp_path: Path) -> None:
+    """The refusal says how many faces there are."""
+    request = replace(request_for(tmp_path, portrait(tmp_path), 0.2), voices=(GivenVoice(2),))
+    with pytest.raises(EngineError) as refused:
+        Handler("cpu:0").inspect(request)
+    assert (refused.value.code, "number 2" in refused.value.message) == ("bad_option", True)

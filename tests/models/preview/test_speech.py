@@ -61,8 +61,9 @@ def test_speech_in_noise_closes_in_its_pauses() -> None:
 def test_chords_keep_the_mouth_nearly_shut() -> None:
     """Plucked chords without a voice, one each half second, are no speech."""
     seconds = np.arange(RATE // 2) / RATE
+    partials = [(ratio * tone, tone) for ratio in (1, 1.26, 1.5) for tone in range(1, 7)]
     chords = [
-        sum(np.sin(2 * np.pi * root * ratio * tone * seconds) / tone for ratio in (1, 1.26, 1.5) for tone in range(1, 7))
+        sum(np.sin(2 * np.pi * root * ratio * seconds) / tone for ratio, tone in partials)
         for root in (220, 262, 196, 175, 220, 294, 262, 247)
     ]
     music = np.concatenate([chord * np.exp(-3 * seconds) for chord in chords]) * 0.05
