@@ -336,7 +336,7 @@ class PreparedPreview:
     def __init__(self, prepared: Path, number: int = 0) -> None:
         with np.load(prepared / name_part("motion", number), allow_pickle=False) as motion:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
-        self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
+            self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
         with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
             self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], 0.0, 0.0))
             self.reference = int(geometry["reference"])

@@ -21,7 +21,7 @@ _REACH = (185.0, 260.0)
 _MIDDLE_Y = 50.0
 _BROW = 6.0
 """From the middle of a brow to its lower edge, in face units."""
-_LASHES = 1.5
+_LASHES = 3.0
 _SHUT = 4.0
 
 

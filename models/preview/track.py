@@ -111,12 +111,14 @@ def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:
     """Track the eyes, (2, 2) x and y, from one grey frame to the next; None where the face is
     lost.
 
-    Points of the mouth are left out, because it moves by itself.
+    Points of the mouth and the lids are left out, because they move by themselves.
     """
     mask = np.zeros_like(before)
     middle, distance = eyes.mean(0), float(np.hypot(*(eyes[1] - eyes[0])))
     centre = (round(middle[0]), round(middle[1]))
     cv2.ellipse(mask, centre, (round(0.95 * distance), round(0.6 * distance)), 0, 0, 360, 255, -1)
+    for x, y in eyes:
+        cv2.circle(mask, (round(x), round(y)), round(0.24 * distance), 0, -1)
     points = cv2.goodFeaturesToTrack(before, 120, 0.01, max(2.0, distance / 25), mask=mask)
     if points is None or len(points) < FEWEST_POINTS:
         return None
