@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
+I8 = npt.NDArray[np.int8]
 U16 = npt.NDArray[np.uint16]
 I16 = npt.NDArray[np.int16]
 I32 = npt.NDArray[np.int32]

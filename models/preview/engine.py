@@ -15,9 +15,19 @@ from models.arrays import U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
 from models.options import scale_box
-from models.preview.face import Face, choose_largest, find_faces, make_face_in_box
+from models.preview.face import (
+    Face,
+    choose_largest,
+    find_face_near,
+    find_faces,
+    make_face,
+    make_face_in_box,
+    move_face,
+)
 from models.preview.interior import Tone, measure_tone
 from models.preview.label import Label
+from models.preview.landmarks import Landmarks, fit_landmarks
+from models.preview.lower_face import LowerFace
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
@@ -26,7 +36,7 @@ from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 2
+VERSION = 3
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
@@ -106,7 +116,7 @@ class PreviewEngine:
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         options, _ = read_options(request.options)
         faces = open_faces(request, inspection)
-        lost = int(max((face.track.weight == 0).sum() for face in faces))
+        lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
         return {"thumbnail_frame": faces[0].thumbnail_frame, "label": options.label, "notes": notes}
 
@@ -182,7 +192,7 @@ def find_first_face(request: Request, inspection: Inspection, choice: FaceChoice
     most, given = 0, make_given_face(request, inspection, choice.options)
     for picture in sample_pictures(request, inspection):
         if given is not None:
-            return picture, given
+            return picture, refine_face(picture, given)
         faces = find_faces(picture)
         most = max(most, len(faces))
         if (face := choice.choose(faces)) is not None:
@@ -192,6 +202,12 @@ def find_first_face(request: Request, inspection: Inspection, choice: FaceChoice
     asked, number = ('"voices"', choice.needed - 1) if choice.needed else ('the option "face"', choice.options.face)
     message = f"{asked} asks for number {number}, but {name} shows {most} (counted from 0, left to right)"
     raise EngineError("bad_option", message, 'give a smaller number, or "largest"')
+
+
+def refine_face(picture: U8, given: Face) -> Face:
+    """Return a face given by its box with the eyes and landmarks that are seen there, if any are."""
+    seen = find_face_near(picture, np.array(given.eyes))
+    return given if seen is None else replace(seen, box=given.box)
 
 
 def sample_pictures(request: Request, inspection: Inspection) -> Iterator[U8]:
@@ -255,23 +271,28 @@ def write_geometry(
     """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
     options = choice.options
     picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
-    mouth = locate_mouth(picture, face, options, request, inspection)
-    track, window = Track(np.array([face.eyes]), np.ones(1)), range(1)
+    track, window, reference = Track.of_still(face, 1), range(1), 0
     if inspection.avatar_kind == "video" and options.face_box is not None:
         with open_video(request, inspection) as video:
-            track = Track(np.array([face.eyes] * len(video)), np.ones(len(video)))
+            track, window = Track.of_still(face, len(video)), range(len(video))
+            picture = video.read(0)
     elif inspection.avatar_kind == "video":
         with open_video(request, inspection) as video:
             window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
             frames = (video.read(n) for n in window)
             track = follow_face(frames, lambda image: choice.choose(find_faces(image)), progress)
+            reference = track.choose_reference()
+            picture = video.read(window[reference])
+        face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+    mouth = locate_mouth(picture, face, options, request, inspection)
     np.savez(
         folder / "geometry.npz",
-        box=np.array(face.box),
+        reference=window[reference],
         first_eyes=np.array(face.eyes),
+        landmarks=face.landmarks.points,
         mouth=mouth.to_array(),
         tone=np.array(astuple(measure_tone(picture, face))),
-        eyes=track.eyes,
+        eyes=track.place_at_mouth(reference),
         weight=track.weight,
         first=np.array(window.start),
     )
@@ -317,9 +338,10 @@ class PreparedPreview:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
             self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
         with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
-            self.face = make_face(geometry["box"], geometry["first_eyes"])
+            self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], 0.0, 0.0))
+            self.reference = int(geometry["reference"])
             self.mouth = Mouth.from_array(geometry["mouth"])
-            self.track = Track(geometry["eyes"], geometry["weight"])
+            self.eyes, self.weight = geometry["eyes"], geometry["weight"]
             self.tone = Tone(*map(float, geometry["tone"]))
             self.first = int(geometry["first"]) if "first" in geometry else 0
 
@@ -333,7 +355,7 @@ class PreparedPreview:
     @property
     def face_boxes(self) -> Floats:
         """(n, 4): x, y, w, h in pixels of the face in every frame that shows it."""
-        middles = self.track.eyes[self.track.weight > 0].mean(1)
+        middles = self.eyes[self.weight > 0].mean(1)
         x, y, w, h = self.face.box
         eyes_x, eyes_y = np.mean(self.face.eyes, 0)
         return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
@@ -342,14 +364,13 @@ class PreparedPreview:
         opening, spread = self.curve[n] * self.strength[n]
         return float(opening), float(spread)
 
-    def draw_on(self, frame: U8, painter: MouthPainter, n: int, source: int) -> None:
+    def draw_on(self, frame: U8, resting: LowerFace, painter: MouthPainter, n: int, source: int) -> None:
         """Move the face in frame `n`, which shows the avatar's frame `source`, in place."""
         seen = source - self.first
-        weight, face = (
-            float(self.track.weight[seen] * self.strength[n]),
-            make_face(self.face.box, self.track.eyes[seen]),
-        )
+        weight = float(self.weight[seen] * self.strength[n])
+        face = move_face(self.face, self.eyes[seen])
         if weight > 0:
+            resting.lay(frame, face, weight)
             draw_mouth(frame, face, painter, self.read_shape(n), weight)
         if self.shut[n] * weight > 0:
             draw_lids(frame, face, float(self.shut[n]) * weight)
@@ -375,17 +396,15 @@ def draw_still(image: U8, faces: list[PreparedPreview], frames: range, *, sway: 
 
 
 def draw_video(video: media.VideoFrames, faces: list[PreparedPreview], frames: range, how: str) -> Iterator[U8]:
-    """Yield frames of a video avatar; those without the face are unchanged."""
+    """Yield frames of a video avatar; those without the face are unchanged.
+
+    The lips and the chin of one frame rest on all of them, and move there as the sound asks.
+    """
     painters = [MouthPainter(face.mouth, face.tone, face.face.eye_distance) for face in faces]
+    resting = [LowerFace(video.read(face.reference), face.face, face.mouth) for face in faces]
     for n in frames:
         source = cycle_frame(n, len(video), how)
         frame = video.read(source)
-        for face, painter in zip(faces, painters, strict=True):
-            face.draw_on(frame, painter, n, source)
+        for face, lower_face, painter in zip(faces, resting, painters, strict=True):
+            face.draw_on(frame, lower_face, painter, n, source)
         yield frame
-
-
-def make_face(box: Any, eyes: Floats) -> Face:
-    (ax, ay), (bx, by) = eyes.tolist()
-    x, y, w, h = map(float, box)
-    return Face((x, y, w, h), ((ax, ay), (bx, by)), True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.arrays import F64, U8, Floats
 from models.preview.face import Face, invert_affine, transform_points
+from models.preview.landmarks import LEFT_EYE, RIGHT_EYE
 
 Maps = tuple[Floats, Floats]
 Rect = tuple[int, int, int, int]
@@ -18,8 +19,10 @@ _COARSE = 8
 _CORE = (105.0, 165.0)
 _REACH = (185.0, 260.0)
 _MIDDLE_Y = 50.0
-_EYE = (-27.0, -26.0, 27.0, 20.0)
-_BROW = 17.0
+_BROW = 6.0
+"""From the middle of a brow to its lower edge, in face units."""
+_LASHES = 3.0
+_SHUT = 4.0
 
 
 def compute_rect(face: Face, left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Rect:
@@ -94,31 +97,49 @@ class HeadField:
 
 
 class Lid:
-    """The eyelid of one eye, `side` -50 or 50, of a face in a picture of (width, height)."""
+    """The eyelid of one eye of a face in a picture of (width, height), as its landmarks have it.
 
-    def __init__(self, face: Face, side: float, size: tuple[int, int]) -> None:
-        left, top, right, bottom = _EYE
-        self.rect = compute_rect(face, side + left, top, side + right, bottom, size)
-        self._to_upright, self._side = face.to_upright, side
+    `points` (4, 2): left corner, edge of the upper lid, right corner, edge of the lower lid, and
+    `brow_y`, all in face units.
+    """
+
+    def __init__(self, face: Face, points: F64, brow_y: float, size: tuple[int, int]) -> None:
+        left, upper, right, lower = points
+        self._middle, self._half = (left + right) / 2, max(6.0, float(right[0] - left[0]) / 2)
+        self._slope = float(right[1] - left[1]) / 2 / self._half
+        self._upper = float(np.clip(upper[1] - self._middle[1], -16, -2))
+        self._lower = float(np.clip(lower[1] - self._middle[1], 1, 11))
+        self._skin = float(np.clip(self._upper - (self._middle[1] + self._upper - brow_y - _BROW) / 2, -30, -5))
+        x, y, reach = float(self._middle[0]), float(self._middle[1]), 1.3 * self._half
+        top, bottom = self._upper + self._skin - 6, self._lower + 6
+        self.rect = compute_rect(face, x - reach, y + top, x + reach, y + bottom, size)
+        self._to_upright = face.to_upright
         self._down = invert_affine(face.to_upright)[:, 1].astype(np.float32)
 
     def lower(self, maps: Maps, shut: float) -> Floats:
         """Pull the skin above the eye over it, in the maps of `rect`. Return (h, w) brightness."""
         x, y = transform_grid(self._to_upright, *maps)
-        lens = np.clip(1 - ((x - self._side) / 20) ** 2, 0, 1)
-        open_at, shut_at = -7.5 * lens, 6.5 * lens
-        edge = open_at + shut * (shut_at - open_at)
-        over = np.clip((edge - y) / 1.2 + 0.5, 0, 1) * np.clip((y + _BROW) / 3, 0, 1) * np.clip(6 * lens, 0, 1)
-        pulled = over * (y + _BROW) * (1 - (open_at + _BROW) / (edge + _BROW))
+        across = (x - np.float32(self._middle[0])) / np.float32(self._half)
+        y = y - np.float32(self._middle[1]) - np.float32(self._slope) * (x - np.float32(self._middle[0]))
+        lens = np.clip(1 - across**2, 0, 1)
+        open_at, shut_at = self._upper * lens - _LASHES, self._lower * lens
+        edge, skin = open_at + shut * (shut_at - open_at + _LASHES), self._skin + 0.3 * self._upper * lens
+        inside = np.clip(6 * np.clip(1.15 - np.abs(across), 0, 1), 0, 1)
+        over = np.clip((edge - y) / 1.2 + 0.5, 0, 1) * np.clip((y - skin) / 3, 0, 1) * inside
+        pulled = over * (y - skin) * (1 - np.minimum(1, (open_at - skin) / np.maximum(edge - skin, 1e-3)))
         np.subtract(maps[0], self._down[0] * pulled, out=maps[0])
         np.subtract(maps[1], self._down[1] * pulled, out=maps[1])
         lash = np.exp(-(((y - edge) / 1.8) ** 2)) * np.sqrt(lens) * min(1.0, 2 * shut)
         return np.asarray(1 - 0.36 * lash, np.float32)
 
 
-def make_lids(face: Face, size: tuple[int, int]) -> tuple[Lid, Lid]:
-    """Return the lids of both eyes."""
-    return Lid(face, -50, size), Lid(face, 50, size)
+def make_lids(face: Face, size: tuple[int, int]) -> tuple[Lid, ...]:
+    """Return the lids of both eyes; none where they are shut already."""
+    points = transform_points(map(tuple, face.landmarks.points), face.to_upright)
+    left, right = points[LEFT_EYE], points[RIGHT_EYE]
+    if min(left[3, 1] - left[1, 1], right[3, 1] - right[1, 1]) < _SHUT:
+        return ()
+    return Lid(face, left, points[21, 1], size), Lid(face, right, points[22, 1], size)
 
 
 def shade(image: U8, light: Floats) -> None:

@@ -16,7 +16,7 @@ from models.preview.mouth import Mouth
 STEP = 1.5
 """Distance of the field's nodes in face units."""
 
-WIDEST_OPENING = 23.0
+WIDEST_OPENING = 24.5
 """Distance of the lips at full opening, in face units; about 14 mm."""
 
 _LIP = 11.0
@@ -84,7 +84,8 @@ class LipField:
         skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
         mixed = _smoothstep(skin / self._mixing)
         sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fade_jaw(skin)
-        rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / 20) ** 2))
+        reach = max(20.0, 1.2 * self.mouth.gap)
+        rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / reach) ** 2))
         depth = np.clip(below, 0, None)
         fuller = (0.22 * rounded + 0.10 * opening) / (1 + 0.22 * rounded + 0.10 * opening)
         return sinking - rising + depth * fuller * np.exp(-((depth / 12) ** 2)) * arch

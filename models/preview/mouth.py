@@ -1,23 +1,26 @@
 """Find the line of the lips in a face by light and colour, in grey pictures too.
 
 Between its corners every edge of a mouth is nearly a parabola. In coordinates that follow those
-parabolas the mouth is a stack of level stripes: the best corners give the clearest stripes, and
-one column shows lips, teeth and a dark gap.
+parabolas the mouth is a stack of level stripes: one column shows lips, teeth and a dark gap.
 """
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import cv2
 import numpy as np
 
-from models.arrays import U8, Floats
-from models.preview.face import Box, Crop, Face, Point, crop_upright, transform_points
+from models.arrays import U8, Bool, Floats
+from models.preview.face import Box, Crop, Face, crop_upright, transform_points
+from models.preview.landmarks import LIPS
 
 _CROP = Crop(-75, 55, 150, 120)
 _PIXELS_PER_UNIT = 1.5
-_TEETH_ABOVE_SKIN, _TEETH_LESS_RED = 16.0, 5.0
+_APART = 0.45
+"""The landmarks' `opening` from which the lips are apart."""
+_OPEN = 4.0
+_TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
 
 _FAINTEST = 8.0
 
@@ -64,17 +67,19 @@ class Mouth:
 
 
 def find_mouth(image: U8, face: Face) -> Mouth:
-    """Find the mouth of a face in a (h, w, 3) uint8 BGR picture."""
+    """Find the mouth of a face in a (h, w, 3) uint8 BGR picture: its corners are landmarks, its
+    line is the darkest between them."""
     lab = _crop_lab(image, face)
-    x, y, half_width, tilt = _find_stripes(lab)
-    return _measure_mouth(lab, *_find_corners(lab, x, y, half_width, tilt))
+    return _measure_mouth(lab, _follow_line(lab, _place_lips(face)))
 
 
 def fit_mouth(image: U8, face: Face, box: Box) -> Mouth:
     """Return the mouth whose width fills a box of x, y, w, h pixels."""
     left, top, w, h = box
     a, b = transform_points([(left, top + h * 0.45), (left + w, top + h * 0.45)], face.to_upright)
-    return _measure_mouth(_crop_lab(image, face), (float(a[0]), float(a[1])), (float(b[0]), float(b[1])), 255.0)
+    x, y, half_width, tilt = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (b[0] - a[0]) / 2, (b[1] - a[1]) / 2
+    placed = replace(_place_lips(face), x=float(x), y=float(y), half_width=float(half_width), tilt=float(tilt))
+    return _measure_mouth(_crop_lab(image, face), replace(placed, contrast=255.0))
 
 
 def _crop_lab(image: U8, face: Face) -> Floats:
@@ -94,95 +99,71 @@ def _blur(picture: Floats, units: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), units * _PIXELS_PER_UNIT), np.float32)
 
 
-def _find_stripes(lab: Floats) -> tuple[float, float, float, float]:
-    """Return x, y, half width and tilt with the clearest stripes, by three grids."""
-    light, red = _blur(lab[..., 0], 1.0), _blur(lab[..., 1], 1.2)
-    slopes = [cv2.Sobel(light, cv2.CV_32F, 0, 1), 2 * cv2.Sobel(red, cv2.CV_32F, 0, 1)]
-    edges = np.asarray(np.stack(slopes, -1), np.float32)
-    best = _search_grid(
-        edges, np.arange(-21, 22, 3.0), np.arange(86, 132, 3.0), np.arange(22, 56, 4.0), np.arange(-6, 7, 4.0)
-    )
-    for step in (1.5, 0.75):
-        best = _search_grid(edges, *(value + step * np.arange(-1, 2) for value in best))
-    return best
+def _place_lips(face: Face) -> Mouth:
+    """Return the mouth as the landmarks have it."""
+    left, right, _, top, bottom, _ = transform_points(map(tuple, face.landmarks.points[LIPS]), face.to_upright)
+    (x, y), (half_width, tilt) = (left + right) / 2, (right - left) / 2
+    middle, half_gap = (top[1] + bottom[1]) / 2 - y, max(0.0, bottom[1] - top[1]) / 2
+    if face.landmarks.opening < _APART:
+        half_gap = 0.0
+    edges = float(middle - half_gap), float(middle + half_gap)
+    return Mouth(float(x), float(y), float(half_width), float(tilt), *edges, False, 0.0)
 
 
-def _search_grid(edges: Floats, *grid: Floats) -> tuple[float, float, float, float]:
-    x, y, half_width, tilt = (axis.ravel() for axis in np.meshgrid(*grid, indexing="ij"))
-    u, sag = np.linspace(-0.85, 0.85, 21), np.arange(-14, 34, 1.5)[:, None]
-    across = x[:, None, None] + half_width[:, None, None] * u + 0 * sag
-    down = y[:, None, None] + tilt[:, None, None] * u + sag * (1 - u**2)
-    stripes = _sample(edges, across.astype(np.float32), down.astype(np.float32)).mean(2)
-    usual = ((x / 18) ** 2) + ((y - 106) / 18) ** 2 + ((half_width - 40) / 20) ** 2 + (tilt / 8) ** 2
-    best = int(((stripes**2).sum((1, 2)) * half_width * np.exp(-usual)).argmax())
-    return float(x[best]), float(y[best]), float(half_width[best]), float(tilt[best])
-
-
-def _find_corners(lab: Floats, x: float, y: float, half_width: float, tilt: float) -> tuple[Point, Point, float]:
-    """Return the left and the right end of the mouth's dark line, and its contrast."""
+def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
+    """Return the mouth moved up or down, and bent, to the darkest line between its corners; one
+    that is open as it is."""
+    if rough.gap >= _OPEN:
+        return replace(rough, contrast=255.0)
     light = _blur(lab[..., 0], 0.8)
     column = np.ones((round(20 * _PIXELS_PER_UNIT), 1), np.uint8)
     darkness = cv2.morphologyEx(light, cv2.MORPH_CLOSE, column) - light
-    along, below = np.arange(-1.35, 1.36, 1 / half_width), np.arange(-8, 24, 0.75)[:, None]
-    across = x + half_width * along + 0 * below
-    found = _sample(darkness, across.astype(np.float32), (y + tilt * along + below).astype(np.float32))
-    lens = (below >= -6) & (below <= 6 + 10 * np.clip(1 - along**2, 0, 1))
-    found = np.where(lens, found, 0)
-    line = cv2.GaussianBlur(found.max(0)[None], (0, 0), 1.0)[0]
-    contrast = float(np.median(line[np.abs(along) < 0.8]))
-    ends = [_find_line_end(line, along, side, 0.4 * contrast) for side in (-1, 1)]
-    depth = below[found.argmax(0), 0]
-    left, right = (
-        (x + half_width * along[i], y + tilt * along[i] + float(np.median(depth[max(0, i - 2) : i + 3]))) for i in ends
-    )
-    return left, right, contrast
+    rise, sag = (axis.ravel() for axis in np.meshgrid(np.arange(-4, 4.1, 1.0), np.arange(-5, 5.1, 1.0)))
+    u = np.linspace(-0.9, 0.9, 37)[None]
+    middle = (rough.top + rough.bottom) / 2
+    down = rough.y + rise[:, None] + rough.tilt * u + (middle + sag[:, None] - rise[:, None]) * (1 - u**2)
+    line = _sample(darkness, (rough.x + rough.half_width * u + 0 * down).astype(np.float32), down.astype(np.float32))
+    near = np.exp(-((rise / 4) ** 2) - (sag / 4) ** 2)
+    best = int((line.mean(1) * near).argmax())
+    moved, bent = float(rise[best]), float(sag[best] - rise[best])
+    contrast = float(np.median(line[best]))
+    return replace(rough, y=rough.y + moved, top=rough.top + bent, bottom=rough.bottom + bent, contrast=contrast)
 
 
-def _find_line_end(line: Floats, along: Floats, side: int, threshold: float) -> int:
-    i = int(np.abs(along - 0.7 * side).argmin())
-    while 0 < i < len(line) - 1 and line[i + side] > threshold:
-        i += side
-    return i
+def _measure_mouth(lab: Floats, mouth: Mouth) -> Mouth:
+    """Measure the edges of the lips near those of `mouth`."""
+    u, sag = np.linspace(-0.6, 0.6, 25), np.arange(-30, 70, 0.5)[:, None]
+    across, down = mouth.x + mouth.half_width * u + 0 * sag, mouth.y + mouth.tilt * u + sag * (1 - u**2)
+    stripes = _sample(_blur(lab, 0.7), across.astype(np.float32), down.astype(np.float32))
+    top, bottom, teeth = _find_lip_edges(sag[:, 0], stripes.mean(1), mouth.top, mouth.bottom)
+    return replace(mouth, top=top, bottom=bottom, teeth=teeth)
 
 
-def _measure_mouth(lab: Floats, left: Point, right: Point, contrast: float) -> Mouth:
-    x, y = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
-    half_width, tilt = (right[0] - left[0]) / 2, (right[1] - left[1]) / 2
-    u, sag = np.linspace(-0.6, 0.6, 25), np.arange(-24, 50, 0.5)[:, None]
-    down = y + tilt * u + sag * (1 - u**2)
-    stripes = _sample(_blur(lab, 0.7), (x + half_width * u + 0 * sag).astype(np.float32), down.astype(np.float32))
-    top, bottom, teeth = _find_lip_edges(sag[:, 0], stripes.mean(1))
-    return Mouth(float(x), float(y), float(half_width), float(tilt), top, bottom, teeth, contrast)
-
-
-def _find_lip_edges(sag: Floats, stripes: Floats) -> tuple[float, float, bool]:
+def _find_lip_edges(sag: Floats, stripes: Floats, rough_top: float, rough_bottom: float) -> tuple[float, float, bool]:
     """Return the edges of upper and lower lip, and whether teeth show."""
     light, red = stripes[:, 0], stripes[:, 1]
-    slope = np.gradient(light, sag)
-    seam = _argmax_between(sag, -light, -16, 13)
-    bright = _argmax_between(sag, light, sag[seam], sag[seam] + 22)
-    fall = _argmax_between(sag, -slope, sag[bright], sag[bright] + 14)
-    after = _argmax_between(sag, -light, sag[fall], sag[fall] + 6)
-    skin = max(float(np.median(light[sag > 34])), float(np.median(light[sag < -18])))
-    less_red = min(red[seam], red[after]) - red[bright] > _TEETH_LESS_RED
-    brighter = light[bright] > skin + _TEETH_ABOVE_SKIN and light[bright] - light[after] > _TEETH_ABOVE_SKIN
-    if (less_red or brighter) and sag[fall] - sag[seam] > 4:
-        return float(sag[_argmax_between(sag, slope, sag[seam], sag[bright])]), float(sag[fall]), True
-    return _find_dark_gap(sag, light, seam)
-
-
-def _find_dark_gap(sag: Floats, light: Floats, seam: int) -> tuple[float, float, bool]:
-    """Return the edges of a gap as wide as an open mouth, else the seam twice; and False."""
-    around = (np.median(light[(sag > sag[seam] - 16) & (sag < sag[seam])]), np.median(light[sag > sag[seam] + 6]))
-    half = (light[seam] + min(around)) / 2
-    above, below = seam, seam
-    while above > 0 and light[above - 1] < half:
-        above -= 1
-    while below < len(light) - 1 and light[below + 1] < half:
-        below += 1
-    if sag[below] - sag[above] < 9 or light[seam] > 0.6 * min(around):
+    if rough_bottom - rough_top < _OPEN:
+        seam = _argmax_between(sag, -light - (sag - rough_top) ** 2, rough_top - 3, rough_bottom + 3)
         return float(sag[seam]), float(sag[seam]), False
-    return float(sag[above]), float(sag[below]), False
+    middle = (rough_top + rough_bottom) / 2
+    teeth = _show_teeth(stripes, (sag > rough_top + 2) & (sag < rough_bottom - 2), sag > rough_bottom + 22)
+    brighter, redder = np.gradient(light, sag), np.gradient(red, sag)
+    edge = (brighter if teeth else -brighter) - 2 * redder
+    top = _argmax_between(sag, edge * np.exp(-(((sag - rough_top) / 4) ** 2)), rough_top - 6, middle)
+    bottom = _argmax_between(sag, -edge * np.exp(-(((sag - rough_bottom) / 4) ** 2)), middle, rough_bottom + 6)
+    return float(sag[top]), float(sag[bottom]), teeth
+
+
+def _show_teeth(stripes: Floats, between: Bool, below: Bool) -> bool:
+    """Whether what is between the lips is bright, and less red than the skin below as lips never
+    are."""
+    skin, inside = np.median(stripes[below], 0), stripes[between]
+    if len(inside) < 3:
+        return False
+    brightest = inside[np.argsort(inside[:, 0])[-max(3, len(inside) // 3) :]].mean(0)
+    is_grey = bool(np.hypot(*(skin[1:] - 128)) < _GREY)
+    less_red = is_grey or skin[1] - brightest[1] > _TEETH_LESS_RED * np.hypot(*(skin[1:] - 128))
+    return bool(less_red and brightest[0] > _TEETH_LIGHT * skin[0])
 
 
 def _argmax_between(sag: Floats, values: Floats, low: float, high: float) -> int:

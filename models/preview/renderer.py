@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8, Floats
-from models.preview.face import UNIT, Crop, Face, invert_affine
+from models.preview.face import UNIT, Crop, Face, compose_affine, invert_affine
 from models.preview.head import (
     HeadField,
     Maps,
@@ -163,12 +163,6 @@ def enlarge_part(image: U8, rect: Rect) -> tuple[U8, F64]:
     grow, size = np.array([[scale, 0, 0], [0, scale, 0]], np.float64), (scale * width, scale * height)
     larger = cv2.warpAffine(part, grow, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(larger, np.uint8), grow + scale * np.array([[0, 0, -x0], [0, 0, -y0]])
-
-
-def compose_affine(first: F64, second: F64) -> F64:
-    """Return the (2, 3) map that applies `first`, then `second`."""
-    whole = np.vstack([second, [0, 0, 1]]) @ np.vstack([first, [0, 0, 1]])
-    return np.asarray(whole[:2])
 
 
 def _cut_maps(maps: Maps, part: tuple[slice, slice]) -> Maps:

@@ -11,14 +11,21 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8, Bool
-from models.preview.face import Face, find_face_near, transform_points
+from models.preview.face import UNIT, Face, find_face_near, make_face, transform_points
+from models.preview.landmarks import LIPS, fit_landmarks
 
-FIND_EVERY = 12
-MOST_DRIFT = 0.25
-"""Distance of tracked and detected eyes, in eye distances, from which the face changed."""
-NUDGE = 0.3
+LOST = -0.5
+"""Likeness below which the flow has led to something else."""
+NUDGE = 0.12
+"""Share of the distance to the fitted eyes that tracked eyes move in each frame."""
+LARGEST_STEP = 0.04
+"""The largest such movement, in eye distances: a blink doesn't pull the eyes away."""
 FADE_FRAMES = 5
 FEWEST_POINTS = 12
+FARTHEST_MOUTH = 12.0
+"""The farthest that a mouth moves in a turning head, in face units."""
+STEADY_FRAMES = 3.0
+"""Standard deviation in frames of the average over the place of the mouth."""
 
 Finder = Callable[[U8], Face | None]
 """Searches a whole picture for the face."""
@@ -26,44 +33,92 @@ Finder = Callable[[U8], Face | None]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """eyes (n, 2, 2): left and right, x and y in pixels. weight (n,): 0 without a face."""
+    """eyes (n, 2, 2): left and right, x and y in pixels. weight (n,): 0 without a face.
+
+    mouth (n, 2): the middle between the corners of the mouth, in face units.
+    gap (n,): the distance of the lips in face units, infinite without a face.
+    """
 
     eyes: F64
     weight: F64
+    mouth: F64
+    gap: F64
+
+    @classmethod
+    def of_still(cls, face: Face, frames: int) -> Track:
+        """Return the track of a face that doesn't move for so many frames."""
+        return cls(np.array([face.eyes] * frames), np.ones(frames), np.zeros((frames, 2)), np.zeros(frames))
+
+    def choose_reference(self) -> int:
+        """Return the frame in which the mouth is most closed, for some frames at best."""
+        known = np.where(np.isfinite(self.gap), self.gap, 1e3)
+        return int(np.where(np.isfinite(self.gap), smooth(known, 1.0), np.inf).argmin())
+
+    def place_at_mouth(self, reference: int) -> F64:
+        """Return the eyes (n, 2, 2), moved as the mouth has moved in the face since the reference
+        frame: heads turn."""
+        moved = np.clip(self.mouth - self.mouth[reference], -FARTHEST_MOUTH, FARTHEST_MOUTH) / UNIT
+        across = self.eyes[:, 1] - self.eyes[:, 0]
+        down = np.stack([-across[:, 1], across[:, 0]], -1)
+        return np.asarray(self.eyes + (moved[:, :1] * across + moved[:, 1:] * down)[:, None])
 
 
 def follow_face(frames: Iterator[U8], find: Finder, progress: Callable[[int], None]) -> Track:
     """Follow the face that `find` returns through all frames, (h, w, 3) uint8 BGR each."""
     seen: list[F64 | None] = []
+    mouths: list[F64 | None] = []
     before: tuple[U8, F64] | None = None
     for number, frame in enumerate(frames):
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
-        eyes = move_eyes(before[0], grey, before[1]) if before else None
-        if eyes is None or number % FIND_EVERY == 0:
-            eyes = correct_eyes(eyes, find(frame) if eyes is None else find_face_near(frame, make_face_at(eyes)))
-        before = (grey, eyes) if eyes is not None else None
-        seen.append(eyes)
+        face = (before and follow_eyes(before[0], grey, frame, before[1])) or find(frame)
+        before = (grey, np.array(face.eyes)) if face else None
+        seen.append(before[1] if before else None)
+        mouths.append(locate_mouth(face) if face else None)
         progress(number + 1)
-    return Track(fill_gaps(seen), compute_weights(np.array([eyes is not None for eyes in seen])))
+    weight = compute_weights(np.array([eyes is not None for eyes in seen]))
+    gap = np.array([np.inf if mouth is None else mouth[2] for mouth in mouths])
+    return Track(smooth(fill_gaps(seen), 0.7), weight, smooth(fill_gaps(mouths)[:, :2], STEADY_FRAMES), gap)
 
 
-def make_face_at(eyes: F64) -> Face:
-    """Return a face of usual proportions around its eyes, (2, 2) x and y."""
-    (ax, ay), (bx, by) = eyes.tolist()
-    side = 2.1 * math.dist((ax, ay), (bx, by))
-    return Face(((ax + bx - side) / 2, (ay + by) / 2 - 0.38 * side, side, side), ((ax, ay), (bx, by)), True)
+def follow_eyes(before: U8, now: U8, frame: U8, eyes: F64) -> Face | None:
+    """Return the face in `frame`, or None where it is lost; `before` and `now` are the last frame and
+    this one in grey.
+
+    The optical flow moves the eyes, and what is fitted there corrects them gently, so that neither
+    drifts nor blinks count. Where the flow is lost or leads to what is no face, the face is
+    searched near its last place.
+    """
+    moved = move_eyes(before, now, eyes)
+    if moved is None:
+        return find_face_near(frame, eyes)
+    fitted = fit_landmarks(frame, moved)
+    if fitted.likeness < LOST:
+        return find_face_near(frame, eyes)
+    if fitted.likeness > 0:
+        farthest = LARGEST_STEP * float(np.hypot(*(moved[1] - moved[0])))
+        moved = moved + NUDGE * np.clip(fitted.eyes - moved, -farthest, farthest)
+    return make_face(moved, fitted)
+
+
+def locate_mouth(face: Face) -> F64:
+    """Return x and y of the middle between the corners of the mouth, and the distance of the lips,
+    in face units."""
+    left, right, _, top, bottom, _ = transform_points(map(tuple, face.landmarks.points[LIPS]), face.to_upright)
+    return np.array([*(left + right) / 2, face.landmarks.opening * max(1.0, bottom[1] - top[1])])
 
 
 def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:
     """Track the eyes, (2, 2) x and y, from one grey frame to the next; None where the face is
     lost.
 
-    Points of the mouth are left out, because it moves by itself.
+    Points of the mouth and the lids are left out, because they move by themselves.
     """
     mask = np.zeros_like(before)
     middle, distance = eyes.mean(0), float(np.hypot(*(eyes[1] - eyes[0])))
     centre = (round(middle[0]), round(middle[1]))
     cv2.ellipse(mask, centre, (round(0.95 * distance), round(0.6 * distance)), 0, 0, 360, 255, -1)
+    for x, y in eyes:
+        cv2.circle(mask, (round(x), round(y)), round(0.24 * distance), 0, -1)
     points = cv2.goodFeaturesToTrack(before, 120, 0.01, max(2.0, distance / 25), mask=mask)
     if points is None or len(points) < FEWEST_POINTS:
         return None
@@ -76,26 +131,27 @@ def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:
     if affine is None or inliers.sum() < max(FEWEST_POINTS, 0.5 * kept.sum()):
         return None
     grown = math.hypot(affine[0, 0], affine[1, 0])
-    return transform_points([(x, y) for x, y in eyes], affine) if 0.8 < grown < 1.25 else None
-
-
-def correct_eyes(tracked: F64 | None, face: Face | None) -> F64 | None:
-    """Move tracked eyes a little towards detected ones, or replace them after a large drift."""
-    if face is None:
-        return tracked
-    found = np.array(face.eyes)
-    if tracked is None or np.abs(found - tracked).max() > MOST_DRIFT * face.eye_distance:
-        return found
-    return tracked + NUDGE * (found - tracked) if face.eyes_found else tracked
+    return transform_points([(x, y) for x, y in eyes], affine) if 0.9 < grown < 1.1 else None
 
 
 def fill_gaps(seen: list[F64 | None]) -> F64:
-    """Return (n, 2, 2) eyes: those of the nearest frame with a face, with a little smoothing."""
-    known = [n for n, eyes in enumerate(seen) if eyes is not None]
-    nearest = [min(known, key=lambda k, n=n: abs(k - n)) for n in range(len(seen))]  # type: ignore[misc]
-    path = np.array([seen[n] for n in nearest])
-    padded = np.pad(path, ((1, 1), (0, 0), (0, 0)), "edge")
-    return np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:], np.float64)
+    """Return (n, ...): what there is in each frame, or in the nearest frame with a face."""
+    known = np.array([n for n, value in enumerate(seen) if value is not None])
+    after = np.searchsorted(known, np.arange(len(seen))).clip(0, len(known) - 1)
+    before = (after - 1).clip(0)
+    nearest = np.where(
+        np.abs(known[before] - np.arange(len(seen))) <= np.abs(known[after] - np.arange(len(seen))), before, after
+    )
+    return np.array([seen[n] for n in known[nearest]])
+
+
+def smooth(path: F64, frames: float) -> F64:
+    """Return (n, ...) averaged over time by a Gaussian of this standard deviation."""
+    reach = math.ceil(2.5 * frames)
+    kernel = np.exp(-((np.arange(-reach, reach + 1) / frames) ** 2) / 2)
+    padded = np.pad(path, ((reach, reach), *((0, 0),) * (path.ndim - 1)), "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0)
+    return np.asarray(windows @ (kernel / kernel.sum()), np.float64)
 
 
 def compute_weights(seen: Bool) -> F64:

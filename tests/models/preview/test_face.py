@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from models.preview.face import choose_largest, find_faces
-from tests.models.preview.portraits import portrait
+from models.preview.mouth import find_mouth
+from tests.models.preview.portraits import find_face, portrait
 
 
 def test_several_faces_come_from_left_to_right() -> None:
@@ -35,3 +36,17 @@ def test_pictures_without_a_face_have_none() -> None:
     background = portrait()[300:640, 0:200]
     for image in (discs, text, noise, np.ascontiguousarray(background)):
         assert find_faces(image) == ()
+
+
+def test_a_small_face_in_a_large_frame_is_found() -> None:
+    """A face of 80 pixels in a frame of 1080 lines is found, with its eyes and mouth where they are."""
+    small = cv2.resize(portrait(), None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+    frame = np.full((1080, 1920, 3), 110, np.uint8)
+    frame[500:756, 1200:1456] = small
+    [face] = find_faces(frame)
+    usual = find_face(portrait())
+    wanted = np.array(usual.eyes) * 0.4 + (1200, 500)
+    assert np.abs(np.array(face.eyes) - wanted).max() < 3
+    mouth, known = find_mouth(frame, face), find_mouth(portrait(), usual)
+    assert abs(mouth.y - known.y) < 8
+    assert abs(mouth.x - known.x) < 8

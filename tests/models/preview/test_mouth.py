@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 
 from models.preview.face import invert_affine, transform_points
 from models.preview.mouth import find_mouth, fit_mouth
-from tests.models.preview.portraits import CONDITIONS, find_face, portrait
+from tests.models.preview.portraits import CONDITIONS, draw, find_face, portrait
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -33,3 +35,28 @@ def test_a_mouth_may_be_given_by_hand() -> None:
     assert mouth.is_visible
     assert mouth.half_width == pytest.approx(30, abs=3)
     assert mouth.y == pytest.approx(found.y, abs=4)
+
+
+def test_light_lips_are_no_teeth() -> None:
+    """Lips that are brighter than the skin around them are red still: a closed mouth shows no teeth."""
+    closed = draw(portrait(), 0.0)
+    face = find_face(closed)
+    mouth = find_mouth(closed, face)
+    back = invert_affine(face.to_upright)
+    corners = transform_points([(mouth.x - 50, mouth.y - 14), (mouth.x + 50, mouth.y + 34)], back).round().astype(int)
+    area = np.s_[corners[:, 1].min() : corners[:, 1].max(), corners[:, 0].min() : corners[:, 0].max()]
+    lab = cv2.cvtColor(closed, cv2.COLOR_BGR2LAB).astype(np.float32)
+    redness = lab[area][..., 1] - np.median(lab[area][..., 1])
+    lab[area][..., 0] += 45 * cv2.GaussianBlur(np.clip(redness / 6, 0, 1), (0, 0), 1.5)
+    light = np.asarray(cv2.cvtColor(np.clip(lab, 0, 255).astype(np.uint8), cv2.COLOR_LAB2BGR), np.uint8)
+    found = find_mouth(light, find_face(light))
+    assert not mouth.teeth
+    assert not found.teeth
+    assert abs(found.y + found.top - mouth.y - mouth.top) < 8
+
+
+def test_the_lips_of_a_wide_open_mouth_are_found() -> None:
+    """The inner edges of both lips are measured where the mouth stands open."""
+    image = draw(portrait(), 0.9)
+    mouth = find_mouth(image, find_face(image))
+    assert 14 < mouth.gap < 36

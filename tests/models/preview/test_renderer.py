@@ -50,7 +50,7 @@ def test_rounding_narrows_the_mouth() -> None:
         dark = cv2.cvtColor(draw(image, 0.7, spread), cv2.COLOR_BGR2GRAY) < 70
         face, mouth, _ = open_scene(image)
         back = invert_affine(face.to_upright)
-        x, y = transform_points([(mouth.x, mouth.y + 24)], back)[0].round().astype(int)
+        x, y = transform_points([(mouth.x, mouth.y + mouth.top + 12)], back)[0].round().astype(int)
         rows = dark[y - 4 : y + 5, x - 60 : x + 61].any(0)
         widths.append(int(rows.sum()))
     assert widths[0] < 0.85 * widths[1]

@@ -7,7 +7,7 @@ import numpy as np
 
 from models.preview.face import transform_points
 from models.preview.track import follow_face
-from tests.models.preview.portraits import find_face, find_largest, portrait
+from tests.models.preview.portraits import draw, find_face, find_largest, portrait
 
 
 def test_a_moving_face_is_followed() -> None:
@@ -40,3 +40,20 @@ def test_frames_without_the_face_fade_out() -> None:
     assert 0 < track.weight[13] < 1
     assert track.weight[-1] == 1
     assert np.isfinite(track.eyes).all()
+
+
+def test_a_blink_moves_nothing() -> None:
+    """While the eyes are shut they stay where they are, and the mouth as well."""
+    image, shut = portrait(), draw(portrait(), 0.4, shut=1.0)
+    frames = [image] * 16 + [shut] * 6 + [image] * 10
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    first = np.array(find_face(image).eyes)
+    assert np.abs(track.eyes - first).max() < 3
+    assert np.abs(track.place_at_mouth(0) - first).max() < 4
+
+
+def test_the_reference_is_a_frame_with_the_mouth_closed() -> None:
+    """The frame that rests on all others is taken from where the lips touch, however the video begins."""
+    wide, closed = draw(portrait(), 0.8), draw(portrait(), 0.0)
+    track = follow_face(iter([wide] * 6 + [closed] * 6 + [wide] * 6), find_largest, lambda _: None)
+    assert 6 <= track.choose_reference() < 12

@@ -1,0 +1,76 @@
+"""The lower face of one frame, laid over all others of a video: the person's own mouth rests."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from models.arrays import U8, Floats
+from models.preview.face import UNIT, Crop, Face, crop_upright
+from models.preview.head import compute_rect, make_grid, to_slices, transform_grid
+from models.preview.mouth import Mouth
+
+_MOST_PIXELS_PER_UNIT = 4.0
+_MOST_GAIN = 40.0
+_STRIDE = 3
+
+
+class LowerFace:
+    """Lips to chin of `face` in a (h, w, 3) uint8 picture, feathered."""
+
+    def __init__(self, image: U8, face: Face, mouth: Mouth) -> None:
+        self._scale = min(_MOST_PIXELS_PER_UNIT, max(1.0, face.eye_distance / UNIT))
+        reach = mouth.half_width + 36
+        self._crop = Crop(mouth.x - reach, mouth.y - 34, 2 * reach, 100)
+        self._pixels = crop_upright(image, face, self._crop, self._scale)
+        h, w = self._pixels.shape[:2]
+        rows, columns = np.mgrid[:h, :w].astype(np.float32)
+        x = columns / np.float32(self._scale) + np.float32(self._crop.left - mouth.x)
+        y = rows / np.float32(self._scale) + np.float32(self._crop.top - mouth.y)
+        down = np.where(y < 8, (y - 8) / 36, (y - 8) / 50)
+        radius = np.sqrt((x / (reach - 2)) ** 2 + down**2)
+        self._opacity = _fade(radius, 0.7, 0.98)
+
+    def lay(self, frame: U8, face: Face, weight: float) -> None:
+        """Lay it over `face` in a frame, in place, in the frame's colours."""
+        crop = self._crop
+        rect = compute_rect(
+            face, crop.left, crop.top, crop.left + crop.width, crop.top + crop.height, (frame.shape[1], frame.shape[0])
+        )
+        target = frame[to_slices(rect)]
+        if not target.size:
+            return
+        x, y = transform_grid(face.to_upright, *make_grid(rect))
+        columns, rows = (
+            (x - np.float32(crop.left)) * np.float32(self._scale),
+            (y - np.float32(crop.top)) * np.float32(self._scale),
+        )
+        laid = np.asarray(
+            cv2.remap(self._pixels, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+        )
+        opacity = np.asarray(
+            cv2.remap(self._opacity, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32
+        )
+        matched = laid.astype(np.float32) + _match_colours(laid, target, opacity, x, y)
+        share = (opacity * np.float32(weight))[..., None]
+        target[:] = np.clip(np.rint(target + share * (matched - target)), 0, 255).astype(np.uint8)
+
+
+def _match_colours(laid: U8, target: U8, opacity: Floats, x: Floats, y: Floats) -> Floats:
+    """Return (h, w, 3) float32 to add to `laid`: the plane that fits the difference best where the
+    feather is, which is skin beside and below the lips."""
+    at = (opacity > 0.02) & (opacity < 0.75)
+    terms = np.stack([np.ones_like(x), x / 50, (y - 110) / 50], -1)
+    chosen = terms[at][::_STRIDE]
+    if len(chosen) < 30:
+        return np.zeros((*x.shape, 3), np.float32)
+    difference = target[at][::_STRIDE].astype(np.float32) - laid[at][::_STRIDE]
+    difference = np.clip(difference, -_MOST_GAIN, _MOST_GAIN)
+    normal = chosen.T @ chosen + np.diag([1e-3, 0.1, 0.1]).astype(np.float32) * len(chosen)
+    plane = np.linalg.solve(normal, chosen.T @ difference)
+    return np.asarray(terms @ plane, np.float32)
+
+
+def _fade(radius: Floats, inner: float, outer: float) -> Floats:
+    t = np.clip((outer - radius) / (outer - inner), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
