@@ -141,7 +141,12 @@ def test_the_job_file_to_the_byte(mono: Mono, still: Path) -> None:
 
 def test_a_scene_with_music_and_several_voices(mono: Mono, still: Path) -> None:
     """The daemon reads the scene, the soundtrack and the voices that the client writes; all media are in the inbox."""
-    wishes = {"FromSeconds": 1.5, "ToSeconds": 4, "SoundtrackPath": still / "voice.wav", "SoundtrackDb": -12}
+    wishes: dict[str, Any] = {
+        "FromSeconds": 1.5,
+        "ToSeconds": 4,
+        "SoundtrackPath": still / "voice.wav",
+        "SoundtrackDb": -12,
+    }
     mono.drive("submit", still, *request(still, avatar="face.JPG", Name="scene", **wishes))
     scene = parse_job((still / "inbox" / "scene.json").read_bytes())
     assert (scene.from_s, scene.to_s, scene.soundtrack_db) == (1.5, 4.0, -12.0)
