@@ -275,9 +275,11 @@ def logs(
     """Print what happened to a job, or to all and the workers."""
     from agent.cli import client
     from agent.cli.jobs.choosing import require_job
+    from agent.cli.presence import warn_of_absence
 
     settings = load_settings(config)
     db = client.open_ledger(settings)
+    warn_of_absence(settings, find_settings(config))
     uid = require_job(db, name)["uid"] if name else None
     seen: list[dict[str, Any]] = []
     while True:
