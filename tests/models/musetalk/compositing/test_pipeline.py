@@ -175,7 +175,7 @@ def test_from_a_video_to_a_part(tmp_path: Path) -> None:
         return media.VideoFrames(source, FPS, as_yuv=True)
 
     for name, how in (("plain.mp4", compose_serially), ("ahead.mp4", compose_frames)):
-        pastes = ((blend,) for n in order if (blend := blends.get(n)) is not None)
+        pastes = ((blend,) if (blend := blends.get(n)) else () for n in order)
         frames = how(read_frames(opened, order), batches(40), pastes)
         asked = {"count": 40, "fps": FPS, "width": 96, "height": 64, "encoder": "libx264", "crf": 18}
         media.write_part(tmp_path / name, frames, progress=lambda _: None, **asked)  # type: ignore[arg-type]
