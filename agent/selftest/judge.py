@@ -55,7 +55,7 @@ def judge_device(figures: Figures, card: str) -> Row:
         return build("ok", f"{figures['count']} cores, {figures['threads']} threads a worker, {bf16}")
     if not figures["count"]:
         built = f"built for CUDA {figures['cuda']}" if figures["cuda"] else "built without CUDA"
-        advice = OTHER_TORCH
+        advice = "install a build of torch for this driver (https://pytorch.org), and " + RUN_AGAIN
         return build("bad", f"torch {figures['torch']} ({built}) finds no card, though the driver lists it", advice)
     is_known = card.startswith("GPU-") and figures["device"]
     if figures["count"] > 1 or (is_known and figures["device"] != card):
@@ -213,7 +213,6 @@ def _judge_encoder(name: str, figures: Figures, kind: str) -> Row | None:
 TIME_UP = "timeout"
 MINOR = ("compiled", "copies", "encoders", "two workers")
 """Checks whose failure does not keep a card from working."""
-OTHER_TORCH = "install a build of torch for this driver (https://pytorch.org), and " + RUN_AGAIN
 OF_CARD = re.compile("CUDA|cuDNN|cuBLAS|NVRTC|HIP", re.IGNORECASE)
 """Words in an error of a card's libraries; any other error is a defect of this program, and no card's fault."""
 
@@ -225,9 +224,7 @@ def judge_failure(check: str, failed: Failed) -> Row:
         return Row(check, "note", f"left out: {failed.message}", RUN_AGAIN, figures)
     if failed.code == "out_of_memory":
         return Row(check, "note", f"left out, memory ran out: {failed.message}", hint or NO_MEMORY, figures)
-    if failed.code == "engine_unavailable":
-        return Row(check, "bad", failed.message, OTHER_TORCH, figures, blames_card=True)
-    if failed.code.startswith("weights_"):
+    if failed.code == "engine_unavailable" or failed.code.startswith("weights_"):
         return Row(check, "bad", failed.message, hint or VERIFY, figures)
     if check in MINOR and failed.fault == "job":
         return Row(check, "note", f"it could not be checked: {failed.message}", "", figures)
