@@ -35,7 +35,7 @@ def wait(desk: Desk, seconds: float = PATIENT_S) -> list[IgnoredEntry]:
         ("hello.json.bak", "ends in .json"),
         ("hello.cancel.txt", "ends in .cancel"),
         ("caf\udce9.retry.txt", "ends in .retry"),
-        ("hello.zip", "archive"),
+        ("hello.7z", "archive"),
         ("hello.pdf", "no job file"),
         ("hello", "no job file"),
         ("hello.wav", "without a face"),
