@@ -14,6 +14,7 @@ from agent.errors import UserError
 from agent.hooks.calls import HookFailed, check_url, run_command, send_request
 from agent.hooks.queue import Delivery, HookQueue, find_row
 from agent.ledger.sqlite import Database
+from agent.results.video_file import find_video
 from agent.settings import HooksSettings, Settings
 
 log = logging.getLogger("musedrop.hooks")
@@ -49,7 +50,7 @@ class HookRunner:
         folders = self.settings.folders
         is_done = row["state"] == "done"
         path = folders.outbox / str(row["result"]) if is_done else folders.failed / str(row["name"])
-        values = {"uid": str(row["uid"]), "path": str(path), "video": str(path / "result.mp4") if is_done else ""}
+        values = {"uid": str(row["uid"]), "path": str(path), "video": str(find_video(path)) if is_done else ""}
         if delivery.hook == "url":
             body = json.dumps({"event": row["state"], "path": str(path), "job": row}, ensure_ascii=False).encode()
             name = hashlib.sha256(f"{delivery.uid} {delivery.finished_at}".encode()).hexdigest()[:32]
