@@ -107,8 +107,12 @@ class JobFiles:
 
     def voice_path(self, number: int) -> Path:
         """Return the sound that the mouth of a voice follows, from the first of its frames on."""
-        part = self.work / "input" / f"voice-{number}.wav"
+        part = self.voice_part_path(number)
         return part if part.exists() else self.audio
+
+    def voice_part_path(self, number: int) -> Path:
+        """Return where `inspect` writes that sound, if it is not all of the audio."""
+        return self.medium_path(f"voice-{number}.wav")
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
         """Return the folder for units [start, stop) of a preparation; it appears by rename."""
@@ -190,6 +194,7 @@ class Request:
     background     the colour "#rrggbb" that transparent pixels of the avatar show; "": the picture, else white
     voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    forms          the form of the networks that the self-test found fastest, by the type of a card
     """
 
     engine: str
@@ -212,6 +217,7 @@ class Request:
     soundtrack_db: float = 0.0
     background: str = ""
     voices: tuple[GivenVoice, ...] = ()
+    forms: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_scene(self) -> bool:

@@ -225,6 +225,7 @@ class Dispatcher:
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
             marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
+            forms=dict(self.devices.forms),
         )
 
     # waits -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
 from models.musetalk.compositing.composite import Blend, Compositor
 from models.musetalk.compositing.pipeline import BlendCache, FrameReader, compose_frames, read_frames
+from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_inspected_options
@@ -44,7 +45,7 @@ from models.musetalk.tracking.intervals import find_runs
 from models.musetalk.weights.loader import Weights
 from models.types import EngineError, Inspection, Request
 
-__all__ = ["RenderSession", "Setup", "select_device"]
+__all__ = ["RenderSession", "Setup", "choose_form_for", "select_device"]
 
 CONTEXT_BYTES = 600_000_000
 """Memory of a CUDA context, beside torch's own allocations."""
@@ -63,6 +64,12 @@ def select_device(name: str) -> torch.device:
         message = f"PyTorch {torch.__version__} is a build for processors alone, and can't use the card {name}"
         raise EngineError("engine_unavailable", message, "install its CUDA build, see https://pytorch.org")
     return torch.device("cuda:0")
+
+
+def choose_form_for(device: str, forms: Mapping[str, str]) -> str:
+    """Return the form of the networks on a device, by the name of its type; see `Request.forms`."""
+    on_card = forms and not device.startswith("cpu")
+    return forms.get(torch.cuda.get_device_name(0), USUAL_NAME) if on_card else USUAL_NAME
 
 
 class RenderSession:
@@ -309,12 +316,12 @@ def require_faces(avatar: PreparedAvatar, inspection: Inspection, name: str, win
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Raise EngineError out_of_memory where memory runs out even for one frame at a time."""
+    """Raise EngineError out_of_memory where memory runs out even in the smallest batches."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         hint = "free memory on the device, or choose a smaller output.height; it is tried again on any device with room"
-        message = f"memory ran out with one frame at a time: {str(error).partition('.')[0]}"
+        message = f"memory ran out: {str(error).partition('.')[0]}"
         raise EngineError("out_of_memory", message, hint, retry=True) from error
