@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint
 from agent.intake.paths import fold_name
-from agent.intake.scanner import CONTROLS, SWITCHES, Candidate, Inbox, lower_suffix, to_text
+from agent.intake.scanner import CONTROLS, SWITCHES, TEXT, Candidate, Inbox, lower_suffix, to_text
 from agent.intake.unpack import ARCHIVES
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
@@ -111,7 +111,19 @@ class IgnoredEntries:
             return IgnoredEntry(to_text(name), sentence, "write to another name, and rename the file when it is whole")
         if self._inbox.tracked[name].fingerprint.size == 0:
             return IgnoredEntry(to_text(name), "it is empty", "write its content, or remove it")
+        if lower_suffix(name) == TEXT and (told := self._explain_text(name)):
+            return IgnoredEntry(to_text(name), *told)
         return IgnoredEntry(to_text(name), *_explain_kind(name))
+
+    def _explain_text(self, name: str) -> tuple[str, str] | None:
+        """Return why a text is not spoken, and what to do; None where it isn't meant to be."""
+        stem = to_text(Path(name).stem)
+        if self._inbox.speaks_texts:
+            return "a text without a face", f"put {stem}.jpg beside it, or a job file that names it"
+        faces = {fold_name(Path(one).stem) for one in self._inbox.tracked if lower_suffix(one) in AVATAR_SUFFIXES}
+        if fold_name(Path(name).stem) in faces:
+            return "a text is spoken only where [speech] names a program", f"set speech.command, or add {stem}.wav"
+        return None
 
     # what was surely meant as a job ----------------------------------------------------------------------------------
 
