@@ -208,7 +208,7 @@ class Dispatcher:
             engine=engine,
             avatar=job.media["avatar"]["path"],
             audio=job.media["audio"]["path"],
-            media={role: job.media[role]["path"] for role in spec.sounds if role != "audio"},
+            media={role: job.media[role]["path"] for role in spec.media_names if role != "audio"},
             from_s=spec.from_s,
             to_s=spec.to_s,
             soundtrack_db=spec.soundtrack_db or 0.0,
