@@ -93,7 +93,7 @@ class Intake:
         self.batches = InboxFolders(self.inbox, self._is_avatar)
         self.zips = ZipFiles(self.inbox, self._is_avatar)
         self.speech = Speech(settings)
-        self.ignored = IgnoredEntries(self.inbox)
+        self.ignored = IgnoredEntries(self.inbox, self.batches)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
@@ -256,10 +256,15 @@ class Intake:
     def refuse_others(self, at_ms: int) -> None:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
-        for candidate, bad in [*self.ignored.find_refused(now_s), *self.zips.find_refused()]:
-            submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
-            if submission is not None:
-                self.refuse(submission, bad, at_ms)
+        for inbox in (self.inbox, *self.batches):
+            refused = [
+                *self.ignored.find_refused(now_s, inbox),
+                *(self.zips.find_refused() if inbox is self.inbox else ()),
+            ]
+            for candidate, bad in refused:
+                submission = inbox.claim_refused(candidate, secrets.token_hex(8))
+                if submission is not None:
+                    self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:

@@ -6,6 +6,7 @@ the keys, types and ranges here, which follow from the limits in the request.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
@@ -25,6 +26,8 @@ MAX_SIDE = 16_384
 MAX_VOICES = 16
 """The most voices that a job may have."""
 MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
+MAX_RESULT_CHARS = 32_768
+"""Of the JSON of a result: it goes into the ledger, and back to workers; result.json is read again up to a MiB."""
 CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR, ErrorCode.WORKER_OUTDATED}
 """Codes of a failure that a worker may call its own."""
 CODES_OF_DAEMON = {
@@ -154,6 +157,8 @@ def _refuse_result(run: RunSpan, result: Mapping[str, Any]) -> str:
 
 
 def _refuse_shape(schema: type[Strict], result: Mapping[str, Any]) -> str:
+    if (length := len(json.dumps(dict(result)))) > MAX_RESULT_CHARS:
+        return f"a result of {length} characters"
     try:
         schema.model_validate(dict(result))
     except ValidationError as error:

@@ -219,6 +219,8 @@ REFUSED = [
     ("missing_key", '{"AvatarImagePath": "f.jpg", "audio": null}', "Audio"),
     ("missing_key", '{"audio": "v.wav"}', "avatar"),
     ("bad_value", FACE + ', "engine": "muse"}', "'preview'"),
+    ("bad_value", FACE + ', "options": {"x": "' + "\U0001f600" * 2000 + '"}}', "more than 16384 characters"),
+    ("bad_value", FACE + ', "options": {"x": [' + "1, " * 20_000 + "1]}}", "more than 16384 characters"),
     ("bad_value", FACE + ', "engine": 2}', "engine is 2"),
     ("bad_value", FACE + ', "priority": "urgent"}', "urgent"),
     ("bad_value", FACE + ', "priority": 101}', "101"),

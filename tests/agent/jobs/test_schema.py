@@ -61,6 +61,8 @@ BEYOND = (
     '"priority": "101"',
     '"../a"',
     "\\",
+    '"x": "\U0001f600',
+    '"x": [1',
 )
 """Parts of documents that are wrong in a way that the schema doesn't express: mostly characters in texts."""
 
