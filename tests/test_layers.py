@@ -22,6 +22,8 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "pynvml": "gpu_pool.nvml",
     "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.hooks.calls"),
     "jeepney": "agent.cli.notify",
+    "starlette": "agent.page",
+    "uvicorn": "agent.page",
     "av": "models.media",
     "torch": "models.musetalk",
     "PIL": ("models.musetalk", "models.media"),
@@ -31,7 +33,7 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
 AGENT = (
-    {"cli"},
+    {"cli", "page"},
     {"daemon", "hooks"},
     {"intake"},
     {"results"},

@@ -97,6 +97,37 @@ def notify(config: Config = None) -> None:
 
 
 @app.command()
+def page(
+    config: Config = None,
+    listen: Annotated[str | None, typer.Option(help="Address and port. Default: page.listen of the settings.")] = None,
+    link: Annotated[bool, typer.Option("--link", help="Print an address that opens the page once, and end.")] = False,
+) -> None:
+    """Serve the page for a browser, until Ctrl-C.
+
+    It shows the jobs live, and makes new ones of files that are dropped on it.
+    """
+    from agent.cli.presence import describe_absence, find_presence
+    from agent.page import server
+    from agent.service.log import configure_logging
+
+    source = find_settings(config)
+    settings = load_settings(config)
+    address = listen or settings.page.listen
+    if link:
+        host, port = server.split_address(address)
+        typer.echo(server.make_link(settings, host, port, server.make_logins(settings, host)))
+        return
+    configure_logging(settings)
+
+    def describe() -> str:
+        presence = find_presence(settings)
+        now = datetime.now().astimezone()
+        return "" if presence.is_alive else describe_absence(presence, source, now)
+
+    server.serve(settings, address, describe)
+
+
+@app.command()
 def hooks(
     config: Config = None,
     once: Annotated[bool, typer.Option("--once", help="Tell what is due now, and end.")] = False,

@@ -13,6 +13,8 @@ from agent.ledger.sqlite import Database
 
 APPLICATION_ID = 0x6D757365
 """"muse": lets `file` and other tools recognise the database."""
+Unreadable = sqlite3.Error
+"""What a query may raise beside LedgerError: the file is busy, gone or another one."""
 NOT_UTF8 = "Could not decode"
 """How Python begins its complaint about a text whose bytes are damaged."""
 
