@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import time
 from typing import Any
@@ -20,7 +21,7 @@ from agent.settings import Settings
 
 log = logging.getLogger("musedrop.page")
 
-HEADER_S = 20.0
+HEADER_S = 10.0
 """A connection on which no whole request header came for so long is closed."""
 CONNECTIONS = 1000
 SYSTEMD_FD = 3
@@ -152,4 +153,6 @@ def serve(settings: Settings, listen: str, describe_absence: Any) -> None:
         timeout_graceful_shutdown=1,
     )
     log.info("the page is at %s", make_link(settings, host, listening.getsockname()[1], logins))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn sends itself again, at the end, the signal that ended it
     Server(config, settings.page.idle_s if given else 0.0).run(sockets=[listening])

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
-from tests.agent.samples import JobState, add_job
+from tests.agent.samples import add_job
 from tests.needs import need
 from tests.share import ROOT, Share, face, until, voice
 
@@ -75,6 +76,22 @@ def serve(share: Share) -> Iterator[PageServer]:
         served.process.wait(30)
 
 
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    """The page of a share with ten thousand results and no daemon."""
+    share = Share(tmp_path_factory.mktemp("archive") / "s")
+    share.inbox.mkdir(parents=True)
+    ledger = Ledger(share.state / "jobs.db")
+    with ledger.together():
+        for number in range(10_000):
+            add_job(ledger, f"u{number}", state=JobState.DONE, at_ms=number * 1000, name=f"clip {number}")
+    ledger.close()
+    served = PageServer(share)
+    served.start()
+    yield served
+    assert served.stop() == 0
+
+
 @pytest.fixture
 def page(browser: Browser, serve: PageServer) -> Iterator[Page]:
     """The page in a window of its own, which fails the test where a script fails."""
@@ -98,7 +115,8 @@ def drop_files(page: Page, *files: tuple[str, str, bytes]) -> None:
     page.evaluate(
         """(files) => {
             const carried = new DataTransfer();
-            for (const [name, type, bytes] of files) carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
+            for (const [name, type, bytes] of files)
+                carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
             for (const kind of ["dragover", "drop"])
                 document.getElementById("zone").dispatchEvent(
                     new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
@@ -203,19 +221,11 @@ def test_names_of_others_are_text(page: Page, share: Share) -> None:
     assert page.evaluate("window.hit") is None
 
 
-def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, make_share: Callable[..., Share]) -> None:
+def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, archive: PageServer) -> None:
     """The gallery shows the newest at once, more when it is scrolled, and finds one of ten thousand."""
-    share = make_share()
-    ledger = Ledger(share.state / "jobs.db")
-    with ledger.together():
-        for number in range(10_000):
-            add_job(ledger, f"u{number}", state=JobState.DONE, at_ms=number * 1000, name=f"clip {number}")
-    ledger.close()
-    served = PageServer(share)
-    served.start()
     context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US")
     page = context.new_page()
-    page.goto(served.url)
+    page.goto(archive.url)
     page.locator(FACES).first.wait_for()
     assert page.locator(FACES).first.locator("bdi").inner_text() == "clip 9999"
     page.mouse.wheel(0, 20_000)
@@ -223,17 +233,16 @@ def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, make_s
     page.locator("#search").fill("clip 777")
     wait_until(lambda: page.locator(FACES).count() == 11, page)
     context.close()
-    assert served.stop() == 0
 
 
-def test_chinese_dark_and_small_windows(browser: Browser, serve: PageServer) -> None:
+def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -> None:
     """A Chinese browser is shown Chinese; at 360 px nothing is wider than the window; dark is dark."""
     context = browser.new_context(
         viewport={"width": 360, "height": 740}, locale="zh-CN", color_scheme="dark", reduced_motion="reduce"
     )
     page = context.new_page()
-    page.goto(serve.url)
-    page.locator("#tiles li").first.wait_for()
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
     assert page.locator("#make-title").inner_text() == "制作视频"
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -249,7 +258,7 @@ def test_chinese_dark_and_small_windows(browser: Browser, serve: PageServer) -> 
 def test_everything_has_a_name_for_screen_readers_and_keys(page: Page) -> None:
     """Every control has a name, every field a label, and the keyboard reaches them."""
     for role in ("button", "link", "combobox", "textbox", "searchbox", "spinbutton"):
-        for control in page.get_by_role(role).all():  # type: ignore[arg-type]
+        for control in page.get_by_role(role).all():
             assert control.evaluate("node => (node.labels?.[0] ?? node).textContent.trim() || node.ariaLabel"), role
     page.keyboard.press("Tab")
     reached = set()
@@ -259,21 +268,23 @@ def test_everything_has_a_name_for_screen_readers_and_keys(page: Page) -> None:
     assert {"pause", "language", "pick", "record", "library"} <= reached
 
 
-def test_a_connection_that_sends_slowly_is_closed_and_others_are_served(serve: PageServer, page: Page) -> None:
+def test_a_connection_that_sends_slowly_is_closed_and_others_are_served(browser: Browser, archive: PageServer) -> None:
     """Half a header holds nobody up: two hundred of them wait while the page is answered."""
-    slow = [socket.create_connection(("127.0.0.1", serve.port)) for _ in range(200)]
+    slow = [socket.create_connection(("127.0.0.1", archive.port)) for _ in range(200)]
     for connection in slow:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
-    page.reload()
-    page.locator("#tiles li").first.wait_for()
+    page = browser.new_page()
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
     slow[0].settimeout(60)
     assert slow[0].recv(100) == b""
     for connection in slow:
         connection.close()
+    page.close()
 
 
-def test_the_page_process_opens_no_media_libraries(serve: PageServer) -> None:
+def test_the_page_process_opens_no_media_libraries(archive: PageServer) -> None:
     """The process maps neither the media libraries nor torch."""
-    assert serve.process is not None
-    maps = Path(f"/proc/{serve.process.pid}/maps").read_text()
+    assert archive.process is not None
+    maps = Path(f"/proc/{archive.process.pid}/maps").read_text()
     assert not re.search(r"libav|cv2|torch|numpy", maps)

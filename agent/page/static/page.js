@@ -37,10 +37,10 @@ function fill(list, rows, key, draw) {
     const id = String(key(row));
     const text = JSON.stringify(row) + language;
     const before = known.get(id);
-    if (before && before.dataset.text === text) return before;
+    if (before && before.dataset.row === text) return before;
     const node = draw(row, before);
     node.dataset.key = id;
-    node.dataset.text = text;
+    node.dataset.row = text;
     const focused = before?.contains(document.activeElement) ? document.activeElement.textContent : null;
     if (focused !== null) queueMicrotask(() => [...node.querySelectorAll("button,a")].find((one) => one.textContent === focused)?.focus());
     return node;
