@@ -176,6 +176,9 @@ class LimitsSettings(Section):
     media_mib: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
         default=4096, description="Size of one media file, in MiB."
     )
+    archive_gib: Annotated[float, Field(gt=0, le=1 << 20)] = Field(
+        default=8.0, description="Size of all files of a zip in the inbox, in GiB; a larger one is not unpacked."
+    )
     megapixels: Annotated[float, Field(gt=0, le=1000)] = Field(
         default=64.0, description="Pixels of one picture, in millions; guards against image bombs."
     )
@@ -218,7 +221,8 @@ class OutputSettings(Section):
         default="auto", description="auto takes h264_nvenc where a card offers it, else libx264."
     )
     link_video: bool = Field(
-        default=False, description="Whether each video is also outbox/NAME.mp4, a hard link beside the folder NAME."
+        default=False,
+        description="Whether each video is also outbox/NAME.mp4 (or .mov), a hard link beside the folder NAME.",
     )
 
 
@@ -321,6 +325,20 @@ class PageSettings(Section):
     idle_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         default=600.0,
         description="Seconds after the last viewer after which a page that systemd started for one ends; 0: never.",
+    )
+
+
+class SpeechSettings(Section):
+    """The program that speaks texts: `NAME.txt` beside a face, or the `audio` of a job; off without a command."""
+
+    command: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="A program and its arguments, run without a shell. The text comes on the standard input, or in the"
+        " file {text}; the sound goes to the file {wav}, or without this word to the standard output.",
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=120.0, description="Seconds that speaking one text may take."
     )
 
 
@@ -481,6 +499,7 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     hooks: HooksSettings = HooksSettings()
     page: PageSettings = PageSettings()
+    speech: SpeechSettings = SpeechSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -105,18 +105,19 @@ class Page:
 
     def _describe_job(self, db: Reader, uid: str) -> dict[str, Any]:
         row = _require_job(db, uid)
-        name = "result.json" if row["state"] == "done" else "error.json"
         try:
-            record = json.loads(read_record(row, self.settings.folders, name, facts.MAX_RECORD_BYTES))
-        except (OSError, ValueError, RecursionError):
+            record = json.loads(read_record(db, row, self.settings.folders, facts.MAX_RECORD_BYTES))
+        except (OSError, ValueError, RecursionError, HTTPException):
             record = None
         return {"row": row, "events": facts.list_events(db, uid), "record": record}
 
     async def send_file(self, request: Request) -> Response:
         words = request.path_params
-        row = await self._query(lambda db: _require_job(db, words["uid"]))
-        download = "download" in request.query_params
-        return await run_in_threadpool(serve_file, row, self.settings.folders, words["name"], download=download)
+        folders, download = self.settings.folders, "download" in request.query_params
+        answer: Response = await self._query(
+            lambda db: serve_file(db, _require_job(db, words["uid"]), folders, words["name"], download=download)
+        )
+        return answer
 
     async def send_avatar(self, request: Request) -> Response:
         def find() -> Response:

@@ -87,7 +87,7 @@ def _make_table(
 def _make_row(columns: Sequence[str], row: Mapping[str, Any], link: str) -> str:
     cells = [html.escape(str("" if row.get(name) is None else row[name])) for name in columns]
     if link:
-        path = f"/files/{quote(str(row['uid']), safe='')}/result.mp4"
+        path = f"/files/{quote(str(row['uid']), safe='')}/video"
         name = html.escape(row["name"])
-        cells.append(f'<a href="{path}">{name}.mp4</a> <a href="{path}?download">{html.escape(link)}</a>')
+        cells.append(f'<a href="{path}">{name}</a> <a href="{path}?download">{html.escape(link)}</a>')
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const HEADERS = { "x-musedrop": "1" };
 const PICTURE = /\.(jpe?g|jpe|jfif|png|apng|webp|bmp|dib|tiff?|gif|avif|hei[cf]|jp2|j2k|p[pgbna]m)$/i;
 const VIDEO = /\.(mp4|mov|qt|mkv|webm|avi|m4v|ts|mts|m2ts?|mpe?g|vob|3g[p2]|wmv|asf|flv|ogv|mxf)$/i;
-const SOUND = /\.(wav|mp3|m4a|aac|flac|ogg|opus|wma|aif[fc]?|amr|caf|e?ac3|au|snd|w64|wv|oga|mka|weba|m4b|m4r|bwf)$/i;
+const SOUND = /\.(wav|mp3|m4a|aac|flac|ogg|opus|wma|aif[fc]?|amr|caf|e?ac3|au|snd|w64|wv|oga|mka|weba|m4b|m4r|bwf|txt)$/i;
 const PAGE_ROWS = 60;
 
 const texts = await (await fetch("/static/texts.json")).json();
@@ -215,7 +215,8 @@ function drawVideo(row, before) {
   const screen = playing || make("button", { type: "button", className: "screen", "aria-label": say("play", { name: row.name }) },
     make("img", { src: `${file}/preview.jpg`, alt: "", loading: "lazy" }));
   if (!playing) screen.onclick = () => {
-    const video = make("video", { src: `${file}/result.mp4`, controls: true, autoplay: true, className: "screen", poster: `${file}/preview.jpg` });
+    const video = make("video", { src: `${file}/video`, controls: true, autoplay: true, className: "screen", poster: `${file}/preview.jpg` });
+    video.onerror = () => announce(say("no_player", { name: row.name }), "bad");
     screen.replaceWith(video);
     video.focus();
   };
@@ -225,7 +226,7 @@ function drawVideo(row, before) {
     make("p", { className: "dim", textContent: `${clock(row.finished_at)} · ${span(row.duration_s || 0)}` }),
     make("p", { className: "dim", textContent: facts }),
     make("p", { className: "row" },
-      make("a", { href: `${file}/result.mp4?download`, textContent: say("download"), "aria-label": `${say("download")} ${row.name}` }),
+      make("a", { href: `${file}/video?download`, textContent: say("download"), "aria-label": `${say("download")} ${row.name}` }),
       button("details", () => showJob(row.uid)))));
 }
 

@@ -150,7 +150,7 @@ def test_the_page_without_scripts_shows_names_as_text(client: TestClient, ledger
         assert title in text
         assert "<img" not in text
         assert "&lt;img" in text
-        assert "/files/u2/result.mp4" in text
+        assert "/files/u2/video" in text
 
 
 def test_a_ledger_that_is_gone_is_said(client: TestClient, settings: Settings, ledger: Ledger) -> None:
