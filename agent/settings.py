@@ -318,9 +318,10 @@ class PageSettings(Section):
         strict=False,
         description="Names and addresses, without a port, by which browsers may ask for the page, beside localhost.",
     )
-    token_file: Folder | None = Field(
-        default=None,
-        description="File with the secret of login links, made with the first start; without it the page has no login.",
+    token_file: str = Field(
+        default="",
+        description="Absolute path of the file with the secret of login links, which the first start makes; without it"
+        " the page has no login.",
     )
     idle_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         default=600.0,

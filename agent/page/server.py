@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -105,7 +106,7 @@ def is_loopback(host: str) -> bool:
 def make_logins(settings: Settings, host: str) -> Logins | None:
     """Return what checks the viewers; None where the page is for this machine alone. Raises UserError."""
     if settings.page.token_file:
-        return Logins(read_secret(settings.page.token_file))
+        return Logins(read_secret(Path(settings.page.token_file)))
     if is_loopback(host):
         return None
     raise UserError(f"{host} can be reached from other machines: set page.token_file first, and page.hosts")
