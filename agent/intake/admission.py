@@ -25,7 +25,7 @@ from agent.fs import (
     take_fingerprint,
 )
 from agent.intake.archives import ZipFiles
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
 from agent.intake.media import MediaFile, MediaFinder, MissingMedia
@@ -454,6 +454,8 @@ class Intake:
                 self._switch_queue(verb, at_ms)
             case "drain":
                 return DrainDevice(control.name)
+            case "unload":
+                return UnloadDevice(control.name)
             case _:
                 return ResumeDevice(control.name)
         return None
