@@ -34,8 +34,9 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
 AGENT = (
-    {"cli", "page"},
-    {"daemon", "hooks"},
+    {"cli"},
+    {"page"},
+    {"client", "daemon", "hooks"},
     {"intake"},
     {"results"},
     {"selftest"},

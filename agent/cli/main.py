@@ -87,7 +87,7 @@ def run(config: Config = None) -> None:
 @app.command()
 def notify(config: Config = None) -> None:
     """Show desktop notifications when jobs end, until Ctrl-C."""
-    from agent.cli import client
+    from agent import client
     from agent.cli import notify as notifications
 
     settings = load_settings(config)
@@ -136,7 +136,7 @@ def hooks(
 
     Reads [hooks] of the settings, until Ctrl-C.
     """
-    from agent.cli import client
+    from agent import client
     from agent.hooks.runner import HookRunner
     from agent.service.log import configure_logging
 
@@ -173,7 +173,7 @@ def devices(
 
     It also says how much memory each has, and why one is out of service. Exit code 3: no daemon is running.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.display import views
     from agent.cli.presence import NO_DAEMON, warn_of_absence
 
@@ -210,7 +210,7 @@ def unload(
 
     The next job loads the model again. Writes DEVICE.unload into the inbox.
     """
-    from agent.cli import client
+    from agent import client
 
     rows = [] if name else client.list_devices(client.open_ledger(load_settings(config)))
     cards = [name] if name else [row["device"] for row in rows if row["kind"] == "cuda"]
@@ -257,7 +257,7 @@ def resume(
 
 
 def control_queue(config: Path | None, verb: str) -> None:
-    from agent.cli import client
+    from agent import client
     from agent.cli.presence import warn_of_absence
 
     settings = load_settings(config)
@@ -266,7 +266,7 @@ def control_queue(config: Path | None, verb: str) -> None:
 
 
 def control_device(config: Path | None, name: str, verb: str) -> str:
-    from agent.cli import client
+    from agent import client
     from agent.cli.presence import warn_of_absence
     from agent.scheduler import device_names
 

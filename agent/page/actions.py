@@ -11,11 +11,11 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from agent.cli import client
-from agent.cli.jobs import choosing
+from agent import client
 from agent.errors import UserError
 from agent.fs import atomic_write_bytes, make_safe_name
 from agent.fs.folders import move, sync
+from agent.jobs.states import OPEN, RETRIABLE
 from agent.ledger.sqlite import Database
 from agent.page.uploads import Upload, Uploads
 from agent.scheduler.device_names import file_safe
@@ -24,7 +24,7 @@ from agent.settings import Settings
 MAX_JOBS = 100
 KEYS = ("engine", "fps", "priority", "strategy", "options", "output", "max_attempts", "timeout_s")
 """The keys of a job file that the page may set, beside its name, its face and its voice."""
-JOB_VERBS = {"cancel": choosing.OPEN, "retry": choosing.RETRIABLE}
+JOB_VERBS = {"cancel": OPEN, "retry": RETRIABLE}
 DEVICE_VERBS = ("drain", "resume")
 QUEUE_VERBS = ("pause", "resume")
 
@@ -98,7 +98,7 @@ def control_job(settings: Settings, db: Database, uid: str, verb: str) -> None:
         raise HTTPException(404, "there is no such job")
     if row["state"] not in JOB_VERBS[verb]:
         raise HTTPException(409, f"{row['name']} is {row['state']}")
-    _write_control(lambda: client.write_control_file(settings, choosing.name_for_control(row), verb))
+    _write_control(lambda: client.write_control_file(settings, uid, verb))
 
 
 def control_device(settings: Settings, db: Database, device: str, verb: str) -> None:

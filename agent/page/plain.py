@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote
 
 LANGUAGES = ("en", "zh")
 FORWARD = '<!doctype html><meta charset="utf-8"><title>musedrop</title><meta http-equiv="refresh" content="0;url=/">\n'
@@ -87,7 +86,7 @@ def _make_table(
 def _make_row(columns: Sequence[str], row: Mapping[str, Any], link: str) -> str:
     cells = [html.escape(str("" if row.get(name) is None else row[name])) for name in columns]
     if link:
-        path = f"/files/{quote(str(row['uid']), safe='')}/video"
+        path = f"/files/{html.escape(str(row['uid']))}/video"
         name = html.escape(row["name"])
         cells.append(f'<a href="{path}">{name}</a> <a href="{path}?download">{html.escape(link)}</a>')
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

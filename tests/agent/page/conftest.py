@@ -10,9 +10,6 @@ from starlette.testclient import TestClient
 from agent.ledger.ledger import Ledger
 from agent.page.app import Page
 from agent.settings import Settings
-from tests.agent.cli.conftest import settings
-
-__all__ = ["settings"]
 
 FROM_PAGE = {"origin": "http://localhost", "x-musedrop": "1"}
 """The headers that the page's own script sends with a request that changes something."""
