@@ -25,12 +25,13 @@ from agent.fs import (
     take_fingerprint,
 )
 from agent.intake.archives import ZipFiles
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
-from agent.intake.media import MediaFinder, MissingMedia
+from agent.intake.media import MediaFile, MediaFinder, MissingMedia
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
+from agent.intake.speech import Speech
 from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
@@ -91,7 +92,8 @@ class Intake:
         )
         self.batches = InboxFolders(self.inbox, self._is_avatar)
         self.zips = ZipFiles(self.inbox, self._is_avatar)
-        self.ignored = IgnoredEntries(self.inbox)
+        self.speech = Speech(settings)
+        self.ignored = IgnoredEntries(self.inbox, self.batches)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
@@ -107,6 +109,7 @@ class Intake:
     def _set_patience(self) -> None:
         self.ignored.patience_s = self.settings.current.inbox.patience_s
         self.inbox.piece_settle_s = self.settings.current.inbox.piece_settle_s
+        self.inbox.speaks_texts = self.speech.is_on
 
     def apply_settings(self) -> None:
         """Apply reloaded settings; `meet_share` applies those of the share."""
@@ -160,7 +163,7 @@ class Intake:
             self.batches.scan(now_s, self.settings.current.inbox.patience_s)
         settle = self.inbox.next_settle_s(now_s)
         waits_s = [self.settings.current.inbox.scan_s, float("inf") if settle is None else settle]
-        waits_s += [PROGRAM_S] if self.zips.folder else []
+        waits_s += [PROGRAM_S] if self.zips.folder or self.speech.is_running else []
         self._next_scan_s = now_s + min(waits_s)
         return readable
 
@@ -168,6 +171,7 @@ class Intake:
         """End the watcher, and the programs that the intake has started."""
         self.watcher.stop()
         self.zips.close()
+        self.speech.close()
 
     def postpone_scan(self, now_s: float) -> None:
         """Skip a scan because the share is away."""
@@ -252,10 +256,15 @@ class Intake:
     def refuse_others(self, at_ms: int) -> None:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
-        for candidate, bad in [*self.ignored.find_refused(now_s), *self.zips.find_refused()]:
-            submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
-            if submission is not None:
-                self.refuse(submission, bad, at_ms)
+        for inbox in (self.inbox, *self.batches):
+            refused = [
+                *self.ignored.find_refused(now_s, inbox),
+                *(self.zips.find_refused() if inbox is self.inbox else ()),
+            ]
+            for candidate, bad in refused:
+                submission = inbox.claim_refused(candidate, secrets.token_hex(8))
+                if submission is not None:
+                    self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:
@@ -272,7 +281,7 @@ class Intake:
     def list_awaited_names(self) -> set[str]:
         """Return the file names, folded, of media that waiting jobs give."""
         specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
-        given = [name for spec in specs for name in (spec.avatar, *spec.sounds.values()) if name]
+        given = [name for spec in specs for name in (spec.avatar, *spec.media_names.values()) if name]
         return {fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given}
 
     @property
@@ -319,11 +328,30 @@ class Intake:
 
     def check_waiting_jobs(self, at_ms: int) -> None:
         """Look for the media of a batch of waiting jobs; the next scan takes the next batch."""
+        if self.speech.is_running:
+            self.speech.end_unwanted(self._is_waiting)
         jobs = self.ledger.list_waiting(self._last_checked_id, BATCH)
         self._last_checked_id = jobs[-1].id if len(jobs) == BATCH else 0
         with self.ledger.together():
             for job in jobs:
                 self.check_media(job, at_ms)
+
+    def _is_waiting(self, uid: str) -> bool:
+        job = self.ledger.job(uid)
+        return job is not None and job.state is JobState.WAITING
+
+    def _find_media(self, job: Job, spec: JobSpec) -> dict[str, MediaFile] | MissingMedia:
+        """Return the media of a job, its texts spoken. Raises BadJob, OSError."""
+        claimed = self.folders.claimed / job.uid
+        found = self.media.find(spec, claimed)
+        if isinstance(found, MissingMedia):
+            return found
+        heard = self.speech.replace_texts(job.uid, found, claimed, self._last_scan_s)
+        if not isinstance(heard, MissingMedia) and len(heard) > len(found):
+            note = f"The voice was made of a text by {self.speech.program}."
+            noted = spec.model_copy(update={"notes": tuple(dict.fromkeys((*spec.notes, note)))})
+            self.ledger.update(job.uid, spec=noted.model_dump_json())
+        return heard
 
     def check_media(self, job: Job, at_ms: int) -> None:
         """Queue a waiting job when its media are complete; fail it when they can't be had."""
@@ -332,7 +360,7 @@ class Intake:
             self._set_waiting_for(job, f'the job "{earlier.name}" of the same id')
             return
         try:
-            found = self.media.find(job.spec, self.folders.claimed / job.uid)
+            found = self._find_media(job, job.spec)
         except BadJob as bad:
             self._fail(job, bad, at_ms)
             return
@@ -350,6 +378,8 @@ class Intake:
     def _wait_s(self, missing: MissingMedia) -> float:
         """Return how long a job waits for what is missing: for rights that are not given soon, only a while."""
         asked = self.settings.current.inbox
+        if missing.code is ErrorCode.SPEECH_FAILED:
+            return float("inf")
         return asked.patience_s if missing.code is ErrorCode.NOT_READABLE else asked.wait_media_s
 
     def _elapsed_s(self, since_ms: int, at_ms: int) -> float:
@@ -363,7 +393,7 @@ class Intake:
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
         failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
         if failed.spec is not None and not failed.media:
-            names = {"avatar": failed.spec.avatar, **failed.spec.sounds}
+            names = {"avatar": failed.spec.avatar, **failed.spec.media_names}
             left = self._list_left_media(names, failed.spec.batch)
             self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
@@ -424,6 +454,8 @@ class Intake:
                 self._switch_queue(verb, at_ms)
             case "drain":
                 return DrainDevice(control.name)
+            case "unload":
+                return UnloadDevice(control.name)
             case _:
                 return ResumeDevice(control.name)
         return None

@@ -30,13 +30,15 @@ from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
 
-CONTROLS = (".cancel", ".retry", ".drain", ".resume")
+CONTROLS = (".cancel", ".retry", ".drain", ".resume", ".unload")
 SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock") for suffix in ("", ".txt")}
 """Control files of the whole queue; Windows gives every new file a suffix."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}
 BATCH_FILE, LONGEST_BATCH_BYTES = ".batch", 255
 """The file in a claim that names the folder of the inbox it came from."""
+TEXT = ".txt"
+"""The suffix of a text that may be spoken."""
 UNPARSED_GRACE = 10
 """Settle times for a job file that doesn't parse, if the kernel can't say whether it is open."""
 
@@ -85,7 +87,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control file for a job (cancel, retry), a device (drain, resume) or the queue ("")."""
+    """A control file for a job (cancel, retry), a device (drain, resume, unload) or the queue ("")."""
 
     name: str
     verb: str
@@ -107,6 +109,7 @@ class Inbox:
     changes      how often a scan has found something else than the one before
     piece_settle_s  the settle time of a file that promises more than is there, and was not renamed into place
     batch        the name of this folder where it is one of the inbox, "" for the inbox itself
+    speaks_texts    whether a text is as good as a voice
     is_avatar    whether it has the name of a library avatar: then a voice alone is a job
     rest_s       how long media stay unchanged before they are a job without a job file
     """
@@ -126,6 +129,7 @@ class Inbox:
     changes: int = 0
     piece_settle_s: float = 0.0
     batch: str = ""
+    speaks_texts: bool = False
     is_avatar: bool = False
     rest_s: float = 0.0
     _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
@@ -219,13 +223,22 @@ class Inbox:
         """Yield the complete voices that no job file and no face of their stem may belong to."""
         others = [name for name in self.tracked if lower_suffix(name) in AVATAR_SUFFIXES | {".json"}]
         taken = {fold_name(Path(name).stem) for name in others}
-        for name in sorted(self.tracked):
-            if lower_suffix(name) not in AUDIO_SUFFIXES or fold_name(Path(name).stem) in taken:
+        for name in sorted(self.tracked, key=order_voices):
+            if not self.is_voice(name) or fold_name(Path(name).stem) in taken:
                 continue
-            if self.tracked[name].fingerprint in in_use or self.entries.is_blocked(self.folder / name):
+            taken.add(fold_name(Path(name).stem))
+            files = [other for other in self._list_spoken(name) if self.tracked[other].fingerprint not in in_use]
+            if name not in files or any(self.entries.is_blocked(self.folder / file) for file in files):
                 continue
-            if self._is_quiet(name, now_s) and self.is_settled(name, now_s):
-                yield Candidate(Path(name).stem, (name,))
+            if all(self._is_quiet(file, now_s) and self.is_settled(file, now_s) for file in files):
+                yield Candidate(Path(name).stem, tuple(files))
+
+    def _list_spoken(self, name: str) -> list[str]:
+        """Return a voice, and the text of the same stem that goes along with a sound; none where it is a job file."""
+        text = f"{Path(name).stem}{TEXT}"
+        if lower_suffix(name) == TEXT:
+            return [] if self.holds_job(name) else [name]
+        return [name, text] if self.speaks_texts and text in self.tracked else [name]
 
     def _check_job_file(self, name: str, now_s: float) -> Candidate | None:
         path = self.folder / name
@@ -267,7 +280,7 @@ class Inbox:
     def _may_have_pair(self) -> bool:
         """Whether an avatar and an audio file have the same stem, in any spelling."""
         names = [Path(name) for name in self.tracked]
-        sounds = {fold_name(path.stem) for path in names if path.suffix.lower() in AUDIO_SUFFIXES}
+        sounds = {fold_name(path.stem) for path in names if self.is_voice(path.name)}
         return any(fold_name(path.stem) in sounds for path in names if path.suffix.lower() in AVATAR_SUFFIXES)
 
     def _find_pairs(self, now_s: float, in_use: set[Fingerprint]) -> Iterator[Candidate]:
@@ -275,7 +288,7 @@ class Inbox:
         job_stems = {fold_name(Path(name).stem) for name in self.tracked if lower_suffix(name) == ".json"}
         halves: dict[str, list[str]] = {}
         for name in sorted(self.tracked):
-            if lower_suffix(name) in AVATAR_SUFFIXES | AUDIO_SUFFIXES:
+            if lower_suffix(name) in AVATAR_SUFFIXES or self.is_voice(name):
                 halves.setdefault(fold_name(Path(name).stem), []).append(name)
         for stem, names in halves.items():
             free = [name for name in names if self.tracked[name].fingerprint not in in_use]
@@ -284,10 +297,10 @@ class Inbox:
 
     def _match_halves(self, names: list[str], now_s: float) -> Iterator[Candidate]:
         faces = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES]
-        voices = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES]
+        voices = sorted((name for name in names if self.is_voice(name)), key=order_voices)
         exact = [(face, voice) for face in faces for voice in voices if Path(face).stem == Path(voice).stem]
         for face, voice in exact or [(face, voice) for face in faces for voice in voices]:
-            if face not in faces or voice not in voices:
+            if face not in faces or voice not in voices or (lower_suffix(voice) == TEXT and self.holds_job(voice)):
                 continue
             if all(self._is_quiet(half, now_s) and self.is_settled(half, now_s) for half in (face, voice)):
                 faces.remove(face)
@@ -295,6 +308,10 @@ class Inbox:
                 stem = Path(face).stem
                 left = [name for name in (*faces, *voices) if Path(name).stem == stem]
                 yield Candidate(stem, (face, voice), left=tuple(left))
+
+    def is_voice(self, name: str) -> bool:
+        """Whether the name is one of a sound, or of a text that is spoken."""
+        return lower_suffix(name) in AUDIO_SUFFIXES or (self.speaks_texts and lower_suffix(name) == TEXT)
 
     def _is_quiet(self, name: str, now_s: float) -> bool:
         return now_s - self.tracked[name].since_s >= max(self.settle_s, self.rest_s)
@@ -421,10 +438,10 @@ def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission 
         text = read_limited(folder / job_files[0], max_job_bytes)
         return Submission(folder.name, to_text(Path(job_files[0]).stem), folder, text or b"", (), owner, batch)
     avatar = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES]
-    audio = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES]
-    if not audio or not (avatar or batch):
+    voices = sorted((name for name in names if lower_suffix(name) in AUDIO_SUFFIXES | {TEXT}), key=order_voices)
+    if not voices or not (avatar or batch):
         return None
-    media = (avatar[0], audio[0]) if avatar else (audio[0],)
+    media = (avatar[0], voices[0]) if avatar else (voices[0],)
     return Submission(folder.name, to_text(Path(media[0]).stem), folder, None, media, owner, batch)
 
 
@@ -444,6 +461,11 @@ def read_owner(path: Path) -> str:
 def to_text(name: str) -> str:
     """Return a file name as text; bytes that are not UTF-8 become question marks."""
     return os.fsencode(name).decode("utf-8", "replace")
+
+
+def order_voices(name: str) -> tuple[bool, str]:
+    """Order sounds before texts: a text is spoken only where there is no sound."""
+    return lower_suffix(name) == TEXT, name
 
 
 def lower_suffix(name: str) -> str:
