@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.cli import client
+from agent import client
 from agent.cli.display import progress, views
 from agent.daemon import Daemon
 from agent.errors import UserError
