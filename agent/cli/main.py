@@ -87,13 +87,44 @@ def run(config: Config = None) -> None:
 @app.command()
 def notify(config: Config = None) -> None:
     """Show desktop notifications when jobs end, until Ctrl-C."""
-    from agent.cli import client
+    from agent import client
     from agent.cli import notify as notifications
 
     settings = load_settings(config)
     service = notifications.NotificationService()
     for _ in notifications.follow_jobs(lambda: client.open_ledger(settings), service.show):
         time.sleep(NOTIFY_S)
+
+
+@app.command()
+def page(
+    config: Config = None,
+    listen: Annotated[str | None, typer.Option(help="Address and port. Default: page.listen of the settings.")] = None,
+    link: Annotated[bool, typer.Option("--link", help="Print an address that opens the page once, and end.")] = False,
+) -> None:
+    """Serve the page for a browser, until Ctrl-C.
+
+    It shows the jobs live, and makes new ones of files that are dropped on it.
+    """
+    from agent.cli.presence import describe_absence, find_presence
+    from agent.page import server
+    from agent.service.log import configure_logging
+
+    source = find_settings(config)
+    settings = load_settings(config)
+    address = listen or settings.page.listen
+    if link:
+        host, port = server.split_address(address)
+        typer.echo(server.make_link(settings, host, port, server.make_logins(settings, host)))
+        return
+    configure_logging(settings)
+
+    def describe() -> str:
+        presence = find_presence(settings)
+        now = datetime.now().astimezone()
+        return "" if presence.is_alive else describe_absence(presence, source, now)
+
+    server.serve(settings, address, describe)
 
 
 @app.command()
@@ -105,7 +136,7 @@ def hooks(
 
     Reads [hooks] of the settings, until Ctrl-C.
     """
-    from agent.cli import client
+    from agent import client
     from agent.hooks.runner import HookRunner
     from agent.service.log import configure_logging
 
@@ -142,7 +173,7 @@ def devices(
 
     It also says how much memory each has, and why one is out of service. Exit code 3: no daemon is running.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.display import views
     from agent.cli.presence import NO_DAEMON, warn_of_absence
 
@@ -161,6 +192,32 @@ def drain(name: Device, config: Config = None) -> None:
     Writes DEVICE.drain into the inbox.
     """
     console.print(f"{control_device(config, name, 'drain')} gets no more work when its current work is finished")
+
+
+@app.command()
+def unload(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A device or a card; all cards where there is none.",
+            autocompletion=completion.complete_devices,
+        ),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Give back the memory of cards that have no work.
+
+    The next job loads the model again. Writes DEVICE.unload into the inbox.
+    """
+    from agent import client
+
+    rows = [] if name else client.list_devices(client.open_ledger(load_settings(config)))
+    cards = [name] if name else [row["device"] for row in rows if row["kind"] == "cuda"]
+    for card in cards:
+        console.print(f"{control_device(config, card, 'unload')} gives its memory back, unless it is at work")
+    if not cards:
+        console.print("there are no cards")
 
 
 @app.command()
@@ -200,7 +257,7 @@ def resume(
 
 
 def control_queue(config: Path | None, verb: str) -> None:
-    from agent.cli import client
+    from agent import client
     from agent.cli.presence import warn_of_absence
 
     settings = load_settings(config)
@@ -209,7 +266,7 @@ def control_queue(config: Path | None, verb: str) -> None:
 
 
 def control_device(config: Path | None, name: str, verb: str) -> str:
-    from agent.cli import client
+    from agent import client
     from agent.cli.presence import warn_of_absence
     from agent.scheduler import device_names
 

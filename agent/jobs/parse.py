@@ -34,6 +34,7 @@ ALIASES: Mapping[str, str] = {
     "from_seconds": "from_s",
     "to_seconds": "to_s",
     "soundtrack_path": "soundtrack",
+    "background_path": "background",
     "code": "id",
     "video_url": "avatar",
     "audio_url": "audio",

@@ -39,7 +39,7 @@ CODES_OF_DAEMON = {
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Annotated[str, Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,2})?$")]
-Encoder = Literal["auto", "libx264", "h264_nvenc"]
+Encoder = Literal["auto", "libx264", "h264_nvenc", "prores_ks"]
 Notes = Annotated[list[Text], Field(max_length=100)]
 One = Annotated[int, Field(ge=1, le=1)]
 Many = Annotated[int, Field(ge=1)]
@@ -98,7 +98,7 @@ class Outline(Strict):
     notes: Notes = []
     voices: Annotated[list[VoiceFrames], Field(max_length=MAX_VOICES)] = []
     layers: Annotated[list[HeardLayer], Field(max_length=MAX_VOICES + 2)] = []
-    media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 2)] = {}
+    media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 3)] = {}
     details: dict[str, Any] = {}
 
 
