@@ -288,3 +288,20 @@ def test_the_page_process_opens_no_media_libraries(archive: PageServer) -> None:
     assert archive.process is not None
     maps = Path(f"/proc/{archive.process.pid}/maps").read_text()
     assert not re.search(r"libav|cv2|torch|numpy", maps)
+
+
+def test_a_daemon_with_a_page_serves_it_until_its_end(make_share: Callable[..., Share]) -> None:
+    """`musedrop run --page` starts both; the page ends with the daemon, also when that is killed."""
+    share = make_share(module="agent.cli.main run --page")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    share.config.write_text(f'{share.config.read_text()}\n[page]\nlisten = "127.0.0.1:{port}"\n')
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    share.start()
+    until(answers, 60, share.log)
+    share.kill()
+    until(lambda: not answers(), 60, share.log)
