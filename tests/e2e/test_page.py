@@ -6,9 +6,10 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.e2e.page_server import PageServer, add_results
@@ -226,6 +227,20 @@ def test_everything_has_a_name_for_screen_readers_and_keys(page: Page) -> None:
         reached.add(page.evaluate("document.activeElement.id"))
         page.keyboard.press("Tab")
     assert {"pause", "language", "pick", "record", "library"} <= reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_barrier_is_found(browser: Browser, archive: PageServer, scheme: Literal["light", "dark"]) -> None:
+    """axe-core finds nothing: contrast, names, roles, order, in light and dark, in the page and in its dialog."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US", color_scheme=scheme)
+    page = context.new_page()
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    assert Axe().run(page).response["violations"] == []
+    page.locator(FACES).first.get_by_role("button", name="Details").click()
+    page.locator("dialog[open]").wait_for()
+    assert Axe().run(page).response["violations"] == []
+    context.close()
 
 
 def test_a_connection_that_sends_slowly_is_closed_and_others_are_served(browser: Browser, archive: PageServer) -> None:
