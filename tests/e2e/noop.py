@@ -17,6 +17,7 @@ from agent.daemon import serve
 from agent.service.log import configure_logging
 from agent.settings_file import load_settings
 from models.inputs import copy_input
+from models.short_jobs import run_short_job
 from models.types import EngineError, Inspection, Request
 
 HANDLER = "tests.e2e.noop:open_handler"
@@ -26,6 +27,8 @@ FRAMES = 48
 
 class Noop:
     def run(self, payload: dict[str, Any], start: int, stop: int, tick: Callable[[int], None]) -> dict[str, Any]:
+        if payload.get("goes_on"):
+            return run_short_job(self.run, payload, tick)
         request = Request.from_dict(payload["request"])
         deed: Callable[..., dict[str, Any]] = getattr(self, payload["stage"])
         return deed(request, payload, start, stop, tick)
