@@ -23,10 +23,11 @@ JOBS = ("one", "two", "three")
 def drop_jobs(share: Share, short: tuple[str, ...] = JOBS[2:]) -> None:
     """Drop pairs, whose spans go to several workers, and `short` jobs, which one worker does at once."""
     for name in JOBS:
-        share.put(f"{name}.png", b"face")
-        share.put(f"{name}.wav", b"voice")
+        stems = (f"{name} face", f"{name} voice") if name in short else (name, name)
+        share.put(f"{stems[0]}.png", b"face")
+        share.put(f"{stems[1]}.wav", b"voice")
         if name in short:
-            share.drop(name, avatar=f"{name}.png", audio=f"{name}.wav", options={"frames": 20})
+            share.drop(name, avatar=f"{stems[0]}.png", audio=f"{stems[1]}.wav", options={"frames": 20})
 
 
 @pytest.mark.parametrize("action", ACTIONS)
