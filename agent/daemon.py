@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import __version__
 from agent.clock import Clock
 from agent.fs import is_file
-from agent.fs.folders import make_folders
+from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.ledger.disk_full import DiskFull, raise_disk_full
@@ -40,6 +40,7 @@ from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
+from gpu_pool.types import PoolEvent
 
 log = logging.getLogger("musedrop")
 
@@ -110,19 +111,22 @@ class Daemon:
 
     def step(self, timeout_s: float = MAX_WAIT_S) -> None:
         """One turn: read the inbox, start spans, wait for the workers or the inbox, write what happened."""
-        self.follow_clock()
-        self.read_inbox()
-        self.dispatcher.fail_overdue()
-        self.dispatcher.set_paused(paused=self.draining or not self.share_present)
-        self.dispatcher.dispatch()
-        self.collect_results(min(timeout_s, self.idle_s()))
-        self.publish_results()
-        self.archive_inputs()
-        self.delete_old_files()
-        self.save_progress()
-        self.report_status()
-        self.heartbeat.write(busy=bool(self.dispatcher.attempts))
-        self.feed_watchdog()
+        with keep_folders_open():
+            self.follow_clock()
+            self.read_inbox()
+            self.dispatcher.fail_overdue()
+            self.dispatcher.set_paused(paused=self.draining or not self.share_present)
+            self.dispatcher.dispatch()
+        events = self.dispatcher.wait(min(timeout_s, self.idle_s()))
+        with keep_folders_open():
+            self.collect_results(events)
+            self.publish_results()
+            self.archive_inputs()
+            self.delete_old_files()
+            self.save_progress()
+            self.report_status()
+            self.heartbeat.write(busy=bool(self.dispatcher.attempts))
+            self.feed_watchdog()
 
     def follow_clock(self) -> None:
         """Keep what jobs have waited when the calendar was set."""
@@ -234,9 +238,8 @@ class Daemon:
 
     # out -------------------------------------------------------------------------------------------------------------
 
-    def collect_results(self, timeout_s: float) -> None:
-        """Wait for the workers, at most so long; write what they report and start more spans, in one transaction."""
-        events = self.dispatcher.wait(timeout_s)
+    def collect_results(self, events: list[PoolEvent]) -> None:
+        """Write what the workers reported, and start more spans, in one transaction."""
         if not events:
             return
         with self.ledger.together():

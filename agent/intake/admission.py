@@ -136,13 +136,15 @@ class Intake:
 
         False while the inbox can't be read.
         """
-        self._last_scan_s = now_s
+        self._last_scan_s, is_period = now_s, now_s >= self._next_scan_s
+        touched = self.watcher.take_touched()
         moved = self.watcher.take_moved()
         if not self.polls and not self.watcher.is_alive:
             self.watcher.start()
+            is_period = True
         self.inbox.renamed |= moved
         self.entries.forget_gone()
-        readable = self.inbox.scan(now_s)
+        readable = self.inbox.scan(now_s, None if is_period or self.polls else touched)
         settle = self.inbox.next_settle_s(now_s)
         self._next_scan_s = now_s + min(
             self.settings.current.inbox.scan_s, settle if settle is not None else float("inf")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
@@ -21,23 +22,34 @@ class InboxWatcher(FileSystemEventHandler):
     def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
         self.folder, self.wake = folder, wake
         self.moved: set[str] = set()
+        self._names: set[str] = set()
+        self._lock = Lock()
         self.touched = False
         self.problem = ""
         self._observer: InotifyObserver | None = None
         self._inode = 0
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if isinstance(event, FileMovedEvent):
-            if not event.dest_path:
-                return  # it left the folder, as every claimed file does
-            self.moved.add(os.path.basename(os.fsdecode(event.dest_path)))  # noqa: PTH119 - str in, str out
-        self.touched = True
+        if isinstance(event, FileMovedEvent) and not event.dest_path:
+            return  # it left the folder, as every claimed file does
+        with self._lock:
+            if isinstance(event, FileMovedEvent):
+                self.moved.add(_get_name(event.dest_path))
+            self._names.add(_get_name(event.dest_path or event.src_path))
+            self.touched = True
         self.wake()
+
+    def take_touched(self) -> set[str]:
+        """Return the names that had an event since the last call."""
+        with self._lock:
+            names, self._names = self._names, set()
+        return names
 
     def take_moved(self) -> set[str]:
         """Return the names that were renamed into place since the last call."""
-        self.touched = False
-        moved, self.moved = self.moved, set()
+        with self._lock:
+            self.touched = False
+            moved, self.moved = self.moved, set()
         return moved
 
     @property
@@ -80,3 +92,7 @@ class InboxWatcher(FileSystemEventHandler):
                 self._observer.stop()
                 self._observer.join(timeout=2.0)
         self._observer = None
+
+
+def _get_name(path: bytes | str) -> str:
+    return os.path.basename(os.fsdecode(path))  # noqa: PTH119 - str in, str out

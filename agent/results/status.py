@@ -14,7 +14,6 @@ from agent.scheduler.dispatcher import Dispatcher
 from agent.service.problems import Problems
 from agent.service.systemd import Notifier
 from agent.settings import Folders
-from models.catalog import choose_engine
 
 OUT_OF_SERVICE = ("sick", "lost", "drained")
 
@@ -97,5 +96,5 @@ class StatusReport:
         if "auto" in held:
             return f"jobs with engine auto wait: {why}"
         kinds = {device.kind for device in self.dispatcher.pool.devices()}
-        choice = choose_engine("auto", self.dispatcher.settings.current.models_dir, kinds)
+        choice = self.dispatcher.choose_engine("auto", kinds)
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"

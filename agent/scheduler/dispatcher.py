@@ -27,7 +27,7 @@ from agent.service.log import make_extra
 from agent.settings import CurrentSettings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
-from models.catalog import ENGINES
+from models.catalog import ENGINES, EngineChoice
 from models.types import EngineError, Request
 
 log = logging.getLogger("musedrop")
@@ -91,6 +91,10 @@ class Dispatcher:
     def bound_pauses(self) -> None:
         """Let no job rest longer than the longest pause."""
         self.ledger.queue.bound_pauses(self.clock.at_ms() + round(1000 * MAX_BACKOFF_S))
+
+    def choose_engine(self, asked: str, kinds: Iterable[DeviceKind], version: object = None) -> EngineChoice:
+        """Return the engine for a job that asks for one. Raises EngineError engine_unavailable."""
+        return self._engines.choose(asked, kinds, version)
 
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class Dispatcher:
         """Write the start of an attempt; None where no engine can run the job, which has failed then."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
-            choice = self._engines.choose(job.spec.engine, kinds, job.spec.options.get("version"))
+            choice = self.choose_engine(job.spec.engine, kinds, job.spec.options.get("version"))
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None

@@ -49,6 +49,7 @@ def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: 
     else:
         share.start()
     share.wait_until_finished(len(JOBS), 60)
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     workers = share.workers()
     assert share.stop() == 0
     check(share, JOBS, workers)
@@ -68,6 +69,7 @@ def test_a_worker_fails_somewhere(
     share.wait_until_finished(len(JOBS), 60)
     assert flag.exists()
     assert {row["state"] for row in share.rows()} == {"done"}
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     workers = share.workers()
     assert share.stop() == 0
     check(share, JOBS, workers)
