@@ -35,8 +35,10 @@ class Names:
         self.pair_stems: set[str] = set()
         self._job_stems: dict[str, set[str]] = {}
         self._halves: dict[str, set[str]] = {}
+        self._spellings: dict[str, set[str]] = {}
 
     def add(self, name: str) -> None:
+        self._spellings.setdefault(fold_name(name), set()).add(name)
         stem, suffix = fold_name(Path(name).stem), lower_suffix(name)
         if suffix == ".json":
             self.job_files.add(name)
@@ -52,16 +54,20 @@ class Names:
                 self.pair_stems.add(stem)
 
     def remove(self, name: str) -> None:
-        for group in (self.job_files, self.controls, self.texts):
-            group.discard(name)
+        for names in (self.job_files, self.controls, self.texts):
+            names.discard(name)
         stem = fold_name(Path(name).stem)
-        for stems in (self._job_stems, self._halves):
-            if name in (names := stems.get(stem, set())):
+        for group, key in ((self._job_stems, stem), (self._halves, stem), (self._spellings, fold_name(name))):
+            if name in (names := group.get(key, set())):
                 names.discard(name)
                 if not names:
-                    del stems[stem]
+                    del group[key]
         if not _is_pair(self._halves.get(stem, set())):
             self.pair_stems.discard(stem)
+
+    def list_spellings(self, name: str) -> list[str]:
+        """Return the names that differ from this one by case and Unicode form at most."""
+        return sorted(self._spellings.get(fold_name(name), ()))
 
     def list_halves(self, stem: str) -> list[str]:
         """Return the faces and voices of a folded stem."""

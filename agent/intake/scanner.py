@@ -130,6 +130,7 @@ class Inbox:
     changes: int = 0
     piece_settle_s: float = 0.0
     names: Names = field(default_factory=Names)
+    _other_names: Names = field(default_factory=Names)
     _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
     _jobs_by_content: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
     _skipped: set[str] = field(default_factory=set)
@@ -209,6 +210,7 @@ class Inbox:
         elif name not in self.others or self.others[name][0] != kind:
             self.forget(name)
             self.others[name] = (kind, now_s)
+            self._other_names.add(name)
             self._note_change(name)
 
     def _track(self, name: str, mark: Fingerprint, now_s: float) -> TrackedFile:
@@ -216,7 +218,7 @@ class Inbox:
         if before is not None and before.fingerprint == mark:
             return before
         if before is None:
-            self.others.pop(name, None)
+            self.forget(name)
             self.names.add(name)
         self.tracked[name] = file = TrackedFile(name, mark, now_s)
         self._fresh[name] = now_s
@@ -229,6 +231,7 @@ class Inbox:
             self.names.remove(name)
             self._note_change(name)
         elif self.others.pop(name, None) is not None:
+            self._other_names.remove(name)
             self._note_change(name)
         for known in (self.unreadable, self._cut, self._fresh, self._jobs_by_content):
             known.pop(name, None)
@@ -241,6 +244,14 @@ class Inbox:
         """Return the names that have come, gone or changed since the last call."""
         changed, self._changed = self._changed, set()
         return changed
+
+    def find_names(self, name: str) -> list[str]:
+        """Return the entries of that name, in any spelling, links included."""
+        return [*self.names.list_spellings(name), *self._other_names.list_spellings(name)]
+
+    def is_file(self, name: str) -> bool:
+        """Whether the last scan found a regular file of that name."""
+        return name in self.tracked
 
     def refresh(self, name: str, now_s: float) -> TrackedFile | None:
         """Look at a file once more before it is taken; None where there is no regular file of that name."""

@@ -6,12 +6,14 @@ Times are milliseconds since 1970 in tables and ISO 8601 in the public views.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agent.fs import Fingerprint
 from agent.jobs.queue_order import QueuedJob
 from agent.jobs.states import JobState
 from agent.ledger.devices import DeviceRows
@@ -137,6 +139,11 @@ class Ledger:
     def list_with_media(self) -> list[Job]:
         """Return jobs whose media may be in the inbox, live ones included."""
         return self._jobs("WHERE swept = 0 ORDER BY id", [])
+
+    def list_media_in_use(self) -> set[Fingerprint]:
+        """Return the fingerprints of media that may be in the inbox and belong to jobs."""
+        rows = self.db.execute("SELECT DISTINCT media FROM jobs WHERE swept = 0 AND media <> '{}'").fetchall()
+        return {Fingerprint.from_dict(medium) for [text] in rows for medium in json.loads(text).values()}
 
     def has_collectable(self, before_ms: int) -> bool:
         """Whether a job has ended by then whose inputs are archived, and whose media may be in the inbox."""
