@@ -14,10 +14,15 @@ from agent.fs import is_file
 from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.places import Places
+from agent.ledger.reader import LedgerError, name_damage
+from agent.ledger.snapshot import remove_leftovers
 from agent.results.archive import Archiver
 from agent.results.publisher import GATHER_S, Publisher
+from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
 from agent.results.status import DaemonState, StatusReport
 from agent.results.status_db import StatusDatabase
@@ -68,9 +73,12 @@ class Daemon:
         self.settings, self.folders = CurrentSettings(settings), settings.folders
         make_folders(self.folders.of_state, PRIVATE)
         self.lock = InstanceLock(self.folders.lock)
-        with ExitStack() as on_error, raise_disk_full():
+        with ExitStack() as on_error, raise_disk_full(), name_damage(self.folders.ledger):
             on_error.callback(self.lock.release)
-            self.ledger = Ledger(self.folders.ledger)
+            remove_leftovers(self.folders.state)
+            self.ledger = Ledger(self.folders.ledger, Places(self.folders.share, self.folders.state, self.list_roots))
+            on_error.callback(self.ledger.close)
+            self.damage_check = DamageCheck(self.folders.ledger, self.folders.running_mark)
             earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
             on_error.pop_all()
@@ -85,6 +93,11 @@ class Daemon:
         self._recovered = self._may_archive = self._pruning = False
         self._next_save_s = self._next_status_s = self._next_archive_s = 0.0
         log.info("musedrop %s: %s", __version__, self.status.describe_engine())
+
+    def list_roots(self) -> list[Path]:
+        """Return the folders beside share and state that jobs may read, in the order of the settings."""
+        inbox = self.settings.current.inbox
+        return [*inbox.media_roots, *inbox.path_map.values()]
 
     def _connect_parts(self) -> None:
         """Make the parts of the daemon; each knows only what is below it, and data goes up through `step`."""
@@ -112,7 +125,9 @@ class Daemon:
     def step(self, timeout_s: float = MAX_WAIT_S) -> None:
         """One turn: read the inbox, start spans, wait for the workers or the inbox, write what happened."""
         with keep_folders_open():
+            self.lock.note_alive(self.clock.now_s())
             self.follow_clock()
+            self.damage_check.raise_found()
             self.read_inbox()
             self.dispatcher.fail_overdue()
             self.dispatcher.set_paused(paused=self.draining or not self.share_present)
@@ -226,6 +241,10 @@ class Daemon:
             return f"the folders of the share can't be made: {error.strerror}"
         self.intake.meet_share()
         if not self._recovered:
+            try:
+                reconcile(self.folders, self.ledger, self.clock)
+            except OSError as error:
+                return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"
             self._recovered = True
             self.publisher.recover()
             self.intake.recover_claims(self.clock.at_ms())
@@ -315,9 +334,9 @@ class Daemon:
 
         Returns whether the state's disk is full: then another daemon has to go on, as after a crash.
         """
-        signals, disk_full = Signals(self.pool.wake), False
+        signals, disk_full, is_sound = Signals(self.pool.wake), False, True
         try:
-            with raise_disk_full():
+            with raise_disk_full(), name_damage(self.folders.ledger):
                 self.step(0.0)
                 self.notifier.send_ready()
                 while not signals.stop_requests:
@@ -328,9 +347,12 @@ class Daemon:
         except DiskFull as error:
             disk_full = True
             log.error("the state folder %s can't be written (%s): jobs wait", self.folders.state, error)
+        except LedgerError:
+            is_sound = False
+            raise
         finally:
             signals.restore()
-            self.abandon() if disk_full else self.close()
+            self.abandon() if disk_full or not is_sound else self.close()
         return disk_full
 
     def drain(self, signals: Signals) -> None:
@@ -377,6 +399,7 @@ class Daemon:
         self.write_status(running=False)
         if self.can_write_share():
             self.status_db.finish()
+        self.damage_check.close(clean=True)
         self.ledger.close()
         self.lock.release()
         log.info("stopped")
@@ -385,6 +408,7 @@ class Daemon:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
         self.intake.watcher.stop()
         self.pool.close()
+        self.damage_check.close(clean=False)
         self.ledger.close()
         self.lock.release()
 

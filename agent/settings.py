@@ -329,8 +329,18 @@ class Folders:
         return self.share / ".musedrop" / "share-id"
 
     @property
+    def ledger_mark(self) -> Path:
+        """The file by which a ledger sees that it is older than the share."""
+        return self.share / ".musedrop" / "ledger-mark"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "jobs.db"
+
+    @property
+    def running_mark(self) -> Path:
+        """A file that is there while a daemon runs, and is left by one that was killed."""
+        return self.state / "daemon.running"
 
     @property
     def work(self) -> Path:

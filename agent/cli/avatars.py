@@ -17,9 +17,10 @@ from typing import Any
 from agent.cli import client
 from agent.cli.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
-from agent.fs.folders import sync
+from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
+from models import catalog
 
 ABOUT = "about.json"
 TRIAL_S = 0.4
@@ -91,16 +92,28 @@ def remove_avatar(settings: Settings, name: str, *, force: bool = False) -> list
     return files
 
 
-def submit_preparation(settings: Settings, name: str, options: dict[str, Any], engine: str = "musetalk") -> JobTicket:
-    """Submit a job with a silent clip, which prepares the avatar and shows the tracked face."""
+def submit_preparation(settings: Settings, name: str, options: dict[str, Any], engine: str = "") -> JobTicket:
+    """Submit a job with a silent clip, which prepares the avatar and shows the tracked face.
+
+    `engine`: "" for MuseTalk where it is installed with its weights, else what auto is here.
+    """
     check_name(name)
     if not find_files(settings.folders.avatars, name):
         raise ClientError(f"the library has no avatar {name}: add it with `musedrop avatar add {name} FILE`")
+    musetalk, places = catalog.ENGINES["musetalk"], settings.models_dir
+    engine = engine or ("auto" if catalog.explain_unavailable(musetalk, places, ("cpu", "cuda")) else "musetalk")
     job = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
     with tempfile.TemporaryDirectory() as folder:
         silence = Path(folder) / "silence.wav"
         write_silence(silence, TRIAL_S)
         return client.submit(settings, name, silence, job, f"prepare-{name}")
+
+
+def remove_trial(settings: Settings, ticket: JobTicket) -> None:
+    """Remove the result of a preparation from among people's results; what was prepared is in the cache."""
+    row = client.find_job(client.open_ledger(settings), ticket.id)
+    if row is not None and row["result"]:
+        remove(settings.folders.outbox / row["result"])
 
 
 def write_silence(path: Path, seconds: float, rate: int = 16_000) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
 from agent.fs import atomic_copy, atomic_write_bytes, create_empty, make_safe_name
+from agent.intake.paths import PathLookup, fold_name
+from agent.jobs.json_text import BadJob
+from agent.jobs.parse import parse_job
+from agent.jobs.spec import AVATAR_SUFFIXES, is_library_name
 from agent.ledger.reader import open_reader
 from agent.ledger.sqlite import Database
 from agent.scheduler.device_names import complete
@@ -28,37 +34,106 @@ class JobTicket:
     id: str
 
 
-def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], name: str | None) -> JobTicket:
-    """Copy the media, then the job file into the inbox, each atomically.
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A job that can be submitted: its name and id, the text of its job file, and the copies that it needs.
 
-    Raises ClientError where the inbox or a file is missing.
+    `copies`: files, each with its name in the inbox.
     """
+
+    name: str
+    id: str
+    text: str
+    copies: tuple[tuple[Path, str], ...]
+
+
+def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], name: str | None) -> JobTicket:
+    """Copy the media, then the job file into the inbox, each atomically. Nothing is copied for a job that is refused.
+
+    Raises ClientError where the inbox or a file is missing, or the job file would not be accepted.
+    """
+    request, inbox = check_request(settings, avatar, audio, job, name), settings.folders.inbox
+    for path, target in request.copies:
+        atomic_copy(path, inbox / target)
+    atomic_write_bytes(inbox / f"{request.name}.json", request.text.encode())
+    return JobTicket(request.name, request.id)
+
+
+def check_request(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], name: str | None) -> JobRequest:
+    """Return what is to be copied and written for a job. Raises ClientError as `submit` does."""
     inbox = settings.folders.inbox
     if not inbox.is_dir():
         raise ClientError(f"there is no inbox at {inbox}: run `musedrop init` first, or give another settings file")
     identity = str(job.get("id") or uuid.uuid4().hex)
     name = make_safe_name(name or audio.stem)
-    picture = Path(avatar)
-    if picture.is_file():
-        avatar = _copy_media(picture, inbox, f"{name}-{identity[:8]}.avatar")
-    elif picture.suffix or "/" in avatar:
-        raise ClientError(f"there is no file {avatar}: give an image, a video, or the name of a library avatar")
+    stem = f"{name}-{identity[:8]}"
+    if not Path(avatar).is_file():
+        check_library_name(settings, avatar)
     if not audio.is_file():
-        raise ClientError(f"there is no file {audio}: give a sound file, or a video with sound")
-    sound = _copy_media(audio, inbox, f"{name}-{identity[:8]}.audio")
-    record = {"version": 1, "avatar": avatar, "audio": sound, "id": identity, **job}
+        raise ClientError(f"there is no file {audio}{suggest_file(audio)}: give a sound file, or a video with sound")
+    files = {"avatar": Path(avatar), "audio": audio}
+    named = {role: name_in_inbox(path, inbox, f"{stem}.{role}") for role, path in files.items() if path.is_file()}
+    record = {"version": 1, "avatar": avatar, **named, **{key: value for key, value in job.items() if key != "id"}}
+    record["id"] = identity
     text = json.dumps({key: value for key, value in record.items() if value is not None}, indent=2, ensure_ascii=False)
-    atomic_write_bytes(inbox / f"{name}.json", text.encode())
-    return JobTicket(name, identity)
+    check_job(text)
+    copies = [(files[role], target) for role, target in named.items() if not is_inside(files[role], inbox)]
+    return JobRequest(name, identity, text, tuple(copies))
 
 
-def _copy_media(path: Path, inbox: Path, stem: str) -> str:
-    """Copy `path` into the inbox unless it is there. Return its name for the job file."""
-    if path.resolve().parent == inbox.resolve():
+def is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().parent == folder.resolve()
+
+
+def check_job(text: str) -> None:
+    """Raise ClientError where the daemon would refuse this job file."""
+    try:
+        parse_job(text.encode("utf-8", "surrogatepass"))
+    except BadJob as bad:
+        raise ClientError(f"{bad.message}. {bad.hint}") from None
+
+
+def check_library_name(settings: Settings, avatar: str) -> None:
+    """Raise ClientError where `avatar` is neither a file nor a name of the library."""
+    if not is_library_name(avatar):
+        known = suggest_file(Path(avatar))
+        raise ClientError(f"there is no file {avatar}{known}: give an image, a video, or the name of a library avatar")
+    folder = settings.folders.avatars
+    if PathLookup().find_stem(folder, avatar, AVATAR_SUFFIXES) is not None:
+        return
+    names = sorted({path.stem for path in folder.glob("*") if path.suffix.lower() in AVATAR_SUFFIXES})
+    near = suggest(avatar, [*names, *list_faces_beside(Path(avatar))])
+    raise ClientError(f"the library has no avatar {avatar}{near}; `musedrop avatar list` shows them")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean NAME?)" for the nearest known name, "" where none is near."""
+    by_folded = {fold_name(one): one for one in known}
+    near = difflib.get_close_matches(fold_name(name), by_folded, n=1)
+    return f" (did you mean {by_folded[near[0]]}?)" if near else ""
+
+
+def suggest_file(path: Path) -> str:
+    """Return " (did you mean NAME?)" for a file beside it of nearly this name."""
+    try:
+        return suggest(path.name, (other.name for other in path.parent.iterdir() if other.is_file()))
+    except OSError:
+        return ""
+
+
+def list_faces_beside(path: Path) -> list[str]:
+    """Return the names of the pictures and videos in a path's folder."""
+    try:
+        return [other.name for other in path.parent.iterdir() if other.suffix.lower() in AVATAR_SUFFIXES]
+    except OSError:
+        return []
+
+
+def name_in_inbox(path: Path, inbox: Path, stem: str) -> str:
+    """Return the name for the job file: its own where the file is in the inbox, else that of the copy."""
+    if is_inside(path, inbox):
         return path.name
-    target = f"{make_safe_name(stem)}{path.suffix.lower()}"
-    atomic_copy(path, inbox / target)
-    return target
+    return f"{make_safe_name(stem)}{path.suffix.lower()}"
 
 
 def write_control_file(settings: Settings, name: str, verb: str) -> None:
@@ -117,6 +192,23 @@ def find_job(db: Database, name: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+def list_of_name(db: Database, name: str) -> list[dict[str, Any]]:
+    """Return all jobs of that name, id or uid as rows of job_status, the newest first."""
+    sql = "SELECT * FROM job_status WHERE name = ? OR id = ? OR uid = ? ORDER BY created_at DESC"
+    return query(db, sql, [name] * 3)
+
+
+def list_names(db: Database, limit: int = 1000) -> list[str]:
+    """Return the names of the newest jobs, each once."""
+    rows = query(db, "SELECT name FROM job_status ORDER BY created_at DESC LIMIT ?", [limit])
+    return list(dict.fromkeys(str(row["name"]) for row in rows))
+
+
+def count_jobs(db: Database) -> dict[str, int]:
+    """Return how many jobs are in each state."""
+    return {str(row["state"]): int(row["jobs"]) for row in query(db, "SELECT state, jobs FROM job_counts")}
+
+
 def list_jobs(db: Database, limit: int = 20) -> list[dict[str, Any]]:
     """Return rows of job_status: unfinished jobs first, then the newest results."""
     rows = query(db, "SELECT * FROM job_status WHERE finished_at IS NULL ORDER BY created_at LIMIT ?", [limit])
@@ -126,3 +218,8 @@ def list_jobs(db: Database, limit: int = 20) -> list[dict[str, Any]]:
 
 def list_events(db: Database, uid: str) -> list[dict[str, Any]]:
     return query(db, "SELECT * FROM job_events WHERE uid = ? ORDER BY at", [uid])
+
+
+def list_last_events(db: Database, limit: int) -> list[dict[str, Any]]:
+    """Return the newest events of all jobs, the oldest of them first."""
+    return query(db, "SELECT * FROM (SELECT * FROM job_events ORDER BY at DESC LIMIT ?) ORDER BY at", [limit])

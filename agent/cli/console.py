@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +24,13 @@ Config = Annotated[
         help="Settings file. Default: $MUSEDROP_CONFIG, ./musedrop.toml, the user's, /etc/musedrop.",
     ),
 ]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(data: Any) -> None:
+    """Print data for programs: rows have the keys of their view."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def load_settings(config: Path | None) -> Settings:

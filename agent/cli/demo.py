@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from agent.cli import client, progress
+from agent.cli import client
+from agent.cli.display import progress, views
 from agent.daemon import Daemon
 from agent.errors import UserError
 from agent.fs import atomic_copy, atomic_write_bytes
@@ -26,12 +28,12 @@ def run_demo(folder: Path, examples: Path, console: Console) -> int:
     if not jobs:
         raise UserError(f"there are no example jobs in {examples}: run this from the project's folder")
     settings = make_scratch_share(folder)
+    console.print(
+        f"Rendering the jobs of {examples} into {settings.folders.outbox}: it takes about a minute.", markup=False
+    )
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
     daemon = Daemon(settings)
     names = drop_examples(examples, settings.folders.inbox)
-    console.print(
-        f"{daemon.status.describe_engine()}\nDropped {len(names)} jobs into {settings.folders.inbox}", markup=False
-    )
     db = client.open_ledger(settings)
     try:
         with progress.JobProgress(console) as board:
@@ -52,10 +54,10 @@ def make_scratch_share(folder: Path) -> Settings:
     config = folder / "musedrop.toml"
     if folder.exists() and not config.is_file() and any(folder.iterdir()):
         raise UserError(f"{folder} holds other files: choose another folder for the demo")
-    for name in ("inbox", "outbox", "failed", "archive", "state"):
+    for name in ("share", "state", "inbox", "outbox", "failed", "archive"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(config, format_settings(".", "./state").encode())
+    atomic_write_bytes(config, format_settings("./share", "./state").encode())
     settings = load_settings(config)
     lay_out(settings.folders)
     return settings
@@ -75,7 +77,7 @@ def print_results(settings: Settings, console: Console, expected: int) -> int:
     db = client.open_ledger(settings)
     rows = client.list_jobs(db, expected)
     db.close()
-    console.print(progress.build_job_table(rows))
+    console.print(views.build_job_table(rows, datetime.now().astimezone()))
     for row in rows:
         if row["state"] == "done":
             video = settings.folders.outbox / row["result"] / "result.mp4"

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from agent.cli import client
 from agent.daemon import HANDLER
 from agent.fs import find_filesystem_kind, has_change_events
+from agent.ledger.damage import find_damage
 from agent.scheduler.workers import card_rules
 from agent.service.process import read_daemon_pid
 from agent.settings import Settings
@@ -41,8 +43,12 @@ class Finding:
     found: str
     advice: str = ""
 
+    def to_dict(self) -> dict[str, str]:
+        return {"verdict": self.verdict, "what": self.what, "found": self.found, "advice": self.advice}
+
 
 def examine(settings: Settings) -> Iterator[Finding]:
+    yield from check_ledger(settings)
     found = read_cards(settings.folders.nvml_log, DRIVER_S, had_cards=has_had_cards(settings))
     yield from check_python_and_torch()
     yield from check_cards(found, settings)
@@ -51,6 +57,16 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from check_folders(settings)
     yield check_daemon(settings)
     yield from check_daemon_status(settings)
+
+
+def check_ledger(settings: Settings) -> Iterator[Finding]:
+    """Read the whole ledger, if there is one. Raises LedgerError where it is damaged: nothing can be said then."""
+    path = settings.folders.ledger
+    if path.exists():
+        with closing(client.open_ledger(settings)) as db:
+            if (damage := find_damage(db.conn, path)) is not None:
+                raise damage
+        yield Finding("ok", "ledger", f"{path} is whole")
 
 
 def has_had_cards(settings: Settings) -> bool:

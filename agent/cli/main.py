@@ -5,39 +5,36 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from agent import __version__
+from agent.cli import completion
 from agent.cli import models as cli_models
 from agent.cli import service as cli_service
-from agent.cli.console import Config, console, error_console, find_settings, load_settings
+from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
+from agent.cli.jobs import commands as jobs
+from agent.cli.options import EngineName, EngineOptions, parse_options
 from agent.errors import UserError
 from agent.text import escape_markup
-
-if TYPE_CHECKING:
-    from agent.cli.client import JobTicket
-    from agent.settings import Settings
 
 app = typer.Typer(
     help="Drop a face and a voice into a folder; a talking-head video appears in another.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry):
+    app.command()(command)
+app.command("open")(jobs.open_result)
 app.add_typer(cli_models.app, name="models")
 
-EngineName = Annotated[str, typer.Option(help="auto, preview or musetalk.")]
-EngineOptions = Annotated[list[str] | None, typer.Option(help="An engine option, NAME=VALUE; repeatable.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")]
-Name = Annotated[str, typer.Argument(help="Name of the job: its file's name without .json. Its id works too.")]
-POLL_S = 0.25
 NOTIFY_S = 1.0
 
 
@@ -56,7 +53,7 @@ def init(
         raise UserError(f"{target} exists already: edit it, or choose another folder")
     let_group_read()
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(target, settings_file.format_settings(".", "./state").encode())
+    atomic_write_bytes(target, settings_file.format_settings("./share", "./state").encode())
     settings = settings_file.load_settings(target)
     lay_out(settings.folders)
     summary = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
@@ -65,7 +62,10 @@ def init(
 
 @app.command()
 def run(config: Config = None) -> None:
-    """Run the daemon until Ctrl-C (twice stops it immediately). SIGHUP reloads the settings."""
+    """Run the daemon until Ctrl-C.
+
+    A second Ctrl-C stops it immediately. SIGHUP reloads the settings.
+    """
     from agent import settings_file
     from agent.daemon import serve
     from agent.service.log import configure_logging
@@ -77,129 +77,8 @@ def run(config: Config = None) -> None:
 
 
 @app.command()
-def submit(
-    avatar: Annotated[str, typer.Option(help="Image or video with the face, or the name of a library avatar.")],
-    audio: Annotated[Path, typer.Option(help="The voice: a sound file, or a video with sound.")],
-    config: Config = None,
-    name: Annotated[str | None, typer.Option(help="Name of the job and its result. Default: the audio's name.")] = None,
-    engine: EngineName = "auto",
-    fps: Annotated[str | None, typer.Option(help='Frames per second, such as 25 or "30000/1001".')] = None,
-    priority: Annotated[str | None, typer.Option(help="low, normal, high, or a whole number.")] = None,
-    strategy: Annotated[str, typer.Option(help="auto, queue, race or split.")] = "auto",
-    option: EngineOptions = None,
-    wait: Wait = False,
-) -> None:
-    """Submit a job: copy the media and a job file into the inbox."""
-    from agent.cli import client
-
-    settings = load_settings(config)
-    job = {"engine": engine, "fps": fps, "priority": priority, "strategy": strategy, "options": parse_options(option)}
-    ticket = client.submit(settings, avatar, audio, job, name)
-    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
-    if wait:
-        raise typer.Exit(follow_job(settings, ticket))
-
-
-def parse_options(given: list[str] | None) -> dict[str, Any]:
-    """Return the engine options of `NAME=VALUE` texts; a value that is not JSON is a string."""
-    options: dict[str, Any] = {}
-    for text in given or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f'--option takes NAME=VALUE, not "{text}"')
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    return options
-
-
-def follow_job(settings: Settings, ticket: JobTicket) -> int:
-    """Show the progress of a job until it ends. Return exit code 0 if it is done, 1 if not."""
-    from agent.cli import client, progress
-
-    with progress.JobProgress(console) as board:
-        while True:
-            row = client.find_job(client.open_ledger(settings), ticket.id) if settings.folders.ledger.exists() else None
-            if row is not None:
-                board.show([row])
-                if row["finished_at"]:
-                    break
-            time.sleep(POLL_S)
-    return print_outcome(settings, row)
-
-
-def print_outcome(settings: Settings, row: dict[str, Any]) -> int:
-    """Print how a job ended. Return exit code 0 if it is done, 1 if not."""
-    if row["state"] == "done":
-        video = settings.folders.outbox / row["result"] / "result.mp4"
-        console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
-        return 0
-    message = escape_markup(row["error_message"] or "")
-    error_console.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {message}", soft_wrap=True)
-    if row["error_hint"]:
-        error_console.print(escape_markup(row["error_hint"]), soft_wrap=True)
-    return 1
-
-
-@app.command()
-def status(
-    name: Annotated[str | None, typer.Argument(help="A job's name or id; without it all recent jobs.")] = None,
-    config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print rows of the view job_status as JSON.")] = False,
-    limit: Annotated[int, typer.Option(help="How many jobs to list.")] = 20,
-) -> None:
-    """Print the state of one job or of all recent jobs, from the ledger."""
-    from agent.cli import client, progress
-
-    db = client.open_ledger(load_settings(config))
-    if name is None:
-        rows = client.list_jobs(db, limit)
-        if as_json:
-            print_json(rows)
-            return
-        console.print(progress.build_job_table(rows) if rows else "no jobs yet")
-        for entry in client.list_ignored(load_settings(config)):
-            text = f"{entry['name']} is no job: {entry['reason']}; {entry['hint']}"
-            console.print(f"[yellow]![/] {escape_markup(text)}", soft_wrap=True)
-        return
-    row = client.find_job(db, name)
-    if row is None:
-        raise UserError(f"no job is called {name}; `musedrop status` lists them")
-    if as_json:
-        print_json(row)
-        return
-    for key, value in row.items():
-        if value is not None:
-            console.print(f"[bold]{key:<14}[/] {escape_markup(value)}", soft_wrap=True)
-    for event in client.list_events(db, row["uid"]):
-        detail = event["detail"].partition("\n")[0]
-        console.print(f"[dim]{event['at']}[/]  {event['kind']:<10} {escape_markup(detail)}", soft_wrap=True)
-
-
-def print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
-
-
-@app.command()
-def watch(config: Config = None) -> None:
-    """Show jobs and devices until Ctrl-C, updated four times per second."""
-    from agent.cli import client, progress
-
-    settings = load_settings(config)
-    db = client.open_ledger(settings)
-    with progress.open_live_view(console) as view:
-        while True:
-            pool = client.list_devices(db)
-            view.update(
-                progress.build_dashboard(client.list_jobs(db), pool, f"musedrop {__version__}  {settings.share}")
-            )
-            time.sleep(POLL_S)
-
-
-@app.command()
 def notify(config: Config = None) -> None:
-    """Show a desktop notification when a job finishes or fails, until Ctrl-C."""
+    """Show desktop notifications when jobs end, until Ctrl-C."""
     from agent.cli import client
     from agent.cli import notify as notifications
 
@@ -209,31 +88,13 @@ def notify(config: Config = None) -> None:
         time.sleep(NOTIFY_S)
 
 
-@app.command()
-def cancel(name: Name, config: Config = None) -> None:
-    """Cancel a job: write NAME.cancel into the inbox."""
-    control_job(config, name, "cancel")
-    console.print(f"{escape_markup(name)} will be cancelled")
-
-
-@app.command()
-def retry(name: Name, config: Config = None) -> None:
-    """Run a failed or cancelled job again: write NAME.retry into the inbox."""
-    control_job(config, name, "retry")
-    console.print(f"{escape_markup(name)} will be run again")
-
-
-def control_job(config: Path | None, name: str, verb: str) -> None:
-    from agent.cli import client
-
-    settings = load_settings(config)
-    if client.find_job(client.open_ledger(settings), name) is None:
-        raise UserError(f"no job is called {name}; `musedrop status` lists them")
-    client.write_control_file(settings, name, verb)
-
-
 Device = Annotated[
-    str, typer.Argument(help="A device as `musedrop devices` lists it, a card, or the beginning of either.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A device as `musedrop devices` lists it, a card, or the beginning of either.",
+        autocompletion=completion.complete_devices,
+    ),
 ]
 
 
@@ -242,24 +103,37 @@ def devices(
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows of the view device_status as JSON.")] = False,
 ) -> None:
-    """List the devices: what each does, its memory, and why one is out of service."""
-    from agent.cli import client, progress
+    """List the devices and what each does.
 
-    rows = client.list_devices(client.open_ledger(load_settings(config)))
-    print_json(rows) if as_json else console.print(
-        progress.build_device_table(rows) if rows else "no devices: the daemon never ran"
-    )
+    It also says how much memory each has, and why one is out of service. Exit code 3: no daemon is running.
+    """
+    from agent.cli import client
+    from agent.cli.display import views
+    from agent.cli.presence import NO_DAEMON, warn_of_absence
+
+    settings = load_settings(config)
+    rows = client.list_devices(client.open_ledger(settings))
+    is_alive = warn_of_absence(settings, find_settings(config))
+    table = views.build_device_table(rows, datetime.now().astimezone())
+    print_json(rows) if as_json else console.print(table if rows else "no devices: the daemon never ran")
+    raise typer.Exit(0 if is_alive else NO_DAEMON)
 
 
 @app.command()
 def drain(name: Device, config: Config = None) -> None:
-    """Take a device out of service after its current work: write DEVICE.drain into the inbox."""
+    """Take a device out of service after its current work.
+
+    Writes DEVICE.drain into the inbox.
+    """
     console.print(f"{control_device(config, name, 'drain')} gets no more work when its current work is finished")
 
 
 @app.command()
 def pause(config: Config = None) -> None:
-    """Start no more jobs until `musedrop resume`: write the file pause into the inbox."""
+    """Start no more jobs until `musedrop resume`.
+
+    Writes the file pause into the inbox.
+    """
     from agent.cli import client
 
     client.control_queue(load_settings(config), "pause")
@@ -268,7 +142,10 @@ def pause(config: Config = None) -> None:
 
 @app.command("trust-clock")
 def trust_clock(config: Config = None) -> None:
-    """Let old files be deleted again after the clock has jumped: write the file trust-clock into the inbox."""
+    """Let old files be deleted though the clock has jumped.
+
+    Writes the file trust-clock into the inbox.
+    """
     from agent.cli import client
 
     client.control_queue(load_settings(config), "trust-clock")
@@ -280,7 +157,7 @@ def resume(
     name: Annotated[str | None, typer.Argument(help="A device or card; default: the paused queue.")] = None,
     config: Config = None,
 ) -> None:
-    """Put a drained or sick device back into service, or let a paused queue continue.
+    """Put a device back into service, or let the queue go on.
 
     Writes DEVICE.resume or the file resume into the inbox.
     """
@@ -303,9 +180,14 @@ def control_device(config: Path | None, name: str, verb: str) -> str:
     return device
 
 
-avatar_app = typer.Typer(help="The avatar library: faces that jobs refer to by name.", no_args_is_help=True)
+avatar_app = typer.Typer(
+    help="The avatar library: faces that jobs refer to by name.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(avatar_app, name="avatar")
-AvatarName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the avatar in job files.")]
+AvatarName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name of the avatar in job files.", autocompletion=completion.complete_avatars),
+]
 
 
 @avatar_app.command("add")
@@ -328,33 +210,40 @@ def avatar_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List the avatars, and what is prepared for each."""
-    from agent.cli import avatars, progress
+    from agent.cli import avatars
+    from agent.cli.display import views
 
     found = avatars.list_avatars(load_settings(config))
     if as_json:
         print_json([{"name": a.name, "kind": a.kind, "path": str(a.path), "prepared": a.prepared} for a in found])
         return
-    console.print(
-        progress.build_avatar_table(found) if found else "the library is empty: musedrop avatar add NAME FILE"
-    )
+    console.print(views.build_avatar_table(found) if found else "the library is empty: musedrop avatar add NAME FILE")
 
 
 @avatar_app.command("prepare")
 def avatar_prepare(
     name: AvatarName,
     config: Config = None,
-    engine: EngineName = "musetalk",
+    engine: EngineName = "",
     option: EngineOptions = None,
-    wait: Wait = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and remove the trial.")] = True,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the trial video, which shows the tracked face.")] = False,
 ) -> None:
-    """Prepare a face before a job needs it: submit a job with a short silent clip."""
+    """Prepare a face before a job needs it: run a short silent clip, and remove its result."""
     from agent.cli import avatars
+    from agent.cli.jobs.following import follow_jobs
 
+    source = find_settings(config)
     settings = load_settings(config)
     ticket = avatars.submit_preparation(settings, name, parse_options(option), engine)
     console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
-    if wait:
-        raise typer.Exit(follow_job(settings, ticket))
+    if not wait:
+        return
+    code = follow_jobs(settings, source, [ticket.id])
+    if code == 0 and not keep:
+        avatars.remove_trial(settings, ticket)
+        console.print(f"{escape_markup(name)} is prepared")
+    raise typer.Exit(code)
 
 
 @avatar_app.command("remove")
@@ -375,7 +264,10 @@ def snapshot(
     file: Annotated[Path | None, typer.Argument(help="The copy. Default: status.db in the share.")] = None,
     config: Config = None,
 ) -> None:
-    """Copy the ledger into one plain file that any SQLite can read, also over a network."""
+    """Copy the ledger into one plain file.
+
+    Any SQLite can read it, also over a network.
+    """
     from agent.ledger.snapshot import copy_ledger
 
     settings = load_settings(config)
@@ -396,20 +288,25 @@ def schema() -> None:
 
 
 @app.command()
-def doctor(config: Config = None) -> None:
-    """Check devices, encoders, weights and folders, and say how to repair what is wrong."""
+def doctor(config: Config = None, as_json: AsJson = False) -> None:
+    """Check this machine, and say how to repair what is wrong."""
     from agent.cli.doctor import examine
 
     settings = load_settings(config)
     mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
-    worst = 0
+    worst, rows = 0, []
     for finding in examine(settings):
+        worst = max(worst, finding.verdict == "bad")
+        rows.append(finding.to_dict())
+        if as_json:
+            continue
         console.print(
             f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {escape_markup(finding.found)}", soft_wrap=True
         )
         if finding.advice:
             console.print(f"{'':23} -> {escape_markup(finding.advice)}", soft_wrap=True)
-        worst = max(worst, finding.verdict == "bad")
+    if as_json:
+        print_json(rows)
     raise typer.Exit(worst)
 
 
@@ -418,7 +315,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Scratch folder; created if missing.")] = Path("demo"),
     examples: Annotated[Path, typer.Option(help="The folder with the example jobs.")] = Path("inbox_example"),
 ) -> None:
-    """Run the example jobs in a scratch folder, and print where the videos are."""
+    """Run the example jobs in a scratch folder."""
     from agent.cli.demo import run_demo
 
     raise typer.Exit(run_demo(folder, examples, console))
@@ -428,7 +325,7 @@ app.add_typer(cli_service.app, name="service")
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def top(version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False) -> None:
     if version:
         typer.echo(f"musedrop {__version__}")
         raise typer.Exit

@@ -12,7 +12,7 @@ import typer
 
 from agent.cli.console import Config, load_settings
 
-app = typer.Typer(help="Get, check and convert the weights of MuseTalk.", no_args_is_help=True)
+app = typer.Typer(help="Get, check and convert the weights of MuseTalk.", no_args_is_help=True, rich_markup_mode=None)
 
 
 class ModelVersion(StrEnum):

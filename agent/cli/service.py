@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.cli.systemd_units import UnitFile
     from agent.settings import Settings
 
-app = typer.Typer(help="Run the daemon as a systemd service.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(help="Run the daemon as a systemd service.", no_args_is_help=True, rich_markup_mode=None)
 Mine = Annotated[bool, typer.Option("--user", help="A service of this user, without root.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 SYSTEM_SETTINGS = Path("/etc/musedrop/musedrop.toml")

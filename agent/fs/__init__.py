@@ -212,6 +212,19 @@ def atomic_copy(source: Path, target: Path, *, durable: bool = True) -> None:
         shutil.copyfileobj(original, copy, BLOCK_BYTES)
 
 
+def overwrite(path: Path, data: bytes, *, new: bool = False) -> None:
+    """Write a small file in place: readers see the old bytes, the new ones, or a mixture; nothing is flushed.
+
+    `new`: raise FileExistsError if there is such a file. Raises OSError, also for a link or a pipe.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_EXCL if new else 0)
+    with hold_folder(path.parent) as folder:
+        fd = os.open(path.name, flags, 0o600, dir_fd=folder)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.truncate()
+
+
 def create_empty(path: Path) -> None:
     """Make an empty file, if there is none of that name. Raises OSError for a link or a pipe."""
     with hold_folder(path.parent) as folder:

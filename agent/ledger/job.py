@@ -11,6 +11,8 @@ from typing import Any
 from agent.fs import Fingerprint
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
+from agent.ledger.places import NOWHERE, Places
+from agent.ledger.reader import LedgerError
 
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
 
@@ -83,9 +85,16 @@ class JobError:
 JOB_COLUMNS = ", ".join(Job.__slots__)
 
 
-def read_job(row: Sequence[Any]) -> Job:
-    """Return the job of a row that was selected as `JOB_COLUMNS`."""
+def read_job(row: Sequence[Any], places: Places = NOWHERE) -> Job:
+    """Return the job of a row that was selected as `JOB_COLUMNS`. Raises LedgerError for one that is damaged."""
     values = dict(zip(Job.__slots__, row, strict=True))
+    try:
+        return _convert(values, places)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise LedgerError(f"row {values['id']} of the ledger is damaged: restore the ledger from a backup") from error
+
+
+def _convert(values: dict[str, Any], places: Places) -> Job:
     values |= {key: json.loads(values[key]) for key in JSON_COLUMNS if values[key]}
     values |= {
         "state": JobState(values["state"]),
@@ -93,7 +102,7 @@ def read_job(row: Sequence[Any]) -> Job:
         "cancel_requested": bool(values["cancel_requested"]),
         "error_retry": bool(values["error_retry"]),
     }
-    return Job(**values)
+    return Job(**places.expand_columns(values))
 
 
 @lru_cache(maxsize=256)
@@ -102,14 +111,15 @@ def read_spec(text: str) -> JobSpec:
     return JobSpec.model_validate_json(text)
 
 
-def assignments(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:
+def assignments(columns: Mapping[str, Any], places: Places = NOWHERE) -> tuple[str, list[Any]]:
     """Return `key = ?, ...` for an UPDATE, and its values."""
-    return ", ".join(f"{key} = ?" for key in columns), column_values(columns)
+    return ", ".join(f"{key} = ?" for key in columns), column_values(columns, places)
 
 
-def column_values(columns: Mapping[str, Any]) -> list[Any]:
+def column_values(columns: Mapping[str, Any], places: Places = NOWHERE) -> list[Any]:
     """Return the values of columns as SQLite takes them."""
-    return [json.dumps(value) if key in JSON_COLUMNS and value is not None else value for key, value in columns.items()]
+    row = places.shorten_columns(columns)
+    return [json.dumps(value) if key in JSON_COLUMNS and value is not None else value for key, value in row.items()]
 
 
 def placeholders(values: Iterable[Any]) -> str:

@@ -19,14 +19,17 @@ from agent.jobs.states import JobState
 from agent.ledger.devices import DeviceRows
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.job import JOB_COLUMNS, Job, assignments, placeholders, read_job
+from agent.ledger.places import NOWHERE, Places
 from agent.ledger.queue import QueueRows
-from agent.ledger.reader import LedgerError, connect
-from agent.ledger.retention import RetentionRows
-from agent.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
+from agent.ledger.reader import APPLICATION_ID, LedgerError, connect, name_damage
+from agent.ledger.retention import OPEN, RetentionRows
+from agent.ledger.schema import SCHEMA_VERSION, migrations
 from agent.ledger.snapshot import copy_ledger
 from agent.ledger.sqlite import Database
 from agent.ledger.transitions import OWNED, Transitions
 
+RELATIVE_SINCE = 2
+"""The schema whose rows hold relative paths."""
 LIVE = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
 PRAGMAS = (
     "journal_mode = WAL",
@@ -46,11 +49,13 @@ class Ledger:
     retention    rows that are old enough to be deleted
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Places = NOWHERE) -> None:
+        """`places`: the folders that paths in rows are relative to."""
+        self._places = places
         path.parent.mkdir(parents=True, exist_ok=True)
         self.db = Database(connect(path, read_only=False), execute_plugins=False)
         try:
-            with raise_disk_full():
+            with raise_disk_full(), name_damage(path):
                 self._prepare(path)
         except sqlite3.DatabaseError as error:
             self.db.close()
@@ -60,8 +65,8 @@ class Ledger:
             raise
         self.queue = QueueRows(self.db)
         self.devices = DeviceRows(self.db)
-        self.retention = RetentionRows(self.db)
-        self.transitions = Transitions(self.db, self.queue)
+        self.retention = RetentionRows(self.db, places)
+        self.transitions = Transitions(self.db, self.queue, places)
 
     def _prepare(self, path: Path) -> None:
         owner, version = self._pragma("application_id"), self._pragma("user_version")
@@ -78,6 +83,16 @@ class Ledger:
             self.db.conn.execute(f"PRAGMA {pragma}")
         with self.db.atomic():  # readers see a new ledger with all its views, or none
             migrations.apply(self.db)
+            if version < RELATIVE_SINCE:
+                self._shorten_paths()
+
+    def _shorten_paths(self) -> None:
+        """Make the paths of an earlier schema relative; media are needed only while a job is not done with them."""
+        for prefix, name in self._places.spellings():
+            sql = "UPDATE jobs SET inputs = ? || substr(inputs, ?) WHERE substr(inputs, 1, ?) = ?"
+            self.db.execute(sql, [name, len(prefix) + 1, len(prefix), prefix])
+        for uid, inputs, media in self.db.execute(f"SELECT uid, inputs, media FROM ({OPEN})").fetchall():
+            self.update(uid, inputs=inputs, media=json.loads(media))
 
     def _pragma(self, name: str) -> int:
         return int(self.db.conn.execute(f"PRAGMA {name}").fetchone()[0])
@@ -102,7 +117,7 @@ class Ledger:
         """Change columns that do not belong to the state. Raises ValueError for those that do."""
         if owned := OWNED & columns.keys():
             raise ValueError(f"only transitions change {', '.join(sorted(owned))}")
-        sets, values = assignments(columns)
+        sets, values = assignments(columns, self._places)
         self.db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, uid])
 
     def update_and_read(self, uid: str, **columns: Any) -> Job:
@@ -165,9 +180,14 @@ class Ledger:
         return next(iter(self._jobs(where, [job.client_id, job.id, *LIVE])), None)
 
     def find_done_duplicate(self, job: Job) -> Job | None:
-        """Return the newest earlier job of the same id that is done."""
-        where = "WHERE client_id = ? AND id < ? AND state = 'done' ORDER BY id DESC LIMIT 1"
+        """Return the newest other job of the same id that is done."""
+        where = "WHERE client_id = ? AND id <> ? AND state = 'done' ORDER BY id DESC LIMIT 1"
         return next(iter(self._jobs(where, [job.client_id, job.id])), None)
+
+    def has_ended_before(self, job: Job) -> bool:
+        """Whether the job had failed or was cancelled, and is tried again."""
+        sql = "SELECT 1 FROM events WHERE job_id = ? AND kind IN ('failed', 'cancelled') LIMIT 1"
+        return self.db.execute(sql, [job.id]).fetchone() is not None
 
     def count(self, state: JobState) -> int:
         return self.counts()[state]
@@ -181,7 +201,10 @@ class Ledger:
         return list(self.db.query(sql, list(parameters)))
 
     def _jobs(self, where: str, parameters: list[Any] | dict[str, Any]) -> list[Job]:
-        return [read_job(row) for row in self.db.execute(f"SELECT {JOB_COLUMNS} FROM jobs {where}", parameters)]
+        return [
+            read_job(row, self._places)
+            for row in self.db.execute(f"SELECT {JOB_COLUMNS} FROM jobs {where}", parameters)
+        ]
 
     # what the daemon remembers ---------------------------------------------------------------------------------------
 

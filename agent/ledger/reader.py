@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from agent.errors import UserError
 from agent.ledger.sqlite import Database
+
+APPLICATION_ID = 0x6D757365
+""""muse": lets `file` and other tools recognise the database."""
+NOT_UTF8 = "Could not decode"
+"""How Python begins its complaint about a text whose bytes are damaged."""
 
 
 class LedgerError(UserError):
@@ -18,18 +26,54 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=5.0)
 
 
-def open_reader(path: Path) -> Database:
-    """Open the ledger for reading, also as a user who may not write to its folder. Raises LedgerError.
+def make_damage_error(path: Path, reason: str) -> LedgerError:
+    """Return the error that says what is damaged and what to do."""
+    return LedgerError(
+        f"the ledger {path} is damaged ({reason}): with the daemon stopped, restore it from a backup, or move it away"
+        " with its -wal; claimed jobs are recovered from the share then, and results in the outbox are known again"
+    )
 
-    SQLite needs write access to build the shared-memory index of a ledger that no daemon has open.
-    Then the file does not change either, and is read as immutable.
+
+@contextmanager
+def name_damage(path: Path) -> Iterator[None]:
+    """Turn the errors of SQLite that mean a damaged file into LedgerError."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and not str(error).startswith(NOT_UTF8):
+            raise
+        raise make_damage_error(path, str(error).partition("\n")[0]) from error
+
+
+class Reader(Database):
+    """A read-only connection, whose queries say in words that the file is damaged."""
+
+    def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
+        super().__init__(conn, execute_plugins=False)
+        self.path = path
+
+    def query(self, sql: str, params: Any = None) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        """Yield the rows as dictionaries."""
+        with name_damage(self.path):
+            yield from super().query(sql, params)
+
+
+def open_reader(path: Path) -> Reader:
+    """A read-only view of the ledger, also for a user who may not write to its folder.
+
+    SQLite needs write access to build the shared-memory index of a ledger that no daemon has open; then nobody
+    changes the file either, and it is read as immutable. Raises LedgerError for a file that is no ledger.
     """
     if not path.exists():
         raise LedgerError(f"there is no ledger at {path}: has the daemon run with these settings?")
     conn = connect(path, read_only=True)
-    try:
-        conn.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError:
-        conn.close()
-        conn = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
-    return Database(conn, execute_plugins=False)
+    with name_damage(path):
+        try:
+            conn.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        except sqlite3.OperationalError:
+            conn.close()
+            conn = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+        if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise LedgerError(f"{path} is not a ledger of musedrop: has the daemon run with these settings?")
+    return Reader(conn, path)

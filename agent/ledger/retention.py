@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.ledger.job import placeholders
+from agent.ledger.places import NOWHERE, Places
 from agent.ledger.sqlite import Database
 from agent.ledger.views import format_iso
 
@@ -45,8 +46,8 @@ class NeededFiles:
 
 
 class RetentionRows:
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, db: Database, places: Places = NOWHERE) -> None:
+        self._db, self._places = db, places
 
     def delete_old(self, before_ms: int, limit: int) -> int:
         """Delete at most `limit` jobs that ended before a time, with attempts and events; return how many."""
@@ -60,7 +61,7 @@ class RetentionRows:
     def find_needed(self) -> NeededFiles:
         """Return what jobs with something left to do need."""
         rows = self._db.execute(OPEN).fetchall()
-        paths = {path for _, inputs, media in rows for path in _paths(inputs, media)}
+        paths = {self._places.expand(path) for _, inputs, media in rows for path in _paths(inputs, media)}
         return NeededFiles({row[0] for row in rows}, sorted(paths))
 
 

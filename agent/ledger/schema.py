@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.ledger.reader import APPLICATION_ID
 from agent.ledger.sqlite import Migrations, PlainDatabase
 from agent.ledger.totals import TOTALS, TRIGGERS
 from agent.ledger.views import VIEWS, format_iso
@@ -11,9 +12,6 @@ migrations = Migrations("musedrop")
 
 SCHEMA_VERSION = 2
 """Number of migrations known to this release; kept in `PRAGMA user_version`."""
-
-APPLICATION_ID = 0x6D757365
-""""muse": lets `file` and other tools recognise the database."""
 
 TABLES = """
 CREATE TABLE jobs (

@@ -12,6 +12,7 @@ from typing import Any
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import MOVES, JobState
 from agent.ledger.job import JOB_COLUMNS, Job, JobError, assignments, column_values, placeholders, read_job
+from agent.ledger.places import NOWHERE, Places
 from agent.ledger.queue import QueueRows
 from agent.ledger.sqlite import Database
 
@@ -27,6 +28,7 @@ NOT_INSPECTED: dict[str, Any] = {
     **{"stage": "inspect", "stage_seconds": {}, "units_done": 0, "units_total": 0, "media": {}},
 }
 """Nothing is known of the media, and nothing was made of them."""
+FOUND = "found on the share: the ledger was older"
 COUNTERS: dict[str, Any] = dict.fromkeys(("failures", "interruptions", "crashes", "cancel_requested"), 0)
 
 OWNED = {"state", "since_ms", "queued_ms", "started_ms", "run_token", "attempt", "finished_ms", "not_before_ms"} | {
@@ -46,8 +48,8 @@ class Transitions:
     `at_ms` is the time of the change, in milliseconds since 1970.
     """
 
-    def __init__(self, db: Database, queue: QueueRows) -> None:
-        self._db, self._queue = db, queue
+    def __init__(self, db: Database, queue: QueueRows, places: Places = NOWHERE) -> None:
+        self._db, self._queue, self._places = db, queue, places
 
     # into the table --------------------------------------------------------------------------------------------------
 
@@ -168,24 +170,42 @@ class Transitions:
         sets, values = assignments({**error.columns(), "tidied": 0, "inputs": None, "finished_ms": at_ms})
         self._db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, job.uid])
 
+    def record_outcome(self, uid: str, state: JobState, columns: Mapping[str, Any], *, at_ms: int) -> None:
+        """Write the end of a job that this ledger missed, since it was restored from a backup: any state -> `state`."""
+        cleared = {**UNCLAIMED, **UNPUBLISHED, **NO_ERROR, "cancel_requested": int(state is JobState.CANCELLED)}
+        row = {**cleared, "finished_ms": at_ms, **columns, "state": state, "since_ms": at_ms}
+        if state is JobState.DONE:
+            row["stage"] = "publish"
+        with self._db.atomic():
+            found = self._db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid = ?", [uid]).fetchone()
+            if found is None:
+                self._insert(uid, row.pop("name"), state, row.pop("created_ms"), row, FOUND)
+                return
+            job = read_job(found, self._places)
+            self._end_attempt(job, str(state), at_ms)
+            known = {"name", "client_id", "spec", "created_ms"}
+            sets, values = assignments({key: row[key] for key in row.keys() - known}, self._places)
+            self._db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, uid])
+            self._record(replace(job, state=state), at_ms, FOUND)
+
     # rows ------------------------------------------------------------------------------------------------------------
 
     def _insert(
         self, uid: str, name: str, state: JobState, at_ms: int, columns: dict[str, Any], detail: str = ""
     ) -> Job:
         row = {"uid": uid, "name": name, "state": state, **columns}
-        row |= {"created_ms": at_ms, "queued_ms": at_ms, "since_ms": at_ms}
+        row = {"created_ms": at_ms, "queued_ms": at_ms, "since_ms": at_ms, **row}
         sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({placeholders(row)}) RETURNING {JOB_COLUMNS}"
         with self._db.atomic():
-            [inserted] = self._db.execute(sql, column_values(row)).fetchall()
-            job = read_job(inserted)
+            [inserted] = self._db.execute(sql, column_values(row, self._places)).fetchall()
+            job = read_job(inserted, self._places)
             self._record(job, at_ms, detail)
         return job
 
     def _move(self, job: Job, to: JobState, at_ms: int, columns: dict[str, Any], detail: str = "") -> Job:
         """Change the state and its columns in one statement; a running job only if its attempt still holds it."""
         allowed = [state for state, targets in MOVES.items() if to in targets]
-        sets, values = assignments({**columns, "state": to, "since_ms": at_ms})
+        sets, values = assignments({**columns, "state": to, "since_ms": at_ms}, self._places)
         held = [job.run_token] if job.state is JobState.RUNNING else []
         where = f"uid = ? AND state IN ({placeholders(allowed)})" + (" AND run_token IS ?" if held else "")
         sql = f"UPDATE jobs SET {sets} WHERE {where} RETURNING {JOB_COLUMNS}"
@@ -193,7 +213,7 @@ class Transitions:
             changed = self._db.execute(sql, [*values, job.uid, *allowed, *held]).fetchall()
             if not changed:
                 raise IllegalMove(f"job {job.uid} can't become {to}: it is {self._state_of(job)}")
-            moved = read_job(changed[0])
+            moved = read_job(changed[0], self._places)
             self._record(moved, at_ms, detail)
         return moved
 

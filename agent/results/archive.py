@@ -18,6 +18,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
+from agent.results.reconcile import ShareMark
 from agent.results.records import make_error_record
 from agent.service.clock_history import ClockHistory
 from agent.service.entry_problems import EntryProblems
@@ -44,7 +45,7 @@ class Archiver:
         self.folders = settings.current.folders
         self._history = history or ClockHistory(ledger, clock)
         self.entries = entries or EntryProblems(self.folders.share, clock.now_s)
-        self._names = outbox.FolderNames(clock.now_s)
+        self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(self.folders, ledger)
 
     def archive_inputs(self) -> bool:
         """Move the inputs of finished jobs to their last place and delete their work folders.
@@ -56,20 +57,27 @@ class Archiver:
         jobs = [job for job in listed if not self.entries.is_blocked(self.folders.claimed / job.uid)][:BATCH]
         if not jobs:
             return False
-        with self.ledger.together():
-            chosen = [(job, target) for job in jobs for target in self._try_target(job)]
-        moved = [job for job in map_parallel(lambda entry: self._try_archive(*entry), chosen) if job is not None]
         try:
-            for folder in {target.parent for job, target in chosen if target is not None and job in moved}:
-                sync(folder)
+            mark = self._mark.change()
+            moved = self._move_away(jobs)
         except OSError as error:
             self.problems.set("archive", f"the inputs of finished jobs can't be filed away: {error.strerror}")
             return False
         self.problems.set("archive", "" if moved else self._describe_failure(jobs[0]))
         with self.ledger.together():
+            self._mark.record(mark)
             for job in moved:
                 self.ledger.update(job.uid, tidied=1, swept=0 if job.media else 1)
         return len(jobs) == BATCH
+
+    def _move_away(self, jobs: list[Job]) -> list[Job]:
+        """Return the jobs whose files are in their last place, and are so on the disk. Raises OSError."""
+        with self.ledger.together():
+            chosen = [(job, target) for job in jobs for target in self._try_target(job)]
+        moved = [job for job in map_parallel(lambda entry: self._try_archive(*entry), chosen) if job is not None]
+        for folder in {target.parent for job, target in chosen if target is not None and job in moved}:
+            sync(folder)
+        return moved
 
     def _try_target(self, job: Job) -> Iterator[Path | None]:
         """Yield where the job's inputs go; nothing, and the problem is noted, where that can't be found out."""

@@ -18,6 +18,7 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
+from agent.results.reconcile import ShareMark
 from agent.results.records import make_result_record
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.service.log import make_extra
@@ -47,7 +48,7 @@ class Publisher:
     def __init__(self, folders: Folders, ledger: Ledger, problems: Problems, clock: Clock) -> None:
         self.folders, self.ledger, self.problems, self.clock = folders, ledger, problems, clock
         self.pending: dict[str, PendingResult] = {}
-        self._names = outbox.FolderNames(clock.now_s)
+        self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(folders, ledger)
 
     @property
     def next_due_s(self) -> float:
@@ -97,6 +98,7 @@ class Publisher:
         due = [result for result in self.pending.values() if result.due_s <= now_s + GATHER_S]
         at_ms = self.clock.at_ms()
         try:
+            mark = self._mark.change()
             with self.ledger.together():
                 named = [(result, self._reserve_name(result.job)) for result in due]
         except OSError as unreadable:
@@ -109,7 +111,7 @@ class Publisher:
             if error is not None:
                 self._handle_error(result, error)
         if moved:
-            self._finish(moved)
+            self._finish(moved, mark)
 
     def _reserve_name(self, job: Job) -> str:
         name = self._names.reserve(self.folders.outbox, job.name)
@@ -125,7 +127,7 @@ class Publisher:
             return error
         return None
 
-    def _finish(self, moved: list[tuple[PendingResult, str]]) -> None:
+    def _finish(self, moved: list[tuple[PendingResult, str]], mark: str) -> None:
         """End the jobs whose results were moved, once the renames are on disk."""
         try:
             sync(self.folders.outbox)
@@ -136,6 +138,7 @@ class Publisher:
         failpoint("published")
         self.problems.set("outbox", "")
         with self.ledger.together():
+            self._mark.record(mark)
             for result, name in moved:
                 self._close(result.job, name)
 

@@ -12,6 +12,8 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job
 
 RECORD_VERSION = 1
+ASKED = {"engine", "fps", "output"}
+"""What a job asked for, beside its options, that decides its video."""
 
 
 def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "avatar": {"given": _given_name(job, "avatar"), "sha256": outline.get("avatar_sha256")},
         "audio": {"given": _given_name(job, "audio"), "sha256": outline.get("audio_sha256")},
         "options": spec.options if spec else {},
+        "asked": json.loads(spec.model_dump_json(include=ASKED, exclude_none=True)) if spec else {},
         "notes": notes,
         "attempt": job.attempt,
         "interruptions": job.interruptions,

@@ -97,4 +97,6 @@ class StatusReport:
             return f"jobs with engine auto wait: {why}"
         kinds = {device.kind for device in self.dispatcher.pool.devices()}
         choice = self.dispatcher.choose_engine("auto", kinds)
+        if choice.kind == "cpu":
+            return f"no GPU engine can run here: jobs with engine auto run on {choice.engine} (see `musedrop doctor`)"
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"

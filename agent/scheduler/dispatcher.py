@@ -200,8 +200,8 @@ class Dispatcher:
         attempt.may_go_on = self._may_go_on(attempt)
         self._has_claimed = True
         self.attempts[job.uid] = attempt
-        said = (job.name, attempt.job.attempt, choice.engine, choice.reason)
-        log.info("%s: attempt %d with the %s engine (%s)", *said, extra=make_extra(job))
+        said = (job.name, attempt.job.attempt, choice.engine)
+        log.info("%s: attempt %d with the %s engine", *said, extra=make_extra(job))
         return attempt
 
     def _may_go_on(self, attempt: Attempt) -> bool:

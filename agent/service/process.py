@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +15,8 @@ from agent.fs import try_lock
 from agent.fs.folders import make_folders
 
 STDERR = 2
+ALIVE_S = 15.0
+"""Seconds between two signs of life on the lock file."""
 OWNER_ONLY = 0o700
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -62,8 +65,18 @@ class InstanceLock:
             raise AlreadyRunning(f"another musedrop daemon (process {holder}) uses {path.parent}: stop it first")
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{os.getpid()}\n".encode())
+        self._touched_s = -ALIVE_S
+
+    def note_alive(self, now_s: float) -> None:
+        """Give the lock file the time of now, every `ALIVE_S`: readers see when a daemon that was killed was alive."""
+        if now_s - self._touched_s >= ALIVE_S:
+            self._touched_s = now_s
+            with suppress(OSError):
+                os.utime(self._fd)
 
     def release(self) -> None:
+        with suppress(OSError):
+            os.utime(self._fd)
         os.close(self._fd)
 
 

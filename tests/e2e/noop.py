@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.cli.main import stop
 from agent.daemon import serve
+from agent.errors import UserError
 from agent.service.log import configure_logging
 from agent.settings_file import load_settings
 from models.inputs import copy_input
@@ -89,7 +91,10 @@ def main() -> None:
     source = parser.parse_args().config
     settings = load_settings(source)
     configure_logging(settings)
-    serve(settings, HANDLER, source)
+    try:
+        serve(settings, HANDLER, source)
+    except UserError as error:
+        stop(str(error), error.exit_code)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from agent.jobs.parse import parse_job
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
 COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
+COMMANDS += ["wait", "logs", "open", "trust-clock"]
 COMMANDS += ["pause", "snapshot", "schema", "doctor", "demo", "models", "avatar", "service", "notify"]
 
 
@@ -47,7 +48,8 @@ def test_init_lays_out_a_share_that_run_accepts(tmp_path: Path) -> None:
     """init creates the folders and the annotated settings; a second init changes nothing."""
     made = musedrop("init", str(tmp_path / "here"))
     assert made.returncode == 0
-    assert {path.name for path in (tmp_path / "here").iterdir()} >= {"inbox", "outbox", "failed", "musedrop.toml"}
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"share", "state", "musedrop.toml"}
+    assert {path.name for path in (tmp_path / "here" / "share").iterdir()} >= {"inbox", "outbox", "failed", "avatars"}
     text = (tmp_path / "here" / "musedrop.toml").read_text()
     assert "settle_s" in text
     again = musedrop("init", str(tmp_path / "here"))
@@ -137,7 +139,7 @@ def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
     share.start()
     until(lambda: (state("cpu:0"), state("cpu:1")) == ("idle", "drained"), 60, share.log)
     listed = share.musedrop("devices").stdout
-    assert "set aside by a person" in listed
+    assert "set aside by a person" in " ".join(listed.split())
     assert "cpu:0" in listed
     rows = json.loads(share.musedrop("devices", "--json").stdout)
     assert [(row["device"], row["state"]) for row in rows] == [("cpu:0", "idle"), ("cpu:1", "drained")]
@@ -235,9 +237,11 @@ def test_the_demo_runs_every_example(tmp_path: Path) -> None:
     for _ in range(2):
         played = musedrop("demo", str(tmp_path / "demo"))
         assert played.returncode == 0, played.stdout + played.stderr
+        assert played.stdout.startswith("Rendering the jobs of")
+        assert "missing" not in played.stdout
         assert "3 of 3 jobs done" in played.stdout
     for name in ("hello", "portrait", "video"):
-        assert (tmp_path / "demo" / "outbox" / name / "result.mp4").is_file()
+        assert (tmp_path / "demo" / "share" / "outbox" / name / "result.mp4").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("keep me")
     refused = musedrop("demo", str(tmp_path / "mine"))

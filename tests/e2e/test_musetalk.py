@@ -63,7 +63,7 @@ def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: P
     picture = write_image(tmp_path / "anna.png")
     assert studio.musedrop("avatar", "add", "anna", str(picture)).returncode == 0
     assert "not yet" in studio.musedrop("avatar", "list").stdout
-    assert studio.musedrop("avatar", "prepare", "anna", "--wait").returncode == 0
+    assert studio.musedrop("avatar", "prepare", "anna", "--keep").returncode == 0
     assert "musetalk jaw" in studio.musedrop("avatar", "list").stdout
     assert (studio.outbox / "prepare-anna" / "result.mp4").exists()
     studio.put("voice.wav", voice(0.4))

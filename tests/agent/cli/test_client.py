@@ -33,6 +33,7 @@ def test_media_in_the_inbox_are_not_copied(settings: Settings) -> None:
     """The job file names them as they are; a name without a file is a library avatar."""
     voice = settings.folders.inbox / "talk.wav"
     voice.write_bytes(b"voice")
+    (settings.folders.avatars / "Anna.jpg").write_bytes(b"face")
     client.submit(settings, "anna", voice, {}, "hello")
     assert sorted(path.name for path in settings.folders.inbox.iterdir()) == ["hello.json", "talk.wav"]
 
@@ -41,6 +42,7 @@ def test_missing_files_are_refused(settings: Settings, tmp_path: Path) -> None:
     """No job file is written for media that don't exist."""
     with pytest.raises(ClientError, match=r"no file nowhere\.jpg"):
         client.submit(settings, "nowhere.jpg", tmp_path / "talk.wav", {}, None)
+    (settings.folders.avatars / "anna.jpg").write_bytes(b"face")
     with pytest.raises(ClientError, match="sound file"):
         client.submit(settings, "anna", tmp_path / "talk.wav", {}, None)
     assert not list(settings.folders.inbox.iterdir())

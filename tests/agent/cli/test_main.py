@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.main import main, parse_options
+from agent.cli.main import main
+from agent.cli.options import parse_options
 from agent.errors import UserError
 from tests.share import ROOT
 
@@ -22,7 +23,8 @@ def test_init_does_not_load_the_daemon(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
-    assert (tmp_path / "inbox").is_dir()
+    assert (tmp_path / "share" / "inbox").is_dir()
+    assert (tmp_path / "state").is_dir()
 
 
 def test_values_of_options_are_json_or_text() -> None:

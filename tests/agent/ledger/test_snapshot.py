@@ -100,3 +100,13 @@ def test_sqlite_never_writes_where_other_users_may(tmp_path: Path, monkeypatch: 
     assert not place.parent.exists()
     assert names(tmp_path / "share" / "status.db") == []
     ledger.close()
+
+
+def test_folders_of_copies_that_were_cut_off_are_removed(tmp_path: Path) -> None:
+    """One in which a copy is being made stays."""
+    for name in (".copy-cut", ".copy-live", "work"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "copy.db").touch()
+    with snapshot._lock(tmp_path / ".copy-live"):
+        snapshot.remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".copy-live", "work"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -89,14 +91,13 @@ def test_a_slow_correction_is_followed(desk: Desk) -> None:
 @given(st.lists(st.tuples(st.floats(-50 * DAY_S, 50 * DAY_S), st.floats(0, 1000), st.booleans()), max_size=8))
 def test_no_duration_is_longer_than_the_uptime(events: list[tuple[float, float, bool]]) -> None:
     """Whatever is done to the clock, a duration is between none and all the time since it began."""
-    ledger = Ledger(Path(":memory:"))
-    desk = Desk(ledger)
-    at_ms, began_s = desk.clock.at_ms(), desk.clock.now
-    for jump_s, passed_s, restarted in events:
-        desk.clock.set_calendar(jump_s)
-        if restarted:
-            desk.restart()
-        desk.history.take_jump()
-        desk.clock.now += passed_s
-        assert 0 <= desk.history.elapsed_s(at_ms) <= desk.clock.now - began_s + 1000 + 2
-    ledger.close()
+    with TemporaryDirectory() as folder, closing(Ledger(Path(folder, "jobs.db"))) as ledger:
+        desk = Desk(ledger)
+        at_ms, began_s = desk.clock.at_ms(), desk.clock.now
+        for jump_s, passed_s, restarted in events:
+            desk.clock.set_calendar(jump_s)
+            if restarted:
+                desk.restart()
+            desk.history.take_jump()
+            desk.clock.now += passed_s
+            assert 0 <= desk.history.elapsed_s(at_ms) <= desk.clock.now - began_s + 1000 + 2

@@ -1,0 +1,97 @@
+"""Waiting for jobs: their progress bars, their ends, and what to do while no daemon is running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.cli import client
+from agent.cli.console import console, error_console
+from agent.cli.display import progress
+from agent.cli.jobs.choosing import require_job
+from agent.cli.presence import NO_DAEMON, find_presence, warn_of_absence
+from agent.intake.paths import fold_name
+from agent.settings import Settings
+from agent.text import escape_markup
+
+POLL_S = 0.25
+CLAIM_S = 2.0
+ABSENCE_S = 30.0
+"""How long a wait goes on without a daemon: a service that restarts is back by then."""
+TIMED_OUT = 4
+"""Exit code of a wait that ended by its --timeout."""
+
+
+def follow_jobs(
+    settings: Settings, source: Path, keys: Sequence[str], *, timeout_s: float | None = None, quiet: bool = False
+) -> int:
+    """Wait until the jobs with these ids or uids have ended; show their progress, then print how each ended.
+
+    Return 0 if all are done, 1 if not, NO_DAEMON or TIMED_OUT where the wait was given up.
+    """
+    warn_of_absence(settings, source)
+    start_s = alive_s = time.monotonic()
+    rows: dict[str, dict[str, Any]] = {}
+    with progress.JobProgress(error_console if quiet else console) as board:
+        while not all(key in rows and rows[key]["finished_at"] for key in keys):
+            rows |= read_rows(settings, [key for key in keys if not (key in rows and rows[key]["finished_at"])])
+            if not quiet:
+                board.show(list(rows.values()))
+            now_s = time.monotonic()
+            if find_presence(settings).is_alive:
+                alive_s = now_s
+            if now_s - alive_s > ABSENCE_S:
+                return NO_DAEMON
+            if timeout_s is not None and now_s - start_s > timeout_s:
+                error_console.print(f"[yellow]![/] not finished after {timeout_s:g} s; the jobs go on")
+                return TIMED_OUT
+            time.sleep(POLL_S)
+    if quiet:
+        return int(any(rows[key]["state"] != "done" for key in keys))
+    return max(print_outcome(settings, rows[key]) for key in keys)
+
+
+def find_key(settings: Settings, name: str) -> str:
+    """Return what `follow_jobs` finds the job of a name by: its uid, or the name while its files are in the inbox.
+
+    A job that is taken in just now has its row a moment later. Raises UserError where there is no such job.
+    """
+    end_s = time.monotonic() + CLAIM_S
+    while True:
+        if any(fold_name(path.stem) == fold_name(name) for path in settings.folders.inbox.glob("*")):
+            return name
+        db = client.open_ledger(settings)
+        try:
+            if (row := client.find_job(db, name)) is not None:
+                return str(row["uid"])
+            if time.monotonic() > end_s:
+                require_job(db, name)
+        finally:
+            db.close()
+        time.sleep(POLL_S)
+
+
+def read_rows(settings: Settings, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the rows of the jobs that the ledger has, by their keys."""
+    if not settings.folders.ledger.exists():
+        return {}
+    db = client.open_ledger(settings)
+    try:
+        return {key: row for key in keys if (row := client.find_job(db, key)) is not None}
+    finally:
+        db.close()
+
+
+def print_outcome(settings: Settings, row: dict[str, Any]) -> int:
+    """Print how a job ended. Return exit code 0 if it is done, 1 if not."""
+    if row["state"] == "done":
+        video = settings.folders.outbox / row["result"] / "result.mp4"
+        console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
+        return 0
+    message = escape_markup(row["error_message"] or "")
+    error_console.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {message}", soft_wrap=True)
+    if row["error_hint"]:
+        error_console.print(escape_markup(row["error_hint"]), soft_wrap=True)
+    return 1

@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli import completion
+from agent.errors import UserError
+
+EngineName = Annotated[str, typer.Option(help="auto, preview or musetalk.", autocompletion=completion.complete_engines)]
+EngineOptions = Annotated[list[str] | None, typer.Option(help="An engine option, NAME=VALUE; repeatable.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the result.")]
+
+
+def parse_options(given: list[str] | None) -> dict[str, Any]:
+    """Return the engine options of `NAME=VALUE` texts; a value that is not JSON is a string."""
+    options: dict[str, Any] = {}
+    for text in given or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f'--option takes NAME=VALUE, not "{text}"')
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options

@@ -1,0 +1,25 @@
+"""The progress bars of `submit --wait` and `wait`, as text."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from agent.cli.display.progress import JobProgress, describe_outcome
+from tests.agent.cli.display.rows import JOB
+
+
+def test_the_outcome_of_a_job() -> None:
+    """A done job has its folder and time, a failed one its error, an unfinished one what it waits for."""
+    assert describe_outcome({**JOB, "state": "done", "result": "a"}) == "outbox/a  1.2 s"
+    assert describe_outcome({**JOB, "state": "failed", "error_message": "no face"}) == "no face"
+    assert describe_outcome({**JOB, "state": "waiting", "waiting_for": "voice.wav"}) == "voice.wav"
+
+
+def test_a_progress_bar_follows_its_job() -> None:
+    """Each `show` updates the one bar of a job; a done job is complete."""
+    with JobProgress(Console(width=120, force_terminal=False, quiet=True)) as progress:
+        progress.show([JOB])
+        [bar] = progress.progress.tasks
+        assert (bar.completed, bar.total, bar.fields["frames"]) == (20, 50, "20/50")
+        progress.show([{**JOB, "state": "done", "result": "a"}])
+        assert (bar.completed, bar.fields["frames"]) == (50, "50 frames")

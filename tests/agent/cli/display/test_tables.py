@@ -1,0 +1,32 @@
+"""Tables for every width of a terminal."""
+
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+
+from agent.cli.display.tables import Column, Row, RowTable, cut_middle, measure
+
+
+@pytest.mark.parametrize("text", ["a-long-name-of-a-job", "你好世界你好世界你好世界", "e\u0301" * 20])
+@pytest.mark.parametrize("width", range(1, 25))
+def test_a_cut_text_has_both_ends_and_fits(text: str, width: int) -> None:
+    """It never has more cells than asked for, and from three on it shows how it begins and ends."""
+    cut = cut_middle(text, width)
+    assert cell_len(cut) <= width
+    if cell_len(text) <= width:
+        assert cut == text
+    elif width > 5:
+        assert cut[0] == text[0]
+        assert cut[-1] == text[-1]
+
+
+def test_columns_give_way_in_their_order() -> None:
+    """The widest that may be cut shrinks first; then columns are left out by their number; the rest stays whole."""
+    columns = (Column("name", least=6), Column("state"), Column("engine", drop=1), Column("more", drop=2))
+    table = RowTable(columns, [Row(("x" * 40, "running", "preview", "more"))])
+    assert table.fit(80) == [40, 7, 7, 4]
+    assert table.fit(40) == [16, 7, 7, 4]
+    assert table.fit(26) == [8, 7, 7, 0]
+    assert table.fit(20) == [11, 7, 0, 0]
+    assert measure(table.fit(5)) == 6 + 2 + 7
