@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -128,10 +129,14 @@ class Daemon:
             self.lock.note_alive(self.clock.now_s())
             self.follow_clock()
             self.damage_check.raise_found()
-            self.read_inbox()
-            self.dispatcher.fail_overdue()
+            is_read = self.read_inbox()
             self.dispatcher.set_paused(paused=self.draining or not self.share_present)
-            self.dispatcher.dispatch()
+            with self.ledger.together():
+                if is_read:
+                    self.take_in()
+                self.dispatcher.fail_overdue()
+                self.dispatcher.assign()
+            self.dispatcher.release()
         events = self.dispatcher.wait(min(timeout_s, self.idle_s()))
         with keep_folders_open():
             self.collect_results(events)
@@ -165,37 +170,46 @@ class Daemon:
 
     # in --------------------------------------------------------------------------------------------------------------
 
-    def read_inbox(self) -> None:
-        """Scan the inbox if that is due. A share that is away, or can't be read, stops nothing else."""
+    def read_inbox(self) -> bool:
+        """Scan the inbox if that is due, and run its control files; return whether files may be taken from it.
+
+        A share that is away, or can't be read, stops nothing else.
+        """
         now_s = self.clock.now_s()
         if not self.intake.is_scan_due(now_s):
-            return
+            return False
         self._may_archive = True
         self.check_share()
         if not self.share_present or not self.intake.scan(now_s):
             self.problems.set("inbox", self.intake.inbox.problem)
-            return
+            return False
         self.problems.set("watch", self.intake.watcher.problem)
-        try:
-            self.take_in()
-        except OSError as error:
-            self.problems.set("inbox", f"files can't be moved on the share: {error.strerror}")
-        else:
+        with self.note_share_error():
+            if self.problems["inbox"] or self.intake.may_have_unsettled:
+                self.intake.recover_claims(self.clock.at_ms())
+            for command in self.intake.run_controls(self.clock.at_ms()):
+                self.execute(command)
+            return True
+        return False
+
+    def take_in(self) -> None:
+        """Look for media, and claim new jobs, in a transaction of the caller."""
+        at_ms = self.clock.at_ms()
+        with self.note_share_error():
+            self.intake.check_waiting_jobs(at_ms)
+            if not self.draining:
+                self.intake.claim_new(at_ms)
+                self.intake.refuse_others(at_ms)
+            self.archiver.collect_media()
             self.problems.set("inbox", "")
         self.hold_queue()
 
-    def take_in(self) -> None:
-        """Run the control files, look for media, and claim new jobs."""
-        at_ms = self.clock.at_ms()
-        if self.problems["inbox"] or self.intake.may_have_unsettled:
-            self.intake.recover_claims(at_ms)
-        for command in self.intake.run_controls(at_ms):
-            self.execute(command)
-        self.intake.check_waiting_jobs(at_ms)
-        if not self.draining:
-            self.intake.claim_new(at_ms)
-            self.intake.refuse_others(at_ms)
-        self.archiver.collect_media()
+    @contextmanager
+    def note_share_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problems.set("inbox", f"files can't be moved on the share: {error.strerror}")
 
     def execute(self, command: Command) -> None:
         """Do what a control file asks for."""
