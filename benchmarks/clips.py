@@ -145,9 +145,10 @@ def run_job(handler: Handler, request: Request) -> tuple[int, dict[str, Any]]:
     payload["outline"] = handler.run(payload, 0, 1, lambda _: None)["outline"]
     frames = int(payload["outline"]["frames"])
     handler.run({**payload, "stage": "prepare"}, 0, 1, lambda _: None)
-    for span in grid(frames):
+    spans = grid(frames, payload["outline"]["batch"])
+    for span in spans:
         handler.run({**payload, "stage": "render"}, span.start, span.stop, lambda _: None)
-    payload["spans"] = [[span.start, span.stop] for span in grid(frames)]
+    payload["spans"] = [[span.start, span.stop] for span in spans]
     return frames, handler.run({**payload, "stage": "assemble"}, 0, 1, lambda _: None)
 
 

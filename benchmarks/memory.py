@@ -97,7 +97,9 @@ def run_job(folder: Path, models_dir: Path) -> dict[str, Any]:
     began, spans = time.perf_counter(), [(0, 1)]
     for stage in STAGES:
         if stage == "render":
-            spans = [(span.start, span.stop) for span in grid(payload["outline"]["frames"])]
+            spans = [
+                (span.start, span.stop) for span in grid(payload["outline"]["frames"], payload["outline"]["batch"])
+            ]
         payload |= {"stage": stage, "spans": [list(span) for span in spans]}
         with record_peak(peaks, stage):
             for start, stop in spans if stage == "render" else [(0, 1)]:

@@ -34,9 +34,10 @@ from transformers.models.whisper.feature_extraction_whisper import WhisperFeatur
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HuggingFaceEncoder  # noqa: E402
 
 from benchmarks import clips  # noqa: E402
+from gpu_pool.types import grid  # noqa: E402
 from models.musetalk.audio.features import CHUNK_SAMPLES  # noqa: E402
 from models.musetalk.audio.whisper import WhisperEncoder  # noqa: E402
-from models.musetalk.inpainting.batching import BatchSizes  # noqa: E402
+from models.musetalk.inpainting.batching import BatchSizes, count_slots, grid_step  # noqa: E402
 from models.musetalk.inpainting.compile import make_kernel_folder  # noqa: E402
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter  # noqa: E402
 from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, contiguous_layout  # noqa: E402
@@ -47,6 +48,8 @@ GIB = 2**30
 FPS = 25
 PER_FRAME = ("whisper", "unet", "decode", "paste", "x264")
 """What each frame of a result costs when the avatar is prepared; "share" is of their sum."""
+WASTE_OF = (50, 125, 129, 250, 500, 1500)
+"""Frames of a job: 2 s to a minute."""
 GRID_UNET, GRID_DECODE = (4, 8, 16, 32), (1, 2, 4, 8, 16)
 
 UNET: dict[str, Any] = {
@@ -196,8 +199,8 @@ def stages(
         piece = random.normal(0, 0.1, CHUNK_SAMPLES).astype(np.float32)
         yield "whisper", CHUNK_SAMPLES / 16_000 * FPS, lambda: encoder.encode_chunk(piece)
     yield "encode", encode, lambda: inpainter.latents(crops)
-    predict = no_grad(lambda: inpainter._fast.get("unet", inpainter._predict)(*given))
-    paint = no_grad(lambda: inpainter._fast.get("decode", inpainter._decode)(predicted))
+    predict = no_grad(lambda: inpainter.pick_module("unet")(*given))
+    paint = no_grad(lambda: inpainter.pick_module("decode")(predicted))
     yield "unet", unet, clips.in_stream(inpainter._stream, predict)
     yield "decode", decode, clips.in_stream(inpainter._stream, paint)
     frames = unet * (inpainter._stream.depth if inpainter.device.type == "cpu" else 8)
@@ -337,6 +340,16 @@ def report_clips(size: str, device: torch.device, folder: Path, threads: int) ->
         print(f"{size:10}{'fast':10}{one['name']:10}{'':6}{figures}", flush=True)
 
 
+def report_waste() -> None:
+    """Slots of batches that no frame is wanted from, for jobs as they are cut and, beside, for spans of any length."""
+    step = grid_step()
+    print(f"\nslots of batches of {step} that are computed and not wanted: spans that end between batches, and now")
+    for frames in WASTE_OF:
+        cut, aligned = ([(span.start, span.stop) for span in grid(frames, one)] for one in (1, step))
+        before, now = count_slots(cut, step, 0) / frames - 1, count_slots(aligned, step, frames) / frames - 1
+        print(f"{frames:6} frames{before:10.1%}{now:10.1%}")
+
+
 def report_starts(size: str, found: Iterator[dict[str, Any]]) -> None:
     """Cold: what a new worker spends before its first faces are there. Warm: the next batch."""
     print("\na worker's cold start (imports, load, 1st batch), then warm; peak memory")
@@ -387,6 +400,7 @@ def main() -> None:
         print(json.dumps(child(args)))
         return
     device = torch.device(args.device)
+    report_waste()
     for size in args.size or SIZES:
         nets, work = SIZES[size], gflop(SIZES[size])
         counted = ", ".join(f"{name} {value:.1f}" for name, value in work.items())

@@ -19,6 +19,8 @@ from gpu_pool.wire import encode
 CLOSE_S = 5.0
 KINDS: tuple[DeviceKind, ...] = ("cpu", "cuda")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""PyTorch reads the first one as it is imported, the second where the first is not set."""
 
 
 def cpu_devices(count: int) -> list[Device]:
@@ -29,13 +31,16 @@ def cpu_devices(count: int) -> list[Device]:
 def build_environment(device: Device, peers: int, cores: int, base: Mapping[str, str]) -> dict[str, str]:
     """Return a worker's environment: only its own card, and its share of `cores` as threads.
 
-    `peers`: how many workers share the cores. A number of threads that `base` sets stays: the
-    operator chose it.
+    `peers`: how many workers share the cores. A number of threads that `base` sets stays, and so
+    do settings of PyTorch's allocator: the operator chose them. Without expandable segments,
+    memory that batches of one size leave free does not serve those of another.
     """
     share = str(max(1, cores // peers))
     visible = device.card or device.id if device.kind == "cuda" else ""
     card = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return {**dict.fromkeys(_THREADS, share), **base, **card}
+    is_chosen = device.kind != "cuda" or any(name in base for name in _ALLOCATOR)
+    allocator = {} if is_chosen else {_ALLOCATOR[0]: "expandable_segments:True"}
+    return {**dict.fromkeys(_THREADS, share), **allocator, **base, **card}
 
 
 class LocalBackend:

@@ -61,16 +61,18 @@ class Span:
         return self.stop - self.start
 
 
-def grid(units: int) -> tuple[Span, ...]:
-    """Cut a task of so many units into spans of at most 240.
+def grid(units: int, step: int = 1) -> tuple[Span, ...]:
+    """Cut a task of so many units into spans of at most 240, or one step.
 
-    They depend on its length alone, so that the bytes of a result never depend on the devices.
-    ValueError below 1.
+    Every edge but the last is a multiple of `step`, the number of units that a worker computes
+    together. Both depend on the job alone, so that the bytes of a result never depend on the
+    devices. ValueError below 1.
     """
-    if units < 1:
-        raise ValueError(f"a task has at least one unit, not {units}")
-    n = max(min(math.ceil(units / 24), 16), math.ceil(units / 240))
-    edges = [units * i // n for i in range(n + 1)]
+    if min(units, step) < 1:
+        raise ValueError(f"a task has at least one unit, not {units} in steps of {step}")
+    steps = math.ceil(units / step)
+    n = max(min(math.ceil(units / 24), 16, steps), math.ceil(steps / max(1, 240 // step)))
+    edges = [min(units, steps * i // n * step) for i in range(n + 1)]
     return tuple(Span(a, b) for a, b in pairwise(edges))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -28,6 +29,10 @@ from gpu_pool.wire import LineSplitter, WireError, decode_command, encode
 PROGRESS_S = 0.2
 MESSAGE_CHARS = 1000
 TRACEBACK_CHARS = 8000
+
+_CARD_WORDS = re.compile(r"\b(CUDA|cuDNN|cuBLAS)( driver)? error|\b(CUDNN|CUBLAS)_STATUS_", re.IGNORECASE)
+"""In what PyTorch and the libraries under it say of an Xid, a lost context or a kernel that failed."""
+_MEMORY_WORDS = re.compile(r"out of memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 ProgressCallback = Callable[[int], None]
 """Takes the number of units that are done."""
@@ -202,9 +207,11 @@ def _explain_error(run: RunSpan, error: Exception) -> Failed:
     """Return an exception as data: what caused it, and a message for people."""
     detail = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
     text = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS]
-    if isinstance(error, MemoryError) or _is_a(error, "OutOfMemoryError"):
+    is_of_card = _is_a(error, "AcceleratorError") or (isinstance(error, RuntimeError) and _CARD_WORDS.search(text))
+    is_out_of_memory = is_of_card and _MEMORY_WORDS.search(text)
+    if isinstance(error, MemoryError) or _is_a(error, "OutOfMemoryError") or is_out_of_memory:
         return _build_failed(run, "out_of_memory", text, fault="worker", retry=True, detail=detail)
-    if _is_a(error, "AcceleratorError") or text.startswith("RuntimeError: CUDA error"):
+    if is_of_card:
         return _build_failed(run, "device_error", text, fault="worker", retry=True, detail=detail)
     code, message = getattr(error, "code", None), getattr(error, "message", None)
     if not (isinstance(code, str) and isinstance(message, str)):

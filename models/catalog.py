@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +32,8 @@ ENGINES: dict[str, EngineInfo] = {
         ),
     )
 }
+
+BLIND_TORCH = "the installed PyTorch is a build for processors alone (https://pytorch.org has those for cards)"
 
 WEIGHT_CHECKS: dict[str, Callable[[Path, object], list[str]]] = {"musetalk": layout.missing_files}
 """Engines whose weights have several valid forms, each with a function that lists missing files.
@@ -70,6 +74,22 @@ def suggest_command(engine: EngineInfo, models_dir: Path, version: object = None
     return f"musedrop models fetch --version {version}" if version in layout.VERSIONS else "musedrop models fetch"
 
 
+@cache
+def has_cuda_torch() -> bool:
+    """Whether the installed PyTorch is a build for cards; True where that can't be told.
+
+    Its version file is read, not imported: importing takes seconds.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return True
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return re.search(r"^cuda\b[^=\n]*=\s*None", text, re.MULTILINE) is None
+
+
 def is_installed(engine: EngineInfo) -> bool:
     """Whether this installation has the engine's code; `find_spec` checks without importing it."""
     package, _, _ = engine.factory.partition(":")
@@ -96,8 +116,16 @@ def explain_unavailable(
     return ""
 
 
-def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind], version: object = None) -> EngineChoice:
+def choose_engine(
+    asked: str,
+    models_dir: Path,
+    kinds: Iterable[DeviceKind],
+    version: object = None,
+    can_use_cards: bool = True,
+) -> EngineChoice:
     """Resolve `auto`, or check the engine asked for.
+
+    `can_use_cards` tells whether PyTorch can, see `has_cuda_torch`.
 
     `version` is that of the weights which the job asks for, None for those that are here: `auto`
     is no engine that lacks them. Raises EngineError engine_unavailable.
@@ -108,11 +136,15 @@ def choose_engine(asked: str, models_dir: Path, kinds: Iterable[DeviceKind], ver
         if why := explain_unavailable(engine, models_dir, present):
             hint = 'install what is missing (`musedrop doctor` lists it), or ask for "auto" or "preview"'
             raise EngineError("engine_unavailable", f'the job asks for the engine "{asked}", but {why}', hint)
-        return EngineChoice(asked, choose_kind(engine, present), "asked for by the job")
+        if can_use_cards or choose_kind(engine, present) == "cpu":
+            return EngineChoice(asked, choose_kind(engine, present), "asked for by the job")
+        return EngineChoice(asked, "cpu", f"asked for by the job; on the processor, because {BLIND_TORCH}")
     musetalk = ENGINES["musetalk"]
     why = explain_unavailable(musetalk, models_dir, present, version)
     if not why and "cuda" not in present:
         why = "there is no GPU"
+    if not why and not can_use_cards:
+        why = BLIND_TORCH
     if not why:
         return EngineChoice("musetalk", "cuda", "auto: its weights are installed and a GPU is available")
     return EngineChoice("preview", "cpu", f"auto: not musetalk, because {why}")

@@ -161,6 +161,7 @@ class Inspection:
     width, height   of the result in pixels, both even
     duration_s      of the decoded audio
     units     work of each stage in units of that stage (frames, or 1); `render` and `prepare` are cut on the grid
+    batch     units of `render` that a worker computes together: spans begin at its multiples
     encoder   of every part of this job; "auto" where the rendering device chooses it
     colour    of every frame of the result
     memory_bytes    device memory that a worker needs for a span, the loaded model included; 0: unknown
@@ -174,6 +175,7 @@ class Inspection:
     height: int
     duration_s: float
     units: dict[str, int]
+    batch: int = 1
     encoder: str = "libx264"
     colour: Colour = Colour()
     memory_bytes: int = 0

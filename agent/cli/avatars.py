@@ -7,6 +7,8 @@ prepared for it; about.json in each entry names the SHA-256 of the avatar.
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
 import wave
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from agent.fs import atomic_copy, hash_file
 from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
+from gpu_pool.process import build_python_path
 from models import catalog
 
 ABOUT = "about.json"
@@ -40,9 +43,17 @@ class Avatar:
         return "video" if self.path.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
-def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = False) -> Path:
-    """Copy `file` into the library as `name`, atomically. Raises ClientError."""
+def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = False, fps: str = "25") -> Path:
+    """Copy `file` into the library as `name`, atomically. Raises ClientError.
+
+    Of a folder of numbered pictures it is a video without loss, of `fps` frames a second.
+    """
     check_name(name)
+    if file.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            video = Path(scratch) / f"{name}.mkv"
+            join_pictures(file, video, fps)
+            return add_avatar(settings, name, video, replace=replace)
     suffix = file.suffix.lower()
     if suffix not in AVATAR_SUFFIXES:
         suffixes = " ".join(sorted(AVATAR_SUFFIXES))
@@ -61,6 +72,14 @@ def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = Fal
         if other != target:
             other.unlink(missing_ok=True)
     return target
+
+
+def join_pictures(folder: Path, video: Path, fps: str) -> None:
+    """Write the numbered pictures of a folder as one video. Raises ClientError; the program has said why."""
+    program = [sys.executable, "-P", "-m", "models.media.numbered", str(folder), str(video), fps]
+    env = {**os.environ, "PYTHONPATH": build_python_path(os.environ)}
+    if os.spawnve(os.P_WAIT, sys.executable, program, env):  # noqa: S606  our own interpreter and module
+        raise ClientError(f"the pictures in {folder} were not made into an avatar")
 
 
 def list_avatars(settings: Settings) -> list[Avatar]:

@@ -163,7 +163,8 @@ def check_engines(settings: Settings, found: Cards) -> Iterator[Finding]:
     rules = card_rules(settings)
     trouble = find_trouble(found, found.trouble, rules)
     kinds: set[DeviceKind] = {"cuda"} if trouble or any(rules.can_use(gpu.id) for gpu in found.devices) else set()
-    choice = catalog.choose_engine("auto", settings.models_dir, {"cpu", *kinds})
+    can_use_cards = bool(trouble) or catalog.has_cuda_torch()
+    choice = catalog.choose_engine("auto", settings.models_dir, {"cpu", *kinds}, None, can_use_cards)
     if trouble and choice.kind == "cuda":
         yield Finding("bad", "engine auto", f"its jobs wait: {trouble}", 'ask for "preview" by name meanwhile')
         return

@@ -193,14 +193,17 @@ AvatarName = Annotated[
 @avatar_app.command("add")
 def avatar_add(
     name: AvatarName,
-    file: Annotated[Path, typer.Argument(help="Image or video with the face.")],
+    file: Annotated[Path, typer.Argument(help="Image or video with the face, or a folder of numbered pictures.")],
     config: Config = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an avatar of that name.")] = False,
+    fps: Annotated[
+        str, typer.Option("--fps", help="Frames a second of numbered pictures, as 25 or 30000/1001.")
+    ] = "25",
 ) -> None:
     """Copy a face into the avatars."""
     from agent.cli import avatars
 
-    path = avatars.add_avatar(load_settings(config), name, file, replace=replace)
+    path = avatars.add_avatar(load_settings(config), name, file, replace=replace, fps=fps)
     console.print(f'{path} is added: use it in jobs as "avatar": "{name}"', soft_wrap=True, markup=False)
 
 

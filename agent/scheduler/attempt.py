@@ -60,7 +60,12 @@ class Attempt:
         units = max(1, self.inspection.units[self.stage])
         if self.stage == "prepare" and units > 1:
             return (*grid(units), Span(units, units + 1))
-        return grid(units) if self.stage == "render" else (Span(0, units),)
+        return self.render_spans if self.stage == "render" else (Span(0, units),)
+
+    @property
+    def render_spans(self) -> tuple[Span, ...]:
+        """The spans of the render stage, which are the parts of the video; none before the inspection."""
+        return grid(max(1, self.inspection.units["render"]), self.inspection.batch) if self.inspection else ()
 
     @property
     def ready_spans(self) -> tuple[Span, ...]:
@@ -142,8 +147,7 @@ class Attempt:
         if self.stage == "inspect":
             message["goes_on"] = self.may_go_on and self.job.interruptions == 0
         if self.stage == "assemble":
-            spans = grid(max(1, self.inspection.units["render"])) if self.inspection else ()
-            message["spans"] = [[span.start, span.stop] for span in spans]
+            message["spans"] = [[span.start, span.stop] for span in self.render_spans]
         return message
 
     def note_progress(self, message: Progress) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent.clock import Clock
-from models.catalog import ENGINES, EngineChoice, choose_engine
+from models.catalog import ENGINES, EngineChoice, choose_engine, has_cuda_torch
 from models.types import DeviceKind, EngineError
 
 KEEP_S = 2.0
@@ -23,7 +23,7 @@ class EngineChooser:
 
     def _prefers_card(self, asked: str) -> bool:
         try:
-            return self.choose(asked, ("cpu", "cuda")).kind == "cuda"
+            return choose_engine(asked, self._models_dir, ("cpu", "cuda")).kind == "cuda"
         except EngineError:
             return False
 
@@ -32,5 +32,5 @@ class EngineChooser:
         key, now_s = (asked, frozenset(kinds), repr(version)), self._clock.now_s()
         kept = self._choices.get(key)
         if kept is None or now_s - kept[0] >= KEEP_S:
-            kept = self._choices[key] = now_s, choose_engine(asked, self._models_dir, key[1], version)
+            kept = self._choices[key] = now_s, choose_engine(asked, self._models_dir, key[1], version, has_cuda_torch())
         return kept[1]

@@ -19,6 +19,8 @@ from models.short_jobs import is_short
 from models.types import Inspection, Limits, Request
 
 MAX_FPS = 120
+MAX_BATCH = 64
+"""Frames that an engine may compute together."""
 MAX_SIDE = 16_384
 """The longest side of a picture that H.264 can hold, in pixels."""
 MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
@@ -68,6 +70,7 @@ class Outline(Strict):
     height: Side
     duration_s: Annotated[float, Field(gt=0)]
     units: Units
+    batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] = 1
     encoder: Encoder = "libx264"
     colour: ColourTags = ColourTags()
     memory_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 0

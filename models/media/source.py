@@ -18,7 +18,7 @@ from models.arrays import U8
 from models.media.budget import charge
 from models.media.formats import name_unread_format
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
-from models.media.pictures.colour import BT709, SIDEWAYS, ToBgr, read_orientation
+from models.media.pictures.colour import BT709, SIDEWAYS, UNSPECIFIED, ToBgr, read_orientation
 from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.pictures.interlace import deinterlace, is_interlaced
 from models.media.pictures.planar import ToPlanes
@@ -57,12 +57,19 @@ class Source(Protocol):
 
 
 def open_source(
-    path: Path, name: str, limits: Limits, size: tuple[int, int] | None = None, *, as_yuv: bool = False
+    path: Path,
+    name: str,
+    limits: Limits,
+    size: tuple[int, int] | None = None,
+    *,
+    as_yuv: bool = False,
+    untagged: int = UNSPECIFIED,
 ) -> Source:
     """Open an image or a video; `size` (width, height) scales its pictures. Its size is known
     before any is decoded.
 
     `as_yuv`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
+    `untagged`: the matrix of a video without colour tags, for BGR; usually its size tells.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
     with translate_read_errors(name, "avatar"):
@@ -75,7 +82,7 @@ def open_source(
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
             return AnimatedWebp(path, still, name, limits, size, as_yuv)
-    return Movie(path, still, name, limits, size, as_yuv)
+    return Movie(path, still, name, limits, size, as_yuv, untagged)
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -98,8 +105,10 @@ class Movie:
         limits: Limits,
         size: tuple[int, int] | None,
         as_yuv: bool,
+        untagged: int = UNSPECIFIED,
     ) -> None:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
+        self._untagged = untagged
         self._fields = False
         self._demuxer = still.demuxer if still is not None else None
         with translate_read_errors(name, "avatar"):
@@ -138,7 +147,7 @@ class Movie:
     ) -> ToBgr | ToPlanes:
         if not self._as_planes:
             self.colour = BT709
-            return ToBgr(width, height, turn, conversion)
+            return ToBgr(width, height, turn, conversion, self._untagged)
         to_planes = ToPlanes(width, height, turn, still=self._is_still, conversion=conversion)
         self.colour = to_planes.read_colour(first)
         return to_planes
@@ -156,7 +165,7 @@ class Movie:
         width, height = max(2, round(width * scale)), max(2, round(height * scale))
         canvas = np.zeros((self.height, self.width, 3), np.uint8)
         top, left = (self.height - height) // 2, (self.width - width) // 2
-        shown = ToBgr(width, height, self._turn, self._conversion)(frame)
+        shown = ToBgr(width, height, self._turn, self._conversion, self._untagged)(frame)
         canvas[top : top + height, left : left + width] = shown
         if isinstance(self._show, ToBgr):
             return canvas

@@ -10,6 +10,7 @@ from typing import Self
 
 from models.arrays import U8
 from models.media.opening import USUAL, unreadable_file
+from models.media.pictures.colour import UNSPECIFIED
 from models.media.source import MakePicture, open_source
 from models.types import Limits
 
@@ -36,17 +37,18 @@ class VideoFrames:
         name: str = "",
         limits: Limits = USUAL,
         as_yuv: bool = False,
+        untagged: int = UNSPECIFIED,
     ) -> None:
         """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large,
         video_too_long.
 
         `as_yuv`: frames are (height * 3 / 2, width), as H.264 stores them, in the `colour` that
         the video has. Those that are stored so are not converted, and an odd row or column is cut
-        off instead of scaled away.
+        off instead of scaled away. `untagged`: see `open_source`.
         """
         self._name, self._fps = name or path.name, fps
         size = (width, height) if width and height else None
-        self._source = open_source(path, self._name, limits, size, as_yuv=as_yuv)
+        self._source = open_source(path, self._name, limits, size, as_yuv=as_yuv, untagged=untagged)
         self.width, self.height, self.colour = self._source.width, self._source.height, self._source.colour
         self._room = max(2, min(_CACHE_FRAMES, _CACHE_BYTES // (3 * self.width * self.height)))
         self._kept: OrderedDict[int, U8] = OrderedDict()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
-from models.musetalk.inpainting.batching import BatchSizes
+from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
 from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for
@@ -52,6 +52,7 @@ class MuseTalkEngine:
             frames=total,
             colour=inspection.colour if options.is_reference else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
+            batch=grid_step(options.frames_per_batch),
             memory_bytes=MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2),
             notes=inspection.notes + notes,
             details={"avatar_frames": avatar_frames, "version": options.version},
@@ -102,7 +103,10 @@ class MuseTalkEngine:
         }
 
     def open_session(self, request: Request, inspection: Inspection) -> RenderSession:
-        """Return a session with the networks for this job: the last job's, if they are the same."""
+        """Return a session with the networks for this job: the last job's, if they are the same.
+
+        Weights whose files were replaced since are loaded again.
+        """
         options = read_inspected_options(request, inspection)
         return self._open_session(request.models_dir, options, Path(request.cache))
 
@@ -110,9 +114,11 @@ class MuseTalkEngine:
         from models.musetalk.session import RenderSession, Setup, select_device
 
         setup = Setup.of(models_dir, options, cache)
-        if self._session is None or self._session.networks.setup != setup:
-            self._session = None  # frees the memory of the old networks before the new ones take theirs
-            self._session = RenderSession(setup, select_device(self.device))
+        if self._session is None or not self._session.networks.adapt(setup):
+            old = self._session.networks if self._session else None
+            weights = old.weights if old and old.has_weights_of(setup) else None
+            self._session = old = None  # frees the memory of the old networks before the new ones take theirs
+            self._session = RenderSession(setup, select_device(self.device), weights)
         return self._session
 
 

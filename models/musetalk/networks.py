@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from models.musetalk.nets.bisenet import class_maps
 from models.musetalk.options import Options, Version
 from models.musetalk.tracking.detection import FaceNets
 from models.musetalk.tracking.regions import Region
-from models.musetalk.weights.loader import load_part, open_weights
+from models.musetalk.weights.loader import Weights, load_part, open_weights
 from models.musetalk.weights.onnx_pose import OnnxPose
+from models.types import EngineError
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a job wants loaded: another setup is another studio."""
+    """What a job wants loaded. `batch_size` and `kernels` need no other networks: see `Networks.adapt`."""
 
     models_dir: str
     version: Version
@@ -44,7 +45,7 @@ class Setup:
             models_dir,
             options.version,
             "fp32" if options.is_reference and options.precision == "auto" else options.precision,
-            None if options.batch_size == "auto" else options.batch_size,
+            options.frames_per_batch,
             options.is_reference,
             cache if options.compile and not options.is_reference else None,
         )
@@ -53,13 +54,34 @@ class Setup:
 class Networks:
     """Opens the weights of a setup on a device. Raises EngineError weights_missing, weights_damaged, weights_unsafe."""
 
-    def __init__(self, setup: Setup, device: torch.device) -> None:
+    def __init__(self, setup: Setup, device: torch.device, weights: Weights | None = None) -> None:
+        """Take the `weights` of earlier networks where they are still those of the setup: see `has_weights_of`."""
         self.setup, self.device = setup, device
         self.load_s = 0.0
         self._stream = open_stream(device)
-        self._weights = open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
-        self.vision_fingerprint = self._weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
+        self.weights = weights or open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
+        self._stamps = self.weights.read_stamps()
+        self.vision_fingerprint = self.weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
         """A hash of the weights that prepared avatars come from, as they were when this worker opened them."""
+
+    def has_weights_of(self, setup: Setup) -> bool:
+        """Whether the setup names the same weights, and none of their files was replaced since they were opened."""
+        if (setup.models_dir, setup.version) != (self.setup.models_dir, self.setup.version):
+            return False
+        try:
+            return self.weights.read_stamps() == self._stamps
+        except (EngineError, OSError):
+            return False
+
+    def adapt(self, setup: Setup) -> bool:
+        """Serve a setup that needs no other networks; return False where it does."""
+        mine = replace(self.setup, batch_size=setup.batch_size, kernels=setup.kernels)
+        if mine != setup or not self.has_weights_of(setup):
+            return False
+        if self.setup != setup and "inpainter" in self.__dict__:
+            self.inpainter.adapt(setup.batch_size, setup.kernels)
+        self.setup = setup
+        return True
 
     # what preparation sees -------------------------------------------------------------------------------------------
 
@@ -75,7 +97,7 @@ class Networks:
         return self._stream.run(lambda: self._faces.find_landmarks(frames, regions))()
 
     def parse_faces(self, squares: Sequence[U8]) -> U8:
-        return self._stream.run(lambda: class_maps(self._weights.bisenet, squares))()
+        return self._stream.run(lambda: class_maps(self.weights.bisenet, squares))()
 
     def encode_faces(self, faces: U8) -> F32:
         return self.inpainter.latents(faces)
@@ -98,18 +120,16 @@ class Networks:
 
     @cached_property
     def whisper_encoder(self) -> WhisperEncoder:
-        weights = self._weights
+        weights = self.weights
         return WhisperEncoder(weights.whisper, weights.feature_extractor, self.device, torch.float32)
 
     @cached_property
     def _faces(self) -> FaceNets:
-        pose = self._weights.pose
-        return FaceNets(
-            self._weights.s3fd, OnnxPose(pose, self.device) if isinstance(pose, Path) else pose, self.device
-        )
+        pose = self.weights.pose
+        return FaceNets(self.weights.s3fd, OnnxPose(pose, self.device) if isinstance(pose, Path) else pose, self.device)
 
     def _load_inpainter_nets(self, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
         opened: Callable[..., Any] = load_part if self.setup.plain else load_optimised
         names = (f"unet-{self.setup.version}", "vae")
-        unet, vae = (opened(self._weights.find_part(name), self.device, dtype) for name in names)
+        unet, vae = (opened(self.weights.find_part(name), self.device, dtype) for name in names)
         return unet, vae

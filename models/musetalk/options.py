@@ -19,6 +19,7 @@ Way = Literal["ours", "reference", "realtime"]
 programs."""
 
 CheekWidth = Annotated[int, Field(ge=0, le=256)]
+AudioPadding = Annotated[int, Field(ge=0, le=20)]
 CheekWidths = Annotated[list[CheekWidth], Field(min_length=2, max_length=2)]
 
 
@@ -35,6 +36,8 @@ class Options(BaseModel):
     extra_margin: Annotated[int, Field(ge=0, le=200)] | None = None
     parsing_mode: ParsingMode | None = None
     cheek_width: CheekWidth | CheekWidths = 90
+    audio_padding_length_left: AudioPadding = 2
+    audio_padding_length_right: AudioPadding = 2
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     smooth_box: bool = True
@@ -75,6 +78,11 @@ class Options(BaseModel):
         return usual if self.extra_margin is None else self.extra_margin
 
     @property
+    def frames_per_batch(self) -> int | None:
+        """The batch size that the job asks for; None where memory decides."""
+        return None if self.batch_size == "auto" else self.batch_size
+
+    @property
     def parsing(self) -> ParsingMode:
         """Which classes of the parsed face are inpainted."""
         usual: ParsingMode = "jaw" if self.version == "v15" else "raw"
@@ -85,6 +93,11 @@ class Options(BaseModel):
         """Left and right cheek, in columns of the parsing map, which is 512 wide."""
         left, right = (self.cheek_width,) * 2 if isinstance(self.cheek_width, int) else self.cheek_width
         return left, right
+
+    @property
+    def audio_context(self) -> tuple[int, int]:
+        """Frames of 40 ms that the UNet hears before and after its own."""
+        return self.audio_padding_length_left, self.audio_padding_length_right
 
     @property
     def has_smooth_boxes(self) -> bool:
@@ -105,6 +118,7 @@ class Options(BaseModel):
             "smooth": self.has_smooth_boxes,
             "face": self.face,
             "way": self.way,
+            **({"untagged": "BT.601"} if self.is_reference else {}),
         }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from models.arrays import F32, I64
-from models.musetalk.audio.features import FeatureFile, audio_windows
+from models.musetalk.audio.features import CONTEXT, FeatureFile, audio_windows
 from models.musetalk.audio.vad import HOPS_PER_S, detect_voice
 from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.frame_timing import fade_weights, pick_source_frames
@@ -103,9 +103,11 @@ class PreparedJob:
         """Return the latents of the avatar at frames of the result, (n, 8, 32, 32) float32."""
         return self.avatar.read_latents(self.source[frames.start : frames.stop])
 
-    def audio_windows(self, frames: range, rate: Fraction, *, reference: bool) -> F32:
-        """Return what the UNet hears at frames of the result, (n, 50, 384) float32.
+    def audio_windows(
+        self, frames: range, rate: Fraction, *, reference: bool, context: tuple[int, int] = (CONTEXT, CONTEXT)
+    ) -> F32:
+        """Return what the UNet hears at frames of the result, (n, tokens, 384) float32; tokens are usually 50.
 
         See `features.audio_windows`.
         """
-        return audio_windows(self._features, self._samples, rate, frames, reference=reference)
+        return audio_windows(self._features, self._samples, rate, frames, reference=reference, context=context)

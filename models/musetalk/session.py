@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
 from models.musetalk.compositing.composite import Blend, Compositor
 from models.musetalk.compositing.pipeline import BlendCache, compose_frames, read_frames
+from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.prepared_job import (
@@ -34,6 +36,7 @@ from models.musetalk.prepared_job import (
     plan_frames,
 )
 from models.musetalk.tracking.intervals import find_runs
+from models.musetalk.weights.loader import Weights
 from models.types import EngineError, Inspection, Request
 
 __all__ = ["RenderSession", "Setup", "select_device"]
@@ -52,9 +55,12 @@ def select_device(name: str) -> torch.device:
 class RenderSession:
     """Prepares and renders jobs with one set of networks, which stay loaded between the jobs."""
 
-    def __init__(self, setup: Setup, device: torch.device) -> None:
-        """Raises EngineError weights_missing, weights_damaged, weights_unsafe."""
-        self.networks = Networks(setup, device)
+    def __init__(self, setup: Setup, device: torch.device, weights: Weights | None = None) -> None:
+        """Take face networks and Whisper from `weights`, if given.
+
+        Raises EngineError weights_missing, weights_damaged, weights_unsafe.
+        """
+        self.networks = Networks(setup, device, weights)
 
     # preparing -------------------------------------------------------------------------------------------------------
 
@@ -100,7 +106,7 @@ class RenderSession:
         }
 
         def build(folder: Path) -> None:
-            with BgrFrames(request, inspection) as frames:
+            with BgrFrames(request, inspection, reference=options.is_reference) as frames:
                 prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
@@ -150,7 +156,9 @@ class RenderSession:
         with explain_out_of_memory():
             yield from compose_frames(
                 read_frames(
-                    lambda: BgrFrames(request, inspection) if options.is_reference else open_yuv(request, inspection),
+                    partial(BgrFrames, request, inspection, reference=True)
+                    if options.is_reference
+                    else partial(open_yuv, request, inspection),
                     job.source[start:stop].tolist(),
                 ),
                 self._inpaint_faces(job, inspection, options, frames),
@@ -177,7 +185,10 @@ class RenderSession:
             yield from self.networks.inpainter.stream(
                 run,
                 job.read_latents,
-                lambda part: job.audio_windows(part, inspection.rate, reference=options.is_reference),
+                lambda part: job.audio_windows(
+                    part, inspection.rate, reference=options.is_reference, context=options.audio_context
+                ),
+                inspection.frames,
             )
 
 
@@ -226,7 +237,9 @@ def explain_out_of_memory() -> Iterator[None]:
     """Raise EngineError out_of_memory where memory runs out even for one frame at a time."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         hint = "free memory on the device, or choose a smaller output.height; it is tried again on any device with room"
         message = f"memory ran out with one frame at a time: {str(error).partition('.')[0]}"
         raise EngineError("out_of_memory", message, hint, retry=True) from error

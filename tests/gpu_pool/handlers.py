@@ -199,7 +199,11 @@ def raise_bug(_: Work) -> NoReturn:
 
 
 def raise_by_name(work: Work) -> NoReturn:
-    errors = {"memory": MemoryError(), "torch": OutOfMemoryError("card"), "cuda": RuntimeError("CUDA error: lost")}
+    errors: dict[str, Exception] = {"memory": MemoryError(), "torch": OutOfMemoryError("card")}
+    errors["cuda"] = RuntimeError("CUDA error: lost")
+    errors["cudnn"] = RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+    errors["cublas"] = RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`")
+    errors["workspace"] = RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
     raise errors[work.payload["error"]]
 
 

@@ -49,6 +49,16 @@ def test_threads_that_an_operator_chose_stay() -> None:
     assert build_environment(CARD, 4, 8, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
 
 
+def test_memory_of_a_card_is_in_segments_that_grow() -> None:
+    """PyTorch is told before it is imported, unless the operator told it something; a processor needs nothing."""
+    assert build_environment(CARD, 1, 1, {})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" not in build_environment(cpu_devices(1)[0], 1, 1, {})
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        told = {name: "max_split_size_mb:512"}
+        started_with = build_environment(CARD, 1, 1, told)
+        assert {key: started_with[key] for key in started_with if "ALLOC" in key} == told
+
+
 def test_a_worker_sees_its_own_card_and_no_other() -> None:
     """Whatever the daemon's own environment has; a worker without a card sees none."""
     inherited = {"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST", "HOME": "/home/x"}

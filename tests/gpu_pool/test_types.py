@@ -36,6 +36,15 @@ def test_grid_has_as_many_spans_as_the_formula_says(units: int) -> None:
     assert len(grid(units)) == max(min(math.ceil(units / 24), 16), math.ceil(units / 240))
 
 
+@given(st.integers(1, 100_000), st.sampled_from([1, 2, 4, 8, 16, 32, 64]))
+def test_spans_begin_at_multiples_of_the_step(units: int, step: int) -> None:
+    """A worker that computes `step` units together leaves no slot empty but at the end of the job."""
+    spans = grid(units, step)
+    assert (spans[0].start, spans[-1].stop) == (0, units)
+    assert all(before.stop == after.start for before, after in pairwise(spans))
+    assert all(span.start % step == 0 and 1 <= span.units <= 240 for span in spans)
+
+
 @pytest.mark.parametrize(
     ("units", "spans"),
     [(1, [(0, 1)]), (24, [(0, 24)]), (25, [(0, 12), (12, 25)]), (72, [(0, 24), (24, 48), (48, 72)])],
@@ -47,5 +56,6 @@ def test_grid_of_small_tasks(units: int, spans: list[tuple[int, int]]) -> None:
 
 def test_grid_of_nothing_is_refused() -> None:
     """A task has at least one unit."""
-    with pytest.raises(ValueError, match="at least one unit"):
-        grid(0)
+    for units, step in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="at least one unit"):
+            grid(units, step)

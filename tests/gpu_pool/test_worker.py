@@ -190,6 +190,11 @@ def test_a_stopped_worker_is_killed(make_pool: MakePool, announcement: Announcem
     wait_for_state(pool, "idle")
 
 
+CUDNN = "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"
+CUBLAS = "CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"
+WORKSPACE = "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"
+
+
 @pytest.mark.parametrize(
     ("do", "payload", "expected"),
     [
@@ -198,6 +203,9 @@ def test_a_stopped_worker_is_killed(make_pool: MakePool, announcement: Announcem
         ("raise", {"error": "memory"}, ("worker", "out_of_memory", "MemoryError: ", "", True)),
         ("raise", {"error": "torch"}, ("worker", "out_of_memory", "OutOfMemoryError: card", "", True)),
         ("raise", {"error": "cuda"}, ("worker", "device_error", "RuntimeError: CUDA error: lost", "", True)),
+        ("raise", {"error": "cudnn"}, ("worker", "device_error", f"RuntimeError: {CUDNN}", "", True)),
+        ("raise", {"error": "cublas"}, ("worker", "device_error", f"RuntimeError: {CUBLAS}", "", True)),
+        ("raise", {"error": "workspace"}, ("worker", "out_of_memory", f"RuntimeError: {WORKSPACE}", "", True)),
     ],
 )
 def test_exceptions_become_data(

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
 
 from models import catalog
-from models.catalog import ENGINES, choose_engine, find_missing_packages, find_missing_weights, suggest_command
+from models.catalog import (
+    ENGINES,
+    choose_engine,
+    find_missing_packages,
+    find_missing_weights,
+    has_cuda_torch,
+    suggest_command,
+)
 from models.types import DeviceKind, EngineError, EngineInfo
 
 
@@ -114,3 +123,42 @@ def test_the_preview_engine_needs_nothing(tmp_path: Path) -> None:
         [],
         "",
     )
+
+
+def test_a_torch_for_processors_uses_no_card(musetalk: Path) -> None:
+    """`auto` takes the preview engine and says why; a job that asks for MuseTalk gets the processor, and is told."""
+    auto, asked, preview = (
+        choose_engine(engine, musetalk, {"cuda", "cpu"}, None, False) for engine in ("auto", "musetalk", "preview")
+    )
+    assert (auto.engine, auto.kind) == ("preview", "cpu")
+    assert "PyTorch is a build for processors" in auto.reason
+    assert (asked.engine, asked.kind) == ("musetalk", "cpu")
+    assert "PyTorch is a build for processors" in asked.reason
+    assert (preview.kind, preview.reason) == ("cpu", "asked for by the job")
+
+
+@pytest.mark.parametrize(
+    ("text", "has_cuda"),
+    [
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n", False),
+        ("cuda = None\n", False),
+        ("__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", True),
+        ("", True),
+        (None, True),
+    ],
+)
+def test_the_build_of_torch_is_read_from_its_version_file(
+    text: str | None, has_cuda: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without importing it; where nothing tells, cards count as usable."""
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('only read')")
+    if text is not None:
+        (package / "version.py").write_text(text)
+    monkeypatch.setattr(catalog, "find_spec", partial(PathFinder.find_spec, path=[str(tmp_path)]))
+    has_cuda_torch.cache_clear()
+    try:
+        assert has_cuda_torch() == has_cuda
+    finally:
+        has_cuda_torch.cache_clear()

@@ -57,8 +57,19 @@ class ToBgr:
     else BT.601.
     """
 
-    def __init__(self, width: int, height: int, orientation: int = 1, conversion: Conversion | None = None) -> None:
-        """`width` and `height` are those of the upright picture, in pixels."""
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        orientation: int = 1,
+        conversion: Conversion | None = None,
+        untagged: int = UNSPECIFIED,
+    ) -> None:
+        """`width` and `height` are those of the upright picture, in pixels.
+
+        `untagged` is the matrix of a video without colour tags, whatever its size.
+        """
+        self._untagged = untagged
         self.width, self.height = width, height
         self.stored = (height, width) if orientation in SIDEWAYS else (width, height)
         self.shape, self.orientation = (height, width, 3), orientation
@@ -97,10 +108,14 @@ class ToBgr:
             width,
             height,
             pix_fmt,
-            src_colorspace=None if frame.format.is_rgb else resolve_matrix(frame.colorspace, frame.width, frame.height),
+            src_colorspace=None if frame.format.is_rgb else self._choose_matrix(frame),
             interpolation=_SAME_SIZE if (width, height) == (frame.width, frame.height) else _SCALED,
             threads=1,
         )
+
+    def _choose_matrix(self, frame: av.VideoFrame) -> int:
+        told = self._untagged if frame.colorspace == UNSPECIFIED else frame.colorspace
+        return resolve_matrix(told, frame.width, frame.height)
 
 
 class ToYuv:

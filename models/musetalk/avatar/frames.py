@@ -8,8 +8,12 @@ import numpy as np
 
 from models import media
 from models.arrays import U8
+from models.media.pictures.colour import UNSPECIFIED
 from models.musetalk.geometry import Size
 from models.types import Inspection, Request
+
+BT601 = 5
+"""The matrix's number in ITU-T H.273; swscale assumes it where a video tells none."""
 
 
 def open_yuv(request: Request, inspection: Inspection) -> media.VideoFrames:
@@ -27,15 +31,19 @@ class BgrFrames:
 
     An odd last row or column is cut off, as YUV has none.
 
+    `reference`: a video without colour tags is BT.601 whatever its size, as the reference reads it.
+
     Raises EngineError avatar_unreadable and the other errors of `media.VideoFrames`.
     """
 
-    def __init__(self, request: Request, inspection: Inspection) -> None:
+    def __init__(self, request: Request, inspection: Inspection, *, reference: bool = False) -> None:
         self._width, self._height = inspection.width, inspection.height
-        self._video = _open_video(request, inspection, None)
+        untagged = BT601 if reference else UNSPECIFIED
+        self._video = _open_video(request, inspection, None, untagged=untagged)
         if not self._has_size_of_result():
             self._video.close()
-            self._video = _open_video(request, inspection, (inspection.width, inspection.height))
+            size = inspection.width, inspection.height
+            self._video = _open_video(request, inspection, size, untagged=untagged)
 
     def _has_size_of_result(self) -> bool:
         return 0 <= self._video.width - self._width <= 1 and 0 <= self._video.height - self._height <= 1
@@ -55,7 +63,12 @@ class BgrFrames:
 
 
 def _open_video(
-    request: Request, inspection: Inspection, size: Size | None, *, as_yuv: bool = False
+    request: Request,
+    inspection: Inspection,
+    size: Size | None,
+    *,
+    as_yuv: bool = False,
+    untagged: int = UNSPECIFIED,
 ) -> media.VideoFrames:
     width, height = size or (None, None)
     return media.VideoFrames(
@@ -66,4 +79,5 @@ def _open_video(
         name=Path(request.avatar).name,
         limits=request.limits,
         as_yuv=as_yuv,
+        untagged=untagged,
     )

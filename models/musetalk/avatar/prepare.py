@@ -1,12 +1,13 @@
 """Prepares an avatar: tracks its face, plans boxes, then encodes and parses each frame.
 
 The frames are read twice, in small batches, so that a long video takes no more memory than a short
-one.
+one: boxes are smoothed over all frames before the first face is cut out. A thread reads ahead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.arrays import F32, U8
+from models.media.prefetch import closing_all, prefetch
 from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, to_box
 from models.musetalk.compositing.composite import trim_mask
 from models.musetalk.compositing.masks import crop_square, make_blend_mask, make_parsing_mask, square_around
@@ -24,6 +26,7 @@ from models.musetalk.tracking.crops import crop_clipped, crop_padded
 from models.musetalk.tracking.tracker import FaceModels, FaceTracker, ReferenceTracker
 from models.types import EngineError
 
+BATCHES_AHEAD = 1
 MAX_BATCH_BYTES = 96 << 20
 """Most that the frames of a batch take, unless a single one takes more."""
 NO_FACE_HINT = "choose a portrait or a video that shows one face from the front, well lit and at least 60 pixels wide"
@@ -77,9 +80,10 @@ def prepare_avatar(
     track = track_face(frames, rate, models, options, str(about["name"]), tick)
     writer = AvatarWriter(folder, AvatarTrack(track.boxes.astype(np.int32), track.seen))
     try:
-        for numbers, pictures in read_batches(frames, models.frames_per_batch):
-            encode_frames(writer, numbers, pictures, models, options)
-            tick()
+        with read_ahead(frames, models.frames_per_batch) as batches:
+            for numbers, pictures in batches:
+                encode_frames(writer, numbers, pictures, models, options)
+                tick()
         writer.close({**about, "frames": len(frames), **summarize_track(track)})
     finally:
         writer.abandon()
@@ -96,6 +100,13 @@ def read_batches(frames: FrameSource, frames_per_batch: int) -> Iterator[tuple[r
         start = numbers.stop
 
 
+@contextmanager
+def read_ahead(frames: FrameSource, frames_per_batch: int) -> Iterator[Iterator[tuple[range, list[U8]]]]:
+    """Give the batches of `read_batches`, of which the next is decoded while the networks see one."""
+    with closing_all(batches := prefetch(read_batches(frames, frames_per_batch), BATCHES_AHEAD)):
+        yield batches
+
+
 # tracking ------------------------------------------------------------------------------------------------------------
 
 
@@ -105,10 +116,11 @@ def track_face(
     """Return the boxes of the face in all frames. Raises EngineError no_face, bad_option."""
     tracker = ReferenceTracker(models) if options.is_reference else FaceTracker(models, options.face)
     size = (0, 0)
-    for _, pictures in read_batches(frames, models.frames_per_batch):
-        tracker.add_frames(pictures)
-        size = (pictures[0].shape[1], pictures[0].shape[0])
-        tick()
+    with read_ahead(frames, models.frames_per_batch) as batches:
+        for _, pictures in batches:
+            tracker.add_frames(pictures)
+            size = (pictures[0].shape[1], pictures[0].shape[0])
+            tick()
     face = tracker.finish()
     if not face.has_face:
         raise no_face_error(name, face.max_faces, options)

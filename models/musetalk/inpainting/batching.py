@@ -6,7 +6,8 @@ another shape or slot, and then a frame would depend on how the job was cut into
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, replace
 
 GB = 1e9
 _CONTEXT_GB, _WEIGHTS_GB, _WORKSPACE_GB = 0.6, 1.9, 0.5
@@ -33,6 +34,16 @@ class BatchSizes:
             return replace(self, unet=self.unet // 2, decode=min(self.decode, self.unet // 2))
         return None
 
+    def grow(self, most: BatchSizes) -> BatchSizes:
+        """Return doubled sizes, none larger than in `most`."""
+        pairs = zip(astuple(self), astuple(most), strict=True)
+        return BatchSizes(*(min(2 * size, limit) for size, limit in pairs))
+
+    def batch_bytes(self, item_bytes: int) -> int:
+        """Return the device memory of one batch of each stage."""
+        frames = self.unet * _UNET_GB + (self.decode + self.encode) * _DECODE_GB
+        return int(GB * item_bytes / 2 * frames)
+
     def device_bytes(self, item_bytes: int) -> int:
         """Return the device memory of a worker with numbers of `item_bytes`: context, weights and these batches."""
         wide = item_bytes / 2
@@ -58,7 +69,7 @@ def sizes_for(free_bytes: int, item_bytes: int = 2, wanted: int | None = None) -
     """
     wide, most = item_bytes / 2, wanted or _MOST
     left = free_bytes / GB - _CONTEXT_GB - _WORKSPACE_GB - wide * _WEIGHTS_GB
-    decode = _clamp_to_power(left / (wide * _DECODE_GB), most)
+    decode = _clamp_to_power(left / (wide * (_DECODE_GB + _UNET_GB)), most)  # the UNet takes as many frames
     rest = left - decode * wide * _DECODE_GB
     unet = max(decode, _clamp_to_power(rest / (wide * _UNET_GB), most))
     return BatchSizes(unet, decode, decode)
@@ -90,14 +101,39 @@ class Batch:
         return slice(first - at, last - at), slice(first - self.slots.start, last - self.slots.start)
 
 
-def next_batch(start: int, stop: int, size: int) -> Batch:
+def next_batch(start: int, stop: int, size: int, end: int | None = None) -> Batch:
     """Return the batch that holds frame `start`, with as many of the frames up to `stop` as belong into it.
+
+    The last batch of a job of `end` frames has half the size where that is enough: an empty slot costs as much as a
+    frame. One more shape is all that comes of it.
 
     >>> next_batch(6, 20, 4)
     Batch(base=4, size=4, start=6, stop=8)
+    >>> next_batch(20, 22, 4, end=22)
+    Batch(base=20, size=2, start=20, stop=22)
     """
     base = start // size * size
+    if end is not None and 0 < end - base <= size // 2:
+        size //= 2
     return Batch(base, size, start, min(stop, base + size))
+
+
+def count_slots(spans: Iterable[tuple[int, int]], size: int, end: int) -> int:
+    """Return how many slots are computed for a job of `end` frames that is cut into these spans."""
+    return sum(batch.size for start, stop in spans for batch in iter_batches(start, stop, size, end))
+
+
+def iter_batches(start: int, stop: int, size: int, end: int | None = None) -> Iterator[Batch]:
+    """Yield the batches of frames [start, stop)."""
+    while start < stop:
+        batch = next_batch(start, stop, size, end)
+        yield batch
+        start = batch.stop
+
+
+def grid_step(wanted: int | None = None) -> int:
+    """Return the frames at whose multiples spans begin: the largest batch of any device."""
+    return _floor_power(wanted or _MOST)
 
 
 def _clamp_to_power(count: float, most: int) -> int:

@@ -1,7 +1,7 @@
 """Inpaint faces that follow the audio: encode, UNet, decode, batch by batch, on one device.
 
 The plain way is the reference's modules as they are; the fast way is folds, channels_last in 16 bits, and on CUDA
-compiled modules once they are there. Frame n depends on its latents, its window and its number alone.
+compiled modules once they are there. Frame n depends on its latents, its window, its number and the length of its job.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from models.arrays import F32, U8, Array
+from models.arrays import F32, U8, Array, Bool
 from models.musetalk.inpainting.batching import Batch, BatchSizes, cpu_sizes, next_batch, sizes_for
 from models.musetalk.inpainting.compile import CompiledModule, make_kernel_folder
 from models.musetalk.inpainting.fused_weights import channels_go_last, optimise
+from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.inpainting.modules import (
     LATENT,
     SIDE,
@@ -32,14 +33,25 @@ from models.musetalk.inpainting.modules import (
     channels_last_layout,
     contiguous_layout,
 )
-from models.musetalk.inpainting.precision import Precision, candidate_dtypes, has_cpu_bf16, precision_name
+from models.musetalk.inpainting.precision import (
+    Precision,
+    candidate_dtypes,
+    find_wider,
+    has_cpu_bf16,
+    precision_name,
+)
 from models.musetalk.inpainting.streams import HostCopy, open_stream
+from models.types import EngineError
 
 Net = TypeVar("Net", bound=nn.Module)
+Result = TypeVar("Result")
 Load = Callable[[torch.dtype], tuple[UNet2DConditionModel, AutoencoderKL]]
+ReadRows = Callable[[range], F32]
+"""Returns what belongs to a range of frames of a job, one row a frame."""
 
 TOKENS = 50
-"""Of a window: ten positions of five layers."""
+"""Of a usual window: ten positions of five layers."""
+ONE_BY_ONE = BatchSizes(1, 1, 1)
 
 
 class Inpainter:
@@ -47,6 +59,7 @@ class Inpainter:
 
     plain     the reference's way, and the oracle of the fast one; the fast one takes a finished network as it is
     sizes     frames a batch
+    widen     opens the same in the next wider precision, for what overflows in this one; None where there is none
 
     The fast way shares tensors with `unet` and `vae` where it can, and may change how those lie in memory.
     """
@@ -59,26 +72,34 @@ class Inpainter:
         *,
         plain: bool = False,
         sizes: BatchSizes | None = None,
+        widen: Callable[[], Inpainter] | None = None,
     ) -> None:
         if device.type == "cpu" and torch.float16 in (unet.dtype, vae.dtype):
             raise ValueError("fp16 has no fast path on a CPU; load the weights in bf16 or fp32")
         self.device, self.dtype, self.plain = device, unet.dtype, plain
         self.sizes = sizes or _choose_sizes(device, unet.dtype, _free_bytes(device), None)
+        self._full, self._free_when_shrunk, self.overflows = self.sizes, 0, 0
+        self._widen = widen
+        self._wider: Inpainter | None = None
+        self._compile_options: tuple[Path, Any] | None = None
         self._stream = open_stream(device)
         unet, vae = _move_net(device, unet), _move_net(device, vae)
         if not plain:
             unet, vae = optimise(unet), optimise(vae)
         layout: MemoryLayout = channels_last_layout if not plain and channels_go_last(self.dtype) else contiguous_layout
         self._encode, self._decode = Encode(vae, layout), Decode(vae, layout)
-        self._predict = Predict(unet, layout, TOKENS)
-        self._fast: dict[str, CompiledModule] = {}
+        self._predict = Predict(unet, layout)
+        self._fast: dict[tuple[str, int], CompiledModule] = {}
 
     def latents(self, crops: U8) -> F32:
         """Encode (n, 256, 256, 3) uint8 BGR crops -> (n, 8, 32, 32) float32: lower half hidden, and whole."""
         size = self.sizes.encode
         cuts = [crops[at : at + size] for at in range(0, len(crops), size)]
         encoded = [self._stream.run(partial(self._encode_batches, cut)) for cut in cuts]
-        return np.concatenate([np.zeros((0, 2 * LATENT[0], *LATENT[1:]), np.float32), *(wait() for wait in encoded)])
+        found = np.concatenate([np.zeros((0, 2 * LATENT[0], *LATENT[1:]), np.float32), *(wait() for wait in encoded)])
+        if len(rows := np.flatnonzero(~np.isfinite(found).all((1, 2, 3)))):
+            found[rows] = self._open_wider(int(rows[0]), len(rows)).latents(crops[rows])
+        return found
 
     def inpaint(self, latents: F32, audio_windows: F32, first: int = 0) -> U8:
         """Inpaint faces: (n, 8, 32, 32) and (n, tokens, d), float32 -> (n, 256, 256, 3) uint8 BGR.
@@ -91,42 +112,80 @@ class Inpainter:
         )
         return np.concatenate([np.zeros((0, SIDE, SIDE, 3), np.uint8), *told])
 
-    def stream(
-        self, frames: range, latents: Callable[[range], F32], audio_windows: Callable[[range], F32]
-    ) -> Iterator[U8]:
+    def stream(self, frames: range, latents: ReadRows, audio_windows: ReadRows, end: int | None = None) -> Iterator[U8]:
         """Yield the faces of frames of a job in order, some at a time, (k, 256, 256, 3) uint8 BGR.
 
-        latents, audio_windows   what belongs to a range of frames, asked for batch by batch
+        A face that overflows is inpainted once more in a wider precision. Raises EngineError weights_damaged where
+        there is none.
+
+        latents, audio_windows   are asked for batch by batch
+        end                      the length of the job; without it the last batch is a full one too
         """
-        self._set_math_flags()
-        under_way: deque[Callable[[], list[HostCopy]]] = deque()
+        self._grow()
+        under_way: deque[Callable[[], Iterator[U8]]] = deque()
         start = frames.start
         while start < frames.stop:
-            batch = next_batch(start, frames.stop, self.sizes.unet)
+            batch = next_batch(start, frames.stop, self.sizes.unet, end)
             part = range(batch.start, batch.stop)
-            under_way.append(self._stream.run(partial(self._inpaint, part, latents(part), audio_windows(part))))
+            given = latents(part), audio_windows(part)
+            wait = self._stream.run(partial(self._inpaint, part, *given, end))
+            under_way.append(partial(self._land, wait, part.start, *given))
             start = batch.stop
             if len(under_way) > self._stream.depth:
-                yield from (copy.wait() for copy in under_way.popleft()())
+                yield from under_way.popleft()()
         while under_way:
-            yield from (copy.wait() for copy in under_way.popleft()())
+            yield from under_way.popleft()()
 
-    @torch.no_grad()
+    def _land(self, wait: Callable[[], list[HostCopy]], start: int, latents: F32, audio_windows: F32) -> Iterator[U8]:
+        """Wait for the faces of one batch, which begins with frame `start`."""
+        first = start
+        for copy in wait():
+            faces, finite = copy.wait()
+            rows = slice(start - first, start - first + len(faces))
+            if not finite.all():
+                self._inpaint_wider(faces, finite, start, latents[rows], audio_windows[rows])
+            yield faces
+            start += len(faces)
+
+    def _inpaint_wider(self, faces: U8, finite: Bool, start: int, latents: F32, audio_windows: F32) -> None:
+        """Replace the faces that are not finite, each alone, so that the others in its batch decide nothing."""
+        rows = np.flatnonzero(~finite)
+        wider = self._open_wider(start + int(rows[0]), len(rows))
+        for row in rows:
+            one = slice(row, row + 1)
+            faces[one] = wider.inpaint(latents[one], audio_windows[one], first=start + int(row))
+
+    def _open_wider(self, frame: int, count: int) -> Inpainter:
+        """Return the inpainter of the next precision. Raises EngineError weights_damaged where there is none."""
+        self.overflows += count
+        if self._widen is None:
+            name = precision_name(self.dtype)
+            message = f"the networks give no finite numbers for frame {frame}, in {name}, the widest precision"
+            raise EngineError("weights_damaged", message, "check the weights with `musedrop models verify`")
+        self._wider = self._wider or self._widen()
+        return self._wider
+
     def is_finite(self) -> bool:
         """Whether a probe comes through without infinities: half precision overflows with some weights."""
-        audio_windows = _probe_input((1, *self._predict.table.shape), self.device)
+        return self._stream.run(self._probe)()
+
+    @torch.no_grad()
+    def _probe(self) -> bool:
+        audio_windows = _probe_input((1, TOKENS, self._predict.table.shape[1]), self.device)
         latent = self._predict(_probe_input((1, 8, *LATENT[1:]), self.device), audio_windows)
         return bool(self._decode.image(latent).isfinite().all())
 
     def stats(self) -> dict[str, Any]:
         """Return what runs how, for result.json and the benchmark."""
-        compiled = {name: fast.state for name, fast in self._fast.items()}
+        fast = self._fast if self._compile_options is not None else {}
+        compiled = {name: one.state for (name, size), one in fast.items() if size == self._size_of(name)}
         return {
             "device": str(self.device),
             "precision": precision_name(self.dtype),
             "way": "plain" if self.plain else "fast",
             "batch": {"unet": self.sizes.unet, "decode": self.sizes.decode, "encode": self.sizes.encode},
             **({"compiled": compiled} if compiled else {}),
+            **({"overflows": self.overflows} if self.overflows else {}),
         }
 
     def wait_until_compiled(self, timeout_s: float) -> None:
@@ -139,20 +198,22 @@ class Inpainter:
         start = 0
         while start < len(crops):
             batch = next_batch(start, len(crops), self.sizes.encode)
-            given = _pad_batch(batch, crops[batch.start : batch.stop])
-            latents = self._run_or_shrink("encode", self._encode, torch.from_numpy(given).to(self.device))
+            given = self._run_or_shrink(
+                "encode", self._stream.upload, _pad_batch(batch, crops[batch.start : batch.stop])
+            )
+            latents = None if given is None else self._run_or_shrink("encode", self._encode, *given)
             if latents is not None:
                 found[batch.start : batch.stop] = latents[batch.slots].cpu().numpy()
                 start = batch.stop
         return found
 
     @torch.no_grad()
-    def _inpaint(self, frames: range, latents: F32, audio_windows: F32) -> list[HostCopy]:
+    def _inpaint(self, frames: range, latents: F32, audio_windows: F32, end: int | None) -> list[HostCopy]:
         """Inpaint the frames of one batch; of several where memory runs out."""
         copies: list[HostCopy] = []
         start = frames.start
         while start < frames.stop:
-            batch = next_batch(start, frames.stop, self.sizes.unet)
+            batch = next_batch(start, frames.stop, self.sizes.unet, end)
             part = range(batch.start, batch.stop)
             copy = self._launch(
                 batch, _slice_rows(latents, part, frames.start), _slice_rows(audio_windows, part, frames.start)
@@ -164,61 +225,101 @@ class Inpainter:
 
     def _launch(self, batch: Batch, latents: F32, audio_windows: F32) -> HostCopy | None:
         """Launch UNet and decode of a batch; returns None where memory ran out and the sizes are smaller now."""
-        given = self._stream.upload(_pad_batch(batch, latents), _pad_batch(batch, audio_windows))
-        predicted = self._run_or_shrink("unet", self._fast.get("unet", self._predict), *given)
-        if predicted is None:
+        unet = self.sizes.unet
+        given = self._run_or_shrink(
+            "unet", self._stream.upload, _pad_batch(batch, latents), _pad_batch(batch, audio_windows)
+        )
+        predicted = None if given is None else self._run_or_shrink("unet", self.pick_module("unet"), *given)
+        if given is None or predicted is None:
             return None
-        copy = self._stream.start_copy((batch.stop - batch.start, SIDE, SIDE, 3), [*given, predicted])
+        room = (batch.stop - batch.start, SIDE, SIDE, 3)
+        copy = self._run_or_shrink("unet", self._stream.start_copy, room, [*given, predicted])
+        return None if copy is None else self._decode_batch(batch, predicted, copy, unet)
+
+    def _decode_batch(self, batch: Batch, predicted: Tensor, copy: HostCopy, unet: int) -> HostCopy | None:
+        """Launch the decoder and the copies of a batch; returns None where the UNet's size, `unet`, had to shrink."""
         at = 0
         while at < batch.size:
             size = min(self.sizes.decode, batch.size)
             if (places := batch.overlap(at, size)) is not None:
-                faces = self._run_or_shrink("decode", self._fast.get("decode", self._decode), predicted[at : at + size])
-                if faces is None and self.sizes.unet < batch.size:
+                made = self._run_or_shrink("decode", self.pick_module("decode"), predicted[at : at + size])
+                if made is None and self.sizes.unet < unet:
                     return None
-                if faces is None:
+                if made is None:
                     continue
                 slots, rows = places
-                copy.put(rows, faces[slots])
+                copy.put(rows, made[0][slots], made[1][slots])
             at += size
         return copy
 
-    def _run_or_shrink(self, stage: str, work: Callable[..., Tensor], *given: Tensor) -> Tensor | None:
-        """Run a stage; where memory ran out, shrink the batches and return None. Raises OutOfMemoryError at one."""
+    def _run_or_shrink(self, stage: str, work: Callable[..., Result], *given: Any) -> Result | None:
+        """Run a stage; where memory ran out, shrink the batches and return None. Raises the error at one."""
         try:
             return work(*given)
-        except torch.OutOfMemoryError:
-            smaller = self.sizes.shrink(stage)
+        except (RuntimeError, MemoryError) as error:
+            smaller = self.sizes.shrink(stage) if is_out_of_memory(error) else None
             if smaller is None:
                 raise
         # out of the handler the error is gone, and with it the frames that held the tensors
-        self.sizes = smaller
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.sizes, self._free_when_shrunk = smaller, _free_bytes(self.device)
         return None
 
-    def _set_math_flags(self) -> None:
-        """Set cuDNN's switches: they belong to the process, and another inpainter may have changed them."""
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-            torch.backends.cudnn.fp32_precision = "ieee" if self.plain else "tf32"
-            torch.backends.cuda.matmul.fp32_precision = "ieee" if self.plain else "tf32"
+    def _grow(self) -> None:
+        """Double the batches where so much more memory is free than when they were halved; compile the new shapes."""
+        if self.sizes != self._full:
+            free = _free_bytes(self.device)
+            while (larger := self.sizes.grow(self._full)) != self.sizes:
+                more = larger.batch_bytes(self.dtype.itemsize) - self.sizes.batch_bytes(self.dtype.itemsize)
+                if free - self._free_when_shrunk < more:
+                    break
+                self.sizes, free = larger, free - more
+        if self._compile_options is not None:
+            self._compile_shapes(*self._compile_options)
+
+    def adapt(self, batch_size: int | None, cache: Path | None) -> None:
+        """Take the batch size that a job asks for, and compiled code or not; see `open_inpainter`."""
+        held = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+        self.sizes = self._full = _choose_sizes(self.device, self.dtype, _free_bytes(self.device) + held, batch_size)
+        self._compile_options = None
+        self.compile_on_card(cache)
+
+    def compile_on_card(self, cache: Path | None) -> None:
+        """Compile where that is asked for and of use."""
+        if cache is not None and self.device.type == "cuda" and not self.plain:
+            self.compile(make_kernel_folder(cache, self.device))
+
+    def pick_module(self, stage: str) -> Callable[..., Any]:
+        """Return UNet ("unet") or decoder ("decode") for the present batches: compiled where that is ready."""
+        eager: Callable[..., Any] = self._predict if stage == "unet" else self._decode
+        fast = self._fast if self._compile_options is not None else {}
+        return fast.get((stage, self._size_of(stage)), eager)
+
+    def _size_of(self, stage: str) -> int:
+        return self.sizes.unet if stage == "unet" else self.sizes.decode
 
     def compile(self, folder: Path, backend: Any = "inductor") -> None:
-        """Compile UNet and decoder in the background; `stats` says how far it is.
+        """Compile UNet and decoder in the background, for other batch sizes too once they are chosen.
+
+        `stats` says how far it is.
 
         folder   from `make_kernel_folder`
         """
+        self._compile_options = folder, backend
+        self._compile_shapes(folder, backend)
+
+    def _compile_shapes(self, folder: Path, backend: Any) -> None:
+        """Compile for the present batch sizes what is not compiled for them: compiled code belongs to its shape."""
         latents = _probe_input((self.sizes.unet, 8, *LATENT[1:]), self.device)
-        audio_windows = _probe_input((self.sizes.unet, *self._predict.table.shape), self.device)
+        audio_windows = _probe_input((self.sizes.unet, TOKENS, self._predict.table.shape[1]), self.device)
         predicted = _probe_input((self.sizes.decode, *LATENT), self.device).to(self.dtype)
-        self._set_math_flags()
-        self._fast = {
-            "unet": CompiledModule(self._predict, (latents, audio_windows), folder, backend),
-            "decode": CompiledModule(self._decode, (predicted,), folder, backend),
+        wanted: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
+            "unet": (self._predict, (latents, audio_windows)),
+            "decode": (self._decode, (predicted,)),
         }
-        for fast in self._fast.values():
-            fast.start()
+        for stage, (eager, probe) in wanted.items():
+            if (key := (stage, self._size_of(stage))) not in self._fast:
+                self._fast[key] = CompiledModule(eager, probe, folder, backend)
+                self._fast[key].start()
 
 
 def open_inpainter(
@@ -239,12 +340,18 @@ def open_inpainter(
     """
     tried, free = candidate_dtypes(precision, device.type, cpu_bf16=has_cpu_bf16()), _free_bytes(device)
 
-    def open_in(dtype: torch.dtype) -> Inpainter:
-        return Inpainter(*load(dtype), device, plain=plain, sizes=_choose_sizes(device, dtype, free, batch_size))
+    def open_in(dtype: torch.dtype, sizes: BatchSizes | None = None) -> Inpainter:
+        wider = find_wider(dtype)
+        return Inpainter(
+            *load(dtype),
+            device,
+            plain=plain,
+            sizes=sizes or _choose_sizes(device, dtype, free, batch_size),
+            widen=None if wider is None else partial(open_in, wider, ONE_BY_ONE),
+        )
 
     inpainter = _open_first_finite(open_in, tried)
-    if cache is not None and device.type == "cuda" and not plain:
-        inpainter.compile(make_kernel_folder(cache, device))
+    inpainter.compile_on_card(cache)
     return inpainter
 
 

@@ -18,6 +18,8 @@ SIDE = 256
 """Pixels of the square that a face is painted in; its latent is 32 x 32."""
 LATENT = (4, SIDE // 8, SIDE // 8)
 _HIDDEN_FROM = SIDE // 2  # rows below are what the UNet has to invent
+MOST_TOKENS = 512
+"""Rows of the positional table; no window has more tokens."""
 
 
 def positional_encoding(rows: int, width: int) -> Tensor:
@@ -78,21 +80,24 @@ class Predict(nn.Module):
     table: Tensor
     timestep: Tensor
 
-    def __init__(self, unet: UNet2DConditionModel, layout: MemoryLayout, tokens: int = 50) -> None:
+    def __init__(self, unet: UNet2DConditionModel, layout: MemoryLayout) -> None:
         super().__init__()
         self.unet, self.layout = unet, layout
-        table = positional_encoding(tokens, unet.config["cross_attention_dim"]).to(unet.device, unet.dtype)
+        table = positional_encoding(MOST_TOKENS, unet.config["cross_attention_dim"]).to(unet.device, unet.dtype)
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("timestep", torch.zeros(1, dtype=torch.long, device=unet.device), persistent=False)
 
     def forward(self, latents: Tensor, audio_windows: Tensor) -> Tensor:
-        features = audio_windows.to(self.table.dtype) + self.table
+        features = audio_windows.to(self.table.dtype) + self.table[: audio_windows.shape[1]]
         given = self.layout(latents.to(self.table.dtype))
         return self.unet(given, self.timestep, encoder_hidden_states=features, return_dict=False)[0].contiguous()
 
 
 class Decode(nn.Module):
-    """Latents (n, 4, 32, 32) in the network's precision -> (n, 256, 256, 3) uint8 BGR."""
+    """Latents (n, 4, 32, 32) in the network's precision -> (n, 256, 256, 3) uint8 BGR, and (n,) bool.
+
+    The second tells which faces come of finite numbers: after an overflow a face is black blocks.
+    """
 
     def __init__(self, vae: AutoencoderKL, layout: MemoryLayout) -> None:
         super().__init__()
@@ -100,8 +105,9 @@ class Decode(nn.Module):
         self.decoder, self.layout = vae.decoder, layout
         self.scale: float = vae.config["scaling_factor"]
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return to_bgr(self.image(latents))
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        image = self.image(latents)
+        return to_bgr(image), image.isfinite().flatten(1).all(1)
 
     def image(self, latents: Tensor) -> Tensor:
         """Decode to (n, 3, 256, 256) RGB, in -1..1 where it isn't clipped yet."""

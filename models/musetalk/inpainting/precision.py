@@ -32,6 +32,11 @@ def candidate_dtypes(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[t
     return (brain,) if wanted == "bf16" or (wanted == "auto" and cpu_bf16) else (full,)
 
 
+def find_wider(dtype: torch.dtype) -> torch.dtype | None:
+    """Return the next precision with a larger range, for numbers that overflow; None for fp32."""
+    return {torch.float16: torch.bfloat16, torch.bfloat16: torch.float32}.get(dtype)
+
+
 def has_cpu_bf16() -> bool:
     """Whether this processor has instructions for bf16 (avx512_bf16 or AMX) and this build of torch uses them."""
     has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()

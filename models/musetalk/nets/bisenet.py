@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from models.arrays import U8
+from models.musetalk.nets.uploading import to_device
 
 CLASSES = 19
 SIDE = 512
@@ -141,9 +142,19 @@ def width_of(state: Mapping[str, Any]) -> int:
 
 def network_input(crop: U8) -> Tensor:
     """Convert (s, s, 3) uint8 BGR -> (3, 512, 512) float32, on the CPU: resized as Pillow does it."""
+    return normalise(torch.from_numpy(resize_crop(crop)[None]))[0]
+
+
+def resize_crop(crop: U8) -> U8:
+    """Return (s, s, 3) BGR as (512, 512, 3) RGB, resized as Pillow does it."""
     picture = Image.fromarray(np.ascontiguousarray(crop[..., ::-1])).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    rgb = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32) / 255
-    return (rgb - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return np.array(picture)
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """Convert (n, 512, 512, 3) uint8 RGB -> (n, 3, 512, 512) float32, on the same device."""
+    rgb = pictures.permute(0, 3, 1, 2).to(torch.float32) / 255
+    return ((rgb - rgb.new_tensor(MEAN).view(3, 1, 1)) / rgb.new_tensor(STD).view(3, 1, 1)).contiguous()
 
 
 @torch.inference_mode()
@@ -152,8 +163,8 @@ def class_maps(net: nn.Module, crops: Sequence[U8], *, batch: int = 8) -> U8:
     device = next(net.parameters()).device
     found = np.empty((len(crops), SIDE, SIDE), np.uint8)
     for first in range(0, len(crops), batch):
-        inputs = torch.stack([network_input(crop) for crop in crops[first : first + batch]])
-        found[first : first + batch] = net(inputs.to(device)).argmax(1).to(torch.uint8).cpu().numpy()
+        pictures = to_device(np.stack([resize_crop(crop) for crop in crops[first : first + batch]]), device)
+        found[first : first + batch] = net(normalise(pictures)).argmax(1).to(torch.uint8).cpu().numpy()
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.arrays import F32, F64, U8, Floats
 from models.musetalk.geometry import Size
 from models.musetalk.nets import dwpose, s3fd
+from models.musetalk.nets.uploading import to_device
 from models.musetalk.tracking.regions import Region, crop_region, to_frame_pixels, whole_frame_region
 
 REDUCED_SIDE = 448
@@ -67,8 +68,8 @@ class FaceNets:
         seen = regions or [whole_frame_region(frame.shape[1], frame.shape[0]) for frame in frames]
         landmarks = np.empty((len(frames), 68, 2))
         for numbers in split_batches(range(len(frames)), _POSE_BATCH):
-            crops = torch.from_numpy(np.stack([crop_region(frames[number], seen[number]) for number in numbers]))
-            points = self._locate_points(crops.to(self._device))
+            crops = np.stack([crop_region(frames[number], seen[number]) for number in numbers])
+            points = self._locate_points(to_device(crops, self._device))
             for number, point in zip(numbers, points, strict=True):
                 landmarks[number] = to_frame_pixels(point[FACE_POINTS], seen[number])
         return landmarks
@@ -89,7 +90,7 @@ class FaceNets:
         """Search frames of one size in one batch."""
         height, width = frames[0].shape[:2]
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        batch = torch.from_numpy(np.stack([resize(frame, small) for frame in frames])).to(self._device)
+        batch = to_device(np.stack([resize(frame, small) for frame in frames]), self._device)
         levels = self._detector(s3fd.network_input(batch))
         back = np.array([width / small[0], height / small[1]] * 2 + [1.0], np.float32)
         return [s3fd.suppress_overlaps(faces) * back for faces in s3fd.find_candidates(levels, MIN_SCORE)]

@@ -36,7 +36,8 @@ def build_empty(found: InstalledPart, state: State) -> nn.Module:
         with torch.device("meta"):
             net = BUILDERS[found.part.name](config, state)
     except (TypeError, ValueError, KeyError, LookupError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        raise damaged_error(name, f"describes no network of this kind ({error})") from error
+        seems = note_other_network(found.part.name, state)
+        raise damaged_error(name, f"describes no network of this kind ({error}){seems}") from error
     return net.eval().requires_grad_(False)
 
 
@@ -105,6 +106,43 @@ def rename_keys(part: str, state: State) -> State:
     if part == "whisper" and any(name.startswith(ENCODER) for name in state):
         return {name.removeprefix(ENCODER): tensor for name, tensor in state.items() if name.startswith(ENCODER)}
     return state
+
+
+SEEMS = {
+    "unet-v15": "MuseTalk's UNet",
+    "unet-v1": "MuseTalk's UNet",
+    "vae": "the VAE (sd-vae)",
+    "whisper": "Whisper (whisper/pytorch_model.bin)",
+    "pose": "DWPose (dwpose/dw-ll_ucoco_384.pth)",
+    "bisenet": "the face parser (face-parse-bisent/79999_iter.pth)",
+    "s3fd": "the face detector (s3fd/s3fd-619a316812.pth)",
+}
+MARKS = {
+    "time_embedding.linear_1.weight": SEEMS["unet-v15"],
+    "post_quant_conv.weight": SEEMS["vae"],
+    "decoder.token_embedding.weight": "OpenAI's own form of Whisper (whisper/tiny.pt of old releases)",
+    "encoder.layers.0.self_attn.k_proj.weight": SEEMS["whisper"],
+    "layers.0.self_attn.k_proj.weight": SEEMS["whisper"],
+    "head.final_layer.weight": SEEMS["pose"],
+    "cp.resnet.conv1.weight": SEEMS["bisenet"],
+    "conv3_3_norm.weight": SEEMS["s3fd"],
+    "fc.weight": "ResNet-18 of torchvision, which nothing here needs",
+    "backbone.backbone.dark2.0.conv.weight": "YOLOX, which nothing here needs",
+    "audio_encoder.conv_in.weight": "SyncNet, which only training needs",
+}
+"""Of each network a tensor that no other has, as its file names it."""
+
+
+def recognise_network(state: Mapping[str, Any]) -> str:
+    """Return which network a state dict seems to be, from the names of its tensors; "" where they tell nothing."""
+    names = {name.removeprefix("model.") for name in state}
+    return next((network for mark, network in MARKS.items() if mark in names), "")
+
+
+def note_other_network(part: str, state: Mapping[str, Any]) -> str:
+    """Return what to add to a message where the weights of `part` seem to be another file's."""
+    other = recognise_network(state)
+    return f"; it seems to be {other}" if other and other != SEEMS[part] else ""
 
 
 def find_mismatch(net: nn.Module, state: State, *, extras: bool) -> str:

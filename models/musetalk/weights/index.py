@@ -76,6 +76,8 @@ class InstalledPart:
 
 
 HUGGING_FACE = "https://huggingface.co"
+OLD_WHISPER = "whisper/tiny.pt"
+"""OpenAI's own file, which releases before 2025 used."""
 S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
 
 
@@ -297,9 +299,16 @@ def missing_error(version: Version, root: Path) -> EngineError:
     files = missing_files_for(version, root)
     return EngineError(
         "weights_missing",
-        f"{len(files)} weight files of MuseTalk {version} are missing: {', '.join(files)}",
+        f"{len(files)} weight files of MuseTalk {version} are missing: {', '.join(files)}{note_old_files(root, files)}",
         f"get them with `musedrop models fetch --version {version}`, or set musetalk.models_dir to where they are",
     )
+
+
+def note_old_files(root: Path, absent: Iterable[str]) -> str:
+    """Return what to add to a message where files of old releases are in the place of missing ones; "" if none are."""
+    if any(file.startswith("whisper/") for file in absent) and os.path.isfile(root / OLD_WHISPER):  # noqa: PTH113
+        return f"; {OLD_WHISPER} is of MuseTalk before 1.5 and serves no longer"
+    return ""
 
 
 def files_to_add(part: Part, root: Path) -> list[str]:

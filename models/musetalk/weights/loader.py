@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from models.musetalk.weights.architectures import build_empty, find_mismatch, read_feature_extractor, rename_keys
+from models.musetalk.weights.architectures import (
+    build_empty,
+    find_mismatch,
+    note_other_network,
+    read_feature_extractor,
+    rename_keys,
+)
 from models.musetalk.weights.checkpoint import State, damaged_error, read_state
 from models.musetalk.weights.index import (
     InstalledPart,
@@ -31,6 +37,8 @@ from models.musetalk.weights.index import (
 )
 from models.musetalk.weights.manifest import recorded_sha256, sample_hash
 
+Stamps = tuple[tuple[str, int, int, int], ...]
+"""Path, size, time of change and inode of each file."""
 WITH_LEFTOVERS = ("pose", "whisper")  # their files hold more than the network: a training run, a decoder
 
 
@@ -90,6 +98,12 @@ class Weights:
             raise missing_error(self.version, self.root)
         return found
 
+    def read_stamps(self) -> Stamps:
+        """Return what tells whether any file of these networks was replaced. Raises EngineError weights_missing."""
+        found = [self.find_part(part.name) for part in parts_of(self.version)]
+        facts = [(path, path.stat()) for part in found for path in (part.weights, *part.configs)]
+        return tuple((str(path), one.st_size, one.st_mtime_ns, one.st_ino) for path, one in facts)
+
     def _load(self, name: str, dtype: torch.dtype) -> Any:
         return load_part(self.find_part(name), self.device, dtype)
 
@@ -118,7 +132,7 @@ def read_part(found: InstalledPart) -> tuple[State, nn.Module]:
     state = rename_keys(found.part.name, read_state(found.weights, found.variant.weights))
     net = build_empty(found, state)
     if wrong := find_mismatch(net, state, extras=found.part.name in WITH_LEFTOVERS):
-        raise damaged_error(found.variant.weights, wrong)
+        raise damaged_error(found.variant.weights, wrong + note_other_network(found.part.name, state))
     wanted = net.state_dict()
     return {
         name: state[name] if name in state else torch.zeros_like(t, device="cpu") for name, t in wanted.items()

@@ -6,6 +6,9 @@ import json
 import wave
 from pathlib import Path
 
+import av
+import cv2
+import numpy as np
 import pytest
 
 from agent.cli import avatars
@@ -44,6 +47,24 @@ def test_a_taken_name_is_kept_unless_told(settings: Settings, tmp_path: Path) ->
     assert names(settings) == ["anna.jpg"]
     avatars.add_avatar(settings, "anna", a_file(tmp_path, "new.mp4", b"video"), replace=True)
     assert names(settings) == ["anna.mp4"]
+
+
+def test_numbered_pictures_become_one_video(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """MuseTalk's third kind of avatar is added like a file; a folder of something else says what is wrong with it."""
+    pictures = tmp_path / "frames"
+    pictures.mkdir()
+    with pytest.raises(ClientError, match="frames were not made into an avatar"):
+        avatars.add_avatar(settings, "anna", pictures)
+    assert "frames holds no pictures" in capfd.readouterr().err
+    for number in range(3):
+        cv2.imwrite(str(pictures / f"{number:08d}.png"), np.full((32, 48, 3), 50 * number, np.uint8))
+    path = avatars.add_avatar(settings, "anna", pictures, fps="30")
+    assert names(settings) == ["anna.mkv"]
+    with av.open(str(path)) as video:
+        assert len(list(video.decode(video=0))) == 3
+        assert video.streams.video[0].average_rate == 30
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../anna", "anna.jpg", "a\nb"])

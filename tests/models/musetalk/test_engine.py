@@ -12,11 +12,16 @@ from typing import Any
 
 import av
 import pytest
+import torch
 
 from models import media
 from models.handler import Handler
+from models.musetalk import networks
 from models.musetalk.engine import MuseTalkEngine
-from models.musetalk.options import read_inspected_options
+from models.musetalk.networks import Networks
+from models.musetalk.options import Options, read_inspected_options
+from models.musetalk.weights import loader as weights_loader
+from models.musetalk.weights.index import InstalledPart
 from models.types import EngineError, Inspection
 from tests.models.musetalk import tiny
 from tests.models.musetalk.jobs import make_request, write_image
@@ -74,6 +79,65 @@ def test_a_worker_loads_the_version_that_is_here(
     for folder in (tmp_path, models_dir):
         MuseTalkEngine("GPU-1").load(str(folder))
     assert loaded == ["v1", "v15"]
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts that were loaded, each time that one was."""
+    names: list[str] = []
+    for module, loader in ((networks, "load_optimised"), (networks, "load_part"), (weights_loader, "load_part")):
+        load = getattr(module, loader)
+
+        def note(found: InstalledPart, *given: Any, load: Any = load) -> Any:
+            names.append(found.part.name)
+            return load(found, *given)
+
+        monkeypatch.setattr(module, loader, note)
+    return names
+
+
+def open_all(engine: MuseTalkEngine, models_dir: Path, **options: Any) -> Networks:
+    """Load what a job with these options needs, all of it."""
+    opened = engine._open_session(str(models_dir), Options(**options), models_dir).networks
+    _ = opened.inpainter, opened.whisper_encoder, opened._faces, opened.weights.bisenet
+    return opened
+
+
+def test_jobs_that_alternate_load_nothing_again(models_dir: Path, loads: list[str]) -> None:
+    """Batch sizes and compiled code belong to a job, not to the networks; face networks stay with any precision."""
+    engine = MuseTalkEngine("cpu:0")
+    first = open_all(engine, models_dir, precision="fp32")
+    assert sorted(loads) == ["bisenet", "pose", "s3fd", "unet-v15", "vae", "whisper"]
+    loads.clear()
+    for options, unet in (({"batch_size": 2}, 2), ({}, 4), ({"compile": True}, 4), ({"bbox_shift": 3}, 4)):
+        again = open_all(engine, models_dir, precision="fp32", **options)
+        assert again is first
+        assert again.inpainter.sizes.unet == unet
+    assert loads == []
+    assert open_all(engine, models_dir, reference=True).inpainter.plain
+    assert loads == ["unet-v15", "vae"]
+
+
+def test_weights_that_were_replaced_are_noticed(tmp_path: Path, models_dir: Path, loads: list[str]) -> None:
+    """A warm worker runs the next job on the new ones, and keys the avatars by them."""
+    root = tmp_path / "models"
+    shutil.copytree(models_dir, root)
+    engine = MuseTalkEngine("cpu:0")
+    before = open_all(engine, root)
+    fingerprint = before.vision_fingerprint
+    loads.clear()
+    state = torch.load(root / "s3fd" / "s3fd-619a316812.pth", weights_only=True)
+    state["conv1_1.bias"][0] += 1
+    torch.save(state, root / "new.pth")
+    (root / "new.pth").replace(root / "s3fd" / "s3fd-619a316812.pth")
+    after = open_all(engine, root)
+    assert after is not before
+    assert after.vision_fingerprint != fingerprint
+    assert sorted(loads) == ["bisenet", "pose", "s3fd", "unet-v15", "vae", "whisper"]
+    (root / "s3fd" / "s3fd-619a316812.pth").unlink()
+    with pytest.raises(EngineError) as refused:
+        open_all(engine, root)
+    assert refused.value.code == "weights_missing"
 
 
 def pictures_in(path: Path) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -98,6 +99,24 @@ def test_a_face_that_is_missing_is_named(tmp_path: Path, faces: int, options: di
         prepare(tmp_path, Pictures([faces > 0] * FRAMES), Models(faces), **options)
     assert refused.value.code == code
     assert (f"shows {faces}" in refused.value.message) == (code == "bad_option")
+
+
+def test_the_next_batch_is_read_while_the_networks_see_one(tmp_path: Path) -> None:
+    """The detector gets the first batch, and returns only when a frame of the second was read."""
+    ahead = threading.Event()
+
+    class Watched(Pictures):
+        def read(self, frame: int) -> U8:
+            if frame == Models.frames_per_batch:
+                ahead.set()
+            return super().read(frame)
+
+    class Patient(Models):
+        def detect(self, frames: Sequence[U8], *, reference: bool) -> list[Floats]:
+            assert ahead.wait(60)
+            return super().detect(frames, reference=reference)
+
+    assert len(prepare(tmp_path, Watched([True] * FRAMES), Patient())) == FRAMES
 
 
 def test_a_cancelled_preparation_is_no_avatar(tmp_path: Path) -> None:

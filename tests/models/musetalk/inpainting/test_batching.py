@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_pool.types import grid
 from models.musetalk.audio import features as audio_features
 from models.musetalk.inpainting import batching as batches
 from models.musetalk.inpainting import precision
@@ -54,6 +55,34 @@ def test_examples_are_true(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed
+
+
+@given(st.integers(125, 4000), st.sampled_from([None, 1, 2, 4, 8, 16]))
+def test_little_is_computed_that_is_not_wanted(frames: int, wanted: int | None) -> None:
+    """From 125 frames on, less than a tenth of the slots is empty, however the job is cut."""
+    step = batches.grid_step(wanted)
+    spans = [(span.start, span.stop) for span in grid(frames, step)]
+    for size in {step, max(1, step // 4)}:
+        assert frames <= batches.count_slots(spans, size, frames) < 1.1 * frames
+
+
+def test_what_was_lost_by_cuts_between_batches() -> None:
+    """Spans that ignore the batches computed two thirds more at 2.5 seconds, and half as much again at 20."""
+    for frames, before, now in ((63, 0.5, 0.02), (125, 0.5, 0.03), (500, 0.45, 0.02)):
+        cut = [(span.start, span.stop) for span in grid(frames)]
+        aligned = [(span.start, span.stop) for span in grid(frames, 16)]
+        assert batches.count_slots(cut, 16, 10**9) / frames - 1 > before
+        assert batches.count_slots(aligned, 16, frames) / frames - 1 < now
+
+
+@given(st.integers(1, 5), st.integers(0, 5), st.integers(0, 6))
+def test_sizes_grow_to_what_they_were(unet: int, decode: int, encode: int) -> None:
+    """Doubled step by step, each as far as its own limit."""
+    full = BatchSizes(1 << unet, 1 << min(unet, decode), 1 << encode)
+    sizes = BatchSizes(1, 1, 1)
+    for _ in range(6):
+        sizes = sizes.grow(full)
+    assert sizes == full == full.grow(full)
 
 
 def test_halving_ends_at_one() -> None:

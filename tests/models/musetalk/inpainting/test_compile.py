@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.musetalk.inpainting.compile import CompiledModule, is_close, make_kernel_folder
+from models.musetalk.inpainting.compile import CompiledModule, are_close, is_close, make_kernel_folder
 from tests.models.musetalk import tiny_nets
 
 CPU = torch.device("cpu")
@@ -146,6 +146,14 @@ def test_one_process_compiles_at_a_time(tmp_path: Path) -> None:
 def test_what_counts_as_the_same() -> None:
     """Rounding does, two grey levels do; more doesn't, and neither does what is no number."""
     wanted = torch.randn(1000)
+    rare = torch.zeros(1000_000)
+    rare[:50] = 0.05
+    assert is_close(wanted.repeat(1000) + rare, wanted.repeat(1000))
+    assert not is_close(wanted.repeat(1000) + 4 * rare, wanted.repeat(1000))
+    rare[:500] = 0.05
+    assert not is_close(wanted.repeat(1000) + rare, wanted.repeat(1000))
+    assert are_close((wanted, wanted > 0), (wanted, wanted > 0))
+    assert not are_close((wanted, wanted > 0), (wanted, wanted > 1))
     assert is_close(wanted + 0.01, wanted)
     assert not is_close(wanted + 0.1, wanted)
     assert not is_close(wanted * torch.nan, wanted)

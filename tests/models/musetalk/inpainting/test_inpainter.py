@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from models.musetalk.inpainting import inpainter as painting
-from models.musetalk.inpainting.batching import BatchSizes
+from models.musetalk.inpainting.batching import BatchSizes, cpu_sizes
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
 from models.musetalk.inpainting.precision import has_cpu_bf16
+from models.types import EngineError
 from tests.models.musetalk import tiny_nets
 from tests.models.musetalk.recipe import fill, golden
 
@@ -81,7 +83,9 @@ def test_decode(plain: bool) -> None:
     latents = torch.from_numpy(wanted["latents8_mode"][:, 4:])
     strip = decode.image(latents)[0, :, 120:136].numpy()
     assert np.abs(strip - wanted["decoded_float_rgb_strip"]).max() <= 1e-4
-    assert same_faces(decode(latents).numpy(), wanted["decoded_bgr_uint8"])
+    faces, finite = decode(latents)
+    assert same_faces(faces.numpy(), wanted["decoded_bgr_uint8"])
+    assert finite.all()
 
 
 @pytest.mark.slow
@@ -216,6 +220,135 @@ def test_out_of_memory_halves_the_batch(stage: str, most: int, left: BatchSizes)
     assert hard.sizes == left
     hard.inpaint(latents[:1], audio_windows[:1])
     assert hard.sizes == left
+
+
+@pytest.mark.parametrize("text", ["cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory"])
+def test_other_libraries_run_out_of_memory_too(text: str) -> None:
+    """cuDNN, cuBLAS and pinned memory raise RuntimeError: the batch is halved as well, in every stage."""
+    latents, audio_windows = given(5)
+    hard, easy = (in_threads(1, tiny_nets.miniature, sizes=BatchSizes(4, 4, 4)) for _ in range(2))
+    upload = hard._stream.upload
+
+    def upload_little(*arrays: npt.NDArray[Any]) -> Any:
+        if len(arrays[0]) > 2:
+            raise RuntimeError(text)
+        return upload(*arrays)
+
+    hard._stream.upload = upload_little  # type: ignore[method-assign]
+    assert same_faces(hard.inpaint(latents, audio_windows), easy.inpaint(latents, audio_windows))
+    assert hard.latents(np.zeros((3, 256, 256, 3), np.uint8)).shape == (3, 8, 32, 32)
+    assert hard.sizes == BatchSizes(2, 2, 2)
+
+
+def test_other_errors_pass() -> None:
+    """A fault of the card is not answered with smaller batches."""
+    inpainter = tiny_nets.miniature()
+
+    def broken(*_: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    inpainter._predict = broken  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        inpainter.inpaint(*given(1))
+    assert inpainter.sizes == cpu_sizes()
+
+
+def test_halved_batches_grow_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as so much more is free than when memory ran out as the larger batches take, and not before."""
+    free = [1 * 10**9]
+    monkeypatch.setattr(painting, "_free_bytes", lambda _: free[0])
+    latents, audio_windows = given(4)
+    inpainter = in_threads(1, tiny_nets.miniature, sizes=BatchSizes(8, 8, 8))
+    decode = inpainter._decode
+    inpainter._decode = Hungry(decode, 2)  # type: ignore[assignment]
+    inpainter.inpaint(latents, audio_windows)
+    assert inpainter.sizes == BatchSizes(8, 2, 8)
+    inpainter._decode = decode
+    inpainter.inpaint(latents, audio_windows)
+    assert inpainter.sizes == BatchSizes(8, 2, 8)
+    sizes = [inpainter.sizes]
+    for more in (600_000_000, 3 * 10**9):
+        free[0] = 10**9 + more
+        inpainter.inpaint(latents, audio_windows)
+        sizes.append(inpainter.sizes)
+    assert [one.decode for one in sizes] == [2, 4, 8]
+    assert inpainter.sizes == BatchSizes(8, 8, 8)
+
+
+def test_compiled_code_belongs_to_its_shape(tmp_path: Path) -> None:
+    """After the batches were halved, the smaller ones are compiled as well; larger ones are kept for later."""
+    inpainter = in_threads(1, tiny_nets.miniature, sizes=BatchSizes(4, 2, 2))
+    inpainter.compile(tmp_path, backend="eager")
+    inpainter.wait_until_compiled(100)
+    assert inpainter.stats()["compiled"] == {"unet": "ready", "decode": "ready"}
+    inpainter.sizes = BatchSizes(2, 2, 2)
+    assert inpainter.stats()["compiled"] == {"decode": "ready"}
+    inpainter.inpaint(*given(2))
+    inpainter.wait_until_compiled(100)
+    assert inpainter.stats()["compiled"] == {"unet": "ready", "decode": "ready"}
+    assert sorted(inpainter._fast) == [("decode", 2), ("unet", 2), ("unet", 4)]
+
+
+def overflowing(inpainter: Inpainter, frames: set[int], latents: Floats) -> None:
+    """Let the UNet overflow for the latents of some frames."""
+    predict, marks = inpainter._predict, latents[sorted(frames)][:, 0, 0, 0]
+
+    def overflow(given: Tensor, audio_windows: Tensor) -> Tensor:
+        found = predict(given, audio_windows)
+        for row, mark in enumerate(given[:, 0, 0, 0].tolist()):
+            if any(abs(mark - other) < 1e-6 for other in marks):
+                found[row] = torch.inf
+        return found
+
+    inpainter._predict = overflow  # type: ignore[assignment]
+
+
+def test_faces_that_overflow_are_inpainted_in_a_wider_precision() -> None:
+    """Those frames alone, whatever else is in their batch and however the job is cut; the result says how many."""
+    latents, audio_windows = given(7)
+    wide = tiny_nets.miniature(sizes=BatchSizes(1, 1, 1))
+    opened: list[str] = []
+
+    def widen() -> Inpainter:
+        opened.append("wider")
+        return wide
+
+    narrow = tiny_nets.miniature(torch.bfloat16, widen=widen)
+    wanted = narrow.inpaint(latents, audio_windows)
+    assert opened == []
+    overflowing(narrow, {1, 5}, latents)
+    found = narrow.inpaint(latents, audio_windows)
+    for frame in range(7):
+        one = slice(frame, frame + 1)
+        right = wide.inpaint(latents[one], audio_windows[one], first=frame) if frame in (1, 5) else wanted[one]
+        assert np.array_equal(found[one], right)
+    assert np.array_equal(narrow.inpaint(latents[4:], audio_windows[4:], first=4), found[4:])
+    assert opened == ["wider"]
+    assert narrow.stats()["overflows"] == 3
+
+
+def test_an_overflow_without_a_wider_precision_fails() -> None:
+    """Black blocks are never a result."""
+    latents, audio_windows = given(2)
+    inpainter = tiny_nets.miniature()
+    overflowing(inpainter, {1}, latents)
+    with pytest.raises(EngineError, match="no finite numbers for frame 1, in fp32") as told:
+        inpainter.inpaint(latents, audio_windows)
+    assert told.value.code == "weights_damaged"
+
+
+def test_latents_that_overflow_are_encoded_in_a_wider_precision() -> None:
+    """An avatar's frame that overflows in the encoder is encoded again, the others are kept."""
+    crops = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
+    wide, narrow = tiny_nets.miniature(), tiny_nets.miniature(torch.bfloat16)
+    wanted = narrow.latents(crops)
+    narrow._widen, encode = lambda: wide, narrow._encode
+    narrow._encode = lambda given: torch.where(  # type: ignore[assignment]
+        (given == torch.from_numpy(crops[1])).all(), torch.inf, encode(given)
+    )
+    found = narrow.latents(crops)
+    assert np.array_equal(found[[0, 2]], wanted[[0, 2]])
+    assert np.array_equal(found[1:2], wide.latents(crops[1:2]))
 
 
 def test_a_decoder_that_starves_takes_the_unet_with_it() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +14,9 @@ import torch
 from torch import Tensor
 
 from models.musetalk.inpainting import inpainter as painting
+from models.musetalk.inpainting import streams
 from models.musetalk.inpainting.batching import BatchSizes
-from models.musetalk.inpainting.streams import CpuStream, CudaStream
+from models.musetalk.inpainting.streams import CpuStream, CudaStream, launching_thread, open_stream
 from tests.models.musetalk import tiny_nets
 
 CPU = torch.device("cpu")
@@ -29,7 +33,8 @@ class Recorded:
     def Stream(self, _: torch.device) -> RecordedStream:  # noqa: N802  torch's name
         return RecordedStream(next(self.made), self.log)
 
-    def Event(self) -> RecordedEvent:  # noqa: N802
+    def Event(self, *, blocking: bool) -> RecordedEvent:  # noqa: N802
+        assert blocking, "a wait would spin a core"
         return RecordedEvent(self.log)
 
     def current_stream(self, _: torch.device) -> RecordedStream:
@@ -62,8 +67,17 @@ class RecordedEvent:
         self.log.append("host waits")
 
 
-def played(cuda: Recorded) -> CudaStream:
-    return CudaStream(CPU, cuda, lambda shape, dtype: torch.empty(shape, dtype=dtype))
+class AtOnce(Executor):
+    """Runs work where it is submitted, so that its order can be told."""
+
+    def submit(self, fn: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*given, **named))
+        return done
+
+
+def played(cuda: Recorded, thread: Callable[[], Executor] = AtOnce) -> CudaStream:
+    return CudaStream(CPU, cuda, lambda shape, dtype: torch.empty(shape, dtype=dtype), thread)
 
 
 def test_copies_have_streams_of_their_own() -> None:
@@ -74,11 +88,34 @@ def test_copies_have_streams_of_their_own() -> None:
     assert np.array_equal(there.numpy(), array)
     copy = stream.start_copy((2, 3), [there])
     for row in range(2):
-        copy.put(slice(row, row + 1), there[row : row + 1].to(torch.uint8))
+        copy.put(slice(row, row + 1), there[row : row + 1].to(torch.uint8), torch.tensor([row == 0]))
     down = ["down waits for compute", "in down", "mark in down"]
     assert cuda.log == ["in up", "compute waits for up", *down, *down]
-    assert np.array_equal(copy.wait(), array)
+    rows, finite = copy.wait()
+    assert np.array_equal(rows, array)
+    assert finite.tolist() == [True, False]
     assert cuda.log[-1] == "host waits"
+
+
+def test_one_thread_of_the_process_launches_all_work() -> None:
+    """cuDNN keeps its plans by thread: whoever asks, and in whichever span, the same thread launches."""
+    both = [played(Recorded(), launching_thread) for _ in range(2)]
+    with ThreadPoolExecutor(1) as span:
+        waits = [stream.run(threading.get_ident) for stream in both]
+        waits += [span.submit(stream.run, threading.get_ident).result() for stream in both]
+    assert {wait() for wait in waits} == {both[0].run(threading.get_ident)()}
+    assert both[0].run(threading.get_ident)() not in (threading.get_ident(), threading.main_thread().ident)
+
+
+def test_flags_are_set_before_the_first_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a way to a card sets how it computes; a processor is left alone."""
+    order: list[str] = []
+    monkeypatch.setattr(streams, "set_math_flags", lambda: order.append("flags"))
+    monkeypatch.setattr(streams, "CudaStream", lambda _: order.append("stream"))
+    open_stream(CPU)
+    assert order == []
+    open_stream(torch.device("cuda:0"))
+    assert order == ["flags", "stream"]
 
 
 def test_a_painter_keeps_two_batches_under_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,47 @@ def test_weights_of_another_network(root: Path) -> None:
     assert "lora.up" in changed_state(root, lambda state: state.update(right))
 
 
+FILES = {
+    "unet": ("musetalkV15/unet.pth", "MuseTalk's UNet"),
+    "vae": ("sd-vae/diffusion_pytorch_model.safetensors", "the VAE"),
+    "whisper": ("whisper/pytorch_model.bin", "Whisper"),
+    "pose": ("dwpose/dw-ll_ucoco_384.pth", "DWPose"),
+    "bisenet": ("face-parse-bisent/79999_iter.pth", "the face parser"),
+    "s3fd": ("s3fd/s3fd-619a316812.pth", "the face detector"),
+}
+
+
+@pytest.mark.parametrize("place", FILES)
+def test_a_file_in_the_place_of_another_is_recognised(root: Path, place: str) -> None:
+    """Whichever file was put there, the message says which network it seems to be."""
+    path, _ = FILES[place]
+    own = (root / path).read_bytes()
+    for other, (file, words) in FILES.items():
+        if other == place or file.endswith("safetensors") or path.endswith("safetensors"):
+            continue
+        shutil.copyfile(root / file, root / path)
+        with pytest.raises(EngineError, match=f"seems to be {words}") as caught:
+            getattr(open_tiny(root), place)
+        assert caught.value.code == "weights_damaged"
+        (root / path).write_bytes(own)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["encoder.conv1.weight", "decoder.token_embedding.weight"], "whisper/tiny.pt"),
+        (["layer1.0.conv1.weight", "fc.weight"], "ResNet-18"),
+        (["quant_conv.weight", "post_quant_conv.weight"], "the VAE"),
+        (["something.else"], ""),
+    ],
+)
+def test_networks_that_lie_about_in_such_folders(names: list[str], words: str) -> None:
+    """Files that MuseTalk's scripts fetch for other ends are told apart, too; strangers stay strangers."""
+    seems = networks.note_other_network("pose", dict.fromkeys(names))
+    assert words in seems
+    assert bool(words) == bool(seems)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"block_out_channels": [16]}', '{"surprise": 1}', '{"sample_size": {}}']
 )

@@ -197,3 +197,13 @@ def test_the_daemon_may_look_without_loading_anything_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert loaded - {"models"} <= sys.stdlib_module_names
+
+
+def test_whisper_of_old_releases_is_named(root: Path) -> None:
+    """Who comes from an old installation learns why its file doesn't count."""
+    put(root, *published_files("v15"), "whisper/tiny.pt")
+    (root / "whisper" / "pytorch_model.bin").unlink()
+    message = layout.missing_error("v15", root).message
+    assert "whisper/pytorch_model.bin; whisper/tiny.pt is of MuseTalk before 1.5" in message
+    (root / "whisper" / "tiny.pt").unlink()
+    assert "tiny.pt" not in layout.missing_error("v15", root).message
