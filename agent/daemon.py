@@ -31,6 +31,7 @@ from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
 from agent.scheduler.workers import list_open_logs, open_pool
+from agent.selftest.background import BackgroundTests
 from agent.service.clock_history import ClockHistory
 from agent.service.disk_space import await_room, find_low_disk
 from agent.service.entry_problems import EntryProblems
@@ -41,6 +42,7 @@ from agent.service.process import Drain, InstanceLock, Signals, let_group_read
 from agent.service.reload import merge_settings
 from agent.service.share import ShareIdentity
 from agent.service.share_folders import PRIVATE, ShareFolders
+from agent.service.share_lease import ShareLease, ShareTaken
 from agent.service.systemd import Notifier, Watchdog
 from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
@@ -89,6 +91,7 @@ class Daemon:
         self.pool = pool or open_pool(settings, handler, earlier)
         self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
         self.share_folders = ShareFolders(self.folders)
+        self.lease = ShareLease(settings.share, self.folders.lease, self.folders.state, self.ledger, self.clock)
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False
@@ -118,6 +121,7 @@ class Daemon:
             self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
         )
         self.status_db = StatusDatabase(settings, ledger, problems, clock)
+        self.selftests = BackgroundTests(settings, ledger, self.devices, clock)
         self.heartbeat = Heartbeat(ledger, clock)
         self.dispatcher.bound_pauses()
 
@@ -129,6 +133,7 @@ class Daemon:
             self.lock.note_alive(self.clock.now_s())
             self.follow_clock()
             self.damage_check.raise_found()
+            self.keep_lease()
             is_read = self.read_inbox()
             self.dispatcher.set_paused(paused=self.draining or not self.share_present)
             with self.ledger.together():
@@ -137,9 +142,11 @@ class Daemon:
                 self.dispatcher.fail_overdue()
                 self.dispatcher.assign()
             self.dispatcher.release()
+            self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
         events = self.dispatcher.wait(min(timeout_s, self.idle_s()))
         with keep_folders_open():
             self.collect_results(events)
+            self.keep_lease()
             self.publish_results()
             self.archive_inputs()
             self.delete_old_files()
@@ -223,6 +230,7 @@ class Daemon:
                 if not self.devices.drain(name):
                     log.warning("nothing to drain: no device is called %s", name)
             case ResumeDevice(name):
+                self.selftests.dismiss(name)
                 if not self.devices.resume(name):
                     log.warning("nothing to resume: no device is called %s", name)
 
@@ -253,6 +261,8 @@ class Daemon:
             self.share_folders.open()
         except OSError as error:
             return f"the folders of the share can't be made: {error.strerror}"
+        if problem := self.hold_lease():
+            return problem
         self.intake.meet_share()
         if not self._recovered:
             try:
@@ -264,6 +274,21 @@ class Daemon:
             self.intake.recover_claims(self.clock.at_ms())
             self.intake.accept_copied_media()
         return ""
+
+    def keep_lease(self) -> None:
+        """Renew the lease of a share that is there. A share that can't be read now is found out by the next scan."""
+        if self.share_present:
+            self.share_present = not self.hold_lease()
+
+    def hold_lease(self) -> str:
+        """Return why this daemon may not use the share now. Raises ShareTaken where another daemon serves it."""
+        try:
+            return self.lease.check()
+        except OSError as error:
+            return "" if self.lease.is_held else f"the share can't be taken into use: {error.strerror}"
+        except ShareTaken:
+            self.share_present = False
+            raise
 
     def can_write_share(self) -> bool:
         """Whether the share has not gone since the last scan: nothing must be written below an empty mount point."""
@@ -407,12 +432,14 @@ class Daemon:
     def close(self) -> None:
         """Stop the workers, and leave the ledger and the share in order."""
         self.intake.watcher.stop()
+        self.selftests.close()
         self.pool.close()
         self.dispatcher.save_progress()
         self.dispatcher.requeue_all("the daemon was stopped")
         self.write_status(running=False)
         if self.can_write_share():
             self.status_db.finish()
+            self.lease.release()
         self.damage_check.close(clean=True)
         self.ledger.close()
         self.lock.release()
@@ -421,6 +448,7 @@ class Daemon:
     def abandon(self) -> None:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
         self.intake.watcher.stop()
+        self.selftests.close()
         self.pool.close()
         self.damage_check.close(clean=False)
         self.ledger.close()

@@ -84,6 +84,11 @@ class InboxSettings(Section):
     max_job_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = Field(
         default=1 << 20, description="The largest job file that is read, in bytes."
     )
+    folders: bool = Field(
+        default=True,
+        description="Whether folders of the inbox are looked into: jobs and pairs in them are taken, and in one with"
+        " the name of a library avatar voices alone, too.",
+    )
     watch: Literal["auto", "events", "poll"] = Field(
         default="auto", description="How new files are noticed; auto polls on file systems that send no events."
     )
@@ -148,6 +153,11 @@ class PoolSettings(Section):
         default=600.0,
         description="Seconds that running spans may take when the daemon is stopped; unfinished ones are done again"
         " after the next start.",
+    )
+    selftest: bool = Field(
+        default=True,
+        description="Whether cards with MuseTalk's weights are tested once while no job needs them, and again when the"
+        " card, its driver, torch or the weights are others.",
     )
 
 
@@ -245,6 +255,11 @@ class RetentionSettings(Section):
     failed_gib: Gibibytes = Field(
         default=0.0, description="Size of failed in GiB, beyond which the oldest jobs go; 0: any size."
     )
+    inbox_days: Days = Field(
+        default=0.0,
+        description="Days that files which belong to no job stay in the inbox; 0: for ever. Copies that a client made"
+        " for a job which never came go after a day.",
+    )
     logs_days: Days = Field(
         default=30.0, description="Days after their last line that logs of workers are kept; 0: for ever."
     )
@@ -329,6 +344,11 @@ class Folders:
         return self.share / ".musedrop" / "share-id"
 
     @property
+    def lease(self) -> Path:
+        """The file that says which daemon serves the share."""
+        return self.share / ".musedrop" / "lease"
+
+    @property
     def ledger_mark(self) -> Path:
         """The file by which a ledger sees that it is older than the share."""
         return self.share / ".musedrop" / "ledger-mark"
@@ -346,6 +366,16 @@ class Folders:
     def work(self) -> Path:
         """The work folders of the jobs; an operator may put them elsewhere by a link."""
         return Path(os.path.realpath(self.state / "work"))
+
+    @property
+    def selftest_file(self) -> Path:
+        """The last self-test of each device."""
+        return self.state / "selftest.json"
+
+    @property
+    def selftest_logs(self) -> Path:
+        """The logs of the workers of self-tests."""
+        return self.logs / "selftest"
 
     @property
     def nvml_log(self) -> Path:

@@ -24,13 +24,13 @@ VARIABLE = "MUSEDROP_CONFIG"
 class BadSettings(UserError):
     """Settings that can't be used.
 
-    `where`: the file or what named it; `key`: a dotted name or "".
+    `where`: the file or what named it, "" where there is none; `key`: a dotted name or "".
     """
 
     exit_code = 78
 
     def __init__(self, where: str, key: str, message: str, hint: str) -> None:
-        super().__init__(" ".join(part for part in (f"{where}:", key, message, hint) if part))
+        super().__init__(" ".join(part for part in (f"{where}:" if where else "", key, message, hint) if part))
         self.where, self.key, self.message, self.hint = where, key, message, hint
 
 
@@ -50,7 +50,7 @@ def find_settings_file(explicit: Path | None, env: Mapping[str, str], cwd: Path)
         return found
     looked = "there is no settings file; looked for " + ", ".join(str(place) for place in places) + "."
     hint = "Make one with `musedrop init DIR`, or name one with --config or MUSEDROP_CONFIG."
-    raise BadSettings("--config" if explicit else VARIABLE if named else "musedrop", "", looked, hint)
+    raise BadSettings("--config" if explicit else VARIABLE if named else "", "", looked, hint)
 
 
 def load_settings(path: Path) -> Settings:

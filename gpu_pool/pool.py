@@ -38,6 +38,7 @@ class Pool:
     recycle_bytes  or when its resident memory has grown by so much since its first span (0: never)
     reserve_bytes  memory of each card that is left to other programs
     find_trouble   returns why no card can be used though there is one, "" without trouble
+    find_driver    returns the version of the cards' driver, "" without one
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
     refuse         returns why the end of a span can't be believed: its worker is killed then
@@ -55,6 +56,7 @@ class Pool:
         reserve_bytes: int = 0,
         backoff: Backoff | None = None,
         find_trouble: Callable[[], str] = str,
+        find_driver: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
         refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
@@ -68,7 +70,7 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
-        self._find_trouble = find_trouble
+        self._find_trouble, self._find_driver = find_trouble, find_driver
         self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
@@ -116,6 +118,11 @@ class Pool:
     def driver_trouble(self) -> str:
         """Why no card can be used though this machine has one, and what to do; "" without trouble."""
         return self._find_trouble()
+
+    @property
+    def driver_version(self) -> str:
+        """The version of the cards' driver, "" without one."""
+        return self._find_driver()
 
     def open_bytes(self) -> dict[str, int]:
         """Return what each device's worker may still take of its card beyond what it holds."""
@@ -181,6 +188,13 @@ class Pool:
         KeyError for an unknown device.
         """
         self._supervisor.drain(self._supervisor[device], reason)
+
+    def condemn(self, device: str, reason: str) -> None:
+        """Do the same to a device that can't be trusted: it is sick until resume(), or a `reason` of "".
+
+        KeyError for an unknown device.
+        """
+        self._supervisor.condemn(self._supervisor[device], reason)
 
     def resume(self, device: str) -> None:
         """Take a drained or sick device back into service, now. KeyError for an unknown device."""

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -164,6 +164,43 @@ class WorkerProcess:
             return Exited(self.pid, code=status, log=log, peak_bytes=peak_bytes)
         oom = -status == signal.SIGKILL and count_oom_kills() > self._oom_kills
         return Exited(self.pid, signal=_get_signal_name(-status), log=log, out_of_memory=oom, peak_bytes=peak_bytes)
+
+
+class Program:
+    """A module of ours that runs beside the daemon, in a process group of its own, and ends with it.
+
+    stdin  what it reads from its standard input: less than a pipe holds, 64 KiB
+
+    Start it from the main thread. OSError if it can't be started.
+    """
+
+    def __init__(self, module: str, args: Sequence[str], stdin: bytes, log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open_log(log, module) as output:
+            self._popen = subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
+                [sys.executable, "-P", "-X", "faulthandler", "-m", module, "--parent", str(os.getpid()), *args],
+                env={**os.environ, "PYTHONPATH": build_python_path(os.environ)},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert self._popen.stdin  # noqa: S101  it is a pipe
+        with contextlib.suppress(BrokenPipeError), self._popen.stdin as pipe:
+            pipe.write(stdin)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._popen.poll()
+
+    def kill(self) -> None:
+        """SIGKILL it; its workers end with it. One that hangs in a driver isn't waited for long."""
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(1.0)
 
 
 def log_path(folder: Path, device: str) -> Path:

@@ -93,6 +93,7 @@ class WorkerSlot:
     ready_at_s      when the worker became ready, None before
     spans_ended     how many spans the worker has ended
     drain_reason    why a person took the device out of service; "" if it is in service
+    fault_reason    why the device can't be trusted until it is resumed; "" if it can
     lost_reason     why its card is gone; "" if it is present
     blocked_reason  why no new span may start here though the card is present; "" if it may
     reservation     the worker's share of the card's memory
@@ -112,6 +113,7 @@ class WorkerSlot:
     ready_at_s: float | None = None
     spans_ended: int = 0
     drain_reason: str = ""
+    fault_reason: str = ""
     lost_reason: str = ""
     blocked_reason: str = ""
     reservation: MemoryReservation = field(default_factory=MemoryReservation)
@@ -128,7 +130,7 @@ class WorkerSlot:
     def state(self) -> DeviceState:
         if self.lost_reason:
             return "lost"
-        if self.phase == "down" and (self.drain_reason or self.backoff.sick):
+        if self.phase == "down" and (self.drain_reason or self.fault_reason or self.backoff.sick):
             return "drained" if self.drain_reason else "sick"
         return _STATES[self.phase]
 
@@ -139,6 +141,8 @@ class WorkerSlot:
             return self.lost_reason or self.drain_reason
         if self.phase in ("idle", "running", "cancelling"):
             return self.blocked_reason
+        if self.fault_reason and self.phase == "down":
+            return self.fault_reason
         return self.exit_reason.message if self.exit_reason else self.backoff.reason
 
     @property
@@ -174,7 +178,8 @@ class WorkerSlot:
         """Forget the worker and its memory, and let the next start when it may."""
         self.pid, self.model, self.ready_at_s, self.exit_reason, self.spans_ended = None, "", None, None, 0
         self.reservation, self.stats, self.rss_bytes, self.first_rss_bytes = MemoryReservation(), {}, 0, 0
-        self.enter("down", inf if self.drain_reason or self.lost_reason else self.backoff.start_at_s)
+        rests = self.drain_reason or self.fault_reason or self.lost_reason
+        self.enter("down", inf if rests else self.backoff.start_at_s)
 
     def update_stats(self, stats: Mapping[str, Any], now_s: float) -> None:
         """Take over what the worker reports of itself; what it doesn't mention stays."""
@@ -185,7 +190,7 @@ class WorkerSlot:
 
     def to_device(self, device: Device) -> Device:
         """Return the device as the pool reports it; `device` is what the backend knows."""
-        is_resting = self.state == "sick" and self.phase == "down"
+        is_resting = self.state == "sick" and self.phase == "down" and not self.fault_reason
         return Device(  # not `replace`, which takes three times as long: this is called several times for each span
             id=device.id,
             kind=device.kind,

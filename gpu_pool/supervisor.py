@@ -150,6 +150,15 @@ class Supervisor:
     def drain(self, slot: WorkerSlot, reason: str) -> None:
         """Start no more spans on this device; its worker ends after the current one."""
         slot.drain_reason = reason
+        self._rest(slot)
+
+    def condemn(self, slot: WorkerSlot, reason: str) -> None:
+        """Do the same to a device that can't be trusted: it is sick until it is resumed, or `reason` is ""."""
+        slot.fault_reason = reason
+        if reason or slot.phase == "down":
+            self._rest(slot)
+
+    def _rest(self, slot: WorkerSlot) -> None:
         if slot.phase == "idle":
             self._stop(slot)
         elif slot.phase == "down":
@@ -157,7 +166,7 @@ class Supervisor:
 
     def resume(self, slot: WorkerSlot) -> None:
         """Take the device back into service; a sick one is tried again at once."""
-        slot.drain_reason = ""
+        slot.drain_reason = slot.fault_reason = ""
         slot.backoff = BackoffState()
         if slot.phase == "down":
             slot.clear()
@@ -265,7 +274,7 @@ class Supervisor:
 
     def _on_free(self, slot: WorkerSlot, *, recycle: bool = False) -> None:
         """Keep a worker that has no span for the next one, or end it."""
-        if recycle or slot.drain_reason:
+        if recycle or slot.drain_reason or slot.fault_reason:
             self._stop(slot)
         else:
             slot.enter("idle")

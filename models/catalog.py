@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.musetalk.weights import index as layout
+from models.musetalk.weights.manifest import stamp_of
 from models.types import DeviceKind, EngineError, EngineInfo
 
 ENGINES: dict[str, EngineInfo] = {
@@ -58,6 +60,21 @@ def find_missing_weights(engine: EngineInfo, models_dir: Path, version: object =
     if engine.name in WEIGHT_CHECKS:
         return WEIGHT_CHECKS[engine.name](models_dir, version)
     return [file for file in engine.weights if not (models_dir / file).is_file()]
+
+
+def stamp_weights(models_dir: Path) -> str:
+    """Return a hash of names, sizes and times of MuseTalk's files that jobs use, "" where some are missing.
+
+    Nothing is read of them: the hash is another as soon as a file is replaced.
+    """
+    try:
+        stamps = [stamp_of(file) for file in layout.list_installed_files(models_dir)]
+    except OSError:  # a file went away between two looks
+        return ""
+    lines = (f"{stamp.path} {stamp.bytes} {stamp.mtime_ns}" for stamp in stamps)
+    if not stamps:
+        return ""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find_missing_packages(engine: EngineInfo) -> list[str]:

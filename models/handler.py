@@ -56,6 +56,8 @@ class Handler:
         """Do units [start, stop) of the payload's stage, or all stages of a short job. Raises EngineError."""
         if payload["stage"] == "examine":
             return media.describe_worker()
+        if payload["stage"] == "selftest":
+            return run_selftest(self.device, payload, progress)
         if payload.get("goes_on"):
             return run_short_job(self.run, payload, progress)
         request = Request.from_dict(payload["request"])
@@ -178,6 +180,12 @@ class Handler:
             with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
+
+
+def run_selftest(device: str, payload: dict[str, Any], progress: ProgressCallback) -> dict[str, Any]:
+    """Run a check of the self-test; return its figures. It imports torch."""
+    figures: dict[str, Any] = import_module("models.musetalk.selftest.checks").run_check(device, payload, progress)
+    return figures
 
 
 def copy_medium(request: Request, role: Literal["avatar", "audio"], progress: ProgressCallback) -> str:

@@ -137,11 +137,13 @@ class Share:
         path = self.root / "daemon.log"
         return path.read_text() if path.exists() else ""
 
-    def musedrop(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def musedrop(
+        self, *words: str, env: dict[str, str] | None = None, timeout_s: float = 200
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command with this share's settings."""
         command = [sys.executable, "-m", "agent.cli.main", *words, "--config", str(self.config)]
         wide = {**os.environ, "COLUMNS": "200", **(env or {})}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, env=wide)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, env=wide)
 
     # what people do --------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ AGENT = (
     {"daemon"},
     {"intake"},
     {"results"},
+    {"selftest"},
     {"scheduler"},
     {"service", "settings_file"},
     {"ledger", "settings"},
@@ -42,7 +43,7 @@ AGENT = (
     {"clock", "errors", "fs", "text"},
 )
 MUSETALK = (
-    {"__main__", "engine"},
+    {"__main__", "engine", "selftest"},
     {"commands", "session"},
     {"networks", "prepared_job"},
     {"avatar", "audio"},

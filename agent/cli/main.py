@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +24,12 @@ from agent.cli.jobs import commands as jobs
 from agent.cli.options import EngineName, EngineOptions, parse_options
 from agent.errors import UserError
 from agent.text import escape_markup
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.cli.doctor import Finding
+    from agent.settings import Settings
 
 app = typer.Typer(
     help="Drop a face and a voice into a folder; a talking-head video appears in another.",
@@ -291,14 +299,40 @@ def schema() -> None:
 
 
 @app.command()
-def doctor(config: Config = None, as_json: AsJson = False) -> None:
+def selftest(
+    config: Config = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test what each card computes, encodes and gives back: some minutes a card, without a job."""
+    from agent.cli.selftest import build_table, check_devices
+
+    reports = check_devices(load_settings(config), device, None if as_json else console)
+    if as_json:
+        print_json([report.model_dump(mode="json") for report in reports])
+    else:
+        for report in reports:
+            console.print(build_table(report))
+    raise typer.Exit(any(report.verdict == "bad" for report in reports))
+
+
+@app.command()
+def doctor(
+    config: Config = None,
+    as_json: AsJson = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Run `musedrop selftest` too, which takes minutes.")] = False,
+) -> None:
     """Check this machine, and say how to repair what is wrong."""
     from agent.cli.doctor import examine
 
     settings = load_settings(config)
     mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst, rows = 0, []
-    for finding in examine(settings):
+    deep_findings = run_deep_checks(settings, None if as_json else console) if deep else ()
+    for finding in chain(examine(settings), deep_findings):
         worst = max(worst, finding.verdict == "bad")
         rows.append(finding.to_dict())
         if as_json:
@@ -311,6 +345,14 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
     raise typer.Exit(worst)
+
+
+def run_deep_checks(settings: Settings, shown_on: Console | None) -> Iterator[Finding]:
+    """Run the self-test of all cards, and yield what it finds."""
+    from agent.cli.selftest import check_devices, list_findings
+
+    for report in check_devices(settings, None, shown_on):
+        yield from list_findings(report)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.cli.console import AsJson, print_json
 from agent.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,20 +32,24 @@ def install(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Print the units, then write them; run it again to upgrade. Starts nothing."""
+    """Print the units, then write them; starts nothing.
+
+    Run it again to upgrade. Where a step fails, all files are as before.
+    """
     from agent.cli import systemctl
     from agent.cli.systemd_units import check_program
 
     if not user:
         check_program(find_program())
+    systemctl.require_systemd()
     files = plan_files(user, share)
     for file in files:
         typer.echo(f"----- {file.path} ({file.state})\n{file.text}")
     confirm("Write these files?", user, yes)
-    systemctl.write_files(files)
-    prepare_machine(user, files[0].path)
     manager = systemctl.Systemd(user=user)
-    manager.reload()
+    with systemctl.written(files):
+        prepare_machine(user, files[0].path)
+        manager.reload()
     scope = "--user " if user else ""
     verb = "restart" if manager.is_active() else "enable --now"
     typer.echo(f"Written. Now: systemctl {scope}{verb} musedrop")
@@ -66,9 +71,13 @@ def prepare_machine(user: bool, source: Path) -> None:
 
 @app.command()
 def uninstall(user: Mine = False, yes: Yes = False) -> None:
-    """Stop the service and remove its units; settings, state and share are kept."""
+    """Stop the service and remove its units.
+
+    Settings, state and share are kept.
+    """
     from agent.cli import systemctl
 
+    systemctl.require_systemd()
     paths = systemctl.find_removable(plan_files(user, None))
     if not paths:
         raise UserError("nothing is installed")
@@ -83,15 +92,23 @@ def uninstall(user: Mine = False, yes: Yes = False) -> None:
 
 
 @app.command()
-def status(user: Mine = False) -> None:
-    """Print the state of the service, and which of its files are not those of this version."""
+def status(user: Mine = False, as_json: AsJson = False) -> None:
+    """Print the state of the service.
+
+    It also says which of its files are not those of this version.
+    """
     from agent.cli import systemctl
     from agent.cli.systemd_units import find_outdated
 
+    systemctl.require_systemd()
     found = systemctl.Systemd(user=user).read_properties()
+    outdated = find_outdated(plan_files(user, None))
+    if as_json:
+        print_json({**found, "outdated": [str(path) for path in outdated]})
+        raise typer.Exit(found["ActiveState"] != "active")
     for name, value in found.items():
         typer.echo(f"{name:<14} {value}")
-    for path in find_outdated(plan_files(user, None)):
+    for path in outdated:
         typer.echo(f"{path} is not of this version: run `musedrop service install` to update it")
     raise typer.Exit(found["ActiveState"] != "active")
 

@@ -8,7 +8,8 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from agent.cli.systemd_units import UNIT, UnitFile
@@ -18,6 +19,8 @@ from agent.settings import Folders
 
 PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "StatusText", "MainPID", "NRestarts", "UnitFileState")
 USER = "musedrop"
+BOOTED = Path("/run/systemd/system")
+"""The folder that exists where systemd runs the machine."""
 SHARED_MODE, PRIVATE_MODE = 0o2770, 0o700
 """Modes of new folders of a share; the setgid bit gives files in the shared ones to the group."""
 
@@ -56,12 +59,51 @@ def run_program(program: str, *words: str) -> str:
     return done.stdout
 
 
-def write_files(files: Iterable[UnitFile]) -> None:
-    for file in files:
-        if file.keep and file.path.exists():
-            continue
-        file.path.parent.mkdir(parents=True, exist_ok=True)
-        file.path.write_text(file.text, encoding="utf-8")
+def require_systemd() -> None:
+    """Raise UserError where systemd does not run this machine, as in most containers."""
+    if not BOOTED.is_dir():
+        raise UserError("systemd doesn't run this machine: start the daemon with `musedrop run`, or by your own means")
+
+
+@contextmanager
+def written(files: Sequence[UnitFile]) -> Iterator[None]:
+    """Write the files; where what follows fails, everything is as it was before."""
+    before = {file.path: read_or_none(file.path) for file in files}
+    made: list[Path] = []
+    with ExitStack() as on_error:
+        on_error.callback(restore, before, made)
+        for file in files:
+            made += make_parents(file.path.parent)
+            if not (file.keep and file.path.exists()):
+                file.path.write_text(file.text, encoding="utf-8")
+        yield
+        on_error.pop_all()
+
+
+def restore(before: Mapping[Path, str | None], made: Sequence[Path]) -> None:
+    """Give the files their old texts, and remove those that are new, with the folders that were made for them."""
+    for path, text in before.items():
+        path.unlink(missing_ok=True) if text is None else path.write_text(text, encoding="utf-8")
+    for folder in reversed(made):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def read_or_none(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def make_parents(folder: Path) -> list[Path]:
+    """Make the folders that are missing; return them, the outermost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def write_files(files: Sequence[UnitFile]) -> None:
+    """Write the files for good."""
+    with written(files):
+        pass
 
 
 def find_removable(files: Iterable[UnitFile]) -> list[Path]:

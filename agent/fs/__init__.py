@@ -212,17 +212,44 @@ def atomic_copy(source: Path, target: Path, *, durable: bool = True) -> None:
         shutil.copyfileobj(original, copy, BLOCK_BYTES)
 
 
-def overwrite(path: Path, data: bytes, *, new: bool = False) -> None:
+def overwrite(path: Path, data: bytes) -> None:
     """Write a small file in place: readers see the old bytes, the new ones, or a mixture; nothing is flushed.
 
-    `new`: raise FileExistsError if there is such a file. Raises OSError, also for a link or a pipe.
+    Raises OSError, also for a link or a pipe.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_EXCL if new else 0)
+    with _open_in_place(path) as fd:
+        _write_in_place(fd, data)
+
+
+def swap_bytes(path: Path, expected: bytes, data: bytes) -> bool:
+    """Write a small file in place as `overwrite` does, if its content is `expected`; b"" means that there is none.
+
+    Return whether it was. Two processes can't both do so where the file system has locks.
+    """
+    with _open_in_place(path) as fd:
+        with suppress(OSError):
+            if not try_lock(fd):
+                return False
+        is_expected = os.pread(fd, len(expected) + 1, 0) == expected
+        if is_expected:
+            _write_in_place(fd, data)
+    return is_expected
+
+
+@contextmanager
+def _open_in_place(path: Path) -> Iterator[int]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with hold_folder(path.parent) as folder:
         fd = os.open(path.name, flags, 0o600, dir_fd=folder)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.truncate()
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _write_in_place(fd: int, data: bytes) -> None:
+    os.pwrite(fd, data, 0)
+    os.ftruncate(fd, len(data))
 
 
 def create_empty(path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from agent.fs import (
     take_fingerprint,
 )
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
 from agent.intake.media import WRITTEN, MediaFinder, MissingMedia
 from agent.intake.pace import Pace
@@ -31,8 +32,8 @@ from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import pair_media, parse_job
-from agent.jobs.spec import JobSpec
+from agent.jobs.parse import find_media_names, pair_media, parse_job, voice_for
+from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
@@ -47,6 +48,8 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
+LONGEST_AWAY_S = 5.0
+"""The longest time between two looks for a share that is away."""
 BATCH = 256
 """Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
 NS_PER_S = 1_000_000_000
@@ -82,6 +85,7 @@ class Intake:
         self.inbox = Inbox(
             folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file, entries=self.entries
         )
+        self.batches = InboxFolders(self.inbox, self._is_avatar)
         self.ignored = IgnoredEntries(self.inbox)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
@@ -153,6 +157,8 @@ class Intake:
         self.inbox.renamed |= moved
         self.entries.forget_gone()
         readable = self.inbox.scan(now_s, None if is_period or self.polls else touched)
+        if readable and self.settings.current.inbox.folders:
+            self.batches.scan(now_s, self.settings.current.inbox.patience_s)
         settle = self.inbox.next_settle_s(now_s)
         self._next_scan_s = now_s + min(
             self.settings.current.inbox.scan_s, settle if settle is not None else float("inf")
@@ -163,7 +169,7 @@ class Intake:
         """Skip a scan because the share is away."""
         self._last_scan_s = now_s
         self.watcher.take_moved()
-        self._next_scan_s = now_s + self.settings.current.inbox.scan_s
+        self._next_scan_s = now_s + min(self.settings.current.inbox.scan_s, LONGEST_AWAY_S)
 
     def is_settled(self, path: Path) -> bool:
         """Whether a media file is complete.
@@ -172,6 +178,8 @@ class Intake:
         """
         if path.parent in (self.inbox.folder, self.inbox.folder.resolve()):
             return self.inbox.is_settled(path.name, self._last_scan_s)
+        if (batch := next((one for one in self.batches if one.folder == path.parent), None)) is not None:
+            return batch.is_settled(path.name, self._last_scan_s)
         if path.is_relative_to(self.folders.claimed) or path.is_relative_to(self.folders.claimed.resolve()):
             return True
         age_s = time.time() - path.stat().st_mtime
@@ -192,17 +200,31 @@ class Intake:
 
     def parse_submission(self, submission: Submission) -> JobSpec:
         """Return what the submission asks for. Raises BadJob."""
-        if submission.text is None:
-            return pair_media(submission.name, *submission.media)
-        parsed = self._parse(submission.text)
-        if isinstance(parsed, BadJob):
-            raise parsed
-        return parsed
+        if submission.text is not None:
+            spec = self._parse_or_raise(submission.text)
+        elif len(submission.media) == 1:
+            spec = voice_for(submission.batch, *submission.media)
+        else:
+            spec = pair_media(submission.name, *submission.media)
+        return spec.model_copy(update={"batch": submission.batch}) if submission.batch else spec
+
+    def _is_avatar(self, name: str) -> bool:
+        """Whether the library has an avatar of this name."""
+        try:
+            return self.media.lookup.find_stem(self.folders.avatars, name, AVATAR_SUFFIXES) is not None
+        except OSError:
+            return False
 
     def is_job_file(self, text: bytes) -> bool:
         """Whether the bytes are a whole JSON object, even one that is refused."""
         parsed = self._parse(text)
         return not isinstance(parsed, BadJob) or parsed.code not in INCOMPLETE
+
+    def _parse_or_raise(self, text: bytes) -> JobSpec:
+        parsed = self._parse(text)
+        if isinstance(parsed, BadJob):
+            raise parsed
+        return parsed
 
     def _parse(self, text: bytes) -> JobSpec | BadJob:
         """Parse a job file, once in a turn: it is looked at before it is taken and afterwards."""
@@ -217,10 +239,11 @@ class Intake:
 
     def claim_new(self, at_ms: int) -> None:
         """Claim what is complete and insert its rows."""
-        candidates = list(islice(self.inbox.find_candidates(self._last_scan_s, self.media_in_use), BATCH))
+        found = ((inbox, one) for inbox in (self.inbox, *self.batches) for one in self._find_candidates(inbox))
+        candidates = list(islice(found, BATCH))
         if len(candidates) == BATCH:
             self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
-        claims = map(self._claim, candidates)
+        claims = [self._claim(inbox, candidate) for inbox, candidate in candidates]
         submissions = [submission for submission in claims if submission is not None]
         self.inbox.sync_claims(submissions)
         if submissions:
@@ -230,8 +253,11 @@ class Intake:
                 self.insert(submission, at_ms)
         self.inbox.unsettled = False
 
-    def _claim(self, candidate: Candidate) -> Submission | None:
-        submission = self.inbox.claim(candidate, secrets.token_hex(8))
+    def _find_candidates(self, inbox: Inbox) -> Iterator[Candidate]:
+        return inbox.find_candidates(self._last_scan_s, self.media_in_use)
+
+    def _claim(self, inbox: Inbox, candidate: Candidate) -> Submission | None:
+        submission = inbox.claim(candidate, secrets.token_hex(8))
         if submission is not None:
             for name in candidate.files:
                 self.ignored.note_taken(name, f'it came again after it was taken for the job "{submission.name}"')
@@ -293,9 +319,14 @@ class Intake:
         failpoint("inserted")
         log.info("%s accepted", submission.name, extra=make_extra(submission))
 
+    def _list_left_media(self, names: Mapping[str, str | None], batch: str) -> dict[str, Any]:
+        """Return the files in the inbox that a job names which will not run: they leave it like those of others."""
+        return {role: medium.to_dict() for role, medium in self.media.find_left(names, batch).items()}
+
     def refuse(self, submission: Submission, bad: BadJob, at_ms: int) -> None:
         """Insert the row of a submission that can't be a job."""
-        origin = {"digest": submission.digest, "submitter": submission.owner}
+        origin: dict[str, Any] = {"digest": submission.digest, "submitter": submission.owner}
+        origin["media"] = self._list_left_media(find_media_names(submission.text or b""), submission.batch)
         self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
         log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
 
@@ -335,7 +366,7 @@ class Intake:
 
     def _list_affected(self) -> list[Job]:
         """Return waiting jobs that name what has changed in the inbox, or was still being written."""
-        changed = map(fold_name, self.inbox.take_changed())
+        changed = {fold_name(name) for inbox in (self.inbox, *self.batches) for name in inbox.take_changed()}
         self._unsettled.update(uid for name in changed for uid in self._waiting.pop(name, ()))
         uids = sorted(self._unsettled)[:BATCH]
         self._unsettled.difference_update(uids)
@@ -386,7 +417,11 @@ class Intake:
             self.ledger.update(job.uid, waiting_for=reason)
 
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
-        self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
+        failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
+        if failed.spec is not None and not failed.media:
+            names = {"avatar": failed.spec.avatar, "audio": failed.spec.audio}
+            left = self._list_left_media(names, failed.spec.batch)
+            self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
 
     # control files ---------------------------------------------------------------------------------------------------
@@ -501,7 +536,8 @@ class Intake:
             self._refuse_retry(job, bad, at_ms)
             return
         if spec is not None:
-            self.ledger.transitions.reopen(job, spec, at_ms=at_ms)
+            kept = spec.model_copy(update={"batch": job.spec.batch}) if job.spec else spec
+            self.ledger.transitions.reopen(job, kept, at_ms=at_ms)
 
 
 def list_given_names(job: Job) -> list[str]:

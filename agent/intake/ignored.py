@@ -176,7 +176,7 @@ def _may_be_told(name: str) -> bool:
     return lower_suffix(name) not in {".json", *CONTROLS} and name.lower() not in SWITCHES
 
 
-FOLDER = ("a folder is not looked into", "put the files themselves into the inbox, if they are a job")
+FOLDER = ("a folder: only jobs and pairs in it are taken", "put job files, or a face and a voice of one name, into it")
 
 
 def _explain_other(kind: str) -> tuple[str, str]:

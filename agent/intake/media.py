@@ -19,7 +19,8 @@ from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 
 Role = Literal["avatar", "audio"]
-WRITTEN, ABSENT = "is still being written", "has not arrived in the inbox"
+WRITTEN = "has arrived, and is taken as soon as it is known to be complete"
+ABSENT = "has not arrived in the inbox"
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 
@@ -89,24 +90,40 @@ class MediaFinder:
         Raises BadJob for a path outside the allowed folders.
         """
         library, allowed = spec.library_name, self.list_allowed(inputs)
+        beside = [inputs, self.inbox / spec.batch, self.inbox] if spec.batch else [inputs, self.inbox]
         avatar = (
-            self._find_named(library, spec.avatar, inputs, allowed)
+            self._find_named(library, spec.avatar, beside, allowed)
             if library
-            else self._find_file("avatar", spec.avatar or "", inputs, allowed)
+            else self._find_file("avatar", spec.avatar or "", beside, allowed)
         )
         if isinstance(avatar, MissingMedia):
             return avatar
-        audio = self._find_file("audio", spec.audio, inputs, allowed)
+        audio = self._find_file("audio", spec.audio, beside, allowed)
         return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
 
+    def find_left(self, names: Mapping[str, str | None], batch: str = "") -> dict[str, MediaFile]:
+        """Return those of the named files that are in the inbox: they follow a job that will not run."""
+        found = {}
+        for role, given in names.items():
+            path = PurePosixPath((given or "").replace("\\", "/"))
+            if not path.name or "\0" in path.name or path.is_absolute() or ".." in path.parts:
+                continue
+            try:
+                file = self.lookup.find(self.inbox / batch, path) or self.lookup.find(self.inbox, path)
+            except (OSError, ValueError):
+                continue
+            if file is not None and (fingerprint := take_fingerprint(file)) is not None:
+                found[role] = MediaFile(str(given), file, fingerprint)
+        return found
+
     def _find_named(
-        self, library: str, avatar: str | None, inputs: Path, allowed: Sequence[Path]
+        self, library: str, avatar: str | None, beside: Sequence[Path], allowed: Sequence[Path]
     ) -> MediaFile | MissingMedia:
         """Find an avatar of the library, else a file of that name, whatever its suffix."""
         found = self._find_avatar(library, allowed)
         if avatar is None or isinstance(found, MediaFile):
             return found
-        file = self._find_file("avatar", avatar, inputs, allowed)
+        file = self._find_file("avatar", avatar, beside, allowed)
         arrived = isinstance(file, MediaFile) or file.reason.endswith(WRITTEN)
         return file if arrived else found
 
@@ -120,11 +137,13 @@ class MediaFinder:
             return MissingMedia(f'avatar "{name}": the library has no avatar of that name')
         return self._check_file("avatar", name, found, allowed)
 
-    def _find_file(self, role: Role, given: str, inputs: Path, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
-        places = self._list_places(role, given, inputs)
-        if self.files is not None and len(places) == 2 and not _has_entry(inputs, places[0][1]):
-            name = places[1][1]
-            if len(name.parts) == 1 and name.name != "..":
+    def _find_file(
+        self, role: Role, given: str, beside: Sequence[Path], allowed: Sequence[Path]
+    ) -> MediaFile | MissingMedia:
+        places = self._list_places(role, given, beside)
+        if self.files is not None and [folder for folder, _ in places[1:]] == [self.inbox]:
+            (inputs, name), _ = places
+            if len(name.parts) == 1 and name.name != ".." and not _has_entry(inputs, name):
                 if (role, given) not in self._found:
                     self._found[role, given] = self._find_in_inbox(self.files, role, given, name.name, allowed)
                 return self._found[role, given]
@@ -155,7 +174,7 @@ class MediaFinder:
         mark = files.take_settled(names[0])
         return self._check_rights(role, given, path, mark) if mark else MissingMedia(f'{role} "{given}" {WRITTEN}')
 
-    def _list_places(self, role: Role, given: str, inputs: Path) -> list[tuple[Path, PurePosixPath]]:
+    def _list_places(self, role: Role, given: str, beside: Sequence[Path]) -> list[tuple[Path, PurePosixPath]]:
         """Return the folders where the file may be, and its path in each."""
         name = check_name(role, given).replace("\\", "/")
         if (place := map_path(name, self.path_map)) is not None:
@@ -163,7 +182,7 @@ class MediaFinder:
         if WINDOWS_PATH.match(name):
             raise make_outside_error(role, given)
         path = PurePosixPath(name)
-        return [(Path("/"), path.relative_to("/"))] if path.is_absolute() else [(inputs, path), (self.inbox, path)]
+        return [(Path("/"), path.relative_to("/"))] if path.is_absolute() else [(folder, path) for folder in beside]
 
     def _check_file(self, role: Role, given: str, path: Path, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
         """Follow the links once; the real path is compared with the allowed folders, recorded, and opened later."""

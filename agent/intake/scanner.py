@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent.fs import (
     Fingerprint,
+    atomic_write_bytes,
     is_folder,
     is_open_for_writing,
     is_written_to,
@@ -31,7 +32,7 @@ from agent.fs.folders import hold_folder, list_names, make_folders, move, remove
 from agent.intake.cut_files import is_cut
 from agent.intake.names import CONTROLS, SWITCHES, Names, lower_suffix
 from agent.intake.pace import Pace
-from agent.intake.paths import is_utf8
+from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
 
@@ -44,6 +45,8 @@ SLICE = 512
 """Entries of a larger one that are looked at in each period, though nothing says that they have changed."""
 TIME_STEP_S = 2.0
 """How long a folder may change without another time of change."""
+BATCH_FILE, LONGEST_BATCH_BYTES = ".batch", 255
+"""The file in a claim that names the folder of the inbox it came from."""
 UNPARSED_GRACE = 10
 """Settle times for a job file that doesn't parse, if the kernel can't say whether it is open."""
 
@@ -76,7 +79,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What was claimed to become a job: a job file's text, or a pair of media (avatar, audio)."""
+    """What was claimed to become a job: a job file's text, a pair of media (avatar, audio), or a voice alone.
+
+    `batch`: the folder of the inbox that it came in, which names the avatar of a voice alone; "" for the inbox itself.
+    """
 
     uid: str
     name: str
@@ -84,6 +90,7 @@ class Submission:
     text: bytes | None
     media: tuple[str, ...] = ()
     owner: str = ""
+    batch: str = ""
 
     @property
     def digest(self) -> str:
@@ -113,6 +120,9 @@ class Inbox:
     unreadable   job files that may not be read, as they are
     changes      how often a scan has found something else than the one before
     piece_settle_s  the settle time of a file that promises more than is there, and was not renamed into place
+    batch        the name of this folder where it is one of the inbox, "" for the inbox itself
+    is_avatar    whether it has the name of a library avatar: then a voice alone is a job
+    rest_s       how long media stay unchanged before they are a job without a job file
     """
 
     folder: Path
@@ -129,6 +139,9 @@ class Inbox:
     unreadable: dict[str, Fingerprint] = field(default_factory=dict)
     changes: int = 0
     piece_settle_s: float = 0.0
+    batch: str = ""
+    is_avatar: bool = False
+    rest_s: float = 0.0
     names: Names = field(default_factory=Names)
     _other_names: Names = field(default_factory=Names)
     _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
@@ -236,6 +249,11 @@ class Inbox:
         for known in (self.unreadable, self._cut, self._fresh, self._jobs_by_content):
             known.pop(name, None)
 
+    def forget_all(self) -> None:
+        """Know nothing of the folder: it can't be read."""
+        for name in [*self.tracked, *self.others]:
+            self.forget(name)
+
     def _note_change(self, name: str) -> None:
         self.changes += 1
         self._changed.add(name)
@@ -316,6 +334,20 @@ class Inbox:
                 yield found
         if any(not self.names.has_job_file(stem) for stem in self.names.pair_stems):
             yield from self._find_pairs(now_s, in_use())
+        if self.is_avatar:
+            yield from self._find_voices(now_s, in_use())
+
+    def _find_voices(self, now_s: float, in_use: set[Fingerprint]) -> Iterator[Candidate]:
+        """Yield the complete voices that no job file and no face of their stem may belong to."""
+        others = [name for name in self.tracked if lower_suffix(name) in AVATAR_SUFFIXES | {".json"}]
+        taken = {fold_name(Path(name).stem) for name in others}
+        for name in sorted(self.tracked):
+            if lower_suffix(name) not in AUDIO_SUFFIXES or fold_name(Path(name).stem) in taken:
+                continue
+            if self.tracked[name].fingerprint in in_use or self.is_blocked(name):
+                continue
+            if self.is_settled(name, now_s) and self._is_quiet(name, now_s):
+                yield Candidate(Path(name).stem, (name,))
 
     def is_blocked(self, name: str) -> bool:
         """Whether the entry could not be handled before, and there is no reason to try it again now."""
@@ -388,7 +420,7 @@ class Inbox:
                 yield Candidate(stem, (face, voice), left=tuple(left))
 
     def _is_quiet(self, name: str, now_s: float) -> bool:
-        return now_s - self.tracked[name].since_s >= self.settle_s
+        return now_s - self.tracked[name].since_s >= max(self.settle_s, self.rest_s)
 
     # claims ----------------------------------------------------------------------------------------------------------
 
@@ -402,10 +434,11 @@ class Inbox:
         if not self._take_all(candidate, target):
             self.settle_claim(target)
             return None
+        name = to_text(candidate.name)
         if candidate.text is None:
-            return Submission(uid, to_text(candidate.name), target, None, candidate.files, owner)
+            return Submission(uid, name, target, None, candidate.files, owner, self.batch)
         if take_fingerprint(target / candidate.files[0]) == candidate.mark:
-            return Submission(uid, to_text(candidate.name), target, candidate.text, owner=owner)
+            return Submission(uid, name, target, candidate.text, (), owner, self.batch)
         return self.settle_claim(target, owner)  # it was changed after it was read: what was taken counts
 
     def claim_refused(self, candidate: Candidate, uid: str) -> Submission | None:
@@ -418,6 +451,8 @@ class Inbox:
 
     def _take_all(self, candidate: Candidate, target: Path) -> bool:
         make_folders([target])
+        if self.batch:
+            atomic_write_bytes(target / BATCH_FILE, self.batch.encode(), durable=False)
         if not all(self._take(self.folder / name, target) for name in candidate.files):
             return False
         for name in candidate.files:
@@ -475,8 +510,11 @@ class Inbox:
                 yield submission
 
     def _give_back(self, folder: Path) -> None:
+        batch = read_batch(folder)
+        home = self.folder / batch if batch and not self.batch else self.folder
         for name in list_names(folder):
-            move_into(folder / name, self.folder, name)
+            if name != BATCH_FILE:
+                move_into(folder / name, home if is_folder(home) else self.folder, name)
         remove(folder)
 
     def find_controls(self) -> Iterator[Control]:
@@ -505,16 +543,22 @@ def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission 
 
     Later changes of the file don't count.
     """
-    names = list_names(folder)
+    names, batch = list_names(folder), read_batch(folder)
     job_files = [name for name in names if lower_suffix(name) == ".json"]
     if job_files:
         text = read_limited(folder / job_files[0], max_job_bytes)
-        return Submission(folder.name, to_text(Path(job_files[0]).stem), folder, text or b"", owner=owner)
+        return Submission(folder.name, to_text(Path(job_files[0]).stem), folder, text or b"", (), owner, batch)
     avatar = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES]
     audio = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES]
-    if not avatar or not audio:
+    if not audio or not (avatar or batch):
         return None
-    return Submission(folder.name, to_text(Path(avatar[0]).stem), folder, None, (avatar[0], audio[0]), owner)
+    media = (avatar[0], audio[0]) if avatar else (audio[0],)
+    return Submission(folder.name, to_text(Path(media[0]).stem), folder, None, media, owner, batch)
+
+
+def read_batch(folder: Path) -> str:
+    """Return the folder of the inbox that a claim came from, "" for the inbox itself."""
+    return (read_limited(folder / BATCH_FILE, LONGEST_BATCH_BYTES) or b"").decode("utf-8", "replace")
 
 
 def read_owner(path: Path) -> str:

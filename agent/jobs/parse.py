@@ -7,8 +7,10 @@ recognised. Nothing in this package opens a file or reads a clock.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,7 +24,7 @@ QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 
 # keys ----------------------------------------------------------------------------------------------------------------
 
-FIELDS = tuple(name for name in JobSpec.model_fields if name != "notes")
+FIELDS = tuple(name for name in JobSpec.model_fields if name not in ("notes", "batch"))
 ALIASES: Mapping[str, str] = {
     "avatar_image_path": "avatar",
     "audio_path": "audio",
@@ -93,6 +95,26 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     """
     note = f"There is no job file {format_value(stem + '.json')}: the pair was rendered with the defaults."
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
+
+
+NAMED_MEDIUM = re.compile(rb'"([A-Za-z_-]{5,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
+
+
+def find_media_names(text: bytes) -> dict[str, str]:
+    """Return the `avatar` and `audio` that the text of a refused job names, also where it is no JSON."""
+    found: dict[str, str] = {}
+    for key, value in NAMED_MEDIUM.findall(text[:MAX_BYTES]):
+        target = JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]
+        if target in ("avatar", "audio"):
+            with suppress(ValueError):
+                found[target] = str(json.loads(value))
+    return found
+
+
+def voice_for(avatar: str, audio_name: str) -> JobSpec:
+    """Return the job that a voice in a folder with the name of a library avatar stands for."""
+    note = f"There is no job file: the voice was in the folder of the avatar {format_value(avatar)}."
+    return _validate({"template": avatar, "audio": audio_name, "notes": (note,)}, {})
 
 
 # checking ------------------------------------------------------------------------------------------------------------

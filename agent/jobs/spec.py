@@ -257,6 +257,7 @@ class JobSpec(_Frozen):
         description="Who asks, 1 to 128 printable characters; shown in the status. Default: the file's owner.",
     )
     notes: tuple[str, ...] = Field(default=(), description="What was accepted and ignored; for result.json.")
+    batch: str = Field(default="", description="The folder of the inbox that the job came in, and of its result.")
 
     @model_validator(mode="after")
     def _check_one_face(self) -> JobSpec:
@@ -277,6 +278,6 @@ class JobSpec(_Frozen):
         return Output(**{"crf": default.crf, "encoder": default.encoder, "height": default.height, **asked})
 
     def to_json_text(self) -> str:
-        """Return a job file that asks for the same (`notes` are no part of it)."""
-        asked = self.model_dump(exclude_defaults=True, exclude={"notes"})
+        """Return a job file that asks for the same (`notes` and `batch` are no part of it)."""
+        asked = self.model_dump(exclude_defaults=True, exclude={"notes", "batch"})
         return json.dumps(asked, ensure_ascii=False, indent=2) + "\n"

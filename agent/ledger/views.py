@@ -73,6 +73,9 @@ CREATE VIEW job_events AS
 SELECT j.name, j.uid, {format_iso("e.at_ms")} AS at, e.kind, e.device, e.detail
 FROM events e JOIN jobs j ON j.id = e.job_id ORDER BY e.id;
 
+CREATE VIEW device_events AS
+SELECT device, {format_iso("at_ms")} AS at, kind, detail FROM events WHERE job_id IS NULL ORDER BY id;
+
 CREATE VIEW job_attempts AS
 SELECT
     j.name, j.uid, a.attempt, a.outcome, a.error_code, a.error_message, a.interruptions, a.cause,

@@ -74,7 +74,8 @@ class Archiver:
         """Return the jobs whose files are in their last place, and are so on the disk. Raises OSError."""
         with self.ledger.together():
             chosen = [(job, target) for job in jobs for target in self._try_target(job)]
-        moved = [job for job in map_parallel(lambda entry: self._try_archive(*entry), chosen) if job is not None]
+        errors = map_parallel(lambda entry: self._try_archive(*entry), chosen)
+        moved = [job for (job, _), error in zip(chosen, errors, strict=True) if self._note_end(job, error)]
         for folder in {target.parent for job, target in chosen if target is not None and job in moved}:
             sync(folder)
         return moved
@@ -88,15 +89,21 @@ class Archiver:
             return
         yield target
 
-    def _try_archive(self, job: Job, target: Path | None) -> Job | None:
-        """Return the job when its files are in their last place; else None, and the problem is noted."""
+    def _try_archive(self, job: Job, target: Path | None) -> OSError | None:
+        """Move the job's files to their last place; return why not. Runs on any thread: no ledger here."""
         try:
             self._archive(job, target)
         except OSError as error:
+            return error
+        return None
+
+    def _note_end(self, job: Job, error: OSError | None) -> bool:
+        """Return whether the job's files are in their last place; else the problem is noted."""
+        if error is None:
+            self.entries.clear(self.folders.claimed / job.uid)
+        else:
             self._note(job, error)
-            return None
-        self.entries.clear(self.folders.claimed / job.uid)
-        return job
+        return error is None
 
     def _describe_failure(self, job: Job) -> str:
         reason = self.entries.reason_of(self.folders.claimed / job.uid)

@@ -52,9 +52,9 @@ class FolderNames:
         taken.add(chosen.casefold())
         return chosen
 
-    def forget(self, folder: Path) -> None:
-        """Read the folder again next time: a reserved name was not used."""
-        self._listings.pop(folder, None)
+    def forget_all(self) -> None:
+        """Read the folders again next time: a reserved name was not used."""
+        self._listings.clear()
 
     def _list(self, folder: Path) -> set[str]:
         listed_s, names = self._listings.get(folder, (-math.inf, set[str]()))
@@ -62,6 +62,30 @@ class FolderNames:
             names = {name.casefold() for name in list_names(folder)} if os.path.lexists(folder) else set()
             self._listings[folder] = (self._now_s(), names)
         return names
+
+
+def choose_folder(outbox: Path, batch: str) -> Path:
+    """Return the folder for the results of a batch, which exists then: that of its name, unless it is a result itself.
+
+    Raises OSError.
+    """
+    names = (batch if n == 1 else f"{batch}-{n}" for n in range(1, 1_000_000))
+    for name in names:
+        if not os.path.lexists(outbox / name):
+            make_folder(outbox / name)
+            return outbox / name
+        if take_fingerprint(outbox / name / "result.json") is None and is_folder_of_ours(outbox / name):
+            return outbox / name
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / batch))
+
+
+def is_folder_of_ours(path: Path) -> bool:
+    """Whether the path is a folder, and no link to one."""
+    try:
+        with hold_folder(path):
+            return True
+    except OSError:
+        return False
 
 
 def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> None:

@@ -83,8 +83,9 @@ class Publisher:
         facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(staging / "result.mp4")}
         columns = {**attempt.take_columns(), **columns, "stage": "publish", "facts": facts, "device": None}
         name = ""
-        with suppress(OSError):  # what can't be read now is a problem when it is to be published
-            columns["result"] = name = self._names.reserve(self.folders.outbox, attempt.job.name)
+        if not (attempt.job.spec and attempt.job.spec.batch):
+            with suppress(OSError):  # what can't be read now is a problem when it is to be published
+                columns["result"] = name = self._names.reserve(self.folders.outbox, attempt.job.name)
         job = self.ledger.update_and_read(attempt.job.uid, **columns)
         self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s() + delay_s, name)
 
@@ -92,7 +93,7 @@ class Publisher:
         """Publish no result of this job, if there is one."""
         if result := self.pending.pop(uid, None):
             discard(result.staging)
-            self._names.forget(self.folders.outbox)
+            self._names.forget_all()
 
     # out -------------------------------------------------------------------------------------------------------------
 
@@ -123,9 +124,12 @@ class Publisher:
             self._finish(moved, mark)
 
     def _reserve_name(self, job: Job) -> str:
-        name = self._names.reserve(self.folders.outbox, job.name)
-        self.ledger.update(job.uid, result=name)
-        return name
+        batch = job.spec.batch if job.spec else ""
+        folder = outbox.choose_folder(self.folders.outbox, batch) if batch else self.folders.outbox
+        name = self._names.reserve(folder, job.name)
+        result = str((folder / name).relative_to(self.folders.outbox))
+        self.ledger.update(job.uid, result=result)
+        return result
 
     def _move_out(self, result: PendingResult, name: str, at_ms: int) -> OSError | None:
         """Rename the result into the outbox; return why that is not possible now."""
@@ -139,7 +143,8 @@ class Publisher:
     def _finish(self, moved: list[tuple[PendingResult, str]], mark: str) -> None:
         """End the jobs whose results were moved, once the renames are on disk."""
         try:
-            sync(self.folders.outbox)
+            for folder in {self.folders.outbox, *((self.folders.outbox / name).parent for _, name in moved)}:
+                sync(folder)
         except OSError as error:
             for result, name in moved:
                 self._retry_later(replace(result, staging=self.folders.outbox / name), error)
@@ -153,7 +158,7 @@ class Publisher:
 
     def _handle_error(self, result: PendingResult, error: OSError) -> None:
         """Find out what became of a result that could not be renamed, and do what is left."""
-        self._names.forget(self.folders.outbox)
+        self._names.forget_all()
         job = self.ledger.job(result.job.uid)
         if job is not None and self._is_published(job):
             self._close(job, job.result or "")

@@ -87,5 +87,7 @@ def format_json(data: dict[str, Any], indent: int | None = 2) -> bytes:
 
 
 def format_time(at_ms: int | None) -> str | None:
-    """Return milliseconds since 1970 in ISO 8601, UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms is not None else None
+    """Return milliseconds since 1970 in ISO 8601, UTC, as the views of the ledger write it."""
+    if at_ms is None:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

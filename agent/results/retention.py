@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from agent.ledger.ledger import Ledger
 from agent.results.clock_trust import ClockTrust
 from agent.results.outbox import get_size
 from agent.service.problems import Problems
-from agent.settings import Settings
+from agent.settings import DAY_S, Settings
 
 EVERY_S = 3600.0
 BATCH = 16
@@ -26,6 +27,8 @@ BATCH = 16
 ROWS = 128
 """Rows that are deleted in one turn."""
 DAY_MS = 86_400_000
+CLIENT_COPY = re.compile(r"-[0-9a-f]{8}\.(avatar|audio)(\.[^.]*)?$|^\.[0-9a-fA-F-]{32,36}\.tmp$")
+"""Names of the copies that our clients make in the inbox, each for one job."""
 LEFTOVER_DAYS = 1.0
 """How old a temporary file of ours on the share is before it counts as left by a crash."""
 
@@ -111,11 +114,21 @@ class Retention:
         yield from _paths(select_surplus(archived, at_ms, kept.archive_days, _bytes(kept.archive_gib)))
         failed = self._list(list_folders, folders.failed, sized=kept.failed_gib > 0)
         yield from _paths(select_surplus(failed, at_ms, kept.failed_days, _bytes(kept.failed_gib)))
+        yield from _paths(self._find_left_in_inbox(at_ms))
         in_use = self._list_open()
         logs = (entry for entry in self._list(list_files, folders.logs) if entry.path not in in_use)
         yield from _paths(select_surplus(logs, at_ms, kept.logs_days))
         leftovers = (entry for entry in self._list(list_files, folders.share) if is_leftover(entry.path.name))
         yield from _paths(select_surplus(leftovers, at_ms, LEFTOVER_DAYS))
+
+    def _find_left_in_inbox(self, at_ms: int) -> list[Entry]:
+        """Return the files of the inbox that are too old to be part of a job that is still to come."""
+        files = self._list(list_dropped, self.settings.folders.inbox)
+        copies = [entry for entry in files if CLIENT_COPY.search(entry.path.name)]
+        others = [entry for entry in files if not CLIENT_COPY.search(entry.path.name)]
+        wait_days, days = self.settings.inbox.wait_media_s / DAY_S, self.settings.retention.inbox_days
+        old = select_surplus(others, at_ms, days + wait_days if days else 0)
+        return [*select_surplus(copies, at_ms, LEFTOVER_DAYS + wait_days), *old]
 
     def _find_unneeded(self) -> Iterator[Path]:
         """Yield what no job needs, however old it is."""
@@ -189,6 +202,13 @@ def list_files(folder: Path) -> Iterator[Entry]:
         if is_file(path) and not path.is_symlink():
             with suppress(FileNotFoundError):
                 yield Entry(path, _mtime_ms(path))
+
+
+def list_dropped(folder: Path) -> Iterator[Entry]:
+    """Yield the files in the inbox, each as old as its last change here: a copy may have the time of its original."""
+    for entry in list_files(folder):
+        with suppress(FileNotFoundError):
+            yield Entry(entry.path, max(entry.at_ms, entry.path.lstat().st_ctime_ns // 1_000_000))
 
 
 def is_leftover(name: str) -> bool:

@@ -29,6 +29,7 @@ class Devices:
         self.jobs: dict[str, str] = {}
         self._unsaved: dict[str, tuple[Device, float, int]] = {}
         self._drained: set[str] = set()
+        self._faults: dict[str, str] = {}
         self._states: dict[str, str] = {}
         for device in pool.devices():
             self._drain_again(device)
@@ -81,9 +82,17 @@ class Devices:
         for device in devices:
             self.ledger.devices.resume(device.id)
             self._drained.discard(device.id)
+            self._faults.pop(device.id, None)
             self.pool.resume(device.id)
             log.info("device %s is back in service", device.id, extra=make_extra(device=device.id))
         return bool(devices)
+
+    def set_fault(self, card: str, fault: str) -> None:
+        """Take all workers of a card out of service because it can't be trusted; "" lets them work again."""
+        for device in self.pool.devices():
+            if device.card == card and fault != self._faults.get(device.id, ""):
+                self._faults[device.id] = fault
+                self.pool.condemn(device.id, fault)
 
     def _drain_again(self, device: Device) -> None:
         """Drain a device that was drained in an earlier start, when it is first seen."""

@@ -45,6 +45,7 @@ def open_pool(settings: Settings, handler: str, earlier: Sequence[Device] = ()) 
         recycle_bytes=patience.recycle_mib << 20,
         reserve_bytes=devices.reserve_mib << 20,
         find_trouble=lambda: find_trouble(watch.latest, watch.trouble, rules),
+        find_driver=lambda: watch.latest.driver,
         refuse=explain_refusal,
     )
 

@@ -7,3 +7,5 @@ mkdir -p "$out"
 mcs -langversion:6 -warn:4 -warnaserror -target:library -doc:"$out/MusedropClient.xml" \
     -out:"$out/MusedropClient.dll" "$here"/MusedropClient/*.cs
 mcs -langversion:6 -warn:4 -warnaserror -r:"$out/MusedropClient.dll" -out:"$out/MusedropSample.exe" "$here"/Sample/*.cs
+mcs -langversion:6 -warn:4 -warnaserror -target:library -r:"$out/MusedropClient.dll" -out:"$out/MuseTalkService.dll" \
+    "$here"/MuseTalkService/*.cs

@@ -226,3 +226,10 @@ def test_descriptions_are_sentences() -> None:
         description = line.split("|")[4].strip()
         assert description[0] in string.ascii_letters
         assert description.endswith(".")
+
+
+def test_an_error_without_a_file_has_one_prefix(tmp_path: Path) -> None:
+    """The command line puts the program's name before each error; the error itself doesn't."""
+    with pytest.raises(BadSettings) as refused:
+        find_settings_file(None, {}, tmp_path)
+    assert str(refused.value).startswith("there is no settings file; looked for ")

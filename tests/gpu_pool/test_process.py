@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpu_pool import process
-from gpu_pool.process import WorkerProcess, count_oom_kills, log_path
+from gpu_pool.process import Program, WorkerProcess, count_oom_kills, log_path
 from gpu_pool.types import Done, Exited, Failed, Open, Ready, RunSpan
 from gpu_pool.wire import encode
 from tests.gpu_pool.pools import (
@@ -22,6 +22,7 @@ from tests.gpu_pool.pools import (
     wait_for_message,
     wait_for_state,
 )
+from tests.share import until
 
 
 def test_nothing_is_imported_from_the_working_directory(
@@ -146,3 +147,23 @@ def test_oom_kills_are_counted(tmp_path: Path) -> None:
     assert count_oom_kills(figures) == 3
     assert count_oom_kills(tmp_path / "missing") == 0
     assert count_oom_kills() >= 0
+
+
+def test_a_program_reads_what_it_is_sent_and_ends_with_a_code(tmp_path: Path) -> None:
+    """Its output is in its log, under a heading."""
+    program = Program("tests.gpu_pool.program", ["echo"], b"hello", tmp_path / "logs" / "program.log")
+    until(lambda: program.exit_code is not None, DEADLINE_S, lambda: "it doesn't end")
+    assert program.exit_code == 3
+    text = (tmp_path / "logs" / "program.log").read_text()
+    assert text.endswith("hello\n")
+    assert f"parent {os.getpid()}" in text
+    program.kill()
+
+
+def test_a_program_is_killed(tmp_path: Path) -> None:
+    """At once, whatever it does."""
+    program = Program("tests.gpu_pool.program", ["wait"], b"", tmp_path / "program.log")
+    assert program.exit_code is None
+    program.kill()
+    until(lambda: program.exit_code is not None, DEADLINE_S, lambda: "it lives")
+    assert program.exit_code == -9

@@ -414,6 +414,29 @@ def test_drain_at_any_moment(moment: str) -> None:
     assert history.device().state == "idle"
 
 
+@pytest.mark.parametrize("moment", ["idle", "starting", "waiting to start", "busy"])
+def test_a_device_that_is_not_trusted_is_sick_until_it_is_resumed(moment: str) -> None:
+    """Its span ends, no worker is started for it however long it waits, and its reason stays."""
+    history = start_busy() if moment == "busy" else History()
+    if moment == "waiting to start":
+        break_workers(history)
+    if moment != "starting":
+        history.wait(0.0)
+    spawned = len(history.backend.spawned)
+    history.pool.condemn("cpu:0", "wrong numbers")
+    if moment == "busy":
+        history.backend.say("cpu:0", make_done(history.run()))
+    history.wait(1000.0)
+    found = history.device()
+    assert (found.state, found.reason, found.retry_at_s) == ("sick", "wrong numbers", 0.0)
+    assert len(history.backend.spawned) == spawned
+    assert history.start(make_task()) == []
+    history.backend.opening = lambda device, pid: (0.0, Ready(device, pid))
+    history.pool.resume("cpu:0") if moment == "busy" else history.pool.condemn("cpu:0", "")
+    history.wait(1.0)
+    assert history.device().state == "idle"
+
+
 def test_resume_of_a_sick_device_tries_at_once() -> None:
     """It doesn't wait for the end of the pause."""
     history = History()

@@ -54,6 +54,8 @@ namespace Musedrop
         public string Engine { get; set; }
         /// <summary>Time limit of one attempt in seconds; then the job fails.</summary>
         public double? TimeoutSeconds { get; set; }
+        /// <summary>For apps that have it: accepted, without effect. <see cref="DigitalHumanResponse.Notes"/> says so if it is true.</summary>
+        public bool EnableEmotion { get; set; }
     }
 
     /// <summary>How a job ended.</summary>
@@ -85,8 +87,12 @@ namespace Musedrop
         /// </summary>
         public IDictionary<string, object> Metadata { get; internal set; }
 
+        /// <summary>What was noticed and changed on the way, as sentences: the notes of result.json, and what was ignored.</summary>
+        public IList<string> Notes { get; internal set; }
+
         internal DigitalHumanResponse()
         {
+            Notes = new List<string>();
             Message = "";
             Hint = "";
             Metadata = new Dictionary<string, object>();

@@ -49,7 +49,8 @@ namespace Musedrop
                 CreateMember("Priority", request.Priority),
                 CreateMember("CacheKey", Id),
                 CreateMember("Engine", request.Engine),
-                CreateMember("TimeoutSeconds", request.TimeoutSeconds)
+                CreateMember("TimeoutSeconds", request.TimeoutSeconds),
+                CreateMember("EnableEmotion", request.EnableEmotion ? (object)true : null)
             };
             try
             {

@@ -203,7 +203,7 @@ namespace Musedrop
         {
             DateTime? started = record.GetTime("started_at"), finished = record.GetTime("finished_at");
             var took = started != null && finished > started ? finished.Value - started.Value : TimeSpan.Zero;
-            return new DigitalHumanResponse { CompletedAt = finished, ProcessingTime = took, Metadata = record.All };
+            return new DigitalHumanResponse { CompletedAt = finished, ProcessingTime = took, Metadata = record.All, Notes = record.GetStrings("notes").ToList() };
         }
     }
 }

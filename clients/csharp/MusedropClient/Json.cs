@@ -22,6 +22,7 @@ namespace Musedrop
         {
             var text = value as string;
             if (text != null) return Quote(text);
+            if (value is bool) return (bool)value ? "true" : "false";
             if (value is double) return ((double)value).ToString("R", CultureInfo.InvariantCulture);
             return Convert.ToString(value, CultureInfo.InvariantCulture);
         }

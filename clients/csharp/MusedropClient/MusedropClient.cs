@@ -58,6 +58,23 @@ namespace Musedrop
             }
         }
 
+        /// <summary>
+        /// For apps that choose a GPU for each video. The daemon chooses the devices itself, so the number has no effect;
+        /// <see cref="DigitalHumanResponse.Notes"/> says so.
+        /// </summary>
+        /// <param name="request">Face, voice and options.</param>
+        /// <param name="gpuId">The number of a GPU; ignored.</param>
+        /// <param name="progress">Receives each change; may be null.</param>
+        /// <param name="cancel">Cancels the job, too.</param>
+        /// <returns>How the job ended.</returns>
+        public async Task<DigitalHumanResponse> GenerateVideoAsync(
+            DigitalHumanRequest request, int gpuId, IProgress<JobProgress> progress = null, CancellationToken cancel = default(CancellationToken))
+        {
+            var answer = await GenerateVideoAsync(request, progress, cancel).ConfigureAwait(false);
+            answer.Notes.Add("gpuId " + gpuId + " was ignored: the daemon chooses the devices.");
+            return answer;
+        }
+
         // submitting
 
         /// <summary>Copies the media, then the job file into the inbox, each atomically.</summary>

@@ -30,8 +30,16 @@ namespace Musedrop
         {
             var target = Path.Combine(Inbox, name);
             if (TouchIfExists(target)) return false;
-            WriteAtomically(target, stream => Copy(source, stream, cancel));
-            return true;
+            try
+            {
+                WriteAtomically(target, stream => Copy(source, stream, cancel));
+                return true;
+            }
+            catch (IOException)
+            {
+                if (TouchIfExists(target)) return false;  // another call has copied the same file meanwhile
+                throw;
+            }
         }
 
         /// <summary>Writes the job file as NAME, NAME-2, NAME-3 ..., the first name that is free, and returns that name.</summary>

@@ -263,6 +263,12 @@ def installed_versions(root: Path) -> tuple[Version, ...]:
     return tuple(version for version in VERSIONS if find_part(get_part(f"unet-{version}"), root))
 
 
+def list_installed_files(root: Path) -> list[Path]:
+    """Return the files of the networks that a job uses which names no version; none where some are missing."""
+    found = [find_part(part, root) for part in parts_of(default_version(root))]
+    return [file for part in found if part for file in (part.weights, *part.configs)] if all(found) else []
+
+
 def default_version(root: Path) -> Version:
     """Return the version of a job that names none: the better one of those that are here."""
     return next(iter(installed_versions(root)), VERSIONS[0])

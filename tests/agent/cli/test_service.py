@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from agent.cli.service import app, plan_files
 from agent.cli.systemctl import write_files
+from agent.cli.systemd_units import UnitFile
 from agent.errors import UserError
 from agent.settings_file import load_settings
 
@@ -18,6 +19,7 @@ def test_a_program_in_a_home_folder_sees_the_service_and_can_remove_it(monkeypat
     """The folder of the program matters for `install` only."""
     monkeypatch.setattr(sys, "argv", ["/home/anna/.venv/bin/musedrop"])
     monkeypatch.setattr("agent.cli.service.SYSTEM_SETTINGS", Path("/nowhere/musedrop.toml"))
+    monkeypatch.setattr("agent.cli.systemctl.BOOTED", Path("/"))
     assert "/home/anna/.venv/bin/musedrop run " in plan_files(user=False, share=None)[3].text
     refused = CliRunner().invoke(app, ["install", "--yes"])
     assert "is in a home folder" in str(refused.exception)
@@ -35,3 +37,37 @@ def test_the_users_share_is_the_one_that_was_asked_for(tmp_path: Path, monkeypat
         plan_files(user=True, share=Path("other"))
     files[0].path.write_text("nonsense")
     assert plan_files(user=True, share=None)
+
+
+@pytest.mark.parametrize("words", [["install", "--user", "--yes"], ["uninstall", "--user", "--yes"], ["status"]])
+def test_a_machine_without_systemd_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """No command of systemd is called, nothing is written, and the sentence says what to do instead."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("agent.cli.systemctl.BOOTED", tmp_path / "nowhere")
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, UserError)
+    assert "`musedrop run`" in str(refused.exception)
+    assert "systemctl" not in str(refused.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_installation_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New files and their folders go, and a changed file has its old text again."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("agent.cli.systemctl.BOOTED", tmp_path)
+
+    def fail(*_: object) -> None:
+        raise UserError("no bus")
+
+    monkeypatch.setattr("agent.cli.systemctl.Systemd.reload", fail)
+    old = tmp_path / ".config" / "systemd" / "user" / "musedrop.service"
+    old.parent.mkdir(parents=True)
+    old.write_text("older")
+    refused = CliRunner().invoke(app, ["install", "--user", "--yes", "--share", str(tmp_path / "share")])
+    assert str(refused.exception) == "no bus"
+    assert old.read_text() == "older"
+    assert [path for path in (tmp_path / ".config").rglob("*") if path.is_file()] == [old]
+    write_files([UnitFile(tmp_path / "x" / "y", "text")])
+    assert (tmp_path / "x" / "y").read_text() == "text"

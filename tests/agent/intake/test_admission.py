@@ -13,6 +13,7 @@ from agent.fs import Fingerprint
 from agent.intake import admission, pace
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice
+from agent.intake.media import WRITTEN
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.results import outbox
@@ -115,7 +116,10 @@ def test_a_job_waits_for_its_media(desk: Desk) -> None:
     assert desk.job("hello").waiting_for == 'audio "voice.wav" has not arrived in the inbox'
     desk.put("voice.wav", settled=False)
     desk.turn(wait_s=1.0)
-    assert desk.job("hello").waiting_for == 'audio "voice.wav" is still being written'
+    assert (
+        desk.job("hello").waiting_for
+        == 'audio "voice.wav" has arrived, and is taken as soon as it is known to be complete'
+    )
     desk.turn(wait_s=1.0)
     job = desk.job("hello")
     assert (job.state, job.waiting_for, job.queued_ms) == (JobState.QUEUED, None, desk.at_ms)
@@ -177,7 +181,9 @@ def test_an_avatar_of_the_library_may_be_old_and_must_not_be_new(desk: Desk) -> 
     desk.drop("new", avatar="bert")
     desk.turn()
     assert desk.job("old").state is JobState.QUEUED
-    assert desk.job("new").waiting_for == 'avatar "bert" is still being written'
+    assert (
+        desk.job("new").waiting_for == 'avatar "bert" has arrived, and is taken as soon as it is known to be complete'
+    )
 
 
 # control files -------------------------------------------------------------------------------------------------------
@@ -455,7 +461,7 @@ def test_a_medium_that_is_being_written_is_looked_at_until_it_is_whole(costly: D
     costly.put("d.jpg", settled=False)
     costly.put("d.wav")
     costly.turn()
-    assert costly.job("d").waiting_for == 'avatar "d.jpg" is still being written'
+    assert costly.job("d").waiting_for == f'avatar "d.jpg" {WRITTEN}'
     costly.turn(wait_s=0.5)
     assert costly.job("d").state is JobState.WAITING
     costly.turn(wait_s=1.0)
@@ -499,3 +505,47 @@ def test_jobs_of_one_turn_share_what_was_found(desk: Desk, monkeypatch: pytest.M
     desk.drop("d")
     desk.turn()
     assert looks == ["face.jpg", "voice.wav"] * 2
+
+
+# media of jobs that will not run --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"avatar": "face.jpg", "audio": "./voice.wav", "prioritaet": 1}',
+        b'{"AvatarImagePath": "face.jpg", "AudioPath": "voice.wav", "Quality": "Gut"}',
+        b'{"avatar": "face.jpg", "audio": "voice.wav",}',
+    ],
+)
+def test_the_media_of_a_refused_job_follow_it(desk: Desk, text: bytes) -> None:
+    """Its row knows the files in the inbox that it names, however it is refused, so that they leave the inbox."""
+    desk.drop_media()
+    desk.put("hello.json", text)
+    desk.turn()
+    desk.turn(wait_s=20.0)
+    job = desk.job("hello")
+    assert job.state is JobState.FAILED
+    assert {role: Path(medium["path"]).name for role, medium in job.media.items()} == {
+        "avatar": "face.jpg",
+        "audio": "voice.wav",
+    }
+
+
+def test_the_half_that_came_follows_a_job_whose_other_half_did_not(desk: Desk) -> None:
+    """A job that has waited too long takes along what was there for it."""
+    desk.drop("hello")
+    desk.put("face.jpg")
+    desk.turn()
+    desk.turn(wait_s=61.0)
+    assert desk.job("hello").state is JobState.FAILED
+    assert list(desk.job("hello").media) == ["avatar"]
+
+
+def test_a_refused_job_takes_nothing_from_elsewhere(desk: Desk) -> None:
+    """Paths out of the inbox, links and files that are not there are no media of a refused job."""
+    (desk.folders.inbox / "link.jpg").symlink_to("/proc/version")
+    desk.put("hello.json", b'{"avatar": "link.jpg", "audio": "../../secret.wav", "x": 1}')
+    desk.put("other.json", b'{"avatar": "/proc/version", "audio": "gone.wav", "x": 1}')
+    desk.turn()
+    assert (desk.job("hello").media, desk.job("other").media) == ({}, {})

@@ -70,7 +70,7 @@ class IntakeMachine(RuleBasedStateMachine):
     @rule(stem=st.sampled_from(STEMS), suffix=st.sampled_from(SUFFIXES), text=st.sampled_from(TEXTS))
     def write(self, stem: str, suffix: str, text: bytes) -> None:
         path = self.setup.folders.inbox / (stem + suffix)
-        with suppress(OSError):  # a stem and its suffix may be too long together
+        with suppress(OSError):  # some names are too long with a suffix
             if not path.is_symlink():
                 path.write_bytes(text)
 

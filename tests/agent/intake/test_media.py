@@ -44,7 +44,9 @@ def test_what_is_missing_is_named(finder: MediaFinder, tmp_path: Path) -> None:
 def test_what_is_still_written_is_waited_for(tmp_path: Path, finder: MediaFinder) -> None:
     """A file that has not settled counts as absent."""
     busy = MediaFinder(finder.inbox, finder.avatars, (), lambda path: path.name != "voice.wav")
-    assert busy.find(a_spec(), tmp_path / "inputs") == MissingMedia('audio "voice.wav" is still being written')
+    assert busy.find(a_spec(), tmp_path / "inputs") == MissingMedia(
+        'audio "voice.wav" has arrived, and is taken as soon as it is known to be complete'
+    )
 
 
 @pytest.mark.parametrize("spec", [a_spec(avatar="anna"), a_spec(avatar=None, TemplateId="anna")])

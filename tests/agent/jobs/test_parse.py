@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, pair_media, parse_job
+from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_media_names, pair_media, parse_job
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec
 from models.preview.options import Options
 from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
@@ -349,3 +349,28 @@ def test_the_rooms_of_the_job_import_nothing_heavy() -> None:
     foreign = {name for name in run.stdout.split() if name not in sys.stdlib_module_names}
     assert {"pydantic", "agent", "models"} <= foreign
     assert foreign.isdisjoint({"numpy", "torch", "cv2", "av", "typer", "rich", "watchdog", "sqlite_utils", "gpu_pool"})
+
+
+# media of refused jobs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b'{"avatar": "a.jpg", "audio": "b.wav", "x": 1}', {"avatar": "a.jpg", "audio": "b.wav"}),
+        (b'{"AvatarImagePath":"a.jpg", "audio_path": "b\\u00e9.wav"', {"avatar": "a.jpg", "audio": "b\u00e9.wav"}),
+        (b'{"avatar": "a.jpg', {}),
+        (b'{"avatar": 5, "audio": ["b.wav"], "engine": "auto"}', {}),
+        (b'{"avatar": "\\q.jpg"}', {}),
+        (b"\xff\xfe\x00", {}),
+    ],
+)
+def test_the_media_that_a_broken_text_names(text: bytes, names: dict[str, str]) -> None:
+    """Whole strings after a known key are found, also where the text is no JSON."""
+    assert find_media_names(text) == names
+
+
+@given(st.binary(max_size=200))
+def test_looking_for_media_never_fails(text: bytes) -> None:
+    """Any bytes have some names, or none."""
+    assert set(find_media_names(text)) <= {"avatar", "audio"}

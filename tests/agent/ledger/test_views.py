@@ -19,6 +19,7 @@ DOCUMENTED = [
 ]
 SEARCHES = {
     "job_status": ("name", "uid", "id", "state", "created_at", "finished_at"),
+    "device_events": ("at",),
     "job_events": ("name", "uid"),
     "job_attempts": ("name", "uid"),
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from agent.fs import take_fingerprint
+from agent.results import outbox
 from agent.results.archive import BATCH
 from tests.agent.results.desk import Desk
 from tests.agent.samples import ERROR
@@ -52,6 +56,25 @@ def test_many_jobs_take_many_turns(desk: Desk) -> None:
     assert desk.archiver.archive_inputs() is True
     assert desk.archiver.archive_inputs() is False
     assert len(list(desk.folders.failed.iterdir())) == BATCH + 1
+
+
+def test_several_jobs_that_cannot_be_filed_away_are_each_noted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are moved on several threads; the ledger is written on this one."""
+    for uid in ("u1", "u2", "u3"):
+        desk.ledger.transitions.cancel(desk.start(uid).job, at_ms=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "move_inputs", refuse)
+        assert desk.archiver.archive_inputs() is False
+    assert "No space" in desk.problems["archive"]
+    rows = desk.ledger.rows("SELECT DISTINCT job_id FROM events WHERE kind = 'problem'")
+    assert len(rows) == 3
+    desk.archiver.entries.clear(desk.folders.claimed / "u2")
+    desk.archiver.archive_inputs()
+    assert len(list(desk.folders.failed.iterdir())) == 1
+
+
+def refuse(_inputs: Path, target: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
 
 def test_a_share_that_cannot_be_written_is_a_problem(desk: Desk) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.results.outbox import FolderNames, is_published, move_failed_inputs, publish_result, restore_inputs
+from agent.results.outbox import (
+    FolderNames,
+    choose_folder,
+    is_published,
+    move_failed_inputs,
+    publish_result,
+    restore_inputs,
+)
 
 
 def stage(folder: Path) -> Path:
@@ -98,3 +105,13 @@ def test_a_failed_pair_gets_a_job_file(tmp_path: Path) -> None:
     inputs.mkdir()
     move_failed_inputs(inputs, tmp_path / "failed" / "hello", {}, '{"avatar": "hello.jpg"}')
     assert json.loads((tmp_path / "failed" / "hello" / "job.json").read_text()) == {"avatar": "hello.jpg"}
+
+
+def test_a_batch_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """It is made, found again, and never a result or a link; another name is taken then."""
+    assert choose_folder(tmp_path, "monday") == tmp_path / "monday"
+    assert choose_folder(tmp_path, "monday") == tmp_path / "monday"
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "result.json").write_text("{}")
+    (tmp_path / "anna-2").symlink_to("/proc")
+    assert choose_folder(tmp_path, "anna") == tmp_path / "anna-3"

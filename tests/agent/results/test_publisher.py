@@ -194,3 +194,21 @@ def test_what_a_job_waited_for_ends_with_its_daemon(desk: Desk, *, cancel: bool,
         desk.ledger.transitions.request_cancel(job)
     desk.restart()
     assert desk.ledger.rows("SELECT state, waiting_for FROM job_status") == [{"state": state, "waiting_for": None}]
+
+
+def test_results_of_a_batch_are_under_one_folder(desk: Desk) -> None:
+    """outbox/monday/hello, and the row and result.json say so; a second one is hello-2 there."""
+    for uid in ("u1", "u2"):
+        attempt = desk.start(uid)
+        spec = desk.job(uid).spec
+        assert spec is not None
+        desk.ledger.update(uid, spec=spec.model_copy(update={"batch": "monday"}).model_dump_json())
+        attempt.job = desk.job(uid)
+        desk.publisher.add(FinishedAttempt(attempt, {}))
+    desk.publisher.publish()
+    assert {desk.job(uid).result for uid in ("u1", "u2")} == {"monday/hello", "monday/hello-2"}
+    assert desk.results() == ["monday"]
+    record = json.loads((desk.folders.outbox / "monday" / "hello" / "result.json").read_text())
+    assert record["result"] == "monday/hello"
+    desk.restart()
+    assert desk.job("u1").state is JobState.DONE

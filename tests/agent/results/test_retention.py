@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.fs.folders import make_folders, move
 from agent.jobs.states import JobState
 from agent.ledger.ledger import LIVE, Ledger
-from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, select_surplus
+from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, list_dropped, select_surplus
 from agent.service.problems import Problems
 from agent.settings_file import load_settings
 from gpu_pool.types import Device
@@ -299,3 +299,26 @@ def test_nothing_unfinished_is_ever_deleted(
         if days == 0 and gib == 0:
             assert setup.uids() == {f"u{n}" for n in range(len(jobs))}
         setup.ledger.close()
+
+
+# the inbox -----------------------------------------------------------------------------------------------------------
+
+
+def test_copies_of_a_client_whose_job_never_came_go(setup: Setup) -> None:
+    """They belong to no job and never will; people's own files stay, and so does what a job still needs."""
+    inbox = setup.folders.inbox
+    names = ["hello-0123abcd.avatar.jpg", "hello-0123abcd.audio.wav", f".{'a' * 32}.tmp", "face.jpg", "notes.txt"]
+    for name in [*names, "needed-0123abcd.audio.wav"]:
+        (inbox / name).write_bytes(b"x")
+    medium = {"path": str(inbox / "needed-0123abcd.audio.wav"), "inode": 1, "size": 1, "mtime_ns": 1}
+    add_job(setup.ledger, "u1", media={"audio": medium})
+    setup.round()
+    assert sorted(path.name for path in inbox.iterdir()) == ["face.jpg", "needed-0123abcd.audio.wav", "notes.txt"]
+
+
+def test_a_file_is_as_old_as_its_copy_in_the_inbox(tmp_path: Path) -> None:
+    """A copy that keeps the time of its original was dropped today."""
+    (tmp_path / "old.jpg").write_bytes(b"x")
+    os.utime(tmp_path / "old.jpg", (1, 1))
+    [entry] = list_dropped(tmp_path)
+    assert entry.at_ms > 1_700_000_000_000

@@ -33,10 +33,36 @@ public static class Driver
         var verbs = new Dictionary<string, Func<string, string[], Task>>
         {
             { "generate", Generate }, { "cancel", CancelWhenRunning }, { "submit", SubmitOnly }, { "wait", WaitFor }, { "glance", Glance },
-            { "takeback", TakeBack }, { "absent", Absent }, { "impatient", Impatient }, { "write", WriteAnyhow }, { "names", Names }
+            { "takeback", TakeBack }, { "absent", Absent }, { "service", Service }, { "together", Together }, { "impatient", Impatient }, { "write", WriteAnyhow }, { "names", Names }
         };
         verbs[args[0]](args[1], args.Skip(2).ToArray()).GetAwaiter().GetResult();
         return 0;
+    }
+
+    /// <summary>As an app whose own service was replaced calls it.</summary>
+    static async Task Service(string share, string[] words)
+    {
+        IMuseTalkService service = new MuseTalkService(share, line => Say("log", "Line", line));
+        var answer = await service.GenerateVideoAsync(Requests(words).Single(), 1);
+        Tell(answer);
+        foreach (var note in answer.Notes) Say("note", "Text", note);
+    }
+
+    /// <summary>Submits each request from a thread of its own, all at the same moment.</summary>
+    static Task Together(string share, string[] words)
+    {
+        var requests = Requests(words).ToList();
+        using (var start = new Barrier(requests.Count))
+        {
+            var threads = requests.Select(request => new Thread(() =>
+            {
+                start.SignalAndWait();
+                SubmitOne(share, request);
+            })).ToList();
+            foreach (var thread in threads) thread.Start();
+            foreach (var thread in threads) thread.Join();
+        }
+        return Task.FromResult(0);
     }
 
     static Task Generate(string share, string[] words)
@@ -68,17 +94,21 @@ public static class Driver
 
     static Task SubmitOnly(string share, string[] words)
     {
-        foreach (var request in Requests(words))
-            try
-            {
-                var ticket = new MusedropClient(share).Submit(request);
-                Say("ticket", "Name", ticket.Name, "Id", ticket.Id);
-            }
-            catch (MusedropException problem)
-            {
-                Say("refused", "Code", problem.Code, "Kind", problem.Kind, "Message", problem.Message);
-            }
+        foreach (var request in Requests(words)) SubmitOne(share, request);
         return Task.FromResult(0);
+    }
+
+    static void SubmitOne(string share, DigitalHumanRequest request)
+    {
+        try
+        {
+            var ticket = new MusedropClient(share).Submit(request);
+            Say("ticket", "Name", ticket.Name, "Id", ticket.Id);
+        }
+        catch (MusedropException problem)
+        {
+            Say("refused", "Code", problem.Code, "Kind", problem.Kind, "Message", problem.Message);
+        }
     }
 
     static Task WaitFor(string share, string[] words)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent import __version__
 from agent.fs import make_safe_name
 from agent.jobs.parse import parse_job
 from tests.needs import need
@@ -61,9 +62,8 @@ def parse_line(text: str) -> Line:
 def compile_program(folder: Path, *sources: Path, target: str = "exe") -> None:
     out = folder / f"{sources[0].stem}.{'exe' if target == 'exe' else 'dll'}"
     command = ["mcs", "-langversion:6", "-warn:4", "-warnaserror", f"-target:{target}", f"-out:{out}"]
-    done = subprocess.run(
-        [*command, f"-r:{folder / 'MusedropClient.dll'}", *sources], capture_output=True, text=True, env=UTF8
-    )
+    references = [f"-r:{folder / name}" for name in ("MusedropClient.dll", "MuseTalkService.dll")]
+    done = subprocess.run([*command, *references, *sources], capture_output=True, text=True, env=UTF8)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -166,6 +166,26 @@ def test_every_way_of_writing_text_in_csharp_is_read(mono: Mono, tmp_path: Path)
         "utf16be": b"\xfe\xff" + job.encode("utf-16-be"),
     }
     assert {(spec.avatar, spec.audio) for spec in map(parse_job, written.values())} == {("脸.jpg", "voice.wav")}
+
+
+def test_two_calls_with_one_key_at_the_same_moment(mono: Mono, still: Path) -> None:
+    """Both are submitted: they share the copies of the media, which have the same content."""
+    (still / "voice.wav").write_bytes(b"a voice" * 100_000)
+    words = request(still, avatar="face.JPG", CacheKey="one-key")
+    for _ in range(8):
+        lines = mono.drive("together", still, *words, "--", *words, "--", *words)
+        assert [line.kind for line in lines] == ["ticket"] * 3, lines
+        for path in (still / "inbox").iterdir():
+            assert path.suffix in (".json", ".jpg", ".wav")
+            path.unlink()
+
+
+def test_the_package_is_complete() -> None:
+    """The project names both frameworks, its licence and its page, and treats warnings as errors."""
+    text = (CLIENT / "MusedropClient" / "MusedropClient.csproj").read_text()
+    for part in ("netstandard2.0;net8.0", "<PackageId>MusedropClient<", "Apache-2.0", "README.md", "TreatWarnings"):
+        assert part in text
+    assert f"<Version>{__version__}</Version>" in text
 
 
 NAMES = [
@@ -334,6 +354,17 @@ def test_four_requests_at_once(mono: Mono, share: Share, media: Path) -> None:
     assert all(line["DaemonRunning"] == "True" for line in lines if line.kind == "progress")
 
 
+def test_an_app_whose_service_was_replaced(mono: Mono, share: Share, media: Path) -> None:
+    """The calls of such an app compile and make a video; what has no effect is said in the notes."""
+    lines = mono.drive("service", share.folder, *request(media, EnableEmotion=True, Name="app"))
+    [answer] = [line for line in lines if line.kind == "answer"]
+    assert answer["Success"] == "True", (lines, answer["Error"], answer["Message"])
+    notes = [line["Text"] for line in lines if line.kind == "note"]
+    assert any("gpuId 1 was ignored" in note for note in notes)
+    assert any("EnableEmotion was ignored" in note for note in notes)
+    assert not any("still being written" in line["Line"] for line in lines if line.kind == "log")
+
+
 def test_cancelling_the_token_cancels_the_running_job(mono: Mono, share: Share, media: Path) -> None:
     """The caller gets OperationCanceledException, and the daemon stops the job."""
     (media / "long.wav").write_bytes(voice(9.9))
@@ -423,7 +454,7 @@ def test_the_client_depends_on_nothing() -> None:
     projects = [path.read_text() for path in CLIENT.glob("*/*.csproj")]
     assert len(projects) == 2
     assert not any("PackageReference" in text for text in projects)
-    assert {path.parent.name for path in CLIENT.rglob("*.cs")} == {"MusedropClient", "Sample"}
+    assert {path.parent.name for path in CLIENT.rglob("*.cs")} == {"MusedropClient", "Sample", "MuseTalkService"}
 
 
 def test_where_mono_is_missing_the_tests_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,52 @@
+"""`musedrop selftest`: prove on this machine that cards, weights and encoders do what they should."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli.doctor import DRIVER_S, Finding, has_had_cards
+from agent.selftest.report import DeviceReport, ReportRow
+from agent.selftest.rows import Row
+from agent.selftest.run import choose_targets, run_selftest
+from agent.selftest.workers import Target
+from agent.settings import Settings
+from agent.text import escape
+from gpu_pool.cards import read_cards
+
+STYLE = {"ok": "green", "note": "yellow", "bad": "red"}
+
+
+def check_devices(settings: Settings, device: str | None, console: Console | None) -> list[DeviceReport]:
+    """Run the self-test; with a console show meanwhile what is done. Raises UserError."""
+    cards = read_cards(settings.folders.nvml_log, DRIVER_S, had_cards=has_had_cards(settings))
+    targets = choose_targets(settings, cards, device)
+    if console is None:
+        return run_selftest(settings, targets, lambda _target, _row: None)
+    with console.status("the self-test takes some minutes ...") as status:
+
+        def show(target: Target, row: Row) -> None:
+            status.update(f"{target.id}: {row.check} is {row.verdict} ...", spinner_style=STYLE[row.verdict])
+
+        return run_selftest(settings, targets, show)
+
+
+def build_table(report: DeviceReport) -> Table:
+    """Return the rows of a device as a table."""
+    title = f"{report.name} {report.device}" if report.name.lower() != report.device else report.name
+    table = Table("check", "", "found", title=f"{escape(title)}, {report.seconds:.0f} s", title_justify="left")
+    for row in report.rows:
+        advice = f"\n-> {escape(row.advice)}" if row.advice else ""
+        verdict = Text(row.verdict, style=STYLE[row.verdict])
+        table.add_row(Text(row.check), verdict, Text(escape(row.found) + advice))
+    return table
+
+
+def list_findings(report: DeviceReport) -> list[Finding]:
+    """Return the rows of a device as `musedrop doctor` shows them."""
+
+    def build(row: ReportRow) -> Finding:
+        return Finding(row.verdict, f"{report.device[:12]} {row.check}", row.found, row.advice)
+
+    return [build(row) for row in report.rows]

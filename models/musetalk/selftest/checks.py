@@ -1,0 +1,69 @@
+"""The checks of `musedrop selftest` that a worker runs, by name.
+
+Each returns figures; `agent/selftest/` judges them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.musetalk.inpainting.precision import has_cpu_bf16
+from models.musetalk.selftest import accuracy, encoding, performance
+from models.musetalk.session import select_device
+from models.types import ProgressCallback
+
+Figures = dict[str, Any]
+Check = Callable[[torch.device, dict[str, Any], Callable[[], None]], Figures]
+
+
+def describe_device(device: torch.device, *_: Any) -> Figures:
+    """Return how this worker sees its device: of a card the UUID by which CUDA knows it."""
+    told = {"torch": torch.__version__, "cuda": torch.version.cuda or "", "threads": torch.get_num_threads()}
+    if device.type == "cpu":
+        return {**told, "device": "cpu", "count": len(os.sched_getaffinity(0)), "bf16": has_cpu_bf16()}
+    if not torch.cuda.is_available():
+        return {**told, "device": "", "count": 0}
+    about = torch.cuda.get_device_properties(device)
+    uuid = str(getattr(about, "uuid", ""))  # older versions of torch don't know it
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return {
+        **told,
+        "device": f"GPU-{uuid.removeprefix('GPU-')}" if uuid else "",
+        "count": torch.cuda.device_count(),
+        "name": about.name,
+        "capability": f"{about.major}.{about.minor}",
+        "architectures": " ".join(torch.cuda.get_arch_list()),
+        "free_bytes": free_bytes,
+        "total_bytes": total_bytes,
+    }
+
+
+def _models_dir(payload: dict[str, Any]) -> Path:
+    return Path(payload["models_dir"])
+
+
+CHECKS: dict[str, Check] = {
+    "device": describe_device,
+    "networks": lambda device, asked, tick: accuracy.compare_networks(device, asked["precision"], tick),
+    "face networks": lambda device, _, tick: accuracy.compare_face_networks(device, tick),
+    "copies": lambda device, *_: performance.measure_copies(device),
+    "encoders": lambda _device, _asked, tick: encoding.compare_encoders(tick),
+    "precisions": lambda device, asked, tick: accuracy.compare_precisions(device, _models_dir(asked), tick),
+    "batches": lambda device, asked, tick: accuracy.compare_batches(device, _models_dir(asked), tick),
+    "compiled": lambda device, asked, tick: accuracy.compare_compiled(
+        device, _models_dir(asked), Path(asked["cache"]), tick
+    ),
+    "speed": lambda device, asked, tick: performance.measure_speed(device, _models_dir(asked), tick),
+    "faces": lambda device, asked, tick: performance.paint_and_hash(device, _models_dir(asked), tick),
+    "hold": lambda device, asked, _: performance.hold_networks(device, _models_dir(asked)),
+}
+
+
+def run_check(device: str, payload: dict[str, Any], progress: ProgressCallback) -> Figures:
+    """Run the check that the payload names on the worker's device; `device` is the worker's id."""
+    return CHECKS[payload["check"]](select_device(device), payload, lambda: progress(0))
