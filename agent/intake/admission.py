@@ -334,8 +334,9 @@ class Intake:
         """Look for the media of the waiting jobs that something has changed for, and of a batch of the others."""
         jobs = self._list_affected()
         if len(jobs) < BATCH and (self._is_pass_urgent() or self._passing.is_due(self._last_scan_s)):
-            with self._passing.measure(self._last_scan_s):
-                self._check_jobs([*jobs, *self._take_batch(BATCH - len(jobs))], at_ms)
+            batch = self._take_batch(BATCH - len(jobs))
+            with self._passing.measure(self._last_scan_s, len(batch)):
+                self._check_jobs([*jobs, *batch], at_ms)
         else:
             self._check_jobs(jobs, at_ms)
 
@@ -538,6 +539,7 @@ class Intake:
         if spec is not None:
             kept = spec.model_copy(update={"batch": job.spec.batch}) if job.spec else spec
             self.ledger.transitions.reopen(job, kept, at_ms=at_ms)
+            self._unsettled.add(job.uid)
 
 
 def list_given_names(job: Job) -> list[str]:

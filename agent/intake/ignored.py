@@ -70,7 +70,7 @@ class IgnoredEntries:
         if (seen == self._seen and now_s < self._due_s) or not self._telling.is_due(now_s):
             return
         self._seen = seen
-        with self._telling.measure(now_s):
+        with self._telling.measure(now_s, len(self._inbox.tracked) + len(self._inbox.others)):
             self._update(now_s, in_use)
 
     def _update(self, now_s: float, in_use: Callable[[], tuple[set[Fingerprint], set[str]]]) -> None:
@@ -128,7 +128,7 @@ class IgnoredEntries:
         """Yield what was surely meant as a job, and why it can't be one."""
         if not self._refusing.is_due(now_s):
             return
-        with self._refusing.measure(now_s):
+        with self._refusing.measure(now_s, len(self._inbox.names.texts) + len(self._inbox.names.pair_stems)):
             found = [*self._find_odd_job_files(now_s), *self._find_odd_pairs(now_s)]
         yield from found
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 SHARE = 0.01
 """The share of one core."""
-FREE_S = 0.002
-"""Work that takes no longer may be done at any time."""
+FEW = 64
+"""Work on so many entries may be done at any time, however slow the machine is just then."""
 
 
 class Pace:
@@ -22,11 +22,10 @@ class Pace:
         return now_s >= self._due_s
 
     @contextmanager
-    def measure(self, now_s: float) -> Iterator[None]:
-        """Do the work in this block, and let it rest in proportion."""
+    def measure(self, now_s: float, entries: int) -> Iterator[None]:
+        """Do the work on so many entries in this block, and let it rest in proportion."""
         began_s = time.perf_counter()
         try:
             yield
         finally:
-            cost_s = time.perf_counter() - began_s
-            self._due_s = now_s + cost_s / SHARE if cost_s > FREE_S else 0.0
+            self._due_s = now_s + (time.perf_counter() - began_s) / SHARE if entries > FEW else 0.0

@@ -180,7 +180,7 @@ class Inbox:
         self._note_folder(os.fstat(fd), now_s)
         new: Collection[str] = ()
         if is_small or (self._is_stale and self._listing.is_due(now_s)):
-            with self._listing.measure(now_s):
+            with self._listing.measure(now_s, 0 if is_small else len(self.tracked)):
                 new = self._list(fd)
             self._is_stale = False
         left = [*self.tracked, *self.others] if is_small else list(islice(self._rotation, SLICE))

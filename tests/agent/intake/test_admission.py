@@ -442,7 +442,7 @@ def costly(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     for name in "abcde":
         desk.drop(name, avatar=f"{name}.jpg", audio=f"{name}.wav")
     desk.turn()
-    monkeypatch.setattr(pace, "FREE_S", 0.0)
+    monkeypatch.setattr(pace, "FEW", 0)
     monkeypatch.setattr(pace, "SHARE", 1e-9)
     desk.turn()
     return desk
@@ -474,7 +474,7 @@ def test_an_avatar_of_the_library_is_seen_at_once(desk: Desk, monkeypatch: pytes
         desk.drop(name, avatar="anna", audio="voice.wav")
     desk.put("voice.wav")
     desk.turn()
-    monkeypatch.setattr(pace, "FREE_S", 0.0)
+    monkeypatch.setattr(pace, "FEW", 0)
     monkeypatch.setattr(pace, "SHARE", 1e-9)
     monkeypatch.setattr(admission, "BATCH", 2)
     desk.turn()

@@ -313,7 +313,7 @@ def crowd(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> tuple[Inbox, Looks]:
     """An inbox with more files than one scan looks at, which have been there for a while."""
     for number in range(2 * SLICE):
         put(inbox, f"other{number:04}.dat")
-    monkeypatch.setattr(pace, "FREE_S", 1000.0)
+    monkeypatch.setattr(pace, "FEW", 1_000_000)
     assert inbox.scan(0.0)
     assert inbox.scan(10.0)
     return inbox, Looks(monkeypatch)
