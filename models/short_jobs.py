@@ -6,12 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models.types import STAGES, EngineError, ProgressCallback
-
-MAX_FRAMES = 24
-"""The longest video that the grid cuts into one span: more devices would not make it sooner."""
-MAX_PIXELS = 24 * 1920 * 1080
-"""Of all frames; more takes longer than about a second."""
+from models.types import STAGES, EngineError, ProgressCallback, is_short
 
 RunStage = Callable[[dict[str, Any], int, int, ProgressCallback], dict[str, Any]]
 """Runs units [start, stop) of the stage that a message names, and returns what it found."""
@@ -40,10 +35,3 @@ def run_short_job(run: RunStage, payload: Mapping[str, Any], progress: ProgressC
             return inspected
         seconds[stage] = round(time.monotonic() - began_s, 3)
     return {**inspected, "facts": facts, "stage_seconds": seconds}
-
-
-def is_short(outline: Mapping[str, Any]) -> bool:
-    """Whether all stages after the inspection take about a second, and have one span each."""
-    frames, units = outline["frames"], outline["units"]
-    is_one_span = frames <= MAX_FRAMES and units["render"] == frames and units["prepare"] == 1
-    return bool(is_one_span and frames * outline["width"] * outline["height"] <= MAX_PIXELS)

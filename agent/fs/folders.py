@@ -160,7 +160,7 @@ def _open_known(root: Path) -> int:
     fd = open_folder(root)
     try:
         _check_identity(root, os.fstat(fd))
-    except BaseException:
+    except OSError:
         os.close(fd)
         raise
     return fd

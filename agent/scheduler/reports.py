@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import ErrorCode
 from gpu_pool.types import Done, Failed, RunSpan
-from models.short_jobs import is_short
-from models.types import Inspection, Limits, Request
+from models.types import Inspection, Limits, Request, is_short
 
 MAX_FPS = 120
 MAX_BATCH = 64

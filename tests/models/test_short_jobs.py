@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from models import short_jobs
 from models.handler import Handler
-from models.short_jobs import is_short, run_short_job
-from models.types import EngineError, Inspection, ProgressCallback, Request
+from models.short_jobs import run_short_job
+from models.types import SHORT_FRAMES, EngineError, Inspection, ProgressCallback, Request, is_short
 from tests.share import face, voice
 
 
@@ -110,4 +109,4 @@ def test_the_video_is_the_same_as_stage_by_stage(tmp_path: Path) -> None:
                 handler.run({**payload, "stage": stage}, 0, units, lambda _: None)
         videos.append((out / "result.mp4").read_bytes())
     assert videos[0] == videos[1]
-    assert short_jobs.MAX_FRAMES == 24, "the longest video that is one span of the grid"
+    assert SHORT_FRAMES == 24, "the longest video that is one span of the grid"
