@@ -116,8 +116,10 @@ class ErrorCode(StrEnum):
     NOT_READABLE = (
         "not_readable",
         "media",
-        "The job file or one of its media is there, but the daemon's user may not read it.",
-        "give the daemon's user the right to read the file (chmod a+r), then `musedrop retry` the job",
+        "The job file or one of its media is there, but the daemon's user may not read it,"
+        " or the disk has bad sectors under it.",
+        "give the daemon's user the right to read the file (chmod a+r), or drop it again, then "
+        "`musedrop retry` the job",
     )
     UNSUPPORTED_FILE = (
         "unsupported_file",
@@ -195,7 +197,7 @@ class ErrorCode(StrEnum):
         " it is not tried a third time.",
         "the input makes the engine crash: convert it with another program, or choose other options",
     )
-    INTERNAL = ("internal", "work", "A defect of musedrop: the traceback is in the ledger (`job_events`).")
+    INTERNAL = ("internal", "work", "A defect of musedrop: the traceback is in the daemon's log.")
     CANCELLED = ("cancelled", "work", "A user cancelled the job.")
 
     WORKER_DIED = ("worker_died", "worker", "The worker process ended.")

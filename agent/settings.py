@@ -212,6 +212,9 @@ class OutputSettings(Section):
     encoder: Literal["auto", "libx264", "h264_nvenc"] = Field(
         default="auto", description="auto takes h264_nvenc where a card offers it, else libx264."
     )
+    link_video: bool = Field(
+        default=False, description="Whether each video is also outbox/NAME.mp4, a hard link beside the folder NAME."
+    )
 
 
 class CacheSettings(Section):
@@ -265,6 +268,32 @@ class RetentionSettings(Section):
     )
     rows_days: Days = Field(
         default=365.0, description="Days that the ledger remembers a job after its end; 0: for ever."
+    )
+
+
+class HooksSettings(Section):
+    """What `musedrop hooks`, a program beside the daemon, runs or calls when a job has ended."""
+
+    done: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="A program and its arguments, run for each done job, without a shell. {path} is the folder of the"
+        " result, {video} the video, {uid} the job; its row is JSON on the standard input.",
+    )
+    failed: tuple[str, ...] = Field(
+        default=(), strict=False, description="The same for each failed job; {path} is its folder in failed."
+    )
+    url: str = Field(default="", description="Address that gets a signed POST for each job that is done or has failed.")
+    hosts: tuple[str, ...] = Field(default=(), strict=False, description="Hosts that url may name.")
+    secret_file: str = Field(
+        default="",
+        description="Absolute path of the file with the secret that requests are signed with, at least 16 characters.",
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=60.0, description="Seconds that one run or one request may take."
+    )
+    attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=8, description="How often a hook is tried, with pauses of 2 s, 4 s ... and at most five minutes."
     )
 
 
@@ -423,6 +452,7 @@ class Settings(Section):
     cache: CacheSettings = CacheSettings()
     status: StatusSettings = StatusSettings()
     retention: RetentionSettings = RetentionSettings()
+    hooks: HooksSettings = HooksSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

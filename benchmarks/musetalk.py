@@ -374,7 +374,7 @@ def report_grid(inpainters: dict[str, Inpainter], nets: Nets, work: dict[str, fl
 
 
 def grid_cell(inpainter: Inpainter, sizes: BatchSizes, nets: Nets, cache: Path) -> float:
-    inpainter.sizes = sizes
+    inpainter.set_sizes(sizes)
     if inpainter._fast:
         inpainter.compile(make_kernel_folder(cache, inpainter.device))
         inpainter.wait_until_compiled(600)

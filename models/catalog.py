@@ -126,7 +126,9 @@ def explain_unavailable(
     if absent := find_missing_packages(engine):
         return f"{', '.join(absent)} not installed (`{suggest_command(engine, models_dir)}`)"
     if missing := find_missing_weights(engine, models_dir, version):
-        files = f"{len(missing)} weight files are missing ({missing[0]} first)"
+        files = (
+            f"{len(missing)} weight files are missing ({missing[0]} first){layout.note_old_files(models_dir, missing)}"
+        )
         return f"{files}; `{suggest_command(engine, models_dir, version)}` gets them"
     if not set(engine.kinds) & set(kinds):
         return f"no device of kind {' or '.join(engine.kinds)} is available"

@@ -12,11 +12,12 @@ from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from models import media
 from models.atomic import hold_folder
 from models.catalog import ENGINES
+from models.composition import plan_composition, write_voices
 from models.inputs import copy_input
 from models.short_jobs import run_short_job
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
@@ -104,6 +105,7 @@ class Handler:
         engine = self.open_engine(request.engine)  # its imports are not the job's
         avatar_sha256 = copy_medium(request, "avatar", progress)
         audio_sha256 = copy_medium(request, "audio", progress)
+        media_sha256 = {role: copy_medium(request, role, progress) for role in request.media}
         encoder = media.plan_encoder(request.output.encoder)
         with media.spend(request.limits, progress) as budget:
             budget.name = Path(request.audio).name
@@ -112,6 +114,8 @@ class Handler:
             picture = media.read_picture(request.files.avatar, budget.name, request.limits)
             inspection = self._plan(request, sound, picture, encoder)
             inspection = replace(inspection, avatar_sha256=avatar_sha256, audio_sha256=audio_sha256)
+            inspection = replace(inspection, media_sha256=media_sha256)
+            write_voices(request, inspection, progress)
             inspection = engine.inspect(request, inspection)
         return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
 
@@ -120,16 +124,19 @@ class Handler:
         width, height = choose_frame_size(picture.width, picture.height, request.output.height)
         check_frame_size(width, height, Path(request.avatar).name, request.limits.pixels)
         notes = note_changes(request, picture, rate, (width, height))
+        plan = plan_composition(request, sound, picture, rate)
         return Inspection(
-            frames=max(1, round(sound.duration_s * rate)),
+            frames=plan.frames,
             fps=str(rate),
             width=width,
             height=height,
-            duration_s=sound.duration_s,
+            duration_s=plan.duration_s,
             units={},
             encoder=encoder,
             avatar_kind=picture.kind,
-            notes=(*sound.notes, *notes),
+            notes=(*sound.notes, *notes, *plan.notes),
+            voices=plan.voices,
+            layers=plan.layers,
         )
 
     def prepare(
@@ -176,6 +183,7 @@ class Handler:
                 fps=inspection.rate,
                 metadata=request.metadata,
                 copies_audio=request.output.audio == "copy",
+                layers=[(request.files.medium_path(layer.role), layer) for layer in inspection.layers],
             )
             with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
@@ -188,9 +196,10 @@ def run_selftest(device: str, payload: dict[str, Any], progress: ProgressCallbac
     return figures
 
 
-def copy_medium(request: Request, role: Literal["avatar", "audio"], progress: ProgressCallback) -> str:
+def copy_medium(request: Request, role: str, progress: ProgressCallback) -> str:
     """Copy a medium of the request into its work folder; like `copy_input`."""
-    source, target = Path(getattr(request, role)), getattr(request.files, role)
+    source = Path(request.media[role] if role in request.media else getattr(request, role))
+    target = request.files.medium_path(role)
     return copy_input(source, target, request.limits.media_bytes, request.marks.get(role, ()), lambda _: progress(0))
 
 

@@ -41,7 +41,7 @@ def copy_input(
             raise EngineError("media_too_large", message, "send a smaller file, or raise limits.media_mib")
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target, durable=False) as temp_path, temp_path.open("wb", buffering=0) as copy:
-            digest = _copy(file, copy, size, tick)
+            digest = _copy(source, file, copy, size, tick)
             _compare(source.name, file, mark)
             if os.fstat(copy.fileno()).st_size != size:
                 raise changed_error(source.name)
@@ -71,10 +71,10 @@ def _compare(name: str, file: BinaryIO, mark: Sequence[int]) -> None:
         raise changed_error(name)
 
 
-def _copy(file: BinaryIO, copy: BinaryIO, size: int, tick: Callable[[int], None]) -> str:
+def _copy(source: Path, file: BinaryIO, copy: BinaryIO, size: int, tick: Callable[[int], None]) -> str:
     """Copy until the end, but not much more than `size` bytes of a file that grows."""
     digest, done = hashlib.sha256(), 0
-    while done <= size and (block := file.read(BLOCK_BYTES)):
+    while done <= size and (block := _read_block(file, source)):
         digest.update(block)
         view = memoryview(block)
         while view:
@@ -82,6 +82,14 @@ def _copy(file: BinaryIO, copy: BinaryIO, size: int, tick: Callable[[int], None]
         done += len(block)
         tick(done)
     return digest.hexdigest()
+
+
+def _read_block(file: BinaryIO, source: Path) -> bytes:
+    try:
+        return file.read(BLOCK_BYTES)
+    except OSError as error:
+        error.filename = str(source)
+        raise
 
 
 def changed_error(name: str) -> EngineError:

@@ -86,17 +86,26 @@ class JobFiles:
     @property
     def avatar(self) -> Path:
         """The copy of the avatar that `inspect` makes; every later stage reads it."""
-        return self.work / "input" / "avatar"
+        return self.medium_path("avatar")
 
     @property
     def audio(self) -> Path:
         """The copy of the audio."""
-        return self.work / "input" / "audio"
+        return self.medium_path("audio")
 
     @property
     def prepared(self) -> Path:
         """The folder that `prepare` writes for `render`; complete when it exists."""
         return self.work / "prepared"
+
+    def medium_path(self, role: str) -> Path:
+        """Return the copy of a medium of the job, such as its "soundtrack"."""
+        return self.work / "input" / role
+
+    def voice_path(self, number: int) -> Path:
+        """Return the sound that the mouth of a voice follows, from the first of its frames on."""
+        part = self.work / "input" / f"voice-{number}.wav"
+        return part if part.exists() else self.audio
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
         """Return the folder for units [start, stop) of a preparation; it appears by rename."""
@@ -123,10 +132,42 @@ def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Voice:
+    """One voice of a job, and the frames [start, stop) of the result whose mouth follows it."""
+
+    start: int
+    stop: int
+
+    @property
+    def frames(self) -> range:
+        return range(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One sound of those that are heard together in a result. All times are seconds of the result.
+
+    role     which medium of the job
+    start_s  when it begins; it is heard to its end, or to `stop_s`
+    gain_db  its level
+    mute_s   from when to when it is silent, None: never
+    """
+
+    role: str
+    start_s: float = 0.0
+    stop_s: float | None = None
+    gain_db: float = 0.0
+    mute_s: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One job, as a worker receives it. Paths are absolute and checked by the daemon.
 
-    marks   inode, size and mtime (nanoseconds) of "avatar" and "audio" when the job was accepted
+    media          paths of further media by their role: "soundtrack"
+    from_s, to_s   when the voice begins and ends in the result; None: at its start, with the sound
+    soundtrack_db  level of the soundtrack in decibels
+    marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
     """
 
     engine: str
@@ -143,6 +184,15 @@ class Request:
     limits: Limits = Limits()
     metadata: dict[str, str] = field(default_factory=dict)
     marks: dict[str, list[int]] = field(default_factory=dict)
+    media: dict[str, str] = field(default_factory=dict)
+    from_s: float | None = None
+    to_s: float | None = None
+    soundtrack_db: float = 0.0
+
+    @property
+    def is_scene(self) -> bool:
+        """Whether only a part of the result follows the voice, and the rest is the avatar's own."""
+        return self.from_s is not None or self.to_s is not None
 
     @property
     def files(self) -> JobFiles:
@@ -170,6 +220,9 @@ class Inspection:
     colour    of every frame of the result
     memory_bytes    device memory that a worker needs for a span, the loaded model included; 0: unknown
     notes     sentences for result.json: what was ignored, replaced or assumed
+    voices    each voice of the job with its frames; none: one voice for all frames
+    layers    what is heard together; none: the audio alone
+    media_sha256    of the further media, by their role
     details   the engine's own results, JSON
     """
 
@@ -187,19 +240,35 @@ class Inspection:
     audio_sha256: str = ""
     avatar_kind: Literal["image", "video"] = "image"
     notes: tuple[str, ...] = ()
+    voices: tuple[Voice, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    media_sha256: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scene(self) -> Voice:
+        """The first voice of the job, with the frames that follow it."""
+        return self.voices[0] if self.voices else Voice(0, self.frames)
 
     @property
     def rate(self) -> Fraction:
         return Fraction(self.fps)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**to_shallow_dict(self), "colour": asdict(self.colour)}
+        parts = {name: [asdict(part) for part in getattr(self, name)] for name in ("voices", "layers")}
+        return {**to_shallow_dict(self), "colour": asdict(self.colour), **parts}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Inspection:
         colour = Colour(**data.get("colour", {}))  # written by versions without a choice of colour
-        return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour})
+        parts = {"voices": tuple(Voice(**voice) for voice in data.get("voices", ()))}
+        layers = tuple(Layer(**{**layer, "mute_s": _to_pair(layer["mute_s"])}) for layer in data.get("layers", ()))
+        return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour, **parts, "layers": layers})
+
+
+def _to_pair(times: list[float] | None) -> tuple[float, float] | None:
+    """Return a pair that JSON made a list of."""
+    return None if times is None else (times[0], times[1])
 
 
 def is_short(outline: Mapping[str, Any]) -> bool:

@@ -20,19 +20,19 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "sqlite_utils": "agent.ledger",
     "watchdog": "agent.intake",
     "pynvml": "gpu_pool.nvml",
-    "subprocess": ("gpu_pool.", "agent.cli.systemctl"),
+    "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.hooks.calls"),
     "jeepney": "agent.cli.notify",
     "av": "models.media",
     "torch": "models.musetalk",
     "PIL": ("models.musetalk", "models.media"),
-    "urllib": "models.musetalk.commands.fetch",
+    "urllib": ("models.musetalk.commands.fetch", "agent.hooks.calls"),
     "huggingface_hub": "models.musetalk.commands.fetch",
     "httpx2": "models.musetalk.commands.fetch",
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
 AGENT = (
     {"cli"},
-    {"daemon"},
+    {"daemon", "hooks"},
     {"intake"},
     {"results"},
     {"selftest"},

@@ -96,6 +96,33 @@ def notify(config: Config = None) -> None:
         time.sleep(NOTIFY_S)
 
 
+@app.command()
+def hooks(
+    config: Config = None,
+    once: Annotated[bool, typer.Option("--once", help="Tell what is due now, and end.")] = False,
+) -> None:
+    """Run commands and call web addresses when jobs end.
+
+    Reads [hooks] of the settings, until Ctrl-C.
+    """
+    from agent.cli import client
+    from agent.hooks.runner import HookRunner
+    from agent.service.log import configure_logging
+
+    settings = load_settings(config)
+    configure_logging(settings)
+    runner = HookRunner(settings, settings.state / "hooks.json")
+    while True:
+        db = client.open_ledger(settings)
+        try:
+            runner.step(db)
+        finally:
+            db.close()
+        if once:
+            break
+        time.sleep(NOTIFY_S)
+
+
 Device = Annotated[
     str,
     typer.Argument(

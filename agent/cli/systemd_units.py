@@ -71,6 +71,7 @@ def plan_system_files(
         UnitFile(units / "musedrop-nvidia.service", read_shipped("musedrop-nvidia.service")),
         UnitFile(units / UNIT, render_unit(UNIT, program)),
         UnitFile(units / f"{UNIT}.d" / "share.conf", render_drop_in(settings.folders, find_mount(settings.share))),
+        UnitFile(units / "musedrop-hooks.service", render_unit("musedrop-hooks.service", program)),
     ]
 
 

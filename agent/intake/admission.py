@@ -420,7 +420,7 @@ class Intake:
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
         failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
         if failed.spec is not None and not failed.media:
-            names = {"avatar": failed.spec.avatar, "audio": failed.spec.audio}
+            names = {"avatar": failed.spec.avatar, **failed.spec.sounds}
             left = self._list_left_media(names, failed.spec.batch)
             self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
@@ -544,7 +544,7 @@ class Intake:
 
 def list_given_names(job: Job) -> list[str]:
     """Return the names, folded and without their folders, of the media that a job gives."""
-    given = [name for name in (job.spec.avatar, job.spec.audio) if name] if job.spec else []
+    given = [name for name in (job.spec.avatar, *job.spec.sounds.values()) if name] if job.spec else []
     return [fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given]
 
 

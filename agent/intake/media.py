@@ -5,12 +5,13 @@ A job file names files; only those inside the allowed folders are ever opened.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, take_fingerprint
@@ -18,7 +19,8 @@ from agent.intake.paths import PathLookup, fold_name, follow_links, is_utf8
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 
-Role = Literal["avatar", "audio"]
+Role = str
+"""What a medium is for: "avatar", "audio" or a further one of the job file."""
 WRITTEN = "has arrived, and is taken as soon as it is known to be complete"
 ABSENT = "has not arrived in the inbox"
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
@@ -83,7 +85,7 @@ class MediaFinder:
         self._found.clear()
 
     def find(self, spec: JobSpec, inputs: Path) -> dict[Role, MediaFile] | MissingMedia:
-        """Return both media of a job, or the first that is missing.
+        """Return the media of a job by their role, or the first that is missing.
 
         `inputs`: the folder of its claimed files.
 
@@ -98,8 +100,13 @@ class MediaFinder:
         )
         if isinstance(avatar, MissingMedia):
             return avatar
-        audio = self._find_file("audio", spec.audio, beside, allowed)
-        return audio if isinstance(audio, MissingMedia) else {"avatar": avatar, "audio": audio}
+        found = {"avatar": avatar}
+        for role, name in spec.sounds.items():
+            medium = self._find_file(role, name, beside, allowed)
+            if isinstance(medium, MissingMedia):
+                return medium
+            found[role] = medium
+        return found
 
     def find_left(self, names: Mapping[str, str | None], batch: str = "") -> dict[str, MediaFile]:
         """Return those of the named files that are in the inbox: they follow a job that will not run."""
@@ -134,8 +141,15 @@ class MediaFinder:
         except OSError as error:
             return MissingMedia(f'avatar "{name}": {describe_unreadable(self.avatars, error)}')
         if found is None:
-            return MissingMedia(f'avatar "{name}": the library has no avatar of that name')
+            near = self._suggest_avatar(name)
+            return MissingMedia(f'avatar "{name}": the library has no avatar of that name{near}')
         return self._check_file("avatar", name, found, allowed)
+
+    def _suggest_avatar(self, name: str) -> str:
+        """Return "; did you mean anna?" for the nearest avatar, "" where none is near."""
+        stems = {fold_name(stem): stem for stem in self.lookup.list_stems(self.avatars, AVATAR_SUFFIXES)}
+        near = difflib.get_close_matches(fold_name(name)[:64], [stem[:64] for stem in stems], n=1)
+        return f"; did you mean {stems.get(near[0], near[0])}?" if near else ""
 
     def _find_file(
         self, role: Role, given: str, beside: Sequence[Path], allowed: Sequence[Path]

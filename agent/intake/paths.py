@@ -47,6 +47,11 @@ class PathLookup:
         alike = exact or [name for name in found if fold_name(Path(name).stem) == fold_name(stem)]
         return folder / alike[0] if len({Path(name).stem for name in alike}) == 1 else None
 
+    def list_stems(self, folder: Path, suffixes: Container[str]) -> list[str]:
+        """Return the stems of the files with one of the suffixes, at most a thousand. Raises OSError."""
+        names = [Path(name) for names in self._list_names(folder).values() for name in names]
+        return sorted({name.stem for name in names if name.suffix.lower() in suffixes and is_utf8(name.name)})[:1000]
+
     def _match(self, folder: Path, name: str) -> list[str]:
         """Return the entries of this name; only the exact one if there is one. Raises OSError."""
         matches = self._list_names(folder).get(fold_name(name), [])

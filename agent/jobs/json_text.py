@@ -146,10 +146,20 @@ HINTS: Mapping[str, str] = {
     "Invalid \\": 'A backslash is written twice, "C:\\\\in\\\\face.jpg"; or write /.',
     "Invalid control": "A line break or a tab inside of a text is written \\n or \\t.",
     "Expecting property": "Keys stand in double quotes, and JSON has no comments.",
+    "Expecting ':'": "A colon stands between a key and its value.",
+    "Expecting value": "A text stands in double quotes; true, false and null are written in small letters.",
     "Expecting ','": "A comma stands between two entries, and JSON has no comments.",
     "Unterminated": "Close the text with a quote; or drop the file again, the copy was cut off.",
     "Extra data": "One file holds one job.",
 }
+
+
+QUOTES: Mapping[str, str] = {
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\uff02\u2033", "a typographic double quote"),
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\uff07\u2032`\u00b4", "a typographic single quote"),
+    **dict.fromkeys("\u00ab\u00bb\u2039\u203a\u300c\u300d", "an angle quote"),
+}
+QUOTES_HINT = 'JSON has straight double quotes, "face.jpg": replace it, and switch smart quotes off in the editor.'
 
 
 def _make_syntax_error(document: str, error: json.JSONDecodeError) -> BadJob:
@@ -165,6 +175,10 @@ def _make_syntax_error(document: str, error: json.JSONDecodeError) -> BadJob:
     if not document[error.pos :].strip():
         message = f"the text ends too early, at line {error.lineno}, column {error.colno}"
         return BadJob(ErrorCode.NOT_JSON, message, "Close what was opened; or drop it again, the copy was cut off.")
+    found = document[error.pos]
+    if found in QUOTES or found == "'":
+        message = f"line {error.lineno}, column {error.colno}: {found} is {QUOTES.get(found, 'a single quote')}"
+        return BadJob(ErrorCode.NOT_JSON, message, QUOTES_HINT)
     hint = next((hint for start, hint in HINTS.items() if error.msg.startswith(start)), "See docs/job-file.md.")
     return BadJob(ErrorCode.NOT_JSON, f"line {error.lineno}, column {error.colno}: {error.msg}", hint)
 

@@ -31,16 +31,31 @@ ALIASES: Mapping[str, str] = {
     "template_id": "template",
     "cache_key": "id",
     "timeout_seconds": "timeout_s",
+    "from_seconds": "from_s",
+    "to_seconds": "to_s",
+    "soundtrack_path": "soundtrack",
+    "code": "id",
+    "video_url": "avatar",
+    "audio_url": "audio",
 }
-"""Another name -> the key it stands for."""
+"""Another name, of a C# app or of Duix.Avatar -> the key it stands for."""
 EXTRAS: Mapping[str, str] = {
     "batch_size": "Stands for `options.batch_size`.",
     "bbox_shift": "Stands for `options.bbox_shift`.",
     "quality": "low, medium, high or ultra: `output.crf` 30, 23, 18 or 14. A `crf` in `output` wins.",
     "enable_emotion": "Accepted and ignored; the result says so.",
+    "chaofen": "Of Duix.Avatar: accepted and ignored; the result says so unless it is 0.",
+    "watermark_switch": "Of Duix.Avatar: accepted and ignored; the result says so unless it is 0.",
+    "pn": "Of Duix.Avatar: accepted and ignored.",
 }
-"""Keys that C# apps write and that are no fields of a job."""
-IGNORED_EMOTION = "EnableEmotion was ignored: no engine changes the expression of the face."
+"""Keys that C# apps and Duix.Avatar write and that are no fields of a job."""
+IGNORED: Mapping[str, str] = {
+    "enable_emotion": "EnableEmotion was ignored: no engine changes the expression of the face.",
+    "chaofen": "chaofen was ignored: no engine makes a face sharper than its network does.",
+    "watermark_switch": "watermark_switch was ignored: there are no watermarks.",
+    "pn": "",
+}
+"""What the result says of keys that are accepted and ignored."""
 
 Names = Mapping[str, tuple[str, str]]
 """Folded name -> (its words joined by _, the key that it stands for)."""
@@ -82,7 +97,7 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
     _check_version(data)
     values, spelled = _match_keys(data, JOB_NAMES)
     _check_present(values, spelled)
-    notes = () if values.pop("enable_emotion", None) is None else (IGNORED_EMOTION,)
+    notes = _take_ignored(values)
     values["output"] = _take_output(values, spelled)
     values["options"] = _take_options(values, spelled)
     return _validate({**values, "notes": notes}, spelled)
@@ -184,6 +199,12 @@ def _take_object(values: dict[str, Any], key: str, spelled: Spelling) -> dict[st
     )
 
 
+def _take_ignored(values: dict[str, Any]) -> tuple[str, ...]:
+    """Take out of the values what is accepted and ignored; return a note on each that asks for something."""
+    given = {key: values.pop(key) for key in IGNORED if key in values}
+    return tuple(IGNORED[key] for key, value in given.items() if IGNORED[key] and (key == "enable_emotion" or value))
+
+
 def _take_output(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
     """Take `output` out of the values; `quality` sets its crf where it has none."""
     given = _take_object(values, "output", spelled)
@@ -229,9 +250,25 @@ def _validate(values: dict[str, Any], spelled: Spelling) -> JobSpec:
     raise BadJob(ErrorCode.BAD_VALUE, "; ".join(sentences), hint)
 
 
+PLAIN_WORDS: Mapping[str, str] = {
+    "should be less than or equal to": "should be at most",
+    "should be greater than or equal to": "should be at least",
+    "should be greater than 0": "should be above 0",
+    "should be a valid integer": "should be a whole number, without quotes",
+    "should be a valid number": "should be a number, without quotes",
+    "should be a valid string": "should be a text",
+    "should be a valid boolean": "should be true or false",
+    "should have at least 1 character": "should not be empty",
+    "should match pattern '^[a-z][a-z0-9_]*$'": "should be small letters, digits and _",
+}
+"""What pydantic says -> what it means for people who write a job file."""
+
+
 def _format_problem(key: str, problem: str, value: object) -> str:
     for start in ("Value error, ", "Input ", "String "):
         problem = problem.removeprefix(start)
+    for words, plain in PLAIN_WORDS.items():
+        problem = problem.replace(words, plain)
     return f"{format_value(key)[1:-1]} is {format_value(value)}: {problem}"
 
 

@@ -18,9 +18,11 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from models.types import Output
 
@@ -55,6 +57,7 @@ def is_library_name(avatar: str) -> bool:
 
 PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 NTSC = (24, 30, 48, 60, 120)
+MAX_SECONDS = 1e6
 
 DRIVE = re.compile(r"[A-Za-z]:")
 FRACTION = re.compile(r"[0-9]{1,7}/0*[1-9][0-9]{0,6}")
@@ -167,6 +170,7 @@ Priority = Annotated[
         }
     ),
 ]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
 OptionName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
 OptionValue = Annotated[Any, AfterValidator(_check_option)]
 Options = Annotated[
@@ -178,6 +182,12 @@ Options = Annotated[
         }
     ),
 ]
+
+
+def _make_key_error(key: str, value: object, problem: str) -> ValidationError:
+    """Return the error of one key that does not fit the others."""
+    error = PydanticCustomError("key", "{problem}", {"problem": problem})
+    return ValidationError.from_exception_data("job", [InitErrorDetails(type=error, loc=(key,), input=value)])
 
 
 # the job -------------------------------------------------------------------------------------------------------------
@@ -226,6 +236,23 @@ class JobSpec(_Frozen):
     audio: MediaName = Field(
         description="The voice: an audio file beside the job file, or a video whose sound is used."
     )
+    from_s: Seconds | None = Field(
+        default=None,
+        description="Seconds of the result, 0 or more, at which the voice begins and the mouth starts to follow it."
+        " Before that the picture and the sound are the avatar's own. Default: 0.",
+    )
+    to_s: Annotated[Seconds, Field(gt=0)] | None = Field(
+        default=None,
+        description="Seconds of the result, above `from_s`, at which voice and mouth end."
+        " After that the picture and the sound are the avatar's own. Default: the end of the voice.",
+    )
+    soundtrack: MediaName | None = Field(
+        default=None,
+        description="A second sound, such as music: heard in the result from its beginning, but no mouth follows it.",
+    )
+    soundtrack_db: Annotated[float, Field(ge=-60, le=12)] | None = Field(
+        default=None, description="Level of the soundtrack in decibels, -60 to 12; 0 leaves it as it is. Default: 0."
+    )
     engine: Annotated[Literal["auto", "preview", "musetalk"], BeforeValidator(_to_lower)] = Field(
         default="auto", description="auto, preview or musetalk; auto is musetalk where it can run, else preview."
     )
@@ -265,12 +292,25 @@ class JobSpec(_Frozen):
             raise ValueError("a job has either an avatar or a template")
         return self
 
+    @model_validator(mode="after")
+    def _check_times(self) -> JobSpec:
+        if self.to_s is not None and self.to_s <= (self.from_s or 0):
+            raise _make_key_error("to_s", self.to_s, "should be greater than from_s")
+        if self.soundtrack_db is not None and self.soundtrack is None:
+            raise _make_key_error("soundtrack_db", self.soundtrack_db, "there is no soundtrack")
+        return self
+
     @property
     def library_name(self) -> str | None:
         """The avatar of the library that the job names; None where `avatar` is a file."""
         if self.avatar is None:
             return self.template
         return self.avatar if is_library_name(self.avatar) else None
+
+    @property
+    def sounds(self) -> dict[str, str]:
+        """The names of the sounds that the job gives, by their role: "audio" and "soundtrack"."""
+        return {"audio": self.audio, **({"soundtrack": self.soundtrack} if self.soundtrack else {})}
 
     def resolve_output(self, default: Output) -> Output:
         """Return the encoder's settings: what the job says, else `default`."""

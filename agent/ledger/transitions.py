@@ -167,7 +167,8 @@ class Transitions:
 
     def refuse_reopen(self, job: Job, error: JobError, *, at_ms: int) -> None:
         """Give a failed or cancelled job a new error, since it can't start over; its files follow once more."""
-        sets, values = assignments({**error.columns(), "tidied": 0, "inputs": None, "finished_ms": at_ms})
+        ended = {"finished_ms": at_ms, "since_ms": at_ms}
+        sets, values = assignments({**error.columns(), "tidied": 0, "inputs": None, **ended})
         self._db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, job.uid])
 
     def record_outcome(self, uid: str, state: JobState, columns: Mapping[str, Any], *, at_ms: int) -> None:

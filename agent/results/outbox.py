@@ -136,6 +136,18 @@ def exists_in(folder: int, name: str) -> bool:
     return True
 
 
+def link_video(outbox: Path, name: str) -> None:
+    """Make outbox/NAME.mp4 a hard link to outbox/NAME/result.mp4. Raises OSError where something else is there."""
+    folder = outbox / name
+    with hold_folder(folder) as inner, hold_folder(folder.parent) as outer:
+        try:
+            os.link("result.mp4", f"{folder.name}.mp4", src_dir_fd=inner, dst_dir_fd=outer, follow_symlinks=False)
+        except FileExistsError:
+            there = os.stat(f"{folder.name}.mp4", dir_fd=outer, follow_symlinks=False)
+            if there.st_ino != os.stat("result.mp4", dir_fd=inner, follow_symlinks=False).st_ino:
+                raise
+
+
 def is_published(outbox: Path, name: str, uid: str) -> bool:
     """Whether outbox/name is the result of that job."""
     try:

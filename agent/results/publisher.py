@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,16 @@ class PendingResult:
 class Publisher:
     """`pending` holds by the uid of their jobs the results that are not in the outbox yet."""
 
-    def __init__(self, folders: Folders, ledger: Ledger, problems: Problems, clock: Clock) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        ledger: Ledger,
+        problems: Problems,
+        clock: Clock,
+        links_video: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`links_video`: whether each video is also a file beside its folder, now."""
+        self._links_video = links_video
         self.folders, self.ledger, self.problems, self.clock = folders, ledger, problems, clock
         self.pending: dict[str, PendingResult] = {}
         self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(folders, ledger)
@@ -67,11 +77,15 @@ class Publisher:
         self._add(finished.attempt, dict(finished.facts), delay_s, {})
 
     def add_copy(self, attempt: Attempt, earlier: Job) -> bool:
-        """Take the result of an earlier job for this attempt; False where it was changed or removed."""
+        """Take the result of an earlier job for this attempt; False where it was changed or can't be read."""
         folder, facts = self.folders.outbox / (earlier.result or ""), dict(earlier.facts or {})
         if not outbox.is_intact(folder, earlier.uid, facts.get("video_bytes", 0)):
             return False
-        outbox.copy_result(folder, Path(attempt.request.out))
+        try:
+            outbox.copy_result(folder, Path(attempt.request.out))
+        except OSError as error:
+            log.warning("%s: the result %s can't be copied: %s", attempt.job.name, folder, error.strerror)
+            return False
         reason = f'the result of the earlier job "{earlier.name}" of the same id and content'
         columns = {"outline": earlier.outline, "engine": earlier.engine, "engine_reason": reason}
         self._add(attempt, {**facts, "from_cache": True, "cached_from": earlier.result}, 0.0, columns)
@@ -179,8 +193,17 @@ class Publisher:
 
     def _close(self, job: Job, name: str) -> None:
         self.pending.pop(job.uid, None)
+        if self._links_video():
+            self._link_video(job, name)
         self.ledger.transitions.finish(job, name, at_ms=self.clock.at_ms())
         log.info("%s is done: outbox/%s", job.name, name, extra=make_extra(job))
+
+    def _link_video(self, job: Job, name: str) -> None:
+        """Put a hard link to the video beside its folder; what is there already stays."""
+        try:
+            outbox.link_video(self.folders.outbox, name)
+        except OSError as error:
+            log.warning("%s: outbox/%s.mp4 can't be linked: %s", job.name, name, error.strerror, extra=make_extra(job))
 
     def _requeue(self, job: Job, why: str) -> None:
         self.ledger.transitions.requeue(job, why, at_ms=self.clock.at_ms())

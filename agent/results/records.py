@@ -39,6 +39,7 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "encoder": outline.get("encoder"),
         "avatar": {"given": _given_name(job, "avatar"), "sha256": outline.get("avatar_sha256")},
         "audio": {"given": _given_name(job, "audio"), "sha256": outline.get("audio_sha256")},
+        **_describe_additions(job, outline),
         "options": spec.options if spec else {},
         "asked": json.loads(spec.model_dump_json(include=ASKED, exclude_none=True)) if spec else {},
         "notes": notes,
@@ -50,6 +51,14 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "started_at": format_time(job.started_ms),
         "finished_at": format_time(at_ms),
     }
+
+
+def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says of the keys that few jobs have."""
+    hashes = outline.get("media_sha256", {})
+    added = {role: {"given": _given_name(job, role), "sha256": digest} for role, digest in hashes.items()}
+    voices = outline.get("voices") or [{"start": 0, "stop": outline.get("frames")}]
+    return {"soundtrack": None, **added, "painted": [[voice["start"], voice["stop"]] for voice in voices]}
 
 
 def make_error_record(job: Job) -> dict[str, Any]:

@@ -123,7 +123,8 @@ class Attempt:
     def _is_on_disk(self, span: Span) -> bool:
         files = self.request.files
         if self.stage == "inspect":
-            return self.inspection is not None and files.avatar.exists() and files.audio.exists()
+            copies = map(files.medium_path, ("avatar", "audio", *self.request.media))
+            return self.inspection is not None and all(path.exists() for path in copies)
         if self.stage == "prepare":
             return files.prepared.exists() or files.prepared_part_path(span.start, span.stop).exists()
         return self.stage == "render" and files.part_path(span.start, span.stop).exists()

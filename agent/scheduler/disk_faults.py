@@ -19,6 +19,8 @@ ANYWHERE = {
 """Errors that no input causes."""
 RIGHTS = {errno.EACCES, errno.EPERM}
 """Errors that are ours only where the path is."""
+OWN_FAULTS = 5
+"""After so many faults of one job, between which others were done, its medium is to blame and not the disk."""
 SYSTEM_ERROR = re.compile(r"\[Errno (\d+)\] [^'\"\n]*(?:(['\"])(.*?)\2)?")
 
 
@@ -28,19 +30,28 @@ def describe_disk_fault(failed: Failed, folders: Folders) -> str:
         return failed.message
     for number, _, path in _find_errors(failed):
         is_ours = any(Path(path).is_relative_to(folder) for folder in (folders.share, folders.state, folders.cache))
-        if number in ANYWHERE or (number in RIGHTS and path and is_ours):
+        if number in ANYWHERE or (number in RIGHTS and path and (is_ours or not can_search(path))):
             return f"{os.strerror(number)}{f': {path}' if path else ''}"
     return ""
 
 
-def explain_unreadable_medium(job: Job, failed: Failed) -> JobError | None:
-    """Return the job's error where the daemon's user may not read one of its media; else None."""
+def explain_unreadable_medium(job: Job, failed: Failed, others_done: int = 0) -> JobError | None:
+    """Return the job's error where the daemon's user may not read one of its media, or its sectors are bad; else None.
+
+    `others_done`: how often, after such a fault of this job, another one was done.
+    """
+    own = RIGHTS | ({errno.EIO} if others_done >= OWN_FAULTS else set())
     for number, _, path in _find_errors(failed):
         for role, medium in job.media.items():
-            if number in RIGHTS and path == medium["path"]:
+            if number in own and path == medium["path"] and can_search(path):
                 message = f'{role} "{medium["given"]}" can\'t be read: {os.strerror(number)}'
                 return JobError(ErrorCode.NOT_READABLE, message, ErrorCode.NOT_READABLE.hint, retry=False)
     return None
+
+
+def can_search(path: str) -> bool:
+    """Whether this user may look for a file: else its folder, or a whole mount, is what is closed."""
+    return os.access(Path(path).parent, os.X_OK)
 
 
 def _find_errors(failed: Failed) -> list[tuple[int, str, str]]:

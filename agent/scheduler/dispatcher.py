@@ -40,7 +40,8 @@ RESERVE_AFTER_MS, RESERVE_UNTIL_MS = 30_000, 300_000
 REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
 """Failures after which the rendered parts are useless: all must be whole, and come from one encoder."""
 MAX_BACKOFF_S = 60.0
-CONTENT = {"engine", "fps", "options", "output"}
+CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db"}
+HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 """Every job starts with `inspect` on a CPU device: a job is started only when one is free for it."""
 
@@ -61,6 +62,7 @@ class Dispatcher:
         self._engines = EngineChooser(settings.current.models_dir, clock)
         self._has_claimed = False
         self._disk_faults: dict[str, tuple[str, float]] = {}
+        self._done_beside: Counter[str] = Counter()
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -218,6 +220,10 @@ class Dispatcher:
             engine=engine,
             avatar=job.media["avatar"]["path"],
             audio=job.media["audio"]["path"],
+            media={role: medium["path"] for role, medium in job.media.items() if role not in ("avatar", "audio")},
+            from_s=spec.from_s,
+            to_s=spec.to_s,
+            soundtrack_db=spec.soundtrack_db or 0.0,
             work=str(work),
             out=str(self.folders.staging / f"{job.uid}-{token}"),
             cache=str(self.folders.cache),
@@ -311,6 +317,8 @@ class Dispatcher:
         return self._finish_attempt(attempt, message.result)
 
     def _finish_attempt(self, attempt: Attempt, facts: Mapping[str, Any]) -> FinishedAttempt:
+        self._done_beside.update(self._disk_faults.keys() - {attempt.job.uid})
+        self._forget_faults(attempt.job)
         self._disk_faults.clear()
         del self.attempts[attempt.job.uid]
         return FinishedAttempt(attempt, facts)
@@ -327,7 +335,11 @@ class Dispatcher:
         return None
 
     def _record_failure(self, attempt: Attempt, failed: Failed, device: str) -> None:
-        self.ledger.record_event(attempt.job.uid, failed.code, self.clock.at_ms(), describe_failure(failed), device)
+        told = describe_failure(failed) if failed.fault == "worker" else failed.message
+        self.ledger.record_event(attempt.job.uid, failed.code, self.clock.at_ms(), told, device)
+        if failed.code == ErrorCode.INTERNAL:
+            for line in failed.detail.splitlines():
+                log.error("%s: %s", attempt.job.name, line, extra=make_extra(attempt.job, device))
         attempt.progress.pop(Span(failed.start, failed.stop), None)
         if failed.fault == "worker":
             self._record_interruption(attempt, failed, device)
@@ -360,7 +372,7 @@ class Dispatcher:
         if not is_file(self.folders.share_id_file):
             self._requeue(attempt, f"the share went away: {failed.message}")
             return
-        if (unreadable := explain_unreadable_medium(job, failed)) is not None:
+        if (unreadable := explain_unreadable_medium(job, failed, self._done_beside[job.uid])) is not None:
             self.close_failed(job, unreadable)
             return
         if fault := describe_disk_fault(failed, self.folders):
@@ -384,6 +396,10 @@ class Dispatcher:
         self.ledger.transitions.postpone(job, why, delay_s=delay_s, at_ms=self.clock.at_ms())
         log.error("%s waits: %s", job.name, why, extra=make_extra(job))
 
+    def _forget_faults(self, job: Job) -> None:
+        self._disk_faults.pop(job.uid, None)
+        self._done_beside.pop(job.uid, None)
+
     @property
     def disk_fault(self) -> str:
         """What is wrong with the share or the state, as the last attempts found it; "" if nothing is."""
@@ -406,7 +422,7 @@ class Dispatcher:
         self.close_failed(attempt.job, error)
 
     def close_failed(self, job: Job, error: JobError) -> None:
-        self._disk_faults.pop(job.uid, None)
+        self._forget_faults(job)
         self.ledger.transitions.fail(job, error, at_ms=self.clock.at_ms())
         log.error("%s failed (%s): %s", job.name, error.code, error.message, extra=make_extra(job))
 
@@ -414,7 +430,7 @@ class Dispatcher:
         """End a job that is not finished, wherever it is."""
         if (attempt := self.attempts.get(job.uid)) is not None:
             self._drop(attempt)
-        self._disk_faults.pop(job.uid, None)
+        self._forget_faults(job)
         self.ledger.transitions.cancel(job, at_ms=self.clock.at_ms())
         log.info("%s cancelled", job.name, extra=make_extra(job))
 
@@ -454,7 +470,7 @@ class Dispatcher:
 def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> object:
     """Return what decides the frames and the sound of a job, to compare two jobs."""
     asked = spec.model_dump(include=CONTENT) if spec else {}
-    return asked, outline and (outline.get("avatar_sha256"), outline.get("audio_sha256"))
+    return asked, outline and [outline.get(name) or None for name in HASHES]
 
 
 def sort_key(attempt: Attempt, queue: ReadyQueue, at_ms: int) -> tuple[int, bool, int]:

@@ -22,6 +22,8 @@ MAX_BATCH = 64
 """Frames that an engine may compute together."""
 MAX_SIDE = 16_384
 """The longest side of a picture that H.264 can hold, in pixels."""
+MAX_VOICES = 16
+"""The most voices that a job may have."""
 MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
 CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR}
 """Codes of a failure that a worker may call its own."""
@@ -33,6 +35,7 @@ CODES_OF_DAEMON = {
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Role = Annotated[str, Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,2})?$")]
 Encoder = Literal["auto", "libx264", "h264_nvenc"]
 Notes = Annotated[list[Text], Field(max_length=100)]
 One = Annotated[int, Field(ge=1, le=1)]
@@ -60,6 +63,19 @@ class ColourTags(Strict):
     range: Annotated[int, Field(ge=0, le=2)] = 1
 
 
+class VoiceFrames(Strict):
+    start: Annotated[int, Field(ge=0)]
+    stop: Many
+
+
+class HeardLayer(Strict):
+    role: Role
+    start_s: Annotated[float, Field(ge=0)] = 0.0
+    stop_s: Annotated[float, Field(gt=0)] | None = None
+    gain_db: Annotated[float, Field(ge=-60, le=12)] = 0.0
+    mute_s: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None = None
+
+
 class Outline(Strict):
     """The fields of `models.types.Inspection` as JSON."""
 
@@ -77,6 +93,9 @@ class Outline(Strict):
     audio_sha256: Sha256
     avatar_kind: Literal["image", "video"] = "image"
     notes: Notes = []
+    voices: Annotated[list[VoiceFrames], Field(max_length=MAX_VOICES)] = []
+    layers: Annotated[list[HeardLayer], Field(max_length=MAX_VOICES + 2)] = []
+    media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 2)] = {}
     details: dict[str, Any] = {}
 
 
@@ -174,13 +193,15 @@ def _refuse_outline(result: Mapping[str, Any], limits: Limits) -> str:
     if reason := _refuse_shape(Inspected, result):
         return reason
     told = Outline.model_validate(dict(result["outline"]))
-    rate, most = Fraction(told.fps), ceil(max(limits.audio_s, limits.video_s) * MAX_FPS) + 1
+    longest_s = max(limits.audio_s, limits.video_s)
+    rate, most = Fraction(told.fps), ceil(longest_s * MAX_FPS) + 1
     problems = {
         f"has the rate {told.fps}": rate > MAX_FPS,
-        f"lasts {told.duration_s:g} s": told.duration_s > limits.audio_s + 1,
+        f"lasts {told.duration_s:g} s": told.duration_s > longest_s + 1,
         f"has {told.frames} frames in {told.duration_s:g} s": abs(told.frames - told.duration_s * rate) > 2,
         f"has {told.width} x {told.height} pixels": told.width * told.height > max(limits.pixels, 4),
         f"has {told.units.render} frames to render": told.units.render != told.frames,
+        "has voices outside of its frames": any(not v.start < v.stop <= told.frames for v in told.voices),
         f"has {told.units.prepare} units to prepare": told.units.prepare > most,
     }
     return next((f"an inspection that {problem}" for problem, is_so in problems.items() if is_so), "")

@@ -13,7 +13,8 @@ from agent.selftest.workers import WORKERS, DeviceWorkers, Target
 from gpu_pool.types import Done, Failed
 
 Figures = Mapping[str, Any]
-PRECISIONS = {"cuda": ("fp32", "fp16", "bf16"), "cpu": ("fp32",)}
+PRECISIONS = {"cuda": ("fp32", "fp16"), "cpu": ("fp32",)}
+"""Those that every device of a kind computes; where there is bf16, it comes last."""
 
 
 def examine_device(workers: DeviceWorkers, target: Target, folders: Mapping[str, str]) -> Iterator[Row]:
@@ -28,7 +29,7 @@ class _Examination:
     def __init__(self, workers: DeviceWorkers, target: Target, folders: Mapping[str, str]) -> None:
         self._workers, self._target, self._kind = workers, target, target.kind
         self._folders = dict(folders)
-        self._bf16 = target.kind == "cuda"
+        self._bf16 = False
 
     def examine(self) -> Iterator[Row]:
         row = self._check("device", "device", self._judge_device)
@@ -54,11 +55,11 @@ class _Examination:
         return judge_end(name, end, build_row)
 
     def _judge_device(self, figures: Figures) -> Row:
-        self._bf16 |= bool(figures.get("bf16"))
+        self._bf16 = bool(figures.get("bf16"))
         return judge.judge_device(figures, self._target.card)
 
     def _check_networks(self) -> Iterator[Row]:
-        for precision in PRECISIONS[self._kind] + (("bf16",) if self._bf16 and self._kind == "cpu" else ()):
+        for precision in PRECISIONS[self._kind] + (("bf16",) if self._bf16 else ()):
             name = f"networks {precision}"
             end = self._ask("networks", precision=precision)
             yield judge_end(name, end, partial(self._judge_networks, name, precision))
@@ -95,8 +96,9 @@ class _Examination:
         end = self._ask("hold")
         if isinstance(end, Failed):
             return judge_failure("kill -9", end)
-        kept_bytes, seconds = self._workers.kill(KEPT_LIMIT_BYTES)
-        return judge.judge_freed(int(end.result["held_bytes"]), kept_bytes, seconds, self._kind)
+        held_bytes = int(end.result["held_bytes"])
+        kept_bytes, seconds = self._workers.kill(held_bytes, KEPT_LIMIT_BYTES)
+        return judge.judge_freed(held_bytes, kept_bytes, seconds, self._kind)
 
 
 def judge_end(name: str, end: Done | Failed, build_row: Callable[[Figures], Row]) -> Row:

@@ -5,7 +5,8 @@ The limits leave room for every card that works: they are ten times what roundin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from agent.selftest.rows import RUN_AGAIN, Row
@@ -18,6 +19,8 @@ ERROR_LIMITS = {"fp32": 3e-4, "fp16": 1e-2, "bf16": 6e-2}
 """The largest mean deviation from the CPU's float32, as a share of the values' own size, by precision."""
 PSNR_LIMITS_DB = {"fp32": 45.0, "fp16": 35.0, "bf16": 25.0}
 """The least PSNR of a mouth in a precision against the same one computed otherwise."""
+GARBAGE_DB = 20.0
+"""Below, a mouth is no picture any more; above, weights that lose much by a precision may be the cause."""
 ENCODED_LIMIT_DB, NVENC_LOSS_DB = 35.0, 6.0
 """The least PSNR of encoded pictures, and how much less than x264's NVENC's may be."""
 SLOW_COPY_GB_S = 1.0
@@ -119,7 +122,8 @@ def _judge_faces(name: str, figures: Figures, versus: str, kind: str, *, blames_
     found = f"{versus}: {mouth} ({describe(figures)}, {figures['frames']} frames)"
     if figures["psnr_db"] < limit_db:
         text = f"{found}; at least {limit_db:g} dB are right"
-        return Row(name, "bad", text, advise_on_numbers(kind), figures, blames_card=blames_card)
+        is_garbage = blames_card and figures["psnr_db"] < GARBAGE_DB
+        return Row(name, "bad", text, advise_on_numbers(kind), figures, blames_card=is_garbage)
     return Row(name, "ok", found, "", figures, blames_card=blames_card)
 
 
@@ -206,13 +210,18 @@ def _judge_encoder(name: str, figures: Figures, kind: str) -> Row | None:
 
 # checks that failed --------------------------------------------------------------------------------------------------
 
+TIME_UP = "timeout"
 MINOR = ("compiled", "copies", "encoders", "two workers")
 """Checks whose failure does not keep a card from working."""
+OF_CARD = re.compile("CUDA|cuDNN|cuBLAS|NVRTC|HIP", re.IGNORECASE)
+"""Words in an error of a card's libraries; any other error is a defect of this program, and no card's fault."""
 
 
 def judge_failure(check: str, failed: Failed) -> Row:
     """Return the row of a check that ended without figures."""
     figures, hint = {"code": failed.code, "detail": failed.detail}, failed.hint
+    if failed.code == TIME_UP:
+        return Row(check, "note", f"left out: {failed.message}", RUN_AGAIN, figures)
     if failed.code == "out_of_memory":
         return Row(check, "note", f"left out, memory ran out: {failed.message}", hint or NO_MEMORY, figures)
     if failed.code.startswith("weights_"):
@@ -220,7 +229,5 @@ def judge_failure(check: str, failed: Failed) -> Row:
     if check in MINOR and failed.fault == "job":
         return Row(check, "note", f"it could not be checked: {failed.message}", "", figures)
     advice = "the worker's log in logs/selftest says more; look for Xid errors in `dmesg`, and " + RUN_AGAIN
-    return Row(check, "bad", f"it failed: {failed.message}", advice, figures, blames_card=check not in MINOR)
-
-
-Judge = Callable[[Figures], Row]
+    blames_card = check not in MINOR and (failed.fault == "worker" or bool(OF_CARD.search(failed.message)))
+    return Row(check, "bad", f"it failed: {failed.message}", advice, figures, blames_card=blames_card)

@@ -17,8 +17,8 @@ from agent.settings import Settings
 from gpu_pool.cards import Cards, find_trouble
 from models import catalog
 
-BUDGET_S = 290.0
-"""The time of one device: what has not run by then is left out."""
+BUDGETS_S = {"cuda": 290.0, "cpu": 1800.0}
+"""The time of one device: what has not run by then is left out. A processor takes seconds a frame."""
 DRIVER_S = 10.0
 CPU = Target("cpu", "cpu", "CPU")
 
@@ -83,7 +83,7 @@ def examine_target(settings: Settings, target: Target) -> Iterator[Row]:
         yield Row("networks", "note", f"left out: {', '.join(packages)} not installed", advice)
         return
     folders = {"models_dir": str(settings.models_dir), "cache": str(settings.folders.cache)}
-    with open_workers(settings, target, BUDGET_S) as workers:
+    with open_workers(settings, target, BUDGETS_S[target.kind]) as workers:
         yield from examine_device(workers, target, folders)
     if missing := catalog.find_missing_weights(engine, settings.models_dir):
         found = f"{len(missing)} weight files are missing, so tiny networks took their place"

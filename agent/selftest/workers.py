@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.scheduler.workers import card_rules
+from agent.selftest.judge import TIME_UP
 from agent.settings import Settings
 from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
@@ -22,9 +23,10 @@ from gpu_pool.types import Assignment, Device, DeviceKind, Done, Event, Failed, 
 HANDLER = "models.handler:open_handler"
 WORKERS = 2
 POLL_S = 0.2
-START_S = 90.0
+START_S = 180.0
 STALL_S = 240.0
 """A check that compiles, or paints on a slow processor, reports nothing for a while."""
+READING_S = 5.0
 FREED_S = 15.0
 """How long a driver may take to free the memory of a process that was killed."""
 
@@ -54,9 +56,12 @@ class DeviceWorkers(Protocol):
         """Run a check on the first worker, or on several at once; return how each ended."""
         ...
 
-    def kill(self, enough_bytes: int) -> tuple[int, float]:
-        """SIGKILL all workers. Return the memory that is still taken, once it is at most `enough_bytes` or time is
-        up, and the seconds until then."""
+    def kill(self, held_bytes: int, enough_bytes: int) -> tuple[int, float]:
+        """SIGKILL all workers, of which the first says that it holds `held_bytes`.
+
+        Return how much of that is still taken, once it is at most `enough_bytes` or time is up, and
+        the seconds until then.
+        """
         ...
 
 
@@ -68,12 +73,11 @@ class PoolWorkers:
         self._ids = [device.id for device in pool.devices()][:WORKERS]
         self._numbers = count()
         self._wait_for_idle(self._ids)
-        self._free_bytes = max((device.free_bytes for device in self._devices()), default=0)
 
     def ask(self, payload: Mapping[str, Any], workers: int = 1) -> list[Done | Failed]:
         ids, task_id = self._ids[:workers], f"selftest-{next(self._numbers)}"
         if self._clock() >= self._deadline_s:
-            return [_fail("timeout", "the time of the self-test was up")] * len(ids)
+            return [_fail(TIME_UP, "the time of the self-test was up")] * len(ids)
         if failure := self._wait_for_idle(ids):
             return [failure] * len(ids)
         spans = [Span(number, number + 1) for number in range(len(ids))]
@@ -82,7 +86,8 @@ class PoolWorkers:
         self._pool.start(Plan(task, assignments))
         return self._wait_for_ends(task_id, len(ids))
 
-    def kill(self, enough_bytes: int) -> tuple[int, float]:
+    def kill(self, held_bytes: int, enough_bytes: int) -> tuple[int, float]:
+        free_bytes = self._read_free_bytes()
         pids = [device.worker_pid for device in self._devices() if device.worker_pid]
         began_s = self._clock()
         for pid in pids:
@@ -90,10 +95,10 @@ class PoolWorkers:
                 os.kill(pid, signal.SIGKILL)
         while True:
             self._pool.poll(POLL_S)
-            kept_bytes = self._read_kept_bytes(pids, began_s)
+            kept_bytes = self._read_kept_bytes(pids, held_bytes, free_bytes)
             passed_s = self._clock() - began_s
-            if passed_s >= FREED_S or (kept_bytes is not None and kept_bytes <= enough_bytes):
-                return kept_bytes or 0, passed_s
+            if kept_bytes <= enough_bytes or passed_s >= FREED_S:
+                return kept_bytes, passed_s
 
     def _devices(self) -> list[Device]:
         return [device for device in self._pool.devices() if device.id in self._ids]
@@ -108,7 +113,7 @@ class PoolWorkers:
             if not is_late and self._clock() >= self._deadline_s:
                 is_late = True
                 self._pool.cancel(task_id)
-        late = _fail("timeout", "the time of the self-test was up")
+        late = _fail(TIME_UP, "the time of the self-test was up")
         found = [ends[start] for start in sorted(ends)]
         return [late if is_late and isinstance(end, Failed) and end.fault == "cancelled" else end for end in found]
 
@@ -125,14 +130,22 @@ class PoolWorkers:
                 return _fail("worker_died", reason)
             self._pool.poll(POLL_S)
 
-    def _read_kept_bytes(self, pids: Sequence[int], since_s: float) -> int | None:
-        """Return what is still taken of the memory that was free at first, None where no reading is new enough."""
-        if self._kind == "cpu":
+    def _read_kept_bytes(self, pids: Sequence[int], held_bytes: int, before_bytes: int) -> int:
+        """Return how much less is free than there should be: what is counted is what has become free since.
+
+        On a processor, and a card that shares its memory, it is what the processes have left.
+        """
+        if not any(device.card and device.total_bytes for device in self._devices()):
             return sum(map(_read_resident_bytes, pids))
-        fresh = [device for device in self._devices() if device.read_at_s > since_s]
-        if not fresh:
-            return None
-        return max(0, self._free_bytes - max(device.free_bytes for device in fresh))
+        return max(0, held_bytes - (max(device.free_bytes for device in self._devices()) - before_bytes))
+
+    def _read_free_bytes(self) -> int:
+        """Return the free memory of the card by a reading that is newer than this call."""
+        now_s = until_s = self._clock()
+        until_s += READING_S
+        while any(device.card and device.read_at_s < now_s for device in self._devices()) and self._clock() < until_s:
+            self._pool.poll(POLL_S)
+        return max((device.free_bytes for device in self._devices()), default=0)
 
 
 @contextmanager

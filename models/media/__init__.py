@@ -1,6 +1,7 @@
 """Probe, read, encode, join and verify media files. The only package that imports PyAV."""
 
-from models.media.audio.sound import Sound, read_sound, read_waveform
+from models.media.audio.layers import write_voice
+from models.media.audio.sound import Sound, read_sound, read_soundtrack, read_waveform
 from models.media.budget import spend
 from models.media.opening import limit_threads
 from models.media.output.encode import write_jpeg, write_part
@@ -35,6 +36,7 @@ __all__ = [
     "read_image",
     "read_picture",
     "read_sound",
+    "read_soundtrack",
     "read_waveform",
     "settle_encoder",
     "spend",
@@ -42,5 +44,6 @@ __all__ = [
     "verify_video",
     "write_jpeg",
     "write_part",
+    "write_voice",
     "yuv_to_bgr",
 ]

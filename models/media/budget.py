@@ -66,6 +66,12 @@ def spend(limits: Limits, progress: ProgressCallback) -> Iterator[Budget]:
         _BUDGET.reset(token)
 
 
+def name_cost(name: str) -> None:
+    """Say on which file the present inspection, if there is one, works from now on."""
+    if (budget := _BUDGET.get()) is not None:
+        budget.name = name
+
+
 def charge(*, pixels: int = 0, size_bytes: int = 0) -> None:
     """Take from the budget of the present inspection, if there is one, and show that it goes on."""
     if (budget := _BUDGET.get()) is not None:

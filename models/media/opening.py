@@ -13,6 +13,7 @@ import av
 import cv2
 from av.container import InputContainer
 
+from models.atomic import BLOCK_BYTES
 from models.types import EngineError, Limits
 
 Kind = Literal["audio", "avatar"]
@@ -41,10 +42,10 @@ def limit_threads(count: int) -> None:
 
 
 def check_file(path: Path, name: str, kind: Kind, limits: Limits) -> None:
-    """Check the size. Raises audio_unreadable, audio_empty, avatar_unreadable, media_too_large."""
+    """Check the size. Raises OSError, audio_unreadable, audio_empty, avatar_unreadable, media_too_large."""
     try:
         size = path.stat().st_size
-    except OSError as error:
+    except FileNotFoundError as error:
         raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     if size > limits.media_bytes:
         message = f"{name} has {size / 2**20:.0f} MiB; the limit is {limits.media_bytes / 2**20:.0f} MiB"
@@ -83,13 +84,17 @@ def configure_decoder(stream: Stream, **options: str) -> Stream:
 
 
 @contextmanager
-def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
-    """Turn PyAV's errors about a file into EngineError audio_unreadable or avatar_unreadable."""
+def translate_read_errors(name: str, kind: Kind, path: Path) -> Iterator[None]:
+    """Turn PyAV's errors about the file `path` into EngineError audio_unreadable or avatar_unreadable.
+
+    Raises OSError where the disk of the file can't be read.
+    """
     try:
         yield
     except MemoryError:  # av.FFmpegError, too: the file is not damaged
         raise
     except av.FFmpegError as error:
+        check_disk(path, error)
         raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
     except FileNotFoundError as error:
         raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
@@ -97,11 +102,24 @@ def translate_read_errors(name: str, kind: Kind) -> Iterator[None]:
         raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
 
 
+def check_disk(path: Path, error: av.FFmpegError) -> None:
+    """Raise OSError where the disk is why a file can't be read: FFmpeg says EIO of damaged ones, too."""
+    if has_system_number(error) and path.is_file():
+        with path.open("rb", buffering=0) as file:
+            while file.read(BLOCK_BYTES):
+                pass
+
+
+def has_system_number(error: Exception) -> bool:
+    """Whether an error has a number that the system may have given."""
+    number = getattr(error, "errno", None)
+    return number in errno.errorcode and number not in (errno.EINVAL, errno.ENOSYS)
+
+
 def _describe_error(error: Exception, kind: Kind) -> str:
     """Return the system's words for its own errors; FFmpeg's say nothing to a user."""
-    number = getattr(error, "errno", None) or errno.EINVAL
-    if number in errno.errorcode and number not in (errno.EINVAL, errno.ENOSYS):
-        return os.strerror(number)
+    if has_system_number(error):
+        return os.strerror(getattr(error, "errno", 0))
     wanted = "a sound" if kind == "audio" else "a picture or a video"
     return f"it is damaged, or not {wanted} of a kind that is read here"
 

@@ -25,6 +25,7 @@ class Picture:
     duration_s      0 for an image
     notes           sentences on what is not shown as it is stored
     own_fps         the rate of its pictures, or the average of a variable one; None for an image
+    length_s        the exact duration
     """
 
     kind: Literal["image", "video"]
@@ -35,6 +36,7 @@ class Picture:
     duration_s: float = 0.0
     own_fps: Fraction | None = None
     notes: tuple[str, ...] = ()
+    length_s: Fraction = Fraction(0)
 
 
 def read_picture(path: Path, name: str, limits: Limits) -> Picture:
@@ -49,8 +51,10 @@ def read_picture(path: Path, name: str, limits: Limits) -> Picture:
         timeline, width, height, notes = source.timeline, source.width, source.height, source.notes
     if len(timeline) == 1:
         return Picture("image", width, height, notes=notes)
-    fps, seconds = timeline.choose_fps(), float(timeline.duration_s)
-    return Picture("video", width, height, fps, timeline.count_frames(fps), seconds, timeline.measure_fps(), notes)
+    fps, length_s, own_fps = timeline.choose_fps(), timeline.duration_s, timeline.measure_fps()
+    return Picture(
+        "video", width, height, fps, timeline.count_frames(fps), float(length_s), own_fps, notes, Fraction(length_s)
+    )
 
 
 def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:

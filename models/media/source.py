@@ -72,7 +72,7 @@ def open_source(
     `untagged`: the matrix of a video without colour tags, for BGR; usually its size tells.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
-    with translate_read_errors(name, "avatar"):
+    with translate_read_errors(name, "avatar", path):
         still = read_still(path)
         unread = "TIFF with JPEG inside" if still and still.jpeg_in_tiff else name_unread_format(path)
     if unread is not None:
@@ -111,7 +111,7 @@ class Movie:
         self._untagged = untagged
         self._fields = False
         self._demuxer = still.demuxer if still is not None else None
-        with translate_read_errors(name, "avatar"):
+        with translate_read_errors(name, "avatar", path):
             self._open_container()
             try:
                 self._read_first(still, size)
@@ -186,7 +186,7 @@ class Movie:
         return self._container.format.name.endswith("_pipe")
 
     def _walk(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        with translate_read_errors(self._name, "avatar"):
+        with translate_read_errors(self._name, "avatar", self._path):
             for key in self._list_keys_before(start):
                 decoded = deinterlace(self._decode_from(key))
                 first = next(decoded, None)

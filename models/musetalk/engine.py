@@ -11,19 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import media
 from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
 from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for
-from models.types import Inspection, ProgressCallback, Request
+from models.options import scale_box
+from models.types import EngineError, Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
     from models.musetalk.session import RenderSession
 
 MIN_BATCH_SIZES = BatchSizes(unet=4, decode=4, encode=4)
 """Batch sizes for which a card must have room; with more room they grow."""
+NVENC_BYTES = 300_000_000
+"""What an encoder on the card takes beside PyTorch, by a context of its own; not measured here."""
 
 
 class MuseTalkEngine:
@@ -44,8 +48,16 @@ class MuseTalkEngine:
         options, notes = read_options(request.options, default_version(Path(request.models_dir)))
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
+        if options.is_reference and request.is_scene:
+            message = 'the option "reference" renders all of a video as the original program does'
+            raise EngineError("bad_option", message, 'leave out "reference", or from_s and to_s')
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
+        details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}
+        if options.face_box is not None:
+            shown = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
+            size = (inspection.width, inspection.height)
+            details["face_box"] = scale_box(options.face_box, "face_box", (shown.width, shown.height), size)
         total = count_reference_frames(inspection) if options.is_reference else inspection.frames
         return replace(
             inspection,
@@ -53,9 +65,9 @@ class MuseTalkEngine:
             colour=inspection.colour if options.is_reference else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
             batch=grid_step(options.frames_per_batch),
-            memory_bytes=MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2),
+            memory_bytes=count_bytes(options, inspection),
             notes=inspection.notes + notes,
-            details={"avatar_frames": avatar_frames, "version": options.version},
+            details=details,
         )
 
     def load(self, models_dir: str) -> dict[str, Any]:
@@ -120,6 +132,12 @@ class MuseTalkEngine:
             self._session = old = None  # frees the memory of the old networks before the new ones take theirs
             self._session = RenderSession(setup, select_device(self.device), weights)
         return self._session
+
+
+def count_bytes(options: Options, inspection: Inspection) -> int:
+    """Return the memory of a card that a worker needs: networks, batches, and the context of NVENC beside them."""
+    encoder = 0 if inspection.encoder == "libx264" else NVENC_BYTES
+    return MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2) + encoder
 
 
 def count_reference_frames(inspection: Inspection) -> int:

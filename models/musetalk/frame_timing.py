@@ -45,6 +45,16 @@ def fade_weights(present: Bool, rate: Fraction, fade_s: float = FADE_S) -> F32:
     return np.minimum(count_frames_to_nearest(~present) / steps, 1).astype(np.float32)
 
 
+def fade_edges(voiced: range, frame_count: int, rate: Fraction) -> F32:
+    """Return weights of frames that follow a voice, (len(voiced),), which fade beside those that don't.
+
+    The first and the last frame of the video don't fade.
+    """
+    present = np.zeros(frame_count, np.bool_)
+    present[voiced.start : voiced.stop] = True
+    return fade_weights(present, rate)[voiced.start : voiced.stop]
+
+
 def count_frames_to_nearest(marked: Bool) -> F64:
     """Return each frame's distance to the nearest marked one, (n,); infinite without one."""
     frames = np.arange(len(marked))

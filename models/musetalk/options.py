@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.options import parse_options
+from models.options import GivenBox, parse_options
 from models.types import EngineError, Inspection, Request
 
 PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "preview")
@@ -44,6 +44,7 @@ class Options(BaseModel):
     no_face: Literal["keep", "fail"] = "keep"
     silence: Literal["model", "close"] = "model"
     face: Literal["largest"] | Annotated[int, Field(ge=0, le=99)] = "largest"
+    face_box: GivenBox | None = None
     cycle: Literal["pingpong", "loop", "hold"] = "pingpong"
     compile: bool = False
     reference: bool | Literal["realtime"] = False
@@ -118,6 +119,7 @@ class Options(BaseModel):
             "smooth": self.has_smooth_boxes,
             "face": self.face,
             "way": self.way,
+            **({"face_box": self.face_box} if self.face_box else {}),
             **({"untagged": "BT.601"} if self.is_reference else {}),
         }
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from models.arrays import F32, I64
+from models.arrays import F32, I64, Bool
 from models.musetalk.audio.features import CONTEXT, FeatureFile, audio_windows
 from models.musetalk.audio.vad import HOPS_PER_S, detect_voice
 from models.musetalk.avatar.store import PreparedAvatar
-from models.musetalk.frame_timing import fade_weights, pick_source_frames
+from models.musetalk.frame_timing import fade_edges, fade_weights, pick_source_frames
 from models.musetalk.options import Options
 from models.musetalk.tracking.intervals import find_runs
 
@@ -31,35 +31,68 @@ class FrameSchedule:
 
     source            (n,) int64, numbers of the avatar's frames
     weight            (n,) float32, 0: the frame is the avatar's own, to 1: the mouth is inpainted
-    voice             (n,) float32, how much voice there is, 0 to 1; all 1 where pauses are not
-                      asked for
+    voice             (m,) float32, how much voice there is in each of the m frames that follow it,
+                      0 to 1; all 1 where pauses are not asked for
+    seen              (m,) whether each of those shows the face
     thumbnail_frame   a frame for the preview picture
+    first             the frame of the avatar that was prepared first
+    voiced_from       the first frame that follows the voice
     """
 
     source: I64
     weight: F32
     voice: F32
+    seen: Bool
     thumbnail_frame: int
+    first: int = 0
+    voiced_from: int = 0
 
     def write(self, folder: Path) -> None:
         """Write what rendering needs. Raises OSError where the disk is full."""
-        np.savez(folder / SCHEDULE, source=self.source, weight=self.weight)
+        starts = np.array([self.first, self.voiced_from])
+        np.savez(folder / SCHEDULE, source=self.source, weight=self.weight, starts=starts)
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePart:
+    """The frames of a result that follow the voice, where that are not all.
+
+    voiced          those frames
+    first           the frame of the avatar that was prepared first
+    avatar_frames   all frames that the avatar has
+    """
+
+    voiced: range
+    first: int
+    avatar_frames: int
 
 
 def plan_frames(
-    avatar: PreparedAvatar, levels_db: F32, frame_count: int, rate: Fraction, options: Options
+    avatar: PreparedAvatar,
+    levels_db: F32,
+    frame_count: int,
+    rate: Fraction,
+    options: Options,
+    part: ScenePart | None = None,
 ) -> FrameSchedule:
     """Return the schedule of a result of `frame_count` frames at `rate` a second.
 
-    `levels_db` (hops,) are those of the sound, from `vad.measure_levels`.
+    `levels_db` (hops,) are those of the voice, from `vad.measure_levels`. All frames follow it
+    where there is no `part`.
     """
-    source = pick_source_frames(frame_count, len(avatar), options.cycle)
-    seen = avatar.seen[source]
+    part = part or ScenePart(range(frame_count), 0, len(avatar))
+    voiced = part.voiced
+    source = pick_source_frames(frame_count, part.avatar_frames, options.cycle)
+    seen = avatar.seen[source[voiced.start : voiced.stop] - part.first]
     weight = seen.astype(np.float32) if options.is_reference else fade_weights(seen, rate)
     closes_in_pauses = options.silence == "close"
-    voice = detect_voice(levels_db, rate, range(frame_count)) if closes_in_pauses else np.ones(frame_count, np.float32)
-    weight = weight * voice
-    return FrameSchedule(source, weight, voice, choose_thumbnail_frame(levels_db, weight, rate))
+    frames = range(len(voiced))
+    voice = detect_voice(levels_db, rate, frames) if closes_in_pauses else np.ones(len(voiced), np.float32)
+    weight = weight * voice * fade_edges(voiced, frame_count, rate)
+    thumbnail = voiced.start + choose_thumbnail_frame(levels_db, weight, rate)
+    whole = np.zeros(frame_count, np.float32)
+    whole[voiced.start : voiced.stop] = weight
+    return FrameSchedule(source, whole, voice, seen, thumbnail, part.first, voiced.start)
 
 
 def choose_thumbnail_frame(levels_db: F32, weight: F32, rate: Fraction) -> int:
@@ -93,6 +126,7 @@ class PreparedJob:
         self._samples = int(read_stats(folder)["samples"])
         with np.load(folder / SCHEDULE, allow_pickle=False) as arrays:
             self.source, self.weight = arrays["source"], arrays["weight"]
+            self.first, self._voiced_from = map(int, arrays["starts"]) if "starts" in arrays else (0, 0)
 
     def find_inpainted_runs(self, frames: range) -> list[range]:
         """Return the runs of frames whose mouth is inpainted at all."""
@@ -101,7 +135,7 @@ class PreparedJob:
 
     def read_latents(self, frames: range) -> F32:
         """Return the latents of the avatar at frames of the result, (n, 8, 32, 32) float32."""
-        return self.avatar.read_latents(self.source[frames.start : frames.stop])
+        return self.avatar.read_latents(self.source[frames.start : frames.stop] - self.first)
 
     def audio_windows(
         self, frames: range, rate: Fraction, *, reference: bool, context: tuple[int, int] = (CONTEXT, CONTEXT)
@@ -110,4 +144,5 @@ class PreparedJob:
 
         See `features.audio_windows`.
         """
-        return audio_windows(self._features, self._samples, rate, frames, reference=reference, context=context)
+        voiced = range(frames.start - self._voiced_from, frames.stop - self._voiced_from)
+        return audio_windows(self._features, self._samples, rate, voiced, reference=reference, context=context)

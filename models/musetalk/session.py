@@ -33,6 +33,7 @@ from models.musetalk.prepared_job import (
     STATS,
     FrameSchedule,
     PreparedJob,
+    ScenePart,
     plan_frames,
 )
 from models.musetalk.tracking.intervals import find_runs
@@ -48,8 +49,16 @@ AVATAR_FORMAT = 1
 
 
 def select_device(name: str) -> torch.device:
-    """Return the torch device of "cpu:0", or of the only card that this process sees."""
-    return torch.device("cpu" if name.startswith("cpu") else "cuda:0")
+    """Return the torch device of "cpu:0", or of the only card that this process sees.
+
+    Raises EngineError engine_unavailable for a card where PyTorch is a build for processors.
+    """
+    if name.startswith("cpu"):
+        return torch.device("cpu")
+    if not torch.backends.cuda.is_built():
+        message = f"PyTorch {torch.__version__} is a build for processors alone, and can't use the card {name}"
+        raise EngineError("engine_unavailable", message, "install its CUDA build, see https://pytorch.org")
+    return torch.device("cuda:0")
 
 
 class RenderSession:
@@ -78,10 +87,15 @@ class RenderSession:
             from_cache = self._prepare_avatar(request, inspection, options, folder / AVATAR, tick)
             avatar_s = time.monotonic() - started_s
             avatar = PreparedAvatar(folder / AVATAR)
+            window = find_window(request, inspection)
             if options.no_face == "fail":
-                require_faces(avatar, inspection, Path(request.avatar).name)
+                require_faces(avatar, inspection, Path(request.avatar).name, window)
             samples, levels_db = self._encode_voice(request, folder / FEATURES, tick)
-            schedule = plan_frames(avatar, levels_db, inspection.frames, inspection.rate, options)
+            part = None
+            if request.is_scene:
+                first = window.start if window else 0
+                part = ScenePart(inspection.scene.frames, first, inspection.details["avatar_frames"])
+            schedule = plan_frames(avatar, levels_db, inspection.frames, inspection.rate, options, part)
             schedule.write(folder)
             stats = {
                 "version": options.version,
@@ -90,7 +104,7 @@ class RenderSession:
                 "avatar_seconds": round(avatar_s, 3),
                 "voice_seconds": round(time.monotonic() - started_s - avatar_s, 3),
                 "samples": samples,
-                **summarize_frames(avatar, schedule),
+                **summarize_frames(avatar, schedule, inspection.scene.frames),
             }
             (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
@@ -106,22 +120,27 @@ class RenderSession:
         }
 
         def build(folder: Path) -> None:
-            with BgrFrames(request, inspection, reference=options.is_reference) as frames:
-                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick)
+            window, face_box = find_window(request, inspection), inspection.details.get("face_box")
+            with BgrFrames(request, inspection, window, reference=options.is_reference) as frames:
+                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            return fetch_avatar(cache, self.make_avatar_key(inspection, options), build, target, tick)
+            key = self.make_avatar_key(inspection, options, find_window(request, inspection))
+            return fetch_avatar(cache, key, build, target, tick)
 
-    def make_avatar_key(self, inspection: Inspection, options: Options) -> str:
+    def make_avatar_key(self, inspection: Inspection, options: Options, window: range | None = None) -> str:
         """Return a hash of all that a prepared avatar depends on.
 
-        A still picture does not depend on the rate.
+        A still picture does not depend on the rate. `window`: the frames that are prepared, None
+        for all.
         """
         rate = inspection.fps if inspection.avatar_kind == "video" else ""
         setup = self.networks.setup
+        part = [] if window is None else [[window.start, window.stop]]
         return make_key(
             "musetalk",
             AVATAR_FORMAT,
+            *part,
             inspection.avatar_sha256,
             [inspection.width, inspection.height, rate],
             options.preparation_inputs,
@@ -133,7 +152,7 @@ class RenderSession:
         levels: list[F32] = []
 
         def read_and_measure() -> Iterator[F32]:
-            for chunk in read_chunks(request.files.audio):
+            for chunk in read_chunks(request.files.voice_path(0)):
                 tick()
                 levels.append(measure_levels([chunk]))
                 yield chunk
@@ -201,31 +220,40 @@ def make_blends(job: PreparedJob, inspection: Inspection, options: Options, fram
     compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour)
     cache = BlendCache(compositor.make_blend)
     for frame in frames:
-        source, weight = int(job.source[frame]), float(job.weight[frame])
+        source, weight = int(job.source[frame]) - job.first, float(job.weight[frame])
         if weight <= 0:
             yield None
         else:
             yield cache.get(source) if weight >= 1 else compositor.make_blend(source, weight)
 
 
-def summarize_frames(avatar: PreparedAvatar, schedule: FrameSchedule) -> dict[str, Any]:
+def find_window(request: Request, inspection: Inspection) -> range | None:
+    """Return the frames of a video avatar that are prepared, None for all of them."""
+    voiced = inspection.scene.frames
+    within = voiced.stop <= inspection.details["avatar_frames"]
+    return voiced if request.is_scene and within and inspection.avatar_kind == "video" else None
+
+
+def summarize_frames(avatar: PreparedAvatar, schedule: FrameSchedule, voiced: range) -> dict[str, Any]:
     """Return what the result says about its frames, as JSON.
 
-    The intervals without a face or a voice, and what is known of the boxes.
+    The intervals without a face or a voice among the frames that follow the voice, and what is
+    known of the boxes.
     """
+    first = voiced.start
     return {
         "poster": schedule.thumbnail_frame,
-        "no_face": list(find_runs(~avatar.seen[schedule.source])),
-        "silent": list(find_runs(schedule.voice <= 0)),
+        "no_face": [[first + start, first + stop] for start, stop in find_runs(~schedule.seen)],
+        "silent": [[first + start, first + stop] for start, stop in find_runs(schedule.voice <= 0)],
         **{name: avatar.about[name] for name in ("jitter_px", "raw_jitter_px", "cuts", "shift_range")},
     }
 
 
-def require_faces(avatar: PreparedAvatar, inspection: Inspection, name: str) -> None:
+def require_faces(avatar: PreparedAvatar, inspection: Inspection, name: str, window: range | None = None) -> None:
     """Raise EngineError no_face with the first frame of the avatar that shows no face."""
     missing = np.flatnonzero(~avatar.seen)
     if len(missing):
-        first = int(missing[0])
+        first = int(missing[0]) + (window.start if window else 0)
         message = f"frame {first} of {name} ({float(first / inspection.rate):.2f} s) shows no face"
         message += f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         hint = 'cut the video, or say "no_face": "keep" to show such frames as they are'

@@ -14,10 +14,11 @@ from models import media
 from models.arrays import U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
-from models.preview.face import Face, choose_largest, find_faces
+from models.options import scale_box
+from models.preview.face import Face, choose_largest, find_faces, make_face_in_box
 from models.preview.interior import Tone, measure_tone
 from models.preview.label import Label
-from models.preview.motion import make_blinks, make_sway
+from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
 from models.preview.renderer import MouthPainter, Portrait, draw_lids, draw_mouth
@@ -45,6 +46,9 @@ class PreviewEngine:
         mouth = locate_mouth(picture, face, options, request, inspection)
         if not mouth.is_visible:
             notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
+        if request.is_scene:
+            with open_video(request, inspection, as_yuv=True) as video:
+                inspection = replace(inspection, colour=video.colour)
         return replace(
             inspection,
             units={"inspect": 1, "prepare": 1, "render": inspection.frames, "assemble": 1},
@@ -61,22 +65,18 @@ class PreviewEngine:
             "preview", VERSION, inspection.avatar_sha256, inspection.width, inspection.height, inspection.fps
         )
         key = make_key(key, options.face, options.mouth)
+        if options.face_box is not None:
+            key = make_key(key, options.face_box)
+        if request.is_scene and inspection.avatar_kind == "video":
+            key = make_key(key, inspection.scene.start, inspection.scene.stop)
         entry = cache.get_or_build(
             key, lambda folder: write_geometry(folder, request, inspection, options, lambda _: progress(0))
         )
-        wave = media.read_waveform(request.files.audio, RATE)
-        curve = make_mouth_curve(wave, inspection.frames, inspection.rate)
-        curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
-        blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
-        seed = int(inspection.audio_sha256[:12] or "0", 16)
-        shut = (
-            make_blinks(inspection.frames, inspection.rate, seed) if blink else np.zeros(inspection.frames, np.float32)
-        )
-        pose = make_sway(curve[:, 0], inspection.rate, seed)
+        motion = make_motion(request, inspection, options)
         geometry = (entry / "geometry.npz").read_bytes()
         if not request.files.prepared.exists():
             with atomic_folder(request.files.prepared) as folder:
-                np.savez(folder / "motion.npz", curve=curve, shut=shut, pose=pose)
+                np.savez(folder / "motion.npz", **motion)
                 (folder / "geometry.npz").write_bytes(geometry)
         progress(stop - start)
 
@@ -84,10 +84,17 @@ class PreviewEngine:
         """Do nothing: the preparation is one unit without parts."""
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
+        voiced = inspection.scene.frames
+        first, last = (min(max(edge, start), stop) for edge in (voiced.start, voiced.stop))
+        yield from read_own_frames(request, inspection, range(start, first))
+        yield from self._paint_frames(request, inspection, range(first, last))
+        yield from read_own_frames(request, inspection, range(last, stop))
+
+    def _paint_frames(self, request: Request, inspection: Inspection, frames: range) -> Iterator[U8]:
         options, _ = read_options(request.options)
         scene = PreparedPreview(request.files.prepared)
         label = Label(inspection.width, inspection.height, scene.face_boxes)
-        for frame in self._draw_frames(request, inspection, scene, range(start, stop)):
+        for frame in self._draw_frames(request, inspection, scene, frames):
             if options.label:
                 label.stamp(frame)
             yield frame
@@ -113,10 +120,28 @@ class PreviewEngine:
 # inspecting ----------------------------------------------------------------------------------------------------------
 
 
-def open_video(request: Request, inspection: Inspection) -> media.VideoFrames:
-    """Open the video avatar at the rate and in the size of the result."""
-    name = Path(request.avatar).name
-    return media.VideoFrames(request.files.avatar, inspection.rate, inspection.width, inspection.height, name=name)
+def open_video(request: Request, inspection: Inspection, *, as_yuv: bool = False) -> media.VideoFrames:
+    """Open the avatar at the rate and in the size of the result, in BGR or as the planes of its own colour."""
+    size = (inspection.width, inspection.height)
+    return media.VideoFrames(
+        request.files.avatar, inspection.rate, *size, name=Path(request.avatar).name, as_yuv=as_yuv
+    )
+
+
+def read_own_frames(request: Request, inspection: Inspection, frames: range) -> Iterator[U8]:
+    """Yield the planes of frames that no voice changes, as they are decoded."""
+    if not frames:
+        return
+    options, _ = read_options(request.options)
+    with open_video(request, inspection, as_yuv=True) as video:
+        for n in frames:
+            yield video.read(cycle_frame(n, len(video), options.cycle))
+
+
+def find_window(inspection: Inspection, length: int) -> range:
+    """Return the frames of a video avatar of that length in which a face is looked for."""
+    voiced = inspection.scene.frames
+    return voiced if voiced.stop <= length else range(length)
 
 
 def load_image(request: Request, inspection: Inspection) -> U8:
@@ -137,8 +162,10 @@ def fit_to_size(image: U8, width: int, height: int) -> U8:
 
 def find_first_face(request: Request, inspection: Inspection, options: Options, name: str) -> tuple[U8, Face]:
     """Return the first picture with the chosen face. Raises EngineError no_face, bad_option."""
-    most = 0
+    most, given = 0, make_given_face(request, inspection, options)
     for picture in sample_pictures(request, inspection):
+        if given is not None:
+            return picture, given
         faces = find_faces(picture)
         most = max(most, len(faces))
         if faces and options.face == "largest":
@@ -159,17 +186,32 @@ def sample_pictures(request: Request, inspection: Inspection) -> Iterator[U8]:
         yield load_image(request, inspection)
         return
     with open_video(request, inspection) as video:
-        for n in sorted({len(video) * k // SEARCHED_FRAMES for k in range(SEARCHED_FRAMES)}):
-            yield video.read(n)
+        window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
+        for n in sorted({len(window) * k // SEARCHED_FRAMES for k in range(SEARCHED_FRAMES)}):
+            yield video.read(window[n])
 
 
 def locate_mouth(picture: U8, face: Face, options: Options, request: Request, inspection: Inspection) -> Mouth:
     if options.mouth is None:
         return find_mouth(picture, face)
-    known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
-    across, down = inspection.width / known.width, inspection.height / known.height
+    shown, size = read_shown_size(request), (inspection.width, inspection.height)
+    across, down = size[0] / shown[0], size[1] / shown[1]
     x, y, w, h = options.mouth
     return fit_mouth(picture, face, (x * across, y * down, w * across, h * down))
+
+
+def read_shown_size(request: Request) -> tuple[int, int]:
+    """Return width and height of the avatar as it is shown, before it is scaled to the result."""
+    known = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
+    return known.width, known.height
+
+
+def make_given_face(request: Request, inspection: Inspection, options: Options) -> Face | None:
+    """Return the face that the job gives by its box, None without one. Raises EngineError bad_option."""
+    if options.face_box is None:
+        return None
+    size = (inspection.width, inspection.height)
+    return make_face_in_box(scale_box(options.face_box, "face_box", read_shown_size(request), size))
 
 
 def write_geometry(
@@ -178,10 +220,14 @@ def write_geometry(
     """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
     picture, face = find_first_face(request, inspection, options, Path(request.avatar).name)
     mouth = locate_mouth(picture, face, options, request, inspection)
-    track = Track(np.array([face.eyes]), np.ones(1))
-    if inspection.avatar_kind == "video":
+    track, window = Track(np.array([face.eyes]), np.ones(1)), range(1)
+    if inspection.avatar_kind == "video" and options.face_box is not None:
         with open_video(request, inspection) as video:
-            frames = (video.read(n) for n in range(len(video)))
+            track = Track(np.array([face.eyes] * len(video)), np.ones(len(video)))
+    elif inspection.avatar_kind == "video":
+        with open_video(request, inspection) as video:
+            window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
+            frames = (video.read(n) for n in window)
             track = follow_face(frames, lambda image: choose_face(find_faces(image), options), progress)
     np.savez(
         folder / "geometry.npz",
@@ -191,7 +237,25 @@ def write_geometry(
         tone=np.array(astuple(measure_tone(picture, face))),
         eyes=track.eyes,
         weight=track.weight,
+        first=np.array(window.start),
     )
+
+
+def make_motion(request: Request, inspection: Inspection, options: Options) -> dict[str, Any]:
+    """Return how the face moves in each frame: curve (n, 2), shut (n,), pose (n, 5), and strength (n,).
+
+    All are 0 in frames that no voice changes, and fade towards them.
+    """
+    voiced, rate = inspection.scene.frames, inspection.rate
+    curve = make_mouth_curve(media.read_waveform(request.files.voice_path(0), RATE), len(voiced), rate)
+    curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
+    blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
+    seed = int(inspection.audio_sha256[:12] or "0", 16)
+    shut = make_blinks(len(voiced), rate, seed) if blink else np.zeros(len(voiced), np.float32)
+    parts = {"curve": curve, "shut": shut, "pose": make_sway(curve[:, 0], rate, seed)}
+    parts["strength"] = make_strength(voiced, inspection.frames, rate)
+    edges = (voiced.start, inspection.frames - voiced.stop)
+    return {name: np.pad(part, (edges, *[(0, 0)] * (part.ndim - 1))) for name, part in parts.items()}
 
 
 def choose_face(faces: tuple[Face, ...], options: Options) -> Face | None:
@@ -221,11 +285,13 @@ class PreparedPreview:
     def __init__(self, prepared: Path) -> None:
         with np.load(prepared / "motion.npz", allow_pickle=False) as motion:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
+            self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
         with np.load(prepared / "geometry.npz", allow_pickle=False) as geometry:
             self.face = make_face(geometry["box"], geometry["first_eyes"])
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.track = Track(geometry["eyes"], geometry["weight"])
             self.tone = Tone(*map(float, geometry["tone"]))
+            self.first = int(geometry["first"]) if "first" in geometry else 0
 
     @property
     def thumbnail_frame(self) -> int:
@@ -243,20 +309,23 @@ class PreparedPreview:
         return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
 
     def read_shape(self, n: int) -> tuple[float, float]:
-        return float(self.curve[n, 0]), float(self.curve[n, 1])
+        opening, spread = self.curve[n] * self.strength[n]
+        return float(opening), float(spread)
 
     def draw_still(self, image: U8, frames: range, *, sway: bool) -> Iterator[U8]:
         portrait = Portrait(image, self.face, self.mouth, self.tone)
         for n in frames:
-            yield portrait.render(self.read_shape(n), float(self.shut[n]), self.pose[n] if sway else None)
+            pose = self.pose[n] * self.strength[n] if sway else None
+            yield portrait.render(self.read_shape(n), float(self.shut[n]), pose)
 
     def draw_video(self, video: media.VideoFrames, frames: range, how: str) -> Iterator[U8]:
         """Yield frames of a video avatar; those without the face are unchanged."""
         painter = MouthPainter(self.mouth, self.tone, self.face.eye_distance)
         for n in frames:
             source = cycle_frame(n, len(video), how)
-            frame, weight = video.read(source), float(self.track.weight[source])
-            face = make_face(self.face.box, self.track.eyes[source])
+            seen = source - self.first
+            frame, weight = video.read(source), float(self.track.weight[seen] * self.strength[n])
+            face = make_face(self.face.box, self.track.eyes[seen])
             if weight > 0:
                 draw_mouth(frame, face, painter, self.read_shape(n), weight)
             if self.shut[n] * weight > 0:

@@ -236,9 +236,19 @@ def _find_pupil(grey: U8, eye: Point, reach: int = 14) -> Point:
 def _make_face(box: tuple[int, int, int, int], eyes: tuple[Point, Point] | None, back: F64) -> Face:
     x, y, w, h = box
     middle = transform_points([(x + w / 2, y + h / 2)], back)[0]
-    where = eyes or ((x + 0.3 * w, y + 0.38 * h), (x + 0.7 * w, y + 0.38 * h))
+    where = eyes or _place_eyes(box)
     left, right = ((float(a), float(b)) for a, b in transform_points(where, back))
     return Face((middle[0] - w / 2, middle[1] - h / 2, w, h), (left, right), eyes is not None)
+
+
+def make_face_in_box(box: Box) -> Face:
+    """Return a face that fills a box of x, y, w, h, with its eyes where they usually are."""
+    return Face(box, _place_eyes(box), eyes_found=False)
+
+
+def _place_eyes(box: Box) -> tuple[Point, Point]:
+    x, y, w, h = box
+    return (x + 0.3 * w, y + 0.38 * h), (x + 0.7 * w, y + 0.38 * h)
 
 
 def _drop_duplicates(faces: Sequence[Face]) -> list[Face]:

@@ -12,6 +12,22 @@ _BLINK_S, _LIDS = (0.0, 0.07, 0.11, 0.26), (0.0, 1.0, 1.0, 0.0)
 """A blink: seconds since its start, and how far the lids are shut then."""
 
 
+FADE_S = 0.12
+"""Seconds in which the movement begins and ends beside frames that are left as they are."""
+
+
+def make_strength(voiced: range, frames: int, fps: Fraction) -> Floats:
+    """Return (len(voiced),) float32: 1, with fades towards frames of the result, 0 to `frames`, beside `voiced`.
+
+    >>> make_strength(range(2, 6), 6, Fraction(25, 1)).round(2).tolist()
+    [0.25, 0.5, 0.75, 1.0]
+    """
+    steps, at = max(1, round(FADE_S * fps)) + 1, np.arange(1, len(voiced) + 1)
+    rising = at / steps if voiced.start > 0 else np.ones(len(voiced))
+    falling = at[::-1] / steps if voiced.stop < frames else np.ones(len(voiced))
+    return np.minimum(np.minimum(rising, falling), 1).astype(np.float32)
+
+
 def make_blinks(frames: int, fps: Fraction, seed: int) -> Floats:
     """Return (frames,) float32, 0 open .. 1 shut: a blink every two to five seconds."""
     rng = np.random.default_rng([seed, 1])

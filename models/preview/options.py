@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.options import parse_options
+from models.options import GivenBox, parse_options
 
 # fmt: off
 MUSETALK = frozenset({
@@ -16,9 +16,6 @@ MUSETALK = frozenset({
 # fmt: on
 """Options of the musetalk engine: a job for `auto` may give them, and the preview ignores them."""
 
-Pixel = Annotated[float, Field(ge=0)]
-Size = Annotated[float, Field(gt=0)]
-
 
 class Options(BaseModel):
     """The `options` of a job for this engine, with their defaults."""
@@ -27,7 +24,8 @@ class Options(BaseModel):
 
     label: bool = True
     face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
-    mouth: Annotated[list[Pixel], Field(min_length=4, max_length=4)] | None = None
+    face_box: GivenBox | None = None
+    mouth: GivenBox | None = None
     blink: bool | None = None
     sway: bool = True
     strength: Annotated[float, Field(ge=0, le=1.5)] = 1.0

@@ -1,7 +1,8 @@
 """A daemon whose workers write small files instead of media, for tests of everything else.
 
 `python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler.
-The options of a job set its duration: `frame_s` for each of its `frames`.
+The options of a job set its duration: `frame_s` for each of its `frames`. `fault_errno` ends
+its stage `fault_stage` while the file `fault_while` is there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Noop:
         if payload.get("goes_on"):
             return run_short_job(self.run, payload, tick)
         request = Request.from_dict(payload["request"])
+        asked = request.options
+        if asked.get("fault_stage") == payload["stage"] and Path(asked["fault_while"]).exists():
+            raise OSError(asked["fault_errno"], os.strerror(asked["fault_errno"]), request.work)
         deed: Callable[..., dict[str, Any]] = getattr(self, payload["stage"])
         return deed(request, payload, start, stop, tick)
 

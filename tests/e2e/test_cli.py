@@ -18,7 +18,7 @@ from agent.jobs.parse import parse_job
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
 COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
-COMMANDS += ["wait", "logs", "open", "trust-clock"]
+COMMANDS += ["wait", "logs", "open", "hooks", "trust-clock"]
 COMMANDS += ["pause", "snapshot", "schema", "doctor", "demo", "models", "avatar", "service", "notify"]
 
 

@@ -62,7 +62,7 @@ def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: P
     """The library commands work, and a job by name has the avatar from the cache."""
     picture = write_image(tmp_path / "anna.png")
     assert studio.musedrop("avatar", "add", "anna", str(picture)).returncode == 0
-    assert "not yet" in studio.musedrop("avatar", "list").stdout
+    assert "not prepared yet" in studio.musedrop("avatar", "list").stdout
     assert studio.musedrop("avatar", "prepare", "anna", "--keep").returncode == 0
     assert "musetalk jaw" in studio.musedrop("avatar", "list").stdout
     assert (studio.outbox / "prepare-anna" / "result.mp4").exists()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import random
 import shutil
 import sqlite3
@@ -9,6 +12,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 from threading import Event
 
@@ -216,3 +220,29 @@ def test_a_damaged_page_is_found_after_a_kill(
     share.wait_until_finished(41)
     assert share.job("good")["state"] == "done"
     assert [path.name for path in share.outbox.iterdir()] == ["good"]
+
+
+def test_faults_of_a_disk_use_up_no_attempt(make_share: Callable[..., Share]) -> None:
+    """Jobs of each stage and error wait, say why, and are done when the disk works again."""
+    share = make_share(module="tests.e2e.noop")
+    (broken := share.root / "broken").touch()
+    share.start()
+    numbers = (errno.EIO, errno.EDQUOT, errno.ENOSPC, errno.ESTALE, errno.EACCES)
+    names = []
+    for stage, number in product(("inspect", "prepare", "render", "assemble"), numbers):
+        names.append(f"{stage}-{number}")
+        fault = {"fault_stage": stage, "fault_errno": number, "fault_while": str(broken)}
+        drop_named(share, names[-1], options=fault)
+    tried = "SELECT name FROM job_status WHERE attempt > 3"
+    until(lambda: {row["name"] for row in share.rows(tried)} == set(names), 200, share.log)
+    for name in names:
+        reason = os.strerror(int(name.rpartition("-")[2]))
+        until(partial(is_waiting_for, share, name, reason), 100, share.log)
+    assert "the share or the state has trouble" in json.dumps(share.status_file())
+    broken.unlink()
+    share.wait_until_finished(len(names))
+    assert {share.job(name)["state"] for name in names} == {"done"}
+
+
+def is_waiting_for(share: Share, name: str, reason: str) -> bool:
+    return reason in (share.job(name)["waiting_for"] or "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -146,6 +148,17 @@ def test_a_file_that_is_changed_while_it_is_copied_is_refused_or_copied_as_it_wa
     else:
         copy_input(voice, tmp_path / "work" / "audio", LIMIT_BYTES, mark_of(voice))
         assert (tmp_path / "work" / "audio").read_bytes() == b"mine"
+
+
+def test_an_error_of_the_disk_names_the_file(voice: Path, tmp_path: Path) -> None:
+    """The daemon tells by the name whether a medium or its own folders can't be read."""
+
+    class BadSector(io.BytesIO):
+        def read(self, _size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match=f"Input/output error: '{voice}'"), (tmp_path / "copy").open("wb") as copy:
+        inputs._copy(voice, BadSector(), copy, 4, lambda _: None)
 
 
 def test_a_file_that_is_gone_or_too_large_is_named(voice: Path) -> None:

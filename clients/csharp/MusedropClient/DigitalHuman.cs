@@ -36,6 +36,14 @@ namespace Musedrop
         public string TemplateId { get; set; }
         /// <summary>A file with the voice; it is copied into the inbox.</summary>
         public string AudioPath { get; set; }
+        /// <summary>Seconds of the result at which the voice begins; before that the avatar is as it is. Null: 0.</summary>
+        public double? FromSeconds { get; set; }
+        /// <summary>Seconds of the result at which the voice ends; after that the avatar is as it is. Null: the end of the voice.</summary>
+        public double? ToSeconds { get; set; }
+        /// <summary>A second sound, such as music, which is heard in the result; it is copied into the inbox.</summary>
+        public string SoundtrackPath { get; set; }
+        /// <summary>Level of the soundtrack in decibels, -60 to 12. Null: 0, as it is.</summary>
+        public double? SoundtrackDb { get; set; }
         /// <summary>Quality of the video.</summary>
         public VideoQuality? Quality { get; set; }
         /// <summary>Frames per second, above 0 and at most 120; 29.97 means 30000/1001. Null: 25 for an image, the video's own for a video.</summary>

@@ -18,7 +18,7 @@ namespace Musedrop
         /// <summary>The files to copy into the inbox: name there -> path.</summary>
         public readonly Dictionary<string, string> Copies = new Dictionary<string, string>();
         readonly DigitalHumanRequest request;
-        readonly string inbox, avatar, audio;
+        readonly string inbox, avatar, audio, soundtrack;
 
         /// <summary>Throws MusedropException for an invalid request.</summary>
         public JobFile(DigitalHumanRequest request, string inbox)
@@ -32,6 +32,7 @@ namespace Musedrop
             Name = request.Name == null ? stem + "-" + tag : stem;
             avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, stem + "-" + tag + ".avatar");
             audio = "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
+            soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, stem + "-" + tag + ".soundtrack");
         }
 
         /// <summary>Returns UTF-8 without a byte order mark. "./face.jpg" is a file, whatever its suffix; "face" would be a library avatar.</summary>
@@ -42,6 +43,10 @@ namespace Musedrop
                 CreateMember("AvatarImagePath", avatar),
                 CreateMember("TemplateId", request.TemplateId),
                 CreateMember("AudioPath", audio),
+                CreateMember("FromSeconds", request.FromSeconds),
+                CreateMember("ToSeconds", request.ToSeconds),
+                CreateMember("SoundtrackPath", soundtrack),
+                CreateMember("SoundtrackDb", request.SoundtrackDb),
                 CreateMember("Quality", request.Quality),
                 CreateMember("Fps", request.Fps),
                 CreateMember("BatchSize", request.BatchSize),
@@ -76,15 +81,20 @@ namespace Musedrop
                 throw new MusedropException("duplicate_key", "the request names two faces", "Set AvatarImagePath or TemplateId, not both.");
             if (request.AudioPath == null)
                 throw new MusedropException("missing_key", "the request names no voice", "Set AudioPath.");
-            foreach (var path in new[] { request.AvatarImagePath, request.AudioPath })
-                if (path != null && !File.Exists(path))
+            foreach (var path in ListFiles(request))
+                if (!File.Exists(path))
                     throw new MusedropException("missing_media", "there is no file " + path, "Give the path of a file that this program can read.");
+        }
+
+        static IEnumerable<string> ListFiles(DigitalHumanRequest request)
+        {
+            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath }.Where(path => path != null);
         }
 
         /// <summary>Returns a tag of key and content: the same request has the same file names, other content has others.</summary>
         static string ComputeTag(DigitalHumanRequest request)
         {
-            var parts = new[] { request.AvatarImagePath, request.AudioPath }.Where(path => path != null).Select(Records.ComputeHash);
+            var parts = ListFiles(request).Select(Records.ComputeHash);
             return Records.ComputeTextHash(request.CacheKey + "\n" + string.Join("\n", parts)).Substring(0, 8);
         }
 

@@ -30,7 +30,7 @@ from models.media.audio.clock import SoundClock, make_silence
 from models.media.audio.formats import check_format
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
 from models.media.audio.mixing import LevelMeter, mix_frames
-from models.media.budget import charge
+from models.media.budget import charge, name_cost
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
@@ -83,6 +83,13 @@ def read_sound(path: Path, name: str, limits: Limits) -> Sound:
     return replace(sound, notes=sound.notes + meter.describe(name))
 
 
+def read_soundtrack(path: Path, name: str, limits: Limits) -> Sound:
+    """Decode a sound that no mouth follows to its end once; like `read_sound`, of any length."""
+    check_file(path, name, "audio", limits)
+    name_cost(name)
+    return scan_sound(path, name, max(limits.audio_s, limits.video_s)).sound
+
+
 def read_waveform(path: Path, rate: int = 16_000) -> F32:
     """Return the whole sound as (n,) float32, mono, at `rate` Hz; n is round(duration_s * rate) of
     `read_sound`.
@@ -103,7 +110,7 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Yield the container and its sound track. Raises EngineError audio_unreadable."""
     check_format(path, name)
-    with translate_read_errors(name, "audio"), open_media(path, "audio") as container:
+    with translate_read_errors(name, "audio", path), open_media(path, "audio") as container:
         yield container, configure_decoder(choose_track(container, name))
 
 

@@ -6,15 +6,18 @@ last packet is declared as long as what is heard of it, so that sound and pictur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import av
 from av.container import OutputContainer
 
+from models.media.audio.layers import MIX_RATE, make_frames, mix_layers
 from models.media.audio.sound import Decoder, Scan, open_sound, resample
+from models.types import Layer
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 AAC_BIT_RATE = 192_000
@@ -51,16 +54,29 @@ def encode_aac(output: OutputContainer, audio: Path, scan: Scan) -> Iterator[Tim
     """Yield AAC packets, at the sound's own rate if AAC has it, in at most two channels."""
     rate = min(AAC_RATES, key=lambda known: abs(known - scan.sound.rate))
     layout = "mono" if scan.sound.channels == 1 else "stereo"
+    target = _add_aac_stream(output, rate, layout)
+    samples = round(Fraction(scan.sound.samples, scan.sound.rate) * rate)
+    return _truncate_last(target, _read_frames(audio, layout, rate), samples)
+
+
+def encode_mix(output: OutputContainer, layers: Sequence[tuple[Path, Layer]], length_s: Fraction) -> Iterator[Timed]:
+    """Yield AAC packets of the mix of several sounds, which lasts `length_s`."""
+    blocks = mix_layers(layers, round(length_s * MIX_RATE))
+    first = next(blocks)
+    target = _add_aac_stream(output, MIX_RATE, "mono" if len(first) == 1 else "stereo")
+    return _truncate_last(target, make_frames(chain([first], blocks)), round(length_s * MIX_RATE))
+
+
+def _add_aac_stream(output: OutputContainer, rate: int, layout: str) -> av.AudioStream:
     target = output.add_stream("aac", rate=rate, layout=layout)
     assert isinstance(target, av.AudioStream)  # noqa: S101 - AAC is sound
     target.codec_context.bit_rate = AAC_BIT_RATE
-    samples = round(Fraction(scan.sound.samples, scan.sound.rate) * rate)
-    return _truncate_last(target, audio, layout, samples)
+    return target
 
 
-def _truncate_last(target: av.AudioStream, audio: Path, layout: str, samples: int) -> Iterator[Timed]:
+def _truncate_last(target: av.AudioStream, frames: Iterable[av.AudioFrame], samples: int) -> Iterator[Timed]:
     rate = target.codec_context.sample_rate
-    for packet in _encode_frames(target, audio, layout, rate):
+    for packet in _encode_frames(target, frames, rate):
         left = samples - packet.pts
         if left <= 0:
             return
@@ -68,11 +84,15 @@ def _truncate_last(target: av.AudioStream, audio: Path, layout: str, samples: in
         yield Fraction(packet.pts, rate), 1, packet
 
 
-def _encode_frames(target: av.AudioStream, audio: Path, layout: str, rate: int) -> Iterator[Any]:
-    fed = 0
+def _read_frames(audio: Path, layout: str, rate: int) -> Iterator[av.AudioFrame]:
     with open_sound(audio, audio.name) as (container, stream):
-        for frame in resample(Decoder(container, stream), sample_format="fltp", layout=layout, rate=rate):
-            frame.pts, frame.time_base = fed, Fraction(1, rate)
-            fed += frame.samples
-            yield from target.encode(frame)
-        yield from target.encode(None)
+        yield from resample(Decoder(container, stream), sample_format="fltp", layout=layout, rate=rate)
+
+
+def _encode_frames(target: av.AudioStream, frames: Iterable[av.AudioFrame], rate: int) -> Iterator[Any]:
+    fed = 0
+    for frame in frames:
+        frame.pts, frame.time_base = fed, Fraction(1, rate)
+        fed += frame.samples
+        yield from target.encode(frame)
+    yield from target.encode(None)

@@ -14,10 +14,11 @@ from av.container import InputContainer, OutputContainer
 
 from models.atomic import atomic_write
 from models.media.audio.sound import PLAYED_CODECS, scan_sound
-from models.media.audio.soundtrack import Timed, copy_packets, encode_aac
+from models.media.audio.soundtrack import Timed, copy_packets, encode_aac, encode_mix
+from models.media.opening import check_disk
 from models.media.output.checksum import has_valid_checksum
 from models.media.output.verify import invalid_result, verify_video
-from models.types import EngineError
+from models.types import EngineError, Layer
 
 _MUXER = {"movflags": "+faststart", "movie_timescale": "90000"}
 """Put the index first; give lengths of tracks in a finer unit than the default millisecond."""
@@ -32,31 +33,39 @@ def assemble_video(
     fps: Fraction,
     metadata: dict[str, str],
     copies_audio: bool = False,
+    layers: Sequence[tuple[Path, Layer]] = (),
 ) -> dict[str, Any]:
     """Join the parts, add the sound and verify the result, which appears by rename after its
-    check.
+    check. Where there are `layers`, with their files, their mix is the sound.
 
     The sound keeps its packets where all players play them in an mp4, else it becomes AAC.
     `copies_audio` keeps them wherever mp4 can hold them. Returns figures for
     result.json. Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound`
     raises.
     """
-    scan = scan_sound(audio, audio.name, float("inf"))
-    copied = scan.sound.copyable and (copies_audio or scan.sound.codec in PLAYED_CODECS)
+    codec, sound = _choose_sound(audio, layers, frames / fps, copies_audio=copies_audio)
     for part in parts:
         if not (part.is_file() and has_valid_checksum(part)):
             raise damaged_part(part, "its bytes are not those that were written")
     order = [number for number, _ in _number_packets(parts)]
     if sorted(order) != list(range(frames)):
         raise damaged_part(parts[0], f"the parts hold {len(order)} frames, not {frames}")
-    sound = partial(copy_packets if copied else encode_aac, audio=audio, scan=scan)
     with atomic_write(out) as temp_path:
         _mux(temp_path, parts, order, sound, fps, metadata)
         verify_video(temp_path, frames, fps)
-    return {
-        "audio_codec": scan.sound.codec if copied else "aac",
-        "audio_copied": copied,
-    }
+    return {"audio_codec": codec or "aac", "audio_copied": bool(codec)}
+
+
+def _choose_sound(
+    audio: Path, layers: Sequence[tuple[Path, Layer]], video_s: Fraction, *, copies_audio: bool
+) -> tuple[str, Callable[[OutputContainer], Iterator[Timed]]]:
+    """Return the codec of packets that are copied, "" where they are encoded, and what yields the packets."""
+    if layers:
+        return "", partial(encode_mix, layers=layers, length_s=video_s)
+    scan = scan_sound(audio, audio.name, float("inf"))
+    if scan.sound.copyable and (copies_audio or scan.sound.codec in PLAYED_CODECS):
+        return scan.sound.codec, partial(copy_packets, audio=audio, scan=scan)
+    return "", partial(encode_aac, audio=audio, scan=scan)
 
 
 def _mux(
@@ -116,6 +125,7 @@ def open_part(part: Path) -> InputContainer:
     try:
         container = av.open(f"file:{part}", format="mov")
     except av.FFmpegError as error:
+        check_disk(part, error)
         raise damaged_part(part, str(error.strerror)) from error
     if len(container.streams.video) != 1:
         raise damaged_part(part, "it holds no pictures")

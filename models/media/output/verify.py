@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from models.media.audio.sound import open_sound, scan_sound
-from models.media.opening import configure_decoder, open_media
+from models.media.opening import check_disk, configure_decoder, open_media
 from models.types import EngineError
 
 
@@ -25,6 +25,7 @@ def verify_video(path: Path, frames: int, fps: Fraction) -> None:
     try:
         times = list(_read_times(path))
     except av.FFmpegError as error:
+        check_disk(path, error)
         raise invalid_result(f"it can't be read to its end: {error.strerror}") from error
     if len(times) != frames:
         raise invalid_result(f"it has {len(times)} frames instead of {frames}")

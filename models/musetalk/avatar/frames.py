@@ -36,7 +36,10 @@ class BgrFrames:
     Raises EngineError avatar_unreadable and the other errors of `media.VideoFrames`.
     """
 
-    def __init__(self, request: Request, inspection: Inspection, *, reference: bool = False) -> None:
+    def __init__(
+        self, request: Request, inspection: Inspection, window: range | None = None, *, reference: bool = False
+    ) -> None:
+        """Open the avatar; only the frames of `window` count where it is given."""
         self._width, self._height = inspection.width, inspection.height
         untagged = BT601 if reference else UNSPECIFIED
         self._video = _open_video(request, inspection, None, untagged=untagged)
@@ -44,6 +47,7 @@ class BgrFrames:
             self._video.close()
             size = inspection.width, inspection.height
             self._video = _open_video(request, inspection, size, untagged=untagged)
+        self._window = window or range(len(self._video))
 
     def _has_size_of_result(self) -> bool:
         return 0 <= self._video.width - self._width <= 1 and 0 <= self._video.height - self._height <= 1
@@ -55,11 +59,11 @@ class BgrFrames:
         self._video.close()
 
     def __len__(self) -> int:
-        return len(self._video)
+        return len(self._window)
 
     def read(self, frame: int) -> U8:
-        """Return the frame with this number, counted from 0."""
-        return np.ascontiguousarray(self._video.read(frame)[: self._height, : self._width])
+        """Return the frame with this number, counted from 0 in the window."""
+        return np.ascontiguousarray(self._video.read(self._window[frame])[: self._height, : self._width])
 
 
 def _open_video(

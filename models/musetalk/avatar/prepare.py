@@ -18,11 +18,18 @@ from models.arrays import F32, U8
 from models.media.prefetch import closing_all, prefetch
 from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, to_box
 from models.musetalk.compositing.composite import trim_mask
-from models.musetalk.compositing.masks import crop_square, make_blend_mask, make_parsing_mask, square_around
+from models.musetalk.compositing.masks import (
+    complete_parsing_mask,
+    crop_square,
+    make_blend_mask,
+    make_parsing_mask,
+    square_around,
+)
 from models.musetalk.geometry import Box, Size
 from models.musetalk.options import Options
 from models.musetalk.tracking.boxes import BoxTrack, plan_boxes, plan_reference_boxes
 from models.musetalk.tracking.crops import crop_clipped, crop_padded
+from models.musetalk.tracking.landmarks import DEFAULT_LAYOUT
 from models.musetalk.tracking.tracker import FaceModels, FaceTracker, ReferenceTracker
 from models.types import EngineError
 
@@ -68,16 +75,21 @@ def prepare_avatar(
     options: Options,
     about: dict[str, Any],
     tick: Callable[[], None] = lambda: None,
+    face_box: Sequence[float] | None = None,
 ) -> None:
     """Fill `folder` with the prepared avatar.
 
-    rate    frames a second
-    about   JSON that is stored with the avatar; its `name` names the file in errors
-    tick    called after each batch of frames; may raise to cancel the work
+    rate      frames a second
+    about     JSON that is stored with the avatar; its `name` names the file in errors
+    tick      called after each batch of frames; may raise to cancel the work
+    face_box  x, y, width, height in pixels of the face in all frames; None: it is searched
 
     Raises EngineError no_face, bad_option, disk_full, and what reading frames raises.
     """
-    track = track_face(frames, rate, models, options, str(about["name"]), tick)
+    if face_box is not None:
+        track = place_face(frames, face_box, options)
+    else:
+        track = track_face(frames, rate, models, options, str(about["name"]), tick)
     writer = AvatarWriter(folder, AvatarTrack(track.boxes.astype(np.int32), track.seen))
     try:
         with read_ahead(frames, models.frames_per_batch) as batches:
@@ -143,6 +155,16 @@ def track_face(
     return track
 
 
+def place_face(frames: FrameSource, face_box: Sequence[float], options: Options) -> BoxTrack:
+    """Return the boxes of a face that is in the same place in all frames."""
+    height, width = frames.read(0).shape[:2]
+    x, y, w, h = face_box
+    detected = np.array([[x, y, x + w, y + h, 1.0]] * len(frames))
+    landmarks = np.array([[x, y]]) + DEFAULT_LAYOUT * np.array([[w, h]])
+    points = np.repeat(landmarks[None], len(frames), axis=0)
+    return plan_boxes(points, detected, (width, height), shift=options.shift_px, margin=options.margin_px, smooth=False)
+
+
 def no_face_error(name: str, max_faces: int, options: Options) -> EngineError:
     """Return bad_option where other faces were found than the job asks for, else no_face."""
     if max_faces and options.face != "largest":
@@ -191,5 +213,7 @@ def make_mask(classes: U8, box: Box, size: Size, options: Options) -> tuple[U8, 
     """
     crop = square_around(box)
     parsing = make_parsing_mask(classes, options.parsing, options.cheek_widths)
+    if options.face_box is not None:
+        parsing = complete_parsing_mask(parsing, box)
     mask = make_blend_mask(parsing, box, crop, prepared=options.way == "realtime")
     return trim_mask(mask, box, crop, size)

@@ -26,6 +26,7 @@ from models.musetalk.weights.index import (
     forms_of,
     installed_versions,
     is_outdated,
+    note_old_files,
     ready_file,
     repair_hint,
 )
@@ -70,8 +71,10 @@ def report_missing(part: Part, root: Path, *, needed: bool) -> Iterator[Verdict]
         yield Verdict("note", files_to_add(part, root)[0], f"not here: {part.version} can't be used", command)
         return
     version = f" --version {part.version}" if part.version else ""
-    for file in files_to_add(part, root):
-        yield Verdict("bad", file, f"missing: {part.does}", f"`musedrop models fetch{version}`")
+    files = files_to_add(part, root)
+    for file in files:
+        found = f"missing: {part.does}{note_old_files(root, files)}"
+        yield Verdict("bad", file, found, f"`musedrop models fetch{version}`")
 
 
 def verify_part(found: InstalledPart, *, hashes: bool, tick: Tick) -> Iterator[Verdict]:

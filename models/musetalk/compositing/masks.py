@@ -27,6 +27,7 @@ _CHEEK_KERNEL = np.pad(np.ones((1, 35), np.uint8), ((1, 1), (0, 0)))
 _CHEEK_KERNEL[:, 17] = 1
 _ENLARGED = 1.5
 _UPPER = 0.5
+_PARSED_SHARE = 0.3
 _BLUR, _BLUR_PREPARED = 0.05, 0.1
 
 
@@ -60,6 +61,20 @@ def make_parsing_mask(classes: U8, mode: Mode, cheeks: tuple[int, int] = CHEEK_W
     middle = slice(SIDE // 2 - cheeks[0] + 1, SIDE // 2 + cheeks[1])
     jaw[:, middle] = wide[:, middle]
     return _to_mask((jaw > 0) & (classes != NOSE) | np.isin(classes, MOUTH))
+
+
+def complete_parsing_mask(parsing: U8, box: Box) -> U8:
+    """Return the mask, or an ellipse in its box where the parser saw too little of a face there.
+
+    It knows human faces, not those of cartoons and animals.
+    """
+    longer = max(box[2] - box[0], box[3] - box[1], 1)
+    across, down = (round(SIDE / 2 / _ENLARGED * (box[n + 2] - box[n]) / longer) for n in (0, 1))
+    ellipse = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(ellipse, (SIDE // 2, SIDE // 2), (across, down), 0, 0, 360, 255, -1)
+    lower = slice(SIDE // 2, SIDE)
+    seen = np.count_nonzero(parsing[lower] & ellipse[lower])
+    return parsing if seen >= _PARSED_SHARE * np.count_nonzero(ellipse[lower]) else ellipse
 
 
 def square_around(box: Box) -> Box:

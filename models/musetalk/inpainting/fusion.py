@@ -25,7 +25,7 @@ def fold_upsamplers(module: Module) -> Module:
     if not any(map(_is_foldable, module.modules())):
         return module
     folded = clone_structure(module)
-    for parent, name, child in _find_submodules(folded, Upsample2D):
+    for parent, name, child in find_submodules(folded, Upsample2D):
         if _is_foldable(child):
             setattr(parent, name, FoldedUpsample(child))
     return folded
@@ -50,7 +50,7 @@ def fold_time(unet: UNet2DConditionModel, timestep: int = 0) -> UNet2DConditionM
     sample = _to_float32(unet.conv_in.weight[:1])
     steps = unet.get_time_embed(sample, torch.tensor([timestep], device=sample.device))
     embedding = functional_call(unet.time_embedding, inner, (steps,))
-    for parent, name, child in _find_submodules(folded, ResnetBlock2D):
+    for parent, name, child in find_submodules(folded, ResnetBlock2D):
         if child.time_emb_proj is not None and child.time_embedding_norm == "default":
             setattr(parent, name, TimelessResnet(child, embedding))
     folded.register_module("time_embedding", UnusedEmbedding())
@@ -139,6 +139,6 @@ def _to_float32(tensor: Tensor) -> Tensor:
     return tensor.detach().to("meta" if tensor.is_meta else "cpu", torch.float32)
 
 
-def _find_submodules(module: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
+def find_submodules(module: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
     found = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
     return [(parent, name, child) for parent, name, child in found if isinstance(child, kind)]

@@ -279,9 +279,13 @@ class Inpainter:
     def adapt(self, batch_size: int | None, cache: Path | None) -> None:
         """Take the batch size that a job asks for, and compiled code or not; see `open_inpainter`."""
         held = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
-        self.sizes = self._full = _choose_sizes(self.device, self.dtype, _free_bytes(self.device) + held, batch_size)
+        self.set_sizes(_choose_sizes(self.device, self.dtype, _free_bytes(self.device) + held, batch_size))
         self._compile_options = None
         self.compile_on_card(cache)
+
+    def set_sizes(self, sizes: BatchSizes) -> None:
+        """Take these batches, to which the sizes also grow again after they were halved."""
+        self.sizes = self._full = sizes
 
     def compile_on_card(self, cache: Path | None) -> None:
         """Compile where that is asked for and of use."""

@@ -6,6 +6,7 @@ Each returns figures; `agent/selftest/` judges them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from models.musetalk.session import select_device
 from models.types import ProgressCallback
 
 Figures = dict[str, Any]
+UUID = re.compile(r"(?:gpu-)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+BF16_MAJOR = 8
+"""The first compute capability that multiplies bf16; older cards may lack kernels for it."""
+
 Check = Callable[[torch.device, dict[str, Any], Callable[[], None]], Figures]
 
 
@@ -29,18 +34,24 @@ def describe_device(device: torch.device, *_: Any) -> Figures:
     if not torch.cuda.is_available():
         return {**told, "device": "", "count": 0}
     about = torch.cuda.get_device_properties(device)
-    uuid = str(getattr(about, "uuid", ""))  # older versions of torch don't know it
     free_bytes, total_bytes = torch.cuda.mem_get_info(device)
     return {
         **told,
-        "device": f"GPU-{uuid.removeprefix('GPU-')}" if uuid else "",
+        "device": read_uuid(about),
         "count": torch.cuda.device_count(),
         "name": about.name,
+        "bf16": about.major >= BF16_MAJOR,
         "capability": f"{about.major}.{about.minor}",
         "architectures": " ".join(torch.cuda.get_arch_list()),
         "free_bytes": free_bytes,
         "total_bytes": total_bytes,
     }
+
+
+def read_uuid(about: Any) -> str:
+    """Return the UUID of a card as the driver writes it, "" where this torch doesn't know it."""
+    found = UUID.fullmatch(str(getattr(about, "uuid", "")).lower())
+    return f"GPU-{found[1]}" if found else ""
 
 
 def _models_dir(payload: dict[str, Any]) -> Path:

@@ -17,14 +17,14 @@ def test_written_kept_outdated_removed(tmp_path: Path) -> None:
     settings = files[0].path
     settings.parent.mkdir()
     settings.write_text("mine")
-    assert [file.state for file in files] == ["there, and kept as it is", "new", "new", "new", "new"]
+    assert [file.state for file in files] == ["there, and kept as it is", "new", "new", "new", "new", "new"]
     write_files(files)
     assert settings.read_text() == "mine"
     assert find_outdated(files) == []
     files[3].path.write_text("older")
     assert find_outdated(files) == [files[3].path]
     gone = find_removable(files)
-    assert len(gone) == 4
+    assert len(gone) == 5
     remove_files(gone)
     assert find_removable(files) == []
     assert settings.exists()

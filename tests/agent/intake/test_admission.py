@@ -549,3 +549,13 @@ def test_a_refused_job_takes_nothing_from_elsewhere(desk: Desk) -> None:
     desk.put("other.json", b'{"avatar": "/proc/version", "audio": "gone.wav", "x": 1}')
     desk.turn()
     assert (desk.job("hello").media, desk.job("other").media) == ({}, {})
+
+
+def test_the_nearest_avatar_is_named(desk: Desk) -> None:
+    """A job that waits for a name of the library says which one may be meant."""
+    desk.add_avatar("Anna.mp4")
+    desk.drop("hello", avatar="ana")
+    desk.drop("other", avatar="zacharias")
+    desk.turn()
+    assert str(desk.job("hello").waiting_for).endswith("; did you mean Anna?")
+    assert str(desk.job("other").waiting_for).endswith("no avatar of that name")

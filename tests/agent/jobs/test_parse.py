@@ -63,6 +63,21 @@ def test_a_job_as_a_csharp_app_writes_it() -> None:
     assert "EnableEmotion" in spec.notes[0]
 
 
+def test_a_job_of_duix_avatar() -> None:
+    """Its names are understood; what it asks for that is not there gets a note."""
+    text = {
+        "code": "7f",
+        "video_url": "face.mp4",
+        "audio_url": "voice.wav",
+        "chaofen": 0,
+        "watermark_switch": 1,
+        "pn": 1,
+    }
+    spec = parse_job(json.dumps(text).encode())
+    assert (spec.id, spec.avatar, spec.audio) == ("7f", "face.mp4", "voice.wav")
+    assert [note.partition(" ")[0] for note in spec.notes] == ["watermark_switch"]
+
+
 @pytest.mark.parametrize(
     "key", ["max_attempts", "MaxAttempts", "maxAttempts", "MAXATTEMPTS", "maxattempts", "max-attempts", "Max_Attempts"]
 )
@@ -75,6 +90,7 @@ def test_keys_in_any_letter_case(key: str) -> None:
 def test_every_alias_is_taken_in_three_styles(alias: str) -> None:
     """snake_case, camelCase and PascalCase of each further name."""
     values: dict[str, Any] = {"quality": "high", "timeout_seconds": 3, "batch_size": 3, "bbox_shift": 3}
+    values |= {"from_seconds": 3, "to_seconds": 3}
     first, *rest = alias.split("_")
     camel = first + "".join(word.capitalize() for word in rest)
     for key in (alias, camel, camel[0].upper() + camel[1:]):
@@ -199,6 +215,14 @@ REFUSED = [
     ("bad_value", FACE + ', "timeout_s": 0}', "timeout_s"),
     ("bad_value", FACE + ', "timeout_s": "00:10:00"}', "timeout_s"),
     ("bad_value", FACE + ', "submitter": "a\\nb"}', "submitter"),
+    ("bad_value", FACE + ', "from_s": -1}', "from_s is -1"),
+    ("bad_value", FACE + ', "from_s": "1"}', "from_s"),
+    ("bad_value", FACE + ', "FromSeconds": 1e9}', "FromSeconds"),
+    ("bad_value", FACE + ', "to_s": 0}', "to_s is 0"),
+    ("bad_value", FACE + ', "from_s": 2, "ToS": 2}', "ToS is 2.0: should be greater than from_s"),
+    ("bad_value", FACE + ', "soundtrack": 1}', "soundtrack is 1"),
+    ("bad_value", FACE + ', "soundtrack": "m.mp3", "soundtrack_db": 13}', "soundtrack_db is 13"),
+    ("bad_value", FACE + ', "soundtrack_db": -6}', "there is no soundtrack"),
     ("bad_value", FACE + ', "Quality": 2}', "Quality is 2"),
     ("bad_value", FACE + ', "Quality": ["high"]}', "Quality"),
     ("bad_value", '{"avatar": "", "audio": "v.wav"}', "avatar"),
@@ -331,7 +355,8 @@ def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     assert rows("Keys") == keys
     assert rows("What is refused") == {code: code.explanation for code in CODES}
     names = {name.replace("_", "").lower() for name in (*ALIASES, *EXTRAS)}
-    assert {name.lower() for name in rows("Names that C# apps use")} == names
+    known = rows("Names that C# apps use") | rows("Names that Duix.Avatar uses")
+    assert {name.replace("_", "").lower() for name in known} == names
     assert ", ".join(f"{name.capitalize()} {crf}" for name, crf in QUALITY.items()) in PAGE
     suffixes = set(re.findall(r"\.\w+", "".join(re.findall(r"^\| the (?:face|voice) \| (.*) \|$", PAGE, re.MULTILINE))))
     assert suffixes == AVATAR_SUFFIXES | AUDIO_SUFFIXES
@@ -374,3 +399,34 @@ def test_the_media_that_a_broken_text_names(text: bytes, names: dict[str, str]) 
 def test_looking_for_media_never_fails(text: bytes) -> None:
     """Any bytes have some names, or none."""
     assert set(find_media_names(text)) <= {"avatar", "audio"}
+
+
+# in people's words ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quote", list("\u201c\u201d\u201e\u2018\u2019\u00ab\u300c\uff02`'"))
+def test_a_quote_that_json_does_not_know_is_named(quote: str) -> None:
+    """Editors and chats write them; the message shows the character and where it is."""
+    for text in (f'{{"avatar": {quote}a.jpg{quote}}}', f'{{{quote}avatar{quote}: "a.jpg"}}'):
+        bad = refused(text.encode())
+        assert f": {quote} is a" in bad.message
+        assert "quote" in bad.message
+        assert "straight double quotes" in bad.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"output": {"crf": 70}', "output.crf is 70: should be at most 51"),
+        ('"output": {"height": 3}', "output.height is 3: should be at least 64"),
+        ('"max_attempts": "3"', "max_attempts is '3': should be a whole number, without quotes"),
+        ('"timeout_s": 0', "timeout_s is 0: should be above 0"),
+        ('"id": ""', "id is '': should not be empty"),
+        ('"id": ["x"]', 'id is ["x"]: should be a text'),
+    ],
+)
+def test_a_value_out_of_range_is_said_in_plain_words(text: str, message: str) -> None:
+    """The value, what it should be, and in the hint the range."""
+    bad = refused(f'{{"avatar": "a.jpg", "audio": "b.wav", {text}}}'.encode())
+    assert bad.message == message
+    assert bad.hint

@@ -22,7 +22,7 @@ SCHEMA_FILE = ROOT / "docs" / "job-file.schema.json"
 VALIDATOR = Draft202012Validator(build_schema())
 EXAMPLES = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 SMALLEST = {"avatar": "face.jpg", "audio": "voice.wav"}
-FACES = ("avatar", "template", "avatar_image_path", "template_id")
+FACES = ("avatar", "template", "avatar_image_path", "template_id", "video_url")
 STYLES = ("snake_case", "camelCase", "PascalCase")
 VALUES: dict[str, Any] = {
     "engine": "preview",
@@ -34,6 +34,11 @@ VALUES: dict[str, Any] = {
     "max_attempts": 2,
     "timeout_s": 5,
     "timeout_seconds": 5,
+    "from_s": 1,
+    "from_seconds": 1,
+    "to_s": 2,
+    "to_seconds": 2,
+    "soundtrack_db": -6,
     "version": 1,
     "batch_size": 4,
     "bbox_shift": 1,
@@ -41,9 +46,9 @@ VALUES: dict[str, Any] = {
     "enable_emotion": True,
 }
 """A value that each key takes; a text for the others."""
-UNTYPED = ("enable_emotion", "batch_size", "bbox_shift")
+UNTYPED = ("enable_emotion", "batch_size", "bbox_shift", "chaofen", "watermark_switch", "pn")
 """Keys of any value: the first is ignored, the others are options, which the engine checks."""
-BEYOND = ('"id": " "', '"priority": "101"', '"../a"', "\\")
+BEYOND = ('"from_s": 2', '"soundtrack_db": -6', '"id": " "', '"priority": "101"', '"../a"', "\\")
 """Parts of documents that are wrong in a way that the schema doesn't express: mostly characters in texts."""
 
 
@@ -86,7 +91,7 @@ def test_every_example_of_the_docs_is_valid_with_one_face_and_one_voice(text: st
     assert not is_valid(without)
     assert not is_valid({**without, "avatar": "a.jpg", "TemplateId": "anna"})
     assert is_valid({**without, "avatar": "a.jpg", "TemplateId": None})
-    voices = {spell_like(voice, style) for voice in ("audio", "audio_path") for style in STYLES}
+    voices = {spell_like(voice, style) for voice in ("audio", "audio_path", "audio_url") for style in STYLES}
     assert not is_valid({key: value for key, value in document.items() if key not in voices})
 
 

@@ -282,3 +282,13 @@ def test_a_failed_insert_leaves_no_event(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         ledger.transitions.add("u1", "again", a_spec(), at_ms=2)
     assert len(ledger.rows("SELECT * FROM events")) == 1
+
+
+def test_a_retry_that_can_not_be_has_a_new_time(tmp_path: Path) -> None:
+    """The row says since when it has failed now."""
+    ledger = a_ledger(tmp_path)
+    job = add_job(ledger, "u1", state=JobState.FAILED, at_ms=1000)
+    ledger.transitions.refuse_reopen(job, ERROR, at_ms=9000)
+    [row] = ledger.rows("SELECT since, finished_at FROM job_status")
+    assert row["since"] == row["finished_at"] == "1970-01-01T00:00:09.000Z"
+    ledger.close()

@@ -11,6 +11,7 @@ from agent.results.outbox import (
     FolderNames,
     choose_folder,
     is_published,
+    link_video,
     move_failed_inputs,
     publish_result,
     restore_inputs,
@@ -115,3 +116,18 @@ def test_a_batch_has_a_folder_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "anna" / "result.json").write_text("{}")
     (tmp_path / "anna-2").symlink_to("/proc")
     assert choose_folder(tmp_path, "anna") == tmp_path / "anna-3"
+
+
+def test_a_video_is_linked_beside_its_folder(tmp_path: Path) -> None:
+    """The link is made once; a file or a link of another kind that is there stays, and is an error."""
+    for name in ("hello", "batch/inner", "taken"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "result.mp4").write_bytes(b"video")
+        if name != "taken":
+            link_video(tmp_path, name)
+            link_video(tmp_path, name)
+            assert (tmp_path / f"{name}.mp4").samefile(tmp_path / name / "result.mp4")
+    (tmp_path / "taken.mp4").symlink_to("/proc/version")
+    with pytest.raises(FileExistsError):
+        link_video(tmp_path, "taken")
+    assert (tmp_path / "taken.mp4").is_symlink()

@@ -178,6 +178,34 @@ def test_the_result_of_an_earlier_job_is_taken_over(desk: Desk) -> None:
     assert desk.publisher.pending == {}
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT, errno.ENOSPC, errno.ESTALE, errno.EACCES])
+def test_an_outbox_that_fails_uses_up_no_attempt(desk: Desk, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The video waits in the staging folder, however often the rename fails."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    desk.add("u1")
+    with monkeypatch.context() as patched:
+        patched.setattr("agent.results.outbox.move", fail)
+        for _ in range(8):
+            desk.publisher.publish()
+            assert os.strerror(number) in desk.problems["outbox"]
+            desk.clock.now += PUBLISH_RETRY_S
+    desk.publisher.publish()
+    job = desk.job("u1")
+    assert (job.state, job.attempt, job.failures) == ("done", 1, 0)
+
+
+def test_a_result_that_cannot_be_copied_is_rendered_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails then ends neither the daemon nor the job."""
+    desk.add("u1")
+    desk.publisher.publish()
+    monkeypatch.setattr("agent.results.outbox.make_folder", refuse_to_flush)
+    assert not desk.publisher.add_copy(desk.start("u2"), desk.job("u1"))
+    assert desk.publisher.pending == {}
+
+
 def test_a_wish_to_cancel_outlives_the_daemon(desk: Desk) -> None:
     """A cancellation that was written down before the crash is carried out after it."""
     desk.ledger.transitions.request_cancel(desk.add())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.scheduler.disk_faults import describe_disk_fault
+from agent.scheduler.disk_faults import OWN_FAULTS, describe_disk_fault
 from gpu_pool.types import Failed, RunSpan
 from tests.agent.simulation import Simulation, cpus, fails
 from tests.gpu_pool.fake import Message
@@ -22,12 +22,12 @@ def simulation(tmp_path: Path) -> Iterator[Simulation]:
     made.close()
 
 
-def fail_with(simulation: Simulation, number: int, path: str, times: int) -> None:
-    """Let the next inspections end with an error of the system."""
+def fail_with(simulation: Simulation, number: int, path: str, times: int, stage: str = "inspect") -> None:
+    """Let the next spans of a stage of the job "hello" end with an error of the system."""
     left = [OSError(number, os.strerror(number), path)] * times
 
-    def story(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
-        if not left:
+    def story(_device: str, name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        if not left or name != "hello" or order.payload["stage"] != stage:
             return None
         error = left.pop()
         return [(0.1, Failed(order.task, order.start, order.stop, "internal", f"OSError: {error}", retry=True))]
@@ -35,12 +35,13 @@ def fail_with(simulation: Simulation, number: int, path: str, times: int) -> Non
     simulation.story = story
 
 
+@pytest.mark.parametrize("stage", ["inspect", "prepare", "render", "assemble"])
 @pytest.mark.parametrize(
     "number", [errno.EIO, errno.EDQUOT, errno.ENOSPC, errno.ESTALE, errno.EROFS, errno.EACCES, errno.ENOTCONN]
 )
-def test_a_fault_of_the_share_counts_as_no_attempt(simulation: Simulation, number: int) -> None:
-    """However often it comes: the job waits, says why, and is done when the share works again."""
-    fail_with(simulation, number, str(simulation.settings.folders.staging / "x"), times=8)
+def test_a_fault_of_the_share_counts_as_no_attempt(simulation: Simulation, number: int, stage: str) -> None:
+    """However often it comes, in whatever stage: the job waits, says why, and is done when the share works again."""
+    fail_with(simulation, number, str(simulation.settings.folders.staging / "x"), times=8, stage=stage)
     simulation.add("hello")
     simulation.run(lambda: simulation.row("hello")["attempt"] == 6)
     simulation.run(lambda: simulation.row("hello")["state"] == "queued")
@@ -49,21 +50,54 @@ def test_a_fault_of_the_share_counts_as_no_attempt(simulation: Simulation, numbe
     simulation.finish(1)
     assert simulation.dispatcher.disk_fault == ""
     assert simulation.row("hello")["state"] == "done"
+    [failures] = simulation.ledger.db.execute("SELECT failures FROM jobs").fetchone()
+    assert failures == 0
+
+
+MARK = {"inode": 1, "size": 1, "mtime_ns": 1}
+MEDIA = {role: {"given": f"{role}.x", "path": path, **MARK} for role, path in (("avatar", "face"), ("audio", "voice"))}
 
 
 def test_a_medium_that_may_not_be_read_fails_its_job(simulation: Simulation) -> None:
     """At once, with a code and a hint, and no other job waits."""
     fail_with(simulation, errno.EACCES, "voice", times=1)
-    mark = {"inode": 1, "size": 1, "mtime_ns": 1}
-    media = {
-        role: {"given": f"{role}.x", "path": path, **mark} for role, path in (("avatar", "face"), ("audio", "voice"))
-    }
-    simulation.add_with("hello", media)
+    simulation.add_with("hello", MEDIA)
     simulation.run(lambda: simulation.row("hello")["state"] == "failed")
     row = simulation.row("hello")
     assert (row["error_code"], row["attempt"]) == ("not_readable", 1)
     assert row["error_message"] == 'audio "audio.x" can\'t be read: Permission denied'
     assert "chmod" in row["error_hint"]
+
+
+def test_a_folder_of_media_that_is_closed_is_waited_for(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rights of a mount or of the inbox are no fault of the job."""
+    monkeypatch.setattr("agent.scheduler.disk_faults.can_search", lambda _: False)
+    fail_with(simulation, errno.EACCES, "voice", times=6)
+    simulation.add_with("hello", MEDIA)
+    simulation.run(lambda: simulation.row("hello")["attempt"] == 4)
+    assert "Permission denied: voice" in simulation.dispatcher.disk_fault
+    simulation.finish(1)
+
+
+def test_bad_sectors_under_a_medium_are_named_and_become_the_jobs_when_others_are_done(simulation: Simulation) -> None:
+    """Alone it waits, since the disk may come back; a job that fails between others that work blocks nothing."""
+    fail_with(simulation, errno.EIO, "voice", times=1000)
+    simulation.add_with("hello", MEDIA)
+    simulation.run(lambda: simulation.row("hello")["attempt"] == 10)
+    simulation.run(lambda: simulation.row("hello")["state"] == "queued")
+    assert "Input/output error: voice" in simulation.row("hello")["waiting_for"]
+    for number in range(OWN_FAULTS):
+        before = simulation.row("hello")["attempt"]
+        simulation.add(f"good{number}")
+        simulation.run(lambda: f"good{number}" in simulation.done)  # noqa: B023 - called in this round
+        simulation.run(lambda: simulation.row("hello")["attempt"] > before)  # noqa: B023 - the same
+        simulation.run(lambda: simulation.row("hello")["state"] != "running")
+    assert simulation.row("hello")["state"] == "failed"
+    assert simulation.row("hello")["error_code"] == "not_readable"
+    assert simulation.row("hello")["error_message"] == 'audio "audio.x" can\'t be read: Input/output error'
+    assert simulation.dispatcher.disk_fault == ""
 
 
 def test_a_work_folder_that_cannot_be_made_is_waited_for(simulation: Simulation) -> None:

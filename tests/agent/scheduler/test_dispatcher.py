@@ -564,3 +564,20 @@ def test_running_jobs_go_back_into_the_queue_when_the_daemon_stops(make_simulati
     simulation.dispatcher.requeue_all("the daemon was stopped")
     row = simulation.row("hello")
     assert (row["state"], row["stage"], row["device"]) == ("queued", "render", None)
+
+
+def test_a_traceback_is_in_the_log_and_not_in_the_events(
+    make_simulation: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    """People who read the events see one sentence; only a defect of musedrop has its traceback in the log."""
+    simulation = make_simulation(cpus(1))
+    codes = ["no_face", "internal"]
+    detail = "Traceback (most recent call last):\n  a line of it"
+    simulation.story = lambda _device, _name, order: [(0.1, fails(order, codes[-1], detail=detail))]
+    for name in ("defect", "media"):
+        simulation.add(name)
+        simulation.run(lambda name=name: simulation.row(name)["state"] == "failed")  # type: ignore[misc]
+        codes.pop() if len(codes) > 1 else None
+    events = simulation.ledger.rows("SELECT kind, detail FROM job_events WHERE kind IN ('internal', 'no_face')")
+    assert [event["detail"] for event in events] == ["internal", "no_face"]
+    assert caplog.text.count("a line of it") == 1

@@ -28,6 +28,7 @@ SOUND: dict[str, Any] = {
         "count": 1,
         "name": "Card",
         "capability": "8.9",
+        "bf16": True,
         "free_bytes": 23 << 30,
         "total_bytes": 24 << 30,
     },
@@ -74,8 +75,8 @@ class CannedWorkers:
             return [found] * workers
         return [Done("selftest", number, number + 1, 1.0, found) for number in range(workers)]
 
-    def kill(self, enough_bytes: int) -> tuple[int, float]:
-        assert enough_bytes > 0
+    def kill(self, held_bytes: int, enough_bytes: int) -> tuple[int, float]:
+        assert held_bytes > enough_bytes > 0
         self.asked.append("kill")
         return self._kept_bytes, 0.5
 

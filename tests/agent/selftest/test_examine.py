@@ -63,7 +63,8 @@ BAD: list[tuple[str, dict[str, Any], str, str, bool]] = [
         "run it",
         False,
     ),
-    ("batch sizes", {"batches": change("batches", psnr_db=20.0)}, "batch 1 against 16", "driver", True),
+    ("batch sizes", {"batches": change("batches", psnr_db=19.0)}, "batch 1 against 16", "driver", True),
+    ("batch sizes", {"batches": change("batches", psnr_db=30.0)}, "at least 35 dB", "driver", False),
     ("compiled", {"compiled": change("compiled", psnr_db=20.0)}, "compiled against not", "driver", False),
     (
         "two workers",
@@ -124,6 +125,7 @@ NOTES: list[tuple[str, dict[str, Any], str, str]] = [
         "memory ran out",
         "free memory",
     ),
+    ("batch sizes", {"batches": fail("timeout", "the time was up", fault="worker")}, "left out", "again"),
     ("compiled", {"compiled": {"state": "failed"}}, "can't be compiled", "compile"),
     ("compiled", {"compiled": {"state": "differs"}}, "other pictures", "compile"),
     ("compiled", {"compiled": {"state": "compiling"}}, "too long", "compile"),
@@ -154,6 +156,13 @@ def test_memory_that_stays_taken_after_kill_9() -> None:
     assert row.found.startswith("5000 of 6000 MiB of the card are not free")
     assert "reboot" in row.advice
     assert examine(kept_bytes=100 * MIB)["kill -9"].verdict == "ok"
+
+
+def test_a_card_without_bf16_is_not_asked_for_it() -> None:
+    """Those before Ampere compute in fp16."""
+    rows = examine({"device": change("device", bf16=False, capability="7.5")})
+    assert ("networks fp16" in rows, "networks bf16" in rows) == (True, False)
+    assert worst_verdict(list(rows.values())) == "ok"
 
 
 def test_nothing_follows_a_device_that_cannot_compute() -> None:

@@ -30,3 +30,11 @@ def test_a_worker_that_dies_in_a_minor_check_is_bad_and_blames_no_card() -> None
     assert (died.verdict, died.blames_card) == ("bad", False)
     assert judge_failure("copies", fail()).verdict == "note"
     assert judge_failure("speed", fail()).blames_card
+
+
+def test_a_defect_of_the_program_is_no_fault_of_a_card() -> None:
+    """The row is bad, but jobs go on; an error of the card's libraries, or the end of a worker, is another thing."""
+    defect = judge_failure("speed", fail(message="KeyError: 'compiled'"))
+    assert (defect.verdict, defect.blames_card) == ("bad", False)
+    assert judge_failure("speed", fail(message="RuntimeError: cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")).blames_card
+    assert judge_failure("speed", fail("worker_stalled", "nothing for 240 s", fault="worker")).blames_card

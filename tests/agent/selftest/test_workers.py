@@ -14,7 +14,7 @@ from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Done, Failed
-from tests.gpu_pool.pools import DEADLINE_S, HANDLERS, get_device
+from tests.gpu_pool.pools import DEADLINE_S, HANDLERS, get_device, poll_until
 from tests.nvmlstub import PretendDriver
 from tests.share import are_gone, until
 
@@ -91,14 +91,14 @@ def test_killed_workers_of_a_processor_free_their_memory(make_workers: MakeWorke
     """Both are gone when it says so."""
     workers, pool = make_workers()
     pids = [pid for name in ("cpu:0", "cpu:1") if (pid := get_device(pool, name).worker_pid)]
-    kept_bytes, seconds = workers.kill(0)
+    kept_bytes, seconds = workers.kill(GIB, 0)
     assert (kept_bytes, seconds < 15) == (0, True)
     assert len(pids) == 2
     until(lambda: are_gone(pids), DEADLINE_S, lambda: f"of {pids} some run")
 
 
 def test_memory_of_a_card_is_read_from_the_driver(driver: PretendDriver, make_workers: MakeWorkers) -> None:
-    """What the killed worker held is free; what another process has taken since is not."""
+    """What the killed worker held is free; what another process holds or took before doesn't count."""
     driver.set_devices(f"gpu {CARD} {24 * GIB} 0 {GIB}")
     workers, pool = make_workers(driver)
     [end] = ask(workers, "describe")
@@ -106,8 +106,10 @@ def test_memory_of_a_card_is_read_from_the_driver(driver: PretendDriver, make_wo
     assert end.result["env"]["CUDA_VISIBLE_DEVICES"] == CARD
     pid = get_device(pool, CARD).worker_pid
     assert pid is not None
+    driver.set_devices(f"gpu {CARD} {24 * GIB} {9 * GIB} {GIB}")
     driver.hold_memory(pid, 0, 6 * GIB)
-    assert workers.kill(GIB)[0] == 0
+    poll_until(pool, lambda _: get_device(pool, CARD).held_bytes == 6 * GIB)
+    assert workers.kill(6 * GIB, GIB)[0] == 0
 
 
 def test_memory_that_a_driver_keeps_is_reported(
@@ -115,8 +117,14 @@ def test_memory_that_a_driver_keeps_is_reported(
 ) -> None:
     """After a while it is given up."""
     monkeypatch.setattr("agent.selftest.workers.FREED_S", 1.0)
-    driver.set_devices(f"gpu {CARD} {24 * GIB} 0 {GIB}")
-    workers, _ = make_workers(driver)
     driver.set_devices(f"gpu {CARD} {24 * GIB} {5 * GIB} {GIB}")
-    kept_bytes, seconds = workers.kill(GIB)
+    workers, _ = make_workers(driver)
+    kept_bytes, seconds = workers.kill(5 * GIB, GIB)
     assert (kept_bytes, seconds >= 1.0) == (5 * GIB, True)
+
+
+def test_a_card_that_shares_the_memory_has_no_figures(driver: PretendDriver, make_workers: MakeWorkers) -> None:
+    """Its workers are gone, which is all that can be known."""
+    driver.set_devices(f"gpu {CARD} 0 0 0")
+    workers, _ = make_workers(driver)
+    assert workers.kill(5 * GIB, 0)[0] == 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
 from models import media
+from models.media.opening import translate_read_errors
 from models.types import EngineError, Limits
 from tests import media_samples as samples
 from tests.models.media.still_files import detailed_picture, encode_still
@@ -61,3 +65,23 @@ def test_a_camera_jpeg_is_read_whatever_its_name(tmp_path: Path, name: str) -> N
     path.write_bytes(encode_still(".jpg", detailed_picture()))
     assert path.stat().st_size > 100_000
     assert (media.read_picture(path, name, LIMITS).width, media.read_image(path, name).shape) == (640, (480, 640, 3))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_cannot_be_read_is_no_damage_of_the_file(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg says EIO of damaged files, too: reading the file plainly tells which it is."""
+    (path := tmp_path / "voice").write_bytes(b"not much")
+    error = av.error.OSError(number, os.strerror(number), "file")
+    with pytest.raises(EngineError) as refused, translate_read_errors("voice", "audio", path):
+        raise error
+    assert refused.value.code == "audio_unreadable"
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(OSError, match=os.strerror(number)) as raised, translate_read_errors("voice", "audio", path):
+        raise error
+    assert raised.value.filename == str(path)

@@ -17,7 +17,7 @@ import torch
 from models import media
 from models.handler import Handler
 from models.musetalk import networks
-from models.musetalk.engine import MuseTalkEngine
+from models.musetalk.engine import NVENC_BYTES, MuseTalkEngine, count_bytes
 from models.musetalk.networks import Networks
 from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.weights import loader as weights_loader
@@ -79,6 +79,24 @@ def test_a_worker_loads_the_version_that_is_here(
     for folder in (tmp_path, models_dir):
         MuseTalkEngine("GPU-1").load(str(folder))
     assert loaded == ["v1", "v15"]
+
+
+def test_a_worker_on_a_card_lives_without_a_torch_for_cards(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it should load at its start is left out, and its log says why."""
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    handler = Handler("GPU-1")
+    handler.preload("musetalk", str(models_dir))
+    assert handler.stats == {}
+    assert "can't use the card GPU-1" in capsys.readouterr().out
+
+
+def test_an_encoder_on_the_card_is_counted() -> None:
+    """Where NVENC may encode, its context is part of what a card must have room for."""
+    on_card, on_host = (Inspection(1, "25", 64, 64, 0.04, {}, encoder=name) for name in ("auto", "libx264"))
+    assert count_bytes(Options(), on_card) - count_bytes(Options(), on_host) == NVENC_BYTES
+    assert count_bytes(Options(precision="fp32"), on_host) > count_bytes(Options(), on_host)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_a_prepared_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Runs of inpainted frames by their numbers in the result, with the latents that belong to them."""
     prepare(tmp_path)
     weight = np.array([0, 1, 0.5, 0, 0, 1], np.float32)
-    FrameSchedule(np.array([0, 1, 2, 2, 1, 0]), weight, np.ones(6, np.float32), 1).write(tmp_path)
+    FrameSchedule(np.array([0, 1, 2, 2, 1, 0]), weight, np.ones(6, np.float32), np.ones(6, np.bool_), 1).write(tmp_path)
     np.save(tmp_path / FEATURES, np.ones((20, 5, 4), np.float32))
     (tmp_path / STATS).write_text(json.dumps({"samples": 6400}))
     job = PreparedJob(tmp_path)

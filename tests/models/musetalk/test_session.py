@@ -203,3 +203,44 @@ def test_memory_that_runs_out_is_named(tmp_path: Path, models_dir: Path, monkeyp
     with pytest.raises(EngineError) as refused:
         list(engine.render(request, outline, 0, 2))
     assert (refused.value.code, refused.value.retry) == ("out_of_memory", True)
+
+
+def test_only_the_scene_is_painted(tmp_path: Path, models_dir: Path) -> None:
+    """All other frames are the film's own planes; only those of the scene are prepared, and any cut is the same."""
+    avatar = write_video(tmp_path / "face.mp4", [True] * 12)
+    request = replace(make_request(tmp_path, models_dir, avatar, 0.2), from_s=0.16, to_s=0.32)
+    engine, inspection = prepare_job(request)
+    assert (inspection.frames, inspection.voices[0].frames) == (12, range(4, 8))
+    assert len(PreparedAvatar(request.files.prepared / "avatar")) == 4
+    frames = list(engine.render(request, inspection, 0, 12))
+    cut = [frame for a, b in ((0, 5), (5, 9), (9, 12)) for frame in engine.render(request, inspection, a, b)]
+    assert all(np.array_equal(one, other) for one, other in zip(frames, cut, strict=True))
+    with media.VideoFrames(avatar, inspection.rate, as_yuv=True) as video:
+        changed = [not np.array_equal(frame, video.read(n)) for n, frame in enumerate(frames)]
+    assert changed == [False] * 4 + [True] * 4 + [False] * 4
+    report = engine.report(request, inspection)
+    assert 4 <= report["thumbnail_frame"] < 8
+
+
+def test_a_scene_is_no_reference(tmp_path: Path, models_dir: Path) -> None:
+    """The original program has no scenes."""
+    avatar = write_video(tmp_path / "face.mp4", [True] * 4)
+    request = replace(make_request(tmp_path, models_dir, avatar, 0.1, reference=True), from_s=0.04)
+    with pytest.raises(EngineError) as refused:
+        prepare_job(request)
+    assert (refused.value.code, "reference" in refused.value.message) == ("bad_option", True)
+
+
+def test_a_face_box_is_in_pixels_of_the_avatar(tmp_path: Path, models_dir: Path) -> None:
+    """A picture without a face is repainted in the box, scaled as the result is."""
+    avatar = write_image(tmp_path / "cat.png", face=False)
+    request = make_request(tmp_path, models_dir, avatar, face_box=[48, 24, 64, 72], extra_margin=0)
+    request = replace(request, output=Output(height=64))
+    engine, inspection = prepare_job(request)
+    assert inspection.details["face_box"] == (24, 12, 32, 36)
+    assert PreparedAvatar(request.files.prepared / "avatar").box(0) == (24, 12, 56, 48)
+    first, second = engine.render(request, inspection, 0, 2)
+    assert first.shape == second.shape
+    with pytest.raises(EngineError) as refused:
+        prepare_job(make_request(tmp_path, models_dir, avatar, job="other", face_box=[150, 0, 20, 20]))
+    assert refused.value.code == "bad_option"

@@ -160,3 +160,80 @@ def test_cycles_of_a_video() -> None:
     assert [cycle_frame(n, 3, "pingpong") for n in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
     assert [cycle_frame(n, 3, "loop") for n in range(5)] == [0, 1, 2, 0, 1]
     assert [cycle_frame(n, 3, "hold") for n in range(5)] == [0, 1, 2, 2, 2]
+
+
+def test_only_the_scene_is_painted(tmp_path: Path) -> None:
+    """The encoder gets the planes of all other frames as they were decoded, and any cut gives the same frames."""
+    request = replace(request_for(tmp_path, EXAMPLES / "collins.mp4", 0.6), from_s=0.4, to_s=0.8)
+    engine, inspection = prepared(request)
+    first, last = inspection.voices[0].start, inspection.voices[0].stop
+    with media.VideoFrames(EXAMPLES / "collins.mp4", inspection.rate, as_yuv=True) as video:
+        source = [video.read(n) for n in range(len(video))]
+        assert inspection.colour == video.colour
+    assert inspection.frames == len(source) > last > first > 0
+    frames = list(engine.render(request, inspection, 0, inspection.frames))
+    for n, frame in enumerate(frames):
+        inside = first <= n < last
+        assert frame.shape[1:] == ((inspection.width, 3) if inside else (inspection.width,))
+        assert inside or np.array_equal(frame, source[n])
+    cut = [
+        frame
+        for a, b in ((0, first + 1), (first + 1, last + 2), (last + 2, inspection.frames))
+        for frame in PreviewEngine("cpu:1").render(request, inspection, a, b)
+    ]
+    assert all(np.array_equal(one, other) for one, other in zip(frames, cut, strict=True))
+    with media.VideoFrames(EXAMPLES / "collins.mp4", inspection.rate) as video:
+        changed = [np.abs(frames[n].astype(int) - video.read(n)).max() > 30 for n in range(first, last)]
+    assert any(changed)
+
+
+def test_a_still_moves_in_its_scene_alone(tmp_path: Path) -> None:
+    """Before and after it the picture is as it was sent, and the movement ends where it began."""
+    source = portrait(tmp_path)
+    request = replace(request_for(tmp_path, source, 1.0, label=False), from_s=0.2, to_s=0.8)
+    engine, inspection = prepared(request)
+    assert (inspection.frames, inspection.voices[0].frames) == (20, range(5, 20))
+    longer = replace(inspection, frames=30)
+    frames = list(engine.render(request, inspection, 0, 20))
+    with media.VideoFrames(source, longer.rate, inspection.width, inspection.height, as_yuv=True) as picture:
+        own = picture.read(0)
+    assert all(np.array_equal(frame, own) for frame in frames[:5])
+    moved = [np.abs(frame.astype(int) - media.read_image(source)[: inspection.height]).max() for frame in frames[5:]]
+    assert moved[5] > 30
+
+
+def draw_cartoon(path: Path, width: int = 320, height: int = 240) -> Path:
+    """Write a face that no detector knows: two dots and a line on a disc."""
+    import cv2
+
+    picture = np.full((height, width, 3), (200, 220, 160), np.uint8)
+    cv2.circle(picture, (160, 120), 90, (90, 200, 250), -1)
+    for x in (130, 190):
+        cv2.circle(picture, (x, 95), 9, (20, 20, 20), -1)
+    cv2.line(picture, (130, 160), (190, 160), (40, 40, 120), 4)
+    cv2.imwrite(str(path), picture)
+    return path
+
+
+def test_a_face_given_by_its_box_is_not_searched(tmp_path: Path) -> None:
+    """A cartoon talks inside its box, in the size of the result, and nowhere else."""
+    source = draw_cartoon(tmp_path / "cat.png")
+    wishes: dict[str, Any] = {"face_box": [80, 40, 160, 160], "label": False, "sway": False, "blink": False}
+    with pytest.raises(EngineError, match="no_face"):
+        Handler("cpu:0").inspect(request_for(tmp_path, source))
+    request = replace(request_for(tmp_path, source, **wishes), output=Output(height=120))
+    engine, inspection = prepared(request)
+    assert (inspection.width, inspection.height) == (160, 120)
+    frames = np.stack(list(engine.render(request, inspection, 0, 25)))
+    rows, columns = np.nonzero((frames != frames[0]).any((0, 3)))
+    assert len(rows) > 50
+    assert (columns.min() > 40, columns.max() < 120, rows.min() > 50, rows.max() < 115) == (True,) * 4
+
+
+@pytest.mark.parametrize("box", [[0, 0, 15, 40], [300, 0, 40, 40], [0, 220, 40, 40], [0, 0, 0, 0]])
+def test_a_face_box_is_inside_of_the_picture(tmp_path: Path, box: list[float]) -> None:
+    """The refusal says how large the picture is."""
+    source = draw_cartoon(tmp_path / "cat.png")
+    with pytest.raises(EngineError) as refused:
+        Handler("cpu:0").inspect(request_for(tmp_path, source, face_box=box))
+    assert (refused.value.code, "320 x 240" in refused.value.message) == ("bad_option", True)

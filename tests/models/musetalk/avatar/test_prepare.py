@@ -130,3 +130,21 @@ def test_a_cancelled_preparation_is_no_avatar(tmp_path: Path) -> None:
             tmp_path, Pictures([True] * 3), Fraction(25), Models(), read_options({})[0], {"name": "a"}, cancel
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_face_given_by_its_box_is_not_searched(tmp_path: Path) -> None:
+    """All frames have that box, and where the parser sees no face an ellipse of it is repainted."""
+    options, _ = read_options({"face_box": [20, 30, 60, 80], "extra_margin": 0})
+    models = Models()
+    models.detect = models.find_landmarks = None  # type: ignore[method-assign,assignment]
+    models.parse_faces = lambda squares: np.zeros((len(squares), 512, 512), np.uint8)  # type: ignore[method-assign]
+    frames = Pictures([False] * FRAMES)
+    prepare_avatar(tmp_path, frames, Fraction(25), models, options, {"name": "cat.png"}, face_box=(100, 60, 60, 80))
+    avatar = PreparedAvatar(tmp_path)
+    assert avatar.seen.all()
+    assert {avatar.box(frame) for frame in range(FRAMES)} == {(100, 60, 160, 140)}
+    mask, region = avatar.read_mask(3), avatar.region(3)
+    assert region[0] >= 100
+    assert region[3] <= 140
+    assert mask[len(mask) // 2].max() > 200
+    assert mask[:, : mask.shape[1] // 2].sum() == pytest.approx(mask[:, mask.shape[1] // 2 :].sum(), rel=0.1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,15 @@ class Recorder(TorchDispatchMode):
             self.mixes.append(name)
         if name in HEAVY:
             self._check_heavy(name, tensors)
-        return func(*args, **kwargs)
+        return self._lay_out(name, tensors, func(*args, **kwargs))
+
+    def _lay_out(self, name: str, given: list[Tensor], result: Any) -> Any:
+        """Give a result the layout that it has on a card: meta operators know no card."""
+        if name == "convolution" and any(is_channels_last(tensor) for tensor in given[:2]):
+            return torch.empty_like(result, memory_format=torch.channels_last)
+        if name == "native_group_norm":
+            return (torch.empty_like(result[0], memory_format=torch.contiguous_format), *result[1:])
+        return result
 
     def _copy(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         target, source = (args[0], args[1]) if name == "copy_" else (kwargs.get("device"), args[0])
@@ -79,8 +88,13 @@ class Recorder(TorchDispatchMode):
         if name == "convolution":
             given = tensors[0]
             self.shapes.append(tuple(given.shape))
-            if given.shape[1] > 1 and not given.is_contiguous(memory_format=torch.channels_last):
+            if not is_channels_last(given):
                 self.strays.append(tuple(given.shape))
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether a convolution takes the tensor as it is; one with a single channel or pixel has both layouts."""
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 class MetaStream:
@@ -117,9 +131,14 @@ class MetaCopy:
         return self._rows.numpy(), self._finite.numpy()
 
 
-def open_meta_inpainter(dtype: torch.dtype = torch.float16, size: int = 16, *, plain: bool = False) -> Inpainter:
-    """Return the inpainter with networks of full size on the meta device; open_stream has to give a MetaStream."""
+@cache
+def build_meta_networks(dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """Return networks of full size, which take a second to build; the fast way doesn't change them."""
     with META:
         unet, vae = UNet2DConditionModel(**tiny_nets.UNET_FULL), AutoencoderKL(**tiny_nets.VAE_FULL)
-    nets = tiny_nets.cast_to(dtype, unet), tiny_nets.cast_to(dtype, vae)
-    return Inpainter(*nets, META, plain=plain, sizes=BatchSizes(size, size, size))
+    return tiny_nets.cast_to(dtype, unet), tiny_nets.cast_to(dtype, vae)
+
+
+def open_meta_inpainter(dtype: torch.dtype = torch.float16, size: int = 16) -> Inpainter:
+    """Return the inpainter with networks of full size on the meta device; open_stream has to give a MetaStream."""
+    return Inpainter(*build_meta_networks(dtype), META, sizes=BatchSizes(size, size, size))

@@ -45,8 +45,8 @@ def record(inpainter: Inpainter, frames: int = FRAMES) -> Recorder:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_a_batch_is_waited_for_once(stream: MetaStream, dtype: torch.dtype) -> None:
     """`HostCopy.wait` is the only wait, once a batch; no device is mixed, no heavy operator leaves its precision."""
-    recorder = record(open_meta_inpainter(dtype))
-    assert stream.waits == 3
+    recorder = record(open_meta_inpainter(dtype), 20)
+    assert stream.waits == 2
     assert recorder.syncs == {}
     assert recorder.mixes == []
     assert recorder.slips == []
@@ -55,8 +55,8 @@ def test_a_batch_is_waited_for_once(stream: MetaStream, dtype: torch.dtype) -> N
 def test_the_encoder_is_waited_for_once_a_batch(inpainter: Inpainter) -> None:
     """Latents go to the host in one blocking copy a batch, and their faces to the card in none."""
     with Recorder() as recorder:
-        assert inpainter.latents(np.zeros((FRAMES, 256, 256, 3), np.uint8)).shape == (FRAMES, 8, 32, 32)
-    assert recorder.syncs == {"_to_copy to the host": 3}
+        assert inpainter.latents(np.zeros((20, 256, 256, 3), np.uint8)).shape == (20, 8, 32, 32)
+    assert recorder.syncs == {"_to_copy to the host": 2}
     assert (recorder.mixes, recorder.slips) == ([], [])
 
 
@@ -163,5 +163,5 @@ def test_each_mistake_is_seen(inpainter: Inpainter, mistake: Any, seen: str, mon
         assert noted
 
 
-STRAYS = (131, 23)
+STRAYS = (107, 19)
 """Convolutions of a UNet and a decoder that get channels first, of all and of 64 pixels and more."""

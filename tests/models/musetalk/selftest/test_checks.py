@@ -60,6 +60,13 @@ def test_a_card_is_known_by_its_uuid(monkeypatch: pytest.MonkeyPatch, uuid: str)
     assert json.dumps(found)
 
 
+@pytest.mark.parametrize("uuid", ["", "<CUuuid object at 0x7f>", "GPU-1"])
+def test_a_uuid_that_is_none_is_unknown(monkeypatch: pytest.MonkeyPatch, uuid: str) -> None:
+    """Nothing is compared with it then."""
+    play_card(monkeypatch, uuid=uuid)
+    assert describe_device(torch.device("cuda:0"))["device"] == ""
+
+
 def test_a_torch_without_a_card() -> None:
     """It says so instead of failing."""
     if torch.cuda.is_available():

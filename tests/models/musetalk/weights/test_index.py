@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from models.catalog import ENGINES, explain_unavailable
+from models.musetalk.commands.verify import verify_folder
 from models.musetalk.weights import index as layout
 from models.musetalk.weights.index import (
     PARTS,
@@ -205,5 +207,7 @@ def test_whisper_of_old_releases_is_named(root: Path) -> None:
     (root / "whisper" / "pytorch_model.bin").unlink()
     message = layout.missing_error("v15", root).message
     assert "whisper/pytorch_model.bin; whisper/tiny.pt is of MuseTalk before 1.5" in message
+    assert any("tiny.pt is of MuseTalk before 1.5" in verdict.found for verdict in verify_folder(root, hashes=False))
+    assert "tiny.pt is of MuseTalk before 1.5" in explain_unavailable(ENGINES["musetalk"], root, {"cuda"})
     (root / "whisper" / "tiny.pt").unlink()
     assert "tiny.pt" not in layout.missing_error("v15", root).message

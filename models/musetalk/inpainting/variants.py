@@ -1,0 +1,187 @@
+"""Other forms of the same networks, of which only a card can tell the fastest: layout, upsamplers, group norms.
+
+Each is a function over what the fast way runs, and shares its tensors. `measure_variants` times them all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn.functional import group_norm
+
+from models.musetalk.inpainting.compile import is_close
+from models.musetalk.inpainting.fused_weights import optimise
+from models.musetalk.inpainting.fusion import FoldedUpsample, clone_structure, find_submodules
+from models.musetalk.inpainting.modules import (
+    LATENT,
+    Decode,
+    MemoryLayout,
+    Predict,
+    channels_last_layout,
+    contiguous_layout,
+)
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A form of UNet and decoder.
+
+    layout      of the tensors between operators
+    upsampler   "transposed": one transposed convolution; "shuffled": a 2 x 2 convolution and pixel shuffle
+    norm        "library": PyTorch's, which leaves channels_last on a card; "layout": one that keeps it
+    """
+
+    layout: Literal["channels_last", "contiguous"] = "channels_last"
+    upsampler: Literal["transposed", "shuffled"] = "transposed"
+    norm: Literal["library", "layout"] = "library"
+
+
+USUAL = Variant()
+VARIANTS: dict[str, Variant] = {
+    "usual": USUAL,
+    "contiguous": Variant(layout="contiguous"),
+    "shuffled": Variant(upsampler="shuffled"),
+    "norms": Variant(norm="layout"),
+    "shuffled, norms": Variant(upsampler="shuffled", norm="layout"),
+    "contiguous, shuffled": Variant(layout="contiguous", upsampler="shuffled"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Seconds of a frame in UNet and decoder, and whether the result is the usual form's but for rounding."""
+
+    unet_s: float
+    decode_s: float
+    is_same: bool
+
+
+def arrange(net: Module, variant: Variant) -> Module:
+    """Return an optimised network in another form; the form that it has already is returned as it is."""
+    if variant == USUAL:
+        return net
+    formed = clone_structure(net)
+    if variant.upsampler == "shuffled":
+        _replace(formed, FoldedUpsample, ShuffledUpsample)
+    if variant.norm == "layout":
+        _replace(formed, nn.GroupNorm, LayoutGroupNorm)
+    memory_format = torch.channels_last if variant.layout == "channels_last" else torch.contiguous_format
+    to: Callable[..., Module] = formed.to  # diffusers wraps it so that its types are lost
+    return to(memory_format=memory_format)
+
+
+def measure_variants(
+    unet: UNet2DConditionModel, vae: AutoencoderKL, device: torch.device, batch: int = 16, rounds: int = 3
+) -> dict[str, Measurement]:
+    """Time every form on a device, in batches of one size; the best round counts, after one that doesn't."""
+    unet, vae = optimise(unet), optimise(vae)
+    found: dict[str, Measurement] = {}
+    wanted: list[Tensor] = []
+    for name, variant in VARIANTS.items():
+        predict, decode = _build(unet, vae, variant)
+        latents = _make_noise((batch, 2 * LATENT[0], *LATENT[1:]), device)
+        windows = _make_noise((batch, 50, predict.table.shape[1]), device)
+        predicted = _make_noise((batch, *LATENT), device).to(unet.dtype)
+        with torch.no_grad():
+            (unet_s, first), (decode_s, second) = (
+                _time(lambda: predict(latents, windows), device, rounds),  # noqa: B023  called at once
+                _time(lambda: decode.image(predicted), device, rounds),  # noqa: B023
+            )
+        wanted = wanted or [first, second]
+        is_same = is_close(first, wanted[0]) and is_close(second, wanted[1])
+        found[name] = Measurement(unet_s / batch, decode_s / batch, is_same)
+    return found
+
+
+def choose_variant(found: dict[str, Measurement], gain: float = 0.03) -> str:
+    """Return the fastest form that gives the same; the usual one unless another gains more than `gain`."""
+    seconds = {name: one.unet_s + one.decode_s for name, one in found.items() if one.is_same or name == "usual"}
+    best = min(seconds, key=seconds.__getitem__)
+    return best if seconds[best] < (1 - gain) * seconds["usual"] else "usual"
+
+
+def _build(unet: UNet2DConditionModel, vae: AutoencoderKL, variant: Variant) -> tuple[Predict, Decode]:
+    layout: MemoryLayout = channels_last_layout if variant.layout == "channels_last" else contiguous_layout
+    return Predict(arrange(unet, variant), layout), Decode(arrange(vae, variant), layout)
+
+
+def _time(work: Callable[[], Tensor], device: torch.device, rounds: int) -> tuple[float, Tensor]:
+    best, result = float("inf"), work()
+    for _ in range(rounds):
+        _finish(device)
+        began = time.perf_counter()
+        result = work()
+        _finish(device)
+        best = min(best, time.perf_counter() - began)
+    return best, result
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _make_noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def _replace(module: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
+    for parent, name, child in find_submodules(module, kind):
+        setattr(parent, name, make(child))
+
+
+class ShuffledUpsample(nn.Module):
+    """A FoldedUpsample as one 2 x 2 convolution whose results are dealt out to the four pixels of each doubled one."""
+
+    def __init__(self, folded: FoldedUpsample) -> None:
+        super().__init__()
+        kernel = folded.conv.weight.detach()  # (in, out, 4, 4)
+        pairs = torch.stack([kernel[:, :, [3, 1]], kernel[:, :, [2, 0]]])  # of rows, for the upper and the lower half
+        both = torch.stack([pairs[..., [3, 1]], pairs[..., [2, 0]]], 1)  # (2, 2, in, out, 2, 2)
+        weight = both.permute(3, 0, 1, 2, 4, 5).flatten(0, 2).contiguous()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        bias = folded.conv.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().repeat_interleave(4), requires_grad=False)
+
+    def forward(self, hidden_states: Tensor, _output_size: Any = None) -> Tensor:
+        """(n, c, h, w) -> (n, c', 2h, 2w)."""
+        count, _, height, width = hidden_states.shape
+        dealt = nn.functional.conv2d(hidden_states, self.weight, self.bias, padding=1)
+        parts = dealt.unflatten(1, (-1, 2, 2))
+        rows = [
+            torch.stack([parts[:, :, row, column, row:, column:][..., :height, :width] for column in range(2)], -1)
+            for row in range(2)
+        ]
+        return torch.stack(rows, -3).reshape(count, -1, 2 * height, 2 * width)
+
+
+class LayoutGroupNorm(nn.Module):
+    """A GroupNorm that keeps channels_last: sums in float32, then one multiplication and addition a value."""
+
+    def __init__(self, plain: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups, self.eps = plain.num_groups, plain.eps
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def forward(self, given: Tensor) -> Tensor:
+        if given.dim() != 4:
+            return group_norm(given, self.groups, self.weight, self.bias, self.eps)
+        count, channels, height, width = given.shape
+        values = given.permute(0, 2, 3, 1).reshape(count, height * width, self.groups, channels // self.groups)
+        size = height * width * channels // self.groups
+        mean = values.sum((1, 3), dtype=torch.float32) / size
+        square = torch.linalg.vector_norm(values, dim=(1, 3), dtype=torch.float32).square() / size
+        scale = (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
+        factor = scale[..., None] * self.weight.float().view(self.groups, -1)
+        offset = self.bias.float().view(self.groups, -1) - mean[..., None] * factor
+        factor, offset = (one.reshape(count, channels, 1, 1).to(given.dtype) for one in (factor, offset))
+        return torch.addcmul(offset, given, factor)
