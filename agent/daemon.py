@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +49,7 @@ from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
 from gpu_pool.types import PoolEvent
+from gpu_pool.walls.privileges import forbid_tracing, keep_privileges_here
 
 log = logging.getLogger("musedrop")
 
@@ -84,13 +85,16 @@ class Daemon:
             self.damage_check = DamageCheck(self.folders.ledger, self.folders.running_mark)
             earlier = self.ledger.devices.list_cards()
             self.ledger.devices.clear()
+            self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
+            self.share_folders = ShareFolders(self.folders)
+            if not self.share.check():
+                with suppress(OSError):  # `open_share` says it
+                    self.share_folders.make()  # workers may open only what there is when they start
             on_error.pop_all()
         self.clock, self.problems = clock or Clock(), Problems()
         self.notifier = notifier or Notifier()
         self.watchdog = Watchdog(self.notifier)
-        self.pool = pool or open_pool(settings, handler, earlier)
-        self.share = ShareIdentity(settings.share, self.folders.share_id_file, self.ledger)
-        self.share_folders = ShareFolders(self.folders)
+        self.pool = pool or open_pool(self.settings, handler, earlier)
         self.lease = ShareLease(settings.share, self.folders.lease, self.folders.state, self.ledger, self.clock)
         self._connect_parts()
         self.draining = self.share_present = False
@@ -422,6 +426,8 @@ class Daemon:
         else:
             self.settings.replace(settings)
             self.intake.apply_settings()
+            if settings.pool.walls and {"inbox.media_roots", "inbox.path_map"} & set(taken):
+                self.pool.replace_workers()  # the others may not open the new folders
             self.share_present = False  # the next scan, which is due now, opens it again
             configure_logging(settings)
             log.info("settings taken over: %s", ", ".join(taken) or "none had changed")
@@ -466,6 +472,9 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
 
     `source`: the file that SIGHUP reads again.
     """
+    keep_privileges_here()
+    if settings.pool.walls:
+        forbid_tracing()
     let_group_read()
     faulthandler.enable()  # a daemon that the watchdog aborts says where it hung
     notifier = Notifier()

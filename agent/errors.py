@@ -203,6 +203,11 @@ class ErrorCode(StrEnum):
     WORKER_DIED = ("worker_died", "worker", "The worker process ended.")
     WORKER_STALLED = ("worker_stalled", "worker", "The worker made no progress for `pool.stall_s`.")
     WORKER_NONSENSE = ("worker_nonsense", "worker", "The worker sent a message that breaks the protocol.")
+    WORKER_OUTDATED = (
+        "worker_outdated",
+        "worker",
+        "A folder of the share was mounted or made anew: a new worker starts.",
+    )
     WORKER_MISPLACED = ("worker_misplaced", "worker", "The worker runs on another card than it was started for.")
     DEVICE_LOST = ("device_lost", "worker", "The driver reports that the card is gone.")
     DEVICE_ERROR = ("device_error", "worker", "The card reported an error.")

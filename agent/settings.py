@@ -149,6 +149,11 @@ class PoolSettings(Section):
         default=2048,
         description="Growth of a worker's memory since its first span after which it is replaced, in MiB; 0: never.",
     )
+    walls: bool = Field(
+        default=True,
+        description="Whether workers may open only the folders, and use only the system calls, that they need;"
+        " docs/security.md says what that prevents.",
+    )
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         default=600.0,
         description="Seconds that running spans may take when the daemon is stopped; unfinished ones are done again"

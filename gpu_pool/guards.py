@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,3 +39,9 @@ def raise_oom_score(score: int = 500) -> None:
     """Have the OOM killer choose this process before the daemon, unless /proc is read-only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
+def make_device_files() -> None:
+    """Make the device file of CUDA where it is missing: a process without privileges can't have it made."""
+    if not Path("/dev/nvidia-uvm").exists() and (program := shutil.which("nvidia-modprobe")):
+        subprocess.run([program, "-u", "-c=0"], check=False, timeout=60)  # noqa: S603  the driver's own program

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from gpu_pool.cards import SILENT, UNLISTED, CardRules, Cards, CardWatch, list_devices
 from gpu_pool.process import WorkerProcess, log_path
 from gpu_pool.types import Device, DeviceKind, Done, Exited, Failed, Open, WorkerCommand, WorkerMessage
+from gpu_pool.walls import Walls
 from gpu_pool.wire import encode
 
 CLOSE_S = 5.0
@@ -51,6 +52,7 @@ class LocalBackend:
     handler_options  JSON for it; `kind_options` adds to that for workers on one kind of device
     log_dir          the folder for their output, worker-<device>.log
     env              is added to this process's environment
+    choose_walls     returns what a worker of a kind that starts now may do; None: anything
     watch            reports the cards, of which `rules` selects; closed with the backend
 
     WireError if the options are no JSON.
@@ -67,6 +69,7 @@ class LocalBackend:
         env: Mapping[str, str] | None = None,
         watch: CardWatch | None = None,
         rules: CardRules | None = None,
+        choose_walls: Callable[[DeviceKind], Walls | None] = lambda _: None,
     ) -> None:
         self._options = {kind: {**handler_options, **(kind_options or {}).get(kind, {})} for kind in KINDS}
         for options in self._options.values():
@@ -74,7 +77,7 @@ class LocalBackend:
         log_dir.mkdir(parents=True, exist_ok=True)
         self._devices = {device.id: device for device in devices}
         self._watch, self._rules = watch, rules or CardRules()
-        self._handler = handler
+        self._handler, self._choose_walls = handler, choose_walls
         self._log_dir = log_dir
         self._env = {**os.environ, **(env or {})}
         self._workers: dict[str, WorkerProcess] = {}
@@ -107,7 +110,10 @@ class LocalBackend:
             raise ValueError(f"{device} has a worker already")
         try:
             worker = WorkerProcess(
-                device, self._build_environment(self._devices[device]), log_path(self._log_dir, device)
+                device,
+                self._build_environment(self._devices[device]),
+                log_path(self._log_dir, device),
+                self._choose_walls(self._devices[device].kind),
             )
         except OSError as error:
             self._failed_spawns.append((device, Exited(0, code=1, log=f"no worker could be started: {error}")))

@@ -200,6 +200,10 @@ class Pool:
         """Take a drained or sick device back into service, now. KeyError for an unknown device."""
         self._supervisor.resume(self._supervisor[device])
 
+    def replace_workers(self) -> None:
+        """Start new workers in the place of those that run, each as soon as it has no span."""
+        self._supervisor.replace_all()
+
     def close(self, grace_s: float = 2.0) -> None:
         """Ask every worker to end, then kill the rest.
 

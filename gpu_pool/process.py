@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gpu_pool.types import Exited, Progress, ProtocolError, WorkerReport
+from gpu_pool.walls import Walls
 from gpu_pool.wire import LineSplitter, WireError, decode_report
 
 LOG_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class WorkerProcess:
     RuntimeError outside the main thread, OSError if the process can't be started.
     """
 
-    def __init__(self, device: str, env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, device: str, env: Mapping[str, str], log: Path, walls: Walls | None = None) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers die with the thread that started them: start them from the main thread")
         self.device = device
@@ -57,7 +58,7 @@ class WorkerProcess:
         try:
             with theirs, open_log(log, device) as output:
                 self._log_start = output.tell()
-                self._popen = _start_process(device, env, theirs.fileno(), output)
+                self._popen = _start_process(device, env, theirs.fileno(), output, walls)
             self.pid = self._popen.pid
             self.pidfd = os.pidfd_open(self.pid)
         except OSError:
@@ -218,11 +219,14 @@ def count_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
     return 0
 
 
-def _start_process(device: str, env: Mapping[str, str], fd: int, output: BinaryIO) -> subprocess.Popen[bytes]:
+def _start_process(
+    device: str, env: Mapping[str, str], fd: int, output: BinaryIO, walls: Walls | None
+) -> subprocess.Popen[bytes]:
     # -P: import nothing from the working directory, which may be a share that others write to
+    limits = ["--walls", walls.to_json()] if walls else []
     python = [sys.executable, "-P", "-u", "-X", "faulthandler"]
     return subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
-        [*python, "-m", "gpu_pool.worker", device, "--fd", str(fd), "--parent", str(os.getpid())],
+        [*python, "-m", "gpu_pool.worker", device, "--fd", str(fd), "--parent", str(os.getpid()), *limits],
         env={**env, "PYTHONPATH": build_python_path(env)},
         stdin=subprocess.DEVNULL,
         stdout=output,

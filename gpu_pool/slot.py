@@ -92,6 +92,7 @@ class WorkerSlot:
     exit_reason     why the pool killed the worker
     ready_at_s      when the worker became ready, None before
     spans_ended     how many spans the worker has ended
+    is_outdated     the worker is to be replaced as soon as it has no span
     drain_reason    why a person took the device out of service; "" if it is in service
     fault_reason    why the device can't be trusted until it is resumed; "" if it can
     lost_reason     why its card is gone; "" if it is present
@@ -112,6 +113,7 @@ class WorkerSlot:
     exit_reason: ExitReason | None = None
     ready_at_s: float | None = None
     spans_ended: int = 0
+    is_outdated: bool = False
     drain_reason: str = ""
     fault_reason: str = ""
     lost_reason: str = ""
@@ -178,6 +180,7 @@ class WorkerSlot:
         """Forget the worker and its memory, and let the next start when it may."""
         self.pid, self.model, self.ready_at_s, self.exit_reason, self.spans_ended = None, "", None, None, 0
         self.reservation, self.stats, self.rss_bytes, self.first_rss_bytes = MemoryReservation(), {}, 0, 0
+        self.is_outdated = False
         rests = self.drain_reason or self.fault_reason or self.lost_reason
         self.enter("down", inf if rests else self.backoff.start_at_s)
 

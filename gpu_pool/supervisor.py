@@ -13,6 +13,7 @@ from gpu_pool.backend import Backend
 from gpu_pool.backoff import Backoff, BackoffState
 from gpu_pool.slot import CANCELLED, ExitReason, WorkerSlot, explain_exit
 from gpu_pool.types import (
+    OUTDATED,
     Cancel,
     Device,
     Done,
@@ -171,6 +172,13 @@ class Supervisor:
         if slot.phase == "down":
             slot.clear()
 
+    def replace_all(self) -> None:
+        """Start new workers in the place of those that run, each as soon as it has no span."""
+        for slot in self:
+            slot.is_outdated = slot.phase != "down"
+            if slot.phase == "idle":
+                self._stop(slot)
+
     def stop_all(self) -> None:
         """Ask all workers to end; kill those that are starting, which have nothing to lose."""
         for slot in self:
@@ -258,7 +266,7 @@ class Supervisor:
     def _update_backoff(self, slot: WorkerSlot, end: Done | Failed) -> None:
         if isinstance(end, Done) or end.fault == "job":
             slot.backoff = BackoffState()
-        elif end.code not in ("out_of_memory", "cancelled"):
+        elif end.code not in ("out_of_memory", "cancelled", OUTDATED):
             self._add_fault(slot, end.message)
 
     def _should_recycle(self, slot: WorkerSlot, end: Done | Failed) -> bool:
@@ -274,7 +282,7 @@ class Supervisor:
 
     def _on_free(self, slot: WorkerSlot, *, recycle: bool = False) -> None:
         """Keep a worker that has no span for the next one, or end it."""
-        if recycle or slot.drain_reason or slot.fault_reason:
+        if recycle or slot.is_outdated or slot.drain_reason or slot.fault_reason:
             self._stop(slot)
         else:
             slot.enter("idle")

@@ -194,6 +194,8 @@ class Done:
     stats: Mapping[str, Any] = field(default_factory=dict)
 
 
+OUTDATED = "worker_outdated"
+"""The code of a worker that has to be replaced before it can run the span: neither its fault nor the job's."""
 Fault = Literal["job", "worker", "cancelled"]
 
 

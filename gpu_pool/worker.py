@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from gpu_pool.failpoints import failpoint
-from gpu_pool.guards import die_with_parent, kill_group, raise_oom_score
-from gpu_pool.types import Cancel, Done, Failed, Fault, Open, Progress, Ready, RunSpan, Stop, WorkerReport
+from gpu_pool.guards import die_with_parent, kill_group, make_device_files, raise_oom_score
+from gpu_pool.types import OUTDATED, Cancel, Done, Failed, Fault, Open, Progress, Ready, RunSpan, Stop, WorkerReport
+from gpu_pool.walls import Gates, Walls, raise_walls
 from gpu_pool.wire import LineSplitter, WireError, decode_command, encode
 
 PROGRESS_S = 0.2
@@ -99,8 +100,8 @@ class _ActiveRun:
 class Worker:
     """Opens the handler that the first message names, then runs spans until it is stopped."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, gates: Gates | None = None) -> None:
+        self._channel, self._gates = channel, gates
         self._queue: queue.SimpleQueue[Open | _ActiveRun | None] = queue.SimpleQueue()
         self._current: _ActiveRun | None = None
 
@@ -113,9 +114,16 @@ class Worker:
         handler = _open_handler(opening)
         self._channel.send(_build_ready(handler, opening.device))
         while isinstance(active := self._queue.get(), _ActiveRun):
-            self._send_end(active.run, _run_span(handler, active, self._channel))
+            self._send_end(active.run, self._run_span(handler, active))
         if close := getattr(handler, "close", None):
             close()
+
+    def _run_span(self, handler: Handler, active: _ActiveRun) -> Done | Failed:
+        end = _run_span(handler, active, self._channel)
+        if isinstance(end, Failed) and end.fault != "cancelled" and self._gates and self._gates.have_moved():
+            message = "A folder that the worker may open was replaced by another: a new worker takes over."
+            return _build_failed(active.run, OUTDATED, message, fault="worker", retry=True, detail=end.detail)
+        return end
 
     def _send_end(self, run: RunSpan, end: Done | Failed) -> None:
         try:
@@ -241,10 +249,16 @@ def main() -> None:
     parser.add_argument("device")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--walls", type=Walls.from_json)
     args = parser.parse_args()
     die_with_parent(args.parent)
     raise_oom_score()
-    Worker(Channel(args.fd)).serve()
+    if args.walls:
+        if not args.walls.is_alone:
+            make_device_files()
+        for reason in raise_walls(args.walls):
+            print(f"gpu_pool.worker: {reason}", file=sys.stderr, flush=True)
+    Worker(Channel(args.fd), Gates(args.walls) if args.walls else None).serve()
 
 
 if __name__ == "__main__":

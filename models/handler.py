@@ -109,7 +109,8 @@ class Handler:
         encoder = media.plan_encoder(request.output.encoder)
         with media.spend(request.limits, progress) as budget:
             budget.name = Path(request.audio).name
-            sound = media.read_sound(request.files.audio, budget.name, request.limits)
+            track = request.options.get("audio_track")
+            sound = media.read_sound(request.files.audio, budget.name, request.limits, track)
             budget.name = Path(request.avatar).name
             picture = media.read_picture(request.files.avatar, budget.name, request.limits)
             inspection = self._plan(request, sound, picture, encoder)

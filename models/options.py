@@ -16,6 +16,8 @@ FaceBox = tuple[float, float, float, float]
 Pixel = Annotated[float, Field(ge=0)]
 GivenBox = Annotated[list[Pixel], Field(min_length=4, max_length=4)]
 """A box as a job file gives it."""
+AudioTrack = Annotated[int, Field(ge=1, le=99)] | Annotated[str, Field(pattern="^[A-Za-z]{2,3}$")]
+"""Number, counted from 1, or language of the sound track that is the voice."""
 MIN_FACE = 16
 """The shortest side in pixels of a face that a job gives by its box."""
 

@@ -103,6 +103,14 @@ def test_the_settings_that_can_change_are_listed() -> None:
     assert [name.rstrip("*") for name in re.findall(r"`([\w.*]+)`", paragraph)] == list(LIVE)
 
 
+def test_every_promise_has_its_test() -> None:
+    """docs/reliability.md names tests that exist."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    assert len(named) > 30
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
+
+
 def test_every_relative_link_leads_somewhere() -> None:
     """Links between pages and to files of the project exist."""
     for page in PAGES:

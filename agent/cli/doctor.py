@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,13 +19,16 @@ from agent.cli import client
 from agent.daemon import HANDLER
 from agent.fs import find_filesystem_kind, has_change_events
 from agent.ledger.damage import find_damage
+from agent.scheduler.worker_walls import build_walls
 from agent.scheduler.workers import card_rules
+from agent.service.access import list_access
 from agent.service.process import read_daemon_pid
-from agent.settings import Settings
+from agent.settings import CurrentSettings, Settings
 from gpu_pool.cards import Cards, find_trouble, read_cards
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
+from gpu_pool.walls import explain_kernel
 from models import catalog
 from models.types import DeviceKind, EngineInfo
 
@@ -53,8 +57,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from check_python_and_torch()
     yield from check_cards(found, settings)
     yield from check_worker(settings)
+    yield from check_walls(settings)
     yield from check_engines(settings, found)
     yield from check_folders(settings)
+    yield from check_access(settings)
     yield check_daemon(settings)
     yield from check_daemon_status(settings)
 
@@ -123,14 +129,16 @@ def check_card(gpu: Device, *, admitted: bool) -> Finding:
 
 def check_worker(settings: Settings) -> Iterator[Finding]:
     """Start one real worker and ask it for its codecs."""
-    backend = LocalBackend(cpu_devices(1), handler=HANDLER, handler_options={}, log_dir=settings.folders.logs)
+    walls = partial(build_walls, CurrentSettings(settings))
+    log_dir = settings.folders.logs
+    backend = LocalBackend(cpu_devices(1), handler=HANDLER, handler_options={}, log_dir=log_dir, choose_walls=walls)
     pool = Pool(backend, stall_s=EXAMINE_S)
     try:
         answer = ask_worker(pool)
     finally:
         pool.close()
     if isinstance(answer, Failed):
-        yield Finding("bad", "worker", answer.message, f"see the log in {settings.folders.logs}")
+        yield Finding("bad", "worker", answer.message, f"see the log in {log_dir}")
         return
     facts: dict[str, Any] = dict(answer.result)
     yield Finding("ok", "worker", f"starts and answers (PyAV {facts['pyav']}, OpenCV {facts['opencv']})")
@@ -141,6 +149,19 @@ def check_worker(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "ok" if usable else "bad" if needed else "note", f"encoder {encoder}", state, "" if usable else advice
         )
+
+
+def check_walls(settings: Settings) -> Iterator[Finding]:
+    """Say what keeps a worker that a hostile file has taken over from the rest of this machine."""
+    if not settings.pool.walls:
+        yield Finding("note", "walls", "workers have all rights of the daemon", "set walls = true in [pool]")
+        return
+    missing = explain_kernel()
+    for reason in missing:
+        yield Finding("note", "walls", reason, "a newer kernel, or a container that allows it, keeps workers in")
+    if not missing:
+        found = "workers open only their folders; those on the processor start no programs and open no sockets"
+        yield Finding("ok", "walls", found)
 
 
 def ask_worker(pool: Pool) -> Done | Failed:
@@ -195,6 +216,12 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
             yield check_disk(what, path)
     if settings.folders.inbox.is_dir():
         yield check_inbox_filesystem(settings.folders.inbox)
+
+
+def check_access(settings: Settings) -> Iterator[Finding]:
+    """Say what is open to whom, and what is more open than it should be."""
+    for access in list_access(settings.folders):
+        yield Finding("note" if access.advice else "ok", f"access to {access.what}", access.found, access.advice)
 
 
 def check_disk(what: str, path: Path) -> Finding:

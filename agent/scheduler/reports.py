@@ -25,7 +25,7 @@ MAX_SIDE = 16_384
 MAX_VOICES = 16
 """The most voices that a job may have."""
 MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
-CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR}
+CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR, ErrorCode.WORKER_OUTDATED}
 """Codes of a failure that a worker may call its own."""
 CODES_OF_DAEMON = {
     *(ErrorCode.CANCELLED, ErrorCode.POISON, ErrorCode.TIMEOUT, ErrorCode.INTERRUPTED, ErrorCode.ID_CONFLICT),

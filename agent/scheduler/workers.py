@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from agent.scheduler.reports import explain_refusal
-from agent.settings import Folders, Settings
+from agent.scheduler.worker_walls import build_walls
+from agent.settings import CurrentSettings, Folders, Settings
 from gpu_pool.cards import CardRules, CardWatch, find_trouble
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
@@ -18,11 +20,12 @@ from models.catalog import choose_engine
 FIRST_READING_S = 5.0
 
 
-def open_pool(settings: Settings, handler: str, earlier: Sequence[Device] = ()) -> Pool:
+def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] = ()) -> Pool:
     """Start workers on all cards that the settings admit, now and later, and on the processor.
 
     `earlier` are the cards of the start before: they are lost while the driver lists none.
     """
+    settings = current.current
     devices, patience = settings.devices, settings.pool
     rules = card_rules(settings)
     earlier = [device for device in earlier if rules.can_use(device.card)]
@@ -36,6 +39,7 @@ def open_pool(settings: Settings, handler: str, earlier: Sequence[Device] = ()) 
         log_dir=settings.folders.logs,
         watch=watch,
         rules=rules,
+        choose_walls=partial(build_walls, current),
     )
     return Pool(
         backend,

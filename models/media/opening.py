@@ -14,6 +14,7 @@ import cv2
 from av.container import InputContainer
 
 from models.atomic import BLOCK_BYTES
+from models.media.formats import name_format
 from models.types import EngineError, Limits
 
 Kind = Literal["audio", "avatar"]
@@ -95,11 +96,11 @@ def translate_read_errors(name: str, kind: Kind, path: Path) -> Iterator[None]:
         raise
     except av.FFmpegError as error:
         check_disk(path, error)
-        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind, path)}") from error
     except FileNotFoundError as error:
         raise unreadable_file(kind, f"{name} could not be opened: {error.strerror}") from error
     except ValueError as error:  # PyAV raises it for some damaged files
-        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind)}") from error
+        raise unreadable_file(kind, f"{name} could not be read: {_describe_error(error, kind, path)}") from error
 
 
 def check_disk(path: Path, error: av.FFmpegError) -> None:
@@ -116,10 +117,13 @@ def has_system_number(error: Exception) -> bool:
     return number in errno.errorcode and number not in (errno.EINVAL, errno.ENOSYS)
 
 
-def _describe_error(error: Exception, kind: Kind) -> str:
+def _describe_error(error: Exception, kind: Kind, path: Path) -> str:
     """Return the system's words for its own errors; FFmpeg's say nothing to a user."""
     if has_system_number(error):
         return os.strerror(getattr(error, "errno", 0))
+    found = name_format(path)
+    if found is not None:
+        return f"it begins as a file of the format {found.name}, but what follows can't be read here"
     wanted = "a sound" if kind == "audio" else "a picture or a video"
     return f"it is damaged, or not {wanted} of a kind that is read here"
 

@@ -16,7 +16,7 @@ from av.stream import Disposition
 
 from models.arrays import U8
 from models.media.budget import charge
-from models.media.formats import name_unread_format
+from models.media.formats import check_format
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.pictures.colour import BT709, SIDEWAYS, UNSPECIFIED, ToBgr, read_orientation
 from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
@@ -72,11 +72,11 @@ def open_source(
     `untagged`: the matrix of a video without colour tags, for BGR; usually its size tells.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
+    check_format(path, name, "avatar")
     with translate_read_errors(name, "avatar", path):
         still = read_still(path)
-        unread = "TIFF with JPEG inside" if still and still.jpeg_in_tiff else name_unread_format(path)
-    if unread is not None:
-        message = f"{name} is a file of the format {unread}, which is not read here"
+    if still is not None and still.jpeg_in_tiff:
+        message = f"{name} is a file of the format TIFF with JPEG inside, which is not read here"
         raise EngineError("avatar_unreadable", message, "save it as jpg, png or mp4")
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
@@ -136,6 +136,8 @@ class Movie:
         self.notes = note_conversion(self._name, conversion)
         if self.timeline.restarts:
             self.notes += (f"the clock of {self._name} starts again within it; all its pictures follow each other",)
+        if self.timeline.resized:
+            self.notes += (f"the size of {self._name} changes within it; all is shown in the first, in its own shape",)
         if self._fields:
             self.notes += (f"{self._name} is interlaced; whole pictures are made of its fields",)
         self._size, self._turn, self._conversion = (first.width, first.height), turn, conversion
@@ -292,12 +294,15 @@ def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
     pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     default = [stream for stream in pictures if stream.disposition & Disposition.default]
     stream = next(iter(default or pictures), None) or container.streams.best("video")
+    if stream is None and container.streams.audio:
+        raise unreadable_file("avatar", f"{name} holds sound and no pictures; are face and voice swapped?")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
     brand = container.metadata.get("major_brand", "")
     if brand in ("heic", "heix", "mif1", "hevc") and len(container.streams.video) > 1:
         message = f"{name} is a HEIC photo, stored as tiles that cannot be put together here"
-        raise EngineError("avatar_unreadable", message, "save it as jpg")
+        hint = "save it as jpg; iPhones take jpg with Settings > Camera > Formats > Most Compatible"
+        raise EngineError("avatar_unreadable", message, hint)
     return stream
 
 

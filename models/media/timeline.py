@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -14,6 +14,7 @@ from av.container import InputContainer
 
 from models.media.budget import charge
 from models.media.opening import unreadable_file
+from models.media.pictures.sizes import SizeWatch
 from models.types import EngineError, Limits
 
 STILL_FPS = Fraction(25)
@@ -43,6 +44,7 @@ class Timeline:
     last        how long the last picture is shown, in units of `base`
     seekable    whether decoded pictures carry these stamps; if not, they are counted from the first
     restarts    how often the clock of the file starts again; these stamps go on
+    resized     whether its packets say that the size of the pictures changes
     """
 
     stamps: tuple[int, ...]
@@ -51,6 +53,7 @@ class Timeline:
     base: Fraction
     seekable: bool = True
     restarts: int = 0
+    resized: bool = False
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -126,15 +129,22 @@ class Timeline:
 
 def read_timeline(container: InputContainer, stream: av.VideoStream, name: str, limits: Limits) -> Timeline:
     """Read all packets of the stream. Raises EngineError avatar_unreadable, video_too_long."""
-    clock = _SteadyClock(container)
+    clock = _SteadyClock(container, stream.codec_context.codec.canonical_name)
     packets = list(_read_packets(container, stream, name, limits, clock))
     if not packets:
         raise unreadable_file("avatar", f"{name} holds no picture")
+    placed = _place_packets(container, stream, packets, clock.restarts)
+    return replace(placed, resized=True) if clock.sizes.is_changing() else placed
+
+
+def _place_packets(
+    container: InputContainer, stream: av.VideoStream, packets: list[_Packet], restarts: int
+) -> Timeline:
     base = stream.time_base or Fraction(1, 1000)
     if container.format.name == "avi" or any(packet.pts is None for packet in packets):
         return _count_slots(packets, stream, base)
-    if clock.restarts:
-        return _join_clocks(packets, base, clock.restarts)
+    if restarts:
+        return _join_clocks(packets, base, restarts)
     stamps = sorted({packet.pts for packet in packets if packet.pts is not None})
     position = {stamp: index for index, stamp in enumerate(stamps)}
     keys = sorted({0} | {position[packet.pts] for packet in packets if packet.key and packet.pts is not None})
@@ -157,7 +167,8 @@ class _SteadyClock:
     that, where it leaps by ten.
     """
 
-    def __init__(self, container: InputContainer) -> None:
+    def __init__(self, container: InputContainer, codec: str) -> None:
+        self.sizes = SizeWatch(codec)
         self._leaping = container.format.name in _JOINED
         self._due: int | None = None
         self._shift = self.restarts = 0
@@ -172,6 +183,7 @@ class _SteadyClock:
                 self._shift += self._due - dts
             self._due = dts + (packet.duration or 0)
             dts += self._shift
+        self.sizes.see(packet)
         return _Packet(None if pts is None else pts + self._shift, dts, packet.duration or 0, packet.is_keyframe)
 
 

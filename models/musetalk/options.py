@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.options import GivenBox, parse_options
+from models.options import AudioTrack, GivenBox, parse_options
 from models.types import EngineError, Inspection, Request
 
 PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "preview")
@@ -45,6 +45,7 @@ class Options(BaseModel):
     silence: Literal["model", "close"] = "model"
     face: Literal["largest"] | Annotated[int, Field(ge=0, le=99)] = "largest"
     face_box: GivenBox | None = None
+    audio_track: AudioTrack | None = None
     cycle: Literal["pingpong", "loop", "hold"] = "pingpong"
     compile: bool = False
     reference: bool | Literal["realtime"] = False

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.options import GivenBox, parse_options
+from models.options import AudioTrack, GivenBox, parse_options
 
 # fmt: off
 MUSETALK = frozenset({
@@ -25,6 +25,7 @@ class Options(BaseModel):
     label: bool = True
     face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
     face_box: GivenBox | None = None
+    audio_track: AudioTrack | None = None
     mouth: GivenBox | None = None
     blink: bool | None = None
     sway: bool = True

@@ -377,6 +377,20 @@ def test_a_recycled_worker_that_doesnt_end_is_killed() -> None:
     assert history.device().state == "idle"
 
 
+def test_workers_that_are_replaced_finish_their_span() -> None:
+    """Then another starts, as it does at once where the worker has no span."""
+    history = start_busy()
+    history.pool.replace_workers()
+    history.wait(1.0)
+    assert history.device().state == "busy"
+    history.backend.say("cpu:0", make_done(history.run()))
+    history.wait(1.0)
+    assert (history.device().state, len(history.backend.spawned)) == ("idle", 2)
+    history.pool.replace_workers()
+    history.wait(1.0)
+    assert (history.device().state, len(history.backend.spawned)) == ("idle", 3)
+
+
 def test_drain_lets_the_span_finish() -> None:
     """Then the worker ends, and the device gets nothing until it is resumed."""
     history = start_busy()

@@ -32,13 +32,14 @@ class SoundClock:
         if kind == "mov" and stream.frames:  # not of fragments, which keep the time of a broadcast
             self._start_s = min(self._start_s, 0.0)
         self._due_s: float | None = None
-        self._end_s = 0.0
+        self._base_s = self._end_s = 0.0
 
     def measure_gap(self, frame: av.AudioFrame) -> float:
         """Return the seconds of silence before the frame, the next one in order."""
-        if not self._clocked or frame.pts is None or frame.time_base is None:
+        if not self._clocked or frame.pts is None:
             return 0.0
-        at_s, length_s = frame.pts * float(frame.time_base), frame.samples / frame.sample_rate
+        self._base_s = self._base_s or float(frame.time_base or 0)
+        at_s, length_s = frame.pts * self._base_s, frame.samples / frame.sample_rate
         gap_s, due_s = self._compare(at_s, _compute_tolerance_s(length_s))
         self._due_s, self._end_s = due_s + gap_s + length_s, at_s + length_s
         return gap_s

@@ -1,4 +1,4 @@
-"""Mix a sound to one channel without losing a voice, and tell how loud it is."""
+"""Mix a sound to one channel without losing a voice."""
 
 from __future__ import annotations
 
@@ -14,36 +14,81 @@ from models.arrays import F32
 _ENOUGH = 0.249
 """Share of the loudest channel's power that a mix keeps: half of its amplitude, less rounding."""
 _FADES_PER_S = 50
-_BLOCKS_PER_S = 50
-_SILENT_DB = -70.0
-_STEADY_DB = 9.0
-_SHORTEST_S = 1
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
-def read_channels(frame: Any) -> F32:
+class SampleBuffer:
+    """Joins frames of one format, layout and rate to long pieces: converting each alone costs more."""
+
+    def __init__(self, frame: av.AudioFrame) -> None:
+        """`frame` is the first one; it is not added."""
+        kind, self.channels, self.rate = frame.format, frame.layout.nb_channels, frame.sample_rate
+        self.shape = read_shape(frame)
+        self._dtype = np.dtype(_DTYPES[kind.name.removesuffix("p")])
+        self.is_float = self._dtype.kind == "f"
+        self._frame_bytes = self._dtype.itemsize * (1 if kind.is_planar else self.channels)
+        self._planes = [bytearray() for _ in range(self.channels if kind.is_planar else 1)]
+
+    def add(self, frame: av.AudioFrame) -> None:
+        size = frame.samples * self._frame_bytes
+        planes: Any = frame.planes  # buffers, which their type stub doesn't say
+        for held, plane in zip(self._planes, planes, strict=True):
+            held.extend(memoryview(plane)[:size])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a second is there."""
+        return len(self._planes[0]) >= self.rate * self._frame_bytes
+
+    def take(self) -> F32:
+        """Return what was added since the last call as (channels, n) float32, full scale at 1."""
+        planes, self._planes = self._planes, [bytearray() for _ in self._planes]
+        with np.errstate(over="ignore"):  # of doubles
+            values = [np.frombuffer(plane, self._dtype).astype(np.float32) for plane in planes]
+        packed = values[0].reshape(-1, self.channels).T
+        channels: F32 = np.ascontiguousarray(packed) if len(planes) == 1 else np.stack(values)
+        if not self.is_float:
+            full = np.float32(2 ** (8 * self._dtype.itemsize - 1))
+            if self._dtype.kind == "u":
+                channels -= full
+            channels *= 1 / full
+        return channels
+
+
+def read_shape(frame: av.AudioFrame) -> tuple[str, str, int]:
+    """Return format, layout and rate of a frame."""
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def read_channels(frame: av.AudioFrame) -> F32:
     """Return a decoded frame as (channels, n) float32 in -1..1."""
-    return _scale_samples(frame.to_ndarray(), frame.layout.nb_channels, is_planar=frame.format.is_planar)
+    buffer = SampleBuffer(frame)
+    buffer.add(frame)
+    return buffer.take()
 
 
-def _scale_samples(values: Any, count: int, *, is_planar: bool) -> F32:
-    channels = values if is_planar else values.reshape(-1, count).T
-    if values.dtype == np.uint8:
-        channels = channels.astype(np.int16) - 128
-    if values.dtype.kind in "iu":
-        channels = channels.astype(np.float32) / np.float32(2 ** (8 * values.dtype.itemsize - 1))
-    converted: F32 = channels.astype(np.float32, copy=False)
-    return converted
+def join_frames(frames: Iterable[av.AudioFrame]) -> Iterator[F32]:
+    """Yield the samples of frames in pieces of about a second, (channels, n) float32."""
+    for _, alike in groupby(frames, key=read_shape):
+        buffer: SampleBuffer | None = None
+        for frame in alike:
+            buffer = buffer or SampleBuffer(frame)
+            buffer.add(frame)
+            if buffer.is_full:
+                yield buffer.take()
+        if buffer is not None and (rest := buffer.take()).size:
+            yield rest
 
 
 def mix_to_mono(pieces: Iterable[F32], rate: int) -> Iterator[F32]:
-    """Yield a sound in one channel, (n,), second by second; `pieces` are (channels, n).
+    """Yield a sound in one channel, (n,), piece by piece; `pieces` are those of `join_frames`.
 
-    The mix is the mean of the channels. In a second in which that has less than half of the
+    The mix is the mean of the channels. In a piece in which that has less than half of the
     loudest channel's amplitude, channels that are the reverse of the loudest are turned over;
     where that is not enough either, the loudest channel alone is taken. Changes are faded.
     """
     weights: F32 | None = None
-    for channels in _join_pieces(pieces, rate):
+    for channels in pieces:
         before, weights = weights, _choose_weights(channels, weights)
         mixed = _apply_weights(weights, channels)
         if before is not None and len(before) == len(weights) and (before != weights).any():
@@ -53,26 +98,13 @@ def mix_to_mono(pieces: Iterable[F32], rate: int) -> Iterator[F32]:
         yield mixed
 
 
-def _join_pieces(pieces: Iterable[F32], rate: int) -> Iterator[F32]:
-    """Yield pieces of about a second. The number of channels may change between them."""
-    for _, alike in groupby(pieces, key=len):
-        pending: list[F32] = []
-        for piece in alike:
-            pending.append(piece)
-            if sum(held.shape[1] for held in pending) >= rate:
-                yield np.concatenate(pending, axis=1)
-                pending = []
-        if pending:
-            yield np.concatenate(pending, axis=1)
-
-
 def _choose_weights(channels: F32, current: F32 | None) -> F32:
     """Return the weights of the second before if they keep enough, else the first that do."""
     count = len(channels)
     mean = np.full(count, 1 / count, np.float32)
     if count == 1:
         return mean
-    power = channels @ channels.T
+    power = np.array([[one @ other for other in channels] for one in channels])
     loudest = int(np.argmax(power.diagonal()))
     wanted = _ENOUGH * float(power[loudest, loudest])
     kept = current if current is not None and len(current) == count else mean
@@ -84,7 +116,7 @@ def _choose_weights(channels: F32, current: F32 | None) -> F32:
 
 def _apply_weights(weights: F32, channels: F32) -> F32:
     if (weights == weights[0]).all():  # rounded as librosa does
-        return np.asarray(np.mean(channels, axis=0), np.float32)
+        return np.asarray(sum(channels[1:], channels[0]) / np.float32(len(channels)), np.float32)
     return np.asarray(weights @ channels, np.float32)
 
 
@@ -98,49 +130,7 @@ def mix_frames(frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
 
 
 def _mix_group(frames: Iterable[av.AudioFrame], rate: int) -> Iterator[av.AudioFrame]:
-    for samples in mix_to_mono(map(read_channels, frames), rate):
+    for samples in mix_to_mono(join_frames(frames), rate):
         frame = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
         frame.sample_rate = rate
         yield frame
-
-
-class LevelMeter:
-    """Measure the level of a sound, frame by frame, in its loudest channel."""
-
-    def __init__(self) -> None:
-        self._powers: list[F32] = []
-        self._pending: list[Any] = []
-        self._shape: tuple[str, int, int] | None = None
-
-    def add(self, frame: av.AudioFrame) -> None:
-        """Hear the next frame. About a second is measured at once, which costs less."""
-        shape = (frame.format.name, frame.layout.nb_channels, frame.sample_rate)
-        if shape != self._shape:
-            self._measure()
-            self._shape, self._planar, self._held = shape, frame.format.is_planar, 0
-        self._pending.append(frame.to_ndarray())
-        self._held += frame.samples
-        if self._held >= frame.sample_rate:
-            self._measure()
-
-    def describe(self, name: str) -> tuple[str, ...]:
-        """Return a note where the sound is silent, or where no voice is in it."""
-        self._measure()
-        levels = 10 * np.log10(np.concatenate([np.zeros(0, np.float32), *self._powers]) + 1e-12)
-        if levels.max(initial=-120) < _SILENT_DB:
-            return (f"{name} is silent: the mouth stays closed",)
-        quiet, loud = np.percentile(levels, [10, 95])
-        if len(levels) >= _SHORTEST_S * _BLOCKS_PER_S and loud - quiet < _STEADY_DB:
-            return (f"no voice was found in {name}: its level is as steady as that of noise or of a tone",)
-        return ()
-
-    def _measure(self) -> None:
-        if not self._pending or self._shape is None:
-            return
-        _, count, rate = self._shape
-        channels = _scale_samples(np.concatenate(self._pending, axis=1), count, is_planar=self._planar)
-        self._pending, self._held = [], 0
-        block = max(1, rate // _BLOCKS_PER_S)
-        samples = channels.shape[1] - channels.shape[1] % block or channels.shape[1]
-        blocks = channels[:, :samples].reshape(len(channels), -1, min(block, samples))
-        self._powers.append((np.einsum("cbn,cbn->cb", blocks, blocks) / blocks.shape[2]).max(0))

@@ -22,15 +22,15 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
-from av.stream import Disposition
 
 from models.arrays import F32
-from models.media.audio.checking import SampleChecker
+from models.media.audio.checking import SoundMeter
 from models.media.audio.clock import SoundClock, make_silence
-from models.media.audio.formats import check_format
 from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
-from models.media.audio.mixing import LevelMeter, mix_frames
+from models.media.audio.mixing import mix_frames
+from models.media.audio.tracks import choose_track, forget_track, keep_track
 from models.media.budget import charge, name_cost
+from models.media.formats import check_format
 from models.media.opening import check_file, configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.types import EngineError, Limits
 
@@ -67,27 +67,41 @@ class Sound:
         return self.samples / self.rate
 
 
-def read_sound(path: Path, name: str, limits: Limits) -> Sound:
-    """Decode a sound, or the sound track of a video, to its end once. `name` is what the user
-    calls the file.
+def read_sound(path: Path, name: str, limits: Limits, track: object = None) -> Sound:
+    """Decode a sound, or the sound track of a video, to its end once. `name` is what the user calls
+    the file, `track` the number or the language of the track that a job asks for.
 
     Raises EngineError media_too_large, audio_empty, audio_unreadable, audio_too_short,
-    audio_too_long.
+    audio_too_long, bad_option.
     """
+    forget_track(path)
+    if isinstance(track, int | str) and not isinstance(track, bool):  # other values are refused by the engine
+        _select_track(path, name, limits, track)
     check_file(path, name, "audio", limits)
-    meter = LevelMeter()
+    meter = SoundMeter(name)
     sound = scan_sound(path, name, limits.audio_s, meter.add).sound
+    notes = (*sound.notes, *meter.describe())
     if sound.duration_s < SHORTEST_S:
         message = f"{name} lasts {1000 * sound.duration_s:.0f} ms; at least {1000 * SHORTEST_S:.0f} ms are needed"
         raise EngineError("audio_too_short", message, "send a longer recording")
-    return replace(sound, notes=sound.notes + meter.describe(name))
+    return replace(sound, notes=notes)
+
+
+def _select_track(path: Path, name: str, limits: Limits, wanted: int | str) -> None:
+    check_file(path, name, "audio", limits)
+    check_format(path, name, "audio")
+    with translate_read_errors(name, "audio", path), open_media(path, "audio") as container:
+        keep_track(container, path, name, wanted)
 
 
 def read_soundtrack(path: Path, name: str, limits: Limits) -> Sound:
     """Decode a sound that no mouth follows to its end once; like `read_sound`, of any length."""
     check_file(path, name, "audio", limits)
     name_cost(name)
-    return scan_sound(path, name, max(limits.audio_s, limits.video_s)).sound
+    meter = SoundMeter(name)
+    sound = scan_sound(path, name, max(limits.audio_s, limits.video_s), meter.add).sound
+    meter.describe()  # checks the last samples, too
+    return sound
 
 
 def read_waveform(path: Path, rate: int = 16_000) -> F32:
@@ -109,19 +123,9 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
 @contextmanager
 def open_sound(path: Path, name: str) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Yield the container and its sound track. Raises EngineError audio_unreadable."""
-    check_format(path, name)
+    check_format(path, name, "audio")
     with translate_read_errors(name, "audio", path), open_media(path, "audio") as container:
-        yield container, configure_decoder(choose_track(container, name))
-
-
-def choose_track(container: InputContainer, name: str) -> av.AudioStream:
-    """Return the first default track that can be decoded, else the first that can."""
-    tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
-    if not container.streams.audio and container.streams.video:
-        raise unreadable_file("audio", f"{name} holds pictures and no sound; are face and voice swapped?")
-    if not tracks:
-        raise unreadable_file("audio", f"{name} holds no sound that can be decoded")
-    return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
+        yield container, configure_decoder(choose_track(container, path, name))
 
 
 class Decoder:
@@ -134,6 +138,7 @@ class Decoder:
         self.container, self.stream = container, stream
         self.kind = container.format.name.split(",")[0]
         tracks = [track.index for track in container.streams.audio]
+        self.language = stream.metadata.get("language", "und")
         self.tracks, self.track = len(tracks), tracks.index(stream.index) + 1
         self.last_packet = b""
         self.codec = stream.codec_context.codec.canonical_name
@@ -144,6 +149,7 @@ class Decoder:
         self.is_broken = False  # an mp4 ends inside of its last packet
         self.silent_s = self.late_s = 0.0  # in gaps, and before the first frame
         self._clock = SoundClock(container, stream)
+        self._counted: dict[tuple[int | None, int, int], int] = {}  # fractions cost more than decoding
 
     @property
     def rate(self) -> int:
@@ -152,6 +158,10 @@ class Decoder:
     @property
     def duration_s(self) -> Fraction:
         return sum((Fraction(count, rate) for rate, count in self.samples.items()), Fraction(0))
+
+    def measure_s(self) -> float:
+        """Return the seconds up to now, rounded: `duration_s` costs more."""
+        return sum(count / rate for rate, count in self.samples.items())
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
         held: av.AudioFrame | None = None
@@ -226,7 +236,11 @@ class Decoder:
         if not self.packets and packet.has_sidedata("skip_samples"):
             (self.skipped,) = struct.unpack("<I", bytes(packet.get_sidedata("skip_samples"))[:4])
         self.packets += 1
-        self.packet_samples.append(count_samples(packet, self.codec, self.stream.codec_context.sample_rate))
+        context = self.stream.codec_context
+        key = (packet.duration, context.sample_rate, context.frame_size)
+        if key not in self._counted:
+            self._counted[key] = count_samples(packet, self.codec, context.sample_rate)
+        self.packet_samples.append(self._counted[key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +257,10 @@ def scan_sound(
 ) -> Scan:
     """Decode to the end; `listen` gets each frame. Raises EngineError audio_unreadable, audio_empty, audio_too_long."""
     with open_sound(path, name) as (container, stream):
-        decoder, checker = Decoder(container, stream), SampleChecker(name)
+        decoder = Decoder(container, stream)
         for frame in decoder:
-            checker.check(frame)
             listen(frame)
-            if decoder.duration_s > longest_s:
+            if decoder.measure_s() > longest_s:
                 message = f"{name} lasts longer than {longest_s:.0f} s, the limit"
                 raise EngineError("audio_too_long", message, "send a shorter recording, or raise limits.audio_s")
         promised_s = read_promised_s(path, container, stream)
@@ -273,7 +286,8 @@ def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> 
     if decoder.kind == "wav" and has_second_wav(path):
         yield f"{name} holds a second wav behind the first; only the first, {there_s}, is used"
     if decoder.tracks > 1:
-        yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track} is used"
+        language = "" if decoder.language == "und" else f" ({decoder.language})"
+        yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track}{language} is used"
     if decoder.silent_s:
         yield f"in {decoder.silent_s:.2f} s of {name} nothing was sent; they are silent, as players have it"
 

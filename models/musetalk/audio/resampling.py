@@ -14,7 +14,7 @@ import numpy as np
 import soxr  # type: ignore[import-untyped]
 
 from models.arrays import F32
-from models.media.audio.mixing import mix_to_mono, read_channels
+from models.media.audio.mixing import join_frames, mix_to_mono
 from models.media.audio.sound import Decoder, open_sound
 from models.musetalk.audio.features import CHUNK_SAMPLES, SAMPLE_RATE
 
@@ -50,7 +50,7 @@ def read_chunks(path: Path) -> Iterator[F32]:
 def _resample_file(path: Path) -> Iterator[F32]:
     with open_sound(path, path.name) as (container, stream):
         for rate, frames in groupby(Decoder(container, stream), key=lambda frame: frame.sample_rate):
-            yield from _resample(mix_to_mono(map(read_channels, frames), rate), rate)
+            yield from _resample(mix_to_mono(join_frames(frames), rate), rate)
 
 
 def _resample(chunks: Iterable[F32], rate: int) -> Iterator[F32]:

@@ -6,6 +6,9 @@ import json
 import os
 from dataclasses import replace
 
+import pytest
+
+from agent.cli import doctor
 from agent.cli.doctor import (
     check_card,
     check_cards,
@@ -13,12 +16,14 @@ from agent.cli.doctor import (
     check_engine,
     check_engines,
     check_folders,
+    check_walls,
     has_had_cards,
 )
 from agent.ledger.ledger import Ledger
 from agent.settings import Settings
 from gpu_pool.cards import Cards
 from gpu_pool.types import Device
+from gpu_pool.walls.landlock import NOTHING
 from models.catalog import ENGINES, find_missing_packages
 
 CARD = Device("GPU-1", "cuda", name="Card", free_bytes=1 << 30, total_bytes=4 << 30)
@@ -91,6 +96,17 @@ def test_an_engine_without_weights_names_the_command(settings: Settings) -> None
     assert check_engine(ENGINES["preview"], settings).verdict == "ok"
     lacking = check_engine(ENGINES["musetalk"], settings)
     assert (lacking.verdict, lacking.advice) == ("note", "run `musedrop models fetch`")
+
+
+def test_walls(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this kernel lacks is named, and that they are off."""
+    monkeypatch.setattr(doctor, "explain_kernel", list)
+    assert [finding.verdict for finding in check_walls(settings)] == ["ok"]
+    monkeypatch.setattr(doctor, "explain_kernel", lambda: [NOTHING])
+    assert [(finding.verdict, finding.found) for finding in check_walls(settings)] == [("note", NOTHING)]
+    off = settings.model_copy(update={"pool": settings.pool.model_copy(update={"walls": False})})
+    [finding] = check_walls(off)
+    assert "all rights of the daemon" in finding.found
 
 
 def test_folders(settings: Settings) -> None:

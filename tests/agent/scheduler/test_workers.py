@@ -9,7 +9,7 @@ import pytest
 from agent.daemon import HANDLER
 from agent.fs.folders import make_folders
 from agent.scheduler.workers import choose_preload, list_open_logs, open_pool
-from agent.settings import Settings
+from agent.settings import CurrentSettings, Settings
 from gpu_pool.types import Device, Span, Task
 from models.catalog import ENGINES, is_installed
 from tests.agent.settings_texts import SMALLEST, loaded
@@ -47,7 +47,7 @@ def test_a_pool_by_the_settings(tmp_path: Path) -> None:
     """Two workers on each card that isn't excluded, less the reserve; a real worker is ready."""
     settings = load_devices(tmp_path, f'workers_per_device = 2\nreserve_mib = 2048\nexclude = ["{C[:12]}"]')
     make_folders(settings.folders.of_state)
-    with open_pool(settings, HANDLER) as pool:
+    with open_pool(CurrentSettings(settings), HANDLER) as pool:
         assert sorted(device.id for device in pool.devices()) == sorted([A, f"{A}/2", B, f"{B}/2", "cpu:0"])
         assert pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=21 * GIB)) == ""
         reason = pool.wait_reason(Task("t", "cuda", (Span(0, 1),), memory_bytes=22 * GIB))
@@ -60,7 +60,7 @@ def test_cards_come_while_the_daemon_runs(three_cards: PretendDriver, tmp_path: 
     three_cards.set_devices()
     settings = load_devices(tmp_path, f'only = ["{A}"]')
     make_folders(settings.folders.of_state)
-    with open_pool(settings, HANDLER) as pool:
+    with open_pool(CurrentSettings(settings), HANDLER) as pool:
         assert [device.id for device in pool.devices()] == ["cpu:0"]
         three_cards.set_devices(f"gpu {B} {24 * GIB} 0 0", f"gpu {A} {24 * GIB} 0 0")
         poll_until(pool, lambda _: [device.id for device in pool.devices()] == ["cpu:0", A])
@@ -76,7 +76,7 @@ def test_cards_of_an_earlier_start_are_lost_while_the_driver_lists_none(
     settings = load_devices(tmp_path, exclude)
     make_folders(settings.folders.of_state)
     earlier = [Device(A, "cuda", name="Card", card=A, state="lost")]
-    with open_pool(settings, HANDLER, earlier) as pool:
+    with open_pool(CurrentSettings(settings), HANDLER, earlier) as pool:
         lost = [device for device in pool.devices() if device.kind == "cuda"]
         assert ("NVML error 9" in pool.driver_trouble) is bool(known)
         assert [(device.id, device.state, device.reason) for device in lost] == [
@@ -89,7 +89,7 @@ def test_a_driver_that_was_upgraded_is_trouble(three_cards: PretendDriver, tmp_p
     three_cards.set_faults("nvmlInit -1 18 0")
     settings = load_devices(tmp_path, "")
     make_folders(settings.folders.of_state)
-    with open_pool(settings, HANDLER) as pool:
+    with open_pool(CurrentSettings(settings), HANDLER) as pool:
         assert "reboot: the driver's library was upgraded" in pool.driver_trouble
         three_cards.set_faults()
         poll_until(pool, lambda _: not pool.driver_trouble and len(pool.devices()) == 4)

@@ -74,7 +74,7 @@ def test_tiles_of_a_phone_are_not_taken_for_the_picture(tmp_path: Path) -> None:
             output.mux([*stream.encode(av.VideoFrame(64, 64, "yuv420p")), *stream.encode(None)])
     with pytest.raises(EngineError, match="HEIC") as refused:
         media.read_picture(path, "IMG_0001.heic", LIMITS)
-    assert refused.value.hint == "save it as jpg"
+    assert refused.value.hint.startswith("save it as jpg")
 
 
 @pytest.mark.parametrize("as_yuv", [False, True])

@@ -13,8 +13,10 @@ import pytest
 from av.stream import Disposition
 
 from models import media
+from models.musetalk.audio.resampling import read_speech
 from models.types import EngineError, Limits
 from tests import media_samples as samples
+from tests.models.media.parts import write_numbered
 
 LIMITS = Limits()
 FORMATS = [".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".webm", ".ac3"]
@@ -54,9 +56,7 @@ def test_the_sound_track_of_a_video_is_a_sound(tmp_path: Path) -> None:
 def test_the_first_default_track_is_the_voice(tmp_path: Path, flags: tuple[int, int], wanted: int) -> None:
     """Of several sound tracks the one that players take is used, and a note says which."""
     path = write_tracks(tmp_path / "film.mkv", flags)
-    assert any(
-        f"2 sound tracks; track {wanted} is used" in note for note in media.read_sound(path, "film", LIMITS).notes
-    )
+    assert any(f"2 sound tracks; track {wanted} (" in note for note in media.read_sound(path, "film", LIMITS).notes)
     heard = media.read_waveform(path)
     assert int(np.argmax(np.abs(np.fft.rfft(heard[:16_000])))) == pytest.approx(300 * wanted, abs=3)
 
@@ -69,12 +69,40 @@ def test_a_track_that_cannot_be_decoded_is_passed_over(tmp_path: Path) -> None:
     assert int(np.argmax(np.abs(np.fft.rfft(heard[:16_000])))) == pytest.approx(600, abs=3)
 
 
+@pytest.mark.parametrize(("track", "wanted"), [(None, 1), (2, 2), ("de", 2), ("ger", 2), ("DEU", 2), ("eng", 1)])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_job_chooses_the_track(tmp_path: Path, suffix: str, track: object, wanted: int) -> None:
+    """By number or language, for all that hear the sound afterwards, and for the result; a note says which."""
+    path = write_tracks(tmp_path / f"film{suffix}", (1, 0))
+    media.read_sound(path, "film", LIMITS, 1)
+    sound = media.read_sound(path, "film", LIMITS, track)
+    assert any(f"2 sound tracks; track {wanted} ({('eng', 'ger')[wanted - 1]}) is used" in note for note in sound.notes)
+    part = write_numbered(tmp_path / "part.mp4", 0, round(sound.duration_s * 25))
+    out = tmp_path / "r.mp4"
+    media.assemble_video(
+        [part], audio=path, out=out, frames=round(sound.duration_s * 25), fps=Fraction(25), metadata={}
+    )
+    for heard in (media.read_waveform(path), read_speech(path), media.read_waveform(out)):
+        assert int(np.argmax(np.abs(np.fft.rfft(heard[:16_000])))) == pytest.approx(300 * wanted, abs=3)
+
+
+@pytest.mark.parametrize("track", [3, 0, -1, "fra", "xx"])
+def test_a_track_that_is_not_there_is_refused(tmp_path: Path, track: object) -> None:
+    """The message lists the tracks that are there."""
+    path = write_tracks(tmp_path / "film.mkv", (1, 0))
+    with pytest.raises(EngineError, match=r"1 \(eng\), 2 \(ger\)") as refused:
+        media.read_sound(path, "film", LIMITS, track)
+    assert refused.value.code == "bad_option"
+
+
 def write_tracks(path: Path, flags: tuple[int, int]) -> Path:
     """Write two tracks, tones of 300 and 600 Hz; `flags` says which are default tracks."""
     with av.open(str(path), "w", options={"default_mode": "passthrough"}) as output:
         streams = [output.add_stream("aac", rate=16_000, layout="mono") for _ in flags]
         for stream, flag in zip(streams, flags, strict=True):
             stream.disposition = Disposition(flag)
+        for stream, language in zip(streams, ("eng", "ger"), strict=True):
+            stream.metadata["language"] = language
         for number, stream in enumerate(streams):
             assert isinstance(stream, av.AudioStream)
             frame = av.AudioFrame.from_ndarray(samples.tone(1.5, hz=300 * (1 + number))[None], "fltp", "mono")

@@ -1,4 +1,4 @@
-"""Files that are no sound that is read: the message names what they are."""
+"""Files that are not what was wanted: the message names what they are, on both sides."""
 
 from __future__ import annotations
 
@@ -53,3 +53,42 @@ def test_messages_hold_no_words_of_ffmpeg(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     message = read_refusal(path).message
     assert not any(word in message for word in ("Invalid", "argument", "processing input"))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".webm", ".ac3", ".aiff"])
+def test_a_voice_where_a_face_was_wanted_is_called_swapped(tmp_path: Path, suffix: str) -> None:
+    """Every kind of sound is named as no picture, and not called damaged."""
+    path = samples.sound(tmp_path / f"voice{suffix}", samples.speech(1.0, 48_000), 48_000)
+    with pytest.raises(EngineError) as refused:
+        media.read_picture(path, path.name, Limits())
+    assert refused.value.code == "avatar_unreadable"
+    assert path.name in refused.value.message
+    assert "swapped" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("start", "word"),
+    [
+        (b"%PDF-1.7", "PDF"),
+        (b"PK\x03\x04", "ZIP"),
+        (b"Rar!\x1a\x07", "RAR"),
+        (b"<!doctype html>", "HTML"),
+        (b"#!SILK_V3", "SILK"),
+        (b"\x7f\xfe\x80\x01", "DTS"),
+        (b"8BPS", "Photoshop"),
+        (b"#EXTM3U", "playlist"),
+        (b"\x06\x0e\x2b\x34", "MXF"),
+        (b"\x1aE\xdf\xa3", "Matroska"),
+        (b"\0\0\0\x18ftypisom", "MP4"),
+    ],
+)
+def test_both_sides_name_the_same_formats(tmp_path: Path, start: bytes, word: str) -> None:
+    """Whichever key names the file, whatever its ending, the message says what it is."""
+    path = tmp_path / "talk.mp4"
+    path.write_bytes(start + bytes(600))
+    for read in (media.read_picture, media.read_sound):
+        with pytest.raises(EngineError) as refused:
+            read(path, "talk.mp4", Limits())
+        assert word in refused.value.message
+        assert "talk.mp4" in refused.value.message
+        assert "Invalid" not in refused.value.message
