@@ -102,10 +102,9 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
         for leftover in found.difference(RESULT_FILES):  # of a worker that was killed in the same attempt
             remove_tree(fd, leftover)
         os.fsync(fd)
-    with hold_folder(staging.parent) as before, hold_folder(outbox) as after:
-        if exists_in(after, name):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / name))
-        os.rename(staging.name, name, src_dir_fd=before, dst_dir_fd=after)
+    if os.path.lexists(outbox / name):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / name))
+    move(staging, outbox / name)
 
 
 def write_record(folder: int, record: dict[str, Any]) -> None:
@@ -125,15 +124,6 @@ def is_regular(folder: int, name: str) -> bool:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
-
-
-def exists_in(folder: int, name: str) -> bool:
-    """Whether the folder has an entry of that name, even a link that leads nowhere. Raises OSError."""
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def link_video(outbox: Path, name: str) -> None:
