@@ -149,8 +149,7 @@ class Intake:
         self._parsed.clear()
         self.media.begin_turn()
         self._last_scan_s, is_period = now_s, now_s >= self._next_scan_s
-        touched = self.watcher.take_touched()
-        moved = self.watcher.take_moved()
+        touched, moved = self.watcher.take_events()
         if not self.polls and not self.watcher.is_alive:
             self.watcher.start()
             is_period = True

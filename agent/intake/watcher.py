@@ -39,18 +39,20 @@ class InboxWatcher(FileSystemEventHandler):
             self.touched = True
         self.wake()
 
-    def take_touched(self) -> set[str]:
-        """Return the names that had an event since the last call."""
-        with self._lock:
-            names, self._names = self._names, set()
-        return names
+    def take_events(self) -> tuple[set[str], set[str]]:
+        """Return the names that had an event since the last call, and those of them that were renamed into place.
 
-    def take_moved(self) -> set[str]:
-        """Return the names that were renamed into place since the last call."""
+        Both at once: a scan that looks at the first alone finds all of the second.
+        """
         with self._lock:
             self.touched = False
-            moved, self.moved = self.moved, set()
-        return moved
+            names, moved = self._names, self.moved
+            self._names, self.moved = set(), set()
+        return names | moved, moved
+
+    def take_moved(self) -> set[str]:
+        """Return the names that were renamed into place since the last call; all other events are forgotten."""
+        return self.take_events()[1]
 
     @property
     def is_alive(self) -> bool:
