@@ -8,7 +8,16 @@ from math import ceil
 from pathlib import Path
 
 from models import media
-from models.types import EngineError, Inspection, Layer, ProgressCallback, Request, Voice
+from models.types import (
+    EngineError,
+    GivenVoice,
+    Inspection,
+    Layer,
+    ProgressCallback,
+    Request,
+    Voice,
+    name_voice_role,
+)
 
 NO_OWN_SOUND = ("audio_unreadable", "audio_empty")
 """Errors of a film whose own sound can't be heard: it is silent beside the scene."""
@@ -30,7 +39,10 @@ def plan_composition(request: Request, sound: media.Sound, picture: media.Pictur
 
     The further media are read. Raises EngineError bad_value, and what reading them raises.
     """
-    plan = _plan_scene(request, sound, picture, rate) if request.is_scene else _plan_whole(sound, rate)
+    if request.voices:
+        plan = _plan_voices(request, sound, rate)
+    else:
+        plan = _plan_scene(request, sound, picture, rate) if request.is_scene else _plan_whole(sound, rate)
     if "soundtrack" not in request.media:
         return plan
     name = Path(request.media["soundtrack"]).name
@@ -47,6 +59,29 @@ def plan_composition(request: Request, sound: media.Sound, picture: media.Pictur
 
 def _plan_whole(sound: media.Sound, rate: Fraction) -> Composition:
     return Composition(max(1, round(sound.duration_s * rate)), sound.duration_s)
+
+
+def _plan_voices(request: Request, first: media.Sound, rate: Fraction) -> Composition:
+    """Plan a result in which several faces speak: each mouth follows its own voice in all frames."""
+    sounds = [first, *(_read_voice(request, number) for number in range(1, len(request.voices)))]
+    ends_s = [
+        Fraction(str(v.from_s)) + Fraction(s.samples, s.rate) for v, s in zip(request.voices, sounds, strict=True)
+    ]
+    end_s = max(ends_s)
+    if end_s > request.limits.audio_s:
+        latest = max(request.voices, key=lambda voice: voice.from_s)
+        why = f"the result would last longer than {request.limits.audio_s:.0f} s, the limit"
+        raise _refuse_time("from_s", Fraction(str(latest.from_s)), why)
+    frames = max(1, round(end_s * rate))
+    layers = [Layer(name_voice_role(number), start_s=voice.from_s) for number, voice in enumerate(request.voices)]
+    voices = tuple(Voice(0, frames, voice.face) for voice in request.voices)
+    notes = tuple(note for sound in sounds[1:] for note in sound.notes)
+    return Composition(frames, float(end_s), voices, tuple(layers), notes)
+
+
+def _read_voice(request: Request, number: int) -> media.Sound:
+    role = name_voice_role(number)
+    return media.read_sound(request.files.medium_path(role), Path(request.media[role]).name, request.limits)
 
 
 def _plan_scene(request: Request, sound: media.Sound, picture: media.Picture, rate: Fraction) -> Composition:
@@ -102,11 +137,11 @@ def _refuse_time(key: str, value_s: Fraction, why: str) -> EngineError:
 
 
 def write_voices(request: Request, inspection: Inspection, tick: ProgressCallback) -> None:
-    """Write the sound that the mouth follows, where that is not all of the audio from the first frame on."""
-    if not request.is_scene:
-        return
-    for number, voice in enumerate(inspection.voices):
+    """Write what each mouth follows, where that is not all of the audio from the first frame on."""
+    given = request.voices or ((GivenVoice(0, request.from_s or 0.0),) if request.is_scene else ())
+    for number, (voice, asked) in enumerate(zip(inspection.voices, given, strict=True)):
         target = request.files.medium_path(f"voice-{number}.wav")
-        skip_s = float(voice.start / inspection.rate - Fraction(str(request.from_s or 0)))
+        skip_s = float(voice.start / inspection.rate - Fraction(str(asked.from_s)))
         length_s = float(len(voice.frames) / inspection.rate)
-        media.write_voice(request.files.audio, target, skip_s=skip_s, length_s=length_s, tick=tick)
+        source = request.files.medium_path(name_voice_role(number))
+        media.write_voice(source, target, skip_s=skip_s, length_s=length_s, tick=tick)

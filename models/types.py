@@ -132,11 +132,28 @@ def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenVoice:
+    """One of several voices as the job gives it: the number of its face, and when it begins in the result."""
+
+    face: int
+    from_s: float = 0.0
+
+
+def name_voice_role(number: int) -> str:
+    """Return the role of the audio of a voice of the job: "audio", "audio-1" and so on."""
+    return f"audio-{number}" if number else "audio"
+
+
+@dataclass(frozen=True, slots=True)
 class Voice:
-    """One voice of a job, and the frames [start, stop) of the result whose mouth follows it."""
+    """One voice of a job, and the frames [start, stop) of the result whose mouth follows it.
+
+    face    the number of its face where the job has several; None: the face that the options say
+    """
 
     start: int
     stop: int
+    face: int | None = None
 
     @property
     def frames(self) -> range:
@@ -164,9 +181,10 @@ class Layer:
 class Request:
     """One job, as a worker receives it. Paths are absolute and checked by the daemon.
 
-    media          paths of further media by their role: "soundtrack"
+    media          paths of further media by their role: "audio-1" ..., "soundtrack"
     from_s, to_s   when the voice begins and ends in the result; None: at its start, with the sound
     soundtrack_db  level of the soundtrack in decibels
+    voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
     """
 
@@ -188,6 +206,7 @@ class Request:
     from_s: float | None = None
     to_s: float | None = None
     soundtrack_db: float = 0.0
+    voices: tuple[GivenVoice, ...] = ()
 
     @property
     def is_scene(self) -> bool:
@@ -199,11 +218,18 @@ class Request:
         return JobFiles(Path(self.work))
 
     def to_dict(self) -> dict[str, Any]:
-        return {**to_shallow_dict(self), "output": asdict(self.output), "limits": asdict(self.limits)}
+        voices = [asdict(voice) for voice in self.voices]
+        return {
+            **to_shallow_dict(self),
+            "output": asdict(self.output),
+            "limits": asdict(self.limits),
+            "voices": voices,
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Request:
-        return cls(**{**data, "output": Output(**data["output"]), "limits": Limits(**data["limits"])})
+        voices = tuple(GivenVoice(**voice) for voice in data.get("voices", ()))
+        return cls(**{**data, "output": Output(**data["output"]), "limits": Limits(**data["limits"]), "voices": voices})
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +274,17 @@ class Inspection:
     @property
     def scene(self) -> Voice:
         """The first voice of the job, with the frames that follow it."""
-        return self.voices[0] if self.voices else Voice(0, self.frames)
+        return self.all_voices[0]
+
+    @property
+    def all_voices(self) -> tuple[Voice, ...]:
+        """The voices of the job, also where it has one for all frames."""
+        return self.voices or (Voice(0, self.frames),)
+
+    @property
+    def faces_needed(self) -> int:
+        """How many faces a frame must show so that those of the voices can be told apart; 0: the options say which."""
+        return max((voice.face + 1 for voice in self.voices if voice.face is not None), default=0)
 
     @property
     def rate(self) -> Fraction:

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from agent.intake.media import WRITTEN, MediaFinder, MissingMedia
 from agent.intake.pace import Pace
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
+from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import find_media_names, pair_media, parse_job, voice_for
@@ -91,6 +93,7 @@ class Intake:
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
         self._parsed: dict[bytes, JobSpec | BadJob] = {}
+        self._other_tables: set[Fingerprint] = set()
         self._next_scan_s = 0.0
         self._last_scan_s = -float("inf")
         self._last_checked_id, self._library_ns, self._is_passed = 0, 0, False
@@ -157,6 +160,7 @@ class Intake:
         self.entries.forget_gone()
         readable = self.inbox.scan(now_s, None if is_period or self.polls else touched)
         if readable and self.settings.current.inbox.folders:
+            unfold_tables(self.inbox, now_s, self._other_tables)
             self.batches.scan(now_s, self.settings.current.inbox.patience_s)
         settle = self.inbox.next_settle_s(now_s)
         self._next_scan_s = now_s + min(
@@ -251,6 +255,10 @@ class Intake:
             for submission in submissions:
                 self.insert(submission, at_ms)
         self.inbox.unsettled = False
+        for batch in self.batches:
+            if not batch.tracked:
+                with suppress(OSError):
+                    remove_if_taken(batch.folder)
 
     def _find_candidates(self, inbox: Inbox) -> Iterator[Candidate]:
         return inbox.find_candidates(self._last_scan_s, self.media_in_use)
@@ -296,6 +304,8 @@ class Intake:
 
     def recover_claims(self, at_ms: int) -> None:
         """Insert the rows of claims that have none, after a crash or an error of the share."""
+        with suppress(OSError):
+            finish_unfolding(self.folders.inbox)
         with self.ledger.together():
             for submission in self.inbox.recover_claims(lambda uid: self.ledger.job(uid) is not None):
                 self.insert(submission, at_ms)

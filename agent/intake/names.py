@@ -25,6 +25,7 @@ class Names:
     job_files   those that end in .json
     controls    control files
     texts       what may be a job file of another name
+    tables      those that end in .csv
     pair_stems  folded stems that a face and a voice have, foreign kinds included
     """
 
@@ -32,6 +33,7 @@ class Names:
         self.job_files: set[str] = set()
         self.controls: set[str] = set()
         self.texts: set[str] = set()
+        self.tables: set[str] = set()
         self.pair_stems: set[str] = set()
         self._job_stems: dict[str, set[str]] = {}
         self._halves: dict[str, set[str]] = {}
@@ -47,6 +49,8 @@ class Names:
             self.controls.add(name)
         elif suffix in TEXTS:
             self.texts.add(name)
+        elif suffix == ".csv":
+            self.tables.add(name)
         elif suffix in FACES or suffix in VOICES:
             halves = self._halves.setdefault(stem, set())
             halves.add(name)
@@ -54,7 +58,7 @@ class Names:
                 self.pair_stems.add(stem)
 
     def remove(self, name: str) -> None:
-        for names in (self.job_files, self.controls, self.texts):
+        for names in (self.job_files, self.controls, self.texts, self.tables):
             names.discard(name)
         stem = fold_name(Path(name).stem)
         for group, key in ((self._job_stems, stem), (self._halves, stem), (self._spellings, fold_name(name))):

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agent.errors import ErrorCode
 from agent.jobs.json_text import MAX_BYTES, BadJob, format_value, read_object
-from agent.jobs.spec import JobSpec, OutputSpec
+from agent.jobs.spec import JobSpec, OutputSpec, VoiceSpec
 
 QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 """`Quality` of a C# app -> `output.crf`."""
@@ -71,6 +71,7 @@ def _index_names(keys: Iterable[str], aliases: Mapping[str, str] | None = None) 
 
 JOB_NAMES = _index_names((*FIELDS, *EXTRAS), ALIASES)
 OUTPUT_NAMES = _index_names(OutputSpec.model_fields)
+VOICE_NAMES = _index_names(VoiceSpec.model_fields, {"audio_path": "audio", "from_seconds": "from_s"})
 
 
 def spell_like(name: str, like: str) -> str:
@@ -98,6 +99,8 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
     values, spelled = _match_keys(data, JOB_NAMES)
     _check_present(values, spelled)
     notes = _take_ignored(values)
+    if "voices" in values:
+        values["voices"] = _read_voices(values["voices"], spelled)
     values["output"] = _take_output(values, spelled)
     values["options"] = _take_options(values, spelled)
     return _validate({**values, "notes": notes}, spelled)
@@ -182,8 +185,10 @@ def _make_duplicate_error(first: str, second: str) -> BadJob:
 def _check_present(values: Mapping[str, Any], spelled: Spelling) -> None:
     if "avatar" in values and "template" in values:
         raise _make_duplicate_error(spelled["avatar"], spelled["template"])
+    if "audio" in values and "voices" in values:
+        raise _make_duplicate_error(spelled["audio"], spelled["voices"])
     face = {"avatar": "face.jpg"} if not {"avatar", "template"} & values.keys() else {}
-    voice = {"audio": "voice.wav"} if "audio" not in values else {}
+    voice = {"audio": "voice.wav"} if not {"audio", "voices"} & values.keys() else {}
     missing = {spell_like(key, next(iter(spelled.values()), "")): value for key, value in (face | voice).items()}
     if missing:
         hint = "Add " + ", ".join(f'"{key}": "{value}"' for key, value in missing.items()) + "."
@@ -197,6 +202,19 @@ def _take_object(values: dict[str, Any], key: str, spelled: Spelling) -> dict[st
     raise BadJob(
         ErrorCode.BAD_VALUE, f"{spelled[key]} is {format_value(value)}, not an object", f"{key}: {_describe((key,))}"
     )
+
+
+def _read_voices(value: object, spelled: Spelling) -> tuple[dict[str, Any], ...]:
+    """Return the voices with the keys of `VoiceSpec`."""
+    voices = []
+    for number, given in enumerate(value if isinstance(value, list) else [value]):
+        if not isinstance(given, dict) or not isinstance(value, list):
+            message = f"{spelled['voices']} is {format_value(value)}: should be a list of objects"
+            raise BadJob(ErrorCode.BAD_VALUE, message, f"voices: {_describe(('voices',))}")
+        voice, inner = _match_keys(given, VOICE_NAMES, f"{spelled['voices']}.{number}.")
+        spelled.update({f"voices.{number}.{key}": name for key, name in inner.items()})
+        voices.append(voice)
+    return tuple(voices)
 
 
 def _take_ignored(values: dict[str, Any]) -> tuple[str, ...]:
@@ -273,6 +291,7 @@ def _format_problem(key: str, problem: str, value: object) -> str:
 
 
 def _describe(loc: tuple[int | str, ...]) -> str:
-    model = OutputSpec if len(loc) > 1 and loc[0] == "output" else JobSpec
-    field = model.model_fields.get(str(loc[1 if model is OutputSpec else 0]))
+    inner: Mapping[int | str, type[BaseModel]] = {"output": OutputSpec, "voices": VoiceSpec}
+    model = inner.get(loc[0], JobSpec) if len(loc) > 1 else JobSpec
+    field = model.model_fields.get(str(loc[0 if model is JobSpec else -1]))
     return (field and field.description) or "See docs/job-file.md."

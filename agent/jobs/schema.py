@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.jobs.parse import EXTRAS, FIELDS, JOB_NAMES, OUTPUT_NAMES, QUALITY, Names, spell_like
-from agent.jobs.spec import JobSpec
+from agent.jobs.parse import EXTRAS, FIELDS, JOB_NAMES, OUTPUT_NAMES, QUALITY, VOICE_NAMES, Names, spell_like
+from agent.jobs.spec import MAX_VOICES, JobSpec
 
 
 def build_schema() -> dict[str, Any]:
@@ -20,6 +20,13 @@ def build_schema() -> dict[str, Any]:
         "patternProperties": _make_patterns(OUTPUT_NAMES, "#/properties/output/properties"),
         "additionalProperties": False,
     }
+    fields["voices"] = {
+        "description": fields["voices"]["description"],
+        "type": ["array", "null"],
+        "minItems": 1,
+        "maxItems": MAX_VOICES,
+        "items": _make_voice(made["$defs"]["VoiceSpec"]),
+    }
     extras: dict[str, Any] = {key: {"description": text} for key, text in EXTRAS.items()}
     extras["quality"] = _make_nullable(extras["quality"] | {"enum": list(QUALITY)})
     return {
@@ -32,7 +39,18 @@ def build_schema() -> dict[str, Any]:
         "properties": {"$schema": {"type": "string"}, **fields, **extras},
         "patternProperties": _make_patterns(JOB_NAMES, "#/properties"),
         "additionalProperties": False,
-        "allOf": [{"oneOf": _make_required("avatar", "template")}, {"oneOf": _make_required("audio")}],
+        "allOf": [{"oneOf": _make_required("avatar", "template")}, {"oneOf": _make_required("audio", "voices")}],
+    }
+
+
+def _make_voice(made: Mapping[str, Any]) -> dict[str, Any]:
+    where = "#/properties/voices/items/properties"
+    return {
+        "type": "object",
+        "properties": {key: _make_nullable(prop) for key, prop in made["properties"].items()},
+        "patternProperties": _make_patterns(VOICE_NAMES, where),
+        "additionalProperties": False,
+        "allOf": [{"oneOf": _make_required(key, names=VOICE_NAMES)} for key in ("face", "audio")],
     }
 
 
@@ -65,8 +83,8 @@ def _make_patterns(names: Names, properties: str) -> dict[str, Any]:
     return found
 
 
-def _make_required(*targets: str) -> list[dict[str, Any]]:
+def _make_required(*targets: str, names: Names = JOB_NAMES) -> list[dict[str, Any]]:
     """Return one branch for each spelling: present, and not null."""
-    names = [name for name, target in JOB_NAMES.values() if target in targets]
+    known = [name for name, target in names.values() if target in targets]
     given = {"not": NULL}
-    return [{"required": [word], "properties": {word: given}} for name in names for word in _list_spellings(name)]
+    return [{"required": [word], "properties": {word: given}} for name in known for word in _list_spellings(name)]

@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from models.types import Output
+from models.types import Output, name_voice_role
 
 # names of media ------------------------------------------------------------------------------------------------------
 
@@ -58,6 +58,9 @@ def is_library_name(avatar: str) -> bool:
 PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 NTSC = (24, 30, 48, 60, 120)
 MAX_SECONDS = 1e6
+MAX_VOICES = 16
+OF_ONE_FACE = ("face", "face_box", "mouth")
+"""Options that say where the one face is."""
 
 DRIVE = re.compile(r"[A-Za-z]:")
 FRACTION = re.compile(r"[0-9]{1,7}/0*[1-9][0-9]{0,6}")
@@ -219,10 +222,20 @@ class OutputSpec(_Frozen):
     )
 
 
+class VoiceSpec(_Frozen):
+    """One of several voices, and whose it is."""
+
+    face: Annotated[int, Field(ge=0, lt=MAX_VOICES)] = Field(
+        description="Number of the face, counted from 0, from left to right in the first frame that shows all of them."
+    )
+    audio: MediaName = Field(description="The voice of that face.")
+    from_s: Seconds | None = Field(default=None, description="Seconds of the result at which it begins. Default: 0.")
+
+
 class JobSpec(_Frozen):
     """One job as its job file asks for it.
 
-    Exactly one of `avatar` and `template` is set; `fps` is exact or None.
+    Exactly one of `avatar` and `template` is set, and one of `audio` and `voices`; `fps` is exact or None.
     """
 
     version: Literal[1] = Field(default=1, description="The version of this format: 1.")
@@ -233,8 +246,13 @@ class JobSpec(_Frozen):
     template: LibraryName | None = Field(
         default=None, description="The face, by the name of an avatar of the library; instead of `avatar`."
     )
-    audio: MediaName = Field(
-        description="The voice: an audio file beside the job file, or a video whose sound is used."
+    audio: MediaName | None = Field(
+        default=None, description="The voice: an audio file beside the job file, or a video whose sound is used."
+    )
+    voices: Annotated[tuple[VoiceSpec, ...], Field(min_length=1, max_length=MAX_VOICES)] | None = Field(
+        default=None,
+        description="Several faces, each with its own voice, instead of `audio`: a list of objects with `face`,"
+        " `audio` and `from_s`.",
     )
     from_s: Seconds | None = Field(
         default=None,
@@ -300,6 +318,23 @@ class JobSpec(_Frozen):
             raise _make_key_error("soundtrack_db", self.soundtrack_db, "there is no soundtrack")
         return self
 
+    @model_validator(mode="after")
+    def _check_voices(self) -> JobSpec:
+        if (self.audio is None) == (self.voices is None):
+            raise _make_key_error("audio", self.audio, "a job has either an audio or voices")
+        if self.voices is None:
+            return self
+        faces = [voice.face for voice in self.voices]
+        if len(set(faces)) < len(faces):
+            raise _make_key_error("voices", faces, "each face has one voice: join the sounds of a face in one file")
+        for key in ("from_s", "to_s"):
+            if getattr(self, key) is not None:
+                raise _make_key_error(key, getattr(self, key), "with voices, each of them has its own from_s")
+        for key in OF_ONE_FACE:
+            if key in self.options:
+                raise _make_key_error("options", {key: self.options[key]}, "with voices, each of them has its own face")
+        return self
+
     @property
     def library_name(self) -> str | None:
         """The avatar of the library that the job names; None where `avatar` is a file."""
@@ -309,8 +344,10 @@ class JobSpec(_Frozen):
 
     @property
     def sounds(self) -> dict[str, str]:
-        """The names of the sounds that the job gives, by their role: "audio" and "soundtrack"."""
-        return {"audio": self.audio, **({"soundtrack": self.soundtrack} if self.soundtrack else {})}
+        """The names of the sounds that the job gives, by their role: "audio", "audio-1" ... and "soundtrack"."""
+        names = [voice.audio for voice in self.voices] if self.voices else [self.audio or ""]
+        sounds = {name_voice_role(number): name for number, name in enumerate(names)}
+        return sounds | ({"soundtrack": self.soundtrack} if self.soundtrack else {})
 
     def resolve_output(self, default: Output) -> Output:
         """Return the encoder's settings: what the job says, else `default`."""

@@ -10,6 +10,7 @@ from typing import Any
 from agent.fs import atomic_write_bytes
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
+from models.types import name_voice_role
 
 RECORD_VERSION = 1
 ASKED = {"engine", "fps", "output"}
@@ -55,10 +56,18 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
 
 def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
     """Return what a record says of the keys that few jobs have."""
-    hashes = outline.get("media_sha256", {})
-    added = {role: {"given": _given_name(job, role), "sha256": digest} for role, digest in hashes.items()}
-    voices = outline.get("voices") or [{"start": 0, "stop": outline.get("frames")}]
-    return {"soundtrack": None, **added, "painted": [[voice["start"], voice["stop"]] for voice in voices]}
+    hashes = {"audio": outline.get("audio_sha256"), **outline.get("media_sha256", {})}
+    media = {role: {"given": _given_name(job, role), "sha256": digest} for role, digest in hashes.items()}
+    painted = outline.get("voices") or [{"start": 0, "stop": outline.get("frames")}]
+    voices = [
+        {"face": voice.face, **media[name_voice_role(number)]}
+        for number, voice in enumerate((job.spec.voices if job.spec else None) or ())
+    ]
+    return {
+        "voices": voices or None,
+        "soundtrack": media.get("soundtrack"),
+        "painted": [[voice["start"], voice["stop"]] for voice in painted],
+    }
 
 
 def make_error_record(job: Job) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from agent.settings import CurrentSettings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice
-from models.types import EngineError, Request
+from models.types import EngineError, GivenVoice, Request
 
 log = logging.getLogger("musedrop")
 
@@ -224,6 +224,7 @@ class Dispatcher:
             from_s=spec.from_s,
             to_s=spec.to_s,
             soundtrack_db=spec.soundtrack_db or 0.0,
+            voices=tuple(GivenVoice(voice.face, voice.from_s or 0.0) for voice in spec.voices or ()),
             work=str(work),
             out=str(self.folders.staging / f"{job.uid}-{token}"),
             cache=str(self.folders.cache),
@@ -470,6 +471,7 @@ class Dispatcher:
 def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> object:
     """Return what decides the frames and the sound of a job, to compare two jobs."""
     asked = spec.model_dump(include=CONTENT) if spec else {}
+    asked |= {"voices": [(voice.face, voice.from_s or 0) for voice in (spec.voices or ())]} if spec else {}
     return asked, outline and [outline.get(name) or None for name in HASHES]
 
 

@@ -66,6 +66,7 @@ class ColourTags(Strict):
 class VoiceFrames(Strict):
     start: Annotated[int, Field(ge=0)]
     stop: Many
+    face: Annotated[int, Field(ge=0, lt=MAX_VOICES)] | None = None
 
 
 class HeardLayer(Strict):

@@ -48,9 +48,9 @@ class MuseTalkEngine:
         options, notes = read_options(request.options, default_version(Path(request.models_dir)))
         if missing_files_for(options.version, Path(request.models_dir)):
             raise missing_error(options.version, Path(request.models_dir))
-        if options.is_reference and request.is_scene:
-            message = 'the option "reference" renders all of a video as the original program does'
-            raise EngineError("bad_option", message, 'leave out "reference", or from_s and to_s')
+        if options.is_reference and (request.is_scene or request.voices):
+            message = 'the option "reference" renders one face in all of a video, as the original program does'
+            raise EngineError("bad_option", message, 'leave out "reference", or from_s, to_s and voices')
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
         details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}

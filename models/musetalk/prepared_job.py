@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -146,3 +147,49 @@ class PreparedJob:
         """
         voiced = range(frames.start - self._voiced_from, frames.stop - self._voiced_from)
         return audio_windows(self._features, self._samples, rate, voiced, reference=reference, context=context)
+
+
+def name_voice_folder(folder: Path, number: int) -> Path:
+    """Return the folder of a voice of a prepared job: that of the first one is the job's."""
+    return folder / f"voice-{number}" if number else folder
+
+
+class PreparedVoices:
+    """All voices of a prepared job. The face of voice v in frame n has the number n * voices + v."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.jobs = [PreparedJob(name_voice_folder(folder, number)) for number in range(count)]
+
+    def find_inpainted_runs(self, frames: range) -> list[range]:
+        """Return the runs of numbers of the faces that are inpainted at all."""
+        count = len(self.jobs)
+        visible = np.stack([job.weight[frames.start : frames.stop] > 0 for job in self.jobs], axis=1).ravel()
+        first = frames.start * count
+        return [range(first + start, first + stop) for start, stop in find_runs(visible)]
+
+    def read_latents(self, faces: range) -> F32:
+        """Return the latents of faces by their numbers; see `PreparedJob.read_latents`."""
+        return self._gather(faces, lambda job, frames: job.read_latents(frames))
+
+    def audio_windows(
+        self, faces: range, rate: Fraction, *, reference: bool, context: tuple[int, int] = (CONTEXT, CONTEXT)
+    ) -> F32:
+        """Return what the UNet hears at faces by their numbers; see `PreparedJob.audio_windows`."""
+        return self._gather(
+            faces, lambda job, frames: job.audio_windows(frames, rate, reference=reference, context=context)
+        )
+
+    def _gather(self, faces: range, read: Callable[[PreparedJob, range], F32]) -> F32:
+        count = len(self.jobs)
+        parts = {}
+        for number, job in enumerate(self.jobs):
+            frames = range(-(-(faces.start - number) // count), -(-(faces.stop - number) // count))
+            if frames:
+                parts[frames.start * count + number - faces.start] = read(job, frames)
+        if count == 1:
+            return parts[0]
+        one = next(iter(parts.values()))
+        rows = np.empty((len(faces), *one.shape[1:]), one.dtype)
+        for first, part in parts.items():
+            rows[first::count] = part
+        return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,9 @@ from models.musetalk.prepared_job import (
     STATS,
     FrameSchedule,
     PreparedJob,
+    PreparedVoices,
     ScenePart,
+    name_voice_folder,
     plan_frames,
 )
 from models.musetalk.tracking.intervals import find_runs
@@ -83,30 +85,46 @@ class RenderSession:
         """
         options = read_inspected_options(request, inspection)
         with explain_out_of_memory(), atomic_folder(request.files.prepared) as folder:
-            started_s = time.monotonic()
-            from_cache = self._prepare_avatar(request, inspection, options, folder / AVATAR, tick)
-            avatar_s = time.monotonic() - started_s
-            avatar = PreparedAvatar(folder / AVATAR)
-            window = find_window(request, inspection)
-            if options.no_face == "fail":
-                require_faces(avatar, inspection, Path(request.avatar).name, window)
-            samples, levels_db = self._encode_voice(request, folder / FEATURES, tick)
-            part = None
-            if request.is_scene:
-                first = window.start if window else 0
-                part = ScenePart(inspection.scene.frames, first, inspection.details["avatar_frames"])
-            schedule = plan_frames(avatar, levels_db, inspection.frames, inspection.rate, options, part)
-            schedule.write(folder)
-            stats = {
-                "version": options.version,
-                "way": options.way,
-                "avatar_from_cache": from_cache,
-                "avatar_seconds": round(avatar_s, 3),
-                "voice_seconds": round(time.monotonic() - started_s - avatar_s, 3),
-                "samples": samples,
-                **summarize_frames(avatar, schedule, inspection.scene.frames),
-            }
-            (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
+            for number, voice in enumerate(inspection.all_voices):
+                own = options if voice.face is None else options.model_copy(update={"face": voice.face})
+                target = name_voice_folder(folder, number)
+                target.mkdir(exist_ok=True)
+                self._prepare_voice(request, inspection, own, target, number, tick)
+
+    def _prepare_voice(
+        self,
+        request: Request,
+        inspection: Inspection,
+        options: Options,
+        folder: Path,
+        number: int,
+        tick: Callable[[], None],
+    ) -> None:
+        """Write the folder of one voice."""
+        started_s = time.monotonic()
+        from_cache = self._prepare_avatar(request, inspection, options, folder / AVATAR, tick)
+        avatar_s = time.monotonic() - started_s
+        avatar = PreparedAvatar(folder / AVATAR)
+        window = find_window(request, inspection)
+        if options.no_face == "fail":
+            require_faces(avatar, inspection, Path(request.avatar).name, window)
+        samples, levels_db = self._encode_voice(request.files.voice_path(number), folder / FEATURES, tick)
+        part = None
+        if request.is_scene:
+            first = window.start if window else 0
+            part = ScenePart(inspection.scene.frames, first, inspection.details["avatar_frames"])
+        schedule = plan_frames(avatar, levels_db, inspection.frames, inspection.rate, options, part)
+        schedule.write(folder)
+        stats = {
+            "version": options.version,
+            "way": options.way,
+            "avatar_from_cache": from_cache,
+            "avatar_seconds": round(avatar_s, 3),
+            "voice_seconds": round(time.monotonic() - started_s - avatar_s, 3),
+            "samples": samples,
+            **summarize_frames(avatar, schedule, inspection.scene.frames),
+        }
+        (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
     def _prepare_avatar(
         self, request: Request, inspection: Inspection, options: Options, target: Path, tick: Callable[[], None]
@@ -118,15 +136,15 @@ class RenderSession:
             "summary": f"musetalk {options.parsing}, {inspection.width}x{inspection.height}",
             "options": options.preparation_inputs,
         }
+        window, count = find_window(request, inspection), inspection.faces_needed
 
         def build(folder: Path) -> None:
-            window, face_box = find_window(request, inspection), inspection.details.get("face_box")
+            face_box = inspection.details.get("face_box")
             with BgrFrames(request, inspection, window, reference=options.is_reference) as frames:
-                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box)
+                prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box, count)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            key = self.make_avatar_key(inspection, options, find_window(request, inspection))
-            return fetch_avatar(cache, key, build, target, tick)
+            return fetch_avatar(cache, self.make_avatar_key(inspection, options, window), build, target, tick)
 
     def make_avatar_key(self, inspection: Inspection, options: Options, window: range | None = None) -> str:
         """Return a hash of all that a prepared avatar depends on.
@@ -136,7 +154,8 @@ class RenderSession:
         """
         rate = inspection.fps if inspection.avatar_kind == "video" else ""
         setup = self.networks.setup
-        part = [] if window is None else [[window.start, window.stop]]
+        part: list[Any] = [] if window is None else [[window.start, window.stop]]
+        part += [f"of {inspection.faces_needed}"] if inspection.faces_needed else []
         return make_key(
             "musetalk",
             AVATAR_FORMAT,
@@ -147,12 +166,12 @@ class RenderSession:
             [self.networks.vision_fingerprint, self.networks.device.type, setup.precision, setup.plain],
         )
 
-    def _encode_voice(self, request: Request, path: Path, tick: Callable[[], None]) -> tuple[int, F32]:
+    def _encode_voice(self, sound: Path, path: Path, tick: Callable[[], None]) -> tuple[int, F32]:
         """Write the voice's features to `path`; return its number of samples and levels in dB."""
         levels: list[F32] = []
 
         def read_and_measure() -> Iterator[F32]:
-            for chunk in read_chunks(request.files.voice_path(0)):
+            for chunk in read_chunks(sound):
                 tick()
                 levels.append(measure_levels([chunk]))
                 yield chunk
@@ -170,7 +189,7 @@ class RenderSession:
         Raises EngineError out_of_memory, and those of an unreadable avatar.
         """
         options = read_inspected_options(request, inspection)
-        job = PreparedJob(request.files.prepared)
+        job = PreparedVoices(request.files.prepared, len(inspection.all_voices))
         frames = range(start, stop)
         with explain_out_of_memory():
             yield from compose_frames(
@@ -178,10 +197,10 @@ class RenderSession:
                     partial(BgrFrames, request, inspection, reference=True)
                     if options.is_reference
                     else partial(open_yuv, request, inspection),
-                    job.source[start:stop].tolist(),
+                    job.jobs[0].source[start:stop].tolist(),
                 ),
                 self._inpaint_faces(job, inspection, options, frames),
-                make_blends(job, inspection, options, frames),
+                zip_blends([make_blends(one, inspection, options, frames) for one in job.jobs]),
             )
         if start == 0:
             with atomic_write(Path(request.work) / INPAINTER_STATS) as path:
@@ -199,7 +218,9 @@ class RenderSession:
         batch = self.networks.inpainter.sizes.unet
         return {"held_bytes": torch.cuda.memory_reserved() + CONTEXT_BYTES, "batch": batch}
 
-    def _inpaint_faces(self, job: PreparedJob, inspection: Inspection, options: Options, frames: range) -> Iterator[U8]:
+    def _inpaint_faces(
+        self, job: PreparedVoices, inspection: Inspection, options: Options, frames: range
+    ) -> Iterator[U8]:
         for run in job.find_inpainted_runs(frames):
             yield from self.networks.inpainter.stream(
                 run,
@@ -207,8 +228,14 @@ class RenderSession:
                 lambda part: job.audio_windows(
                     part, inspection.rate, reference=options.is_reference, context=options.audio_context
                 ),
-                inspection.frames,
+                inspection.frames * len(job.jobs),
             )
+
+
+def zip_blends(of_voices: Sequence[Iterator[Blend | None]]) -> Iterator[tuple[Blend, ...]]:
+    """Yield the blends of all faces of each frame."""
+    for blends in zip(*of_voices, strict=True):
+        yield tuple(blend for blend in blends if blend is not None)
 
 
 def make_blends(job: PreparedJob, inspection: Inspection, options: Options, frames: range) -> Iterator[Blend | None]:

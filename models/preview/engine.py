@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,15 @@ class PreviewEngine:
 
     def inspect(self, request: Request, inspection: Inspection) -> Inspection:
         options, notes = read_options(request.options)
-        name = Path(request.avatar).name
-        picture, face = find_first_face(request, inspection, options, name)
-        mouth = locate_mouth(picture, face, options, request, inspection)
-        if not mouth.is_visible:
-            notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
+        name, details = Path(request.avatar).name, dict[str, Any]()
+        for number, choice in enumerate(list_choices(options, inspection)):
+            picture, face = find_first_face(request, inspection, choice, name)
+            mouth = locate_mouth(picture, face, choice.options, request, inspection)
+            if not mouth.is_visible:
+                notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
+            box = [round(float(value), 1) for value in face.box]
+            details[f"face-{number}" if number else "face"] = box
+            details.setdefault("mouth_found", mouth.is_visible)
         if request.is_scene:
             with open_video(request, inspection, as_yuv=True) as video:
                 inspection = replace(inspection, colour=video.colour)
@@ -53,31 +57,21 @@ class PreviewEngine:
             inspection,
             units={"inspect": 1, "prepare": 1, "render": inspection.frames, "assemble": 1},
             notes=inspection.notes + notes,
-            details={"face": [round(float(value), 1) for value in face.box], "mouth_found": mouth.is_visible},
+            details=details,
         )
 
     def prepare(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
         options, _ = read_options(request.options)
-        cache = AvatarCache(Path(request.cache), request.cache_bytes)
-        key = make_key(
-            "preview", VERSION, inspection.avatar_sha256, inspection.width, inspection.height, inspection.fps
-        )
-        key = make_key(key, options.face, options.mouth)
-        if options.face_box is not None:
-            key = make_key(key, options.face_box)
-        if request.is_scene and inspection.avatar_kind == "video":
-            key = make_key(key, inspection.scene.start, inspection.scene.stop)
-        entry = cache.get_or_build(
-            key, lambda folder: write_geometry(folder, request, inspection, options, lambda _: progress(0))
-        )
-        motion = make_motion(request, inspection, options)
-        geometry = (entry / "geometry.npz").read_bytes()
+        choices = list_choices(options, inspection)
+        geometries = [fetch_geometry(request, inspection, choice, lambda _: progress(0)) for choice in choices]
+        motions = [make_motion(request, inspection, options, number) for number in range(len(choices))]
         if not request.files.prepared.exists():
             with atomic_folder(request.files.prepared) as folder:
-                np.savez(folder / "motion.npz", **motion)
-                (folder / "geometry.npz").write_bytes(geometry)
+                for number, (geometry, motion) in enumerate(zip(geometries, motions, strict=True)):
+                    np.savez(folder / name_part("motion", number), **motion)
+                    (folder / name_part("geometry", number)).write_bytes(geometry)
         progress(stop - start)
 
     def complete(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
@@ -92,29 +86,29 @@ class PreviewEngine:
 
     def _paint_frames(self, request: Request, inspection: Inspection, frames: range) -> Iterator[U8]:
         options, _ = read_options(request.options)
-        scene = PreparedPreview(request.files.prepared)
-        label = Label(inspection.width, inspection.height, scene.face_boxes)
-        for frame in self._draw_frames(request, inspection, scene, frames):
+        faces = open_faces(request, inspection)
+        label = Label(inspection.width, inspection.height, np.concatenate([face.face_boxes for face in faces]))
+        for frame in self._draw_frames(request, inspection, faces, frames):
             if options.label:
                 label.stamp(frame)
             yield frame
 
     def _draw_frames(
-        self, request: Request, inspection: Inspection, scene: PreparedPreview, frames: range
+        self, request: Request, inspection: Inspection, faces: list[PreparedPreview], frames: range
     ) -> Iterator[U8]:
         options, _ = read_options(request.options)
         if inspection.avatar_kind == "image":
-            yield from scene.draw_still(load_image(request, inspection), frames, sway=options.sway)
+            yield from draw_still(load_image(request, inspection), faces, frames, sway=options.sway)
             return
         with open_video(request, inspection) as video:
-            yield from scene.draw_video(video, frames, options.cycle)
+            yield from draw_video(video, faces, frames, options.cycle)
 
-    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+    def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         options, _ = read_options(request.options)
-        scene = PreparedPreview(request.files.prepared)
-        lost = int((scene.track.weight == 0).sum())
+        faces = open_faces(request, inspection)
+        lost = int(max((face.track.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
-        return {"thumbnail_frame": scene.thumbnail_frame, "label": options.label, "notes": notes}
+        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": options.label, "notes": notes}
 
 
 # inspecting ----------------------------------------------------------------------------------------------------------
@@ -160,23 +154,43 @@ def fit_to_size(image: U8, width: int, height: int) -> U8:
     return np.asarray(scaled, np.uint8)
 
 
-def find_first_face(request: Request, inspection: Inspection, options: Options, name: str) -> tuple[U8, Face]:
+@dataclass(frozen=True, slots=True)
+class FaceChoice:
+    """Which face: that of the options, or number `options.face` in frames that show `needed` faces."""
+
+    options: Options
+    needed: int = 0
+
+    def choose(self, faces: tuple[Face, ...]) -> Face | None:
+        """Return the face among those of a frame, from left to right; None where it isn't there."""
+        if self.options.face == "largest":
+            return choose_largest(faces) if faces else None
+        return faces[self.options.face] if max(self.options.face + 1, self.needed) <= len(faces) else None
+
+
+def list_choices(options: Options, inspection: Inspection) -> list[FaceChoice]:
+    """Return the choice of the face of each voice."""
+    return [
+        FaceChoice(options if voice.face is None else options.model_copy(update={"face": voice.face}), needed)
+        for needed in [inspection.faces_needed]
+        for voice in inspection.all_voices
+    ]
+
+
+def find_first_face(request: Request, inspection: Inspection, choice: FaceChoice, name: str) -> tuple[U8, Face]:
     """Return the first picture with the chosen face. Raises EngineError no_face, bad_option."""
-    most, given = 0, make_given_face(request, inspection, options)
+    most, given = 0, make_given_face(request, inspection, choice.options)
     for picture in sample_pictures(request, inspection):
         if given is not None:
             return picture, given
         faces = find_faces(picture)
         most = max(most, len(faces))
-        if faces and options.face == "largest":
-            return picture, choose_largest(faces)
-        if isinstance(options.face, int) and options.face < len(faces):
-            return picture, faces[options.face]
+        if (face := choice.choose(faces)) is not None:
+            return picture, face
     if not most:
         raise EngineError("no_face", f"no face was found in {name}", NO_FACE)
-    message = (
-        f'the option "face" asks for number {options.face}, but {name} shows {most} (counted from 0, left to right)'
-    )
+    asked, number = ('"voices"', choice.needed - 1) if choice.needed else ('the option "face"', choice.options.face)
+    message = f"{asked} asks for number {number}, but {name} shows {most} (counted from 0, left to right)"
     raise EngineError("bad_option", message, 'give a smaller number, or "largest"')
 
 
@@ -214,11 +228,33 @@ def make_given_face(request: Request, inspection: Inspection, options: Options) 
     return make_face_in_box(scale_box(options.face_box, "face_box", read_shown_size(request), size))
 
 
+def name_part(kind: str, number: int) -> str:
+    """Return the name of a file of the preparation: that of the first face has no number."""
+    return f"{kind}-{number}.npz" if number else f"{kind}.npz"
+
+
+def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice, progress: ProgressCallback) -> bytes:
+    """Return the geometry of a face, a .npz file, from the cache if it is there."""
+    options = choice.options
+    key = make_key("preview", VERSION, inspection.avatar_sha256, inspection.width, inspection.height, inspection.fps)
+    key = make_key(key, options.face, options.mouth)
+    if options.face_box is not None:
+        key = make_key(key, options.face_box)
+    if request.is_scene and inspection.avatar_kind == "video":
+        key = make_key(key, inspection.scene.start, inspection.scene.stop)
+    if choice.needed:
+        key = make_key(key, "of", choice.needed)
+    cache = AvatarCache(Path(request.cache), request.cache_bytes)
+    entry = cache.get_or_build(key, lambda folder: write_geometry(folder, request, inspection, choice, progress))
+    return (entry / "geometry.npz").read_bytes()
+
+
 def write_geometry(
-    folder: Path, request: Request, inspection: Inspection, options: Options, progress: ProgressCallback
+    folder: Path, request: Request, inspection: Inspection, choice: FaceChoice, progress: ProgressCallback
 ) -> None:
     """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
-    picture, face = find_first_face(request, inspection, options, Path(request.avatar).name)
+    options = choice.options
+    picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
     mouth = locate_mouth(picture, face, options, request, inspection)
     track, window = Track(np.array([face.eyes]), np.ones(1)), range(1)
     if inspection.avatar_kind == "video" and options.face_box is not None:
@@ -228,7 +264,7 @@ def write_geometry(
         with open_video(request, inspection) as video:
             window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
             frames = (video.read(n) for n in window)
-            track = follow_face(frames, lambda image: choose_face(find_faces(image), options), progress)
+            track = follow_face(frames, lambda image: choice.choose(find_faces(image)), progress)
     np.savez(
         folder / "geometry.npz",
         box=np.array(face.box),
@@ -241,27 +277,21 @@ def write_geometry(
     )
 
 
-def make_motion(request: Request, inspection: Inspection, options: Options) -> dict[str, Any]:
-    """Return how the face moves in each frame: curve (n, 2), shut (n,), pose (n, 5), and strength (n,).
+def make_motion(request: Request, inspection: Inspection, options: Options, number: int = 0) -> dict[str, Any]:
+    """Return how the face of a voice moves in each frame: curve (n, 2), shut (n,), pose (n, 5), and strength (n,).
 
     All are 0 in frames that no voice changes, and fade towards them.
     """
-    voiced, rate = inspection.scene.frames, inspection.rate
-    curve = make_mouth_curve(media.read_waveform(request.files.voice_path(0), RATE), len(voiced), rate)
+    voiced, rate = inspection.all_voices[number].frames, inspection.rate
+    curve = make_mouth_curve(media.read_waveform(request.files.voice_path(number), RATE), len(voiced), rate)
     curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
     blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
-    seed = int(inspection.audio_sha256[:12] or "0", 16)
+    seed = int(inspection.audio_sha256[:12] or "0", 16) + number
     shut = make_blinks(len(voiced), rate, seed) if blink else np.zeros(len(voiced), np.float32)
     parts = {"curve": curve, "shut": shut, "pose": make_sway(curve[:, 0], rate, seed)}
     parts["strength"] = make_strength(voiced, inspection.frames, rate)
     edges = (voiced.start, inspection.frames - voiced.stop)
     return {name: np.pad(part, (edges, *[(0, 0)] * (part.ndim - 1))) for name, part in parts.items()}
-
-
-def choose_face(faces: tuple[Face, ...], options: Options) -> Face | None:
-    if options.face == "largest":
-        return choose_largest(faces) if faces else None
-    return faces[options.face] if options.face < len(faces) else None
 
 
 def cycle_frame(frame: int, length: int, how: str) -> int:
@@ -280,13 +310,13 @@ def cycle_frame(frame: int, length: int, how: str) -> int:
 
 
 class PreparedPreview:
-    """The files that `prepare` wrote, and the drawing of frames from them."""
+    """The files that `prepare` wrote for one face."""
 
-    def __init__(self, prepared: Path) -> None:
-        with np.load(prepared / "motion.npz", allow_pickle=False) as motion:
+    def __init__(self, prepared: Path, number: int = 0) -> None:
+        with np.load(prepared / name_part("motion", number), allow_pickle=False) as motion:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
             self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
-        with np.load(prepared / "geometry.npz", allow_pickle=False) as geometry:
+        with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
             self.face = make_face(geometry["box"], geometry["first_eyes"])
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.track = Track(geometry["eyes"], geometry["weight"])
@@ -312,25 +342,47 @@ class PreparedPreview:
         opening, spread = self.curve[n] * self.strength[n]
         return float(opening), float(spread)
 
-    def draw_still(self, image: U8, frames: range, *, sway: bool) -> Iterator[U8]:
-        portrait = Portrait(image, self.face, self.mouth, self.tone)
-        for n in frames:
-            pose = self.pose[n] * self.strength[n] if sway else None
-            yield portrait.render(self.read_shape(n), float(self.shut[n]), pose)
+    def draw_on(self, frame: U8, painter: MouthPainter, n: int, source: int) -> None:
+        """Move the face in frame `n`, which shows the avatar's frame `source`, in place."""
+        seen = source - self.first
+        weight, face = (
+            float(self.track.weight[seen] * self.strength[n]),
+            make_face(self.face.box, self.track.eyes[seen]),
+        )
+        if weight > 0:
+            draw_mouth(frame, face, painter, self.read_shape(n), weight)
+        if self.shut[n] * weight > 0:
+            draw_lids(frame, face, float(self.shut[n]) * weight)
 
-    def draw_video(self, video: media.VideoFrames, frames: range, how: str) -> Iterator[U8]:
-        """Yield frames of a video avatar; those without the face are unchanged."""
-        painter = MouthPainter(self.mouth, self.tone, self.face.eye_distance)
-        for n in frames:
-            source = cycle_frame(n, len(video), how)
-            seen = source - self.first
-            frame, weight = video.read(source), float(self.track.weight[seen] * self.strength[n])
-            face = make_face(self.face.box, self.track.eyes[seen])
-            if weight > 0:
-                draw_mouth(frame, face, painter, self.read_shape(n), weight)
-            if self.shut[n] * weight > 0:
-                draw_lids(frame, face, float(self.shut[n]) * weight)
-            yield frame
+
+def open_faces(request: Request, inspection: Inspection) -> list[PreparedPreview]:
+    """Return the prepared faces of all voices."""
+    return [PreparedPreview(request.files.prepared, number) for number in range(len(inspection.all_voices))]
+
+
+def draw_still(image: U8, faces: list[PreparedPreview], frames: range, *, sway: bool) -> Iterator[U8]:
+    """Yield frames of an image avatar. Heads of several faces don't sway: they would move each other."""
+    portraits = [Portrait(image, face.face, face.mouth, face.tone) for face in faces]
+    for n in frames:
+        if len(faces) == 1:
+            pose = faces[0].pose[n] * faces[0].strength[n] if sway else None
+            yield portraits[0].render(faces[0].read_shape(n), float(faces[0].shut[n]), pose)
+            continue
+        frame = image.copy()
+        for portrait, face in zip(portraits, faces, strict=True):
+            portrait.draw_on(frame, face.read_shape(n), float(face.shut[n]))
+        yield frame
+
+
+def draw_video(video: media.VideoFrames, faces: list[PreparedPreview], frames: range, how: str) -> Iterator[U8]:
+    """Yield frames of a video avatar; those without the face are unchanged."""
+    painters = [MouthPainter(face.mouth, face.tone, face.face.eye_distance) for face in faces]
+    for n in frames:
+        source = cycle_frame(n, len(video), how)
+        frame = video.read(source)
+        for face, painter in zip(faces, painters, strict=True):
+            face.draw_on(frame, painter, n, source)
+        yield frame
 
 
 def make_face(box: Any, eyes: Floats) -> Face:

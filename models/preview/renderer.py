@@ -124,6 +124,12 @@ class Portrait:
         self._painter.draw(frame[to_slices(self._mouth_rect)], units, self._texture, shape)
         return frame
 
+    def draw_on(self, frame: U8, shape: tuple[float, float], shut: float) -> None:
+        """Copy mouth and lids of `render` without a pose into a frame in which other faces have moved."""
+        own = self.render(shape, shut, None)
+        for rect in (self._mouth_rect, *(lid.rect for lid in self._lids)):
+            frame[to_slices(rect)] = own[to_slices(rect)]
+
 
 def draw_mouth(frame: U8, face: Face, painter: MouthPainter, shape: tuple[float, float], weight: float) -> None:
     """Move the mouth in a frame of a video, (h, w, 3) uint8, in place, at `face`."""

@@ -12,6 +12,7 @@ import pytest
 from models.arrays import F32
 from models.media.audio.sound import read_waveform
 from tests.media_samples import sound, tone
+from tests.models.preview.test_engine import write_pair
 from tests.share import EXAMPLES, Share, face, until, voice
 
 RATE = 16_000
@@ -111,3 +112,21 @@ def test_jobs_of_duix_avatar(share: Share) -> None:
     assert "https://" in share.error("web")["message"]
     assert share.wait_for("duix", "done", "failed")["state"] == "done", share.log()
     assert share.result("duix")["id"] == "c-1"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_faces_speak_with_two_voices(share: Share, tmp_path: Path) -> None:
+    """One render has both; the sound is the mix, and all files are archived with the job."""
+    share.put("two.png", write_pair(tmp_path / "two.png").read_bytes())
+    share.put("a.wav", voice(0.6))
+    share.put("b.wav", sound(tmp_path / "b.wav", tone(0.6, hz=500)).read_bytes())
+    share.drop(
+        "talk", avatar="two.png", voices=[{"face": 0, "audio": "a.wav"}, {"face": 1, "audio": "b.wav", "FromS": 1}]
+    )
+    assert share.wait_for("talk", "done", "failed", timeout_s=200)["state"] == "done", share.log()
+    result = share.result("talk")
+    assert (result["frames"], [voice["face"] for voice in result["voices"]]) == (40, [0, 1])
+    assert [voice["given"] for voice in result["voices"]] == ["a.wav", "b.wav"]
+    assert has_tone(read_waveform(share.outbox / "talk" / "result.mp4", RATE), 1.05, 1.55, 500)
+    until(lambda: len(list((share.folder / "archive").glob("*/talk/*"))) == 4, 60, share.log)

@@ -11,7 +11,7 @@ import pytest
 
 from models import media
 from models.composition import Composition, plan_composition
-from models.types import EngineError, Layer, Limits, Request, Voice
+from models.types import EngineError, GivenVoice, Layer, Limits, Request, Voice
 from tests.media_samples import sound, tone
 
 FILM = media.Picture("video", 64, 64, Fraction(25), 100, 4.0, Fraction(25), length_s=Fraction(4))
@@ -122,3 +122,22 @@ def test_a_soundtrack_is_heard_beside_the_voice(tmp_path: Path) -> None:
     made = plan_composition(request, voice, STILL, RATE)
     assert (made.frames, made.voices) == (25, ())
     assert made.layers == (Layer("audio"), Layer("soundtrack", stop_s=1.0, gain_db=-6.0))
+
+
+def test_several_voices_last_until_the_last_one_ends(tmp_path: Path) -> None:
+    """Each begins at its time, all faces follow theirs in all frames, and the sound is the mix."""
+    work = tmp_path / "work" / "input"
+    work.mkdir(parents=True)
+    sound(tmp_path / "b.wav", tone(1.0)).rename(work / "audio-1")
+    folders: dict[str, Any] = dict.fromkeys(("out", "cache", "models_dir"), str(tmp_path))
+    given: dict[str, Any] = {"media": {"audio-1": "b.wav"}, "voices": (GivenVoice(1), GivenVoice(0, 4.0))}
+    request = Request("preview", "two.jpg", "a.wav", str(tmp_path / "work"), **folders, **given)
+    first = media.Sound(32_000, 16_000, 1, "pcm_s16le", copyable=False)
+    made = plan_composition(request, first, STILL, RATE)
+    assert (made.frames, made.duration_s) == (125, 5.0)
+    assert made.voices == (Voice(0, 125, 1), Voice(0, 125, 0))
+    assert made.layers == (Layer("audio"), Layer("audio-1", start_s=4.0))
+    assert Request.from_dict(request.to_dict()) == request
+    with pytest.raises(EngineError) as refused:
+        plan_composition(replace(request, voices=(GivenVoice(1), GivenVoice(0, 9e5))), first, STILL, RATE)
+    assert refused.value.code == "bad_value"

@@ -27,6 +27,17 @@ namespace Musedrop
         High
     }
 
+    /// <summary>One of several voices of a job, and whose it is.</summary>
+    public sealed class DigitalHumanVoice
+    {
+        /// <summary>Number of the face, counted from 0, from left to right in the first frame that shows all of them.</summary>
+        public int Face { get; set; }
+        /// <summary>A file with the voice of that face; it is copied into the inbox.</summary>
+        public string AudioPath { get; set; }
+        /// <summary>Seconds of the result at which the voice begins. Null: 0.</summary>
+        public double? FromSeconds { get; set; }
+    }
+
     /// <summary>A job: one face, one voice, and options. For null, the daemon's default applies.</summary>
     public sealed class DigitalHumanRequest
     {
@@ -36,6 +47,8 @@ namespace Musedrop
         public string TemplateId { get; set; }
         /// <summary>A file with the voice; it is copied into the inbox.</summary>
         public string AudioPath { get; set; }
+        /// <summary>Several faces, each with its own voice, instead of <see cref="AudioPath"/>.</summary>
+        public IList<DigitalHumanVoice> Voices { get; set; }
         /// <summary>Seconds of the result at which the voice begins; before that the avatar is as it is. Null: 0.</summary>
         public double? FromSeconds { get; set; }
         /// <summary>Seconds of the result at which the voice ends; after that the avatar is as it is. Null: the end of the voice.</summary>

@@ -19,6 +19,7 @@ namespace Musedrop
         public readonly Dictionary<string, string> Copies = new Dictionary<string, string>();
         readonly DigitalHumanRequest request;
         readonly string inbox, avatar, audio, soundtrack;
+        readonly List<IEnumerable<KeyValuePair<string, object>>> voices;
 
         /// <summary>Throws MusedropException for an invalid request.</summary>
         public JobFile(DigitalHumanRequest request, string inbox)
@@ -28,10 +29,11 @@ namespace Musedrop
             this.inbox = Path.GetFullPath(inbox);
             Id = request.CacheKey ?? Guid.NewGuid().ToString("N");
             var tag = request.CacheKey == null ? Id.Substring(0, 8) : ComputeTag(request);
-            var stem = MakeSafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath));
+            var stem = MakeSafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath ?? request.Voices[0].AudioPath));
             Name = request.Name == null ? stem + "-" + tag : stem;
             avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, stem + "-" + tag + ".avatar");
-            audio = "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
+            audio = request.AudioPath == null ? null : "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
+            voices = request.Voices == null ? null : request.Voices.Select((voice, number) => CreateVoice(voice, stem + "-" + tag + ".audio-" + number)).ToList();
             soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, stem + "-" + tag + ".soundtrack");
         }
 
@@ -43,6 +45,7 @@ namespace Musedrop
                 CreateMember("AvatarImagePath", avatar),
                 CreateMember("TemplateId", request.TemplateId),
                 CreateMember("AudioPath", audio),
+                CreateMember("Voices", voices),
                 CreateMember("FromSeconds", request.FromSeconds),
                 CreateMember("ToSeconds", request.ToSeconds),
                 CreateMember("SoundtrackPath", soundtrack),
@@ -79,16 +82,31 @@ namespace Musedrop
                 throw new MusedropException("missing_key", "the request names no face", "Set AvatarImagePath or TemplateId.");
             if (request.AvatarImagePath != null && request.TemplateId != null)
                 throw new MusedropException("duplicate_key", "the request names two faces", "Set AvatarImagePath or TemplateId, not both.");
-            if (request.AudioPath == null)
+            if (request.AudioPath == null && (request.Voices == null || request.Voices.Count == 0))
                 throw new MusedropException("missing_key", "the request names no voice", "Set AudioPath.");
+            if (request.AudioPath != null && request.Voices != null)
+                throw new MusedropException("duplicate_key", "the request has one voice and several", "Set AudioPath or Voices, not both.");
+            if (request.Voices != null && request.Voices.Any(voice => voice == null || voice.AudioPath == null))
+                throw new MusedropException("missing_key", "a voice of the request names no file", "Set AudioPath of each voice.");
             foreach (var path in ListFiles(request))
                 if (!File.Exists(path))
                     throw new MusedropException("missing_media", "there is no file " + path, "Give the path of a file that this program can read.");
         }
 
+        IEnumerable<KeyValuePair<string, object>> CreateVoice(DigitalHumanVoice voice, string stem)
+        {
+            return new[]
+            {
+                CreateMember("Face", voice.Face),
+                CreateMember("AudioPath", "./" + AddCopy(voice.AudioPath, stem)),
+                CreateMember("FromSeconds", voice.FromSeconds)
+            };
+        }
+
         static IEnumerable<string> ListFiles(DigitalHumanRequest request)
         {
-            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath }.Where(path => path != null);
+            var several = request.Voices == null ? new string[0] : request.Voices.Select(voice => voice.AudioPath);
+            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath }.Concat(several).Where(path => path != null);
         }
 
         /// <summary>Returns a tag of key and content: the same request has the same file names, other content has others.</summary>

@@ -22,9 +22,17 @@ namespace Musedrop
         {
             var text = value as string;
             if (text != null) return Quote(text);
+            var list = value as IEnumerable<IEnumerable<KeyValuePair<string, object>>>;
+            if (list != null) return "[" + string.Join(", ", list.Select(FormatObject)) + "]";
             if (value is bool) return (bool)value ? "true" : "false";
             if (value is double) return ((double)value).ToString("R", CultureInfo.InvariantCulture);
             return Convert.ToString(value, CultureInfo.InvariantCulture);
+        }
+
+        static string FormatObject(IEnumerable<KeyValuePair<string, object>> members)
+        {
+            var given = members.Where(member => member.Value != null);
+            return "{" + string.Join(", ", given.Select(member => Quote(member.Key) + ": " + Format(member.Value))) + "}";
         }
 
         static string Quote(string text)

@@ -76,6 +76,7 @@ def prepare_avatar(
     about: dict[str, Any],
     tick: Callable[[], None] = lambda: None,
     face_box: Sequence[float] | None = None,
+    count: int = 0,
 ) -> None:
     """Fill `folder` with the prepared avatar.
 
@@ -83,13 +84,14 @@ def prepare_avatar(
     about     JSON that is stored with the avatar; its `name` names the file in errors
     tick      called after each batch of frames; may raise to cancel the work
     face_box  x, y, width, height in pixels of the face in all frames; None: it is searched
+    count     faces that are told apart, of which `options.face` is one; 0: only that one is searched
 
     Raises EngineError no_face, bad_option, disk_full, and what reading frames raises.
     """
     if face_box is not None:
         track = place_face(frames, face_box, options)
     else:
-        track = track_face(frames, rate, models, options, str(about["name"]), tick)
+        track = track_face(frames, rate, models, options, str(about["name"]), tick, count)
     writer = AvatarWriter(folder, AvatarTrack(track.boxes.astype(np.int32), track.seen))
     try:
         with read_ahead(frames, models.frames_per_batch) as batches:
@@ -123,10 +125,16 @@ def read_ahead(frames: FrameSource, frames_per_batch: int) -> Iterator[Iterator[
 
 
 def track_face(
-    frames: FrameSource, rate: Fraction, models: VisionModels, options: Options, name: str, tick: Callable[[], None]
+    frames: FrameSource,
+    rate: Fraction,
+    models: VisionModels,
+    options: Options,
+    name: str,
+    tick: Callable[[], None],
+    count: int = 0,
 ) -> BoxTrack:
     """Return the boxes of the face in all frames. Raises EngineError no_face, bad_option."""
-    tracker = ReferenceTracker(models) if options.is_reference else FaceTracker(models, options.face)
+    tracker = ReferenceTracker(models) if options.is_reference else FaceTracker(models, options.face, count)
     size = (0, 0)
     with read_ahead(frames, models.frames_per_batch) as batches:
         for _, pictures in batches:

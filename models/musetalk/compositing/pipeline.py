@@ -23,8 +23,12 @@ class FrameReader(Protocol):
     def read(self, frame: int, /) -> U8: ...
 
 
-def compose_frames(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[Blend | None]) -> Generator[U8]:
-    """Yield each background with its face blended in.
+FrameBlends = Blend | None | tuple[Blend, ...]
+"""The blends of one frame: of its face, of none, or of several faces."""
+
+
+def compose_frames(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[FrameBlends]) -> Generator[U8]:
+    """Yield each background with its faces blended in.
 
     A background whose blend is None stays as it is and takes no face.
 
@@ -41,12 +45,12 @@ def compose_frames(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Ite
     )
 
 
-def compose_serially(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[Blend | None]) -> Iterator[U8]:
+def compose_serially(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[FrameBlends]) -> Iterator[U8]:
     """Yield the frames of `compose_frames`, all in the caller's thread."""
     faces: Iterator[U8 | None] = chain.from_iterable(batches)
     with closing_all(backgrounds, batches):
-        for frame, blend in zip(backgrounds, blends, strict=True):
-            if blend is not None:
+        for frame, given in zip(backgrounds, blends, strict=True):
+            for blend in given if isinstance(given, tuple) else (given,) if given is not None else ():
                 face = next(faces, None)
                 if face is None:
                     raise ValueError("there are fewer faces than frames that need one")

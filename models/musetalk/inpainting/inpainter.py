@@ -38,6 +38,7 @@ from models.musetalk.inpainting.precision import (
     candidate_dtypes,
     find_wider,
     has_cpu_bf16,
+    has_device_bf16,
     precision_name,
 )
 from models.musetalk.inpainting.streams import HostCopy, open_stream
@@ -342,10 +343,12 @@ def open_inpainter(
     batch_size   the user's; None takes what memory allows
     cache        folder for compiled kernels, on CUDA; None compiles nothing
     """
-    tried, free = candidate_dtypes(precision, device.type, cpu_bf16=has_cpu_bf16()), _free_bytes(device)
+    has_bf16, free = has_device_bf16(device), _free_bytes(device)
+    wanted = candidate_dtypes(precision, device.type, cpu_bf16=has_cpu_bf16())
+    tried = [dtype for dtype in wanted if has_bf16 or dtype != torch.bfloat16]
 
     def open_in(dtype: torch.dtype, sizes: BatchSizes | None = None) -> Inpainter:
-        wider = find_wider(dtype)
+        wider = find_wider(dtype, bf16=has_bf16)
         return Inpainter(
             *load(dtype),
             device,

@@ -32,9 +32,18 @@ def candidate_dtypes(wanted: Precision, kind: str, *, cpu_bf16: bool) -> tuple[t
     return (brain,) if wanted == "bf16" or (wanted == "auto" and cpu_bf16) else (full,)
 
 
-def find_wider(dtype: torch.dtype) -> torch.dtype | None:
-    """Return the next precision with a larger range, for numbers that overflow; None for fp32."""
-    return {torch.float16: torch.bfloat16, torch.bfloat16: torch.float32}.get(dtype)
+def find_wider(dtype: torch.dtype, *, bf16: bool = True) -> torch.dtype | None:
+    """Return the next precision with a larger range, for numbers that overflow; None for fp32.
+
+    `bf16` tells whether the device has it, see `has_device_bf16`.
+    """
+    wider = torch.bfloat16 if bf16 else torch.float32
+    return {torch.float16: wider, torch.bfloat16: torch.float32}.get(dtype)
+
+
+def has_device_bf16(device: torch.device) -> bool:
+    """Whether the device runs bf16: cards do from Ampere on, and any CPU does, if slowly."""
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def has_cpu_bf16() -> bool:

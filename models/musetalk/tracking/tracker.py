@@ -12,7 +12,7 @@ from models.arrays import F64, U8, Floats
 from models.musetalk.tracking.detection import LARGEST_SIDE, REDUCED_SIDE
 from models.musetalk.tracking.landmarks import is_on_face
 from models.musetalk.tracking.regions import Region, face_region, whole_frame_region
-from models.musetalk.tracking.selection import FaceChoice, FaceSelector, intersection_over_union
+from models.musetalk.tracking.selection import FaceChoice, FaceSelector, JointSelector, intersection_over_union
 from models.musetalk.tracking.shots import CutDetector
 
 _NO_BOX = np.full(5, np.nan)
@@ -61,9 +61,10 @@ class FaceTracker:
     is searched in the frame at full size.
     """
 
-    def __init__(self, models: FaceModels, choice: FaceChoice = "largest") -> None:
-        self._models, self._choice = models, choice
-        self._cut_detector, self._selector, self._near = CutDetector(), FaceSelector(choice), False
+    def __init__(self, models: FaceModels, choice: FaceChoice = "largest", count: int = 0) -> None:
+        """Track the face `choice`; where `count` is not 0, of so many that are told apart."""
+        self._models, self._choice, self._count = models, choice, count
+        self._cut_detector, self._selector, self._near = CutDetector(), self._make_selector(), False
         self._landmarks: list[Floats] = []
         self._detected: list[Floats] = []
         self._cuts: list[int] = []
@@ -79,7 +80,7 @@ class FaceTracker:
         for frame, faces in zip(frames, self._models.detect(frames, reference=False), strict=True):
             if self._cut_detector.add_frame(frame):
                 self._cuts.append(len(self._detected))
-                self._selector, self._near = FaceSelector(self._choice), False
+                self._selector, self._near = self._make_selector(), False
             self._max_faces = max(self._max_faces, len(faces))
             self._near |= len(faces) > 1
             index = self._selector.select(faces)
@@ -87,6 +88,11 @@ class FaceTracker:
             self._detected.append(box)
             regions.append(face_region(box) if self._near else whole_frame_region(*frame.shape[1::-1]))
         self._add_landmarks(frames, regions, first)
+
+    def _make_selector(self) -> FaceSelector | JointSelector:
+        if self._count and isinstance(self._choice, int):
+            return JointSelector(self._choice, self._count)
+        return FaceSelector(self._choice)
 
     def finish(self) -> FaceTrack:
         """Return the track of all frames that were added."""

@@ -134,7 +134,7 @@ def test_preparing_is_a_job_like_any_other(settings: Settings, tmp_path: Path) -
     ticket = avatars.submit_preparation(settings, "anna", {"bbox_shift": 3}, "musetalk")
     spec = parse_job((settings.folders.inbox / f"{ticket.name}.json").read_bytes())
     assert (spec.library_name, spec.engine, spec.options, spec.priority) == ("anna", "musetalk", {"bbox_shift": 3}, -10)
-    with wave.open(str(settings.folders.inbox / spec.audio)) as sound:
+    with wave.open(str(settings.folders.inbox / str(spec.audio))) as sound:
         assert sound.getnframes() == 6400
         assert not any(sound.readframes(6400))
     with pytest.raises(ClientError, match="avatar add bert"):

@@ -13,7 +13,18 @@ from agent.intake.paths import fold_name
 NAMES = st.sampled_from(
     [
         *("a.json", "A.JSON", "a.jpg", "A.png", "a.wav", "b.wav", "b.heic", "c.jpg", "c.txt", "a.json.txt", "d"),
-        *("a.cancel", "a.retry", "pause", "resume.txt", "gpu.drain", "u\u0308.png", "\u00fc.wav", ".hidden", "e."),
+        *(
+            "a.cancel",
+            "a.retry",
+            "pause",
+            "resume.txt",
+            "gpu.drain",
+            "jobs.CSV",
+            "u\u0308.png",
+            "\u00fc.wav",
+            ".hidden",
+            "e.",
+        ),
     ]
 )
 
@@ -38,6 +49,7 @@ def test_the_index_follows_the_names(steps: list[tuple[bool, str]]) -> None:
     controls = {name for name in there if lower_suffix(name) in CONTROLS or name.lower() in SWITCHES}
     assert names.job_files == {name for name in there if lower_suffix(name) == ".json"}
     assert names.controls == controls
+    assert names.tables == {name for name in there if lower_suffix(name) == ".csv"}
     assert names.texts == {name for name in there if lower_suffix(name) in TEXTS} - controls
     stems = {fold_name(Path(name).stem) for name in there}
     pairs = set[str]()

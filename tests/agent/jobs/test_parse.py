@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_media_names, pair_media, parse_job
-from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec, VoiceSpec
 from models.preview.options import Options
 from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
 
@@ -61,6 +61,15 @@ def test_a_job_as_a_csharp_app_writes_it() -> None:
     assert (spec.max_attempts, spec.timeout_s) == (5, 60.0)
     assert len(spec.notes) == 1
     assert "EnableEmotion" in spec.notes[0]
+
+
+def test_several_faces_each_with_its_voice() -> None:
+    """Their keys may be written like all others, and their sounds have roles of their own."""
+    voices = [{"face": 1, "audio": "a.wav"}, {"Face": 0, "AudioPath": "b.wav", "FromS": 4.0}]
+    spec = parse_job(json.dumps({"avatar": "two.jpg", "Voices": voices}).encode())
+    assert spec.audio is None
+    assert [(v.face, v.audio, v.from_s) for v in spec.voices or ()] == [(1, "a.wav", None), (0, "b.wav", 4.0)]
+    assert spec.sounds == {"audio": "a.wav", "audio-1": "b.wav"}
 
 
 def test_a_job_of_duix_avatar() -> None:
@@ -148,6 +157,8 @@ def test_a_pair_of_any_names_is_a_job_or_refused(stem: str, avatar: str, audio: 
 # what is refused ------------------------------------------------------------------------------------------------------
 
 FACE = '{"avatar": "f.jpg", "audio": "v.wav"'
+SEVERAL = '{"avatar": "f.jpg", "voices": '
+TWO_OF_ONE = SEVERAL + '[{"face": 1, "audio": "a.wav"}, {"face": 1, "audio": "b.wav"}'
 
 REFUSED = [
     ("not_json", "", "empty"),
@@ -215,6 +226,20 @@ REFUSED = [
     ("bad_value", FACE + ', "timeout_s": 0}', "timeout_s"),
     ("bad_value", FACE + ', "timeout_s": "00:10:00"}', "timeout_s"),
     ("bad_value", FACE + ', "submitter": "a\\nb"}', "submitter"),
+    ("duplicate_key", FACE + ', "Voices": [{"face": 0, "audio": "a.wav"}]}', "Voices"),
+    ("bad_value", SEVERAL + "[]}", "voices is []"),
+    ("bad_value", SEVERAL + '{"face": 0, "audio": "a.wav"}}', "should be a list"),
+    ("bad_value", SEVERAL + '["a.wav"]}', "should be a list of objects"),
+    ("bad_value", SEVERAL + '[{"audio": "a.wav"}]}', "voices.0.face"),
+    ("bad_value", SEVERAL + '[{"face": 0, "Audio": null}]}', "voices.0.audio"),
+    ("bad_value", SEVERAL + '[{"face": -1, "audio": "a.wav"}]}', "voices.0.face is -1"),
+    ("bad_value", SEVERAL + '[{"face": 16, "audio": "a.wav"}]}', "voices.0.face is 16"),
+    ("bad_value", SEVERAL + '[{"Face": "left", "audio": "a.wav"}]}', "voices.0.Face is 'left'"),
+    ("bad_value", SEVERAL + '[{"face": 0, "audio": "a.wav", "FromSeconds": -1}]}', "voices.0.FromSeconds is -1"),
+    ("unknown_key", SEVERAL + '[{"face": 0, "audio": "a.wav", "until": 1}]}', "voices.0.until"),
+    ("bad_value", TWO_OF_ONE + "]}", "each face has one voice"),
+    ("bad_value", SEVERAL + '[{"face": 0, "audio": "a.wav"}], "from_s": 1}', "its own from_s"),
+    ("bad_value", SEVERAL + '[{"face": 0, "audio": "a.wav"}], "options": {"face": 1}}', "its own face"),
     ("bad_value", FACE + ', "from_s": -1}', "from_s is -1"),
     ("bad_value", FACE + ', "from_s": "1"}', "from_s"),
     ("bad_value", FACE + ', "FromSeconds": 1e9}', "FromSeconds"),
@@ -333,7 +358,7 @@ def test_a_damaged_job_file_is_a_job_or_refused(at: int, damage: bytes) -> None:
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
 def test_every_json_example_of_the_docs_is_a_job(text: str) -> None:
     """What people copy from the page is taken."""
-    assert parse_job(text.encode()).audio
+    assert all(parse_job(text.encode()).sounds.values())
 
 
 @pytest.mark.parametrize(("code", "text"), re.findall(r"^([a-z_]+)  +([{[].*)$", PAGE, re.MULTILINE))
@@ -351,6 +376,7 @@ def rows(heading: str) -> dict[str, str]:
 def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     """Keys with their descriptions, codes, C# names, presets and suffixes: the page and the code can't drift apart."""
     keys = {key: JobSpec.model_fields[key].description for key in FIELDS}
+    keys |= {f"voices.{key}": field.description for key, field in VoiceSpec.model_fields.items()}
     keys |= {f"output.{key}": field.description for key, field in OutputSpec.model_fields.items()}
     assert rows("Keys") == keys
     assert rows("What is refused") == {code: code.explanation for code in CODES}

@@ -34,6 +34,7 @@ VALUES: dict[str, Any] = {
     "max_attempts": 2,
     "timeout_s": 5,
     "timeout_seconds": 5,
+    "voices": [{"face": 0, "audio": "a.wav"}],
     "from_s": 1,
     "from_seconds": 1,
     "to_s": 2,
@@ -48,7 +49,16 @@ VALUES: dict[str, Any] = {
 """A value that each key takes; a text for the others."""
 UNTYPED = ("enable_emotion", "batch_size", "bbox_shift", "chaofen", "watermark_switch", "pn")
 """Keys of any value: the first is ignored, the others are options, which the engine checks."""
-BEYOND = ('"from_s": 2', '"soundtrack_db": -6', '"id": " "', '"priority": "101"', '"../a"', "\\")
+BEYOND = (
+    '"face": 1',
+    '"from_s": 1}',
+    '"from_s": 2',
+    '"soundtrack_db": -6',
+    '"id": " "',
+    '"priority": "101"',
+    '"../a"',
+    "\\",
+)
 """Parts of documents that are wrong in a way that the schema doesn't express: mostly characters in texts."""
 
 
@@ -74,7 +84,11 @@ def test_the_schema_is_a_schema() -> None:
 def test_the_schema_knows_every_key_in_three_styles(key: str, style: str) -> None:
     """snake_case, camelCase and PascalCase, each with the rules of the key, and null for what is not set."""
     target = ALIASES.get(key, key)
-    base = {name: value for name, value in SMALLEST.items() if name != {"template": "avatar"}.get(target, target)}
+    base = {
+        name: value
+        for name, value in SMALLEST.items()
+        if name != {"template": "avatar", "voices": "audio"}.get(target, target)
+    }
     written = spell_like(key, style)
     assert is_valid({**base, written: VALUES.get(key, "x")})
     assert is_valid({**SMALLEST, written: None} if written not in SMALLEST else SMALLEST)
@@ -91,7 +105,7 @@ def test_every_example_of_the_docs_is_valid_with_one_face_and_one_voice(text: st
     assert not is_valid(without)
     assert not is_valid({**without, "avatar": "a.jpg", "TemplateId": "anna"})
     assert is_valid({**without, "avatar": "a.jpg", "TemplateId": None})
-    voices = {spell_like(voice, style) for voice in ("audio", "audio_path", "audio_url") for style in STYLES}
+    voices = {spell_like(voice, style) for voice in ("audio", "audio_path", "audio_url", "voices") for style in STYLES}
     assert not is_valid({key: value for key, value in document.items() if key not in voices})
 
 

@@ -62,6 +62,9 @@ COMMANDS = [
     ["run"],
     ["doctor"],
     ["watch"],
+    ["wait", "job1"],
+    ["logs", "job1"],
+    ["open", "job1"],
 ]
 
 

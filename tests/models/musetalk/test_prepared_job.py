@@ -18,6 +18,7 @@ from models.musetalk.prepared_job import (
     STATS,
     FrameSchedule,
     PreparedJob,
+    PreparedVoices,
     choose_thumbnail_frame,
     plan_frames,
 )
@@ -78,3 +79,30 @@ def test_a_prepared_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert job.find_inpainted_runs(range(2, 5)) == [range(2, 3)]
     assert job.read_latents(range(1, 3))[:, 0, 0, 0].tolist() == [1, 2]
     assert job.audio_windows(range(1, 3), RATE, reference=False).shape == (2, 50, 4)
+
+
+def test_the_faces_of_several_voices_are_numbered_frame_by_frame(tmp_path: Path) -> None:
+    """What is read of any range of numbers is what each voice has at its frames."""
+    prepare(tmp_path)
+    (tmp_path / "voice-1").mkdir()
+    prepare(tmp_path / "voice-1")
+    source, heard = np.array([0, 1, 2, 2, 1, 0]), np.arange(400, dtype=np.float32).reshape(20, 5, 4)
+    for folder, weight, order, features in (
+        (tmp_path, [1, 1, 0, 0, 1, 1], source, heard),
+        (tmp_path / "voice-1", [1, 1, 1, 0, 0, 1], source[::-1], -heard),
+    ):
+        weights, all_ones = np.array(weight, np.float32), np.ones(6, np.float32)
+        FrameSchedule(order, weights, all_ones, np.ones(6, np.bool_), 1).write(folder)
+        np.save(folder / FEATURES, features)
+        (folder / STATS).write_text(json.dumps({"samples": 6400}))
+    voices = PreparedVoices(tmp_path, 2)
+    assert voices.find_inpainted_runs(range(6)) == [range(4), range(5, 6), range(8, 9), range(10, 12)]
+    assert voices.find_inpainted_runs(range(2, 5)) == [range(5, 6), range(8, 9)]
+    for faces in (range(4), range(5, 6), range(1, 4), range(10, 12)):
+        each = [voices.jobs[face % 2].read_latents(range(face // 2, face // 2 + 1))[0] for face in faces]
+        assert np.array_equal(voices.read_latents(faces), np.stack(each))
+        windows = [
+            voices.jobs[face % 2].audio_windows(range(face // 2, face // 2 + 1), RATE, reference=False)[0]
+            for face in faces
+        ]
+        assert np.array_equal(voices.audio_windows(faces, RATE, reference=False), np.stack(windows))

@@ -20,7 +20,7 @@ from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
 from models.musetalk.inpainting.inpainter import Inpainter
 from models.musetalk.networks import Networks
-from models.types import EngineError, Output
+from models.types import EngineError, GivenVoice, Output
 from tests.models.musetalk import tiny
 from tests.models.musetalk.jobs import make_request, prepare_job, write_image, write_video
 from tests.share import voice
@@ -244,3 +244,24 @@ def test_a_face_box_is_in_pixels_of_the_avatar(tmp_path: Path, models_dir: Path)
     with pytest.raises(EngineError) as refused:
         prepare_job(make_request(tmp_path, models_dir, avatar, job="other", face_box=[150, 0, 20, 20]))
     assert refused.value.code == "bad_option"
+
+
+def test_two_faces_are_painted_in_one_render(tmp_path: Path, models_dir: Path) -> None:
+    """Each in its own half, any cut is the same, and a second job has both avatars from the cache."""
+    picture = np.concatenate([tiny.picture(), tiny.picture()], axis=1)
+    cv2.imwrite(str(tmp_path / "two.png"), picture)
+    (tmp_path / "b.wav").write_bytes(voice(0.2))
+    given: dict[str, Any] = {"media": {"audio-1": str(tmp_path / "b.wav")}}
+    request = make_request(tmp_path, models_dir, tmp_path / "two.png", 0.2)
+    request = replace(request, voices=(GivenVoice(0), GivenVoice(1, 0.12)), **given)
+    engine, inspection = prepare_job(request)
+    assert (inspection.frames, inspection.faces_needed) == (8, 2)
+    frames = list(engine.render(request, inspection, 0, 8))
+    cut = [frame for a, b in ((0, 3), (3, 8)) for frame in engine.render(request, inspection, a, b)]
+    assert all(np.array_equal(one, other) for one, other in zip(frames, cut, strict=True))
+    with open_yuv(request, inspection) as video:
+        changed = (frames[4] != video.read(0))[: inspection.height]
+    columns = np.flatnonzero(changed.any(0))
+    boxes = [PreparedAvatar(request.files.prepared / name / "avatar").box(0) for name in (".", "voice-1")]
+    assert boxes[0][2] <= tiny.WIDTH <= boxes[1][0]
+    assert all(any(x1 <= column <= x2 for column in columns) for x1, _, x2, _ in boxes)

@@ -13,7 +13,7 @@ import pytest
 from models import media
 from models.handler import Handler
 from models.preview.engine import PreviewEngine, cycle_frame
-from models.types import EngineError, Inspection, Output, Request
+from models.types import EngineError, GivenVoice, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
 
 
@@ -237,3 +237,40 @@ def test_a_face_box_is_inside_of_the_picture(tmp_path: Path, box: list[float]) -
     with pytest.raises(EngineError) as refused:
         Handler("cpu:0").inspect(request_for(tmp_path, source, face_box=box))
     assert (refused.value.code, "320 x 240" in refused.value.message) == ("bad_option", True)
+
+
+def write_pair(path: Path) -> Path:
+    """Write a picture of two faces beside each other."""
+    import cv2
+
+    one = media.read_image(EXAMPLES / "collins.jpg")
+    one = np.asarray(cv2.resize(one, (round(one.shape[1] * 240 / one.shape[0]), 240)), np.uint8)
+    cv2.imwrite(str(path), np.concatenate([one, one[:, ::-1]], axis=1))
+    return path
+
+
+def test_each_face_speaks_with_its_own_voice(tmp_path: Path) -> None:
+    """The left one from the start, the right one later; who doesn't speak keeps the mouth as it is."""
+    wishes: dict[str, Any] = {"label": False, "blink": False}
+    request = request_for(tmp_path, write_pair(tmp_path / "two.png"), 0.6, **wishes)
+    (tmp_path / "b.wav").write_bytes(voice(0.6))
+    given: dict[str, Any] = {"media": {"audio-1": str(tmp_path / "b.wav")}}
+    request = replace(request, voices=(GivenVoice(0), GivenVoice(1, 0.8)), **given)
+    engine, inspection = prepared(request)
+    assert inspection.frames == 35
+    frames = np.stack(list(engine.render(request, inspection, 0, 35)))
+    middle = inspection.width // 2
+    left, right = frames[:, :, :middle].astype(int), frames[:, :, middle:].astype(int)
+    motion = [np.ptp(part, axis=0).max() for part in (left[:15], left[20:], right[:18], right[20:])]
+    assert min(motion[0], motion[3]) > 30, motion
+    assert max(motion[1], motion[2]) < 15, motion
+    cut = [frame for a, b in ((0, 11), (11, 35)) for frame in PreviewEngine("cpu:1").render(request, inspection, a, b)]
+    assert np.array_equal(frames, np.stack(cut))
+
+
+def test_a_face_that_is_not_there_has_no_voice(tmp_path: Path) -> None:
+    """The refusal says how many faces there are."""
+    request = replace(request_for(tmp_path, portrait(tmp_path), 0.2), voices=(GivenVoice(2),))
+    with pytest.raises(EngineError) as refused:
+        Handler("cpu:0").inspect(request)
+    assert (refused.value.code, "number 2" in refused.value.message) == ("bad_option", True)

@@ -401,6 +401,13 @@ def test_weights_that_overflow_take_a_wider_precision(monkeypatch: pytest.Monkey
     assert opened({torch.bfloat16, torch.float64}, monkeypatch).dtype == torch.float32
 
 
+def test_a_device_without_bf16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards before Ampere go from fp16 to fp32, at the probe and for a face."""
+    monkeypatch.setattr(painting, "has_device_bf16", lambda _: False)
+    assert opened(set(), monkeypatch).dtype == torch.float64
+    assert opened({torch.float64}, monkeypatch).dtype == torch.float32
+
+
 def test_this_cpu_takes_what_it_is_good_at() -> None:
     """bf16 where there are instructions for it, close to the float32 picture; float32 elsewhere."""
     loads: list[torch.dtype] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.musetalk.inpainting.precision import candidate_dtypes
+from models.musetalk.inpainting.precision import candidate_dtypes, find_wider
 from tests.models.musetalk import tiny_nets
 
 
@@ -32,3 +32,10 @@ def test_precisions_to_try() -> None:
         )
     with pytest.raises(ValueError, match="fp16"):
         tiny_nets.inpainter(torch.float16)
+
+
+def test_what_overflows_goes_to_a_wider_precision() -> None:
+    """fp16 to bf16 where the device has it, then to fp32, and no further."""
+    half, brain, full = torch.float16, torch.bfloat16, torch.float32
+    assert [find_wider(dtype) for dtype in (half, brain, full)] == [brain, full, None]
+    assert [find_wider(dtype, bf16=False) for dtype in (half, brain, full)] == [full, full, None]

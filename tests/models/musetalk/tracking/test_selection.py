@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.musetalk.tracking.selection import LOST_FRAMES, FaceSelector
+from models.musetalk.tracking.selection import LOST_FRAMES, FaceSelector, JointSelector
 
 LEFT = [100, 100, 140, 150, 0.9]
 RIGHT = [300, 90, 380, 190, 0.8]
@@ -48,3 +48,26 @@ def test_a_number_that_is_never_there() -> None:
     who = FaceSelector(2)
     assert who.select(faces(LEFT, RIGHT)) is None
     assert who.select(faces()) is None
+
+
+def boxes(*lefts: float) -> np.ndarray:
+    """Return faces of 100 x 100 pixels whose left edges are there."""
+    return np.array([[left, 0, left + 100, 100, 0.9] for left in lefts]).reshape(-1, 5)
+
+
+def test_several_faces_are_never_the_same() -> None:
+    """They are numbered where all are seen, followed when they move, and not confused when one is gone."""
+    frames = [boxes(300), boxes(300, 0), boxes(30, 290), boxes(280), boxes(280), boxes(60, 270), boxes(200, 240)]
+    found = []
+    for number in (0, 1):
+        selector = JointSelector(number, 2)
+        found.append([selector.select(frame) for frame in frames])
+    assert found == [[None, 1, 0, None, None, 0, None], [None, 0, 1, 0, 0, 1, 1]]
+
+
+def test_a_lost_face_is_taken_anew_where_all_are_seen() -> None:
+    """A face that comes back elsewhere has its number again, as the other one has kept its own."""
+    selector = JointSelector(0, 2)
+    assert selector.select(boxes(0, 300)) == 0
+    assert [selector.select(boxes(300)) for _ in range(LOST_FRAMES)] == [None] * LOST_FRAMES
+    assert selector.select(boxes(300, 600)) == 1
