@@ -35,7 +35,7 @@ class InboxFolders:
             if folder.scan(now_s):
                 folder.is_avatar = bool(folder.tracked) and self._is_avatar(name)
             else:
-                folder.tracked = {}
+                folder.forget_all()
 
     def _make(self, name: str) -> Inbox:
         inbox = self._inbox

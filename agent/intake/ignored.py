@@ -9,8 +9,10 @@ from pathlib import Path
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint
+from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES, TEXTS, lower_suffix
+from agent.intake.pace import Pace
 from agent.intake.paths import fold_name
-from agent.intake.scanner import CONTROLS, SWITCHES, Candidate, Inbox, lower_suffix, to_text
+from agent.intake.scanner import Candidate, Inbox, to_text
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
@@ -19,12 +21,6 @@ log = logging.getLogger("musedrop")
 SHOWN, LISTED = 3, 100
 """Entries that are named in the problem, and in status.json."""
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
-OTHER_FACES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef"} | {
-    *(".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".hevc")
-}
-OTHER_VOICES = {".aif", ".aiff", ".caf", ".amr", ".ac3", ".mka", ".mid", ".ape", ".alac", ".oga", ".mp2"}
-FOREIGN_FACES, FOREIGN_VOICES = OTHER_FACES - AVATAR_SUFFIXES, OTHER_VOICES - AUDIO_SUFFIXES
-TEXTS = {".txt", ".text", ".md", ".json5", ".jsonc", ".bak", ".rtf"}
 AS_FACE, AS_VOICE = "convert it to JPEG, PNG or MP4", "convert it to WAV, MP3 or FLAC"
 
 
@@ -54,6 +50,8 @@ class IgnoredEntries:
         self._said: set[str] = set()
         self._seen: object = None
         self._due_s = 0.0
+        self._shown_texts: list[str] = []
+        self._telling, self._refusing = Pace(), Pace()
 
     def note_taken(self, name: str, sentence: str) -> None:
         """Remember a name that may come back."""
@@ -69,9 +67,14 @@ class IgnoredEntries:
         """
         inbox = self._inbox
         seen = (inbox.changes, inbox.entries.count)
-        if seen == self._seen and now_s < self._due_s:
+        if (seen == self._seen and now_s < self._due_s) or not self._telling.is_due(now_s):
             return
         self._seen = seen
+        with self._telling.measure(now_s, len(self._inbox.tracked) + len(self._inbox.others)):
+            self._update(now_s, in_use)
+
+    def _update(self, now_s: float, in_use: Callable[[], tuple[set[Fingerprint], set[str]]]) -> None:
+        inbox = self._inbox
         old_s = now_s - inbox.settle_s - self.patience_s
         since = [*((file.since_s) for file in inbox.tracked.values()), *(since for _, since in inbox.others.values())]
         self._due_s = min((s for s in since if s > old_s), default=float("inf")) + inbox.settle_s + self.patience_s
@@ -87,14 +90,20 @@ class IgnoredEntries:
 
     def _say_new(self) -> None:
         names = {row.name for row in self.rows}
-        for row in self.rows:
-            if row.name not in self._said:
-                log.warning("%s is ignored: %s; %s", row.name, row.reason, row.hint)
+        new = [row for row in self.rows if row.name not in self._said]
+        for row in new[:LISTED]:
+            log.warning("%s is ignored: %s; %s", row.name, row.reason, row.hint)
+        if len(new) > LISTED:
+            log.warning("%d more entries of the inbox are ignored", len(new) - LISTED)
         self._said = names
+        self._shown_texts = self._describe()
 
     @property
     def texts(self) -> list[str]:
         """One sentence on all of them, but folders, which people may keep media in."""
+        return self._shown_texts
+
+    def _describe(self) -> list[str]:
         rows = [row for row in self.rows if row.reason != FOLDER[0]]
         if not rows:
             return []
@@ -117,24 +126,34 @@ class IgnoredEntries:
 
     def find_refused(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
         """Yield what was surely meant as a job, and why it can't be one."""
+        if not self._refusing.is_due(now_s):
+            return
+        with self._refusing.measure(now_s, len(self._inbox.names.texts) + len(self._inbox.names.pair_stems)):
+            found = [*self._find_odd_job_files(now_s), *self._find_odd_pairs(now_s)]
+        yield from found
+
+    def _is_old(self, name: str, now_s: float) -> bool:
         inbox = self._inbox
-        old_s = now_s - inbox.settle_s - self.patience_s
-        old = [name for name, file in inbox.tracked.items() if file.since_s <= old_s]
-        by_stem: dict[str, list[str]] = {}
-        for name in sorted(old):
-            path = inbox.folder / name
-            if inbox.unreadable.get(name) == inbox.tracked[name].fingerprint:
-                hint = ErrorCode.NOT_READABLE.hint
-                yield Candidate(path.stem, (name,)), BadJob(ErrorCode.NOT_READABLE, "the job file can't be read", hint)
-            elif lower_suffix(name) in TEXTS and not inbox.entries.is_blocked(path) and inbox.holds_job(name):
-                stem = path.stem.removesuffix(".json")
+        return inbox.tracked[name].since_s <= now_s - inbox.settle_s - self.patience_s and not inbox.is_blocked(name)
+
+    def _find_odd_job_files(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
+        inbox = self._inbox
+        for name, mark in sorted(inbox.unreadable.items()):
+            file = inbox.tracked.get(name)
+            if file and file.fingerprint == mark and file.since_s <= now_s - inbox.settle_s - self.patience_s:
+                bad = BadJob(ErrorCode.NOT_READABLE, "the job file can't be read", ErrorCode.NOT_READABLE.hint)
+                yield Candidate(Path(name).stem, (name,)), bad
+        for name in sorted(inbox.names.texts):
+            if self._is_old(name, now_s) and inbox.holds_job(name):
+                stem = Path(name).stem.removesuffix(".json")
                 message = f'"{to_text(name)}" holds a job, but its name doesn\'t end in .json'
-                yield Candidate(stem, (name,)), _refuse(message, f"rename it to {to_text(stem)}.json; "
-                                                        "Windows may hide the end of a name")  # fmt: skip
-            elif _is_half(name) and not inbox.entries.is_blocked(path):
-                by_stem.setdefault(fold_name(path.stem), []).append(name)
-        for names in by_stem.values():
-            yield from _find_refused_pair(names)
+                hint = f"rename it to {to_text(stem)}.json; Windows may hide the end of a name"
+                yield Candidate(stem, (name,)), _refuse(message, hint)
+
+    def _find_odd_pairs(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
+        names = self._inbox.names
+        for stem in sorted(names.pair_stems):
+            yield from _find_refused_pair([name for name in names.list_halves(stem) if self._is_old(name, now_s)])
 
 
 def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:
@@ -150,10 +169,6 @@ def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:
 
 def _refuse(message: str, hint: str) -> BadJob:
     return BadJob(ErrorCode.UNSUPPORTED_FILE, message, hint)
-
-
-def _is_half(name: str) -> bool:
-    return lower_suffix(name) in AVATAR_SUFFIXES | AUDIO_SUFFIXES | FOREIGN_FACES | FOREIGN_VOICES
 
 
 def _may_be_told(name: str) -> bool:

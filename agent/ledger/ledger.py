@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agent.fs import Fingerprint
 from agent.jobs.queue_order import QueuedJob
 from agent.jobs.states import JobState
 from agent.ledger.devices import DeviceRows
@@ -153,6 +154,11 @@ class Ledger:
     def list_with_media(self) -> list[Job]:
         """Return jobs whose media may be in the inbox, live ones included."""
         return self._jobs("WHERE swept = 0 ORDER BY id", [])
+
+    def list_media_in_use(self) -> set[Fingerprint]:
+        """Return the fingerprints of media that may be in the inbox and belong to jobs."""
+        rows = self.db.execute("SELECT DISTINCT media FROM jobs WHERE swept = 0 AND media <> '{}'").fetchall()
+        return {Fingerprint.from_dict(medium) for [text] in rows for medium in json.loads(text).values()}
 
     def has_collectable(self, before_ms: int) -> bool:
         """Whether a job has ended by then whose inputs are archived, and whose media may be in the inbox."""
