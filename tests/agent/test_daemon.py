@@ -56,10 +56,11 @@ class Recorder(Notifier):
 class Setup:
     """A daemon with two fake workers that make files of the right names; `turn` is one turn of its loop."""
 
-    def __init__(self, root: Path, text: str = SETTINGS) -> None:
+    def __init__(self, root: Path, text: str = SETTINGS, *, has_share: bool = True) -> None:
         self.root, self.config = root, root / "musedrop.toml"
         self.share = root / "share"
-        self.share.mkdir()
+        if has_share:
+            self.share.mkdir()
         self.config.write_text(text)
         self.settings: Settings = load_settings(self.config)
         self.folders = self.settings.folders
@@ -300,8 +301,7 @@ def test_a_share_that_is_gone_stops_the_work_and_comes_back(setup: Setup) -> Non
 
 def test_a_share_that_was_never_there_is_waited_for(tmp_path: Path) -> None:
     """The daemon starts without it, and reads the inbox when it appears."""
-    setup = Setup(tmp_path)
-    setup.share.rmdir()
+    setup = Setup(tmp_path, has_share=False)
     setup.turn()
     assert "does not exist" in setup.daemon.problems["share"]
     assert not setup.daemon.share_present
