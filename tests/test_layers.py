@@ -56,6 +56,8 @@ LAYERS = {"agent": AGENT, "models.musetalk": MUSETALK}
 """The layers of a package, from the top down: each imports only from those below it."""
 MAX_MODULES, MAX_MODULES_OF = 15, {"gpu_pool": 20}
 """How many modules a folder may hold."""
+MAX_LINES = 45
+"""How many lines a function may have."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -141,6 +143,17 @@ def test_folders_are_small() -> None:
     modules = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.stem != "__init__")
     sizes = Counter(str(path.parent.relative_to(ROOT)) for path in modules)
     assert {name: size for name, size in sizes.items() if size > MAX_MODULES_OF.get(name, MAX_MODULES)} == {}
+
+
+def test_functions_are_short() -> None:
+    """Each function fits on a screen."""
+    functions = (
+        (f"{name}.{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1)
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    )
+    assert {name: lines for name, lines in functions if lines > MAX_LINES} == {}
 
 
 def test_types_stand_on_the_standard_library_alone() -> None:

@@ -169,9 +169,7 @@ def pause(config: Config = None) -> None:
 
     Writes the file pause into the inbox.
     """
-    from agent.cli import client
-
-    client.control_queue(load_settings(config), "pause")
+    control_queue(config, "pause")
     console.print("no more jobs are started until `musedrop resume`")
 
 
@@ -181,9 +179,7 @@ def trust_clock(config: Config = None) -> None:
 
     Writes the file trust-clock into the inbox.
     """
-    from agent.cli import client
-
-    client.control_queue(load_settings(config), "trust-clock")
+    control_queue(config, "trust-clock")
     console.print("old files are deleted by the clock as it is now")
 
 
@@ -196,21 +192,30 @@ def resume(
 
     Writes DEVICE.resume or the file resume into the inbox.
     """
-    from agent.cli import client
-
     if name is None:
-        client.control_queue(load_settings(config), "resume")
+        control_queue(config, "resume")
         console.print("jobs are started again")
     else:
         console.print(f"{control_device(config, name, 'resume')} is put back into service")
 
 
+def control_queue(config: Path | None, verb: str) -> None:
+    from agent.cli import client
+    from agent.cli.presence import warn_of_absence
+
+    settings = load_settings(config)
+    warn_of_absence(settings, find_settings(config))
+    client.control_queue(settings, verb)
+
+
 def control_device(config: Path | None, name: str, verb: str) -> str:
     from agent.cli import client
+    from agent.cli.presence import warn_of_absence
     from agent.scheduler import device_names
 
     settings = load_settings(config)
     device = client.find_device(client.open_ledger(settings), name)
+    warn_of_absence(settings, find_settings(config))
     client.write_control_file(settings, device_names.file_safe(device), verb)
     return device
 
@@ -267,7 +272,10 @@ def avatar_prepare(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and remove the trial.")] = True,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the trial video, which shows the tracked face.")] = False,
 ) -> None:
-    """Prepare a face before a job needs it: run a short silent clip, and remove its result."""
+    """Prepare a face before a job needs it.
+
+    Runs a short silent clip, and removes its result.
+    """
     from agent.cli import avatars
     from agent.cli.jobs.following import follow_jobs
 
@@ -280,7 +288,9 @@ def avatar_prepare(
     code = follow_jobs(settings, source, [ticket.id])
     if code == 0 and not keep:
         avatars.remove_trial(settings, ticket)
-        console.print(f"{escape_markup(name)} is prepared")
+        has_some = any(avatar.prepared for avatar in avatars.list_avatars(settings) if avatar.name == name)
+        told = "is prepared" if has_some else "can be used; the preview engine prepares nothing in advance"
+        console.print(f"{escape_markup(name)} {told}", soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -334,7 +344,10 @@ def selftest(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Test what each card computes, encodes and gives back: some minutes a card, without a job."""
+    """Test what each card computes, encodes and gives back.
+
+    It takes some minutes a card, and needs no job.
+    """
     from agent.cli.selftest import build_table, check_devices
 
     reports = check_devices(load_settings(config), device, None if as_json else console)

@@ -71,7 +71,7 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="Check names and shapes only, no checksums.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check that each weight file exists, fits and is unchanged; say how to repair the others."""
+    """Check each weight file, and say how to repair it."""
     run_models_command(config, "verify", *format_version(version), *format_flags(quick=quick, json=as_json))
 
 
@@ -87,7 +87,10 @@ def import_weights(
         typer.Option("--precision", help="The precision of the machine that runs them, if not this one; repeatable."),
     ] = None,
 ) -> None:
-    """Convert the weights into safetensors: workers start in one second and load no pickle."""
+    """Convert the weights into safetensors.
+
+    Workers then start in one second and load no pickle.
+    """
     precisions = [word for one in precision or [] for word in ("--precision", one)]
     run_models_command(
         config,

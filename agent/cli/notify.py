@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from agent.errors import UserError
+from agent.hooks.ends import EndReader
 from agent.ledger.sqlite import Database
 from agent.text import escape
 
@@ -20,11 +21,6 @@ MAX_AT_ONCE = 4
 """More jobs than this that end together become one notification."""
 NORMAL, CRITICAL = 1, 2
 ANSWER_S = 10.0
-FINISHED = (
-    "SELECT uid, name, state, result, error_message, finished_at FROM job_status"
-    " WHERE finished_at >= coalesce(?, (SELECT max(finished_at) FROM job_status)) ORDER BY finished_at"
-)
-"""Only the last job that has ended where the parameter is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +75,15 @@ def follow_jobs(open_ledger: Callable[[], Database], show: Callable[[Notificatio
 
     The ledger is opened for each step: a restored backup is another file.
     """
-    since: str | None = None
-    told = set[tuple[str, str]]()
-    first = True
+    ends = EndReader()
     while True:
         ledger = open_ledger()
         try:
-            rows = list(ledger.query(FINISHED, [since]))
+            fresh = ends.read_new(ledger)
         finally:
             ledger.close()
-        fresh = [row for row in rows if (row["uid"], row["finished_at"]) not in told]
-        if rows:
-            since = rows[-1]["finished_at"]
-            told = {(row["uid"], row["finished_at"]) for row in rows if row["finished_at"] == since}
-        if not first:
-            for notice in build_notifications(fresh):
-                show(notice)
-        first = False
+        for notice in build_notifications(fresh):
+            show(notice)
         yield
 
 

@@ -47,7 +47,7 @@ def install(
         typer.echo(f"----- {file.path} ({file.state})\n{file.text}")
     confirm("Write these files?", user, yes)
     manager = systemctl.Systemd(user=user)
-    with systemctl.written(files):
+    with systemctl.write_or_restore(files):
         prepare_machine(user, files[0].path)
         manager.reload()
     scope = "--user " if user else ""

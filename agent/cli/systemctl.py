@@ -66,7 +66,7 @@ def require_systemd() -> None:
 
 
 @contextmanager
-def written(files: Sequence[UnitFile]) -> Iterator[None]:
+def write_or_restore(files: Sequence[UnitFile]) -> Iterator[None]:
     """Write the files; where what follows fails, everything is as it was before."""
     before = {file.path: read_or_none(file.path) for file in files}
     made: list[Path] = []
@@ -98,12 +98,6 @@ def make_parents(folder: Path) -> list[Path]:
     missing = [place for place in (folder, *folder.parents) if not place.exists()][::-1]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def write_files(files: Sequence[UnitFile]) -> None:
-    """Write the files for good."""
-    with written(files):
-        pass
 
 
 def find_removable(files: Iterable[UnitFile]) -> list[Path]:

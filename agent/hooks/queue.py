@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.fs import atomic_write_bytes
+from agent.hooks.ends import EndReader
 from agent.ledger.sqlite import Database
 
-FINISHED = (
-    "SELECT * FROM job_status WHERE finished_at >= ? AND state IN ('done', 'failed') ORDER BY finished_at LIMIT 500"
-)
-NEWEST = "SELECT max(finished_at) AS at FROM job_status"
 LONGEST_PAUSE_S = 300.0
+TOLD = ("done", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +37,19 @@ class HookQueue:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.since: str | None = None
-        self.pending: list[Delivery] = []
-        self._told: set[tuple[str, str]] = set()
-        self._load()
+        self._ends, self.pending = self._load()
 
-    def _load(self) -> None:
+    def _load(self) -> tuple[EndReader, list[Delivery]]:
         try:
             record = json.loads(self._file.read_bytes())
-            self.since = record["since"]
-            self._told = {(uid, at) for uid, at in record["told"]}
-            self.pending = [Delivery(**one) for one in record["pending"]]
+            ends = EndReader(record["since"], {(uid, at) for uid, at in record["told"]}, TOLD)
+            return ends, [Delivery(**one) for one in record["pending"]]
         except (OSError, ValueError, KeyError, TypeError):
-            self.since, self.pending, self._told = None, [], set()
+            return EndReader(states=TOLD), []
 
     def save(self) -> None:
-        told, pending = sorted(self._told), [asdict(one) for one in self.pending]
-        text = json.dumps({"since": self.since, "told": told, "pending": pending}, indent=1)
+        told, pending = sorted(self._ends.seen), [asdict(one) for one in self.pending]
+        text = json.dumps({"since": self._ends.since, "told": told, "pending": pending}, indent=1)
         atomic_write_bytes(self._file, text.encode())
 
     def read_ends(self, db: Database, hooks: Mapping[str, Iterable[str]]) -> None:
@@ -63,22 +57,13 @@ class HookQueue:
 
         hooks   the names of hooks, each with the states that it is told of
         """
-        if self.since is None:
-            [row] = db.query(NEWEST)
-            self.since = row["at"] or "1970"
-            self._told = {(row["uid"], row["finished_at"]) for row in db.query(FINISHED, [self.since])}
-            self.save()
-            return
-        rows = list(db.query(FINISHED, [self.since]))
-        fresh = [row for row in rows if (row["uid"], row["finished_at"]) not in self._told]
-        if not fresh:
-            return
+        is_first = self._ends.since is None
+        fresh = self._ends.read_new(db)
         for row in fresh:
             told = [hook for hook, states in hooks.items() if row["state"] in states]
             self.pending += [Delivery(hook, row["uid"], row["finished_at"]) for hook in told]
-        self.since = rows[-1]["finished_at"]
-        self._told = {(row["uid"], row["finished_at"]) for row in rows if row["finished_at"] == self.since}
-        self.save()
+        if fresh or is_first:
+            self.save()
 
     def list_due(self, now_s: float) -> Iterator[Delivery]:
         return (one for one in list(self.pending) if one.due_s <= now_s)

@@ -51,8 +51,7 @@ class _Examination:
         return self._workers.ask({"check": check, **self._folders, **more})[0]
 
     def _check(self, name: str, check: str, build_row: Callable[[Figures], Row], **more: Any) -> Row:
-        end = self._ask(check, **more)
-        return judge_end(name, end, build_row)
+        return judge_end(name, self._ask(check, **more), build_row)
 
     def _judge_device(self, figures: Figures) -> Row:
         self._bf16 = bool(figures.get("bf16"))
@@ -61,8 +60,7 @@ class _Examination:
     def _check_networks(self) -> Iterator[Row]:
         for precision in PRECISIONS[self._kind] + (("bf16",) if self._bf16 else ()):
             name = f"networks {precision}"
-            end = self._ask("networks", precision=precision)
-            yield judge_end(name, end, partial(self._judge_networks, name, precision))
+            yield self._check(name, "networks", partial(self._judge_networks, name, precision), precision=precision)
         name = "face networks"
         yield self._check(name, name, partial(self._judge_networks, name, "fp32"))
 
@@ -102,7 +100,7 @@ class _Examination:
 
 
 def judge_end(name: str, end: Done | Failed, build_row: Callable[[Figures], Row]) -> Row:
-    """Return the row of a check that has ended; figures that are none are a failure of the check."""
+    """Return the row of a check that has ended."""
     if isinstance(end, Failed):
         return judge_failure(name, end)
     return build_row(end.result)

@@ -224,7 +224,7 @@ def judge_failure(check: str, failed: Failed) -> Row:
         return Row(check, "note", f"left out: {failed.message}", RUN_AGAIN, figures)
     if failed.code == "out_of_memory":
         return Row(check, "note", f"left out, memory ran out: {failed.message}", hint or NO_MEMORY, figures)
-    if failed.code.startswith("weights_"):
+    if failed.code == "engine_unavailable" or failed.code.startswith("weights_"):
         return Row(check, "bad", failed.message, hint or VERIFY, figures)
     if check in MINOR and failed.fault == "job":
         return Row(check, "note", f"it could not be checked: {failed.message}", "", figures)

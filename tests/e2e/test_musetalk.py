@@ -21,7 +21,7 @@ from tests.share import ROOT, Share, until, voice
 @pytest.fixture
 def studio(make_share: Callable[..., Share]) -> Share:
     """A share with four workers and the weights where they are looked for."""
-    share = make_share(workers=4)
+    share = make_share(workers=4, stall_s=250.0)
     tiny.lay_out(share.state / "models")
     share.start()
     return share
@@ -32,7 +32,7 @@ def has_rows(share: Share, count: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) -> None:
     """`queue` and `split` publish identical mp4s; the second job has the avatar from the cache."""
     avatar = write_video(tmp_path / "face.mp4", [True] * 4 + [False] + [True] * 2)
@@ -41,7 +41,7 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
         studio.put("voice.wav", voice(3.0))
         studio.drop("hello", avatar="face.mp4", audio="voice.wav", engine="musetalk", strategy=strategy)
         until(partial(has_rows, studio, count), 60, studio.log)
-        assert studio.wait_for("hello", "done", "failed", timeout_s=180)["state"] == "done", studio.log()
+        assert studio.wait_for("hello", "done", "failed", timeout_s=350)["state"] == "done", studio.log()
     one, four = (studio.outbox / name for name in ("hello", "hello-2"))
     assert (one / "result.mp4").read_bytes() == (four / "result.mp4").read_bytes()
     queue, split = (json.loads((folder / "result.json").read_bytes()) for folder in (one, four))
@@ -57,7 +57,7 @@ def test_one_worker_or_four_give_the_same_file(studio: Share, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: Path) -> None:
     """The library commands work, and a job by name has the avatar from the cache."""
     picture = write_image(tmp_path / "anna.png")
@@ -68,7 +68,7 @@ def test_an_avatar_is_added_prepared_used_and_removed(studio: Share, tmp_path: P
     assert (studio.outbox / "prepare-anna" / "result.mp4").exists()
     studio.put("voice.wav", voice(0.4))
     studio.drop("hello", avatar="anna", audio="voice.wav", engine="musetalk")
-    assert studio.wait_for("hello", "done", "failed", timeout_s=180)["state"] == "done", studio.log()
+    assert studio.wait_for("hello", "done", "failed", timeout_s=350)["state"] == "done", studio.log()
     assert studio.result("hello")["musetalk"]["avatar_from_cache"] is True
     assert studio.musedrop("avatar", "remove", "anna").returncode == 0
     assert "empty" in studio.musedrop("avatar", "list").stdout

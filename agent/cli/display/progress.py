@@ -7,13 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.progress import Task as Bar
+from rich.table import Column
 from rich.text import Text
 
 from agent.cli.display.tables import cut_middle
 from agent.cli.display.views import STATE_STYLE, FrameRates, shorten_device
 from agent.text import escape
 
-NAME_CELLS = 16
+NAME_CELLS, STATE_CELLS = 16, 9
 
 
 class RateColumn(ProgressColumn):
@@ -31,12 +32,12 @@ class JobProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.progress = Progress(
-            TextColumn("{task.fields[name]:<16}", markup=False),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[name]}", markup=False, table_column=Column(min_width=NAME_CELLS, no_wrap=True)),
+            TextColumn("{task.fields[state]}", table_column=Column(min_width=STATE_CELLS, no_wrap=True)),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[frames]:>11}"),
             RateColumn(),
-            TextColumn("{task.fields[device]}", markup=False),
+            TextColumn("{task.fields[device]}", markup=False, table_column=Column()),
             console=console,
         )
         self._bars: dict[str, TaskID] = {}
@@ -65,7 +66,7 @@ class JobProgress:
         device = shorten_device(row["device"] or "") if row["state"] == "running" else describe_outcome(row)
         return {
             "name": cut_middle(escape(row["name"]), NAME_CELLS),
-            "state": f"[{style}]{what:<9}[/]",
+            "state": f"[{style}]{what}[/]",
             "frames": frames if row["state"] != "done" else f"{row['frames']} frames",
             "fps": self._rates.measure(row),
             "device": escape(device),

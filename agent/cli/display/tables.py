@@ -55,7 +55,7 @@ class RowTable:
     def _draw_row(self, row: Row, widths: Sequence[int]) -> Text:
         line = Text(format_line(row.cells, widths), no_wrap=True, overflow="crop")
         if row.style:
-            start = len(format_line(row.cells[:1], widths[:1])) + GAP
+            start = len(pad(cut_middle(row.cells[0], widths[0]), widths[0])) + GAP
             line.stylize(row.style, start, start + len(row.cells[1]))
         return line
 

@@ -13,7 +13,7 @@ import typer
 from agent import __version__
 from agent.cli import completion
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
-from agent.cli.options import EngineName, EngineOptions, Wait, parse_options
+from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
 from agent.text import escape, escape_markup
 
@@ -40,13 +40,7 @@ TAIL_BYTES = 1 << 18
 
 
 def submit(
-    avatar: Annotated[
-        str,
-        typer.Option(
-            help="Image or video with the face, or the name of a library avatar.",
-            autocompletion=completion.complete_avatars,
-        ),
-    ],
+    avatar: Face,
     voices: Annotated[
         list[Path] | None, typer.Argument(metavar="VOICE", help="Sound files, or videos with sound: a job each.")
     ] = None,
@@ -56,20 +50,12 @@ def submit(
     id: Annotated[str | None, typer.Option("--id", help="Your own id for the job; the result repeats it.")] = None,
     engine: EngineName = "auto",
     fps: Annotated[str | None, typer.Option(help='Frames per second, such as 25 or "30000/1001".')] = None,
-    priority: Annotated[
-        str | None,
-        typer.Option(help="low, normal, high, or a whole number.", autocompletion=completion.complete_priorities),
-    ] = None,
-    strategy: Annotated[
-        str, typer.Option(help="auto, queue, race or split.", autocompletion=completion.complete_strategies)
-    ] = "auto",
+    priority: Priority = None,
+    strategy: Strategy = "auto",
     option: EngineOptions = None,
     crf: Annotated[int | None, typer.Option(help="Quality, 0 (largest file) to 51.")] = None,
     height: Annotated[int | None, typer.Option(help="Height of the video in pixels, 64 to 4320.")] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="auto, libx264 or h264_nvenc.", autocompletion=completion.complete_encoders),
-    ] = None,
+    encoder: Encoder = None,
     max_attempts: Annotated[int | None, typer.Option(help="How often the job is tried, 1 to 10.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
     wait: Wait = False,
@@ -275,9 +261,11 @@ def logs(
     """Print what happened to a job, or to all and the workers."""
     from agent.cli import client
     from agent.cli.jobs.choosing import require_job
+    from agent.cli.presence import warn_of_absence
 
     settings = load_settings(config)
     db = client.open_ledger(settings)
+    warn_of_absence(settings, find_settings(config))
     uid = require_job(db, name)["uid"] if name else None
     seen: list[dict[str, Any]] = []
     while True:

@@ -31,8 +31,8 @@ def follow_jobs(
 
     Return 0 if all are done, 1 if not, NO_DAEMON or TIMED_OUT where the wait was given up.
     """
-    warn_of_absence(settings, source)
     start_s = alive_s = time.monotonic()
+    is_warned = False
     rows: dict[str, dict[str, Any]] = {}
     with progress.JobProgress(error_console if quiet else console) as board:
         while not all(key in rows and rows[key]["finished_at"] for key in keys):
@@ -41,8 +41,11 @@ def follow_jobs(
                 board.show(list(rows.values()))
             now_s = time.monotonic()
             if find_presence(settings).is_alive:
-                alive_s = now_s
+                alive_s, is_warned = now_s, False
+            elif now_s - alive_s > CLAIM_S and not is_warned:
+                is_warned = not warn_of_absence(settings, source)
             if now_s - alive_s > ABSENCE_S:
+                error_console.print(f"[yellow]![/] no daemon for {ABSENCE_S:g} s; the jobs go on when one is started")
                 return NO_DAEMON
             if timeout_s is not None and now_s - start_s > timeout_s:
                 error_console.print(f"[yellow]![/] not finished after {timeout_s:g} s; the jobs go on")
@@ -90,8 +93,8 @@ def print_outcome(settings: Settings, row: dict[str, Any]) -> int:
         video = settings.folders.outbox / row["result"] / "result.mp4"
         console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
         return 0
-    message = escape_markup(row["error_message"] or "")
-    error_console.print(f"[red]{row['state']}[/] ({row['error_code'] or ''}): {message}", soft_wrap=True)
+    told = row["name"] if row["error_code"] is None else f"{row['name']}: {row['error_code']}: {row['error_message']}"
+    error_console.print(f"[red]{row['state']}[/]: {escape_markup(told)}", soft_wrap=True)
     if row["error_hint"]:
         error_console.print(escape_markup(row["error_hint"]), soft_wrap=True)
     return 1

@@ -64,7 +64,11 @@ namespace Musedrop
         public static ICollection<string> ListExisting(ShareFolder folder, StatusFile status, string name, string id)
         {
             var record = status.Read() ?? new JsonFields(null);
-            var uids = record.GetObjects("recent").Concat(record.GetObjects("running")).Where(row => row.GetString("id") == id).Select(row => row.GetStringOrEmpty("uid"));
+            var results = Records.ListNumberedFolders(folder.Outbox, name).Select(place => Records.Read(Path.Combine(place, "result.json")));
+            var errors = Records.ListNumberedFolders(folder.Failed, name).Select(place => Records.Read(Path.Combine(place, "error.json")));
+            var ended = results.Concat(errors).Where(fields => fields != null);  // status.json may not have them yet
+            var rows = record.GetObjects("recent").Concat(record.GetObjects("running")).Concat(ended);
+            var uids = rows.Where(row => row.GetString("id") == id).Select(row => row.GetStringOrEmpty("uid"));
             return uids.Concat(Records.ListFolders(folder.Outbox, name)).Concat(Records.ListFolders(folder.Failed, name)).ToList();
         }
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli.service import app, plan_files
-from agent.cli.systemctl import write_files
+from agent.cli.systemctl import write_or_restore
 from agent.cli.systemd_units import UnitFile
 from agent.errors import UserError
 from agent.settings_file import load_settings
@@ -30,7 +30,8 @@ def test_the_users_share_is_the_one_that_was_asked_for(tmp_path: Path, monkeypat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     files = plan_files(user=True, share=Path("x"))
-    write_files(files)
+    with write_or_restore(files):
+        pass
     assert load_settings(files[0].path).share == tmp_path / "x"
     assert plan_files(user=True, share=Path("x"))[0].state == "there already"
     with pytest.raises(UserError, match=r"musedrop\.toml names the share .*/x: change it there"):
@@ -69,5 +70,6 @@ def test_an_installation_that_fails_is_undone(tmp_path: Path, monkeypatch: pytes
     assert str(refused.exception) == "no bus"
     assert old.read_text() == "older"
     assert [path for path in (tmp_path / ".config").rglob("*") if path.is_file()] == [old]
-    write_files([UnitFile(tmp_path / "x" / "y", "text")])
+    with write_or_restore([UnitFile(tmp_path / "x" / "y", "text")]):
+        pass
     assert (tmp_path / "x" / "y").read_text() == "text"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.cli.systemctl import find_removable, remove_files, write_files
+from agent.cli.systemctl import find_removable, remove_files, write_or_restore
 from agent.cli.systemd_units import find_outdated, plan_system_files
 from agent.settings import Settings
 
@@ -18,7 +18,8 @@ def test_written_kept_outdated_removed(tmp_path: Path) -> None:
     settings.parent.mkdir()
     settings.write_text("mine")
     assert [file.state for file in files] == ["there, and kept as it is", "new", "new", "new", "new", "new"]
-    write_files(files)
+    with write_or_restore(files):
+        pass
     assert settings.read_text() == "mine"
     assert find_outdated(files) == []
     files[3].path.write_text("older")

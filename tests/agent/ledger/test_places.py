@@ -76,7 +76,7 @@ def test_rows_hold_relative_paths_and_jobs_absolute_ones(tmp_path: Path) -> None
             for [name] in conn.execute(sql, [kind]).fetchall():
                 if name not in ("events_by_job", "submitters_by_turn", "jobs_untidy") and "migrations" not in name:
                     conn.execute(f"DROP {kind} {name}")
-        for view in ("job_counts", "engine_speed"):
+        for view in ("job_counts", "engine_speed", "device_events"):
             conn.execute(f"DROP VIEW {view}")
         conn.commit()
     moved = Ledger(path, places())

@@ -38,3 +38,10 @@ def test_a_defect_of_the_program_is_no_fault_of_a_card() -> None:
     assert (defect.verdict, defect.blames_card) == ("bad", False)
     assert judge_failure("speed", fail(message="RuntimeError: cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")).blames_card
     assert judge_failure("speed", fail("worker_stalled", "nothing for 240 s", fault="worker")).blames_card
+
+
+@pytest.mark.parametrize("code", ["engine_unavailable", "weights_damaged"])
+def test_what_the_installation_lacks_is_no_fault_of_a_card(code: str) -> None:
+    """The row says what to install, and jobs go on."""
+    row = judge_failure("speed", fail(code, "there is no ONNX Runtime", hint="pip install onnxruntime"))
+    assert (row.verdict, row.advice, row.blames_card) == ("bad", "pip install onnxruntime", False)

@@ -32,7 +32,7 @@ public static class Driver
         Console.OutputEncoding = new UTF8Encoding(false);
         var verbs = new Dictionary<string, Func<string, string[], Task>>
         {
-            { "generate", Generate }, { "cancel", CancelWhenRunning }, { "submit", SubmitOnly }, { "wait", WaitFor }, { "glance", Glance },
+            { "generate", Generate }, { "cancel", CancelWhenRunning }, { "submit", SubmitOnly }, { "wait", WaitFor }, { "glance", Glance }, { "late", Late },
             { "takeback", TakeBack }, { "absent", Absent }, { "service", Service }, { "together", Together }, { "impatient", Impatient }, { "write", WriteAnyhow }, { "names", Names }
         };
         verbs[args[0]](args[1], args.Skip(2).ToArray()).GetAwaiter().GetResult();
@@ -127,6 +127,18 @@ public static class Driver
         return Task.FromResult(0);
     }
 
+    /// <summary>Submit a job, let status.json say something then, and wait just long enough to see it.</summary>
+    static Task Late(string share, string[] words)
+    {
+        var options = Quick();
+        options.WaitTimeout = TimeSpan.FromSeconds(0.3);
+        var client = new MusedropClient(share, options);
+        var ticket = client.Submit(Requests(words.Skip(1).ToArray()).Single());
+        File.WriteAllText(Path.Combine(share, "status.json"), words[0]);
+        Tell(client.Wait(ticket));
+        return Task.FromResult(0);
+    }
+
     static Task TakeBack(string share, string[] words)
     {
         var client = new MusedropClient(share, Quick());
@@ -196,12 +208,25 @@ public static class Driver
         foreach (var word in words)
         {
             var pair = word.Split(new[] { '=' }, 2);
+            if (pair[0] == "Voices")
+            {
+                made.Voices = pair[1].Split('|').Select(Voice).ToList();
+                continue;
+            }
             var property = typeof(DigitalHumanRequest).GetProperty(pair[0]);
             var type = Nullable.GetUnderlyingType(property.PropertyType) ?? property.PropertyType;
             var value = type.IsEnum ? Enum.Parse(type, pair[1]) : Convert.ChangeType(pair[1], type, System.Globalization.CultureInfo.InvariantCulture);
             property.SetValue(made, value);
         }
         return made;
+    }
+
+    /// <summary>A voice of FACE,PATH or FACE,PATH,SECONDS.</summary>
+    static DigitalHumanVoice Voice(string text)
+    {
+        var parts = text.Split(',');
+        var from = parts.Length < 3 ? (double?)null : double.Parse(parts[2], System.Globalization.CultureInfo.InvariantCulture);
+        return new DigitalHumanVoice { Face = int.Parse(parts[0]), AudioPath = parts[1], FromSeconds = from };
     }
 
     static void Tell(DigitalHumanResponse answer)

@@ -139,6 +139,27 @@ def test_the_job_file_to_the_byte(mono: Mono, still: Path) -> None:
     assert {path.name for path in (still / "inbox").iterdir()} == {"你好.json", avatar[2:], audio[2:]}
 
 
+def test_a_scene_with_music_and_several_voices(mono: Mono, still: Path) -> None:
+    """The daemon reads the scene, the soundtrack and the voices that the client writes; all media are in the inbox."""
+    wishes: dict[str, Any] = {
+        "FromSeconds": 1.5,
+        "ToSeconds": 4,
+        "SoundtrackPath": still / "voice.wav",
+        "SoundtrackDb": -12,
+    }
+    mono.drive("submit", still, *request(still, avatar="face.JPG", Name="scene", **wishes))
+    scene = parse_job((still / "inbox" / "scene.json").read_bytes())
+    assert (scene.from_s, scene.to_s, scene.soundtrack_db) == (1.5, 4.0, -12.0)
+    (still / "other.wav").write_bytes(b"another voice")
+    voices = f"Voices=1,{still / 'voice.wav'}|0,{still / 'other.wav'},2.5"
+    mono.drive("submit", still, f"AvatarImagePath={still / 'face.JPG'}", voices, "Name=two")
+    two = parse_job((still / "inbox" / "two.json").read_bytes())
+    assert two.voices is not None
+    assert [(each.face, each.from_s) for each in two.voices] == [(1, None), (0, 2.5)]
+    named = [str(path) for path in (scene.soundtrack, *(each.audio for each in two.voices))]
+    assert [(still / "inbox" / path).read_bytes() for path in named] == [b"a voice", b"a voice", b"another voice"]
+
+
 def test_the_same_key_with_other_content_makes_another_file(mono: Mono, still: Path) -> None:
     """Media are named by key and content: a second request can't replace the first one's."""
     words = request(still, avatar="face.JPG", CacheKey="order-1")
@@ -312,6 +333,21 @@ def test_rows_answer_where_files_are_late(mono: Mono, still: Path) -> None:
         [answer] = mono.answers("glance", still, "hello", "mine")
         assert answer["Success"] == str(whose == "mine" and there)
     assert (answer["Success"], answer["VideoPath"]) == ("True", str(video))
+
+
+@pytest.mark.parametrize("ended", ["done", "failed"])
+def test_an_earlier_job_that_status_json_shows_late_is_no_answer(mono: Mono, still: Path, ended: str) -> None:
+    """A job of the same key that has ended before is told by the record in its folder, not by its row alone."""
+    parent, record = ("outbox", "result.json") if ended == "done" else ("failed", "error.json")
+    folder = still / parent / "hello"
+    folder.mkdir()
+    fields = {"id": "one-key", "uid": "u1", "video": "result.mp4", "code": "no_face", "message": "no face"}
+    (folder / record).write_text(json.dumps(fields))
+    (folder / "result.mp4").write_bytes(b"the older video")
+    row = {"id": "one-key", "uid": "u1", "name": "hello", "state": ended, "result": "hello", "error_code": "no_face"}
+    words = request(still, avatar="face.JPG", CacheKey="one-key", Name="hello")
+    [answer] = mono.answers("late", still, status(recent=[row]), *words)
+    assert (answer["Success"], answer["Error"]) == ("False", "wait_timeout")
 
 
 def test_a_share_that_goes_away_is_waited_for_only_so_long(mono: Mono, still: Path) -> None:

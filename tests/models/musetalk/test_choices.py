@@ -115,6 +115,7 @@ ON_BOTH: tuple[tuple[dict[str, Any], Claim], ...] = (
     ({"audio_padding_length_left": 0}, other_mouth),
     ({"audio_padding_length_left": 20, "audio_padding_length_right": 20}, other_mouth),
     ({"audio_padding_length_left": 2, "audio_padding_length_right": 2}, same),
+    ({"audio_track": 1}, same),
     ({"silence": "close"}, own),
     ({"batch_size": 1}, almost),
     ({"batch_size": 5}, almost),
@@ -128,6 +129,7 @@ ON_ONE: dict[str, tuple[tuple[dict[str, Any], Claim], ...]] = {
     "image": (
         ({"smooth_box": False, "face": 0, "cycle": "loop"}, same),
         ({"cycle": "hold"}, same),
+        ({"face_box": [52, 32, 56, 56]}, other),
     ),
     "video": (
         ({"smooth_box": False}, other),

@@ -23,3 +23,11 @@ def test_a_progress_bar_follows_its_job() -> None:
         assert (bar.completed, bar.total, bar.fields["frames"]) == (20, 50, "20/50")
         progress.show([{**JOB, "state": "done", "result": "a"}])
         assert (bar.completed, bar.fields["frames"]) == (50, "50 frames")
+
+
+def test_a_long_reason_leaves_name_and_state_whole() -> None:
+    """In 80 columns the reason is cut, not what stands before it."""
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture, JobProgress(console) as progress:
+        progress.show([{**JOB, "name": "hello", "state": "waiting", "frames": None, "waiting_for": "a reason " * 20}])
+    assert capture.get().split()[:2] == ["hello", "waiting"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from agent.cli.display.tables import Column, Row, RowTable, cut_middle, measure
 
@@ -30,3 +31,11 @@ def test_columns_give_way_in_their_order() -> None:
     assert table.fit(26) == [8, 7, 7, 0]
     assert table.fit(20) == [11, 7, 0, 0]
     assert measure(table.fit(5)) == 6 + 2 + 7
+
+
+@pytest.mark.parametrize("name", ["a", "你好", "a-long-name-of-a-job"])
+def test_the_style_is_that_of_the_second_cell(name: str) -> None:
+    """The state is coloured whole, and nothing beside it, however long the name before it is."""
+    rows = [Row((name, "done"), "green"), Row(("another-name", "done"), "green")]
+    drawn = Console(width=30).render(RowTable((Column("name", least=6), Column("state")), rows))
+    assert [part.text for part in drawn if part.style and part.style.color] == ["done", "done"]

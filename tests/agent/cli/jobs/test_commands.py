@@ -153,6 +153,10 @@ def test_no_daemon_is_said_by_everything_that_shows_or_hands_in(
         (0, ["submit", media / "one.wav", "--avatar", media / "me.jpg"]),
         (0, ["cancel", "open"]),
         (0, ["retry", "bad"]),
+        (0, ["logs", "bad"]),
+        (0, ["pause"]),
+        (0, ["resume"]),
+        (0, ["trust-clock"]),
     ):
         told = call(settings, *words)
         assert told.exit_code == code, words
