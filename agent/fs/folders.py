@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from threading import Lock, local
 
-from models.nofollow import open_folder, open_nofollow
+from models.nofollow import open_folder
 
 Identity = tuple[int, int | None]
 """Device and inode of a folder; None where the file system has no inodes that last."""
@@ -29,6 +29,7 @@ class KeptFolders:
 
     def __init__(self) -> None:
         self._fds: dict[Path, int] = {}
+        self._opened: list[int] = []
         self._lock = Lock()
 
     def open(self, path: Path) -> int:
@@ -36,16 +37,17 @@ class KeptFolders:
         with self._lock:
             if path not in self._fds:
                 self._fds[path] = _open_known(path)
+                self._opened.append(self._fds[path])
             return self._fds[path]
 
-    def close(self, path: Path) -> None:
+    def forget(self, path: Path) -> None:
+        """Open this folder anew the next time; other threads may still use the old descriptor."""
         with self._lock:
-            if (fd := self._fds.pop(path, None)) is not None:
-                os.close(fd)
+            self._fds.pop(path, None)
 
     def close_all(self) -> None:
-        for path in list(self._fds):
-            self.close(path)
+        for fd in self._opened:
+            os.close(fd)
 
 
 class Turn(local):
@@ -78,14 +80,14 @@ def remember_folders(folders: Iterable[Path], *, has_inodes: bool = True) -> Non
             status = os.fstat(fd)
         found[folder] = [(status.st_dev, status.st_ino if has_inodes else None)]
     for folder in found:
-        _close_kept(folder)
+        _forget_kept(folder)
     _known.update(found)
 
 
 def forget_folders(folders: Iterable[Path]) -> None:
     """Take these folders as they are, until they are remembered again."""
     for folder in folders:
-        _close_kept(folder)
+        _forget_kept(folder)
         _known.pop(folder, None)
 
 
@@ -166,9 +168,9 @@ def _open_known(root: Path) -> int:
     return fd
 
 
-def _close_kept(folder: Path) -> None:
+def _forget_kept(folder: Path) -> None:
     if _turn.kept is not None:
-        _turn.kept.close(folder)
+        _turn.kept.forget(folder)
 
 
 def _check_identity(folder: Path, status: os.stat_result) -> None:
@@ -199,7 +201,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
             if not _is_folder(parent, path.name):
                 raise NotADirectoryError(errno.ENOTDIR, f"{path} is a link or a file", str(path)) from None
             return
-        _close_kept(path)
+        _forget_kept(path)
         if path in _known:
             with _hold(open_folder(path.name, folder=parent)) as fd:
                 status = os.fstat(fd)
@@ -298,9 +300,9 @@ def list_names(folder: Path) -> list[str]:
         return sorted(os.listdir(fd))  # noqa: PTH208 - by descriptor
 
 
-def sync(path: Path) -> None:
-    """Flush the bytes of a file, or the renames in a folder, to the disk."""
-    with _hold(open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK)) as fd:
+def sync(folder: Path) -> None:
+    """Flush the renames in a folder to the disk."""
+    with hold_folder(folder) as fd:
         os.fsync(fd)
 
 

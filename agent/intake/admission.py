@@ -248,6 +248,8 @@ class Intake:
             self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
         claims = [self._claim(inbox, candidate) for inbox, candidate in candidates]
         submissions = [submission for submission in claims if submission is not None]
+        if any(submission.media for submission in submissions):
+            self.media.begin_turn()  # what was found may have been claimed as half of a pair
         self.inbox.sync_claims(submissions)
         if submissions:
             failpoint("claimed")

@@ -207,6 +207,18 @@ def test_a_folder_that_is_made_anew_in_a_turn_is_used(known: Path) -> None:
     assert os.listdir(known) == ["a"]  # noqa: PTH208
 
 
+def test_what_was_opened_in_a_turn_stays_open_for_those_who_use_it(known: Path) -> None:
+    """Else its number may be that of another folder when a thread of the turn goes on."""
+    with by_descriptor.keep_folders_open(), by_descriptor.hold_folder(known) as fd:
+        inode = os.fstat(fd).st_ino
+        known.rename(known.with_name("moved"))
+        make_folder(known)
+        os.close(os.open(known.parent, os.O_RDONLY))
+        assert os.fstat(fd).st_ino == inode
+        atomic_write_bytes(known / "new", b"x")
+    assert os.listdir(known) == ["new"]  # noqa: PTH208
+
+
 def test_another_thread_has_no_part_in_a_turn(known: Path) -> None:
     """A thread that may outlive the turn opens folders for itself: a closed number may be that of another folder."""
     seen = list[object]()

@@ -507,6 +507,19 @@ def test_jobs_of_one_turn_share_what_was_found(desk: Desk, monkeypatch: pytest.M
     assert looks == ["face.jpg", "voice.wav"] * 2
 
 
+def test_what_a_pair_has_taken_is_not_found_any_more(desk: Desk) -> None:
+    """A waiting job has found a face, which then is claimed as half of a pair: a job of the same turn waits for it."""
+    desk.drop("early", avatar="anna.jpg", audio="late.wav")
+    desk.turn()
+    for name in ("anna.jpg", "anna.wav", "voice.wav"):
+        desk.put(name)
+    desk.turn(wait_s=0.0)
+    desk.drop("later", avatar="anna.jpg")
+    desk.turn(wait_s=1.0)
+    assert sorted(desk.names()) == ["anna", "early", "later"]
+    assert [desk.job(name).state for name in ("early", "later")] == [JobState.WAITING] * 2
+
+
 # media of jobs that will not run --------------------------------------------------------------------------------------
 
 
