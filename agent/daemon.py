@@ -437,7 +437,7 @@ class Daemon:
 
     def close(self) -> None:
         """Stop the workers, and leave the ledger and the share in order."""
-        self.intake.watcher.stop()
+        self.intake.close()
         self.selftests.close()
         self.pool.close()
         self.dispatcher.save_progress()
@@ -453,7 +453,7 @@ class Daemon:
 
     def abandon(self) -> None:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
-        self.intake.watcher.stop()
+        self.intake.close()
         self.selftests.close()
         self.pool.close()
         self.damage_check.close(clean=False)

@@ -104,8 +104,12 @@ class JobFiles:
 
     def voice_path(self, number: int) -> Path:
         """Return the sound that the mouth of a voice follows, from the first of its frames on."""
-        part = self.work / "input" / f"voice-{number}.wav"
+        part = self.voice_part_path(number)
         return part if part.exists() else self.audio
+
+    def voice_part_path(self, number: int) -> Path:
+        """Return where `inspect` writes that sound, if it is not all of the audio."""
+        return self.medium_path(f"voice-{number}.wav")
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
         """Return the folder for units [start, stop) of a preparation; it appears by rename."""

@@ -24,6 +24,7 @@ from agent.fs import (
     read_limited,
     take_fingerprint,
 )
+from agent.intake.archives import ZipFiles
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
@@ -50,6 +51,8 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
+PROGRAM_S = 0.25
+"""The time between two looks at a program that the intake has started."""
 LONGEST_AWAY_S = 5.0
 """The longest time between two looks for a share that is away."""
 BATCH = 256
@@ -88,6 +91,7 @@ class Intake:
             folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file, entries=self.entries
         )
         self.batches = InboxFolders(self.inbox, self._is_avatar)
+        self.zips = ZipFiles(self.inbox, self._is_avatar)
         self.ignored = IgnoredEntries(self.inbox)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
@@ -161,12 +165,18 @@ class Intake:
         readable = self.inbox.scan(now_s, None if is_period or self.polls else touched)
         if readable and self.settings.current.inbox.folders:
             unfold_tables(self.inbox, now_s, self._other_tables)
+            self.zips.step(self.settings.current, now_s)
             self.batches.scan(now_s, self.settings.current.inbox.patience_s)
         settle = self.inbox.next_settle_s(now_s)
-        self._next_scan_s = now_s + min(
-            self.settings.current.inbox.scan_s, settle if settle is not None else float("inf")
-        )
+        waits_s = [self.settings.current.inbox.scan_s, float("inf") if settle is None else settle]
+        waits_s += [PROGRAM_S] if self.zips.folder else []
+        self._next_scan_s = now_s + min(waits_s)
         return readable
+
+    def close(self) -> None:
+        """End the watcher, and the programs that the intake has started."""
+        self.watcher.stop()
+        self.zips.close()
 
     def postpone_scan(self, now_s: float) -> None:
         """Skip a scan because the share is away."""
@@ -278,7 +288,7 @@ class Intake:
     def refuse_others(self, at_ms: int) -> None:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
-        for candidate, bad in list(self.ignored.find_refused(now_s)):
+        for candidate, bad in [*self.ignored.find_refused(now_s), *self.zips.find_refused()]:
             submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
             if submission is not None:
                 self.refuse(submission, bad, at_ms)
@@ -307,7 +317,7 @@ class Intake:
     def recover_claims(self, at_ms: int) -> None:
         """Insert the rows of claims that have none, after a crash or an error of the share."""
         with suppress(OSError):
-            finish_unfolding(self.folders.inbox)
+            finish_unfolding(self.folders.inbox, self.zips.folder)
         with self.ledger.together():
             for submission in self.inbox.recover_claims(lambda uid: self.ledger.job(uid) is not None):
                 self.insert(submission, at_ms)

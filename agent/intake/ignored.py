@@ -13,6 +13,7 @@ from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES
 from agent.intake.pace import Pace
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Inbox, to_text
+from agent.intake.unpack import ARCHIVES
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
@@ -20,7 +21,6 @@ log = logging.getLogger("musedrop")
 
 SHOWN, LISTED = 3, 100
 """Entries that are named in the problem, and in status.json."""
-ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
 AS_FACE, AS_VOICE = "convert it to JPEG, PNG or MP4", "convert it to WAV, MP3 or FLAC"
 
 
@@ -198,8 +198,10 @@ def _explain_kind(name: str) -> tuple[str, str]:
         return "pictures and videos of this kind are not read", AS_FACE
     if suffix in FOREIGN_VOICES:
         return "sounds of this kind are not read", AS_VOICE
+    if suffix == ".zip":
+        return "no job file and no pair is in this archive", "put one into it, or unpack it here"
     if suffix in ARCHIVES:
-        return "an archive is not opened", "unpack it, and put its files into the inbox"
+        return "archives of this kind are not opened", "unpack it, and put its files into the inbox, or pack a .zip"
     if suffix in TEXTS or ".json" in name.lower():
         return "a job file's name ends in .json", f"rename it to {stem.removesuffix('.json')}.json, if it is one"
     return "it is no job file, picture, video or sound of a kind that is read", "remove it, or convert it"

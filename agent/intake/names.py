@@ -26,6 +26,7 @@ class Names:
     controls    control files
     texts       what may be a job file of another name
     tables      those that end in .csv
+    archives    those that end in .zip
     pair_stems  folded stems that a face and a voice have, foreign kinds included
     """
 
@@ -34,6 +35,7 @@ class Names:
         self.controls: set[str] = set()
         self.texts: set[str] = set()
         self.tables: set[str] = set()
+        self.archives: set[str] = set()
         self.pair_stems: set[str] = set()
         self._job_stems: dict[str, set[str]] = {}
         self._halves: dict[str, set[str]] = {}
@@ -51,6 +53,8 @@ class Names:
             self.texts.add(name)
         elif suffix == ".csv":
             self.tables.add(name)
+        elif suffix == ".zip":
+            self.archives.add(name)
         elif suffix in FACES or suffix in VOICES:
             halves = self._halves.setdefault(stem, set())
             halves.add(name)
@@ -58,7 +62,7 @@ class Names:
                 self.pair_stems.add(stem)
 
     def remove(self, name: str) -> None:
-        for names in (self.job_files, self.controls, self.texts, self.tables):
+        for names in (self.job_files, self.controls, self.texts, self.tables, self.archives):
             names.discard(name)
         stem = fold_name(Path(name).stem)
         for group, key in ((self._job_stems, stem), (self._halves, stem), (self._spellings, fold_name(name))):

@@ -289,12 +289,12 @@ def require_faces(avatar: PreparedAvatar, inspection: Inspection, name: str, win
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Raise EngineError out_of_memory where memory runs out even for one frame at a time."""
+    """Raise EngineError out_of_memory where memory runs out even in the smallest batches."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         hint = "free memory on the device, or choose a smaller output.height; it is tried again on any device with room"
-        message = f"memory ran out with one frame at a time: {str(error).partition('.')[0]}"
+        message = f"memory ran out: {str(error).partition('.')[0]}"
         raise EngineError("out_of_memory", message, hint, retry=True) from error

@@ -25,18 +25,17 @@ from models.preview.face import (
     move_face,
 )
 from models.preview.interior import Tone, measure_tone
-from models.preview.label import Label
 from models.preview.landmarks import Landmarks, fit_landmarks
-from models.preview.lower_face import LowerFace
+from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
-from models.preview.renderer import MouthPainter, Portrait, draw_lids, draw_mouth
+from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth
 from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 3
+VERSION = 4
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
@@ -268,7 +267,7 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
 def write_geometry(
     folder: Path, request: Request, inspection: Inspection, choice: FaceChoice, progress: ProgressCallback
 ) -> None:
-    """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
+    """Write geometry.npz: face, mouth, tone, resting lower face, and the eyes in each frame of the avatar."""
     options = choice.options
     picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
     track, window, reference = Track.of_still(face, 1), range(1), 0
@@ -287,7 +286,7 @@ def write_geometry(
     mouth = locate_mouth(picture, face, options, request, inspection)
     np.savez(
         folder / "geometry.npz",
-        reference=window[reference],
+        resting=cut_lower_face(picture, face, mouth),
         first_eyes=np.array(face.eyes),
         landmarks=face.landmarks.points,
         mouth=mouth.to_array(),
@@ -339,9 +338,9 @@ class PreparedPreview:
             self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
         with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
             self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], 0.0, 0.0))
-            self.reference = int(geometry["reference"])
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.eyes, self.weight = geometry["eyes"], geometry["weight"]
+            self.resting = geometry["resting"]
             self.tone = Tone(*map(float, geometry["tone"]))
             self.first = int(geometry["first"]) if "first" in geometry else 0
 
@@ -401,7 +400,7 @@ def draw_video(video: media.VideoFrames, faces: list[PreparedPreview], frames: r
     The lips and the chin of one frame rest on all of them, and move there as the sound asks.
     """
     painters = [MouthPainter(face.mouth, face.tone, face.face.eye_distance) for face in faces]
-    resting = [LowerFace(video.read(face.reference), face.face, face.mouth) for face in faces]
+    resting = [LowerFace(face.resting, face.face, face.mouth) for face in faces]
     for n in frames:
         source = cycle_frame(n, len(video), how)
         frame = video.read(source)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from models.musetalk.audio.features import SAMPLE_RATE
-from models.musetalk.selftest.accuracy import choose_precision
+from models.musetalk.inpainting.precision import choose_precision
+from models.musetalk.inpainting.variants import measure_best
 from models.musetalk.selftest.loading import (
     RATE,
     SPEECH_S,
@@ -51,26 +52,7 @@ def measure_copies(device: torch.device) -> Figures:
 
 
 def _measure_rate(work: Callable[[], Any], size: int, device: torch.device) -> float:
-    return round(size / 1e9 / _measure_s(work, device), 2)
-
-
-def _measure_s(work: Callable[[], Any], device: torch.device, rounds: int = ROUNDS) -> float:
-    """Return the seconds of the best of some rounds, after one that doesn't count."""
-    best_s = float("inf")
-    for turn in range(rounds + 1):
-        free_queue(device)
-        began_s = time.perf_counter()
-        work()
-        free_queue(device)
-        if turn or not rounds:
-            best_s = min(best_s, time.perf_counter() - began_s)
-    return best_s
-
-
-def free_queue(device: torch.device) -> None:
-    """Wait until the device has done what was launched."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return round(size / 1e9 / measure_best(work, device, ROUNDS)[0], 2)
 
 
 def measure_speed(device: torch.device, models_dir: Path, tick: Callable[[], None]) -> Figures:
@@ -86,7 +68,7 @@ def measure_speed(device: torch.device, models_dir: Path, tick: Callable[[], Non
     kind, batch, rates = networks.kind, networks.inpainter.sizes.unet, {}
     for stage, frames, work in _list_stages(networks, device):
         tick()
-        rates[stage] = round(frames / _measure_s(work, device, rounds), 2)
+        rates[stage] = round(frames / measure_best(work, device, rounds)[0], 2)
     peak_bytes = _read_peak_bytes(device)
     del networks, work
     free_memory(device)

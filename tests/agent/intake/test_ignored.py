@@ -33,7 +33,7 @@ def wait(desk: Desk, seconds: float = PATIENT_S) -> list[IgnoredEntry]:
         ("hello.ape", "not read"),
         ("hello.txt", "ends in .json"),
         ("hello.json.bak", "ends in .json"),
-        ("hello.zip", "archive"),
+        ("hello.7z", "archive"),
         ("hello.pdf", "no job file"),
         ("hello", "no job file"),
         ("hello.wav", "without a face"),

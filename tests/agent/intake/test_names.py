@@ -20,6 +20,7 @@ NAMES = st.sampled_from(
             "resume.txt",
             "gpu.drain",
             "jobs.CSV",
+            "jobs.Zip",
             "u\u0308.png",
             "\u00fc.wav",
             ".hidden",
@@ -50,6 +51,7 @@ def test_the_index_follows_the_names(steps: list[tuple[bool, str]]) -> None:
     assert names.job_files == {name for name in there if lower_suffix(name) == ".json"}
     assert names.controls == controls
     assert names.tables == {name for name in there if lower_suffix(name) == ".csv"}
+    assert names.archives == {name for name in there if lower_suffix(name) == ".zip"}
     assert names.texts == {name for name in there if lower_suffix(name) in TEXTS} - controls
     stems = {fold_name(Path(name).stem) for name in there}
     pairs = set[str]()

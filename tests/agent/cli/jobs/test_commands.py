@@ -226,3 +226,16 @@ def test_open_prints_the_path(settings: Settings, ledger: Ledger, monkeypatch: p
     assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad'}\n"
     assert "nothing to open" in str(call(settings, "open", "open").exception)
     ledger.close()
+
+
+def test_open_finds_the_folder_of_the_job_itself(
+    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where failed/NAME is an earlier job's, the files of this one are in failed/NAME-2, and so its row says."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for name in ("bad", "bad-2"):
+        (settings.folders.failed / name).mkdir()
+    ledger.update("uid-bad", inputs="share:failed/bad-2")
+    assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad-2'}\n"
+    ledger.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.musetalk.inpainting import variants
 from models.musetalk.selftest import loading, performance
 from models.musetalk.selftest.performance import hold_networks, measure_copies, measure_speed, paint_and_hash
 from tests.models.musetalk.selftest.pretend_card import CARD, PretendTorch
@@ -46,7 +47,8 @@ def test_networks_are_held_until_the_worker_is_killed() -> None:
 def test_copies_of_a_card_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both directions from pinned memory, and from pageable memory; the clock runs until the card is done."""
     pretend = PretendTorch()
-    monkeypatch.setattr(performance, "torch", pretend)
+    for module in (performance, variants):
+        monkeypatch.setattr(module, "torch", pretend)
     monkeypatch.setitem(performance.COPY_BYTES, "cuda", 1 << 20)
     found = measure_copies(CARD)
     assert set(found) == {"to the card", "from the card", "pageable to the card"}
@@ -58,7 +60,7 @@ def test_memory_of_a_card_is_that_of_the_allocator(monkeypatch: pytest.MonkeyPat
     """The peak counts from the load on; what is cached is given back before the last look."""
     pretend = PretendTorch(5 * MIB, 7 * MIB)
     real = loading.open_networks(NOWHERE, CPU, "fp32")
-    for module in (performance, loading):
+    for module in (performance, loading, variants):
         monkeypatch.setattr(module, "torch", pretend)
     monkeypatch.setattr(performance, "choose_precision", lambda _device: "fp16")
     monkeypatch.setattr(performance, "open_networks", lambda *_: real)
