@@ -190,6 +190,7 @@ class Request:
     soundtrack_db  level of the soundtrack in decibels
     voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    forms          the form of the networks that the self-test found fastest, by the type of a card
     """
 
     engine: str
@@ -211,6 +212,7 @@ class Request:
     to_s: float | None = None
     soundtrack_db: float = 0.0
     voices: tuple[GivenVoice, ...] = ()
+    forms: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_scene(self) -> bool:

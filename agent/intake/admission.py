@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import (
     Fingerprint,
@@ -28,10 +29,10 @@ from agent.intake.archives import ZipFiles
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
-from agent.intake.media import WRITTEN, MediaFinder, MissingMedia
-from agent.intake.pace import Pace
+from agent.intake.media import WRITTEN, MediaFile, MediaFinder, MissingMedia
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
+from agent.intake.speech import Speech
 from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
@@ -92,6 +93,7 @@ class Intake:
         )
         self.batches = InboxFolders(self.inbox, self._is_avatar)
         self.zips = ZipFiles(self.inbox, self._is_avatar)
+        self.speech = Speech(settings)
         self.ignored = IgnoredEntries(self.inbox)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
@@ -113,6 +115,7 @@ class Intake:
     def _set_patience(self) -> None:
         self.ignored.patience_s = self.settings.current.inbox.patience_s
         self.inbox.piece_settle_s = self.settings.current.inbox.piece_settle_s
+        self.inbox.speaks_texts = self.speech.is_on
 
     def apply_settings(self) -> None:
         """Apply reloaded settings; `meet_share` applies those of the share."""
@@ -169,7 +172,7 @@ class Intake:
             self.batches.scan(now_s, self.settings.current.inbox.patience_s)
         settle = self.inbox.next_settle_s(now_s)
         waits_s = [self.settings.current.inbox.scan_s, float("inf") if settle is None else settle]
-        waits_s += [PROGRAM_S] if self.zips.folder else []
+        waits_s += [PROGRAM_S] if self.zips.folder or self.speech.is_running else []
         self._next_scan_s = now_s + min(waits_s)
         return readable
 
@@ -177,6 +180,7 @@ class Intake:
         """End the watcher, and the programs that the intake has started."""
         self.watcher.stop()
         self.zips.close()
+        self.speech.close()
 
     def postpone_scan(self, now_s: float) -> None:
         """Skip a scan because the share is away."""
@@ -353,6 +357,8 @@ class Intake:
 
     def check_waiting_jobs(self, at_ms: int) -> None:
         """Look for the media of the waiting jobs that something has changed for, and of a batch of the others."""
+        if self.speech.is_running:
+            self.speech.end_unwanted(self._is_waiting)
         jobs = self._list_affected()
         if len(jobs) < BATCH and (self._is_pass_urgent() or self._passing.is_due(self._last_scan_s)):
             batch = self._take_batch(BATCH - len(jobs))
@@ -397,10 +403,27 @@ class Intake:
 
     def _await_media(self, job: Job, missing: MissingMedia) -> None:
         """Remember which names a waiting job is to be looked at for."""
-        if missing.reason.endswith(WRITTEN):
+        if missing.reason.endswith(WRITTEN) or missing.code is ErrorCode.SPEECH_FAILED:
             self._unsettled.add(job.uid)
         for name in list_given_names(job):
             self._waiting.setdefault(name, set()).add(job.uid)
+
+    def _is_waiting(self, uid: str) -> bool:
+        job = self.ledger.job(uid)
+        return job is not None and job.state is JobState.WAITING
+
+    def _find_media(self, job: Job, spec: JobSpec) -> dict[str, MediaFile] | MissingMedia:
+        """Return the media of a job, its texts spoken. Raises BadJob, OSError."""
+        claimed = self.folders.claimed / job.uid
+        found = self.media.find(spec, claimed)
+        if isinstance(found, MissingMedia):
+            return found
+        heard = self.speech.replace_texts(job.uid, found, claimed, self._last_scan_s)
+        if not isinstance(heard, MissingMedia) and len(heard) > len(found):
+            note = f"The voice was made of a text by {self.speech.program}."
+            noted = spec.model_copy(update={"notes": tuple(dict.fromkeys((*spec.notes, note)))})
+            self.ledger.update(job.uid, spec=noted.model_dump_json())
+        return heard
 
     def check_media(self, job: Job, at_ms: int) -> None:
         """Queue a waiting job when its media are complete; fail it when they can't be had."""
@@ -409,7 +432,7 @@ class Intake:
             self._set_waiting_for(job, f'the job "{earlier.name}" of the same id')
             return
         try:
-            found = self.media.find(job.spec, self.folders.claimed / job.uid)
+            found = self._find_media(job, job.spec)
         except BadJob as bad:
             self._fail(job, bad, at_ms)
             return
@@ -428,6 +451,8 @@ class Intake:
     def _wait_s(self, missing: MissingMedia) -> float:
         """Return how long a job waits for what is missing: for rights that are not given soon, only a while."""
         asked = self.settings.current.inbox
+        if missing.code is ErrorCode.SPEECH_FAILED:
+            return float("inf")
         return asked.patience_s if missing.code is ErrorCode.NOT_READABLE else asked.wait_media_s
 
     def _elapsed_s(self, since_ms: int, at_ms: int) -> float:

@@ -32,6 +32,7 @@ class InboxFolders:
         for name, folder in self._found.items():
             folder.settle_s, folder.piece_settle_s = self._inbox.settle_s, self._inbox.piece_settle_s
             folder.max_job_bytes, folder.rest_s = self._inbox.max_job_bytes, rest_s
+            folder.speaks_texts = self._inbox.speaks_texts
             if folder.scan(now_s):
                 folder.is_avatar = bool(folder.tracked) and self._is_avatar(name)
             else:

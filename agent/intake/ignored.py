@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint
-from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES, TEXTS, lower_suffix
-from agent.intake.pace import Pace
+from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES, TEXT, TEXTS, lower_suffix
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Inbox, to_text
 from agent.intake.unpack import ARCHIVES
@@ -120,7 +120,19 @@ class IgnoredEntries:
             return IgnoredEntry(to_text(name), sentence, "write to another name, and rename the file when it is whole")
         if self._inbox.tracked[name].fingerprint.size == 0:
             return IgnoredEntry(to_text(name), "it is empty", "write its content, or remove it")
+        if lower_suffix(name) == TEXT and (told := self._explain_text(name)):
+            return IgnoredEntry(to_text(name), *told)
         return IgnoredEntry(to_text(name), *_explain_kind(name))
+
+    def _explain_text(self, name: str) -> tuple[str, str] | None:
+        """Return why a text is not spoken, and what to do; None where it isn't meant to be."""
+        stem = to_text(Path(name).stem)
+        if self._inbox.speaks_texts:
+            return "a text without a face", f"put {stem}.jpg beside it, or a job file that names it"
+        beside = self._inbox.names.list_halves(fold_name(Path(name).stem))
+        if any(lower_suffix(one) in AVATAR_SUFFIXES for one in beside):
+            return "a text is spoken only where [speech] names a program", f"set speech.command, or add {stem}.wav"
+        return None
 
     # what was surely meant as a job ----------------------------------------------------------------------------------
 
@@ -153,7 +165,8 @@ class IgnoredEntries:
     def _find_odd_pairs(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
         names = self._inbox.names
         for stem in sorted(names.pair_stems):
-            yield from _find_refused_pair([name for name in names.list_halves(stem) if self._is_old(name, now_s)])
+            halves = [name for name in names.list_halves(stem) if lower_suffix(name) != TEXT]
+            yield from _find_refused_pair([name for name in halves if self._is_old(name, now_s)])
 
 
 def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:

@@ -15,7 +15,9 @@ OTHER_FACES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw"
 }
 OTHER_VOICES = {".aif", ".aiff", ".caf", ".amr", ".ac3", ".mka", ".mid", ".ape", ".alac", ".oga", ".mp2"}
 FOREIGN_FACES, FOREIGN_VOICES = OTHER_FACES - AVATAR_SUFFIXES, OTHER_VOICES - AUDIO_SUFFIXES
-TEXTS = {".txt", ".text", ".md", ".json5", ".jsonc", ".bak", ".rtf"}
+TEXT = ".txt"
+"""The suffix of a text that may be spoken."""
+TEXTS = {TEXT, ".text", ".md", ".json5", ".jsonc", ".bak", ".rtf"}
 FACES, VOICES = AVATAR_SUFFIXES | FOREIGN_FACES, AUDIO_SUFFIXES | FOREIGN_VOICES
 
 
@@ -27,7 +29,7 @@ class Names:
     texts       what may be a job file of another name
     tables      those that end in .csv
     archives    those that end in .zip
-    pair_stems  folded stems that a face and a voice have, foreign kinds included
+    pair_stems  folded stems that a face and a voice or a text have, foreign kinds included
     """
 
     def __init__(self) -> None:
@@ -55,7 +57,7 @@ class Names:
             self.tables.add(name)
         elif suffix == ".zip":
             self.archives.add(name)
-        elif suffix in FACES or suffix in VOICES:
+        if (suffix in FACES or suffix in VOICES or suffix == TEXT) and name not in self.controls:
             halves = self._halves.setdefault(stem, set())
             halves.add(name)
             if _is_pair(halves):
@@ -78,7 +80,7 @@ class Names:
         return sorted(self._spellings.get(fold_name(name), ()))
 
     def list_halves(self, stem: str) -> list[str]:
-        """Return the faces and voices of a folded stem."""
+        """Return the faces, voices and texts of a folded stem."""
         return sorted(self._halves.get(stem, ()))
 
     def has_job_file(self, stem: str) -> bool:
@@ -88,7 +90,7 @@ class Names:
 
 def _is_pair(names: set[str]) -> bool:
     suffixes = {lower_suffix(name) for name in names}
-    return not suffixes.isdisjoint(FACES) and not suffixes.isdisjoint(VOICES)
+    return not suffixes.isdisjoint(FACES) and not suffixes.isdisjoint(VOICES | {TEXT})
 
 
 def lower_suffix(name: str) -> str:

@@ -21,12 +21,14 @@ AT_WORK = {"idle", "busy"}
 class Devices:
     """Writes the state of the pool's devices into the ledger, and drains those that people have drained.
 
-    `jobs` holds for each device the uid of the job that was last started there.
+    `jobs` holds for each device the uid of the job that was last started there, `forms` for each type of card the
+    form of the networks that new jobs run there.
     """
 
     def __init__(self, ledger: Ledger, pool: Pool, clock: Clock) -> None:
         self.ledger, self.pool, self.clock = ledger, pool, clock
         self.jobs: dict[str, str] = {}
+        self.forms: dict[str, str] = {}
         self._unsaved: dict[str, tuple[Device, float, int]] = {}
         self._drained: set[str] = set()
         self._faults: dict[str, str] = {}

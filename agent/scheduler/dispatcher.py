@@ -220,7 +220,7 @@ class Dispatcher:
             engine=engine,
             avatar=job.media["avatar"]["path"],
             audio=job.media["audio"]["path"],
-            media={role: medium["path"] for role, medium in job.media.items() if role not in ("avatar", "audio")},
+            media={role: job.media[role]["path"] for role in spec.sounds if role != "audio"},
             from_s=spec.from_s,
             to_s=spec.to_s,
             soundtrack_db=spec.soundtrack_db or 0.0,
@@ -236,6 +236,7 @@ class Dispatcher:
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
             marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
+            forms=dict(self.devices.forms),
         )
 
     # waits -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
 from models.musetalk.compositing.composite import Blend, Compositor
 from models.musetalk.compositing.pipeline import BlendCache, compose_frames, read_frames
+from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_inspected_options
@@ -42,7 +43,7 @@ from models.musetalk.tracking.intervals import find_runs
 from models.musetalk.weights.loader import Weights
 from models.types import EngineError, Inspection, Request
 
-__all__ = ["RenderSession", "Setup", "select_device"]
+__all__ = ["RenderSession", "Setup", "choose_form_for", "select_device"]
 
 CONTEXT_BYTES = 600_000_000
 """Memory of a CUDA context, beside torch's own allocations."""
@@ -61,6 +62,12 @@ def select_device(name: str) -> torch.device:
         message = f"PyTorch {torch.__version__} is a build for processors alone, and can't use the card {name}"
         raise EngineError("engine_unavailable", message, "install its CUDA build, see https://pytorch.org")
     return torch.device("cuda:0")
+
+
+def choose_form_for(device: str, forms: Mapping[str, str]) -> str:
+    """Return the form of the networks on a device, by the name of its type; see `Request.forms`."""
+    on_card = forms and not device.startswith("cpu")
+    return forms.get(torch.cuda.get_device_name(0), USUAL_NAME) if on_card else USUAL_NAME
 
 
 class RenderSession:

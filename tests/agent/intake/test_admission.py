@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import clock
 from agent.fs import Fingerprint
-from agent.intake import admission, pace
+from agent.intake import admission
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice
 from agent.intake.media import WRITTEN
@@ -442,8 +443,8 @@ def costly(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     for name in "abcde":
         desk.drop(name, avatar=f"{name}.jpg", audio=f"{name}.wav")
     desk.turn()
-    monkeypatch.setattr(pace, "FEW", 0)
-    monkeypatch.setattr(pace, "SHARE", 1e-9)
+    monkeypatch.setattr(clock, "FEW", 0)
+    monkeypatch.setattr(clock, "SHARE", 1e-9)
     desk.turn()
     return desk
 
@@ -474,8 +475,8 @@ def test_an_avatar_of_the_library_is_seen_at_once(desk: Desk, monkeypatch: pytes
         desk.drop(name, avatar="anna", audio="voice.wav")
     desk.put("voice.wav")
     desk.turn()
-    monkeypatch.setattr(pace, "FEW", 0)
-    monkeypatch.setattr(pace, "SHARE", 1e-9)
+    monkeypatch.setattr(clock, "FEW", 0)
+    monkeypatch.setattr(clock, "SHARE", 1e-9)
     monkeypatch.setattr(admission, "BATCH", 2)
     desk.turn()
     desk.add_avatar("anna.jpg")

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.intake.names import CONTROLS, FACES, SWITCHES, TEXTS, VOICES, Names, lower_suffix
+from agent.intake.names import CONTROLS, FACES, SWITCHES, TEXT, TEXTS, VOICES, Names, lower_suffix
 from agent.intake.paths import fold_name
 
 NAMES = st.sampled_from(
@@ -57,8 +57,12 @@ def test_the_index_follows_the_names(steps: list[tuple[bool, str]]) -> None:
     pairs = set[str]()
     for stem in stems:
         suffixes = {lower_suffix(name) for name in there if fold_name(Path(name).stem) == stem}
-        pairs |= {stem} if suffixes & FACES and suffixes & VOICES else set()
-        halves = {name for name in there if fold_name(Path(name).stem) == stem and lower_suffix(name) in FACES | VOICES}
+        pairs |= {stem} if suffixes & FACES and suffixes & (VOICES | {TEXT}) else set()
+        halves = {
+            name
+            for name in there
+            if fold_name(Path(name).stem) == stem and lower_suffix(name) in FACES | VOICES | {TEXT}
+        }
         assert set(names.list_halves(stem)) == halves - controls
         assert names.has_job_file(stem) == any(
             lower_suffix(name) == ".json" and fold_name(Path(name).stem) == stem for name in there

@@ -70,6 +70,8 @@ def test_a_name_that_the_library_lacks_is_not_submitted(settings: Settings, medi
     assert "did you mean me.jpg?" in refuse(settings, "submit", media / "one.wav", "--avatar", media / "mee.jpg")
     assert "did you mean one.wav?" in refuse(settings, "submit", media / "onw.wav", "--avatar", "anna")
     assert "no voice" in refuse(settings, "submit", "--avatar", "anna")
+    (media / "one.txt").write_text("Hello.")
+    assert "[speech]" in refuse(settings, "submit", media / "one.txt", "--avatar", "anna")
 
 
 def test_several_voices_are_submitted_at_once(settings: Settings, media: Path) -> None:
