@@ -221,7 +221,8 @@ class OutputSettings(Section):
         default="auto", description="auto takes h264_nvenc where a card offers it, else libx264."
     )
     link_video: bool = Field(
-        default=False, description="Whether each video is also outbox/NAME.mp4, a hard link beside the folder NAME."
+        default=False,
+        description="Whether each video is also outbox/NAME.mp4 (or .mov), a hard link beside the folder NAME.",
     )
 
 

@@ -133,7 +133,7 @@ class Pool:
 
         ValueError, and nothing has started, if a device isn't idle or is named twice, or if the
         memory has been promised to others since the plan was made. WireError, likewise, if the
-        payload is too long or no JSON; with `hold` it is release() that raises it.
+        payload is no JSON; with `hold` it is release() that raises it.
         """
         slots = [self._supervisor[assignment.device] for assignment in plan.assignments]
         if busy := [slot.device for slot in slots if not slot.is_available or slots.count(slot) > 1]:
@@ -149,7 +149,7 @@ class Pool:
             self._supervisor.start_span(slot, run, task.model, task.memory_bytes, hold=hold)
 
     def release(self) -> None:
-        """Send the spans that were held. WireError if a payload is too long or no JSON."""
+        """Send the spans that were held. WireError if a payload is no JSON."""
         self._supervisor.send_held()
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:

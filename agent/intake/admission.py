@@ -94,7 +94,7 @@ class Intake:
         self.batches = InboxFolders(self.inbox, self._is_avatar)
         self.zips = ZipFiles(self.inbox, self._is_avatar)
         self.speech = Speech(settings)
-        self.ignored = IgnoredEntries(self.inbox)
+        self.ignored = IgnoredEntries(self.inbox, self.batches)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
@@ -292,10 +292,15 @@ class Intake:
     def refuse_others(self, at_ms: int) -> None:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
-        for candidate, bad in [*self.ignored.find_refused(now_s), *self.zips.find_refused()]:
-            submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
-            if submission is not None:
-                self.refuse(submission, bad, at_ms)
+        for inbox in (self.inbox, *self.batches):
+            refused = [
+                *self.ignored.find_refused(now_s, inbox),
+                *(self.zips.find_refused() if inbox is self.inbox else ()),
+            ]
+            for candidate, bad in refused:
+                submission = inbox.claim_refused(candidate, secrets.token_hex(8))
+                if submission is not None:
+                    self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:
@@ -466,7 +471,7 @@ class Intake:
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
         failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
         if failed.spec is not None and not failed.media:
-            names = {"avatar": failed.spec.avatar, **failed.spec.sounds}
+            names = {"avatar": failed.spec.avatar, **failed.spec.media_names}
             left = self._list_left_media(names, failed.spec.batch)
             self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
@@ -590,7 +595,7 @@ class Intake:
 
 def list_given_names(job: Job) -> list[str]:
     """Return the names, folded and without their folders, of the media that a job gives."""
-    given = [name for name in (job.spec.avatar, *job.spec.sounds.values()) if name] if job.spec else []
+    given = [name for name in (job.spec.avatar, *job.spec.media_names.values()) if name] if job.spec else []
     return [fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given]
 
 

@@ -122,6 +122,8 @@ class Inbox:
     piece_settle_s  the settle time of a file that promises more than is there, and was not renamed into place
     batch        the name of this folder where it is one of the inbox, "" for the inbox itself
     speaks_texts    whether a text is as good as a voice
+    names        an index of the files
+    refusing     how often to look for what can't be a job
     is_avatar    whether it has the name of a library avatar: then a voice alone is a job
     rest_s       how long media stay unchanged before they are a job without a job file
     """
@@ -145,6 +147,7 @@ class Inbox:
     is_avatar: bool = False
     rest_s: float = 0.0
     names: Names = field(default_factory=Names)
+    refusing: Pace = field(default_factory=Pace)
     _other_names: Names = field(default_factory=Names)
     _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
     _jobs_by_content: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)

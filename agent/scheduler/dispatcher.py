@@ -40,7 +40,7 @@ RESERVE_AFTER_MS, RESERVE_UNTIL_MS = 30_000, 300_000
 REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
 """Failures after which the rendered parts are useless: all must be whole, and come from one encoder."""
 MAX_BACKOFF_S = 60.0
-CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db"}
+CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background"}
 HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 """Every job starts with `inspect` on a CPU device: a job is started only when one is free for it."""
@@ -220,10 +220,11 @@ class Dispatcher:
             engine=engine,
             avatar=job.media["avatar"]["path"],
             audio=job.media["audio"]["path"],
-            media={role: job.media[role]["path"] for role in spec.sounds if role != "audio"},
+            media={role: job.media[role]["path"] for role in spec.media_names if role != "audio"},
             from_s=spec.from_s,
             to_s=spec.to_s,
             soundtrack_db=spec.soundtrack_db or 0.0,
+            background=spec.background_colour,
             voices=tuple(GivenVoice(voice.face, voice.from_s or 0.0) for voice in spec.voices or ()),
             work=str(work),
             out=str(self.folders.staging / f"{job.uid}-{token}"),

@@ -15,6 +15,7 @@ from agent.cli import completion
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
+from agent.results.video_file import find_video
 from agent.text import escape, escape_markup
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ def find_result(settings: Settings, db: Database, row: dict[str, Any]) -> Path:
     from agent.results.outbox import find_failed_folder
 
     if row["state"] == "done":
-        path = settings.folders.outbox / str(row["result"]) / "result.mp4"
+        path = find_video(settings.folders.outbox / str(row["result"]))
     elif row["state"] in ("failed", "cancelled"):
         path = find_failed_folder(db, settings.folders, row)
     else:
