@@ -119,6 +119,11 @@ class DevicesSettings(Section):
         default=True,
         description="Whether workers on cards load the engine that auto means here as soon as they start.",
     )
+    idle_unload_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = Field(
+        default=0.0,
+        description="Idle seconds after which a worker on a card gives the card's memory back; its next job loads the"
+        " model again. 0: never.",
+    )
     cpu_workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="Worker processes without a GPU; 0 means one for each core, at most 4."
     )

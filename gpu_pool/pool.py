@@ -36,6 +36,7 @@ class Pool:
     cancel_s       a worker that goes on with a cancelled span for so long is killed
     recycle_spans  a worker is replaced after so many spans (0: never)
     recycle_bytes  or when its resident memory has grown by so much since its first span (0: never)
+    unload_s       idle time after which a worker on a card gives its memory back (0: never)
     reserve_bytes  memory of each card that is left to other programs
     find_trouble   returns why no card can be used though there is one, "" without trouble
     find_driver    returns the version of the cards' driver, "" without one
@@ -53,6 +54,7 @@ class Pool:
         cancel_s: float = 10.0,
         recycle_spans: int = 0,
         recycle_bytes: int = 0,
+        unload_s: float = 0.0,
         reserve_bytes: int = 0,
         backoff: Backoff | None = None,
         find_trouble: Callable[[], str] = str,
@@ -66,6 +68,7 @@ class Pool:
             cancel_s=cancel_s,
             recycle_spans=recycle_spans,
             recycle_bytes=recycle_bytes,
+            unload_s=unload_s,
             backoff=backoff or Backoff(),
         )
         self._backend = backend
@@ -199,6 +202,17 @@ class Pool:
     def resume(self, device: str) -> None:
         """Take a drained or sick device back into service, now. KeyError for an unknown device."""
         self._supervisor.resume(self._supervisor[device])
+
+    def has_model(self, device: str, model: str) -> bool:
+        """Whether the device's worker has loaded that model. KeyError for an unknown device."""
+        return self._supervisor[device].model == model
+
+    def unload(self, device: str) -> bool:
+        """Give the memory of an idle worker's model back; False where it has no model or a span.
+
+        KeyError for an unknown device.
+        """
+        return self._supervisor.unload(self._supervisor[device])
 
     def replace_workers(self) -> None:
         """Start new workers in the place of those that run, each as soon as it has no span."""

@@ -99,7 +99,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control file for a job (cancel, retry), a device (drain, resume) or the queue ("")."""
+    """A control file for a job (cancel, retry), a device (drain, resume, unload) or the queue ("")."""
 
     name: str
     verb: str

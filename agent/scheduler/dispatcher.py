@@ -63,6 +63,7 @@ class Dispatcher:
         self._has_claimed = False
         self._disk_faults: dict[str, tuple[str, float]] = {}
         self._done_beside: Counter[str] = Counter()
+        self._frame_s: dict[tuple[str, DeviceKind], float] = {}
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -150,6 +151,8 @@ class Dispatcher:
             return bool(running)
         for assignment in plan.assignments:
             self.devices.jobs[assignment.device] = attempt.job.uid
+            if task.model and not running and not self.pool.has_model(assignment.device, task.model):
+                attempt.load_s = self.devices.find_load_s(task.model)
         self.pool.start(replace(plan, task=replace(plan.task, payload=attempt.make_payload())), hold=hold)
         attempt.served_ms, attempt.is_dirty = at_ms, True
         self._set_waiting_for(attempt, None)
@@ -197,6 +200,7 @@ class Dispatcher:
         attempt.stage_seconds.update(job.stage_seconds)
         attempt.enter_stage(now_s)
         attempt.deadline_s = now_s + job.spec.timeout_s if job.spec.timeout_s else None
+        attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))
         engine = {"engine": choice.engine, "engine_reason": choice.reason}
         attempt.job = self.ledger.transitions.start(job, token, stage=attempt.stage, **engine, at_ms=at_ms)
         attempt.may_go_on = self._may_go_on(attempt)
@@ -314,6 +318,8 @@ class Dispatcher:
         if not attempt.is_complete:
             return None
         if attempt.stage != "assemble":
+            if attempt.stage == "render" and (frame_s := attempt.measure_frame_s(self.clock.now_s())) is not None:
+                self._frame_s[attempt.request.engine, attempt.kind] = frame_s
             attempt.leave_stage(self.clock.now_s())
             return None
         attempt.add_stage_time(self.clock.now_s())
