@@ -13,7 +13,7 @@ from agent.clock import Clock
 from agent.fs import is_file
 from agent.fs.folders import make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
@@ -215,6 +215,9 @@ class Daemon:
             case DrainDevice(name):
                 if not self.devices.drain(name):
                     log.warning("nothing to drain: no device is called %s", name)
+            case UnloadDevice(name):
+                if not self.devices.unload(name):
+                    log.warning("nothing to unload: no idle device called %s has loaded a model", name)
             case ResumeDevice(name):
                 self.selftests.dismiss(name)
                 if not self.devices.resume(name):

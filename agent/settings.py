@@ -119,6 +119,11 @@ class DevicesSettings(Section):
         default=True,
         description="Whether workers on cards load the engine that auto means here as soon as they start.",
     )
+    idle_unload_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = Field(
+        default=0.0,
+        description="Idle seconds after which a worker on a card gives the card's memory back; its next job loads the"
+        " model again. 0: never.",
+    )
     cpu_workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="Worker processes without a GPU; 0 means one for each core, at most 4."
     )
@@ -221,7 +226,8 @@ class OutputSettings(Section):
         default="auto", description="auto takes h264_nvenc where a card offers it, else libx264."
     )
     link_video: bool = Field(
-        default=False, description="Whether each video is also outbox/NAME.mp4, a hard link beside the folder NAME."
+        default=False,
+        description="Whether each video is also outbox/NAME.mp4 (or .mov), a hard link beside the folder NAME.",
     )
 
 
@@ -302,6 +308,29 @@ class HooksSettings(Section):
     )
     attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=8, description="How often a hook is tried, with pauses of 2 s, 4 s ... and at most five minutes."
+    )
+
+
+class PageSettings(Section):
+    """The page of `musedrop page`, a program beside the daemon."""
+
+    listen: str = Field(
+        default="127.0.0.1:8765",
+        description="Address and port of the page. One that other machines reach needs token_file and hosts.",
+    )
+    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.\[\]:-]{1,253}$")], ...] = Field(
+        default=(),
+        strict=False,
+        description="Names and addresses, without a port, by which browsers may ask for the page, beside localhost.",
+    )
+    token_file: str = Field(
+        default="",
+        description="Absolute path of the file with the secret of login links, which the first start makes; without it"
+        " the page has no login.",
+    )
+    idle_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
+        default=600.0,
+        description="Seconds after the last viewer after which a page that systemd started for one ends; 0: never.",
     )
 
 
@@ -475,6 +504,7 @@ class Settings(Section):
     status: StatusSettings = StatusSettings()
     retention: RetentionSettings = RetentionSettings()
     hooks: HooksSettings = HooksSettings()
+    page: PageSettings = PageSettings()
     speech: SpeechSettings = SpeechSettings()
     log: LogSettings = LogSettings()
 

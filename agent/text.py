@@ -6,7 +6,7 @@ import re
 
 from rich import markup
 
-COPY_TAG = re.compile(r"-[0-9a-f]{8}\.(?:avatar|audio|soundtrack)(?:-[0-9]{1,2})?(?=\.[A-Za-z0-9]{1,10}\b)")
+COPY_TAG = re.compile(r"-[0-9a-f]{8}\.(?:avatar|audio|soundtrack|background)(?:-[0-9]{1,2})?(?=\.[A-Za-z0-9]{1,10}\b)")
 """What our clients put into the names of their copies in the inbox."""
 
 

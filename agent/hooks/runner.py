@@ -15,6 +15,7 @@ from agent.hooks.calls import HookFailed, check_url, run_command, send_request
 from agent.hooks.queue import Delivery, HookQueue, find_row
 from agent.ledger.sqlite import Database
 from agent.results.outbox import find_failed_folder
+from agent.results.video_file import find_video
 from agent.settings import HooksSettings, Settings
 
 log = logging.getLogger("musedrop.hooks")
@@ -55,7 +56,7 @@ class HookRunner:
 
     def tell(self, delivery: Delivery, row: dict[str, Any], path: Path) -> None:
         """Run the command or send the request of a delivery. Raises HookFailed."""
-        video = str(path / "result.mp4") if row["state"] == "done" else ""
+        video = str(find_video(path)) if row["state"] == "done" else ""
         values = {"uid": str(row["uid"]), "path": str(path), "video": video}
         if delivery.hook == "url":
             body = json.dumps({"event": row["state"], "path": str(path), "job": row}, ensure_ascii=False).encode()

@@ -25,7 +25,7 @@ from agent.fs import (
     take_fingerprint,
 )
 from agent.intake.archives import ZipFiles
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
 from agent.intake.media import MediaFile, MediaFinder, MissingMedia
@@ -93,7 +93,7 @@ class Intake:
         self.batches = InboxFolders(self.inbox, self._is_avatar)
         self.zips = ZipFiles(self.inbox, self._is_avatar)
         self.speech = Speech(settings)
-        self.ignored = IgnoredEntries(self.inbox)
+        self.ignored = IgnoredEntries(self.inbox, self.batches)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
@@ -256,19 +256,27 @@ class Intake:
     def refuse_others(self, at_ms: int) -> None:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
-        for candidate, bad in [*self.ignored.find_refused(now_s), *self.zips.find_refused()]:
-            submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
-            if submission is not None:
-                self.refuse(submission, bad, at_ms)
+        for inbox in (self.inbox, *self.batches):
+            refused = [
+                *self.ignored.find_refused(now_s, inbox),
+                *(self.zips.find_refused() if inbox is self.inbox else ()),
+            ]
+            for candidate, bad in refused:
+                submission = inbox.claim_refused(candidate, secrets.token_hex(8))
+                if submission is not None:
+                    self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
-        return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
+        return {mark for user in self.ledger.list_media_users() for mark in user.fingerprints}
 
     def accept_copied_media(self) -> None:
-        """Record the media of unfinished jobs anew where the share was copied or restored before the start."""
-        for job in self.ledger.list_in_state(JobState.QUEUED, JobState.RUNNING):
+        """Record the media in the inbox anew where the share was copied or restored before the start.
+
+        Those of finished jobs, too, else they would be taken for a pair.
+        """
+        for job in self.ledger.list_with_media():
             media = {role: renew_fingerprint(medium) for role, medium in job.media.items()}
             if media != job.media:
                 self.ledger.update(job.uid, media=media)
@@ -276,7 +284,7 @@ class Intake:
     def list_awaited_names(self) -> set[str]:
         """Return the file names, folded, of media that waiting jobs give."""
         specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
-        given = [name for spec in specs for name in (spec.avatar, *spec.sounds.values()) if name]
+        given = [name for spec in specs for name in (spec.avatar, *spec.media_names.values()) if name]
         return {fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given}
 
     @property
@@ -389,7 +397,7 @@ class Intake:
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
         failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
         if failed.spec is not None and not failed.media:
-            names = {"avatar": failed.spec.avatar, **failed.spec.sounds}
+            names = {"avatar": failed.spec.avatar, **failed.spec.media_names}
             left = self._list_left_media(names, failed.spec.batch)
             self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
@@ -450,6 +458,8 @@ class Intake:
                 self._switch_queue(verb, at_ms)
             case "drain":
                 return DrainDevice(control.name)
+            case "unload":
+                return UnloadDevice(control.name)
             case _:
                 return ResumeDevice(control.name)
         return None

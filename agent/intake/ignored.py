@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint
+from agent.intake.folders import InboxFolders
 from agent.intake.paths import fold_name
 from agent.intake.scanner import CONTROLS, SWITCHES, TEXT, Candidate, Inbox, lower_suffix, to_text
 from agent.intake.unpack import ARCHIVES
@@ -46,8 +47,8 @@ class IgnoredEntries:
     `taken` holds the names that were taken out of the inbox, or left by a pair, each with what became of it.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, inbox: Inbox, folders: InboxFolders | None = None) -> None:
+        self._inbox, self._folders = inbox, folders
         self.patience_s = 0.0
         self.rows: list[IgnoredEntry] = []
         self.taken: dict[str, str] = {}
@@ -68,7 +69,7 @@ class IgnoredEntries:
         `in_use()` returns the media of jobs, and the names, folded, that waiting jobs give.
         """
         inbox = self._inbox
-        seen = (inbox.changes, inbox.entries.count)
+        seen = (inbox.changes, inbox.entries.count, self._folders and self._folders.changes)
         if seen == self._seen and now_s < self._due_s:
             return
         self._seen = seen
@@ -82,7 +83,7 @@ class IgnoredEntries:
             rested = [name for name in rested if inbox.tracked[name].fingerprint not in used]
         self.rows = [self._explain(name) for name in rested if inbox.folder / name not in inbox.entries]
         others = sorted((name, kind) for name, (kind, since) in inbox.others.items() if since <= old_s)
-        self.rows += [IgnoredEntry(to_text(name), *_explain_other(kind)) for name, kind in others]
+        self.rows += [IgnoredEntry(to_text(name), *self._explain_other(name, kind)) for name, kind in others]
         self._say_new()
 
     def _say_new(self) -> None:
@@ -95,7 +96,7 @@ class IgnoredEntries:
     @property
     def texts(self) -> list[str]:
         """One sentence on all of them, but folders, which people may keep media in."""
-        rows = [row for row in self.rows if row.reason != FOLDER[0]]
+        rows = [row for row in self.rows if row.hint != FOLDER[1]]
         if not rows:
             return []
         named = ", ".join(f'"{row.name}" ({row.reason})' for row in rows[:SHOWN])
@@ -109,11 +110,19 @@ class IgnoredEntries:
     def _explain(self, name: str) -> IgnoredEntry:
         if sentence := self.taken.get(fold_name(name)):
             return IgnoredEntry(to_text(name), sentence, "write to another name, and rename the file when it is whole")
-        if self._inbox.tracked[name].fingerprint.size == 0:
+        is_control = lower_suffix(name) in TEXTS and lower_suffix(Path(name).stem) in CONTROLS
+        if self._inbox.tracked[name].fingerprint.size == 0 and not is_control:
             return IgnoredEntry(to_text(name), "it is empty", "write its content, or remove it")
-        if lower_suffix(name) == TEXT and (told := self._explain_text(name)):
+        if lower_suffix(name) == TEXT and not is_control and (told := self._explain_text(name)):
             return IgnoredEntry(to_text(name), *told)
         return IgnoredEntry(to_text(name), *_explain_kind(name))
+
+    def _explain_other(self, name: str, kind: str) -> tuple[str, str]:
+        if kind == "folder":
+            return (self._folders and self._folders.explain(name)) or FOLDER
+        if kind == "link":
+            return "a link is not followed", "copy the file itself into the inbox"
+        return "it is no regular file", "remove it"
 
     def _explain_text(self, name: str) -> tuple[str, str] | None:
         """Return why a text is not spoken, and what to do; None where it isn't meant to be."""
@@ -127,9 +136,9 @@ class IgnoredEntries:
 
     # what was surely meant as a job ----------------------------------------------------------------------------------
 
-    def find_refused(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
-        """Yield what was surely meant as a job, and why it can't be one."""
-        inbox = self._inbox
+    def find_refused(self, now_s: float, inbox: Inbox | None = None) -> Iterator[tuple[Candidate, BadJob]]:
+        """Yield what was surely meant as a job, and why it can't be one. `inbox`: one of its folders, else itself."""
+        inbox = inbox or self._inbox
         old_s = now_s - inbox.settle_s - self.patience_s
         old = [name for name, file in inbox.tracked.items() if file.since_s <= old_s]
         by_stem: dict[str, list[str]] = {}
@@ -176,17 +185,11 @@ def _may_be_told(name: str) -> bool:
 FOLDER = ("a folder: only jobs and pairs in it are taken", "put job files, or a face and a voice of one name, into it")
 
 
-def _explain_other(kind: str) -> tuple[str, str]:
-    if kind == "folder":
-        return FOLDER
-    if kind == "link":
-        return "a link is not followed", "copy the file itself into the inbox"
-    return "it is no regular file", "remove it"
-
-
 def _explain_kind(name: str) -> tuple[str, str]:
     """Return why a file alone is no job, and what to do."""
     stem, suffix = to_text(Path(name).stem), lower_suffix(name)
+    if suffix in TEXTS and (verb := lower_suffix(stem)) in CONTROLS:
+        return f"a control file's name ends in {verb}", f"rename it to {stem}; Windows may hide the end of a name"
     if suffix in AVATAR_SUFFIXES:
         return "a face without a voice", f"put {stem}.wav beside it, or a job file that names it"
     if suffix in AUDIO_SUFFIXES:

@@ -30,7 +30,7 @@ from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
 
-CONTROLS = (".cancel", ".retry", ".drain", ".resume")
+CONTROLS = (".cancel", ".retry", ".drain", ".resume", ".unload")
 SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock") for suffix in ("", ".txt")}
 """Control files of the whole queue; Windows gives every new file a suffix."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
@@ -87,7 +87,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control file for a job (cancel, retry), a device (drain, resume) or the queue ("")."""
+    """A control file for a job (cancel, retry), a device (drain, resume, unload) or the queue ("")."""
 
     name: str
     verb: str

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from agent.ledger.places import Places
 from agent.ledger.reader import find_inputs
 from agent.ledger.sqlite import Database
 from agent.results.records import write_json
+from agent.results.video_file import find_video
 from agent.settings import Folders
 
 LISTING_S = 5.0
 MAX_RECORD_BYTES = 1 << 20
-RESULT_FILES = ("result.mp4", "result.json", "preview.jpg")
 
 
 class FolderNames:
@@ -87,31 +87,37 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
     The caller syncs `outbox`, once for all that it publishes. Raises OSError, and then nothing is visible.
     """
     write_json(staging / "result.json", record)
-    missing = [file for file in RESULT_FILES if take_fingerprint(staging / file) is None]
+    files = (find_video(staging).name, "result.json", "preview.jpg")
+    missing = [file for file in files if take_fingerprint(staging / file) is None]
     if missing:
         raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
-    remove_leftovers(staging)
+    remove_leftovers(staging, files)
     if os.path.lexists(outbox / name):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / name))
     move(staging, outbox / name)
 
 
-def remove_leftovers(staging: Path) -> None:
+def remove_leftovers(staging: Path, files: Collection[str]) -> None:
     """Remove what a worker that was killed in the same attempt left beside the result."""
     for name in list_names(staging):
-        if name not in RESULT_FILES:
+        if name not in files:
             remove(staging / name)
 
 
 def link_video(outbox: Path, name: str) -> None:
-    """Make outbox/NAME.mp4 a hard link to outbox/NAME/result.mp4. Raises OSError where something else is there."""
+    """Make outbox/NAME.mp4 a hard link to the video of outbox/NAME. Raises OSError where something else is there.
+
+    A video with transparency is outbox/NAME.mov.
+    """
     folder = outbox / name
+    video = find_video(folder)
+    link = folder.name + video.suffix
     with hold_folder(folder) as inner, hold_folder(folder.parent) as outer:
         try:
-            os.link("result.mp4", f"{folder.name}.mp4", src_dir_fd=inner, dst_dir_fd=outer, follow_symlinks=False)
+            os.link(video.name, link, src_dir_fd=inner, dst_dir_fd=outer, follow_symlinks=False)
         except FileExistsError:
-            there = os.stat(f"{folder.name}.mp4", dir_fd=outer, follow_symlinks=False)
-            if there.st_ino != os.stat("result.mp4", dir_fd=inner, follow_symlinks=False).st_ino:
+            there = os.stat(link, dir_fd=outer, follow_symlinks=False)
+            if there.st_ino != os.stat(video.name, dir_fd=inner, follow_symlinks=False).st_ino:
                 raise
 
 
@@ -126,7 +132,7 @@ def is_published(outbox: Path, name: str, uid: str) -> bool:
 
 def is_intact(folder: Path, uid: str, video_bytes: int) -> bool:
     """Whether the folder still holds the result of that job, with a video of that size."""
-    video, preview = take_fingerprint(folder / "result.mp4"), take_fingerprint(folder / "preview.jpg")
+    video, preview = take_fingerprint(find_video(folder)), take_fingerprint(folder / "preview.jpg")
     is_whole = video is not None and video.size == video_bytes and preview is not None
     return is_whole and is_published(folder.parent, folder.name, uid)
 
@@ -143,7 +149,7 @@ def copy_result(source: Path, staging: Path) -> None:
     """Stage the video and the preview of a result once more: as links, or copies where the file system has none."""
     discard(staging)
     make_folder(staging)
-    for file in ("result.mp4", "preview.jpg"):
+    for file in (find_video(source).name, "preview.jpg"):
         with hold_folder(source) as before, hold_folder(staging) as after:
             try:
                 os.link(file, file, src_dir_fd=before, dst_dir_fd=after, follow_symlinks=False)

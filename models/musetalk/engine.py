@@ -63,7 +63,7 @@ class MuseTalkEngine:
         return replace(
             inspection,
             frames=total,
-            colour=inspection.colour if options.is_reference else colour,
+            colour=inspection.colour if options.is_reference or request.output.alpha else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
             batch=grid_step(options.frames_per_batch),
             memory_bytes=count_bytes(options, inspection),
@@ -139,7 +139,7 @@ class MuseTalkEngine:
 
 def count_bytes(options: Options, inspection: Inspection) -> int:
     """Return the memory of a card that a worker needs: networks, batches, and the context of NVENC beside them."""
-    encoder = 0 if inspection.encoder == "libx264" else NVENC_BYTES
+    encoder = NVENC_BYTES if inspection.encoder in ("auto", "h264_nvenc") else 0
     return MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2) + encoder
 
 

@@ -15,10 +15,11 @@ from agent.cli import completion
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
+from agent.results.video_file import find_video
 from agent.text import escape, escape_markup
 
 if TYPE_CHECKING:
-    from agent.cli.client import JobTicket
+    from agent.client import JobTicket
     from agent.ledger.sqlite import Database
     from agent.settings import Settings
 
@@ -92,7 +93,7 @@ def submit_all(
     settings: Settings, avatar: str, voices: list[Path], job: dict[str, Any], name: str | None
 ) -> list[JobTicket]:
     """Submit a job for each voice. Raises UserError, before anything is copied, where a voice can't be a job."""
-    from agent.cli import client
+    from agent import client
 
     if not voices:
         raise UserError("there is no voice: musedrop submit VOICE --avatar FACE")
@@ -146,7 +147,7 @@ def status(
     With a name: everything about the newest job of that name, and a line for each other.
     Exit code 3: no daemon is running.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.display import views
     from agent.cli.jobs.choosing import require_job
     from agent.cli.presence import NO_DAEMON, warn_of_absence
@@ -175,7 +176,7 @@ def status(
 
 def print_ignored(settings: Settings) -> None:
     """Print what is in the inbox and becomes no job."""
-    from agent.cli import client
+    from agent import client
 
     for entry in client.list_ignored(settings):
         text = f"{entry['name']} is no job: {entry['reason']}; {entry['hint']}"
@@ -209,7 +210,7 @@ def watch(config: Config = None) -> None:
     """Show jobs and devices until Ctrl-C."""
     from rich.live import Live
 
-    from agent.cli import client
+    from agent import client
     from agent.cli.display.views import FrameRates
 
     source = find_settings(config)
@@ -224,7 +225,7 @@ def watch(config: Config = None) -> None:
 
 def build_dashboard(settings: Settings, source: Path, db: Any, rates: Any) -> Any:
     """Return the screen as it is now, with what keeps jobs from running: no daemon, a pause, problems."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.display.views import Dashboard
     from agent.cli.doctor import read_status
     from agent.cli.presence import describe_absence, find_presence
@@ -261,7 +262,7 @@ def logs(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many events of all jobs to print.")] = 40,
 ) -> None:
     """Print what happened to a job, or to all and the workers."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs.choosing import require_job
     from agent.cli.presence import warn_of_absence
 
@@ -309,7 +310,7 @@ def open_result(
 
     For a job that failed, it is the folder with its error.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs.choosing import require_job
 
     settings = load_settings(config)
@@ -328,7 +329,7 @@ def find_result(settings: Settings, db: Database, row: dict[str, Any]) -> Path:
     from agent.results.outbox import find_failed_folder
 
     if row["state"] == "done":
-        path = settings.folders.outbox / str(row["result"]) / "result.mp4"
+        path = find_video(settings.folders.outbox / str(row["result"]))
     elif row["state"] in ("failed", "cancelled"):
         path = find_failed_folder(db, settings.folders, row)
     else:
@@ -370,9 +371,10 @@ def control_jobs(
     config: Path | None, verb: str, names: list[str], *, every: bool = False, failed: bool = False
 ) -> None:
     """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs import choosing
     from agent.cli.presence import warn_of_absence
+    from agent.jobs.states import OPEN, RETRIABLE
 
     if not names and not every and not failed:
         more = " or --failed" if verb == "retry" else ""
@@ -381,7 +383,7 @@ def control_jobs(
     db = client.open_ledger(settings)
     chosen, refusals = choosing.choose_for(verb, db, names)
     if every or failed:
-        states = choosing.OPEN if verb == "cancel" else choosing.RETRIABLE if every else ("failed",)
+        states = OPEN if verb == "cancel" else RETRIABLE if every else ("failed",)
         chosen += [row for row in choosing.list_in_states(db, states) if row["uid"] not in {c["uid"] for c in chosen}]
     if chosen:
         warn_of_absence(settings, find_settings(config))

@@ -18,7 +18,7 @@ _MAX_BLEND_BYTES = 128 << 20
 
 
 class FrameReader(Protocol):
-    """Frames by number, uint8: BGR (h, w, 3), or planes (h * 3 / 2, w)."""
+    """Frames by number, uint8: BGR (h, w, 3), with opacity (h, w, 4), or planes (h * 3 / 2, w)."""
 
     def read(self, frame: int, /) -> U8: ...
 

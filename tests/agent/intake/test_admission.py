@@ -11,7 +11,7 @@ import pytest
 
 from agent.intake import admission
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice
+from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice, UnloadDevice
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.results import outbox
@@ -213,10 +213,12 @@ def test_control_files_of_unknown_jobs_are_removed(desk: Desk, caplog: pytest.Lo
 
 
 def test_devices_are_drained_and_resumed_by_name(desk: Desk) -> None:
-    """DEVICE.drain and DEVICE.resume become commands for the scheduler."""
+    """DEVICE.drain, DEVICE.resume and DEVICE.unload become commands for the scheduler."""
     desk.put("cpu-0.drain", b"")
     desk.put("gpu-5e1f.resume", b"")
     assert desk.turn() == [DrainDevice("cpu-0"), ResumeDevice("gpu-5e1f")]
+    desk.put("gpu-5e1f.unload", b"")
+    assert desk.turn() == [UnloadDevice("gpu-5e1f")]
     assert desk.inbox_names() == []
 
 

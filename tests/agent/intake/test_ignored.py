@@ -33,6 +33,8 @@ def wait(desk: Desk, seconds: float = PATIENT_S) -> list[IgnoredEntry]:
         ("hello.ape", "not read"),
         ("hello.txt", "ends in .json"),
         ("hello.json.bak", "ends in .json"),
+        ("hello.cancel.txt", "ends in .cancel"),
+        ("caf\udce9.retry.txt", "ends in .retry"),
         ("hello.7z", "archive"),
         ("hello.pdf", "no job file"),
         ("hello", "no job file"),

@@ -145,7 +145,7 @@ def name_in_inbox(path: Path, inbox: Path, tag: str) -> str:
 
 
 def write_control_file(settings: Settings, name: str, verb: str) -> None:
-    """Write NAME.cancel or NAME.retry, DEVICE.drain or DEVICE.resume into the inbox."""
+    """Write NAME.cancel or NAME.retry, DEVICE.drain, DEVICE.resume or DEVICE.unload into the inbox."""
     if "/" in name or name in ("", ".", ".."):
         raise ClientError(f'"{name}" is not a name; `musedrop status` and `musedrop devices` list them')
     _touch(settings, f"{name}.{verb}")
