@@ -12,8 +12,8 @@ from typing import Any
 
 from agent.errors import UserError
 from agent.fs import atomic_copy, atomic_write_bytes, create_empty, make_safe_name
+from agent.intake.names import TEXT
 from agent.intake.paths import PathLookup, fold_name
-from agent.intake.scanner import TEXT
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import parse_job
 from agent.jobs.spec import AVATAR_SUFFIXES, is_library_name

@@ -99,8 +99,11 @@ def _given_name(job: Job, role: str) -> str:
 
 def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> None:
     """Replace a JSON file. One that is not durable is written often, and on one line."""
-    text = json.dumps(data, ensure_ascii=False, indent=2 if durable else None, default=str) + "\n"
-    atomic_write_bytes(path, text.encode("utf-8", "replace"), durable=durable)
+    atomic_write_bytes(path, format_json(data, indent=2 if durable else None), durable=durable)
+
+
+def format_json(data: dict[str, Any], indent: int | None = 2) -> bytes:
+    return (json.dumps(data, ensure_ascii=False, indent=indent, default=str) + "\n").encode("utf-8", "replace")
 
 
 def format_time(at_ms: int | None) -> str | None:
