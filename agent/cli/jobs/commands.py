@@ -83,10 +83,13 @@ def submit(
         print_json([{"name": ticket.name, "id": ticket.id} for ticket in tickets])
     else:
         for ticket in tickets:
-            text = f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})"
-            console.print(text, soft_wrap=True)
+            print_ticket(ticket)
     if wait:
         raise typer.Exit(follow_jobs(settings, source, [ticket.id for ticket in tickets], quiet=as_json))
+
+
+def print_ticket(ticket: JobTicket) -> None:
+    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})", soft_wrap=True)
 
 
 def submit_all(
