@@ -18,6 +18,7 @@ import typer
 from agent import __version__
 from agent.cli import completion
 from agent.cli import models as cli_models
+from agent.cli import page as cli_page
 from agent.cli import service as cli_service
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.jobs import commands as jobs
@@ -41,6 +42,7 @@ app = typer.Typer(
 for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry):
     app.command()(command)
 app.command("open")(jobs.open_result)
+app.command("page")(cli_page.serve_page)
 app.add_typer(cli_models.app, name="models")
 
 NOTIFY_S = 1.0
@@ -69,7 +71,10 @@ def init(
 
 
 @app.command()
-def run(config: Config = None) -> None:
+def run(
+    config: Config = None,
+    with_page: Annotated[bool, typer.Option("--page", help="Serve the page for a browser beside it.")] = False,
+) -> None:
     """Run the daemon until Ctrl-C.
 
     A second Ctrl-C stops it immediately. SIGHUP reloads the settings.
@@ -81,6 +86,8 @@ def run(config: Config = None) -> None:
     source = find_settings(config)
     settings = settings_file.load_settings(source)
     configure_logging(settings)
+    if with_page:
+        cli_page.start_page(source)
     serve(settings, source=source)
 
 
@@ -94,37 +101,6 @@ def notify(config: Config = None) -> None:
     service = notifications.NotificationService()
     for _ in notifications.follow_jobs(lambda: client.open_ledger(settings), service.show):
         time.sleep(NOTIFY_S)
-
-
-@app.command()
-def page(
-    config: Config = None,
-    listen: Annotated[str | None, typer.Option(help="Address and port. Default: page.listen of the settings.")] = None,
-    link: Annotated[bool, typer.Option("--link", help="Print an address that opens the page once, and end.")] = False,
-) -> None:
-    """Serve the page for a browser, until Ctrl-C.
-
-    It shows the jobs live, and makes new ones of files that are dropped on it.
-    """
-    from agent.cli.presence import describe_absence, find_presence
-    from agent.page import server
-    from agent.service.log import configure_logging
-
-    source = find_settings(config)
-    settings = load_settings(config)
-    address = listen or settings.page.listen
-    if link:
-        host, port = server.split_address(address)
-        typer.echo(server.make_link(settings, host, port, server.make_logins(settings, host)))
-        return
-    configure_logging(settings)
-
-    def describe() -> str:
-        presence = find_presence(settings)
-        now = datetime.now().astimezone()
-        return "" if presence.is_alive else describe_absence(presence, source, now)
-
-    server.serve(settings, address, describe)
 
 
 @app.command()
