@@ -510,7 +510,7 @@ class Intake:
         self.ledger.remember(CARRIED_OUT, json.dumps(known))
 
     def _read_carried_out(self) -> dict[str, str]:
-        return dict(json.loads(self.ledger.recall(CARRIED_OUT) or "{}"))
+        return self.ledger.recall_object(CARRIED_OUT)
 
     def _try_control(self, control: Control, at_ms: int) -> Command | None:
         """Carry out a control file; where an entry that it is about is in the way, that is its problem."""

@@ -224,6 +224,13 @@ class Ledger:
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
         return str(row[0]) if row else None
 
+    def recall_object(self, key: str) -> dict[str, Any]:
+        """Return what was remembered as JSON, {} for nothing. Raises LedgerError where it is damaged."""
+        try:
+            return dict(json.loads(self.recall(key) or "{}"))
+        except (ValueError, TypeError) as error:
+            raise LedgerError(f"what the ledger remembers as {key} is damaged: restore it from a backup") from error
+
     # events ----------------------------------------------------------------------------------------------------------
 
     def record_event(self, uid: str | None, kind: str, at_ms: int, detail: str = "", device: str | None = None) -> None:

@@ -29,8 +29,16 @@ class NoLedger(LedgerError):
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Raises LedgerError where the file can't be opened: rights, or a folder of its name."""
     mode = "ro" if read_only else "rwc"
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=5.0)
+    try:
+        return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=5.0)
+    except sqlite3.OperationalError as error:
+        if not read_only and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+            raise
+        needed = "read it" if read_only else "read and write it, and its folder"
+        raise LedgerError(f"the ledger {path} can't be opened ({error}): it must be a file, and this user must be "
+                          f"able to {needed}") from error  # fmt: skip
 
 
 def make_damage_error(path: Path, reason: str) -> LedgerError:

@@ -21,7 +21,7 @@ class ClockTrust:
 
     def check(self) -> str:
         """Return why nothing may be deleted by age now, "" if it may. To be called once a round."""
-        last: dict[str, Any] = json.loads(self._ledger.recall(KEY) or "{}")
+        last: dict[str, Any] = self._ledger.recall_object(KEY)
         boot_id, boot_ms, at_ms = self._clock.boot_id(), self._clock.boot_ms(), self._clock.at_ms()
         is_same_boot = bool(boot_id) and last.get("boot_id") == boot_id
         real_ms = max(0, boot_ms - last["boot_ms"]) if is_same_boot else 0

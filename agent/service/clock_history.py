@@ -64,7 +64,7 @@ class ClockHistory:
         self._ledger.remember(KEY, json.dumps({"boot": self._boot_id, "offsets": self._offsets}))
 
     def _read(self) -> list[tuple[int, int]]:
-        known = json.loads(self._ledger.recall(KEY) or "{}")
+        known = self._ledger.recall_object(KEY)
         if not self._boot_id or known.get("boot") != self._boot_id:
             return []
         return [(began_ms, offset_ms) for began_ms, offset_ms in known["offsets"]]

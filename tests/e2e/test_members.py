@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from tests.member import GID, make_shared_folder, needs_root, run_as_member
+from tests.member import GID, make_shared_folder, needs_root, run_as_member, running_as_member
 from tests.share import Share, until
 
 pytestmark = needs_root
@@ -102,6 +103,9 @@ os.mkdir(f"{failed}/folder")
         share.wait_for("one", state)
     reports = partial(share.failed.glob, "*/error.json")
     until(lambda: any(path.is_file() and not path.is_symlink() for path in reports()), 60, share.log)
+    [report] = [path for path in reports() if not path.is_symlink()]
+    assert json.loads(report.read_text())["code"] == "bad_option"
+    assert [row["state"] for row in share.rows()] == ["failed"]
 
 
 @pytest.mark.parametrize("name", ["failed", ".musedrop/trash", "archive"])
@@ -154,15 +158,16 @@ def test_files_that_the_daemon_writes_often_are_links(share: Share) -> None:
     """status.json, made a link to the ledger again and again, is replaced and not followed."""
     code = """
 status, ledger = args
-for n in range(200):
+print("ready", flush=True)
+while True:
     try:
         os.symlink(ledger, status + ".link")
         os.rename(status + ".link", status)
     except OSError:
         pass
-    time.sleep(0.01)
 """
-    run_as_member(code, share.folder / "status.json", share.state / "jobs.db")
-    share.drop("one", avatar="face.png", audio="voice.wav")
-    share.wait_for("one", "done")
+    with running_as_member(code, share.folder / "status.json", share.state / "jobs.db"):
+        share.drop("one", avatar="face.png", audio="voice.wav")
+        share.wait_for("one", "done")
     until(lambda: not (share.folder / "status.json").is_symlink(), 30, share.log)
+    assert (share.status_file() or {})["counts"]["done"] == 1

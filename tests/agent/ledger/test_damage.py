@@ -146,3 +146,23 @@ def test_an_empty_file_is_no_ledger_for_a_reader(tmp_path: Path) -> None:
     (tmp_path / "jobs.db").touch()
     with pytest.raises(LedgerError, match="not a ledger of musedrop"):
         open_reader(tmp_path / "jobs.db")
+
+
+def test_a_ledger_that_can_not_be_opened_is_said(tmp_path: Path) -> None:
+    """A folder has its name: by the daemon and by readers."""
+    (tmp_path / "jobs.db").mkdir()
+    with pytest.raises(LedgerError, match="can't be opened"):
+        Ledger(tmp_path / "jobs.db")
+    with pytest.raises(LedgerError, match="can't be opened"):
+        open_reader(tmp_path / "jobs.db")
+
+
+@pytest.mark.parametrize("text", ["[", "[1]", "7", '"x"'])
+def test_what_is_remembered_is_an_object_or_damage(tmp_path: Path, text: str) -> None:
+    """Neither a daemon that starts nor one that runs ends with a traceback."""
+    ledger = Ledger(tmp_path / "jobs.db")
+    ledger.remember("clock_history", text)
+    with pytest.raises(LedgerError, match="clock_history is damaged"):
+        ledger.recall_object("clock_history")
+    assert ledger.recall_object("other") == {}
+    ledger.close()
