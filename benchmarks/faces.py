@@ -58,8 +58,7 @@ class Drawing:
 
     rows       the cells of a sheet
     judged     pictures for the judge by their names
-    placed     in a video, the painted mouth in each judged frame, x and y in pixels
-    corner     of the judged crop in the picture
+    placed     the painted mouth in the judged pictures that show the person's own, x and y in pixels
     """
 
     name: str
@@ -87,7 +86,7 @@ def cut_around(image: U8, face: Face, share: float) -> tuple[U8, F64]:
 
 def place_mouth(face: Face, mouth: Mouth) -> F64:
     """Return the middle between the corners of the mouth, in pixels."""
-    return transform_points([(mouth.x, mouth.y)], invert_affine(face.to_upright))[0]
+    return np.asarray(transform_points([(mouth.x, mouth.y)], invert_affine(face.to_upright))[0])
 
 
 def make_row(name: str, pictures: list[U8]) -> U8:
@@ -146,22 +145,35 @@ def draw_video(file: Path) -> Drawing:
         for cell, frame in zip(cells, (frames[n], *drawn), strict=True):
             cell.append(cut_around(frame, faces[n], 1.15)[0])
     shown = slice(0, None, DRAWN_FRAMES // SHOWN_FRAMES)
-    rows = [make_row(f"{file.name} {what}", cell[shown]) for what, cell in zip(("", "closed", "open"), cells, strict=True)]
+    rows = [
+        make_row(f"{file.name} {what}", cell[shown]) for what, cell in zip(("", "closed", "open"), cells, strict=True)
+    ]
     return Drawing(file.name, rows, judged, placed)
 
 
 # judging -------------------------------------------------------------------------------------------------------------
 
 
-def ask_judge(python: str, pictures: dict[str, U8]) -> Points:
-    """Return the (478, 2) points of the mesh in each picture, None where it sees no face."""
+def ask_judge(python: str, drawing: Drawing) -> Points:
+    """Return the (478, 2) points of the mesh in each picture, None where it sees no face.
+
+    Of several faces that counts which is nearest to the painted mouth, or the largest.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        for number, picture in enumerate(pictures.values()):
+        for number, picture in enumerate(drawing.judged.values()):
             cv2.imwrite(f"{folder}/{number:04}.png", picture)
         command = [python, str(Path(__file__).with_name("face_judge.py")), folder]
         told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
-    found = [told[f"{number:04}.png"] for number in range(len(pictures))]
-    return {name: points and np.array(points) for name, points in zip(pictures, found, strict=True)}
+    found = dict[str, F64 | None]()
+    for number, name in enumerate(drawing.judged):
+        placed = drawing.placed.get(name)
+        faces = [np.array(face) for face in told[f"{number:04}.png"]]
+        found[name] = min(faces, key=lambda face: rank_face(face, placed), default=None)
+    return found
+
+
+def rank_face(points: F64, placed: F64 | None) -> float:
+    return -measure_distance(points) if placed is None else measure_miss(points, placed) * measure_distance(points)
 
 
 def average_eyes(points: F64) -> F64:
@@ -218,12 +230,16 @@ def judge_blink(points: Points) -> str | None:
 
 
 def judge_video(drawing: Drawing, points: Points) -> tuple[str, str]:
-    missed = [measure_miss(seen, placed) for name, placed in drawing.placed.items() if (seen := points[name]) is not None]
+    missed = [
+        measure_miss(seen, placed) for name, placed in drawing.placed.items() if (seen := points[name]) is not None
+    ]
     if not drawing.placed or not missed:
         return "refused", ""
     apart = [measure_gap(seen) for name, seen in points.items() if name.startswith("closed") and seen is not None]
     near = float((np.array(missed) <= 10).mean())
-    said = f"{near:.0%} within 10, 95 % within {np.percentile(missed, 95):.0f}; closed lips apart by {np.mean(apart):.1f}"
+    said = (
+        f"{near:.0%} within 10, 95 % within {np.percentile(missed, 95):.0f}; closed lips apart by {np.mean(apart):.1f}"
+    )
     return ("good" if near >= 0.95 else "mouth in the wrong place"), said
 
 
@@ -257,7 +273,7 @@ def main() -> None:
             drawings.append(Drawing(drawing.name, drawing.rows, {}, {}))
             if wanted.judge is None:
                 continue
-            points = ask_judge(wanted.judge, drawing.judged)
+            points = ask_judge(wanted.judge, drawing)
             verdict, said = judge(drawing, points)
             blink = judge_blink(points) if kind == "pictures" else None
             counts[kind][verdict] += 1

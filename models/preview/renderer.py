@@ -21,7 +21,7 @@ from models.preview.geometry import (
     to_slices,
     transform_grid,
 )
-from models.preview.head import HeadField, make_lids, shade
+from models.preview.head import HeadField, make_lids
 from models.preview.interior import PIXELS_PER_UNIT, Tone, paint_interior
 from models.preview.lips import STEP, LipField
 from models.preview.mouth import Mouth
@@ -106,7 +106,7 @@ class Portrait:
         size = (image.shape[1], image.shape[0])
         self._image, self._to_upright = image, face.to_upright
         self._painter = MouthPainter(mouth, tone, face.eye_distance)
-        self._head, self._lids = HeadField(face, size), make_lids(face, size)
+        self._head, self._lids = HeadField(face, size), make_lids(image, face)
         self._mouth_rect = self._painter.find_rect(face, size)
         self._enlarged, self._to_enlarged = enlarge_part(image, self._head.rect)
         from_upright = invert_affine(face.to_upright)
@@ -117,11 +117,9 @@ class Portrait:
         frame = self._image.copy()
         rect = self._head.rect
         maps = self._head.compute_maps(pose)
-        lids = [_cut_maps(maps, to_slices(lid.rect, rect[:2])) for lid in self._lids] if shut > 0 else []
-        lights = [lid.lower(part, shut) for lid, part in zip(self._lids, lids, strict=False)]
         frame[to_slices(rect)] = cv2.remap(self._enlarged, *transform_grid(self._to_enlarged, *maps), cv2.INTER_LINEAR)
-        for lid, light in zip(self._lids, lights, strict=False):
-            shade(frame[to_slices(lid.rect)], light)
+        for lid in self._lids if shut > 0 else ():
+            lid.cover(frame[to_slices(lid.rect)], _cut_maps(maps, to_slices(lid.rect, rect[:2])), shut)
         units = transform_grid(self._to_upright, *_cut_maps(maps, to_slices(self._mouth_rect, rect[:2])))
         self._painter.draw(frame[to_slices(self._mouth_rect)], units, self._texture, shape)
         return frame
@@ -143,12 +141,8 @@ def draw_mouth(frame: U8, face: Face, painter: MouthPainter, shape: tuple[float,
 
 def draw_lids(frame: U8, face: Face, shut: float) -> None:
     """Shut the eyes in a frame of a video, in place."""
-    for lid in make_lids(face, (frame.shape[1], frame.shape[0])):
-        maps = make_grid(lid.rect)
-        light = lid.lower(maps, shut)
-        if light.size:
-            frame[to_slices(lid.rect)] = cv2.remap(frame, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            shade(frame[to_slices(lid.rect)], light)
+    for lid in make_lids(frame, face):
+        lid.cover(frame[to_slices(lid.rect)], make_grid(lid.rect), shut)
 
 
 class Label:
