@@ -131,7 +131,7 @@ def draw_video(file: Path) -> Drawing:
     face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
     mouth = find_mouth(picture, face)
     resting = LowerFace(cut_lower_face(picture, face, mouth), face, mouth)
-    painter = MouthPainter(mouth, measure_tone(picture, face), face.eye_distance)
+    painter = MouthPainter(face, mouth, measure_tone(picture, face))
     faces = {int(n): move_face(face, eyes[n]) for n in seen}
     judged = {f"frame {n}": frames[n] for n in faces}
     placed = {f"frame {n}": place_mouth(faces[n], mouth) for n in faces}

@@ -23,7 +23,7 @@ from models.preview.geometry import (
     transform_points,
     warp_smooth,
 )
-from models.preview.landmarks import Landmarks, fit_landmarks, make_usual_landmarks
+from models.preview.landmarks import JAW, Landmarks, fit_landmarks, make_usual_landmarks
 
 _SMALLEST, _SURE = 40, 50
 """The side in pixels of the smallest face that is seen in a copy, and of one that is surely seen."""
@@ -74,6 +74,12 @@ class Face:
     def upright_points(self) -> F64:
         """(23, 2): the landmarks in face units."""
         return transform_points(self.landmarks.points, self.to_upright)
+
+    @property
+    def jaw(self) -> float:
+        """Half the width of the face at the height of the mouth, in face units."""
+        left, right = self.upright_points[JAW]
+        return float(right[0] - left[0]) / 2
 
 
 def find_faces(image: U8) -> tuple[Face, ...]:
