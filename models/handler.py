@@ -19,6 +19,7 @@ from models.atomic import hold_folder
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
 from models.inputs import copy_input
+from models.short_jobs import run_short_job
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
 IMAGE_FPS = Fraction(25)
@@ -53,11 +54,13 @@ class Handler:
         self._engine: tuple[str, Engine] | None = None
 
     def run(self, payload: dict[str, Any], start: int, stop: int, progress: ProgressCallback) -> dict[str, Any]:
-        """Do units [start, stop) of the payload's stage. Raises EngineError."""
+        """Do units [start, stop) of the payload's stage, or all stages of a short job. Raises EngineError."""
         if payload["stage"] == "examine":
             return media.describe_worker()
         if payload["stage"] == "selftest":
             return run_selftest(self.device, payload, progress)
+        if payload.get("goes_on"):
+            return run_short_job(self.run, payload, progress)
         request = Request.from_dict(payload["request"])
         if payload["stage"] == "inspect":
             return {"outline": self.inspect(request, progress).to_dict()}
@@ -103,7 +106,8 @@ class Handler:
         avatar_sha256 = copy_medium(request, "avatar", progress)
         audio_sha256 = copy_medium(request, "audio", progress)
         media_sha256 = {role: copy_medium(request, role, progress) for role in request.media}
-        encoder = media.plan_encoder(request.output.encoder)
+        output = request.output
+        encoder = media.ALPHA_ENCODER if output.alpha else media.plan_encoder(output.encoder)
         with media.spend(request.limits, progress) as budget:
             budget.name = Path(request.audio).name
             track = request.options.get("audio_track")
@@ -121,7 +125,7 @@ class Handler:
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS
         width, height = choose_frame_size(picture.width, picture.height, request.output.height)
         check_frame_size(width, height, Path(request.avatar).name, request.limits.pixels)
-        notes = note_changes(request, picture, rate, (width, height))
+        notes = [*note_changes(request, picture, rate, (width, height)), *note_transparency(request)]
         plan = plan_composition(request, sound, picture, rate)
         return Inspection(
             frames=plan.frames,
@@ -168,7 +172,7 @@ class Handler:
             raise
 
     def assemble(self, request: Request, inspection: Inspection, spans: list[list[int]]) -> dict[str, Any]:
-        """Join and verify the mp4, write the preview picture. Return figures for result.json."""
+        """Join and verify the video, write the preview picture. Return figures for result.json."""
         report = self.open_engine(request.engine).report(request, inspection)
         with hold_folder(Path(request.out).parent) as staging:
             out = staging / Path(request.out).name
@@ -176,14 +180,15 @@ class Handler:
             stats = media.assemble_video(
                 [request.files.part_path(start, stop) for start, stop in spans],
                 audio=request.files.audio,
-                out=out / "result.mp4",
+                out=out / request.output.file_name,
                 frames=inspection.frames,
                 fps=inspection.rate,
                 metadata=request.metadata,
                 copies_audio=request.output.audio == "copy",
                 layers=[(request.files.medium_path(layer.role), layer) for layer in inspection.layers],
+                alpha=request.output.alpha,
             )
-            with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
+            with media.VideoFrames(out / request.output.file_name, inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
@@ -238,4 +243,26 @@ def note_changes(request: Request, picture: media.Picture, rate: Fraction, size:
         yield (
             f"{name} has {picture.width} x {picture.height} pixels; the video has {width} x {height}, "
             "which players can show (output.height asks for more)"
+        )
+
+
+def note_transparency(request: Request) -> Iterator[str]:
+    """Yield sentences on a background, or a transparency to keep, that the avatar has no use for.
+
+    Raises EngineError about a background that can't be read.
+    """
+    background = request.media.get("background", "")
+    if background:
+        path, name = request.files.medium_path("background"), Path(background).name
+        if media.read_picture(path, name, request.limits).kind == "video":
+            yield f"{name} moves; its first picture is the background"
+    if request.output.alpha:
+        yield "the video is ProRes 4444, which keeps transparency; crf and encoder have no effect on it"
+    elif not (background or request.background):
+        return
+    path, name = request.files.avatar, Path(request.avatar).name
+    over_white, over_black = (media.read_image(path, name, request.limits, over) for over in (media.WHITE, media.BLACK))
+    if media.measure_opacity(over_white, over_black).min() == 255:
+        yield f"{name} begins without transparency: " + (
+            "the video has none there" if request.output.alpha else "no background is seen there"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 Stage = Literal["inspect", "prepare", "render", "assemble"]
 STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
 DeviceKind = Literal["cpu", "cuda"]
+SHORT_FRAMES = 24
+"""The longest video that the grid cuts into one span: more devices would not make it sooner."""
+SHORT_PIXELS = 24 * 1920 * 1080
+"""Of all frames; more takes longer than about a second."""
 
 ProgressCallback = Callable[[int], None]
 """Called with the number of finished units of the span; raises to stop a cancelled span."""
@@ -33,16 +37,23 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How the mp4 is encoded.
+    """How the video is encoded.
 
     height    in pixels, None keeps the avatar's own
     audio     "copy" keeps packets of sound that some players are mute with
+    alpha     whether transparency is kept: ProRes 4444 in a mov instead of H.264 in an mp4
     """
 
     crf: int = 18
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
     height: int | None = None
     audio: Literal["auto", "copy"] = "auto"
+    alpha: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """The name of the video."""
+        return "result.mov" if self.alpha else "result.mp4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +192,13 @@ class Layer:
 class Request:
     """One job, as a worker receives it. Paths are absolute and checked by the daemon.
 
-    media          paths of further media by their role: "audio-1" ..., "soundtrack"
+    media          paths of further media by their role: "audio-1" ..., "soundtrack", "background"
     from_s, to_s   when the voice begins and ends in the result; None: at its start, with the sound
     soundtrack_db  level of the soundtrack in decibels
+    background     the colour "#rrggbb" that transparent pixels of the avatar show; "": the picture, else white
     voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    forms          the form of the networks that the self-test found fastest, by the type of a card
     """
 
     engine: str
@@ -206,7 +219,9 @@ class Request:
     from_s: float | None = None
     to_s: float | None = None
     soundtrack_db: float = 0.0
+    background: str = ""
     voices: tuple[GivenVoice, ...] = ()
+    forms: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_scene(self) -> bool:
@@ -307,6 +322,13 @@ def _to_pair(times: list[float] | None) -> tuple[float, float] | None:
     return None if times is None else (times[0], times[1])
 
 
+def is_short(outline: Mapping[str, Any]) -> bool:
+    """Whether all stages after the inspection take about a second, and have one span each."""
+    frames, units = outline["frames"], outline["units"]
+    is_one_span = frames <= SHORT_FRAMES and units["render"] == frames and units["prepare"] == 1
+    return bool(is_one_span and frames * outline["width"] * outline["height"] <= SHORT_PIXELS)
+
+
 class Engine(Protocol):
     """A way to move the lips of an avatar. A worker keeps one instance for all jobs."""
 
@@ -336,8 +358,8 @@ class Engine(Protocol):
         """Yield frames start..stop-1, uint8. Frame n depends on the job and on n alone.
 
         Each is BGR, (height, width, 3), or 4:2:0 planes below each other, (height * 3 / 2, width),
-        in the colour of the inspection: those are encoded as they are. The caller closes the
-        generator.
+        in the colour of the inspection: those are encoded as they are. Where the output keeps
+        transparency, each is BGRA, (height, width, 4). The caller closes the generator.
         """
         ...
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from agent.cli import client
+from agent import client
 from agent.cli.display import progress, views
 from agent.daemon import Daemon
 from agent.errors import UserError
 from agent.fs import atomic_copy, atomic_write_bytes
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
+from agent.results.video_file import find_video
 from agent.service.share_folders import lay_out
 from agent.settings import Settings
 from agent.settings_file import format_settings, load_settings
@@ -79,10 +81,12 @@ def print_results(settings: Settings, console: Console, expected: int) -> int:
     console.print(views.build_job_table(rows, datetime.now().astimezone()))
     for row in rows:
         if row["state"] == "done":
-            video = settings.folders.outbox / row["result"] / "result.mp4"
+            video = find_video(settings.folders.outbox / row["result"])
             console.print(f"video: {video}", soft_wrap=True, highlight=False, markup=False)
     done = sum(row["state"] == "done" for row in rows)
     console.print(
         f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}", soft_wrap=True, markup=False
     )
+    told = f"In a browser: {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
+    console.print(told, soft_wrap=True, markup=False, highlight=False)
     return 0 if done == expected else 1

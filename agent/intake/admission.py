@@ -7,13 +7,14 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import (
     Fingerprint,
@@ -24,16 +25,18 @@ from agent.fs import (
     read_limited,
     take_fingerprint,
 )
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.archives import ZipFiles
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
-from agent.intake.media import MediaFinder, MissingMedia
+from agent.intake.media import WRITTEN, MediaFile, MediaFinder, MissingMedia
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
+from agent.intake.speech import Speech
 from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import find_media_names, pair_media, parse_job, voice_for
+from agent.jobs.parse import find_id, find_media_names, pair_media, parse_job, voice_for
 from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
@@ -49,6 +52,8 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
+PROGRAM_S = 0.25
+"""The time between two looks at a program that the intake has started."""
 LONGEST_AWAY_S = 5.0
 """The longest time between two looks for a share that is away."""
 BATCH = 256
@@ -87,22 +92,30 @@ class Intake:
             folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file, entries=self.entries
         )
         self.batches = InboxFolders(self.inbox, self._is_avatar)
-        self.ignored = IgnoredEntries(self.inbox)
+        self.zips = ZipFiles(self.inbox, self._is_avatar)
+        self.speech = Speech(settings)
+        self.ignored = IgnoredEntries(self.inbox, self.batches)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
+        self._parsed: dict[bytes, JobSpec | BadJob] = {}
         self._other_tables: set[Fingerprint] = set()
         self._next_scan_s = 0.0
         self._last_scan_s = -float("inf")
-        self._last_checked_id = 0
+        self._last_checked_id, self._library_ns, self._is_passed = 0, 0, False
+        self._passing = Pace()
+        self._waiting: dict[str, set[str]] = {}
+        self._unsettled: set[str] = set()
 
     def _make_media_finder(self) -> MediaFinder:
         folders, asked = self.folders, self.settings.current.inbox
-        return MediaFinder(folders.inbox, folders.avatars, tuple(asked.media_roots), self.is_settled, asked.path_map)
+        roots = tuple(asked.media_roots)
+        return MediaFinder(folders.inbox, folders.avatars, roots, self.is_settled, asked.path_map, files=self)
 
     def _set_patience(self) -> None:
         self.ignored.patience_s = self.settings.current.inbox.patience_s
         self.inbox.piece_settle_s = self.settings.current.inbox.piece_settle_s
+        self.inbox.speaks_texts = self.speech.is_on
 
     def apply_settings(self) -> None:
         """Apply reloaded settings; `meet_share` applies those of the share."""
@@ -143,21 +156,31 @@ class Intake:
 
         False while the inbox can't be read.
         """
-        self._last_scan_s = now_s
-        moved = self.watcher.take_moved()
+        self._parsed.clear()
+        self.media.begin_turn()
+        self._last_scan_s, is_period = now_s, now_s >= self._next_scan_s
+        touched, moved = self.watcher.take_events()
         if not self.polls and not self.watcher.is_alive:
             self.watcher.start()
+            is_period = True
         self.inbox.renamed |= moved
         self.entries.forget_gone()
-        readable = self.inbox.scan(now_s)
+        readable = self.inbox.scan(now_s, None if is_period or self.polls else touched)
         if readable and self.settings.current.inbox.folders:
             unfold_tables(self.inbox, now_s, self._other_tables)
+            self.zips.step(self.settings.current, now_s)
             self.batches.scan(now_s, self.settings.current.inbox.patience_s)
         settle = self.inbox.next_settle_s(now_s)
-        self._next_scan_s = now_s + min(
-            self.settings.current.inbox.scan_s, settle if settle is not None else float("inf")
-        )
+        waits_s = [self.settings.current.inbox.scan_s, float("inf") if settle is None else settle]
+        waits_s += [PROGRAM_S] if self.zips.folder or self.speech.is_running else []
+        self._next_scan_s = now_s + min(waits_s)
         return readable
+
+    def close(self) -> None:
+        """End the watcher, and the programs that the intake has started."""
+        self.watcher.stop()
+        self.zips.close()
+        self.speech.close()
 
     def postpone_scan(self, now_s: float) -> None:
         """Skip a scan because the share is away."""
@@ -170,19 +193,32 @@ class Intake:
 
         Outside the inbox it must be neither open nor brand-new.
         """
-        if path.parent == self.inbox.folder.resolve():
+        if path.parent in (self.inbox.folder, self.inbox.folder.resolve()):
             return self.inbox.is_settled(path.name, self._last_scan_s)
         if (batch := next((one for one in self.batches if one.folder == path.parent), None)) is not None:
             return batch.is_settled(path.name, self._last_scan_s)
-        if path.is_relative_to(self.folders.claimed.resolve()):
+        if path.is_relative_to(self.folders.claimed) or path.is_relative_to(self.folders.claimed.resolve()):
             return True
         age_s = time.time() - path.stat().st_mtime
         return (age_s >= self.inbox.settle_s or age_s < 0) and is_open_for_writing(path) is not True
 
+    def find_names(self, name: str) -> list[str]:
+        """Return the entries of the inbox of that name, in any spelling."""
+        return self.inbox.find_names(name)
+
+    def is_file(self, name: str) -> bool:
+        """Whether an entry of the inbox is a regular file."""
+        return self.inbox.is_file(name)
+
+    def take_settled(self, name: str) -> Fingerprint | None:
+        """Return the fingerprint of a file of the inbox, None while it is still being written."""
+        is_settled = self.inbox.is_settled(name, self._last_scan_s)
+        return self.inbox.tracked[name].fingerprint if is_settled else None
+
     def parse_submission(self, submission: Submission) -> JobSpec:
         """Return what the submission asks for. Raises BadJob."""
         if submission.text is not None:
-            spec = parse_job(submission.text, self.limit)
+            spec = self._parse_or_raise(submission.text)
         elif len(submission.media) == 1:
             spec = voice_for(submission.batch, *submission.media)
         else:
@@ -198,11 +234,23 @@ class Intake:
 
     def is_job_file(self, text: bytes) -> bool:
         """Whether the bytes are a whole JSON object, even one that is refused."""
-        try:
-            parse_job(text, self.limit)
-        except BadJob as bad:
-            return bad.code not in INCOMPLETE
-        return True
+        parsed = self._parse(text)
+        return not isinstance(parsed, BadJob) or parsed.code not in INCOMPLETE
+
+    def _parse_or_raise(self, text: bytes) -> JobSpec:
+        parsed = self._parse(text)
+        if isinstance(parsed, BadJob):
+            raise parsed
+        return parsed
+
+    def _parse(self, text: bytes) -> JobSpec | BadJob:
+        """Parse a job file, once in a turn: it is looked at before it is taken and afterwards."""
+        if text not in self._parsed:
+            try:
+                self._parsed[text] = parse_job(text, self.limit)
+            except BadJob as bad:
+                self._parsed[text] = bad
+        return self._parsed[text]
 
     # jobs ------------------------------------------------------------------------------------------------------------
 
@@ -214,6 +262,8 @@ class Intake:
             self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
         claims = [self._claim(inbox, candidate) for inbox, candidate in candidates]
         submissions = [submission for submission in claims if submission is not None]
+        if any(submission.media for submission in submissions):
+            self.media.begin_turn()  # what was found may have been claimed as half of a pair
         self.inbox.sync_claims(submissions)
         if submissions:
             failpoint("claimed")
@@ -242,28 +292,34 @@ class Intake:
     def refuse_others(self, at_ms: int) -> None:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
-        for candidate, bad in list(self.ignored.find_refused(now_s)):
-            submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
-            if submission is not None:
-                self.refuse(submission, bad, at_ms)
+        for inbox in (self.inbox, *self.batches):
+            refused = [
+                *self.ignored.find_refused(now_s, inbox),
+                *(self.zips.find_refused() if inbox is self.inbox else ()),
+            ]
+            for candidate, bad in refused:
+                submission = inbox.claim_refused(candidate, secrets.token_hex(8))
+                if submission is not None:
+                    self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
-        return {mark for job in self.ledger.list_with_media() for mark in job.fingerprints}
+        return self.ledger.list_media_in_use()
 
     def accept_copied_media(self) -> None:
-        """Record the media of unfinished jobs anew where the share was copied or restored before the start."""
-        for job in self.ledger.list_in_state(JobState.QUEUED, JobState.RUNNING):
+        """Record the media in the inbox anew where the share was copied or restored before the start.
+
+        Those of finished jobs, too, else they would be taken for a pair.
+        """
+        for job in self.ledger.list_with_media():
             media = {role: renew_fingerprint(medium) for role, medium in job.media.items()}
             if media != job.media:
                 self.ledger.update(job.uid, media=media)
 
     def list_awaited_names(self) -> set[str]:
         """Return the file names, folded, of media that waiting jobs give."""
-        specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
-        given = [name for spec in specs for name in (spec.avatar, *spec.sounds.values()) if name]
-        return {fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given}
+        return {name for job in self.ledger.list_waiting(0, AWAITED) for name in list_given_names(job)}
 
     @property
     def may_have_unsettled(self) -> bool:
@@ -273,7 +329,7 @@ class Intake:
     def recover_claims(self, at_ms: int) -> None:
         """Insert the rows of claims that have none, after a crash or an error of the share."""
         with suppress(OSError):
-            finish_unfolding(self.folders.inbox)
+            finish_unfolding(self.folders.inbox, self.zips.folder)
         with self.ledger.together():
             for submission in self.inbox.recover_claims(lambda uid: self.ledger.job(uid) is not None):
                 self.insert(submission, at_ms)
@@ -303,17 +359,80 @@ class Intake:
     def refuse(self, submission: Submission, bad: BadJob, at_ms: int) -> None:
         """Insert the row of a submission that can't be a job."""
         origin: dict[str, Any] = {"digest": submission.digest, "submitter": submission.owner}
+        origin["client_id"] = find_id(submission.text or b"")
         origin["media"] = self._list_left_media(find_media_names(submission.text or b""), submission.batch)
         self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
         log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
 
     def check_waiting_jobs(self, at_ms: int) -> None:
-        """Look for the media of a batch of waiting jobs; the next scan takes the next batch."""
-        jobs = self.ledger.list_waiting(self._last_checked_id, BATCH)
-        self._last_checked_id = jobs[-1].id if len(jobs) == BATCH else 0
+        """Look for the media of the waiting jobs that something has changed for, and of a batch of the others."""
+        if self.speech.is_running:
+            self.speech.end_unwanted(self._is_waiting)
+        jobs = self._list_affected()
+        if len(jobs) < BATCH and (self._is_pass_urgent() or self._passing.is_due(self._last_scan_s)):
+            batch = self._take_batch(BATCH - len(jobs))
+            with self._passing.measure(self._last_scan_s, len(batch)):
+                self._check_jobs([*jobs, *batch], at_ms)
+        else:
+            self._check_jobs(jobs, at_ms)
+
+    def _check_jobs(self, jobs: Sequence[Job], at_ms: int) -> None:
         with self.ledger.together():
-            for job in jobs:
+            for job in {job.uid: job for job in jobs}.values():
                 self.check_media(job, at_ms)
+
+    def _take_batch(self, limit: int) -> list[Job]:
+        """Return the next batch of waiting jobs; the batch after the last is the first."""
+        jobs = self.ledger.list_waiting(self._last_checked_id, limit)
+        is_last = len(jobs) < limit
+        self._last_checked_id = 0 if is_last else jobs[-1].id
+        self._is_passed |= is_last
+        if not self._is_passed:
+            self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
+        return jobs
+
+    def _is_pass_urgent(self) -> bool:
+        """Whether all waiting jobs are to be looked at soon: at the start, and when the library has changed."""
+        try:
+            changed_ns = self.folders.avatars.stat().st_mtime_ns
+        except OSError:
+            changed_ns = 0
+        if changed_ns != self._library_ns:
+            self._library_ns, self._is_passed, self._last_checked_id = changed_ns, False, 0
+        return not self._is_passed
+
+    def _list_affected(self) -> list[Job]:
+        """Return waiting jobs that name what has changed in the inbox, or was still being written."""
+        changed = {fold_name(name) for inbox in (self.inbox, *self.batches) for name in inbox.take_changed()}
+        self._unsettled.update(uid for name in changed for uid in self._waiting.pop(name, ()))
+        uids = sorted(self._unsettled)[:BATCH]
+        self._unsettled.difference_update(uids)
+        jobs = [job for uid in uids if (job := self.ledger.job(uid)) is not None]
+        return [job for job in jobs if job.state is JobState.WAITING]
+
+    def _await_media(self, job: Job, missing: MissingMedia) -> None:
+        """Remember which names a waiting job is to be looked at for."""
+        if missing.reason.endswith(WRITTEN) or missing.code is ErrorCode.SPEECH_FAILED:
+            self._unsettled.add(job.uid)
+        for name in list_given_names(job):
+            self._waiting.setdefault(name, set()).add(job.uid)
+
+    def _is_waiting(self, uid: str) -> bool:
+        job = self.ledger.job(uid)
+        return job is not None and job.state is JobState.WAITING
+
+    def _find_media(self, job: Job, spec: JobSpec) -> dict[str, MediaFile] | MissingMedia:
+        """Return the media of a job, its texts spoken. Raises BadJob, OSError."""
+        claimed = self.folders.claimed / job.uid
+        found = self.media.find(spec, claimed)
+        if isinstance(found, MissingMedia):
+            return found
+        heard = self.speech.replace_texts(job.uid, found, claimed, self._last_scan_s)
+        if not isinstance(heard, MissingMedia) and len(heard) > len(found):
+            note = f"The voice was made of a text by {self.speech.program}."
+            noted = spec.model_copy(update={"notes": tuple(dict.fromkeys((*spec.notes, note)))})
+            self.ledger.update(job.uid, spec=noted.model_dump_json())
+        return heard
 
     def check_media(self, job: Job, at_ms: int) -> None:
         """Queue a waiting job when its media are complete; fail it when they can't be had."""
@@ -322,7 +441,7 @@ class Intake:
             self._set_waiting_for(job, f'the job "{earlier.name}" of the same id')
             return
         try:
-            found = self.media.find(job.spec, self.folders.claimed / job.uid)
+            found = self._find_media(job, job.spec)
         except BadJob as bad:
             self._fail(job, bad, at_ms)
             return
@@ -335,11 +454,14 @@ class Intake:
         elif self._elapsed_s(job.since_ms, at_ms) > self._wait_s(found):
             self._fail(job, BadJob(found.code, found.reason, found.code.hint), at_ms)
         else:
+            self._await_media(job, found)
             self._set_waiting_for(job, found.reason)
 
     def _wait_s(self, missing: MissingMedia) -> float:
         """Return how long a job waits for what is missing: for rights that are not given soon, only a while."""
         asked = self.settings.current.inbox
+        if missing.code is ErrorCode.SPEECH_FAILED:
+            return float("inf")
         return asked.patience_s if missing.code is ErrorCode.NOT_READABLE else asked.wait_media_s
 
     def _elapsed_s(self, since_ms: int, at_ms: int) -> float:
@@ -353,7 +475,7 @@ class Intake:
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
         failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
         if failed.spec is not None and not failed.media:
-            names = {"avatar": failed.spec.avatar, **failed.spec.sounds}
+            names = {"avatar": failed.spec.avatar, **failed.spec.media_names}
             left = self._list_left_media(names, failed.spec.batch)
             self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
@@ -414,6 +536,8 @@ class Intake:
                 self._switch_queue(verb, at_ms)
             case "drain":
                 return DrainDevice(control.name)
+            case "unload":
+                return UnloadDevice(control.name)
             case _:
                 return ResumeDevice(control.name)
         return None
@@ -472,6 +596,13 @@ class Intake:
         if spec is not None:
             kept = spec.model_copy(update={"batch": job.spec.batch}) if job.spec else spec
             self.ledger.transitions.reopen(job, kept, at_ms=at_ms)
+            self._unsettled.add(job.uid)
+
+
+def list_given_names(job: Job) -> list[str]:
+    """Return the names, folded and without their folders, of the media that a job gives."""
+    given = [name for name in (job.spec.avatar, *job.spec.media_names.values()) if name] if job.spec else []
+    return [fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given]
 
 
 def make_job_error(bad: BadJob) -> JobError:

@@ -34,6 +34,7 @@ ALIASES: Mapping[str, str] = {
     "from_seconds": "from_s",
     "to_seconds": "to_s",
     "soundtrack_path": "soundtrack",
+    "background_path": "background",
     "code": "id",
     "video_url": "avatar",
     "audio_url": "audio",
@@ -49,6 +50,7 @@ EXTRAS: Mapping[str, str] = {
     "pn": "Of Duix.Avatar: accepted and ignored.",
 }
 """Keys that C# apps and Duix.Avatar write and that are no fields of a job."""
+MAX_OPTIONS_CHARS = 16_384
 IGNORED: Mapping[str, str] = {
     "enable_emotion": "EnableEmotion was ignored: no engine changes the expression of the face.",
     "chaofen": "chaofen was ignored: no engine makes a face sharper than its network does.",
@@ -56,6 +58,8 @@ IGNORED: Mapping[str, str] = {
     "pn": "",
 }
 """What the result says of keys that are accepted and ignored."""
+
+MAX_ID_CHARS = 128
 
 Names = Mapping[str, tuple[str, str]]
 """Folded name -> (its words joined by _, the key that it stands for)."""
@@ -115,17 +119,29 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
 
 
-NAMED_MEDIUM = re.compile(rb'"([A-Za-z_-]{5,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
+NAMED_VALUE = re.compile(rb'"([A-Za-z_-]{2,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
 
 
 def find_media_names(text: bytes) -> dict[str, str]:
     """Return the `avatar` and `audio` that the text of a refused job names, also where it is no JSON."""
+    found = _find_texts(text)
+    return {key: found[key] for key in ("avatar", "audio") if key in found}
+
+
+def find_id(text: bytes) -> str | None:
+    """Return the `id` of a refused job, by which its sender waits for it, also where it is no JSON."""
+    found = _find_texts(text).get("id")
+    return found if found and len(found) <= MAX_ID_CHARS and found.isprintable() else None
+
+
+def _find_texts(text: bytes) -> dict[str, str]:
+    """Return the texts in what may be JSON, by the keys of a job that they stand for."""
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = text.decode("utf-16", "replace").encode("utf-8", "replace")
     found: dict[str, str] = {}
-    for key, value in NAMED_MEDIUM.findall(text[:MAX_BYTES]):
-        target = JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]
-        if target in ("avatar", "audio"):
-            with suppress(ValueError):
-                found[target] = str(json.loads(value))
+    for key, value in NAMED_VALUE.findall(text[:MAX_BYTES]):
+        with suppress(ValueError):
+            found[JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]] = str(json.loads(value))
     return found
 
 
@@ -252,7 +268,15 @@ def _take_options(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
             raise _make_duplicate_error(spelled[f"options.{name}"], written)
         options[name] = value
         spelled[f"options.{name}"] = written
+    _check_size(options, spelled.get("options", "options"))
     return options
+
+
+def _check_size(options: Mapping[str, Any], where: str) -> None:
+    """Refuse options that no engine has; they go to workers again and again, and into result.json."""
+    if len(json.dumps(options)) > MAX_OPTIONS_CHARS:
+        message = f"{where} has more than {MAX_OPTIONS_CHARS} characters"
+        raise BadJob(ErrorCode.BAD_VALUE, message, "Leave out what is no option of an engine.")
 
 
 def _validate(values: dict[str, Any], spelled: Spelling) -> JobSpec:

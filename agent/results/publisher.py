@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.reconcile import ShareMark
 from agent.results.records import make_result_record
+from agent.results.video_file import find_video
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.service.log import make_extra
 from agent.service.problems import Problems
@@ -36,11 +38,15 @@ GATHER_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PendingResult:
-    """A verified video in the staging folder, and when it is to be published, in monotonic seconds."""
+    """A verified video in the staging folder, and when it is to be published, in monotonic seconds.
+
+    `name`: what it will be called in the outbox, as its row says; "" if that is to be chosen.
+    """
 
     job: Job
     staging: Path
     due_s: float
+    name: str = ""
 
 
 class Publisher:
@@ -89,15 +95,20 @@ class Publisher:
     def _add(self, attempt: Attempt, facts: dict[str, Any], delay_s: float, columns: dict[str, Any]) -> None:
         staging = Path(attempt.request.out)
         facts = {"devices": attempt.devices, "kind": attempt.kind, **facts}
-        facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(staging / "result.mp4")}
+        facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(find_video(staging))}
         columns = {**attempt.take_columns(), **columns, "stage": "publish", "facts": facts, "device": None}
+        name = ""
+        if not (attempt.job.spec and attempt.job.spec.batch):
+            with suppress(OSError):  # what can't be read now is a problem when it is to be published
+                columns["result"] = name = self._names.reserve(self.folders.outbox, attempt.job.name)
         job = self.ledger.update_and_read(attempt.job.uid, **columns)
-        self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s() + delay_s)
+        self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s() + delay_s, name)
 
     def discard(self, uid: str) -> None:
         """Publish no result of this job, if there is one."""
         if result := self.pending.pop(uid, None):
             discard(result.staging)
+            self._names.forget_all()
 
     # out -------------------------------------------------------------------------------------------------------------
 
@@ -114,7 +125,7 @@ class Publisher:
         try:
             mark = self._mark.change()
             with self.ledger.together():
-                named = [(result, self._reserve_name(result.job)) for result in due]
+                named = [(result, result.name or self._reserve_name(result.job)) for result in due]
         except OSError as unreadable:
             for result in due:
                 self._retry_later(result, unreadable)
@@ -166,7 +177,7 @@ class Publisher:
         job = self.ledger.job(result.job.uid)
         if job is not None and self._is_published(job):
             self._close(job, job.result or "")
-        elif is_folder(result.staging.parent) and not os.path.lexists(result.staging / "result.mp4"):
+        elif is_folder(result.staging.parent) and not os.path.lexists(find_video(result.staging)):
             del self.pending[result.job.uid]
             self._requeue(result.job, "the assembled video was gone from the share")
         else:
@@ -174,7 +185,7 @@ class Publisher:
 
     def _retry_later(self, result: PendingResult, error: OSError) -> None:
         self.problems.set("outbox", f"the outbox can't be written: {error.strerror}")
-        self.pending[result.job.uid] = replace(result, due_s=self.clock.now_s() + PUBLISH_RETRY_S)
+        self.pending[result.job.uid] = replace(result, due_s=self.clock.now_s() + PUBLISH_RETRY_S, name="")
         self.ledger.update(result.job.uid, waiting_for=self.problems["outbox"])
 
     def _is_published(self, job: Job) -> bool:
@@ -193,7 +204,9 @@ class Publisher:
         try:
             outbox.link_video(self.folders.outbox, name)
         except OSError as error:
-            log.warning("%s: outbox/%s.mp4 can't be linked: %s", job.name, name, error.strerror, extra=make_extra(job))
+            log.warning(
+                "%s: the video of outbox/%s can't be linked: %s", job.name, name, error.strerror, extra=make_extra(job)
+            )
 
     def _requeue(self, job: Job, why: str) -> None:
         self.ledger.transitions.requeue(job, why, at_ms=self.clock.at_ms())
@@ -208,7 +221,7 @@ class Publisher:
                 self.ledger.transitions.cancel(job, at_ms=self.clock.at_ms())
             elif job.stage == "publish" and self._is_published(job):
                 self._close(job, job.result or "")
-            elif job.stage == "publish" and is_file(staging / "result.mp4"):
+            elif job.stage == "publish" and is_file(find_video(staging)):
                 self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s())
             else:
                 self._requeue(job, "the daemon was stopped while it ran")

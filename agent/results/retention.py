@@ -27,7 +27,9 @@ BATCH = 16
 ROWS = 128
 """Rows that are deleted in one turn."""
 DAY_MS = 86_400_000
-CLIENT_COPY = re.compile(r"-[0-9a-f]{8}\.(avatar|audio)(\.[^.]*)?$|^\.[0-9a-fA-F-]{32,36}\.tmp$")
+CLIENT_COPY = re.compile(
+    r"-[0-9a-f]{8}\.(avatar|audio|soundtrack|background)(-\d+)?(\.[^.]*)?$|^\.[0-9a-fA-F-]{32,36}\.tmp$"
+)
 """Names of the copies that our clients make in the inbox, each for one job."""
 LEFTOVER_DAYS = 1.0
 """How old a temporary file of ours on the share is before it counts as left by a crash."""
@@ -116,8 +118,9 @@ class Retention:
         yield from _paths(select_surplus(failed, at_ms, kept.failed_days, _bytes(kept.failed_gib)))
         yield from _paths(self._find_left_in_inbox(at_ms))
         in_use = self._list_open()
-        logs = (entry for entry in self._list(list_files, folders.logs) if entry.path not in in_use)
-        yield from _paths(select_surplus(logs, at_ms, kept.logs_days))
+        logs = [*self._list(list_files, folders.logs), *self._list(list_files, folders.selftest_logs)]
+        closed = (entry for entry in logs if entry.path not in in_use)
+        yield from _paths(select_surplus(closed, at_ms, kept.logs_days))
         leftovers = (entry for entry in self._list(list_files, folders.share) if is_leftover(entry.path.name))
         yield from _paths(select_surplus(leftovers, at_ms, LEFTOVER_DAYS))
 

@@ -17,7 +17,7 @@ import pytest
 from agent.jobs.parse import parse_job
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
-COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
+COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume", "unload"]
 COMMANDS += ["wait", "logs", "open", "hooks", "trust-clock"]
 COMMANDS += ["pause", "snapshot", "schema", "doctor", "demo", "models", "avatar", "service", "notify"]
 
@@ -106,7 +106,7 @@ def test_submit_says_what_went_wrong(share: Share, tmp_path: Path) -> None:
     words = ["submit", "--avatar", str(tmp_path / "me.jpg"), "--audio", str(tmp_path / "broken.wav")]
     failed = share.musedrop(*words, "--wait")
     assert failed.returncode == 1
-    assert "audio_unreadable" in failed.stderr
+    assert "audio_unreadable: broken.wav" in failed.stderr
     missing = share.musedrop("submit", "--avatar", "nobody.jpg", "--audio", str(tmp_path / "broken.wav"))
     assert missing.returncode == 2
     assert "nobody.jpg" in missing.stderr
@@ -150,7 +150,7 @@ def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
 def test_asking_for_a_device_that_isnt_there(share: Share) -> None:
     """The command lists the devices; a control file for no device is removed and logged."""
     until(lambda: len(share.rows("SELECT * FROM device_status")) == 2, 60, share.log)
-    for verb in ("drain", "resume"):
+    for verb in ("drain", "resume", "unload"):
         asked = share.musedrop(verb, "GPU-none")
         assert asked.returncode == 2
         assert "cpu:0, cpu:1" in asked.stderr

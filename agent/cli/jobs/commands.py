@@ -15,10 +15,12 @@ from agent.cli import completion
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
+from agent.results.video_file import find_video
 from agent.text import escape, escape_markup
 
 if TYPE_CHECKING:
-    from agent.cli.client import JobTicket
+    from agent.client import JobTicket
+    from agent.ledger.sqlite import Database
     from agent.settings import Settings
 
 Name = Annotated[
@@ -81,16 +83,20 @@ def submit(
         print_json([{"name": ticket.name, "id": ticket.id} for ticket in tickets])
     else:
         for ticket in tickets:
-            console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
+            print_ticket(ticket)
     if wait:
         raise typer.Exit(follow_jobs(settings, source, [ticket.id for ticket in tickets], quiet=as_json))
+
+
+def print_ticket(ticket: JobTicket) -> None:
+    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})", soft_wrap=True)
 
 
 def submit_all(
     settings: Settings, avatar: str, voices: list[Path], job: dict[str, Any], name: str | None
 ) -> list[JobTicket]:
     """Submit a job for each voice. Raises UserError, before anything is copied, where a voice can't be a job."""
-    from agent.cli import client
+    from agent import client
 
     if not voices:
         raise UserError("there is no voice: musedrop submit VOICE --avatar FACE")
@@ -144,7 +150,7 @@ def status(
     With a name: everything about the newest job of that name, and a line for each other.
     Exit code 3: no daemon is running.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.display import views
     from agent.cli.jobs.choosing import require_job
     from agent.cli.presence import NO_DAEMON, warn_of_absence
@@ -173,7 +179,7 @@ def status(
 
 def print_ignored(settings: Settings) -> None:
     """Print what is in the inbox and becomes no job."""
-    from agent.cli import client
+    from agent import client
 
     for entry in client.list_ignored(settings):
         text = f"{entry['name']} is no job: {entry['reason']}; {entry['hint']}"
@@ -207,7 +213,7 @@ def watch(config: Config = None) -> None:
     """Show jobs and devices until Ctrl-C."""
     from rich.live import Live
 
-    from agent.cli import client
+    from agent import client
     from agent.cli.display.views import FrameRates
 
     source = find_settings(config)
@@ -222,7 +228,7 @@ def watch(config: Config = None) -> None:
 
 def build_dashboard(settings: Settings, source: Path, db: Any, rates: Any) -> Any:
     """Return the screen as it is now, with what keeps jobs from running: no daemon, a pause, problems."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.display.views import Dashboard
     from agent.cli.doctor import read_status
     from agent.cli.presence import describe_absence, find_presence
@@ -259,7 +265,7 @@ def logs(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many events of all jobs to print.")] = 40,
 ) -> None:
     """Print what happened to a job, or to all and the workers."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs.choosing import require_job
     from agent.cli.presence import warn_of_absence
 
@@ -307,12 +313,12 @@ def open_result(
 
     For a job that failed, it is the folder with its error.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs.choosing import require_job
 
     settings = load_settings(config)
-    row = require_job(client.open_ledger(settings), name)
-    path = find_result(settings, row)
+    db = client.open_ledger(settings)
+    path = find_result(settings, db, require_job(db, name))
     typer.echo(str(path))
     if not only_print and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         try:
@@ -321,12 +327,14 @@ def open_result(
             raise UserError(f"it can't be opened here: xdg-open: {error.strerror}") from None
 
 
-def find_result(settings: Settings, row: dict[str, Any]) -> Path:
+def find_result(settings: Settings, db: Database, row: dict[str, Any]) -> Path:
     """Return the video of a done job, or the folder of a failed one. Raises UserError."""
+    from agent.results.outbox import find_failed_folder
+
     if row["state"] == "done":
-        path = settings.folders.outbox / str(row["result"]) / "result.mp4"
+        path = find_video(settings.folders.outbox / str(row["result"]))
     elif row["state"] in ("failed", "cancelled"):
-        path = settings.folders.failed / str(row["name"])
+        path = find_failed_folder(db, settings.folders, row)
     else:
         raise UserError(f"{row['name']} is {row['state']}: there is nothing to open yet")
     if not path.exists():
@@ -366,9 +374,10 @@ def control_jobs(
     config: Path | None, verb: str, names: list[str], *, every: bool = False, failed: bool = False
 ) -> None:
     """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs import choosing
     from agent.cli.presence import warn_of_absence
+    from agent.jobs.states import OPEN, RETRIABLE
 
     if not names and not every and not failed:
         more = " or --failed" if verb == "retry" else ""
@@ -377,13 +386,14 @@ def control_jobs(
     db = client.open_ledger(settings)
     chosen, refusals = choosing.choose_for(verb, db, names)
     if every or failed:
-        states = choosing.OPEN if verb == "cancel" else choosing.RETRIABLE if every else ("failed",)
+        states = OPEN if verb == "cancel" else RETRIABLE if every else ("failed",)
         chosen += [row for row in choosing.list_in_states(db, states) if row["uid"] not in {c["uid"] for c in chosen}]
     if chosen:
         warn_of_absence(settings, find_settings(config))
     for row in chosen:
         client.write_control_file(settings, choosing.name_for_control(row), verb)
-        console.print(f"{escape_markup(row['name'])} will be {'cancelled' if verb == 'cancel' else 'run again'}")
+        deed = "cancelled" if verb == "cancel" else "run again"
+        console.print(f"{escape_markup(row['name'])} will be {deed}", soft_wrap=True)
     if not chosen and not refusals:
         console.print(f"there is nothing to {verb}")
     for refusal in refusals:

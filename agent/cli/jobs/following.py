@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.cli import client
+from agent import client
 from agent.cli.console import console, error_console
 from agent.cli.display import progress
 from agent.cli.jobs.choosing import require_job
 from agent.cli.presence import NO_DAEMON, find_presence, warn_of_absence
 from agent.intake.paths import fold_name
+from agent.ledger.reader import NoLedger
+from agent.results.video_file import find_video
 from agent.settings import Settings
 from agent.text import escape_markup
 
@@ -78,9 +80,10 @@ def find_key(settings: Settings, name: str) -> str:
 
 def read_rows(settings: Settings, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of the jobs that the ledger has, by their keys."""
-    if not settings.folders.ledger.exists():
+    try:
+        db = client.open_ledger(settings)
+    except NoLedger:
         return {}
-    db = client.open_ledger(settings)
     try:
         return {key: row for key in keys if (row := client.find_job(db, key)) is not None}
     finally:
@@ -90,7 +93,7 @@ def read_rows(settings: Settings, keys: Sequence[str]) -> dict[str, dict[str, An
 def print_outcome(settings: Settings, row: dict[str, Any]) -> int:
     """Print how a job ended. Return exit code 0 if it is done, 1 if not."""
     if row["state"] == "done":
-        video = settings.folders.outbox / row["result"] / "result.mp4"
+        video = find_video(settings.folders.outbox / row["result"])
         console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
         return 0
     told = row["name"] if row["error_code"] is None else f"{row['name']}: {row['error_code']}: {row['error_message']}"

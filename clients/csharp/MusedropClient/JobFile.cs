@@ -18,7 +18,7 @@ namespace Musedrop
         /// <summary>The files to copy into the inbox: name there -> path.</summary>
         public readonly Dictionary<string, string> Copies = new Dictionary<string, string>();
         readonly DigitalHumanRequest request;
-        readonly string inbox, avatar, audio, soundtrack;
+        readonly string inbox, avatar, audio, soundtrack, background;
         readonly List<IEnumerable<KeyValuePair<string, object>>> voices;
 
         /// <summary>Throws MusedropException for an invalid request.</summary>
@@ -31,10 +31,11 @@ namespace Musedrop
             var tag = request.CacheKey == null ? Id.Substring(0, 8) : ComputeTag(request);
             var stem = MakeSafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath ?? request.Voices[0].AudioPath));
             Name = request.Name == null ? stem + "-" + tag : stem;
-            avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, stem + "-" + tag + ".avatar");
-            audio = request.AudioPath == null ? null : "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
-            voices = request.Voices == null ? null : request.Voices.Select((voice, number) => CreateVoice(voice, stem + "-" + tag + ".audio-" + number)).ToList();
-            soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, stem + "-" + tag + ".soundtrack");
+            avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, tag + ".avatar");
+            audio = request.AudioPath == null ? null : "./" + AddCopy(request.AudioPath, tag + ".audio");
+            voices = request.Voices == null ? null : request.Voices.Select((voice, number) => CreateVoice(voice, tag + ".audio-" + number)).ToList();
+            soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, tag + ".soundtrack");
+            background = File.Exists(request.Background) ? "./" + AddCopy(request.Background, tag + ".background") : request.Background;
         }
 
         /// <summary>Returns UTF-8 without a byte order mark. "./face.jpg" is a file, whatever its suffix; "face" would be a library avatar.</summary>
@@ -50,6 +51,9 @@ namespace Musedrop
                 CreateMember("ToSeconds", request.ToSeconds),
                 CreateMember("SoundtrackPath", soundtrack),
                 CreateMember("SoundtrackDb", request.SoundtrackDb),
+                CreateMember("Background", background),
+                CreateMember("Output", request.KeepAlpha ? new[] { CreateMember("Alpha", true) } : null),
+                CreateMember("Options", CreateOptions()),
                 CreateMember("Quality", request.Quality),
                 CreateMember("Fps", request.Fps),
                 CreateMember("BatchSize", request.BatchSize),
@@ -103,10 +107,22 @@ namespace Musedrop
             };
         }
 
+        /// <summary>Returns the options; a number of a sound track is written as such. Null without any.</summary>
+        List<KeyValuePair<string, object>> CreateOptions()
+        {
+            var options = new List<KeyValuePair<string, object>>(request.Options ?? new Dictionary<string, object>());
+            var number = 0;
+            var isNumber = int.TryParse(request.AudioTrack, NumberStyles.None, CultureInfo.InvariantCulture, out number);
+            if (request.FaceBox != null) options.Add(CreateMember("face_box", request.FaceBox));
+            if (request.AudioTrack != null) options.Add(CreateMember("audio_track", isNumber ? (object)number : request.AudioTrack));
+            return options.Count == 0 ? null : options;
+        }
+
         static IEnumerable<string> ListFiles(DigitalHumanRequest request)
         {
             var several = request.Voices == null ? new string[0] : request.Voices.Select(voice => voice.AudioPath);
-            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath }.Concat(several).Where(path => path != null);
+            var behind = File.Exists(request.Background) ? request.Background : null;
+            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath, behind }.Concat(several).Where(path => path != null);
         }
 
         /// <summary>Returns a tag of key and content: the same request has the same file names, other content has others.</summary>
@@ -117,12 +133,12 @@ namespace Musedrop
         }
 
         /// <summary>Returns the name in the inbox, and adds the file to `Copies` unless it is in the inbox.</summary>
-        string AddCopy(string path, string stem)
+        string AddCopy(string path, string tag)
         {
             var own = Path.GetFileName(path);
             if (Path.GetFullPath(path) == Path.Combine(inbox, own)) return own;
             var suffix = Path.GetExtension(path);
-            var name = stem + (suffix.Length > 1 && suffix.Length <= MaxSuffixLength ? "." + MakeSafeName(suffix.Substring(1)).ToLowerInvariant() : "");
+            var name = MakeSafeName(Path.GetFileNameWithoutExtension(path)) + "-" + tag + (suffix.Length > 1 && suffix.Length <= MaxSuffixLength ? "." + MakeSafeName(suffix.Substring(1)).ToLowerInvariant() : "");
             Copies[name] = path;
             return name;
         }

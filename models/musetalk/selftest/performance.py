@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 
 from models.musetalk.audio.features import SAMPLE_RATE
+from models.musetalk.inpainting.forms import USUAL_NAME, choose_form, measure_best, measure_forms
 from models.musetalk.inpainting.precision import choose_precision
-from models.musetalk.inpainting.variants import measure_best
 from models.musetalk.selftest.loading import (
     RATE,
     SPEECH_S,
@@ -109,6 +110,24 @@ def paint_and_hash(device: torch.device, models_dir: Path, tick: Callable[[], No
     del networks
     free_memory(device)
     return {"networks": kind, "hashes": sorted(hashes), "seconds": round(seconds, 3)}
+
+
+def compare_forms(device: torch.device, models_dir: Path, tick: Callable[[], None]) -> Figures:
+    """Time each form of UNet and decoder, and choose one; of tiny ones on a processor, whose jobs run the usual."""
+    is_card = device.type == "cuda"
+    networks = open_networks(*(models_dir, device, choose_precision(device)) if is_card else (None, device, "fp32"))
+    inpainter, kind = networks.inpainter, networks.kind
+    batch, rounds = (inpainter.sizes.decode, ROUNDS) if is_card else (1, 1)
+    found = measure_forms(*inpainter.networks, device, batch, rounds, tick)
+    del networks, inpainter
+    free_memory(device)
+    return {
+        "networks": kind,
+        "card": torch.cuda.get_device_name(device) if is_card else "",
+        "batch": batch,
+        "forms": {name: asdict(one) for name, one in found.items()},
+        "chosen": choose_form(found) if is_card else USUAL_NAME,
+    }
 
 
 def hold_networks(device: torch.device, models_dir: Path) -> Figures:

@@ -15,6 +15,7 @@ from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from agent.service.process import InstanceLock
 from agent.settings import Settings
+from agent.text import restore_names
 from tests.agent.samples import add_job
 
 
@@ -70,6 +71,24 @@ def test_a_name_that_the_library_lacks_is_not_submitted(settings: Settings, medi
     assert "did you mean me.jpg?" in refuse(settings, "submit", media / "one.wav", "--avatar", media / "mee.jpg")
     assert "did you mean one.wav?" in refuse(settings, "submit", media / "onw.wav", "--avatar", "anna")
     assert "no voice" in refuse(settings, "submit", "--avatar", "anna")
+    (media / "one.txt").write_text("Hello.")
+    assert "[speech]" in refuse(settings, "submit", media / "one.txt", "--avatar", "anna")
+
+
+def test_copies_keep_the_names_that_users_gave(settings: Settings, media: Path) -> None:
+    """Each copy has a tag of its own, also where ids begin alike; messages name the files without it."""
+    other = media / "other"
+    other.mkdir()
+    (other / "one.wav").write_bytes(b"another")
+    for number, voice in enumerate((media / "one.wav", other / "one.wav")):
+        words = ["--avatar", media / "me.jpg", "--id", f"order-00{number}", "--name", f"job{number}"]
+        assert call(settings, "submit", voice, *words).exit_code == 0
+    specs = [parse_job((settings.folders.inbox / f"job{n}.json").read_bytes()) for n in range(2)]
+    names = [str(name) for spec in specs for name in (spec.avatar, spec.audio)]
+    assert len(set(names)) == 4
+    assert [restore_names(f"{name} is no sound") for name in names] == ["me.jpg is no sound", "one.wav is no sound"] * 2
+    sounds = [(settings.folders.inbox / str(spec.audio)).read_bytes() for spec in specs]
+    assert sounds == [b"one.wav", b"another"]
 
 
 def test_several_voices_are_submitted_at_once(settings: Settings, media: Path) -> None:
@@ -225,4 +244,17 @@ def test_open_prints_the_path(settings: Settings, ledger: Ledger, monkeypatch: p
     assert call(settings, "open", "done").stdout == f"{video}\n"
     assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad'}\n"
     assert "nothing to open" in str(call(settings, "open", "open").exception)
+    ledger.close()
+
+
+def test_open_finds_the_folder_of_the_job_itself(
+    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where failed/NAME is an earlier job's, the files of this one are in failed/NAME-2, and so its row says."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for name in ("bad", "bad-2"):
+        (settings.folders.failed / name).mkdir()
+    ledger.update("uid-bad", inputs="share:failed/bad-2")
+    assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad-2'}\n"
     ledger.close()
