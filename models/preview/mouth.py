@@ -24,8 +24,8 @@ _OPEN = 4.0
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
 GIVEN = 255.0
 """The contrast of a mouth that the job gives."""
-_FAINTEST = 8.0
-"""Covered mouths had a contrast of at most 1, others from 13."""
+_FAINTEST = 3.0
+"""Covered mouths and furs had a contrast of at most 2.3, mouths from 3.8, most from 13."""
 
 
 @dataclass(frozen=True, slots=True)
