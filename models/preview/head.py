@@ -105,7 +105,7 @@ class Lid:
         skin = cv2.remap(self._skin, *self._locate(x, y), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         inner, drawn = np.sqrt(_lens(across)), min(1.0, 2 * shut)
         lash = 0.42 * np.exp(-(((below - edge) / 1.7) ** 2)) * inner
-        crease = 0.12 * np.exp(-(((below - open_at - 1) / 2.2) ** 2)) * inner * over
+        crease = 0.07 * np.exp(-(((below - open_at - 1) / 2.2) ** 2)) * inner * over
         light = 1 - drawn * (lash + crease)
         part[:] = np.clip((part + over[..., None] * (skin - part)) * light[..., None], 0, 255).astype(np.uint8)
 
@@ -134,8 +134,8 @@ class Lid:
         row_open, row_shut = self._compute_edges(np.asarray(across[h // 2], np.float32))
         smooth = np.asarray(cv2.GaussianBlur(area, (0, 0), 2 * _SKIN_SCALE), np.float32)
         cheek = np.asarray(np.median(area[(below > 22) & (below < 42) & (np.abs(across) < 0.9)], 0), np.float32)
-        above = self._average_band(smooth, row_open - 6, cheek, 0.75)
-        under = self._average_band(smooth, row_shut + 5, cheek, 0.85)
+        above = self._average_band(smooth, row_open - 6, cheek, 0.68)
+        under = self._average_band(smooth, row_shut + 5, cheek, 0.82)
         share = ramp((below - open_at) / (shut_at - open_at), 0, 1)[..., None]
         grain = area - cv2.GaussianBlur(area, (0, 0), 3 * _SKIN_SCALE)
         moved = np.roll(grain, -round(_GRAIN_FROM * _SKIN_SCALE), 0)
