@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from agent import __version__
 from agent.clock import Clock
 from agent.fs import is_file
-from agent.fs.folders import make_folders
+from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.ledger.damage import DamageCheck
@@ -47,6 +48,7 @@ from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings, load_settings
 from gpu_pool.failpoints import failpoint
 from gpu_pool.pool import Pool
+from gpu_pool.types import PoolEvent
 from gpu_pool.walls.privileges import forbid_tracing, keep_privileges_here
 
 log = logging.getLogger("musedrop")
@@ -131,24 +133,31 @@ class Daemon:
 
     def step(self, timeout_s: float = MAX_WAIT_S) -> None:
         """One turn: read the inbox, start spans, wait for the workers or the inbox, write what happened."""
-        self.lock.note_alive(self.clock.now_s())
-        self.follow_clock()
-        self.damage_check.raise_found()
-        self.keep_lease()
-        self.read_inbox()
-        self.dispatcher.fail_overdue()
-        self.dispatcher.set_paused(paused=self.draining or not self.share_present)
-        self.dispatcher.dispatch()
-        self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
-        self.collect_results(min(timeout_s, self.idle_s()))
-        self.keep_lease()
-        self.publish_results()
-        self.archive_inputs()
-        self.delete_old_files()
-        self.save_progress()
-        self.report_status()
-        self.heartbeat.write(busy=bool(self.dispatcher.attempts))
-        self.feed_watchdog()
+        with keep_folders_open():
+            self.lock.note_alive(self.clock.now_s())
+            self.follow_clock()
+            self.damage_check.raise_found()
+            self.keep_lease()
+            is_read = self.read_inbox()
+            self.dispatcher.set_paused(paused=self.draining or not self.share_present)
+            with self.ledger.together():
+                if is_read:
+                    self.take_in()
+                self.dispatcher.fail_overdue()
+                self.dispatcher.assign()
+            self.dispatcher.release()
+            self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
+        events = self.dispatcher.wait(min(timeout_s, self.idle_s()))
+        with keep_folders_open():
+            self.collect_results(events)
+            self.keep_lease()
+            self.publish_results()
+            self.archive_inputs()
+            self.delete_old_files()
+            self.save_progress()
+            self.report_status()
+            self.heartbeat.write(busy=bool(self.dispatcher.attempts))
+            self.feed_watchdog()
 
     def follow_clock(self) -> None:
         """Keep what jobs have waited when the calendar was set."""
@@ -172,37 +181,46 @@ class Daemon:
 
     # in --------------------------------------------------------------------------------------------------------------
 
-    def read_inbox(self) -> None:
-        """Scan the inbox if that is due. A share that is away, or can't be read, stops nothing else."""
+    def read_inbox(self) -> bool:
+        """Scan the inbox if that is due, and run its control files; return whether files may be taken from it.
+
+        A share that is away, or can't be read, stops nothing else.
+        """
         now_s = self.clock.now_s()
         if not self.intake.is_scan_due(now_s):
-            return
+            return False
         self._may_archive = True
         self.check_share()
         if not self.share_present or not self.intake.scan(now_s):
             self.problems.set("inbox", self.intake.inbox.problem)
-            return
+            return False
         self.problems.set("watch", self.intake.watcher.problem)
-        try:
-            self.take_in()
-        except OSError as error:
-            self.problems.set("inbox", f"files can't be moved on the share: {error.strerror}")
-        else:
+        with self.note_share_error():
+            if self.problems["inbox"] or self.intake.may_have_unsettled:
+                self.intake.recover_claims(self.clock.at_ms())
+            for command in self.intake.run_controls(self.clock.at_ms()):
+                self.execute(command)
+            return True
+        return False
+
+    def take_in(self) -> None:
+        """Look for media, and claim new jobs, in a transaction of the caller."""
+        at_ms = self.clock.at_ms()
+        with self.note_share_error():
+            self.intake.check_waiting_jobs(at_ms)
+            if not self.draining:
+                self.intake.claim_new(at_ms)
+                self.intake.refuse_others(at_ms)
+            self.archiver.collect_media()
             self.problems.set("inbox", "")
         self.hold_queue()
 
-    def take_in(self) -> None:
-        """Run the control files, look for media, and claim new jobs."""
-        at_ms = self.clock.at_ms()
-        if self.problems["inbox"] or self.intake.may_have_unsettled:
-            self.intake.recover_claims(at_ms)
-        for command in self.intake.run_controls(at_ms):
-            self.execute(command)
-        self.intake.check_waiting_jobs(at_ms)
-        if not self.draining:
-            self.intake.claim_new(at_ms)
-            self.intake.refuse_others(at_ms)
-        self.archiver.collect_media()
+    @contextmanager
+    def note_share_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problems.set("inbox", f"files can't be moved on the share: {error.strerror}")
 
     def execute(self, command: Command) -> None:
         """Do what a control file asks for."""
@@ -285,9 +303,8 @@ class Daemon:
 
     # out -------------------------------------------------------------------------------------------------------------
 
-    def collect_results(self, timeout_s: float) -> None:
-        """Wait for the workers, at most so long; write what they report and start more spans, in one transaction."""
-        events = self.dispatcher.wait(timeout_s)
+    def collect_results(self, events: list[PoolEvent]) -> None:
+        """Write what the workers reported, and start more spans, in one transaction."""
         if not events:
             return
         with self.ledger.together():

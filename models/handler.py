@@ -19,6 +19,7 @@ from models.atomic import hold_folder
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
 from models.inputs import copy_input
+from models.short_jobs import run_short_job
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
 IMAGE_FPS = Fraction(25)
@@ -53,11 +54,13 @@ class Handler:
         self._engine: tuple[str, Engine] | None = None
 
     def run(self, payload: dict[str, Any], start: int, stop: int, progress: ProgressCallback) -> dict[str, Any]:
-        """Do units [start, stop) of the payload's stage. Raises EngineError."""
+        """Do units [start, stop) of the payload's stage, or all stages of a short job. Raises EngineError."""
         if payload["stage"] == "examine":
             return media.describe_worker()
         if payload["stage"] == "selftest":
             return run_selftest(self.device, payload, progress)
+        if payload.get("goes_on"):
+            return run_short_job(self.run, payload, progress)
         request = Request.from_dict(payload["request"])
         if payload["stage"] == "inspect":
             return {"outline": self.inspect(request, progress).to_dict()}

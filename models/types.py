@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 Stage = Literal["inspect", "prepare", "render", "assemble"]
 STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
 DeviceKind = Literal["cpu", "cuda"]
+SHORT_FRAMES = 24
+"""The longest video that the grid cuts into one span: more devices would not make it sooner."""
+SHORT_PIXELS = 24 * 1920 * 1080
+"""Of all frames; more takes longer than about a second."""
 
 ProgressCallback = Callable[[int], None]
 """Called with the number of finished units of the span; raises to stop a cancelled span."""
@@ -316,6 +320,13 @@ class Inspection:
 def _to_pair(times: list[float] | None) -> tuple[float, float] | None:
     """Return a pair that JSON made a list of."""
     return None if times is None else (times[0], times[1])
+
+
+def is_short(outline: Mapping[str, Any]) -> bool:
+    """Whether all stages after the inspection take about a second, and have one span each."""
+    frames, units = outline["frames"], outline["units"]
+    is_one_span = frames <= SHORT_FRAMES and units["render"] == frames and units["prepare"] == 1
+    return bool(is_one_span and frames * outline["width"] * outline["height"] <= SHORT_PIXELS)
 
 
 class Engine(Protocol):

@@ -23,7 +23,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO, TypeVar
 
-from agent.fs.folders import hold_folder, make_folders, move, remove, sync
+from agent.fs.folders import get_kept, hold_folder, make_folders, move, remove, share_kept, sync
 from models.nofollow import open_nofollow
 
 T = TypeVar("T")
@@ -136,12 +136,18 @@ def is_open_for_writing(path: Path) -> bool | None:
     except OSError:
         return None
     try:
+        return is_written_to(fd)
+    finally:
+        os.close(fd)
+
+
+def is_written_to(fd: int) -> bool | None:
+    """Like `is_open_for_writing`, of a file that is open here for reading."""
+    try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
-    finally:
-        os.close(fd)
     return False
 
 
@@ -315,14 +321,15 @@ def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """
     if len(items) < 2:
         return [act(item) for item in items]
-    left, done = deque(enumerate(items)), dict[int, R]()
+    left, done, kept = deque(enumerate(items)), dict[int, R](), get_kept()
 
     def act_on_next() -> None:
         try:
             place, item = left.popleft()
         except IndexError:  # a submission that failed is in the queue all the same, and finds no item
             return
-        done[place] = act(item)
+        with share_kept(kept):
+            done[place] = act(item)
 
     futures = []
     try:

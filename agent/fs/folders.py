@@ -13,14 +13,50 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock, local
 
-from models.nofollow import open_folder, open_nofollow
+from models.nofollow import open_folder
 
 Identity = tuple[int, int | None]
 """Device and inode of a folder; None where the file system has no inodes that last."""
 
 _known: dict[Path, list[Identity]] = {}
 """The folders that must stay what they are; one table, so that no function of this package can pass them by."""
+
+
+class KeptFolders:
+    """Descriptors of known folders, each opened and checked once while a turn of the daemon lasts."""
+
+    def __init__(self) -> None:
+        self._fds: dict[Path, int] = {}
+        self._opened: list[int] = []
+        self._lock = Lock()
+
+    def open(self, path: Path) -> int:
+        """Return the descriptor of a known folder, which stays open until `close_all`. Raises OSError."""
+        with self._lock:
+            if path not in self._fds:
+                self._fds[path] = _open_known(path)
+                self._opened.append(self._fds[path])
+            return self._fds[path]
+
+    def forget(self, path: Path) -> None:
+        """Open this folder anew the next time; other threads may still use the old descriptor."""
+        with self._lock:
+            self._fds.pop(path, None)
+
+    def close_all(self) -> None:
+        for fd in self._opened:
+            os.close(fd)
+
+
+class Turn(local):
+    """The folders that this thread keeps open: None outside of a turn, as in the threads of other parts."""
+
+    kept: KeptFolders | None = None
+
+
+_turn = Turn()
 
 
 class ReplacedFolder(OSError):
@@ -43,12 +79,15 @@ def remember_folders(folders: Iterable[Path], *, has_inodes: bool = True) -> Non
         with _hold(open_folder(folder)) as fd:
             status = os.fstat(fd)
         found[folder] = [(status.st_dev, status.st_ino if has_inodes else None)]
+    for folder in found:
+        _forget_kept(folder)
     _known.update(found)
 
 
 def forget_folders(folders: Iterable[Path]) -> None:
     """Take these folders as they are, until they are remembered again."""
     for folder in folders:
+        _forget_kept(folder)
         _known.pop(folder, None)
 
 
@@ -74,13 +113,64 @@ def hold_folder(path: Path) -> Iterator[int]:
         with _hold(open_folder(path)) as fd:
             yield fd
         return
-    with _hold(open_folder(root)) as fd:
-        _check_identity(root, os.fstat(fd))
+    with _hold_known(root) as fd:
         if path == root:
             yield fd
             return
-        with _hold(open_folder(path.relative_to(root), folder=fd)) as inner:
+        with _hold(open_folder(os.fspath(path)[len(os.fspath(root)) + 1 :], folder=fd)) as inner:
             yield inner
+
+
+@contextmanager
+def keep_folders_open() -> Iterator[None]:
+    """Within the block, open and check each known folder once, for this thread and those that work for it.
+
+    What replaces a folder meanwhile is never written to: the descriptor is that of the folder that was checked.
+    """
+    before, _turn.kept = _turn.kept, KeptFolders()
+    try:
+        yield
+    finally:
+        _turn.kept.close_all()
+        _turn.kept = before
+
+
+def get_kept() -> KeptFolders | None:
+    return _turn.kept
+
+
+@contextmanager
+def share_kept(kept: KeptFolders | None) -> Iterator[None]:
+    """Use the folders that another thread keeps open, which waits for this one."""
+    before, _turn.kept = _turn.kept, kept
+    try:
+        yield
+    finally:
+        _turn.kept = before
+
+
+@contextmanager
+def _hold_known(root: Path) -> Iterator[int]:
+    if _turn.kept is not None:
+        yield _turn.kept.open(root)
+        return
+    with _hold(_open_known(root)) as fd:
+        yield fd
+
+
+def _open_known(root: Path) -> int:
+    fd = open_folder(root)
+    try:
+        _check_identity(root, os.fstat(fd))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _forget_kept(folder: Path) -> None:
+    if _turn.kept is not None:
+        _turn.kept.forget(folder)
 
 
 def _check_identity(folder: Path, status: os.stat_result) -> None:
@@ -111,6 +201,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
             if not _is_folder(parent, path.name):
                 raise NotADirectoryError(errno.ENOTDIR, f"{path} is a link or a file", str(path)) from None
             return
+        _forget_kept(path)
         if path in _known:
             with _hold(open_folder(path.name, folder=parent)) as fd:
                 status = os.fstat(fd)
@@ -121,11 +212,12 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 def make_folders(folders: Iterable[Path], mode: int = 0o777) -> None:
     """Make the folders that are missing, with their parents, all of this mode."""
     for folder in folders:
-        missing = [part for part in (folder, *folder.parents) if not os.path.lexists(part)]
-        for part in reversed(missing):
-            make_folder(part, mode)
-        if not missing:
+        try:
             make_folder(folder, mode)
+        except FileNotFoundError:
+            missing = [part for part in folder.parents if not os.path.lexists(part)]
+            for part in (*reversed(missing), folder):
+                make_folder(part, mode)
 
 
 def move(source: Path, target: Path) -> None:
@@ -208,9 +300,9 @@ def list_names(folder: Path) -> list[str]:
         return sorted(os.listdir(fd))  # noqa: PTH208 - by descriptor
 
 
-def sync(path: Path) -> None:
-    """Flush the bytes of a file, or the renames in a folder, to the disk."""
-    with _hold(open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK)) as fd:
+def sync(folder: Path) -> None:
+    """Flush the renames in a folder to the disk."""
+    with hold_folder(folder) as fd:
         os.fsync(fd)
 
 

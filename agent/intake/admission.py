@@ -7,13 +7,14 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import (
     Fingerprint,
@@ -28,14 +29,14 @@ from agent.intake.archives import ZipFiles
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
-from agent.intake.media import MediaFile, MediaFinder, MissingMedia
+from agent.intake.media import WRITTEN, MediaFile, MediaFinder, MissingMedia
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
 from agent.intake.speech import Speech
 from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import find_media_names, pair_media, parse_job, voice_for
+from agent.jobs.parse import find_id, find_media_names, pair_media, parse_job, voice_for
 from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
@@ -97,14 +98,19 @@ class Intake:
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
+        self._parsed: dict[bytes, JobSpec | BadJob] = {}
         self._other_tables: set[Fingerprint] = set()
         self._next_scan_s = 0.0
         self._last_scan_s = -float("inf")
-        self._last_checked_id = 0
+        self._last_checked_id, self._library_ns, self._is_passed = 0, 0, False
+        self._passing = Pace()
+        self._waiting: dict[str, set[str]] = {}
+        self._unsettled: set[str] = set()
 
     def _make_media_finder(self) -> MediaFinder:
         folders, asked = self.folders, self.settings.current.inbox
-        return MediaFinder(folders.inbox, folders.avatars, tuple(asked.media_roots), self.is_settled, asked.path_map)
+        roots = tuple(asked.media_roots)
+        return MediaFinder(folders.inbox, folders.avatars, roots, self.is_settled, asked.path_map, files=self)
 
     def _set_patience(self) -> None:
         self.ignored.patience_s = self.settings.current.inbox.patience_s
@@ -150,13 +156,16 @@ class Intake:
 
         False while the inbox can't be read.
         """
-        self._last_scan_s = now_s
-        moved = self.watcher.take_moved()
+        self._parsed.clear()
+        self.media.begin_turn()
+        self._last_scan_s, is_period = now_s, now_s >= self._next_scan_s
+        touched, moved = self.watcher.take_events()
         if not self.polls and not self.watcher.is_alive:
             self.watcher.start()
+            is_period = True
         self.inbox.renamed |= moved
         self.entries.forget_gone()
-        readable = self.inbox.scan(now_s)
+        readable = self.inbox.scan(now_s, None if is_period or self.polls else touched)
         if readable and self.settings.current.inbox.folders:
             unfold_tables(self.inbox, now_s, self._other_tables)
             self.zips.step(self.settings.current, now_s)
@@ -184,19 +193,32 @@ class Intake:
 
         Outside the inbox it must be neither open nor brand-new.
         """
-        if path.parent == self.inbox.folder.resolve():
+        if path.parent in (self.inbox.folder, self.inbox.folder.resolve()):
             return self.inbox.is_settled(path.name, self._last_scan_s)
         if (batch := next((one for one in self.batches if one.folder == path.parent), None)) is not None:
             return batch.is_settled(path.name, self._last_scan_s)
-        if path.is_relative_to(self.folders.claimed.resolve()):
+        if path.is_relative_to(self.folders.claimed) or path.is_relative_to(self.folders.claimed.resolve()):
             return True
         age_s = time.time() - path.stat().st_mtime
         return (age_s >= self.inbox.settle_s or age_s < 0) and is_open_for_writing(path) is not True
 
+    def find_names(self, name: str) -> list[str]:
+        """Return the entries of the inbox of that name, in any spelling."""
+        return self.inbox.find_names(name)
+
+    def is_file(self, name: str) -> bool:
+        """Whether an entry of the inbox is a regular file."""
+        return self.inbox.is_file(name)
+
+    def take_settled(self, name: str) -> Fingerprint | None:
+        """Return the fingerprint of a file of the inbox, None while it is still being written."""
+        is_settled = self.inbox.is_settled(name, self._last_scan_s)
+        return self.inbox.tracked[name].fingerprint if is_settled else None
+
     def parse_submission(self, submission: Submission) -> JobSpec:
         """Return what the submission asks for. Raises BadJob."""
         if submission.text is not None:
-            spec = parse_job(submission.text, self.limit)
+            spec = self._parse_or_raise(submission.text)
         elif len(submission.media) == 1:
             spec = voice_for(submission.batch, *submission.media)
         else:
@@ -212,11 +234,23 @@ class Intake:
 
     def is_job_file(self, text: bytes) -> bool:
         """Whether the bytes are a whole JSON object, even one that is refused."""
-        try:
-            parse_job(text, self.limit)
-        except BadJob as bad:
-            return bad.code not in INCOMPLETE
-        return True
+        parsed = self._parse(text)
+        return not isinstance(parsed, BadJob) or parsed.code not in INCOMPLETE
+
+    def _parse_or_raise(self, text: bytes) -> JobSpec:
+        parsed = self._parse(text)
+        if isinstance(parsed, BadJob):
+            raise parsed
+        return parsed
+
+    def _parse(self, text: bytes) -> JobSpec | BadJob:
+        """Parse a job file, once in a turn: it is looked at before it is taken and afterwards."""
+        if text not in self._parsed:
+            try:
+                self._parsed[text] = parse_job(text, self.limit)
+            except BadJob as bad:
+                self._parsed[text] = bad
+        return self._parsed[text]
 
     # jobs ------------------------------------------------------------------------------------------------------------
 
@@ -228,6 +262,8 @@ class Intake:
             self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
         claims = [self._claim(inbox, candidate) for inbox, candidate in candidates]
         submissions = [submission for submission in claims if submission is not None]
+        if any(submission.media for submission in submissions):
+            self.media.begin_turn()  # what was found may have been claimed as half of a pair
         self.inbox.sync_claims(submissions)
         if submissions:
             failpoint("claimed")
@@ -269,7 +305,7 @@ class Intake:
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
-        return {mark for user in self.ledger.list_media_users() for mark in user.fingerprints}
+        return self.ledger.list_media_in_use()
 
     def accept_copied_media(self) -> None:
         """Record the media in the inbox anew where the share was copied or restored before the start.
@@ -283,9 +319,7 @@ class Intake:
 
     def list_awaited_names(self) -> set[str]:
         """Return the file names, folded, of media that waiting jobs give."""
-        specs = [job.spec for job in self.ledger.list_waiting(0, AWAITED) if job.spec]
-        given = [name for spec in specs for name in (spec.avatar, *spec.media_names.values()) if name]
-        return {fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given}
+        return {name for job in self.ledger.list_waiting(0, AWAITED) for name in list_given_names(job)}
 
     @property
     def may_have_unsettled(self) -> bool:
@@ -325,19 +359,63 @@ class Intake:
     def refuse(self, submission: Submission, bad: BadJob, at_ms: int) -> None:
         """Insert the row of a submission that can't be a job."""
         origin: dict[str, Any] = {"digest": submission.digest, "submitter": submission.owner}
+        origin["client_id"] = find_id(submission.text or b"")
         origin["media"] = self._list_left_media(find_media_names(submission.text or b""), submission.batch)
         self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
         log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
 
     def check_waiting_jobs(self, at_ms: int) -> None:
-        """Look for the media of a batch of waiting jobs; the next scan takes the next batch."""
+        """Look for the media of the waiting jobs that something has changed for, and of a batch of the others."""
         if self.speech.is_running:
             self.speech.end_unwanted(self._is_waiting)
-        jobs = self.ledger.list_waiting(self._last_checked_id, BATCH)
-        self._last_checked_id = jobs[-1].id if len(jobs) == BATCH else 0
+        jobs = self._list_affected()
+        if len(jobs) < BATCH and (self._is_pass_urgent() or self._passing.is_due(self._last_scan_s)):
+            batch = self._take_batch(BATCH - len(jobs))
+            with self._passing.measure(self._last_scan_s, len(batch)):
+                self._check_jobs([*jobs, *batch], at_ms)
+        else:
+            self._check_jobs(jobs, at_ms)
+
+    def _check_jobs(self, jobs: Sequence[Job], at_ms: int) -> None:
         with self.ledger.together():
-            for job in jobs:
+            for job in {job.uid: job for job in jobs}.values():
                 self.check_media(job, at_ms)
+
+    def _take_batch(self, limit: int) -> list[Job]:
+        """Return the next batch of waiting jobs; the batch after the last is the first."""
+        jobs = self.ledger.list_waiting(self._last_checked_id, limit)
+        is_last = len(jobs) < limit
+        self._last_checked_id = 0 if is_last else jobs[-1].id
+        self._is_passed |= is_last
+        if not self._is_passed:
+            self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
+        return jobs
+
+    def _is_pass_urgent(self) -> bool:
+        """Whether all waiting jobs are to be looked at soon: at the start, and when the library has changed."""
+        try:
+            changed_ns = self.folders.avatars.stat().st_mtime_ns
+        except OSError:
+            changed_ns = 0
+        if changed_ns != self._library_ns:
+            self._library_ns, self._is_passed, self._last_checked_id = changed_ns, False, 0
+        return not self._is_passed
+
+    def _list_affected(self) -> list[Job]:
+        """Return waiting jobs that name what has changed in the inbox, or was still being written."""
+        changed = {fold_name(name) for inbox in (self.inbox, *self.batches) for name in inbox.take_changed()}
+        self._unsettled.update(uid for name in changed for uid in self._waiting.pop(name, ()))
+        uids = sorted(self._unsettled)[:BATCH]
+        self._unsettled.difference_update(uids)
+        jobs = [job for uid in uids if (job := self.ledger.job(uid)) is not None]
+        return [job for job in jobs if job.state is JobState.WAITING]
+
+    def _await_media(self, job: Job, missing: MissingMedia) -> None:
+        """Remember which names a waiting job is to be looked at for."""
+        if missing.reason.endswith(WRITTEN) or missing.code is ErrorCode.SPEECH_FAILED:
+            self._unsettled.add(job.uid)
+        for name in list_given_names(job):
+            self._waiting.setdefault(name, set()).add(job.uid)
 
     def _is_waiting(self, uid: str) -> bool:
         job = self.ledger.job(uid)
@@ -376,6 +454,7 @@ class Intake:
         elif self._elapsed_s(job.since_ms, at_ms) > self._wait_s(found):
             self._fail(job, BadJob(found.code, found.reason, found.code.hint), at_ms)
         else:
+            self._await_media(job, found)
             self._set_waiting_for(job, found.reason)
 
     def _wait_s(self, missing: MissingMedia) -> float:
@@ -517,6 +596,13 @@ class Intake:
         if spec is not None:
             kept = spec.model_copy(update={"batch": job.spec.batch}) if job.spec else spec
             self.ledger.transitions.reopen(job, kept, at_ms=at_ms)
+            self._unsettled.add(job.uid)
+
+
+def list_given_names(job: Job) -> list[str]:
+    """Return the names, folded and without their folders, of the media that a job gives."""
+    given = [name for name in (job.spec.avatar, *job.spec.media_names.values()) if name] if job.spec else []
+    return [fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given]
 
 
 def make_job_error(bad: BadJob) -> JobError:

@@ -18,7 +18,7 @@ from agent.errors import ErrorCode
 from agent.fs import Fingerprint, make_safe_name, read_limited
 from agent.fs.folders import make_folder, move, remove
 from agent.intake import unpack
-from agent.intake.scanner import Candidate, Inbox, lower_suffix, to_text
+from agent.intake.scanner import Candidate, Inbox, to_text
 from agent.intake.tables import SOURCES, give_name
 from agent.jobs.json_text import BadJob
 from agent.settings import Settings
@@ -96,10 +96,10 @@ class ZipFiles:
         self._start_next(settings, now_s)
 
     def _start_next(self, settings: Settings, now_s: float) -> None:
-        tracked = self.inbox.tracked
+        tracked, names = self.inbox.tracked, sorted(self.inbox.names.archives)
         self.refused = {name: one for name, one in self.refused.items() if name in tracked}
-        self.others &= {file.fingerprint for file in tracked.values()} if self.others else set()
-        for name in sorted(name for name in tracked if lower_suffix(name) == ".zip"):
+        self.others &= {tracked[name].fingerprint for name in names}
+        for name in names:
             path, mark = self.inbox.folder / name, tracked[name].fingerprint
             is_known = mark in self.others or self.refused.get(name, (None,))[0] == mark
             if is_known or self.inbox.entries.is_blocked(path) or not self.inbox.is_settled(name, now_s):
@@ -123,7 +123,7 @@ class ZipFiles:
             if code == 0:
                 move(path, running.folder / SOURCES[1])
                 give_name(self.inbox.folder, running.folder, make_safe_name(to_text(path.stem)))
-                self.inbox.tracked.pop(running.name, None)
+                self.inbox.forget(running.name)
                 return
             bad = None if code == unpack.REFUSED else make_refusal("it can't be unpacked", "pack it again")
             bad = bad or read_problem(running.folder)

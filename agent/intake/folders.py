@@ -36,7 +36,7 @@ class InboxFolders:
             if folder.scan(now_s):
                 folder.is_avatar = bool(folder.tracked) and self._is_avatar(name)
             else:
-                folder.tracked = {}
+                folder.forget_all()
 
     @property
     def changes(self) -> tuple[tuple[str, int, str], ...]:

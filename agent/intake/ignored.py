@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint
 from agent.intake.folders import InboxFolders
+from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES, TEXT, TEXTS, lower_suffix
 from agent.intake.paths import fold_name
-from agent.intake.scanner import CONTROLS, SWITCHES, TEXT, Candidate, Inbox, lower_suffix, to_text
+from agent.intake.scanner import Candidate, Inbox, to_text
 from agent.intake.unpack import ARCHIVES
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
@@ -20,12 +22,6 @@ log = logging.getLogger("musedrop")
 
 SHOWN, LISTED = 3, 100
 """Entries that are named in the problem, and in status.json."""
-OTHER_FACES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef"} | {
-    *(".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv", ".hevc")
-}
-OTHER_VOICES = {".aif", ".aiff", ".caf", ".amr", ".ac3", ".mka", ".mid", ".ape", ".alac", ".oga", ".mp2"}
-FOREIGN_FACES, FOREIGN_VOICES = OTHER_FACES - AVATAR_SUFFIXES, OTHER_VOICES - AUDIO_SUFFIXES
-TEXTS = {".txt", ".text", ".md", ".json5", ".jsonc", ".bak", ".rtf"}
 AS_FACE, AS_VOICE = "convert it to JPEG, PNG or MP4", "convert it to WAV, MP3 or FLAC"
 
 
@@ -55,6 +51,8 @@ class IgnoredEntries:
         self._said: set[str] = set()
         self._seen: object = None
         self._due_s = 0.0
+        self._shown_texts: list[str] = []
+        self._telling = Pace()
 
     def note_taken(self, name: str, sentence: str) -> None:
         """Remember a name that may come back."""
@@ -70,9 +68,14 @@ class IgnoredEntries:
         """
         inbox = self._inbox
         seen = (inbox.changes, inbox.entries.count, self._folders and self._folders.changes)
-        if seen == self._seen and now_s < self._due_s:
+        if (seen == self._seen and now_s < self._due_s) or not self._telling.is_due(now_s):
             return
         self._seen = seen
+        with self._telling.measure(now_s, len(self._inbox.tracked) + len(self._inbox.others)):
+            self._update(now_s, in_use)
+
+    def _update(self, now_s: float, in_use: Callable[[], tuple[set[Fingerprint], set[str]]]) -> None:
+        inbox = self._inbox
         old_s = now_s - inbox.settle_s - self.patience_s
         since = [*((file.since_s) for file in inbox.tracked.values()), *(since for _, since in inbox.others.values())]
         self._due_s = min((s for s in since if s > old_s), default=float("inf")) + inbox.settle_s + self.patience_s
@@ -88,14 +91,20 @@ class IgnoredEntries:
 
     def _say_new(self) -> None:
         names = {row.name for row in self.rows}
-        for row in self.rows:
-            if row.name not in self._said:
-                log.warning("%s is ignored: %s; %s", row.name, row.reason, row.hint)
+        new = [row for row in self.rows if row.name not in self._said]
+        for row in new[:LISTED]:
+            log.warning("%s is ignored: %s; %s", row.name, row.reason, row.hint)
+        if len(new) > LISTED:
+            log.warning("%d more entries of the inbox are ignored", len(new) - LISTED)
         self._said = names
+        self._shown_texts = self._describe()
 
     @property
     def texts(self) -> list[str]:
         """One sentence on all of them, but folders, which people may keep media in."""
+        return self._shown_texts
+
+    def _describe(self) -> list[str]:
         rows = [row for row in self.rows if row.hint != FOLDER[1]]
         if not rows:
             return []
@@ -129,8 +138,8 @@ class IgnoredEntries:
         stem = to_text(Path(name).stem)
         if self._inbox.speaks_texts:
             return "a text without a face", f"put {stem}.jpg beside it, or a job file that names it"
-        faces = {fold_name(Path(one).stem) for one in self._inbox.tracked if lower_suffix(one) in AVATAR_SUFFIXES}
-        if fold_name(Path(name).stem) in faces:
+        beside = self._inbox.names.list_halves(fold_name(Path(name).stem))
+        if any(lower_suffix(one) in AVATAR_SUFFIXES for one in beside):
             return "a text is spoken only where [speech] names a program", f"set speech.command, or add {stem}.wav"
         return None
 
@@ -139,23 +148,36 @@ class IgnoredEntries:
     def find_refused(self, now_s: float, inbox: Inbox | None = None) -> Iterator[tuple[Candidate, BadJob]]:
         """Yield what was surely meant as a job, and why it can't be one. `inbox`: one of its folders, else itself."""
         inbox = inbox or self._inbox
-        old_s = now_s - inbox.settle_s - self.patience_s
-        old = [name for name, file in inbox.tracked.items() if file.since_s <= old_s]
-        by_stem: dict[str, list[str]] = {}
-        for name in sorted(old):
-            path = inbox.folder / name
-            if inbox.unreadable.get(name) == inbox.tracked[name].fingerprint:
-                hint = ErrorCode.NOT_READABLE.hint
-                yield Candidate(path.stem, (name,)), BadJob(ErrorCode.NOT_READABLE, "the job file can't be read", hint)
-            elif lower_suffix(name) in TEXTS and not inbox.entries.is_blocked(path) and inbox.holds_job(name):
-                stem = path.stem.removesuffix(".json")
-                message = f'"{to_text(name)}" holds a job, but its name doesn\'t end in .json'
-                yield Candidate(stem, (name,)), _refuse(message, f"rename it to {to_text(stem)}.json; "
-                                                        "Windows may hide the end of a name")  # fmt: skip
-            elif _is_half(name) and not inbox.entries.is_blocked(path):
-                by_stem.setdefault(fold_name(path.stem), []).append(name)
-        for names in by_stem.values():
-            yield from _find_refused_pair(names)
+        if not inbox.refusing.is_due(now_s):
+            return
+        with inbox.refusing.measure(now_s, len(inbox.names.texts) + len(inbox.names.pair_stems)):
+            old_s = now_s - inbox.settle_s - self.patience_s
+            found = [*_find_odd_job_files(inbox, old_s), *_find_odd_pairs(inbox, old_s)]
+        yield from found
+
+
+def _is_old(inbox: Inbox, name: str, old_s: float) -> bool:
+    return inbox.tracked[name].since_s <= old_s and not inbox.is_blocked(name)
+
+
+def _find_odd_job_files(inbox: Inbox, old_s: float) -> Iterator[tuple[Candidate, BadJob]]:
+    for name, mark in sorted(inbox.unreadable.items()):
+        file = inbox.tracked.get(name)
+        if file and file.fingerprint == mark and file.since_s <= old_s:
+            bad = BadJob(ErrorCode.NOT_READABLE, "the job file can't be read", ErrorCode.NOT_READABLE.hint)
+            yield Candidate(Path(name).stem, (name,)), bad
+    for name in sorted(inbox.names.texts):
+        if _is_old(inbox, name, old_s) and inbox.holds_job(name):
+            stem = Path(name).stem.removesuffix(".json")
+            message = f'"{to_text(name)}" holds a job, but its name doesn\'t end in .json'
+            hint = f"rename it to {to_text(stem)}.json; Windows may hide the end of a name"
+            yield Candidate(stem, (name,)), _refuse(message, hint)
+
+
+def _find_odd_pairs(inbox: Inbox, old_s: float) -> Iterator[tuple[Candidate, BadJob]]:
+    for stem in sorted(inbox.names.pair_stems):
+        halves = [name for name in inbox.names.list_halves(stem) if lower_suffix(name) != TEXT]
+        yield from _find_refused_pair([name for name in halves if _is_old(inbox, name, old_s)])
 
 
 def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:
@@ -171,10 +193,6 @@ def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:
 
 def _refuse(message: str, hint: str) -> BadJob:
     return BadJob(ErrorCode.UNSUPPORTED_FILE, message, hint)
-
-
-def _is_half(name: str) -> bool:
-    return lower_suffix(name) in AVATAR_SUFFIXES | AUDIO_SUFFIXES | FOREIGN_FACES | FOREIGN_VOICES
 
 
 def _may_be_told(name: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, take_fingerprint
@@ -22,6 +22,7 @@ from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 Role = str
 """What a medium is for: "avatar", "audio" or a further one of the job file."""
 WRITTEN = "has arrived, and is taken as soon as it is known to be complete"
+ABSENT = "has not arrived in the inbox"
 WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 
@@ -45,12 +46,29 @@ class MissingMedia:
     code: ErrorCode = ErrorCode.MISSING_MEDIA
 
 
+class InboxFiles(Protocol):
+    """What the last scan knows of the inbox."""
+
+    def find_names(self, name: str) -> list[str]:
+        """Return the entries of that name, in any spelling."""
+        ...
+
+    def is_file(self, name: str) -> bool:
+        """Whether the entry is a regular file."""
+        ...
+
+    def take_settled(self, name: str) -> Fingerprint | None:
+        """Return the fingerprint of a file, None while it is still being written."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class MediaFinder:
     """Finds media in the folders that a job may read from.
 
     is_settled  whether a file is complete
     path_map    a folder as other machines call it, `D:\\in` or `\\\\nas\\media` -> the folder here
+    files       the inbox as it was scanned; without it the folder itself is asked
     """
 
     inbox: Path
@@ -59,6 +77,12 @@ class MediaFinder:
     is_settled: Callable[[Path], bool]
     path_map: Mapping[str, Path] = field(default_factory=dict)
     lookup: PathLookup = field(default_factory=PathLookup)
+    files: InboxFiles | None = None
+    _found: dict[tuple[str, str], MediaFile | MissingMedia] = field(default_factory=dict)
+
+    def begin_turn(self) -> None:
+        """Look anew for what was found in the last turn."""
+        self._found.clear()
 
     def find(self, spec: JobSpec, inputs: Path) -> dict[Role, MediaFile] | MissingMedia:
         """Return the media of a job by their role, or the first that is missing.
@@ -131,7 +155,13 @@ class MediaFinder:
         self, role: Role, given: str, beside: Sequence[Path], allowed: Sequence[Path]
     ) -> MediaFile | MissingMedia:
         places = self._list_places(role, given, beside)
-        found, missing = None, "has not arrived in the inbox"
+        if self.files is not None and [folder for folder, _ in places[1:]] == [self.inbox]:
+            (inputs, name), _ = places
+            if len(name.parts) == 1 and name.name != ".." and not _has_entry(inputs, name):
+                if (role, given) not in self._found:
+                    self._found[role, given] = self._find_in_inbox(self.files, role, given, name.name, allowed)
+                return self._found[role, given]
+        found, missing = None, ABSENT
         for folder, rest in places:
             try:
                 found = found or self.lookup.find(folder, rest)
@@ -150,6 +180,20 @@ class MediaFinder:
         found = self.lookup.find(folder, rest, of_folder=True)
         return None if found is None or follow_links(found).is_relative_to(self.inbox) else found
 
+    def _find_in_inbox(
+        self, files: InboxFiles, role: Role, given: str, name: str, allowed: Sequence[Path]
+    ) -> MediaFile | MissingMedia:
+        """Find an entry of the inbox by the last scan, which costs nothing while it is not there."""
+        names = files.find_names(name)
+        names = [name] if name in names else names
+        if len(names) != 1:
+            return MissingMedia(f'{role} "{given}" {ABSENT}')
+        path = self.inbox / names[0]
+        if not files.is_file(names[0]):
+            return self._check_file(role, given, path, allowed)
+        mark = files.take_settled(names[0])
+        return self._check_rights(role, given, path, mark) if mark else MissingMedia(f'{role} "{given}" {WRITTEN}')
+
     def _list_places(self, role: Role, given: str, beside: Sequence[Path]) -> list[tuple[Path, PurePosixPath]]:
         """Return the folders where the file may be, and its path in each."""
         name = check_name(role, given).replace("\\", "/")
@@ -166,10 +210,13 @@ class MediaFinder:
         if not is_below(real, allowed):
             raise make_outside_error(role, given)
         fingerprint = take_fingerprint(real)
-        if fingerprint is None and role == "avatar":
+        if fingerprint is None and role == "avatar" and not real.is_relative_to(self.inbox):
             fingerprint = take_fingerprint(real, of_folder=True)
         if fingerprint is None or not self.is_settled(real):
             return MissingMedia(f'{role} "{given}" {WRITTEN}')
+        return self._check_rights(role, given, real, fingerprint)
+
+    def _check_rights(self, role: Role, given: str, real: Path, fingerprint: Fingerprint) -> MediaFile | MissingMedia:
         if not os.access(real, os.R_OK, effective_ids=True):
             return MissingMedia(f"{role} \"{given}\" can't be read by the daemon's user", ErrorCode.NOT_READABLE)
         return MediaFile(given, real, fingerprint)
@@ -179,6 +226,15 @@ class MediaFinder:
         share, others = self.inbox.parent, (*self.roots, *self.path_map.values())
         given = [folder if folder.is_relative_to(share) else follow_links(folder) for folder in others]
         return [self.inbox, self.avatars, inputs, *given]
+
+
+def _has_entry(folder: Path, path: PurePosixPath) -> bool:
+    """Whether the folder has an entry where a path begins, in any spelling; False where it can't be read."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names are all that is needed
+    except OSError:
+        return True  # the lookup says what is wrong
+    return not path.parts or fold_name(path.parts[0]) in map(fold_name, names)
 
 
 def is_below(path: Path, folders: Iterable[Path]) -> bool:

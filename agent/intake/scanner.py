@@ -1,6 +1,7 @@
 """Scans of the inbox: which files are there, which of them are complete, and how they are claimed.
 
-A scan reads the folder anew and is always right; the watcher only makes the next one come sooner.
+Scans find everything by themselves; events of the watcher only make that sooner. What was found to have changed is
+looked at again before it is taken.
 """
 
 from __future__ import annotations
@@ -9,36 +10,43 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from agent.clock import Pace
 from agent.fs import (
     Fingerprint,
     atomic_write_bytes,
     is_folder,
     is_open_for_writing,
+    is_written_to,
     map_parallel,
     move_into,
+    open_regular,
     read_limited,
-    read_regular,
+    take_fingerprint,
 )
 from agent.fs.folders import hold_folder, list_names, make_folders, move, remove, sync, unlink
 from agent.intake.cut_files import is_cut
+from agent.intake.names import CONTROLS, SWITCHES, TEXT, Names, lower_suffix
 from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
 
-CONTROLS = (".cancel", ".retry", ".drain", ".resume", ".unload")
-SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock") for suffix in ("", ".txt")}
-"""Control files of the whole queue; Windows gives every new file a suffix."""
+MEDIA_SUFFIXES = AVATAR_SUFFIXES | AUDIO_SUFFIXES
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", "~")
 CLUTTER = {"thumbs.db", "desktop.ini", "4913"}
+SMALL = 256
+"""An inbox of so many entries is read anew in every scan."""
+SLICE = 512
+"""Entries of a larger one that are looked at in each period, though nothing says that they have changed."""
+TIME_STEP_S = 2.0
+"""How long a folder may change without another time of change."""
 BATCH_FILE, LONGEST_BATCH_BYTES = ".batch", 255
 """The file in a claim that names the folder of the inbox it came from."""
-TEXT = ".txt"
-"""The suffix of a text that may be spoken."""
 UNPARSED_GRACE = 10
 """Settle times for a job file that doesn't parse, if the kernel can't say whether it is open."""
 
@@ -56,13 +64,17 @@ class TrackedFile:
 class Candidate:
     """What a scan found complete: the name of the job, its files, and the text of a job file.
 
-    `left`: files of the same name that a pair doesn't need.
+    left   files of the same name that a pair doesn't need
+    mark   what the job file was when it was read
+    owner  of the first file, as "uid:1000"
     """
 
     name: str
     files: tuple[str, ...]
     text: bytes | None = None
     left: tuple[str, ...] = ()
+    mark: Fingerprint | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,8 @@ class Inbox:
     piece_settle_s  the settle time of a file that promises more than is there, and was not renamed into place
     batch        the name of this folder where it is one of the inbox, "" for the inbox itself
     speaks_texts    whether a text is as good as a voice
+    names        an index of the files
+    refusing     how often to look for what can't be a job
     is_avatar    whether it has the name of a library avatar: then a voice alone is a job
     rest_s       how long media stay unchanged before they are a job without a job file
     """
@@ -132,39 +146,149 @@ class Inbox:
     speaks_texts: bool = False
     is_avatar: bool = False
     rest_s: float = 0.0
+    names: Names = field(default_factory=Names)
+    refusing: Pace = field(default_factory=Pace)
+    _other_names: Names = field(default_factory=Names)
     _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
+    _jobs_by_content: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
+    _skipped: set[str] = field(default_factory=set)
+    _fresh: dict[str, float] = field(default_factory=dict)
+    _changed: set[str] = field(default_factory=set)
+    _rotation: Iterator[str] = field(default_factory=lambda: iter(()))
+    _listing: Pace = field(default_factory=Pace)
+    _folder_state: tuple[int, int, int] = (0, 0, 0)
+    _same_since_s: float = 0.0
+    _is_stale: bool = True
 
-    def scan(self, now_s: float) -> bool:
-        """Read the folder once.
+    def scan(self, now_s: float, touched: Collection[str] | None = None) -> bool:
+        """Find out what has changed. `touched`: the names that events gave, which are all that a large inbox is
+        looked at for; None once in each period.
 
         False, and `problem` says why, where it can't be read; then nothing is forgotten.
         """
         try:
-            found = list(list_entries(self.folder))
+            with hold_folder(self.folder) as fd:
+                known = len(self.tracked) + len(self.others) + len(self._skipped)
+                if touched is None or known <= SMALL:
+                    self._read(fd, now_s, is_small=known <= SMALL)
+                else:
+                    self._look_at(fd, touched, now_s)
         except OSError as error:
             self.problem = f"the inbox {self.folder} can't be read: {error.strerror}"
             return False
         self.problem = ""
-        before = self.tracked, self.others
-        self.tracked = {name: self._track(name, mark, now_s) for name, kind, mark in found if kind == "file"}
-        self.others = {
-            name: self.others[name] if self.others.get(name, ("", 0.0))[0] == kind else (kind, now_s)
-            for name, kind, _ in found
-            if kind != "file"
-        }
-        self.changes += before != (self.tracked, self.others)
         self.renamed &= self.tracked.keys()
-        self.unreadable = {name: mark for name, mark in self.unreadable.items() if name in self.tracked}
-        self._cut = {name: known for name, known in self._cut.items() if name in self.tracked}
         return True
+
+    def _read(self, fd: int, now_s: float, *, is_small: bool) -> None:
+        """List the folder, if names may have come or gone, and look at what is new, and at a part of the rest."""
+        self._note_folder(os.fstat(fd), now_s)
+        new: Collection[str] = ()
+        if is_small or (self._is_stale and self._listing.is_due(now_s)):
+            with self._listing.measure(now_s, 0 if is_small else len(self.tracked)):
+                new = self._list(fd)
+            self._is_stale = False
+        left = [*self.tracked, *self.others] if is_small else list(islice(self._rotation, SLICE))
+        if not left:
+            self._rotation = iter([*self.tracked, *self.others])
+        self._look_at(fd, [*new, *left], now_s)
+
+    def _note_folder(self, status: os.stat_result, now_s: float) -> None:
+        """Find out whether names may have come or gone since the last listing."""
+        state = status.st_dev, status.st_ino, status.st_mtime_ns
+        if state != self._folder_state:
+            self._folder_state, self._same_since_s = state, now_s
+        self._is_stale |= now_s - self._same_since_s < TIME_STEP_S
+
+    def _list(self, fd: int) -> set[str]:
+        """Forget the names that are gone; return the new ones."""
+        found = set(os.listdir(fd))
+        for name in [name for known in (self.tracked, self.others) for name in known if name not in found]:
+            self.forget(name)
+        self._skipped &= found
+        return {name for name in found if not (name in self.tracked or name in self.others or name in self._skipped)}
+
+    def _look_at(self, fd: int, names: Collection[str], now_s: float) -> None:
+        for name in names:
+            self._look(fd, name, now_s)
+
+    def _look(self, fd: int, name: str, now_s: float) -> None:
+        """Take note of what an entry is now."""
+        if is_ignored(name):
+            self._skipped.add(name)
+            return
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError:  # gone meanwhile, or the disk can't say
+            self.forget(name)
+            return
+        kind = kind_of(status.st_mode)
+        if kind == "file":
+            self._track(name, Fingerprint.from_stat(status), now_s)
+        elif name not in self.others or self.others[name][0] != kind:
+            self.forget(name)
+            self.others[name] = (kind, now_s)
+            self._other_names.add(name)
+            self._note_change(name)
 
     def _track(self, name: str, mark: Fingerprint, now_s: float) -> TrackedFile:
         before = self.tracked.get(name)
-        return before if before and before.fingerprint == mark else TrackedFile(name, mark, now_s)
+        if before is not None and before.fingerprint == mark:
+            return before
+        if before is None:
+            self.forget(name)
+            self.names.add(name)
+        self.tracked[name] = file = TrackedFile(name, mark, now_s)
+        self._fresh[name] = now_s
+        self._note_change(name)
+        return file
+
+    def forget(self, name: str) -> None:
+        """Take a name out of what is known of the inbox: it is gone."""
+        if self.tracked.pop(name, None) is not None:
+            self.names.remove(name)
+            self._note_change(name)
+        elif self.others.pop(name, None) is not None:
+            self._other_names.remove(name)
+            self._note_change(name)
+        for known in (self.unreadable, self._cut, self._fresh, self._jobs_by_content):
+            known.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Know nothing of the folder: it can't be read."""
+        for name in [*self.tracked, *self.others]:
+            self.forget(name)
+
+    def _note_change(self, name: str) -> None:
+        self.changes += 1
+        self._changed.add(name)
+
+    def take_changed(self) -> set[str]:
+        """Return the names that have come, gone or changed since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def find_names(self, name: str) -> list[str]:
+        """Return the entries of that name, in any spelling, links included."""
+        return [*self.names.list_spellings(name), *self._other_names.list_spellings(name)]
+
+    def is_file(self, name: str) -> bool:
+        """Whether the last scan found a regular file of that name."""
+        return name in self.tracked
+
+    def refresh(self, name: str, now_s: float) -> TrackedFile | None:
+        """Look at a file once more before it is taken; None where there is no regular file of that name."""
+        try:
+            status = (self.folder / name).lstat()
+        except OSError:
+            status = None
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        return self._track(name, Fingerprint.from_stat(status), now_s) if name in self.tracked else None
 
     def is_settled(self, name: str, now_s: float) -> bool:
         """Whether a media file is complete: renamed or quiet, and not open for writing."""
-        file = self.tracked.get(name)
+        file = self.refresh(name, now_s)
         if file is None:
             return False
         if file.fingerprint.size == 0:
@@ -198,7 +322,8 @@ class Inbox:
     def next_settle_s(self, now_s: float) -> float | None:
         """Return the seconds until the next file may have settled."""
         times_s = {self.settle_s, max(self.settle_s, self.piece_settle_s)}
-        waits = [file.since_s + time_s - now_s for file in self.tracked.values() for time_s in times_s]
+        waits = [since_s + time_s - now_s for since_s in self._fresh.values() for time_s in times_s]
+        self._fresh = {name: since_s for name, since_s in self._fresh.items() if since_s + max(times_s) > now_s}
         return min((wait for wait in waits if wait > 0), default=None)
 
     # candidates ------------------------------------------------------------------------------------------------------
@@ -209,12 +334,10 @@ class Inbox:
         `in_use()` returns the media that belong to jobs already; it is called only where there may
         be a pair.
         """
-        for name in sorted(self.tracked):
-            if lower_suffix(name) != ".json" or self.entries.is_blocked(self.folder / name):
-                continue
-            if (found := self._check_job_file(name, now_s)) is not None:
+        for name in sorted(self.names.job_files):
+            if not self.is_blocked(name) and (found := self._check_job_file(name, now_s)) is not None:
                 yield found
-        if self._may_have_pair():
+        if any(not self.names.has_job_file(stem) for stem in self.names.pair_stems):
             yield from self._find_pairs(now_s, in_use())
         if self.is_avatar:
             yield from self._find_voices(now_s, in_use())
@@ -228,9 +351,9 @@ class Inbox:
                 continue
             taken.add(fold_name(Path(name).stem))
             files = [other for other in self._list_spoken(name) if self.tracked[other].fingerprint not in in_use]
-            if name not in files or any(self.entries.is_blocked(self.folder / file) for file in files):
+            if name not in files or any(map(self.is_blocked, files)):
                 continue
-            if all(self._is_quiet(file, now_s) and self.is_settled(file, now_s) for file in files):
+            if all(self.is_settled(file, now_s) and self._is_quiet(file, now_s) for file in files):
                 yield Candidate(Path(name).stem, tuple(files))
 
     def _list_spoken(self, name: str) -> list[str]:
@@ -240,10 +363,16 @@ class Inbox:
             return [] if self.holds_job(name) else [name]
         return [name, text] if self.speaks_texts and text in self.tracked else [name]
 
+    def is_blocked(self, name: str) -> bool:
+        """Whether the entry could not be handled before, and there is no reason to try it again now."""
+        return self.entries.count > 0 and self.entries.is_blocked(self.folder / name)
+
     def _check_job_file(self, name: str, now_s: float) -> Candidate | None:
         path = self.folder / name
         try:
-            text = read_regular(path, self.max_job_bytes)
+            with os.fdopen(open_regular(path), "rb") as file:
+                status, text = os.fstat(file.fileno()), file.read(self.max_job_bytes + 1)
+                writing = is_written_to(file.fileno())
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -251,9 +380,10 @@ class Inbox:
                 self.unreadable[name] = self.tracked[name].fingerprint
             self.entries.note(path, "be read", error)
             return None
-        if not self._is_complete(name, text, is_open_for_writing(path), now_s):
+        mark = self._track(name, Fingerprint.from_stat(status), now_s).fingerprint
+        if not self._is_complete(name, text, writing, now_s):
             return None
-        return Candidate(path.stem, (name,), text)
+        return Candidate(path.stem, (name,), text, mark=mark, owner=f"uid:{status.st_uid}")
 
     def _is_complete(self, name: str, text: bytes, writing: bool | None, now_s: float) -> bool:
         """Whether a job file is whole.
@@ -272,27 +402,20 @@ class Inbox:
 
     def holds_job(self, name: str) -> bool:
         """Whether a file of another name is a whole job file by its content."""
-        if self.tracked[name].fingerprint.size > self.max_job_bytes:
-            return False
-        text = read_limited(self.folder / name, self.max_job_bytes)
-        return text is not None and self.is_job_file(text)
-
-    def _may_have_pair(self) -> bool:
-        """Whether an avatar and an audio file have the same stem, in any spelling."""
-        names = [Path(name) for name in self.tracked]
-        sounds = {fold_name(path.stem) for path in names if self.is_voice(path.name)}
-        return any(fold_name(path.stem) in sounds for path in names if path.suffix.lower() in AVATAR_SUFFIXES)
+        mark = self.tracked[name].fingerprint
+        known = self._jobs_by_content.get(name)
+        if known is None or known[0] != mark:
+            text = read_limited(self.folder / name, self.max_job_bytes) if mark.size <= self.max_job_bytes else None
+            known = self._jobs_by_content[name] = mark, text is not None and self.is_job_file(text)
+        return known[1]
 
     def _find_pairs(self, now_s: float, in_use: set[Fingerprint]) -> Iterator[Candidate]:
         """Yield the pairs that are complete: an exact match of the stems comes before one in another spelling."""
-        job_stems = {fold_name(Path(name).stem) for name in self.tracked if lower_suffix(name) == ".json"}
-        halves: dict[str, list[str]] = {}
-        for name in sorted(self.tracked):
-            if lower_suffix(name) in AVATAR_SUFFIXES or self.is_voice(name):
-                halves.setdefault(fold_name(Path(name).stem), []).append(name)
-        for stem, names in halves.items():
+        for stem in sorted(self.names.pair_stems):
+            halves = self.names.list_halves(stem)
+            names = [name for name in halves if lower_suffix(name) in AVATAR_SUFFIXES or self.is_voice(name)]
             free = [name for name in names if self.tracked[name].fingerprint not in in_use]
-            if stem not in job_stems and not any(self.entries.is_blocked(self.folder / name) for name in free):
+            if not self.names.has_job_file(stem) and not any(map(self.is_blocked, free)):
                 yield from self._match_halves(free, now_s)
 
     def _match_halves(self, names: list[str], now_s: float) -> Iterator[Candidate]:
@@ -302,7 +425,7 @@ class Inbox:
         for face, voice in exact or [(face, voice) for face in faces for voice in voices]:
             if face not in faces or voice not in voices or (lower_suffix(voice) == TEXT and self.holds_job(voice)):
                 continue
-            if all(self._is_quiet(half, now_s) and self.is_settled(half, now_s) for half in (face, voice)):
+            if all(self.is_settled(half, now_s) and self._is_quiet(half, now_s) for half in (face, voice)):
                 faces.remove(face)
                 voices.remove(voice)
                 stem = Path(face).stem
@@ -324,29 +447,36 @@ class Inbox:
         `sync_claims` makes the claim survive a power cut. Raises OSError where nothing can be claimed at all.
         """
         target = self.claimed / uid
-        make_folders([target])
-        if self.batch:
-            atomic_write_bytes(target / BATCH_FILE, self.batch.encode(), durable=False)
-        owner = read_owner(self.folder / candidate.files[0])
-        for name in candidate.files:
-            if not self._take(self.folder / name, target):
-                self.settle_claim(target)
-                return None
-        for name in candidate.files:
-            self.tracked.pop(name, None)
-        return self.settle_claim(target, owner)
+        owner = candidate.owner or read_owner(self.folder / candidate.files[0])
+        if not self._take_all(candidate, target):
+            self.settle_claim(target)
+            return None
+        name = to_text(candidate.name)
+        if candidate.text is None:
+            is_pair = lower_suffix(candidate.files[0]) in AVATAR_SUFFIXES
+            media = candidate.files if is_pair else candidate.files[:1]
+            return Submission(uid, name, target, None, media, owner, self.batch)
+        if take_fingerprint(target / candidate.files[0]) == candidate.mark:
+            return Submission(uid, name, target, candidate.text, (), owner, self.batch)
+        return self.settle_claim(target, owner)  # it was changed after it was read: what was taken counts
 
     def claim_refused(self, candidate: Candidate, uid: str) -> Submission | None:
         """Move files that can't be a job into a folder of their own; None where that is not possible."""
-        target = self.claimed / uid
-        make_folders([target])
-        owner = read_owner(self.folder / candidate.files[0])
-        if not all(self._take(self.folder / name, target) for name in candidate.files):
+        target, owner = self.claimed / uid, read_owner(self.folder / candidate.files[0])
+        if not self._take_all(candidate, target):
             self.settle_claim(target)
             return None
-        for name in candidate.files:
-            self.tracked.pop(name, None)
         return Submission(uid, to_text(candidate.name), target, b"", owner=owner)
+
+    def _take_all(self, candidate: Candidate, target: Path) -> bool:
+        make_folders([target])
+        if self.batch:
+            atomic_write_bytes(target / BATCH_FILE, self.batch.encode(), durable=False)
+        if not all(self._take(self.folder / name, target) for name in candidate.files):
+            return False
+        for name in candidate.files:
+            self.forget(name)
+        return True
 
     def _take(self, path: Path, target: Path) -> bool:
         """Move a file into a claim; False, and its problem is noted, where that is not possible."""
@@ -408,9 +538,9 @@ class Inbox:
 
     def find_controls(self) -> Iterator[Control]:
         """Yield the control files of the last scan, but those that could not be handled."""
-        for name in sorted(self.tracked):
+        for name in sorted(self.names.controls):
             verb = lower_suffix(name)
-            if self.entries.is_blocked(self.folder / name):
+            if self.is_blocked(name):
                 continue
             if verb in CONTROLS:
                 yield Control(to_text(Path(name).stem), verb[1:], self.folder / name)
@@ -422,7 +552,7 @@ class Inbox:
         with self.entries.guard(control.path, "be removed"):
             with suppress(FileNotFoundError):
                 unlink(control.path)
-            self.tracked.pop(control.path.name, None)
+            self.forget(control.path.name)
             return True
         return False
 
@@ -468,27 +598,10 @@ def order_voices(name: str) -> tuple[bool, str]:
     return lower_suffix(name) == TEXT, name
 
 
-def lower_suffix(name: str) -> str:
-    return Path(name).suffix.lower()
-
-
 def is_ignored(name: str) -> bool:
     """Whether the name is one that programs use while they write, or clutter of a desktop."""
     low = name.lower()
     return low.startswith((".", "~$")) or low.endswith(UNFINISHED) or low in CLUTTER or ":zone.identifier" in low
-
-
-def list_entries(folder: Path) -> Iterator[tuple[str, str, Fingerprint]]:
-    """Yield the entries of a folder: each name, "file", "link", "folder" or "special", and its fingerprint."""
-    with hold_folder(folder) as fd, os.scandir(fd) as entries:
-        for entry in entries:
-            if is_ignored(entry.name):
-                continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:  # gone meanwhile, or the disk can't say
-                continue
-            yield entry.name, kind_of(status.st_mode), Fingerprint.from_stat(status)
 
 
 def kind_of(mode: int) -> str:

@@ -15,7 +15,7 @@ from agent.fs import atomic_write_bytes, discard, read_regular, take_fingerprint
 from agent.fs.folders import make_folders, move
 from agent.intake.archives import RunningProgram
 from agent.intake.media import MediaFile, MissingMedia
-from agent.intake.scanner import TEXT, lower_suffix
+from agent.intake.names import TEXT, lower_suffix
 from agent.intake.speak import NOT_STARTED
 from agent.jobs.json_text import BadJob
 from agent.settings import CurrentSettings, Settings

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.fs import Fingerprint, atomic_write_bytes, is_folder, make_safe_name, read_limited
 from agent.fs.folders import list_names, make_folder, move, remove, remove_empty
-from agent.intake.scanner import Inbox, lower_suffix, to_text
+from agent.intake.scanner import Inbox, to_text
 from agent.jobs.parse import JOB_NAMES, OUTPUT_NAMES
 
 MAX_BYTES = 1 << 20
@@ -97,7 +97,7 @@ def unfold_tables(inbox: Inbox, now_s: float, others: set[Fingerprint]) -> None:
 
     others   the tables of other things, which are read once
     """
-    tables = [name for name in sorted(inbox.tracked) if lower_suffix(name) == ".csv"]
+    tables = sorted(inbox.names.tables)
     others &= {inbox.tracked[name].fingerprint for name in tables}
     fresh = [name for name in tables if inbox.tracked[name].fingerprint not in others]
     for name in [name for name in fresh if inbox.is_settled(name, now_s)][:AT_ONCE]:
@@ -111,7 +111,7 @@ def unfold_tables(inbox: Inbox, now_s: float, others: set[Fingerprint]) -> None:
             jobs = read_jobs(read_limited(path, MAX_BYTES) or b"", path.stem)
             if jobs:
                 unfold(inbox.folder, name, jobs)
-                inbox.tracked.pop(name, None)
+                inbox.forget(name)
             else:
                 others.add(inbox.tracked[name].fingerprint)
 

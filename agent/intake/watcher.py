@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
@@ -21,24 +22,37 @@ class InboxWatcher(FileSystemEventHandler):
     def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
         self.folder, self.wake = folder, wake
         self.moved: set[str] = set()
+        self._names: set[str] = set()
+        self._lock = Lock()
         self.touched = False
         self.problem = ""
         self._observer: InotifyObserver | None = None
         self._inode = 0
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if isinstance(event, FileMovedEvent):
-            if not event.dest_path:
-                return  # it left the folder, as every claimed file does
-            self.moved.add(os.path.basename(os.fsdecode(event.dest_path)))  # noqa: PTH119 - str in, str out
-        self.touched = True
+        if isinstance(event, FileMovedEvent) and not event.dest_path:
+            return  # it left the folder, as every claimed file does
+        with self._lock:
+            if isinstance(event, FileMovedEvent):
+                self.moved.add(_get_name(event.dest_path))
+            self._names.add(_get_name(event.dest_path or event.src_path))
+            self.touched = True
         self.wake()
 
+    def take_events(self) -> tuple[set[str], set[str]]:
+        """Return the names that had an event since the last call, and those of them that were renamed into place.
+
+        Both at once: a scan that looks at the first alone finds all of the second.
+        """
+        with self._lock:
+            self.touched = False
+            names, moved = self._names, self.moved
+            self._names, self.moved = set(), set()
+        return names | moved, moved
+
     def take_moved(self) -> set[str]:
-        """Return the names that were renamed into place since the last call."""
-        self.touched = False
-        moved, self.moved = self.moved, set()
-        return moved
+        """Return the names that were renamed into place since the last call; all other events are forgotten."""
+        return self.take_events()[1]
 
     @property
     def is_alive(self) -> bool:
@@ -80,3 +94,7 @@ class InboxWatcher(FileSystemEventHandler):
                 self._observer.stop()
                 self._observer.join(timeout=2.0)
         self._observer = None
+
+
+def _get_name(path: bytes | str) -> str:
+    return os.path.basename(os.fsdecode(path))  # noqa: PTH119 - str in, str out

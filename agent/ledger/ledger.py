@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agent.fs import Fingerprint
 from agent.jobs.queue_order import QueuedJob
 from agent.jobs.states import JobState
 from agent.ledger.devices import DeviceRows
@@ -158,6 +159,11 @@ class Ledger:
         """Return the same jobs, read as far as their media: there may be ten thousand, and it is asked often."""
         sql = "SELECT uid, iif(inputs IS NULL, NULL, finished_ms), media FROM jobs WHERE swept = 0 ORDER BY id"
         return [MediaUser(uid, filed_ms, read_marks(media)) for uid, filed_ms, media in self.db.execute(sql)]
+
+    def list_media_in_use(self) -> set[Fingerprint]:
+        """Return the fingerprints of media that may be in the inbox and belong to jobs."""
+        sql = "SELECT DISTINCT media FROM jobs WHERE swept = 0 AND media <> '{}'"
+        return {mark for [media] in self.db.execute(sql) for mark in read_marks(media)}
 
     def has_collectable(self, before_ms: int) -> bool:
         """Whether a job has ended by then whose inputs are archived, and whose media may be in the inbox."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.ledger.reader import APPLICATION_ID
-from agent.ledger.sqlite import Database, Migrations
+from agent.ledger.sqlite import Migrations, PlainDatabase
 from agent.ledger.totals import TOTALS, TRIGGERS
 from agent.ledger.views import VIEWS, format_iso
 from gpu_pool.failpoints import failpoint
@@ -146,7 +146,7 @@ CREATE INDEX attempts_by_token ON attempts (run_token);
 
 
 @migrations()
-def first_light(db: Database) -> None:
+def first_light(db: PlainDatabase) -> None:
     for statement in statements(TABLES):
         db.execute(statement)
     failpoint("migration")
@@ -155,7 +155,7 @@ def first_light(db: Database) -> None:
 
 
 @migrations()
-def count_instead_of_scan(db: Database) -> None:
+def count_instead_of_scan(db: PlainDatabase) -> None:
     """Add indexes, totals that triggers keep, and views that read them."""
     for view in ("job_status", "queue", "job_events", "job_attempts", "device_status", "throughput"):
         db.execute(f"DROP VIEW IF EXISTS {view}")

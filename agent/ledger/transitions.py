@@ -94,8 +94,9 @@ class Transitions:
 
     def _requeue(self, job: Job, why: str, at_ms: int, columns: dict[str, Any]) -> Job:
         with self._db.atomic():
+            moved = self._move(job, JobState.QUEUED, at_ms, {**UNCLAIMED, **UNPUBLISHED, **columns}, why)
             self._end_attempt(job, "interrupted", at_ms, message=why)
-            return self._move(job, JobState.QUEUED, at_ms, {**UNCLAIMED, **UNPUBLISHED, **columns}, why)
+        return moved
 
     def retry_later(self, job: Job, error: JobError, *, delay_s: float, at_ms: int) -> Job:
         """running -> queued: the attempt has failed, and the next one may start when the delay is over."""
@@ -103,8 +104,9 @@ class Transitions:
         columns |= {"not_before_ms": at_ms + int(1000 * delay_s)}
         columns |= {"waiting_for": f"a second try in {delay_s:.0f} s, after: {error.message}"}
         with self._db.atomic():
+            moved = self._move(job, JobState.QUEUED, at_ms, columns, error.message)
             self._end_attempt(job, "failed", at_ms, error.code, error.message)
-            return self._move(job, JobState.QUEUED, at_ms, columns, error.message)
+        return moved
 
     def postpone(self, job: Job, why: str, *, delay_s: float, at_ms: int) -> None:
         """Let a queued job wait for a while, for a reason that is not its own; it keeps its place."""
@@ -137,22 +139,25 @@ class Transitions:
         """running -> done: the result is in the outbox under that name."""
         columns = {**UNCLAIMED, "result": result, "finished_ms": at_ms, "cancel_requested": 0}
         with self._db.atomic():
+            moved = self._move(job, JobState.DONE, at_ms, columns)
             self._end_attempt(job, "done", at_ms)
-            return self._move(job, JobState.DONE, at_ms, columns)
+        return moved
 
     def fail(self, job: Job, error: JobError, *, at_ms: int) -> Job:
         """Waiting, queued or running -> failed."""
         columns = {**UNCLAIMED, **UNPUBLISHED, **error.columns(), "finished_ms": at_ms, "cancel_requested": 0}
         with self._db.atomic():
+            moved = self._move(job, JobState.FAILED, at_ms, columns, error.message)
             self._end_attempt(job, "failed", at_ms, error.code, error.message)
-            return self._move(job, JobState.FAILED, at_ms, columns, error.message)
+        return moved
 
     def cancel(self, job: Job, *, at_ms: int) -> Job:
         """Waiting, queued or running -> cancelled."""
         with self._db.atomic():
-            self._end_attempt(job, "cancelled", at_ms)
             columns = {**UNCLAIMED, **UNPUBLISHED, "finished_ms": at_ms, "cancel_requested": 1}
-            return self._move(job, JobState.CANCELLED, at_ms, columns)
+            moved = self._move(job, JobState.CANCELLED, at_ms, columns)
+            self._end_attempt(job, "cancelled", at_ms)
+        return moved
 
     def reopen(self, job: Job, spec: JobSpec, *, at_ms: int) -> Job:
         """Failed or cancelled -> waiting: the job starts over, as `spec` asks now."""

@@ -6,18 +6,29 @@ import errno
 import json
 import math
 import os
+import stat
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.fs import atomic_copy, atomic_write_bytes, discard, is_folder, make_safe_name, read_regular, take_fingerprint
-from agent.fs.folders import hold_folder, list_names, make_folder, make_folders, move, remove, remove_empty, sync
+from agent.fs import (
+    NEW_FILE,
+    atomic_copy,
+    atomic_write_bytes,
+    discard,
+    is_folder,
+    make_safe_name,
+    read_regular,
+    take_fingerprint,
+)
+from agent.fs.folders import hold_folder, list_names, make_folder, make_folders, move, remove_empty, remove_tree, sync
 from agent.ledger.places import Places
 from agent.ledger.reader import find_inputs
 from agent.ledger.sqlite import Database
-from agent.results.records import write_json
-from agent.results.video_file import find_video
+from agent.results.records import format_json, write_json
+from agent.results.video_file import VIDEO_NAMES, find_video
 from agent.settings import Folders
 
 LISTING_S = 5.0
@@ -86,22 +97,39 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
 
     The caller syncs `outbox`, once for all that it publishes. Raises OSError, and then nothing is visible.
     """
-    write_json(staging / "result.json", record)
-    files = (find_video(staging).name, "result.json", "preview.jpg")
-    missing = [file for file in files if take_fingerprint(staging / file) is None]
-    if missing:
-        raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
-    remove_leftovers(staging, files)
+    with hold_folder(staging) as fd:
+        write_record(fd, record)
+        found = set(os.listdir(fd))  # noqa: PTH208 - by descriptor
+        video = next((name for name in VIDEO_NAMES if name in found), VIDEO_NAMES[0])
+        files = (video, "result.json", "preview.jpg")
+        missing = [file for file in files if not is_regular(fd, file)]
+        if missing:
+            raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
+        for leftover in found.difference(files):  # of a worker that was killed in the same attempt
+            remove_tree(fd, leftover)
+        os.fsync(fd)
     if os.path.lexists(outbox / name):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / name))
     move(staging, outbox / name)
 
 
-def remove_leftovers(staging: Path, files: Collection[str]) -> None:
-    """Remove what a worker that was killed in the same attempt left beside the result."""
-    for name in list_names(staging):
-        if name not in files:
-            remove(staging / name)
+def write_record(folder: int, record: dict[str, Any]) -> None:
+    """Write result.json into a folder that no other user sees, and flush it; the caller flushes the folder."""
+    with suppress(FileNotFoundError):
+        os.unlink("result.json", dir_fd=folder)
+    fd = os.open("result.json", NEW_FILE, 0o666, dir_fd=folder)
+    with os.fdopen(fd, "wb") as file:
+        file.write(format_json(record))
+        file.flush()
+        os.fsync(fd)
+
+
+def is_regular(folder: int, name: str) -> bool:
+    """Whether the folder has a regular file of that name."""
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def link_video(outbox: Path, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,15 @@ GATHER_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PendingResult:
-    """A verified video in the staging folder, and when it is to be published, in monotonic seconds."""
+    """A verified video in the staging folder, and when it is to be published, in monotonic seconds.
+
+    `name`: what it will be called in the outbox, as its row says; "" if that is to be chosen.
+    """
 
     job: Job
     staging: Path
     due_s: float
+    name: str = ""
 
 
 class Publisher:
@@ -92,13 +97,18 @@ class Publisher:
         facts = {"devices": attempt.devices, "kind": attempt.kind, **facts}
         facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(find_video(staging))}
         columns = {**attempt.take_columns(), **columns, "stage": "publish", "facts": facts, "device": None}
+        name = ""
+        if not (attempt.job.spec and attempt.job.spec.batch):
+            with suppress(OSError):  # what can't be read now is a problem when it is to be published
+                columns["result"] = name = self._names.reserve(self.folders.outbox, attempt.job.name)
         job = self.ledger.update_and_read(attempt.job.uid, **columns)
-        self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s() + delay_s)
+        self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s() + delay_s, name)
 
     def discard(self, uid: str) -> None:
         """Publish no result of this job, if there is one."""
         if result := self.pending.pop(uid, None):
             discard(result.staging)
+            self._names.forget_all()
 
     # out -------------------------------------------------------------------------------------------------------------
 
@@ -115,7 +125,7 @@ class Publisher:
         try:
             mark = self._mark.change()
             with self.ledger.together():
-                named = [(result, self._reserve_name(result.job)) for result in due]
+                named = [(result, result.name or self._reserve_name(result.job)) for result in due]
         except OSError as unreadable:
             for result in due:
                 self._retry_later(result, unreadable)
@@ -175,7 +185,7 @@ class Publisher:
 
     def _retry_later(self, result: PendingResult, error: OSError) -> None:
         self.problems.set("outbox", f"the outbox can't be written: {error.strerror}")
-        self.pending[result.job.uid] = replace(result, due_s=self.clock.now_s() + PUBLISH_RETRY_S)
+        self.pending[result.job.uid] = replace(result, due_s=self.clock.now_s() + PUBLISH_RETRY_S, name="")
         self.ledger.update(result.job.uid, waiting_for=self.problems["outbox"])
 
     def _is_published(self, job: Job) -> bool:

@@ -14,7 +14,6 @@ from agent.scheduler.dispatcher import Dispatcher
 from agent.service.problems import Problems
 from agent.service.systemd import Notifier
 from agent.settings import Folders
-from models.catalog import choose_engine, has_cuda_torch
 
 OUT_OF_SERVICE = ("sick", "lost", "drained")
 
@@ -97,7 +96,7 @@ class StatusReport:
         if "auto" in held:
             return f"jobs with engine auto wait: {why}"
         kinds = {device.kind for device in self.dispatcher.pool.devices()}
-        choice = choose_engine("auto", self.dispatcher.settings.current.models_dir, kinds, None, has_cuda_torch())
+        choice = self.dispatcher.choose_engine("auto", kinds)
         if choice.kind == "cpu":
             return f"no GPU engine can run here: jobs with engine auto run on {choice.engine} (see `musedrop doctor`)"
         return f"jobs with engine auto run on {choice.engine} ({choice.reason})"

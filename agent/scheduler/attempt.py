@@ -25,6 +25,7 @@ class Attempt:
     load_s        how long a model is loaded in the present stage, as far as that is known; 0: it is loaded
     usual_frame_s how long a frame took in an earlier job of the engine, None: not known
     is_dirty      whether the row is older than the attempt
+    may_go_on     whether its worker may do all stages at once if the inspection shows a short job
     """
 
     job: Job
@@ -44,6 +45,7 @@ class Attempt:
     inspection_is_new: bool = False
     served_ms: int = 0
     waiting_for: str | None = None
+    may_go_on: bool = False
     load_s: float = 0.0
     usual_frame_s: float | None = None
 
@@ -161,6 +163,8 @@ class Attempt:
         """Return the message for a worker that runs a span of the present stage."""
         outline = self.inspection.to_dict() if self.inspection else None
         message: dict[str, Any] = {"stage": self.stage, "request": self.request.to_dict(), "outline": outline}
+        if self.stage == "inspect":
+            message["goes_on"] = self.may_go_on and self.job.interruptions == 0
         if self.stage == "assemble":
             message["spans"] = [[span.start, span.stop] for span in self.render_spans]
         return message
@@ -180,6 +184,15 @@ class Attempt:
         """Take over what the inspection of the media found; the pool has refused what does not fit."""
         self.inspection = Inspection.from_dict(dict(result["outline"]))
         self.inspection_is_new = True
+
+    def skip_to_end(self, stage_seconds: Mapping[str, float], device: str, now_s: float) -> None:
+        """Take over that the worker which inspected has done all later stages, too, in so many seconds."""
+        self.add_stage_time(now_s)
+        alone_s = self.stage_seconds["inspect"] - sum(stage_seconds.values())
+        self.stage_seconds |= {**stage_seconds, "inspect": round(max(0.0, alone_s), 3)}
+        self.stage, self.devices = "assemble", [device]
+        self.finished_spans = set(self.spans)
+        self.is_dirty = True
 
     def take_columns(self) -> dict[str, Any]:
         """Return the columns of the job's row that follow the attempt, which is not dirty then."""

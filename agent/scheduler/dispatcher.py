@@ -22,11 +22,13 @@ from agent.scheduler.devices import Devices
 from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_medium
 from agent.scheduler.engines import EngineChooser
 from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
-from agent.scheduler.reports import read_outline
+from agent.scheduler.reports import is_whole_job, read_outline
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
+from agent.text import restore_names
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
+from models.catalog import ENGINES, EngineChoice
 from models.types import EngineError, GivenVoice, Request
 
 log = logging.getLogger("musedrop")
@@ -93,6 +95,10 @@ class Dispatcher:
     def bound_pauses(self) -> None:
         """Let no job rest longer than the longest pause."""
         self.ledger.queue.bound_pauses(self.clock.at_ms() + round(1000 * MAX_BACKOFF_S))
+
+    def choose_engine(self, asked: str, kinds: Iterable[DeviceKind], version: object = None) -> EngineChoice:
+        """Return the engine for a job that asks for one. Raises EngineError engine_unavailable."""
+        return self._engines.choose(asked, kinds, version)
 
     # rows -> spans ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +190,7 @@ class Dispatcher:
         """Write the start of an attempt; None where no engine can run the job, which has failed then."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
-            choice = self._engines.choose(job.spec.engine, kinds, job.spec.options.get("version"))
+            choice = self.choose_engine(job.spec.engine, kinds, job.spec.options.get("version"))
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
@@ -198,11 +204,18 @@ class Dispatcher:
         attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))
         engine = {"engine": choice.engine, "engine_reason": choice.reason}
         attempt.job = self.ledger.transitions.start(job, token, stage=attempt.stage, **engine, at_ms=at_ms)
+        attempt.may_go_on = self._may_go_on(attempt)
         self._has_claimed = True
         self.attempts[job.uid] = attempt
         said = (job.name, attempt.job.attempt, choice.engine)
         log.info("%s: attempt %d with the %s engine", *said, extra=make_extra(job))
         return attempt
+
+    def _may_go_on(self, attempt: Attempt) -> bool:
+        """Whether a worker may do all stages of the job: the first time, and where nothing is to be loaded."""
+        job, is_light = attempt.job, not ENGINES[attempt.request.engine].weights
+        is_first = job.attempt == 1 and attempt.kind == "cpu" and attempt.stage == "inspect"
+        return is_light and is_first and not (job.client_id and self.ledger.find_done_duplicate(job))
 
     def _make_request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
         settings = self.settings.current
@@ -296,14 +309,13 @@ class Dispatcher:
 
     def _record_done(self, attempt: Attempt, message: Done, device: str) -> FinishedAttempt | None:
         attempt.finish_span(Span(message.start, message.stop), device)
-        if attempt.is_complete and attempt.stage == "assemble":
-            self._done_beside.update(self._disk_faults.keys() - {attempt.job.uid})
-            self._forget_faults(attempt.job)
-            self._disk_faults.clear()
         if attempt.stage == "inspect":
             attempt.set_inspection(message.result)
             if attempt.job.client_id and (earlier := self.ledger.find_done_duplicate(attempt.job)):
                 return self._settle_duplicate(attempt, earlier)
+            if is_whole_job(message.result):
+                attempt.skip_to_end(message.result["stage_seconds"], device, self.clock.now_s())
+                return self._finish_attempt(attempt, message.result["facts"])
         if not attempt.is_complete:
             return None
         if attempt.stage != "assemble":
@@ -312,8 +324,14 @@ class Dispatcher:
             attempt.leave_stage(self.clock.now_s())
             return None
         attempt.add_stage_time(self.clock.now_s())
+        return self._finish_attempt(attempt, message.result)
+
+    def _finish_attempt(self, attempt: Attempt, facts: Mapping[str, Any]) -> FinishedAttempt:
+        self._done_beside.update(self._disk_faults.keys() - {attempt.job.uid})
+        self._forget_faults(attempt.job)
+        self._disk_faults.clear()
         del self.attempts[attempt.job.uid]
-        return FinishedAttempt(attempt, message.result)
+        return FinishedAttempt(attempt, facts)
 
     def _settle_duplicate(self, attempt: Attempt, earlier: Job) -> FinishedAttempt | None:
         """Fail a job whose id belongs to a job of other content; one of the same content is finished."""
@@ -358,7 +376,7 @@ class Dispatcher:
 
     def _end_failed(self, attempt: Attempt, failed: Failed) -> None:
         """Fail the job, or queue it for a later attempt; an attempt that the loss of the share ended does not count."""
-        job, error = attempt.job, JobError(failed.code, failed.message, failed.hint, failed.retry)
+        job, error = attempt.job, JobError(failed.code, restore_names(failed.message), failed.hint, failed.retry)
         assert job.spec is not None  # noqa: S101 - it ran
         self._drop(attempt)
         if not is_file(self.folders.share_id_file):

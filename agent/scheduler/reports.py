@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import ErrorCode
 from gpu_pool.types import Done, Failed, RunSpan
-from models.types import Inspection, Limits, Request
+from models.types import Inspection, Limits, Request, is_short
 
 MAX_FPS = 120
 MAX_BATCH = 64
@@ -44,6 +44,7 @@ Notes = Annotated[list[Text], Field(max_length=100)]
 One = Annotated[int, Field(ge=1, le=1)]
 Many = Annotated[int, Field(ge=1)]
 Tag = Annotated[int, Field(ge=0, le=255)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Side = Annotated[int, Field(ge=2, le=MAX_SIDE, multiple_of=2)]
 
 
@@ -102,10 +103,6 @@ class Outline(Strict):
     details: dict[str, Any] = {}
 
 
-class Inspected(Strict):
-    outline: Outline
-
-
 class Assembled(Strict):
     """What becomes part of result.json; an engine says the rest under its own name."""
 
@@ -115,6 +112,22 @@ class Assembled(Strict):
     notes: Notes = []
     label: bool = True
     musetalk: dict[str, Any] = {}
+
+
+class LaterSeconds(Strict):
+    """What the stages after the inspection took."""
+
+    prepare: Seconds
+    render: Seconds
+    assemble: Seconds
+
+
+class Inspected(Strict):
+    """The inspection, and of a job of which all was done at once, what `assemble` returns."""
+
+    outline: Outline
+    facts: Assembled | None = None
+    stage_seconds: LaterSeconds | None = None
 
 
 class Empty(Strict):
@@ -129,6 +142,11 @@ def explain_refusal(run: RunSpan, end: Done | Failed) -> str:
     if "request" not in run.payload:
         return ""
     return _refuse_failure(end) if isinstance(end, Failed) else _refuse_result(run, end.result)
+
+
+def is_whole_job(result: Mapping[str, Any]) -> bool:
+    """Whether an inspection says that all later stages were done as well."""
+    return isinstance(result.get("facts"), dict) and isinstance(result.get("stage_seconds"), dict)
 
 
 def read_outline(outline: Mapping[str, Any] | None, request: Request) -> Inspection | None:
@@ -152,8 +170,17 @@ def _refuse_failure(failed: Failed) -> str:
 def _refuse_result(run: RunSpan, result: Mapping[str, Any]) -> str:
     stage = run.payload.get("stage")
     if stage == "inspect":
-        return _refuse_outline(result, Limits(**run.payload["request"]["limits"]))
+        reason = _refuse_outline(result, Limits(**run.payload["request"]["limits"]))
+        return reason or _refuse_later_stages(run, result)
     return _refuse_shape(RESULTS[str(stage)], result)
+
+
+def _refuse_later_stages(run: RunSpan, result: Mapping[str, Any]) -> str:
+    """Refuse stages that the worker of an inspection could not do at once, or was not asked for."""
+    if not result.keys() & {"facts", "stage_seconds"}:
+        return ""
+    asked = run.payload.get("goes_on") is True and is_short(result["outline"])
+    return "" if asked and is_whole_job(result) else "an inspection that has the results of other stages"
 
 
 def _refuse_shape(schema: type[Strict], result: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from agent.errors import UserError
 from agent.service.log import configure_logging
 from agent.settings_file import load_settings
 from models.inputs import copy_input
+from models.short_jobs import run_short_job
 from models.types import EngineError, Inspection, Request
 
 HANDLER = "tests.e2e.noop:open_handler"
@@ -29,6 +30,8 @@ FRAMES = 48
 
 class Noop:
     def run(self, payload: dict[str, Any], start: int, stop: int, tick: Callable[[int], None]) -> dict[str, Any]:
+        if payload.get("goes_on"):
+            return run_short_job(self.run, payload, tick)
         request = Request.from_dict(payload["request"])
         asked = request.options
         if asked.get("fault_stage") == payload["stage"] and Path(asked["fault_while"]).exists():

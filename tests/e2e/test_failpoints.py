@@ -20,10 +20,14 @@ ACTIONS = ("kill", "stop", "raise", "enospc")
 JOBS = ("one", "two", "three")
 
 
-def drop_jobs(share: Share) -> None:
+def drop_jobs(share: Share, short: tuple[str, ...] = JOBS[2:]) -> None:
+    """Drop pairs, whose spans go to several workers, and `short` jobs, which one worker does at once."""
     for name in JOBS:
-        share.put(f"{name}.png", b"face")
-        share.put(f"{name}.wav", b"voice")
+        stems = (f"{name} face", f"{name} voice") if name in short else (name, name)
+        share.put(f"{stems[0]}.png", b"face")
+        share.put(f"{stems[1]}.wav", b"voice")
+        if name in short:
+            share.drop(name, avatar=f"{stems[0]}.png", audio=f"{stems[1]}.wav", options={"frames": 20})
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -45,6 +49,7 @@ def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: 
     else:
         share.start()
     share.wait_until_finished(len(JOBS), 60)
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     workers = share.workers()
     assert share.stop() == 0
     check(share, JOBS, workers)
@@ -52,15 +57,19 @@ def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: 
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("place", WORKER)
-def test_a_worker_fails_somewhere(make_share: Callable[..., Share], place: str, action: str) -> None:
+@pytest.mark.parametrize("short", [(), JOBS], ids=["long", "short"])
+def test_a_worker_fails_somewhere(
+    make_share: Callable[..., Share], place: str, action: str, short: tuple[str, ...]
+) -> None:
     """It dies, hangs, raises or finds the disk full: its span is repeated, one result each."""
     share = make_share(module="tests.e2e.noop", settle_s=0.05, stall_s=1.0)
     flag = share.state / "cache" / "reached"  # a worker writes nowhere else
     share.start(**{VARIABLE: f"{place}:{action}:{flag}"})
-    drop_jobs(share)
+    drop_jobs(share, short)
     share.wait_until_finished(len(JOBS), 60)
     assert flag.exists()
     assert {row["state"] for row in share.rows()} == {"done"}
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     workers = share.workers()
     assert share.stop() == 0
     check(share, JOBS, workers)

@@ -52,7 +52,11 @@ def drop(share: Share, name: str, dice: random.Random) -> None:
         share.put(f"{name}.png", name.encode())
         share.put(f"{name}.wav", name.encode())
         return
-    job = {"avatar": f"{name}-a.png", "audio": f"{name}-b.wav", "options": {"frame_s": 0.004}}
+    job = {
+        "avatar": f"{name}-a.png",
+        "audio": f"{name}-b.wav",
+        "options": {"frame_s": 0.004, "frames": dice.choice((1, 20, 48))},
+    }
     steps: list[Callable[[], None]] = [
         lambda: share.put(f"{name}-a.png", name.encode()),
         lambda: share.put(f"{name}-b.wav", name.encode()),

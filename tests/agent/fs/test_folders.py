@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
+from agent.fs import atomic_write_bytes, map_parallel
 from agent.fs import folders as by_descriptor
 from agent.fs.folders import list_names, make_folder, make_folders, move, remove, remove_empty
 from models import nofollow
@@ -146,3 +150,81 @@ def test_a_folder_is_removed_if_it_is_empty(tmp_path: Path) -> None:
     assert not remove_empty(tmp_path / "a")
     assert remove_empty(tmp_path / "a" / "b")
     assert remove_empty(tmp_path / "a")
+
+
+# kept open -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Iterator[Path]:
+    """A folder that must stay what it is."""
+    (folder := tmp_path / "outbox").mkdir()
+    by_descriptor.remember_folders([folder])
+    yield folder
+    by_descriptor.forget_folders([folder])
+
+
+def test_a_known_folder_is_opened_once_in_a_turn(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all threads that work for the turn; afterwards nothing is left open."""
+    opened = list[object]()
+
+    def count(path: Path | str, **keys: Any) -> int:
+        opened.append(path)
+        return nofollow.open_folder(path, **keys)
+
+    monkeypatch.setattr(by_descriptor, "open_folder", count)
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with by_descriptor.keep_folders_open():
+        map_parallel(lambda n: atomic_write_bytes(known / f"{n}", b"x"), range(20))
+        move(known / "1", known / "2")
+        assert opened == [known]
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    move(known / "3", known / "4")
+    assert len(opened) > 1
+
+
+def test_what_takes_the_place_of_a_folder_in_a_turn_gets_nothing(known: Path) -> None:
+    """The descriptor is that of the folder that was checked; the next turn sees the other one."""
+    with by_descriptor.keep_folders_open():
+        atomic_write_bytes(known / "first", b"x")
+        known.rename(known.with_name("moved"))
+        known.mkdir()
+        atomic_write_bytes(known / "second", b"x")
+        assert list_names(known) == ["first", "second"]
+    assert os.listdir(known) == []  # noqa: PTH208
+    assert sorted(os.listdir(known.with_name("moved"))) == ["first", "second"]  # noqa: PTH208
+    with by_descriptor.keep_folders_open(), pytest.raises(by_descriptor.ReplacedFolder):
+        atomic_write_bytes(known / "third", b"x")
+
+
+def test_a_folder_that_is_made_anew_in_a_turn_is_used(known: Path) -> None:
+    """Its old descriptor is of no use any more."""
+    with by_descriptor.keep_folders_open():
+        assert list_names(known) == []
+        known.rmdir()
+        make_folder(known)
+        atomic_write_bytes(known / "a", b"x")
+    assert os.listdir(known) == ["a"]  # noqa: PTH208
+
+
+def test_what_was_opened_in_a_turn_stays_open_for_those_who_use_it(known: Path) -> None:
+    """Else its number may be that of another folder when a thread of the turn goes on."""
+    with by_descriptor.keep_folders_open(), by_descriptor.hold_folder(known) as fd:
+        inode = os.fstat(fd).st_ino
+        known.rename(known.with_name("moved"))
+        make_folder(known)
+        os.close(os.open(known.parent, os.O_RDONLY))
+        assert os.fstat(fd).st_ino == inode
+        atomic_write_bytes(known / "new", b"x")
+    assert os.listdir(known) == ["new"]  # noqa: PTH208
+
+
+def test_another_thread_has_no_part_in_a_turn(known: Path) -> None:
+    """A thread that may outlive the turn opens folders for itself: a closed number may be that of another folder."""
+    seen = list[object]()
+    with by_descriptor.keep_folders_open():
+        list_names(known)
+        thread = Thread(target=lambda: seen.append(by_descriptor.get_kept()))
+        thread.start()
+        thread.join()
+    assert seen == [None]

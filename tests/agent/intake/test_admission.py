@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from agent import clock
+from agent.fs import Fingerprint
 from agent.intake import admission
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice, UnloadDevice
+from agent.intake.media import WRITTEN
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.results import outbox
@@ -431,6 +434,93 @@ def test_reloaded_settings_apply_at_the_next_scan(desk: Desk, tmp_path: Path) ->
     desk.turn()
     assert desk.job("near").state is JobState.QUEUED
     assert desk.job("large").error_code == "too_big"
+
+
+# many waiting jobs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def costly(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Five jobs wait, and to look at all of them takes so long that it may not be done again for an hour."""
+    for name in "abcde":
+        desk.drop(name, avatar=f"{name}.jpg", audio=f"{name}.wav")
+    desk.turn()
+    monkeypatch.setattr(clock, "FEW", 0)
+    monkeypatch.setattr(clock, "SHARE", 1e-9)
+    desk.turn()
+    return desk
+
+
+def test_a_medium_that_comes_is_looked_for_at_once(costly: Desk) -> None:
+    """Only the jobs that name it are looked at, whatever the spelling."""
+    costly.put("C.JPG")
+    costly.put("c.wav")
+    costly.turn()
+    assert [name for name in "abcde" if costly.job(name).state is JobState.QUEUED] == ["c"]
+
+
+def test_a_medium_that_is_being_written_is_looked_at_until_it_is_whole(costly: Desk) -> None:
+    """Its job has its turn in each scan, though nothing else changes."""
+    costly.put("d.jpg", settled=False)
+    costly.put("d.wav")
+    costly.turn()
+    assert costly.job("d").waiting_for == f'avatar "d.jpg" {WRITTEN}'
+    costly.turn(wait_s=0.5)
+    assert costly.job("d").state is JobState.WAITING
+    costly.turn(wait_s=1.0)
+    assert costly.job("d").state is JobState.QUEUED
+
+
+def test_an_avatar_of_the_library_is_seen_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the library's folder makes all waiting jobs be looked at, a batch in each turn."""
+    for name in "abcde":
+        desk.drop(name, avatar="anna", audio="voice.wav")
+    desk.put("voice.wav")
+    desk.turn()
+    monkeypatch.setattr(clock, "FEW", 0)
+    monkeypatch.setattr(clock, "SHARE", 1e-9)
+    monkeypatch.setattr(admission, "BATCH", 2)
+    desk.turn()
+    desk.add_avatar("anna.jpg")
+    queued = []
+    for _ in range(4):
+        desk.turn()
+        queued.append(desk.ledger.count(JobState.QUEUED))
+    assert queued == [2, 4, 5, 5]
+
+
+def test_jobs_of_one_turn_share_what_was_found(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A medium that many jobs name is looked at once in a turn, and again in the next."""
+    looks = list[str]()
+    take = desk.intake.take_settled
+
+    def note(name: str) -> Fingerprint | None:
+        looks.append(name)
+        return take(name)
+
+    monkeypatch.setattr(desk.intake, "take_settled", note)
+    desk.drop_media()
+    for name in "abc":
+        desk.drop(name)
+    desk.turn()
+    assert [desk.job(name).state for name in "abc"] == [JobState.QUEUED] * 3
+    assert looks == ["face.jpg", "voice.wav"]
+    desk.drop("d")
+    desk.turn()
+    assert looks == ["face.jpg", "voice.wav"] * 2
+
+
+def test_what_a_pair_has_taken_is_not_found_any_more(desk: Desk) -> None:
+    """A waiting job has found a face, which then is claimed as half of a pair: a job of the same turn waits for it."""
+    desk.drop("early", avatar="anna.jpg", audio="late.wav")
+    desk.turn()
+    for name in ("anna.jpg", "anna.wav", "voice.wav"):
+        desk.put(name)
+    desk.turn(wait_s=0.0)
+    desk.drop("later", avatar="anna.jpg")
+    desk.turn(wait_s=1.0)
+    assert sorted(desk.names()) == ["anna", "early", "later"]
+    assert [desk.job(name).state for name in ("early", "later")] == [JobState.WAITING] * 2
 
 
 # media of jobs that will not run --------------------------------------------------------------------------------------

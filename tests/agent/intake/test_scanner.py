@@ -6,12 +6,14 @@ import io
 import os
 import wave
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent import clock
 from agent.fs import Fingerprint, is_open_for_writing, take_fingerprint
 from agent.intake.admission import INCOMPLETE
-from agent.intake.scanner import Candidate, Inbox
+from agent.intake.scanner import SLICE, Candidate, Inbox
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import parse_job
 
@@ -236,6 +238,19 @@ def test_a_file_that_promises_more_waits_for_it(inbox: Inbox) -> None:
     assert found(inbox, 25.0) == {"hello": ("hello.jpg", "hello.wav")}
 
 
+def test_a_sound_that_does_not_say_where_it_ends_waits_longer(inbox: Inbox) -> None:
+    """Raw AAC and the like may go on; each piece starts the time anew."""
+    inbox.piece_settle_s = 5.0
+    put(inbox, "hello.jpg", PICTURE)
+    put(inbox, "hello.aac", b"one piece")
+    assert found(inbox, 0.0) == {}
+    assert found(inbox, 4.0) == {}
+    put(inbox, "hello.aac", b"one piece and another")
+    assert found(inbox, 4.5) == {}
+    assert found(inbox, 9.0) == {}
+    assert found(inbox, 9.5) == {"hello": ("hello.jpg", "hello.aac")}
+
+
 def test_a_cut_file_that_was_renamed_into_place_is_final(inbox: Inbox) -> None:
     """Its writer has finished, whatever the header says."""
     inbox.piece_settle_s = 5.0
@@ -278,3 +293,122 @@ def test_the_next_look_is_when_a_piece_has_settled(inbox: Inbox) -> None:
     assert inbox.next_settle_s(0.0) == 1.0
     assert inbox.next_settle_s(1.0) == 4.0
     assert inbox.next_settle_s(5.0) is None
+
+
+# large inboxes -------------------------------------------------------------------------------------------------------
+
+
+class Looks:
+    """Counts what a scan asks the file system for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stats, self.lists = list[str](), 0
+        real_stat, real_list = os.stat, os.listdir
+
+        def look(name: str, **keys: Any) -> os.stat_result:
+            self.stats.append(name)
+            return real_stat(name, **keys)
+
+        def count(fd: int) -> list[str]:
+            self.lists += 1
+            return real_list(fd)
+
+        monkeypatch.setattr("agent.intake.scanner.os.stat", look)
+        monkeypatch.setattr("agent.intake.scanner.os.listdir", count)
+
+    def clear(self) -> None:
+        self.stats.clear()
+        self.lists = 0
+
+
+@pytest.fixture
+def crowd(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> tuple[Inbox, Looks]:
+    """An inbox with more files than one scan looks at, which have been there for a while."""
+    for number in range(2 * SLICE):
+        put(inbox, f"other{number:04}.dat")
+    monkeypatch.setattr(clock, "FEW", 1_000_000)
+    assert inbox.scan(0.0)
+    assert inbox.scan(10.0)
+    return inbox, Looks(monkeypatch)
+
+
+def test_events_of_a_large_inbox_are_all_that_is_looked_at(crowd: tuple[Inbox, Looks]) -> None:
+    """A scan for an event asks for the files that it names, and takes them."""
+    inbox, looks = crowd
+    put(inbox, "hello.json", JOB)
+    assert inbox.scan(11.0, {"hello.json", ".hello.tmp", "gone.json"})
+    assert sorted(looks.stats) == ["gone.json", "hello.json"]
+    assert looks.lists == 0
+    assert [item.name for item in inbox.find_candidates(11.0, set)] == ["hello"]
+
+
+def test_a_period_without_change_reads_no_folder(crowd: tuple[Inbox, Looks]) -> None:
+    """The folder's time says that no name has come or gone; a part of the files is looked at."""
+    inbox, looks = crowd
+    assert inbox.scan(20.0)
+    assert looks.lists == 0
+    assert 0 < len(looks.stats) <= SLICE
+
+
+def test_lost_events_are_found_in_the_next_period(crowd: tuple[Inbox, Looks]) -> None:
+    """Names that have come and gone without an event are seen by the folder's time, and later by nothing else."""
+    inbox, looks = crowd
+    put(inbox, "hello.json", JOB)
+    (inbox.folder / "other0001.dat").unlink()
+    assert inbox.scan(20.0)
+    assert looks.lists == 1
+    assert "hello.json" in inbox.tracked
+    assert "other0001.dat" not in inbox.tracked
+
+
+def test_all_files_of_a_large_inbox_have_their_turn(crowd: tuple[Inbox, Looks]) -> None:
+    """What is written in place without an event is seen after some periods."""
+    inbox, looks = crowd
+    put(inbox, "other0007.dat", b"rewritten")
+    for period in range(5):
+        assert inbox.scan(20.0 + 5 * period)
+    assert set(looks.stats) >= {f"other{number:04}.dat" for number in range(2 * SLICE)}
+    assert inbox.tracked["other0007.dat"].fingerprint.size == len(b"rewritten")
+
+
+def test_a_medium_is_looked_at_again_before_it_is_used(crowd: tuple[Inbox, Looks]) -> None:
+    """One that was settled and is rewritten without an event is not complete, whatever the last scan knew."""
+    inbox, _ = crowd
+    assert inbox.is_settled("other0003.dat", 20.0)
+    put(inbox, "other0003.dat", b"once more")
+    assert not inbox.is_settled("other0003.dat", 20.5)
+    assert inbox.is_settled("other0003.dat", 21.5)
+    (inbox.folder / "other0003.dat").unlink()
+    assert not inbox.is_settled("other0003.dat", 22.0)
+
+
+def test_a_link_takes_the_place_of_a_file(crowd: tuple[Inbox, Looks]) -> None:
+    """And the other way round: each name is in one of both lists, and in the index."""
+    inbox, _ = crowd
+    path = inbox.folder / "other0005.dat"
+    path.unlink()
+    path.symlink_to("other0006.dat")
+    assert inbox.scan(20.0, {path.name})
+    assert (path.name in inbox.tracked, inbox.others[path.name][0]) == (False, "link")
+    assert inbox.find_names("OTHER0005.dat") == [path.name]
+    assert not inbox.is_file(path.name)
+    path.unlink()
+    put(inbox, path.name)
+    assert inbox.scan(21.0, {path.name})
+    assert (inbox.is_file(path.name), path.name in inbox.others) == (True, False)
+    assert inbox.find_names("OTHER0005.dat") == [path.name]
+
+
+def test_a_job_file_that_changes_before_it_is_claimed_counts_as_it_is_then(inbox: Inbox) -> None:
+    """What was read before is used only while the file is the same."""
+    put(inbox, "hello.json", JOB)
+    put(inbox, "same.json", JOB)
+    assert inbox.scan(0.0)
+    changed, same = inbox.find_candidates(0.0, set)
+    put(inbox, "hello.json", JOB.replace(b"face", b"other face"))
+    first, second = inbox.claim(changed, "u1"), inbox.claim(same, "u2")
+    assert first is not None
+    assert second is not None
+    assert first.text == JOB.replace(b"face", b"other face")
+    assert second.text == JOB
+    assert (first.name, second.name, second.owner) == ("hello", "same", f"uid:{os.getuid()}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from watchdog.events import FileMovedEvent
+from watchdog.events import FileCreatedEvent, FileMovedEvent
 
 from agent.intake.watcher import InboxWatcher
 
@@ -48,6 +48,19 @@ def test_a_file_that_leaves_is_no_news(woken: tuple[InboxWatcher, threading.Even
     watch.on_any_event(FileMovedEvent("", str(watch.folder / "b.json")))
     assert event.is_set()
     assert watch.take_moved() == {"b.json"}
+
+
+def test_names_and_renames_are_taken_together(woken: tuple[InboxWatcher, threading.Event]) -> None:
+    """What was renamed is always among the names to look at, or a large inbox would forget that it is whole."""
+    watch, _ = woken
+    watch.on_any_event(FileMovedEvent("", str(watch.folder / "b.json")))
+    watch.on_any_event(FileCreatedEvent(str(watch.folder / "c.json")))
+    assert watch.touched
+    assert watch.take_events() == ({"b.json", "c.json"}, {"b.json"})
+    assert not watch.touched
+    watch.moved.add("d.json")
+    assert watch.take_events() == ({"d.json"}, {"d.json"})
+    assert watch.take_events() == (set(), set())
 
 
 def test_a_claim_holds_back_no_news(woken: tuple[InboxWatcher, threading.Event], tmp_path: Path) -> None:

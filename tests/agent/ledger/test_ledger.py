@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -129,3 +130,21 @@ def test_any_name_survives_the_ledger(name: str) -> None:
         ledger.close()
     assert job is not None
     assert job.name == name
+
+
+def test_a_block_within_a_transaction_is_part_of_it(tmp_path: Path) -> None:
+    """It takes no statement of its own, and goes with the whole; a move that is not allowed changes nothing."""
+    ledger = a_ledger(tmp_path)
+    job = add_job(ledger, "u1")
+    statements = list[str]()
+    ledger.db.conn.set_trace_callback(statements.append)
+    with suppress(RuntimeError), ledger.together():
+        with ledger.together():
+            ledger.remember("inner", "1")
+        with pytest.raises(IllegalMove):
+            ledger.transitions.finish(job, "hello", at_ms=1)
+        raise RuntimeError("a test")
+    ledger.db.conn.set_trace_callback(None)
+    assert ledger.recall("inner") is None
+    assert not any("SAVEPOINT" in statement for statement in statements)
+    ledger.close()

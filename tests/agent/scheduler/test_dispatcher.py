@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 
 from agent.ledger.reader import open_reader
+from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.dispatcher import will_have_room
 from gpu_pool.types import Device, DeviceKind, Done, Exited, Progress, ProtocolError, RunSpan
 from models.catalog import EngineChoice
 from models.types import Inspection
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
+from tests.gpu_pool.fake import Message
 
 # turns ---------------------------------------------------------------------------------------------------------------
 
@@ -26,6 +29,55 @@ def test_one_job_goes_through_all_stages(make_simulation: Build) -> None:
     stages = [stage for _, _, _, stage in simulation.placed]
     assert stages == ["inspect", "prepare", *["render"] * 4, "assemble"]
     assert (simulation.row("hello")["state"], simulation.row("hello")["attempt"]) == ("done", 1)
+
+
+def do_all(simulation: Simulation, order: RunSpan) -> list[tuple[float, Message]] | None:
+    """Answer as a worker that does a short job at once."""
+    if not order.payload.get("goes_on"):
+        return None
+    seconds = dict.fromkeys(("prepare", "render", "assemble"), 0.1)
+    told = {"outline": simulation.inspection().to_dict(), "facts": {"notes": ["quick"]}, "stage_seconds": seconds}
+    return [(0.4, Done(order.task, 0, 1, 0.4, json.loads(json.dumps(told))))]
+
+
+def test_a_short_job_takes_one_exchange(make_simulation: Build) -> None:
+    """Its worker does all stages at once; the row, its device and its times are those of four exchanges."""
+    simulation = make_simulation(cpus(2), frames=10)
+    simulation.story = lambda _device, _name, order: do_all(simulation, order)
+    simulation.add("hello")
+    finished = list[FinishedAttempt]()
+    simulation.end = finished.append  # type: ignore[method-assign, assignment]
+    simulation.run(lambda: bool(finished))
+    [done] = finished
+    assert [stage for _, _, _, stage in simulation.placed] == ["inspect"]
+    assert (done.facts, done.attempt.devices) == ({"notes": ["quick"]}, ["cpu:0"])
+    assert done.attempt.stage_seconds == pytest.approx({"inspect": 0.1, "prepare": 0.1, "render": 0.1, "assemble": 0.1})
+    columns = done.attempt.take_columns()
+    assert (columns["stage"], columns["frames"], columns["units_done"]) == ("assemble", 10, 1)
+
+
+def test_a_job_that_lost_a_worker_goes_stage_by_stage(make_simulation: Build) -> None:
+    """What a worker does at once is tried once; then each stage is told of, so that it is known which one kills."""
+    simulation = make_simulation(cpus(1), frames=10)
+    simulation.story = lambda _device, _name, order: (
+        [(0.1, Exited(1, signal="SIGKILL"))] if order.payload.get("goes_on") else None
+    )
+    simulation.add("hello")
+    simulation.finish(1)
+    assert [stage for _, _, _, stage in simulation.placed] == ["inspect", "inspect", "prepare", "render", "assemble"]
+
+
+def test_only_a_light_engine_does_all_at_once(make_simulation: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where weights are loaded, or a card renders, the stages are planned one by one."""
+    simulation = make_simulation(cpus(1), frames=10)
+    monkeypatch.setattr(
+        simulation.dispatcher._engines, "choose", lambda *_: EngineChoice("musetalk", "cpu", "asked for")
+    )
+    asked = list[bool]()
+    simulation.story = lambda _device, _name, order: asked.append(order.payload.get("goes_on", False))
+    simulation.add("hello")
+    simulation.finish(1)
+    assert not any(asked)
 
 
 def test_a_claim_is_committed_before_a_worker_hears_of_it(make_simulation: Build, tmp_path: Path) -> None:

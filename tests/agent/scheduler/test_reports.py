@@ -178,3 +178,24 @@ def test_a_row_of_an_earlier_version_is_read_or_done_anew() -> None:
     earlier = {key: value for key, value in OUTLINE.items() if key != "colour"}
     assert read_outline(earlier, REQUEST) == Inspection.from_dict(OUTLINE)
     assert read_outline({}, REQUEST) is read_outline(None, REQUEST) is read_outline({"frames": 1}, REQUEST) is None
+
+
+def judge_whole(*, goes_on: bool = True, frames: int = 24, **more: Any) -> str:
+    units = {"inspect": 1, "prepare": 1, "render": frames, "assemble": 1}
+    outline = {**OUTLINE, "frames": frames, "duration_s": frames / 25, "units": units}
+    result = {"outline": outline, "facts": {"notes": []}, "stage_seconds": dict.fromkeys(UNITS, 0.1), **more}
+    result["stage_seconds"] and result["stage_seconds"].pop("inspect", None)
+    run = ask("inspect")
+    run = RunSpan(run.task, 0, 1, {**run.payload, "goes_on": goes_on})
+    return explain_refusal(run, Done(run.task, 0, 1, 0.1, {key: value for key, value in result.items() if value != {}}))
+
+
+def test_all_stages_of_a_short_job_are_believed_if_asked_for() -> None:
+    """A worker may do a short job at once; the results of later stages are refused where they can't be."""
+    assert judge_whole() == ""
+    assert "other stages" in judge_whole(goes_on=False)
+    assert "other stages" in judge_whole(frames=25)
+    assert "other stages" in judge_whole(stage_seconds={})
+    assert "other stages" in judge_whole(facts={})
+    assert "stage_seconds.render" in judge_whole(stage_seconds={"prepare": 0.1, "render": -1.0, "assemble": 0.1})
+    assert "facts.encoder" in judge_whole(facts={"encoder": "rm"})
