@@ -19,7 +19,7 @@ from typing import Any
 from agent import client
 from agent.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
-from agent.fs.folders import sync
+from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, TRIAL, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 from gpu_pool.process import build_python_path
