@@ -19,8 +19,8 @@ from typing import Any
 from agent import client
 from agent.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
-from agent.fs.folders import remove, sync
-from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
+from agent.fs.folders import sync
+from agent.jobs.spec import AVATAR_SUFFIXES, TRIAL, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 from gpu_pool.process import build_python_path
 from models import catalog
@@ -111,9 +111,12 @@ def remove_avatar(settings: Settings, name: str, *, force: bool = False) -> list
     return files
 
 
-def submit_preparation(settings: Settings, name: str, options: dict[str, Any], engine: str = "") -> JobTicket:
+def submit_preparation(
+    settings: Settings, name: str, options: dict[str, Any], engine: str = "", *, keeps_video: bool = False
+) -> JobTicket:
     """Submit a job with a silent clip, which prepares the avatar and shows the tracked face.
 
+    `keeps_video`: else the daemon takes the video out of the outbox.
     `engine`: "" for MuseTalk where it is installed with its weights, else what auto is here.
     """
     check_name(name)
@@ -121,18 +124,12 @@ def submit_preparation(settings: Settings, name: str, options: dict[str, Any], e
         raise ClientError(f"the library has no avatar {name}: add it with `musedrop avatar add {name} FILE`")
     musetalk, places = catalog.ENGINES["musetalk"], settings.models_dir
     engine = engine or ("auto" if catalog.explain_unavailable(musetalk, places, ("cpu", "cuda")) else "musetalk")
-    job = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
+    job: dict[str, Any] = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
+    job |= {} if keeps_video else {"submitter": TRIAL}
     with tempfile.TemporaryDirectory() as folder:
         silence = Path(folder) / "silence.wav"
         write_silence(silence, TRIAL_S)
         return client.submit(settings, name, silence, job, f"prepare-{name}")
-
-
-def remove_trial(settings: Settings, ticket: JobTicket) -> None:
-    """Remove the result of a preparation from among people's results; what was prepared is in the cache."""
-    row = client.find_job(client.open_ledger(settings), ticket.id)
-    if row is not None and row["result"]:
-        remove(settings.folders.outbox / row["result"])
 
 
 def write_silence(path: Path, seconds: float, rate: int = 16_000) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -294,25 +294,30 @@ def avatar_prepare(
     config: Config = None,
     engine: EngineName = "",
     option: EngineOptions = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and remove the trial.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end.")] = True,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the trial video, which shows the tracked face.")] = False,
 ) -> None:
     """Prepare a face before a job needs it.
 
-    Runs a short silent clip, and removes its result.
+    Runs a short silent clip, whose video does not stay in the outbox.
     """
     from agent.cli import avatars
-    from agent.cli.jobs.following import follow_jobs
+    from agent.cli.jobs.following import follow_jobs, print_outcome
+    from agent.cli.presence import warn_of_absence
 
     source = find_settings(config)
     settings = load_settings(config)
-    ticket = avatars.submit_preparation(settings, name, parse_options(option), engine)
-    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
+    ticket = avatars.submit_preparation(settings, name, parse_options(option), engine, keeps_video=keep)
     if not wait:
+        warn_of_absence(settings, source)
+        console.print(f"{escape_markup(name)} will be prepared by the job {escape_markup(ticket.name)}", soft_wrap=True)
         return
-    code = follow_jobs(settings, source, [ticket.id])
-    if code == 0 and not keep:
-        avatars.remove_trial(settings, ticket)
+
+    def tell(settings: Settings, row: dict[str, Any]) -> int:
+        return 0 if row["state"] == "done" and not keep else print_outcome(settings, row)
+
+    code = follow_jobs(settings, source, [ticket.id], tell=tell)
+    if code == 0:
         has_some = any(avatar.prepared for avatar in avatars.list_avatars(settings) if avatar.name == name)
         told = "is prepared" if has_some else "can be used; the preview engine prepares nothing in advance"
         console.print(f"{escape_markup(name)} {told}", soft_wrap=True)

@@ -65,6 +65,8 @@ PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 NTSC = (24, 30, 48, 60, 120)
 MAX_SECONDS = 1e6
 MAX_VOICES = 16
+TRIAL = "avatar prepare"
+"""The submitter of jobs whose video leaves the outbox when they are done: their use is what they prepare."""
 OF_ONE_FACE = ("face", "face_box", "mouth")
 """Options that say where the one face is."""
 
