@@ -6,7 +6,7 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agent.settings import Settings
 
 app = typer.Typer(help="The menu entry and the tray of a desktop.", no_args_is_help=True, rich_markup_mode=None)
+P = ParamSpec("P")
 NOTIFY_S = 1.0
 PAGE_S = 10.0
 
@@ -79,18 +80,18 @@ def tray(config: Config = None) -> None:
     from agent.desktop.pauses import TimedPause, find_state_file
     from agent.desktop.state import read_state
     from agent.desktop.tray import Tray
+    from agent.ledger.reader import Unreadable
 
     source = find_settings(config)
     settings = load_settings(config)
     pause = TimedPause(settings, find_state_file(os.environ))
-    service = notifications.NotificationService()
-    steps = notifications.follow_jobs(lambda: client.open_ledger(settings), service.show)
+    show = report(notifications.NotificationService().show)
     shown = Tray(
         lambda: read_state(settings, describe_absence_now(settings, source)),
         lambda state: build_menu(settings, source, pause, state),
     )
-    was_there: bool | None = None
-    due_s = 0.0
+    was_there, due_s = None, 0.0
+    steps = notifications.follow_jobs(lambda: client.open_ledger(settings), show)
     while True:
         shown.step()
         if shown.has_tray is False and was_there is not False:
@@ -98,8 +99,11 @@ def tray(config: Config = None) -> None:
         was_there = shown.has_tray
         if time.monotonic() >= due_s:
             due_s = time.monotonic() + NOTIFY_S
-            pause.check()
-            next(steps)
+            report(pause.check)()
+            try:
+                next(steps)
+            except (UserError, Unreadable):  # the ledger is gone, or not there yet
+                steps = notifications.follow_jobs(lambda: client.open_ledger(settings), show)
 
 
 def describe_absence_now(settings: Settings, source: Path) -> str:
@@ -130,12 +134,12 @@ def build_menu(settings: Settings, source: Path, pause: TimedPause, state: TrayS
     return items
 
 
-def report(act: Callable[[], None]) -> Callable[[], None]:
-    """Return the action of a menu entry, whose error is printed and ends nothing."""
+def report(act: Callable[P, None]) -> Callable[P, None]:
+    """Return an action whose error is printed and ends nothing."""
 
-    def run() -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            act()
+            act(*args, **kwargs)
         except (UserError, OSError) as error:
             error_console.print(escape_markup(error), soft_wrap=True)
 
