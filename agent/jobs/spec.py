@@ -290,7 +290,8 @@ class JobSpec(_Frozen):
     version: Literal[1] = Field(default=1, description="The version of this format: 1.")
     avatar: MediaName | None = Field(
         default=None,
-        description="The face: an image or a video beside the job file, or the name of an avatar of the library.",
+        description="The face: an image or a video beside the job file, the name of an avatar of the library,"
+        " or a folder of numbered pictures.",
     )
     template: LibraryName | None = Field(
         default=None, description="The face, by the name of an avatar of the library; instead of `avatar`."

@@ -51,6 +51,23 @@ def has_tone(wave: F32, start_s: float, stop_s: float, hz: float) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_numbered_pictures_in_the_library_are_an_avatar(share: Share) -> None:
+    """A job names the folder; the result has the rate that it asks for, and the folder stays where it is."""
+    folder = share.folder / "avatars" / "eva"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 10):
+        (folder / f"{number:04}.jpg").write_bytes(face())
+    share.put("line.wav", voice(0.5))
+    share.drop("pictures", avatar="eva", audio="line.wav", fps=20)
+    assert share.wait_for("pictures", "done", "failed")["state"] == "done", share.log()
+    with av.open(str(share.outbox / "pictures" / "result.mp4")) as video:
+        assert video.streams.video[0].average_rate == 20
+        assert video.streams.video[0].frames == 10
+    assert sorted(path.name for path in folder.iterdir()) == ["0001.jpg", "0002.jpg", "0010.jpg"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_scene_of_a_film_is_dubbed(share: Share, tmp_path: Path) -> None:
     """The result is the film with its sound; the voice has the scene, and one device or two make the same bytes."""
     film, line = write_film(tmp_path / "film.mp4"), sound(tmp_path / "line.wav", tone(0.6, hz=500)).read_bytes()
