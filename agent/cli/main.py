@@ -17,8 +17,8 @@ import typer
 
 from agent import __version__
 from agent.cli import completion
+from agent.cli import desktop as cli_desktop
 from agent.cli import models as cli_models
-from agent.cli import page as cli_page
 from agent.cli import service as cli_service
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.jobs import commands as jobs
@@ -42,8 +42,11 @@ app = typer.Typer(
 for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry):
     app.command()(command)
 app.command("open")(jobs.open_result)
-app.command("page")(cli_page.serve_page)
+app.command("page")(cli_desktop.serve_page)
+app.command()(cli_desktop.tray)
+app.command()(cli_desktop.notify)
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_desktop.app, name="desktop")
 
 NOTIFY_S = 1.0
 
@@ -81,26 +84,15 @@ def run(
     """
     from agent import settings_file
     from agent.daemon import serve
+    from agent.page.launch import start_page
     from agent.service.log import configure_logging
 
     source = find_settings(config)
     settings = settings_file.load_settings(source)
     configure_logging(settings)
     if with_page:
-        cli_page.start_page(source)
+        start_page(source)
     serve(settings, source=source)
-
-
-@app.command()
-def notify(config: Config = None) -> None:
-    """Show desktop notifications when jobs end, until Ctrl-C."""
-    from agent import client
-    from agent.cli import notify as notifications
-
-    settings = load_settings(config)
-    service = notifications.NotificationService()
-    for _ in notifications.follow_jobs(lambda: client.open_ledger(settings), service.show):
-        time.sleep(NOTIFY_S)
 
 
 @app.command()
