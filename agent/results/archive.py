@@ -15,6 +15,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.fs import Fingerprint, discard, is_folder, map_parallel, move_into, take_fingerprint
 from agent.fs.folders import sync
+from agent.jobs.spec import TRIAL
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
@@ -129,6 +130,8 @@ class Archiver:
     def _archive(self, job: Job, target: Path | None) -> None:
         discard(self.folders.work / job.uid)
         inputs = self.folders.claimed / job.uid
+        if job.submitter == TRIAL and job.result:
+            outbox.remove_result(self.folders.outbox, job.result, job.uid)
         if target is None:
             return
         if job.state is not JobState.DONE:
