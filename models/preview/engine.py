@@ -324,20 +324,25 @@ def write_geometry(
 ) -> None:
     """Write geometry.npz: face, mouth, tone, resting lower face, and the eyes in each frame of the avatar."""
     options = choice.options
-    picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
-    track, window, reference = Track.of_still(face, 1), range(1), 0
-    if inspection.avatar_kind == "video" and options.face_box is not None:
-        with open_video(request, inspection) as video:
-            track, window = Track.of_still(face, len(video)), range(len(video))
-            picture = video.read(0)
-    elif inspection.avatar_kind == "video":
+    if inspection.avatar_kind == "video" and options.face_box is None:
         with open_video(request, inspection) as video:
             window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
             frames = (video.read(n) for n in window)
             track = follow_face(frames, lambda image: choice.choose(find_faces(image)), progress)
             reference = track.choose_reference()
             picture = video.read(window[reference])
-        face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+        if np.isfinite(track.gap).any():
+            face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+        else:  # it is there too shortly to be followed
+            picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
+            track = replace(Track.of_still(face, len(window)), weight=np.zeros(len(window)))
+    else:
+        picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
+        track, window, reference = Track.of_still(face, 1), range(1), 0
+        if inspection.avatar_kind == "video":
+            with open_video(request, inspection) as video:
+                track, window = Track.of_still(face, len(video)), range(len(video))
+                picture = video.read(0)
     mouth = locate_mouth(picture, face, options, request, inspection)
     if options.face_box is not None:
         mouth = replace(mouth, contrast=GIVEN)

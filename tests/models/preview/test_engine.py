@@ -356,3 +356,22 @@ def test_a_whole_job_keeps_transparency(tmp_path: Path, *, still: bool) -> None:
     top = own[:60, width // 2]
     assert np.abs(shown[0, :60, width // 2, :3].astype(int) - top[:, :3])[top[:, 3] > 200].mean() < 12
     assert media.read_image(tmp_path / "out" / "preview.jpg")[:4, :4].min() > 250
+
+
+def test_a_face_that_flashes_up_changes_no_frame(tmp_path: Path) -> None:
+    """A face in one frame of a second is too short to be followed: the video stays as it is, and a note says so."""
+    picture = media.read_image(EXAMPLES / "collins.jpg", "collins.jpg")[:320, 160:480]
+    path = tmp_path / "flash.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 320, 320, "yuv420p"
+        for n in range(24):
+            shown = np.ascontiguousarray(picture if n == 2 else np.full_like(picture, 90))
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(shown, "bgr24")))
+        output.mux(stream.encode(None))
+    request = request_for(tmp_path, path, label=False)
+    engine, inspection = prepared(request)
+    frames = list(engine.render(request, inspection, 3, 20))
+    assert all(np.ptp(frame) < 12 for frame in frames)
+    assert any("no face was seen in 24 frames" in note for note in engine.report(request, inspection)["notes"])
