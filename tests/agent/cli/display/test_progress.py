@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 
 from agent.cli.display.progress import JobProgress, describe_outcome
@@ -36,7 +38,10 @@ def test_a_long_reason_leaves_name_and_state_whole() -> None:
 def test_the_end_of_a_job_fits_into_a_line() -> None:
     """In 80 columns a done job and one that failed have a line each; where the video is, is said below."""
     console = Console(width=80, force_terminal=False)
-    ends = [{"state": "done", "result": "a" * 40, "run_seconds": 1234.5}, {"state": "failed", "error_code": "no_face"}]
+    ends: list[dict[str, Any]] = [
+        {"state": "done", "result": "a" * 40, "run_seconds": 1234.5},
+        {"state": "failed", "error_code": "no_face"},
+    ]
     with console.capture() as capture, JobProgress(console) as progress:
         progress.show([{**JOB, **end, "uid": str(number)} for number, end in enumerate(ends)])
     assert len(capture.get().strip().splitlines()) == 2
