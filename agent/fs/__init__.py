@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 from agent.fs.folders import get_kept, hold_folder, make_folders, move, remove, share_kept, sync
 from models.nofollow import open_nofollow
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -265,6 +266,24 @@ def discard(path: Path) -> None:
         remove(path)
 
 
+def discard_later(folder: Path) -> None:
+    """Take a folder away at once, and delete it on a thread: a disk may take longer for that than to make it.
+
+    It has another name then, beside the old one, which is left where the process ends before the thread has.
+    """
+    doomed = folder.with_name(f".{token_hex(16)}.gone")
+    try:
+        move(folder, doomed)
+    except FileNotFoundError:
+        return
+    except OSError:
+        doomed = folder
+    try:
+        _deleting_threads().submit(discard, doomed)
+    except RuntimeError:  # the limit of threads
+        discard(doomed)
+
+
 def move_into(source: Path, folder: Path, name: str) -> Path:
     """Rename `source` to `folder/name`, or `name-2`, `name-3` ... where that exists.
 
@@ -309,6 +328,15 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
     return True
 
 
+def catch(act: Callable[P, object], *args: P.args, **keys: P.kwargs) -> OSError | None:
+    """Call `act`; return the OSError that it raises, to go on with other files."""
+    try:
+        act(*args, **keys)
+    except OSError as error:
+        return error
+    return None
+
+
 def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Call `act` for each item on a few threads: a disk flushes several files at the price of one.
 
@@ -343,3 +371,8 @@ def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
 def _thread_pool() -> ThreadPoolExecutor:
     """One pool for all calls: starting threads costs more than a few flushes."""
     return ThreadPoolExecutor(THREADS, thread_name_prefix="files")
+
+
+@cache
+def _deleting_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="deletes")
