@@ -14,7 +14,7 @@ from agent.clock import Clock
 from agent.fs import is_file
 from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.ledger import LIVE, Ledger
@@ -233,6 +233,9 @@ class Daemon:
             case DrainDevice(name):
                 if not self.devices.drain(name):
                     log.warning("nothing to drain: no device is called %s", name)
+            case UnloadDevice(name):
+                if not self.devices.unload(name):
+                    log.warning("nothing to unload: no idle device called %s has loaded a model", name)
             case ResumeDevice(name):
                 self.selftests.dismiss(name)
                 if not self.devices.resume(name):
@@ -437,7 +440,7 @@ class Daemon:
 
     def close(self) -> None:
         """Stop the workers, and leave the ledger and the share in order."""
-        self.intake.watcher.stop()
+        self.intake.close()
         self.selftests.close()
         self.pool.close()
         self.dispatcher.save_progress()
@@ -453,7 +456,7 @@ class Daemon:
 
     def abandon(self) -> None:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
-        self.intake.watcher.stop()
+        self.intake.close()
         self.selftests.close()
         self.pool.close()
         self.damage_check.close(clean=False)

@@ -126,6 +126,11 @@ class ErrorCode(StrEnum):
         "job",
         "A file was surely meant as a job, or as half of one, but musedrop doesn't read files of its kind or name.",
     )
+    SPEECH_FAILED = (
+        "speech_failed",
+        "media",
+        "The text that is the voice could not be spoken by the program of `[speech]`; the message says why.",
+    )
     MEDIA_TOO_LARGE = ("media_too_large", "media", "The file is larger than `limits.media_mib`.")
     AUDIO_UNREADABLE = ("audio_unreadable", "media", "The file is no sound, or is damaged.")
     AUDIO_EMPTY = ("audio_empty", "media", "The file holds no sound at all.")

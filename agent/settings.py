@@ -119,6 +119,11 @@ class DevicesSettings(Section):
         default=True,
         description="Whether workers on cards load the engine that auto means here as soon as they start.",
     )
+    idle_unload_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = Field(
+        default=0.0,
+        description="Idle seconds after which a worker on a card gives the card's memory back; its next job loads the"
+        " model again. 0: never.",
+    )
     cpu_workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="Worker processes without a GPU; 0 means one for each core, at most 4."
     )
@@ -176,6 +181,9 @@ class LimitsSettings(Section):
     media_mib: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
         default=4096, description="Size of one media file, in MiB."
     )
+    archive_gib: Annotated[float, Field(gt=0, le=1 << 20)] = Field(
+        default=8.0, description="Size of all files of a zip in the inbox, in GiB; a larger one is not unpacked."
+    )
     megapixels: Annotated[float, Field(gt=0, le=1000)] = Field(
         default=64.0, description="Pixels of one picture, in millions; guards against image bombs."
     )
@@ -218,7 +226,8 @@ class OutputSettings(Section):
         default="auto", description="auto takes h264_nvenc where a card offers it, else libx264."
     )
     link_video: bool = Field(
-        default=False, description="Whether each video is also outbox/NAME.mp4, a hard link beside the folder NAME."
+        default=False,
+        description="Whether each video is also outbox/NAME.mp4 (or .mov), a hard link beside the folder NAME.",
     )
 
 
@@ -299,6 +308,20 @@ class HooksSettings(Section):
     )
     attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=8, description="How often a hook is tried, with pauses of 2 s, 4 s ... and at most five minutes."
+    )
+
+
+class SpeechSettings(Section):
+    """The program that speaks texts: `NAME.txt` beside a face, or the `audio` of a job; off without a command."""
+
+    command: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="A program and its arguments, run without a shell. The text comes on the standard input, or in the"
+        " file {text}; the sound goes to the file {wav}, or without this word to the standard output.",
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=120.0, description="Seconds that speaking one text may take."
     )
 
 
@@ -458,6 +481,7 @@ class Settings(Section):
     status: StatusSettings = StatusSettings()
     retention: RetentionSettings = RetentionSettings()
     hooks: HooksSettings = HooksSettings()
+    speech: SpeechSettings = SpeechSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

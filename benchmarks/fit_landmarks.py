@@ -19,6 +19,7 @@ import numpy as np
 
 from models.arrays import F32, F64, U8, Array
 from models.preview import landmarks as lm
+from models.preview.geometry import align_ends, align_eyes, transform_points
 
 MESH = [33, 159, 133, 145, 362, 386, 263, 374, 61, 291, 0, 13, 14, 17, 152, 176, 400, 172, 397, 1, 2, 105, 334]
 """The numbers of the POINTS in the mesh."""
@@ -35,7 +36,7 @@ class Sample:
 
     @property
     def eyes(self) -> F64:
-        return np.array([self.points[[0, 2]].mean(0), self.points[[4, 6]].mean(0)])
+        return lm.average_corners(self.points)
 
     def mirror(self) -> Sample:
         width = self.image.shape[1]
@@ -107,17 +108,17 @@ def vary_all(samples: list[Sample], copies: int) -> Iterator[Sample]:
 
 def add_face(parts: dict[str, Regression], sample: Sample) -> None:
     near = rng.random() < 0.4
-    affine = lm.align_eyes(displace(sample.eyes, *((0.05, 0.06, 4) if near else (0.11, 0.14, 7))))
-    parts["eyes"].add(lm.FACE_WINDOW.extract(sample.image, affine), lm.transform(sample.eyes, affine))
-    affine = lm.align_eyes(displace(sample.eyes, 0.035, 0.035, 2))
-    parts["face"].add(lm.FACE_WINDOW.extract(sample.image, affine), lm.transform(sample.points, affine))
+    affine = align_eyes(displace(sample.eyes, *((0.05, 0.06, 4) if near else (0.11, 0.14, 7))))
+    parts["eyes"].add(lm.FACE_WINDOW.extract(sample.image, affine), transform_points(sample.eyes, affine))
+    affine = align_eyes(displace(sample.eyes, 0.035, 0.035, 2))
+    parts["face"].add(lm.FACE_WINDOW.extract(sample.image, affine), transform_points(sample.points, affine))
 
 
 def add_lips(parts: dict[str, Regression], sample: Sample) -> None:
     distance = float(np.hypot(*(sample.eyes[1] - sample.eyes[0])))
     guess = sample.points + (rng.normal(0, [0.03, 0.04]) + rng.normal(0, 0.022, sample.points.shape)) * distance
-    affine = lm.align_ends(guess[8], guess[9])
-    features, wanted = lm.LIPS_WINDOW.extract_colours(sample.image, affine), lm.transform(sample.points, affine)
+    affine = align_ends(guess[8], guess[9])
+    features, wanted = lm.LIPS_WINDOW.extract_colours(sample.image, affine), transform_points(sample.points, affine)
     parts["lips"].add(features, wanted[lm.LIPS])
     gap = float(np.clip((wanted[12, 1] - wanted[11, 1]) / 0.3, 0, 1))
     parts["opening"].add(features, np.array([gap, gap]))
@@ -127,8 +128,8 @@ def add_eyes(parts: dict[str, Regression], sample: Sample) -> None:
     for eye in (sample, sample.mirror()):
         distance = float(np.hypot(*(eye.eyes[1] - eye.eyes[0])))
         guess = eye.points + (rng.normal(0, 0.02, 2) + rng.normal(0, 0.012, eye.points.shape)) * distance
-        affine = lm.align_ends(guess[0], guess[2])
-        parts["eye"].add(lm.EYE_WINDOW.extract(eye.image, affine), lm.transform(eye.points, affine)[lm.LEFT_EYE])
+        affine = align_ends(guess[0], guess[2])
+        parts["eye"].add(lm.EYE_WINDOW.extract(eye.image, affine), transform_points(eye.points, affine)[lm.LEFT_EYE])
 
 
 def fit_likeness(tables: dict[str, F64], samples: list[Sample], others: list[U8]) -> F64:
@@ -163,10 +164,10 @@ def extract_fitted(known: lm.Tables, image: U8, eyes: F64) -> tuple[F32, F64]:
     """Return the features of the face that is fitted near these eyes, and its eyes."""
     extract: Callable[[U8, F64], F32] = lm.FACE_WINDOW.extract
     for _ in range(2):
-        eyes = known.predict("eyes", extract, image, lm.align_eyes(eyes))
-    points = known.predict("face", extract, image, lm.align_eyes(eyes))
-    eyes = np.array([points[[0, 2]].mean(0), points[[4, 6]].mean(0)])
-    return extract(image, lm.align_eyes(eyes)), eyes
+        eyes = known.predict("eyes", extract, image, align_eyes(eyes))
+    points = known.predict("face", extract, image, align_eyes(eyes))
+    eyes = lm.average_corners(points)
+    return extract(image, align_eyes(eyes)), eyes
 
 
 def read_samples(folder: Path) -> tuple[list[Sample], list[str]]:
@@ -182,8 +183,8 @@ def print_errors(samples: list[Sample]) -> None:
     errors, likeness = [], []
     for sample in vary_all(samples, 3):
         fitted = lm.fit_landmarks(sample.image, displace(sample.eyes, 0.09, 0.1, 6), rough=True)
-        upright = lm.align_eyes(sample.eyes)
-        errors.append(lm.transform(fitted.points, upright) - lm.transform(sample.points, upright))
+        upright = align_eyes(sample.eyes)
+        errors.append(transform_points(fitted.points, upright) - transform_points(sample.points, upright))
         likeness.append(fitted.likeness)
     error = np.array(errors)
     rows = {

@@ -174,7 +174,7 @@ def ours(given: Scene, clock: Clock, crf: int) -> Path:
     with clock("read, paste, encode: all at once"):
         size, colour = (given.width, given.height), given.colour
         pastes = (
-            YuvBlend(mask, box, square_around(box), size, colour)
+            (YuvBlend(mask, box, square_around(box), size, colour),)
             for mask, box in zip(given.masks, given.boxes, strict=True)
         )
         batches = (np.stack(given.faces[start : start + BATCH]) for start in range(0, count, BATCH))

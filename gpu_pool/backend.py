@@ -24,8 +24,11 @@ class Backend(Protocol):
         """
         ...
 
-    def spawn(self, device: str) -> None:
-        """Start a worker; Ready follows, or Exited. ValueError if the device has one."""
+    def spawn(self, device: str, *, unloaded: bool = False) -> None:
+        """Start a worker, with `unloaded` one that loads no model before it has a span.
+
+        Ready follows, or Exited. ValueError if the device has one.
+        """
         ...
 
     def send(self, device: str, message: WorkerCommand) -> None:

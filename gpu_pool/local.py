@@ -49,7 +49,8 @@ class LocalBackend:
 
     devices          those that are always present
     handler          "package.module:factory", which the workers open
-    handler_options  JSON for it; `kind_options` adds to that for workers on one kind of device
+    handler_options  JSON for it; `kind_options` adds to that for workers on one kind of device,
+                     `unloaded_options` for those that load no model before they have a span
     log_dir          the folder for their output, worker-<device>.log
     env              is added to this process's environment
     choose_walls     returns what a worker of a kind that starts now may do; None: anything
@@ -66,13 +67,15 @@ class LocalBackend:
         handler_options: Mapping[str, Any],
         log_dir: Path,
         kind_options: Mapping[DeviceKind, Mapping[str, Any]] | None = None,
+        unloaded_options: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         watch: CardWatch | None = None,
         rules: CardRules | None = None,
         choose_walls: Callable[[DeviceKind], Walls | None] = lambda _: None,
     ) -> None:
         self._options = {kind: {**handler_options, **(kind_options or {}).get(kind, {})} for kind in KINDS}
-        for options in self._options.values():
+        self._unloaded_options = dict(unloaded_options or {})
+        for options in (*self._options.values(), self._unloaded_options):
             encode(Open("", handler, options))  # raises before anything is started
         log_dir.mkdir(parents=True, exist_ok=True)
         self._devices = {device.id: device for device in devices}
@@ -105,7 +108,7 @@ class LocalBackend:
         held_bytes = cards.held.get(device.card, {}).get(str(worker.pid), 0) if worker else 0
         return replace(device, held_bytes=held_bytes, reason=device.reason or (SILENT if is_silent else ""))
 
-    def spawn(self, device: str) -> None:
+    def spawn(self, device: str, *, unloaded: bool = False) -> None:
         if device in self._workers:
             raise ValueError(f"{device} has a worker already")
         try:
@@ -121,7 +124,8 @@ class LocalBackend:
         self._workers[device] = worker
         self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-        self.send(device, Open(device, self._handler, self._options[self._devices[device].kind]))
+        options = self._options[self._devices[device].kind] | (self._unloaded_options if unloaded else {})
+        self.send(device, Open(device, self._handler, options))
 
     def send(self, device: str, message: WorkerCommand) -> None:
         if worker := self._workers.get(device):

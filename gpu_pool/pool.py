@@ -36,6 +36,7 @@ class Pool:
     cancel_s       a worker that goes on with a cancelled span for so long is killed
     recycle_spans  a worker is replaced after so many spans (0: never)
     recycle_bytes  or when its resident memory has grown by so much since its first span (0: never)
+    unload_s       idle time after which a worker on a card gives its memory back (0: never)
     reserve_bytes  memory of each card that is left to other programs
     find_trouble   returns why no card can be used though there is one, "" without trouble
     find_driver    returns the version of the cards' driver, "" without one
@@ -53,6 +54,7 @@ class Pool:
         cancel_s: float = 10.0,
         recycle_spans: int = 0,
         recycle_bytes: int = 0,
+        unload_s: float = 0.0,
         reserve_bytes: int = 0,
         backoff: Backoff | None = None,
         find_trouble: Callable[[], str] = str,
@@ -66,6 +68,7 @@ class Pool:
             cancel_s=cancel_s,
             recycle_spans=recycle_spans,
             recycle_bytes=recycle_bytes,
+            unload_s=unload_s,
             backoff=backoff or Backoff(),
         )
         self._backend = backend
@@ -133,7 +136,7 @@ class Pool:
 
         ValueError, and nothing has started, if a device isn't idle or is named twice, or if the
         memory has been promised to others since the plan was made. WireError, likewise, if the
-        payload is too long or no JSON; with `hold` it is release() that raises it.
+        payload is no JSON; with `hold` it is release() that raises it.
         """
         slots = [self._supervisor[assignment.device] for assignment in plan.assignments]
         if busy := [slot.device for slot in slots if not slot.is_available or slots.count(slot) > 1]:
@@ -149,7 +152,7 @@ class Pool:
             self._supervisor.start_span(slot, run, task.model, task.memory_bytes, hold=hold)
 
     def release(self) -> None:
-        """Send the spans that were held. WireError if a payload is too long or no JSON."""
+        """Send the spans that were held. WireError if a payload is no JSON."""
         self._supervisor.send_held()
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
@@ -199,6 +202,17 @@ class Pool:
     def resume(self, device: str) -> None:
         """Take a drained or sick device back into service, now. KeyError for an unknown device."""
         self._supervisor.resume(self._supervisor[device])
+
+    def has_model(self, device: str, model: str) -> bool:
+        """Whether the device's worker has loaded that model. KeyError for an unknown device."""
+        return self._supervisor[device].model == model
+
+    def unload(self, device: str) -> bool:
+        """Give the memory of an idle worker's model back; False where it has no model or a span.
+
+        KeyError for an unknown device.
+        """
+        return self._supervisor.unload(self._supervisor[device])
 
     def replace_workers(self) -> None:
         """Start new workers in the place of those that run, each as soon as it has no span."""

@@ -92,6 +92,7 @@ class WorkerSlot:
     exit_reason     why the pool killed the worker
     ready_at_s      when the worker became ready, None before
     spans_ended     how many spans the worker has ended
+    is_unloaded     the next worker loads no model before it has a span
     is_outdated     the worker is to be replaced as soon as it has no span
     drain_reason    why a person took the device out of service; "" if it is in service
     fault_reason    why the device can't be trusted until it is resumed; "" if it can
@@ -113,6 +114,7 @@ class WorkerSlot:
     exit_reason: ExitReason | None = None
     ready_at_s: float | None = None
     spans_ended: int = 0
+    is_unloaded: bool = False
     is_outdated: bool = False
     drain_reason: str = ""
     fault_reason: str = ""

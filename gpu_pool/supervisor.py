@@ -41,6 +41,7 @@ class WorkerLimits:
     recycle_spans  spans after which it is replaced (0: never)
     recycle_bytes  growth of its resident memory since its first span above which it is replaced
                    (0: never)
+    unload_s       idle time after which a worker on a card gives its memory back (0: never)
     backoff        pauses before a worker is replaced that failed
     """
 
@@ -51,6 +52,7 @@ class WorkerLimits:
     kill_s: float = 5.0
     recycle_spans: int = 0
     recycle_bytes: int = 0
+    unload_s: float = 0.0
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -125,7 +127,7 @@ class Supervisor:
         else:
             self._backend.send(slot.device, run)
         slot.reservation = slot.reservation.promise(memory_bytes if slot.card else 0)
-        slot.run = run
+        slot.run, slot.is_unloaded = run, False
         slot.model = model or slot.model
         slot.enter("running", self._get_deadline_s(self._limits.stall_s))
 
@@ -171,6 +173,17 @@ class Supervisor:
         slot.backoff = BackoffState()
         if slot.phase == "down":
             slot.clear()
+
+    def unload(self, slot: WorkerSlot) -> bool:
+        """Replace an idle worker that has loaded a model by one that has not; False for any other.
+
+        Only the end of a process gives all of a card's memory back.
+        """
+        if slot.phase != "idle" or not slot.model:
+            return False
+        slot.is_unloaded = True
+        self._stop(slot)
+        return True
 
     def replace_all(self) -> None:
         """Start new workers in the place of those that run, each as soon as it has no span."""
@@ -226,7 +239,7 @@ class Supervisor:
         """Expect of each starting worker what the largest has loaded until it was ready."""
         self._footprint_bytes = max(self._footprint_bytes, slot.reservation.reported_bytes)
         for other in self:
-            if other.card and other.phase == "starting":
+            if other.card and other.phase == "starting" and not other.is_unloaded:
                 other.reservation = other.reservation.promise(self._footprint_bytes)
         slot.reservation = slot.reservation.expire(self._clock())
 
@@ -285,7 +298,8 @@ class Supervisor:
         if recycle or slot.is_outdated or slot.drain_reason or slot.fault_reason:
             self._stop(slot)
         else:
-            slot.enter("idle")
+            may_unload = slot.card and slot.model and self._limits.unload_s
+            slot.enter("idle", self._get_deadline_s(self._limits.unload_s) if may_unload else inf)
 
     def _stop(self, slot: WorkerSlot) -> None:
         self._backend.send(slot.device, Stop())
@@ -320,8 +334,11 @@ class Supervisor:
         match slot.phase:
             case "down":
                 slot.enter("starting", self._get_deadline_s(self._limits.start_s))
-                slot.reservation = slot.reservation.promise(self._footprint_bytes if slot.card else 0)
-                self._backend.spawn(slot.device)
+                loads = slot.card and not slot.is_unloaded
+                slot.reservation = slot.reservation.promise(self._footprint_bytes if loads else 0)
+                self._backend.spawn(slot.device, unloaded=slot.is_unloaded)
+            case "idle":
+                self.unload(slot)
             case "starting":
                 self._on_stall(slot, f"wasn't ready within {self._limits.start_s:g} s")
             case "running":

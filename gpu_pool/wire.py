@@ -1,7 +1,8 @@
 """Messages as JSON lines: an object each, its `kind` the lower-case name of the dataclass.
 
 Anything else is refused. A report comes from a worker that has opened a stranger's file: what
-passes is UTF-8 without surrogates, its numbers fit into 64 bits and are finite, and it is not deep.
+passes is short, UTF-8 without surrogates, its numbers fit into 64 bits and are finite, and it is
+not deep. A command comes from the daemon, and may have any length.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal, NoReturn, cast, get_args, get_origin, get_type_
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, RunSpan, Stop, WorkerCommand, WorkerReport
 
 MAX_LINE_BYTES = 1 << 20
+"""The length of a report."""
 MAX_DEPTH = 16
 """How deep lists and objects are nested: whatever reads or writes a report again has room for it."""
 _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -28,15 +30,16 @@ class WireError(ValueError):
 def encode(message: WorkerReport | WorkerCommand) -> bytes:
     """Return the message as a line, newline included.
 
-    WireError if it is no JSON (NaN, a Path, a loop) or longer than MAX_LINE_BYTES.
+    WireError if it is no JSON (NaN, a Path, a loop), or a report longer than MAX_LINE_BYTES.
     """
+    is_report = isinstance(message, WorkerReport)
     body = {spec.name: _unwrap(getattr(message, spec.name)) for spec in fields(message)}
     kind = _get_kind(type(message))
     try:
-        line = _write_line({"kind": kind, **body}, is_report=isinstance(message, WorkerReport))
+        line = _write_line({"kind": kind, **body}, is_report=is_report)
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError(f"{kind} is no JSON: {error}") from error
-    if len(line) > MAX_LINE_BYTES:
+    if is_report and len(line) > MAX_LINE_BYTES:
         raise WireError(f"{kind} of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
     return line
 
@@ -52,7 +55,7 @@ def _write_line(body: dict[str, Any], *, is_report: bool) -> bytes:
 
 def decode_report(line: bytes) -> WorkerReport:
     """Parse a line from a worker; WireError if it is not one of its messages."""
-    body = _parse_object(line)
+    body = _parse_object(line, _parse_int)
     if _measure_depth(body) > MAX_DEPTH:
         raise WireError(f"JSON nested deeper than {MAX_DEPTH}")
     if b"\\" in line and not _is_text(body):
@@ -62,16 +65,17 @@ def decode_report(line: bytes) -> WorkerReport:
 
 def decode_command(line: bytes) -> WorkerCommand:
     """Parse a line from the pool; WireError if it is not one of its messages."""
-    return cast(WorkerCommand, _build(_parse_object(line), _COMMANDS))
+    return cast(WorkerCommand, _build(_parse_object(line, int), _COMMANDS))
 
 
 class LineSplitter:
     """Cuts a stream of bytes into lines without their newline.
 
-    WireError as soon as one exceeds MAX_LINE_BYTES.
+    WireError as soon as one exceeds `max_bytes`, if that is given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = MAX_LINE_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -90,8 +94,8 @@ class LineSplitter:
         return line
 
     def _check_length(self) -> None:
-        if len(self._rest) > MAX_LINE_BYTES:
-            raise WireError(f"a line longer than {MAX_LINE_BYTES} bytes")
+        if self._max_bytes is not None and len(self._rest) > self._max_bytes:
+            raise WireError(f"a line longer than {self._max_bytes} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +126,10 @@ def _build(body: dict[str, Any], schemas: Mapping[str, _Schema]) -> object:
     return schema.make(**body)
 
 
-def _parse_object(line: bytes) -> dict[str, Any]:
+def _parse_object(line: bytes, parse_int: Callable[[str], int]) -> dict[str, Any]:
+    """Return the object of a line. A command has numbers of the system, such as inodes, which may need all 64 bits."""
     try:
-        body = json.loads(
-            line.decode(), parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_int
-        )
+        body = json.loads(line.decode(), parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=parse_int)
     except (ValueError, RecursionError) as error:
         raise WireError(f"not JSON: {line[:80]!r}") from error
     if not isinstance(body, dict):

@@ -84,7 +84,7 @@ class Channel:
 
     def read_lines(self) -> Iterator[bytes]:
         """Yield lines until the daemon closes its end or has ended."""
-        lines = LineSplitter()
+        lines = LineSplitter(max_bytes=None)
         while data := os.read(self._fd, 1 << 16):
             yield from lines.feed(data)
 

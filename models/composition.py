@@ -140,7 +140,7 @@ def write_voices(request: Request, inspection: Inspection, tick: ProgressCallbac
     """Write what each mouth follows, where that is not all of the audio from the first frame on."""
     given = request.voices or ((GivenVoice(0, request.from_s or 0.0),) if request.is_scene else ())
     for number, (voice, asked) in enumerate(zip(inspection.voices, given, strict=True)):
-        target = request.files.medium_path(f"voice-{number}.wav")
+        target = request.files.voice_part_path(number)
         skip_s = float(voice.start / inspection.rate - Fraction(str(asked.from_s)))
         length_s = float(len(voice.frames) / inspection.rate)
         source = request.files.medium_path(name_voice_role(number))

@@ -106,7 +106,8 @@ class Handler:
         avatar_sha256 = copy_medium(request, "avatar", progress)
         audio_sha256 = copy_medium(request, "audio", progress)
         media_sha256 = {role: copy_medium(request, role, progress) for role in request.media}
-        encoder = media.plan_encoder(request.output.encoder)
+        output = request.output
+        encoder = media.ALPHA_ENCODER if output.alpha else media.plan_encoder(output.encoder)
         with media.spend(request.limits, progress) as budget:
             budget.name = Path(request.audio).name
             track = request.options.get("audio_track")
@@ -114,8 +115,8 @@ class Handler:
             budget.name = Path(request.avatar).name
             picture = media.read_picture(request.files.avatar, budget.name, request.limits)
             inspection = self._plan(request, sound, picture, encoder)
-            inspection = replace(inspection, avatar_sha256=avatar_sha256, audio_sha256=audio_sha256)
-            inspection = replace(inspection, media_sha256=media_sha256)
+            hashes: dict[str, Any] = {"avatar_sha256": avatar_sha256, "audio_sha256": audio_sha256}
+            inspection = replace(inspection, media_sha256=media_sha256, **hashes)
             write_voices(request, inspection, progress)
             inspection = engine.inspect(request, inspection)
         return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
@@ -124,7 +125,7 @@ class Handler:
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS
         width, height = choose_frame_size(picture.width, picture.height, request.output.height)
         check_frame_size(width, height, Path(request.avatar).name, request.limits.pixels)
-        notes = note_changes(request, picture, rate, (width, height))
+        notes = [*note_changes(request, picture, rate, (width, height)), *note_transparency(request)]
         plan = plan_composition(request, sound, picture, rate)
         return Inspection(
             frames=plan.frames,
@@ -171,7 +172,7 @@ class Handler:
             raise
 
     def assemble(self, request: Request, inspection: Inspection, spans: list[list[int]]) -> dict[str, Any]:
-        """Join and verify the mp4, write the preview picture. Return figures for result.json."""
+        """Join and verify the video, write the preview picture. Return figures for result.json."""
         report = self.open_engine(request.engine).report(request, inspection)
         with hold_folder(Path(request.out).parent) as staging:
             out = staging / Path(request.out).name
@@ -179,14 +180,15 @@ class Handler:
             stats = media.assemble_video(
                 [request.files.part_path(start, stop) for start, stop in spans],
                 audio=request.files.audio,
-                out=out / "result.mp4",
+                out=out / request.output.file_name,
                 frames=inspection.frames,
                 fps=inspection.rate,
                 metadata=request.metadata,
                 copies_audio=request.output.audio == "copy",
                 layers=[(request.files.medium_path(layer.role), layer) for layer in inspection.layers],
+                alpha=request.output.alpha,
             )
-            with media.VideoFrames(out / "result.mp4", inspection.rate) as video:
+            with media.VideoFrames(out / request.output.file_name, inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
 
@@ -241,4 +243,26 @@ def note_changes(request: Request, picture: media.Picture, rate: Fraction, size:
         yield (
             f"{name} has {picture.width} x {picture.height} pixels; the video has {width} x {height}, "
             "which players can show (output.height asks for more)"
+        )
+
+
+def note_transparency(request: Request) -> Iterator[str]:
+    """Yield sentences on a background, or a transparency to keep, that the avatar has no use for.
+
+    Raises EngineError about a background that can't be read.
+    """
+    background = request.media.get("background", "")
+    if background:
+        path, name = request.files.medium_path("background"), Path(background).name
+        if media.read_picture(path, name, request.limits).kind == "video":
+            yield f"{name} moves; its first picture is the background"
+    if request.output.alpha:
+        yield "the video is ProRes 4444, which keeps transparency; crf and encoder have no effect on it"
+    elif not (background or request.background):
+        return
+    path, name = request.files.avatar, Path(request.avatar).name
+    over_white, over_black = (media.read_image(path, name, request.limits, over) for over in (media.WHITE, media.BLACK))
+    if media.measure_opacity(over_white, over_black).min() == 255:
+        yield f"{name} begins without transparency: " + (
+            "the video has none there" if request.output.alpha else "no background is seen there"
         )

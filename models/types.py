@@ -37,16 +37,23 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How the mp4 is encoded.
+    """How the video is encoded.
 
     height    in pixels, None keeps the avatar's own
     audio     "copy" keeps packets of sound that some players are mute with
+    alpha     whether transparency is kept: ProRes 4444 in a mov instead of H.264 in an mp4
     """
 
     crf: int = 18
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
     height: int | None = None
     audio: Literal["auto", "copy"] = "auto"
+    alpha: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """The name of the video."""
+        return "result.mov" if self.alpha else "result.mp4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +111,12 @@ class JobFiles:
 
     def voice_path(self, number: int) -> Path:
         """Return the sound that the mouth of a voice follows, from the first of its frames on."""
-        part = self.work / "input" / f"voice-{number}.wav"
+        part = self.voice_part_path(number)
         return part if part.exists() else self.audio
+
+    def voice_part_path(self, number: int) -> Path:
+        """Return where `inspect` writes that sound, if it is not all of the audio."""
+        return self.medium_path(f"voice-{number}.wav")
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
         """Return the folder for units [start, stop) of a preparation; it appears by rename."""
@@ -181,11 +192,13 @@ class Layer:
 class Request:
     """One job, as a worker receives it. Paths are absolute and checked by the daemon.
 
-    media          paths of further media by their role: "audio-1" ..., "soundtrack"
+    media          paths of further media by their role: "audio-1" ..., "soundtrack", "background"
     from_s, to_s   when the voice begins and ends in the result; None: at its start, with the sound
     soundtrack_db  level of the soundtrack in decibels
+    background     the colour "#rrggbb" that transparent pixels of the avatar show; "": the picture, else white
     voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    forms          the form of the networks that the self-test found fastest, by the type of a card
     """
 
     engine: str
@@ -206,7 +219,9 @@ class Request:
     from_s: float | None = None
     to_s: float | None = None
     soundtrack_db: float = 0.0
+    background: str = ""
     voices: tuple[GivenVoice, ...] = ()
+    forms: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_scene(self) -> bool:
@@ -343,8 +358,8 @@ class Engine(Protocol):
         """Yield frames start..stop-1, uint8. Frame n depends on the job and on n alone.
 
         Each is BGR, (height, width, 3), or 4:2:0 planes below each other, (height * 3 / 2, width),
-        in the colour of the inspection: those are encoded as they are. The caller closes the
-        generator.
+        in the colour of the inspection: those are encoded as they are. Where the output keeps
+        transparency, each is BGRA, (height, width, 4). The caller closes the generator.
         """
         ...
 

@@ -20,6 +20,7 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "sqlite_utils": "agent.ledger",
     "watchdog": "agent.intake",
     "pynvml": "gpu_pool.nvml",
+    # What the daemon starts goes through gpu_pool. The other two are commands in processes of their own.
     "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.hooks.calls"),
     "jeepney": "agent.cli.notify",
     "av": "models.media",

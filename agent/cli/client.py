@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.errors import UserError
 from agent.fs import atomic_copy, atomic_write_bytes, create_empty, make_safe_name
+from agent.intake.names import TEXT
 from agent.intake.paths import PathLookup, fold_name
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import parse_job
@@ -71,6 +72,8 @@ def check_request(settings: Settings, avatar: str, audio: Path, job: dict[str, A
         check_library_name(settings, avatar)
     if not audio.is_file():
         raise ClientError(f"there is no file {audio}{suggest_file(audio)}: give a sound file, or a video with sound")
+    if audio.suffix.lower() == TEXT and not settings.speech.command:
+        raise ClientError(f"{audio} is a text, and no program that speaks it is set: see [speech] in the settings")
     files = {"avatar": Path(avatar), "audio": audio}
     named = {role: name_in_inbox(path, inbox, f"{stem}.{role}") for role, path in files.items() if path.is_file()}
     record = {"version": 1, "avatar": avatar, **named, **{key: value for key, value in job.items() if key != "id"}}
@@ -137,7 +140,7 @@ def name_in_inbox(path: Path, inbox: Path, stem: str) -> str:
 
 
 def write_control_file(settings: Settings, name: str, verb: str) -> None:
-    """Write NAME.cancel or NAME.retry, DEVICE.drain or DEVICE.resume into the inbox."""
+    """Write NAME.cancel or NAME.retry, DEVICE.drain, DEVICE.resume or DEVICE.unload into the inbox."""
     if "/" in name or name in ("", ".", ".."):
         raise ClientError(f'"{name}" is not a name; `musedrop status` and `musedrop devices` list them')
     _touch(settings, f"{name}.{verb}")

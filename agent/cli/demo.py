@@ -15,6 +15,7 @@ from agent.daemon import Daemon
 from agent.errors import UserError
 from agent.fs import atomic_copy, atomic_write_bytes
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
+from agent.results.video_file import find_video
 from agent.service.share_folders import lay_out
 from agent.settings import Settings
 from agent.settings_file import format_settings, load_settings
@@ -79,7 +80,7 @@ def print_results(settings: Settings, console: Console, expected: int) -> int:
     console.print(views.build_job_table(rows, datetime.now().astimezone()))
     for row in rows:
         if row["state"] == "done":
-            video = settings.folders.outbox / row["result"] / "result.mp4"
+            video = find_video(settings.folders.outbox / row["result"])
             console.print(f"video: {video}", soft_wrap=True, highlight=False, markup=False)
     done = sum(row["state"] == "done" for row in rows)
     console.print(

@@ -59,6 +59,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from check_worker(settings)
     yield from check_walls(settings)
     yield from check_engines(settings, found)
+    yield from check_speech(settings)
     yield from check_folders(settings)
     yield from check_access(settings)
     yield check_daemon(settings)
@@ -73,6 +74,14 @@ def check_ledger(settings: Settings) -> Iterator[Finding]:
             if (damage := find_damage(db.conn, path)) is not None:
                 raise damage
         yield Finding("ok", "ledger", f"{path} is whole")
+
+
+def check_speech(settings: Settings) -> Iterator[Finding]:
+    """Look for the program that speaks texts, if one is set."""
+    if command := settings.speech.command:
+        found = shutil.which(command[0])
+        advice = "" if found else "install it, or give its whole path in [speech] of the settings"
+        yield Finding("ok" if found else "bad", "speech", found or f"there is no program {command[0]}", advice)
 
 
 def has_had_cards(settings: Settings) -> bool:

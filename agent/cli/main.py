@@ -164,6 +164,32 @@ def drain(name: Device, config: Config = None) -> None:
 
 
 @app.command()
+def unload(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A device or a card; all cards where there is none.",
+            autocompletion=completion.complete_devices,
+        ),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Give back the memory of cards that have no work.
+
+    The next job loads the model again. Writes DEVICE.unload into the inbox.
+    """
+    from agent.cli import client
+
+    rows = [] if name else client.list_devices(client.open_ledger(load_settings(config)))
+    cards = [name] if name else [row["device"] for row in rows if row["kind"] == "cuda"]
+    for card in cards:
+        console.print(f"{control_device(config, card, 'unload')} gives its memory back, unless it is at work")
+    if not cards:
+        console.print("there are no cards")
+
+
+@app.command()
 def pause(config: Config = None) -> None:
     """Start no more jobs until `musedrop resume`.
 

@@ -14,6 +14,8 @@ from agent.errors import UserError
 from agent.hooks.calls import HookFailed, check_url, run_command, send_request
 from agent.hooks.queue import Delivery, HookQueue, find_row
 from agent.ledger.sqlite import Database
+from agent.results.outbox import find_failed_folder
+from agent.results.video_file import find_video
 from agent.settings import HooksSettings, Settings
 
 log = logging.getLogger("musedrop.hooks")
@@ -36,20 +38,26 @@ class HookRunner:
             if row is None or row["finished_at"] != delivery.finished_at:
                 self.queue.finish(delivery)  # deleted, or run again: then its next end is told
                 continue
+            path = self.find_path(db, row)
             try:
-                self.tell(delivery, row)
+                self.tell(delivery, row, path)
             except HookFailed as failure:
                 self._note_failure(delivery, row, failure)
             else:
                 log.info("%s: %s was told", row["name"], delivery.hook)
                 self.queue.finish(delivery)
 
-    def tell(self, delivery: Delivery, row: dict[str, Any]) -> None:
-        """Run the command or send the request of a delivery. Raises HookFailed."""
+    def find_path(self, db: Database, row: dict[str, Any]) -> Path:
+        """Return the folder of the result, or of the failed job."""
         folders = self.settings.folders
-        is_done = row["state"] == "done"
-        path = folders.outbox / str(row["result"]) if is_done else folders.failed / str(row["name"])
-        values = {"uid": str(row["uid"]), "path": str(path), "video": str(path / "result.mp4") if is_done else ""}
+        if row["state"] == "done":
+            return folders.outbox / str(row["result"])
+        return find_failed_folder(db, folders, row)
+
+    def tell(self, delivery: Delivery, row: dict[str, Any], path: Path) -> None:
+        """Run the command or send the request of a delivery. Raises HookFailed."""
+        video = str(find_video(path)) if row["state"] == "done" else ""
+        values = {"uid": str(row["uid"]), "path": str(path), "video": video}
         if delivery.hook == "url":
             body = json.dumps({"event": row["state"], "path": str(path), "job": row}, ensure_ascii=False).encode()
             name = hashlib.sha256(f"{delivery.uid} {delivery.finished_at}".encode()).hexdigest()[:32]

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import (
     Fingerprint,
@@ -24,13 +25,14 @@ from agent.fs import (
     read_limited,
     take_fingerprint,
 )
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock
+from agent.intake.archives import ZipFiles
+from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
-from agent.intake.media import WRITTEN, MediaFinder, MissingMedia
-from agent.intake.pace import Pace
+from agent.intake.media import WRITTEN, MediaFile, MediaFinder, MissingMedia
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Control, Inbox, Submission, to_text
+from agent.intake.speech import Speech
 from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
@@ -50,6 +52,8 @@ log = logging.getLogger("musedrop")
 
 SHORTEST_SCAN_S = 0.02
 """The least time between two scans, so that a burst of events causes one."""
+PROGRAM_S = 0.25
+"""The time between two looks at a program that the intake has started."""
 LONGEST_AWAY_S = 5.0
 """The longest time between two looks for a share that is away."""
 BATCH = 256
@@ -88,7 +92,9 @@ class Intake:
             folders.inbox, folders.claimed, inbox.settle_s, self.limit, self.is_job_file, entries=self.entries
         )
         self.batches = InboxFolders(self.inbox, self._is_avatar)
-        self.ignored = IgnoredEntries(self.inbox)
+        self.zips = ZipFiles(self.inbox, self._is_avatar)
+        self.speech = Speech(settings)
+        self.ignored = IgnoredEntries(self.inbox, self.batches)
         self._set_patience()
         self.watcher = InboxWatcher(folders.inbox, wake)
         self.media = self._make_media_finder()
@@ -109,6 +115,7 @@ class Intake:
     def _set_patience(self) -> None:
         self.ignored.patience_s = self.settings.current.inbox.patience_s
         self.inbox.piece_settle_s = self.settings.current.inbox.piece_settle_s
+        self.inbox.speaks_texts = self.speech.is_on
 
     def apply_settings(self) -> None:
         """Apply reloaded settings; `meet_share` applies those of the share."""
@@ -161,12 +168,19 @@ class Intake:
         readable = self.inbox.scan(now_s, None if is_period or self.polls else touched)
         if readable and self.settings.current.inbox.folders:
             unfold_tables(self.inbox, now_s, self._other_tables)
+            self.zips.step(self.settings.current, now_s)
             self.batches.scan(now_s, self.settings.current.inbox.patience_s)
         settle = self.inbox.next_settle_s(now_s)
-        self._next_scan_s = now_s + min(
-            self.settings.current.inbox.scan_s, settle if settle is not None else float("inf")
-        )
+        waits_s = [self.settings.current.inbox.scan_s, float("inf") if settle is None else settle]
+        waits_s += [PROGRAM_S] if self.zips.folder or self.speech.is_running else []
+        self._next_scan_s = now_s + min(waits_s)
         return readable
+
+    def close(self) -> None:
+        """End the watcher, and the programs that the intake has started."""
+        self.watcher.stop()
+        self.zips.close()
+        self.speech.close()
 
     def postpone_scan(self, now_s: float) -> None:
         """Skip a scan because the share is away."""
@@ -278,10 +292,15 @@ class Intake:
     def refuse_others(self, at_ms: int) -> None:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
-        for candidate, bad in list(self.ignored.find_refused(now_s)):
-            submission = self.inbox.claim_refused(candidate, secrets.token_hex(8))
-            if submission is not None:
-                self.refuse(submission, bad, at_ms)
+        for inbox in (self.inbox, *self.batches):
+            refused = [
+                *self.ignored.find_refused(now_s, inbox),
+                *(self.zips.find_refused() if inbox is self.inbox else ()),
+            ]
+            for candidate, bad in refused:
+                submission = inbox.claim_refused(candidate, secrets.token_hex(8))
+                if submission is not None:
+                    self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
 
     def media_in_use(self) -> set[Fingerprint]:
@@ -307,7 +326,7 @@ class Intake:
     def recover_claims(self, at_ms: int) -> None:
         """Insert the rows of claims that have none, after a crash or an error of the share."""
         with suppress(OSError):
-            finish_unfolding(self.folders.inbox)
+            finish_unfolding(self.folders.inbox, self.zips.folder)
         with self.ledger.together():
             for submission in self.inbox.recover_claims(lambda uid: self.ledger.job(uid) is not None):
                 self.insert(submission, at_ms)
@@ -343,6 +362,8 @@ class Intake:
 
     def check_waiting_jobs(self, at_ms: int) -> None:
         """Look for the media of the waiting jobs that something has changed for, and of a batch of the others."""
+        if self.speech.is_running:
+            self.speech.end_unwanted(self._is_waiting)
         jobs = self._list_affected()
         if len(jobs) < BATCH and (self._is_pass_urgent() or self._passing.is_due(self._last_scan_s)):
             batch = self._take_batch(BATCH - len(jobs))
@@ -387,10 +408,27 @@ class Intake:
 
     def _await_media(self, job: Job, missing: MissingMedia) -> None:
         """Remember which names a waiting job is to be looked at for."""
-        if missing.reason.endswith(WRITTEN):
+        if missing.reason.endswith(WRITTEN) or missing.code is ErrorCode.SPEECH_FAILED:
             self._unsettled.add(job.uid)
         for name in list_given_names(job):
             self._waiting.setdefault(name, set()).add(job.uid)
+
+    def _is_waiting(self, uid: str) -> bool:
+        job = self.ledger.job(uid)
+        return job is not None and job.state is JobState.WAITING
+
+    def _find_media(self, job: Job, spec: JobSpec) -> dict[str, MediaFile] | MissingMedia:
+        """Return the media of a job, its texts spoken. Raises BadJob, OSError."""
+        claimed = self.folders.claimed / job.uid
+        found = self.media.find(spec, claimed)
+        if isinstance(found, MissingMedia):
+            return found
+        heard = self.speech.replace_texts(job.uid, found, claimed, self._last_scan_s)
+        if not isinstance(heard, MissingMedia) and len(heard) > len(found):
+            note = f"The voice was made of a text by {self.speech.program}."
+            noted = spec.model_copy(update={"notes": tuple(dict.fromkeys((*spec.notes, note)))})
+            self.ledger.update(job.uid, spec=noted.model_dump_json())
+        return heard
 
     def check_media(self, job: Job, at_ms: int) -> None:
         """Queue a waiting job when its media are complete; fail it when they can't be had."""
@@ -399,7 +437,7 @@ class Intake:
             self._set_waiting_for(job, f'the job "{earlier.name}" of the same id')
             return
         try:
-            found = self.media.find(job.spec, self.folders.claimed / job.uid)
+            found = self._find_media(job, job.spec)
         except BadJob as bad:
             self._fail(job, bad, at_ms)
             return
@@ -418,6 +456,8 @@ class Intake:
     def _wait_s(self, missing: MissingMedia) -> float:
         """Return how long a job waits for what is missing: for rights that are not given soon, only a while."""
         asked = self.settings.current.inbox
+        if missing.code is ErrorCode.SPEECH_FAILED:
+            return float("inf")
         return asked.patience_s if missing.code is ErrorCode.NOT_READABLE else asked.wait_media_s
 
     def _elapsed_s(self, since_ms: int, at_ms: int) -> float:
@@ -431,7 +471,7 @@ class Intake:
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
         failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
         if failed.spec is not None and not failed.media:
-            names = {"avatar": failed.spec.avatar, **failed.spec.sounds}
+            names = {"avatar": failed.spec.avatar, **failed.spec.media_names}
             left = self._list_left_media(names, failed.spec.batch)
             self.ledger.update(failed.uid, media=left)
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
@@ -492,6 +532,8 @@ class Intake:
                 self._switch_queue(verb, at_ms)
             case "drain":
                 return DrainDevice(control.name)
+            case "unload":
+                return UnloadDevice(control.name)
             case _:
                 return ResumeDevice(control.name)
         return None
@@ -555,7 +597,7 @@ class Intake:
 
 def list_given_names(job: Job) -> list[str]:
     """Return the names, folded and without their folders, of the media that a job gives."""
-    given = [name for name in (job.spec.avatar, *job.spec.sounds.values()) if name] if job.spec else []
+    given = [name for name in (job.spec.avatar, *job.spec.media_names.values()) if name] if job.spec else []
     return [fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given]
 
 

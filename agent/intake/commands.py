@@ -29,8 +29,15 @@ class ResumeDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class UnloadDevice:
+    """Give back the memory of a device, or of all workers of a card, that have no work."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrustClock:
     """Let old files be deleted by the calendar, though it has jumped."""
 
 
-Command = CancelJob | DrainDevice | ResumeDevice | TrustClock
+Command = CancelJob | DrainDevice | ResumeDevice | UnloadDevice | TrustClock

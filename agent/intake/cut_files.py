@@ -131,5 +131,6 @@ CHECKS: dict[str, Callable[[FileEnds], bool]] = {
     **dict.fromkeys((".mp3", ".aac"), is_mpeg_sound_cut),
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), lambda ends: b"\xff\xd9" not in ends.tail[-HEAD_BYTES:]),
     **dict.fromkeys((".png", ".apng"), lambda ends: b"IEND" not in ends.tail[-HEAD_BYTES:]),
+    ".zip": lambda ends: b"PK\5\6" not in ends.tail,
     ".gif": lambda ends: not ends.tail.rstrip(b"\0").endswith(b";"),
 }

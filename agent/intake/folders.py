@@ -32,10 +32,27 @@ class InboxFolders:
         for name, folder in self._found.items():
             folder.settle_s, folder.piece_settle_s = self._inbox.settle_s, self._inbox.piece_settle_s
             folder.max_job_bytes, folder.rest_s = self._inbox.max_job_bytes, rest_s
+            folder.speaks_texts = self._inbox.speaks_texts
             if folder.scan(now_s):
                 folder.is_avatar = bool(folder.tracked) and self._is_avatar(name)
             else:
                 folder.forget_all()
+
+    @property
+    def changes(self) -> tuple[tuple[str, int, str], ...]:
+        """What differs from an earlier value where something in a folder has changed since."""
+        return tuple((name, folder.changes, folder.problem) for name, folder in self._found.items())
+
+    def explain(self, name: str) -> tuple[str, str] | None:
+        """Return why nothing in a folder is taken, and what to do; None where jobs in it are taken."""
+        if not is_plain(name):
+            return "a folder whose name the outbox can't have", "rename it, without dots at its ends and odd characters"
+        if (folder := self._found.get(name)) is None:
+            full = len(self._found) >= MOST
+            return (f"only {MOST} folders are looked into at a time", "remove those that are done") if full else None
+        if folder.problem:
+            return f"a folder that can't be read: {folder.problem.rpartition(': ')[2]}", "let the daemon's user read it"
+        return None
 
     def _make(self, name: str) -> Inbox:
         inbox = self._inbox

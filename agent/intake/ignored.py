@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint
-from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES, TEXTS, lower_suffix
-from agent.intake.pace import Pace
+from agent.intake.folders import InboxFolders
+from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES, TEXT, TEXTS, lower_suffix
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Inbox, to_text
+from agent.intake.unpack import ARCHIVES
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
@@ -20,7 +22,6 @@ log = logging.getLogger("musedrop")
 
 SHOWN, LISTED = 3, 100
 """Entries that are named in the problem, and in status.json."""
-ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
 AS_FACE, AS_VOICE = "convert it to JPEG, PNG or MP4", "convert it to WAV, MP3 or FLAC"
 
 
@@ -42,8 +43,8 @@ class IgnoredEntries:
     `taken` holds the names that were taken out of the inbox, or left by a pair, each with what became of it.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, inbox: Inbox, folders: InboxFolders | None = None) -> None:
+        self._inbox, self._folders = inbox, folders
         self.patience_s = 0.0
         self.rows: list[IgnoredEntry] = []
         self.taken: dict[str, str] = {}
@@ -51,7 +52,7 @@ class IgnoredEntries:
         self._seen: object = None
         self._due_s = 0.0
         self._shown_texts: list[str] = []
-        self._telling, self._refusing = Pace(), Pace()
+        self._telling = Pace()
 
     def note_taken(self, name: str, sentence: str) -> None:
         """Remember a name that may come back."""
@@ -66,7 +67,7 @@ class IgnoredEntries:
         `in_use()` returns the media of jobs, and the names, folded, that waiting jobs give.
         """
         inbox = self._inbox
-        seen = (inbox.changes, inbox.entries.count)
+        seen = (inbox.changes, inbox.entries.count, self._folders and self._folders.changes)
         if (seen == self._seen and now_s < self._due_s) or not self._telling.is_due(now_s):
             return
         self._seen = seen
@@ -85,7 +86,7 @@ class IgnoredEntries:
             rested = [name for name in rested if inbox.tracked[name].fingerprint not in used]
         self.rows = [self._explain(name) for name in rested if inbox.folder / name not in inbox.entries]
         others = sorted((name, kind) for name, (kind, since) in inbox.others.items() if since <= old_s)
-        self.rows += [IgnoredEntry(to_text(name), *_explain_other(kind)) for name, kind in others]
+        self.rows += [IgnoredEntry(to_text(name), *self._explain_other(name, kind)) for name, kind in others]
         self._say_new()
 
     def _say_new(self) -> None:
@@ -104,7 +105,7 @@ class IgnoredEntries:
         return self._shown_texts
 
     def _describe(self) -> list[str]:
-        rows = [row for row in self.rows if row.reason != FOLDER[0]]
+        rows = [row for row in self.rows if row.hint != FOLDER[1]]
         if not rows:
             return []
         named = ", ".join(f'"{row.name}" ({row.reason})' for row in rows[:SHOWN])
@@ -118,42 +119,65 @@ class IgnoredEntries:
     def _explain(self, name: str) -> IgnoredEntry:
         if sentence := self.taken.get(fold_name(name)):
             return IgnoredEntry(to_text(name), sentence, "write to another name, and rename the file when it is whole")
-        if self._inbox.tracked[name].fingerprint.size == 0:
+        is_control = lower_suffix(name) in TEXTS and lower_suffix(Path(name).stem) in CONTROLS
+        if self._inbox.tracked[name].fingerprint.size == 0 and not is_control:
             return IgnoredEntry(to_text(name), "it is empty", "write its content, or remove it")
+        if lower_suffix(name) == TEXT and not is_control and (told := self._explain_text(name)):
+            return IgnoredEntry(to_text(name), *told)
         return IgnoredEntry(to_text(name), *_explain_kind(name))
+
+    def _explain_other(self, name: str, kind: str) -> tuple[str, str]:
+        if kind == "folder":
+            return (self._folders and self._folders.explain(name)) or FOLDER
+        if kind == "link":
+            return "a link is not followed", "copy the file itself into the inbox"
+        return "it is no regular file", "remove it"
+
+    def _explain_text(self, name: str) -> tuple[str, str] | None:
+        """Return why a text is not spoken, and what to do; None where it isn't meant to be."""
+        stem = to_text(Path(name).stem)
+        if self._inbox.speaks_texts:
+            return "a text without a face", f"put {stem}.jpg beside it, or a job file that names it"
+        beside = self._inbox.names.list_halves(fold_name(Path(name).stem))
+        if any(lower_suffix(one) in AVATAR_SUFFIXES for one in beside):
+            return "a text is spoken only where [speech] names a program", f"set speech.command, or add {stem}.wav"
+        return None
 
     # what was surely meant as a job ----------------------------------------------------------------------------------
 
-    def find_refused(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
-        """Yield what was surely meant as a job, and why it can't be one."""
-        if not self._refusing.is_due(now_s):
+    def find_refused(self, now_s: float, inbox: Inbox | None = None) -> Iterator[tuple[Candidate, BadJob]]:
+        """Yield what was surely meant as a job, and why it can't be one. `inbox`: one of its folders, else itself."""
+        inbox = inbox or self._inbox
+        if not inbox.refusing.is_due(now_s):
             return
-        with self._refusing.measure(now_s, len(self._inbox.names.texts) + len(self._inbox.names.pair_stems)):
-            found = [*self._find_odd_job_files(now_s), *self._find_odd_pairs(now_s)]
+        with inbox.refusing.measure(now_s, len(inbox.names.texts) + len(inbox.names.pair_stems)):
+            old_s = now_s - inbox.settle_s - self.patience_s
+            found = [*_find_odd_job_files(inbox, old_s), *_find_odd_pairs(inbox, old_s)]
         yield from found
 
-    def _is_old(self, name: str, now_s: float) -> bool:
-        inbox = self._inbox
-        return inbox.tracked[name].since_s <= now_s - inbox.settle_s - self.patience_s and not inbox.is_blocked(name)
 
-    def _find_odd_job_files(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
-        inbox = self._inbox
-        for name, mark in sorted(inbox.unreadable.items()):
-            file = inbox.tracked.get(name)
-            if file and file.fingerprint == mark and file.since_s <= now_s - inbox.settle_s - self.patience_s:
-                bad = BadJob(ErrorCode.NOT_READABLE, "the job file can't be read", ErrorCode.NOT_READABLE.hint)
-                yield Candidate(Path(name).stem, (name,)), bad
-        for name in sorted(inbox.names.texts):
-            if self._is_old(name, now_s) and inbox.holds_job(name):
-                stem = Path(name).stem.removesuffix(".json")
-                message = f'"{to_text(name)}" holds a job, but its name doesn\'t end in .json'
-                hint = f"rename it to {to_text(stem)}.json; Windows may hide the end of a name"
-                yield Candidate(stem, (name,)), _refuse(message, hint)
+def _is_old(inbox: Inbox, name: str, old_s: float) -> bool:
+    return inbox.tracked[name].since_s <= old_s and not inbox.is_blocked(name)
 
-    def _find_odd_pairs(self, now_s: float) -> Iterator[tuple[Candidate, BadJob]]:
-        names = self._inbox.names
-        for stem in sorted(names.pair_stems):
-            yield from _find_refused_pair([name for name in names.list_halves(stem) if self._is_old(name, now_s)])
+
+def _find_odd_job_files(inbox: Inbox, old_s: float) -> Iterator[tuple[Candidate, BadJob]]:
+    for name, mark in sorted(inbox.unreadable.items()):
+        file = inbox.tracked.get(name)
+        if file and file.fingerprint == mark and file.since_s <= old_s:
+            bad = BadJob(ErrorCode.NOT_READABLE, "the job file can't be read", ErrorCode.NOT_READABLE.hint)
+            yield Candidate(Path(name).stem, (name,)), bad
+    for name in sorted(inbox.names.texts):
+        if _is_old(inbox, name, old_s) and inbox.holds_job(name):
+            stem = Path(name).stem.removesuffix(".json")
+            message = f'"{to_text(name)}" holds a job, but its name doesn\'t end in .json'
+            hint = f"rename it to {to_text(stem)}.json; Windows may hide the end of a name"
+            yield Candidate(stem, (name,)), _refuse(message, hint)
+
+
+def _find_odd_pairs(inbox: Inbox, old_s: float) -> Iterator[tuple[Candidate, BadJob]]:
+    for stem in sorted(inbox.names.pair_stems):
+        halves = [name for name in inbox.names.list_halves(stem) if lower_suffix(name) != TEXT]
+        yield from _find_refused_pair([name for name in halves if _is_old(inbox, name, old_s)])
 
 
 def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:
@@ -179,17 +203,11 @@ def _may_be_told(name: str) -> bool:
 FOLDER = ("a folder: only jobs and pairs in it are taken", "put job files, or a face and a voice of one name, into it")
 
 
-def _explain_other(kind: str) -> tuple[str, str]:
-    if kind == "folder":
-        return FOLDER
-    if kind == "link":
-        return "a link is not followed", "copy the file itself into the inbox"
-    return "it is no regular file", "remove it"
-
-
 def _explain_kind(name: str) -> tuple[str, str]:
     """Return why a file alone is no job, and what to do."""
     stem, suffix = to_text(Path(name).stem), lower_suffix(name)
+    if suffix in TEXTS and (verb := lower_suffix(stem)) in CONTROLS:
+        return f"a control file's name ends in {verb}", f"rename it to {stem}; Windows may hide the end of a name"
     if suffix in AVATAR_SUFFIXES:
         return "a face without a voice", f"put {stem}.wav beside it, or a job file that names it"
     if suffix in AUDIO_SUFFIXES:
@@ -198,8 +216,10 @@ def _explain_kind(name: str) -> tuple[str, str]:
         return "pictures and videos of this kind are not read", AS_FACE
     if suffix in FOREIGN_VOICES:
         return "sounds of this kind are not read", AS_VOICE
+    if suffix == ".zip":
+        return "no job file and no pair is in this archive", "put one into it, or unpack it here"
     if suffix in ARCHIVES:
-        return "an archive is not opened", "unpack it, and put its files into the inbox"
+        return "archives of this kind are not opened", "unpack it, and put its files into the inbox, or pack a .zip"
     if suffix in TEXTS or ".json" in name.lower():
         return "a job file's name ends in .json", f"rename it to {stem.removesuffix('.json')}.json, if it is one"
     return "it is no job file, picture, video or sound of a kind that is read", "remove it, or convert it"

@@ -101,7 +101,7 @@ class MediaFinder:
         if isinstance(avatar, MissingMedia):
             return avatar
         found = {"avatar": avatar}
-        for role, name in spec.sounds.items():
+        for role, name in spec.media_names.items():
             medium = self._find_file(role, name, beside, allowed)
             if isinstance(medium, MissingMedia):
                 return medium

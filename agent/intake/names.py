@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.intake.paths import fold_name
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
-CONTROLS = (".cancel", ".retry", ".drain", ".resume")
+CONTROLS = (".cancel", ".retry", ".drain", ".resume", ".unload")
 SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock") for suffix in ("", ".txt")}
 """Control files of the whole queue; Windows gives every new file a suffix."""
 OTHER_FACES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef"} | {
@@ -15,7 +15,9 @@ OTHER_FACES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw"
 }
 OTHER_VOICES = {".aif", ".aiff", ".caf", ".amr", ".ac3", ".mka", ".mid", ".ape", ".alac", ".oga", ".mp2"}
 FOREIGN_FACES, FOREIGN_VOICES = OTHER_FACES - AVATAR_SUFFIXES, OTHER_VOICES - AUDIO_SUFFIXES
-TEXTS = {".txt", ".text", ".md", ".json5", ".jsonc", ".bak", ".rtf"}
+TEXT = ".txt"
+"""The suffix of a text that may be spoken."""
+TEXTS = {TEXT, ".text", ".md", ".json5", ".jsonc", ".bak", ".rtf"}
 FACES, VOICES = AVATAR_SUFFIXES | FOREIGN_FACES, AUDIO_SUFFIXES | FOREIGN_VOICES
 
 
@@ -26,7 +28,8 @@ class Names:
     controls    control files
     texts       what may be a job file of another name
     tables      those that end in .csv
-    pair_stems  folded stems that a face and a voice have, foreign kinds included
+    archives    those that end in .zip
+    pair_stems  folded stems that a face and a voice or a text have, foreign kinds included
     """
 
     def __init__(self) -> None:
@@ -34,6 +37,7 @@ class Names:
         self.controls: set[str] = set()
         self.texts: set[str] = set()
         self.tables: set[str] = set()
+        self.archives: set[str] = set()
         self.pair_stems: set[str] = set()
         self._job_stems: dict[str, set[str]] = {}
         self._halves: dict[str, set[str]] = {}
@@ -51,14 +55,16 @@ class Names:
             self.texts.add(name)
         elif suffix == ".csv":
             self.tables.add(name)
-        elif suffix in FACES or suffix in VOICES:
+        elif suffix == ".zip":
+            self.archives.add(name)
+        if (suffix in FACES or suffix in VOICES or suffix == TEXT) and name not in self.controls:
             halves = self._halves.setdefault(stem, set())
             halves.add(name)
             if _is_pair(halves):
                 self.pair_stems.add(stem)
 
     def remove(self, name: str) -> None:
-        for names in (self.job_files, self.controls, self.texts, self.tables):
+        for names in (self.job_files, self.controls, self.texts, self.tables, self.archives):
             names.discard(name)
         stem = fold_name(Path(name).stem)
         for group, key in ((self._job_stems, stem), (self._halves, stem), (self._spellings, fold_name(name))):
@@ -74,7 +80,7 @@ class Names:
         return sorted(self._spellings.get(fold_name(name), ()))
 
     def list_halves(self, stem: str) -> list[str]:
-        """Return the faces and voices of a folded stem."""
+        """Return the faces, voices and texts of a folded stem."""
         return sorted(self._halves.get(stem, ()))
 
     def has_job_file(self, stem: str) -> bool:
@@ -84,7 +90,7 @@ class Names:
 
 def _is_pair(names: set[str]) -> bool:
     suffixes = {lower_suffix(name) for name in names}
-    return not suffixes.isdisjoint(FACES) and not suffixes.isdisjoint(VOICES)
+    return not suffixes.isdisjoint(FACES) and not suffixes.isdisjoint(VOICES | {TEXT})
 
 
 def lower_suffix(name: str) -> str:

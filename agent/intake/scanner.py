@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from agent.clock import Pace
 from agent.fs import (
     Fingerprint,
     atomic_write_bytes,
@@ -30,8 +31,7 @@ from agent.fs import (
 )
 from agent.fs.folders import hold_folder, list_names, make_folders, move, remove, sync, unlink
 from agent.intake.cut_files import is_cut
-from agent.intake.names import CONTROLS, SWITCHES, Names, lower_suffix
-from agent.intake.pace import Pace
+from agent.intake.names import CONTROLS, SWITCHES, TEXT, Names, lower_suffix
 from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
@@ -99,7 +99,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control file for a job (cancel, retry), a device (drain, resume) or the queue ("")."""
+    """A control file for a job (cancel, retry), a device (drain, resume, unload) or the queue ("")."""
 
     name: str
     verb: str
@@ -121,6 +121,9 @@ class Inbox:
     changes      how often a scan has found something else than the one before
     piece_settle_s  the settle time of a file that promises more than is there, and was not renamed into place
     batch        the name of this folder where it is one of the inbox, "" for the inbox itself
+    speaks_texts    whether a text is as good as a voice
+    names        an index of the files
+    refusing     how often to look for what can't be a job
     is_avatar    whether it has the name of a library avatar: then a voice alone is a job
     rest_s       how long media stay unchanged before they are a job without a job file
     """
@@ -140,9 +143,11 @@ class Inbox:
     changes: int = 0
     piece_settle_s: float = 0.0
     batch: str = ""
+    speaks_texts: bool = False
     is_avatar: bool = False
     rest_s: float = 0.0
     names: Names = field(default_factory=Names)
+    refusing: Pace = field(default_factory=Pace)
     _other_names: Names = field(default_factory=Names)
     _cut: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
     _jobs_by_content: dict[str, tuple[Fingerprint, bool]] = field(default_factory=dict)
@@ -341,13 +346,22 @@ class Inbox:
         """Yield the complete voices that no job file and no face of their stem may belong to."""
         others = [name for name in self.tracked if lower_suffix(name) in AVATAR_SUFFIXES | {".json"}]
         taken = {fold_name(Path(name).stem) for name in others}
-        for name in sorted(self.tracked):
-            if lower_suffix(name) not in AUDIO_SUFFIXES or fold_name(Path(name).stem) in taken:
+        for name in sorted(self.tracked, key=order_voices):
+            if not self.is_voice(name) or fold_name(Path(name).stem) in taken:
                 continue
-            if self.tracked[name].fingerprint in in_use or self.is_blocked(name):
+            taken.add(fold_name(Path(name).stem))
+            files = [other for other in self._list_spoken(name) if self.tracked[other].fingerprint not in in_use]
+            if name not in files or any(map(self.is_blocked, files)):
                 continue
-            if self.is_settled(name, now_s) and self._is_quiet(name, now_s):
-                yield Candidate(Path(name).stem, (name,))
+            if all(self.is_settled(file, now_s) and self._is_quiet(file, now_s) for file in files):
+                yield Candidate(Path(name).stem, tuple(files))
+
+    def _list_spoken(self, name: str) -> list[str]:
+        """Return a voice, and the text of the same stem that goes along with a sound; none where it is a job file."""
+        text = f"{Path(name).stem}{TEXT}"
+        if lower_suffix(name) == TEXT:
+            return [] if self.holds_job(name) else [name]
+        return [name, text] if self.speaks_texts and text in self.tracked else [name]
 
     def is_blocked(self, name: str) -> bool:
         """Whether the entry could not be handled before, and there is no reason to try it again now."""
@@ -398,19 +412,18 @@ class Inbox:
     def _find_pairs(self, now_s: float, in_use: set[Fingerprint]) -> Iterator[Candidate]:
         """Yield the pairs that are complete: an exact match of the stems comes before one in another spelling."""
         for stem in sorted(self.names.pair_stems):
-            names = [
-                name for name in self.names.list_halves(stem) if lower_suffix(name) in AVATAR_SUFFIXES | AUDIO_SUFFIXES
-            ]
+            halves = self.names.list_halves(stem)
+            names = [name for name in halves if lower_suffix(name) in AVATAR_SUFFIXES or self.is_voice(name)]
             free = [name for name in names if self.tracked[name].fingerprint not in in_use]
             if not self.names.has_job_file(stem) and not any(map(self.is_blocked, free)):
                 yield from self._match_halves(free, now_s)
 
     def _match_halves(self, names: list[str], now_s: float) -> Iterator[Candidate]:
         faces = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES]
-        voices = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES]
+        voices = sorted((name for name in names if self.is_voice(name)), key=order_voices)
         exact = [(face, voice) for face in faces for voice in voices if Path(face).stem == Path(voice).stem]
         for face, voice in exact or [(face, voice) for face in faces for voice in voices]:
-            if face not in faces or voice not in voices:
+            if face not in faces or voice not in voices or (lower_suffix(voice) == TEXT and self.holds_job(voice)):
                 continue
             if all(self.is_settled(half, now_s) and self._is_quiet(half, now_s) for half in (face, voice)):
                 faces.remove(face)
@@ -418,6 +431,10 @@ class Inbox:
                 stem = Path(face).stem
                 left = [name for name in (*faces, *voices) if Path(name).stem == stem]
                 yield Candidate(stem, (face, voice), left=tuple(left))
+
+    def is_voice(self, name: str) -> bool:
+        """Whether the name is one of a sound, or of a text that is spoken."""
+        return lower_suffix(name) in AUDIO_SUFFIXES or (self.speaks_texts and lower_suffix(name) == TEXT)
 
     def _is_quiet(self, name: str, now_s: float) -> bool:
         return now_s - self.tracked[name].since_s >= max(self.settle_s, self.rest_s)
@@ -436,7 +453,9 @@ class Inbox:
             return None
         name = to_text(candidate.name)
         if candidate.text is None:
-            return Submission(uid, name, target, None, candidate.files, owner, self.batch)
+            is_pair = lower_suffix(candidate.files[0]) in AVATAR_SUFFIXES
+            media = candidate.files if is_pair else candidate.files[:1]
+            return Submission(uid, name, target, None, media, owner, self.batch)
         if take_fingerprint(target / candidate.files[0]) == candidate.mark:
             return Submission(uid, name, target, candidate.text, (), owner, self.batch)
         return self.settle_claim(target, owner)  # it was changed after it was read: what was taken counts
@@ -549,10 +568,10 @@ def read_submission(folder: Path, owner: str, max_job_bytes: int) -> Submission 
         text = read_limited(folder / job_files[0], max_job_bytes)
         return Submission(folder.name, to_text(Path(job_files[0]).stem), folder, text or b"", (), owner, batch)
     avatar = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES]
-    audio = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES]
-    if not audio or not (avatar or batch):
+    voices = sorted((name for name in names if lower_suffix(name) in AUDIO_SUFFIXES | {TEXT}), key=order_voices)
+    if not voices or not (avatar or batch):
         return None
-    media = (avatar[0], audio[0]) if avatar else (audio[0],)
+    media = (avatar[0], voices[0]) if avatar else (voices[0],)
     return Submission(folder.name, to_text(Path(media[0]).stem), folder, None, media, owner, batch)
 
 
@@ -572,6 +591,11 @@ def read_owner(path: Path) -> str:
 def to_text(name: str) -> str:
     """Return a file name as text; bytes that are not UTF-8 become question marks."""
     return os.fsencode(name).decode("utf-8", "replace")
+
+
+def order_voices(name: str) -> tuple[bool, str]:
+    """Order sounds before texts: a text is spoken only where there is no sound."""
+    return lower_suffix(name) == TEXT, name
 
 
 def is_ignored(name: str) -> bool:

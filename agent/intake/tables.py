@@ -16,7 +16,7 @@ from secrets import token_hex
 from typing import Any
 
 from agent.fs import Fingerprint, atomic_write_bytes, is_folder, make_safe_name, read_limited
-from agent.fs.folders import list_names, make_folder, move, remove
+from agent.fs.folders import list_names, make_folder, move, remove, remove_empty
 from agent.intake.scanner import Inbox, to_text
 from agent.jobs.parse import JOB_NAMES, OUTPUT_NAMES
 
@@ -25,6 +25,8 @@ MAX_ROWS = 1000
 AT_ONCE = 8
 """Tables that one scan reads."""
 SOURCE = ".source.csv"
+SOURCES = (SOURCE, ".source.zip")
+"""What such a folder was made of."""
 UNNAMED = re.compile(r"^\.(.+)\.[0-9a-f]{16}\.batch$", re.DOTALL)
 """A folder that has not got its name yet."""
 TEXTS = {"avatar", "template", "audio", "id", "submitter", "engine", "strategy", "encoder", "name"}
@@ -137,19 +139,32 @@ def list_numbered(name: str) -> Iterator[str]:
     return (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
 
 
-def finish_unfolding(inbox: Path) -> None:
-    """Name the folders that a crash left complete, and remove the others: their tables are in the inbox."""
+def finish_unfolding(inbox: Path, unfinished: Path | None = None) -> None:
+    """Name the folders that a crash left complete, and remove the others: what they are made of is in the inbox.
+
+    unfinished   the folder that is being filled now
+    """
     for name in list_names(inbox):
         found = UNNAMED.match(name)
-        if found is None or (inbox / name).is_symlink() or not is_folder(inbox / name):
+        if found is None or inbox / name == unfinished or (inbox / name).is_symlink() or not is_folder(inbox / name):
             continue
-        if SOURCE in list_names(inbox / name):
+        if not set(SOURCES).isdisjoint(list_names(inbox / name)):
             give_name(inbox, inbox / name, make_safe_name(found[1]))
         else:
             remove(inbox / name)
 
 
 def remove_if_taken(folder: Path) -> None:
-    """Remove the folder of a table when nothing but the table is left in it."""
-    if list_names(folder) == [SOURCE]:
+    """Remove the folder of a table or an archive when nothing else is left in it but folders without files."""
+    names = list_names(folder)
+    sources = [name for name in names if name in SOURCES]
+    if sources and all(is_folder(folder / name) and remove_hollow(folder / name) for name in set(names) - {*sources}):
         remove(folder)
+
+
+def remove_hollow(folder: Path) -> bool:
+    """Remove a folder in which no file is, at any depth; return whether it is gone."""
+    inner = [folder / name for name in list_names(folder)]
+    return all(not path.is_symlink() and is_folder(path) and remove_hollow(path) for path in inner) and remove_empty(
+        folder
+    )

@@ -34,6 +34,7 @@ ALIASES: Mapping[str, str] = {
     "from_seconds": "from_s",
     "to_seconds": "to_s",
     "soundtrack_path": "soundtrack",
+    "background_path": "background",
     "code": "id",
     "video_url": "avatar",
     "audio_url": "audio",
@@ -49,6 +50,7 @@ EXTRAS: Mapping[str, str] = {
     "pn": "Of Duix.Avatar: accepted and ignored.",
 }
 """Keys that C# apps and Duix.Avatar write and that are no fields of a job."""
+MAX_OPTIONS_CHARS = 16_384
 IGNORED: Mapping[str, str] = {
     "enable_emotion": "EnableEmotion was ignored: no engine changes the expression of the face.",
     "chaofen": "chaofen was ignored: no engine makes a face sharper than its network does.",
@@ -252,7 +254,15 @@ def _take_options(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
             raise _make_duplicate_error(spelled[f"options.{name}"], written)
         options[name] = value
         spelled[f"options.{name}"] = written
+    _check_size(options, spelled.get("options", "options"))
     return options
+
+
+def _check_size(options: Mapping[str, Any], where: str) -> None:
+    """Refuse options that no engine has; they go to workers again and again, and into result.json."""
+    if len(json.dumps(options)) > MAX_OPTIONS_CHARS:
+        message = f"{where} has more than {MAX_OPTIONS_CHARS} characters"
+        raise BadJob(ErrorCode.BAD_VALUE, message, "Leave out what is no option of an engine.")
 
 
 def _validate(values: dict[str, Any], spelled: Spelling) -> JobSpec:

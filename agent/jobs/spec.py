@@ -37,6 +37,12 @@ _SOUNDS = """.wav .mp3 .m4a .aac .flac .ogg .opus .wma .aif .aiff .aifc .amr .ca
 IMAGE_SUFFIXES, VIDEO_SUFFIXES = frozenset(_IMAGES.split()), frozenset(_VIDEOS.split())
 AVATAR_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 AUDIO_SUFFIXES = frozenset(_SOUNDS.split())
+COLOURS: Mapping[str, str] = {
+    **{"white": "#ffffff", "black": "#000000", "grey": "#808080", "gray": "#808080", "red": "#ff0000"},
+    **{"green": "#008000", "lime": "#00ff00", "blue": "#0000ff", "yellow": "#ffff00"},
+}
+"""Names of colours for `background`, as in CSS."""
+HEX_COLOUR = re.compile(r"#(?:[0-9a-f]{3}|[0-9a-f]{6})")
 URL = re.compile(r"(?i)(?:[a-z][a-z0-9+.-]+://|data:)")
 
 LIBRARY_NAME = r"^[^./\\][^/\\]{0,127}$"
@@ -116,6 +122,29 @@ def _check_media_name(value: str) -> str:
     return value
 
 
+def parse_colour(value: str) -> str | None:
+    """Return "#rrggbb" of a colour by its name or as "#rgb"; None for the name of a picture.
+
+    Raises ValueError for what begins as a colour and is none.
+
+    >>> parse_colour("White"), parse_colour("#0b4"), parse_colour("wall.jpg")
+    ('#ffffff', '#00bb44', None)
+    """
+    lower = value.lower()
+    if not lower.startswith("#") or media_suffix(value) in AVATAR_SUFFIXES:
+        return COLOURS.get(lower)
+    if not HEX_COLOUR.fullmatch(lower):
+        raise ValueError('a colour is "#rrggbb" or "#rgb"')
+    return lower if len(lower) == 7 else "#" + "".join(digit * 2 for digit in lower[1:])
+
+
+def _check_background(value: str) -> str:
+    colour = parse_colour(value)
+    if colour is None and not PurePosixPath(value.replace("\\", "/")).suffix:
+        raise ValueError(f"it is no picture, and none of the colours {', '.join(COLOURS)}")
+    return colour or value
+
+
 def _check_printable(value: str) -> str:
     if not value.isprintable() or value.isspace():
         raise ValueError("there are characters in it that can't be printed")
@@ -143,6 +172,19 @@ def _is_plain(value: object) -> bool:
 PLAIN = ["string", "number", "boolean"]
 
 MediaName = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_check_media_name)]
+BackgroundName = Annotated[
+    MediaName,
+    AfterValidator(_check_background),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(COLOURS)},
+                {"type": "string", "pattern": "^#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"},
+                {"type": "string", "pattern": r"\.[^./\\]+$", "maxLength": 1024},
+            ]
+        }
+    ),
+]
 LibraryName = Annotated[
     str, AfterValidator(_check_library_name), WithJsonSchema({"type": "string", "pattern": LIBRARY_NAME})
 ]
@@ -201,7 +243,7 @@ class _Frozen(BaseModel):
 
 
 class OutputSpec(_Frozen):
-    """How the mp4 is encoded, as far as the job says so."""
+    """How the video is encoded, as far as the job says so."""
 
     crf: Annotated[int, Field(ge=0, le=51)] | None = Field(
         default=None,
@@ -219,6 +261,11 @@ class OutputSpec(_Frozen):
         default=None,
         description='auto or copy. "copy" keeps the voice\'s own packets wherever mp4 can hold them; auto only'
         " those that all players play (AAC, mp3) and encodes others as AAC. Default: auto.",
+    )
+    alpha: bool | None = Field(
+        default=None,
+        description="Whether the avatar's transparency is kept: the video is result.mov, ProRes 4444, and crf and"
+        " encoder have no effect. Default: false.",
     )
 
 
@@ -271,6 +318,11 @@ class JobSpec(_Frozen):
     soundtrack_db: Annotated[float, Field(ge=-60, le=12)] | None = Field(
         default=None, description="Level of the soundtrack in decibels, -60 to 12; 0 leaves it as it is. Default: 0."
     )
+    background: BackgroundName | None = Field(
+        default=None,
+        description="What is seen where the avatar is transparent: a colour by its name (white, black, green ...) or as"
+        ' "#00b140", or a picture, which fills the frame. Default: white.',
+    )
     engine: Annotated[Literal["auto", "preview", "musetalk"], BeforeValidator(_to_lower)] = Field(
         default="auto", description="auto, preview or musetalk; auto is musetalk where it can run, else preview."
     )
@@ -286,7 +338,9 @@ class JobSpec(_Frozen):
         default="auto", description="auto, queue, race or split: how the job is spread over the devices."
     )
     options: Options = Field(default_factory=dict, description="The engine's own options, checked by the engine.")
-    output: OutputSpec = Field(default=OutputSpec(), description="How the mp4 is encoded: crf, encoder, height, audio.")
+    output: OutputSpec = Field(
+        default=OutputSpec(), description="How the video is encoded: crf, encoder, height, audio, alpha."
+    )
     id: Label | None = Field(
         default=None,
         description="Your own name for the job, 1 to 128 printable characters; comes back with the result.",
@@ -311,11 +365,13 @@ class JobSpec(_Frozen):
         return self
 
     @model_validator(mode="after")
-    def _check_times(self) -> JobSpec:
+    def _check_additions(self) -> JobSpec:
         if self.to_s is not None and self.to_s <= (self.from_s or 0):
             raise _make_key_error("to_s", self.to_s, "should be greater than from_s")
         if self.soundtrack_db is not None and self.soundtrack is None:
             raise _make_key_error("soundtrack_db", self.soundtrack_db, "there is no soundtrack")
+        if self.background is not None and self.output.alpha:
+            raise _make_key_error("background", self.background, "with output.alpha, nothing is behind the avatar")
         return self
 
     @model_validator(mode="after")
@@ -343,11 +399,17 @@ class JobSpec(_Frozen):
         return self.avatar if is_library_name(self.avatar) else None
 
     @property
-    def sounds(self) -> dict[str, str]:
-        """The names of the sounds that the job gives, by their role: "audio", "audio-1" ... and "soundtrack"."""
+    def background_colour(self) -> str:
+        """The colour "#rrggbb" that the job gives as its background, "" where it gives none."""
+        return parse_colour(self.background or "") or ""
+
+    @property
+    def media_names(self) -> dict[str, str]:
+        """The names of the media beside the avatar by role: "audio", "audio-1" ..., "soundtrack", "background"."""
         names = [voice.audio for voice in self.voices] if self.voices else [self.audio or ""]
         sounds = {name_voice_role(number): name for number, name in enumerate(names)}
-        return sounds | ({"soundtrack": self.soundtrack} if self.soundtrack else {})
+        others = {"soundtrack": self.soundtrack, "background": None if self.background_colour else self.background}
+        return sounds | {role: name for role, name in others.items() if name}
 
     def resolve_output(self, default: Output) -> Output:
         """Return the encoder's settings: what the job says, else `default`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
+from agent.ledger.places import Places
 from agent.ledger.sqlite import Database
 
 APPLICATION_ID = 0x6D757365
@@ -77,3 +78,9 @@ def open_reader(path: Path) -> Reader:
         if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise LedgerError(f"{path} is not a ledger of musedrop: has the daemon run with these settings?")
     return Reader(conn, path)
+
+
+def find_inputs(db: Database, uid: str, places: Places) -> Path | None:
+    """Return the folder in which the inputs of a job are; None while they are not in their last place."""
+    found = [row["inputs"] for row in db.query("SELECT inputs FROM jobs WHERE uid = ?", [uid])]
+    return Path(places.expand(found[0])) if found and found[0] else None

@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,15 @@ from agent.fs import (
     take_fingerprint,
 )
 from agent.fs.folders import hold_folder, list_names, make_folder, make_folders, move, remove_empty, remove_tree, sync
+from agent.ledger.places import Places
+from agent.ledger.reader import find_inputs
+from agent.ledger.sqlite import Database
 from agent.results.records import format_json, write_json
+from agent.results.video_file import VIDEO_NAMES, find_video
+from agent.settings import Folders
 
 LISTING_S = 5.0
 MAX_RECORD_BYTES = 1 << 20
-RESULT_FILES = ("result.mp4", "result.json", "preview.jpg")
 
 
 class FolderNames:
@@ -99,10 +103,12 @@ def write_record(staging: Path, record: dict[str, Any]) -> None:
         with os.fdopen(os.open("result.json", NEW_FILE, 0o666, dir_fd=fd), "wb") as file:
             file.write(format_json(record))
         found = set(os.listdir(fd))  # noqa: PTH208 - by descriptor
-        missing = [file for file in RESULT_FILES if not is_regular(fd, file)]
+        video = next((name for name in VIDEO_NAMES if name in found), VIDEO_NAMES[0])
+        files = (video, "result.json", "preview.jpg")
+        missing = [file for file in files if not is_regular(fd, file)]
         if missing:
             raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
-        for leftover in found.difference(RESULT_FILES):  # of a worker that was killed in the same attempt
+        for leftover in found.difference(files):  # of a worker that was killed in the same attempt
             remove_tree(fd, leftover)
 
 
@@ -136,14 +142,19 @@ def is_regular(folder: int, name: str) -> bool:
 
 
 def link_video(outbox: Path, name: str) -> None:
-    """Make outbox/NAME.mp4 a hard link to outbox/NAME/result.mp4. Raises OSError where something else is there."""
+    """Make outbox/NAME.mp4 a hard link to the video of outbox/NAME. Raises OSError where something else is there.
+
+    A video with transparency is outbox/NAME.mov.
+    """
     folder = outbox / name
+    video = find_video(folder)
+    link = folder.name + video.suffix
     with hold_folder(folder) as inner, hold_folder(folder.parent) as outer:
         try:
-            os.link("result.mp4", f"{folder.name}.mp4", src_dir_fd=inner, dst_dir_fd=outer, follow_symlinks=False)
+            os.link(video.name, link, src_dir_fd=inner, dst_dir_fd=outer, follow_symlinks=False)
         except FileExistsError:
-            there = os.stat(f"{folder.name}.mp4", dir_fd=outer, follow_symlinks=False)
-            if there.st_ino != os.stat("result.mp4", dir_fd=inner, follow_symlinks=False).st_ino:
+            there = os.stat(link, dir_fd=outer, follow_symlinks=False)
+            if there.st_ino != os.stat(video.name, dir_fd=inner, follow_symlinks=False).st_ino:
                 raise
 
 
@@ -158,7 +169,7 @@ def is_published(outbox: Path, name: str, uid: str) -> bool:
 
 def is_intact(folder: Path, uid: str, video_bytes: int) -> bool:
     """Whether the folder still holds the result of that job, with a video of that size."""
-    video, preview = take_fingerprint(folder / "result.mp4"), take_fingerprint(folder / "preview.jpg")
+    video, preview = take_fingerprint(find_video(folder)), take_fingerprint(folder / "preview.jpg")
     is_whole = video is not None and video.size == video_bytes and preview is not None
     return is_whole and is_published(folder.parent, folder.name, uid)
 
@@ -175,7 +186,7 @@ def copy_result(source: Path, staging: Path) -> None:
     """Stage the video and the preview of a result once more: as links, or copies where the file system has none."""
     discard(staging)
     make_folder(staging)
-    for file in ("result.mp4", "preview.jpg"):
+    for file in (find_video(source).name, "preview.jpg"):
         with hold_folder(source) as before, hold_folder(staging) as after:
             try:
                 os.link(file, file, src_dir_fd=before, dst_dir_fd=after, follow_symlinks=False)
@@ -193,6 +204,12 @@ def move_failed_inputs(inputs: Path, target: Path, error: dict[str, Any], job_fi
         atomic_write_bytes(inputs / "job.json", job_file.encode("utf-8", "replace"))
     write_json(inputs / "error.json", error)
     move_inputs(inputs, target)
+
+
+def find_failed_folder(db: Database, folders: Folders, row: Mapping[str, Any]) -> Path:
+    """Return the folder of a failed job, a row of job_status; it may be called NAME-2 where failed/NAME was taken."""
+    places = Places(folders.share, folders.state)
+    return find_inputs(db, str(row["uid"]), places) or folders.failed / make_safe_name(str(row["name"]))
 
 
 def move_inputs(inputs: Path, target: Path) -> None:

@@ -22,6 +22,7 @@ from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.reconcile import ShareMark
 from agent.results.records import make_result_record
+from agent.results.video_file import find_video
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.service.log import make_extra
 from agent.service.problems import Problems
@@ -94,7 +95,7 @@ class Publisher:
     def _add(self, attempt: Attempt, facts: dict[str, Any], delay_s: float, columns: dict[str, Any]) -> None:
         staging = Path(attempt.request.out)
         facts = {"devices": attempt.devices, "kind": attempt.kind, **facts}
-        facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(staging / "result.mp4")}
+        facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(find_video(staging))}
         columns = {**attempt.take_columns(), **columns, "stage": "publish", "facts": facts, "device": None}
         name = ""
         if not (attempt.job.spec and attempt.job.spec.batch):
@@ -182,7 +183,7 @@ class Publisher:
         job = self.ledger.job(result.job.uid)
         if job is not None and self._is_published(job):
             self._close(job, job.result or "")
-        elif is_folder(result.staging.parent) and not os.path.lexists(result.staging / "result.mp4"):
+        elif is_folder(result.staging.parent) and not os.path.lexists(find_video(result.staging)):
             del self.pending[result.job.uid]
             self._requeue(result.job, "the assembled video was gone from the share")
         else:
@@ -209,7 +210,9 @@ class Publisher:
         try:
             outbox.link_video(self.folders.outbox, name)
         except OSError as error:
-            log.warning("%s: outbox/%s.mp4 can't be linked: %s", job.name, name, error.strerror, extra=make_extra(job))
+            log.warning(
+                "%s: the video of outbox/%s can't be linked: %s", job.name, name, error.strerror, extra=make_extra(job)
+            )
 
     def _requeue(self, job: Job, why: str) -> None:
         self.ledger.transitions.requeue(job, why, at_ms=self.clock.at_ms())
@@ -224,7 +227,7 @@ class Publisher:
                 self.ledger.transitions.cancel(job, at_ms=self.clock.at_ms())
             elif job.stage == "publish" and self._is_published(job):
                 self._close(job, job.result or "")
-            elif job.stage == "publish" and is_file(staging / "result.mp4"):
+            elif job.stage == "publish" and is_file(find_video(staging)):
                 self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s())
             else:
                 self._requeue(job, "the daemon was stopped while it ran")

@@ -26,6 +26,7 @@ from agent.jobs.spec import JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import LIVE, Ledger
+from agent.results.video_file import find_video
 from agent.settings import Folders
 from models.types import Inspection
 
@@ -131,7 +132,7 @@ def read_outcomes(folder: Path, read: Callable[[Path], Outcome | None]) -> list[
 def read_result(folder: Path) -> Outcome | None:
     """Return what outbox/NAME says; None if it is no result of ours."""
     record = read_record(folder / "result.json")
-    if record is None or not is_file(folder / "result.mp4"):
+    if record is None or not is_file(find_video(folder)):
         return None
     try:
         spec = make_spec(record)
@@ -185,8 +186,9 @@ def read_time(text: str) -> int:
 
 
 def make_spec(record: dict[str, Any]) -> JobSpec | None:
-    """Return what the job asked for, as far as it decides the video; None for results that don't say it."""
-    if "asked" not in record:
+    """Return what the job asked for, as far as it decides the video; None for results that don't say all of it."""
+    has_more = any(record.get(key) for key in ("voices", "soundtrack", "background"))
+    if "asked" not in record or has_more or record.get("painted", [[0, record["frames"]]]) != [[0, record["frames"]]]:
         return None
     asked = {**record["asked"], "avatar": record["avatar"]["given"], "audio": record["audio"]["given"]}
     asked |= {"options": record["options"], "id": record["id"]}

@@ -10,7 +10,7 @@ from typing import Any
 from agent.fs import atomic_write_bytes
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
-from models.types import name_voice_role
+from models.types import Output, name_voice_role
 
 RECORD_VERSION = 1
 ASKED = {"engine", "fps", "output"}
@@ -28,7 +28,7 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "uid": job.uid,
         "id": job.client_id,
         "state": "done",
-        "video": "result.mp4",
+        "video": Output(alpha=bool(spec and spec.output.alpha)).file_name,
         "preview": "preview.jpg",
         "engine": job.engine,
         "engine_reason": job.engine_reason,
@@ -66,6 +66,7 @@ def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
     return {
         "voices": voices or None,
         "soundtrack": media.get("soundtrack"),
+        "background": media.get("background") or (job.spec.background_colour if job.spec else "") or None,
         "painted": [[voice["start"], voice["stop"]] for voice in painted],
     }
 

@@ -22,6 +22,8 @@ class Attempt:
     deadline_s    when the attempt has taken too long, in monotonic seconds
     served_ms     when it last had a device, or was started; milliseconds since 1970
     waiting_for   why it has no device, as its row says it
+    load_s        how long a model is loaded in the present stage, as far as that is known; 0: it is loaded
+    usual_frame_s how long a frame took in an earlier job of the engine, None: not known
     is_dirty      whether the row is older than the attempt
     may_go_on     whether its worker may do all stages at once if the inspection shows a short job
     """
@@ -44,6 +46,8 @@ class Attempt:
     served_ms: int = 0
     waiting_for: str | None = None
     may_go_on: bool = False
+    load_s: float = 0.0
+    usual_frame_s: float | None = None
 
     @property
     def task_id(self) -> str:
@@ -88,11 +92,24 @@ class Attempt:
         return sum(span.units for span in self.finished_spans) + sum(running.values())
 
     def eta_s(self, now_s: float) -> float | None:
-        """Return the seconds until all frames are rendered, at the pace so far; None before the first frame."""
-        done = self.units_done - self.units_before
-        if self.stage != "render" or done <= 0:
+        """Return the seconds until all frames are rendered, at the pace so far; None where that isn't known.
+
+        Before the first frame the pace is that of an earlier job. A model that is loaded first counts once.
+        """
+        if self.stage not in ("prepare", "render") or self.inspection is None:
             return None
-        return round((self.units_total - self.units_done) * (now_s - self.stage_started_s) / done, 1)
+        done = self.units_done - self.units_before if self.stage == "render" else 0
+        frame_s = self.measure_frame_s(now_s) if done > 0 else self.usual_frame_s
+        if frame_s is None:
+            return None
+        loading_s = 0.0 if done > 0 else max(0.0, self.load_s - (now_s - self.stage_started_s))
+        left = self.inspection.units["render"] - (self.units_done if self.stage == "render" else 0)
+        return round(loading_s + left * frame_s, 1)
+
+    def measure_frame_s(self, now_s: float) -> float | None:
+        """Return the seconds for a frame in the present stage, without those of loading; None before the first."""
+        done = self.units_done - self.units_before
+        return max(0.0, now_s - self.stage_started_s - self.load_s) / done if done > 0 else None
 
     @property
     def is_complete(self) -> bool:
@@ -106,6 +123,7 @@ class Attempt:
             if not self.is_complete:
                 break
         self.progress.clear()
+        self.load_s = 0.0
         self.stage_started_s, self.units_before = now_s, self.units_done
         self.is_dirty = True
 

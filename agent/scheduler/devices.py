@@ -21,16 +21,19 @@ AT_WORK = {"idle", "busy"}
 class Devices:
     """Writes the state of the pool's devices into the ledger, and drains those that people have drained.
 
-    `jobs` holds for each device the uid of the job that was last started there.
+    `jobs` holds for each device the uid of the job that was last started there, `forms` for each type of card the
+    form of the networks that new jobs run there.
     """
 
     def __init__(self, ledger: Ledger, pool: Pool, clock: Clock) -> None:
         self.ledger, self.pool, self.clock = ledger, pool, clock
         self.jobs: dict[str, str] = {}
+        self.forms: dict[str, str] = {}
         self._unsaved: dict[str, tuple[Device, float, int]] = {}
         self._drained: set[str] = set()
         self._faults: dict[str, str] = {}
         self._states: dict[str, str] = {}
+        self._load_s: dict[str, float] = {}
         for device in pool.devices():
             self._drain_again(device)
 
@@ -41,6 +44,8 @@ class Devices:
     def record(self, device: Device) -> None:
         """Write how the device is now, or leave it to the next `save` if it only begins or ends a span."""
         self._drain_again(device)
+        if device.load_s:
+            self._load_s[device.model] = device.load_s
         self._unsaved[device.id] = device, self.clock.now_s(), self.clock.at_ms()
         if not {device.state, self._states[device.id]} <= AT_WORK:
             self.save()
@@ -86,6 +91,17 @@ class Devices:
             self.pool.resume(device.id)
             log.info("device %s is back in service", device.id, extra=make_extra(device=device.id))
         return bool(devices)
+
+    def unload(self, name: str) -> bool:
+        """Give back the memory of the workers of a device or card that have no work. False where none has a model."""
+        unloaded = [device.id for device in match_devices(name, self.pool.devices()) if self.pool.unload(device.id)]
+        for device in unloaded:
+            log.info("device %s gives its memory back", device, extra=make_extra(device=device))
+        return bool(unloaded)
+
+    def find_load_s(self, engine: str) -> float:
+        """Return how long loading an engine took last, in seconds; 0 where that isn't known."""
+        return self._load_s.get(engine, 0.0)
 
     def set_fault(self, card: str, fault: str) -> None:
         """Take all workers of a card out of service because it can't be trusted; "" lets them work again."""

@@ -40,7 +40,7 @@ RESERVE_AFTER_MS, RESERVE_UNTIL_MS = 30_000, 300_000
 REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
 """Failures after which the rendered parts are useless: all must be whole, and come from one encoder."""
 MAX_BACKOFF_S = 60.0
-CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db"}
+CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background"}
 HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
 """Every job starts with `inspect` on a CPU device: a job is started only when one is free for it."""
@@ -63,6 +63,7 @@ class Dispatcher:
         self._has_claimed = False
         self._disk_faults: dict[str, tuple[str, float]] = {}
         self._done_beside: Counter[str] = Counter()
+        self._frame_s: dict[tuple[str, DeviceKind], float] = {}
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -150,6 +151,8 @@ class Dispatcher:
             return bool(running)
         for assignment in plan.assignments:
             self.devices.jobs[assignment.device] = attempt.job.uid
+            if task.model and not running and not self.pool.has_model(assignment.device, task.model):
+                attempt.load_s = self.devices.find_load_s(task.model)
         self.pool.start(replace(plan, task=replace(plan.task, payload=attempt.make_payload())), hold=hold)
         attempt.served_ms, attempt.is_dirty = at_ms, True
         self._set_waiting_for(attempt, None)
@@ -197,6 +200,7 @@ class Dispatcher:
         attempt.stage_seconds.update(job.stage_seconds)
         attempt.enter_stage(now_s)
         attempt.deadline_s = now_s + job.spec.timeout_s if job.spec.timeout_s else None
+        attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))
         engine = {"engine": choice.engine, "engine_reason": choice.reason}
         attempt.job = self.ledger.transitions.start(job, token, stage=attempt.stage, **engine, at_ms=at_ms)
         attempt.may_go_on = self._may_go_on(attempt)
@@ -220,10 +224,11 @@ class Dispatcher:
             engine=engine,
             avatar=job.media["avatar"]["path"],
             audio=job.media["audio"]["path"],
-            media={role: medium["path"] for role, medium in job.media.items() if role not in ("avatar", "audio")},
+            media={role: job.media[role]["path"] for role in spec.media_names if role != "audio"},
             from_s=spec.from_s,
             to_s=spec.to_s,
             soundtrack_db=spec.soundtrack_db or 0.0,
+            background=spec.background_colour,
             voices=tuple(GivenVoice(voice.face, voice.from_s or 0.0) for voice in spec.voices or ()),
             work=str(work),
             out=str(self.folders.staging / f"{job.uid}-{token}"),
@@ -236,6 +241,7 @@ class Dispatcher:
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
             marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
+            forms=dict(self.devices.forms),
         )
 
     # waits -----------------------------------------------------------------------------------------------------------
@@ -312,6 +318,8 @@ class Dispatcher:
         if not attempt.is_complete:
             return None
         if attempt.stage != "assemble":
+            if attempt.stage == "render" and (frame_s := attempt.measure_frame_s(self.clock.now_s())) is not None:
+                self._frame_s[attempt.request.engine, attempt.kind] = frame_s
             attempt.leave_stage(self.clock.now_s())
             return None
         attempt.add_stage_time(self.clock.now_s())

@@ -6,6 +6,7 @@ the keys, types and ranges here, which follow from the limits in the request.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
@@ -25,6 +26,8 @@ MAX_SIDE = 16_384
 MAX_VOICES = 16
 """The most voices that a job may have."""
 MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
+MAX_RESULT_CHARS = 32_768
+"""Of the JSON of a result: it goes into the ledger, and back to workers; result.json is read again up to a MiB."""
 CODES_OF_WORKER = {ErrorCode.OUT_OF_MEMORY, ErrorCode.DEVICE_ERROR, ErrorCode.WORKER_OUTDATED}
 """Codes of a failure that a worker may call its own."""
 CODES_OF_DAEMON = {
@@ -36,7 +39,7 @@ CODES_OF_DAEMON = {
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Annotated[str, Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,2})?$")]
-Encoder = Literal["auto", "libx264", "h264_nvenc"]
+Encoder = Literal["auto", "libx264", "h264_nvenc", "prores_ks"]
 Notes = Annotated[list[Text], Field(max_length=100)]
 One = Annotated[int, Field(ge=1, le=1)]
 Many = Annotated[int, Field(ge=1)]
@@ -96,7 +99,7 @@ class Outline(Strict):
     notes: Notes = []
     voices: Annotated[list[VoiceFrames], Field(max_length=MAX_VOICES)] = []
     layers: Annotated[list[HeardLayer], Field(max_length=MAX_VOICES + 2)] = []
-    media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 2)] = {}
+    media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 3)] = {}
     details: dict[str, Any] = {}
 
 
@@ -181,6 +184,8 @@ def _refuse_later_stages(run: RunSpan, result: Mapping[str, Any]) -> str:
 
 
 def _refuse_shape(schema: type[Strict], result: Mapping[str, Any]) -> str:
+    if (length := len(json.dumps(dict(result)))) > MAX_RESULT_CHARS:
+        return f"a result of {length} characters"
     try:
         schema.model_validate(dict(result))
     except ValidationError as error:

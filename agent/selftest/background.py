@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,8 @@ IDLE_S = 30.0
 """How long no job must have run before a self-test starts."""
 RECORDED, DISMISSED = "selftest", "selftest_dismissed"
 """Rows of `meta`, with ":" and the card: the end of the last test that is in the ledger, or that a person set aside."""
+FORM = "selftest_form"
+"""The same with the type of a card and what a test holds for: the form of the networks that jobs run there."""
 
 
 class RunningProgram(Protocol):
@@ -105,8 +107,25 @@ class BackgroundTests:
             self._stamp, self._reports = stamp, read_reports(path)
             for report in self._reports.values():
                 self._record(report)
-        for card, key in self._find_keys().items():
+        keys = self._find_keys()
+        for card, key in keys.items():
             self._apply(card, key)
+        self.devices.forms = self._find_forms(keys)
+
+    def _find_forms(self, keys: Mapping[str, ReportKey]) -> dict[str, str]:
+        """Return the form for each type of card of which one has been tested as it is now.
+
+        The first test decides for all cards of a type and all later tests, so that equal cards give the same bytes.
+        """
+        found = {}
+        for card, key in keys.items():
+            report = self._reports.get(card)
+            if report and report.key == key and (choice := report.chosen_form):
+                row = ":".join((FORM, choice.card, key.driver, key.torch, key.weights))
+                if (form := self.ledger.recall(row)) is None:
+                    self.ledger.remember(row, form := choice.chosen)
+                found[choice.card] = form
+        return found
 
     def _record(self, report: DeviceReport) -> None:
         key = f"{RECORDED}:{report.device}"

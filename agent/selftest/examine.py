@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.selftest import judge
 from agent.selftest.judge import KEPT_LIMIT_BYTES, judge_failure
-from agent.selftest.rows import RUN_AGAIN, Row
+from agent.selftest.rows import FORMS, RUN_AGAIN, Row
 from agent.selftest.workers import WORKERS, DeviceWorkers, Target
 from gpu_pool.types import Done, Failed
 
@@ -43,6 +43,7 @@ class _Examination:
         yield from self._check_speed()
         yield self._check("weights", "precisions", lambda figures: judge.judge_precisions(figures, self._kind))
         yield self._check("batch sizes", "batches", lambda figures: judge.judge_batches(figures, self._kind))
+        yield self._check(FORMS, "forms", lambda figures: judge.judge_forms(figures, self._kind))
         yield self._check("compiled", "compiled", lambda figures: judge.judge_compiled(figures, self._kind))
         yield self._check_two_workers()
         yield self._check_kill()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent.selftest.rows import RUN_AGAIN, Row
+from agent.selftest.rows import FORMS, RUN_AGAIN, Row
 from gpu_pool.types import Failed
 
 Figures = Mapping[str, Any]
@@ -116,6 +116,17 @@ def judge_compiled(figures: Figures, kind: str) -> Row:
     return Row("compiled", "note", f"compiled code isn't used: {why.get(state, state)}", advice, figures)
 
 
+def judge_forms(figures: Figures, kind: str) -> Row:
+    """Show the milliseconds of a frame in each form of the networks, and which of them jobs run."""
+    shown = "; ".join(
+        f"{name} {one['unet_ms'] + one['decode_ms']:.1f}" + ("" if one["is_same"] else " (other pictures)")
+        for name, one in figures["forms"].items()
+    )
+    is_chosen = kind == "cuda" and figures["networks"] == "installed"
+    use = f'jobs on this type of card run "{figures["chosen"]}"' if is_chosen else "jobs run the usual form here"
+    return Row(FORMS, "ok", f"milliseconds a frame ({describe(figures)}): {shown}; {use}", "", figures)
+
+
 def _judge_faces(name: str, figures: Figures, versus: str, kind: str, *, blames_card: bool = True) -> Row:
     limit_db = PSNR_LIMITS_DB[figures["precision"]]
     mouth = f"PSNR of the mouth {figures['psnr_db']:.1f} dB, largest difference {figures['largest']} of 255 levels"
@@ -211,7 +222,7 @@ def _judge_encoder(name: str, figures: Figures, kind: str) -> Row | None:
 # checks that failed --------------------------------------------------------------------------------------------------
 
 TIME_UP = "timeout"
-MINOR = ("compiled", "copies", "encoders", "two workers")
+MINOR = ("compiled", "copies", "encoders", FORMS, "two workers")
 """Checks whose failure does not keep a card from working."""
 OF_CARD = re.compile("CUDA|cuDNN|cuBLAS|NVRTC|HIP", re.IGNORECASE)
 """Words in an error of a card's libraries; any other error is a defect of this program, and no card's fault."""

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.fs import atomic_write_bytes
-from agent.selftest.rows import Row, Verdict, find_fault, worst_verdict
+from agent.selftest.rows import FORMS, Row, Verdict, find_fault, worst_verdict
 from agent.selftest.workers import Target
 from agent.settings import Settings
 from models.catalog import stamp_weights
@@ -43,6 +43,14 @@ class ReportRow(Strict):
     figures: dict[str, Any] = {}
 
 
+class FormChoice(Strict):
+    """Which form of the networks a test of the installed weights chose for this type of card."""
+
+    card: str
+    chosen: str
+    networks: Literal["installed"]
+
+
 class DeviceReport(Strict):
     """The last self-test of one device.
 
@@ -66,6 +74,14 @@ class DeviceReport(Strict):
         poor = [f"{row.check}: {row.found}" for row in self.rows if row.verdict != "ok"]
         found = "; ".join(poor) or "all as it should be"
         return f"{self.verdict}: {len(self.rows)} checks in {self.seconds:.0f} s, {found}"
+
+    @property
+    def chosen_form(self) -> FormChoice | None:
+        """None where no form was chosen: on a processor, without weights, or where the check failed."""
+        try:
+            return next((FormChoice(**row.figures) for row in self.rows if row.check == FORMS), None)
+        except (TypeError, ValidationError):
+            return None
 
 
 class Report(Strict):

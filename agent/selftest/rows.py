@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["ok", "note", "bad"]
+FORMS = "forms"
+"""The check that chooses the form of the networks."""
 RUN_AGAIN = "run `musedrop selftest` again"
 
 

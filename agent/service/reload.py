@@ -15,6 +15,7 @@ LIVE = (
     "limits.",
     "output.",
     "status.",
+    "speech.",
     "cache.max_gib",
     "log.level",
     "log.format",

@@ -19,12 +19,12 @@ MOST_THREADS = 16_384
 
 def forbid_tracing() -> None:
     """Have the kernel refuse other processes of this user to trace this one, and to read its memory."""
-    _prctl(_PR_SET_DUMPABLE, 0)
+    call_prctl(_PR_SET_DUMPABLE, 0)
 
 
 def keep_privileges_here() -> None:
     """Let programs that this process starts from now on have none of its capabilities."""
-    _prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
+    call_prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
 
 
 def limit_resources(memory_bytes: int, file_bytes: int) -> None:
@@ -49,10 +49,10 @@ def drop_privileges() -> None:
 
     Only where the daemon runs as root the worker may still read files of others, as media may be.
     """
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    call_prctl(_PR_SET_NO_NEW_PRIVS, 1)
     keep_privileges_here()
     for capability in range(_CAPABILITIES):
-        _prctl(_PR_CAPBSET_DROP, capability)  # refused to those who have none anyway
+        call_prctl(_PR_CAPBSET_DROP, capability)  # refused to those who have none anyway
     libc, head = ctypes.CDLL(None), struct.pack("Ii", _CAPABILITY_VERSION, 0)
     had = ctypes.create_string_buffer(_CAPABILITY_SETS.size)
     libc.capget(head, had)
@@ -61,6 +61,7 @@ def drop_privileges() -> None:
     libc.capset(head, _CAPABILITY_SETS.pack(kept, kept, 0, 0, 0, 0))
 
 
-def _prctl(*args: int) -> int:
+def call_prctl(*args: int) -> int:
+    """Return what the kernel answers, -1 for an error, which is in `ctypes.get_errno`."""
     values = [ctypes.c_ulong(value) for value in (*args, 0, 0, 0, 0)[:5]]
     return int(ctypes.CDLL(None, use_errno=True).prctl(*values))

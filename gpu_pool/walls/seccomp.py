@@ -12,6 +12,8 @@ import platform
 import struct
 from dataclasses import dataclass
 
+from gpu_pool.walls.privileges import call_prctl
+
 _PR_SET_SECCOMP, _PR_GET_SECCOMP, _FILTER = 22, 21, 2
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_AT, _MACHINE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
@@ -98,14 +100,14 @@ def restrict_calls(*, is_alone: bool) -> str:
     program = _build_program(machine.audit, calls, os.getpid())
     code = ctypes.create_string_buffer(b"".join(program), 8 * len(program))
     head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
-    if _prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(head)) != 0:
+    if call_prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(head)) != 0:
         return f"the kernel refused a filter of system calls: {os.strerror(ctypes.get_errno())}"
     return ""
 
 
 def has_seccomp() -> bool:
     """Whether this kernel filters system calls, and they are known for this machine."""
-    return platform.machine() in MACHINES and _prctl(_PR_GET_SECCOMP) >= 0
+    return platform.machine() in MACHINES and call_prctl(_PR_GET_SECCOMP) >= 0
 
 
 def _build_program(audit: int, calls: dict[str, int], pid: int) -> list[bytes]:
@@ -146,8 +148,3 @@ def _allow_arguments(values: tuple[int, ...], refuse: int) -> list[bytes]:
 
 def _step(code: int, value: int, on_true: int = 0, on_false: int = 0) -> bytes:
     return struct.pack("HBBI", code, on_true, on_false, value)
-
-
-def _prctl(*args: int) -> int:
-    values = [ctypes.c_ulong(value) for value in (*args, 0, 0, 0, 0)[:5]]
-    return int(ctypes.CDLL(None, use_errno=True).prctl(*values))

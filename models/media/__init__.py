@@ -4,7 +4,7 @@ from models.media.audio.layers import write_voice
 from models.media.audio.sound import Sound, read_sound, read_soundtrack, read_waveform
 from models.media.budget import spend
 from models.media.opening import limit_threads
-from models.media.output.encode import write_jpeg, write_part
+from models.media.output.encode import ALPHA_ENCODER, write_jpeg, write_part
 from models.media.output.encoders import (
     choose_encoder,
     describe_worker,
@@ -15,13 +15,18 @@ from models.media.output.encoders import (
 )
 from models.media.output.join import assemble_video
 from models.media.output.verify import verify_video
-from models.media.picture import Picture, read_image, read_picture
+from models.media.picture import Picture, read_background, read_image, read_picture
+from models.media.pictures.background import BLACK, WHITE, Background, keep_opacity, measure_opacity
 from models.media.pictures.colour import BT709, bgr_to_yuv_matrix
 from models.media.pictures.planar import split_planes, yuv_to_bgr
 from models.media.video import VideoFrames
 
 __all__ = [
+    "ALPHA_ENCODER",
+    "BLACK",
     "BT709",
+    "WHITE",
+    "Background",
     "Picture",
     "Sound",
     "VideoFrames",
@@ -30,8 +35,11 @@ __all__ = [
     "choose_encoder",
     "describe_worker",
     "fall_back",
+    "keep_opacity",
     "limit_threads",
+    "measure_opacity",
     "plan_encoder",
+    "read_background",
     "read_encoder",
     "read_image",
     "read_picture",

@@ -10,8 +10,9 @@ from typing import Literal
 
 from models.arrays import U8
 from models.media.opening import USUAL, check_file, unreadable_file
+from models.media.pictures.background import WHITE, Background, parse_colour
 from models.media.source import MakePicture, Source, open_source
-from models.types import Limits
+from models.types import Limits, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,15 @@ def read_picture(path: Path, name: str, limits: Limits) -> Picture:
     )
 
 
-def read_image(path: Path, name: str | None = None, limits: Limits = USUAL) -> U8:
+def read_image(path: Path, name: str | None = None, limits: Limits = USUAL, background: Background = WHITE) -> U8:
     """Read an image, or the first picture of a video: (height, width, 3) uint8 BGR, upright,
-    transparency over white.
+    transparency over the background.
 
     Raises EngineError like `read_picture`.
     """
     shown_name = name or path.name
     check_file(path, shown_name, "avatar", limits)
-    with closing(open_source(path, shown_name, limits)) as source:
+    with closing(open_source(path, shown_name, limits, background=background)) as source:
         return decode_first_picture(source, shown_name)()
 
 
@@ -73,3 +74,14 @@ def decode_first_picture(source: Source, name: str) -> MakePicture:
     for _, shown in source.read_pictures(0):
         return shown
     raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
+
+
+def read_background(request: Request) -> Background:
+    """Return what transparent pixels of the avatar show: a picture or a colour, white by default.
+
+    Raises EngineError like `read_picture`.
+    """
+    if (given := request.media.get("background")) is not None:
+        path = request.files.medium_path("background")
+        return Background(picture=read_image(path, Path(given).name, request.limits))
+    return parse_colour(request.background) if request.background else WHITE

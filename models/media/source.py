@@ -18,6 +18,7 @@ from models.arrays import U8
 from models.media.budget import charge
 from models.media.formats import check_format
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
+from models.media.pictures.background import WHITE, Background
 from models.media.pictures.colour import BT709, SIDEWAYS, UNSPECIFIED, ToBgr, read_orientation
 from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.pictures.interlace import deinterlace, is_interlaced
@@ -64,12 +65,14 @@ def open_source(
     *,
     as_yuv: bool = False,
     untagged: int = UNSPECIFIED,
+    background: Background = WHITE,
 ) -> Source:
     """Open an image or a video; `size` (width, height) scales its pictures. Its size is known
     before any is decoded.
 
     `as_yuv`: pictures are what `ToPlanes` makes, of even size, instead of BGR.
     `untagged`: the matrix of a video without colour tags, for BGR; usually its size tells.
+    `background`: what transparent pixels show.
     Raises EngineError avatar_unreadable, avatar_too_large, video_too_long.
     """
     check_format(path, name, "avatar")
@@ -81,8 +84,8 @@ def open_source(
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
-            return AnimatedWebp(path, still, name, limits, size, as_yuv)
-    return Movie(path, still, name, limits, size, as_yuv, untagged)
+            return AnimatedWebp(path, still, name, limits, size, as_yuv, background)
+    return Movie(path, still, name, limits, size, as_yuv, untagged, background)
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -106,9 +109,10 @@ class Movie:
         size: tuple[int, int] | None,
         as_yuv: bool,
         untagged: int = UNSPECIFIED,
+        background: Background = WHITE,
     ) -> None:
         self._path, self._name, self._limits, self._as_planes = path, name, limits, as_yuv
-        self._untagged = untagged
+        self._untagged, self._background = untagged, background
         self._fields = False
         self._demuxer = still.demuxer if still is not None else None
         with translate_read_errors(name, "avatar", path):
@@ -149,8 +153,10 @@ class Movie:
     ) -> ToBgr | ToPlanes:
         if not self._as_planes:
             self.colour = BT709
-            return ToBgr(width, height, turn, conversion, self._untagged)
-        to_planes = ToPlanes(width, height, turn, still=self._is_still, conversion=conversion)
+            return ToBgr(width, height, turn, conversion, self._untagged, self._background)
+        to_planes = ToPlanes(
+            width, height, turn, still=self._is_still, conversion=conversion, background=self._background
+        )
         self.colour = to_planes.read_colour(first)
         return to_planes
 
@@ -167,7 +173,7 @@ class Movie:
         width, height = max(2, round(width * scale)), max(2, round(height * scale))
         canvas = np.zeros((self.height, self.width, 3), np.uint8)
         top, left = (self.height - height) // 2, (self.width - width) // 2
-        shown = ToBgr(width, height, self._turn, self._conversion, self._untagged)(frame)
+        shown = ToBgr(width, height, self._turn, self._conversion, self._untagged, self._background)(frame)
         canvas[top : top + height, left : left + width] = shown
         if isinstance(self._show, ToBgr):
             return canvas
@@ -242,9 +248,16 @@ class AnimatedWebp:
     colour = BT709
 
     def __init__(
-        self, path: Path, still: Still, name: str, limits: Limits, size: tuple[int, int] | None, as_yuv: bool
+        self,
+        path: Path,
+        still: Still,
+        name: str,
+        limits: Limits,
+        size: tuple[int, int] | None,
+        as_yuv: bool,
+        background: Background = WHITE,
     ) -> None:
-        self._path, self._still, self._name = path, still, name
+        self._path, self._still, self._name, self._background = path, still, name, background
         self.timeline = read_webp_timeline(path, still, name, limits)
         self.width, self.height = size or (still.width, still.height)
         self._conversion = read_still_conversion(path)
@@ -261,8 +274,10 @@ class AnimatedWebp:
         pass
 
     def _convert(self, picture: U8) -> U8:
+        bgr: U8 = picture[..., :3]
         if isinstance(self._conversion, IccConversion):
-            picture = self._conversion.convert(picture)
+            bgr = self._conversion.convert(bgr)
+        picture = self._background.blend(bgr, picture[..., 3]) if picture.shape[2] == 4 else bgr
         return self._resize(picture) if self._to_planes is None else self._to_planes.convert_bgr(self._resize(picture))
 
     def _resize(self, picture: U8) -> U8:

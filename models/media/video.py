@@ -10,6 +10,7 @@ from typing import Self
 
 from models.arrays import U8
 from models.media.opening import USUAL, unreadable_file
+from models.media.pictures.background import WHITE, Background
 from models.media.pictures.colour import UNSPECIFIED
 from models.media.source import MakePicture, open_source
 from models.types import Limits
@@ -22,7 +23,7 @@ class VideoFrames:
     """A video at a constant rate: frame n is what a player shows n / fps seconds after the first
     one.
 
-    Frames are upright, with square pixels, transparency over white. Reading forwards or backwards
+    Frames are upright, with square pixels, transparency over the background. Reading forwards or backwards
     is cheap: at most 32 frames or 64 MiB are kept, and reading backwards decodes a run of frames
     at once. An image is a video of one frame.
     """
@@ -38,6 +39,7 @@ class VideoFrames:
         limits: Limits = USUAL,
         as_yuv: bool = False,
         untagged: int = UNSPECIFIED,
+        background: Background = WHITE,
     ) -> None:
         """`width` and `height` scale. Raises EngineError avatar_unreadable, avatar_too_large,
         video_too_long.
@@ -48,7 +50,9 @@ class VideoFrames:
         """
         self._name, self._fps = name or path.name, fps
         size = (width, height) if width and height else None
-        self._source = open_source(path, self._name, limits, size, as_yuv=as_yuv, untagged=untagged)
+        self._source = open_source(
+            path, self._name, limits, size, as_yuv=as_yuv, untagged=untagged, background=background
+        )
         self.width, self.height, self.colour = self._source.width, self._source.height, self._source.colour
         self._room = max(2, min(_CACHE_FRAMES, _CACHE_BYTES // (3 * self.width * self.height)))
         self._kept: OrderedDict[int, U8] = OrderedDict()

@@ -6,9 +6,10 @@ Inspecting and reporting load no network; `session` does the rest.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from models import media
@@ -53,7 +54,7 @@ class MuseTalkEngine:
             raise EngineError("bad_option", message, 'leave out "reference", or from_s, to_s and voices')
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
-        details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}
+        details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version, "forms": request.forms}
         if options.face_box is not None:
             shown = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
             size = (inspection.width, inspection.height)
@@ -62,7 +63,7 @@ class MuseTalkEngine:
         return replace(
             inspection,
             frames=total,
-            colour=inspection.colour if options.is_reference else colour,
+            colour=inspection.colour if options.is_reference or request.output.alpha else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
             batch=grid_step(options.frames_per_batch),
             memory_bytes=count_bytes(options, inspection),
@@ -119,13 +120,15 @@ class MuseTalkEngine:
 
         Weights whose files were replaced since are loaded again.
         """
-        options = read_inspected_options(request, inspection)
-        return self._open_session(request.models_dir, options, Path(request.cache))
+        options, forms = read_inspected_options(request, inspection), inspection.details.get("forms", {})
+        return self._open_session(request.models_dir, options, Path(request.cache), forms)
 
-    def _open_session(self, models_dir: str, options: Options, cache: Path) -> RenderSession:
-        from models.musetalk.session import RenderSession, Setup, select_device
+    def _open_session(
+        self, models_dir: str, options: Options, cache: Path, forms: Mapping[str, str] = MappingProxyType({})
+    ) -> RenderSession:
+        from models.musetalk.session import RenderSession, Setup, choose_form_for, select_device
 
-        setup = Setup.of(models_dir, options, cache)
+        setup = Setup.of(models_dir, options, cache, choose_form_for(self.device, forms))
         if self._session is None or not self._session.networks.adapt(setup):
             old = self._session.networks if self._session else None
             weights = old.weights if old and old.has_weights_of(setup) else None
@@ -136,7 +139,7 @@ class MuseTalkEngine:
 
 def count_bytes(options: Options, inspection: Inspection) -> int:
     """Return the memory of a card that a worker needs: networks, batches, and the context of NVENC beside them."""
-    encoder = 0 if inspection.encoder == "libx264" else NVENC_BYTES
+    encoder = NVENC_BYTES if inspection.encoder in ("auto", "h264_nvenc") else 0
     return MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2) + encoder
 
 

@@ -15,6 +15,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from models.arrays import F32, F64, U8
 from models.musetalk.audio.whisper import WhisperEncoder
+from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.fused_weights import load_optimised
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
 from models.musetalk.inpainting.precision import Precision
@@ -38,9 +39,10 @@ class Setup:
     batch_size: int | None
     plain: bool
     kernels: Path | None
+    form: str = USUAL_NAME
 
     @classmethod
-    def of(cls, models_dir: str, options: Options, cache: Path) -> Setup:
+    def of(cls, models_dir: str, options: Options, cache: Path, form: str = USUAL_NAME) -> Setup:
         return cls(
             models_dir,
             options.version,
@@ -48,6 +50,7 @@ class Setup:
             options.frames_per_batch,
             options.is_reference,
             cache if options.compile and not options.is_reference else None,
+            USUAL_NAME if options.is_reference else form,
         )
 
 
@@ -114,6 +117,7 @@ class Networks:
             plain=self.setup.plain,
             batch_size=self.setup.batch_size,
             cache=self.setup.kernels,
+            form=self.setup.form,
         )
         self.load_s += time.monotonic() - started
         return inpainter

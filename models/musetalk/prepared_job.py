@@ -129,11 +129,6 @@ class PreparedJob:
             self.source, self.weight = arrays["source"], arrays["weight"]
             self.first, self._voiced_from = map(int, arrays["starts"]) if "starts" in arrays else (0, 0)
 
-    def find_inpainted_runs(self, frames: range) -> list[range]:
-        """Return the runs of frames whose mouth is inpainted at all."""
-        visible = self.weight[frames.start : frames.stop] > 0
-        return [range(frames.start + start, frames.start + stop) for start, stop in find_runs(visible)]
-
     def read_latents(self, frames: range) -> F32:
         """Return the latents of the avatar at frames of the result, (n, 8, 32, 32) float32."""
         return self.avatar.read_latents(self.source[frames.start : frames.stop] - self.first)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from models import media
 from models.arrays import F32, U8
 from models.atomic import atomic_folder, atomic_write
 from models.avatars import AvatarCache, make_key
+from models.media.prefetch import closing_all
 from models.musetalk.audio.resampling import read_chunks
 from models.musetalk.audio.vad import measure_levels
-from models.musetalk.avatar.frames import BgrFrames, open_yuv
+from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
 from models.musetalk.compositing.composite import Blend, Compositor
-from models.musetalk.compositing.pipeline import BlendCache, compose_frames, read_frames
+from models.musetalk.compositing.pipeline import BlendCache, FrameReader, compose_frames, read_frames
+from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_inspected_options
@@ -42,7 +45,7 @@ from models.musetalk.tracking.intervals import find_runs
 from models.musetalk.weights.loader import Weights
 from models.types import EngineError, Inspection, Request
 
-__all__ = ["RenderSession", "Setup", "select_device"]
+__all__ = ["RenderSession", "Setup", "choose_form_for", "select_device"]
 
 CONTEXT_BYTES = 600_000_000
 """Memory of a CUDA context, beside torch's own allocations."""
@@ -61,6 +64,12 @@ def select_device(name: str) -> torch.device:
         message = f"PyTorch {torch.__version__} is a build for processors alone, and can't use the card {name}"
         raise EngineError("engine_unavailable", message, "install its CUDA build, see https://pytorch.org")
     return torch.device("cuda:0")
+
+
+def choose_form_for(device: str, forms: Mapping[str, str]) -> str:
+    """Return the form of the networks on a device, by the name of its type; see `Request.forms`."""
+    on_card = forms and not device.startswith("cpu")
+    return forms.get(torch.cuda.get_device_name(0), USUAL_NAME) if on_card else USUAL_NAME
 
 
 class RenderSession:
@@ -144,9 +153,11 @@ class RenderSession:
                 prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box, count)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            return fetch_avatar(cache, self.make_avatar_key(inspection, options, window), build, target, tick)
+            return fetch_avatar(cache, self.make_avatar_key(request, inspection, options, window), build, target, tick)
 
-    def make_avatar_key(self, inspection: Inspection, options: Options, window: range | None = None) -> str:
+    def make_avatar_key(
+        self, request: Request, inspection: Inspection, options: Options, window: range | None = None
+    ) -> str:
         """Return a hash of all that a prepared avatar depends on.
 
         A still picture does not depend on the rate. `window`: the frames that are prepared, None
@@ -156,6 +167,8 @@ class RenderSession:
         setup = self.networks.setup
         part: list[Any] = [] if window is None else [[window.start, window.stop]]
         part += [f"of {inspection.faces_needed}"] if inspection.faces_needed else []
+        background = inspection.media_sha256.get("background", request.background)
+        part += [f"over {background}"] if background else []
         return make_key(
             "musetalk",
             AVATAR_FORMAT,
@@ -184,7 +197,8 @@ class RenderSession:
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Generator[U8]:
         """Yield frames start..stop-1 of a prepared job, uint8.
 
-        They are planes (h * 3 / 2, w), or BGR (h, w, 3) in the reference's way.
+        They are planes (h * 3 / 2, w), BGR (h, w, 3) in the reference's way, or BGRA (h, w, 4) where
+        the output keeps transparency.
 
         Raises EngineError out_of_memory, and those of an unreadable avatar.
         """
@@ -192,16 +206,16 @@ class RenderSession:
         job = PreparedVoices(request.files.prepared, len(inspection.all_voices))
         frames = range(start, stop)
         with explain_out_of_memory():
-            yield from compose_frames(
-                read_frames(
-                    partial(BgrFrames, request, inspection, reference=True)
-                    if options.is_reference
-                    else partial(open_yuv, request, inspection),
-                    job.jobs[0].source[start:stop].tolist(),
-                ),
+            composed = compose_frames(
+                read_frames(choose_frames(request, inspection, options), job.jobs[0].source[start:stop].tolist()),
                 self._inpaint_faces(job, inspection, options, frames),
-                zip_blends([make_blends(one, inspection, options, frames) for one in job.jobs]),
+                zip_blends([make_blends(one, request, inspection, options, frames) for one in job.jobs]),
             )
+            if not request.output.alpha:
+                yield from composed
+            else:
+                with closing_all(composed):
+                    yield from (media.keep_opacity(frame[..., :3], frame[..., 3]) for frame in composed)
         if start == 0:
             with atomic_write(Path(request.work) / INPAINTER_STATS) as path:
                 path.write_text(json.dumps(self.stats()), encoding="utf-8")
@@ -238,12 +252,25 @@ def zip_blends(of_voices: Sequence[Iterator[Blend | None]]) -> Iterator[tuple[Bl
         yield tuple(blend for blend in blends if blend is not None)
 
 
-def make_blends(job: PreparedJob, inspection: Inspection, options: Options, frames: range) -> Iterator[Blend | None]:
+def choose_frames(
+    request: Request, inspection: Inspection, options: Options
+) -> Callable[[], AbstractContextManager[FrameReader]]:
+    """Return what opens the frames that the mouths are blended into."""
+    if request.output.alpha:
+        return partial(OpaqueFrames, request, inspection, reference=options.is_reference)
+    if options.is_reference:
+        return partial(BgrFrames, request, inspection, reference=True)
+    return partial(open_yuv, request, inspection)
+
+
+def make_blends(
+    job: PreparedJob, request: Request, inspection: Inspection, options: Options, frames: range
+) -> Iterator[Blend | None]:
     """Yield the blend of each frame, None where the mouth is not inpainted.
 
-    The reference blends BGR, ours YUV.
+    The reference blends BGR, ours YUV, or BGR where transparency is kept.
     """
-    colour = None if options.is_reference else inspection.colour
+    colour = None if options.is_reference or request.output.alpha else inspection.colour
     compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour)
     cache = BlendCache(compositor.make_blend)
     for frame in frames:
@@ -289,12 +316,12 @@ def require_faces(avatar: PreparedAvatar, inspection: Inspection, name: str, win
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Raise EngineError out_of_memory where memory runs out even for one frame at a time."""
+    """Raise EngineError out_of_memory where memory runs out even in the smallest batches."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         hint = "free memory on the device, or choose a smaller output.height; it is tried again on any device with room"
-        message = f"memory ran out with one frame at a time: {str(error).partition('.')[0]}"
+        message = f"memory ran out: {str(error).partition('.')[0]}"
         raise EngineError("out_of_memory", message, hint, retry=True) from error

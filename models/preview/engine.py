@@ -14,6 +14,7 @@ from models import media
 from models.arrays import U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
+from models.media.prefetch import closing_all
 from models.options import scale_box
 from models.preview.face import (
     Face,
@@ -25,18 +26,17 @@ from models.preview.face import (
     move_face,
 )
 from models.preview.interior import Tone, measure_tone
-from models.preview.label import Label
 from models.preview.landmarks import Landmarks, fit_landmarks
-from models.preview.lower_face import LowerFace
+from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
-from models.preview.renderer import MouthPainter, Portrait, draw_lids, draw_mouth
+from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth
 from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 3
+VERSION = 4
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
@@ -60,7 +60,7 @@ class PreviewEngine:
             box = [round(float(value), 1) for value in face.box]
             details[f"face-{number}" if number else "face"] = box
             details.setdefault("mouth_found", mouth.is_visible)
-        if request.is_scene:
+        if request.is_scene and not request.output.alpha:
             with open_video(request, inspection, as_yuv=True) as video:
                 inspection = replace(inspection, colour=video.colour)
         return replace(
@@ -88,29 +88,51 @@ class PreviewEngine:
         """Do nothing: the preparation is one unit without parts."""
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
+        if not request.output.alpha:
+            yield from self._render_over(media.read_background(request), request, inspection, range(start, stop))
+            return
+        white, black = (
+            self._render_over(over, request, inspection, range(start, stop)) for over in (media.WHITE, media.BLACK)
+        )
+        with closing_all(white, black):
+            for over_white, over_black in zip(white, black, strict=True):
+                yield media.keep_opacity(over_white, media.measure_opacity(over_white, over_black))
+
+    def _render_over(
+        self, over: media.Background, request: Request, inspection: Inspection, frames: range
+    ) -> Iterator[U8]:
+        """Yield frames whose transparent pixels show a background; for a result with transparency, all in BGR."""
+        start, stop, as_yuv = frames.start, frames.stop, not request.output.alpha
         voiced = inspection.scene.frames
         first, last = (min(max(edge, start), stop) for edge in (voiced.start, voiced.stop))
-        yield from read_own_frames(request, inspection, range(start, first))
-        yield from self._paint_frames(request, inspection, range(first, last))
-        yield from read_own_frames(request, inspection, range(last, stop))
+        yield from read_own_frames(request, inspection, range(start, first), over, as_yuv=as_yuv)
+        yield from self._paint_frames(over, request, inspection, range(first, last))
+        yield from read_own_frames(request, inspection, range(last, stop), over, as_yuv=as_yuv)
 
-    def _paint_frames(self, request: Request, inspection: Inspection, frames: range) -> Iterator[U8]:
+    def _paint_frames(
+        self, over: media.Background, request: Request, inspection: Inspection, frames: range
+    ) -> Iterator[U8]:
         options, _ = read_options(request.options)
         faces = open_faces(request, inspection)
         label = Label(inspection.width, inspection.height, np.concatenate([face.face_boxes for face in faces]))
-        for frame in self._draw_frames(request, inspection, faces, frames):
+        for frame in self._draw_frames(over, request, inspection, faces, frames):
             if options.label:
                 label.stamp(frame)
             yield frame
 
     def _draw_frames(
-        self, request: Request, inspection: Inspection, faces: list[PreparedPreview], frames: range
+        self,
+        over: media.Background,
+        request: Request,
+        inspection: Inspection,
+        faces: list[PreparedPreview],
+        frames: range,
     ) -> Iterator[U8]:
         options, _ = read_options(request.options)
         if inspection.avatar_kind == "image":
-            yield from draw_still(load_image(request, inspection), faces, frames, sway=options.sway)
+            yield from draw_still(load_image(request, inspection, over), faces, frames, sway=options.sway)
             return
-        with open_video(request, inspection) as video:
+        with open_video(request, inspection, over) as video:
             yield from draw_video(video, faces, frames, options.cycle)
 
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
@@ -124,20 +146,32 @@ class PreviewEngine:
 # inspecting ----------------------------------------------------------------------------------------------------------
 
 
-def open_video(request: Request, inspection: Inspection, *, as_yuv: bool = False) -> media.VideoFrames:
-    """Open the avatar at the rate and in the size of the result, in BGR or as the planes of its own colour."""
-    size = (inspection.width, inspection.height)
+def open_video(
+    request: Request, inspection: Inspection, over: media.Background | None = None, *, as_yuv: bool = False
+) -> media.VideoFrames:
+    """Open the avatar at the rate and in the size of the result, in BGR or as the planes of its own colour.
+
+    `over`: what its transparent pixels show, None: what the job says.
+    """
     return media.VideoFrames(
-        request.files.avatar, inspection.rate, *size, name=Path(request.avatar).name, as_yuv=as_yuv
+        request.files.avatar,
+        inspection.rate,
+        inspection.width,
+        inspection.height,
+        name=Path(request.avatar).name,
+        as_yuv=as_yuv,
+        background=over or media.read_background(request),
     )
 
 
-def read_own_frames(request: Request, inspection: Inspection, frames: range) -> Iterator[U8]:
-    """Yield the planes of frames that no voice changes, as they are decoded."""
+def read_own_frames(
+    request: Request, inspection: Inspection, frames: range, over: media.Background, *, as_yuv: bool
+) -> Iterator[U8]:
+    """Yield the frames that no voice changes, as planes as they are decoded, or in BGR."""
     if not frames:
         return
     options, _ = read_options(request.options)
-    with open_video(request, inspection, as_yuv=True) as video:
+    with open_video(request, inspection, over, as_yuv=as_yuv) as video:
         for n in frames:
             yield video.read(cycle_frame(n, len(video), options.cycle))
 
@@ -148,11 +182,11 @@ def find_window(inspection: Inspection, length: int) -> range:
     return voiced if voiced.stop <= length else range(length)
 
 
-def load_image(request: Request, inspection: Inspection) -> U8:
-    """Read the image avatar in the size of the result, (height, width, 3) uint8 BGR."""
-    return fit_to_size(
-        media.read_image(request.files.avatar, Path(request.avatar).name), inspection.width, inspection.height
-    )
+def load_image(request: Request, inspection: Inspection, over: media.Background | None = None) -> U8:
+    """Read the image avatar in the size of the result, (height, width, 3) uint8 BGR; `over` as in `open_video`."""
+    over = over or media.read_background(request)
+    image = media.read_image(request.files.avatar, Path(request.avatar).name, background=over)
+    return fit_to_size(image, inspection.width, inspection.height)
 
 
 def fit_to_size(image: U8, width: int, height: int) -> U8:
@@ -260,6 +294,8 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
         key = make_key(key, inspection.scene.start, inspection.scene.stop)
     if choice.needed:
         key = make_key(key, "of", choice.needed)
+    if background := inspection.media_sha256.get("background", request.background):
+        key = make_key(key, "over", background)
     cache = AvatarCache(Path(request.cache), request.cache_bytes)
     entry = cache.get_or_build(key, lambda folder: write_geometry(folder, request, inspection, choice, progress))
     return (entry / "geometry.npz").read_bytes()
@@ -268,7 +304,7 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
 def write_geometry(
     folder: Path, request: Request, inspection: Inspection, choice: FaceChoice, progress: ProgressCallback
 ) -> None:
-    """Write geometry.npz: face, mouth, tone, and the eyes in each frame of the avatar."""
+    """Write geometry.npz: face, mouth, tone, resting lower face, and the eyes in each frame of the avatar."""
     options = choice.options
     picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
     track, window, reference = Track.of_still(face, 1), range(1), 0
@@ -287,7 +323,7 @@ def write_geometry(
     mouth = locate_mouth(picture, face, options, request, inspection)
     np.savez(
         folder / "geometry.npz",
-        reference=window[reference],
+        resting=cut_lower_face(picture, face, mouth),
         first_eyes=np.array(face.eyes),
         landmarks=face.landmarks.points,
         mouth=mouth.to_array(),
@@ -339,9 +375,9 @@ class PreparedPreview:
             self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
         with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
             self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], 0.0, 0.0))
-            self.reference = int(geometry["reference"])
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.eyes, self.weight = geometry["eyes"], geometry["weight"]
+            self.resting = geometry["resting"]
             self.tone = Tone(*map(float, geometry["tone"]))
             self.first = int(geometry["first"]) if "first" in geometry else 0
 
@@ -401,7 +437,7 @@ def draw_video(video: media.VideoFrames, faces: list[PreparedPreview], frames: r
     The lips and the chin of one frame rest on all of them, and move there as the sound asks.
     """
     painters = [MouthPainter(face.mouth, face.tone, face.face.eye_distance) for face in faces]
-    resting = [LowerFace(video.read(face.reference), face.face, face.mouth) for face in faces]
+    resting = [LowerFace(face.resting, face.face, face.mouth) for face in faces]
     for n in frames:
         source = cycle_frame(n, len(video), how)
         frame = video.read(source)

@@ -1,9 +1,9 @@
-"""Find faces, upright or tilted, by the cascades of OpenCV, without a downloaded model."""
+"""Find faces, upright or tilted, by a cascade of OpenCV and the landmarks fitted to what it proposes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,13 +12,18 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8
-from models.preview.landmarks import Landmarks, fit_landmarks, make_usual_landmarks, warp_smooth
-
-Point = tuple[float, float]
-Box = tuple[float, float, float, float]
-
-UNIT = 100.0
-"""The eye distance in face units, in which all geometry of a face is given."""
+from models.preview.geometry import (
+    UNIT,
+    Box,
+    Crop,
+    Point,
+    align_eyes,
+    compose_affine,
+    invert_affine,
+    transform_points,
+    warp_smooth,
+)
+from models.preview.landmarks import Landmarks, fit_landmarks, make_usual_landmarks
 
 _SEARCHES = ((640, (0, -20, 20)), (640, (-40, 40)), (1600, (0, -20, 20)))
 """The longer side of the copy that is searched, and the tilts in degrees, in turn."""
@@ -39,23 +44,14 @@ class Face:
         return math.dist(*self.eyes)
 
     @property
-    def roll_deg(self) -> float:
-        (ax, ay), (bx, by) = self.eyes
-        return math.degrees(math.atan2(by - ay, bx - ax))
-
-    @property
     def to_upright(self) -> F64:
         """The (2, 3) map from pixels to face units, with the eyes at (-50, 0) and (50, 0)."""
-        (ax, ay), (bx, by) = self.eyes
-        k = UNIT / self.eye_distance**2
-        c, s = (bx - ax) * k, (by - ay) * k
-        mx, my = (ax + bx) / 2, (ay + by) / 2
-        return np.array([[c, s, -c * mx - s * my], [-s, c, s * mx - c * my]])
+        return align_eyes(np.array(self.eyes))
 
     @property
-    def likeness(self) -> float:
-        """Positive where the landmarks look like a face."""
-        return self.landmarks.likeness
+    def upright_points(self) -> F64:
+        """(23, 2): the landmarks in face units."""
+        return transform_points(self.landmarks.points, self.to_upright)
 
 
 def find_faces(image: U8) -> tuple[Face, ...]:
@@ -83,16 +79,6 @@ def find_face_near(image: U8, eyes: F64) -> Face | None:
     return make_face(fitted.eyes, fitted) if fitted.likeness >= _ALIKE else None
 
 
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """A rectangle in face units."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-
-
 def crop_upright(image: U8, face: Face, crop: Crop, pixels_per_unit: float) -> U8:
     """Return the crop of the face turned upright; the picture's edge is repeated outside of it."""
     affine = face.to_upright
@@ -109,16 +95,6 @@ def crop_upright(image: U8, face: Face, crop: Crop, pixels_per_unit: float) -> U
 def choose_largest(faces: Sequence[Face]) -> Face:
     """Return the face with the largest box."""
     return max(faces, key=lambda face: face.box[2] * face.box[3])
-
-
-def transform_points(points: Iterable[Point], affine: F64) -> F64:
-    """Return (n, 2) points moved by a (2, 3) affine map."""
-    return np.asarray(list(points), np.float64) @ affine[:, :2].T + affine[:, 2]
-
-
-def invert_affine(affine: F64) -> F64:
-    """Return the inverse of a (2, 3) affine map."""
-    return np.asarray(cv2.invertAffineTransform(affine), np.float64)
 
 
 @cache
@@ -171,15 +147,8 @@ def move_face(face: Face, eyes: F64) -> Face:
     """Return the face in another frame, whose eyes, (2, 2) x and y, are there."""
     moved = make_face(eyes, face.landmarks)
     to_frame = compose_affine(face.to_upright, invert_affine(moved.to_upright))
-    return replace(
-        moved, landmarks=replace(face.landmarks, points=transform_points(map(tuple, face.landmarks.points), to_frame))
-    )
-
-
-def compose_affine(first: F64, second: F64) -> F64:
-    """Return the (2, 3) map that applies `first`, then `second`."""
-    whole = np.vstack([second, [0, 0, 1]]) @ np.vstack([first, [0, 0, 1]])
-    return np.asarray(whole[:2])
+    points = transform_points(face.landmarks.points, to_frame)
+    return replace(moved, landmarks=replace(face.landmarks, points=points))
 
 
 def make_face_in_box(box: Box) -> Face:
@@ -194,9 +163,9 @@ def _place_eyes(box: Box) -> tuple[Point, Point]:
 
 
 def _drop_duplicates(faces: Sequence[Face]) -> list[Face]:
-    """Keep one face for each place: the one with eyes and the most detections."""
+    """Keep one face for each place: the one most like a face."""
     kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: face.likeness, reverse=True):
+    for face in sorted(faces, key=lambda face: face.landmarks.likeness, reverse=True):
         if all(_are_apart(face.box, other.box) for other in kept):
             kept.append(face)
     return kept

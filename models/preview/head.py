@@ -8,12 +8,9 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8, Floats
-from models.preview.face import Face, invert_affine, transform_points
+from models.preview.face import Face
+from models.preview.geometry import Crop, Maps, compute_rect, invert_affine, make_grid, ramp, transform_grid
 from models.preview.landmarks import LEFT_EYE, RIGHT_EYE
-
-Maps = tuple[Floats, Floats]
-Rect = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels."""
 
 _COARSE = 8
 _CORE = (105.0, 165.0)
@@ -23,34 +20,6 @@ _BROW = 6.0
 """From the middle of a brow to its lower edge, in face units."""
 _LASHES = 3.0
 _SHUT = 4.0
-
-
-def compute_rect(face: Face, left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Rect:
-    """Return the pixels around a rectangle in face units, cut to a picture of (width, height)."""
-    back = invert_affine(face.to_upright)
-    corners = transform_points([(left, top), (right, top), (left, bottom), (right, bottom)], back)
-    (x0, y0), (x1, y1) = np.floor(corners.min(0)), np.ceil(corners.max(0))
-    x0, y0 = min(max(0, int(x0)), size[0]), min(max(0, int(y0)), size[1])
-    return x0, y0, max(x0, min(size[0], int(x1))), max(y0, min(size[1], int(y1)))
-
-
-def to_slices(rect: Rect, origin: tuple[int, int] = (0, 0)) -> tuple[slice, slice]:
-    """Return rows and columns of `rect` in an array whose first pixel is `origin`, x and y."""
-    x0, y0, x1, y1 = rect
-    return slice(y0 - origin[1], y1 - origin[1]), slice(x0 - origin[0], x1 - origin[0])
-
-
-def make_grid(rect: Rect) -> Maps:
-    """Return (h, w) float32 x and y of the pixels of `rect`: the map without movement."""
-    x0, y0, x1, y1 = rect
-    x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
-    return x, y
-
-
-def transform_grid(affine: F64, x: Floats, y: Floats) -> Maps:
-    """Return points moved by a (2, 3) affine map, in float32."""
-    a = affine.astype(np.float32)
-    return a[0, 0] * x + a[0, 1] * y + a[0, 2], a[1, 0] * x + a[1, 1] * y + a[1, 2]
 
 
 class HeadField:
@@ -63,10 +32,10 @@ class HeadField:
 
     def __init__(self, face: Face, size: tuple[int, int]) -> None:
         reach_x, reach_y = _REACH
-        self.rect = compute_rect(face, -reach_x, _MIDDLE_Y - reach_y, reach_x, _MIDDLE_Y + reach_y, size)
+        self.rect = compute_rect(face.to_upright, Crop(-reach_x, _MIDDLE_Y - reach_y, 2 * reach_x, 2 * reach_y), size)
         self._x, self._y = transform_grid(face.to_upright, *self._make_nodes())
         self._y -= np.float32(_MIDDLE_Y)
-        self._weight = _fade_out(np.abs(self._x), _CORE[0], reach_x) * _fade_out(np.abs(self._y), _CORE[1], reach_y)
+        self._weight = ramp(np.abs(self._x), reach_x, _CORE[0]) * ramp(np.abs(self._y), reach_y, _CORE[1])
         self._bulge = np.clip(1 - (self._x / 88) ** 2 - ((self._y + 10) / 125) ** 2, 0, None)
         self._to_pixels = invert_affine(face.to_upright)[:, :2].astype(np.float32)
         self._grid = make_grid(self.rect)
@@ -112,7 +81,7 @@ class Lid:
         self._skin = float(np.clip(self._upper - (self._middle[1] + self._upper - brow_y - _BROW) / 2, -30, -5))
         x, y, reach = float(self._middle[0]), float(self._middle[1]), 1.3 * self._half
         top, bottom = self._upper + self._skin - 6, self._lower + 6
-        self.rect = compute_rect(face, x - reach, y + top, x + reach, y + bottom, size)
+        self.rect = compute_rect(face.to_upright, Crop(x - reach, y + top, 2 * reach, bottom - top), size)
         self._to_upright = face.to_upright
         self._down = invert_affine(face.to_upright)[:, 1].astype(np.float32)
 
@@ -135,7 +104,7 @@ class Lid:
 
 def make_lids(face: Face, size: tuple[int, int]) -> tuple[Lid, ...]:
     """Return the lids of both eyes; none where they are shut already."""
-    points = transform_points(map(tuple, face.landmarks.points), face.to_upright)
+    points = face.upright_points
     left, right = points[LEFT_EYE], points[RIGHT_EYE]
     if min(left[3, 1] - left[1, 1], right[3, 1] - right[1, 1]) < _SHUT:
         return ()
@@ -145,8 +114,3 @@ def make_lids(face: Face, size: tuple[int, int]) -> tuple[Lid, ...]:
 def shade(image: U8, light: Floats) -> None:
     """Darken (h, w, 3) uint8 in place; `light` is (h, w), 1 keeps a pixel."""
     image[:] = (image * light[..., None]).astype(np.uint8)
-
-
-def _fade_out(distance: Floats, core: float, reach: float) -> Floats:
-    t = np.clip((reach - distance) / (reach - core), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t), np.float32)

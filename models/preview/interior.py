@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from models.arrays import U8, Floats
-from models.preview.face import Crop, Face, crop_upright
+from models.preview.face import Face, crop_upright
+from models.preview.geometry import Crop, ramp
 from models.preview.mouth import Mouth
 
 PIXELS_PER_UNIT = 3.0
@@ -56,9 +57,9 @@ def paint_interior(mouth: Mouth, tone: Tone, softness: float) -> Interior:
         cavity = _add_teeth(cavity, below, across)
     upper = _apply_tone(cavity, tone)
     tongue = _apply_tone(np.full((*y.shape, 3), _TONGUE, np.float32), tone)
-    shown = _ramp(-below, 0.6, 5.0) * np.clip(1.25 - np.abs(across) / 0.62, 0, 1) * _ramp(13 + below, 0, 8)
-    kept = _ramp(0.8 - below, -softness, softness)
-    matte = _ramp(below, -softness, softness)
+    shown = ramp(-below, 0.6, 5.0) * np.clip(1.25 - np.abs(across) / 0.62, 0, 1) * ramp(13 + below, 0, 8)
+    kept = ramp(0.8 - below, -softness, softness)
+    matte = ramp(below, -softness, softness)
     return Interior(crop, _pack_bgra(upper, kept), _pack_bgra(tongue, 0.85 * shown), _to_bytes(255 * matte))
 
 
@@ -73,7 +74,7 @@ def measure_tone(image: U8, face: Face) -> Tone:
 
 def _paint_cavity(below: Floats, across: Floats) -> Floats:
     """Return (h, w, 3) BGR, darkest under the upper lip and in the corners."""
-    light = (0.45 + 0.55 * _ramp(below, 0, 22)) * (1 - 0.55 * np.clip(np.abs(across), 0, 1) ** 2)
+    light = (0.45 + 0.55 * ramp(below, 0, 22)) * (1 - 0.55 * np.clip(np.abs(across), 0, 1) ** 2)
     return light[..., None] * np.array(_CAVITY, np.float32)
 
 
@@ -81,19 +82,14 @@ def _add_teeth(cavity: Floats, below: Floats, across: Floats) -> Floats:
     tooth = across / 0.155
     between = np.exp(-(((tooth - np.round(tooth - 0.5) - 0.5) / 0.07) ** 2))
     length = 7.6 - 2.6 * np.abs(across) ** 1.5 - 0.8 * between
-    seen = _ramp(length - below, -0.7, 0.7) * _ramp(0.74 - np.abs(across), 0, 0.16)
-    light = (0.64 + 0.36 * _ramp(below, -0.5, 5)) * (1 - 0.5 * np.abs(across) ** 2) * (1 - 0.13 * between)
+    seen = ramp(length - below, -0.7, 0.7) * ramp(0.74 - np.abs(across), 0, 0.16)
+    light = (0.64 + 0.36 * ramp(below, -0.5, 5)) * (1 - 0.5 * np.abs(across) ** 2) * (1 - 0.13 * between)
     return cavity + seen[..., None] * (light[..., None] * np.array(_TEETH, np.float32) - cavity)
 
 
 def _apply_tone(bgr: Floats, tone: Tone) -> Floats:
     grey = bgr @ np.array([0.114, 0.587, 0.299], np.float32)
     return np.asarray(tone.exposure * (grey[..., None] + tone.saturation * (bgr - grey[..., None])), np.float32)
-
-
-def _ramp(values: Floats, low: float, high: float) -> Floats:
-    t = np.clip((values - low) / (high - low), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
 def _pack_bgra(bgr: Floats, alpha: Floats) -> U8:

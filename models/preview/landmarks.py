@@ -6,7 +6,6 @@ mesh gives in public portraits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 
 from models.arrays import F32, F64, I8, U8
+from models.preview.geometry import align_ends, align_eyes, compose_affine, invert_affine, transform_points, warp_smooth
 
 # fmt: off
 POINTS = (
@@ -99,7 +99,7 @@ class Landmarks:
     @property
     def eyes(self) -> F64:
         """(2, 2): the middle between the corners of the left and of the right eye, in pixels."""
-        return np.array([self.points[[0, 2]].mean(0), self.points[[4, 6]].mean(0)])
+        return average_corners(self.points)
 
 
 def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False) -> Landmarks:
@@ -111,53 +111,31 @@ def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False) -> Landmarks:
     for _ in range(2 if rough else 0):
         eyes = tables.predict("eyes", FACE_WINDOW.extract, image, align_eyes(eyes))
     points = tables.predict("face", FACE_WINDOW.extract, image, align_eyes(eyes))
-    upright = align_eyes(np.array([points[[0, 2]].mean(0), points[[4, 6]].mean(0)]))
+    upright = align_eyes(average_corners(points))
     features = FACE_WINDOW.extract(image, upright)
-    points = transform(tables.apply("face", features), invert(upright))
+    points = transform_points(tables.apply("face", features), invert_affine(upright))
     likeness = float(tables.apply("likeness", features)[0, 0])
     for _ in range(2):
         points[LIPS] = tables.predict("lips", LIPS_WINDOW.extract_colours, image, align_ends(points[8], points[9]))
         points[LEFT_EYE] = tables.predict("eye", EYE_WINDOW.extract, image, align_ends(points[0], points[2]))
-        mirrored = MIRROR @ _as_square(align_ends(points[4], points[6]))
+        mirrored = compose_affine(align_ends(points[4], points[6]), MIRROR)
         points[[6, 5, 4, 7]] = tables.predict("eye", EYE_WINDOW.extract, image, mirrored)
     opening = tables.apply("opening", LIPS_WINDOW.extract_colours(image, align_ends(points[8], points[9])))[0, 0]
     return Landmarks(points, likeness, float(np.clip(opening, 0, 1)))
 
 
+def average_corners(points: F64) -> F64:
+    """Return (2, 2): the middle between the corners of the left and of the right eye, of (23, 2) points."""
+    return np.array([points[[0, 2]].mean(0), points[[4, 6]].mean(0)])
+
+
 def make_usual_landmarks(eyes: F64) -> Landmarks:
     """Return the landmarks of a usual face with `eyes`, (2, 2) x and y, its lips closed."""
-    points = transform(np.array(_USUAL, np.float64), invert(align_eyes(eyes)))
+    points = transform_points(np.array(_USUAL, np.float64), invert_affine(align_eyes(eyes)))
     return Landmarks(points, -1.0, 0.0)
 
 
-def align_eyes(eyes: F64) -> F64:
-    """Return the (2, 3) map from pixels to face units, with the eyes at (-50, 0) and (50, 0)."""
-    return align_ends(eyes[0], eyes[1]) * 50.0
-
-
-def align_ends(left: F64, right: F64) -> F64:
-    """Return the (2, 3) map that puts two points of a picture at (-1, 0) and (1, 0)."""
-    half, middle = (right - left) / 2, (left + right) / 2
-    c, s = half / max(float(half @ half), 1.0)
-    x, y = middle
-    return np.array([[c, s, -c * x - s * y], [-s, c, s * x - c * y]])
-
-
-def invert(affine: F64) -> F64:
-    """Return the inverse of a (2, 3) affine map."""
-    return np.asarray(cv2.invertAffineTransform(affine), np.float64)
-
-
-def transform(points: F64, affine: F64) -> F64:
-    """Return (n, 2) points moved by a (2, 3) affine map."""
-    return np.asarray(points @ affine[:, :2].T + affine[:, 2])
-
-
 MIRROR = np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-
-
-def _as_square(affine: F64) -> F64:
-    return np.vstack([affine, [0, 0, 1]])
 
 
 class Tables:
@@ -173,7 +151,7 @@ class Tables:
 
     def predict(self, name: str, extract: Callable[[U8, F64], F32], image: U8, affine: F64) -> F64:
         """Return (n, 2) points in pixels, from features taken through `affine`."""
-        return transform(self.apply(name, extract(image, affine)), invert(affine))
+        return transform_points(self.apply(name, extract(image, affine)), invert_affine(affine))
 
 
 @cache
@@ -194,22 +172,3 @@ def quantize(table: F64) -> tuple[I8, F32]:
 
 def dequantize(whole: I8, scale: F32) -> F32:
     return np.vstack([whole * scale[0], scale[1]]).astype(np.float32)
-
-
-def warp_smooth(image: U8, affine: F64, size: tuple[int, int]) -> U8:
-    """Return the picture moved by a (2, 3) affine map, without aliasing where it shrinks; edges are
-    repeated."""
-    shrink = math.hypot(affine[0, 0], affine[1, 0])
-    if shrink < 0.7:
-        corners = cv2.invertAffineTransform(affine)
-        w, h = size
-        points = np.array([(0, 0), (w, 0), (0, h), (w, h)]) @ corners[:, :2].T + corners[:, 2]
-        (x0, y0), (x1, y1) = np.floor(points.min(0)).astype(int) - 4, np.ceil(points.max(0)).astype(int) + 4
-        x0, y0 = max(0, min(x0, image.shape[1] - 1)), max(0, min(y0, image.shape[0] - 1))
-        part = image[y0 : max(y0 + 1, y1), x0 : max(x0 + 1, x1)]
-        smaller = max(1, round(part.shape[1] * shrink)), max(1, round(part.shape[0] * shrink))
-        across, down = part.shape[1] / smaller[0], part.shape[0] / smaller[1]
-        image = np.asarray(cv2.resize(part, smaller, interpolation=cv2.INTER_AREA), np.uint8)
-        back = np.array([[across, 0, x0 + (across - 1) / 2], [0, down, y0 + (down - 1) / 2], [0, 0, 1]])
-        affine = affine @ back
-    return np.asarray(cv2.warpAffine(image, affine, size, borderMode=cv2.BORDER_REPLICATE), np.uint8)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.arrays import Floats
-from models.preview.face import Crop
+from models.preview.geometry import Crop, ramp
 from models.preview.mouth import Mouth
 
 STEP = 1.5
@@ -35,7 +35,7 @@ class LipField:
         rows, columns = np.mgrid[0 : self.crop.height : STEP, 0 : self.crop.width : STEP].astype(np.float32)
         self._x, self._y = columns + np.float32(self.crop.left), rows + np.float32(self.crop.top)
         self._across = (self._x - mouth.x) / mouth.half_width
-        beyond = _smoothstep((np.abs(self._x - mouth.x) - mouth.half_width) / _CHEEK)
+        beyond = ramp(np.abs(self._x - mouth.x), mouth.half_width, mouth.half_width + _CHEEK)
         self._around = np.exp(-((self._y - mouth.y - 4) ** 2) / 26**2) * (1 - beyond)
         self._sideways = np.clip(self._across, -1, 1) * mouth.half_width * self._around
         self._jaw = np.exp(-((np.abs(self._across) / 1.5) ** 4))
@@ -82,7 +82,7 @@ class LipField:
         shut = self.mouth.gap * (1 - _CREVICE * (1 - opening))
         below = self._y - edge - apart * arch + shut * lens
         skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
-        mixed = _smoothstep(skin / self._mixing)
+        mixed = ramp(skin / self._mixing, 0, 1)
         sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fade_jaw(skin)
         reach = max(20.0, 1.2 * self.mouth.gap)
         rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / reach) ** 2))
@@ -95,11 +95,6 @@ def _lens(across: Floats) -> Floats:
     return np.clip(1 - across**2, 0, 1)
 
 
-def _smoothstep(t: Floats) -> Floats:
-    t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def _fade_jaw(skin: Floats) -> Floats:
     """Return the skin's share of the jaw's movement: 1 at the lip, 0.78 at the chin."""
-    return (1 - 0.22 * np.clip(skin, 0, 1)) * (1 - _smoothstep((skin - 0.85) / 0.95))
+    return (1 - 0.22 * np.clip(skin, 0, 1)) * (1 - ramp(skin, 0.85, 1.8))

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from models.arrays import U8, Floats
-from models.preview.face import UNIT, Crop, Face, crop_upright
-from models.preview.head import compute_rect, make_grid, to_slices, transform_grid
+from models.preview.face import Face, crop_upright
+from models.preview.geometry import UNIT, Crop, compute_rect, make_grid, ramp, to_slices, transform_grid
 from models.preview.mouth import Mouth
 
 _MOST_PIXELS_PER_UNIT = 4.0
@@ -15,28 +15,40 @@ _MOST_GAIN = 40.0
 _STRIDE = 3
 
 
-class LowerFace:
-    """Lips to chin of `face` in a (h, w, 3) uint8 picture, feathered."""
+def choose_scale(face: Face) -> float:
+    """Return the pixels per face unit in which a lower face is kept."""
+    return min(_MOST_PIXELS_PER_UNIT, max(1.0, face.eye_distance / UNIT))
 
-    def __init__(self, image: U8, face: Face, mouth: Mouth) -> None:
-        self._scale = min(_MOST_PIXELS_PER_UNIT, max(1.0, face.eye_distance / UNIT))
-        reach = mouth.half_width + 36
-        self._crop = Crop(mouth.x - reach, mouth.y - 34, 2 * reach, 100)
-        self._pixels = crop_upright(image, face, self._crop, self._scale)
-        h, w = self._pixels.shape[:2]
+
+def make_crop(mouth: Mouth) -> Crop:
+    """Return the rectangle from above the lips to the chin."""
+    reach = mouth.half_width + 36
+    return Crop(mouth.x - reach, mouth.y - 34, 2 * reach, 100)
+
+
+def cut_lower_face(image: U8, face: Face, mouth: Mouth) -> U8:
+    """Return lips to chin of `face` in a (h, w, 3) uint8 picture, upright."""
+    return crop_upright(image, face, make_crop(mouth), choose_scale(face))
+
+
+class LowerFace:
+    """Lips to chin of a face, feathered; `pixels` is what `cut_lower_face` returns."""
+
+    def __init__(self, pixels: U8, face: Face, mouth: Mouth) -> None:
+        self._pixels, self._scale, self._crop = pixels, choose_scale(face), make_crop(mouth)
+        reach = self._crop.width / 2
+        h, w = pixels.shape[:2]
         rows, columns = np.mgrid[:h, :w].astype(np.float32)
         x = columns / np.float32(self._scale) + np.float32(self._crop.left - mouth.x)
         y = rows / np.float32(self._scale) + np.float32(self._crop.top - mouth.y)
         down = np.where(y < 8, (y - 8) / 36, (y - 8) / 50)
         radius = np.sqrt((x / (reach - 2)) ** 2 + down**2)
-        self._opacity = _fade(radius, 0.7, 0.98)
+        self._opacity = ramp(radius, 0.98, 0.7)
 
     def lay(self, frame: U8, face: Face, weight: float) -> None:
         """Lay it over `face` in a frame, in place, in the frame's colours."""
         crop = self._crop
-        rect = compute_rect(
-            face, crop.left, crop.top, crop.left + crop.width, crop.top + crop.height, (frame.shape[1], frame.shape[0])
-        )
+        rect = compute_rect(face.to_upright, crop, (frame.shape[1], frame.shape[0]))
         target = frame[to_slices(rect)]
         if not target.size:
             return
@@ -69,8 +81,3 @@ def _match_colours(laid: U8, target: U8, opacity: Floats, x: Floats, y: Floats) 
     normal = chosen.T @ chosen + np.diag([1e-3, 0.1, 0.1]).astype(np.float32) * len(chosen)
     plane = np.linalg.solve(normal, chosen.T @ difference)
     return np.asarray(terms @ plane, np.float32)
-
-
-def _fade(radius: Floats, inner: float, outer: float) -> Floats:
-    t = np.clip((outer - radius) / (outer - inner), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t), np.float32)

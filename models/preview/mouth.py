@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from models.arrays import U8, Bool, Floats
-from models.preview.face import Box, Crop, Face, crop_upright, transform_points
+from models.preview.face import Face, crop_upright
+from models.preview.geometry import Box, Crop, transform_points
 from models.preview.landmarks import LIPS
 
 _CROP = Crop(-75, 55, 150, 120)
@@ -21,8 +22,8 @@ _APART = 0.45
 """The landmarks' `opening` from which the lips are apart."""
 _OPEN = 4.0
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
-
 _FAINTEST = 8.0
+"""Covered mouths had a contrast of at most 1, others from 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Mouth:
     top, bottom   the lower edge of the upper lip and the upper edge of the lower lip, in the middle, below y;
                   equal where the lips touch
     teeth         whether the photo shows teeth between the lips
-    contrast      how much darker the line of the mouth is than what lies around it, 0..255
+    contrast      how much darker the line of the lips is than what is around it, or how much the light changes from lip
+                  to lip where they are apart, 0..255
     """
 
     x: float
@@ -54,7 +56,7 @@ class Mouth:
 
     @property
     def is_visible(self) -> bool:
-        """Whether the line of the mouth was detected; otherwise its usual place is used."""
+        """Whether the mouth stands out; otherwise it is drawn where the landmarks have it."""
         return self.contrast >= _FAINTEST
 
     def to_array(self) -> Floats:
@@ -101,7 +103,7 @@ def _blur(picture: Floats, units: float) -> Floats:
 
 def _place_lips(face: Face) -> Mouth:
     """Return the mouth as the landmarks have it."""
-    left, right, _, top, bottom, _ = transform_points(map(tuple, face.landmarks.points[LIPS]), face.to_upright)
+    left, right, _, top, bottom, _ = face.upright_points[LIPS]
     (x, y), (half_width, tilt) = (left + right) / 2, (right - left) / 2
     middle, half_gap = (top[1] + bottom[1]) / 2 - y, max(0.0, bottom[1] - top[1]) / 2
     if face.landmarks.opening < _APART:
@@ -114,7 +116,8 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
     """Return the mouth moved up or down, and bent, to the darkest line between its corners; one
     that is open as it is."""
     if rough.gap >= _OPEN:
-        return replace(rough, contrast=255.0)
+        _, stripes = _sample_stripes(lab, rough, rough.top - 4, rough.bottom + 4)
+        return replace(rough, contrast=float(np.ptp(stripes[:, 0])))
     light = _blur(lab[..., 0], 0.8)
     column = np.ones((round(20 * _PIXELS_PER_UNIT), 1), np.uint8)
     darkness = cv2.morphologyEx(light, cv2.MORPH_CLOSE, column) - light
@@ -132,11 +135,16 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
 
 def _measure_mouth(lab: Floats, mouth: Mouth) -> Mouth:
     """Measure the edges of the lips near those of `mouth`."""
-    u, sag = np.linspace(-0.6, 0.6, 25), np.arange(-30, 70, 0.5)[:, None]
+    top, bottom, teeth = _find_lip_edges(*_sample_stripes(lab, mouth, -30, 70), mouth.top, mouth.bottom)
+    return replace(mouth, top=top, bottom=bottom, teeth=teeth)
+
+
+def _sample_stripes(lab: Floats, mouth: Mouth, low: float, high: float) -> tuple[Floats, Floats]:
+    """Return (n,) places below the line of the mouth from `low` to `high`, and (n, 3) light and colour along them."""
+    u, sag = np.linspace(-0.6, 0.6, 25), np.arange(low, high, 0.5)[:, None]
     across, down = mouth.x + mouth.half_width * u + 0 * sag, mouth.y + mouth.tilt * u + sag * (1 - u**2)
     stripes = _sample(_blur(lab, 0.7), across.astype(np.float32), down.astype(np.float32))
-    top, bottom, teeth = _find_lip_edges(sag[:, 0], stripes.mean(1), mouth.top, mouth.bottom)
-    return replace(mouth, top=top, bottom=bottom, teeth=teeth)
+    return sag[:, 0], stripes.mean(1)
 
 
 def _find_lip_edges(sag: Floats, stripes: Floats, rough_top: float, rough_bottom: float) -> tuple[float, float, bool]:

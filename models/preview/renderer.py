@@ -8,24 +8,27 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8, Floats
-from models.preview.face import UNIT, Crop, Face, compose_affine, invert_affine
-from models.preview.head import (
-    HeadField,
+from models.preview.face import Face
+from models.preview.geometry import (
+    UNIT,
+    Crop,
     Maps,
     Rect,
+    compose_affine,
     compute_rect,
+    invert_affine,
     make_grid,
-    make_lids,
-    shade,
     to_slices,
     transform_grid,
 )
+from models.preview.head import HeadField, make_lids, shade
 from models.preview.interior import PIXELS_PER_UNIT, Tone, paint_interior
 from models.preview.lips import STEP, LipField
 from models.preview.mouth import Mouth
 
 _MARGIN = 8
 _TEXTURE_SIDE = 4096
+_LABEL, _FONT = "PREVIEW - no model weights", cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ class MouthPainter:
 
     def find_rect(self, face: Face, size: tuple[int, int]) -> Rect:
         """Return the pixels that this mouth may change, in a picture of (width, height)."""
-        crop = self._lips.crop
-        return compute_rect(face, crop.left, crop.top, crop.left + crop.width, crop.top + crop.height, size)
+        return compute_rect(face.to_upright, self._lips.crop, size)
 
     def draw(self, target: U8, units: Maps, source: Texture, shape: tuple[float, float], weight: float = 1) -> None:
         """Draw into `target`, (h, w, 3) uint8, whose pixels have the positions `units` in face
@@ -147,6 +149,31 @@ def draw_lids(frame: U8, face: Face, shut: float) -> None:
         if light.size:
             frame[to_slices(lid.rect)] = cv2.remap(frame, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             shade(frame[to_slices(lid.rect)], light)
+
+
+class Label:
+    """The label that tells a preview from a final video, for frames of (width, height) pixels.
+
+    It is top left, or bottom left where it would cover a face.
+
+    `faces` is (n, 4): x, y, w, h in pixels of the face in every frame that shows it.
+    """
+
+    def __init__(self, width: int, height: int, faces: Floats) -> None:
+        self._size = max(0.3, min(height / 1000, width / 700))
+        self._stroke = max(1, round(self._size * 1.4))
+        (wide, self._high), below = cv2.getTextSize(_LABEL, _FONT, self._size, self._stroke)
+        self._margin = round(9 * self._size) + 2
+        self._wide, self._tall = wide + 2 * self._margin, self._high + below + 2 * self._margin
+        covers = (faces[:, 0] < self._wide) & (faces[:, 1] < self._tall)
+        self._top = height - self._tall if covers.any() else 0
+
+    def stamp(self, frame: U8) -> None:
+        """Write the label into a (h, w, 3) uint8 frame, in place."""
+        corner = frame[self._top : self._top + self._tall, : self._wide]
+        np.floor_divide(corner, 3, out=corner)
+        where = (self._margin, self._top + self._high + self._margin)
+        cv2.putText(frame, _LABEL, where, _FONT, self._size, (255, 255, 255), self._stroke, cv2.LINE_AA)
 
 
 def enlarge_part(image: U8, rect: Rect) -> tuple[U8, F64]:

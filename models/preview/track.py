@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8, Bool
-from models.preview.face import UNIT, Face, find_face_near, make_face, transform_points
+from models.preview.face import Face, find_face_near, make_face
+from models.preview.geometry import UNIT, transform_points
 from models.preview.landmarks import LIPS, fit_landmarks
 
 LOST = -0.5
@@ -65,19 +66,20 @@ class Track:
 
 def follow_face(frames: Iterator[U8], find: Finder, progress: Callable[[int], None]) -> Track:
     """Follow the face that `find` returns through all frames, (h, w, 3) uint8 BGR each."""
-    seen: list[F64 | None] = []
-    mouths: list[F64 | None] = []
+    seen, mouths = list[F64](), list[F64]()
     before: tuple[U8, F64] | None = None
     for number, frame in enumerate(frames):
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
         face = (before and follow_eyes(before[0], grey, frame, before[1])) or find(frame)
         before = (grey, np.array(face.eyes)) if face else None
-        seen.append(before[1] if before else None)
-        mouths.append(locate_mouth(face) if face else None)
+        seen.append(before[1] if before else np.full((2, 2), np.nan))
+        mouths.append(measure_lips(face) if face else np.full(3, np.nan))
         progress(number + 1)
-    weight = compute_weights(np.array([eyes is not None for eyes in seen]))
-    gap = np.array([np.inf if mouth is None else mouth[2] for mouth in mouths])
-    return Track(smooth(fill_gaps(seen), 0.7), weight, smooth(fill_gaps(mouths)[:, :2], STEADY_FRAMES), gap)
+    eyes, mouth = np.array(seen), np.array(mouths)
+    has_face = np.isfinite(mouth[:, 2])
+    path, moved = fill_gaps(eyes, has_face), fill_gaps(mouth[:, :2], has_face)
+    gap = np.where(has_face, mouth[:, 2], np.inf)
+    return Track(smooth(path, 0.7), compute_weights(has_face), smooth(moved, STEADY_FRAMES), gap)
 
 
 def follow_eyes(before: U8, now: U8, frame: U8, eyes: F64) -> Face | None:
@@ -100,10 +102,10 @@ def follow_eyes(before: U8, now: U8, frame: U8, eyes: F64) -> Face | None:
     return make_face(moved, fitted)
 
 
-def locate_mouth(face: Face) -> F64:
+def measure_lips(face: Face) -> F64:
     """Return x and y of the middle between the corners of the mouth, and the distance of the lips,
     in face units."""
-    left, right, _, top, bottom, _ = transform_points(map(tuple, face.landmarks.points[LIPS]), face.to_upright)
+    left, right, _, top, bottom, _ = face.upright_points[LIPS]
     return np.array([*(left + right) / 2, face.landmarks.opening * max(1.0, bottom[1] - top[1])])
 
 
@@ -131,18 +133,17 @@ def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:
     if affine is None or inliers.sum() < max(FEWEST_POINTS, 0.5 * kept.sum()):
         return None
     grown = math.hypot(affine[0, 0], affine[1, 0])
-    return transform_points([(x, y) for x, y in eyes], affine) if 0.9 < grown < 1.1 else None
+    return transform_points(eyes, affine) if 0.9 < grown < 1.1 else None
 
 
-def fill_gaps(seen: list[F64 | None]) -> F64:
-    """Return (n, ...): what there is in each frame, or in the nearest frame with a face."""
-    known = np.array([n for n, value in enumerate(seen) if value is not None])
-    after = np.searchsorted(known, np.arange(len(seen))).clip(0, len(known) - 1)
+def fill_gaps(path: F64, known: Bool) -> F64:
+    """Return (n, ...): what is known in each frame, or in the nearest known frame; 0 where none is."""
+    frames, at = np.arange(len(path)), np.flatnonzero(known)
+    if not len(at):
+        return np.zeros_like(path)
+    after = np.searchsorted(at, frames).clip(0, len(at) - 1)
     before = (after - 1).clip(0)
-    nearest = np.where(
-        np.abs(known[before] - np.arange(len(seen))) <= np.abs(known[after] - np.arange(len(seen))), before, after
-    )
-    return np.array([seen[n] for n in known[nearest]])
+    return path[at[np.where(np.abs(at[before] - frames) <= np.abs(at[after] - frames), before, after)]]
 
 
 def smooth(path: F64, frames: float) -> F64:

@@ -30,7 +30,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         inbox = { settle_s = 2, share_settle_s = 6.5, scan_s = 1, wait_media_s = 10, keep_media_s = 0,
                   media_roots = ["in", "/mnt/voices"], max_job_bytes = 2048, watch = "poll" }
         devices = { only = ["GPU-5e1f", "GPU-77aa"], exclude = ["GPU-77aab"], reserve_mib = 512, workers_per_device = 2,
-                  preload = false, cpu_workers = 3 }
+                  preload = false, cpu_workers = 3, idle_unload_s = 600 }
         pool = { stall_s = 5, cancel_s = 1, max_interruptions = 2, recycle_spans = 9, recycle_mib = 100 }
         limits = { media_mib = 1, megapixels = 0.5, audio_s = 10, video_s = 20, inspect_s = 30,
                   inspect_gigapixels = 0.04, inspect_gib = 0.5, inspect_memory_mib = 64 }
@@ -54,6 +54,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         *(True, False, True, False)
     ]
     assert (card_rules(settings).workers, settings.devices.reserve_mib, settings.devices.preload) == (2, 512, False)
+    assert settings.devices.idle_unload_s == 600
     assert (settings.pool.recycle_spans, settings.pool.recycle_mib) == (9, 100)
     assert settings.media_limits == Limits(1 << 20, 500_000, 10.0, 20.0, 30.0, 40_000_000, 1 << 29, 64 << 20)
     assert settings.models_dir == tmp_path / "weights"

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.share import Share
+from tests.agent.intake.test_unpack import pack
+from tests.needs import need
+from tests.share import Share, face, until
+
+JOB = b'{"avatar": "in/face.jpg", "audio": "v.wav"}'
 
 
 @pytest.fixture
@@ -31,3 +35,29 @@ def test_the_results_of_a_folder_are_under_one_folder(noop: Share) -> None:
     assert {row["result"] for row in noop.rows()} == {"monday/hello", "monday/pair", "anna/voice"}
     for result in ("monday/hello", "monday/pair", "anna/voice"):
         assert {path.name for path in (noop.outbox / result).iterdir()} == {"result.mp4", "result.json", "preview.jpg"}
+
+
+def test_the_results_of_an_archive_are_under_one_folder(noop: Share) -> None:
+    """A program unpacks it; a bomb fails as a job, with a sentence."""
+    noop.put("monday.zip", pack(("top/hello.json", JOB), ("top/in/face.jpg", b"f"), ("top/v.wav", b"v")))
+    noop.put("bomb.zip", pack(("hello.json", JOB), ("/etc/passwd", b"x")))
+    assert noop.wait_for("hello", "done", "failed")["result"] == "monday/hello", noop.log()
+    assert "leads out" in noop.wait_for("bomb", "failed")["error_message"]
+    until(lambda: not list(noop.inbox.iterdir()), 60, noop.log)
+    assert {path.name for path in noop.failed.iterdir()} == {"bomb"}
+
+
+def test_a_text_becomes_a_video(make_share: Callable[..., Share]) -> None:
+    """With espeak-ng as the speech program: a face and a text in, a video with a voice out."""
+    need("espeak-ng", "espeak-ng")
+    share = make_share()
+    text = share.config.read_text() + '\n[speech]\ncommand = ["espeak-ng", "-w", "{wav}", "--stdin"]\n'
+    share.config.write_text(text)
+    share.start()
+    share.put("hello.jpg", face())
+    share.put("hello.txt", b"Good morning. The train to Cambridge leaves at ten.")
+    assert share.wait_for("hello", "done", "failed")["state"] == "done", share.log()
+    result = share.result("hello")
+    assert 2.0 < result["duration_s"] < 10.0
+    assert result["audio"]["given"] == "hello.txt"
+    assert "The voice was made of a text by espeak-ng." in result["notes"]

@@ -17,7 +17,7 @@ import pytest
 from agent.jobs.parse import parse_job
 from tests.share import EXAMPLES, ROOT, Share, face, until, voice
 
-COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume"]
+COMMANDS = ["init", "run", "submit", "status", "watch", "cancel", "retry", "devices", "drain", "resume", "unload"]
 COMMANDS += ["wait", "logs", "open", "hooks", "trust-clock"]
 COMMANDS += ["pause", "snapshot", "schema", "doctor", "demo", "models", "avatar", "service", "notify"]
 
@@ -150,7 +150,7 @@ def test_devices_are_listed_drained_and_resumed(share: Share) -> None:
 def test_asking_for_a_device_that_isnt_there(share: Share) -> None:
     """The command lists the devices; a control file for no device is removed and logged."""
     until(lambda: len(share.rows("SELECT * FROM device_status")) == 2, 60, share.log)
-    for verb in ("drain", "resume"):
+    for verb in ("drain", "resume", "unload"):
         asked = share.musedrop(verb, "GPU-none")
         assert asked.returncode == 2
         assert "cpu:0, cpu:1" in asked.stderr

@@ -12,7 +12,7 @@ import pytest
 from models.arrays import F32
 from models.media.audio.sound import read_waveform
 from tests.media_samples import sound, tone
-from tests.models.preview.test_engine import write_pair
+from tests.models.preview.test_engine import draw_cut_out, write_pair
 from tests.share import EXAMPLES, Share, face, until, voice
 
 RATE = 16_000
@@ -130,3 +130,22 @@ def test_two_faces_speak_with_two_voices(share: Share, tmp_path: Path) -> None:
     assert [voice["given"] for voice in result["voices"]] == ["a.wav", "b.wav"]
     assert has_tone(read_waveform(share.outbox / "talk" / "result.mp4", RATE), 1.05, 1.55, 500)
     until(lambda: len(list((share.folder / "archive").glob("*/talk/*"))) == 4, 60, share.log)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_cut_out_face_is_put_before_a_wall_or_keeps_its_transparency(share: Share, tmp_path: Path) -> None:
+    """The wall is a medium of its job; the video with transparency is result.mov, as result.json says."""
+    draw_cut_out(tmp_path / "cut.png")
+    share.put("wall.png", (tmp_path / "face.jpg").read_bytes())
+    for name, keys in (("wall", {"background": "wall.png"}), ("clear", {"output": {"alpha": True}})):
+        share.put(f"{name}-cut.png", (tmp_path / "cut.png").read_bytes())
+        share.put(f"{name}.wav", voice(0.6))
+        share.drop(name, avatar=f"{name}-cut.png", audio=f"{name}.wav", **keys)
+    for name in ("wall", "clear"):
+        assert share.wait_for(name, "done", "failed", timeout_s=200)["state"] == "done", share.log()
+    assert (share.result("wall")["video"], share.result("clear")["video"]) == ("result.mp4", "result.mov")
+    assert share.result("wall")["background"]["given"] == "wall.png"
+    assert {path.name for path in (share.outbox / "clear").iterdir()} == {"result.mov", "result.json", "preview.jpg"}
+    with av.open(str(share.outbox / "clear" / "result.mov")) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuva444p10le"

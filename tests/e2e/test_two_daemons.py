@@ -84,7 +84,7 @@ def test_a_daemon_whose_share_was_taken_over_stops_by_itself(share: Share, secon
     for name in ("slow", "other"):
         share.put(f"{name}.wav", name.encode())
         share.put(f"{name}-face.jpg", name.encode())
-        share.drop(name, avatar=f"{name}-face.jpg", audio=f"{name}.wav", options={"frame_s": 60.0})
+        share.drop(name, avatar=f"{name}-face.jpg", audio=f"{name}.wav", options={"frame_s": 60.0, "frames": 24})
         share.wait_for(name, "running")
     lease = share.folder / ".musedrop" / "lease"
     taken = json.loads(lease.read_text()) | {"host": "asleep", "boot": "elsewhere", "pid": 7, "state": "elsewhere"}

@@ -63,6 +63,7 @@ class FakeBackend:
     """A backend whose workers send what a test lets them `say`.
 
     spawned, sent, killed  the calls so far
+    unloaded               the spawned ones that are to load no model
     opening                (device, pid) -> the first message of a new worker, and after how many
                            seconds
     deaf                   devices whose workers ignore Cancel and Stop
@@ -79,6 +80,7 @@ class FakeBackend:
         self._order = itertools.count()
         self._script: list[tuple[float, int, int, str, Message]] = []
         self.spawned: list[str] = []
+        self.unloaded: list[str] = []
         self.sent: list[tuple[str, WorkerCommand]] = []
         self.killed: list[str] = []
         self.deaf: set[str] = set()
@@ -113,11 +115,13 @@ class FakeBackend:
     def devices(self) -> Sequence[Device]:
         return tuple(self._devices.values())
 
-    def spawn(self, device: str) -> None:
+    def spawn(self, device: str, *, unloaded: bool = False) -> None:
         if device in self._alive:
             raise ValueError(f"{device} has a worker already")
         self._alive[device] = next(self._pids)
         self.spawned.append(device)
+        if unloaded:
+            self.unloaded.append(device)
         after_s, message = self.opening(device, self._alive[device])
         self.say(device, message, after_s)
 

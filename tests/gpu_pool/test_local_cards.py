@@ -46,6 +46,7 @@ def make_pool_of_cards(driver: PretendDriver, tmp_path: Path) -> Iterator[MakePo
             handler=f"{HANDLERS}:Obliging",
             handler_options={"common": 1},
             kind_options={"cuda": {"preload": "musetalk"}},
+            unloaded_options={"preload": ""},
             log_dir=tmp_path / "logs",
             env=driver.env,
             watch=watch,
@@ -205,3 +206,20 @@ def test_a_worker_whose_number_the_driver_doesnt_know(
     assert get_device(pool, A).held_bytes == 0
     assert start_on_card(pool, "count", 22) == ""
     assert start_on_card(pool, "count", 2) == A
+
+
+def test_a_worker_that_gave_its_memory_back_gets_other_options(
+    driver: PretendDriver, make_pool_of_cards: MakePoolOfCards
+) -> None:
+    """The process is another one, which is told to load nothing."""
+    driver.set_devices(gpu(A))
+    pool = make_pool_of_cards(unload_s=1000.0)
+    wait_for_state(pool, "idle", A)
+    start_on_card(pool, "update stats", stats={"model": "musetalk"})
+    poll_until(pool, lambda events: filter_messages(events, Done))
+    before = get_device(pool, A).worker_pid
+    assert pool.unload(A)
+    poll_until(pool, lambda _: get_device(pool, A).state == "idle" and get_device(pool, A).worker_pid != before)
+    start_on_card(pool, "describe")
+    result = filter_messages(poll_until(pool, lambda events: filter_messages(events, Done)), Done)[0].result
+    assert result["options"] == {"common": 1, "preload": ""}

@@ -10,6 +10,7 @@ import pytest
 from gpu_pool.backoff import Backoff
 from gpu_pool.types import (
     Cancel,
+    Device,
     Done,
     Event,
     Exited,
@@ -20,6 +21,7 @@ from gpu_pool.types import (
     RunSpan,
     Span,
     Stop,
+    Task,
     grid,
 )
 from tests.gpu_pool.fake import Message, make_done, make_failed, make_progress
@@ -460,3 +462,78 @@ def test_resume_of_a_sick_device_tries_at_once() -> None:
     history.pool.resume("cpu:0")
     history.wait(0.01)
     assert history.device().state == "idle"
+
+
+CARD = Device("GPU-1", "cuda", card="GPU-1", total_bytes=1 << 34, free_bytes=1 << 34)
+
+
+def open_with_model(device: str, pid: int) -> tuple[float, Message]:
+    return 0.0, Ready(device, pid, {"model": "musetalk", "held_bytes": 1 << 30, "load_s": 9.0})
+
+
+def start_with_models(unload_s: float) -> History:
+    """Return a history of a card and a processor whose workers have loaded a model."""
+    history = History(devices=(CARD, Device("cpu:0", "cpu")), unload_s=unload_s)
+    history.backend.opening = open_with_model
+    for name in ("GPU-1", "cpu:0"):
+        history.backend.kill(name)
+    history.wait(2.0)
+    history.backend.opening = lambda device, pid: (0.0, Ready(device, pid))
+    return history
+
+
+def test_an_idle_worker_gives_its_memory_back() -> None:
+    """Its process is replaced by one without a model after the time, once; the processor keeps its own."""
+    history = start_with_models(unload_s=60.0)
+    assert history.device("GPU-1").model == "musetalk"
+    history.wait(50.0)
+    assert history.backend.unloaded == []
+    history.wait(20.0)
+    assert history.backend.unloaded == ["GPU-1"]
+    card = history.device("GPU-1")
+    assert (card.state, card.model, card.held_bytes) == ("idle", "", 0)
+    assert history.device("cpu:0").model == "musetalk"
+    history.wait(1000.0)
+    assert history.backend.unloaded == ["GPU-1"]
+    assert not list_faults(history.seen)
+
+
+def test_a_worker_that_has_work_keeps_its_model() -> None:
+    """The time counts from the end of the last span, and a worker with a span is not asked."""
+    history = start_with_models(unload_s=60.0)
+    history.wait(50.0)
+    history.start(Task("task", "cuda", (Span(0, 24),)))
+    for _ in range(8):
+        history.backend.say("GPU-1", make_progress(history.run("GPU-1"), 1))
+        history.wait(15.0)
+    assert not history.pool.unload("GPU-1")
+    history.backend.say("GPU-1", make_done(history.run("GPU-1")))
+    history.wait(50.0)
+    assert history.backend.unloaded == []
+    history.wait(20.0)
+    assert history.backend.unloaded == ["GPU-1"]
+
+
+def test_a_model_is_unloaded_at_once_and_loaded_by_the_next_worker() -> None:
+    """On demand, whatever the time; a worker that later takes the place of one with a span loads it as usual."""
+    history = start_with_models(unload_s=0.0)
+    assert history.pool.unload("GPU-1")
+    history.wait(1.0)
+    assert history.backend.unloaded == ["GPU-1"]
+    assert not history.pool.unload("GPU-1"), "it has no model any more"
+    history.start(Task("task", "cuda", (Span(0, 24),), model="musetalk"))
+    assert history.pool.has_model("GPU-1", "musetalk")
+    history.backend.die("GPU-1")
+    history.wait(30.0)
+    assert history.backend.unloaded == ["GPU-1"]
+    assert history.backend.spawned.count("GPU-1") == 4
+
+
+def test_a_worker_that_starts_without_a_model_is_promised_no_memory() -> None:
+    """Others may have what it gave back."""
+    history = start_with_models(unload_s=0.0)
+    history.backend.opening = lambda device, pid: (50.0, Ready(device, pid))
+    history.pool.unload("GPU-1")
+    history.wait(10.0)
+    assert history.device("GPU-1").state == "starting"
+    assert history.pool.open_bytes()["GPU-1"] == 0

@@ -106,11 +106,27 @@ def test_noise_is_never_a_message(noise: bytes) -> None:
         decode_report(noise)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1}, Path("x"), b"x", "x" * MAX_LINE_BYTES])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1}, Path("x"), b"x"])
 def test_what_is_no_json_is_not_sent(value: object) -> None:
-    """NaN, objects that are no JSON, and too much text are refused by the sender."""
+    """NaN, and objects that are no JSON, are refused by the sender."""
     with pytest.raises(WireError):
         encode(RunSpan("t", 0, 1, {"value": value}))
+
+
+def test_a_report_has_a_limit_and_a_command_has_none() -> None:
+    """What a worker says is a stranger's; what the daemon asks must arrive, whatever a job file made of it."""
+    long = {"value": "\U0001f600" * (MAX_LINE_BYTES // 4)}
+    with pytest.raises(WireError):
+        encode(Done("t", 0, 1, 1.0, long))
+    run = RunSpan("t", 0, 1, long)
+    [line] = LineSplitter(max_bytes=None).feed(encode(run))
+    assert decode_command(line) == run
+
+
+def test_numbers_of_the_system_reach_a_worker() -> None:
+    """The inode of a file on a network share may need all 64 bits."""
+    run = RunSpan("t", 0, 1, {"marks": {"avatar": [2**64 - 1, 1, 1]}})
+    assert decode_command(encode(run)[:-1]) == run
 
 
 def test_a_name_that_is_no_text_reaches_the_worker_and_comes_back_readable() -> None:

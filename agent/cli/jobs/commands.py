@@ -15,10 +15,12 @@ from agent.cli import completion
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
+from agent.results.video_file import find_video
 from agent.text import escape, escape_markup
 
 if TYPE_CHECKING:
     from agent.cli.client import JobTicket
+    from agent.ledger.sqlite import Database
     from agent.settings import Settings
 
 Name = Annotated[
@@ -311,8 +313,8 @@ def open_result(
     from agent.cli.jobs.choosing import require_job
 
     settings = load_settings(config)
-    row = require_job(client.open_ledger(settings), name)
-    path = find_result(settings, row)
+    db = client.open_ledger(settings)
+    path = find_result(settings, db, require_job(db, name))
     typer.echo(str(path))
     if not only_print and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         try:
@@ -321,12 +323,14 @@ def open_result(
             raise UserError(f"it can't be opened here: xdg-open: {error.strerror}") from None
 
 
-def find_result(settings: Settings, row: dict[str, Any]) -> Path:
+def find_result(settings: Settings, db: Database, row: dict[str, Any]) -> Path:
     """Return the video of a done job, or the folder of a failed one. Raises UserError."""
+    from agent.results.outbox import find_failed_folder
+
     if row["state"] == "done":
-        path = settings.folders.outbox / str(row["result"]) / "result.mp4"
+        path = find_video(settings.folders.outbox / str(row["result"]))
     elif row["state"] in ("failed", "cancelled"):
-        path = settings.folders.failed / str(row["name"])
+        path = find_failed_folder(db, settings.folders, row)
     else:
         raise UserError(f"{row['name']} is {row['state']}: there is nothing to open yet")
     if not path.exists():

@@ -13,6 +13,7 @@ from agent.cli.display import progress
 from agent.cli.jobs.choosing import require_job
 from agent.cli.presence import NO_DAEMON, find_presence, warn_of_absence
 from agent.intake.paths import fold_name
+from agent.results.video_file import find_video
 from agent.settings import Settings
 from agent.text import escape_markup
 
@@ -90,7 +91,7 @@ def read_rows(settings: Settings, keys: Sequence[str]) -> dict[str, dict[str, An
 def print_outcome(settings: Settings, row: dict[str, Any]) -> int:
     """Print how a job ended. Return exit code 0 if it is done, 1 if not."""
     if row["state"] == "done":
-        video = settings.folders.outbox / row["result"] / "result.mp4"
+        video = find_video(settings.folders.outbox / row["result"])
         console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
         return 0
     told = row["name"] if row["error_code"] is None else f"{row['name']}: {row['error_code']}: {row['error_message']}"

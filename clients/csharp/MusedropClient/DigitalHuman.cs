@@ -57,6 +57,16 @@ namespace Musedrop
         public string SoundtrackPath { get; set; }
         /// <summary>Level of the soundtrack in decibels, -60 to 12. Null: 0, as it is.</summary>
         public double? SoundtrackDb { get; set; }
+        /// <summary>What is seen where the avatar is transparent: a colour such as "white" or "#00b140", or the path of a picture, which is copied into the inbox. Null: white.</summary>
+        public string Background { get; set; }
+        /// <summary>Whether the avatar's transparency is kept: the video is a mov, ProRes 4444.</summary>
+        public bool KeepAlpha { get; set; }
+        /// <summary>Where the face is, as x, y, width and height in pixels of the picture. Null: it is searched.</summary>
+        public IList<double> FaceBox { get; set; }
+        /// <summary>Which sound track is the voice, of a file with several: its number, counted from 1, or its language. Null: the default one.</summary>
+        public string AudioTrack { get; set; }
+        /// <summary>Further options of the engines by their names in docs/job-file.md: texts, numbers, bools, and lists of these.</summary>
+        public IDictionary<string, object> Options { get; set; }
         /// <summary>Quality of the video.</summary>
         public VideoQuality? Quality { get; set; }
         /// <summary>Frames per second, above 0 and at most 120; 29.97 means 30000/1001. Null: 25 for an image, the video's own for a video.</summary>
@@ -84,7 +94,7 @@ namespace Musedrop
     {
         /// <summary>Whether there is a video.</summary>
         public bool Success { get; internal set; }
-        /// <summary>Full path of the mp4 on the share; null on failure.</summary>
+        /// <summary>Full path of the video on the share; null on failure.</summary>
         public string VideoPath { get; internal set; }
         /// <summary>The error code, such as no_face; null on success. See docs/errors.md and <see cref="ErrorCodes"/>.</summary>
         public string Error { get; internal set; }

@@ -66,6 +66,7 @@ namespace Musedrop
             { "download_failed", ErrorKind.Unavailable },
             { "unsupported_file", ErrorKind.BadRequest },
             { "not_readable", ErrorKind.BadMedia },
+            { "speech_failed", ErrorKind.BadMedia },
             { "media_too_large", ErrorKind.BadMedia },
             { "audio_unreadable", ErrorKind.BadMedia },
             { "audio_empty", ErrorKind.BadMedia },

@@ -18,7 +18,7 @@ namespace Musedrop
         /// <summary>The files to copy into the inbox: name there -> path.</summary>
         public readonly Dictionary<string, string> Copies = new Dictionary<string, string>();
         readonly DigitalHumanRequest request;
-        readonly string inbox, avatar, audio, soundtrack;
+        readonly string inbox, avatar, audio, soundtrack, background;
         readonly List<IEnumerable<KeyValuePair<string, object>>> voices;
 
         /// <summary>Throws MusedropException for an invalid request.</summary>
@@ -35,6 +35,7 @@ namespace Musedrop
             audio = request.AudioPath == null ? null : "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
             voices = request.Voices == null ? null : request.Voices.Select((voice, number) => CreateVoice(voice, stem + "-" + tag + ".audio-" + number)).ToList();
             soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, stem + "-" + tag + ".soundtrack");
+            background = File.Exists(request.Background) ? "./" + AddCopy(request.Background, stem + "-" + tag + ".background") : request.Background;
         }
 
         /// <summary>Returns UTF-8 without a byte order mark. "./face.jpg" is a file, whatever its suffix; "face" would be a library avatar.</summary>
@@ -50,6 +51,9 @@ namespace Musedrop
                 CreateMember("ToSeconds", request.ToSeconds),
                 CreateMember("SoundtrackPath", soundtrack),
                 CreateMember("SoundtrackDb", request.SoundtrackDb),
+                CreateMember("Background", background),
+                CreateMember("Output", request.KeepAlpha ? new[] { CreateMember("Alpha", true) } : null),
+                CreateMember("Options", CreateOptions()),
                 CreateMember("Quality", request.Quality),
                 CreateMember("Fps", request.Fps),
                 CreateMember("BatchSize", request.BatchSize),
@@ -103,10 +107,22 @@ namespace Musedrop
             };
         }
 
+        /// <summary>Returns the options; a number of a sound track is written as such. Null without any.</summary>
+        List<KeyValuePair<string, object>> CreateOptions()
+        {
+            var options = new List<KeyValuePair<string, object>>(request.Options ?? new Dictionary<string, object>());
+            var number = 0;
+            var isNumber = int.TryParse(request.AudioTrack, NumberStyles.None, CultureInfo.InvariantCulture, out number);
+            if (request.FaceBox != null) options.Add(CreateMember("face_box", request.FaceBox));
+            if (request.AudioTrack != null) options.Add(CreateMember("audio_track", isNumber ? (object)number : request.AudioTrack));
+            return options.Count == 0 ? null : options;
+        }
+
         static IEnumerable<string> ListFiles(DigitalHumanRequest request)
         {
             var several = request.Voices == null ? new string[0] : request.Voices.Select(voice => voice.AudioPath);
-            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath }.Concat(several).Where(path => path != null);
+            var behind = File.Exists(request.Background) ? request.Background : null;
+            return new[] { request.AvatarImagePath, request.AudioPath, request.SoundtrackPath, behind }.Concat(several).Where(path => path != null);
         }
 
         /// <summary>Returns a tag of key and content: the same request has the same file names, other content has others.</summary>

@@ -1,4 +1,5 @@
 using System;
+using System.Collections;
 using System.Collections.Generic;
 using System.Globalization;
 using System.Linq;
@@ -24,6 +25,10 @@ namespace Musedrop
             if (text != null) return Quote(text);
             var list = value as IEnumerable<IEnumerable<KeyValuePair<string, object>>>;
             if (list != null) return "[" + string.Join(", ", list.Select(FormatObject)) + "]";
+            var members = value as IEnumerable<KeyValuePair<string, object>>;
+            if (members != null) return FormatObject(members);
+            var items = value as IEnumerable;
+            if (items != null) return "[" + string.Join(", ", items.Cast<object>().Select(Format)) + "]";
             if (value is bool) return (bool)value ? "true" : "false";
             if (value is double) return ((double)value).ToString("R", CultureInfo.InvariantCulture);
             return Convert.ToString(value, CultureInfo.InvariantCulture);

@@ -1,4 +1,4 @@
-"""Join parts and sound to one mp4, by stream copy: no picture is encoded twice."""
+"""Join parts and sound to one mp4 or mov, by stream copy: no picture is encoded twice."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ def assemble_video(
     metadata: dict[str, str],
     copies_audio: bool = False,
     layers: Sequence[tuple[Path, Layer]] = (),
+    alpha: bool = False,
 ) -> dict[str, Any]:
     """Join the parts, add the sound and verify the result, which appears by rename after its
     check. Where there are `layers`, with their files, their mix is the sound.
 
     The sound keeps its packets where all players play them in an mp4, else it becomes AAC.
-    `copies_audio` keeps them wherever mp4 can hold them. Returns figures for
+    `copies_audio` keeps them wherever mp4 can hold them. `alpha`: the result is a mov whose pictures
+    have transparency, and only sound that all players play is copied into it. Returns figures for
     result.json. Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound`
     raises.
     """
-    codec, sound = _choose_sound(audio, layers, frames / fps, copies_audio=copies_audio)
+    codec, sound = _choose_sound(audio, layers, frames / fps, copies_audio=copies_audio and not alpha)
     for part in parts:
         if not (part.is_file() and has_valid_checksum(part)):
             raise damaged_part(part, "its bytes are not those that were written")
@@ -51,8 +53,8 @@ def assemble_video(
     if sorted(order) != list(range(frames)):
         raise damaged_part(parts[0], f"the parts hold {len(order)} frames, not {frames}")
     with atomic_write(out) as temp_path:
-        _mux(temp_path, parts, order, sound, fps, metadata)
-        verify_video(temp_path, frames, fps)
+        _mux(temp_path, parts, order, sound, fps, metadata, "mov" if alpha else "mp4")
+        verify_video(temp_path, frames, fps, alpha=alpha)
     return {"audio_codec": codec or "aac", "audio_copied": bool(codec)}
 
 
@@ -75,9 +77,10 @@ def _mux(
     sound: Callable[[OutputContainer], Iterator[Timed]],
     fps: Fraction,
     metadata: dict[str, str],
+    container: str,
 ) -> None:
     try:
-        with av.open(f"file:{path}", "w", format="mp4", options=_MUXER) as output:
+        with av.open(f"file:{path}", "w", format=container, options=_MUXER) as output:
             output.metadata.update(metadata)
             pictures = _time_pictures(output, parts, order, fps)
             for _, _, packet in merge(pictures, sound(output), key=lambda timed: timed[:2]):

@@ -10,6 +10,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from models.arrays import F32, U8, U16
+from models.media.pictures.background import WHITE, Background
 from models.media.pictures.gamut import Conversion, CurveConversion
 from models.types import Colour
 
@@ -53,7 +54,7 @@ class ToBgr:
     """Converts decoded pictures to upright BGR of one size. Keep one for each source, because it
     caches its tables.
 
-    Transparency is composited over white. A video without colour tags is BT.709 from 720 lines on,
+    Transparency shows the background. A video without colour tags is BT.709 from 720 lines on,
     else BT.601.
     """
 
@@ -64,42 +65,46 @@ class ToBgr:
         orientation: int = 1,
         conversion: Conversion | None = None,
         untagged: int = UNSPECIFIED,
+        background: Background = WHITE,
     ) -> None:
         """`width` and `height` are those of the upright picture, in pixels.
 
         `untagged` is the matrix of a video without colour tags, whatever its size.
         """
-        self._untagged = untagged
+        self._untagged, self._background = untagged, background
         self.width, self.height = width, height
         self.stored = (height, width) if orientation in SIDEWAYS else (width, height)
-        self.shape, self.orientation = (height, width, 3), orientation
+        self.orientation = orientation
         self._conversion, self._reformatter = conversion, VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> U8:
         """Return a new array, (height, width, 3) uint8, BGR."""
+        opacity: U8 | U16 | None
         if isinstance(self._conversion, CurveConversion):
-            return self._convert_deep(frame, self._conversion)
-        bgr = self._to_bgr(frame)
-        return bgr if self._conversion is None else self._conversion.convert(bgr)
+            bgr, opacity = self._convert_deep(frame, self._conversion)
+        else:
+            bgr, opacity = self._to_bgr(frame)
+            bgr = bgr if self._conversion is None else self._conversion.convert(bgr)
+        return bgr if opacity is None else self._background.blend(bgr, opacity)
 
-    def _convert_deep(self, frame: av.VideoFrame, conversion: CurveConversion) -> U8:
-        """Convert from 16 bits, because curves of HDR need them. Transparency shows white."""
+    def _convert_deep(self, frame: av.VideoFrame, conversion: CurveConversion) -> tuple[U8, U16 | None]:
+        """Convert from 16 bits, because curves of HDR need them. Return BGR, and the opacity."""
         planar = self._reformat(frame, "gbrap16le" if has_alpha(frame) else "gbrp16le")
         green, blue, red, *opacity = (
             apply_orientation(view_deep_plane(planar, number), self.orientation) for number in range(len(planar.planes))
         )
         bgr = conversion.convert(np.dstack([blue, green, red]) >> np.uint16(4))
-        return _blend_over_white(bgr, np.dstack(opacity) >> np.uint16(8)) if opacity else bgr
+        return bgr, opacity[0] >> np.uint16(8) if opacity else None
 
-    def _to_bgr(self, frame: av.VideoFrame) -> U8:
-        alpha = has_alpha(frame)
-        planar = self._reformat(frame, "gbrap" if alpha else "gbrp")
-        green, blue, red, *opacity = (view_plane(planar, number) for number in range(len(planar.planes)))
-        bgr = np.empty(self.shape, np.uint8)
+    def _to_bgr(self, frame: av.VideoFrame) -> tuple[U8, U8 | None]:
+        planar = self._reformat(frame, "gbrap" if has_alpha(frame) else "gbrp")
+        green, blue, red, *opacity = (
+            apply_orientation(view_plane(planar, number), self.orientation) for number in range(len(planar.planes))
+        )
+        bgr = np.empty((self.height, self.width, 3), np.uint8)
         for channel, plane in enumerate((blue, green, red)):
-            shown = _blend_over_white(plane, opacity[0]) if opacity else plane
-            bgr[..., channel] = apply_orientation(shown, self.orientation)
-        return bgr
+            bgr[..., channel] = plane
+        return bgr, opacity[0] if opacity else None
 
     def _reformat(self, frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
         width, height = self.stored
@@ -135,6 +140,23 @@ class ToYuv:
         )
 
 
+class ToYuva:
+    """Converts BGRA arrays to frames for ProRes 4444: BT.709 in 10 bits, with transparency."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, bgra: U8) -> av.VideoFrame:
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(bgra), "bgra"),
+            format="yuva444p10le",
+            dst_colorspace=BT709.matrix,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_SAME_SIZE,
+            threads=1,
+        )
+
+
 def has_alpha(frame: av.VideoFrame) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
@@ -159,11 +181,6 @@ def apply_orientation(plane: Plane, orientation: int) -> Plane:
     if orientation in MIRRORED_ACROSS:
         plane = plane[:, ::-1]
     return plane[::-1] if orientation in MIRRORED_DOWN else plane
-
-
-def flatten_alpha(picture: U8) -> U8:
-    """Return (h, w, 3) BGR over white of (h, w, 3 or 4) BGR or BGRA."""
-    return picture if picture.shape[2] == 3 else _blend_over_white(picture[..., :3], picture[..., 3:])
 
 
 def resolve_matrix(matrix: int, width: int, height: int) -> int:
@@ -197,8 +214,3 @@ def view_deep_plane(frame: av.VideoFrame, number: int) -> U16:
     memory: Any = plane
     rows: U16 = np.frombuffer(memory, np.uint16).reshape(-1, plane.line_size // 2)
     return rows[: plane.height, : plane.width]
-
-
-def _blend_over_white(plane: U8, opacity: U8 | U16) -> U8:
-    wide = opacity.astype(np.uint16)
-    return ((plane * wide + 255 * (255 - wide) + 127) // 255).astype(np.uint8)

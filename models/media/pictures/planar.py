@@ -14,6 +14,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from models.arrays import U8
+from models.media.pictures.background import WHITE, Background
 from models.media.pictures.colour import (
     BT709,
     MIRRORED_ACROSS,
@@ -77,10 +78,11 @@ class ToPlanes:
         *,
         still: bool = False,
         conversion: Conversion | None = None,
+        background: Background = WHITE,
     ) -> None:
         """`width` and `height` are those of the upright picture; an odd one is lowered by one."""
         self.width, self.height = width - width % 2, height - height % 2
-        self._turn, self._still, self._conversion = orientation, still, conversion
+        self._turn, self._still, self._conversion, self._background = orientation, still, conversion, background
         self._stored = (self.height, self.width) if orientation in SIDEWAYS else (self.width, self.height)
         self._reformatter, self._to_yuv = VideoReformatter(), ToYuv()
         self._to_bgr: ToBgr | None = None
@@ -135,7 +137,8 @@ class ToPlanes:
         if self._to_bgr is None:
             width, height = (frame.width, frame.height) if self._fits(frame) else self._stored
             size = (height, width) if self._turn in SIDEWAYS else (width, height)
-            self._to_bgr, self._to_yuv = ToBgr(*size, self._turn, self._conversion), ToYuv(self.read_colour(frame))
+            self._to_yuv = ToYuv(self.read_colour(frame))
+            self._to_bgr = ToBgr(*size, self._turn, self._conversion, background=self._background)
         return self.convert_bgr(self._to_bgr(frame))
 
     def _join_planes(self, parts: Iterable[U8]) -> U8:

@@ -14,7 +14,6 @@ import numpy as np
 from models.arrays import U8
 from models.media.budget import charge
 from models.media.opening import unreadable_file
-from models.media.pictures.colour import flatten_alpha
 from models.media.pictures.stills import Still
 from models.media.timeline import Timeline
 from models.types import EngineError, Limits
@@ -39,11 +38,11 @@ def read_webp_timeline(path: Path, still: Still, name: str, limits: Limits) -> T
 
 
 def read_webp_frames(path: Path, still: Still, name: str, start: int = 0) -> Iterator[tuple[int, U8]]:
-    """Yield (position, BGR over white) from `start`. Each chunk decodes from the beginning."""
+    """Yield (position, BGR or BGRA) from `start`. Each chunk decodes from the beginning."""
     at_once = max(4, _CHUNK_BYTES // (4 * still.pixels))
     while pictures := _load_chunk(path, still, name, start, at_once):
         for picture in pictures:
-            yield start, flatten_alpha(picture)
+            yield start, picture
             start += 1
 
 

@@ -23,7 +23,8 @@ def open_yuv(request: Request, inspection: Inspection) -> media.VideoFrames:
 
     Raises EngineError avatar_unreadable and the other errors of `media.VideoFrames`.
     """
-    return _open_video(request, inspection, (inspection.width, inspection.height), as_yuv=True)
+    size, over = (inspection.width, inspection.height), media.read_background(request)
+    return _open_video(request, inspection, size, over, as_yuv=True)
 
 
 class BgrFrames:
@@ -37,16 +38,26 @@ class BgrFrames:
     """
 
     def __init__(
-        self, request: Request, inspection: Inspection, window: range | None = None, *, reference: bool = False
+        self,
+        request: Request,
+        inspection: Inspection,
+        window: range | None = None,
+        over: media.Background | None = None,
+        *,
+        reference: bool = False,
     ) -> None:
-        """Open the avatar; only the frames of `window` count where it is given."""
+        """Open the avatar; only the frames of `window` count where it is given.
+
+        `over`: what its transparent pixels show, None: what the job says.
+        """
+        over = over or media.read_background(request)
         self._width, self._height = inspection.width, inspection.height
         untagged = BT601 if reference else UNSPECIFIED
-        self._video = _open_video(request, inspection, None, untagged=untagged)
+        self._video = _open_video(request, inspection, None, over, untagged=untagged)
         if not self._has_size_of_result():
             self._video.close()
             size = inspection.width, inspection.height
-            self._video = _open_video(request, inspection, size, untagged=untagged)
+            self._video = _open_video(request, inspection, size, over, untagged=untagged)
         self._window = window or range(len(self._video))
 
     def _has_size_of_result(self) -> bool:
@@ -66,10 +77,31 @@ class BgrFrames:
         return np.ascontiguousarray(self._video.read(self._window[frame])[: self._height, : self._width])
 
 
+class OpaqueFrames:
+    """The avatar's frames over white with how opaque they are, (height, width, 4) uint8."""
+
+    def __init__(self, request: Request, inspection: Inspection, *, reference: bool = False) -> None:
+        """Open the avatar twice; `reference` as in `BgrFrames`."""
+        self._white = BgrFrames(request, inspection, over=media.WHITE, reference=reference)
+        self._black = BgrFrames(request, inspection, over=media.BLACK, reference=reference)
+
+    def __enter__(self) -> OpaqueFrames:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._white.__exit__(*error)
+        self._black.__exit__(*error)
+
+    def read(self, frame: int) -> U8:
+        white, black = self._white.read(frame), self._black.read(frame)
+        return np.dstack([white, media.measure_opacity(white, black)])
+
+
 def _open_video(
     request: Request,
     inspection: Inspection,
     size: Size | None,
+    over: media.Background,
     *,
     as_yuv: bool = False,
     untagged: int = UNSPECIFIED,
@@ -84,4 +116,5 @@ def _open_video(
         limits=request.limits,
         as_yuv=as_yuv,
         untagged=untagged,
+        background=over,
     )

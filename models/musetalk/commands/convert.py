@@ -117,7 +117,7 @@ class ReadyFileStep:
 
 def is_recorded(own: InstalledPart) -> bool:
     """Whether the manifest knows a conversion as it is now: not after a copy that lost the times of its files."""
-    return all(recorded_sha256(path.parent, path.name) for path in (own.weights, *own.configs))
+    return all(recorded_sha256(path.parent, path.name) for path in own.files)
 
 
 def import_weights(step: ImportStep) -> str:
@@ -150,7 +150,7 @@ def import_weights(step: ImportStep) -> str:
 def renew_record(own: InstalledPart) -> str:
     """Enter a conversion, whose source is not here any more, into its manifest anew, if it is still what it was."""
     read_part(own)
-    for path, file in zip((own.weights, *own.configs), own.variant.files, strict=True):
+    for path, file in zip(own.files, own.variant.files, strict=True):
         before, stamp = read_manifest(path.parent).get(path.name), replace(hashed_stamp(path), path=path.name)
         if before is not None and before.stamp.sha256 != stamp.sha256:
             raise damaged_error(file, "has changed since it was converted")

@@ -43,11 +43,11 @@ class BgrBlend:
         return 2 * self._over.nbytes
 
     def apply(self, frame: U8, face: U8) -> None:
-        """Change `frame`, (h, w, 3) uint8, in place.
+        """Change the colours of `frame`, (h, w, 3 or 4) uint8, in place.
 
         `face`, (n, m, 3) uint8 BGR, is scaled to the box.
         """
-        part = _view(frame, self.region)
+        part = _view(frame[..., :3], self.region)
         _blend_into(part, _view(fit_face(face, self.box), _relative_to(self.region, self.box)), self._over, self._under)
 
 

@@ -18,19 +18,17 @@ _MAX_BLEND_BYTES = 128 << 20
 
 
 class FrameReader(Protocol):
-    """Frames by number, uint8: BGR (h, w, 3), or planes (h * 3 / 2, w)."""
+    """Frames by number, uint8: BGR (h, w, 3), with opacity (h, w, 4), or planes (h * 3 / 2, w)."""
 
     def read(self, frame: int, /) -> U8: ...
 
 
-FrameBlends = Blend | None | tuple[Blend, ...]
-"""The blends of one frame: of its face, of none, or of several faces."""
-
-
-def compose_frames(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[FrameBlends]) -> Generator[U8]:
+def compose_frames(
+    backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[tuple[Blend, ...]]
+) -> Generator[U8]:
     """Yield each background with its faces blended in.
 
-    A background whose blend is None stays as it is and takes no face.
+    A background without blends stays as it is and takes no face.
 
     backgrounds   frames, uint8, in the form that the blends take
     batches       batches of faces, (n, 256, 256, 3) uint8 BGR
@@ -45,12 +43,14 @@ def compose_frames(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Ite
     )
 
 
-def compose_serially(backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[FrameBlends]) -> Iterator[U8]:
+def compose_serially(
+    backgrounds: Iterator[U8], batches: Iterator[U8], blends: Iterable[tuple[Blend, ...]]
+) -> Iterator[U8]:
     """Yield the frames of `compose_frames`, all in the caller's thread."""
     faces: Iterator[U8 | None] = chain.from_iterable(batches)
     with closing_all(backgrounds, batches):
-        for frame, given in zip(backgrounds, blends, strict=True):
-            for blend in given if isinstance(given, tuple) else (given,) if given is not None else ():
+        for frame, blends_of_frame in zip(backgrounds, blends, strict=True):
+            for blend in blends_of_frame:
                 face = next(faces, None)
                 if face is None:
                     raise ValueError("there are fewer faces than frames that need one")

@@ -81,7 +81,7 @@ def is_made_from(found: InstalledPart, dtype: torch.dtype, told: dict[str, str])
 
 def provenance(found: InstalledPart, dtype: torch.dtype) -> dict[str, str]:
     """Return what the metadata of a ready file says; nothing where no manifest knows its sources."""
-    exact = [recorded_sha256(path.parent, path.name) for path in (found.weights, *found.configs)]
+    exact = [recorded_sha256(path.parent, path.name) for path in found.files]
     known = found.variant.form == "converted" and all(exact)
     return {"ready": FORMAT, "precision": precision_name(dtype), "made_from": " ".join(exact)} if known else {}
 

@@ -21,15 +21,14 @@ from torch import Tensor, nn
 from models.arrays import F32, U8, Array, Bool
 from models.musetalk.inpainting.batching import Batch, BatchSizes, cpu_sizes, next_batch, sizes_for
 from models.musetalk.inpainting.compile import CompiledModule, make_kernel_folder
+from models.musetalk.inpainting.forms import USUAL_NAME, form_networks
 from models.musetalk.inpainting.fused_weights import channels_go_last, optimise
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.inpainting.modules import (
     LATENT,
     SIDE,
-    Decode,
     Encode,
     MemoryLayout,
-    Predict,
     channels_last_layout,
     contiguous_layout,
 )
@@ -60,6 +59,7 @@ class Inpainter:
 
     plain     the reference's way, and the oracle of the fast one; the fast one takes a finished network as it is
     sizes     frames a batch
+    form      of UNet and decoder in 16 bits, a name in `forms.FORMS`; the encoder, whose results are kept, has one
     widen     opens the same in the next wider precision, for what overflows in this one; None where there is none
 
     The fast way shares tensors with `unet` and `vae` where it can, and may change how those lie in memory.
@@ -73,6 +73,7 @@ class Inpainter:
         *,
         plain: bool = False,
         sizes: BatchSizes | None = None,
+        form: str = USUAL_NAME,
         widen: Callable[[], Inpainter] | None = None,
     ) -> None:
         if device.type == "cpu" and torch.float16 in (unet.dtype, vae.dtype):
@@ -87,9 +88,11 @@ class Inpainter:
         unet, vae = _move_net(device, unet), _move_net(device, vae)
         if not plain:
             unet, vae = optimise(unet), optimise(vae)
-        layout: MemoryLayout = channels_last_layout if not plain and channels_go_last(self.dtype) else contiguous_layout
-        self._encode, self._decode = Encode(vae, layout), Decode(vae, layout)
-        self._predict = Predict(unet, layout)
+        is_last = not plain and channels_go_last(self.dtype)
+        layout: MemoryLayout = channels_last_layout if is_last else contiguous_layout
+        self.networks, self.form = (unet, vae), form if is_last else USUAL_NAME
+        self._encode = Encode(vae, layout)
+        self._predict, self._decode = form_networks(unet, vae, self.form, layout)
         self._fast: dict[tuple[str, int], CompiledModule] = {}
 
     def latents(self, crops: U8) -> F32:
@@ -184,6 +187,7 @@ class Inpainter:
             "device": str(self.device),
             "precision": precision_name(self.dtype),
             "way": "plain" if self.plain else "fast",
+            **({"form": self.form} if self.form != USUAL_NAME else {}),
             "batch": {"unet": self.sizes.unet, "decode": self.sizes.decode, "encode": self.sizes.encode},
             **({"compiled": compiled} if compiled else {}),
             **({"overflows": self.overflows} if self.overflows else {}),
@@ -335,6 +339,7 @@ def open_inpainter(
     plain: bool = False,
     batch_size: int | None = None,
     cache: Path | None = None,
+    form: str = USUAL_NAME,
 ) -> Inpainter:
     """Return the inpainter in the best precision in which these weights give finite numbers.
 
@@ -342,6 +347,7 @@ def open_inpainter(
     precision    "auto" is fp16 on CUDA; on a CPU bf16 where it multiplies that, else fp32
     batch_size   the user's; None takes what memory allows
     cache        folder for compiled kernels, on CUDA; None compiles nothing
+    form         see `Inpainter`
     """
     has_bf16, free = has_device_bf16(device), _free_bytes(device)
     wanted = candidate_dtypes(precision, device.type, cpu_bf16=has_cpu_bf16())
@@ -354,6 +360,7 @@ def open_inpainter(
             device,
             plain=plain,
             sizes=sizes or _choose_sizes(device, dtype, free, batch_size),
+            form=form,
             widen=None if wider is None else partial(open_in, wider, ONE_BY_ONE),
         )
 

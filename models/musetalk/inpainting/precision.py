@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -52,12 +52,16 @@ def has_cpu_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
-def best_precision() -> str:
+def choose_precision(device: torch.device) -> Precision:
+    """Return what "auto" begins with on a device."""
+    return precision_name(candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0])
+
+
+def best_precision() -> Precision:
     """Return what "auto" begins with on this machine: on a card that torch can use, else on the CPU."""
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return precision_name(candidate_dtypes("auto", kind, cpu_bf16=has_cpu_bf16())[0])
+    return choose_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def precision_name(dtype: torch.dtype) -> str:
+def precision_name(dtype: torch.dtype) -> Precision:
     """Return the name that the option `precision` has for it: "fp32", "fp16", "bf16"."""
-    return next(name for name, known in DTYPES.items() if known == dtype)
+    return cast("Precision", next(name for name, known in DTYPES.items() if known == dtype))

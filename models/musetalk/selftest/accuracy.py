@@ -26,7 +26,7 @@ from models.musetalk.inpainting.modules import (
     channels_last_layout,
     contiguous_layout,
 )
-from models.musetalk.inpainting.precision import DTYPES, Precision, candidate_dtypes, has_cpu_bf16, precision_name
+from models.musetalk.inpainting.precision import DTYPES, choose_precision, precision_name
 from models.musetalk.inpainting.streams import open_stream
 from models.musetalk.nets import bisenet, dwpose, s3fd
 from models.musetalk.selftest import tiny_networks
@@ -123,12 +123,6 @@ def compare(found: Tensor, wanted: Tensor) -> Figures:
 
 
 # the weights of a job ------------------------------------------------------------------------------------------------
-
-
-def choose_precision(device: torch.device) -> Precision:
-    """Return the precision that `auto` begins with on a device."""
-    name = precision_name(candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0])
-    return "fp16" if name == "fp16" else "bf16" if name == "bf16" else "fp32"
 
 
 def compare_precisions(device: torch.device, models_dir: Path, tick: Callable[[], None]) -> Figures:

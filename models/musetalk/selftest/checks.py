@@ -68,6 +68,7 @@ CHECKS: dict[str, Check] = {
     "compiled": lambda device, asked, tick: accuracy.compare_compiled(
         device, _models_dir(asked), Path(asked["cache"]), tick
     ),
+    "forms": lambda device, asked, tick: performance.compare_forms(device, _models_dir(asked), tick),
     "speed": lambda device, asked, tick: performance.measure_speed(device, _models_dir(asked), tick),
     "faces": lambda device, asked, tick: performance.paint_and_hash(device, _models_dir(asked), tick),
     "hold": lambda device, asked, _: performance.hold_networks(device, _models_dir(asked)),

@@ -53,10 +53,18 @@ def choose_kind(models_dir: Path) -> Kind:
 
 
 def open_networks(
-    models_dir: Path, device: torch.device, precision: Precision, *, plain: bool = False, batch_size: int | None = None
+    models_dir: Path | None,
+    device: torch.device,
+    precision: Precision,
+    *,
+    plain: bool = False,
+    batch_size: int | None = None,
 ) -> OpenNetworks:
-    """Open UNet and VAE in a precision, as a job does. Raises EngineError weights_damaged, weights_unsafe."""
-    if choose_kind(models_dir) == "tiny":
+    """Open UNet and VAE in a precision, as a job does: tiny ones without a folder.
+
+    Raises EngineError weights_damaged, weights_unsafe.
+    """
+    if models_dir is None or choose_kind(models_dir) == "tiny":
         return _open_tiny(device, precision, plain=plain, batch_size=batch_size)
     setup = Setup(str(models_dir), default_version(models_dir), precision, batch_size, plain, None)
     networks = Networks(setup, device)

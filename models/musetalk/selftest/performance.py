@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from models.musetalk.audio.features import SAMPLE_RATE
-from models.musetalk.selftest.accuracy import choose_precision
+from models.musetalk.inpainting.forms import USUAL_NAME, choose_form, measure_best, measure_forms
+from models.musetalk.inpainting.precision import choose_precision
 from models.musetalk.selftest.loading import (
     RATE,
     SPEECH_S,
@@ -51,26 +53,7 @@ def measure_copies(device: torch.device) -> Figures:
 
 
 def _measure_rate(work: Callable[[], Any], size: int, device: torch.device) -> float:
-    return round(size / 1e9 / _measure_s(work, device), 2)
-
-
-def _measure_s(work: Callable[[], Any], device: torch.device, rounds: int = ROUNDS) -> float:
-    """Return the seconds of the best of some rounds, after one that doesn't count."""
-    best_s = float("inf")
-    for turn in range(rounds + 1):
-        free_queue(device)
-        began_s = time.perf_counter()
-        work()
-        free_queue(device)
-        if turn or not rounds:
-            best_s = min(best_s, time.perf_counter() - began_s)
-    return best_s
-
-
-def free_queue(device: torch.device) -> None:
-    """Wait until the device has done what was launched."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return round(size / 1e9 / measure_best(work, device, ROUNDS)[0], 2)
 
 
 def measure_speed(device: torch.device, models_dir: Path, tick: Callable[[], None]) -> Figures:
@@ -86,7 +69,7 @@ def measure_speed(device: torch.device, models_dir: Path, tick: Callable[[], Non
     kind, batch, rates = networks.kind, networks.inpainter.sizes.unet, {}
     for stage, frames, work in _list_stages(networks, device):
         tick()
-        rates[stage] = round(frames / _measure_s(work, device, rounds), 2)
+        rates[stage] = round(frames / measure_best(work, device, rounds)[0], 2)
     peak_bytes = _read_peak_bytes(device)
     del networks, work
     free_memory(device)
@@ -127,6 +110,24 @@ def paint_and_hash(device: torch.device, models_dir: Path, tick: Callable[[], No
     del networks
     free_memory(device)
     return {"networks": kind, "hashes": sorted(hashes), "seconds": round(seconds, 3)}
+
+
+def compare_forms(device: torch.device, models_dir: Path, tick: Callable[[], None]) -> Figures:
+    """Time each form of UNet and decoder, and choose one; of tiny ones on a processor, whose jobs run the usual."""
+    is_card = device.type == "cuda"
+    networks = open_networks(*(models_dir, device, choose_precision(device)) if is_card else (None, device, "fp32"))
+    inpainter, kind = networks.inpainter, networks.kind
+    batch, rounds = (inpainter.sizes.decode, ROUNDS) if is_card else (1, 1)
+    found = measure_forms(*inpainter.networks, device, batch, rounds, tick)
+    del networks, inpainter
+    free_memory(device)
+    return {
+        "networks": kind,
+        "card": torch.cuda.get_device_name(device) if is_card else "",
+        "batch": batch,
+        "forms": {name: asdict(one) for name, one in found.items()},
+        "chosen": choose_form(found) if is_card else USUAL_NAME,
+    }
 
 
 def hold_networks(device: torch.device, models_dir: Path) -> Figures:

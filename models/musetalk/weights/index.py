@@ -74,6 +74,10 @@ class InstalledPart:
     def configs(self) -> tuple[Path, ...]:
         return tuple(self.root / name for name in self.variant.configs)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.weights, *self.configs)
+
 
 HUGGING_FACE = "https://huggingface.co"
 OLD_WHISPER = "whisper/tiny.pt"
@@ -266,7 +270,7 @@ def installed_versions(root: Path) -> tuple[Version, ...]:
 def list_installed_files(root: Path) -> list[Path]:
     """Return the files of the networks that a job uses which names no version; none where some are missing."""
     found = [find_part(part, root) for part in parts_of(default_version(root))]
-    return [file for part in found if part for file in (part.weights, *part.configs)] if all(found) else []
+    return [file for part in found if part for file in part.files] if all(found) else []
 
 
 def default_version(root: Path) -> Version:

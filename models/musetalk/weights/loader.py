@@ -101,7 +101,7 @@ class Weights:
     def read_stamps(self) -> Stamps:
         """Return what tells whether any file of these networks was replaced. Raises EngineError weights_missing."""
         found = [self.find_part(part.name) for part in parts_of(self.version)]
-        facts = [(path, path.stat()) for part in found for path in (part.weights, *part.configs)]
+        facts = [(path, path.stat()) for part in found for path in part.files]
         return tuple((str(path), one.st_size, one.st_mtime_ns, one.st_ino) for path, one in facts)
 
     def _load(self, name: str, dtype: torch.dtype) -> Any:

@@ -16,6 +16,7 @@ from agent.cli.doctor import (
     check_engine,
     check_engines,
     check_folders,
+    check_speech,
     check_walls,
     has_had_cards,
 )
@@ -122,3 +123,14 @@ def test_a_status_file_of_another_process_is_ignored(settings: Settings) -> None
     status = {"daemon": {"pid": os.getpid()}, "problems": ["invented"], "paused": True}
     settings.folders.status_file.write_text(json.dumps(status))
     assert list(check_daemon_status(settings)) == []
+
+
+def test_the_speech_program_is_looked_for(settings: Settings) -> None:
+    """Nothing is said where none is set; one that is missing is a fault."""
+    assert list(check_speech(settings)) == []
+    verdicts = {}
+    for command in ("sh", "no-such-speaker"):
+        speech = settings.speech.model_copy(update={"command": (command,)})
+        [finding] = check_speech(settings.model_copy(update={"speech": speech}))
+        verdicts[command] = finding.verdict
+    assert verdicts == {"sh": "ok", "no-such-speaker": "bad"}

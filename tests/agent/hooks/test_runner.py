@@ -39,6 +39,19 @@ def test_done_and_failed_jobs_run_their_commands(tmp_path: Path) -> None:
     ledger.close()
 
 
+def test_a_hook_gets_the_folder_of_the_job_itself(tmp_path: Path) -> None:
+    """Where failed/NAME was taken, it is the NAME-2 that the row says."""
+    out = tmp_path / "told"
+    settings = make_settings(tmp_path, failed=[sys.executable, "-c", APPEND, str(out), "{path}"])
+    ledger, runner = a_ledger(tmp_path), HookRunner(settings, tmp_path / "hooks.json")
+    runner.step(ledger.db)
+    add_job(ledger, "u1", name="job", state=JobState.FAILED, at_ms=2000)
+    ledger.update("u1", inputs="share:failed/job-2")
+    runner.step(ledger.db)
+    assert out.read_text().splitlines() == [f"{settings.folders.share}/failed/job-2 failed"]
+    ledger.close()
+
+
 def test_a_hook_that_fails_is_tried_again_and_given_up(tmp_path: Path) -> None:
     """With pauses that the clock measures; the file keeps it over a restart."""
     now = [1000.0]

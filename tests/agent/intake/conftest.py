@@ -14,5 +14,5 @@ from tests.agent.intake.desk import Desk
 def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path)
     yield desk
-    desk.intake.watcher.stop()
+    desk.intake.close()
     desk.ledger.close()

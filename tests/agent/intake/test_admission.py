@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from agent import clock
 from agent.fs import Fingerprint
-from agent.intake import admission, pace
+from agent.intake import admission
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice
+from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice, UnloadDevice
 from agent.intake.media import WRITTEN
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
@@ -215,10 +216,12 @@ def test_control_files_of_unknown_jobs_are_removed(desk: Desk, caplog: pytest.Lo
 
 
 def test_devices_are_drained_and_resumed_by_name(desk: Desk) -> None:
-    """DEVICE.drain and DEVICE.resume become commands for the scheduler."""
+    """DEVICE.drain, DEVICE.resume and DEVICE.unload become commands for the scheduler."""
     desk.put("cpu-0.drain", b"")
     desk.put("gpu-5e1f.resume", b"")
     assert desk.turn() == [DrainDevice("cpu-0"), ResumeDevice("gpu-5e1f")]
+    desk.put("gpu-5e1f.unload", b"")
+    assert desk.turn() == [UnloadDevice("gpu-5e1f")]
     assert desk.inbox_names() == []
 
 
@@ -442,8 +445,8 @@ def costly(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     for name in "abcde":
         desk.drop(name, avatar=f"{name}.jpg", audio=f"{name}.wav")
     desk.turn()
-    monkeypatch.setattr(pace, "FEW", 0)
-    monkeypatch.setattr(pace, "SHARE", 1e-9)
+    monkeypatch.setattr(clock, "FEW", 0)
+    monkeypatch.setattr(clock, "SHARE", 1e-9)
     desk.turn()
     return desk
 
@@ -474,8 +477,8 @@ def test_an_avatar_of_the_library_is_seen_at_once(desk: Desk, monkeypatch: pytes
         desk.drop(name, avatar="anna", audio="voice.wav")
     desk.put("voice.wav")
     desk.turn()
-    monkeypatch.setattr(pace, "FEW", 0)
-    monkeypatch.setattr(pace, "SHARE", 1e-9)
+    monkeypatch.setattr(clock, "FEW", 0)
+    monkeypatch.setattr(clock, "SHARE", 1e-9)
     monkeypatch.setattr(admission, "BATCH", 2)
     desk.turn()
     desk.add_avatar("anna.jpg")

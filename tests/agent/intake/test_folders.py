@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from agent.intake.folders import MOST, is_plain
 from agent.intake.scanner import BATCH_FILE
 from agent.jobs.states import JobState
 from tests.agent.intake.desk import Desk
+from tests.odd_entries import dropping_powers
 
 REST_S = 3.0
 """The settle time and the patience of the desk."""
@@ -27,6 +29,11 @@ def settle(desk: Desk) -> None:
     desk.turn()
     desk.turn(wait_s=REST_S)
     desk.turn(wait_s=REST_S)
+
+
+def lose_patience(desk: Desk) -> None:
+    settle(desk)
+    desk.intake.refuse_others(desk.at_ms)
 
 
 def test_jobs_and_pairs_in_a_folder_are_taken(desk: Desk) -> None:
@@ -145,3 +152,44 @@ def test_folders_can_be_left_alone(desk: Desk) -> None:
     put(desk, "monday/pair.wav")
     settle(desk)
     assert desk.names() == []
+
+
+def test_what_was_meant_as_a_job_in_a_folder_fails(desk: Desk) -> None:
+    """A job file of another name, and a pair of a kind that is not read."""
+    put(desk, "monday/hello.json.txt", b'{"avatar": "face.jpg", "audio": "voice.wav"}')
+    put(desk, "monday/pair.jpg")
+    put(desk, "monday/pair.mid")
+    lose_patience(desk)
+    assert {name: desk.job(name).error_code for name in desk.names()} == dict.fromkeys(
+        ("hello", "pair"), "unsupported_file"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops the powers of root")
+def test_a_closed_job_file_in_a_folder_fails(desk: Desk) -> None:
+    """The folder lets the daemon move it."""
+    put(desk, "monday/closed.json", b'{"avatar": "face.jpg", "audio": "voice.wav"}').chmod(0)
+    with dropping_powers():
+        lose_patience(desk)
+    assert desk.job("closed").error_code == "not_readable"
+
+
+def test_a_folder_in_which_nothing_is_taken_is_named(desk: Desk) -> None:
+    """One whose name the outbox can't have, and those beyond the first hundred."""
+    for name in ("caf\udce9", " x", *(f"n{number:03d}" for number in range(MOST + 1))):
+        put(desk, f"{name}/lone.wav")
+    lose_patience(desk)
+    rows = {row.name: row.reason for row in desk.intake.ignored.rows}
+    assert "outbox" in rows["caf\ufffd"]
+    assert "outbox" in rows[" x"]
+    assert f"only {MOST}" in rows[f"n{MOST:03d}"]
+    assert "only jobs and pairs" in rows["n000"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops the powers of root")
+def test_a_folder_that_can_not_be_read_is_named(desk: Desk) -> None:
+    """It is more than a hint in the list: a problem of the share."""
+    (desk.folders.inbox / "closed").mkdir(0)
+    with dropping_powers():
+        lose_patience(desk)
+    assert "can't be read: Permission denied" in desk.intake.ignored.texts[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.intake.names import CONTROLS, FACES, SWITCHES, TEXTS, VOICES, Names, lower_suffix
+from agent.intake.names import CONTROLS, FACES, SWITCHES, TEXT, TEXTS, VOICES, Names, lower_suffix
 from agent.intake.paths import fold_name
 
 NAMES = st.sampled_from(
@@ -20,6 +20,7 @@ NAMES = st.sampled_from(
             "resume.txt",
             "gpu.drain",
             "jobs.CSV",
+            "jobs.Zip",
             "u\u0308.png",
             "\u00fc.wav",
             ".hidden",
@@ -50,13 +51,18 @@ def test_the_index_follows_the_names(steps: list[tuple[bool, str]]) -> None:
     assert names.job_files == {name for name in there if lower_suffix(name) == ".json"}
     assert names.controls == controls
     assert names.tables == {name for name in there if lower_suffix(name) == ".csv"}
+    assert names.archives == {name for name in there if lower_suffix(name) == ".zip"}
     assert names.texts == {name for name in there if lower_suffix(name) in TEXTS} - controls
     stems = {fold_name(Path(name).stem) for name in there}
     pairs = set[str]()
     for stem in stems:
         suffixes = {lower_suffix(name) for name in there if fold_name(Path(name).stem) == stem}
-        pairs |= {stem} if suffixes & FACES and suffixes & VOICES else set()
-        halves = {name for name in there if fold_name(Path(name).stem) == stem and lower_suffix(name) in FACES | VOICES}
+        pairs |= {stem} if suffixes & FACES and suffixes & (VOICES | {TEXT}) else set()
+        halves = {
+            name
+            for name in there
+            if fold_name(Path(name).stem) == stem and lower_suffix(name) in FACES | VOICES | {TEXT}
+        }
         assert set(names.list_halves(stem)) == halves - controls
         assert names.has_job_file(stem) == any(
             lower_suffix(name) == ".json" and fold_name(Path(name).stem) == stem for name in there

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from agent import clock
 from agent.fs import Fingerprint, is_open_for_writing, take_fingerprint
-from agent.intake import pace
 from agent.intake.admission import INCOMPLETE
 from agent.intake.scanner import SLICE, Candidate, Inbox
 from agent.jobs.json_text import BadJob
@@ -313,7 +313,7 @@ def crowd(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> tuple[Inbox, Looks]:
     """An inbox with more files than one scan looks at, which have been there for a while."""
     for number in range(2 * SLICE):
         put(inbox, f"other{number:04}.dat")
-    monkeypatch.setattr(pace, "FEW", 1_000_000)
+    monkeypatch.setattr(clock, "FEW", 1_000_000)
     assert inbox.scan(0.0)
     assert inbox.scan(10.0)
     return inbox, Looks(monkeypatch)

@@ -69,7 +69,27 @@ def test_several_faces_each_with_its_voice() -> None:
     spec = parse_job(json.dumps({"avatar": "two.jpg", "Voices": voices}).encode())
     assert spec.audio is None
     assert [(v.face, v.audio, v.from_s) for v in spec.voices or ()] == [(1, "a.wav", None), (0, "b.wav", 4.0)]
-    assert spec.sounds == {"audio": "a.wav", "audio-1": "b.wav"}
+    assert spec.media_names == {"audio": "a.wav", "audio-1": "b.wav"}
+
+
+@pytest.mark.parametrize(
+    ("given", "colour", "file"),
+    [
+        ("white", "#ffffff", None),
+        ("Green", "#008000", None),
+        ("#00B140", "#00b140", None),
+        ("#0b4", "#00bb44", None),
+        ("wall.jpg", "", "wall.jpg"),
+        ("#1 wall.png", "", "#1 wall.png"),
+        ("pictures/wall.tif", "", "pictures/wall.tif"),
+    ],
+)
+def test_a_background_is_a_colour_or_a_picture(given: str, colour: str, file: str | None) -> None:
+    """A picture is one of the media of the job, a colour isn't."""
+    for key in ("background", "BackgroundPath"):
+        spec = parse_job(f'{{"avatar": "a.png", "audio": "b.wav", "{key}": "{given}"}}'.encode())
+        assert (spec.background_colour, spec.media_names.get("background")) == (colour, file)
+    assert parse_job(spec.to_json_text().encode()).background == spec.background
 
 
 def test_a_job_of_duix_avatar() -> None:
@@ -99,7 +119,7 @@ def test_keys_in_any_letter_case(key: str) -> None:
 def test_every_alias_is_taken_in_three_styles(alias: str) -> None:
     """snake_case, camelCase and PascalCase of each further name."""
     values: dict[str, Any] = {"quality": "high", "timeout_seconds": 3, "batch_size": 3, "bbox_shift": 3}
-    values |= {"from_seconds": 3, "to_seconds": 3}
+    values |= {"from_seconds": 3, "to_seconds": 3, "background_path": "wall.jpg"}
     first, *rest = alias.split("_")
     camel = first + "".join(word.capitalize() for word in rest)
     for key in (alias, camel, camel[0].upper() + camel[1:]):
@@ -199,6 +219,8 @@ REFUSED = [
     ("missing_key", '{"AvatarImagePath": "f.jpg", "audio": null}', "Audio"),
     ("missing_key", '{"audio": "v.wav"}', "avatar"),
     ("bad_value", FACE + ', "engine": "muse"}', "'preview'"),
+    ("bad_value", FACE + ', "options": {"x": "' + "\U0001f600" * 2000 + '"}}', "more than 16384 characters"),
+    ("bad_value", FACE + ', "options": {"x": [' + "1, " * 20_000 + "1]}}", "more than 16384 characters"),
     ("bad_value", FACE + ', "engine": 2}', "engine is 2"),
     ("bad_value", FACE + ', "priority": "urgent"}', "urgent"),
     ("bad_value", FACE + ', "priority": 101}', "101"),
@@ -248,6 +270,10 @@ REFUSED = [
     ("bad_value", FACE + ', "soundtrack": 1}', "soundtrack is 1"),
     ("bad_value", FACE + ', "soundtrack": "m.mp3", "soundtrack_db": 13}', "soundtrack_db is 13"),
     ("bad_value", FACE + ', "soundtrack_db": -6}', "there is no soundtrack"),
+    ("bad_value", FACE + ', "background": "#00b14"}', "a colour is"),
+    ("bad_value", FACE + ', "background": "mauve"}', "none of the colours white"),
+    ("bad_value", FACE + ', "background": "white", "output": {"alpha": true}}', "nothing is behind"),
+    ("bad_value", FACE + ', "output": {"alpha": "yes"}}', "alpha"),
     ("bad_value", FACE + ', "Quality": 2}', "Quality is 2"),
     ("bad_value", FACE + ', "Quality": ["high"]}', "Quality"),
     ("bad_value", '{"avatar": "", "audio": "v.wav"}', "avatar"),
@@ -358,7 +384,7 @@ def test_a_damaged_job_file_is_a_job_or_refused(at: int, damage: bytes) -> None:
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
 def test_every_json_example_of_the_docs_is_a_job(text: str) -> None:
     """What people copy from the page is taken."""
-    assert all(parse_job(text.encode()).sounds.values())
+    assert all(parse_job(text.encode()).media_names.values())
 
 
 @pytest.mark.parametrize(("code", "text"), re.findall(r"^([a-z_]+)  +([{[].*)$", PAGE, re.MULTILINE))

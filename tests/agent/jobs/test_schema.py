@@ -40,6 +40,8 @@ VALUES: dict[str, Any] = {
     "to_s": 2,
     "to_seconds": 2,
     "soundtrack_db": -6,
+    "background": "wall.jpg",
+    "background_path": "wall.jpg",
     "version": 1,
     "batch_size": 4,
     "bbox_shift": 1,
@@ -54,10 +56,13 @@ BEYOND = (
     '"from_s": 1}',
     '"from_s": 2',
     '"soundtrack_db": -6',
+    '"alpha": true',
     '"id": " "',
     '"priority": "101"',
     '"../a"',
     "\\",
+    '"x": "\U0001f600',
+    '"x": [1',
 )
 """Parts of documents that are wrong in a way that the schema doesn't express: mostly characters in texts."""
 

@@ -10,7 +10,9 @@ import pytest
 from agent.results.outbox import (
     FolderNames,
     choose_folder,
+    copy_result,
     flush_record,
+    is_intact,
     is_published,
     link_video,
     move_failed_inputs,
@@ -44,6 +46,20 @@ def test_a_result_appears_whole(tmp_path: Path) -> None:
     assert is_published(outbox, "hello", "u1")
     assert not is_published(outbox, "hello", "u2")
     assert not is_published(outbox, "other", "u1")
+
+
+def test_a_video_with_transparency_is_published(tmp_path: Path) -> None:
+    """Its name is result.mov, and the hard link beside its folder ends so, too."""
+    staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
+    outbox.mkdir()
+    (staging / "result.mp4").rename(staging / "result.mov")
+    publish(staging, outbox / "hello", "u1")
+    assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mov"]
+    assert is_intact(outbox / "hello", "u1", len(b"video"))
+    link_video(outbox, "hello")
+    assert (outbox / "hello.mov").samefile(outbox / "hello" / "result.mov")
+    copy_result(outbox / "hello", tmp_path / "again")
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["preview.jpg", "result.mov"]
 
 
 def test_leftovers_of_a_killed_worker_are_not_published(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.jobs.states import JobState
-from agent.results.reconcile import reconcile
+from agent.results.reconcile import make_spec, reconcile
 from tests.agent.results.desk import Desk
 from tests.agent.test_daemon import Setup
 
@@ -205,3 +205,21 @@ def test_records_that_are_not_ours_are_ignored(tmp_path: Path) -> None:
     reconcile(desk.folders, desk.ledger, desk.clock)
     [only] = desk.ledger.rows("SELECT name, state FROM job_status")
     assert only == {"name": "fine", "state": JobState.FAILED}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"voices": [{"face": 0, "given": "a.wav", "sha256": "a"}]},
+        {"soundtrack": {"given": "music.mp3", "sha256": "a"}},
+        {"background": "#00b140"},
+        {"background": {"given": "wall.jpg", "sha256": "a"}},
+        {"painted": [[5, 20]]},
+    ],
+)
+def test_a_result_of_more_than_face_and_voice_serves_no_plain_job(more: dict[str, Any]) -> None:
+    """Its record doesn't say all that was asked: a job of the same face and voice is rendered."""
+    part = {"given": "x.jpg", "sha256": "a" * 64}
+    record = {"frames": 25, "asked": {}, "avatar": part, "audio": part, "options": {}, "id": "order-1"}
+    assert make_spec({**record, "painted": [[0, 25]]}) is not None
+    assert make_spec({**record, **more}) is None

@@ -34,6 +34,21 @@ def test_a_result_says_what_was_asked_and_made(tmp_path: Path) -> None:
     assert record["finished_at"] == "1970-01-01T00:00:05.000Z"
 
 
+def test_a_result_says_what_is_behind_the_avatar(tmp_path: Path) -> None:
+    """A colour, a picture with its hash, or nothing; the video with transparency is a mov."""
+    ledger, wall = a_ledger(tmp_path), {"background": {"given": "wall.jpg", "path": "x"}}
+    add_job(ledger, "u1", state=JobState.RUNNING, media=MEDIA, background="#0b4")
+    add_job(ledger, "u2", state=JobState.RUNNING, media=MEDIA | wall, background="wall.jpg")
+    add_job(ledger, "u3", state=JobState.RUNNING, media=MEDIA, output={"alpha": True})
+    records = [
+        make_result_record(ledger.update_and_read(uid, outline={"media_sha256": hashes}), "hello", 5000)
+        for uid, hashes in (("u1", {}), ("u2", {"background": "ab"}), ("u3", {}))
+    ]
+    shown = [record["background"] for record in records]
+    assert shown == ["#00bb44", {"given": "wall.jpg", "sha256": "ab"}, None]
+    assert [record["video"] for record in records] == ["result.mp4", "result.mp4", "result.mov"]
+
+
 @pytest.mark.parametrize(
     ("state", "code", "retry"), [(JobState.FAILED, "no_face", False), (JobState.CANCELLED, "cancelled", True)]
 )

@@ -147,6 +147,18 @@ def test_the_time_left_is_told_by_the_pace_of_this_run(attempt: Attempt) -> None
     assert attempt.eta_s(24.0) == 2.0 * (FRAMES - first.units - 7)
 
 
+def test_loading_a_model_counts_once_in_the_time_left(attempt: Attempt) -> None:
+    """Before the first frame by what loading and frames took earlier; after it the frames have their own pace."""
+    attempt.inspection = looked_at(attempt)
+    attempt.stage, attempt.stage_started_s, attempt.usual_frame_s, attempt.load_s = "prepare", 10.0, 0.5, 30.0
+    assert attempt.eta_s(14.0) == 26.0 + 0.5 * FRAMES
+    assert attempt.eta_s(60.0) == 0.5 * FRAMES
+    attempt.stage, attempt.stage_started_s, attempt.units_before = "render", 100.0, 0
+    assert attempt.eta_s(110.0) == 20.0 + 0.5 * FRAMES
+    attempt.note_progress(Progress("token/render", 0, 24, 10))
+    assert attempt.eta_s(150.0) == 2.0 * (FRAMES - 10)
+
+
 def test_time_is_booked_by_stage(attempt: Attempt) -> None:
     """Leaving a stage adds its seconds and enters the next that has something to do."""
     attempt.enter_stage(10.0)

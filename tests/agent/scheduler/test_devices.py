@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpu_pool.types import Exited
+from gpu_pool.types import Done, Exited, RunSpan
 from tests.agent.simulation import Build, a_card, cpus
+from tests.gpu_pool.fake import Message
 
 
 def test_a_drained_device_gets_no_more_until_it_is_resumed(make_simulation: Build) -> None:
@@ -62,3 +63,33 @@ def test_a_sick_device_says_since_when_and_until_when(make_simulation: Build) ->
     rows = simulation.ledger.rows("SELECT state, reason, since, until FROM device_status")
     assert [row["state"] for row in rows] == ["sick", "sick"]
     assert all("no such card" in row["reason"] and row["since"] < row["until"] for row in rows)
+
+
+@pytest.mark.usefixtures("on_cards")
+def test_loading_again_is_counted_in_the_time_left(make_simulation: Build) -> None:
+    """After a job the card gives its memory back, and the next one knows how long loading and its frames will take."""
+    simulation = make_simulation([a_card("GPU-1"), *cpus(1)], frames=100, frame_s=0.1)
+
+    def load(_device: str, name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        if order.payload["stage"] != "prepare":
+            return None
+        stats = {"model": "musetalk", "load_s": 20.0}
+        took_s = 20.1 if name != "third" else 0.1
+        return [(took_s, Done(order.task, order.start, order.stop, took_s, {}, stats=stats))]
+
+    simulation.story = load
+    simulation.add("first")
+    simulation.finish(1)
+    assert simulation.devices.unload("gpu-1")
+    assert not simulation.devices.unload("cpu:0"), "it has no model"
+    simulation.run(lambda: simulation.pool.devices()[0].state == "idle", within_s=20)
+    assert simulation.backend.unloaded == ["GPU-1"]
+    simulation.add("second")
+    simulation.run(lambda: "prepare" in {stage for *_, name, stage in simulation.placed if name == "second"})
+    [attempt] = simulation.dispatcher.attempts.values()
+    assert attempt.eta_s(attempt.stage_started_s) == pytest.approx(30.0, abs=0.5)
+    simulation.finish(2)
+    simulation.add("third")
+    simulation.run(lambda: "prepare" in {stage for *_, name, stage in simulation.placed if name == "third"})
+    [attempt] = simulation.dispatcher.attempts.values()
+    assert attempt.eta_s(attempt.stage_started_s) == pytest.approx(10.0, abs=0.5)

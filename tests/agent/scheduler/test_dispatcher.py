@@ -99,6 +99,17 @@ def test_a_claim_is_committed_before_a_worker_hears_of_it(make_simulation: Build
     assert told == {name: set(names) for name in names}
 
 
+def test_a_job_is_told_the_forms_that_the_self_tests_chose(make_simulation: Build) -> None:
+    """Those of the time when it starts, in every stage."""
+    simulation = make_simulation(cpus(2))
+    simulation.dispatcher.devices.forms = {"Card": "norms"}
+    told: list[dict[str, str]] = []
+    simulation.story = lambda _device, _name, order: told.append(order.payload["request"]["forms"])
+    simulation.add("hello")
+    simulation.finish(1)
+    assert told == [{"Card": "norms"}] * 7
+
+
 def test_submitters_take_turns(make_simulation: Build) -> None:
     """A flood of one submitter and two jobs of another: the two are not last."""
     simulation = make_simulation(cpus(1), frames=10)

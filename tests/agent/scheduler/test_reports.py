@@ -95,6 +95,8 @@ def test_a_missing_key_is_refused(key: str) -> None:
         {"colour": {"primaries": 1000}},
         {"colour": None},
         {"details": 1},
+        {"details": {"x": "\U0001f600" * 10_000}},
+        {"notes": ["\U0001f600" * 1000] * 100},
         {"more": 1},
     ],
 )
@@ -116,6 +118,7 @@ def test_an_inspection_out_of_range_is_refused(keys: dict[str, Any]) -> None:
         ("assemble", {"uid": "another"}),
         ("assemble", {"encoder": 1}),
         ("assemble", {"musetalk": []}),
+        ("assemble", {"musetalk": {"x": [0] * 20_000}}),
     ],
 )
 def test_a_result_of_another_shape_is_refused(stage: str, result: dict[str, Any]) -> None:

@@ -48,6 +48,16 @@ SOUND: dict[str, Any] = {
     },
     "precisions": {**MOUTH, "wanted": "fp16", "finite": True},
     "batches": {**MOUTH, "batch": 16},
+    "forms": {
+        "networks": "installed",
+        "card": "Card",
+        "batch": 16,
+        "forms": {
+            name: {"unet_ms": 2.0, "decode_ms": decode_ms, "is_same": True}
+            for name, decode_ms in (("usual", 8.0), ("norms", 6.0))
+        },
+        "chosen": "norms",
+    },
     "compiled": {**MOUTH, "state": "ready"},
     "faces": FACES,
     "hold": {"networks": "installed", "held_bytes": 6000 * MIB},

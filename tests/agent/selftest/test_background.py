@@ -26,6 +26,11 @@ WRONG = Row("networks fp16", "bad", "wrong numbers", "update its driver", blames
 SOUND = Row("device", "ok", "fine")
 
 
+def choose(form: str, *, card: str = "Card", networks: str = "installed") -> Row:
+    """Return the row of a test that chose a form of the networks."""
+    return Row("forms", "ok", "timed", "", {"card": card, "chosen": form, "networks": networks})
+
+
 class Program:
     """A self-test that ends when the test says so."""
 
@@ -245,3 +250,38 @@ def test_the_end_of_the_daemon_ends_its_test(bench: Bench) -> None:
     bench.rest()
     bench.tests.close()
     assert bench.started[0][1].is_killed
+
+
+def test_the_first_test_of_a_type_chooses_the_form_of_all_its_cards(bench: Bench) -> None:
+    """Later tests of it and of its twin change nothing, so that equal cards and later days give the same bytes."""
+    bench.write(A, choose("norms"))
+    bench.rest()
+    assert bench.devices.forms == {"Card": "norms"}
+    bench.write(B, choose("shuffled"))
+    bench.write(A, choose("usual"))
+    bench.rest()
+    assert bench.devices.forms == {"Card": "norms"}
+    bench.close()
+    bench.open()
+    bench.rest()
+    assert bench.devices.forms == {"Card": "norms"}
+
+
+def test_a_form_holds_for_what_was_tested(bench: Bench) -> None:
+    """After a new driver jobs run the usual form until the next test, which may choose another."""
+    bench.write(A, choose("norms"))
+    bench.rest()
+    bench.driver = "590.2"
+    bench.rest()
+    assert bench.devices.forms == {}
+    bench.write(A, choose("contiguous"))
+    bench.rest()
+    assert bench.devices.forms == {"Card": "contiguous"}
+
+
+@pytest.mark.parametrize("row", [choose("norms", networks="tiny"), Row("forms", "note", "memory ran out"), SOUND])
+def test_without_a_choice_jobs_run_the_usual_form(bench: Bench, row: Row) -> None:
+    """Tiny networks choose nothing for the real ones, and a check that failed chooses nothing at all."""
+    bench.write(A, row)
+    bench.rest()
+    assert bench.devices.forms == {}

@@ -14,7 +14,7 @@ NAN = {"finite": False, "error": 0.0, "largest": 0.0}
 WRONG = {"finite": True, "error": 0.3, "largest": 4.0}
 CHECKS = [
     *("device", "networks fp32", "networks fp16", "networks bf16", "face networks", "copies"),
-    *("encoder libx264", "encoder h264_nvenc", "speed", "memory", "weights", "batch sizes", "compiled"),
+    *("encoder libx264", "encoder h264_nvenc", "speed", "memory", "weights", "batch sizes", "forms", "compiled"),
     *("two workers", "kill -9"),
 ]
 
@@ -130,6 +130,7 @@ NOTES: list[tuple[str, dict[str, Any], str, str]] = [
     ("compiled", {"compiled": {"state": "differs"}}, "other pictures", "compile"),
     ("compiled", {"compiled": {"state": "compiling"}}, "too long", "compile"),
     ("copies", {"copies": change("copies", **{"to the card": 0.4})}, "slow", "full slot"),
+    ("forms", {"forms": fail("out_of_memory", "CUDA out of memory", fault="worker")}, "memory ran out", "free memory"),
     ("copies", {"copies": fail()}, "could not be checked", ""),
     (
         "memory",
@@ -156,6 +157,20 @@ def test_memory_that_stays_taken_after_kill_9() -> None:
     assert row.found.startswith("5000 of 6000 MiB of the card are not free")
     assert "reboot" in row.advice
     assert examine(kept_bytes=100 * MIB)["kill -9"].verdict == "ok"
+
+
+def test_the_forms_are_shown_with_the_one_that_jobs_run() -> None:
+    """Its milliseconds a frame; a form that gives other pictures says so, and a processor keeps the usual one."""
+    row = examine()["forms"]
+    assert row.found == (
+        'milliseconds a frame (installed weights): usual 10.0; norms 8.0; jobs on this type of card run "norms"'
+    )
+    other = {"norms": {"unet_ms": 1.0, "decode_ms": 1.0, "is_same": False}}
+    assert "norms 2.0 (other pictures)" in examine({"forms": change("forms", forms=other)})["forms"].found
+    encoders = {"libx264": change("encoders")["libx264"]}
+    for networks, target, device in (("installed", CPU, OF_CPU), ("tiny", CARD, change("device"))):
+        others = {"device": device, "encoders": encoders, "forms": change("forms", networks=networks)}
+        assert examine(others, target)["forms"].found.endswith("jobs run the usual form here")
 
 
 def test_a_card_without_bf16_is_not_asked_for_it() -> None:

@@ -208,6 +208,16 @@ public static class Driver
         foreach (var word in words)
         {
             var pair = word.Split(new[] { '=' }, 2);
+            if (pair[0] == "FaceBox")
+            {
+                made.FaceBox = pair[1].Split(',').Select(side => double.Parse(side, System.Globalization.CultureInfo.InvariantCulture)).ToList();
+                continue;
+            }
+            if (pair[0] == "Options")
+            {
+                made.Options = new Dictionary<string, object> { { "label", false }, { "strength", 0.5 }, { "cycle", pair[1] }, { "cheek_width", new[] { 10, 20 } } };
+                continue;
+            }
             if (pair[0] == "Voices")
             {
                 made.Voices = pair[1].Split('|').Select(Voice).ToList();

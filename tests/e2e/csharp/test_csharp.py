@@ -160,6 +160,27 @@ def test_a_scene_with_music_and_several_voices(mono: Mono, still: Path) -> None:
     assert [(still / "inbox" / path).read_bytes() for path in named] == [b"a voice", b"a voice", b"another voice"]
 
 
+def test_options_backgrounds_and_transparency(mono: Mono, still: Path) -> None:
+    """The daemon reads the options with their types; a picture behind the avatar is copied, a colour is not."""
+    wishes: dict[str, Any] = {"FaceBox": "1,2.5,30,40", "AudioTrack": "2", "Options": "loop"}
+    mono.drive("submit", still, *request(still, avatar="face.JPG", Name="one", Background=still / "face.JPG", **wishes))
+    one = parse_job((still / "inbox" / "one.json").read_bytes())
+    assert one.options == {
+        "label": False,
+        "strength": 0.5,
+        "cycle": "loop",
+        "cheek_width": [10, 20],
+        "face_box": [1, 2.5, 30, 40],
+        "audio_track": 2,
+    }
+    assert (still / "inbox" / one.media_names["background"]).read_bytes() == b"a face"
+    mono.drive("submit", still, *request(still, avatar="face.JPG", Name="two", Background="#00b140", AudioTrack="de"))
+    two = parse_job((still / "inbox" / "two.json").read_bytes())
+    assert (two.background_colour, two.options, two.output.alpha) == ("#00b140", {"audio_track": "de"}, None)
+    mono.drive("submit", still, *request(still, avatar="face.JPG", Name="three", KeepAlpha=True))
+    assert parse_job((still / "inbox" / "three.json").read_bytes()).output.alpha is True
+
+
 def test_the_same_key_with_other_content_makes_another_file(mono: Mono, still: Path) -> None:
     """Media are named by key and content: a second request can't replace the first one's."""
     words = request(still, avatar="face.JPG", CacheKey="order-1")

@@ -16,9 +16,9 @@ import torch
 
 from models import media
 from models.handler import Handler
-from models.musetalk import networks
+from models.musetalk import networks, session
 from models.musetalk.engine import NVENC_BYTES, MuseTalkEngine, count_bytes
-from models.musetalk.networks import Networks
+from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.weights import loader as weights_loader
 from models.musetalk.weights.index import InstalledPart
@@ -133,6 +133,37 @@ def test_jobs_that_alternate_load_nothing_again(models_dir: Path, loads: list[st
         assert again.inpainter.sizes.unet == unet
     assert loads == []
     assert open_all(engine, models_dir, reference=True).inpainter.plain
+    assert loads == ["unet-v15", "vae"]
+
+
+def test_a_job_runs_one_form_a_type_of_card(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form that was the type's when the job was inspected, in all its spans; elsewhere the usual one."""
+    request = replace(make_request(tmp_path, models_dir, write_image(tmp_path / "face.png")), forms={"Card": "norms"})
+    inspection = Inspection.from_dict(json.loads(json.dumps(Handler("cpu:0").inspect(request).to_dict())))
+    setups: list[Setup] = []
+    monkeypatch.setattr(session, "RenderSession", lambda setup, *_: setups.append(setup))
+    monkeypatch.setattr(session, "select_device", torch.device)
+    for device, name, asked in (
+        ("cuda:0", "Card", request),
+        ("cuda:0", "Card", replace(request, forms={"Card": "shuffled"})),
+        ("cuda:0", "Other card", request),
+        ("cpu:0", "Card", request),
+        ("cuda:0", "Card", replace(request, options={"reference": True})),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        MuseTalkEngine(device).open_session(asked, inspection)
+    assert [setup.form for setup in setups] == ["norms", "norms", "usual", "usual", "usual"]
+
+
+def test_another_form_loads_unet_and_vae_again(models_dir: Path, loads: list[str]) -> None:
+    """Once in the life of a worker: the form of a type of card remains."""
+    setup = Setup.of(str(models_dir), Options(precision="bf16"), models_dir)
+    first = Networks(setup, torch.device("cpu"))
+    assert first.inpainter.form == "usual"
+    again = replace(setup, form="norms")
+    assert not first.adapt(again)
+    loads.clear()
+    assert Networks(again, torch.device("cpu"), first.weights).inpainter.form == "norms"
     assert loads == ["unet-v15", "vae"]
 
 

@@ -17,7 +17,6 @@ from models.musetalk.prepared_job import (
     FEATURES,
     STATS,
     FrameSchedule,
-    PreparedJob,
     PreparedVoices,
     choose_thumbnail_frame,
     plan_frames,
@@ -74,7 +73,7 @@ def test_a_prepared_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     FrameSchedule(np.array([0, 1, 2, 2, 1, 0]), weight, np.ones(6, np.float32), np.ones(6, np.bool_), 1).write(tmp_path)
     np.save(tmp_path / FEATURES, np.ones((20, 5, 4), np.float32))
     (tmp_path / STATS).write_text(json.dumps({"samples": 6400}))
-    job = PreparedJob(tmp_path)
+    job = PreparedVoices(tmp_path, 1)
     assert job.find_inpainted_runs(range(6)) == [range(1, 3), range(5, 6)]
     assert job.find_inpainted_runs(range(2, 5)) == [range(2, 3)]
     assert job.read_latents(range(1, 3))[:, 0, 0, 0].tolist() == [1, 2]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -274,3 +276,77 @@ def test_a_face_that_is_not_there_has_no_voice(tmp_path: Path) -> None:
     with pytest.raises(EngineError) as refused:
         Handler("cpu:0").inspect(request)
     assert (refused.value.code, "number 2" in refused.value.message) == ("bad_option", True)
+
+
+def draw_cut_out(path: Path) -> Path:
+    """Write a portrait that is cut out: transparent beside the head, with a soft edge."""
+    import cv2
+
+    picture = media.read_image(portrait(path.parent))
+    height, width = picture.shape[:2]
+    y, x = np.mgrid[0:height, 0:width]
+    reach = np.hypot((x - width / 2) / (width * 0.45), (y - height / 2) / (height * 0.48))
+    opacity = np.clip((1 - reach) * 400 + 128, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(path), np.dstack([picture, opacity]))
+    return path
+
+
+def test_a_colour_or_a_picture_is_behind_a_cut_out_face(tmp_path: Path) -> None:
+    """The background is seen in the corners of every frame, the face is as over white, and the note on it is none."""
+    import cv2
+
+    source = draw_cut_out(tmp_path / "face.png")
+    request = request_for(tmp_path, source, 0.4, label=False)
+    cv2.imwrite(str(tmp_path / "wall.png"), np.full((50, 90, 3), (40, 30, 20), np.uint8))
+    wishes: tuple[tuple[dict[str, Any], tuple[int, int, int]], ...] = (
+        ({"background": "#00b140"}, (64, 177, 0)),
+        ({"media": {"background": str(tmp_path / "wall.png")}}, (40, 30, 20)),
+    )
+    for number, (asked, bgr) in enumerate(wishes):
+        (tmp_path / f"work-{number}").mkdir()
+        one = replace(request, work=str(tmp_path / f"work-{number}"), **asked)
+        engine, inspection = prepared(one)
+        assert not any("transparen" in note for note in inspection.notes)
+        frames = np.stack(list(engine.render(one, inspection, 0, 10)))
+        assert (frames[:, :4, :4] == bgr).all()
+        assert np.ptp(frames, axis=0).max() > 30
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_a_whole_job_keeps_transparency(tmp_path: Path, *, still: bool) -> None:
+    """A mov with colours and opacity of the avatar, which moves with the head; preview.jpg is over white."""
+    name = "face.png" if still else "face.mov"
+    source = draw_cut_out(tmp_path / "face.png")
+    if not still:
+        image = media.read_image(source)
+        with av.open(str(tmp_path / name), "w") as output:
+            stream = output.add_stream("png", rate=25)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "rgba"
+            with av.open(str(source)) as stored:
+                picture = next(stored.decode(video=0))
+            for pts in range(5):
+                picture.pts, picture.time_base = pts, Fraction(1, 25)
+                output.mux(stream.encode(picture))
+            output.mux(stream.encode(None))
+    request = replace(request_for(tmp_path, tmp_path / name, 0.4, label=False), output=Output(alpha=True))
+    handler = Handler("cpu:0")
+    inspection = handler.inspect(request)
+    handler.prepare(request, inspection, 0, 1, lambda _: None)
+    for start, stop in ((0, 4), (4, 10)):
+        handler.render(request, inspection, start, stop, lambda _: None)
+    facts = handler.assemble(request, inspection, [[0, 4], [4, 10]])
+    assert facts["encoder"] == "prores_ks"
+    with av.open(str(tmp_path / "out" / "result.mov")) as container:
+        shown = np.stack([frame.to_ndarray(format="rgba") for frame in container.decode(video=0)])
+    with av.open(str(source)) as stored:
+        own = next(stored.decode(video=0)).to_ndarray(format="rgba")
+    height, width = shown.shape[1:3]
+    assert shown.shape[0] == 10
+    assert shown[:, :4, :4, 3].max() <= 1
+    assert shown[:, height // 2, width // 2, 3].min() >= 253
+    soft = np.abs(shown[0, ..., 3].astype(int) - own[:height, :width, 3])
+    assert np.median(soft) <= 1
+    top = own[:60, width // 2]
+    assert np.abs(shown[0, :60, width // 2, :3].astype(int) - top[:, :3])[top[:, 3] > 200].mean() < 12
+    assert media.read_image(tmp_path / "out" / "preview.jpg")[:4, :4].min() > 250

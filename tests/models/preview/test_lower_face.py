@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.preview.face import invert_affine, transform_points
-from models.preview.lower_face import LowerFace
+from models.preview.geometry import invert_affine, transform_points
+from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.mouth import find_mouth
 from tests.models.preview.portraits import draw, find_face, portrait
 
@@ -18,7 +18,7 @@ def test_the_persons_own_mouth_rests() -> None:
     mouth = find_mouth(closed, face)
     wide = (draw(portrait(), 0.9) * 0.8).astype(np.uint8)
     frame = wide.copy()
-    LowerFace(closed, face, mouth).lay(frame, face, 1.0)
+    LowerFace(cut_lower_face(closed, face, mouth), face, mouth).lay(frame, face, 1.0)
     back = invert_affine(face.to_upright)
     corners = transform_points([(mouth.x - 25, mouth.y - 6), (mouth.x + 25, mouth.y + 24)], back).round().astype(int)
     lips = np.s_[corners[:, 1].min() : corners[:, 1].max(), corners[:, 0].min() : corners[:, 0].max()]
@@ -32,5 +32,6 @@ def test_a_weight_of_nothing_changes_nothing() -> None:
     image = portrait()
     face = find_face(image)
     frame = image.copy()
-    LowerFace(draw(image, 0.0), face, find_mouth(image, face)).lay(frame, face, 0.0)
+    mouth = find_mouth(image, face)
+    LowerFace(cut_lower_face(draw(image, 0.0), face, mouth), face, mouth).lay(frame, face, 0.0)
     assert (frame == image).all()

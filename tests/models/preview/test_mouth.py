@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.preview.face import invert_affine, transform_points
+from models.preview.geometry import invert_affine, transform_points
 from models.preview.mouth import find_mouth, fit_mouth
 from tests.models.preview.portraits import CONDITIONS, draw, find_face, portrait
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.preview.face import transform_points
+from models.preview.geometry import transform_points
 from models.preview.track import follow_face
 from tests.models.preview.portraits import draw, find_face, find_largest, portrait
 
@@ -23,7 +23,7 @@ def test_a_moving_face_is_followed() -> None:
     frames = [np.asarray(frame, np.uint8) for frame in warped]
     ticks: list[int] = []
     track = follow_face(iter(frames), find_largest, ticks.append)
-    wanted = np.array([transform_points([tuple(eye) for eye in first], move) for move in moves])
+    wanted = np.array([transform_points(first, move) for move in moves])
     assert np.abs(track.eyes - wanted).max() < 6
     assert (track.weight == 1).all()
     assert ticks == list(range(1, 31))

@@ -70,6 +70,8 @@ def test_a_name_that_the_library_lacks_is_not_submitted(settings: Settings, medi
     assert "did you mean me.jpg?" in refuse(settings, "submit", media / "one.wav", "--avatar", media / "mee.jpg")
     assert "did you mean one.wav?" in refuse(settings, "submit", media / "onw.wav", "--avatar", "anna")
     assert "no voice" in refuse(settings, "submit", "--avatar", "anna")
+    (media / "one.txt").write_text("Hello.")
+    assert "[speech]" in refuse(settings, "submit", media / "one.txt", "--avatar", "anna")
 
 
 def test_several_voices_are_submitted_at_once(settings: Settings, media: Path) -> None:
@@ -225,4 +227,17 @@ def test_open_prints_the_path(settings: Settings, ledger: Ledger, monkeypatch: p
     assert call(settings, "open", "done").stdout == f"{video}\n"
     assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad'}\n"
     assert "nothing to open" in str(call(settings, "open", "open").exception)
+    ledger.close()
+
+
+def test_open_finds_the_folder_of_the_job_itself(
+    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where failed/NAME is an earlier job's, the files of this one are in failed/NAME-2, and so its row says."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for name in ("bad", "bad-2"):
+        (settings.folders.failed / name).mkdir()
+    ledger.update("uid-bad", inputs="share:failed/bad-2")
+    assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad-2'}\n"
     ledger.close()

@@ -58,8 +58,8 @@ def make_blend() -> BgrBlend:
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
 def test_frames_are_those_of_the_plain_way(count: int) -> None:
     """Overlapping changes nothing: same frames, same order, each with its own face."""
-    plain = list(compose_serially(backgrounds(count), batches(count), [make_blend()] * count))
-    overlapped = list(compose_frames(backgrounds(count), batches(count), [make_blend()] * count))
+    plain = list(compose_serially(backgrounds(count), batches(count), [(make_blend(),)] * count))
+    overlapped = list(compose_frames(backgrounds(count), batches(count), [(make_blend(),)] * count))
     assert len(overlapped) == count
     for n, (one, other) in enumerate(zip(plain, overlapped, strict=True)):
         assert np.array_equal(one, other)
@@ -68,8 +68,8 @@ def test_frames_are_those_of_the_plain_way(count: int) -> None:
 
 
 def test_frames_without_a_face_pass_and_take_none() -> None:
-    """A background whose blend is None stays as it is; the next face goes to the next frame that needs one."""
-    frames = list(compose_frames(backgrounds(4), batches(2), [None, make_blend(), None, make_blend()]))
+    """A background without blends stays as it is; the next face goes to the next frame that needs one."""
+    frames = list(compose_frames(backgrounds(4), batches(2), [(), (make_blend(),), (), (make_blend(),)]))
     for n in (0, 2):
         assert np.array_equal(frames[n], samples.numbered(n))
     assert [int(frames[n][40, 40, 0]) for n in (1, 3)] == [0, 1]
@@ -79,7 +79,7 @@ def test_frames_without_a_face_pass_and_take_none() -> None:
 def test_numbers_that_do_not_agree_are_a_mistake(faces: int, frames: int, blends: int) -> None:
     """Too few or too many faces, frames or blends never shift what belongs together."""
     with pytest.raises(ValueError, match=r"fewer|more|shorter|longer"):
-        list(compose_frames(backgrounds(frames), batches(faces), [make_blend()] * blends))
+        list(compose_frames(backgrounds(frames), batches(faces), [(make_blend(),)] * blends))
 
 
 class Broken(Exception):
@@ -95,7 +95,7 @@ def breaking(at: int) -> Iterator[U8]:
 @pytest.mark.parametrize("at", [0, 1, 7])
 def test_an_error_comes_after_what_was_made_before_it(at: int) -> None:
     """What a stage raises arrives as it is, once the frames before it are through."""
-    frames = compose_frames(breaking(at), batches(20), [make_blend()] * 20)
+    frames = compose_frames(breaking(at), batches(20), [(make_blend(),)] * 20)
     assert len(list(islice(frames, at))) == at
     with pytest.raises(Broken):
         next(frames)
@@ -109,7 +109,7 @@ def test_an_error_of_the_networks_ends_the_film() -> None:
         raise Broken
 
     with pytest.raises(Broken):
-        list(compose_frames(backgrounds(50), failing(), [make_blend()] * 50))
+        list(compose_frames(backgrounds(50), failing(), [(make_blend(),)] * 50))
 
 
 def test_closing_closes_every_source_in_its_own_thread() -> None:
@@ -123,7 +123,7 @@ def test_closing_closes_every_source_in_its_own_thread() -> None:
         finally:
             closed[name] = threading.get_ident() == here
 
-    frames = compose_frames(source("frames", backgrounds(90)), source("faces", batches(90)), [make_blend()] * 90)
+    frames = compose_frames(source("frames", backgrounds(90)), source("faces", batches(90)), [(make_blend(),)] * 90)
     next(frames)
     frames.close()
     assert closed == {"frames": True, "faces": True}
@@ -152,7 +152,7 @@ def test_a_cancelled_part_stops_all_stages(tmp_path: Path) -> None:
     with pytest.raises(Cancelled) as stopped:
         media.write_part(
             tmp_path / "part.mp4",
-            compose_frames(backgrounds(60), batches(60), [make_blend()] * 60),
+            compose_frames(backgrounds(60), batches(60), [(make_blend(),)] * 60),
             count=60,
             fps=FPS,
             width=96,
@@ -175,7 +175,8 @@ def test_from_a_video_to_a_part(tmp_path: Path) -> None:
         return media.VideoFrames(source, FPS, as_yuv=True)
 
     for name, how in (("plain.mp4", compose_serially), ("ahead.mp4", compose_frames)):
-        frames = how(read_frames(opened, order), batches(40), map(blends.get, order))
+        pastes = ((blend,) if (blend := blends.get(n)) else () for n in order)
+        frames = how(read_frames(opened, order), batches(40), pastes)
         asked = {"count": 40, "fps": FPS, "width": 96, "height": 64, "encoder": "libx264", "crf": 18}
         media.write_part(tmp_path / name, frames, progress=lambda _: None, **asked)  # type: ignore[arg-type]
     assert (tmp_path / "plain.mp4").read_bytes() == (tmp_path / "ahead.mp4").read_bytes()
@@ -187,7 +188,7 @@ def test_memory_does_not_grow_with_the_length() -> None:
     def peak(count: int) -> int:
         tracemalloc.start()
         try:
-            for _ in compose_frames(backgrounds(count), batches(count), iter(make_blend() for _ in range(count))):
+            for _ in compose_frames(backgrounds(count), batches(count), iter((make_blend(),) for _ in range(count))):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:

@@ -139,6 +139,6 @@ def build_meta_networks(dtype: torch.dtype) -> tuple[UNet2DConditionModel, Autoe
     return tiny_nets.cast_to(dtype, unet), tiny_nets.cast_to(dtype, vae)
 
 
-def open_meta_inpainter(dtype: torch.dtype = torch.float16, size: int = 16) -> Inpainter:
+def open_meta_inpainter(dtype: torch.dtype = torch.float16, size: int = 16, form: str = "usual") -> Inpainter:
     """Return the inpainter with networks of full size on the meta device; open_stream has to give a MetaStream."""
-    return Inpainter(*build_meta_networks(dtype), META, sizes=BatchSizes(size, size, size))
+    return Inpainter(*build_meta_networks(dtype), META, sizes=BatchSizes(size, size, size), form=form)

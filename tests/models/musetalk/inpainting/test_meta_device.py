@@ -85,6 +85,14 @@ def test_only_group_norms_leave_channels_last(inpainter: Inpainter) -> None:
     assert (len(recorder.strays), len(in_decoder)) == STRAYS
 
 
+@pytest.mark.parametrize(("form", "strays"), [("norms", (17, 0)), ("shuffled, norms", (31, 8))])
+def test_a_form_ends_the_changes_of_layout(stream: MetaStream, form: str, strays: tuple[int, int]) -> None:  # noqa: ARG001
+    """With its norms what is left is behind the transformers and small; shuffling pixels makes some anew."""
+    recorder = record(open_meta_inpainter(form=form), SIZE)
+    assert (len(recorder.strays), len([shape for shape in recorder.strays if shape[2] >= 64])) == strays
+    assert (recorder.syncs, recorder.mixes, recorder.slips) == ({}, [], [])
+
+
 # each mistake, made once ---------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
-"""Other forms of the same networks, of which only a card can tell the fastest: layout, upsamplers, group norms.
+"""Forms of the same networks, of which only a card can tell the fastest: layout, upsamplers, group norms.
 
-Each is a function over what the fast way runs, and shares its tensors. `measure_variants` times them all.
+The self-test measures them on a card and chooses one, which jobs then run on all cards of that type.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import group_norm
 
 from models.musetalk.inpainting.compile import is_close
-from models.musetalk.inpainting.fused_weights import optimise
+from models.musetalk.inpainting.fused_weights import channels_go_last
 from models.musetalk.inpainting.fusion import FoldedUpsample, clone_structure, find_submodules
 from models.musetalk.inpainting.modules import (
     LATENT,
@@ -29,10 +30,11 @@ from models.musetalk.inpainting.modules import (
 )
 
 Module = TypeVar("Module", bound=nn.Module)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class Form:
     """A form of UNet and decoder.
 
     layout      of the tensors between operators
@@ -45,84 +47,104 @@ class Variant:
     norm: Literal["library", "layout"] = "library"
 
 
-USUAL = Variant()
-VARIANTS: dict[str, Variant] = {
-    "usual": USUAL,
-    "contiguous": Variant(layout="contiguous"),
-    "shuffled": Variant(upsampler="shuffled"),
-    "norms": Variant(norm="layout"),
-    "shuffled, norms": Variant(upsampler="shuffled", norm="layout"),
-    "contiguous, shuffled": Variant(layout="contiguous", upsampler="shuffled"),
+USUAL = Form()
+USUAL_NAME = "usual"
+FORMS: dict[str, Form] = {
+    USUAL_NAME: USUAL,
+    "contiguous": Form(layout="contiguous"),
+    "shuffled": Form(upsampler="shuffled"),
+    "norms": Form(norm="layout"),
+    "shuffled, norms": Form(upsampler="shuffled", norm="layout"),
+    "contiguous, shuffled": Form(layout="contiguous", upsampler="shuffled"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Seconds of a frame in UNet and decoder, and whether the result is the usual form's but for rounding."""
+    """Milliseconds of a frame in UNet and decoder, and whether the result is the usual form's but for rounding."""
 
-    unet_s: float
-    decode_s: float
+    unet_ms: float
+    decode_ms: float
     is_same: bool
 
 
-def arrange(net: Module, variant: Variant) -> Module:
+def arrange(net: Module, form: Form) -> Module:
     """Return an optimised network in another form; the form that it has already is returned as it is."""
-    if variant == USUAL:
+    if form == USUAL:
         return net
     formed = clone_structure(net)
-    if variant.upsampler == "shuffled":
+    if form.upsampler == "shuffled":
         _replace(formed, FoldedUpsample, ShuffledUpsample)
-    if variant.norm == "layout":
+    if form.norm == "layout":
         _replace(formed, nn.GroupNorm, LayoutGroupNorm)
-    memory_format = torch.channels_last if variant.layout == "channels_last" else torch.contiguous_format
+    memory_format = torch.channels_last if form.layout == "channels_last" else torch.contiguous_format
     to: Callable[..., Module] = formed.to  # diffusers wraps it so that its types are lost
     return to(memory_format=memory_format)
 
 
-def measure_variants(
-    unet: UNet2DConditionModel, vae: AutoencoderKL, device: torch.device, batch: int = 16, rounds: int = 3
+def form_networks(
+    unet: UNet2DConditionModel, vae: AutoencoderKL, form: str, layout: MemoryLayout
+) -> tuple[Predict, Decode]:
+    """Return what inpaints, over optimised networks whose usual order in memory is `layout`.
+
+    A form that this version doesn't know is the usual one.
+    """
+    chosen = FORMS.get(form, USUAL)
+    layout = contiguous_layout if chosen.layout == "contiguous" else layout
+    return Predict(arrange(unet, chosen), layout), Decode(arrange(vae, chosen), layout)
+
+
+def measure_forms(
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    device: torch.device,
+    batch: int,
+    rounds: int = 3,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[str, Measurement]:
-    """Time every form on a device, in batches of one size; the best round counts, after one that doesn't."""
-    unet, vae = optimise(unet), optimise(vae)
+    """Time every form of optimised networks on their device, in batches of one size; the best round counts."""
     found: dict[str, Measurement] = {}
     wanted: list[Tensor] = []
-    for name, variant in VARIANTS.items():
-        predict, decode = _build(unet, vae, variant)
-        latents = _make_noise((batch, 2 * LATENT[0], *LATENT[1:]), device)
+    latents = _make_noise((batch, 2 * LATENT[0], *LATENT[1:]), device)
+    predicted = _make_noise((batch, *LATENT), device).to(unet.dtype)
+    layout: MemoryLayout = channels_last_layout if channels_go_last(unet.dtype) else contiguous_layout
+    for name in FORMS:
+        tick()
+        predict, decode = form_networks(unet, vae, name, layout)
         windows = _make_noise((batch, 50, predict.table.shape[1]), device)
-        predicted = _make_noise((batch, *LATENT), device).to(unet.dtype)
         with torch.no_grad():
             (unet_s, first), (decode_s, second) = (
-                _time(lambda: predict(latents, windows), device, rounds),  # noqa: B023  called at once
-                _time(lambda: decode.image(predicted), device, rounds),  # noqa: B023
+                measure_best(partial(predict, latents, windows), device, rounds),
+                measure_best(partial(decode.image, predicted), device, rounds),
             )
         wanted = wanted or [first, second]
         is_same = is_close(first, wanted[0]) and is_close(second, wanted[1])
-        found[name] = Measurement(unet_s / batch, decode_s / batch, is_same)
+        found[name] = Measurement(_per_frame_ms(unet_s, batch), _per_frame_ms(decode_s, batch), is_same)
     return found
 
 
-def choose_variant(found: dict[str, Measurement], gain: float = 0.03) -> str:
+def _per_frame_ms(seconds: float, batch: int) -> float:
+    return round(1000 * seconds / batch, 3)
+
+
+def choose_form(found: dict[str, Measurement], gain: float = 0.03) -> str:
     """Return the fastest form that gives the same; the usual one unless another gains more than `gain`."""
-    seconds = {name: one.unet_s + one.decode_s for name, one in found.items() if one.is_same or name == "usual"}
-    best = min(seconds, key=seconds.__getitem__)
-    return best if seconds[best] < (1 - gain) * seconds["usual"] else "usual"
+    times = {name: one.unet_ms + one.decode_ms for name, one in found.items() if one.is_same or name == USUAL_NAME}
+    best = min(times, key=times.__getitem__)
+    return best if times[best] < (1 - gain) * times[USUAL_NAME] else USUAL_NAME
 
 
-def _build(unet: UNet2DConditionModel, vae: AutoencoderKL, variant: Variant) -> tuple[Predict, Decode]:
-    layout: MemoryLayout = channels_last_layout if variant.layout == "channels_last" else contiguous_layout
-    return Predict(arrange(unet, variant), layout), Decode(arrange(vae, variant), layout)
-
-
-def _time(work: Callable[[], Tensor], device: torch.device, rounds: int) -> tuple[float, Tensor]:
-    best, result = float("inf"), work()
-    for _ in range(rounds):
+def measure_best(work: Callable[[], Result], device: torch.device, rounds: int) -> tuple[float, Result]:
+    """Return the seconds of the best of some rounds, and what the last gave; the one before them counts if alone."""
+    best_s = float("inf")
+    for turn in range(rounds + 1):
         _finish(device)
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         result = work()
         _finish(device)
-        best = min(best, time.perf_counter() - began)
-    return best, result
+        if turn or not rounds:
+            best_s = min(best_s, time.perf_counter() - began_s)
+    return best_s, result
 
 
 def _finish(device: torch.device) -> None:
