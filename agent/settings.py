@@ -311,6 +311,29 @@ class HooksSettings(Section):
     )
 
 
+class PageSettings(Section):
+    """The page of `musedrop page`, a program beside the daemon."""
+
+    listen: str = Field(
+        default="127.0.0.1:8765",
+        description="Address and port of the page. One that other machines reach needs token_file and hosts.",
+    )
+    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.\[\]:-]{1,253}$")], ...] = Field(
+        default=(),
+        strict=False,
+        description="Names and addresses, without a port, by which browsers may ask for the page, beside localhost.",
+    )
+    token_file: str = Field(
+        default="",
+        description="Absolute path of the file with the secret of login links, which the first start makes; without it"
+        " the page has no login.",
+    )
+    idle_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
+        default=600.0,
+        description="Seconds after the last viewer after which a page that systemd started for one ends; 0: never.",
+    )
+
+
 class SpeechSettings(Section):
     """The program that speaks texts: `NAME.txt` beside a face, or the `audio` of a job; off without a command."""
 
@@ -481,6 +504,7 @@ class Settings(Section):
     status: StatusSettings = StatusSettings()
     retention: RetentionSettings = RetentionSettings()
     hooks: HooksSettings = HooksSettings()
+    page: PageSettings = PageSettings()
     speech: SpeechSettings = SpeechSettings()
     log: LogSettings = LogSettings()
 

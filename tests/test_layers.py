@@ -23,6 +23,8 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     # What the daemon starts goes through gpu_pool. The other two are commands in processes of their own.
     "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.hooks.calls"),
     "jeepney": "agent.cli.notify",
+    "starlette": "agent.page",
+    "uvicorn": "agent.page",
     "av": "models.media",
     "torch": "models.musetalk",
     "PIL": ("models.musetalk", "models.media"),
@@ -33,7 +35,8 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
 MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
 AGENT = (
     {"cli"},
-    {"daemon", "hooks"},
+    {"page"},
+    {"client", "daemon", "hooks"},
     {"intake"},
     {"results"},
     {"selftest"},

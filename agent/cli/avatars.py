@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.cli import client
-from agent.cli.client import ClientError, JobTicket
+from agent import client
+from agent.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
 from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name

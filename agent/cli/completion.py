@@ -21,7 +21,7 @@ PRIORITIES = ("low", "normal", "high")
 
 def complete_jobs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the newest jobs that begin so."""
-    from agent.cli import client
+    from agent import client
 
     settings = find_settings(ctx)
     if settings is None:
@@ -47,7 +47,7 @@ def complete_avatars(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_devices(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the devices that begin so."""
-    from agent.cli import client
+    from agent import client
 
     settings = find_settings(ctx)
     if settings is None:

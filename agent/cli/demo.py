@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from agent.cli import client
+from agent import client
 from agent.cli.display import progress, views
 from agent.daemon import Daemon
 from agent.errors import UserError
@@ -86,4 +87,6 @@ def print_results(settings: Settings, console: Console, expected: int) -> int:
     console.print(
         f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}", soft_wrap=True, markup=False
     )
+    told = f"In a browser: {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
+    console.print(told, soft_wrap=True, markup=False, highlight=False)
     return 0 if done == expected else 1

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.cli import client
+from agent import client
 from agent.daemon import HANDLER
 from agent.fs import find_filesystem_kind, has_change_events
 from agent.ledger.damage import find_damage

@@ -18,6 +18,7 @@ import typer
 from agent import __version__
 from agent.cli import completion
 from agent.cli import models as cli_models
+from agent.cli import page as cli_page
 from agent.cli import service as cli_service
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.jobs import commands as jobs
@@ -41,6 +42,7 @@ app = typer.Typer(
 for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry):
     app.command()(command)
 app.command("open")(jobs.open_result)
+app.command("page")(cli_page.serve_page)
 app.add_typer(cli_models.app, name="models")
 
 NOTIFY_S = 1.0
@@ -69,7 +71,10 @@ def init(
 
 
 @app.command()
-def run(config: Config = None) -> None:
+def run(
+    config: Config = None,
+    with_page: Annotated[bool, typer.Option("--page", help="Serve the page for a browser beside it.")] = False,
+) -> None:
     """Run the daemon until Ctrl-C.
 
     A second Ctrl-C stops it immediately. SIGHUP reloads the settings.
@@ -81,13 +86,15 @@ def run(config: Config = None) -> None:
     source = find_settings(config)
     settings = settings_file.load_settings(source)
     configure_logging(settings)
+    if with_page:
+        cli_page.start_page(source)
     serve(settings, source=source)
 
 
 @app.command()
 def notify(config: Config = None) -> None:
     """Show desktop notifications when jobs end, until Ctrl-C."""
-    from agent.cli import client
+    from agent import client
     from agent.cli import notify as notifications
 
     settings = load_settings(config)
@@ -105,7 +112,7 @@ def hooks(
 
     Reads [hooks] of the settings, until Ctrl-C.
     """
-    from agent.cli import client
+    from agent import client
     from agent.hooks.runner import HookRunner
     from agent.service.log import configure_logging
 
@@ -142,7 +149,7 @@ def devices(
 
     It also says how much memory each has, and why one is out of service. Exit code 3: no daemon is running.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.display import views
     from agent.cli.presence import NO_DAEMON, warn_of_absence
 
@@ -179,7 +186,7 @@ def unload(
 
     The next job loads the model again. Writes DEVICE.unload into the inbox.
     """
-    from agent.cli import client
+    from agent import client
 
     rows = [] if name else client.list_devices(client.open_ledger(load_settings(config)))
     cards = [name] if name else [row["device"] for row in rows if row["kind"] == "cuda"]
@@ -226,7 +233,7 @@ def resume(
 
 
 def control_queue(config: Path | None, verb: str) -> None:
-    from agent.cli import client
+    from agent import client
     from agent.cli.presence import warn_of_absence
 
     settings = load_settings(config)
@@ -235,7 +242,7 @@ def control_queue(config: Path | None, verb: str) -> None:
 
 
 def control_device(config: Path | None, name: str, verb: str) -> str:
-    from agent.cli import client
+    from agent import client
     from agent.cli.presence import warn_of_absence
     from agent.scheduler import device_names
 

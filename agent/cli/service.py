@@ -85,7 +85,7 @@ def uninstall(user: Mine = False, yes: Yes = False) -> None:
         typer.echo(str(path))
     confirm("Stop the service and remove these files?", user, yes)
     manager = systemctl.Systemd(user=user)
-    manager.stop(*(path.name for path in paths if path.suffix == ".service"))
+    manager.stop(*(path.name for path in paths if path.suffix in (".service", ".socket")))
     systemctl.remove_files(paths)
     manager.reload()
     typer.echo("Removed. Settings, state and share are kept.")

@@ -109,7 +109,7 @@ def remove_files(paths: Iterable[Path]) -> None:
     """Remove files, and drop-in folders that are empty then."""
     for path in paths:
         path.unlink()
-        if path.parent.suffix == ".d" and path.parent.name.startswith(UNIT) and not any(path.parent.iterdir()):
+        if path.parent.suffix == ".d" and path.parent.name.startswith("musedrop") and not any(path.parent.iterdir()):
             path.parent.rmdir()
 
 

@@ -13,6 +13,9 @@ from agent.settings import Folders, Settings
 from agent.settings_file import format_settings
 
 UNIT = "musedrop.service"
+PAGE_UNIT, PAGE_SOCKET = "musedrop-page.service", "musedrop-page.socket"
+PAGE_ADDRESS = "127.0.0.1:8765"
+"""The address in the shipped socket, which `page.listen` replaces."""
 SHIPPED_PROGRAM = "/opt/musedrop/bin/musedrop"
 SYSTEMD_FOLDERS = tuple(Path(place, "musedrop") for place in ("/var/lib", "/var/cache", "/var/log"))
 """State, cache and logs of the system service: systemd creates them and makes them writable."""
@@ -72,6 +75,9 @@ def plan_system_files(
         UnitFile(units / UNIT, render_unit(UNIT, program)),
         UnitFile(units / f"{UNIT}.d" / "share.conf", render_drop_in(settings.folders, find_mount(settings.share))),
         UnitFile(units / "musedrop-hooks.service", render_unit("musedrop-hooks.service", program)),
+        UnitFile(units / PAGE_SOCKET, read_shipped(PAGE_SOCKET).replace(PAGE_ADDRESS, settings.page.listen)),
+        UnitFile(units / PAGE_UNIT, render_unit(PAGE_UNIT, program)),
+        UnitFile(units / f"{PAGE_UNIT}.d" / "share.conf", render_page_drop_in(settings.folders)),
     ]
 
 
@@ -82,6 +88,8 @@ def plan_user_files(program: Path, home: Path, settings_text: str) -> list[UnitF
         UnitFile(home / ".config" / "musedrop" / "musedrop.toml", settings_text, keep=True),
         UnitFile(units / UNIT, render_unit("musedrop-user.service", program)),
         UnitFile(units / "musedrop-notify.service", render_unit("musedrop-notify.service", program)),
+        UnitFile(units / PAGE_SOCKET, read_shipped(PAGE_SOCKET)),
+        UnitFile(units / PAGE_UNIT, render_unit("musedrop-page-user.service", program)),
     ]
 
 
@@ -115,6 +123,18 @@ def render_drop_in(folders: Folders, mount: Path | None) -> str:
     if at_home:
         lines += ["# The only visible folder in the homes.", "ProtectHome=tmpfs"]
         lines += [f"BindPaths={quote_path(place, '-')}" for place in at_home]
+    return "\n".join(lines) + "\n"
+
+
+def render_page_drop_in(folders: Folders) -> str:
+    """Return the drop-in of the page: it writes to the inbox, and sees share and state alone in the homes."""
+    lines = ["# Written by `musedrop service install`: run it again when the share moves.", "", "[Service]"]
+    lines += [f"ReadWritePaths={quote_path(folders.inbox, '-')}"]
+    at_home = [place for place in (folders.share, folders.state) if is_hidden(place)]
+    if at_home:
+        lines += ["ProtectHome=tmpfs", *(f"BindReadOnlyPaths={quote_path(place, '-')}" for place in at_home)]
+    if is_hidden(folders.inbox):
+        lines += [f"BindPaths={quote_path(folders.inbox, '-')}"]
     return "\n".join(lines) + "\n"
 
 

@@ -308,8 +308,11 @@ class Intake:
         return self.ledger.list_media_in_use()
 
     def accept_copied_media(self) -> None:
-        """Record the media of unfinished jobs anew where the share was copied or restored before the start."""
-        for job in self.ledger.list_in_state(JobState.QUEUED, JobState.RUNNING):
+        """Record the media in the inbox anew where the share was copied or restored before the start.
+
+        Those of finished jobs, too, else they would be taken for a pair.
+        """
+        for job in self.ledger.list_with_media():
             media = {role: renew_fingerprint(medium) for role, medium in job.media.items()}
             if media != job.media:
                 self.ledger.update(job.uid, media=media)

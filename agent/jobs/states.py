@@ -25,5 +25,11 @@ MOVES: Mapping[JobState, frozenset[JobState]] = {
 }
 
 
+OPEN = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
+"""States that a job can be cancelled in."""
+RETRIABLE = (JobState.FAILED, JobState.CANCELLED)
+"""States that a job can be run again from."""
+
+
 def can_move(old: JobState, new: JobState) -> bool:
     return new in MOVES[old]

@@ -111,6 +111,24 @@ def read_spec(text: str) -> JobSpec:
     return JobSpec.model_validate_json(text)
 
 
+@dataclass(frozen=True, slots=True)
+class MediaUser:
+    """A job whose media may be in the inbox; `filed_ms`: when it ended, None until its other files have followed."""
+
+    uid: str
+    filed_ms: int | None
+    fingerprints: frozenset[Fingerprint]
+
+
+@lru_cache(maxsize=1 << 16)
+def read_marks(media: str | None) -> frozenset[Fingerprint]:
+    """Return the fingerprints in the column `media`. Raises LedgerError for a damaged one."""
+    try:
+        return frozenset(map(Fingerprint.from_dict, json.loads(media or "{}").values()))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise LedgerError("a row of the ledger is damaged: restore the ledger from a backup") from error
+
+
 def assignments(columns: Mapping[str, Any], places: Places = NOWHERE) -> tuple[str, list[Any]]:
     """Return `key = ?, ...` for an UPDATE, and its values."""
     return ", ".join(f"{key} = ?" for key in columns), column_values(columns, places)

@@ -14,12 +14,18 @@ from agent.ledger.sqlite import Database
 
 APPLICATION_ID = 0x6D757365
 """"muse": lets `file` and other tools recognise the database."""
+Unreadable = sqlite3.Error
+"""What a query may raise beside LedgerError: the file is busy, gone or another one."""
 NOT_UTF8 = "Could not decode"
 """How Python begins its complaint about a text whose bytes are damaged."""
 
 
 class LedgerError(UserError):
     """The ledger can't be used; the message says why and what to do."""
+
+
+class NoLedger(LedgerError):
+    """There is no ledger, or the daemon is just laying it out."""
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -67,7 +73,7 @@ def open_reader(path: Path) -> Reader:
     changes the file either, and it is read as immutable. Raises LedgerError for a file that is no ledger.
     """
     if not path.exists():
-        raise LedgerError(f"there is no ledger at {path}: has the daemon run with these settings?")
+        raise NoLedger(f"there is no ledger at {path}: has the daemon run with these settings?")
     conn = connect(path, read_only=True)
     with name_damage(path):
         try:
@@ -76,6 +82,8 @@ def open_reader(path: Path) -> Reader:
             conn.close()
             conn = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
         if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            if conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+                raise NoLedger(f"{path} is not a ledger of musedrop yet, but empty: has the daemon run?")
             raise LedgerError(f"{path} is not a ledger of musedrop: has the daemon run with these settings?")
     return Reader(conn, path)
 

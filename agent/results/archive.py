@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,26 +138,29 @@ class Archiver:
         keep_s = self.settings.current.inbox.keep_media_s
         if not self.ledger.has_collectable(self._history.latest_ms(keep_s)):
             return
-        jobs = self.ledger.list_with_media()
-        rested = [job for job in jobs if job.inputs and job.finished_ms and self._is_rested(job.finished_ms, keep_s)]
-        rested_ids = {job.id for job in rested}
-        in_use = {mark for job in jobs if job.id not in rested_ids for mark in job.fingerprints}
-        unused = [job for job in rested if in_use.isdisjoint(job.fingerprints)]
+        users = self.ledger.list_media_users()
+        rested = [user for user in users if user.filed_ms and self._history.elapsed_s(user.filed_ms) >= keep_s]
+        rested_uids = {user.uid for user in rested}
+        in_use = {mark for user in users if user.uid not in rested_uids for mark in user.fingerprints}
+        unused = (user.uid for user in rested if in_use.isdisjoint(user.fingerprints))
         with self.ledger.together():
-            for job in unused[:BATCH]:
-                self._collect(job)
+            for _ in islice(filter(None, map(self._collect, unused)), BATCH):
+                pass
 
-    def _is_rested(self, finished_ms: int, keep_s: float) -> bool:
-        return self._history.elapsed_s(finished_ms) >= keep_s
-
-    def _collect(self, job: Job) -> None:
+    def _collect(self, uid: str) -> bool:
+        """Move the media of a job out of the inbox; return whether there was anything to do."""
+        job = self.ledger.job(uid)
+        if job is None:
+            return False
         paths = [Path(medium["path"]) for medium in job.media.values() if self._is_dropped(medium)]
-        for path in paths:
-            if not self.entries.is_blocked(path):
-                with self.entries.guard(path, "be filed away"):
-                    move_into(path, Path(job.inputs or ""), path.name)
+        free = [path for path in paths if not self.entries.is_blocked(path)]
+        for path in free:
+            with self.entries.guard(path, "be filed away"):
+                move_into(path, Path(job.inputs or ""), path.name)
         if not any(path in self.entries for path in paths):
             self.ledger.update(job.uid, swept=1)
+            return True
+        return bool(free)
 
     def _is_dropped(self, medium: Mapping[str, Any]) -> bool:
         """Whether a medium is still in the inbox, as it was when the job was queued."""

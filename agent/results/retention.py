@@ -116,8 +116,9 @@ class Retention:
         yield from _paths(select_surplus(failed, at_ms, kept.failed_days, _bytes(kept.failed_gib)))
         yield from _paths(self._find_left_in_inbox(at_ms))
         in_use = self._list_open()
-        logs = (entry for entry in self._list(list_files, folders.logs) if entry.path not in in_use)
-        yield from _paths(select_surplus(logs, at_ms, kept.logs_days))
+        logs = [*self._list(list_files, folders.logs), *self._list(list_files, folders.selftest_logs)]
+        closed = (entry for entry in logs if entry.path not in in_use)
+        yield from _paths(select_surplus(closed, at_ms, kept.logs_days))
         leftovers = (entry for entry in self._list(list_files, folders.share) if is_leftover(entry.path.name))
         yield from _paths(select_surplus(leftovers, at_ms, LEFTOVER_DAYS))
 

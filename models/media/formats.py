@@ -125,6 +125,7 @@ _BRANDS = {
     b"M4A ": Format("M4A", "sound"),
     b"M4B ": Format("M4A", "sound"),
 }
+HEIC_BRANDS = (b"heic", b"heix", b"mif1", b"hevc")
 _CHUNKED = {b"WEBP": Format("WebP", "picture"), b"WAVE": Format("WAV", "sound"), b"AIFF": Format("AIFF", "sound")}
 _CHUNKED |= {b"AIFC": Format("AIFF", "sound"), b"AVI ": Format("AVI", "film")}
 _HINTS = {"audio": "convert it to wav, mp3 or m4a, which are read", "avatar": "save it as jpg, png or mp4"}
@@ -148,6 +149,13 @@ def check_format(path: Path, name: str, kind: Literal["audio", "avatar"]) -> Non
         wanted = "sound" if kind == "audio" else "picture"
         message = f"{name} is a {found.name} {found.kind} and no {wanted}; are face and voice swapped?"
         raise EngineError(f"{kind}_unreadable", message, "give the voice as `audio` and the face as `avatar`")
+
+
+def read_brand(path: Path) -> bytes:
+    """Return the main brand of an mp4 or of its relatives, four letters; b"" for other files. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[8:12] if head[4:8] == b"ftyp" else b""
 
 
 def name_format(path: Path) -> Format | None:

@@ -16,16 +16,17 @@ from av.stream import Disposition
 
 from models.arrays import U8
 from models.media.budget import charge
-from models.media.formats import check_format
+from models.media.formats import HEIC_BRANDS, check_format, name_format, read_brand
 from models.media.opening import configure_decoder, open_media, translate_read_errors, unreadable_file
 from models.media.pictures.background import WHITE, Background
 from models.media.pictures.colour import BT709, SIDEWAYS, UNSPECIFIED, ToBgr, read_orientation
 from models.media.pictures.gamut import Conversion, IccConversion, read_conversion, read_still_conversion
 from models.media.pictures.interlace import deinterlace, is_interlaced
+from models.media.pictures.loading import has_heif, has_one_value, is_transparent, load_still, read_size
 from models.media.pictures.planar import ToPlanes
 from models.media.pictures.stills import Still, is_cut_off, read_still
 from models.media.pictures.webp import read_webp_frames, read_webp_timeline
-from models.media.timeline import Timeline, read_timeline
+from models.media.timeline import STILL_FPS, Timeline, read_timeline
 from models.types import Colour, EngineError, Limits
 
 MakePicture = Callable[[], U8]
@@ -78,14 +79,30 @@ def open_source(
     check_format(path, name, "avatar")
     with translate_read_errors(name, "avatar", path):
         still = read_still(path)
-    if still is not None and still.jpeg_in_tiff:
-        message = f"{name} is a file of the format TIFF with JPEG inside, which is not read here"
-        raise EngineError("avatar_unreadable", message, "save it as jpg, png or mp4")
     if still is not None:
         check_pixels(still.width, still.height, name, limits)
         if still.animated_webp:
-            return AnimatedWebp(path, still, name, limits, size, as_yuv, background)
-    return Movie(path, still, name, limits, size, as_yuv, untagged, background)
+            return open_webp(path, still, name, limits, size, as_yuv, background)
+    if formats := find_formats_to_load(path, still):
+        return open_loaded(path, name, limits, formats, size, as_yuv, background)
+    movie = Movie(path, still, name, limits, size, as_yuv, untagged, background)
+    if still is None or not movie.is_blank() or has_one_value(path):
+        return movie
+    movie.close()  # a decoder that fails without a word leaves one colour
+    return open_loaded(path, name, limits, None, size, as_yuv, background)
+
+
+def find_formats_to_load(path: Path, still: Still | None) -> list[str]:
+    """Return Pillow's names of the formats of a still that FFmpeg can't read, or not rightly; [] for all others.
+
+    FFmpeg leaves out the transparency of AVIF, and takes a tile of a HEIC photo for all of it.
+    """
+    if still is not None:
+        return ["TIFF", "JPEG"] if still.loaded else []
+    brand = read_brand(path)
+    if brand in HEIC_BRANDS:
+        return ["HEIF"] if has_heif() else []
+    return ["AVIF"] if brand == b"avif" and is_transparent(path, ["AVIF"]) else []
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -179,6 +196,15 @@ class Movie:
             return canvas
         return self._show.convert_bgr(canvas)
 
+    def is_blank(self) -> bool:
+        """Whether the first picture has one single colour."""
+        begun, self._begun = self._begun, None
+        position, first = next(begun or self._walk(0))
+        self._begun = chain([(position, first)], begun or ())
+        if np.ptp(first.reformat(16, 16, "rgba").to_ndarray(), axis=(0, 1)).any():
+            return False
+        return not np.ptp(first.to_ndarray(format="rgba"), axis=(0, 1)).any()
+
     def close(self) -> None:
         self._container.close()
 
@@ -242,32 +268,31 @@ class Movie:
             return []  # one damaged picture: the one before it is shown instead
 
 
-class AnimatedWebp:
-    """An animated WebP."""
+class ArrayPictures:
+    """Pictures that another library decodes, to arrays."""
 
     colour = BT709
 
     def __init__(
         self,
-        path: Path,
-        still: Still,
-        name: str,
-        limits: Limits,
+        timeline: Timeline,
+        stored: tuple[int, int],
+        conversion: Conversion | None,
         size: tuple[int, int] | None,
         as_yuv: bool,
-        background: Background = WHITE,
+        background: Background,
     ) -> None:
-        self._path, self._still, self._name, self._background = path, still, name, background
-        self.timeline = read_webp_timeline(path, still, name, limits)
-        self.width, self.height = size or (still.width, still.height)
-        self._conversion = read_still_conversion(path)
-        self.notes = note_conversion(name, self._conversion)
+        """`stored` is width and height of the pictures, which `read` yields from a position on, upright."""
+        self.timeline, self._conversion, self._background = timeline, conversion, background
+        self.width, self.height = size or stored
+        self.notes: tuple[str, ...] = ()
+        self.read: Callable[[int], Iterator[tuple[int, U8]]] = lambda _: iter(())
         self._to_planes = ToPlanes(self.width, self.height) if as_yuv else None
         if self._to_planes is not None:
             self.width, self.height = self._to_planes.width, self._to_planes.height
 
     def read_pictures(self, start: int) -> Iterator[tuple[int, MakePicture]]:
-        for position, picture in read_webp_frames(self._path, self._still, self._name, start):
+        for position, picture in self.read(start):
             yield position, partial(self._convert, picture)
 
     def close(self) -> None:
@@ -285,6 +310,44 @@ class AnimatedWebp:
         if all(0 <= have - want <= spare for have, want in zip(picture.shape, (self.height, self.width), strict=False)):
             return picture.copy()
         return np.asarray(cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def open_webp(
+    path: Path,
+    still: Still,
+    name: str,
+    limits: Limits,
+    size: tuple[int, int] | None,
+    as_yuv: bool,
+    background: Background,
+) -> ArrayPictures:
+    """Open an animated WebP."""
+    conversion, timeline = read_still_conversion(path), read_webp_timeline(path, still, name, limits)
+    source = ArrayPictures(timeline, (still.width, still.height), conversion, size, as_yuv, background)
+    source.notes = note_conversion(name, conversion)
+    source.read = partial(read_webp_frames, path, still, name)
+    return source
+
+
+def open_loaded(
+    path: Path,
+    name: str,
+    limits: Limits,
+    formats: list[str] | None,
+    size: tuple[int, int] | None,
+    as_yuv: bool,
+    background: Background,
+) -> ArrayPictures:
+    """Open a still by Pillow."""
+    check_pixels(*(read_size(path, formats) or (0, 0)), name, limits)
+    found = name_format(path)
+    loaded = load_still(path, name, found.name if found else "picture", formats)
+    height, width = loaded.picture.shape[:2]
+    one = Timeline((0,), (0,), 1, 1 / STILL_FPS)
+    source = ArrayPictures(one, (width, height), loaded.conversion, size, as_yuv, background)
+    source.notes = (*note_conversion(name, loaded.conversion), *loaded.notes)
+    source.read = lambda _: iter([(0, loaded.picture)])
+    return source
 
 
 def open_alpha_decoder(stream: av.VideoStream, options: dict[str, str]) -> av.VideoCodecContext | None:
@@ -313,10 +376,13 @@ def _choose_stream(container: InputContainer, name: str) -> av.VideoStream:
         raise unreadable_file("avatar", f"{name} holds sound and no pictures; are face and voice swapped?")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         raise unreadable_file("avatar", f"{name} holds no picture that can be decoded")
-    brand = container.metadata.get("major_brand", "")
-    if brand in ("heic", "heix", "mif1", "hevc") and len(container.streams.video) > 1:
-        message = f"{name} is a HEIC photo, stored as tiles that cannot be put together here"
-        hint = "save it as jpg; iPhones take jpg with Settings > Camera > Formats > Most Compatible"
+    brand = container.metadata.get("major_brand", "").encode()
+    if brand in HEIC_BRANDS and len(container.streams.video) > 1:
+        message = f"{name} is a HEIC photo, stored as tiles that cannot be put together without the package pillow-heif"
+        hint = (
+            "save it as jpg (iPhones take jpg with Settings > Camera > Formats > Most Compatible),"
+            " or install musedrop with its extra: pip install '.[heic]'"
+        )
         raise EngineError("avatar_unreadable", message, hint)
     return stream
 

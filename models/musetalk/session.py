@@ -24,7 +24,7 @@ from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
 from models.musetalk.compositing.composite import Blend, Compositor
-from models.musetalk.compositing.pipeline import BlendCache, FrameReader, compose_frames, read_frames
+from models.musetalk.compositing.pipeline import BlendCache, FrameReader, KeptVideo, compose_frames, read_frames
 from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
@@ -81,6 +81,7 @@ class RenderSession:
         Raises EngineError weights_missing, weights_damaged, weights_unsafe.
         """
         self.networks = Networks(setup, device, weights)
+        self._video = KeptVideo()
 
     # preparing -------------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,7 @@ class RenderSession:
         `tick` is called every few frames, and may raise to cancel the work. Raises EngineError
         no_face, bad_option, disk_full, out_of_memory, and those of unreadable media.
         """
+        self._video.close()
         options = read_inspected_options(request, inspection)
         with explain_out_of_memory(), atomic_folder(request.files.prepared) as folder:
             for number, voice in enumerate(inspection.all_voices):
@@ -204,10 +206,14 @@ class RenderSession:
         """
         options = read_inspected_options(request, inspection)
         job = PreparedVoices(request.files.prepared, len(inspection.all_voices))
-        frames = range(start, stop)
+        frames, is_last = range(start, stop), stop == inspection.frames
+        opened = choose_frames(request, inspection, options)
         with explain_out_of_memory():
             composed = compose_frames(
-                read_frames(choose_frames(request, inspection, options), job.jobs[0].source[start:stop].tolist()),
+                read_frames(
+                    partial(self._video.open, opened, (request, inspection), is_last=is_last),
+                    job.jobs[0].source[start:stop].tolist(),
+                ),
                 self._inpaint_faces(job, inspection, options, frames),
                 zip_blends([make_blends(one, request, inspection, options, frames) for one in job.jobs]),
             )

@@ -88,6 +88,10 @@ def test_share_and_state_that_move_keep_their_queue(make_share: Callable[..., Sh
     share.drop("failed", avatar="face.jpg", audio=str(root / "far.wav"), options={"fail": True})
     share.wait_for("failed", "failed")
     until((share.failed / "failed" / "error.json").exists, 30, share.log)
+    share.drop("kept", avatar="kept.jpg", audio="kept.wav")
+    share.put("kept.jpg", b"kept")
+    share.put("kept.wav", b"kept")
+    share.wait_for("kept", "done")
     share.put("pause", b"")
     share.drop("queued", avatar="face.jpg", audio=str(root / "far.wav"))
     share.drop("waiting", avatar="face.jpg", audio="late.wav")
@@ -107,6 +111,7 @@ def test_share_and_state_that_move_keep_their_queue(make_share: Callable[..., Sh
     for name in ("queued", "pair", "waiting", "failed"):
         share.wait_for(name, "done")
     until(lambda: not (share.failed / "failed").exists(), 30, share.log)
+    assert [row["name"] for row in share.rows()].count("kept") == 1, "its media are kept, and no pair"
 
 
 def set_roots(share: Share, root: Path, folder: Path | None = None, state: Path | None = None) -> None:

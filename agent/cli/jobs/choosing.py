@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agent.cli import client
-from agent.cli.client import ClientError, suggest
+from agent import client
+from agent.client import ClientError, suggest
+from agent.jobs.states import OPEN, RETRIABLE
 from agent.ledger.sqlite import Database
 
-OPEN = ("waiting", "queued", "running")
-RETRIABLE = ("failed", "cancelled")
 WHY_NOT = {
     "cancel": {"done": "is done already", "failed": "has failed already", "cancelled": "is cancelled already"},
     "retry": {

@@ -19,7 +19,7 @@ from agent.results.video_file import find_video
 from agent.text import escape, escape_markup
 
 if TYPE_CHECKING:
-    from agent.cli.client import JobTicket
+    from agent.client import JobTicket
     from agent.ledger.sqlite import Database
     from agent.settings import Settings
 
@@ -92,7 +92,7 @@ def submit_all(
     settings: Settings, avatar: str, voices: list[Path], job: dict[str, Any], name: str | None
 ) -> list[JobTicket]:
     """Submit a job for each voice. Raises UserError, before anything is copied, where a voice can't be a job."""
-    from agent.cli import client
+    from agent import client
 
     if not voices:
         raise UserError("there is no voice: musedrop submit VOICE --avatar FACE")
@@ -146,7 +146,7 @@ def status(
     With a name: everything about the newest job of that name, and a line for each other.
     Exit code 3: no daemon is running.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.display import views
     from agent.cli.jobs.choosing import require_job
     from agent.cli.presence import NO_DAEMON, warn_of_absence
@@ -175,7 +175,7 @@ def status(
 
 def print_ignored(settings: Settings) -> None:
     """Print what is in the inbox and becomes no job."""
-    from agent.cli import client
+    from agent import client
 
     for entry in client.list_ignored(settings):
         text = f"{entry['name']} is no job: {entry['reason']}; {entry['hint']}"
@@ -209,7 +209,7 @@ def watch(config: Config = None) -> None:
     """Show jobs and devices until Ctrl-C."""
     from rich.live import Live
 
-    from agent.cli import client
+    from agent import client
     from agent.cli.display.views import FrameRates
 
     source = find_settings(config)
@@ -224,7 +224,7 @@ def watch(config: Config = None) -> None:
 
 def build_dashboard(settings: Settings, source: Path, db: Any, rates: Any) -> Any:
     """Return the screen as it is now, with what keeps jobs from running: no daemon, a pause, problems."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.display.views import Dashboard
     from agent.cli.doctor import read_status
     from agent.cli.presence import describe_absence, find_presence
@@ -261,7 +261,7 @@ def logs(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many events of all jobs to print.")] = 40,
 ) -> None:
     """Print what happened to a job, or to all and the workers."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs.choosing import require_job
     from agent.cli.presence import warn_of_absence
 
@@ -309,7 +309,7 @@ def open_result(
 
     For a job that failed, it is the folder with its error.
     """
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs.choosing import require_job
 
     settings = load_settings(config)
@@ -370,9 +370,10 @@ def control_jobs(
     config: Path | None, verb: str, names: list[str], *, every: bool = False, failed: bool = False
 ) -> None:
     """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't."""
-    from agent.cli import client
+    from agent import client
     from agent.cli.jobs import choosing
     from agent.cli.presence import warn_of_absence
+    from agent.jobs.states import OPEN, RETRIABLE
 
     if not names and not every and not failed:
         more = " or --failed" if verb == "retry" else ""
@@ -381,7 +382,7 @@ def control_jobs(
     db = client.open_ledger(settings)
     chosen, refusals = choosing.choose_for(verb, db, names)
     if every or failed:
-        states = choosing.OPEN if verb == "cancel" else choosing.RETRIABLE if every else ("failed",)
+        states = OPEN if verb == "cancel" else RETRIABLE if every else ("failed",)
         chosen += [row for row in choosing.list_in_states(db, states) if row["uid"] not in {c["uid"] for c in chosen}]
     if chosen:
         warn_of_absence(settings, find_settings(config))

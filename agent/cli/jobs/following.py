@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.cli import client
+from agent import client
 from agent.cli.console import console, error_console
 from agent.cli.display import progress
 from agent.cli.jobs.choosing import require_job
 from agent.cli.presence import NO_DAEMON, find_presence, warn_of_absence
 from agent.intake.paths import fold_name
+from agent.ledger.reader import NoLedger
 from agent.results.video_file import find_video
 from agent.settings import Settings
 from agent.text import escape_markup
@@ -79,9 +80,10 @@ def find_key(settings: Settings, name: str) -> str:
 
 def read_rows(settings: Settings, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of the jobs that the ledger has, by their keys."""
-    if not settings.folders.ledger.exists():
+    try:
+        db = client.open_ledger(settings)
+    except NoLedger:
         return {}
-    db = client.open_ledger(settings)
     try:
         return {key: row for key in keys if (row := client.find_job(db, key)) is not None}
     finally:

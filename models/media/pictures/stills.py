@@ -18,8 +18,9 @@ from typing import BinaryIO
 from models.media.budget import charge
 from models.types import EngineError
 
-WIDTH, HEIGHT, COMPRESSION, ORIENTATION = 256, 257, 259, 274
-_JPEG_IN_TIFF = (6, 7)
+WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC, ORIENTATION, TILE_WIDTH = 256, 257, 259, 262, 274, 322
+_ODD_TIFF = {COMPRESSION: (6, 7, 34925, 50000, 50001), PHOTOMETRIC: (5, 6, 8)}
+"""JPEG, LZMA, Zstandard and WebP inside TIFF; inks, YCbCr and Lab."""
 _MAX_ENTRIES = 4096
 _PACKED = (b"zTXt", b"iCCP")
 _LARGEST_NOTE, _UNPACKED_AT_ONCE = 64 << 20, 1 << 20
@@ -40,7 +41,7 @@ class Still:
     orientation: int = 1
     demuxer: str | None = None
     animated_webp: bool = False
-    jpeg_in_tiff: bool = False
+    loaded: bool = False
 
     @property
     def pixels(self) -> int:
@@ -69,11 +70,12 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _read_jpeg(file: BinaryIO, _head: bytes) -> Still:
-    orientation = 1
+    orientation, has_profile = 1, False
     for marker, size in _walk_jpeg_segments(file):
         if marker in _SIZED:
-            height, width = struct.unpack(">xHH", file.read(5))
-            return Still(width, height, orientation, "jpeg_pipe")
+            height, width, channels = struct.unpack(">xHHB", file.read(6))
+            return Still(width, height, orientation, "jpeg_pipe", loaded=has_profile and channels == 4)
+        has_profile = has_profile or (marker == 0xE2 and file.read(11) == b"ICC_PROFILE")
         if marker == 0xE1:
             orientation = read_exif_orientation(file.read(size)) or orientation
     raise IndexError("no frame header")
@@ -154,8 +156,9 @@ def _read_bmp(_file: BinaryIO, head: bytes) -> Still:
 
 def _read_tiff(file: BinaryIO, _head: bytes) -> Still:
     tags = _read_tags(file, 0)
-    turn, holds_jpeg = _check_orientation(tags.get(ORIENTATION, 1)), tags.get(COMPRESSION) in _JPEG_IN_TIFF
-    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), turn, "tiff_pipe", jpeg_in_tiff=holds_jpeg)
+    is_odd = any(tags.get(tag) in values for tag, values in _ODD_TIFF.items()) or TILE_WIDTH in tags
+    turn = _check_orientation(tags.get(ORIENTATION, 1))
+    return Still(tags.get(WIDTH, 0), tags.get(HEIGHT, 0), turn, "tiff_pipe", loaded=is_odd)
 
 
 _READERS = {

@@ -35,6 +35,7 @@ from models.musetalk.weights.index import (
     repair_hint,
 )
 from models.musetalk.weights.manifest import Entry, read_manifest, recorded_sha256, stamp_of, write_entry
+from models.musetalk.weights.published_configs import KnownConfig, find_other_value
 from models.types import EngineError
 
 PARTIAL_FOLDER = ".downloads"
@@ -56,6 +57,7 @@ class RemoteFile:
     url: str
     bytes: int | None = None
     sha256: str | None = None
+    config: KnownConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def list_remote_files(files: Iterable[str], hub: str, s3fd: str = S3FD_URL) -> l
             hint = f"these can be downloaded: {', '.join(SOURCES)}"
             raise EngineError("download_failed", f"nobody publishes a weight file {file}", hint)
         url = hub + source.url if source.url.startswith("/") else check_web_address(s3fd, "the address of S3FD")
-        found.append(RemoteFile(file, url, source.bytes, source.sha256))
+        found.append(RemoteFile(file, url, source.bytes, source.sha256, source.config))
     return found
 
 
@@ -231,7 +233,7 @@ def query_missing(
 ) -> Iterator[tuple[RemoteFile, Offer]]:
     """Yield what has to be downloaded, and what the servers say of it. Raises EngineError before it would replace."""
     for file in files:
-        known = RemoteFile(file.file, file.url) if any_release else file
+        known = RemoteFile(file.file, file.url) if any_release else hold_to_first(root, file)
         offer = query_server(known)
         check_release(known, offer)
         complete = merge_offer(known, offer)
@@ -242,6 +244,14 @@ def query_missing(
             raise differs_error(root, file)
         else:
             yield complete, offer
+
+
+def hold_to_first(root: Path, file: RemoteFile) -> RemoteFile:
+    """Return a file with the hash that its first download had, where no release is known: later ones have to match."""
+    entry = read_manifest(root).get(file.file)
+    if file.sha256 or file.config or entry is None or entry.origin != file.url:
+        return file
+    return replace(file, bytes=entry.stamp.bytes, sha256=entry.stamp.sha256 or None)
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -267,6 +277,8 @@ def find_difference(path: Path, file: RemoteFile, offer: Offer) -> str:
         return f"{size:,} bytes instead of {file.bytes:,}"
     if file.sha256 and (actual := hash_file(path)) != file.sha256:
         return f"SHA-256 {actual[:12]}... instead of {file.sha256[:12]}..."
+    if file.config and (other := find_other_value(path, file.config)):
+        return f"another config than the published one: {other}"
     if not file.sha256 and offer.sha1 and git_sha1(path) != offer.sha1:
         return "another content than the server's (git hash)"
     return ""

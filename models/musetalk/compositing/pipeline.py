@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from typing import Protocol
 
@@ -68,6 +68,38 @@ def read_frames(open_video: Callable[[], AbstractContextManager[FrameReader]], o
     with open_video() as video:
         for frame in order:
             yield video.read(frame)
+
+
+class KeptVideo:
+    """The video of the last span, open for a next one that goes on in it.
+
+    To begin in the middle of a video, all pictures since the last key picture have to be decoded.
+    """
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._video: FrameReader | None = None
+        self._opened = ExitStack()
+
+    @contextmanager
+    def open(
+        self, open_video: Callable[[], AbstractContextManager[FrameReader]], key: object, *, is_last: bool
+    ) -> Iterator[FrameReader]:
+        """Give the kept video if its key is the same, else open one. It stays open unless it `is_last` or fails."""
+        if self._video is None or self._key != key:
+            self.close()
+            self._video, self._key = self._opened.enter_context(open_video()), key
+        is_kept = False
+        try:
+            yield self._video
+            is_kept = not is_last
+        finally:
+            if not is_kept:
+                self.close()
+
+    def close(self) -> None:
+        self._video = None
+        self._opened.close()
 
 
 class BlendCache:

@@ -23,9 +23,10 @@ State = dict[str, Tensor]
 GIT_LFS = b"version https://git-lfs"
 LONGEST_HEADER_BYTES = 64 << 20
 WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "ema", "module", "params_ema", "params")
-"""Under which names trainings keep a state dict among other things, the better one first."""
+"""Under which names trainings keep a state dict among other things, the better one first; then comes any other."""
 DEEPEST_WRAPPER = 3
-PARALLEL_PREFIX = "module."  # of networks that were trained on several cards
+PREFIXES = ("module.", "_orig_mod.")
+"""Of networks that were trained on several cards, and of compiled ones."""
 MOST_TENSORS = 20_000  # the largest network here has 686
 LARGEST_TENSOR_BYTES = 1 << 40  # one number may be shown as a whole tensor, but not as an absurd one
 DTYPES = {
@@ -134,23 +135,23 @@ def _read_torch(path: Path, name: str) -> State:
 
 
 def _select_state(value: Any) -> dict[str, TensorRecord]:
-    """Return the dict with most tensors among `value` and what its wrappers hold; without a common `module.`."""
+    """Return the dict with most tensors among `value` and what its wrappers hold; without a common prefix."""
     found = [_tensors_of(candidate) for candidate in _list_candidates(value, DEEPEST_WRAPPER)]
     state = max(found, key=len, default={})
-    while state and all(key.startswith(PARALLEL_PREFIX) for key in state):
-        state = {key.removeprefix(PARALLEL_PREFIX): record for key, record in state.items()}
+    while prefix := next((one for one in PREFIXES if state and all(key.startswith(one) for key in state)), ""):
+        state = {key.removeprefix(prefix): record for key, record in state.items()}
     return state
 
 
 def _list_candidates(value: Any, depth: int) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value
-        for name in WRAPPERS if depth else ():
+        for name in dict.fromkeys((*WRAPPERS, *value)) if depth else ():
             yield from _list_candidates(value.get(name), depth - 1)
 
 
 def _tensors_of(candidate: dict[str, Any]) -> dict[str, TensorRecord]:
-    return {key: value for key, value in candidate.items() if isinstance(value, TensorRecord)}
+    return {key: value for key, value in candidate.items() if isinstance(key, str) and isinstance(value, TensorRecord)}
 
 
 class _Numbers:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.musetalk.weights.manifest import read_manifest, stamp_of
+from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER, KnownConfig
 from models.types import EngineError
 
 Version = Literal["v15", "v1"]
@@ -23,11 +24,15 @@ CONVERTED = "converted"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a file is published. `bytes` and `sha256` are of the published file, None where they are not known."""
+    """Where a file is published. `bytes` and `sha256` are of the published file, None where they are not known.
+
+    Configs have neither: `config` holds the values of the published one.
+    """
 
     url: str
     bytes: int | None = None
     sha256: str | None = None
+    config: KnownConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +95,30 @@ def hub_path(repository: str, file: str) -> str:
     return f"/{repository}/resolve/main/{file}"
 
 
-# Sizes and hashes of the files as published in 2024 and 2025; v1's weights have none that could be confirmed.
+# Sizes and hashes of the files as published in 2024 and 2025; v1's weights have none that could be confirmed: what the
+# first download brings is held to by all later ones.
 SOURCES: dict[str, Source] = {
     "musetalkV15/unet.pth": Source(
         hub_path("TMElyralab/MuseTalk", "musetalkV15/unet.pth"),
         3_400_074_924,
         "7ebf6c98c181e20838e4c0054e96e944ac60d5d692cc01db42839fe11b787007",
     ),
-    "musetalkV15/musetalk.json": Source(hub_path("TMElyralab/MuseTalk", "musetalkV15/musetalk.json")),
+    "musetalkV15/musetalk.json": Source(hub_path("TMElyralab/MuseTalk", "musetalkV15/musetalk.json"), config=UNET),
     "musetalk/pytorch_model.bin": Source(hub_path("TMElyralab/MuseTalk", "musetalk/pytorch_model.bin")),
-    "musetalk/musetalk.json": Source(hub_path("TMElyralab/MuseTalk", "musetalk/musetalk.json")),
-    "sd-vae/config.json": Source(hub_path("stabilityai/sd-vae-ft-mse", "config.json")),
+    "musetalk/musetalk.json": Source(hub_path("TMElyralab/MuseTalk", "musetalk/musetalk.json"), config=UNET),
+    "sd-vae/config.json": Source(hub_path("stabilityai/sd-vae-ft-mse", "config.json"), config=VAE),
     "sd-vae/diffusion_pytorch_model.bin": Source(
         hub_path("stabilityai/sd-vae-ft-mse", "diffusion_pytorch_model.bin"),
         334_707_217,
         "1b4889b6b1d4ce7ae320a02dedaeff1780ad77d415ea0d744b476155c6377ddc",
     ),
-    "whisper/config.json": Source(hub_path("openai/whisper-tiny", "config.json")),
+    "whisper/config.json": Source(hub_path("openai/whisper-tiny", "config.json"), config=WHISPER),
     "whisper/pytorch_model.bin": Source(
         hub_path("openai/whisper-tiny", "pytorch_model.bin"),
         151_095_027,
         "9607f98a2b22d9e229ae43c52ecea79dcede9e0c5cfae67e8da6eda86d8aac1d",
     ),
-    "whisper/preprocessor_config.json": Source(hub_path("openai/whisper-tiny", "preprocessor_config.json")),
+    "whisper/preprocessor_config.json": Source(hub_path("openai/whisper-tiny", "preprocessor_config.json"), config=MEL),
     "dwpose/dw-ll_ucoco_384.pth": Source(
         hub_path("yzd-v/DWPose", "dw-ll_ucoco_384.pth"),
         406_878_486,

@@ -9,6 +9,7 @@ Only descriptions are read; the numbers stay in the file. Standard library only.
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ from models.musetalk.weights.unpickler import INERT, Global, PickleError, Storag
 LONGEST_PICKLE_BYTES = 64 << 20
 LONGEST_DIRECTORY_BYTES = 8 << 20  # of 100,000 names
 ZIP = b"PK\x03\x04"
-LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # a number that torch.save wrote first
+LEGACY = re.compile(
+    rb"(?:\x80[\x02-\x05](?:\x95.{8})?\x8a\x0a\x6c\xfc\x9cF\xf9 j\xa8P\x19|L119547037146038801333356L\n)\.", re.DOTALL
+)
+"""A number that torch.save wrote first, by any protocol of pickle."""
 TAR = b"ustar"
 TAR_AT = 257
 MOST_MEMBERS = 16
@@ -74,7 +78,7 @@ def read_torch_file(path: Path) -> Contents:
         try:
             if head.startswith(ZIP):
                 return _read_zip(file, size)
-            if head.startswith(LEGACY):
+            if LEGACY.match(head):
                 return _read_legacy(file, size)
             if head[TAR_AT:].startswith(TAR):
                 return _read_tar(file, size)

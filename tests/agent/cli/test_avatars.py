@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agent.cli import avatars
-from agent.cli.client import ClientError
+from agent.client import ClientError
 from agent.fs import atomic_copy
 from agent.jobs.parse import parse_job
 from agent.ledger.ledger import Ledger

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from agent.fs import take_fingerprint
+from agent.fs import move_into, take_fingerprint
 from agent.results import outbox
 from agent.results.archive import BATCH
 from tests.agent.results.desk import Desk
@@ -135,3 +136,33 @@ def test_media_that_were_replaced_stay(desk: Desk) -> None:
     desk.archiver.collect_media()
     assert face.exists()
     assert desk.ledger.list_with_media() == []
+
+
+def test_media_that_can_not_be_moved_keep_no_others_in_the_inbox(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than one turn handles are at the head; each has its problem, and the others leave."""
+    move, stuck = move_into, set[Path]()
+
+    def refuse_stuck(source: Path, folder: Path, name: str) -> Path:
+        if source in stuck:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source))
+        return move(source, folder, name)
+
+    monkeypatch.setattr("agent.results.archive.move_into", refuse_stuck)
+    desk.clock.now = 1.0
+    for number in range(BATCH + 1):
+        path = desk.folders.inbox / f"{number}.jpg"
+        path.write_bytes(b"face")
+        mark = take_fingerprint(path)
+        assert mark is not None
+        desk.start(f"u{number}")
+        desk.ledger.update(f"u{number}", media={"avatar": {"given": path.name, "path": str(path), **asdict(mark)}})
+        desk.finish(f"u{number}", f"hello-{number}")
+        if number < BATCH:
+            stuck.add(path)
+    while desk.archiver.archive_inputs():
+        pass
+    desk.clock.now = 60.0
+    desk.archiver.collect_media()
+    desk.archiver.collect_media()
+    assert [path.name for path in desk.folders.inbox.iterdir() if path not in stuck] == []
+    assert desk.archiver.entries.count == BATCH

@@ -167,7 +167,9 @@ def test_too_much_goes_oldest_first(tmp_path: Path) -> None:
 def test_logs_and_leftovers_and_work_folders_that_are_not_needed(setup: Setup) -> None:
     """A log that a worker has open stays; a work folder goes unless its job is unfinished."""
     folders = setup.folders
-    logs = [aged(folders.logs / name, 90) for name in ("worker-cpu-0.log", "worker-GPU-gone.log")]
+    folders.selftest_logs.mkdir()
+    names = ("worker-cpu-0.log", "worker-GPU-gone.log", "selftest/worker-GPU-gone.log")
+    logs = [aged(folders.logs / name, 90) for name in names]
     setup.in_use = {logs[0]}
     leftovers = [aged(folders.share / name, 2) for name in (".status.json.77.tmp", ".status.db.77.tmp", ".mine.tmp")]
     for uid, state in (("live", JobState.QUEUED), ("ended", JobState.FAILED)):
@@ -175,7 +177,7 @@ def test_logs_and_leftovers_and_work_folders_that_are_not_needed(setup: Setup) -
         aged(folders.work / uid, 0)
     aged(folders.work / "orphan", 0)
     setup.round()
-    assert [path.exists() for path in logs] == [True, False]
+    assert [path.exists() for path in logs] == [True, False, False]
     assert [path.exists() for path in leftovers] == [False, False, True]
     assert [path.name for path in folders.work.iterdir()] == ["live"]
 

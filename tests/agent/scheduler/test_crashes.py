@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.scheduler.crashes import describe_failure, is_caused_by_job
@@ -16,10 +18,17 @@ def lost(exited: Exited) -> Failed:
     return explain_exit("cpu:0", exited).to_failed(ORDER, exited.log)
 
 
-@pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"])
+@pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"])
 def test_signals_that_a_process_brings_upon_itself(signal: str) -> None:
     """A crash in native code may be the job's doing."""
     assert is_caused_by_job(lost(Exited(1, signal=signal)))
+
+
+def test_a_disk_that_fails_under_mapped_memory() -> None:
+    """Weights and prepared sound are mapped: SIGBUS is no sign, but where only the job's own files are open."""
+    lost_span = lost(Exited(1, signal="SIGBUS"))
+    assert not is_caused_by_job(lost_span)
+    assert is_caused_by_job(replace(lost_span, task="token/inspect"))
 
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGSTOP", "SIGXCPU", "signal 40"])

@@ -27,13 +27,19 @@ def test_the_units_are_clean_and_exposed_little(machine: Machine) -> None:
     done = machine.run("systemd-analyze", "verify", f"{folder}/musedrop.service", f"{folder}/musedrop-nvidia.service")
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     source = "/opt/musedrop-source/systemd"
-    for name in ("musedrop-user", "musedrop-notify"):
-        done = machine.run("systemd-analyze", "verify", f"{source}/{name}.service")
+    for name in (
+        "musedrop-user.service",
+        "musedrop-notify.service",
+        "musedrop-page.service",
+        "musedrop-page-user.service",
+    ):
+        done = machine.run("systemd-analyze", "verify", f"{source}/{name}")
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    said = machine.check("systemd-analyze", "security", "--offline=true", f"{folder}/musedrop.service")
-    rated = re.search(r"Overall exposure level for musedrop.service: ([\d.]+)", said)
-    assert rated
-    assert float(rated[1]) <= MOST_EXPOSED
+    for name, most in (("musedrop.service", MOST_EXPOSED), ("musedrop-page.service", MOST_EXPOSED)):
+        said = machine.check("systemd-analyze", "security", "--offline=true", f"{folder}/{name}")
+        rated = re.search(rf"Overall exposure level for {name}: ([\d.]+)", said)
+        assert rated
+        assert float(rated[1]) <= most, said
 
 
 def test_started_means_ready(service: Service, machine: Machine) -> None:
@@ -232,3 +238,33 @@ def test_settings_are_read_again(service: Service, machine: Machine) -> None:
     soon(lambda: "x is not a key" in service.status_text(), 30, service.log)
     check_finished_once(service, service.jobs(1, frame_s=0))
     assert (machine.main_pid(), machine.show("ActiveState")) == (main, "active")
+
+
+ASK = """
+import json, sys, urllib.request
+def ask(path, body=None):
+    headers = {"origin": "http://localhost:8765", "x-musedrop": "1"}
+    request = urllib.request.Request(f"http://localhost:8765{path}", body, headers)
+    return urllib.request.urlopen(request, timeout=60).read()
+face, voice = (json.loads(ask(f"/uploads?name={name}", b"media")) for name in ("a.jpg", "a.wav"))
+print(ask("/jobs", json.dumps({"jobs": [{"name": "hello", "avatar": face, "audio": voice}]}).encode()).decode())
+"""
+
+
+def test_the_page_starts_with_its_first_viewer_and_ends_after_the_last(service: Service, machine: Machine) -> None:
+    """Nothing runs until a browser comes; a job that is handed in there is done; the page writes to the inbox alone."""
+    service.configure(more="page = { idle_s = 2 }\n")
+    service.up()
+    machine.check("systemctl", "start", "musedrop-page.socket")
+    assert machine.show("ActiveState", "musedrop-page.service") == "inactive"
+    made = machine.run("/opt/musedrop/bin/python", "-c", ASK)
+    assert '"hello"' in made.stdout, made.stderr + machine.journal()
+    assert service.wait_for("hello", "done")["submitter"]
+    pid = machine.show("MainPID", "musedrop-page.service")
+    if pid != "0":
+        writes = machine.run("nsenter", "-t", pid, "--mount", "touch", "/srv/musedrop/outbox/x", "/var/lib/musedrop/x")
+        assert writes.returncode != 0
+    soon(lambda: machine.show("ActiveState", "musedrop-page.service") == "inactive", 60, machine.journal)
+    assert machine.show("Result", "musedrop-page.service") == "success"
+    assert '"hello"' in machine.check("/opt/musedrop/bin/python", "-c", ASK)
+    machine.check("systemctl", "stop", "musedrop-page.socket", "musedrop-page.service")

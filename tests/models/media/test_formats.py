@@ -62,14 +62,6 @@ def test_a_format_that_is_not_read_is_named(tmp_path: Path, start: bytes, told: 
     assert (refused.value.code, refused.value.hint) == ("avatar_unreadable", "save it as jpg, png or mp4")
 
 
-def test_jpeg_inside_tiff_is_refused_by_name(tmp_path: Path) -> None:
-    """FFmpeg decodes such a file to black without an error."""
-    path = tmp_path / "scan.tif"
-    Image.new("RGB", (64, 64), (200, 140, 110)).save(path, compression="jpeg")
-    with pytest.raises(EngineError, match="TIFF with JPEG inside"):
-        media.read_picture(path, "scan.tif", Limits())
-
-
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
 def test_transparent_webm_shows_white(tmp_path: Path, codec: str) -> None:
     """The alpha of VP8 and VP9 is decoded, from any frame on; what is clear shows white."""

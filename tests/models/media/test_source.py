@@ -62,8 +62,9 @@ def test_half_a_picture_is_no_picture(tmp_path: Path, suffix: str, share: float)
     assert str(tmp_path) not in refused.value.message
 
 
-def test_tiles_of_a_phone_are_not_taken_for_the_picture(tmp_path: Path) -> None:
-    """A HEIC photo of several tiles is refused with a hint."""
+def test_tiles_of_a_phone_are_not_taken_for_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A HEIC photo of several tiles is refused with a hint where the package for it is missing."""
+    monkeypatch.setattr("models.media.source.has_heif", lambda: False)
     path = tmp_path / "IMG_0001.heic"
 
     with av.open(str(path), "w", format="mp4", options={"brand": "heic"}) as output:

@@ -15,6 +15,7 @@ import torch
 
 from models import media
 from models.handler import Handler
+from models.musetalk import session
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.engine import MuseTalkEngine
@@ -42,6 +43,36 @@ def test_a_frame_depends_on_its_number_alone(tmp_path: Path, models_dir: Path) -
     assert len(whole) == len(cut) == 15
     assert all(np.array_equal(one, another) for one, another in zip(whole, cut, strict=True))
     assert whole[0].shape == (tiny.HEIGHT * 3 // 2, tiny.WIDTH)
+
+
+def test_spans_that_follow_each_other_decode_the_avatar_once(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker goes on in the open video, whose beginning it would decode again otherwise; the last span closes it."""
+    request = make_request(tmp_path, models_dir, write_video(tmp_path / "face.mp4", [True] * 15), 0.6)
+    engine, outline = prepare_job(request)
+    videos: list[media.VideoFrames] = []
+
+    def note(*given: Any) -> media.VideoFrames:
+        videos.append(open_yuv(*given))
+        return videos[-1]
+
+    monkeypatch.setattr(session, "open_yuv", note)
+    whole = list(engine.render(request, outline, 0, 15))
+    cut = [frame for a, b in ((0, 5), (5, 6), (6, 15)) for frame in engine.render(request, outline, a, b)]
+    assert all(np.array_equal(one, another) for one, another in zip(whole, cut, strict=True))
+    assert len(videos) == 2
+    kept = engine.open_session(request, outline)._video
+    assert kept._video is None
+    list(engine.render(request, outline, 0, 5))
+    assert kept._video is videos[2]
+    list(engine.render(replace(request, out="of the next attempt"), outline, 5, 6))
+    assert (len(videos), kept._video) == (4, videos[3])
+    list(engine.render(request, outline, 0, 5))
+    broken = engine.render(request, outline, 5, 15)
+    next(broken)
+    broken.close()
+    assert kept._video is None
 
 
 def test_the_mouth_moves_and_all_else_is_the_avatar(tmp_path: Path, models_dir: Path) -> None:

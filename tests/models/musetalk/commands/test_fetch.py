@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -24,9 +25,11 @@ from models.musetalk.commands.fetch import (
     list_needed,
     list_remote_files,
     merge_offer,
+    query_missing,
     query_server,
 )
 from models.musetalk.weights.index import HUGGING_FACE, SOURCES, published_files
+from models.musetalk.weights.published_configs import UNET
 from models.types import EngineError
 from tests.models.musetalk.hub import Hub, serving
 
@@ -176,6 +179,33 @@ def test_a_wrong_config_is_never_published(hub: Hub, root: Path) -> None:
     hub.etags[path] = "5" * 40
     with pytest.raises(EngineError, match="git hash"):
         get(root, file_on(hub, path=path))
+
+
+def test_a_config_is_held_to_the_published_values(hub: Hub, root: Path) -> None:
+    """Whatever a mirror says its hash is; who wants another release says so."""
+    path = "/a/b/resolve/main/musetalk.json"
+    known = RemoteFile(FILE, hub.url + path, config=UNET)
+    hub.files[path] = json.dumps({**UNET.values, "_diffusers_version": "0.6.0.dev0"}).encode()
+    get(root, known)
+    hub.files[path] = json.dumps({**UNET.values, "upcast_attention": True}).encode()
+    with pytest.raises(EngineError, match="another config than the published one: upcast_attention True"):
+        get(root, known)
+    with pytest.raises(EngineError, match="not the published file"):
+        list(query_missing(root, [known], replace=False, any_release=False, say=lambda _: None))
+    taken = list(query_missing(root, [known], replace=True, any_release=True, say=lambda _: None))
+    assert [file.config for file, _ in taken] == [None]
+
+
+def test_a_release_without_a_known_hash_is_held_to_its_first_download(hub: Hub, root: Path) -> None:
+    """Version 1's weights: another file under the same address is refused, before it is fetched."""
+    get(root, file_on(hub))
+    (root / FILE).unlink()
+    ask = partial(query_missing, root, [file_on(hub)], replace=True, say=lambda _: None)
+    assert [file.sha256 for file, _ in ask(any_release=False)] == [SHA256]
+    hub.files[PATH] = CONTENT[::-1]
+    with pytest.raises(EngineError, match="another file than the known release"):
+        list(ask(any_release=False))
+    assert next(iter(ask(any_release=True)))[0].sha256 not in (SHA256, None)
 
 
 @pytest.mark.parametrize(("size", "sha256"), [(12, None), (None, "0" * 64), (12, "0" * 64)])
@@ -368,4 +398,6 @@ def test_known_hashes_are_hashes() -> None:
     known = {name: source for name, source in SOURCES.items() if source.sha256}
     assert all(len(bytes.fromhex(source.sha256 or "")) == 32 for source in known.values())
     assert all(source.bytes for source in known.values())
+    held = {name for name, source in SOURCES.items() if source.sha256 or source.config}
+    assert set(SOURCES) - held == {"musetalk/pytorch_model.bin"}
     assert (SOURCES["s3fd/s3fd-619a316812.pth"].sha256 or "").startswith("619a316812")

@@ -50,6 +50,16 @@ def test_checkpoints_of_torch_before_1_6(root: Path) -> None:
     assert same_tensors(state_of(open_tiny(root).s3fd), state)
 
 
+@pytest.mark.parametrize("protocol", range(1, pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_pickle(tmp_path: Path, protocol: int) -> None:
+    """In both formats, as far as torch writes them; what it writes by protocol 0 it can't read itself."""
+    path, wanted = tmp_path / "a.pth", all_kinds()
+    for is_zip in (True, False) if protocol >= 2 else (False,):
+        torch.save(wanted, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+        assert zipfile.is_zipfile(path) == is_zip
+        assert equal(read_state(path, "a.pth"), wanted)
+
+
 @pytest.mark.parametrize("save", [save_zip, save_legacy], ids=["zip", "legacy"])
 def test_tensors_of_every_kind(tmp_path: Path, save: Any) -> None:
     """Whatever their dtypes and strides they are those that were saved, and what shared memory still does."""
@@ -73,6 +83,9 @@ def test_state_dicts_in_wrappers(tmp_path: Path, save: Any) -> None:
         {"ema": wanted, "step": 5},
         {"model": {"state_dict": prefixed}},
         {"state_dict": wanted, "ema_state_dict": {name: tensor + 1 for name, tensor in wanted.items()}},
+        {"averaged": {name: tensor + 1 for name, tensor in wanted.items()}, "model": wanted},
+        {"net": wanted, "optimizer": {"exp_avg": {0: torch.ones(1), 1: torch.ones(1), 2: torch.ones(1)}}},
+        {"generator": {"weights": {f"_orig_mod.module.{name}": tensor for name, tensor in wanted.items()}}},
         prefixed,
     ):
         save(value, path)
@@ -152,6 +165,19 @@ def test_what_a_training_run_left_beside_its_tensors(root: Path, monkeypatch: py
     assert same_tensors(state_of(open_tiny(root).pose), state)
     assert not [verdict for verdict in verify_folder(root, hashes=True) if verdict.verdict == "bad"]
     assert "470 tensors" in next(line for line in import_folder(root, root, replace=False) if line.startswith("pose"))
+
+
+@pytest.mark.parametrize("save", [save_zip, save_legacy], ids=["zip", "legacy"])
+def test_the_message_hub_of_mmengine_itself(tmp_path: Path, save: Any) -> None:
+    """Where mmengine is installed: it needs an OpenCV that the package's own would be replaced by."""
+    logging = pytest.importorskip("mmengine.logging")
+    hub, wanted = logging.MessageHub("test"), {"weight": torch.rand(3, 4)}
+    hub.update_scalar("train/loss", np.float64(0.5))
+    hub.update_info("iter", 3)
+    save(
+        {"meta": {"epoch": 210}, "message_hub": hub.state_dict(), "state_dict": OrderedDict(wanted)}, tmp_path / "a.pth"
+    )
+    assert same_tensors(read_state(tmp_path / "a.pth", "a.pth"), wanted)
 
 
 @pytest.mark.parametrize(

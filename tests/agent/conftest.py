@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests."""
+"""Fixtures of the tests of the daemon and of what people see of it."""
 
 from __future__ import annotations
 

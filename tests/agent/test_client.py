@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import client
-from agent.cli.client import ClientError
+from agent import client
+from agent.client import ClientError
 from agent.jobs.parse import parse_job
 from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger

@@ -1,0 +1,178 @@
+"""The whole page as a browser uses it, without a browser."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from agent.jobs.states import JobState
+from agent.ledger.ledger import Ledger
+from agent.page.app import STATIC
+from agent.settings import Settings
+from tests.agent.page.conftest import FROM_PAGE
+from tests.agent.samples import add_job
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e\n\"'&"
+
+
+def upload(client: TestClient, name: str, data: bytes = b"abc") -> dict[str, str]:
+    answer = client.post("/uploads", params={"name": name}, content=data, headers=FROM_PAGE)
+    assert answer.status_code == 200
+    made: dict[str, str] = answer.json()
+    return made
+
+
+def submit(client: TestClient, *jobs: dict[str, Any]) -> Any:
+    return client.post("/jobs", headers=FROM_PAGE, json={"jobs": list(jobs)})
+
+
+def list_inbox(settings: Settings) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in settings.folders.inbox.iterdir()}
+
+
+def test_files_become_jobs_of_the_inbox(client: TestClient, settings: Settings) -> None:
+    """A face for two voices is one file, with a job file for each voice; all are as a client writes them."""
+    face, one, two = (upload(client, name, name.encode()) for name in ("anna.jpg", "one.wav", "two.mp3"))
+    answer = submit(
+        client,
+        {"name": "one", "avatar": face, "audio": one, "priority": "high", "output": {"height": 480}},
+        {"name": "two", "avatar": face, "audio": two},
+    )
+    assert answer.status_code == 201
+    assert [job["name"] for job in answer.json()] == ["one", "two"]
+    files = list_inbox(settings)
+    jobs = {name: json.loads(files.pop(f"{name}.json")) for name in ("one", "two")}
+    assert jobs["one"]["avatar"] == jobs["two"]["avatar"]
+    assert jobs["one"]["priority"] == "high"
+    assert {files[jobs["one"][role]] for role in ("avatar", "audio")} == {b"anna.jpg", b"one.wav"}
+    assert len(files) == 3
+    assert not any(name.startswith(".") for name in files)
+
+
+def test_nothing_is_handed_in_where_one_job_is_wrong(client: TestClient, settings: Settings) -> None:
+    """A job that the daemon would refuse is refused at once, with its hint, and so are those beside it."""
+    face, voice = upload(client, "anna.jpg"), upload(client, "hello.wav")
+    good = {"name": "good", "avatar": face, "audio": voice}
+    for bad in (
+        {**good, "fps": 900},
+        {**good, "engine": "musetlk"},
+        {**good, "output": {"height": 7}},
+        {**good, "avatar": {"library": "nobody"}},
+        {**good, "avatar": {"library": "../../etc/passwd"}},
+    ):
+        answer = submit(client, good, bad)
+        assert answer.status_code == 422
+        assert answer.json()["error"]
+    assert all(name.startswith(".") for name in list_inbox(settings))
+    assert submit(client, good).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"jobs": []}',
+        b'{"jobs": [1]}',
+        b'{"jobs": [{}]}',
+        b"[" * 100_000,
+        b'{"jobs": [{"avatar": {"upload": "x"}}]}',
+    ],
+)
+def test_requests_that_are_none_are_refused(client: TestClient, settings: Settings, body: bytes) -> None:
+    """Whatever comes, the answer is a sentence and the inbox stays empty."""
+    answer = client.post("/jobs", headers=FROM_PAGE, content=body)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["error"]
+    assert list_inbox(settings) == {}
+
+
+def test_a_file_can_not_be_named_by_a_path(client: TestClient, settings: Settings) -> None:
+    """Names that lead elsewhere become names of files in the inbox."""
+    face, voice = upload(client, "../../../face.jpg"), upload(client, "/etc/voice.wav")
+    assert submit(client, {"name": "../../../x/" + HOSTILE, "avatar": face, "audio": voice}).status_code == 201
+    assert len(list_inbox(settings)) == 3
+    assert {path.name for path in settings.share.iterdir() if path.is_file()} <= {"musedrop.toml"}
+
+
+def test_a_name_that_is_taken_gets_a_number(client: TestClient, settings: Settings) -> None:
+    """A job file that still lies in the inbox is not overwritten."""
+    (settings.folders.inbox / "hello.json").write_text("{}")
+    job = {"avatar": upload(client, "a.jpg"), "audio": upload(client, "a.wav"), "name": "hello"}
+    assert [made["name"] for made in submit(client, job).json()] == ["hello-2"]
+    assert list_inbox(settings)["hello.json"] == b"{}"
+
+
+def test_jobs_are_controlled_by_files(client: TestClient, settings: Settings, ledger: Ledger) -> None:
+    """Cancel, retry, drain, pause and resume are what the command line writes; what can't happen is said."""
+    add_job(ledger, "u1", state=JobState.RUNNING)
+    add_job(ledger, "u2", state=JobState.FAILED)
+    for path, status in {
+        "/jobs/u1/cancel": 204,
+        "/jobs/u2/retry": 204,
+        "/queue/pause": 204,
+        "/jobs/u1/retry": 409,
+        "/jobs/u2/cancel": 409,
+        "/jobs/u3/cancel": 404,
+        "/jobs/u1/delete": 404,
+        "/devices/cpu:9/drain": 404,
+        "/queue/stop": 404,
+    }.items():
+        assert client.post(path, headers=FROM_PAGE).status_code == status, path
+    assert set(list_inbox(settings)) == {"u1.cancel", "u2.retry", "pause"}
+
+
+def test_a_job_is_described_with_its_events_and_record(client: TestClient, settings: Settings, ledger: Ledger) -> None:
+    """Details have the row, what happened, and what error.json says; a record that is damaged is left out."""
+    add_job(ledger, "u1", state=JobState.FAILED, name="hello")
+    folder = settings.folders.failed / "hello"
+    folder.mkdir()
+    (folder / "error.json").write_text('{"code": "no_face"}')
+    told = client.get("/jobs/u1").json()
+    assert told["row"]["error_code"] == "no_face"
+    assert told["record"] == {"code": "no_face"}
+    assert [event["kind"] for event in told["events"]][-1] == "failed"
+    (folder / "error.json").write_bytes(b"[" * 100_000)
+    assert client.get("/jobs/u1").json()["record"] is None
+    assert client.get("/jobs/nobody").status_code == 404
+
+
+def test_the_page_without_scripts_shows_names_as_text(client: TestClient, ledger: Ledger) -> None:
+    """What others called their jobs is text, in both languages."""
+    add_job(ledger, "u1", state=JobState.FAILED, name=HOSTILE)
+    add_job(ledger, "u2", state=JobState.DONE, name=HOSTILE)
+    for language, title in (("en", "Failed"), ("zh-CN,en;q=0.5", "失败")):
+        text = client.get("/plain", headers={"accept-language": language}).text
+        assert title in text
+        assert "<img" not in text
+        assert "&lt;img" in text
+        assert "/files/u2/video" in text
+
+
+def test_a_ledger_that_is_gone_is_said(client: TestClient, settings: Settings, ledger: Ledger) -> None:
+    """Without a ledger the page still opens, and lists say why they are empty."""
+    ledger.close()
+    for path in settings.state.glob("jobs.db*"):
+        path.unlink()
+    assert client.get("/").status_code == 200
+    assert "there is no ledger" in client.get("/plain").text
+    answer = client.get("/jobs")
+    assert answer.status_code == 503
+    assert "there is no ledger" in answer.json()["error"]
+
+
+def test_the_page_is_small_and_asks_no_other_site(client: TestClient) -> None:
+    """All that a browser loads is under 60 KiB, from here, without a line of script in the document."""
+    document = client.get("/").text
+    parts = [document, *(client.get(f"/static/{name}").text for name in STATIC)]
+    assert sum(len(part.encode()) for part in parts) < 60 * 1024
+    for part in parts:
+        assert "https://" not in part
+        assert "http://" not in part.replace("http://www.w3.org/2000/svg", "")
+    assert "innerHTML" not in parts[2]
+    assert " style=" not in document
+    assert " onclick" not in document

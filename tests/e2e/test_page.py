@@ -1,0 +1,307 @@
+"""The page in a real browser, beside a real daemon with real media."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from agent.jobs.states import JobState
+from agent.ledger.ledger import Ledger
+from tests.agent.samples import add_job
+from tests.needs import need
+from tests.share import ROOT, Share, face, until, voice
+
+pytestmark = pytest.mark.slow
+HOSTILE = "<img src=x onerror=window.hit=1>"
+FACES = "#videos li"
+
+
+class PageServer:
+    """`musedrop page` of a share, in a process of its own."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://localhost:{self.port}/"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "agent.cli.main", "page", "--listen", f"127.0.0.1:{self.port}"]
+        with (self.share.root / "page.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--config", str(self.share.config)], cwd=ROOT, stdout=log, stderr=log
+            )
+        until(self.is_up, 60, self.log)
+
+    def is_up(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def log(self) -> str:
+        return (self.share.root / "page.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = need("chromium", "chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def serve(share: Share) -> Iterator[PageServer]:
+    """The page of a share whose daemon runs."""
+    served = PageServer(share)
+    served.start()
+    yield served
+    if served.process is not None and served.process.poll() is None:
+        served.process.kill()
+        served.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    """The page of a share with ten thousand results and no daemon."""
+    share = Share(tmp_path_factory.mktemp("archive") / "s")
+    share.inbox.mkdir(parents=True)
+    ledger = Ledger(share.state / "jobs.db")
+    with ledger.together():
+        for number in range(10_000):
+            add_job(ledger, f"u{number}", state=JobState.DONE, at_ms=number * 1000, name=f"clip {number}")
+    ledger.close()
+    served = PageServer(share)
+    served.start()
+    yield served
+    assert served.stop() == 0
+
+
+@pytest.fixture
+def page(browser: Browser, serve: PageServer) -> Iterator[Page]:
+    """The page in a window of its own, which fails the test where a script fails."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True, locale="en-US")
+    shown, errors = context.new_page(), list[str]()
+    shown.on("pageerror", lambda error: errors.append(str(error)))
+    shown.on("console", lambda message: errors.append(message.text) if is_violation(message) else None)
+    shown.goto(serve.url)
+    shown.locator("#tiles li").first.wait_for()
+    yield shown
+    context.close()
+    assert errors == []
+
+
+def is_violation(message: Any) -> bool:
+    return "Content Security Policy" in message.text
+
+
+def drop_files(page: Page, *files: tuple[str, str, bytes]) -> None:
+    """Drop files on the page as a hand does: by an event that carries them."""
+    page.evaluate(
+        """(files) => {
+            const carried = new DataTransfer();
+            for (const [name, type, bytes] of files)
+                carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
+            for (const kind of ["dragover", "drop"])
+                document.getElementById("zone").dispatchEvent(
+                    new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
+        }""",
+        [[name, kind, list(data)] for name, kind, data in files],
+    )
+
+
+def pause_queue(share: Share) -> None:
+    share.put("pause", b"")
+    until(lambda: bool((share.status_file() or {}).get("paused")), 60, share.log)
+
+
+def wait_until(condition: Callable[[], object], page: Page) -> None:
+    until(lambda: bool(condition()), 120, lambda: page.locator("body").inner_text())
+
+
+def test_two_files_dropped_become_a_video_that_plays(page: Page, share: Share, tmp_path: Path) -> None:
+    """Drop a face and a voice, see it made, play it, and save the bytes of the outbox."""
+    drop_files(page, ("anna.jpg", "image/jpeg", face()), ("hello.wav", "audio/wav", voice()))
+    page.get_by_role("button", name="Make 1 video").click()
+    page.locator(FACES).wait_for(timeout=200_000)
+    assert share.job("hello")["state"] == "done"
+    page.get_by_role("button", name="Play hello").click()
+    video = page.locator("#videos video")
+    wait_until(lambda: video.evaluate("video => video.currentTime > 0"), page)
+    assert video.evaluate("video => video.videoWidth") == share.result("hello")["width"]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download hello").click()
+    download.value.save_as(tmp_path / "saved.mp4")
+    assert download.value.suggested_filename == "hello.mp4"
+    assert (tmp_path / "saved.mp4").read_bytes() == (share.outbox / "hello" / "result.mp4").read_bytes()
+
+
+def test_pairs_and_one_face_for_many_voices(page: Page, share: Share) -> None:
+    """Equal names make pairs; one face speaks all voices."""
+    pause_queue(share)
+    files = [(f"{name}.jpg", "image/jpeg", face(64)) for name in ("a", "b")]
+    sounds = [(f"{name}.wav", "audio/wav", voice(0.2)) for name in ("b", "a")]
+    drop_files(page, *files, *sounds)
+    page.get_by_role("button", name="Make 2 videos").click()
+    page.locator("#queue li").nth(1).wait_for()
+    drop_files(page, files[0], *[(f"v{n}.wav", "audio/wav", voice(0.2)) for n in range(3)])
+    page.get_by_role("button", name="Make 3 videos").click()
+    page.locator("#queue li").nth(4).wait_for()
+    rows = {row["name"]: row for row in share.rows()}
+    assert set(rows) == {"a", "b", "v0", "v1", "v2"}
+
+
+def test_a_failed_job_says_what_to_do_and_is_tried_again(page: Page, share: Share) -> None:
+    """A face that is none fails with a hint on the page; its button makes another attempt."""
+    drop_files(page, ("broken.jpg", "image/jpeg", b"no picture" * 100), ("hello.wav", "audio/wav", voice(0.3)))
+    page.get_by_role("button", name="Make 1 video").click()
+    failure = page.locator("#failures li")
+    failure.wait_for(timeout=200_000)
+    first = share.job("hello")
+    assert first["error_hint"] in failure.inner_text()
+    failure.get_by_role("button", name="Try again").click()
+    wait_until(lambda: share.job("hello")["finished_at"] not in (None, first["finished_at"]), page)
+    assert share.job("hello")["state"] == "failed"
+
+
+def test_pause_cancel_and_resume(page: Page, share: Share) -> None:
+    """The queue is held and let go, and a job that waits is cancelled."""
+    page.locator("#pause").click()
+    wait_until(lambda: page.locator("#state").inner_text() == "paused", page)
+    drop_files(page, ("a.jpg", "image/jpeg", face(64)), ("one.wav", "audio/wav", voice(0.3)))
+    page.get_by_role("button", name="Make 1 video").click()
+    page.locator("#queue li").get_by_role("button", name="Cancel").click()
+    share.wait_for("one", "cancelled")
+    page.locator("#failures li").wait_for()
+    page.get_by_role("button", name="Resume").first.click()
+    wait_until(lambda: page.locator("#state").inner_text() == "idle", page)
+
+
+def test_the_page_goes_on_after_both_sides_were_away(page: Page, share: Share, serve: PageServer) -> None:
+    """A killed daemon and a page that was started again are said, and what comes after them is shown."""
+    share.kill()
+    wait_until(lambda: "no daemon is running" in page.locator("#alarms").inner_text(), page)
+    share.start()
+    wait_until(lambda: page.locator("#state").inner_text() == "idle", page)
+    assert serve.stop() == 0
+    wait_until(lambda: "lost its server" in page.locator("#alarms").inner_text(), page)
+    serve.start()
+    wait_until(lambda: "was away from" in page.locator("#said").inner_text(), page)
+    pause_queue(share)
+    wait_until(lambda: page.locator("#state").inner_text() == "paused", page)
+
+
+def test_names_of_others_are_text(page: Page, share: Share) -> None:
+    """Markup in the names of jobs, messages and files of the inbox is shown, not run."""
+    pause_queue(share)
+    share.put("stray<b>&amp;.xyz", b"x")
+    share.put(f"{HOSTILE}.json", b'{"avatar": "<script>window.hit=1</script>.jpg", "audio": "a.wav", "oops": 1}')
+    page.locator("#failures li").wait_for(timeout=60_000)
+    page.locator("#strays li").wait_for(timeout=120_000)
+    text = page.locator("#failures").inner_text()
+    assert HOSTILE in text
+    page.locator("#failures").get_by_role("button", name="Details").click()
+    page.locator("dialog[open]").wait_for()
+    assert page.locator("main img[src=x], dialog img[src=x], main script, dialog script").count() == 0
+    assert page.evaluate("window.hit") is None
+
+
+def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, archive: PageServer) -> None:
+    """The gallery shows the newest at once, more when it is scrolled, and finds one of ten thousand."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US")
+    page = context.new_page()
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    assert page.locator(FACES).first.locator("bdi").inner_text() == "clip 9999"
+    page.mouse.wheel(0, 20_000)
+    wait_until(lambda: page.locator(FACES).count() >= 84, page)
+    page.locator("#search").fill("clip 777")
+    wait_until(lambda: page.locator(FACES).count() == 11, page)
+    context.close()
+
+
+def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -> None:
+    """A Chinese browser is shown Chinese; at 360 px nothing is wider than the window; dark is dark."""
+    context = browser.new_context(
+        viewport={"width": 360, "height": 740}, locale="zh-CN", color_scheme="dark", reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    assert page.locator("#make-title").inner_text() == "制作视频"
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    red, green, blue = map(
+        int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
+    )
+    assert max(red, green, blue) < 64
+    page.locator("#language").click()
+    assert page.locator("#make-title").inner_text() == "Make a video"
+    context.close()
+
+
+def test_everything_has_a_name_for_screen_readers_and_keys(page: Page) -> None:
+    """Every control has a name, every field a label, and the keyboard reaches them."""
+    for role in ("button", "link", "combobox", "textbox", "searchbox", "spinbutton"):
+        for control in page.get_by_role(role).all():
+            assert control.evaluate("node => (node.labels?.[0] ?? node).textContent.trim() || node.ariaLabel"), role
+    page.keyboard.press("Tab")
+    reached = set()
+    for _ in range(12):
+        reached.add(page.evaluate("document.activeElement.id"))
+        page.keyboard.press("Tab")
+    assert {"pause", "language", "pick", "record", "library"} <= reached
+
+
+def test_a_connection_that_sends_slowly_is_closed_and_others_are_served(browser: Browser, archive: PageServer) -> None:
+    """Half a header holds nobody up: two hundred of them wait while the page is answered."""
+    slow = [socket.create_connection(("127.0.0.1", archive.port)) for _ in range(200)]
+    for connection in slow:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+    page = browser.new_page()
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    slow[0].settimeout(60)
+    assert slow[0].recv(100) == b""
+    for connection in slow:
+        connection.close()
+    page.close()
+
+
+def test_the_page_process_opens_no_media_libraries(archive: PageServer) -> None:
+    """The process maps neither the media libraries nor torch."""
+    assert archive.process is not None
+    maps = Path(f"/proc/{archive.process.pid}/maps").read_text()
+    assert not re.search(r"libav|cv2|torch|numpy", maps)
+
+
+def test_a_daemon_with_a_page_serves_it_until_its_end(make_share: Callable[..., Share]) -> None:
+    """`musedrop run --page` starts both; the page ends with the daemon, also when that is killed."""
+    share = make_share(module="agent.cli.main run --page")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    share.config.write_text(f'{share.config.read_text()}\n[page]\nlisten = "127.0.0.1:{port}"\n')
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    share.start()
+    until(answers, 60, share.log)
+    share.kill()
+    until(lambda: not answers(), 60, share.log)
