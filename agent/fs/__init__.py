@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
+from threading import Semaphore
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 from agent.fs.folders import get_kept, hold_folder, make_folders, move, remove, share_kept, sync
@@ -34,6 +35,8 @@ REMOTE = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "virtiofs", "vboxsf", "c
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LONGEST_NAME_BYTES = 100
 THREADS = 8
+_deletions = Semaphore(256)
+"""Folders that may wait to be deleted; further ones are deleted at once, so that they do not fill the disk."""
 BLOCK_BYTES = 1 << 20
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -278,10 +281,20 @@ def discard_later(folder: Path) -> None:
         return
     except OSError:
         doomed = folder
-    try:
-        _deleting_threads().submit(discard, doomed)
-    except RuntimeError:  # the limit of threads
+    if not _deletions.acquire(blocking=False):
         discard(doomed)
+        return
+    try:
+        _deleting_thread().submit(_discard_waiting, doomed)
+    except RuntimeError:  # the limit of threads
+        _discard_waiting(doomed)
+
+
+def _discard_waiting(folder: Path) -> None:
+    try:
+        discard(folder)
+    finally:
+        _deletions.release()
 
 
 def move_into(source: Path, folder: Path, name: str) -> Path:
@@ -374,5 +387,6 @@ def _thread_pool() -> ThreadPoolExecutor:
 
 
 @cache
-def _deleting_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="deletes")
+def _deleting_thread() -> ThreadPoolExecutor:
+    """One thread: several would wait for each other more than for the disk."""
+    return ThreadPoolExecutor(1, thread_name_prefix="deletes")

@@ -44,6 +44,7 @@ class Archiver:
     ) -> None:
         self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
         self.folders = settings.current.folders
+        self._work = self.folders.work  # resolves links
         self._history = history or ClockHistory(ledger, clock)
         self.entries = entries or EntryProblems(self.folders.share, clock.now_s)
         self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(self.folders, ledger)
@@ -123,7 +124,7 @@ class Archiver:
 
     def _archive(self, job: Job, target: Path | None) -> None:
         """Move the job's files to their last place. Runs on any thread: no ledger here. Raises OSError."""
-        discard_later(self.folders.work / job.uid)
+        discard_later(self._work / job.uid)
         inputs = self.folders.claimed / job.uid
         if target is None:
             return
