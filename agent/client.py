@@ -22,6 +22,8 @@ from agent.ledger.sqlite import Database
 from agent.scheduler.device_names import complete
 from agent.settings import Settings
 
+LONGEST_STEM = 40
+
 
 class ClientError(UserError):
     """A request can't be carried out; the message says what to do."""
@@ -65,9 +67,9 @@ def check_request(settings: Settings, avatar: str, audio: Path, job: dict[str, A
     inbox = settings.folders.inbox
     if not inbox.is_dir():
         raise ClientError(f"there is no inbox at {inbox}: run `musedrop init` first, or give another settings file")
-    identity = str(job.get("id") or uuid.uuid4().hex)
+    tag = uuid.uuid4().hex
+    identity = str(job.get("id") or tag)
     name = make_safe_name(name or audio.stem)
-    stem = f"{name}-{identity[:8]}"
     if not Path(avatar).is_file():
         check_library_name(settings, avatar)
     if not audio.is_file():
@@ -75,7 +77,7 @@ def check_request(settings: Settings, avatar: str, audio: Path, job: dict[str, A
     if audio.suffix.lower() == TEXT and not settings.speech.command:
         raise ClientError(f"{audio} is a text, and no program that speaks it is set: see [speech] in the settings")
     files = {"avatar": Path(avatar), "audio": audio}
-    named = {role: name_in_inbox(path, inbox, f"{stem}.{role}") for role, path in files.items() if path.is_file()}
+    named = {role: name_in_inbox(path, inbox, f"{tag[:8]}.{role}") for role, path in files.items() if path.is_file()}
     record = {"version": 1, "avatar": avatar, **named, **{key: value for key, value in job.items() if key != "id"}}
     record["id"] = identity
     text = json.dumps({key: value for key, value in record.items() if value is not None}, indent=2, ensure_ascii=False)
@@ -132,11 +134,14 @@ def list_faces_beside(path: Path) -> list[str]:
         return []
 
 
-def name_in_inbox(path: Path, inbox: Path, stem: str) -> str:
-    """Return the name for the job file: its own where the file is in the inbox, else that of the copy."""
+def name_in_inbox(path: Path, inbox: Path, tag: str) -> str:
+    """Return the name for the job file: its own where the file is in the inbox, else that of the copy.
+
+    Messages name a copy without the tag (`agent.text.restore_names`).
+    """
     if is_inside(path, inbox):
         return path.name
-    return f"{make_safe_name(stem)}{path.suffix.lower()}"
+    return f"{make_safe_name(path.stem)[:LONGEST_STEM]}-{tag}{path.suffix.lower()}"
 
 
 def write_control_file(settings: Settings, name: str, verb: str) -> None:

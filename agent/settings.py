@@ -54,8 +54,9 @@ class InboxSettings(Section):
     )
     piece_settle_s: Seconds = Field(
         default=5.0,
-        description="The same for a file that promises more than is there, as its header says, or is empty:"
-        " programs write some files in pieces.",
+        description="The same for a file that promises more than is there, as its header says, whose kind doesn't say"
+        " where it ends, or that is empty: programs write some files in pieces."
+        " A rename into place tells at once that a file is complete.",
     )
     patience_s: Seconds = Field(
         default=10.0,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from rich import markup
+
+COPY_TAG = re.compile(r"-[0-9a-f]{8}\.(?:avatar|audio|soundtrack|background)(?:-[0-9]{1,2})?(?=\.[A-Za-z0-9]{1,10}\b)")
+"""What our clients put into the names of their copies in the inbox."""
 
 
 def escape(text: str) -> str:
@@ -14,6 +19,15 @@ def escape(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )
+
+
+def restore_names(text: str) -> str:
+    """Return a sentence with the names of copies that clients made as their users know them.
+
+    >>> restore_names("face-0123abcd.avatar.jpg has no face")
+    'face.jpg has no face'
+    """
+    return COPY_TAG.sub("", text)
 
 
 def escape_markup(text: object) -> str:

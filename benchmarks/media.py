@@ -1,10 +1,13 @@
-"""What reading and writing media costs a frame.
+"""What reading and writing media costs a frame, and what a file of each type costs.
 
 python -m benchmarks.media [HEIGHT]
+python -m benchmarks.media --against FOLDER     the file types beside another checkout, turn by turn
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,9 +15,11 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from models import media
 from models.arrays import U8
@@ -112,6 +117,75 @@ def assemble_video(folder: Path, frames: list[U8]) -> None:
     print_row("read_waveform (a second of sound)", format_ms(lambda: media.read_waveform(voice), int(FRAMES / FPS)))
 
 
+# file types ----------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = 9
+SOUND_S, CLIP_FRAMES = 20.0, 50
+SOUNDS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".webm", ".aiff", ".ac3")
+PICTURES = (".jpg", ".png", ".webp", ".bmp", ".tif", ".gif")
+CLIPS = {"h264.mp4": "libx264", "hevc.mp4": "libx265", "vp9.webm": "libvpx-vp9", "vp8.webm": "libvpx"}
+CLIPS |= {"mpeg2.ts": "mpeg2video", "mjpeg.avi": "mjpeg", "h264.mkv": "libx264", "h264.mov": "libx264"}
+
+
+def write_types(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield "sound" or "avatar", and a file, for each type."""
+    wave = samples.speech(SOUND_S, 48_000)
+    for suffix in SOUNDS:
+        yield "sound", samples.sound(folder / f"voice{suffix}", wave, 48_000)
+    frames = list(draw_moving(1280, 720, CLIP_FRAMES))
+    large = np.asarray(cv2.resize(frames[0], (2560, 1440)), np.uint8)
+    for suffix in PICTURES:
+        path = folder / f"face{suffix}"
+        cv2.imwrite(str(path), large)
+        yield "avatar", path
+    transparent = np.dstack([large[..., ::-1], np.full(large.shape[:2], 200, np.uint8)])
+    Image.fromarray(transparent).save(folder / "transparent.png")
+    yield "avatar", folder / "transparent.png"
+    for name, codec in CLIPS.items():
+        yield "avatar", samples.video(folder / name, CLIP_FRAMES, 1280, 720, codec=codec, frames=iter(frames))
+
+
+class Reader:
+    """A process that reads files by the code of a checkout."""
+
+    def __init__(self, root: Path) -> None:
+        program = [sys.executable, str(Path(__file__).with_name("media_reader.py"))]
+        env = {**os.environ, "PYTHONPATH": str(root)}
+        self._process = subprocess.Popen(program, cwd=root, env=env, stdin=-1, stdout=-1, text=True)
+
+    def measure_s(self, kind: str, path: Path) -> float | None:
+        """Return the CPU time of reading a file, None where it can't be read."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{kind} {path}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline().strip()
+        return None if answer == "-" else float(answer)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def measure_types(folder: Path, roots: list[Path]) -> None:
+    """Print the CPU time of a file of each type: the median of some rounds, in which the checkouts take turns."""
+    readers = [Reader(root) for root in roots]
+    for kind, path in write_types(folder):
+        rounds = [[reader.measure_s(kind, path) for reader in readers] for _ in range(ROUNDS + 1)][1:]
+        figures = [[one for one in of_reader if one is not None] for of_reader in zip(*rounds, strict=True)]
+        medians = [median(one) if one else None for one in figures]
+        text = "".join(f"{1000 * one:10.1f} ms CPU" if one is not None else "  can't be read" for one in medians)
+        first, last = medians[0], medians[-1]
+        ratio = f"{100 * (first / last - 1):+8.1f} %" if len(readers) > 1 and first and last else ""
+        print_row(f"a file {path.name}", text + ratio)
+    for reader in readers:
+        reader.close()
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        measure(Path(scratch), int(sys.argv[1]) if len(sys.argv) > 1 else 720)
+        if sys.argv[1:2] == ["--against"]:
+            measure_types(Path(scratch), [ROOT, Path(sys.argv[2])])
+        else:
+            measure(Path(scratch), int(sys.argv[1]) if len(sys.argv) > 1 else 720)
+            measure_types(Path(scratch), [ROOT])

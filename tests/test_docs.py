@@ -111,6 +111,57 @@ def test_every_promise_has_its_test() -> None:
         assert f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
 
 
+PROMISES = (ROOT / "docs" / "promises.md").read_text()
+ROW = re.compile(r"^\| (?!it says|---)(.+) \| `(tests/[\w/]+\.py)::(test_\w+)` \|$", re.MULTILINE)
+OF_SECTIONS = re.compile(r"the sections? \*(.+)\*")
+
+
+def flatten(text: str) -> str:
+    return " ".join(text.split())
+
+
+def promises_of(page: Path) -> list[tuple[str, str, str]]:
+    """The rows of docs/promises.md for a page: what it says, and file and name of the test."""
+    found = re.search(rf"^## {page.relative_to(ROOT)}\n(.*?)(?=^## )", PROMISES, re.MULTILINE | re.DOTALL)
+    return ROW.findall(found[1]) if found else []
+
+
+def sections_of(page: Path) -> dict[str, str]:
+    """The sections of a page by their titles."""
+    parts = re.split(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], map(flatten, parts[2::2]), strict=True))
+
+
+PROMISING = [
+    ROOT / "README.md",
+    ROOT / "SECURITY.md",
+    *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "reliability.md", ROOT / "docs" / "promises.md"}),
+    *(ROOT / "clients").rglob("*.md"),
+]
+
+
+@pytest.mark.parametrize("page", PROMISING, ids=lambda page: page.name)
+def test_every_page_keeps_its_promises(page: Path) -> None:
+    """Each sentence in docs/promises.md is on its page, and its test exists; change the list with the page."""
+    rows, text = promises_of(page), flatten(page.read_text())
+    assert rows, f"docs/promises.md has nothing on {page.name}"
+    for said, path, test in rows:
+        assert OF_SECTIONS.fullmatch(said) or flatten(said) in text, f"{page.name} doesn't say: {said}"
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
+
+
+@pytest.mark.parametrize("page", PROMISING, ids=lambda page: page.name)
+def test_every_section_promises_something_or_is_known_not_to(page: Path) -> None:
+    """A section that comes new gets a row in docs/promises.md, or is listed at its end."""
+    said = [row[0] for row in promises_of(page)]
+    named = [title for one in said if (match := OF_SECTIONS.fullmatch(one)) for title in match[1].split("; ")]
+    none = re.search(rf"^- {page.relative_to(ROOT)}: (.*)$", PROMISES, re.MULTILINE)
+    known = {*named, *(none[1].split("; ") if none else [])}
+    for title, text in sections_of(page).items():
+        assert title in known or any(flatten(one) in text for one in said), f"{page.name}: {title}"
+    assert known <= sections_of(page).keys()
+
+
 def test_every_relative_link_leads_somewhere() -> None:
     """Links between pages and to files of the project exist."""
     for page in PAGES:

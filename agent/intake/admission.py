@@ -36,7 +36,7 @@ from agent.intake.speech import Speech
 from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import find_media_names, pair_media, parse_job, voice_for
+from agent.jobs.parse import find_id, find_media_names, pair_media, parse_job, voice_for
 from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
 from agent.jobs.states import JobState
 from agent.ledger.job import Job, JobError
@@ -359,6 +359,7 @@ class Intake:
     def refuse(self, submission: Submission, bad: BadJob, at_ms: int) -> None:
         """Insert the row of a submission that can't be a job."""
         origin: dict[str, Any] = {"digest": submission.digest, "submitter": submission.owner}
+        origin["client_id"] = find_id(submission.text or b"")
         origin["media"] = self._list_left_media(find_media_names(submission.text or b""), submission.batch)
         self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
         log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))

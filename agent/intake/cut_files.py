@@ -1,4 +1,4 @@
-"""Whether a media file promises more than is there: by its header or its tail, without decoding it."""
+"""Whether more of a media file may come: by its header or its tail, without decoding it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.fs import open_regular
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
 HEAD_BYTES, TAIL_BYTES, FRAMES_BYTES = 4096, 1 << 16, 1 << 13
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0x7FFFFFFF - 36, 0xFFFFFFFF, 0xFFFFFFFF - 36)
@@ -32,10 +33,11 @@ class FileEnds:
 
 
 def is_cut(path: Path) -> bool:
-    """Whether the end of the file is missing, as far as its kind says; False where it can't be read."""
-    check = CHECKS.get(path.suffix.lower())
+    """Whether the end of the file is missing, or its kind doesn't say where it ends; False where it can't be read."""
+    suffix = path.suffix.lower()
+    check = CHECKS.get(suffix)
     if check is None:
-        return False
+        return suffix in AVATAR_SUFFIXES | AUDIO_SUFFIXES
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -47,17 +49,17 @@ def is_cut(path: Path) -> bool:
 
 
 def is_riff_cut(ends: FileEnds) -> bool:
-    """WAV, AVI, WebP: the length follows the first four bytes."""
+    """WAV, AVI, WebP: the length follows the first four bytes; while it isn't known, more may come."""
     if len(ends.head) < 12:
         return b"RIFF".startswith(ends.head[:4])
     (promised,) = struct.unpack_from("<I", ends.head, 4)
-    return ends.head[:4] == b"RIFF" and promised not in UNKNOWN_SIZES and promised + 8 > ends.size
+    return ends.head[:4] == b"RF64" or promised in UNKNOWN_SIZES or promised + 8 > ends.size
 
 
 def is_form_cut(ends: FileEnds) -> bool:
     """AIFF: as RIFF, with the large end first."""
     (promised,) = struct.unpack_from(">I", ends.head.ljust(8, b"\0"), 4)
-    return ends.head[:4] == b"FORM" and promised not in UNKNOWN_SIZES and promised + 8 > ends.size
+    return promised in UNKNOWN_SIZES or promised + 8 > ends.size
 
 
 def is_mp4_cut(ends: FileEnds) -> bool:
@@ -75,14 +77,14 @@ def is_mp4_cut(ends: FileEnds) -> bool:
 
 
 def is_matroska_cut(ends: FileEnds) -> bool:
-    """The EBML header, then a segment that says its size, or that it has none."""
+    """The EBML header, then a segment that says its size; one that has none may go on."""
     place = ends.head.find(b"\x18\x53\x80\x67")
     if place < 0:
         return len(ends.head) < HEAD_BYTES and b"\x1a\x45\xdf\xa3".startswith(ends.head[:4])
     field = ends.head[place + 4 : place + 13].ljust(9, b"\0")
     width = 9 - field[0].bit_length()
     value = int.from_bytes(field[:width], "big") & ((1 << 7 * width) - 1)
-    return value != (1 << 7 * width) - 1 and place + 4 + width + value > ends.size
+    return value == (1 << 7 * width) - 1 or place + 4 + width + value > ends.size
 
 
 def is_ogg_cut(ends: FileEnds) -> bool:
@@ -96,7 +98,15 @@ def is_ogg_cut(ends: FileEnds) -> bool:
 
 
 def is_mpeg_sound_cut(ends: FileEnds) -> bool:
-    """MP3 and ADTS: a chain of frames, the last of which is whole. Tags may follow."""
+    """MP3: a chain of frames, the last of which is whole, and as many bytes as the first one says. Tags may follow."""
+    place = max(ends.head.find(b"Xing"), ends.head.find(b"Info"))
+    if place < 0 and b"VBRI" not in ends.head and not ends.head.startswith(b"ID3"):
+        return True  # nothing says how many frames there are
+    if place >= 0:
+        (flags,) = struct.unpack_from(">I", ends.head, place + 4)
+        (promised,) = struct.unpack_from(">I", ends.head, place + 8 + 4 * (flags & 1)) if flags & 2 else (0,)
+        if promised > ends.size:
+            return True
     tail = ends.tail[-FRAMES_BYTES:]
     for start in range(len(tail) - 4):
         place, frames = start, 0
@@ -108,12 +118,10 @@ def is_mpeg_sound_cut(ends: FileEnds) -> bool:
 
 
 def _read_frame_bytes(data: bytes, place: int) -> int:
-    """Return the length of the MP3 or ADTS frame there, 0 if there is none."""
+    """Return the length of the MP3 frame there, 0 if there is none."""
     if place + 7 > len(data) or data[place] != 0xFF or data[place + 1] & 0xE0 != 0xE0:
         return 0
-    one, two, three = data[place + 1 : place + 4]
-    if one & 0xF6 == 0xF0:  # ADTS
-        return (three & 3) << 11 | data[place + 4] << 3 | data[place + 5] >> 5
+    one, two = data[place + 1 : place + 3]
     version, layer, rate, samples = one >> 3 & 3, one >> 1 & 3, two >> 4, two >> 2 & 3
     if version == 1 or layer != 1 or rate in (0, 15) or samples == 3:
         return 0
@@ -128,7 +136,7 @@ CHECKS: dict[str, Callable[[FileEnds], bool]] = {
     **dict.fromkeys((".heic", ".heif", ".avif"), is_mp4_cut),
     **dict.fromkeys((".mkv", ".webm", ".mka", ".weba"), is_matroska_cut),
     **dict.fromkeys((".ogg", ".opus", ".oga", ".ogv"), is_ogg_cut),
-    **dict.fromkeys((".mp3", ".aac"), is_mpeg_sound_cut),
+    ".mp3": is_mpeg_sound_cut,
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), lambda ends: b"\xff\xd9" not in ends.tail[-HEAD_BYTES:]),
     **dict.fromkeys((".png", ".apng"), lambda ends: b"IEND" not in ends.tail[-HEAD_BYTES:]),
     ".zip": lambda ends: b"PK\5\6" not in ends.tail,

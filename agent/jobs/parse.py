@@ -59,6 +59,8 @@ IGNORED: Mapping[str, str] = {
 }
 """What the result says of keys that are accepted and ignored."""
 
+MAX_ID_CHARS = 128
+
 Names = Mapping[str, tuple[str, str]]
 """Folded name -> (its words joined by _, the key that it stands for)."""
 
@@ -117,17 +119,29 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
 
 
-NAMED_MEDIUM = re.compile(rb'"([A-Za-z_-]{5,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
+NAMED_VALUE = re.compile(rb'"([A-Za-z_-]{2,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
 
 
 def find_media_names(text: bytes) -> dict[str, str]:
     """Return the `avatar` and `audio` that the text of a refused job names, also where it is no JSON."""
+    found = _find_texts(text)
+    return {key: found[key] for key in ("avatar", "audio") if key in found}
+
+
+def find_id(text: bytes) -> str | None:
+    """Return the `id` of a refused job, by which its sender waits for it, also where it is no JSON."""
+    found = _find_texts(text).get("id")
+    return found if found and len(found) <= MAX_ID_CHARS and found.isprintable() else None
+
+
+def _find_texts(text: bytes) -> dict[str, str]:
+    """Return the texts in what may be JSON, by the keys of a job that they stand for."""
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = text.decode("utf-16", "replace").encode("utf-8", "replace")
     found: dict[str, str] = {}
-    for key, value in NAMED_MEDIUM.findall(text[:MAX_BYTES]):
-        target = JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]
-        if target in ("avatar", "audio"):
-            with suppress(ValueError):
-                found[target] = str(json.loads(value))
+    for key, value in NAMED_VALUE.findall(text[:MAX_BYTES]):
+        with suppress(ValueError):
+            found[JOB_NAMES.get(_fold_key(key.decode()), ("", ""))[1]] = str(json.loads(value))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from agent.fs import atomic_write_bytes
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
+from agent.text import restore_names
 from models.types import Output, name_voice_role
 
 RECORD_VERSION = 1
@@ -20,7 +21,7 @@ ASKED = {"engine", "fps", "output"}
 def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
     """Return what outbox/NAME/result.json says; documented in docs/result.md."""
     outline, facts, spec = job.outline or {}, dict(job.facts or {}), job.spec
-    notes = [*(spec.notes if spec else ()), *outline.get("notes", ()), *facts.pop("notes", ())]
+    notes = [*(spec.notes if spec else ()), *map(restore_names, (*outline.get("notes", ()), *facts.pop("notes", ())))]
     return {
         "version": RECORD_VERSION,
         "name": job.name,

@@ -27,7 +27,9 @@ BATCH = 16
 ROWS = 128
 """Rows that are deleted in one turn."""
 DAY_MS = 86_400_000
-CLIENT_COPY = re.compile(r"-[0-9a-f]{8}\.(avatar|audio)(\.[^.]*)?$|^\.[0-9a-fA-F-]{32,36}\.tmp$")
+CLIENT_COPY = re.compile(
+    r"-[0-9a-f]{8}\.(avatar|audio|soundtrack|background)(-\d+)?(\.[^.]*)?$|^\.[0-9a-fA-F-]{32,36}\.tmp$"
+)
 """Names of the copies that our clients make in the inbox, each for one job."""
 LEFTOVER_DAYS = 1.0
 """How old a temporary file of ours on the share is before it counts as left by a crash."""

@@ -25,6 +25,7 @@ from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
 from agent.scheduler.reports import is_whole_job, read_outline
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
+from agent.text import restore_names
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice
@@ -376,7 +377,7 @@ class Dispatcher:
 
     def _end_failed(self, attempt: Attempt, failed: Failed) -> None:
         """Fail the job, or queue it for a later attempt; an attempt that the loss of the share ended does not count."""
-        job, error = attempt.job, JobError(failed.code, failed.message, failed.hint, failed.retry)
+        job, error = attempt.job, JobError(failed.code, restore_names(failed.message), failed.hint, failed.retry)
         assert job.spec is not None  # noqa: S101 - it ran
         self._drop(attempt)
         if not is_file(self.folders.share_id_file):

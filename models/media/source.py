@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.reformatter import Interpolation
 
 from models.arrays import U8
 from models.media.budget import charge
@@ -201,7 +202,7 @@ class Movie:
         begun, self._begun = self._begun, None
         position, first = next(begun or self._walk(0))
         self._begun = chain([(position, first)], begun or ())
-        if np.ptp(first.reformat(16, 16, "rgba").to_ndarray(), axis=(0, 1)).any():
+        if np.ptp(first.reformat(16, 16, "rgba", interpolation=Interpolation.POINT).to_ndarray(), axis=(0, 1)).any():
             return False
         return not np.ptp(first.to_ndarray(format="rgba"), axis=(0, 1)).any()
 

@@ -106,7 +106,7 @@ def test_submit_says_what_went_wrong(share: Share, tmp_path: Path) -> None:
     words = ["submit", "--avatar", str(tmp_path / "me.jpg"), "--audio", str(tmp_path / "broken.wav")]
     failed = share.musedrop(*words, "--wait")
     assert failed.returncode == 1
-    assert "audio_unreadable" in failed.stderr
+    assert "audio_unreadable: broken.wav" in failed.stderr
     missing = share.musedrop("submit", "--avatar", "nobody.jpg", "--audio", str(tmp_path / "broken.wav"))
     assert missing.returncode == 2
     assert "nobody.jpg" in missing.stderr

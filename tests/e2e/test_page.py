@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from agent.jobs.states import JobState
-from agent.ledger.ledger import Ledger
-from tests.agent.samples import add_job
+from tests.e2e.page_server import PageServer, add_results
 from tests.needs import need
-from tests.share import ROOT, Share, face, until, voice
+from tests.share import Share, face, until, voice
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=window.hit=1>"
 FACES = "#videos li"
-
-
-class PageServer:
-    """`musedrop page` of a share, in a process of its own."""
-
-    def __init__(self, share: Share) -> None:
-        self.share = share
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://localhost:{self.port}/"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "agent.cli.main", "page", "--listen", f"127.0.0.1:{self.port}"]
-        with (self.share.root / "page.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--config", str(self.share.config)], cwd=ROOT, stdout=log, stderr=log
-            )
-        until(self.is_up, 60, self.log)
-
-    def is_up(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-    def log(self) -> str:
-        return (self.share.root / "page.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +46,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
     """The page of a share with ten thousand results and no daemon."""
     share = Share(tmp_path_factory.mktemp("archive") / "s")
     share.inbox.mkdir(parents=True)
-    ledger = Ledger(share.state / "jobs.db")
-    with ledger.together():
-        for number in range(10_000):
-            add_job(ledger, f"u{number}", state=JobState.DONE, at_ms=number * 1000, name=f"clip {number}")
-    ledger.close()
+    add_results(share, 10_000)
     served = PageServer(share)
     served.start()
     yield served
@@ -266,6 +227,20 @@ def test_everything_has_a_name_for_screen_readers_and_keys(page: Page) -> None:
         reached.add(page.evaluate("document.activeElement.id"))
         page.keyboard.press("Tab")
     assert {"pause", "language", "pick", "record", "library"} <= reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_barrier_is_found(browser: Browser, archive: PageServer, scheme: Literal["light", "dark"]) -> None:
+    """axe-core finds nothing: contrast, names, roles, order, in light and dark, in the page and in its dialog."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US", color_scheme=scheme)
+    page = context.new_page()
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    assert Axe().run(page).response["violations"] == []
+    page.locator(FACES).first.get_by_role("button", name="Details").click()
+    page.locator("dialog[open]").wait_for()
+    assert Axe().run(page).response["violations"] == []
+    context.close()
 
 
 def test_a_connection_that_sends_slowly_is_closed_and_others_are_served(browser: Browser, archive: PageServer) -> None:

@@ -82,4 +82,4 @@ def count_frames_done(row: dict[str, Any]) -> int:
 def describe_outcome(row: dict[str, Any]) -> str:
     if row["state"] == "done":
         return f"outbox/{row['result']}  {row['run_seconds']:.1f} s"
-    return str(row["error_message"] or row["waiting_for"] or "")
+    return str(row["error_code"] or row["waiting_for"] or "")

@@ -83,9 +83,13 @@ def submit(
         print_json([{"name": ticket.name, "id": ticket.id} for ticket in tickets])
     else:
         for ticket in tickets:
-            console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
+            print_ticket(ticket)
     if wait:
         raise typer.Exit(follow_jobs(settings, source, [ticket.id for ticket in tickets], quiet=as_json))
+
+
+def print_ticket(ticket: JobTicket) -> None:
+    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})", soft_wrap=True)
 
 
 def submit_all(
@@ -388,7 +392,8 @@ def control_jobs(
         warn_of_absence(settings, find_settings(config))
     for row in chosen:
         client.write_control_file(settings, choosing.name_for_control(row), verb)
-        console.print(f"{escape_markup(row['name'])} will be {'cancelled' if verb == 'cancel' else 'run again'}")
+        deed = "cancelled" if verb == "cancel" else "run again"
+        console.print(f"{escape_markup(row['name'])} will be {deed}", soft_wrap=True)
     if not chosen and not refusals:
         console.print(f"there is nothing to {verb}")
     for refusal in refusals:

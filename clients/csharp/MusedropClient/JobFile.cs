@@ -31,11 +31,11 @@ namespace Musedrop
             var tag = request.CacheKey == null ? Id.Substring(0, 8) : ComputeTag(request);
             var stem = MakeSafeName(request.Name ?? Path.GetFileNameWithoutExtension(request.AudioPath ?? request.Voices[0].AudioPath));
             Name = request.Name == null ? stem + "-" + tag : stem;
-            avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, stem + "-" + tag + ".avatar");
-            audio = request.AudioPath == null ? null : "./" + AddCopy(request.AudioPath, stem + "-" + tag + ".audio");
-            voices = request.Voices == null ? null : request.Voices.Select((voice, number) => CreateVoice(voice, stem + "-" + tag + ".audio-" + number)).ToList();
-            soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, stem + "-" + tag + ".soundtrack");
-            background = File.Exists(request.Background) ? "./" + AddCopy(request.Background, stem + "-" + tag + ".background") : request.Background;
+            avatar = request.AvatarImagePath == null ? null : "./" + AddCopy(request.AvatarImagePath, tag + ".avatar");
+            audio = request.AudioPath == null ? null : "./" + AddCopy(request.AudioPath, tag + ".audio");
+            voices = request.Voices == null ? null : request.Voices.Select((voice, number) => CreateVoice(voice, tag + ".audio-" + number)).ToList();
+            soundtrack = request.SoundtrackPath == null ? null : "./" + AddCopy(request.SoundtrackPath, tag + ".soundtrack");
+            background = File.Exists(request.Background) ? "./" + AddCopy(request.Background, tag + ".background") : request.Background;
         }
 
         /// <summary>Returns UTF-8 without a byte order mark. "./face.jpg" is a file, whatever its suffix; "face" would be a library avatar.</summary>
@@ -133,12 +133,12 @@ namespace Musedrop
         }
 
         /// <summary>Returns the name in the inbox, and adds the file to `Copies` unless it is in the inbox.</summary>
-        string AddCopy(string path, string stem)
+        string AddCopy(string path, string tag)
         {
             var own = Path.GetFileName(path);
             if (Path.GetFullPath(path) == Path.Combine(inbox, own)) return own;
             var suffix = Path.GetExtension(path);
-            var name = stem + (suffix.Length > 1 && suffix.Length <= MaxSuffixLength ? "." + MakeSafeName(suffix.Substring(1)).ToLowerInvariant() : "");
+            var name = MakeSafeName(Path.GetFileNameWithoutExtension(path)) + "-" + tag + (suffix.Length > 1 && suffix.Length <= MaxSuffixLength ? "." + MakeSafeName(suffix.Substring(1)).ToLowerInvariant() : "");
             Copies[name] = path;
             return name;
         }

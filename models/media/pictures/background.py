@@ -18,9 +18,19 @@ class Background:
 
     def blend(self, bgr: U8, opacity: U8 | U16) -> U8:
         """Return (h, w, 3) uint8 BGR over the background; `opacity` is (h, w) or (h, w, 1), 0 to 255."""
-        wide = opacity.astype(np.uint16).reshape(*bgr.shape[:2], 1)
-        behind = self._fit(bgr.shape[1], bgr.shape[0])
-        return ((bgr * wide + behind * (255 - wide) + 127) // 255).astype(np.uint8)
+        if opacity.min() == 255:
+            return bgr
+        wide = opacity.astype(np.uint16).reshape(bgr.shape[:2])
+        rest, behind = 255 - wide, self._fit(bgr.shape[1], bgr.shape[0])
+        blended = np.empty_like(bgr)
+        for channel in range(3):
+            sums = bgr[..., channel] * wide
+            sums += behind[..., channel] * rest
+            sums += 128  # division by 255 with rounding, by shifts alone
+            sums += sums >> 8
+            sums >>= 8
+            blended[..., channel] = sums
+        return blended
 
     def _fit(self, width: int, height: int) -> U8:
         """Return what fills a frame of that size; the last one is kept."""

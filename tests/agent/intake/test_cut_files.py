@@ -23,7 +23,6 @@ SOUNDS = {
     ".wav": "pcm_s16le",
     ".mp3": "libmp3lame",
     ".m4a": "aac",
-    ".aac": "aac",
     ".ogg": "libopus",
     ".opus": "libopus",
 }
@@ -77,7 +76,7 @@ def test_a_whole_file_is_not_cut_and_its_beginning_is(tmp_path: Path, suffix: st
 
 
 @pytest.mark.parametrize("promised", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF - 36])
-def test_a_wav_of_unknown_length_promises_nothing(tmp_path: Path, promised: int) -> None:
+def test_a_wav_of_unknown_length_may_go_on(tmp_path: Path, promised: int) -> None:
     """Programs that stream write such lengths."""
     made = io.BytesIO()
     with wave.open(made, "wb") as file:
@@ -86,14 +85,36 @@ def test_a_wav_of_unknown_length_promises_nothing(tmp_path: Path, promised: int)
     data = bytearray(made.getvalue())
     data[4:8] = struct.pack("<I", promised)
     (tmp_path / "hello.wav").write_bytes(data)
-    assert not is_cut(tmp_path / "hello.wav")
+    assert is_cut(tmp_path / "hello.wav")
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".aac", ".ts", ".wma", ".tif", ".bmp", ".ac3", ".AAC"])
+def test_a_kind_that_does_not_say_where_it_ends_may_go_on(tmp_path: Path, suffix: str) -> None:
+    """Only a rename or time tells that such a file is complete."""
+    (tmp_path / f"hello{suffix}").write_bytes(b"x")
+    assert is_cut(tmp_path / f"hello{suffix}")
+
+
+def test_an_mp3_says_its_length_or_may_go_on(tmp_path: Path) -> None:
+    """Whole frames alone are no end: speech engines write one after another. A header counts them."""
+    path = tmp_path / "hello.mp3"
+    data = make(path)
+    assert not is_cut(path)
+    first = data.index(b"Info") if b"Info" in data else data.index(b"Xing")
+    frames = data[data.index(b"\xff\xfb", first) :]
+    path.write_bytes(frames)
+    assert is_cut(path), "no header"
+    header, length = data[: -len(frames)], 384
+    assert len(frames) % length == 0
+    path.write_bytes(header + frames[: length * 20])
+    assert is_cut(path), "whole frames, but fewer than the header says"
 
 
 def test_what_cannot_be_read_promises_nothing(tmp_path: Path) -> None:
-    """A missing file, a folder, and a kind without a rule."""
+    """A missing file, a folder, and what is no medium."""
     (tmp_path / "folder.mp4").mkdir()
-    (tmp_path / "hello.flac").write_bytes(b"x")
-    assert not any(is_cut(tmp_path / name) for name in ("none.wav", "folder.mp4", "hello.flac"))
+    (tmp_path / "hello.txt").write_bytes(b"x")
+    assert not any(is_cut(tmp_path / name) for name in ("none.wav", "folder.mp4", "hello.txt"))
 
 
 @settings(max_examples=200)

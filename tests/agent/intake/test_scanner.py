@@ -238,6 +238,19 @@ def test_a_file_that_promises_more_waits_for_it(inbox: Inbox) -> None:
     assert found(inbox, 25.0) == {"hello": ("hello.jpg", "hello.wav")}
 
 
+def test_a_sound_that_does_not_say_where_it_ends_waits_longer(inbox: Inbox) -> None:
+    """Raw AAC and the like may go on; each piece starts the time anew."""
+    inbox.piece_settle_s = 5.0
+    put(inbox, "hello.jpg", PICTURE)
+    put(inbox, "hello.aac", b"one piece")
+    assert found(inbox, 0.0) == {}
+    assert found(inbox, 4.0) == {}
+    put(inbox, "hello.aac", b"one piece and another")
+    assert found(inbox, 4.5) == {}
+    assert found(inbox, 9.0) == {}
+    assert found(inbox, 9.5) == {"hello": ("hello.jpg", "hello.aac")}
+
+
 def test_a_cut_file_that_was_renamed_into_place_is_final(inbox: Inbox) -> None:
     """Its writer has finished, whatever the header says."""
     inbox.piece_settle_s = 5.0

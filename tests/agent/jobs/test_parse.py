@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.jobs.json_text import BadJob
-from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_media_names, pair_media, parse_job
+from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_id, find_media_names, pair_media, parse_job
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec, VoiceSpec
 from models.preview.options import Options
 from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
@@ -451,6 +451,24 @@ def test_the_media_that_a_broken_text_names(text: bytes, names: dict[str, str]) 
 def test_looking_for_media_never_fails(text: bytes) -> None:
     """Any bytes have some names, or none."""
     assert set(find_media_names(text)) <= {"avatar", "audio"}
+    assert len(find_id(text) or "") <= 128
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b'{"id": "order-1", "audio": "v.wav",}', "order-1"),
+        ('{"CacheKey": "你好", "engine": "muse"}'.encode("utf-16"), "你好"),
+        (b'{"code": "a"', "a"),
+        (b'{"id": 7}', None),
+        (b'{"id": "a\\nb"}', None),
+        (b'{"id": "%s"}' % (b"x" * 129), None),
+        (b"no JSON", None),
+    ],
+)
+def test_the_id_of_a_refused_job_is_found(text: bytes, found: str | None) -> None:
+    """Whoever sent it waits for it by this id."""
+    assert find_id(text) == found
 
 
 # in people's words ----------------------------------------------------------------------------------------------------

@@ -528,3 +528,13 @@ def test_answers_come_without_events(mono: Mono, share: Share, media: Path) -> N
     """Without file events, polling finds the result."""
     [answer] = mono.answers("generate", share.folder, *request(media), MONO_MANAGED_WATCHER="disabled")
     assert Path(answer["VideoPath"]).is_file()
+
+
+def test_a_refused_job_is_told_at_once(mono: Mono, share: Share, media: Path) -> None:
+    """The row and the error of a job that the daemon refuses have its id, which the client waits for."""
+    words = request(media, Engine="no-such-engine", CacheKey="refused-1")
+    [answer] = mono.answers("generate", share.folder, *words)
+    assert (answer["Error"], answer["Kind"]) == ("bad_value", "BadRequest")
+    assert "no-such-engine" in answer["Message"]
+    [row] = share.rows("SELECT * FROM job_status WHERE id = 'refused-1'")
+    assert row["state"] == "failed"

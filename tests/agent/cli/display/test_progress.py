@@ -9,9 +9,9 @@ from tests.agent.cli.display.rows import JOB
 
 
 def test_the_outcome_of_a_job() -> None:
-    """A done job has its folder and time, a failed one its error, an unfinished one what it waits for."""
+    """A done job has its folder and time, a failed one the code of its error, an unfinished one what it waits for."""
     assert describe_outcome({**JOB, "state": "done", "result": "a"}) == "outbox/a  1.2 s"
-    assert describe_outcome({**JOB, "state": "failed", "error_message": "no face"}) == "no face"
+    assert describe_outcome({**JOB, "state": "failed", "error_code": "no_face"}) == "no_face"
     assert describe_outcome({**JOB, "state": "waiting", "waiting_for": "voice.wav"}) == "voice.wav"
 
 

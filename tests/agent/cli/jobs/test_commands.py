@@ -15,6 +15,7 @@ from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from agent.service.process import InstanceLock
 from agent.settings import Settings
+from agent.text import restore_names
 from tests.agent.samples import add_job
 
 
@@ -72,6 +73,22 @@ def test_a_name_that_the_library_lacks_is_not_submitted(settings: Settings, medi
     assert "no voice" in refuse(settings, "submit", "--avatar", "anna")
     (media / "one.txt").write_text("Hello.")
     assert "[speech]" in refuse(settings, "submit", media / "one.txt", "--avatar", "anna")
+
+
+def test_copies_keep_the_names_that_users_gave(settings: Settings, media: Path) -> None:
+    """Each copy has a tag of its own, also where ids begin alike; messages name the files without it."""
+    other = media / "other"
+    other.mkdir()
+    (other / "one.wav").write_bytes(b"another")
+    for number, voice in enumerate((media / "one.wav", other / "one.wav")):
+        words = ["--avatar", media / "me.jpg", "--id", f"order-00{number}", "--name", f"job{number}"]
+        assert call(settings, "submit", voice, *words).exit_code == 0
+    specs = [parse_job((settings.folders.inbox / f"job{n}.json").read_bytes()) for n in range(2)]
+    names = [str(name) for spec in specs for name in (spec.avatar, spec.audio)]
+    assert len(set(names)) == 4
+    assert [restore_names(f"{name} is no sound") for name in names] == ["me.jpg is no sound", "one.wav is no sound"] * 2
+    sounds = [(settings.folders.inbox / str(spec.audio)).read_bytes() for spec in specs]
+    assert sounds == [b"one.wav", b"another"]
 
 
 def test_several_voices_are_submitted_at_once(settings: Settings, media: Path) -> None:

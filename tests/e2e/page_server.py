@@ -1,0 +1,53 @@
+"""`musedrop page` of a share, and many results for it to show."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+
+from agent.jobs.states import JobState
+from agent.ledger.ledger import Ledger
+from tests.agent.samples import add_job
+from tests.share import ROOT, Share, until
+
+
+class PageServer:
+    """`musedrop page` of a share, in a process of its own."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://localhost:{self.port}/"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "agent.cli.main", "page", "--listen", f"127.0.0.1:{self.port}"]
+        with (self.share.root / "page.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--config", str(self.share.config)], cwd=ROOT, stdout=log, stderr=log
+            )
+        until(self.is_up, 60, self.log)
+
+    def is_up(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def log(self) -> str:
+        return (self.share.root / "page.log").read_text()
+
+
+def add_results(share: Share, count: int) -> None:
+    """Fill the ledger of a share, whose daemon doesn't run, with done jobs a second apart."""
+    ledger = Ledger(share.state / "jobs.db")
+    with ledger.together():
+        for number in range(count):
+            add_job(ledger, f"u{number}", state=JobState.DONE, at_ms=number * 1000, name=f"clip {number}")
+    ledger.close()
