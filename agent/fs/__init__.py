@@ -60,8 +60,12 @@ class Fingerprint:
         return cls(data["inode"], data["size"], data["mtime_ns"])
 
 
-def take_fingerprint(path: Path) -> Fingerprint | None:
-    """Return the fingerprint of a regular file, None for anything else, and where any part of the path is a link."""
+def take_fingerprint(path: Path, *, of_folder: bool = False) -> Fingerprint | None:
+    """Return the fingerprint of a regular file, or of a folder, None for anything else, and where any part of the path
+    is a link.
+
+    That of a folder is another one when an entry comes, goes or gets another name.
+    """
     try:
         fd = open_nofollow(path, os.O_PATH)
     except (OSError, ValueError):
@@ -70,7 +74,8 @@ def take_fingerprint(path: Path) -> Fingerprint | None:
         status = os.fstat(fd)
     finally:
         os.close(fd)
-    return Fingerprint.from_stat(status) if stat.S_ISREG(status.st_mode) else None
+    is_wanted = stat.S_ISDIR if of_folder else stat.S_ISREG
+    return Fingerprint.from_stat(status) if is_wanted(status.st_mode) else None
 
 
 def is_file(path: Path) -> bool:

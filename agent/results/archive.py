@@ -15,6 +15,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.fs import Fingerprint, catch, discard_later, is_folder, map_parallel, move_into, take_fingerprint
 from agent.fs.folders import sync
+from agent.jobs.spec import TRIAL
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
@@ -126,6 +127,8 @@ class Archiver:
         """Move the job's files to their last place. Runs on any thread: no ledger here. Raises OSError."""
         discard_later(self._work / job.uid)
         inputs = self.folders.claimed / job.uid
+        if job.submitter == TRIAL and job.result:
+            outbox.remove_result(self.folders.outbox, job.result, job.uid)
         if target is None:
             return
         if job.state is not JobState.DONE:

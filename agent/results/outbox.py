@@ -23,7 +23,18 @@ from agent.fs import (
     read_regular,
     take_fingerprint,
 )
-from agent.fs.folders import hold_folder, list_names, make_folder, make_folders, move, remove_empty, remove_tree, sync
+from agent.fs.folders import (
+    hold_folder,
+    list_names,
+    make_folder,
+    make_folders,
+    move,
+    remove,
+    remove_empty,
+    remove_tree,
+    sync,
+    unlink,
+)
 from agent.ledger.places import Places
 from agent.ledger.reader import find_inputs
 from agent.ledger.sqlite import Database
@@ -156,6 +167,16 @@ def link_video(outbox: Path, name: str) -> None:
             there = os.stat(link, dir_fd=outer, follow_symlinks=False)
             if there.st_ino != os.stat(video.name, dir_fd=inner, follow_symlinks=False).st_ino:
                 raise
+
+
+def remove_result(outbox: Path, name: str, uid: str) -> None:
+    """Remove outbox/NAME with the link beside it, if it is the result of that job. Raises OSError."""
+    if is_published(outbox, name, uid):
+        video = find_video(outbox / name)
+        link = video.parent.with_name(video.parent.name + video.suffix)
+        if (mark := take_fingerprint(link)) and mark == take_fingerprint(video):
+            unlink(link)
+        remove(outbox / name)
 
 
 def is_published(outbox: Path, name: str, uid: str) -> bool:

@@ -17,6 +17,7 @@ from agent.results.outbox import (
     link_video,
     move_failed_inputs,
     move_result,
+    remove_result,
     restore_inputs,
     write_record,
 )
@@ -156,3 +157,17 @@ def test_a_video_is_linked_beside_its_folder(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         link_video(tmp_path, "taken")
     assert (tmp_path / "taken.mp4").is_symlink()
+
+
+def test_a_result_is_removed_only_for_its_own_job(tmp_path: Path) -> None:
+    """With the link beside it; the folder of another job of that name stays, and one that is gone is no error."""
+    folder = tmp_path / "hello"
+    folder.mkdir()
+    (folder / "result.json").write_text('{"uid": "one"}')
+    (folder / "result.mp4").touch()
+    (tmp_path / "hello.mp4").hardlink_to(folder / "result.mp4")
+    remove_result(tmp_path, "hello", "two")
+    assert {path.name for path in tmp_path.iterdir()} == {"hello", "hello.mp4"}
+    remove_result(tmp_path, "hello", "one")
+    remove_result(tmp_path, "hello", "one")
+    assert list(tmp_path.iterdir()) == []
