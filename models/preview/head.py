@@ -21,7 +21,7 @@ _LASHES, _HIGHEST, _LOWEST = 3.0, 26.0, 18.0
 _SHUT = 4.0
 _SKIN_SCALE = 2.0
 """Pixels of a painted lid per face unit."""
-_OWN_COLOUR = 0.3
+_OWN_COLOUR = 0.2
 """The share of the skin at the lid in its colour, which shadow and paint change, against the cheek's."""
 _GRAIN_FROM, _MOST_GRAIN = 28.0, 10.0
 """How far below the eye the grain of a lid is taken, in face units, and its largest value."""
@@ -105,7 +105,7 @@ class Lid:
         skin = cv2.remap(self._skin, *self._locate(x, y), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         inner, drawn = np.sqrt(_lens(across)), min(1.0, 2 * shut)
         lash = 0.42 * np.exp(-(((below - edge) / 1.7) ** 2)) * inner
-        crease = 0.12 * np.exp(-(((below - open_at - 1) / 2.2) ** 2)) * inner * over
+        crease = 0.07 * np.exp(-(((below - open_at - 1) / 2.2) ** 2)) * inner * over
         light = 1 - drawn * (lash + crease)
         part[:] = np.clip((part + over[..., None] * (skin - part)) * light[..., None], 0, 255).astype(np.uint8)
 
@@ -134,8 +134,8 @@ class Lid:
         row_open, row_shut = self._compute_edges(np.asarray(across[h // 2], np.float32))
         smooth = np.asarray(cv2.GaussianBlur(area, (0, 0), 2 * _SKIN_SCALE), np.float32)
         cheek = np.asarray(np.median(area[(below > 22) & (below < 42) & (np.abs(across) < 0.9)], 0), np.float32)
-        above = self._average_band(smooth, row_open - 6, cheek, 0.75)
-        under = self._average_band(smooth, row_shut + 5, cheek, 0.85)
+        above = self._average_band(smooth, row_open - 6, cheek, 0.78)
+        under = self._average_band(smooth, row_shut + 5, cheek, 0.87)
         share = ramp((below - open_at) / (shut_at - open_at), 0, 1)[..., None]
         grain = area - cv2.GaussianBlur(area, (0, 0), 3 * _SKIN_SCALE)
         moved = np.roll(grain, -round(_GRAIN_FROM * _SKIN_SCALE), 0)
