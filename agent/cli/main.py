@@ -341,6 +341,7 @@ def avatar_remove(
 def snapshot(
     file: Annotated[Path | None, typer.Argument(help="The copy. Default: status.db in the share.")] = None,
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Copy the ledger into one plain file.
 
@@ -354,7 +355,10 @@ def snapshot(
         copy_ledger(settings.folders.ledger, target)
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}") from error
-    console.print(escape_markup(target), soft_wrap=True)
+    if as_json:
+        print_json({"path": str(target)})
+    else:
+        console.print(escape_markup(target), soft_wrap=True)
 
 
 @app.command()

@@ -103,13 +103,16 @@ def is_folder_of_ours(path: Path) -> bool:
         return False
 
 
-def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> None:
-    """Rename a verified result into the outbox, with `record` as its result.json.
+def write_record(staging: Path, record: dict[str, Any]) -> None:
+    """Make a verified result whole: `record` becomes its result.json, and nothing else is beside it.
 
-    The caller syncs `outbox`, once for all that it publishes. Raises OSError, and then nothing is visible.
+    The folder is one that no other user sees; `flush_record` follows. Raises OSError.
     """
     with hold_folder(staging) as fd:
-        write_record(fd, record)
+        with suppress(FileNotFoundError):
+            os.unlink("result.json", dir_fd=fd)
+        with os.fdopen(os.open("result.json", NEW_FILE, 0o666, dir_fd=fd), "wb") as file:
+            file.write(format_json(record))
         found = set(os.listdir(fd))  # noqa: PTH208 - by descriptor
         video = next((name for name in VIDEO_NAMES if name in found), VIDEO_NAMES[0])
         files = (video, "result.json", "preview.jpg")
@@ -118,21 +121,27 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
             raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
         for leftover in found.difference(files):  # of a worker that was killed in the same attempt
             remove_tree(fd, leftover)
-        os.fsync(fd)
-    if os.path.lexists(outbox / name):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / name))
-    move(staging, outbox / name)
 
 
-def write_record(folder: int, record: dict[str, Any]) -> None:
-    """Write result.json into a folder that no other user sees, and flush it; the caller flushes the folder."""
-    with suppress(FileNotFoundError):
-        os.unlink("result.json", dir_fd=folder)
-    fd = os.open("result.json", NEW_FILE, 0o666, dir_fd=folder)
-    with os.fdopen(fd, "wb") as file:
-        file.write(format_json(record))
-        file.flush()
+def flush_record(staging: Path) -> None:
+    """Flush what `write_record` has changed; a worker has flushed the rest. Raises OSError."""
+    with hold_folder(staging) as fd:
+        file = os.open("result.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
         os.fsync(fd)
+
+
+def move_result(staging: Path, target: Path) -> None:
+    """Rename a flushed result into the outbox; the caller syncs that, once for all that it publishes.
+
+    Raises OSError, and then nothing is visible.
+    """
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    move(staging, target)
 
 
 def is_regular(folder: int, name: str) -> bool:
