@@ -104,7 +104,7 @@ def check_library_name(settings: Settings, avatar: str) -> None:
         known = suggest_file(Path(avatar))
         raise ClientError(f"there is no file {avatar}{known}: give an image, a video, or the name of a library avatar")
     folder = settings.folders.avatars
-    if PathLookup().find_stem(folder, avatar, AVATAR_SUFFIXES) is not None:
+    if PathLookup().find_avatar(folder, avatar, AVATAR_SUFFIXES) is not None:
         return
     names = sorted({path.stem for path in folder.glob("*") if path.suffix.lower() in AVATAR_SUFFIXES})
     near = suggest(avatar, [*names, *list_faces_beside(Path(avatar))])

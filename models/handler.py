@@ -200,10 +200,15 @@ def run_selftest(device: str, payload: dict[str, Any], progress: ProgressCallbac
 
 
 def copy_medium(request: Request, role: str, progress: ProgressCallback) -> str:
-    """Copy a medium of the request into its work folder; like `copy_input`."""
+    """Copy a medium of the request into its work folder; like `copy_input`. A folder of pictures becomes a video."""
     source = Path(request.media[role] if role in request.media else getattr(request, role))
-    target = request.files.medium_path(role)
-    return copy_input(source, target, request.limits.media_bytes, request.marks.get(role, ()), lambda _: progress(0))
+    target, mark = request.files.medium_path(role), request.marks.get(role, ())
+    if role == "avatar" and source.is_dir():
+        with media.spend(request.limits, progress) as budget:
+            budget.name = source.name
+            fps = Fraction(request.fps or IMAGE_FPS)
+            return media.join_pictures(source, target, request.limits, fps, mark, lambda _: progress(0))
+    return copy_input(source, target, request.limits.media_bytes, mark, lambda _: progress(0))
 
 
 def choose_frame_size(width: int, height: int, wanted_height: int | None) -> tuple[int, int]:

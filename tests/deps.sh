@@ -2,7 +2,7 @@
 # Install the Debian packages that tests use, where that is possible without asking anybody.
 set -eu
 
-packages="espeak-ng libespeak-ng1 sqlite3 gcc libc6-dev mono-mcs mono-runtime samba smbclient systemd dbus chromium"
+packages="espeak-ng libespeak-ng1 sqlite3 gcc libc6-dev mono-mcs mono-runtime samba smbclient systemd dbus zsh fish chromium"
 
 missing=""
 for package in $packages; do

@@ -22,7 +22,7 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "pynvml": "gpu_pool.nvml",
     # What the daemon starts goes through gpu_pool. The other two are commands in processes of their own.
     "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.hooks.calls"),
-    "jeepney": "agent.cli.notify",
+    "jeepney": "agent.desktop",
     "starlette": "agent.page",
     "uvicorn": "agent.page",
     "av": "models.media",
@@ -35,6 +35,7 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
 MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
 AGENT = (
     {"cli"},
+    {"desktop"},
     {"page"},
     {"client", "daemon", "hooks"},
     {"intake"},

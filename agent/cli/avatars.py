@@ -20,7 +20,7 @@ from agent import client
 from agent.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
 from agent.fs.folders import remove, sync
-from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES, is_library_name
+from agent.jobs.spec import AVATAR_SUFFIXES, TRIAL, VIDEO_SUFFIXES, is_library_name
 from agent.settings import Settings
 from gpu_pool.process import build_python_path
 from models import catalog
@@ -32,7 +32,7 @@ TRIAL_S = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Avatar:
-    """A file of the library, and what is prepared for it ("musetalk v15, jaw, 250 frames")."""
+    """An entry of the library, and what is prepared for it ("musetalk v15, jaw, 250 frames")."""
 
     name: str
     path: Path
@@ -40,6 +40,8 @@ class Avatar:
 
     @property
     def kind(self) -> str:
+        if self.path.is_dir():
+            return "pictures"
         return "video" if self.path.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
@@ -70,7 +72,7 @@ def add_avatar(settings: Settings, name: str, file: Path, *, replace: bool = Fal
     atomic_copy(file, target)
     for other in before:
         if other != target:
-            other.unlink(missing_ok=True)
+            remove(other)
     return target
 
 
@@ -86,7 +88,11 @@ def list_avatars(settings: Settings) -> list[Avatar]:
     """Return all avatars by name, with what the cache holds for each."""
     prepared = dict(read_prepared(settings.folders.cache))
     return [
-        Avatar(path.stem, path, tuple(sorted(prepared.get(hash_or_empty(path), ())) if prepared else ()))
+        Avatar(
+            name_avatar(path),
+            path,
+            tuple(sorted(prepared.get(hash_or_empty(path), ())) if prepared else ()),
+        )
         for path in list_files(settings.folders.avatars)
     ]
 
@@ -106,14 +112,17 @@ def remove_avatar(settings: Settings, name: str, *, force: bool = False) -> list
             f"{len(waiting)} unstarted jobs need {name}, {waiting[0]} first: let them run, or use --force"
         )
     for path in files:
-        path.unlink(missing_ok=True)
+        remove(path)
     sync(settings.folders.avatars)
     return files
 
 
-def submit_preparation(settings: Settings, name: str, options: dict[str, Any], engine: str = "") -> JobTicket:
+def submit_preparation(
+    settings: Settings, name: str, options: dict[str, Any], engine: str = "", *, keeps_video: bool = False
+) -> JobTicket:
     """Submit a job with a silent clip, which prepares the avatar and shows the tracked face.
 
+    `keeps_video`: else the daemon takes the video out of the outbox.
     `engine`: "" for MuseTalk where it is installed with its weights, else what auto is here.
     """
     check_name(name)
@@ -121,18 +130,12 @@ def submit_preparation(settings: Settings, name: str, options: dict[str, Any], e
         raise ClientError(f"the library has no avatar {name}: add it with `musedrop avatar add {name} FILE`")
     musetalk, places = catalog.ENGINES["musetalk"], settings.models_dir
     engine = engine or ("auto" if catalog.explain_unavailable(musetalk, places, ("cpu", "cuda")) else "musetalk")
-    job = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
+    job: dict[str, Any] = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
+    job |= {} if keeps_video else {"submitter": TRIAL}
     with tempfile.TemporaryDirectory() as folder:
         silence = Path(folder) / "silence.wav"
         write_silence(silence, TRIAL_S)
         return client.submit(settings, name, silence, job, f"prepare-{name}")
-
-
-def remove_trial(settings: Settings, ticket: JobTicket) -> None:
-    """Remove the result of a preparation from among people's results; what was prepared is in the cache."""
-    row = client.find_job(client.open_ledger(settings), ticket.id)
-    if row is not None and row["result"]:
-        remove(settings.folders.outbox / row["result"])
 
 
 def write_silence(path: Path, seconds: float, rate: int = 16_000) -> None:
@@ -147,14 +150,19 @@ def check_name(name: str) -> None:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """Yield the files that jobs can use as avatars."""
+    """Yield what jobs can use as avatars: files, and folders of pictures."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() in AVATAR_SUFFIXES and not path.name.startswith(".") and path.is_file():
+        is_picture = path.suffix.lower() in AVATAR_SUFFIXES and not path.name.startswith(".")
+        if (is_picture and path.is_file()) or (is_library_name(path.name) and path.is_dir()):
             yield path
 
 
 def find_files(folder: Path, name: str) -> list[Path]:
-    return [path for path in list_files(folder) if path.stem == name]
+    return [path for path in list_files(folder) if name_avatar(path) == name]
+
+
+def name_avatar(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem
 
 
 def read_prepared(cache: Path) -> Iterator[tuple[str, list[str]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,10 @@ from agent.errors import UserError
 if TYPE_CHECKING:
     from agent.settings import Settings
 
+ASKED = "_MUSEDROP_COMPLETE"
+"""The variable by which the scripts of the shells say which of them asks."""
+SPECIAL = re.compile(r"[\s!\"#$&'()*;<>?\[\\\]^`{|}~]")
+"""What bash does not take for a part of a word; the script for zsh can't write quotes."""
 ENGINES = ("auto", "preview", "musetalk")
 ENCODERS = ("auto", "libx264", "h264_nvenc")
 STRATEGIES = ("auto", "queue", "race", "split")
@@ -75,7 +81,15 @@ def complete_priorities(incomplete: str) -> list[str]:
 
 
 def begin_with(start: str, names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith(start)]
+    """Return the names that begin so, as the shell that asks takes them for one word."""
+    found = [name for name in names if name.startswith(start) and name.isprintable()]
+    match os.environ.get(ASKED, ""):
+        case "complete_bash":
+            return [SPECIAL.sub(r"\\\g<0>", name) for name in found]
+        case "complete_zsh":
+            return [name.replace(":", r"\:") for name in found if not {"'", '"', "\\"} & {*name}]
+        case _:
+            return found
 
 
 def find_settings(ctx: typer.Context) -> Settings | None:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent import __version__
 from agent.cli import completion
+from agent.cli import desktop as cli_desktop
 from agent.cli import models as cli_models
-from agent.cli import page as cli_page
 from agent.cli import service as cli_service
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
 from agent.cli.jobs import commands as jobs
@@ -42,8 +42,11 @@ app = typer.Typer(
 for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry):
     app.command()(command)
 app.command("open")(jobs.open_result)
-app.command("page")(cli_page.serve_page)
+app.command("page")(cli_desktop.serve_page)
+app.command()(cli_desktop.tray)
+app.command()(cli_desktop.notify)
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_desktop.app, name="desktop")
 
 NOTIFY_S = 1.0
 
@@ -81,26 +84,15 @@ def run(
     """
     from agent import settings_file
     from agent.daemon import serve
+    from agent.page.launch import start_page
     from agent.service.log import configure_logging
 
     source = find_settings(config)
     settings = settings_file.load_settings(source)
     configure_logging(settings)
     if with_page:
-        cli_page.start_page(source)
+        start_page(source)
     serve(settings, source=source)
-
-
-@app.command()
-def notify(config: Config = None) -> None:
-    """Show desktop notifications when jobs end, until Ctrl-C."""
-    from agent import client
-    from agent.cli import notify as notifications
-
-    settings = load_settings(config)
-    service = notifications.NotificationService()
-    for _ in notifications.follow_jobs(lambda: client.open_ledger(settings), service.show):
-        time.sleep(NOTIFY_S)
 
 
 @app.command()
@@ -302,25 +294,30 @@ def avatar_prepare(
     config: Config = None,
     engine: EngineName = "",
     option: EngineOptions = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and remove the trial.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end.")] = True,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the trial video, which shows the tracked face.")] = False,
 ) -> None:
     """Prepare a face before a job needs it.
 
-    Runs a short silent clip, and removes its result.
+    Runs a short silent clip, whose video does not stay in the outbox.
     """
     from agent.cli import avatars
-    from agent.cli.jobs.following import follow_jobs
+    from agent.cli.jobs.following import follow_jobs, print_outcome
+    from agent.cli.presence import warn_of_absence
 
     source = find_settings(config)
     settings = load_settings(config)
-    ticket = avatars.submit_preparation(settings, name, parse_options(option), engine)
-    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})")
+    ticket = avatars.submit_preparation(settings, name, parse_options(option), engine, keeps_video=keep)
     if not wait:
+        warn_of_absence(settings, source)
+        console.print(f"{escape_markup(name)} will be prepared by the job {escape_markup(ticket.name)}", soft_wrap=True)
         return
-    code = follow_jobs(settings, source, [ticket.id])
-    if code == 0 and not keep:
-        avatars.remove_trial(settings, ticket)
+
+    def tell(settings: Settings, row: dict[str, Any]) -> int:
+        return 0 if row["state"] == "done" and not keep else print_outcome(settings, row)
+
+    code = follow_jobs(settings, source, [ticket.id], tell=tell)
+    if code == 0:
         has_some = any(avatar.prepared for avatar in avatars.list_avatars(settings) if avatar.name == name)
         told = "is prepared" if has_some else "can be used; the preview engine prepares nothing in advance"
         console.print(f"{escape_markup(name)} {told}", soft_wrap=True)
@@ -344,6 +341,7 @@ def avatar_remove(
 def snapshot(
     file: Annotated[Path | None, typer.Argument(help="The copy. Default: status.db in the share.")] = None,
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Copy the ledger into one plain file.
 
@@ -357,7 +355,10 @@ def snapshot(
         copy_ledger(settings.folders.ledger, target)
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}") from error
-    console.print(escape_markup(target), soft_wrap=True)
+    if as_json:
+        print_json({"path": str(target)})
+    else:
+        console.print(escape_markup(target), soft_wrap=True)
 
 
 @app.command()

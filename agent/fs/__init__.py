@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO, TypeVar
+from threading import Semaphore
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 from agent.fs.folders import get_kept, hold_folder, make_folders, move, remove, share_kept, sync
 from models.nofollow import open_nofollow
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,6 +35,8 @@ REMOTE = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "virtiofs", "vboxsf", "c
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LONGEST_NAME_BYTES = 100
 THREADS = 8
+_deletions = Semaphore(256)
+"""Folders that may wait to be deleted; further ones are deleted at once, so that they do not fill the disk."""
 BLOCK_BYTES = 1 << 20
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -56,8 +60,12 @@ class Fingerprint:
         return cls(data["inode"], data["size"], data["mtime_ns"])
 
 
-def take_fingerprint(path: Path) -> Fingerprint | None:
-    """Return the fingerprint of a regular file, None for anything else, and where any part of the path is a link."""
+def take_fingerprint(path: Path, *, of_folder: bool = False) -> Fingerprint | None:
+    """Return the fingerprint of a regular file, or of a folder, None for anything else, and where any part of the path
+    is a link.
+
+    That of a folder is another one when an entry comes, goes or gets another name.
+    """
     try:
         fd = open_nofollow(path, os.O_PATH)
     except (OSError, ValueError):
@@ -66,7 +74,8 @@ def take_fingerprint(path: Path) -> Fingerprint | None:
         status = os.fstat(fd)
     finally:
         os.close(fd)
-    return Fingerprint.from_stat(status) if stat.S_ISREG(status.st_mode) else None
+    is_wanted = stat.S_ISDIR if of_folder else stat.S_ISREG
+    return Fingerprint.from_stat(status) if is_wanted(status.st_mode) else None
 
 
 def is_file(path: Path) -> bool:
@@ -265,6 +274,34 @@ def discard(path: Path) -> None:
         remove(path)
 
 
+def discard_later(folder: Path) -> None:
+    """Take a folder away at once, and delete it on a thread: a disk may take longer for that than to make it.
+
+    It has another name then, beside the old one, which is left where the process ends before the thread has.
+    """
+    doomed = folder.with_name(f".{token_hex(16)}.gone")
+    try:
+        move(folder, doomed)
+    except FileNotFoundError:
+        return
+    except OSError:
+        doomed = folder
+    if not _deletions.acquire(blocking=False):
+        discard(doomed)
+        return
+    try:
+        _deleting_thread().submit(_discard_waiting, doomed)
+    except RuntimeError:  # the limit of threads
+        _discard_waiting(doomed)
+
+
+def _discard_waiting(folder: Path) -> None:
+    try:
+        discard(folder)
+    finally:
+        _deletions.release()
+
+
 def move_into(source: Path, folder: Path, name: str) -> Path:
     """Rename `source` to `folder/name`, or `name-2`, `name-3` ... where that exists.
 
@@ -309,6 +346,15 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
     return True
 
 
+def catch(act: Callable[P, object], *args: P.args, **keys: P.kwargs) -> OSError | None:
+    """Call `act`; return the OSError that it raises, to go on with other files."""
+    try:
+        act(*args, **keys)
+    except OSError as error:
+        return error
+    return None
+
+
 def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Call `act` for each item on a few threads: a disk flushes several files at the price of one.
 
@@ -343,3 +389,9 @@ def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
 def _thread_pool() -> ThreadPoolExecutor:
     """One pool for all calls: starting threads costs more than a few flushes."""
     return ThreadPoolExecutor(THREADS, thread_name_prefix="files")
+
+
+@cache
+def _deleting_thread() -> ThreadPoolExecutor:
+    """One thread: several would wait for each other more than for the disk."""
+    return ThreadPoolExecutor(1, thread_name_prefix="deletes")

@@ -228,7 +228,7 @@ class Intake:
     def _is_avatar(self, name: str) -> bool:
         """Whether the library has an avatar of this name."""
         try:
-            return self.media.lookup.find_stem(self.folders.avatars, name, AVATAR_SUFFIXES) is not None
+            return self.media.lookup.find_avatar(self.folders.avatars, name, AVATAR_SUFFIXES) is not None
         except OSError:
             return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,8 @@ class IgnoredEntries:
             rested = [name for name in rested if fold_name(name) not in named]
             rested = [name for name in rested if inbox.tracked[name].fingerprint not in used]
         self.rows = [self._explain(name) for name in rested if inbox.folder / name not in inbox.entries]
-        others = sorted((name, kind) for name, (kind, since) in inbox.others.items() if since <= old_s)
+        old = [(name, kind) for name, (kind, since) in inbox.others.items() if since <= old_s]
+        others = sorted((name, kind) for name, kind in old if os.path.lexists(inbox.folder / name))
         self.rows += [IgnoredEntry(to_text(name), *self._explain_other(name, kind)) for name, kind in others]
         self._say_new()
 

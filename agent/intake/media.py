@@ -135,9 +135,9 @@ class MediaFinder:
         return file if arrived else found
 
     def _find_avatar(self, name: str, allowed: Sequence[Path]) -> MediaFile | MissingMedia:
-        """Find an avatar of the library: the file avatars/NAME.jpg, .png, .mp4 ..."""
+        """Find an avatar of the library: the file avatars/NAME.jpg, .png, .mp4 ..., or the folder avatars/NAME."""
         try:
-            found = self.lookup.find_stem(self.avatars, name, AVATAR_SUFFIXES)
+            found = self.lookup.find_avatar(self.avatars, name, AVATAR_SUFFIXES)
         except OSError as error:
             return MissingMedia(f'avatar "{name}": {describe_unreadable(self.avatars, error)}')
         if found is None:
@@ -165,6 +165,7 @@ class MediaFinder:
         for folder, rest in places:
             try:
                 found = found or self.lookup.find(folder, rest)
+                found = found or (self._find_pictures(folder, rest) if role == "avatar" else None)
             except OSError as error:
                 missing = f"can't be looked for: {describe_unreadable(Path(error.filename or folder), error)}"
         paths = {folder / rest for folder, rest in places} | ({found} if found else set())
@@ -173,6 +174,11 @@ class MediaFinder:
         if found is None:
             return MissingMedia(f'{role} "{given}" {missing}')
         return self._check_file(role, given, found, allowed)
+
+    def _find_pictures(self, folder: Path, rest: PurePosixPath) -> Path | None:
+        """Return a folder of pictures; none of the inbox, where folders hold jobs."""
+        found = self.lookup.find(folder, rest, of_folder=True)
+        return None if found is None or follow_links(found).is_relative_to(self.inbox) else found
 
     def _find_in_inbox(
         self, files: InboxFiles, role: Role, given: str, name: str, allowed: Sequence[Path]
@@ -204,6 +210,8 @@ class MediaFinder:
         if not is_below(real, allowed):
             raise make_outside_error(role, given)
         fingerprint = take_fingerprint(real)
+        if fingerprint is None and role == "avatar" and not real.is_relative_to(self.inbox):
+            fingerprint = take_fingerprint(real, of_folder=True)
         if fingerprint is None or not self.is_settled(real):
             return MissingMedia(f'{role} "{given}" {WRITTEN}')
         return self._check_rights(role, given, real, fingerprint)

@@ -24,9 +24,9 @@ class PathLookup:
     def __init__(self) -> None:
         self._listings: dict[Path, tuple[int, dict[str, list[str]]]] = {}
 
-    def find(self, folder: Path, rest: PurePosixPath) -> Path | None:
-        """Return the file at folder/rest, or the only one of that name in another spelling."""
-        if take_fingerprint(follow_links(folder / rest)):
+    def find(self, folder: Path, rest: PurePosixPath, *, of_folder: bool = False) -> Path | None:
+        """Return the file at folder/rest, or the only one of that name in another spelling; or a folder."""
+        if take_fingerprint(follow_links(folder / rest), of_folder=of_folder):
             return folder / rest
         path = folder
         for part in rest.parts:
@@ -34,7 +34,12 @@ class PathLookup:
             if len(matches) != 1:
                 return None
             path = path / matches[0]
-        return path if take_fingerprint(follow_links(path)) else None
+        return path if take_fingerprint(follow_links(path), of_folder=of_folder) else None
+
+    def find_avatar(self, library: Path, name: str, suffixes: Container[str]) -> Path | None:
+        """Return the avatar of that name: its file, else its folder of numbered pictures. Raises OSError."""
+        file = self.find_stem(library, name, suffixes)
+        return file or self.find(library, PurePosixPath(name), of_folder=True)
 
     def find_stem(self, folder: Path, stem: str, suffixes: Container[str]) -> Path | None:
         """Return the file of that stem with one of the suffixes, or of the only stem in another spelling.

@@ -65,6 +65,8 @@ PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 NTSC = (24, 30, 48, 60, 120)
 MAX_SECONDS = 1e6
 MAX_VOICES = 16
+TRIAL = "avatar prepare"
+"""The submitter of jobs whose video leaves the outbox when they are done: their use is what they prepare."""
 OF_ONE_FACE = ("face", "face_box", "mouth")
 """Options that say where the one face is."""
 
@@ -288,7 +290,8 @@ class JobSpec(_Frozen):
     version: Literal[1] = Field(default=1, description="The version of this format: 1.")
     avatar: MediaName | None = Field(
         default=None,
-        description="The face: an image or a video beside the job file, or the name of an avatar of the library.",
+        description="The face: an image or a video beside the job file, the name of an avatar of the library,"
+        " or a folder of numbered pictures.",
     )
     template: LibraryName | None = Field(
         default=None, description="The face, by the name of an avatar of the library; instead of `avatar`."

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from agent.errors import UserError
 from agent.page.app import Page
 from agent.page.guard import LOOPBACK
+from agent.page.launch import split_address
 from agent.page.login import Logins, read_secret
 from agent.settings import Settings
 
@@ -89,14 +90,6 @@ class Server(uvicorn.Server):
         elif self._idle_s and time.monotonic() - self._busy_s > self._idle_s:
             return True
         return await super().on_tick(counter)
-
-
-def split_address(listen: str) -> tuple[str, int]:
-    """Return host and port of "127.0.0.1:8765" or "[::1]:8765". Raises UserError."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise UserError(f'page.listen is "{listen}": write an address and a port, such as 127.0.0.1:8765')
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def is_loopback(host: str) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
-from agent.fs import Fingerprint, discard, is_folder, map_parallel, move_into, take_fingerprint
+from agent.fs import Fingerprint, catch, discard_later, is_folder, map_parallel, move_into, take_fingerprint
 from agent.fs.folders import sync
+from agent.jobs.spec import TRIAL
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
@@ -44,6 +45,7 @@ class Archiver:
     ) -> None:
         self.settings, self.ledger, self.problems, self.clock = settings, ledger, problems, clock
         self.folders = settings.current.folders
+        self._work = self.folders.work  # resolves links
         self._history = history or ClockHistory(ledger, clock)
         self.entries = entries or EntryProblems(self.folders.share, clock.now_s)
         self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(self.folders, ledger)
@@ -75,7 +77,10 @@ class Archiver:
         """Return the jobs whose files are in their last place, and are so on the disk. Raises OSError."""
         with self.ledger.together():
             chosen = [(job, target) for job in jobs for target in self._try_target(job)]
-        errors = map_parallel(lambda entry: self._try_archive(*entry), chosen)
+        chosen.sort(key=lambda entry: entry[0].state is JobState.DONE)
+        failed = [entry for entry in chosen if entry[0].state is not JobState.DONE]  # have files to be flushed
+        errors = map_parallel(lambda entry: catch(self._archive, *entry), failed)
+        errors += [catch(self._archive, *entry) for entry in chosen[len(failed) :]]
         moved = [job for (job, _), error in zip(chosen, errors, strict=True) if self._note_end(job, error)]
         for folder in {target.parent for job, target in chosen if target is not None and job in moved}:
             sync(folder)
@@ -89,14 +94,6 @@ class Archiver:
             self._note(job, error)
             return
         yield target
-
-    def _try_archive(self, job: Job, target: Path | None) -> OSError | None:
-        """Move the job's files to their last place; return why not. Runs on any thread: no ledger here."""
-        try:
-            self._archive(job, target)
-        except OSError as error:
-            return error
-        return None
 
     def _note_end(self, job: Job, error: OSError | None) -> bool:
         """Return whether the job's files are in their last place; else the problem is noted."""
@@ -127,8 +124,11 @@ class Archiver:
         return target
 
     def _archive(self, job: Job, target: Path | None) -> None:
-        discard(self.folders.work / job.uid)
+        """Move the job's files to their last place. Runs on any thread: no ledger here. Raises OSError."""
+        discard_later(self._work / job.uid)
         inputs = self.folders.claimed / job.uid
+        if job.submitter == TRIAL and job.result:
+            outbox.remove_result(self.folders.outbox, job.result, job.uid)
         if target is None:
             return
         if job.state is not JobState.DONE:

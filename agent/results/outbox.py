@@ -23,7 +23,18 @@ from agent.fs import (
     read_regular,
     take_fingerprint,
 )
-from agent.fs.folders import hold_folder, list_names, make_folder, make_folders, move, remove_empty, remove_tree, sync
+from agent.fs.folders import (
+    hold_folder,
+    list_names,
+    make_folder,
+    make_folders,
+    move,
+    remove,
+    remove_empty,
+    remove_tree,
+    sync,
+    unlink,
+)
 from agent.ledger.places import Places
 from agent.ledger.reader import find_inputs
 from agent.ledger.sqlite import Database
@@ -92,13 +103,16 @@ def is_folder_of_ours(path: Path) -> bool:
         return False
 
 
-def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any]) -> None:
-    """Rename a verified result into the outbox, with `record` as its result.json.
+def write_record(staging: Path, record: dict[str, Any]) -> None:
+    """Make a verified result whole: `record` becomes its result.json, and nothing else is beside it.
 
-    The caller syncs `outbox`, once for all that it publishes. Raises OSError, and then nothing is visible.
+    The folder is one that no other user sees; `flush_record` follows. Raises OSError.
     """
     with hold_folder(staging) as fd:
-        write_record(fd, record)
+        with suppress(FileNotFoundError):
+            os.unlink("result.json", dir_fd=fd)
+        with os.fdopen(os.open("result.json", NEW_FILE, 0o666, dir_fd=fd), "wb") as file:
+            file.write(format_json(record))
         found = set(os.listdir(fd))  # noqa: PTH208 - by descriptor
         video = next((name for name in VIDEO_NAMES if name in found), VIDEO_NAMES[0])
         files = (video, "result.json", "preview.jpg")
@@ -107,21 +121,27 @@ def publish_result(staging: Path, outbox: Path, name: str, record: dict[str, Any
             raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
         for leftover in found.difference(files):  # of a worker that was killed in the same attempt
             remove_tree(fd, leftover)
-        os.fsync(fd)
-    if os.path.lexists(outbox / name):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(outbox / name))
-    move(staging, outbox / name)
 
 
-def write_record(folder: int, record: dict[str, Any]) -> None:
-    """Write result.json into a folder that no other user sees, and flush it; the caller flushes the folder."""
-    with suppress(FileNotFoundError):
-        os.unlink("result.json", dir_fd=folder)
-    fd = os.open("result.json", NEW_FILE, 0o666, dir_fd=folder)
-    with os.fdopen(fd, "wb") as file:
-        file.write(format_json(record))
-        file.flush()
+def flush_record(staging: Path) -> None:
+    """Flush what `write_record` has changed; a worker has flushed the rest. Raises OSError."""
+    with hold_folder(staging) as fd:
+        file = os.open("result.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
         os.fsync(fd)
+
+
+def move_result(staging: Path, target: Path) -> None:
+    """Rename a flushed result into the outbox; the caller syncs that, once for all that it publishes.
+
+    Raises OSError, and then nothing is visible.
+    """
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    move(staging, target)
 
 
 def is_regular(folder: int, name: str) -> bool:
@@ -147,6 +167,16 @@ def link_video(outbox: Path, name: str) -> None:
             there = os.stat(link, dir_fd=outer, follow_symlinks=False)
             if there.st_ino != os.stat(video.name, dir_fd=inner, follow_symlinks=False).st_ino:
                 raise
+
+
+def remove_result(outbox: Path, name: str, uid: str) -> None:
+    """Remove outbox/NAME with the link beside it, if it is the result of that job. Raises OSError."""
+    if is_published(outbox, name, uid):
+        video = find_video(outbox / name)
+        link = video.parent.with_name(video.parent.name + video.suffix)
+        if (mark := take_fingerprint(link)) and mark == take_fingerprint(video):
+            unlink(link)
+        remove(outbox / name)
 
 
 def is_published(outbox: Path, name: str, uid: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
-from agent.fs import discard, is_file, is_folder, map_parallel
+from agent.fs import catch, discard, is_file, is_folder, map_parallel
 from agent.fs.folders import list_names, sync
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
@@ -130,7 +130,7 @@ class Publisher:
             for result in due:
                 self._retry_later(result, unreadable)
             return
-        errors = map_parallel(lambda entry: self._move_out(*entry, at_ms), named)
+        errors = self._move_out(named, at_ms)
         moved = [entry for entry, error in zip(named, errors, strict=True) if error is None]
         for (result, _), error in zip(named, errors, strict=True):
             if error is not None:
@@ -146,14 +146,20 @@ class Publisher:
         self.ledger.update(job.uid, result=result)
         return result
 
-    def _move_out(self, result: PendingResult, name: str, at_ms: int) -> OSError | None:
-        """Rename the result into the outbox; return why that is not possible now."""
-        try:
-            record = make_result_record(result.job, name, at_ms)
-            outbox.publish_result(result.staging, self.folders.outbox, name, record)
-        except OSError as error:
-            return error
-        return None
+    def _move_out(self, named: list[tuple[PendingResult, str]], at_ms: int) -> list[OSError | None]:
+        """Rename results into the outbox; return of each why that is not possible now.
+
+        Only the flushes run on threads: with all the rest, threads would wait for each other.
+        """
+        staged = [result.staging for result, _ in named]
+        records = [make_result_record(result.job, name, at_ms) for result, name in named]
+        written = [catch(outbox.write_record, *one) for one in zip(staged, records, strict=True)]
+        flushed = map_parallel(flush_written, list(zip(staged, written, strict=True)))
+        targets = [self.folders.outbox / name for _, name in named]
+        return [
+            error or catch(outbox.move_result, folder, target)
+            for folder, target, error in zip(staged, targets, flushed, strict=True)
+        ]
 
     def _finish(self, moved: list[tuple[PendingResult, str]], mark: str) -> None:
         """End the jobs whose results were moved, once the renames are on disk."""
@@ -233,3 +239,9 @@ class Publisher:
             return
         for leftover in leftovers:
             discard(leftover)
+
+
+def flush_written(entry: tuple[Path, OSError | None]) -> OSError | None:
+    """Flush a staged result, unless it could not be written; return the error."""
+    staging, error = entry
+    return error or catch(outbox.flush_record, staging)

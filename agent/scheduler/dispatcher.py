@@ -57,6 +57,7 @@ class Dispatcher:
     def __init__(self, settings: CurrentSettings, ledger: Ledger, devices: Devices, clock: Clock) -> None:
         self.settings, self.ledger, self.devices, self.clock = settings, ledger, devices, clock
         self.folders = settings.current.folders
+        self._work = self.folders.work  # resolves links
         self.pool = devices.pool
         self.attempts: dict[str, Attempt] = {}
         self._hold_reason, self._paused = "", False
@@ -219,7 +220,7 @@ class Dispatcher:
 
     def _make_request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
         settings = self.settings.current
-        work = self.folders.work / job.uid
+        work = self._work / job.uid
         work.mkdir(parents=True, exist_ok=True)
         return Request(
             engine=engine,

@@ -3,6 +3,7 @@
 from models.media.audio.layers import write_voice
 from models.media.audio.sound import Sound, read_sound, read_soundtrack, read_waveform
 from models.media.budget import spend
+from models.media.numbered import join_pictures
 from models.media.opening import limit_threads
 from models.media.output.encode import ALPHA_ENCODER, write_jpeg, write_part
 from models.media.output.encoders import (
@@ -35,6 +36,7 @@ __all__ = [
     "choose_encoder",
     "describe_worker",
     "fall_back",
+    "join_pictures",
     "keep_opacity",
     "limit_threads",
     "measure_opacity",

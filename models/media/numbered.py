@@ -5,17 +5,22 @@ MuseTalk takes such a folder as an avatar. A job reads one file, so the pictures
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
 
 from models.arrays import U8
+from models.atomic import atomic_write
+from models.inputs import changed_error, copy_input
+from models.media.opening import USUAL
 from models.media.picture import read_image
-from models.types import EngineError
+from models.types import EngineError, Limits
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 HINT = "name the pictures by their numbers: 0001.png, 0002.png ..."
@@ -37,11 +42,11 @@ def find_numbered(folder: Path) -> list[Path]:
     return ordered
 
 
-def read_numbered(pictures: list[Path]) -> Iterator[U8]:
+def read_numbered(pictures: list[Path], limits: Limits = USUAL) -> Iterator[U8]:
     """Yield the pictures, BGR. Raises EngineError avatar_unreadable for one of another size than the first."""
     shape = None
     for path in pictures:
-        picture = read_image(path)
+        picture = read_image(path, limits=limits)
         shape = shape or picture.shape
         if picture.shape != shape:
             size, first = (f"{one[1]} x {one[0]}" for one in (picture.shape, shape))
@@ -49,20 +54,49 @@ def read_numbered(pictures: list[Path]) -> Iterator[U8]:
         yield picture
 
 
-def write_lossless(folder: Path, target: Path, fps: Fraction) -> int:
+def join_pictures(
+    folder: Path, target: Path, limits: Limits, fps: Fraction, mark: Sequence[int], tick: Callable[[int], None]
+) -> str:
+    """Write the numbered pictures of a folder as one video; return a hash of rate, numbers and pictures.
+
+    Nothing in the path may be a link, pictures included. `mark` is the folder's, see `copy_input`; `tick` is called
+    with the bytes copied so far. Raises EngineError avatar_unreadable, media_too_large, missing_media, media_changed.
+    """
+    status, digest, done = folder.lstat(), hashlib.sha256(str(fps).encode()), 0
+    if mark and (status.st_ino, status.st_size, status.st_mtime_ns) != tuple(mark):
+        raise changed_error(folder.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent) as copies:
+        for picture in find_numbered(folder):
+            copy = Path(copies) / picture.name
+            sha256 = copy_input(picture, copy, limits.media_bytes - done, (), tick)
+            digest.update(f" {int(picture.stem)} {sha256}".encode())
+            done += copy.stat().st_size
+        with atomic_write(target, durable=False) as video:
+            write_lossless(Path(copies), video, fps, limits)
+    return digest.hexdigest()
+
+
+def write_lossless(folder: Path, target: Path, fps: Fraction, limits: Limits = USUAL) -> int:
     """Write the numbered pictures of a folder as FFV1 in Matroska, to the bit; return how many there were."""
     pictures = find_numbered(folder)
     with av.open(f"file:{target}", "w", format="matroska") as output:
         stream = output.add_stream("ffv1", rate=fps)
         assert isinstance(stream, av.VideoStream)  # noqa: S101 - FFV1 is video
         context = stream.codec_context
-        context.height, context.width = read_image(pictures[0]).shape[:2]
+        context.height, context.width = read_image(pictures[0], limits=limits).shape[:2]
         context.pix_fmt, context.time_base = "bgr0", 1 / fps
-        for number, picture in enumerate(read_numbered(pictures)):
+        left_bytes = limits.media_bytes
+        for number, picture in enumerate(read_numbered(pictures, limits)):
             opaque = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
             frame = av.VideoFrame.from_ndarray(opaque, "bgra").reformat(format="bgr0")
             frame.pts, frame.time_base = number, 1 / fps
-            output.mux(stream.encode(frame))
+            packets = stream.encode(frame)
+            left_bytes -= sum(packet.size for packet in packets)
+            if left_bytes < 0:
+                message = f"the pictures make a video of more than {limits.media_bytes / 2**20:.0f} MiB"
+                raise EngineError("media_too_large", message, "send fewer or smaller ones, or raise limits.media_mib")
+            output.mux(packets)
         output.mux(stream.encode(None))
     return len(pictures)
 

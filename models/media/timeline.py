@@ -99,12 +99,12 @@ class Timeline:
 
         >>> choose = lambda step: Timeline((0, step, 2 * step), (0,), step, Fraction(1, 120)).choose_fps()
         >>> [str(choose(step)) for step in (4, 10, 20, 1)]
-        ['30', '24', '25', '60']
+        ['30', '25', '25', '60']
         """
         own = self.measure_fps()
         if own > FASTEST:
             own /= ceil(own / FASTEST)
-        elif own < SLOWEST and SLOWEST <= 2 * own <= _DOUBLED:
+        elif own < SLOWEST and STILL_FPS <= 2 * own <= _DOUBLED:
             own *= 2
         return own if own >= SLOWEST else STILL_FPS
 

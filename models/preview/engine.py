@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -23,24 +24,30 @@ from models.preview.face import (
     find_faces,
     make_face,
     make_face_in_box,
+    measure_smallest,
     move_face,
 )
 from models.preview.interior import Tone, measure_tone
 from models.preview.landmarks import Landmarks, fit_landmarks
 from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
-from models.preview.mouth import Mouth, find_mouth, fit_mouth
+from models.preview.mouth import GIVEN, Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
 from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth
 from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 4
+VERSION = 5
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
+GUESSED_MOUTH = (
+    "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
+)
+UNSEEN_MOUTH = 'the mouth could not be seen clearly, so it does not move; the option "mouth" says where it is'
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
-NO_FACE = "choose a portrait that shows one face from the front, well lit and at least 60 pixels wide"
+NO_FACE = "choose a portrait that shows one face from the front, well lit and at least {} pixels wide"
+TURNED = "a face is seen when the picture is turned by {} degrees clockwise: turn it"
 
 
 class PreviewEngine:
@@ -56,7 +63,7 @@ class PreviewEngine:
             picture, face = find_first_face(request, inspection, choice, name)
             mouth = locate_mouth(picture, face, choice.options, request, inspection)
             if not mouth.is_visible:
-                notes += ("the mouth could not be seen clearly; it is drawn where mouths usually are",)
+                notes += (UNSEEN_MOUTH if choice.options.face_box is None else GUESSED_MOUTH,)
             box = [round(float(value), 1) for value in face.box]
             details[f"face-{number}" if number else "face"] = box
             details.setdefault("mouth_found", mouth.is_visible)
@@ -232,10 +239,21 @@ def find_first_face(request: Request, inspection: Inspection, choice: FaceChoice
         if (face := choice.choose(faces)) is not None:
             return picture, face
     if not most:
-        raise EngineError("no_face", f"no face was found in {name}", NO_FACE)
+        raise EngineError("no_face", f"no face was found in {name}", advise(request, inspection))
     asked, number = ('"voices"', choice.needed - 1) if choice.needed else ('the option "face"', choice.options.face)
     message = f"{asked} asks for number {number}, but {name} shows {most} (counted from 0, left to right)"
     raise EngineError("bad_option", message, 'give a smaller number, or "largest"')
+
+
+def advise(request: Request, inspection: Inspection) -> str:
+    """Return what to do about an avatar without a face."""
+    if inspection.avatar_kind == "image":
+        picture = load_image(request, inspection)
+        for quarters in (1, 3, 2):
+            if find_faces(np.ascontiguousarray(np.rot90(picture, -quarters))):
+                return TURNED.format(90 * quarters)
+    larger = max(1.0, read_shown_size(request)[1] / inspection.height)
+    return NO_FACE.format(math.ceil(larger * measure_smallest(inspection.width, inspection.height)))
 
 
 def refine_face(picture: U8, given: Face) -> Face:
@@ -306,21 +324,28 @@ def write_geometry(
 ) -> None:
     """Write geometry.npz: face, mouth, tone, resting lower face, and the eyes in each frame of the avatar."""
     options = choice.options
-    picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
-    track, window, reference = Track.of_still(face, 1), range(1), 0
-    if inspection.avatar_kind == "video" and options.face_box is not None:
-        with open_video(request, inspection) as video:
-            track, window = Track.of_still(face, len(video)), range(len(video))
-            picture = video.read(0)
-    elif inspection.avatar_kind == "video":
+    if inspection.avatar_kind == "video" and options.face_box is None:
         with open_video(request, inspection) as video:
             window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
             frames = (video.read(n) for n in window)
             track = follow_face(frames, lambda image: choice.choose(find_faces(image)), progress)
             reference = track.choose_reference()
             picture = video.read(window[reference])
-        face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+        if np.isfinite(track.gap).any():
+            face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+        else:  # it is there too shortly to be followed
+            picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
+            track = replace(Track.of_still(face, len(window)), weight=np.zeros(len(window)))
+    else:
+        picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
+        track, window, reference = Track.of_still(face, 1), range(1), 0
+        if inspection.avatar_kind == "video":
+            with open_video(request, inspection) as video:
+                track, window = Track.of_still(face, len(video)), range(len(video))
+                picture = video.read(0)
     mouth = locate_mouth(picture, face, options, request, inspection)
+    if options.face_box is not None:
+        mouth = replace(mouth, contrast=GIVEN)
     np.savez(
         folder / "geometry.npz",
         resting=cut_lower_face(picture, face, mouth),
@@ -405,7 +430,7 @@ class PreparedPreview:
         seen = source - self.first
         weight = float(self.weight[seen] * self.strength[n])
         face = move_face(self.face, self.eyes[seen])
-        if weight > 0:
+        if weight > 0 and self.mouth.is_visible:
             resting.lay(frame, face, weight)
             draw_mouth(frame, face, painter, self.read_shape(n), weight)
         if self.shut[n] * weight > 0:
@@ -436,7 +461,7 @@ def draw_video(video: media.VideoFrames, faces: list[PreparedPreview], frames: r
 
     The lips and the chin of one frame rest on all of them, and move there as the sound asks.
     """
-    painters = [MouthPainter(face.mouth, face.tone, face.face.eye_distance) for face in faces]
+    painters = [MouthPainter(face.face, face.mouth, face.tone) for face in faces]
     resting = [LowerFace(face.resting, face.face, face.mouth) for face in faces]
     for n in frames:
         source = cycle_frame(n, len(video), how)

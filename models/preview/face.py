@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,12 +23,34 @@ from models.preview.geometry import (
     transform_points,
     warp_smooth,
 )
-from models.preview.landmarks import Landmarks, fit_landmarks, make_usual_landmarks
+from models.preview.landmarks import JAW, Landmarks, fit_landmarks, make_usual_landmarks
 
-_SEARCHES = ((640, (0, -20, 20)), (640, (-40, 40)), (1600, (0, -20, 20)))
-"""The longer side of the copy that is searched, and the tilts in degrees, in turn."""
-_SMALLEST = 40
+_SMALLEST, _SURE = 40, 50
+"""The side in pixels of the smallest face that is seen in a copy, and of one that is surely seen."""
+_BORDER = 0.08
+"""What is repeated around a copy, as a share of its longer side, for faces that the edge cuts."""
 _ALIKE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A search of a copy of the picture: its longer side, tilts in degrees, and how the cascade looks there."""
+
+    side: int
+    tilts: tuple[int, ...]
+    smallest: int = _SMALLEST
+    step: float = 1.1
+    border: float = 0.0
+    cascade: str = "frontalface_alt2"
+
+
+_SEARCHES = (
+    _Search(640, (0,), border=_BORDER),
+    _Search(640, (-20, 20), step=1.15),
+    _Search(640, (0,), step=1.15, border=_BORDER, cascade="frontalface_alt"),
+    _Search(640, (-40, 40), smallest=60),
+    _Search(1600, (0,), step=1.15),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,12 @@ class Face:
         """(23, 2): the landmarks in face units."""
         return transform_points(self.landmarks.points, self.to_upright)
 
+    @property
+    def jaw(self) -> float:
+        """Half the width of the face at the height of the mouth, in face units."""
+        left, right = self.upright_points[JAW]
+        return float(right[0] - left[0]) / 2
+
 
 def find_faces(image: U8) -> tuple[Face, ...]:
     """Return all faces of a (h, w, 3) uint8 BGR picture from left to right, tilted ones too.
@@ -62,14 +90,16 @@ def find_faces(image: U8) -> tuple[Face, ...]:
     no larger one.
     """
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
-    for side, tilts in _SEARCHES if max(grey.shape) > _SEARCHES[0][0] else _SEARCHES[:2]:
-        scale = min(1.0, side / max(grey.shape))
-        small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-        equal = np.asarray(cv2.equalizeHist(small), np.uint8)
-        found = [face for tilt in tilts for face in _find_at_tilt(image, equal, tilt)]
-        if found:
-            return tuple(sorted(_drop_duplicates(found), key=lambda face: face.box[0] + face.box[2] / 2))
-    return ()
+    found = [face for search in _SEARCHES[:2] for face in _find_in_copy(image, grey, search)]
+    for search in _SEARCHES[2:]:
+        if not found and (search.side == _SEARCHES[0].side or max(grey.shape) > _SEARCHES[0].side):
+            found = _find_in_copy(image, grey, search)
+    return tuple(sorted(_drop_duplicates(found), key=lambda face: face.box[0] + face.box[2] / 2))
+
+
+def measure_smallest(width: int, height: int) -> int:
+    """Return how wide a face must be, in pixels, to be found in a picture of this size."""
+    return max(_SURE, math.ceil(_SURE * max(width, height) / _SEARCHES[-1].side))
 
 
 def find_face_near(image: U8, eyes: F64) -> Face | None:
@@ -103,15 +133,24 @@ def _load_cascade(name: str) -> cv2.CascadeClassifier:
     return cv2.CascadeClassifier(str(folder / f"haarcascade_{name}.xml"))
 
 
-def _find_at_tilt(image: U8, equal: U8, tilt_deg: float) -> Iterator[Face]:
-    """Search `equal`, a smaller grey copy of `image` with an equalised histogram, turned by `tilt_deg`."""
-    turned, back = _rotate(equal, tilt_deg)
-    scale = image.shape[1] / equal.shape[1]
-    for x, y, w, h in _detect_boxes(turned):
-        usual = transform_points(_place_eyes((x, y, w, h)), back)
-        fitted = fit_landmarks(image, usual * scale, rough=True)
-        if fitted.likeness >= _ALIKE:
-            yield make_face(fitted.eyes, fitted)
+def _find_in_copy(image: U8, grey: U8, search: _Search) -> list[Face]:
+    """Return what the cascade sees in a copy of `grey`, which is `image` without colours, and looks like a face.
+
+    The histogram stays as it is: that of a small face before a plain wall would lose its face.
+    """
+    scale = min(1.0, search.side / max(grey.shape))
+    small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    border = round(search.border * max(small.shape))
+    bordered = cv2.copyMakeBorder(small, *(border,) * 4, cv2.BORDER_REPLICATE)
+    found = []
+    for tilt in search.tilts:
+        turned, back = _rotate(np.asarray(bordered, np.uint8), tilt)
+        for box in _detect_boxes(turned, search):
+            usual = (transform_points(_place_eyes(box), back) - border) / scale
+            fitted = fit_landmarks(image, usual, rough=True)
+            if fitted.likeness >= _ALIKE:
+                found.append(make_face(fitted.eyes, fitted))
+    return found
 
 
 def _rotate(grey: U8, tilt_deg: float) -> tuple[U8, F64]:
@@ -128,11 +167,12 @@ def _rotate(grey: U8, tilt_deg: float) -> tuple[U8, F64]:
     return np.asarray(turned, np.uint8), invert_affine(np.asarray(turn, np.float64))
 
 
-def _detect_boxes(grey: U8) -> list[tuple[int, int, int, int]]:
-    if min(grey.shape) < _SMALLEST:
+def _detect_boxes(grey: U8, search: _Search) -> list[Box]:
+    smallest = (search.smallest, search.smallest)
+    if min(grey.shape) < search.smallest:
         return []
-    found = _load_cascade("frontalface_alt2").detectMultiScale(grey, 1.1, 1, minSize=(_SMALLEST, _SMALLEST))
-    return [(int(x), int(y), int(w), int(h)) for x, y, w, h in found]
+    found = _load_cascade(search.cascade).detectMultiScale(grey, search.step, 1, minSize=smallest)
+    return [(float(x), float(y), float(w), float(h)) for x, y, w, h in found]
 
 
 def make_face(eyes: F64, landmarks: Landmarks) -> Face:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8, Floats
-from models.preview.face import Face
+from models.preview.face import Face, crop_upright
 from models.preview.geometry import Crop, Maps, compute_rect, invert_affine, make_grid, ramp, transform_grid
 from models.preview.landmarks import LEFT_EYE, RIGHT_EYE
 
@@ -16,10 +16,15 @@ _COARSE = 8
 _CORE = (105.0, 165.0)
 _REACH = (185.0, 260.0)
 _MIDDLE_Y = 50.0
-_BROW = 6.0
-"""From the middle of a brow to its lower edge, in face units."""
-_LASHES = 3.0
+_LASHES, _HIGHEST, _LOWEST = 3.0, 26.0, 18.0
+"""How thick lashes are, and the farthest that the edges of an eye are from the line of its corners, in face units."""
 _SHUT = 4.0
+_SKIN_SCALE = 2.0
+"""Pixels of a painted lid per face unit."""
+_OWN_COLOUR = 0.2
+"""The share of the skin at the lid in its colour, which shadow and paint change, against the cheek's."""
+_GRAIN_FROM, _MOST_GRAIN = 28.0, 10.0
+"""How far below the eye the grain of a lid is taken, in face units, and its largest value."""
 
 
 class HeadField:
@@ -66,51 +71,98 @@ class HeadField:
 
 
 class Lid:
-    """The eyelid of one eye of a face in a picture of (width, height), as its landmarks have it.
+    """The eyelid of one eye of a face in a (h, w, 3) uint8 picture, as its landmarks have it.
 
-    `points` (4, 2): left corner, edge of the upper lid, right corner, edge of the lower lid, and
-    `brow_y`, all in face units.
+    `points` (4, 2): left corner, edge of the upper lid, right corner, edge of the lower lid, in face
+    units. What covers the eye is painted in the colours of the skin above and below it, with the grain
+    of the skin below: pulled down, the skin above would take the brow and its shadow along.
     """
 
-    def __init__(self, face: Face, points: F64, brow_y: float, size: tuple[int, int]) -> None:
+    def __init__(self, image: U8, face: Face, points: F64) -> None:
         left, upper, right, lower = points
         self._middle, self._half = (left + right) / 2, max(6.0, float(right[0] - left[0]) / 2)
         self._slope = float(right[1] - left[1]) / 2 / self._half
-        self._upper = float(np.clip(upper[1] - self._middle[1], -16, -2))
-        self._lower = float(np.clip(lower[1] - self._middle[1], 1, 11))
-        self._skin = float(np.clip(self._upper - (self._middle[1] + self._upper - brow_y - _BROW) / 2, -30, -5))
-        x, y, reach = float(self._middle[0]), float(self._middle[1]), 1.3 * self._half
-        top, bottom = self._upper + self._skin - 6, self._lower + 6
-        self.rect = compute_rect(face.to_upright, Crop(x - reach, y + top, 2 * reach, bottom - top), size)
+        self._upper = float(np.clip(upper[1] - self._middle[1], -_HIGHEST, -2))
+        self._lower = float(np.clip(lower[1] - self._middle[1], 1, _LOWEST))
+        reach, (x, y) = 1.3 * self._half, self._middle.tolist()
+        self._crop = Crop(x - reach, y - _HIGHEST - 12, 2 * reach, _HIGHEST + 12 + _LOWEST + 44)
         self._to_upright = face.to_upright
-        self._down = invert_affine(face.to_upright)[:, 1].astype(np.float32)
+        top, bottom = self._upper - _LASHES - 10, self._lower + 8
+        size = (image.shape[1], image.shape[0])
+        self.rect = compute_rect(face.to_upright, Crop(x - reach, y + top, 2 * reach, bottom - top), size)
+        self._skin = self._paint_skin(crop_upright(image, face, self._crop, _SKIN_SCALE).astype(np.float32))
 
-    def lower(self, maps: Maps, shut: float) -> Floats:
-        """Pull the skin above the eye over it, in the maps of `rect`. Return (h, w) brightness."""
+    def cover(self, part: U8, maps: Maps, shut: float) -> None:
+        """Draw the lid, `shut` 0..1, into `part`, the pixels of `rect`, whose sources in the picture are `maps`."""
+        if not part.size:
+            return
         x, y = transform_grid(self._to_upright, *maps)
-        across = (x - np.float32(self._middle[0])) / np.float32(self._half)
-        y = y - np.float32(self._middle[1]) - np.float32(self._slope) * (x - np.float32(self._middle[0]))
-        lens = np.clip(1 - across**2, 0, 1)
-        open_at, shut_at = self._upper * lens - _LASHES, self._lower * lens
-        edge, skin = open_at + shut * (shut_at - open_at + _LASHES), self._skin + 0.3 * self._upper * lens
-        inside = np.clip(6 * np.clip(1.15 - np.abs(across), 0, 1), 0, 1)
-        over = np.clip((edge - y) / 1.2 + 0.5, 0, 1) * np.clip((y - skin) / 3, 0, 1) * inside
-        pulled = over * (y - skin) * (1 - np.minimum(1, (open_at - skin) / np.maximum(edge - skin, 1e-3)))
-        np.subtract(maps[0], self._down[0] * pulled, out=maps[0])
-        np.subtract(maps[1], self._down[1] * pulled, out=maps[1])
-        lash = np.exp(-(((y - edge) / 1.8) ** 2)) * np.sqrt(lens) * min(1.0, 2 * shut)
-        return np.asarray(1 - 0.36 * lash, np.float32)
+        across, below = self._straighten(x, y)
+        open_at, shut_at = self._compute_edges(across)
+        edge = open_at + shut * (shut_at - open_at)
+        over = ramp(edge + 1 - below, 0, 2.5) * ramp(below - open_at, -_LASHES - 4, -0.5)
+        over *= ramp(np.abs(across), 1.25, 1.0)
+        skin = cv2.remap(self._skin, *self._locate(x, y), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        inner, drawn = np.sqrt(_lens(across)), min(1.0, 2 * shut)
+        lash = 0.42 * np.exp(-(((below - edge) / 1.7) ** 2)) * inner
+        crease = 0.07 * np.exp(-(((below - open_at - 1) / 2.2) ** 2)) * inner * over
+        light = 1 - drawn * (lash + crease)
+        part[:] = np.clip((part + over[..., None] * (skin - part)) * light[..., None], 0, 255).astype(np.uint8)
+
+    def _straighten(self, x: Floats, y: Floats) -> Maps:
+        """Return face units as half widths of the eye from its middle, and units below the line of its corners."""
+        from_middle = x - np.float32(self._middle[0])
+        below = y - np.float32(self._middle[1]) - np.float32(self._slope) * from_middle
+        return from_middle / np.float32(self._half), below
+
+    def _compute_edges(self, across: Floats) -> Maps:
+        """Return where the upper edge of the eye is when it is open, lashes included, and when it is shut."""
+        return self._upper * _lens(across) - _LASHES, self._lower * _lens(across) + 1.5
+
+    def _locate(self, x: Floats, y: Floats) -> Maps:
+        """Return the pixels of the lid's crop at x and y in face units."""
+        columns, rows = x - np.float32(self._crop.left), y - np.float32(self._crop.top)
+        return columns * np.float32(_SKIN_SCALE) - np.float32(0.5), rows * np.float32(_SKIN_SCALE) - np.float32(0.5)
+
+    def _paint_skin(self, area: Floats) -> Floats:
+        """Return (h, w, 3) float32 skin for the lid in place of `area`, what the picture shows in the crop."""
+        h, w = area.shape[:2]
+        rows, columns = (np.mgrid[:h, :w].astype(np.float32) + np.float32(0.5)) / np.float32(_SKIN_SCALE)
+        x, y = columns + np.float32(self._crop.left), rows + np.float32(self._crop.top)
+        across, below = self._straighten(x, y)
+        open_at, shut_at = self._compute_edges(across)
+        row_open, row_shut = self._compute_edges(np.asarray(across[h // 2], np.float32))
+        smooth = np.asarray(cv2.GaussianBlur(area, (0, 0), 2 * _SKIN_SCALE), np.float32)
+        cheek = np.asarray(np.median(area[(below > 22) & (below < 42) & (np.abs(across) < 0.9)], 0), np.float32)
+        above = self._average_band(smooth, row_open - 6, cheek, 0.78)
+        under = self._average_band(smooth, row_shut + 5, cheek, 0.87)
+        share = ramp((below - open_at) / (shut_at - open_at), 0, 1)[..., None]
+        grain = area - cv2.GaussianBlur(area, (0, 0), 3 * _SKIN_SCALE)
+        moved = np.roll(grain, -round(_GRAIN_FROM * _SKIN_SCALE), 0)
+        return np.asarray(above + share * (under - above) + np.clip(moved, -_MOST_GRAIN, _MOST_GRAIN), np.float32)
+
+    def _average_band(self, smooth: Floats, below: Floats, cheek: Floats, darkest: float) -> Floats:
+        """Return (1, w, 3) colours of the skin at `below` (w,), not much darker or lighter than the cheek."""
+        x = np.linspace(self._crop.left, self._crop.left + self._crop.width, len(below), dtype=np.float32)
+        y = below + np.float32(self._middle[1]) + np.float32(self._slope) * (x - np.float32(self._middle[0]))
+        columns, rows = self._locate(x[None], y[None].astype(np.float32))
+        band = cv2.remap(smooth, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        band = cv2.GaussianBlur(band, (0, 0), sigmaX=8 * _SKIN_SCALE, sigmaY=1e-3)
+        light = band.mean(2, keepdims=True)
+        wanted = np.clip(light, darkest * cheek.mean(), 1.08 * cheek.mean())
+        own = band * (wanted / np.maximum(light, 1))
+        coloured = cheek * (wanted / max(1.0, float(cheek.mean())))
+        return np.asarray(_OWN_COLOUR * own + (1 - _OWN_COLOUR) * coloured, np.float32)
 
 
-def make_lids(face: Face, size: tuple[int, int]) -> tuple[Lid, ...]:
+def make_lids(image: U8, face: Face) -> tuple[Lid, ...]:
     """Return the lids of both eyes; none where they are shut already."""
     points = face.upright_points
     left, right = points[LEFT_EYE], points[RIGHT_EYE]
     if min(left[3, 1] - left[1, 1], right[3, 1] - right[1, 1]) < _SHUT:
         return ()
-    return Lid(face, left, points[21, 1], size), Lid(face, right, points[22, 1], size)
+    return Lid(image, face, left), Lid(image, face, right)
 
 
-def shade(image: U8, light: Floats) -> None:
-    """Darken (h, w, 3) uint8 in place; `light` is (h, w), 1 keeps a pixel."""
-    image[:] = (image * light[..., None]).astype(np.uint8)
+def _lens(across: Floats) -> Floats:
+    return np.clip(1 - np.abs(across) ** np.float32(2.4), 0, 1)

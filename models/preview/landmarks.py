@@ -30,7 +30,7 @@ _USUAL = (
     (0, 182), (-36, 173), (36, 173), (-87, 124), (87, 124), (0, 66), (0, 75), (-67, -40), (67, -40),
 )
 # fmt: on
-LEFT_EYE, RIGHT_EYE, LIPS = slice(0, 4), slice(4, 8), slice(8, 14)
+LEFT_EYE, RIGHT_EYE, LIPS, JAW = slice(0, 4), slice(4, 8), slice(8, 14), slice(17, 19)
 MIRRORED = (6, 5, 4, 7, 2, 1, 0, 3, 9, 8, 10, 11, 12, 13, 14, 16, 15, 18, 17, 19, 20, 22, 21)
 """The number of each point in a mirrored picture."""
 

@@ -23,22 +23,30 @@ _LIP = 11.0
 _TO_CHIN = 46.0
 _CHEEK = 34.0
 _CREVICE = 0.03
+_REACH, _NARROWEST_JAW, _WIDEST_JAW = 82.0, 68.0, 92.0
 
 
 class LipField:
-    """Displacements around one mouth. They are zero outside `crop`."""
+    """Displacements around one mouth. They are zero outside `crop`.
 
-    def __init__(self, mouth: Mouth) -> None:
+    `jaw` is half the width of the face at the height of the mouth, in face units: the whole line of the
+    chin sinks within it.
+    """
+
+    def __init__(self, mouth: Mouth, jaw: float) -> None:
         self.mouth = mouth
+        jaw = min(max(jaw, _NARROWEST_JAW), _WIDEST_JAW)
         self.widest = max(WIDEST_OPENING, min(mouth.gap + 8.0, 30.0))
-        self.crop = Crop(mouth.x - 82, mouth.y - 46, 164, 166)
+        reach = max(_REACH, jaw)
+        self.crop = Crop(mouth.x - reach, mouth.y - 46, 2 * reach, 166)
         rows, columns = np.mgrid[0 : self.crop.height : STEP, 0 : self.crop.width : STEP].astype(np.float32)
         self._x, self._y = columns + np.float32(self.crop.left), rows + np.float32(self.crop.top)
         self._across = (self._x - mouth.x) / mouth.half_width
         beyond = ramp(np.abs(self._x - mouth.x), mouth.half_width, mouth.half_width + _CHEEK)
         self._around = np.exp(-((self._y - mouth.y - 4) ** 2) / 26**2) * (1 - beyond)
         self._sideways = np.clip(self._across, -1, 1) * mouth.half_width * self._around
-        self._jaw = np.exp(-((np.abs(self._across) / 1.5) ** 4))
+        aside = np.abs(self._x - mouth.x)
+        self._jaw = np.exp(-((aside / (0.72 * jaw)) ** 3)) * ramp(aside, reach, reach - 25)
         self._mixing = 0.45 + 0.5 * np.minimum(self._across**2, 1.5)
 
     def compute_aperture(self, opening: float) -> float:
@@ -83,7 +91,8 @@ class LipField:
         below = self._y - edge - apart * arch + shut * lens
         skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
         mixed = ramp(skin / self._mixing, 0, 1)
-        sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fade_jaw(skin)
+        sunk = np.clip(below - _LIP - apart * np.clip(self._jaw - arch, 0, None), 0, None) / _TO_CHIN
+        sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fade_jaw(sunk)
         reach = max(20.0, 1.2 * self.mouth.gap)
         rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / reach) ** 2))
         depth = np.clip(below, 0, None)

@@ -22,8 +22,10 @@ _APART = 0.45
 """The landmarks' `opening` from which the lips are apart."""
 _OPEN = 4.0
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
-_FAINTEST = 8.0
-"""Covered mouths had a contrast of at most 1, others from 13."""
+GIVEN = 255.0
+"""The contrast of a mouth that the job gives."""
+_FAINTEST = 3.0
+"""Covered mouths and furs had a contrast of at most 2.3, mouths from 3.8, most from 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Mouth:
 
     @property
     def is_visible(self) -> bool:
-        """Whether the mouth stands out; otherwise it is drawn where the landmarks have it."""
+        """Whether the mouth stands out; otherwise it isn't drawn: it may be covered."""
         return self.contrast >= _FAINTEST
 
     def to_array(self) -> Floats:
@@ -81,7 +83,7 @@ def fit_mouth(image: U8, face: Face, box: Box) -> Mouth:
     a, b = transform_points([(left, top + h * 0.45), (left + w, top + h * 0.45)], face.to_upright)
     x, y, half_width, tilt = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (b[0] - a[0]) / 2, (b[1] - a[1]) / 2
     placed = replace(_place_lips(face), x=float(x), y=float(y), half_width=float(half_width), tilt=float(tilt))
-    return _measure_mouth(_crop_lab(image, face), replace(placed, contrast=255.0))
+    return _measure_mouth(_crop_lab(image, face), replace(placed, contrast=GIVEN))
 
 
 def _crop_lab(image: U8, face: Face) -> Floats:

@@ -10,8 +10,6 @@ import numpy as np
 from models.arrays import F64, U8, Floats
 from models.preview.face import Face
 from models.preview.geometry import (
-    UNIT,
-    Crop,
     Maps,
     Rect,
     compose_affine,
@@ -21,8 +19,8 @@ from models.preview.geometry import (
     to_slices,
     transform_grid,
 )
-from models.preview.head import HeadField, make_lids, shade
-from models.preview.interior import PIXELS_PER_UNIT, Tone, paint_interior
+from models.preview.head import HeadField, make_lids
+from models.preview.interior import Tone, paint_interior
 from models.preview.lips import STEP, LipField
 from models.preview.mouth import Mouth
 
@@ -47,9 +45,9 @@ class Texture:
 class MouthPainter:
     """Draws the mouth of one face at any place of a picture."""
 
-    def __init__(self, mouth: Mouth, tone: Tone, eye_distance: float) -> None:
-        self._mouth, self._lips = mouth, LipField(mouth)
-        self._interior = paint_interior(mouth, tone, softness=1.1 * UNIT / eye_distance)
+    def __init__(self, face: Face, mouth: Mouth, tone: Tone) -> None:
+        self._mouth, self._lips = mouth, LipField(mouth, face.jaw)
+        self._interior, self._black = paint_interior(mouth, tone, face.eye_distance), tone.black
 
     def find_rect(self, face: Face, size: tuple[int, int]) -> Rect:
         """Return the pixels that this mouth may change, in a picture of (width, height)."""
@@ -73,7 +71,7 @@ class MouthPainter:
         hole = self._find_hole(units, shape[0])
         if hole:
             above[hole] = self._paint_opening(above[hole], x[hole], upper[hole], lower[hole], shape[0])
-        target[:] = _blend(above, source.sample(x, lower), self._sample_interior(self._interior.matte, x, lower))
+        target[:] = _blend(above, source.sample(x, lower), self._interior.sample(self._interior.matte, x, lower))
 
     def _find_hole(self, units: Maps, opening: float) -> tuple[slice, slice] | None:
         """Return the part of the target where the inside of the mouth may show, or None."""
@@ -87,26 +85,25 @@ class MouthPainter:
 
     def _paint_opening(self, above: U8, x: Floats, upper: Floats, lower: Floats, opening: float) -> U8:
         """Blend the upper layer over the inside of the mouth."""
-        behind = self._sample_interior(self._interior.upper, x, upper)
-        tongue = self._sample_interior(self._interior.lower, x, lower)
+        behind = self._interior.sample(self._interior.upper, x, upper)
+        tongue = self._interior.sample(self._interior.lower, x, lower)
         inner = _blend(behind[..., :3], tongue[..., :3], tongue[..., 3])
         lit = min(1.0, 0.30 + self._lips.compute_aperture(opening) / 14)
-        return _blend(np.asarray(cv2.convertScaleAbs(inner, alpha=lit), np.uint8), above, behind[..., 3])
-
-    def _sample_interior(self, picture: U8, x: Floats, y: Floats) -> U8:
-        crop: Crop = self._interior.crop
-        columns, rows = (x - np.float32(crop.left)) * PIXELS_PER_UNIT, (y - np.float32(crop.top)) * PIXELS_PER_UNIT
-        return np.asarray(cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        return _blend(
+            np.asarray(cv2.convertScaleAbs(inner, alpha=lit, beta=self._black * (1 - lit)), np.uint8),
+            above,
+            behind[..., 3],
+        )
 
 
 class Portrait:
-    """Renders frames of one photo, (h, w, 3) uint8 BGR."""
+    """Renders frames of one photo, (h, w, 3) uint8 BGR. A mouth that isn't seen doesn't move."""
 
     def __init__(self, image: U8, face: Face, mouth: Mouth, tone: Tone) -> None:
         size = (image.shape[1], image.shape[0])
         self._image, self._to_upright = image, face.to_upright
-        self._painter = MouthPainter(mouth, tone, face.eye_distance)
-        self._head, self._lids = HeadField(face, size), make_lids(face, size)
+        self._mouth, self._painter = mouth, MouthPainter(face, mouth, tone)
+        self._head, self._lids = HeadField(face, size), make_lids(image, face)
         self._mouth_rect = self._painter.find_rect(face, size)
         self._enlarged, self._to_enlarged = enlarge_part(image, self._head.rect)
         from_upright = invert_affine(face.to_upright)
@@ -117,13 +114,12 @@ class Portrait:
         frame = self._image.copy()
         rect = self._head.rect
         maps = self._head.compute_maps(pose)
-        lids = [_cut_maps(maps, to_slices(lid.rect, rect[:2])) for lid in self._lids] if shut > 0 else []
-        lights = [lid.lower(part, shut) for lid, part in zip(self._lids, lids, strict=False)]
         frame[to_slices(rect)] = cv2.remap(self._enlarged, *transform_grid(self._to_enlarged, *maps), cv2.INTER_LINEAR)
-        for lid, light in zip(self._lids, lights, strict=False):
-            shade(frame[to_slices(lid.rect)], light)
-        units = transform_grid(self._to_upright, *_cut_maps(maps, to_slices(self._mouth_rect, rect[:2])))
-        self._painter.draw(frame[to_slices(self._mouth_rect)], units, self._texture, shape)
+        for lid in self._lids if shut > 0 else ():
+            lid.cover(frame[to_slices(lid.rect)], _cut_maps(maps, to_slices(lid.rect, rect[:2])), shut)
+        if self._mouth.is_visible:
+            units = transform_grid(self._to_upright, *_cut_maps(maps, to_slices(self._mouth_rect, rect[:2])))
+            self._painter.draw(frame[to_slices(self._mouth_rect)], units, self._texture, shape)
         return frame
 
     def draw_on(self, frame: U8, shape: tuple[float, float], shut: float) -> None:
@@ -143,12 +139,8 @@ def draw_mouth(frame: U8, face: Face, painter: MouthPainter, shape: tuple[float,
 
 def draw_lids(frame: U8, face: Face, shut: float) -> None:
     """Shut the eyes in a frame of a video, in place."""
-    for lid in make_lids(face, (frame.shape[1], frame.shape[0])):
-        maps = make_grid(lid.rect)
-        light = lid.lower(maps, shut)
-        if light.size:
-            frame[to_slices(lid.rect)] = cv2.remap(frame, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            shade(frame[to_slices(lid.rect)], light)
+    for lid in make_lids(frame, face):
+        lid.cover(frame[to_slices(lid.rect)], make_grid(lid.rect), shut)
 
 
 class Label:

@@ -19,6 +19,8 @@ _WINDOW = 512
 _BLOCK_HOPS = 4096
 _RANGE_DB = 50.0
 _LEAD_HOPS = 1
+"""By how much the lips lead the sound. More of it costs phonemes: at 30 ms a and m differ by 0.33 of the opening, at
+10 ms by 0.45, and closures stay open."""
 _GAIN, _BIAS = 1.8, 0.12
 _STEADY_HOPS, _ACTIVE_HOPS, _HEARD_DB = 5, 81, 25.0
 _STEADY, _SPOKEN = 1.05, 1.5

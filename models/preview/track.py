@@ -22,9 +22,13 @@ NUDGE = 0.12
 LARGEST_STEP = 0.04
 """The largest such movement, in eye distances: a blink doesn't pull the eyes away."""
 FADE_FRAMES = 5
+SEARCH_EVERY = 5
+"""A face that is lost is searched in the whole picture at every so many frames: it costs as much as fifty steps."""
 FEWEST_POINTS = 12
 FARTHEST_MOUTH = 12.0
 """The farthest that a mouth moves in a turning head, in face units."""
+AWAY = 0.5
+"""What a mouth away from its usual place costs in the choice of the reference, against one that is open so far."""
 STEADY_FRAMES = 3.0
 """Standard deviation in frames of the average over the place of the mouth."""
 
@@ -51,9 +55,14 @@ class Track:
         return cls(np.array([face.eyes] * frames), np.ones(frames), np.zeros((frames, 2)), np.zeros(frames))
 
     def choose_reference(self) -> int:
-        """Return the frame in which the mouth is most closed, for some frames at best."""
-        known = np.where(np.isfinite(self.gap), self.gap, 1e3)
-        return int(np.where(np.isfinite(self.gap), smooth(known, 1.0), np.inf).argmin())
+        """Return the frame in which the mouth is most closed, for some frames at best, and near its
+        usual place: not pulled aside, in a head that isn't turned."""
+        known = np.isfinite(self.gap)
+        if not known.any():
+            return 0
+        away = np.hypot(*(self.mouth - np.median(self.mouth[known], 0)).T)
+        cost = smooth(np.where(known, self.gap, 1e3), 1.0) + AWAY * away
+        return int(np.where(known, cost, np.inf).argmin())
 
     def place_at_mouth(self, reference: int) -> F64:
         """Return the eyes (n, 2, 2), moved as the mouth has moved in the face since the reference
@@ -68,9 +77,13 @@ def follow_face(frames: Iterator[U8], find: Finder, progress: Callable[[int], No
     """Follow the face that `find` returns through all frames, (h, w, 3) uint8 BGR each."""
     seen, mouths = list[F64](), list[F64]()
     before: tuple[U8, F64] | None = None
+    missing = 0
     for number, frame in enumerate(frames):
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
-        face = (before and follow_eyes(before[0], grey, frame, before[1])) or find(frame)
+        face = before and follow_eyes(before[0], grey, frame, before[1])
+        if face is None and missing % SEARCH_EVERY == 0:
+            face = find(frame)
+        missing = 0 if face else missing + 1
         before = (grey, np.array(face.eyes)) if face else None
         seen.append(before[1] if before else np.full((2, 2), np.nan))
         mouths.append(measure_lips(face) if face else np.full(3, np.nan))

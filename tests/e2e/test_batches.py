@@ -61,3 +61,15 @@ def test_a_text_becomes_a_video(make_share: Callable[..., Share]) -> None:
     assert 2.0 < result["duration_s"] < 10.0
     assert result["audio"]["given"] == "hello.txt"
     assert "The voice was made of a text by espeak-ng." in result["notes"]
+
+
+@pytest.mark.parametrize("words", [(), ("--no-wait",), ("--keep",)])
+def test_preparing_an_avatar_leaves_no_video(noop: Share, words: tuple[str, ...]) -> None:
+    """Whether the command waits or not; --keep keeps it."""
+    (noop.folder / "avatars" / "anna.jpg").write_bytes(b"face")
+    done = noop.musedrop("avatar", "prepare", "anna", *words)
+    assert done.returncode == 0, done.stderr
+    assert ("result.mp4" in done.stdout) == ("--keep" in words)
+    assert noop.wait_for("prepare-anna", "done", "failed")["state"] == "done", noop.log()
+    until(lambda: bool(noop.rows("SELECT 1 FROM jobs WHERE tidied = 1")), 60, noop.log)
+    assert {path.name for path in noop.outbox.iterdir()} == ({"prepare-anna"} if "--keep" in words else set())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.arrays import F32
 from models.media.audio.sound import read_waveform
 from tests.media_samples import sound, tone
+from tests.models.media.heic_files import write_heic
 from tests.models.preview.test_engine import draw_cut_out, write_pair
 from tests.share import EXAMPLES, Share, face, until, voice
 
@@ -47,6 +50,23 @@ def has_tone(wave: F32, start_s: float, stop_s: float, hz: float) -> bool:
     power = np.abs(np.fft.rfft(part * np.hanning(len(part)))) ** 2
     near = np.abs(np.fft.rfftfreq(len(part), 1 / RATE) - hz) < 50
     return bool(power[near].sum() > 0.8 * power.sum())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_numbered_pictures_in_the_library_are_an_avatar(share: Share) -> None:
+    """A job names the folder; the result has the rate that it asks for, and the folder stays where it is."""
+    folder = share.folder / "avatars" / "eva"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 10):
+        (folder / f"{number:04}.jpg").write_bytes(face())
+    share.put("line.wav", voice(0.5))
+    share.drop("pictures", avatar="eva", audio="line.wav", fps=20)
+    assert share.wait_for("pictures", "done", "failed")["state"] == "done", share.log()
+    with av.open(str(share.outbox / "pictures" / "result.mp4")) as video:
+        assert video.streams.video[0].average_rate == 20
+        assert video.streams.video[0].frames == 10
+    assert sorted(path.name for path in folder.iterdir()) == ["0001.jpg", "0002.jpg", "0010.jpg"]
 
 
 @pytest.mark.slow
@@ -149,3 +169,13 @@ def test_a_cut_out_face_is_put_before_a_wall_or_keeps_its_transparency(share: Sh
     assert {path.name for path in (share.outbox / "clear").iterdir()} == {"result.mov", "result.json", "preview.jpg"}
     with av.open(str(share.outbox / "clear" / "result.mov")) as container:
         assert container.streams.video[0].codec_context.pix_fmt == "yuva444p10le"
+
+
+@pytest.mark.slow
+def test_a_photo_of_a_phone_speaks(share: Share, tmp_path: Path) -> None:
+    """The package that reads HEIC works within the walls of a worker, too."""
+    picture = Image.open(io.BytesIO(face())).convert("RGB")
+    share.put("IMG_1.heic", write_heic(tmp_path / "IMG_1.heic", np.asarray(picture, np.uint8)).read_bytes())
+    share.put("voice.wav", voice(0.4))
+    share.drop("phone", avatar="IMG_1.heic", audio="voice.wav")
+    assert share.wait_for("phone", "done", "failed", timeout_s=200)["state"] == "done", share.log()

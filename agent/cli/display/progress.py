@@ -81,5 +81,5 @@ def count_frames_done(row: dict[str, Any]) -> int:
 
 def describe_outcome(row: dict[str, Any]) -> str:
     if row["state"] == "done":
-        return f"outbox/{row['result']}  {row['run_seconds']:.1f} s"
+        return f"in {row['run_seconds']:.1f} s"
     return str(row["error_code"] or row["waiting_for"] or "")

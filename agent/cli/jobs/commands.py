@@ -308,6 +308,7 @@ def open_result(
     name: Name,
     config: Config = None,
     only_print: Annotated[bool, typer.Option("--print", help="Print the path only.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Open the video of a job, and print its path.
 
@@ -318,9 +319,13 @@ def open_result(
 
     settings = load_settings(config)
     db = client.open_ledger(settings)
-    path = find_result(settings, db, require_job(db, name))
-    typer.echo(str(path))
-    if not only_print and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    row = require_job(db, name)
+    path = find_result(settings, db, row)
+    if as_json:
+        print_json({"name": row["name"], "uid": row["uid"], "state": row["state"], "path": str(path)})
+    else:
+        typer.echo(str(path))
+    if not (only_print or as_json) and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         try:
             os.posix_spawnp("xdg-open", ["xdg-open", str(path)], os.environ)
         except OSError as error:
@@ -349,12 +354,13 @@ def cancel(
     names: Names = None,
     config: Config = None,
     every: Annotated[bool, typer.Option("--all", help="All jobs that are not finished.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Cancel jobs that are not finished.
 
     Writes a control file for each into the inbox.
     """
-    control_jobs(config, "cancel", names or [], every=every)
+    control_jobs(config, "cancel", names or [], every=every, as_json=as_json)
 
 
 def retry(
@@ -362,16 +368,32 @@ def retry(
     config: Config = None,
     failed: Annotated[bool, typer.Option("--failed", help="All jobs that have failed.")] = False,
     every: Annotated[bool, typer.Option("--all", help="All jobs that have failed or were cancelled.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run failed or cancelled jobs again.
 
     Writes a control file for each into the inbox.
     """
-    control_jobs(config, "retry", names or [], every=every, failed=failed)
+    control_jobs(config, "retry", names or [], every=every, failed=failed, as_json=as_json)
+
+
+def print_chosen(verb: str, names: list[str], *, says_nothing: bool) -> None:
+    """Print what will happen to which jobs; `says_nothing`: also where it happens to none."""
+    for name in names:
+        deed = "cancelled" if verb == "cancel" else "run again"
+        console.print(f"{escape_markup(name)} will be {deed}", soft_wrap=True)
+    if not names and not says_nothing:
+        console.print(f"there is nothing to {verb}")
 
 
 def control_jobs(
-    config: Path | None, verb: str, names: list[str], *, every: bool = False, failed: bool = False
+    config: Path | None,
+    verb: str,
+    names: list[str],
+    *,
+    every: bool = False,
+    failed: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't."""
     from agent import client
@@ -392,10 +414,10 @@ def control_jobs(
         warn_of_absence(settings, find_settings(config))
     for row in chosen:
         client.write_control_file(settings, choosing.name_for_control(row), verb)
-        deed = "cancelled" if verb == "cancel" else "run again"
-        console.print(f"{escape_markup(row['name'])} will be {deed}", soft_wrap=True)
-    if not chosen and not refusals:
-        console.print(f"there is nothing to {verb}")
+    if as_json:
+        print_json([{"name": row["name"], "uid": row["uid"]} for row in chosen])
+    else:
+        print_chosen(verb, [row["name"] for row in chosen], says_nothing=bool(refusals))
     for refusal in refusals:
         error_console.print(f"[red]musedrop:[/] {escape_markup(refusal)}", soft_wrap=True, highlight=False)
     raise typer.Exit(UserError.exit_code if refusals else 0)

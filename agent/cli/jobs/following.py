@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,24 @@ POLL_S = 0.25
 CLAIM_S = 2.0
 ABSENCE_S = 30.0
 """How long a wait goes on without a daemon: a service that restarts is back by then."""
+Tell = Callable[[Settings, dict[str, Any]], int]
+"""Prints how a job ended, a row of job_status; returns an exit code."""
 TIMED_OUT = 4
 """Exit code of a wait that ended by its --timeout."""
 
 
 def follow_jobs(
-    settings: Settings, source: Path, keys: Sequence[str], *, timeout_s: float | None = None, quiet: bool = False
+    settings: Settings,
+    source: Path,
+    keys: Sequence[str],
+    *,
+    timeout_s: float | None = None,
+    quiet: bool = False,
+    tell: Tell | None = None,
 ) -> int:
     """Wait until the jobs with these ids or uids have ended; show their progress, then print how each ended.
 
+    `tell`: prints the end of a job in the place of `print_outcome`.
     Return 0 if all are done, 1 if not, NO_DAEMON or TIMED_OUT where the wait was given up.
     """
     start_s = alive_s = time.monotonic()
@@ -55,7 +64,7 @@ def follow_jobs(
             time.sleep(POLL_S)
     if quiet:
         return int(any(rows[key]["state"] != "done" for key in keys))
-    return max(print_outcome(settings, rows[key]) for key in keys)
+    return max((tell or print_outcome)(settings, rows[key]) for key in keys)
 
 
 def find_key(settings: Settings, name: str) -> str:

@@ -14,6 +14,8 @@ _STREAMED_WAV = 0x7FFFF000
 _HUGE_WAV = 1 << 29
 _ROUND_SIZES = (1_000_000, 1 << 20)
 _RIFF_HEAD = 44
+_MOST_TAGS = 4096
+"""What tags take at most that some programs put behind a wav."""
 _MP3_KBITS = {  # MPEG 1, and MPEG 2 and 2.5, layer III
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -80,6 +82,15 @@ def has_second_wav(path: Path) -> bool:
         size = int.from_bytes(head[4:8], "little")
         file.seek(8 + size + size % 2)
         return head.startswith(b"RIFF") and file.read(4) == b"RIFF"
+
+
+def has_more_than_told(path: Path) -> bool:
+    """Whether much follows the end that the header of a wav says, and is no other wav."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    told = int.from_bytes(head[4:8], "little") + 8
+    is_told = head.startswith(b"RIFF") and told > _RIFF_HEAD
+    return is_told and path.stat().st_size - told > _MOST_TAGS and not has_second_wav(path)
 
 
 def _is_invented(claimed: int, there: int) -> bool:

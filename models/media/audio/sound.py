@@ -26,7 +26,13 @@ from av.container import InputContainer
 from models.arrays import F32
 from models.media.audio.checking import SoundMeter
 from models.media.audio.clock import SoundClock, make_silence
-from models.media.audio.lengths import ends_inside_frame, has_invented_length, has_second_wav, read_promised_s
+from models.media.audio.lengths import (
+    ends_inside_frame,
+    has_invented_length,
+    has_more_than_told,
+    has_second_wav,
+    read_promised_s,
+)
 from models.media.audio.mixing import mix_frames
 from models.media.audio.tracks import choose_track, forget_track, keep_track
 from models.media.budget import charge, name_cost
@@ -285,6 +291,8 @@ def _describe(decoder: Decoder, promised_s: Fraction, path: Path, name: str) -> 
         yield f"the header of {name} has a length that was never written; the {there_s} that are there are used"
     if decoder.kind == "wav" and has_second_wav(path):
         yield f"{name} holds a second wav behind the first; only the first, {there_s}, is used"
+    if decoder.kind == "wav" and has_more_than_told(path):
+        yield f"{name} goes on behind the end that its header says; only the {there_s} before it are used"
     if decoder.tracks > 1:
         language = "" if decoder.language == "und" else f" ({decoder.language})"
         yield f"{name} has {decoder.tracks} sound tracks; track {decoder.track}{language} is used"

@@ -7,6 +7,7 @@ with a turned one.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -97,22 +98,23 @@ def _walk_jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _read_png(file: BinaryIO, head: bytes) -> Still:
-    _charge_png_notes(file)
     width, height = struct.unpack(">II", head[16:24])
-    return Still(width, height, _find_orientation(file, 8, ">I4s", b"eXIf", trailer=4, order=(0, 1)))
+    return Still(width, height, _read_png_notes(file))
 
 
-def _charge_png_notes(file: BinaryIO) -> None:
-    """Charge the size of the packed texts and profiles, which a decoder unpacks whole."""
-    position = 8
+def _read_png_notes(file: BinaryIO) -> int:
+    """Charge the size of the packed texts and profiles, which a decoder unpacks whole; return the orientation."""
+    fd, position, orientation = file.fileno(), 8, 0
     for _ in range(_MAX_ENTRIES):
-        file.seek(position)
-        if len(fields := file.read(8)) < 8:
-            return
-        size, kind = struct.unpack(">I4s", fields)
+        if len(fields := os.pread(fd, 8, position)) < 8:
+            break
+        size, kind = int.from_bytes(fields[:4], "big"), fields[4:]
         if kind in _PACKED:
-            _charge_unpacked(file.read(min(size, _LARGEST_NOTE)))
+            _charge_unpacked(os.pread(fd, min(size, _LARGEST_NOTE), position + 8))
+        elif kind == b"eXIf" and not orientation:
+            orientation = read_exif_orientation(os.pread(fd, min(size, 1 << 16), position + 8)) or 1
         position += 12 + size
+    return orientation or 1
 
 
 def _charge_unpacked(note: bytes) -> None:
@@ -141,8 +143,7 @@ def _read_webp(file: BinaryIO, head: bytes) -> Still:
         (bits,) = struct.unpack("<I", head[21:25])
         return Still((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, demuxer="webp_pipe")
     width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
-    orientation = _find_orientation(file, 12, "<4sI", b"EXIF", trailer=0, order=(1, 0))
-    return Still(width, height, orientation, "webp_pipe", animated_webp=bool(head[20] & 2))
+    return Still(width, height, _find_webp_orientation(file), "webp_pipe", animated_webp=bool(head[20] & 2))
 
 
 def _read_gif(_file: BinaryIO, head: bytes) -> Still:
@@ -172,20 +173,18 @@ _READERS = {
 }
 
 
-def _find_orientation(
-    file: BinaryIO, position: int, header: str, wanted: bytes, *, trailer: int, order: tuple[int, int]
-) -> int:
-    """Return the orientation in the EXIF chunk among chunks (size, kind) or (kind, size), or 1."""
+def _find_webp_orientation(file: BinaryIO) -> int:
+    """Return the orientation in the EXIF chunk, or 1."""
+    position = 12
     for _ in range(_MAX_ENTRIES):
         file.seek(position)
         fields = file.read(8)
         if len(fields) < 8:
             break
-        values = struct.unpack(header, fields)
-        size, kind = values[order[0]], values[order[1]]
-        if kind == wanted:
+        size = int.from_bytes(fields[4:], "little")
+        if fields[:4] == b"EXIF":
             return read_exif_orientation(file.read(min(size, 1 << 16))) or 1
-        position += 8 + size + trailer + (size % 2 if trailer == 0 else 0)
+        position += 8 + size + size % 2
     return 1
 
 

@@ -113,6 +113,20 @@ def test_the_list_says_what_is_prepared(settings: Settings, tmp_path: Path) -> N
     assert found == {"anna": ("image", ("musetalk v15, jaw, 1 frame",)), "bert": ("video", ())}
 
 
+def test_a_folder_of_pictures_in_the_library(settings: Settings, tmp_path: Path) -> None:
+    """It is listed, replaced and removed like a file; a folder that jobs can't name is left aside."""
+    for name in ("eva.v2", ".hidden", "film.mp4"):
+        (settings.folders.avatars / name).mkdir(parents=True)
+        (settings.folders.avatars / name / "1.png").write_bytes(b"x")
+    [folder] = avatars.list_avatars(settings)
+    assert (folder.name, folder.kind, folder.prepared) == ("eva.v2", "pictures", ())
+    avatars.add_avatar(settings, "eva.v2", a_file(tmp_path), replace=True)
+    assert [(one.name, one.kind) for one in avatars.list_avatars(settings)] == [("eva.v2", "image")]
+    (settings.folders.avatars / "bert").mkdir()
+    avatars.remove_avatar(settings, "bert")
+    assert names(settings) == [".hidden", "eva.v2.jpg", "film.mp4"]
+
+
 def test_an_avatar_that_jobs_want_is_not_removed(settings: Settings, tmp_path: Path) -> None:
     """Unstarted jobs that need it are named in the error; --force removes it anyway."""
     avatars.add_avatar(settings, "anna", a_file(tmp_path))

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,14 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import fs
 from agent.fs import (
     Fingerprint,
+    _deleting_thread,
     _thread_pool,
     atomic_copy,
     atomic_write,
     atomic_write_bytes,
     create_empty,
     discard,
+    discard_later,
     find_filesystem_kind,
     has_change_events,
     hash_file,
@@ -214,6 +218,52 @@ def test_a_folder_is_discarded_with_all_below_it(tmp_path: Path) -> None:
     discard(tmp_path / "a")
     discard(tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def make_tree(folder: Path) -> Path:
+    (folder / "b").mkdir(parents=True)
+    (folder / "b" / "c").touch()
+    return folder
+
+
+def test_a_folder_is_taken_away_at_once_and_deleted_on_a_thread(tmp_path: Path) -> None:
+    """A new one of its name is not touched; one that is not there is no error."""
+    discard_later(tmp_path / "a")
+    discard_later(make_tree(tmp_path / "a"))
+    make_tree(tmp_path / "a")
+    _deleting_thread().submit(int).result(60)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "b" / "c").exists()
+
+
+def test_folders_are_deleted_here_where_too_many_wait_or_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what waits fills no disk."""
+    monkeypatch.setattr(fs, "_deletions", threading.Semaphore(1))
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def discard_slowly(folder: Path) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert may_go_on.wait(60)
+        discard(folder)
+
+    monkeypatch.setattr(fs, "discard", discard_slowly)
+    discard_later(make_tree(tmp_path / "first"))
+    assert begun.wait(60)
+    discard_later(make_tree(tmp_path / "second"))
+    [left] = tmp_path.iterdir()
+    assert re.fullmatch(r"\.[0-9a-f]{32}\.gone", left.name)
+    may_go_on.set()
+    _deleting_thread().submit(int).result(60)
+    assert not list(tmp_path.iterdir())
+    with ThreadPoolExecutor(1) as closed:
+        closed.shutdown()
+    monkeypatch.setattr(fs, "_deleting_thread", lambda: closed)
+    for name in ("third", "fourth"):
+        discard_later(make_tree(tmp_path / name))
+    assert not list(tmp_path.iterdir())
 
 
 def test_which_errors_mean_a_full_disk() -> None:

@@ -82,6 +82,18 @@ def test_an_archive_is_a_batch(desk: Desk, starter: Starter) -> None:
     pass_turns(desk)
     assert desk.inbox_names() == []
     assert len(starter.programs) == 1
+    assert desk.intake.ignored.rows == []
+
+
+def test_a_batch_is_not_called_ignored_while_its_jobs_are_taken(desk: Desk, starter: Starter) -> None:
+    """Neither while they wait, nor when the last is taken and the folder with them."""
+    desk.put("monday.zip", pack(("two.png", b"f"), ("two.mp3", b"v")))
+    for _ in range(6):
+        desk.turn(wait_s=1.0)
+        desk.intake.refuse_others(desk.at_ms)
+        assert desk.intake.ignored.rows == []
+    assert desk.names() == ["two"]
+    assert len(starter.programs) == 1
 
 
 def test_an_archive_that_is_refused_fails_as_a_job(desk: Desk, starter: Starter) -> None:

@@ -57,6 +57,30 @@ def test_the_library_is_asked_by_name(finder: MediaFinder, tmp_path: Path, spec:
     assert found["avatar"].path == tmp_path / "avatars" / "anna.mp4"
 
 
+def test_a_folder_of_pictures_is_an_avatar(finder: MediaFinder, tmp_path: Path) -> None:
+    """In the library by its name, in whatever spelling, or by a path in a root; a file of that name comes first."""
+    for folder in ("avatars/Eva", "avatars/anna", "root/film", "inbox/film"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(b"x")
+    film = str(tmp_path / "root" / "film")
+    for avatar, wanted in (("eva", "avatars/Eva"), ("anna", "avatars/anna.mp4"), (film, "root/film")):
+        found = finder.find(a_spec(avatar=avatar), tmp_path / "inputs")
+        assert not isinstance(found, MissingMedia)
+        assert found["avatar"].path == tmp_path / wanted
+        assert found["avatar"].fingerprint.mtime_ns == (tmp_path / wanted).stat().st_mtime_ns
+    for avatar in ("inbox/film", str(tmp_path / "inbox" / "film")):
+        assert isinstance(finder.find(a_spec(avatar=avatar), tmp_path / "inputs"), MissingMedia)
+    assert isinstance(finder.find(a_spec(audio=str(tmp_path / "root" / "film")), tmp_path / "inputs"), MissingMedia)
+
+
+def test_a_folder_of_pictures_stays_in_the_allowed_folders(finder: MediaFinder, tmp_path: Path) -> None:
+    """Also by a link in the library."""
+    (tmp_path / "avatars" / "eva").symlink_to(tmp_path / "outside")
+    for avatar in ("eva", str(tmp_path / "outside")):
+        with pytest.raises(BadJob, match="outside the folders"):
+            finder.find(a_spec(avatar=avatar), tmp_path / "inputs")
+
+
 def test_an_unknown_library_name_is_absent(finder: MediaFinder, tmp_path: Path) -> None:
     """The library may still get that avatar: the job waits."""
     found = finder.find(a_spec(avatar="bert"), tmp_path / "inputs")

@@ -11,13 +11,23 @@ from agent.results.outbox import (
     FolderNames,
     choose_folder,
     copy_result,
+    flush_record,
     is_intact,
     is_published,
     link_video,
     move_failed_inputs,
-    publish_result,
+    move_result,
+    remove_result,
     restore_inputs,
+    write_record,
 )
+
+
+def publish(staging: Path, target: Path, uid: str) -> None:
+    """Do all that is done for a result, in order."""
+    write_record(staging, {"uid": uid})
+    flush_record(staging)
+    move_result(staging, target)
 
 
 def stage(folder: Path) -> Path:
@@ -31,7 +41,7 @@ def test_a_result_appears_whole(tmp_path: Path) -> None:
     """Publishing is one rename of a folder that has everything in it."""
     staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
     outbox.mkdir()
-    publish_result(staging, outbox, "hello", {"uid": "u1"})
+    publish(staging, outbox / "hello", "u1")
     assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mp4"]
     assert not staging.exists()
     assert is_published(outbox, "hello", "u1")
@@ -44,7 +54,7 @@ def test_a_video_with_transparency_is_published(tmp_path: Path) -> None:
     staging, outbox = stage(tmp_path / "staging"), tmp_path / "outbox"
     outbox.mkdir()
     (staging / "result.mp4").rename(staging / "result.mov")
-    publish_result(staging, outbox, "hello", {"uid": "u1"})
+    publish(staging, outbox / "hello", "u1")
     assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mov"]
     assert is_intact(outbox / "hello", "u1", len(b"video"))
     link_video(outbox, "hello")
@@ -60,7 +70,7 @@ def test_leftovers_of_a_killed_worker_are_not_published(tmp_path: Path) -> None:
     (staging / ".result.mp4.1.tmp").write_bytes(b"half a video")
     (staging / "parts").mkdir()
     (staging / "parts" / "0").write_bytes(b"part")
-    publish_result(staging, outbox, "hello", {"uid": "u1"})
+    publish(staging, outbox / "hello", "u1")
     assert sorted(path.name for path in (outbox / "hello").iterdir()) == ["preview.jpg", "result.json", "result.mp4"]
 
 
@@ -71,7 +81,7 @@ def test_an_incomplete_result_is_not_published(tmp_path: Path, lost: str) -> Non
     outbox.mkdir()
     (staging / lost).unlink()
     with pytest.raises(FileNotFoundError, match=lost):
-        publish_result(staging, outbox, "hello", {"uid": "u1"})
+        publish(staging, outbox / "hello", "u1")
     assert not list(outbox.iterdir())
 
 
@@ -81,7 +91,7 @@ def test_a_result_never_replaces_another(tmp_path: Path) -> None:
     (outbox / "hello").mkdir(parents=True)
     (outbox / "hello" / "result.mp4").write_bytes(b"first")
     with pytest.raises(OSError, match="exists"):
-        publish_result(stage(tmp_path / "staging"), outbox, "hello", {"uid": "u2"})
+        publish(stage(tmp_path / "staging"), outbox / "hello", "u2")
     assert (outbox / "hello" / "result.mp4").read_bytes() == b"first"
 
 
@@ -147,3 +157,17 @@ def test_a_video_is_linked_beside_its_folder(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         link_video(tmp_path, "taken")
     assert (tmp_path / "taken.mp4").is_symlink()
+
+
+def test_a_result_is_removed_only_for_its_own_job(tmp_path: Path) -> None:
+    """With the link beside it; the folder of another job of that name stays, and one that is gone is no error."""
+    folder = tmp_path / "hello"
+    folder.mkdir()
+    (folder / "result.json").write_text('{"uid": "one"}')
+    (folder / "result.mp4").touch()
+    (tmp_path / "hello.mp4").hardlink_to(folder / "result.mp4")
+    remove_result(tmp_path, "hello", "two")
+    assert {path.name for path in tmp_path.iterdir()} == {"hello", "hello.mp4"}
+    remove_result(tmp_path, "hello", "one")
+    remove_result(tmp_path, "hello", "one")
+    assert list(tmp_path.iterdir()) == []

@@ -125,13 +125,13 @@ def test_an_outbox_that_cannot_be_written_is_tried_again(desk: Desk) -> None:
 def test_a_rename_that_was_done_in_spite_of_an_error_is_seen(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network share may lose only the answer: the job is closed, and nothing is published twice."""
     desk.add()
-    real = outbox.publish_result
+    real = outbox.move_result
 
-    def lose_the_answer(staging: Path, folder: Path, name: str, record: dict[str, object]) -> None:
-        real(staging, folder, name, record)
+    def lose_the_answer(staging: Path, target: Path) -> None:
+        real(staging, target)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(outbox, "publish_result", lose_the_answer)
+    monkeypatch.setattr(outbox, "move_result", lose_the_answer)
     desk.publisher.publish()
     assert (desk.results(), desk.ledger.state_of("u1")) == (["hello"], "done")
     assert desk.publisher.pending == {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -129,14 +130,23 @@ def test_options_of_musetalk_are_noted_and_ignored(tmp_path: Path) -> None:
 def test_no_face_is_said_with_what_to_do(tmp_path: Path) -> None:
     """A picture without a face gives an error with its name and a hint."""
     grey = tmp_path / "wall.png"
-    import cv2
-
     cv2.imwrite(str(grey), np.full((200, 200, 3), 130, np.uint8))
     with pytest.raises(EngineError) as refused:
         Handler("cpu:0").inspect(request_for(tmp_path, grey))
     assert refused.value.code == "no_face"
     assert "wall.png" in refused.value.message
     assert "portrait" in refused.value.hint
+
+
+def test_a_turned_picture_is_told(tmp_path: Path) -> None:
+    """A portrait that lies on its side has no face, and the hint says how to turn it."""
+    lying = np.ascontiguousarray(np.rot90(media.read_image(EXAMPLES / "collins.jpg", "collins.jpg")))
+    path = tmp_path / "lying.png"
+    cv2.imwrite(str(path), lying)
+    with pytest.raises(EngineError) as raised:
+        Handler("cpu:0").inspect(request_for(tmp_path, path))
+    assert raised.value.code == "no_face"
+    assert "turned by 90 degrees clockwise" in raised.value.hint
 
 
 def test_preparation_is_kept_for_the_next_job(tmp_path: Path) -> None:
@@ -206,8 +216,6 @@ def test_a_still_moves_in_its_scene_alone(tmp_path: Path) -> None:
 
 def draw_cartoon(path: Path, width: int = 320, height: int = 240) -> Path:
     """Write a face that no detector knows: two dots and a line on a disc."""
-    import cv2
-
     picture = np.full((height, width, 3), (200, 220, 160), np.uint8)
     cv2.circle(picture, (160, 120), 90, (90, 200, 250), -1)
     for x in (130, 190):
@@ -243,8 +251,6 @@ def test_a_face_box_is_inside_of_the_picture(tmp_path: Path, box: list[float]) -
 
 def write_pair(path: Path) -> Path:
     """Write a picture of two faces beside each other."""
-    import cv2
-
     one = media.read_image(EXAMPLES / "collins.jpg")
     one = np.asarray(cv2.resize(one, (round(one.shape[1] * 240 / one.shape[0]), 240)), np.uint8)
     cv2.imwrite(str(path), np.concatenate([one, one[:, ::-1]], axis=1))
@@ -350,3 +356,22 @@ def test_a_whole_job_keeps_transparency(tmp_path: Path, *, still: bool) -> None:
     top = own[:60, width // 2]
     assert np.abs(shown[0, :60, width // 2, :3].astype(int) - top[:, :3])[top[:, 3] > 200].mean() < 12
     assert media.read_image(tmp_path / "out" / "preview.jpg")[:4, :4].min() > 250
+
+
+def test_a_face_that_flashes_up_changes_no_frame(tmp_path: Path) -> None:
+    """A face in one frame of a second is too short to be followed: the video stays as it is, and a note says so."""
+    picture = media.read_image(EXAMPLES / "collins.jpg", "collins.jpg")[:320, 160:480]
+    path = tmp_path / "flash.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 320, 320, "yuv420p"
+        for n in range(24):
+            shown = np.ascontiguousarray(picture if n == 2 else np.full_like(picture, 90))
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(shown, "bgr24")))
+        output.mux(stream.encode(None))
+    request = request_for(tmp_path, path, label=False)
+    engine, inspection = prepared(request)
+    frames = list(engine.render(request, inspection, 3, 20))
+    assert all(np.ptp(frame) < 12 for frame in frames)
+    assert any("no face was seen in 24 frames" in note for note in engine.report(request, inspection)["notes"])

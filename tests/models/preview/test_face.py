@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
-from models.preview.face import choose_largest, find_faces
+from models.preview.face import choose_largest, find_faces, measure_smallest
 from models.preview.mouth import find_mouth
 from tests.models.preview.portraits import find_face, portrait
 
@@ -50,3 +51,24 @@ def test_a_small_face_in_a_large_frame_is_found() -> None:
     mouth, known = find_mouth(frame, face), find_mouth(portrait(), usual)
     assert abs(mouth.y - known.y) < 8
     assert abs(mouth.x - known.x) < 8
+
+
+def test_a_face_cut_by_the_edge_is_found() -> None:
+    """A face whose ear and temple are outside of the picture counts."""
+    image = portrait()
+    whole = find_face(image)
+    left = round(whole.eyes[0][0] - 0.42 * whole.eye_distance)
+    [face] = find_faces(np.ascontiguousarray(image[:, left:]))
+    assert np.abs(np.array(face.eyes) + (left, 0) - np.array(whole.eyes)).max() < 0.08 * whole.eye_distance
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (4096, 2304)])
+def test_the_smallest_width_is_true(size: tuple[int, int]) -> None:
+    """A face of the smallest width that is promised is found in a frame of that size."""
+    wide = measure_smallest(*size)
+    face = find_face(portrait())
+    scale = wide / face.box[2]
+    small = cv2.resize(portrait(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    frame = np.full((size[1], size[0], 3), 110, np.uint8)
+    frame[500 : 500 + len(small), 1200 : 1200 + len(small)] = small
+    assert len(find_faces(frame)) == 1

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from models.preview.geometry import invert_affine, transform_points
+from models.preview.interior import measure_tone
 from models.preview.mouth import find_mouth, fit_mouth
+from models.preview.renderer import Portrait
 from tests.models.preview.portraits import CONDITIONS, draw, find_face, portrait
 
 
@@ -60,3 +62,15 @@ def test_the_lips_of_a_wide_open_mouth_are_found() -> None:
     image = draw(portrait(), 0.9)
     mouth = find_mouth(image, find_face(image))
     assert 14 < mouth.gap < 36
+
+
+def test_a_covered_mouth_is_not_painted() -> None:
+    """Behind a mask no mouth is seen, and only lids and head move."""
+    image = portrait().copy()
+    face = find_face(image)
+    corners = transform_points([(-62, 62), (62, 62), (55, 150), (-55, 150)], invert_affine(face.to_upright))
+    cv2.fillConvexPoly(image, corners.round().astype(np.int32), (205, 200, 190))
+    mouth = find_mouth(image, face)
+    assert not mouth.is_visible
+    frame = Portrait(image, face, mouth, measure_tone(image, face)).render((1.0, 0.0), 0.0, None)
+    assert np.abs(frame.astype(int) - image).max() <= 3

@@ -8,7 +8,9 @@ import pytest
 
 from models.arrays import U8
 from models.preview.geometry import invert_affine, transform_points
-from models.preview.renderer import Label
+from models.preview.interior import measure_tone
+from models.preview.mouth import find_mouth
+from models.preview.renderer import Label, Portrait
 from tests.models.preview.portraits import CONDITIONS, draw, find_face, open_scene, portrait
 
 
@@ -45,14 +47,14 @@ def test_the_smile_is_closed_in_silence() -> None:
 
 def test_rounding_narrows_the_mouth() -> None:
     """An o is narrower than an e of the same opening."""
-    image = portrait()
+    image = np.asarray(cv2.resize(portrait(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)
     widths = []
     for spread in (-1.0, 0.0, 1.0):
         dark = cv2.cvtColor(draw(image, 0.7, spread), cv2.COLOR_BGR2GRAY) < 70
         face, mouth, _ = open_scene(image)
         back = invert_affine(face.to_upright)
         x, y = transform_points([(mouth.x, mouth.y + mouth.top + 12)], back)[0].round().astype(int)
-        rows = dark[y - 4 : y + 5, x - 60 : x + 61].any(0)
+        rows = dark[y - 8 : y + 9, x - 120 : x + 121].any(0)
         widths.append(int(rows.sum()))
     assert widths[0] < 0.85 * widths[1]
     assert widths[1] <= widths[2]
@@ -98,3 +100,26 @@ def test_the_label_makes_room_for_a_face() -> None:
     Label(360, 360, np.array([[200.0, 90, 100, 100], [20, 5, 200, 200]])).stamp(frame)
     assert (frame[:240] == 200).all()
     assert (frame[340:, :100] != 200).any()
+
+
+def test_a_shut_eye_shows_no_iris_and_keeps_the_brow() -> None:
+    """Where iris and white were is skin as light as the cheek's; a dark shadow above the eye isn't pulled over it."""
+    image = portrait().copy()
+    face = find_face(image)
+    points = face.upright_points
+    back = invert_affine(face.to_upright)
+    shadow = np.zeros(image.shape[:2], np.float32)
+    for outer, inner in ((0, 2), (4, 6)):
+        x, y = transform_points([tuple((points[outer] + points[inner]) / 2 + (0, -22))], back)[0]
+        cv2.ellipse(shadow, (round(x), round(y)), (round(0.3 * face.eye_distance), 7), 0, 0, 360, 0.7, -1)
+    image = (image * (1 - cv2.GaussianBlur(shadow, (0, 0), 3))[..., None]).astype(np.uint8)
+    shut = Portrait(image, face, find_mouth(image, face), measure_tone(image, face)).render((0, 0), 1.0, None)
+    grey, cheek = cv2.cvtColor(shut, cv2.COLOR_BGR2GRAY), transform_points([(-52, 40), (52, 40)], back)
+    for (x, y), (cheek_x, cheek_y) in zip(face.eyes, cheek, strict=True):
+        lid = grey[round(y) - 4 : round(y) + 3, round(x) - 9 : round(x) + 10]
+        skin = np.median(grey[round(cheek_y) - 4 : round(cheek_y) + 5, round(cheek_x) - 6 : round(cheek_x) + 7])
+        assert np.percentile(lid, 5) > 0.62 * skin
+        assert lid.max() < 1.15 * skin
+    brow = transform_points([tuple(points[21]), tuple(points[22])], back).round().astype(int)
+    for x, y in brow:
+        assert (shut[y - 3 : y + 4, x - 9 : x + 10] == image[y - 3 : y + 4, x - 9 : x + 10]).all()

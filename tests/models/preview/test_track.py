@@ -5,8 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from models.arrays import U8
+from models.preview.face import Face
 from models.preview.geometry import transform_points
-from models.preview.track import follow_face
+from models.preview.track import Track, follow_face
 from tests.models.preview.portraits import draw, find_face, find_largest, portrait
 
 
@@ -57,3 +59,35 @@ def test_the_reference_is_a_frame_with_the_mouth_closed() -> None:
     wide, closed = draw(portrait(), 0.8), draw(portrait(), 0.0)
     track = follow_face(iter([wide] * 6 + [closed] * 6 + [wide] * 6), find_largest, lambda _: None)
     assert 6 <= track.choose_reference() < 12
+
+
+def test_a_lost_face_is_searched_now_and_then() -> None:
+    """Frames without a face are searched one in five; the face is there again within five frames."""
+    searched: list[int] = []
+
+    def search(frame: U8) -> Face | None:
+        searched.append(1)
+        return find_largest(frame) if frame.any() else None
+
+    nothing = np.zeros_like(portrait())
+    track = follow_face(iter([nothing] * 12 + [portrait()] * 6), search, lambda _: None)
+    assert len(searched) == 4
+    assert (track.weight[:12] == 0).all()
+    assert track.weight[-1] > 0
+
+
+def test_a_film_without_the_face_has_a_track() -> None:
+    """Without any face all weights are 0, and there is a reference."""
+    track = follow_face(iter([np.zeros((64, 64, 3), np.uint8)] * 3), lambda _: None, lambda _: None)
+    assert track.weight.tolist() == [0, 0, 0]
+    assert track.choose_reference() == 0
+
+
+def test_a_mouth_pulled_aside_is_no_reference() -> None:
+    """Of frames with shut lips that counts whose mouth is at its usual place."""
+    frames = 60
+    gap, mouth = np.full(frames, 6.0), np.tile([0.0, 108.0], (frames, 1))
+    gap[10:20], mouth[10:20, 0] = 0.0, 14.0
+    gap[40:50] = 0.5
+    track = Track(np.zeros((frames, 2, 2)), np.ones(frames), mouth, gap)
+    assert 40 <= track.choose_reference() < 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from agent.service.process import InstanceLock
 from agent.settings import Settings
 from agent.text import restore_names
 from tests.agent.samples import add_job
+from tests.share import ROOT
 
 
 @pytest.fixture
@@ -258,3 +260,28 @@ def test_open_finds_the_folder_of_the_job_itself(
     ledger.update("uid-bad", inputs="share:failed/bad-2")
     assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad-2'}\n"
     ledger.close()
+
+
+def test_every_command_that_prints_facts_prints_json(settings: Settings, ledger: Ledger) -> None:
+    """A list for several things, an object for one; each documented row works, and nothing else is on stdout."""
+    (settings.folders.failed / "bad").mkdir()
+    rows = re.findall(r"^\| (`.*`) \|", section_of_json(), re.MULTILINE)
+    assert {"`cancel`, `retry`", "`open NAME`", "`snapshot`", "`devices`"} <= set(rows)
+    assert json.loads(call(settings, "open", "bad", "--json").stdout) == {
+        "name": "bad",
+        "uid": "uid-bad",
+        "state": "failed",
+        "path": str(settings.folders.failed / "bad"),
+    }
+    assert json.loads(call(settings, "cancel", "open", "--json").stdout) == [{"name": "open", "uid": "uid-open"}]
+    assert json.loads(call(settings, "retry", "bad", "--json").stdout) == [{"name": "bad", "uid": "uid-bad"}]
+    refused = call(settings, "retry", "done", "--json")
+    assert (refused.exit_code, json.loads(refused.stdout)) == (2, [])
+    assert json.loads(call(settings, "snapshot", "--json").stdout) == {"path": str(settings.folders.snapshot)}
+    for words in (["status"], ["devices"], ["logs"], ["avatar", "list"]):
+        assert isinstance(json.loads(call(settings, *words, "--json").stdout), list)
+    ledger.close()
+
+
+def section_of_json() -> str:
+    return (ROOT / "docs" / "commands.md").read_text().partition("## JSON")[2].partition("\n## ")[0]

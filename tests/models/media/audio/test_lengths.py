@@ -89,3 +89,14 @@ def test_a_second_wav_in_the_file_is_noted(tmp_path: Path) -> None:
     sound = media.read_sound(path, "voice.wav", LIMITS)
     assert sound.duration_s == pytest.approx(1.0)
     assert any("second wav" in note for note in sound.notes)
+
+
+def test_what_follows_the_end_of_a_wav_is_noted(tmp_path: Path) -> None:
+    """A wav to which a program appended without a word in the header; tags behind it are nothing."""
+    path = samples.speech_wav(tmp_path / "voice.wav", 1.0)
+    data = path.read_bytes()
+    for more, is_noted in ((data[44:], True), (b"TAG" + bytes(125), False)):
+        path.write_bytes(data + more)
+        sound = media.read_sound(path, "voice.wav", LIMITS)
+        assert sound.duration_s == pytest.approx(1.0)
+        assert any("goes on behind" in note for note in sound.notes) == is_noted

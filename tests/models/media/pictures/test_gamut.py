@@ -25,7 +25,9 @@ P3 = ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), (0.3127, 0.329))
 ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.329))
 BT2020 = ((0.708, 0.292), (0.17, 0.797), (0.131, 0.046), (0.3127, 0.329))
 D50 = (63190, 65536, 54061)
-GAMMAS = {"p3": (P3, 2.2), "adobe": (ADOBE, 2.19921875)}
+PROPHOTO = ((0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001), (0.3127, 0.329))
+"""Its primaries, with the white of the others."""
+GAMMAS = {"p3": (P3, 2.2), "adobe": (ADOBE, 2.19921875), "prophoto": (PROPHOTO, 1.8)}
 
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -84,9 +86,9 @@ def check_both_paths(path: Path, tolerance: int, *, said: str | None) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-@pytest.mark.parametrize("kind", ["p3", "adobe", "srgb"])
+@pytest.mark.parametrize("kind", ["p3", "adobe", "prophoto", "srgb"])
 def test_a_profile_is_applied(tmp_path: Path, suffix: str, kind: str) -> None:
-    """Skin in Display P3 and Adobe RGB is skin in BT.709; a profile of sRGB changes nothing."""
+    """Skin in Display P3, Adobe RGB and ProPhoto is skin in BT.709; a profile of sRGB changes nothing."""
     path = tmp_path / f"face{suffix}"
     exact: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {"quality": 100}
     exif = Image.Exif()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import queue
-import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,13 @@ from jeepney import HeaderFields, MessageType, new_error, new_method_return
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
-from agent.cli.notify import Notification, NotificationService, build_notifications, follow_jobs
+from agent.desktop.notify import Notification, NotificationService, build_notifications, follow_jobs
 from agent.errors import UserError
 from agent.ledger.job import JobError
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import open_reader
 from tests.agent.samples import a_spec, add_job, read_job
-from tests.needs import need
 
-CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "">
-<busconfig><type>session</type><listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/>
-</policy></busconfig>"""
 NAME = "org.freedesktop.Notifications"
 
 
@@ -71,22 +64,6 @@ def test_many_ends_are_told_as_one() -> None:
         Notification("10 jobs have ended, 1 failed", "bad\\x1b", urgent=True)
     ]
     assert build_notifications([done]) == [Notification("x is done", "outbox/x")]
-
-
-@pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A message bus of the test, set as the session's."""
-    socket = tmp_path / "bus"
-    (tmp_path / "bus.conf").write_text(CONFIG.format(socket=socket))
-    command = [need("dbus-daemon", "dbus"), f"--config-file={tmp_path / 'bus.conf'}", "--nofork", "--print-address"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as daemon:
-        assert daemon.stdout is not None
-        address = daemon.stdout.readline().strip()
-        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
-        try:
-            yield address
-        finally:
-            daemon.kill()
 
 
 def serve(address: str, heard: queue.Queue[Any], answers: int, ready: threading.Event) -> None:
