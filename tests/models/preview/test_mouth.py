@@ -74,3 +74,19 @@ def test_a_covered_mouth_is_not_painted() -> None:
     assert not mouth.is_visible
     frame = Portrait(image, face, mouth, measure_tone(image, face)).render((1.0, 0.0), 0.0, None)
     assert np.abs(frame.astype(int) - image).max() <= 3
+
+
+def test_teeth_in_shadow_are_an_open_mouth() -> None:
+    """Teeth at half their light are still between lips that are apart."""
+    image = portrait().copy()
+    face = find_face(image)
+    usual = find_mouth(image, face)
+    corners = [(-34, usual.top + 1), (34, usual.top + 1), (26, usual.bottom - 2), (-26, usual.bottom - 2)]
+    inside = transform_points([(usual.x + x, usual.y + y) for x, y in corners], invert_affine(face.to_upright))
+    shadow = np.zeros(image.shape[:2], np.float32)
+    cv2.fillConvexPoly(shadow, inside.round().astype(np.int32), 0.5)
+    image = (image * (1 - cv2.GaussianBlur(shadow, (0, 0), 1.5))[..., None]).astype(np.uint8)
+    found = find_mouth(image, find_face(image))
+    assert found.is_visible
+    assert abs(found.top - usual.top) < 5
+    assert found.gap > 7
