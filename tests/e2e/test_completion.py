@@ -75,6 +75,8 @@ def home(tmp_path: Path) -> Path:
     program.write_text(f"#!{sys.executable}\n{start}\n")
     program.chmod(0o755)
     (tmp_path / ".zshrc").touch()
+    # Without this folder a new fish reads all man pages of the machine, for a minute, in a process that outlives it.
+    (tmp_path / ".local" / "share" / "fish" / "generated_completions").mkdir(parents=True)
     config = tmp_path / "musedrop.toml"
     config.write_text('share = "share"\nstate = "state"\n')
     folders = load_settings(config).folders
