@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -25,7 +25,7 @@ from agent.settings_file import format_settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "inbox_example"
-WIDTH, LOOK_S, LONGEST_S = 80, 0.1, 120.0
+WIDTH, LOOK_S, LONGEST_S, REPEATS = 80, 0.05, 120.0, 10
 HEAD = """# A recording of `watch`
 
 Frames of `musedrop watch` in 80 columns, beside a real daemon on a processor.
@@ -55,20 +55,21 @@ class Recorder:
         shown = screen.get().replace(str(self.settings.share), "/srv/musedrop")
         return "\n".join(line.rstrip() for line in shown.splitlines()).strip("\n")
 
-    def wait_for(self, is_reached: Callable[[list[dict[str, Any]]], bool]) -> str:
-        """Draw until the rows of the jobs are so; return that screen."""
+    def wait_for(self, *signs: str) -> str:
+        """Draw until the screen shows all of these, patterns with words between single spaces; return that screen."""
         shown = [""]
 
         def look() -> bool:
             shown[0] = self.draw()
-            return is_reached(client.list_jobs(self.db))
+            words = " ".join(shown[0].split())
+            return all(re.search(sign, words) for sign in signs)
 
         wait_until(look)
         return shown[0]
 
-    def drop(self, name: str) -> None:
+    def drop(self, name: str, data: bytes) -> None:
         inbox = self.settings.folders.inbox
-        shutil.copyfile(EXAMPLES / name, inbox / f".{name}.tmp")
+        (inbox / f".{name}.tmp").write_bytes(data)
         (inbox / f".{name}.tmp").rename(inbox / name)
 
     def close(self) -> None:
@@ -87,22 +88,31 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(LOOK_S)
 
 
+def repeat_voice(path: Path) -> bytes:
+    """Return a sound several times over, as a WAV file: its rendering lasts long enough to be seen."""
+    with wave.open(str(path)) as source:
+        params, frames = source.getparams(), source.readframes(source.getnframes())
+    made = io.BytesIO()
+    with wave.open(made, "wb") as target:
+        target.setparams(params)
+        target.writeframes(frames * REPEATS)
+    return made.getvalue()
+
+
 def record(recorder: Recorder) -> Iterator[tuple[str, str]]:
     """Yield each frame with what happens in it."""
     yield "Nothing to do yet.", recorder.draw()
     (recorder.settings.folders.inbox / "later.json").write_text('{"avatar": "anna.jpg", "audio": "later.wav"}')
-    recorder.drop("hello.jpg")
-    recorder.drop("hello.wav")
-    yield "A job whose media are missing, and a pair.", recorder.wait_for(lambda rows: len(rows) == 2)
-    name = "hello"
-    half = recorder.wait_for(lambda rows: any(r["name"] == name and 30 <= (r["percent"] or 0) < 100 for r in rows))
+    recorder.drop("hello.jpg", (EXAMPLES / "hello.jpg").read_bytes())
+    recorder.drop("hello.wav", repeat_voice(EXAMPLES / "hello.wav"))
+    yield "A job whose media are missing, and a pair.", recorder.wait_for("hello", "later", "has not arrived")
+    half = recorder.wait_for(r"hello running \d\d %", " fps, ")
     yield "The pair is rendered; the bar has its frames, their rate and the time left.", half
-    yield "It is done.", recorder.wait_for(lambda rows: any(row["state"] == "done" for row in rows))
+    yield "It is done.", recorder.wait_for("hello done")
     client.control_queue(recorder.settings, "pause")
-    wait_until(lambda: "paused" in recorder.draw())
+    recorder.wait_for("the queue is paused")
     (recorder.settings.folders.inbox / "broken.json").write_text('{"avatar": "anna.jpg", "audio": "v.wav", "fps": 0}')
-    failed = recorder.wait_for(lambda rows: any(row["state"] == "failed" for row in rows))
-    yield "The queue is paused, and a job is refused.", failed
+    yield "The queue is paused, and a job is refused.", recorder.wait_for("broken failed")
     recorder.daemon.kill()
     recorder.daemon.wait()
     yield "The daemon was killed.", recorder.draw()
