@@ -19,7 +19,7 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 demo: $(VENV)/.installed         ## run the example jobs end to end in ./demo
 	$(BIN)/musedrop demo demo
 
-check: $(VENV)/.installed-dev lint  ## lint, types and unit tests: about a minute
+check: $(VENV)/.installed-dev lint  ## lint, types and unit tests: about two minutes
 	$(PYTEST) $(CHECKED)
 
 test: $(VENV)/.installed-dev test-deps lint  ## lint, types and all tests
