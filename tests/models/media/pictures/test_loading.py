@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from models import media
 from models.media import source
@@ -109,8 +109,6 @@ def test_a_profile_of_inks_is_applied(tmp_path: Path, suffix: str) -> None:
 
 def make_ink_profile() -> bytes:
     """Return a profile of inks that each take half of the light of their colour, and of a black that does nothing."""
-    from PIL import ImageCms
-
     to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     steps = 9
     levels = np.linspace(0, 1, steps)
