@@ -18,6 +18,7 @@ from typing import Any
 from agent.fs import Fingerprint, atomic_write_bytes, is_folder, make_safe_name, read_limited
 from agent.fs.folders import list_names, make_folder, move, remove, remove_empty
 from agent.intake.scanner import Inbox, to_text
+from agent.jobs.json_text import UTF16
 from agent.jobs.parse import JOB_NAMES, OUTPUT_NAMES
 
 MAX_BYTES = 1 << 20
@@ -39,7 +40,7 @@ def read_jobs(text: bytes, stem: str) -> list[tuple[str, dict[str, Any]]]:
     The cells are separated by commas, semicolons or tabs, whichever the first line has most of.
     """
     try:
-        document = text.decode("utf-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        document = text.decode("utf-16" if text.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
         return []
     first = document.partition("\n")[0]
@@ -119,8 +120,7 @@ def unfold_tables(inbox: Inbox, now_s: float, others: set[Fingerprint]) -> None:
 def unfold(inbox: Path, table: str, jobs: list[tuple[str, dict[str, Any]]]) -> None:
     """Write a job file for each row into a new folder, then the table, and give the folder its name."""
     stem = make_safe_name(to_text(Path(table).stem))
-    folder = inbox / f".{stem}.{token_hex(8)}.batch"
-    make_folder(folder)
+    folder = make_unnamed_folder(inbox, stem)
     taken: set[str] = set()
     for name, job in jobs:
         free = next(one for one in list_numbered(name) if one.casefold() not in taken)
@@ -129,6 +129,13 @@ def unfold(inbox: Path, table: str, jobs: list[tuple[str, dict[str, Any]]]) -> N
         atomic_write_bytes(folder / f"{free}.json", text.encode("utf-8", "replace"), durable=False)
     move(inbox / table, folder / SOURCE)
     give_name(inbox, folder, stem)
+
+
+def make_unnamed_folder(inbox: Path, stem: str) -> Path:
+    """Make a hidden folder that `give_name` names when it is complete."""
+    folder = inbox / f".{stem}.{token_hex(8)}.batch"
+    make_folder(folder)
+    return folder
 
 
 def give_name(inbox: Path, folder: Path, stem: str) -> None:
