@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,10 +11,11 @@ from starlette.exceptions import HTTPException
 
 from agent import client
 from agent.errors import UserError
-from agent.fs import atomic_write_bytes, make_safe_name
+from agent.fs import make_safe_name
 from agent.fs.folders import move, sync
 from agent.jobs.states import OPEN, RETRIABLE
 from agent.ledger.sqlite import Database
+from agent.page import facts
 from agent.page.uploads import Upload, Uploads
 from agent.scheduler.device_names import file_safe
 from agent.settings import Settings
@@ -30,7 +29,7 @@ QUEUE_VERBS = ("pause", "resume")
 
 
 def submit_jobs(settings: Settings, uploads: Uploads, asked: Any) -> list[dict[str, str]]:
-    """Hand in all jobs of a request, or none of them.
+    """Hand in all jobs of a request; none of them where the daemon would refuse one.
 
     `asked`: {"jobs": [{"name", "avatar", "audio", and any of KEYS}]}; avatar and audio are {"upload": word}, or
     {"library": name} for an avatar. Return the name and the id of each. Raises HTTPException.
@@ -44,21 +43,13 @@ def submit_jobs(settings: Settings, uploads: Uploads, asked: Any) -> list[dict[s
         for word, (upload, name) in used.items():
             move(upload.path, settings.folders.inbox / name)
             uploads.take(word)
-        for job in made:
-            job["name"] = _choose_name(settings.folders.inbox, job["name"])
-            atomic_write_bytes(settings.folders.inbox / f"{job['name']}.json", job["text"].encode())
+        names = [client.write_job_file(settings.folders.inbox, job["name"], job["text"]) for job in made]
         sync(settings.folders.inbox)
     except UserError as error:
         raise HTTPException(422, str(error)) from None
     except OSError as error:
         raise HTTPException(507, f"the inbox takes no file: {error.strerror}") from None
-    return [{"name": job["name"], "id": job["id"]} for job in made]
-
-
-def _choose_name(inbox: Path, name: str) -> str:
-    """Return a name that no job file of the inbox has yet."""
-    names = (name if n == 1 else f"{name}-{n}" for n in range(1, 10_000))
-    return next(one for one in names if not os.path.lexists(inbox / f"{one}.json"))
+    return [{"name": name, "id": job["id"]} for name, job in zip(names, made, strict=True)]
 
 
 def _make_job(
@@ -78,23 +69,22 @@ def _make_job(
         upload = uploads.find(word)
         if upload is None:
             raise HTTPException(409, "a file is no longer there: send it again")
+        given_name = Path(upload.stem + upload.suffix)
+        if role == "audio":
+            client.check_voice_kind(settings, given_name)
         if word not in used:
-            stem = make_safe_name(upload.given.rpartition(".")[0] or upload.given)
-            used[word] = (upload, f"{stem}-{word[:8]}.{role}{upload.suffix}")
+            used[word] = (upload, client.name_copy(given_name, f"{word[:8]}.{role}"))
         return used[word][1]
 
     record = {"version": 1, "avatar": name_media("avatar"), "audio": name_media("audio")}
-    record |= {key: asked[key] for key in KEYS if asked.get(key) is not None}
-    record["id"] = identity
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    client.check_job(text)
+    text = client.format_job({**record, **{key: asked.get(key) for key in KEYS}, "id": identity})
     return {"name": make_safe_name(str(asked.get("name") or "video")), "id": identity, "text": text}
 
 
 def control_job(settings: Settings, db: Database, uid: str, verb: str) -> None:
     """Write the control file for a job, if it can happen to it. Raises HTTPException."""
-    row = client.find_job(db, uid)
-    if verb not in JOB_VERBS or row is None or row["uid"] != uid:
+    row = facts.find_job(db, uid)
+    if verb not in JOB_VERBS or row is None:
         raise HTTPException(404, "there is no such job")
     if row["state"] not in JOB_VERBS[verb]:
         raise HTTPException(409, f"{row['name']} is {row['state']}")

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agent import client
 from agent.errors import UserError
 from agent.fs.folders import list_names
 from agent.ledger.reader import Reader, Unreadable, open_reader
@@ -109,7 +110,7 @@ class Page:
             record = json.loads(read_record(db, row, self.settings.folders, facts.MAX_RECORD_BYTES))
         except (OSError, ValueError, RecursionError, HTTPException):
             record = None
-        return {"row": row, "events": facts.list_events(db, uid), "record": record}
+        return {"row": row, "events": client.list_events(db, uid), "record": record}
 
     async def send_file(self, request: Request) -> Response:
         words = request.path_params

@@ -98,11 +98,9 @@ def is_loopback(host: str) -> bool:
 
 def make_logins(settings: Settings, host: str) -> Logins | None:
     """Return what checks the viewers; None where the page is for this machine alone. Raises UserError."""
-    if settings.page.token_file:
-        return Logins(read_secret(Path(settings.page.token_file)))
-    if is_loopback(host):
-        return None
-    raise UserError(f"{host} can be reached from other machines: set page.token_file first, and page.hosts")
+    if not is_loopback(host) and not (settings.page.token_file and settings.page.hosts):
+        raise UserError(f"{host} can be reached from other machines: set page.token_file and page.hosts first")
+    return Logins(read_secret(Path(settings.page.token_file))) if settings.page.token_file else None
 
 
 def take_systemd_socket() -> socket.socket | None:
