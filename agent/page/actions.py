@@ -1,16 +1,18 @@
-"""What the page does, always as files in the inbox: jobs of uploaded files, and control files."""
+"""What the page does, always as files in the inbox: jobs of uploaded files, and control files.
+
+All of it raises ClientError for what the daemon would refuse, and OSError where the inbox takes no file.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from agent import client
-from agent.errors import UserError
 from agent.fs import make_safe_name
 from agent.fs.folders import move, sync
 from agent.jobs.states import OPEN, RETRIABLE
@@ -38,17 +40,12 @@ def submit_jobs(settings: Settings, uploads: Uploads, asked: Any) -> list[dict[s
     if not isinstance(jobs, list) or not 0 < len(jobs) <= MAX_JOBS or not all(isinstance(job, dict) for job in jobs):
         raise HTTPException(400, f'"jobs" is a list of 1 to {MAX_JOBS} jobs')
     used: dict[str, tuple[Upload, str]] = {}
-    try:
-        made = [_make_job(settings, uploads, job, used) for job in jobs]
-        for word, (upload, name) in used.items():
-            move(upload.path, settings.folders.inbox / name)
-            uploads.take(word)
-        names = [client.write_job_file(settings.folders.inbox, job["name"], job["text"]) for job in made]
-        sync(settings.folders.inbox)
-    except UserError as error:
-        raise HTTPException(422, str(error)) from None
-    except OSError as error:
-        raise HTTPException(507, f"the inbox takes no file: {error.strerror}") from None
+    made = [_make_job(settings, uploads, job, used) for job in jobs]
+    for word, (upload, name) in used.items():
+        move(upload.path, settings.folders.inbox / name)
+        uploads.take(word)
+    names = [client.write_job_file(settings.folders.inbox, job["name"], job["text"]) for job in made]
+    sync(settings.folders.inbox)
     return [{"name": name, "id": job["id"]} for name, job in zip(names, made, strict=True)]
 
 
@@ -88,27 +85,18 @@ def control_job(settings: Settings, db: Database, uid: str, verb: str) -> None:
         raise HTTPException(404, "there is no such job")
     if row["state"] not in JOB_VERBS[verb]:
         raise HTTPException(409, f"{row['name']} is {row['state']}")
-    _write_control(lambda: client.write_control_file(settings, uid, verb))
+    client.write_control_file(settings, uid, verb)
 
 
 def control_device(settings: Settings, db: Database, device: str, verb: str) -> None:
     """Take a device out of service or back. Raises HTTPException."""
     if verb not in DEVICE_VERBS or device not in {row["device"] for row in client.list_devices(db)}:
         raise HTTPException(404, "there is no such device")
-    _write_control(lambda: client.write_control_file(settings, file_safe(device), verb))
+    client.write_control_file(settings, file_safe(device), verb)
 
 
 def control_queue(settings: Settings, verb: str) -> None:
     """Pause the queue, or let it go on. Raises HTTPException."""
     if verb not in QUEUE_VERBS:
         raise HTTPException(404, "there is no such command")
-    _write_control(lambda: client.control_queue(settings, verb))
-
-
-def _write_control(write: Callable[[], None]) -> None:
-    try:
-        write()
-    except UserError as error:
-        raise HTTPException(422, str(error)) from None
-    except OSError as error:
-        raise HTTPException(507, f"the inbox takes no file: {error.strerror}") from None
+    client.control_queue(settings, verb)

@@ -66,7 +66,12 @@ class Page:
             Route("/devices/{device:path}/{verb}", self.control_device, methods=["POST"]),
         ]
         guard = Middleware(Guard, hosts=self.settings.page.hosts, logins=self.logins)
-        handlers: dict[Any, Any] = {HTTPException: _say, UserError: _say_user_error}
+        handlers: dict[Any, Any] = {
+            HTTPException: lambda _, error: _say(error.status_code, error.detail),
+            client.ClientError: lambda _, error: _say(422, str(error)),
+            UserError: lambda _, error: _say(503, str(error)),
+            OSError: lambda _, error: _say(507, f"the inbox takes no file: {error.strerror}"),
+        }
         return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._live)
 
     @asynccontextmanager
@@ -209,9 +214,5 @@ def _require_job(db: Reader, uid: str) -> dict[str, Any]:
     return row
 
 
-async def _say(_request: Request, error: Any) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code)
-
-
-async def _say_user_error(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 503)
+def _say(status: int, text: str) -> Response:
+    return JSONResponse({"error": text}, status)
