@@ -144,6 +144,7 @@ def serve(settings: Settings, listen: str, describe_absence: Any) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     log.info("the page is at %s", make_link(settings, host, listening.getsockname()[1], logins))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn sends itself again, at the end, the signal that ended it
