@@ -331,6 +331,11 @@ def make_safe_name(name: str) -> str:
     return clean or "job"
 
 
+def list_numbered(name: str) -> Iterator[str]:
+    """Yield `name`, `name-2`, `name-3` and so on: of these the first one that is free is taken."""
+    return (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
+
+
 # several at once -----------------------------------------------------------------------------------------------------
 
 

@@ -10,12 +10,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from agent.fs import Fingerprint, atomic_write_bytes, is_folder, make_safe_name, read_limited
+from agent.fs import Fingerprint, atomic_write_bytes, is_folder, list_numbered, make_safe_name, read_limited
 from agent.fs.folders import list_names, make_folder, move, remove, remove_empty
 from agent.intake.scanner import Inbox, to_text
 from agent.jobs.parse import JOB_NAMES, OUTPUT_NAMES
@@ -133,10 +132,6 @@ def unfold(inbox: Path, table: str, jobs: list[tuple[str, dict[str, Any]]]) -> N
 
 def give_name(inbox: Path, folder: Path, stem: str) -> None:
     move(folder, next(inbox / name for name in list_numbered(stem) if not os.path.lexists(inbox / name)))
-
-
-def list_numbered(name: str) -> Iterator[str]:
-    return (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
 
 
 def finish_unfolding(inbox: Path, unfinished: Path | None = None) -> None:
