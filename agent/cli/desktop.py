@@ -148,7 +148,7 @@ def report(act: Callable[P, None]) -> Callable[P, None]:
 
 
 def open_page(settings: Settings, source: Path) -> None:
-    """Open the page in the browser; start it first where nobody serves it."""
+    """Open the page in the browser; start it first where it is not served."""
     from agent.page.launch import is_served, split_address, start_page
 
     host, port = split_address(settings.page.listen)
