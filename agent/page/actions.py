@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from agent import client
 from agent.fs import make_safe_name
 from agent.fs.folders import move, sync
-from agent.jobs.states import OPEN, RETRIABLE
+from agent.jobs.states import LIVE, RETRIABLE
 from agent.ledger.sqlite import Database
 from agent.page import facts
 from agent.page.uploads import Upload, Uploads
@@ -25,7 +25,7 @@ from agent.settings import Settings
 MAX_JOBS = 100
 KEYS = ("engine", "fps", "priority", "strategy", "options", "output", "max_attempts", "timeout_s")
 """The keys of a job file that the page may set, beside its name, its face and its voice."""
-JOB_VERBS = {"cancel": OPEN, "retry": RETRIABLE}
+JOB_VERBS = {"cancel": LIVE, "retry": RETRIABLE}
 DEVICE_VERBS = ("drain", "resume")
 QUEUE_VERBS = ("pause", "resume")
 

@@ -397,7 +397,7 @@ def control_jobs(
     from agent import client
     from agent.cli.jobs import choosing
     from agent.cli.presence import warn_of_absence
-    from agent.jobs.states import OPEN, RETRIABLE
+    from agent.jobs.states import LIVE, RETRIABLE
 
     if not names and not every and not failed:
         more = " or --failed" if verb == "retry" else ""
@@ -406,7 +406,7 @@ def control_jobs(
     db = client.open_ledger(settings)
     chosen, refusals = choosing.choose_for(verb, db, names)
     if every or failed:
-        states = OPEN if verb == "cancel" else RETRIABLE if every else ("failed",)
+        states = LIVE if verb == "cancel" else RETRIABLE if every else ("failed",)
         chosen += [row for row in choosing.list_in_states(db, states) if row["uid"] not in {c["uid"] for c in chosen}]
     if chosen:
         warn_of_absence(settings, find_settings(config))
