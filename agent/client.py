@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
-from agent.fs import atomic_copy, atomic_write_bytes, create_empty, make_safe_name
+from agent.fs import atomic_copy, atomic_write_bytes, create_empty, list_numbered, make_safe_name
 from agent.intake.names import TEXT
 from agent.intake.paths import PathLookup, fold_name
 from agent.jobs.json_text import BadJob
@@ -58,8 +59,21 @@ def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], na
     request, inbox = check_request(settings, avatar, audio, job, name), settings.folders.inbox
     for path, target in request.copies:
         atomic_copy(path, inbox / target)
-    atomic_write_bytes(inbox / f"{request.name}.json", request.text.encode())
-    return JobTicket(request.name, request.id)
+    return JobTicket(write_job_file(inbox, request.name, request.text), request.id)
+
+
+def write_job_file(inbox: Path, name: str, text: str) -> str:
+    """Write a job file beside those that the daemon has not taken yet; return its name without .json."""
+    free = next(one for one in list_numbered(name) if not os.path.lexists(inbox / f"{one}.json"))
+    atomic_write_bytes(inbox / f"{free}.json", text.encode())
+    return free
+
+
+def format_job(record: Mapping[str, Any]) -> str:
+    """Return the text of a job file; a key that is None is left out. Raises ClientError as `check_job` does."""
+    text = json.dumps({key: value for key, value in record.items() if value is not None}, indent=2, ensure_ascii=False)
+    check_job(text)
+    return text
 
 
 def check_request(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], name: str | None) -> JobRequest:
@@ -74,16 +88,19 @@ def check_request(settings: Settings, avatar: str, audio: Path, job: dict[str, A
         check_library_name(settings, avatar)
     if not audio.is_file():
         raise ClientError(f"there is no file {audio}{suggest_file(audio)}: give a sound file, or a video with sound")
-    if audio.suffix.lower() == TEXT and not settings.speech.command:
-        raise ClientError(f"{audio} is a text, and no program that speaks it is set: see [speech] in the settings")
+    check_voice_kind(settings, audio)
     files = {"avatar": Path(avatar), "audio": audio}
     named = {role: name_in_inbox(path, inbox, f"{tag[:8]}.{role}") for role, path in files.items() if path.is_file()}
     record = {"version": 1, "avatar": avatar, **named, **{key: value for key, value in job.items() if key != "id"}}
-    record["id"] = identity
-    text = json.dumps({key: value for key, value in record.items() if value is not None}, indent=2, ensure_ascii=False)
-    check_job(text)
+    text = format_job({**record, "id": identity})
     copies = [(files[role], target) for role, target in named.items() if not is_inside(files[role], inbox)]
     return JobRequest(name, identity, text, tuple(copies))
+
+
+def check_voice_kind(settings: Settings, audio: Path) -> None:
+    """Raise ClientError for a text where nothing speaks it."""
+    if audio.suffix.lower() == TEXT and not settings.speech.command:
+        raise ClientError(f"{audio} is a text, and no program that speaks it is set: see [speech] in the settings")
 
 
 def is_inside(path: Path, folder: Path) -> bool:
@@ -106,9 +123,22 @@ def check_library_name(settings: Settings, avatar: str) -> None:
     folder = settings.folders.avatars
     if PathLookup().find_avatar(folder, avatar, AVATAR_SUFFIXES) is not None:
         return
-    names = sorted({path.stem for path in folder.glob("*") if path.suffix.lower() in AVATAR_SUFFIXES})
+    names = sorted({name_avatar(path) for path in list_library(folder)})
     near = suggest(avatar, [*names, *list_faces_beside(Path(avatar))])
     raise ClientError(f"the library has no avatar {avatar}{near}; `musedrop avatar list` shows them")
+
+
+def list_library(folder: Path) -> Iterator[Path]:
+    """Yield what jobs can use as avatars: files, and folders of pictures."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        is_picture = path.suffix.lower() in AVATAR_SUFFIXES and not path.name.startswith(".")
+        if (is_picture and path.is_file()) or (is_library_name(path.name) and path.is_dir()):
+            yield path
+
+
+def name_avatar(path: Path) -> str:
+    """Return what jobs call an avatar of the library."""
+    return path.name if path.is_dir() else path.stem
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -139,8 +169,11 @@ def name_in_inbox(path: Path, inbox: Path, tag: str) -> str:
 
     Messages name a copy without the tag (`agent.text.restore_names`).
     """
-    if is_inside(path, inbox):
-        return path.name
+    return path.name if is_inside(path, inbox) else name_copy(path, tag)
+
+
+def name_copy(path: Path, tag: str) -> str:
+    """Return the name of a copy in the inbox; `tag` is eight hexadecimal digits and the role."""
     return f"{make_safe_name(path.stem)[:LONGEST_STEM]}-{tag}{path.suffix.lower()}"
 
 

@@ -15,9 +15,10 @@ from agent.fs import is_file
 from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
 from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
+from agent.jobs.states import LIVE
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
-from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.ledger import Ledger
 from agent.ledger.places import Places
 from agent.ledger.reader import LedgerError, name_damage
 from agent.ledger.snapshot import remove_leftovers

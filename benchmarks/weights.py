@@ -26,40 +26,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER
+
 RUNS = 3
 WAYS = ("converted", "as fetched", "plain")
 PAINTERS = ("ready", "made")
-UNET = {
-    "act_fn": "silu",
-    "attention_head_dim": 8,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "cross_attention_dim": 384,
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "in_channels": 8,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "out_channels": 4,
-    "sample_size": 64,
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-}
-VAE = {
-    "act_fn": "silu",
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "sample_size": 256,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}
-WHISPER = {
-    "d_model": 384,
-    "encoder_layers": 4,
-    "encoder_attention_heads": 6,
-    "encoder_ffn_dim": 1536,
-    "num_mel_bins": 80,
-}
-PREPROCESSOR = {"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "chunk_length": 30, "n_fft": 400}
 
 
 def published():  # type: ignore[no-untyped-def]
@@ -68,9 +39,9 @@ def published():  # type: ignore[no-untyped-def]
     from models.musetalk.weights import architectures as networks
 
     return {
-        "musetalkV15/unet.pth": networks.build_unet(UNET, {}),
-        "sd-vae/diffusion_pytorch_model.bin": networks.build_vae(VAE, {}),
-        "whisper/pytorch_model.bin": networks.build_whisper(WHISPER, {}),
+        "musetalkV15/unet.pth": networks.build_unet(UNET.values, {}),
+        "sd-vae/diffusion_pytorch_model.bin": networks.build_vae(VAE.values, {}),
+        "whisper/pytorch_model.bin": networks.build_whisper(WHISPER.values, {}),
         "dwpose/dw-ll_ucoco_384.pth": dwpose.DwPose(),
         "face-parse-bisent/79999_iter.pth": bisenet.BiSeNet(),
         "s3fd/s3fd-619a316812.pth": s3fd.S3FD(),
@@ -93,10 +64,10 @@ def lay_out(root: Path, only: tuple[str, ...] = ("",), precisions: tuple[str, ..
         "musetalkV15/musetalk.json": UNET,
         "sd-vae/config.json": VAE,
         "whisper/config.json": WHISPER,
-        "whisper/preprocessor_config.json": PREPROCESSOR,
+        "whisper/preprocessor_config.json": MEL,
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(json.dumps(config))
+        (root / name).write_text(json.dumps(config.values))
     with torch.device("meta"):
         nets = published()
     for file, net in nets.items():

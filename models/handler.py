@@ -115,8 +115,9 @@ class Handler:
             budget.name = Path(request.avatar).name
             picture = media.read_picture(request.files.avatar, budget.name, request.limits)
             inspection = self._plan(request, sound, picture, encoder)
-            hashes: dict[str, Any] = {"avatar_sha256": avatar_sha256, "audio_sha256": audio_sha256}
-            inspection = replace(inspection, media_sha256=media_sha256, **hashes)
+            inspection = replace(
+                inspection, avatar_sha256=avatar_sha256, audio_sha256=audio_sha256, media_sha256=media_sha256
+            )
             write_voices(request, inspection, progress)
             inspection = engine.inspect(request, inspection)
         return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})

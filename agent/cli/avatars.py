@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import client
-from agent.client import ClientError, JobTicket
+from agent.client import ClientError, JobTicket, list_library, name_avatar
 from agent.fs import atomic_copy, hash_file
 from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, TRIAL, VIDEO_SUFFIXES, is_library_name
@@ -93,7 +93,7 @@ def list_avatars(settings: Settings) -> list[Avatar]:
             path,
             tuple(sorted(prepared.get(hash_or_empty(path), ())) if prepared else ()),
         )
-        for path in list_files(settings.folders.avatars)
+        for path in list_library(settings.folders.avatars)
     ]
 
 
@@ -149,20 +149,8 @@ def check_name(name: str) -> None:
         raise ClientError(f'"{name}" can\'t name an avatar: no slash, no leading dot, no file suffix')
 
 
-def list_files(folder: Path) -> Iterator[Path]:
-    """Yield what jobs can use as avatars: files, and folders of pictures."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        is_picture = path.suffix.lower() in AVATAR_SUFFIXES and not path.name.startswith(".")
-        if (is_picture and path.is_file()) or (is_library_name(path.name) and path.is_dir()):
-            yield path
-
-
 def find_files(folder: Path, name: str) -> list[Path]:
-    return [path for path in list_files(folder) if name_avatar(path) == name]
-
-
-def name_avatar(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
+    return [path for path in list_library(folder) if name_avatar(path) == name]
 
 
 def read_prepared(cache: Path) -> Iterator[tuple[str, list[str]]]:

@@ -40,13 +40,13 @@ def complete_jobs(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_avatars(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the library that begin so."""
-    from agent.cli import avatars
+    from agent import client
 
     settings = find_settings(ctx)
     if settings is None:
         return []
     try:
-        return begin_with(incomplete, [path.stem for path in avatars.list_files(settings.folders.avatars)])
+        return begin_with(incomplete, map(client.name_avatar, client.list_library(settings.folders.avatars)))
     except OSError:
         return []
 

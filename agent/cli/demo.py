@@ -30,7 +30,7 @@ def run_demo(folder: Path, examples: Path, console: Console) -> int:
     if not jobs:
         raise UserError(f"there are no example jobs in {examples}: run this from the project's folder")
     settings = make_scratch_share(folder)
-    told = f"Rendering the jobs of {examples} into {settings.folders.outbox}: it takes about a minute."
+    told = f"Rendering the jobs of {examples} into {settings.folders.outbox}: it takes up to a minute."
     console.print(told, soft_wrap=True, markup=False)
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
     daemon = Daemon(settings)

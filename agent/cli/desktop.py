@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
@@ -130,7 +131,7 @@ def build_menu(settings: Settings, source: Path, pause: TimedPause, state: TrayS
         items.append(Item("Pause for an hour", report(lambda: pause.pause(HOUR_S))))
     if state.results:
         items.append(Item())
-        items += [Item(name, report(lambda path=path: open_path(path))) for name, path in state.results]  # type: ignore[misc]
+        items += [Item(name, report(partial(open_path, path))) for name, path in state.results]
     return items
 
 
@@ -147,7 +148,7 @@ def report(act: Callable[P, None]) -> Callable[P, None]:
 
 
 def open_page(settings: Settings, source: Path) -> None:
-    """Open the page in the browser; start it first where nobody serves it."""
+    """Open the page in the browser; start it first where it is not served."""
     from agent.page.launch import is_served, split_address, start_page
 
     host, port = split_address(settings.page.listen)

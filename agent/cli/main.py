@@ -48,7 +48,7 @@ app.command()(cli_desktop.notify)
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_desktop.app, name="desktop")
 
-NOTIFY_S = 1.0
+HOOKS_S = 1.0
 
 
 @app.command()
@@ -119,7 +119,7 @@ def hooks(
             db.close()
         if once:
             break
-        time.sleep(NOTIFY_S)
+        time.sleep(HOOKS_S)
 
 
 Device = Annotated[

@@ -15,7 +15,7 @@ import stat
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -331,6 +331,11 @@ def make_safe_name(name: str) -> str:
     return clean or "job"
 
 
+def list_numbered(name: str) -> Iterator[str]:
+    """Yield `name`, `name-2`, `name-3` and so on: of these the first one that is free is taken."""
+    return (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
+
+
 # several at once -----------------------------------------------------------------------------------------------------
 
 
@@ -363,14 +368,20 @@ def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     if len(items) < 2:
         return [act(item) for item in items]
     left, done, kept = deque(enumerate(items)), dict[int, R](), get_kept()
+    errors, ended = list[OSError](), Semaphore(0)
 
     def act_on_next() -> None:
         try:
             place, item = left.popleft()
-        except IndexError:  # a submission that failed is in the queue all the same, and finds no item
+        except IndexError:  # a submission that failed is in the queue all the same, and may find no item
             return
-        with share_kept(kept):
-            done[place] = act(item)
+        try:
+            with share_kept(kept):
+                done[place] = act(item)
+        except OSError as error:
+            errors.append(error)
+        finally:
+            ended.release()
 
     futures = []
     try:
@@ -379,9 +390,12 @@ def map_parallel(act: Callable[[T], R], items: Sequence[T]) -> list[R]:
     except RuntimeError:  # the limit of threads
         while left:
             act_on_next()
-    wait(futures)
+    for _ in items:
+        ended.acquire()
     for future in futures:
         future.result()
+    if errors:
+        raise errors[0]
     return [done[place] for place in range(len(items))]
 
 

@@ -38,9 +38,9 @@ from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import find_id, find_media_names, pair_media, parse_job, voice_for
 from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
-from agent.jobs.states import JobState
+from agent.jobs.states import LIVE, JobState
 from agent.ledger.job import Job, JobError
-from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.service.clock_history import ClockHistory
 from agent.service.entry_problems import EntryProblems

@@ -11,15 +11,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
 from typing import Protocol
 
 from agent.errors import ErrorCode
-from agent.fs import Fingerprint, make_safe_name, read_limited
-from agent.fs.folders import make_folder, move, remove
+from agent.fs import Fingerprint, discard, make_safe_name, read_limited
+from agent.fs.folders import move
 from agent.intake import unpack
 from agent.intake.scanner import Candidate, Inbox, to_text
-from agent.intake.tables import SOURCES, give_name
+from agent.intake.tables import SOURCES, give_name, make_unnamed_folder
 from agent.jobs.json_text import BadJob
 from agent.settings import Settings
 from gpu_pool.process import Program
@@ -106,8 +105,7 @@ class ZipFiles:
                 continue
             with self.inbox.entries.guard(path, "be unpacked"):
                 stem = make_safe_name(to_text(path.stem))
-                folder = self.inbox.folder / f".{stem}.{token_hex(8)}.batch"
-                make_folder(folder)
+                folder = make_unnamed_folder(self.inbox.folder, stem)
                 program = self.start(settings, path, folder, self.is_avatar(stem))
                 self._running = Unpacking(name, mark, folder, program, now_s + LONGEST_S)
                 return
@@ -117,7 +115,7 @@ class ZipFiles:
         running.program.kill()
         path, tracked = self.inbox.folder / running.name, self.inbox.tracked.get(running.name)
         if tracked is None or tracked.fingerprint != running.fingerprint:  # it was changed or removed meanwhile
-            remove(running.folder)
+            discard(running.folder)
             return
         with self.inbox.entries.guard(path, "be unpacked"):
             if code == 0:
@@ -127,7 +125,7 @@ class ZipFiles:
                 return
             bad = None if code == unpack.REFUSED else make_refusal("it can't be unpacked", "pack it again")
             bad = bad or read_problem(running.folder)
-            remove(running.folder)
+            discard(running.folder)
             if code == unpack.NO_ROOM:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if code == unpack.NO_JOB:

@@ -12,7 +12,17 @@ from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint
 from agent.intake.folders import InboxFolders
-from agent.intake.names import CONTROLS, FOREIGN_FACES, FOREIGN_VOICES, SWITCHES, TEXT, TEXTS, lower_suffix
+from agent.intake.names import (
+    CONTROLS,
+    FACES,
+    FOREIGN_FACES,
+    FOREIGN_VOICES,
+    SWITCHES,
+    TEXT,
+    TEXTS,
+    VOICES,
+    lower_suffix,
+)
 from agent.intake.paths import fold_name
 from agent.intake.scanner import Candidate, Inbox, to_text
 from agent.intake.unpack import ARCHIVES
@@ -52,7 +62,8 @@ class IgnoredEntries:
         self._said: set[str] = set()
         self._seen: object = None
         self._due_s = 0.0
-        self._shown_texts: list[str] = []
+        self.texts: list[str] = []
+        """One sentence on all of them, but folders, which people may keep media in."""
         self._telling = Pace()
 
     def note_taken(self, name: str, sentence: str) -> None:
@@ -72,13 +83,13 @@ class IgnoredEntries:
         if (seen == self._seen and now_s < self._due_s) or not self._telling.is_due(now_s):
             return
         self._seen = seen
-        with self._telling.measure(now_s, len(self._inbox.tracked) + len(self._inbox.others)):
+        with self._telling.measure(now_s, len(inbox.tracked) + len(inbox.others)):
             self._update(now_s, in_use)
 
     def _update(self, now_s: float, in_use: Callable[[], tuple[set[Fingerprint], set[str]]]) -> None:
         inbox = self._inbox
         old_s = now_s - inbox.settle_s - self.patience_s
-        since = [*((file.since_s) for file in inbox.tracked.values()), *(since for _, since in inbox.others.values())]
+        since = [*(file.since_s for file in inbox.tracked.values()), *(since for _, since in inbox.others.values())]
         self._due_s = min((s for s in since if s > old_s), default=float("inf")) + inbox.settle_s + self.patience_s
         rested = sorted(name for name, file in inbox.tracked.items() if file.since_s <= old_s and _may_be_told(name))
         if rested:
@@ -99,12 +110,7 @@ class IgnoredEntries:
         if len(new) > LISTED:
             log.warning("%d more entries of the inbox are ignored", len(new) - LISTED)
         self._said = names
-        self._shown_texts = self._describe()
-
-    @property
-    def texts(self) -> list[str]:
-        """One sentence on all of them, but folders, which people may keep media in."""
-        return self._shown_texts
+        self.texts = self._describe()
 
     def _describe(self) -> list[str]:
         rows = [row for row in self.rows if row.hint != FOLDER[1]]
@@ -184,8 +190,8 @@ def _find_odd_pairs(inbox: Inbox, old_s: float) -> Iterator[tuple[Candidate, Bad
 
 def _find_refused_pair(names: list[str]) -> Iterator[tuple[Candidate, BadJob]]:
     """Yield a face and a voice of one name, one of which is of a kind that is not read."""
-    faces = [name for name in names if lower_suffix(name) in AVATAR_SUFFIXES | FOREIGN_FACES]
-    voices = [name for name in names if lower_suffix(name) in AUDIO_SUFFIXES | FOREIGN_VOICES]
+    faces = [name for name in names if lower_suffix(name) in FACES]
+    voices = [name for name in names if lower_suffix(name) in VOICES]
     foreign = [name for name in names if lower_suffix(name) in FOREIGN_FACES | FOREIGN_VOICES]
     if len(faces) == len(voices) == 1 and foreign:
         hint = AS_FACE if foreign[0] in faces else AS_VOICE

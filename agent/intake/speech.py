@@ -17,7 +17,7 @@ from agent.intake.archives import RunningProgram
 from agent.intake.media import MediaFile, MissingMedia
 from agent.intake.names import TEXT, lower_suffix
 from agent.intake.speak import NOT_STARTED
-from agent.jobs.json_text import BadJob
+from agent.jobs.json_text import UTF16, BadJob
 from agent.settings import CurrentSettings, Settings
 from gpu_pool.process import Program
 
@@ -26,7 +26,6 @@ LONGEST_TEXT_BYTES = 32 << 10
 MOST_SOUND_BYTES = 1 << 30
 AT_ONCE = 2
 """Texts that are spoken at the same time; the others wait."""
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 Start = Callable[[Settings, str, Path, Path], RunningProgram]
 """Starts the program for a text: the text, its file in UTF-8, and the file for the sound. Raises OSError."""
@@ -105,6 +104,7 @@ class Speech:
             sound = self._spoken.get((uid, role)) or self._speak((uid, role), medium.given, text, folder, now_s)
             mark = take_fingerprint(sound) if sound else None
             if sound is None or mark is None:
+                self._spoken.pop((uid, role), None)  # a user has removed it
                 return MissingMedia(f'the text "{medium.given}" is being spoken', ErrorCode.SPEECH_FAILED)
             found[role] = MediaFile(medium.given, sound, mark)
             found[role.replace("audio", "text")] = medium

@@ -10,14 +10,14 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from agent.fs import Fingerprint, atomic_write_bytes, is_folder, make_safe_name, read_limited
+from agent.fs import Fingerprint, atomic_write_bytes, is_folder, list_numbered, make_safe_name, read_limited
 from agent.fs.folders import list_names, make_folder, move, remove, remove_empty
 from agent.intake.scanner import Inbox, to_text
+from agent.jobs.json_text import UTF16
 from agent.jobs.parse import JOB_NAMES, OUTPUT_NAMES
 
 MAX_BYTES = 1 << 20
@@ -39,7 +39,7 @@ def read_jobs(text: bytes, stem: str) -> list[tuple[str, dict[str, Any]]]:
     The cells are separated by commas, semicolons or tabs, whichever the first line has most of.
     """
     try:
-        document = text.decode("utf-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        document = text.decode("utf-16" if text.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
         return []
     first = document.partition("\n")[0]
@@ -119,8 +119,7 @@ def unfold_tables(inbox: Inbox, now_s: float, others: set[Fingerprint]) -> None:
 def unfold(inbox: Path, table: str, jobs: list[tuple[str, dict[str, Any]]]) -> None:
     """Write a job file for each row into a new folder, then the table, and give the folder its name."""
     stem = make_safe_name(to_text(Path(table).stem))
-    folder = inbox / f".{stem}.{token_hex(8)}.batch"
-    make_folder(folder)
+    folder = make_unnamed_folder(inbox, stem)
     taken: set[str] = set()
     for name, job in jobs:
         free = next(one for one in list_numbered(name) if one.casefold() not in taken)
@@ -131,12 +130,15 @@ def unfold(inbox: Path, table: str, jobs: list[tuple[str, dict[str, Any]]]) -> N
     give_name(inbox, folder, stem)
 
 
+def make_unnamed_folder(inbox: Path, stem: str) -> Path:
+    """Make a hidden folder that `give_name` names when it is complete."""
+    folder = inbox / f".{stem}.{token_hex(8)}.batch"
+    make_folder(folder)
+    return folder
+
+
 def give_name(inbox: Path, folder: Path, stem: str) -> None:
     move(folder, next(inbox / name for name in list_numbered(stem) if not os.path.lexists(inbox / name)))
-
-
-def list_numbered(name: str) -> Iterator[str]:
-    return (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
 
 
 def finish_unfolding(inbox: Path, unfinished: Path | None = None) -> None:

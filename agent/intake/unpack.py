@@ -23,8 +23,9 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NoReturn
 
-from agent.fs import is_disk_full, open_regular
+from agent.fs import NEW_FILE, is_disk_full, open_regular
 from agent.fs.folders import hold_folder
+from agent.intake.names import TEXT
 from agent.intake.paths import fold_name
 from agent.intake.scanner import is_ignored
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
@@ -185,8 +186,7 @@ def create_file(folder: int, path: PurePosixPath) -> int:
                 os.mkdir(part, dir_fd=at)
             before, at = at, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
             os.close(before)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path.name, flags, 0o666, dir_fd=at)
+        return os.open(path.name, NEW_FILE, 0o666, dir_fd=at)
     finally:
         os.close(at)
 
@@ -247,7 +247,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         source = on_exit.enter_context(os.fdopen(open_regular(args.archive), "rb"))
         if args.walls:
             raise_walls(Walls(write=(str(args.folder),), file_bytes=bounds.file_bytes))
-        voices = AUDIO_SUFFIXES | ({".txt"} if args.text_voices else set())
+        voices = AUDIO_SUFFIXES | ({TEXT} if args.text_voices else set())
         sys.exit(run(source, folder, bounds, voices, is_avatar=args.is_avatar))
 
 

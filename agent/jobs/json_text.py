@@ -16,6 +16,8 @@ from agent.errors import ErrorCode
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""How a text in UTF-16 begins."""
 
 
 class BadJob(Exception):
@@ -64,7 +66,7 @@ def _decode(text: bytes, max_bytes: int) -> str:
         raise BadJob(ErrorCode.TOO_BIG, f"the job file is larger than {max_bytes} bytes")
     if text.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise BadJob(ErrorCode.BAD_ENCODING, "the file is UTF-32", "Save it as UTF-8.")
-    utf16 = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    utf16 = text.startswith(UTF16)
     if b"\0" in text and not utf16:
         message = "there are zero bytes in the file: UTF-16 without a byte order mark, or a copy that was not finished"
         raise BadJob(ErrorCode.BAD_ENCODING, message, "Save it as UTF-8, or drop it again.")

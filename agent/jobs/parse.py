@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from agent.errors import ErrorCode
-from agent.jobs.json_text import MAX_BYTES, BadJob, format_value, read_object
+from agent.jobs.json_text import MAX_BYTES, UTF16, BadJob, format_value, read_object
 from agent.jobs.spec import JobSpec, OutputSpec, VoiceSpec
 
 QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
@@ -136,7 +136,7 @@ def find_id(text: bytes) -> str | None:
 
 def _find_texts(text: bytes) -> dict[str, str]:
     """Return the texts in what may be JSON, by the keys of a job that they stand for."""
-    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if text.startswith(UTF16):
         text = text.decode("utf-16", "replace").encode("utf-8", "replace")
     found: dict[str, str] = {}
     for key, value in NAMED_VALUE.findall(text[:MAX_BYTES]):

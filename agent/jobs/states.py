@@ -25,8 +25,8 @@ MOVES: Mapping[JobState, frozenset[JobState]] = {
 }
 
 
-OPEN = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
-"""States that a job can be cancelled in."""
+LIVE = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
+"""States of a job that has not ended: it can be cancelled."""
 RETRIABLE = (JobState.FAILED, JobState.CANCELLED)
 """States that a job can be run again from."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.fs import Fingerprint
 from agent.jobs.queue_order import QueuedJob
-from agent.jobs.states import JobState
+from agent.jobs.states import LIVE, JobState
 from agent.ledger.devices import DeviceRows
 from agent.ledger.disk_full import DiskFull, raise_disk_full
 from agent.ledger.job import JOB_COLUMNS, Job, MediaUser, assignments, placeholders, read_job, read_marks
@@ -30,7 +30,6 @@ from agent.ledger.transitions import OWNED, Transitions
 
 RELATIVE_SINCE = 2
 """The schema whose rows hold relative paths."""
-LIVE = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
 PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",

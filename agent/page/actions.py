@@ -1,22 +1,23 @@
-"""What the page does, always as files in the inbox: jobs of uploaded files, and control files."""
+"""What the page does, always as files in the inbox: jobs of uploaded files, and control files.
+
+All of it raises ClientError for what the daemon would refuse, and OSError where the inbox takes no file.
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from agent import client
-from agent.errors import UserError
-from agent.fs import atomic_write_bytes, make_safe_name
+from agent.fs import make_safe_name
 from agent.fs.folders import move, sync
-from agent.jobs.states import OPEN, RETRIABLE
+from agent.jobs.states import LIVE, RETRIABLE
 from agent.ledger.sqlite import Database
+from agent.page import facts
 from agent.page.uploads import Upload, Uploads
 from agent.scheduler.device_names import file_safe
 from agent.settings import Settings
@@ -24,13 +25,13 @@ from agent.settings import Settings
 MAX_JOBS = 100
 KEYS = ("engine", "fps", "priority", "strategy", "options", "output", "max_attempts", "timeout_s")
 """The keys of a job file that the page may set, beside its name, its face and its voice."""
-JOB_VERBS = {"cancel": OPEN, "retry": RETRIABLE}
+JOB_VERBS = {"cancel": LIVE, "retry": RETRIABLE}
 DEVICE_VERBS = ("drain", "resume")
 QUEUE_VERBS = ("pause", "resume")
 
 
 def submit_jobs(settings: Settings, uploads: Uploads, asked: Any) -> list[dict[str, str]]:
-    """Hand in all jobs of a request, or none of them.
+    """Hand in all jobs of a request; none of them where the daemon would refuse one.
 
     `asked`: {"jobs": [{"name", "avatar", "audio", and any of KEYS}]}; avatar and audio are {"upload": word}, or
     {"library": name} for an avatar. Return the name and the id of each. Raises HTTPException.
@@ -39,26 +40,13 @@ def submit_jobs(settings: Settings, uploads: Uploads, asked: Any) -> list[dict[s
     if not isinstance(jobs, list) or not 0 < len(jobs) <= MAX_JOBS or not all(isinstance(job, dict) for job in jobs):
         raise HTTPException(400, f'"jobs" is a list of 1 to {MAX_JOBS} jobs')
     used: dict[str, tuple[Upload, str]] = {}
-    try:
-        made = [_make_job(settings, uploads, job, used) for job in jobs]
-        for word, (upload, name) in used.items():
-            move(upload.path, settings.folders.inbox / name)
-            uploads.take(word)
-        for job in made:
-            job["name"] = _choose_name(settings.folders.inbox, job["name"])
-            atomic_write_bytes(settings.folders.inbox / f"{job['name']}.json", job["text"].encode())
-        sync(settings.folders.inbox)
-    except UserError as error:
-        raise HTTPException(422, str(error)) from None
-    except OSError as error:
-        raise HTTPException(507, f"the inbox takes no file: {error.strerror}") from None
-    return [{"name": job["name"], "id": job["id"]} for job in made]
-
-
-def _choose_name(inbox: Path, name: str) -> str:
-    """Return a name that no job file of the inbox has yet."""
-    names = (name if n == 1 else f"{name}-{n}" for n in range(1, 10_000))
-    return next(one for one in names if not os.path.lexists(inbox / f"{one}.json"))
+    made = [_make_job(settings, uploads, job, used) for job in jobs]
+    for word, (upload, name) in used.items():
+        move(upload.path, settings.folders.inbox / name)
+        uploads.take(word)
+    names = [client.write_job_file(settings.folders.inbox, job["name"], job["text"]) for job in made]
+    sync(settings.folders.inbox)
+    return [{"name": name, "id": job["id"]} for name, job in zip(names, made, strict=True)]
 
 
 def _make_job(
@@ -78,47 +66,37 @@ def _make_job(
         upload = uploads.find(word)
         if upload is None:
             raise HTTPException(409, "a file is no longer there: send it again")
+        given_name = Path(upload.stem + upload.suffix)
+        if role == "audio":
+            client.check_voice_kind(settings, given_name)
         if word not in used:
-            stem = make_safe_name(upload.given.rpartition(".")[0] or upload.given)
-            used[word] = (upload, f"{stem}-{word[:8]}.{role}{upload.suffix}")
+            used[word] = (upload, client.name_copy(given_name, f"{word[:8]}.{role}"))
         return used[word][1]
 
     record = {"version": 1, "avatar": name_media("avatar"), "audio": name_media("audio")}
-    record |= {key: asked[key] for key in KEYS if asked.get(key) is not None}
-    record["id"] = identity
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    client.check_job(text)
+    text = client.format_job({**record, **{key: asked.get(key) for key in KEYS}, "id": identity})
     return {"name": make_safe_name(str(asked.get("name") or "video")), "id": identity, "text": text}
 
 
 def control_job(settings: Settings, db: Database, uid: str, verb: str) -> None:
     """Write the control file for a job, if it can happen to it. Raises HTTPException."""
-    row = client.find_job(db, uid)
-    if verb not in JOB_VERBS or row is None or row["uid"] != uid:
+    row = facts.find_job(db, uid)
+    if verb not in JOB_VERBS or row is None:
         raise HTTPException(404, "there is no such job")
     if row["state"] not in JOB_VERBS[verb]:
         raise HTTPException(409, f"{row['name']} is {row['state']}")
-    _write_control(lambda: client.write_control_file(settings, uid, verb))
+    client.write_control_file(settings, uid, verb)
 
 
 def control_device(settings: Settings, db: Database, device: str, verb: str) -> None:
     """Take a device out of service or back. Raises HTTPException."""
     if verb not in DEVICE_VERBS or device not in {row["device"] for row in client.list_devices(db)}:
         raise HTTPException(404, "there is no such device")
-    _write_control(lambda: client.write_control_file(settings, file_safe(device), verb))
+    client.write_control_file(settings, file_safe(device), verb)
 
 
 def control_queue(settings: Settings, verb: str) -> None:
     """Pause the queue, or let it go on. Raises HTTPException."""
     if verb not in QUEUE_VERBS:
         raise HTTPException(404, "there is no such command")
-    _write_control(lambda: client.control_queue(settings, verb))
-
-
-def _write_control(write: Callable[[], None]) -> None:
-    try:
-        write()
-    except UserError as error:
-        raise HTTPException(422, str(error)) from None
-    except OSError as error:
-        raise HTTPException(507, f"the inbox takes no file: {error.strerror}") from None
+    client.control_queue(settings, verb)

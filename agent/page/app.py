@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agent import client
 from agent.errors import UserError
 from agent.fs.folders import list_names
 from agent.ledger.reader import Reader, Unreadable, open_reader
@@ -65,7 +66,12 @@ class Page:
             Route("/devices/{device:path}/{verb}", self.control_device, methods=["POST"]),
         ]
         guard = Middleware(Guard, hosts=self.settings.page.hosts, logins=self.logins)
-        handlers: dict[Any, Any] = {HTTPException: _say, UserError: _say_user_error}
+        handlers: dict[Any, Any] = {
+            HTTPException: lambda _, error: _say(error.status_code, error.detail),
+            client.ClientError: lambda _, error: _say(422, str(error)),
+            UserError: lambda _, error: _say(503, str(error)),
+            OSError: lambda _, error: _say(507, f"the inbox takes no file: {error.strerror}"),
+        }
         return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._live)
 
     @asynccontextmanager
@@ -109,7 +115,7 @@ class Page:
             record = json.loads(read_record(db, row, self.settings.folders, facts.MAX_RECORD_BYTES))
         except (OSError, ValueError, RecursionError, HTTPException):
             record = None
-        return {"row": row, "events": facts.list_events(db, uid), "record": record}
+        return {"row": row, "events": client.list_events(db, uid), "record": record}
 
     async def send_file(self, request: Request) -> Response:
         words = request.path_params
@@ -208,9 +214,5 @@ def _require_job(db: Reader, uid: str) -> dict[str, Any]:
     return row
 
 
-async def _say(_request: Request, error: Any) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code)
-
-
-async def _say_user_error(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 503)
+def _say(status: int, text: str) -> Response:
+    return JSONResponse({"error": text}, status)

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent import __version__
+from agent import __version__, client
 from agent.fs import read_regular
-from agent.fs.folders import list_names
-from agent.jobs.spec import AVATAR_SUFFIXES, VIDEO_SUFFIXES
 from agent.ledger.queue import QueueRows
 from agent.ledger.sqlite import Database
 from agent.settings import Settings
@@ -23,10 +21,8 @@ MAX_RECORD_BYTES = 1 << 20
 FINISHED = ("done", "failed", "cancelled")
 RUNNING = "SELECT * FROM job_status WHERE state = 'running' ORDER BY priority DESC, created_at"
 RECENT = "SELECT * FROM job_status WHERE state = ? ORDER BY finished_at DESC LIMIT ?"
-DEVICES = "SELECT * FROM device_status ORDER BY device"
 HOURS = "SELECT * FROM throughput WHERE hour >= ? ORDER BY hour"
 SPEEDS = "SELECT * FROM engine_speed ORDER BY engine"
-EVENTS = "SELECT at, kind, device, detail FROM job_events WHERE uid = ? ORDER BY at"
 JOB = "SELECT * FROM job_status WHERE uid = ?"
 
 Section = dict[str, Any] | list[dict[str, Any]]
@@ -39,14 +35,14 @@ def read_sections(db: Database, status: Mapping[str, Any], settings: Settings, n
     day_ago = (now.astimezone(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H")
     failed = [*db.query(RECENT, ["failed", RECENT_ROWS]), *db.query(RECENT, ["cancelled", RECENT_ROWS])]
     return {
-        "devices": [_without(row, "updated_at") for row in db.query(DEVICES)],
+        "devices": [_without(row, "updated_at") for row in client.list_devices(db)],
         "running": [{**row, "eta_s": eta_s.get(row["uid"])} for row in db.query(RUNNING)],
         "queue": QueueRows(db).list_first(at_ms, QUEUE_ROWS),
         "done": list(db.query(RECENT, ["done", RECENT_ROWS])),
         "failed": sorted(failed, key=lambda row: str(row["finished_at"]), reverse=True)[:RECENT_ROWS],
         "ignored": list(status.get("ignored", ())),
         "figures": {"hours": list(db.query(HOURS, [day_ago])), "engines": list(db.query(SPEEDS))},
-        "counts": {str(row["state"]): row["jobs"] for row in db.query("SELECT state, jobs FROM job_counts")},
+        "counts": client.count_jobs(db),
         "library": list_library(settings),
     }
 
@@ -74,18 +70,13 @@ def read_status(settings: Settings) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def list_library(settings: Settings) -> list[dict[str, Any]]:
+def list_library(settings: Settings) -> list[dict[str, str]]:
     """Return the avatars of the library by name."""
     try:
-        names = list_names(settings.folders.avatars)
+        names = sorted(set(map(client.name_avatar, client.list_library(settings.folders.avatars))))
     except OSError:
         return []
-    files = [(name.rpartition(".")[0], "." + name.rpartition(".")[2].lower()) for name in names if "." in name[1:]]
-    return [
-        {"name": stem, "kind": "video" if suffix in VIDEO_SUFFIXES else "image"}
-        for stem, suffix in files
-        if suffix in AVATAR_SUFFIXES and not stem.startswith(".") and stem.isprintable()
-    ]
+    return [{"name": name} for name in names if name.isprintable()]
 
 
 def list_jobs(db: Database, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -114,10 +105,6 @@ def list_jobs(db: Database, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
 def find_job(db: Database, uid: str) -> dict[str, Any] | None:
     """Return the row of a job, None where there is none."""
     return next(iter(db.query(JOB, [uid])), None)
-
-
-def list_events(db: Database, uid: str) -> list[dict[str, Any]]:
-    return list(db.query(EVENTS, [uid]))
 
 
 def _without(row: dict[str, Any], key: str) -> dict[str, Any]:

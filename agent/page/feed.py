@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,8 +23,8 @@ from agent.settings import Settings
 POLL_S = 0.2
 SLOW_POLLS = 10
 """The share, and whether a daemon is alive, are looked at in each of so many polls."""
-FIGURES_POLLS = 1500
-"""Sections that depend on the hour are made again after so many polls."""
+PERIOD_S = 300.0
+"""Sections that depend on the time of day are made again after so long."""
 KEEP_ALIVE_S = 30.0
 
 Mark = tuple[int, int, int]
@@ -43,14 +44,14 @@ class LedgerWatch:
         """Whether the files of the ledger, which are on a local disk, are others than at the last `read`."""
         return self._touched != tuple(map(_mark, self._files))
 
-    def read(self, hour: int) -> dict[str, Any] | None:
-        """Return all sections, None where nothing has changed since the last call. `hour`: a new one is a change."""
+    def read(self, period: int) -> dict[str, Any] | None:
+        """Return all sections, None where nothing has changed since the last call. A new `period` is a change."""
         touched = tuple(map(_mark, self._files))
         if self._reader is not None and touched[0][:2] != self._touched[0][:2]:
             self.close()
         self._touched = touched
         folders, absence = self._settings.folders, self._describe_absence()
-        seen = (touched, _mark(folders.status_file), _mark(folders.avatars), absence, hour)
+        seen = (touched, _mark(folders.status_file), _mark(folders.avatars), absence, period)
         if seen == self._seen:
             return None
         self._seen = seen
@@ -106,12 +107,13 @@ class Feed:
         polls = 0
         while self.viewers:
             if polls % SLOW_POLLS == 0 or self._watch.is_touched():
-                await self._look(polls // FIGURES_POLLS)
+                await self._look()
             polls += 1
             await asyncio.sleep(POLL_S)
 
-    async def _look(self, hour: int = 0) -> None:
-        sections = await asyncio.get_running_loop().run_in_executor(self._thread, self._watch.read, hour)
+    async def _look(self) -> None:
+        loop, period = asyncio.get_running_loop(), int(time.monotonic() // PERIOD_S)
+        sections = await loop.run_in_executor(self._thread, self._watch.read, period)
         if sections is None:
             return
         texts = {name: json.dumps(section, ensure_ascii=False, default=str) for name, section in sections.items()}
@@ -130,7 +132,8 @@ class Feed:
     def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.submit(self._watch.close)
+        self._thread.shutdown()
 
 
 def _mark(path: Path) -> Mark:

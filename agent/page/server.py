@@ -98,11 +98,9 @@ def is_loopback(host: str) -> bool:
 
 def make_logins(settings: Settings, host: str) -> Logins | None:
     """Return what checks the viewers; None where the page is for this machine alone. Raises UserError."""
-    if settings.page.token_file:
-        return Logins(read_secret(Path(settings.page.token_file)))
-    if is_loopback(host):
-        return None
-    raise UserError(f"{host} can be reached from other machines: set page.token_file first, and page.hosts")
+    if not is_loopback(host) and not (settings.page.token_file and settings.page.hosts):
+        raise UserError(f"{host} can be reached from other machines: set page.token_file and page.hosts first")
+    return Logins(read_secret(Path(settings.page.token_file))) if settings.page.token_file else None
 
 
 def take_systemd_socket() -> socket.socket | None:
@@ -146,6 +144,7 @@ def serve(settings: Settings, listen: str, describe_absence: Any) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     log.info("the page is at %s", make_link(settings, host, listening.getsockname()[1], logins))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn sends itself again, at the end, the signal that ended it

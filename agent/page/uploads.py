@@ -14,7 +14,7 @@ from secrets import token_hex
 
 from starlette.exceptions import HTTPException
 
-from agent.fs import NEW_FILE, discard
+from agent.fs import NEW_FILE, discard, make_safe_name
 from agent.fs.folders import hold_folder
 from agent.settings import Settings
 
@@ -35,6 +35,11 @@ class Upload:
     given: str
     size: int
     until_s: float
+
+    @property
+    def stem(self) -> str:
+        """Return the name as it was given without its suffix, as far as a file may have it."""
+        return make_safe_name(SUFFIX.sub("", self.given))
 
     @property
     def suffix(self) -> str:

@@ -19,6 +19,7 @@ from agent.fs import (
     atomic_write_bytes,
     discard,
     is_folder,
+    list_numbered,
     make_safe_name,
     read_regular,
     take_fingerprint,
@@ -62,8 +63,9 @@ class FolderNames:
         Raises OSError where the folder can't be read.
         """
         base, taken = make_safe_name(name), self._list(folder)
-        candidates = (base if n == 1 else f"{base}-{n}" for n in range(1, 1_000_000))
-        chosen = next(one for one in candidates if one.casefold() not in taken and not os.path.lexists(folder / one))
+        chosen = next(
+            one for one in list_numbered(base) if one.casefold() not in taken and not os.path.lexists(folder / one)
+        )
         taken.add(chosen.casefold())
         return chosen
 
@@ -84,8 +86,7 @@ def choose_folder(outbox: Path, batch: str) -> Path:
 
     Raises OSError.
     """
-    names = (batch if n == 1 else f"{batch}-{n}" for n in range(1, 1_000_000))
-    for name in names:
+    for name in list_numbered(batch):
         if not os.path.lexists(outbox / name):
             make_folder(outbox / name)
             return outbox / name

@@ -23,9 +23,9 @@ from agent.clock import Clock
 from agent.errors import ErrorCode
 from agent.fs import is_file, map_parallel, overwrite, read_limited
 from agent.jobs.spec import JobSpec
-from agent.jobs.states import JobState
+from agent.jobs.states import LIVE, JobState
 from agent.ledger.job import Job, JobError
-from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.ledger import Ledger
 from agent.results.video_file import find_video
 from agent.settings import Folders
 from models.types import Inspection

@@ -211,7 +211,7 @@ class RenderSession:
         with explain_out_of_memory():
             composed = compose_frames(
                 read_frames(
-                    partial(self._video.open, opened, (request, inspection), is_last=is_last),
+                    partial(self._video.reuse_or_open, opened, (request, inspection), is_last=is_last),
                     job.jobs[0].source[start:stop].tolist(),
                 ),
                 self._inpaint_faces(job, inspection, options, frames),

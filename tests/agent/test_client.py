@@ -70,3 +70,13 @@ def test_unfinished_jobs_are_listed_first(settings: Settings) -> None:
     assert client.list_events(db, "a")
     db.close()
     ledger.close()
+
+
+def test_a_job_file_that_still_waits_is_not_replaced(settings: Settings, tmp_path: Path) -> None:
+    """Two jobs of one name, before the daemon takes the first, are two job files; the ticket names each."""
+    (tmp_path / "me.jpg").write_bytes(b"face")
+    (tmp_path / "talk.wav").write_bytes(b"voice")
+    tickets = [client.submit(settings, str(tmp_path / "me.jpg"), tmp_path / "talk.wav", {}, None) for _ in range(2)]
+    assert [ticket.name for ticket in tickets] == ["talk", "talk-2"]
+    ids = [parse_job((settings.folders.inbox / f"{ticket.name}.json").read_bytes()).id for ticket in tickets]
+    assert ids == [ticket.id for ticket in tickets]

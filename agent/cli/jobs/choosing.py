@@ -7,7 +7,7 @@ from typing import Any
 
 from agent import client
 from agent.client import ClientError, suggest
-from agent.jobs.states import OPEN, RETRIABLE
+from agent.jobs.states import LIVE, RETRIABLE
 from agent.ledger.sqlite import Database
 
 WHY_NOT = {
@@ -45,7 +45,7 @@ def list_in_states(db: Database, states: Sequence[str]) -> list[dict[str, Any]]:
 
 def choose_for(verb: str, db: Database, names: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the jobs of these names to which the verb can happen, and a sentence on each other name."""
-    states = OPEN if verb == "cancel" else RETRIABLE
+    states = LIVE if verb == "cancel" else RETRIABLE
     chosen, refusals = [], []
     for name in names:
         rows = client.list_of_name(db, name)

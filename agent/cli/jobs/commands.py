@@ -13,6 +13,7 @@ import typer
 from agent import __version__
 from agent.cli import completion
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
+from agent.cli.desktop import open_path
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
 from agent.results.video_file import find_video
@@ -326,10 +327,7 @@ def open_result(
     else:
         typer.echo(str(path))
     if not (only_print or as_json) and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        try:
-            os.posix_spawnp("xdg-open", ["xdg-open", str(path)], os.environ)
-        except OSError as error:
-            raise UserError(f"it can't be opened here: xdg-open: {error.strerror}") from None
+        open_path(path)
 
 
 def find_result(settings: Settings, db: Database, row: dict[str, Any]) -> Path:
@@ -377,12 +375,12 @@ def retry(
     control_jobs(config, "retry", names or [], every=every, failed=failed, as_json=as_json)
 
 
-def print_chosen(verb: str, names: list[str], *, says_nothing: bool) -> None:
-    """Print what will happen to which jobs; `says_nothing`: also where it happens to none."""
+def print_chosen(verb: str, names: list[str]) -> None:
+    """Print what will happen to which jobs, or that it happens to none."""
     for name in names:
         deed = "cancelled" if verb == "cancel" else "run again"
         console.print(f"{escape_markup(name)} will be {deed}", soft_wrap=True)
-    if not names and not says_nothing:
+    if not names:
         console.print(f"there is nothing to {verb}")
 
 
@@ -399,7 +397,7 @@ def control_jobs(
     from agent import client
     from agent.cli.jobs import choosing
     from agent.cli.presence import warn_of_absence
-    from agent.jobs.states import OPEN, RETRIABLE
+    from agent.jobs.states import LIVE, RETRIABLE
 
     if not names and not every and not failed:
         more = " or --failed" if verb == "retry" else ""
@@ -408,7 +406,7 @@ def control_jobs(
     db = client.open_ledger(settings)
     chosen, refusals = choosing.choose_for(verb, db, names)
     if every or failed:
-        states = OPEN if verb == "cancel" else RETRIABLE if every else ("failed",)
+        states = LIVE if verb == "cancel" else RETRIABLE if every else ("failed",)
         chosen += [row for row in choosing.list_in_states(db, states) if row["uid"] not in {c["uid"] for c in chosen}]
     if chosen:
         warn_of_absence(settings, find_settings(config))
@@ -416,8 +414,8 @@ def control_jobs(
         client.write_control_file(settings, choosing.name_for_control(row), verb)
     if as_json:
         print_json([{"name": row["name"], "uid": row["uid"]} for row in chosen])
-    else:
-        print_chosen(verb, [row["name"] for row in chosen], says_nothing=bool(refusals))
+    elif chosen or not refusals:
+        print_chosen(verb, [row["name"] for row in chosen])
     for refusal in refusals:
         error_console.print(f"[red]musedrop:[/] {escape_markup(refusal)}", soft_wrap=True, highlight=False)
     raise typer.Exit(UserError.exit_code if refusals else 0)

@@ -82,10 +82,10 @@ class KeptVideo:
         self._opened = ExitStack()
 
     @contextmanager
-    def open(
+    def reuse_or_open(
         self, open_video: Callable[[], AbstractContextManager[FrameReader]], key: object, *, is_last: bool
     ) -> Iterator[FrameReader]:
-        """Give the kept video if its key is the same, else open one. It stays open unless it `is_last` or fails."""
+        """Yield the kept video if its key is the same, else open one. It stays open unless it `is_last` or fails."""
         if self._video is None or self._key != key:
             self.close()
             self._video, self._key = self._opened.enter_context(open_video()), key

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -351,6 +352,28 @@ def test_work_is_done_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert map_parallel(negate, [1, 2, 3]) == [-1, -2, -3]
     assert seen == [1, 2, 3]
     _thread_pool.cache_clear()
+
+
+def test_work_that_a_failed_submission_began_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission that failed may be carried out all the same; its item, too, is done when the call ends."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    class BrokenPool:
+        def submit(self, act: Callable[[], None]) -> None:
+            threading.Thread(target=act).start()
+            assert has_begun.wait(60.0)
+            raise RuntimeError("can't start new thread")
+
+    def negate(item: int) -> int:
+        if item == 1:
+            has_begun.set()
+            assert may_end.wait(60.0)
+        else:
+            may_end.set()
+        return -item
+
+    monkeypatch.setattr(fs, "_thread_pool", BrokenPool)
+    assert map_parallel(negate, [1, 2]) == [-1, -2]
 
 
 def test_a_pipe_is_deleted_and_not_opened(tmp_path: Path) -> None:

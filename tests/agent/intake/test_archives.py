@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ErrorCode
-from agent.fs import open_regular
+from agent.fs import discard, open_regular
 from agent.fs.folders import hold_folder
 from agent.intake import unpack
 from agent.intake.archives import LONGEST_S, ZipFiles
@@ -157,6 +157,21 @@ def test_a_change_meanwhile_counts(desk: Desk, starter: Starter) -> None:
     pass_turns(desk)
     assert "new" in desk.names()
     assert len(starter.programs) == 2
+
+
+def test_an_archive_may_go_with_its_folder(desk: Desk, starter: Starter) -> None:
+    """A user may remove both while the program runs: the inbox is read as before."""
+    starter.is_real, starter.exit_code = False, None
+    archive = desk.put("one.zip", pack(("one.json", JOB)))
+    desk.turn(wait_s=REST_S)
+    desk.turn(wait_s=REST_S)
+    assert desk.intake.zips.folder is not None
+    discard(desk.intake.zips.folder)
+    archive.unlink()
+    starter.programs[0].exit_code = unpack.NO_ROOM
+    pass_turns(desk)
+    assert desk.intake.zips.folder is None
+    assert desk.inbox_names() == []
 
 
 def test_recovery_leaves_the_folder_that_is_being_filled(desk: Desk, starter: Starter) -> None:

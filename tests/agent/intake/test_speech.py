@@ -94,6 +94,26 @@ def test_a_text_beside_a_face_is_spoken(desk: Desk, speaker: Speaker) -> None:
     assert desk.inbox_names() == []
 
 
+def test_a_voice_that_was_removed_is_spoken_again(desk: Desk, speaker: Speaker) -> None:
+    """The job waits for another text of its own meanwhile, and a user removes the first voice."""
+    desk.add_avatar("anna.jpg")
+    voices = [{"face": 0, "audio": "a.txt"}, {"face": 1, "audio": "b.txt"}]
+    desk.put("two.json", b'{"avatar": "anna", "voices": %s}' % str(voices).replace("'", '"').encode())
+    desk.put("a.txt", b"one")
+    desk.put("b.txt", b"two")
+    settle(desk)
+    speaker.programs[0].finish()
+    desk.turn(wait_s=1.0)
+    (desk.folders.claimed / desk.job("two").uid / "spoken.wav").unlink()
+    for _ in range(6):
+        desk.turn(wait_s=1.0)
+        for program in speaker.programs:
+            if program.exit_code is None:
+                program.finish()
+    assert [program.text for program in speaker.programs] == ["one", "two", "one"]
+    assert desk.job("two").state is JobState.QUEUED
+
+
 def test_texts_have_other_ways_in(desk: Desk, speaker: Speaker) -> None:
     """A job file may name texts, also for several faces; a text in the folder of an avatar is one of its voices."""
     desk.add_avatar("anna.jpg")

@@ -13,9 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent.jobs.states import MOVES, JobState
+from agent.jobs.states import LIVE, MOVES, JobState
 from agent.ledger.job import Job, JobError
-from agent.ledger.ledger import LIVE, Ledger
+from agent.ledger.ledger import Ledger
 from agent.ledger.transitions import OWNED, IllegalMove, Transitions
 from tests.agent.samples import ERROR, a_ledger, a_spec, add_job, read_job, set_columns, start_job
 

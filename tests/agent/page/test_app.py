@@ -176,3 +176,17 @@ def test_the_page_is_small_and_asks_no_other_site(client: TestClient) -> None:
     assert "innerHTML" not in parts[2]
     assert " style=" not in document
     assert " onclick" not in document
+
+
+def test_an_inbox_that_takes_no_file_is_said(client: TestClient, settings: Settings) -> None:
+    """A link in the place of a control file, or no inbox at all, is a sentence; nothing is written through the link."""
+    (settings.folders.inbox / "pause").symlink_to(settings.state / "written")
+    answer = client.post("/queue/pause", headers=FROM_PAGE)
+    assert answer.status_code == 507
+    assert "the inbox takes no file" in answer.json()["error"]
+    assert not (settings.state / "written").exists()
+    (settings.folders.inbox / "pause").unlink()
+    settings.folders.inbox.rmdir()
+    answer = client.post("/queue/pause", headers=FROM_PAGE)
+    assert answer.status_code == 422
+    assert "there is no inbox" in answer.json()["error"]

@@ -58,10 +58,11 @@ def test_jobs_are_found_by_name_day_and_submitter(settings: Settings, ledger: Le
 
 
 def test_the_library_is_listed_without_strangers(settings: Settings) -> None:
-    """Pictures and videos are avatars; other files and hidden ones are not."""
+    """Pictures, videos and folders of pictures are avatars; other files and hidden ones are not."""
+    (settings.folders.avatars / "eva").mkdir()
     for name in ("anna.jpg", "bert.MP4", ".hidden.jpg", "notes.txt", "plain"):
         (settings.folders.avatars / name).touch()
-    assert facts.list_library(settings) == [{"name": "anna", "kind": "image"}, {"name": "bert", "kind": "video"}]
+    assert facts.list_library(settings) == [{"name": "anna"}, {"name": "bert"}, {"name": "eva"}]
 
 
 def test_a_status_file_that_is_none_is_empty(settings: Settings) -> None:

@@ -17,6 +17,9 @@ def test_other_machines_need_a_login(settings: Settings, tmp_path: Path) -> None
     assert server.make_logins(settings, "127.0.0.1") is None
     with pytest.raises(UserError, match="set page"):
         server.make_logins(settings, "0.0.0.0")  # noqa: S104
+    unnamed = settings.model_copy(update={"page": PageSettings(token_file=str(tmp_path / "token"))})
+    with pytest.raises(UserError, match="hosts first"):
+        server.make_logins(unnamed, "0.0.0.0")  # noqa: S104
     named = settings.model_copy(update={"page": PageSettings(token_file=str(tmp_path / "token"), hosts=("studio",))})
     logins = server.make_logins(named, "0.0.0.0")  # noqa: S104
     assert logins is not None

@@ -13,8 +13,8 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from agent.fs.folders import make_folders, move
-from agent.jobs.states import JobState
-from agent.ledger.ledger import LIVE, Ledger
+from agent.jobs.states import LIVE, JobState
+from agent.ledger.ledger import Ledger
 from agent.results.retention import BATCH, DAY_MS, EVERY_S, ROWS, Entry, Retention, list_dropped, select_surplus
 from agent.service.problems import Problems
 from agent.settings_file import load_settings

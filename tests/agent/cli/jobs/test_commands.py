@@ -105,7 +105,7 @@ def test_several_voices_are_submitted_at_once(settings: Settings, media: Path) -
         spec = parse_job((settings.folders.inbox / f"{name}.json").read_bytes())
         assert (spec.output.crf, spec.output.height, spec.max_attempts, spec.timeout_s) == (30, 480, 2, 60.0)
     assert call(settings, "submit", two[0], "--avatar", media / "me.jpg", "--id", "order-1").exit_code == 0
-    assert parse_job((settings.folders.inbox / "one.json").read_bytes()).id == "order-1"
+    assert parse_job((settings.folders.inbox / "one-2.json").read_bytes()).id == "order-1"
 
 
 def test_one_bad_voice_of_several_stops_all(settings: Settings, media: Path) -> None:
