@@ -139,7 +139,7 @@ def test_what_can_not_happen_is_said(settings: Settings, ledger: Ledger) -> None
         (["cancel", "done"], "done is done already"),
         (["cancel", "bad"], "bad has failed already"),
         (["retry", "done"], "drop its files again"),
-        (["priority", "front", "done"], "doesn't wait for its turn any more"),
+        (["priority", "front", "done"], "done has ended already"),
         (["retry", "open"], "is not finished"),
         (["cancel", "opne"], "did you mean open?"),
     ):
