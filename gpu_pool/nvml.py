@@ -178,12 +178,12 @@ def _read_card(index: int) -> _Listed:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         card.names = [_get_uuid(handle)]
-        gauges = _read_gauges(handle)
         for part in _list_handles(handle):
             uuid = _get_uuid(part)
             card.names.append(uuid)
             card.held[uuid] = _read_held(part)  # before the free memory: what is taken in between is counted twice
-            card.devices.append(replace(_read_device(uuid, part), **gauges))
+            card.devices.append(_read_device(uuid, part))
+        card.devices = [_add_gauges(device, handle) for device in card.devices]
     except pynvml.NVMLError as error:
         card.problem = f"Card {index} does not answer: {error}."
     card.names = list(dict.fromkeys(card.names))
@@ -258,15 +258,16 @@ def _read_device(uuid: str, handle: Any) -> Device:
     return replace(device, total_bytes=memory.total, free_bytes=memory.free)
 
 
-def _read_gauges(card: Any) -> dict[str, int | None]:
-    """Return temperature, load and power of a card, which its instances share; None for what it doesn't tell."""
+def _add_gauges(device: Device, card: Any) -> Device:
+    """Add temperature, load and power of the card, which its instances share; None for what it doesn't tell."""
     rates = _call(pynvml.nvmlDeviceGetUtilizationRates, card)
     milliwatts = _call(pynvml.nvmlDeviceGetPowerUsage, card)
-    return {
-        "temperature_c": _limit(_call(pynvml.nvmlDeviceGetTemperature, card, pynvml.NVML_TEMPERATURE_GPU), MAX_C),
-        "load_percent": _limit(rates and rates.gpu, 100),
-        "power_w": _limit(milliwatts and round(milliwatts / 1000), MAX_W),
-    }
+    return replace(
+        device,
+        temperature_c=_limit(_call(pynvml.nvmlDeviceGetTemperature, card, pynvml.NVML_TEMPERATURE_GPU), MAX_C),
+        load_percent=_limit(None if rates is None else rates.gpu, 100),
+        power_w=_limit(None if milliwatts is None else round(milliwatts / 1000), MAX_W),
+    )
 
 
 def _limit(value: Any, most: int) -> int | None:
