@@ -10,7 +10,8 @@ from agent.ledger.sqlite import Database
 
 ENDS = ("done", "failed", "cancelled")
 FINISHED = (
-    "SELECT * FROM job_status WHERE finished_at >= ? AND state IN (SELECT value FROM json_each(?)) ORDER BY finished_at"
+    "SELECT * FROM job_status WHERE finished_at >= ? AND state IN (SELECT value FROM json_each(?))"
+    " AND submitter <> 'draft' ORDER BY finished_at"
 )
 NEWEST = "SELECT coalesce(max(finished_at), '1970') AS at FROM job_status"
 MANY = 500

@@ -69,6 +69,8 @@ MAX_SECONDS = 1e6
 MAX_VOICES = 16
 TRIAL = "avatar prepare"
 """The submitter of jobs whose video leaves the outbox when they are done: their use is what they prepare."""
+DRAFT = "draft"
+"""The submitter of jobs with the option of that name: they take turns among each other, and are removed soon."""
 OF_ONE_FACE = ("face", "face_box", "mouth")
 """Options that say where the one face is."""
 
@@ -227,6 +229,9 @@ Options = Annotated[
     WithJsonSchema(
         {
             "type": "object",
+            "properties": {
+                DRAFT: {"type": ["boolean", "null"], "description": "One frame, with the face that speaks."}
+            },
             "additionalProperties": {"type": [*PLAIN, "array", "null"], "items": {"type": PLAIN}},
         }
     ),
@@ -395,6 +400,11 @@ class JobSpec(_Frozen):
             if key in self.options:
                 raise _make_key_error("options", {key: self.options[key]}, "with voices, each of them has its own face")
         return self
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether one frame is asked for, which shows the face that would speak."""
+        return self.options.get(DRAFT) is True
 
     @property
     def library_name(self) -> str | None:
