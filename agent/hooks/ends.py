@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.ledger.sqlite import Database
+from agent.ledger.reader import Rows
 
 ENDS = ("done", "failed", "cancelled")
 FINISHED = (
@@ -26,7 +26,7 @@ class EndReader:
     seen: set[tuple[str, str]] = field(default_factory=set)
     states: tuple[str, ...] = ENDS
 
-    def read_new(self, db: Database) -> list[dict[str, Any]]:
+    def read_new(self, db: Rows) -> list[dict[str, Any]]:
         """Return the rows of the jobs that have ended since the last call; the first call ever returns none."""
         is_first = self.since is None
         if self.since is None:

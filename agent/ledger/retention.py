@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from agent.ledger.job import placeholders
 from agent.ledger.places import NOWHERE, Places
 from agent.ledger.sqlite import Database
-from agent.ledger.views import format_iso
+from agent.ledger.views import DRAFT_KEY, DRAFT_UIDS, format_iso
 
 FILED = """state IN ('done', 'failed', 'cancelled') AND tidied = 1 AND swept = 1
     AND id NOT IN (SELECT job_id FROM devices WHERE job_id IS NOT NULL)"""
-DRAFT_KEY = "draft:"
-DRAFT_UIDS = f"SELECT substr(key, {len(DRAFT_KEY) + 1}) FROM meta WHERE key GLOB '{DRAFT_KEY}*'"
-"""The uids of all drafts. They are few: each is deleted soon after its end."""
 OLD = f"""
 SELECT id FROM jobs
 WHERE {format_iso("finished_ms")} < {format_iso(":before")} AND {FILED}

@@ -378,6 +378,12 @@ def test_a_face_that_flashes_up_changes_no_frame(tmp_path: Path) -> None:
     assert any("no face was seen in 24 frames" in note for note in engine.report(request, inspection)["notes"])
 
 
+def read_bgr(path: Path) -> Any:
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture.astype(int)
+
+
 @pytest.mark.parametrize("avatar", ["image", "video"])
 def test_a_draft_is_one_frame_with_the_box_of_the_face(tmp_path: Path, avatar: str) -> None:
     """However long the voice is, one frame is rendered; it differs from the picture by the box alone."""
@@ -387,9 +393,9 @@ def test_a_draft_is_one_frame_with_the_box_of_the_face(tmp_path: Path, avatar: s
     assert result["outline"]["frames"] == 1
     assert result["facts"]["label"] is False
     x, y, w, h = result["outline"]["details"]["face"]
-    shown = cv2.imread(str(tmp_path / "out" / "preview.jpg")).astype(int)
+    shown = read_bgr(tmp_path / "out" / "preview.jpg")
     with media.VideoFrames(source, Fraction(25)) if avatar == "video" else nullcontext() as video:
-        plain = (video.read(0) if video else cv2.imread(str(source))).astype(int)
+        plain = video.read(0).astype(int) if video else read_bgr(source)
     changed = np.abs(shown - plain[: shown.shape[0], : shown.shape[1]]).max(2) > 90
     rows, columns = np.nonzero(changed)
     assert abs(columns.min() - x) < 8
