@@ -26,7 +26,7 @@ def test_flicker_of_the_edge_goes() -> None:
     """An edge that jumps by two pixels from frame to frame keeps a fifth of its motion, and its place."""
     random = np.random.default_rng(1)
     edges = 32 + random.integers(-2, 3, 60)
-    found = find_edges(smooth_masks([half_plane(edge) for edge in edges], [(0, 60)], SMOOTH_S * RATE))
+    found = find_edges(smooth_masks([half_plane(float(edge)) for edge in edges], [(0, 60)], SMOOTH_S * RATE))
     assert np.std(np.diff(found)) < np.std(np.diff(edges)) / 5
     assert abs(np.mean(found) - np.mean(edges)) < 0.1
 
@@ -45,7 +45,7 @@ def test_cuts_and_frames_without_a_face_are_kept() -> None:
     assert len(found) == len(masks)
     for was, now in zip(masks, found, strict=True):
         assert (was is None) == (now is None)
-        assert was is None or np.array_equal(was, now)
+        assert was is None or now is None or np.array_equal(was, now)
 
 
 def test_no_more_is_read_ahead_than_the_window() -> None:
