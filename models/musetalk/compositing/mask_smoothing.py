@@ -9,18 +9,17 @@ from itertools import chain, islice, repeat
 import numpy as np
 
 from models.arrays import F32, U8
-from models.musetalk.tracking.intervals import Interval
 
 SMOOTH_S = 0.12
 """Standard deviation of the window in seconds; a lip or a chin moves slower."""
 _REACH = 2.0
 
 
-def smooth_masks(masks: Iterable[U8 | None], shots: Sequence[Interval], sigma: float) -> Iterator[U8 | None]:
+def smooth_masks(masks: Iterable[U8 | None], shots: Sequence[tuple[int, int]], sigma: float) -> Iterator[U8 | None]:
     """Yield each mask averaged with those before and after it in its shot, under a Gaussian window.
 
     masks   of all frames in order, uint8 of 0 to 255 and one shape; None where no face was seen
-    shots   of all frames
+    shots   the frames [start, stop) of each, all in order
     sigma   of the window, in frames
 
     Masks that are all alike come out as they went in. Reads ahead by two `sigma`.
