@@ -59,7 +59,8 @@ class MotionEngineContract:
         make_clip([self.make_engine()], plan, tmp_path / "clip")
         frames = sorted((tmp_path / "clip" / "frames").iterdir())
         assert len(frames) == plan.frames
-        assert {np.shape(cv2.imread(str(path))) for path in frames} == {(plan.height, plan.width, 3)}
+        shapes = {np.asarray(cv2.imread(str(path))).shape for path in frames}
+        assert shapes == {(plan.height, plan.width, 3)}
         assert not {plan.width % 2, plan.height % 2} - {0}
 
     def test_another_seed_is_another_clip(self, tmp_path: Path) -> None:
