@@ -118,6 +118,6 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         given = self.q_proj(hidden) * self.scale, self.k_proj(hidden), self.v_proj(hidden)
-        split = (one.unflatten(2, (self.heads, -1)).transpose(1, 2).contiguous() for one in given)
-        seen = scaled_dot_product_attention(*split, scale=1.0)
+        query, key, value = (one.unflatten(2, (self.heads, -1)).transpose(1, 2).contiguous() for one in given)
+        seen = scaled_dot_product_attention(query, key, value, scale=1.0)
         return self.out_proj(seen.transpose(1, 2).flatten(2))
