@@ -18,7 +18,7 @@ from agent.results.video_file import find_video
 from agent.settings import Folders
 
 VIDEO = "video"
-OF_DONE = (VIDEO, "preview.jpg", "result.json")
+OF_DONE = (VIDEO, "preview.jpg", "contact.jpg", "result.json")
 OF_FAILED = ("error.json", "job.json")
 KINDS = {
     ".mp4": "video/mp4",
