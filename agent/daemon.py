@@ -119,7 +119,14 @@ class Daemon:
         problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
-        self.publisher = Publisher(self.folders, ledger, problems, clock, lambda: settings.current.output.link_video)
+        self.publisher = Publisher(
+            self.folders,
+            ledger,
+            problems,
+            clock,
+            lambda: settings.current.output.link_video,
+            lambda: settings.current.quality,
+        )
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)

@@ -349,6 +349,36 @@ class SpeechSettings(Section):
     )
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class QualitySettings(Section):
+    """From which figures on a result has warnings; docs/quality.md explains the figures."""
+
+    min_sharpness: Share = Field(
+        default=0.3, description="Least detail of the mouth, as a share of that of the upper face; 0: no warning."
+    )
+    min_drift: Share = Field(
+        default=0.5, description="Least detail of the mouth in its softest second, as a share of that in the first."
+    )
+    max_jitter: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=1.0, description="Most trembling of what is painted, in percent of the width of the face."
+    )
+    max_seam: Annotated[float, Field(ge=0, le=255)] = Field(
+        default=6.0, description="Greatest step of tone at the edge of what is painted, in levels of 0 to 255."
+    )
+    max_no_face: Share = Field(default=0.2, description="Largest share of frames without a face.")
+    min_sync: Annotated[float, Field(ge=-1, le=1)] = Field(
+        default=0.3, description="Least correlation of the opening of the mouth with the voice; -1: no warning."
+    )
+    max_lag_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
+        default=100.0, description="Most milliseconds that the mouth may come before or after the voice."
+    )
+    max_silent_motion: Share = Field(
+        default=0.3, description="Largest share of the silence in which the mouth may move."
+    )
+
+
 class LogSettings(Section):
     """What the daemon logs, and where its workers' logs are."""
 
@@ -386,6 +416,7 @@ class Settings(Section):
     hooks: HooksSettings = HooksSettings()
     page: PageSettings = PageSettings()
     speech: SpeechSettings = SpeechSettings()
+    quality: QualitySettings = QualitySettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from agent.page.facts import name_kind
 from agent.results.video_file import find_video
 
 VIDEO, FACE = "video", "face"
-OF_DONE = (VIDEO, "preview.jpg", "result.json")
+OF_DONE = (VIDEO, "preview.jpg", "contact.jpg", "result.json")
 OF_FAILED = ("error.json", "job.json")
 KINDS = {
     ".mp4": "video/mp4",

@@ -39,6 +39,8 @@ from agent.fs.folders import (
 from agent.results.records import format_json, write_json
 from agent.results.video_file import VIDEO_NAMES, find_video
 
+EXTRAS = ("contact.jpg",)
+"""Files of a result that one of an earlier release may lack."""
 LISTING_S = 5.0
 MAX_RECORD_BYTES = 1 << 20
 
@@ -116,7 +118,8 @@ def write_record(staging: Path, record: dict[str, Any]) -> None:
         missing = [file for file in files if not is_regular(fd, file)]
         if missing:
             raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
-        for leftover in found.difference(files):  # of a worker that was killed in the same attempt
+        extras = [file for file in EXTRAS if is_regular(fd, file)]
+        for leftover in found.difference(files, extras):  # of a worker that was killed in the same attempt
             remove_tree(fd, leftover)
 
 
@@ -201,10 +204,11 @@ def get_size(path: Path) -> int:
 
 
 def copy_result(source: Path, staging: Path) -> None:
-    """Stage the video and the preview of a result once more: as links, or copies where the file system has none."""
+    """Stage the video and the pictures of a result once more: as links, or copies where the file system has none."""
     discard(staging)
     make_folder(staging)
-    for file in (find_video(source).name, "preview.jpg"):
+    extras = [file for file in EXTRAS if take_fingerprint(source / file)]
+    for file in (find_video(source).name, "preview.jpg", *extras):
         with hold_folder(source) as before, hold_folder(staging) as after:
             try:
                 os.link(file, file, src_dir_fd=before, dst_dir_fd=after, follow_symlinks=False)

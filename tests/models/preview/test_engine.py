@@ -17,6 +17,7 @@ import pytest
 from models import media
 from models.handler import Handler
 from models.preview.engine import PreviewEngine, cycle_frame
+from models.quality.measuring import measure_job
 from models.types import EngineError, GivenVoice, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
 
@@ -79,6 +80,29 @@ def test_a_whole_job_by_its_stages(tmp_path: Path) -> None:
     assert facts["label"] is True
     media.verify_video(tmp_path / "out" / "result.mp4", 30, Inspection.from_dict(inspection).rate)
     assert media.read_image(tmp_path / "out" / "preview.jpg", "preview").shape[0] == 200
+    quality = facts["quality"]
+    assert (quality["frames_measured"], quality["jitter"], quality["no_face"]) == (30, 0.0, 0.0)
+    assert media.read_image(tmp_path / "out" / "contact.jpg", "contact").shape[0] > 3 * 180
+
+
+def test_the_picture_is_measured_against_the_sound(tmp_path: Path) -> None:
+    """The mouth of a real face follows a real voice at once, in a photo and in a video."""
+    for avatar in ("collins.jpg", "collins.mp4"):
+        folder = tmp_path / avatar
+        folder.mkdir()
+        request = replace(request_for(folder, EXAMPLES / avatar), audio=str(EXAMPLES / "hello.wav"))
+        request = replace(request, output=Output(height=240))
+        _, inspection = prepared(request)
+        handler = Handler("cpu:0")
+        handler.render(request, inspection, 0, 50, lambda _: None)
+        handler.render(request, inspection, 50, inspection.frames, lambda _: None)
+        figures = measure_job(handler.open_engine("preview"), request, inspection, [[0, 50], [50, inspection.frames]])
+        assert figures is not None
+        assert figures["frames_measured"] == inspection.frames
+        assert figures["sync"] > 0.8
+        assert abs(figures["lag_ms"]) < 25
+        assert figures["sharpness"] > 0.4
+        assert figures["seam"] < 4
 
 
 def test_the_snapshot_is_what_is_used(tmp_path: Path) -> None:
