@@ -36,6 +36,7 @@ STATIC = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "texts.json": "application/json",
+    "options.json": "application/json",
     "icon.svg": "image/svg+xml",
 }
 
