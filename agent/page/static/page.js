@@ -96,6 +96,7 @@ function upload(file) {
       announce(say("sending", { name: file.name, percent: Math.round((100 * event.loaded) / (event.total || 1)) }));
     request.onload = () => {
       const answer = (() => { try { return JSON.parse(request.responseText); } catch { return {}; } })();
+      announce("");
       if (request.status === 200) resolve(answer.upload);
       else reject(new Error(answer.error || request.statusText));
     };
@@ -196,7 +197,8 @@ function drawFailures() {
 
 async function editJob(row) {
   const answer = await fetch(`/files/${row.uid}/job.json`);
-  $("editor-text").value = answer.ok ? await answer.text() : "";
+  if (!answer.ok) return announce((await answer.json()).error, "bad");
+  $("editor-text").value = await answer.text();
   $("editor-why").textContent = [row.error_message, row.error_hint].filter(Boolean).join(" — ");
   $("editor-said").textContent = "";
   $("editor-save").onclick = async () => {
@@ -208,6 +210,7 @@ async function editJob(row) {
     }
   };
   $("editor").showModal();
+  return undefined;
 }
 
 function drawStrays() {
@@ -296,7 +299,11 @@ function drawGallery() {
   $("empty").textContent = say(isFiltered ? "nothing_found" : "nothing_done");
 }
 
+const mine = new Set();
+
 function takeNewest() {
+  const ready = (sections.done || []).filter((row) => mine.delete(row.id));
+  if (ready.length) announce(say("ready", { name: ready.map((row) => row.name).join(", ") }), "good");
   if (isFiltered) return;
   const newest = sections.done || [];
   const known = new Set(newest.map((row) => row.uid));
@@ -527,6 +534,7 @@ async function start() {
     for (const file of new Set(pairs.flatMap(([face, voice]) => [face, voice]))) words.set(file, await refer(file));
     const jobs = pairs.map(([face, voice, name]) => ({ name: name.replace(/\.[^.]*$/, ""), avatar: words.get(face), audio: words.get(voice), ...options }));
     const made = await (await post("/jobs", { jobs })).json();
+    made.forEach((job) => mine.add(job.id));
     announce(say("sent", { names: made.map((job) => job.name).join(", ") }), "good");
     basket.faces.length = basket.voices.length = 0;
     looks.clear();
