@@ -97,6 +97,7 @@ class WorkerSlot:
     drain_reason    why a person took the device out of service; "" if it is in service
     fault_reason    why the device can't be trusted until it is resumed; "" if it can
     lost_reason     why its card is gone; "" if it is present
+    unfit_reason    why the machine that the device is in must not be used as it is; "" if it may
     blocked_reason  why no new span may start here though the card is present; "" if it may
     reservation     the worker's share of the card's memory
     stats           what the worker reports of the model it has loaded: "load_s", "batch"
@@ -119,6 +120,7 @@ class WorkerSlot:
     drain_reason: str = ""
     fault_reason: str = ""
     lost_reason: str = ""
+    unfit_reason: str = ""
     blocked_reason: str = ""
     reservation: MemoryReservation = field(default_factory=MemoryReservation)
     stats: Mapping[str, Any] = field(default_factory=dict)
