@@ -286,6 +286,34 @@ class RetentionSettings(Section):
     )
 
 
+NodeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+
+
+class ClusterSettings(Section):
+    """Other machines whose cards are used, too; they mount the state folder and the weights at the same paths."""
+
+    nodes: dict[NodeName, Words] = Field(
+        default={},
+        description="A name for each machine, and the program and arguments that lead to its agent, run without a"
+        ' shell, such as ["ssh", "box2", "/opt/musedrop/.venv/bin/python", "-m", "gpu_pool.agent"].',
+    )
+    fence_s: Annotated[float, Field(ge=2, le=3600)] = Field(
+        default=8.0,
+        description="Seconds without a word from the daemon after which a machine ends its workers; less than lost_s.",
+    )
+    lost_s: Annotated[float, Field(ge=3, le=3600)] = Field(
+        default=10.0, description="Seconds of silence after which a machine is lost and its work is done elsewhere."
+    )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> ClusterSettings:
+        """Refuse times by which work would begin elsewhere before it has ended there."""
+        if self.fence_s + 1 > self.lost_s:
+            raise ValueError("fence_s must be at least a second less than lost_s")
+        return self
+
+
 class HooksSettings(Section):
     """What `musedrop hooks`, a program beside the daemon, runs or calls when a job has ended."""
 
@@ -498,6 +526,7 @@ class Settings(Section):
     inbox: InboxSettings = InboxSettings()
     devices: DevicesSettings = DevicesSettings()
     pool: PoolSettings = PoolSettings()
+    cluster: ClusterSettings = ClusterSettings()
     limits: LimitsSettings = LimitsSettings()
     musetalk: MusetalkSettings = MusetalkSettings()
     output: OutputSettings = OutputSettings()

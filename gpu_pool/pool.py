@@ -112,7 +112,7 @@ class Pool:
 
         "" if one can, now or when it has finished its current span.
         """
-        devices = [device for device in self._supervisor.devices if device.kind == task.kind]
+        devices = [device for device in self._supervisor.devices if task.can_run_on(device)]
         slots = {device.id: self._supervisor[device.id] for device in devices}
         backoff = self._oom_backoffs.get(task.id)
         return wait_reason(task, devices, slots, self._get_memory_budget(), backoff, self._clock())
@@ -256,7 +256,7 @@ class Pool:
         return budget.find_candidates(task.memory_bytes, min_bytes, idle, lambda devices: rank_devices(task, devices))
 
     def _find_idle(self, task: Task) -> Iterator[str]:
-        devices = (device for device in self._supervisor.devices if device.kind == task.kind)
+        devices = (device for device in self._supervisor.devices if task.can_run_on(device))
         return (device.id for device in devices if self._supervisor[device.id].is_available)
 
     def _get_memory_budget(self) -> MemoryBudget:

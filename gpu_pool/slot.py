@@ -214,6 +214,7 @@ class WorkerSlot:
             batch=read_int(self.stats, "batch"),
             retry_at_s=self.backoff.start_at_s if is_resting else 0.0,
             read_at_s=device.read_at_s,
+            node=device.node,
         )
 
     def describe_memory(self, device: Device) -> str:

@@ -30,6 +30,7 @@ class Device:
     batch       frames that the worker takes at once, 0 if unknown
     retry_at_s  when a sick device is tried again, else 0
     read_at_s   when the driver was asked for the figures
+    node        the machine that it is in, "" for this one
     """
 
     id: str
@@ -47,6 +48,7 @@ class Device:
     batch: int = 0
     retry_at_s: float = 0.0
     read_at_s: float = 0.0
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,6 +88,7 @@ class Task:
     memory_bytes  all that a worker holds of its card while it runs a span, the model included; 0:
                   unknown
     payload       JSON for the worker's handler
+    is_local      whether it runs on this machine alone, which has the files
     """
 
     id: str
@@ -96,6 +99,11 @@ class Task:
     model: str = ""
     memory_bytes: int = 0
     payload: Mapping[str, Any] = field(default_factory=dict)
+    is_local: bool = False
+
+    def can_run_on(self, device: Device) -> bool:
+        """Whether the device is of the right kind, in a machine that has the files."""
+        return device.kind == self.kind and not (self.is_local and device.node)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from agent.scheduler.nodes import make_nodes
 from agent.scheduler.reports import explain_refusal
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Folders, Settings
 from gpu_pool.cards import CardRules, CardWatch, find_trouble
+from gpu_pool.cluster.backend import ClusterBackend
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.process import log_path
-from gpu_pool.types import Device
+from gpu_pool.types import Device, DeviceKind
 from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
@@ -28,22 +30,28 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
     settings = current.current
     devices, patience = settings.devices, settings.pool
     rules = card_rules(settings)
-    earlier = [device for device in earlier if rules.can_use(device.card)]
+    earlier = [device for device in earlier if is_card(device.card) and rules.can_use(device.card)]
     watch = CardWatch(settings.folders.nvml_log, had_cards=bool(earlier))
     lost = earlier if not watch.wait_for_first(FIRST_READING_S).devices and watch.trouble else []
-    backend = LocalBackend(
+    options: dict[DeviceKind, dict[str, str]] = {
+        "cpu": {"preload": "", "models_dir": str(settings.models_dir)},
+        "cuda": {"preload": choose_preload(settings), "models_dir": str(settings.models_dir)},
+    }
+    unloaded = {"preload": ""}
+    local = LocalBackend(
         [*cpu_devices(devices.count_workers(os.cpu_count() or 1)), *lost],
         handler=handler,
-        handler_options={"preload": "", "models_dir": str(settings.models_dir)},
-        kind_options={"cuda": {"preload": choose_preload(settings)}},
-        unloaded_options={"preload": ""},
+        handler_options={},
+        kind_options=options,
+        unloaded_options=unloaded,
         log_dir=settings.folders.logs,
         watch=watch,
         rules=rules,
         choose_walls=partial(build_walls, current),
     )
+    nodes = make_nodes(current, handler, options, unloaded)
     return Pool(
-        backend,
+        ClusterBackend(local, nodes) if nodes else local,
         stall_s=patience.stall_s,
         cancel_s=patience.cancel_s,
         recycle_spans=patience.recycle_spans,
@@ -54,6 +62,11 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
         find_driver=lambda: watch.latest.driver,
         refuse=explain_refusal,
     )
+
+
+def is_card(name: str) -> bool:
+    """Whether this is the name of a card of this machine; one of another begins with the name of that."""
+    return name.startswith(("GPU-", "MIG-"))
 
 
 def card_rules(settings: Settings) -> CardRules:

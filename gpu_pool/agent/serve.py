@@ -5,10 +5,11 @@ A LocalBackend runs the workers, so cards, walls, logs and guards are those of o
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +41,7 @@ FIRST_S = 60.0
 """How long the daemon may take to say what it wants."""
 FIRST_READING_S = 5.0
 UNSENT_S = 0.05
+MOST_CPU_WORKERS = 4
 SHARED_BYTES = 4096
 
 
@@ -120,7 +122,7 @@ class Agent:
         watch = CardWatch(log_dir / "nvml.log")
         watch.wait_for_first(FIRST_READING_S)
         self._backend = LocalBackend(
-            cpu_devices(start.cpu_workers),
+            cpu_devices(start.cpu_workers or max(1, min(MOST_CPU_WORKERS, os.cpu_count() or 1))),
             handler=start.handler,
             handler_options={},
             kind_options=cast(Any, start.options),
@@ -130,7 +132,11 @@ class Agent:
             rules=CardRules(tuple(start.cards["only"]), tuple(start.cards["exclude"]), start.cards["workers"]),
             choose_walls=self._walls.get,
         )
-        self._pipe.send(Hello(call_by_name(start.describe)(), read_text(start.shared_file) == start.shared_text))
+        self._pipe.send(
+            Hello(
+                find_function(start.describe)(start.options["cpu"]), read_text(start.shared_file) == start.shared_text
+            )
+        )
 
     def _report(self, message: WorkerMessage) -> None:
         device, report = message
@@ -191,10 +197,10 @@ def open_to_code(walls: Walls) -> Walls:
     return replace(walls, read=tuple(dict.fromkeys((*walls.read, *code))))
 
 
-def call_by_name(name: str) -> Callable[[], dict[str, Any]]:
+def find_function(name: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Return the function "package.module:function"."""
     module, _, function = name.partition(":")
-    return cast(Callable[[], dict[str, Any]], getattr(import_module(module), function))
+    return cast(Callable[[Mapping[str, Any]], dict[str, Any]], getattr(import_module(module), function))
 
 
 def read_text(path: str) -> str:

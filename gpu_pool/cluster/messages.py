@@ -27,7 +27,8 @@ class Start:
                       for a worker that loads no model before it has a span
     cpu_workers       how many workers without a card; `only`, `exclude` and `workers` choose cards
     log_dir           the folder for the logs of its workers
-    describe          "package.module:function" that returns what must be equal on all machines
+    describe          "package.module:function" that returns what must be equal on all machines, of the options of
+                      workers without a card
     shared_file       a file that the daemon has written, and its content: the node reads it to show that it
                       sees the same folders
     beat_s, fence_s   seconds between two signs of life, and without one after which the node ends its workers

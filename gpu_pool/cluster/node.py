@@ -227,6 +227,7 @@ class Node:
             card=f"{self.name}/{figures.card}" if figures.card else "",
             held_bytes=figures.held_bytes,
             read_at_s=self._clock() - figures.age_s if figures.age_s else 0.0,
+            node=self.name,
         )
 
     def _on_worker(self, message: Heard | Broken | Ended) -> None:

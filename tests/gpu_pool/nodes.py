@@ -21,7 +21,7 @@ FACTS = {"musedrop": "1", "python": "3"}
 SHELL = ("sh", "-c", f"exec {sys.executable} -m gpu_pool.agent")
 
 
-def describe() -> dict[str, Any]:
+def describe(_: Mapping[str, Any]) -> dict[str, Any]:
     return dict(FACTS)
 
 

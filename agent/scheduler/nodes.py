@@ -1,0 +1,74 @@
+"""The other machines that the settings name, as nodes of the pool."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from agent.fs import atomic_write_bytes
+from agent.scheduler.worker_walls import build_walls
+from agent.settings import CurrentSettings, Settings
+from gpu_pool.cluster.link import CommandLink
+from gpu_pool.cluster.messages import Start
+from gpu_pool.cluster.node import Node, NodeTimes
+from gpu_pool.types import DeviceKind
+from models.facts import describe_installation
+
+DESCRIBE = "models.facts:describe_installation"
+
+
+def make_nodes(
+    current: CurrentSettings,
+    handler: str,
+    options: Mapping[DeviceKind, Mapping[str, Any]],
+    unloaded_options: Mapping[str, Any],
+) -> list[Node]:
+    """Return the nodes of the settings, none of which has been reached yet. Arguments as for LocalBackend."""
+    settings = current.current
+    cluster = settings.cluster
+    if not cluster.nodes:
+        return []
+    times = NodeTimes(fence_s=cluster.fence_s, lost_s=cluster.lost_s)
+    facts = describe_installation(options["cpu"])
+    make = partial(make_start, settings, handler, options, unloaded_options, times)
+    return [
+        Node(
+            name,
+            partial(CommandLink, command, settings.folders.logs / name / "link.log"),
+            partial(make, name),
+            facts=facts,
+            times=times,
+            choose_walls=partial(build_walls, current),
+        )
+        for name, command in cluster.nodes.items()
+    ]
+
+
+def make_start(
+    settings: Settings,
+    handler: str,
+    options: Mapping[DeviceKind, Mapping[str, Any]],
+    unloaded_options: Mapping[str, Any],
+    times: NodeTimes,
+    name: str,
+) -> Start:
+    """Return what the agent of a node is asked for; writes the file that shows it the state folder."""
+    devices, folders = settings.devices, settings.folders
+    nonce = secrets.token_hex(16)
+    shared_file = folders.state / f"node-{name}.check"
+    atomic_write_bytes(shared_file, nonce.encode(), durable=False)
+    return Start(
+        handler=handler,
+        options={kind: dict(asked) for kind, asked in options.items()},
+        unloaded_options=dict(unloaded_options),
+        cpu_workers=devices.cpu_workers,
+        cards={"only": devices.only, "exclude": devices.exclude, "workers": devices.workers_per_device},
+        log_dir=str(folders.logs / name),
+        describe=DESCRIBE,
+        shared_file=str(shared_file),
+        shared_text=nonce,
+        beat_s=times.beat_s,
+        fence_s=times.fence_s,
+    )
