@@ -116,6 +116,7 @@ class Daemon:
         self.history = ClockHistory(ledger, clock)
         self.intake = Intake(settings, ledger, self.pool.wake, self.entries, self.history)
         problems.add_source(lambda: self.intake.ignored.texts)
+        problems.add_source(lambda: self.pool.node_troubles)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock, lambda: settings.current.output.link_video)

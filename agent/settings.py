@@ -293,10 +293,14 @@ Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=
 class ClusterSettings(Section):
     """Other machines whose cards are used, too; they mount the state folder and the weights at the same paths."""
 
-    nodes: dict[NodeName, Words] = Field(
+    address: Annotated[str, Field(pattern=r"^([A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5})?$")] = Field(
+        default="", description="Address and port of the head of a Ray cluster, such as 10.0.0.1:6379."
+    )
+    nodes: dict[NodeName, Words | Annotated[str, Field(min_length=1, max_length=253)]] = Field(
         default={},
-        description="A name for each machine, and the program and arguments that lead to its agent, run without a"
-        ' shell, such as ["ssh", "box2", "/opt/musedrop/.venv/bin/python", "-m", "gpu_pool.agent"].',
+        description="A name for each machine that is used, and which it is: its name or address in the Ray cluster;"
+        " or, without Ray, the program and arguments that lead to its agent, run without a shell, such as"
+        ' ["ssh", "box2", "/opt/musedrop/.venv/bin/python", "-m", "gpu_pool.agent"].',
     )
     fence_s: Annotated[float, Field(ge=2, le=3600)] = Field(
         default=8.0,
@@ -311,6 +315,8 @@ class ClusterSettings(Section):
         """Refuse times by which work would begin elsewhere before it has ended there."""
         if self.fence_s + 1 > self.lost_s:
             raise ValueError("fence_s must be at least a second less than lost_s")
+        if not self.address and (named := [node for node, leads in self.nodes.items() if isinstance(leads, str)]):
+            raise ValueError(f"{named[0]} is a machine of a Ray cluster, whose address is missing")
         return self
 
 

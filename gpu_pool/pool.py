@@ -40,6 +40,7 @@ class Pool:
     reserve_bytes  memory of each card that is left to other programs
     find_trouble   returns why no card can be used though there is one, "" without trouble
     find_driver    returns the version of the cards' driver, "" without one
+    list_troubles  returns why other machines can't be used, a sentence each
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
     refuse         returns why the end of a span can't be believed: its worker is killed then
@@ -59,6 +60,7 @@ class Pool:
         backoff: Backoff | None = None,
         find_trouble: Callable[[], str] = str,
         find_driver: Callable[[], str] = str,
+        list_troubles: Callable[[], list[str]] = list,
         clock: Callable[[], float] = time.monotonic,
         refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
@@ -73,7 +75,7 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
-        self._find_trouble, self._find_driver = find_trouble, find_driver
+        self._find_trouble, self._find_driver, self._list_troubles = find_trouble, find_driver, list_troubles
         self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
@@ -121,6 +123,11 @@ class Pool:
     def driver_trouble(self) -> str:
         """Why no card can be used though this machine has one, and what to do; "" without trouble."""
         return self._find_trouble()
+
+    @property
+    def node_troubles(self) -> list[str]:
+        """Why other machines can't be used, a sentence each."""
+        return self._list_troubles()
 
     @property
     def driver_version(self) -> str:

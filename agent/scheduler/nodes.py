@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 from agent.fs import atomic_write_bytes
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Settings
-from gpu_pool.cluster.link import CommandLink
+from gpu_pool.cluster.link import CommandLink, Link
 from gpu_pool.cluster.messages import Start
 from gpu_pool.cluster.node import Node, NodeTimes
+from gpu_pool.process import build_python_path
 from gpu_pool.types import DeviceKind
 from models.facts import describe_installation
 
@@ -36,14 +39,24 @@ def make_nodes(
     return [
         Node(
             name,
-            partial(CommandLink, command, settings.folders.logs / name / "link.log"),
+            partial(open_link, settings, name),
             partial(make, name),
             facts=facts,
             times=times,
             choose_walls=partial(build_walls, current),
         )
-        for name, command in cluster.nodes.items()
+        for name in cluster.nodes
     ]
+
+
+def open_link(settings: Settings, name: str) -> Link:
+    """Start the program that leads to the agent of a node. OSError if it can't be started."""
+    leads, log = settings.cluster.nodes[name], settings.folders.logs / name / "link.log"
+    if not isinstance(leads, str):
+        return CommandLink(leads, log)
+    asked = ["--address", settings.cluster.address, "--node", leads]
+    env = {**os.environ, "PYTHONPATH": build_python_path(os.environ)}
+    return CommandLink([sys.executable, "-P", "-m", "gpu_pool.cluster.ray_bridge", *asked], log, env)
 
 
 def make_start(

@@ -50,8 +50,9 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
         choose_walls=partial(build_walls, current),
     )
     nodes = make_nodes(current, handler, options, unloaded)
+    cluster = ClusterBackend(local, nodes)
     return Pool(
-        ClusterBackend(local, nodes) if nodes else local,
+        cluster if nodes else local,
         stall_s=patience.stall_s,
         cancel_s=patience.cancel_s,
         recycle_spans=patience.recycle_spans,
@@ -60,6 +61,7 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
         reserve_bytes=devices.reserve_mib << 20,
         find_trouble=lambda: find_trouble(watch.latest, watch.trouble, rules),
         find_driver=lambda: watch.latest.driver,
+        list_troubles=lambda: cluster.troubles,
         refuse=explain_refusal,
     )
 

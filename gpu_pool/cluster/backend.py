@@ -26,6 +26,11 @@ class ClusterBackend:
     def devices(self) -> Sequence[Device]:
         return [*self._local.devices(), *(device for node in self._nodes.values() for device in node.devices())]
 
+    @property
+    def troubles(self) -> list[str]:
+        """Why nodes can't be used, a sentence each."""
+        return [node.trouble for node in self._nodes.values() if node.trouble]
+
     def spawn(self, device: str, *, unloaded: bool = False) -> None:
         self._get_home(device).spawn(device, unloaded=unloaded)
 

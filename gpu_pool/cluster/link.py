@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -49,10 +49,10 @@ OpenLink = Callable[[], Link]
 class CommandLink:
     """A program whose standard input and output lead to the agent: `ssh box2 ... -m gpu_pool.agent`.
 
-    What it writes to stderr goes to `log`. OSError if it can't be started.
+    What it writes to stderr goes to `log`; `env` is its environment, None for that of this process. OSError if it can't be started.
     """
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self._log = log
         self._unsent = bytearray()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,12 @@ class CommandLink:
             with theirs, open_log(log, "a node") as output:
                 self._log_start = output.tell()
                 self._popen = subprocess.Popen(  # noqa: S603  the operator's own words, no shell
-                    list(command), stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=output, start_new_session=True
+                    list(command),
+                    env=env,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=output,
+                    start_new_session=True,
                 )
         except OSError:
             self._channel.close()
