@@ -14,7 +14,7 @@ from agent.clock import Clock
 from agent.fs import is_file
 from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
+from agent.intake.controls.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.jobs.states import LIVE
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
@@ -116,7 +116,6 @@ class Daemon:
         self.history = ClockHistory(ledger, clock)
         self.intake = Intake(settings, ledger, self.pool.wake, self.entries, self.history)
         problems.add_source(lambda: self.intake.ignored.texts)
-        problems.add_source(lambda: self.pool.node_troubles)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
         self.publisher = Publisher(self.folders, ledger, problems, clock, lambda: settings.current.output.link_video)
@@ -148,6 +147,8 @@ class Daemon:
                 self.dispatcher.fail_overdue()
                 self.dispatcher.assign()
             self.dispatcher.release()
+            for node, trouble in self.pool.node_troubles.items():
+                self.problems.set(f"node {node}", trouble)
             self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
         events = self.dispatcher.wait(min(timeout_s, self.idle_s()))
         with keep_folders_open():

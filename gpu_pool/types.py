@@ -31,6 +31,8 @@ class Device:
     retry_at_s  when a sick device is tried again, else 0
     read_at_s   when the driver was asked for the figures
     node        the machine that it is in, "" for this one
+    temperature_c, load_percent, power_w
+                what the card reports of itself now; None for what it doesn't
     """
 
     id: str
@@ -49,6 +51,9 @@ class Device:
     retry_at_s: float = 0.0
     read_at_s: float = 0.0
     node: str = ""
+    temperature_c: int | None = None
+    load_percent: int | None = None
+    power_w: int | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

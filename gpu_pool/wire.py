@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from types import UnionType
 from typing import Any, Literal, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, RunSpan, Stop, WorkerCommand, WorkerReport
@@ -210,6 +211,9 @@ def _build_schema(cls: type) -> Schema:
 def _build_check(hint: Any) -> Callable[[object], bool]:
     if get_origin(hint) is Literal:
         return lambda value: value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        checks = [_build_check(one) for one in get_args(hint)]
+        return lambda value: any(check(value) for check in checks)
     if get_origin(hint) is Mapping:
         return lambda value: isinstance(value, dict)
     return _SCALARS[hint]
@@ -220,6 +224,7 @@ def _is_int(value: object) -> bool:
 
 
 _SCALARS: dict[type, Callable[[object], bool]] = {
+    type(None): lambda value: value is None,
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool),
     int: _is_int,

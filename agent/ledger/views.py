@@ -88,7 +88,7 @@ SELECT
     {format_iso("d.since_ms")} AS since, {format_iso("d.until_ms")} AS until,
     d.worker_pid, d.model, d.load_s AS load_seconds, d.batch,
     d.total_bytes / 1048576 AS total_mib, d.free_bytes / 1048576 AS free_mib, d.held_bytes / 1048576 AS held_mib,
-    j.name AS job, {format_iso("d.updated_ms")} AS updated_at
+    j.name AS job, {format_iso("d.updated_ms")} AS updated_at, d.temperature_c, d.load_percent, d.power_w
 FROM devices d LEFT JOIN jobs j ON j.id = d.job_id;
 
 CREATE VIEW throughput AS

@@ -43,6 +43,7 @@ FIRST_READING_S = 5.0
 UNSENT_S = 0.05
 MOST_CPU_WORKERS = 4
 SHARED_BYTES = 4096
+FIGURES = ("free_bytes", "held_bytes", "read_at_s", "temperature_c", "load_percent", "power_w")
 
 
 class Agent:
@@ -170,9 +171,8 @@ class Agent:
 
 
 def has_changed(told: Device, now: Device) -> bool:
-    """Whether more than the figures of the card's memory has changed."""
-    as_now = replace(told, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at_s=now.read_at_s)
-    return as_now != now
+    """Whether more than the figures of the card has changed."""
+    return replace(told, **{name: getattr(now, name) for name in FIGURES}) != now
 
 
 def describe_device(device: Device, now_s: float) -> Figures:
@@ -188,6 +188,9 @@ def describe_device(device: Device, now_s: float) -> Figures:
         card=device.card,
         held_bytes=device.held_bytes,
         age_s=now_s - device.read_at_s if device.read_at_s else 0.0,
+        temperature_c=device.temperature_c,
+        load_percent=device.load_percent,
+        power_w=device.power_w,
     )
 
 

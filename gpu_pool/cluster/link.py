@@ -49,7 +49,8 @@ OpenLink = Callable[[], Link]
 class CommandLink:
     """A program whose standard input and output lead to the agent: `ssh box2 ... -m gpu_pool.agent`.
 
-    What it writes to stderr goes to `log`; `env` is its environment, None for that of this process. OSError if it can't be started.
+    What it writes to stderr goes to `log`; `env` is its environment, None for that of this process.
+    OSError if it can't be started.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:

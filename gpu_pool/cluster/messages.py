@@ -101,6 +101,9 @@ class Figures:
     card: str = ""
     held_bytes: int = 0
     age_s: float = 0.0
+    temperature_c: int | None = None
+    load_percent: int | None = None
+    power_w: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,9 @@ class Node:
             held_bytes=figures.held_bytes,
             read_at_s=self._clock() - figures.age_s if figures.age_s else 0.0,
             node=self.name,
+            temperature_c=figures.temperature_c,
+            load_percent=figures.load_percent,
+            power_w=figures.power_w,
         )
 
     def _on_worker(self, message: Heard | Broken | Ended) -> None:

@@ -56,7 +56,8 @@ def start_actor(node_id: str) -> Any:
     """Return a handle of an actor on the node. It ends with this process, and Ray does not start it again."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    cls = ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"reads": 1, "writes": 1})(AgentPipe)
+    make: Any = ray.remote
+    cls = make(num_cpus=0, max_restarts=0, concurrency_groups={"reads": 1, "writes": 1})(AgentPipe)
     return cls.options(
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
     ).remote()

@@ -47,8 +47,14 @@ def explain_risk(address: str) -> str:
 def find_node(name: str) -> str | None:
     """Return the id of the living node of that name, host name or address; None while it isn't there."""
     keys = ("NodeName", "NodeManagerHostname", "NodeManagerAddress")
-    found = [node for node in ray.nodes() if node["Alive"] and name in (node.get(key) for key in keys)]
+    found = [node for node in list_nodes() if node["Alive"] and name in (node.get(key) for key in keys)]
     return str(found[0]["NodeID"]) if found else None
+
+
+def list_nodes() -> list[dict[str, Any]]:
+    """Return what Ray knows of its nodes."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return found
 
 
 def wait_for_node(name: str, timeout_s: float) -> str:

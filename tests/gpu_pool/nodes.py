@@ -18,6 +18,8 @@ from gpu_pool.types import Device, Ready, WorkerCommand, WorkerMessage
 from tests.gpu_pool.pools import DEADLINE_S, HANDLERS
 
 FACTS = {"musedrop": "1", "python": "3"}
+FAR = ("setsid", "--wait", sys.executable, "-m", "gpu_pool.agent")
+"""An agent that the end of the program which leads to it does not end."""
 SHELL = ("sh", "-c", f"exec {sys.executable} -m gpu_pool.agent")
 
 
@@ -50,6 +52,7 @@ def make_node(
     *,
     facts: Mapping[str, Any] | None = None,
     times: NodeTimes | None = None,
+    command: Sequence[str] = SHELL,
     **more: Any,
 ) -> Node:
     """Return a node whose agent is a program of this machine."""
@@ -57,7 +60,7 @@ def make_node(
     log = folder / "link.log"
     return Node(
         name,
-        lambda: CommandLink(SHELL, log),
+        lambda: CommandLink(command, log),
         lambda: make_start(folder, times=times, **more),
         facts=FACTS if facts is None else facts,
         times=times,
