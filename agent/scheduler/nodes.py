@@ -5,48 +5,42 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from agent.fs import atomic_write_bytes
+from agent.scheduler.handlers import HANDLER, UNLOADED, make_handler_options
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Settings
 from gpu_pool.cluster.link import CommandLink, Link
 from gpu_pool.cluster.messages import Start
 from gpu_pool.cluster.node import Node, NodeTimes
 from gpu_pool.process import build_python_path
-from gpu_pool.types import DeviceKind
 from models.facts import describe_installation
 
 DESCRIBE = "models.facts:describe_installation"
 
 
-def make_nodes(
-    current: CurrentSettings,
-    handler: str,
-    options: Mapping[DeviceKind, Mapping[str, Any]],
-    unloaded_options: Mapping[str, Any],
-) -> list[Node]:
-    """Return the nodes of the settings, none of which has been reached yet. Arguments as for LocalBackend."""
+def make_nodes(current: CurrentSettings, handler: str) -> list[Node]:
+    """Return the nodes of the settings, none of which has been reached yet; their workers open `handler`."""
     settings = current.current
     cluster = settings.cluster
-    if not cluster.nodes:
-        return []
-    times = NodeTimes(fence_s=cluster.fence_s, lost_s=cluster.lost_s)
-    facts = describe_installation(options["cpu"])
-    make = partial(make_start, settings, handler, options, unloaded_options, times)
+    facts = find_facts(settings) if cluster.nodes else {}
     return [
         Node(
             name,
             partial(open_link, settings, name),
-            partial(make, name),
+            partial(make_start, settings, name, handler),
             facts=facts,
-            times=times,
+            times=NodeTimes(fence_s=cluster.fence_s, lost_s=cluster.lost_s),
             choose_walls=partial(build_walls, current),
         )
         for name in cluster.nodes
     ]
+
+
+def find_facts(settings: Settings) -> dict[str, str]:
+    """Return what must be equal on all machines, as it is on this one."""
+    return describe_installation(make_handler_options(settings)["cpu"])
 
 
 def open_link(settings: Settings, name: str) -> Link:
@@ -59,14 +53,7 @@ def open_link(settings: Settings, name: str) -> Link:
     return CommandLink([sys.executable, "-P", "-m", "gpu_pool.cluster.ray_bridge", *asked], log, env)
 
 
-def make_start(
-    settings: Settings,
-    handler: str,
-    options: Mapping[DeviceKind, Mapping[str, Any]],
-    unloaded_options: Mapping[str, Any],
-    times: NodeTimes,
-    name: str,
-) -> Start:
+def make_start(settings: Settings, name: str, handler: str = HANDLER) -> Start:
     """Return what the agent of a node is asked for; writes the file that shows it the state folder."""
     devices, folders = settings.devices, settings.folders
     nonce = secrets.token_hex(16)
@@ -74,14 +61,14 @@ def make_start(
     atomic_write_bytes(shared_file, nonce.encode(), durable=False)
     return Start(
         handler=handler,
-        options={kind: dict(asked) for kind, asked in options.items()},
-        unloaded_options=dict(unloaded_options),
+        options={kind: options for kind, options in make_handler_options(settings).items()},
+        unloaded_options=UNLOADED,
         cpu_workers=devices.cpu_workers,
         cards={"only": devices.only, "exclude": devices.exclude, "workers": devices.workers_per_device},
         log_dir=str(folders.logs / name),
         describe=DESCRIBE,
         shared_file=str(shared_file),
         shared_text=nonce,
-        beat_s=times.beat_s,
-        fence_s=times.fence_s,
+        beat_s=NodeTimes().beat_s,
+        fence_s=settings.cluster.fence_s,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from agent.scheduler.handlers import UNLOADED, make_handler_options
 from agent.scheduler.nodes import make_nodes
 from agent.scheduler.reports import explain_refusal
 from agent.scheduler.worker_walls import build_walls
@@ -16,8 +17,7 @@ from gpu_pool.cluster.backend import ClusterBackend
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.process import log_path
-from gpu_pool.types import Device, DeviceKind
-from models.catalog import choose_engine
+from gpu_pool.types import Device
 
 FIRST_READING_S = 5.0
 
@@ -33,23 +33,18 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
     earlier = [device for device in earlier if is_card(device.card) and rules.can_use(device.card)]
     watch = CardWatch(settings.folders.nvml_log, had_cards=bool(earlier))
     lost = earlier if not watch.wait_for_first(FIRST_READING_S).devices and watch.trouble else []
-    options: dict[DeviceKind, dict[str, str]] = {
-        "cpu": {"preload": "", "models_dir": str(settings.models_dir)},
-        "cuda": {"preload": choose_preload(settings), "models_dir": str(settings.models_dir)},
-    }
-    unloaded = {"preload": ""}
     local = LocalBackend(
         [*cpu_devices(devices.count_workers(os.cpu_count() or 1)), *lost],
         handler=handler,
         handler_options={},
-        kind_options=options,
-        unloaded_options=unloaded,
+        kind_options=make_handler_options(settings),
+        unloaded_options=UNLOADED,
         log_dir=settings.folders.logs,
         watch=watch,
         rules=rules,
         choose_walls=partial(build_walls, current),
     )
-    nodes = make_nodes(current, handler, options, unloaded)
+    nodes = make_nodes(current, handler)
     cluster = ClusterBackend(local, nodes)
     return Pool(
         cluster if nodes else local,
@@ -75,12 +70,6 @@ def card_rules(settings: Settings) -> CardRules:
     """Return which cards are used, and by how many workers each."""
     devices = settings.devices
     return CardRules(devices.only, devices.exclude, devices.workers_per_device)
-
-
-def choose_preload(settings: Settings) -> str:
-    """Return the engine that workers on cards load when they start, "" for none."""
-    choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
-    return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""
 
 
 def list_open_logs(folders: Folders, pool: Pool) -> set[Path]:

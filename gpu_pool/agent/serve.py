@@ -26,6 +26,8 @@ from gpu_pool.cluster.messages import (
     Hello,
     Kill,
     Pass,
+    Probe,
+    Probed,
     Refused,
     Spawn,
     Start,
@@ -43,6 +45,7 @@ FIRST_READING_S = 5.0
 UNSENT_S = 0.05
 MOST_CPU_WORKERS = 4
 SHARED_BYTES = 4096
+MAX_ANSWER_CHARS = 1 << 20
 FIGURES = ("free_bytes", "held_bytes", "read_at_s", "temperature_c", "load_percent", "power_w")
 
 
@@ -109,6 +112,8 @@ class Agent:
                 self._get_backend().send(device, decode_command(line.encode()))
             case Kill(device):
                 self._get_backend().kill(device)
+            case Probe(answer_chars):
+                self._pipe.send(Probed(time.time(), "x" * min(answer_chars, MAX_ANSWER_CHARS)))
 
     def _get_backend(self) -> LocalBackend:
         if self._backend is None:

@@ -72,6 +72,14 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Answer with so many characters: how far away is the node, and how fast is the way there?"""
+
+    answer_chars: int
+    data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """A sign of life, in both directions."""
 
@@ -136,16 +144,24 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """The answer to Probe, with the time of the node's clock in seconds since 1970."""
+
+    at_s: float
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The node can't do what it was asked to, and ends."""
 
     reason: str
 
 
-ToNode = Start | Spawn | Pass | Kill | Beat
-FromNode = Hello | Figures | Heard | Broken | Ended | Refused | Beat
-_TO_NODE = build_schemas(Start, Spawn, Pass, Kill, Beat)
-_FROM_NODE = build_schemas(Hello, Figures, Heard, Broken, Ended, Refused, Beat)
+ToNode = Start | Spawn | Pass | Kill | Probe | Beat
+FromNode = Hello | Figures | Heard | Broken | Ended | Probed | Refused | Beat
+_TO_NODE = build_schemas(Start, Spawn, Pass, Kill, Probe, Beat)
+_FROM_NODE = build_schemas(Hello, Figures, Heard, Broken, Ended, Probed, Refused, Beat)
 
 
 def decode_to_node(line: bytes) -> ToNode:

@@ -20,6 +20,7 @@ from gpu_pool.cluster.messages import (
     Hello,
     Kill,
     Pass,
+    Probed,
     Refused,
     Spawn,
     Start,
@@ -200,7 +201,7 @@ class Node:
             raise WireError("a message before Hello")
         elif isinstance(message, Figures):
             self._update_device(message)
-        elif not isinstance(message, Beat):
+        elif not isinstance(message, Beat | Probed):
             self._on_worker(message)
 
     def _greet(self, hello: Hello) -> None:
