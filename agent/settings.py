@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -286,14 +287,26 @@ class RetentionSettings(Section):
     )
 
 
-NodeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+def _check_node_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,62}", name):
+        raise ValueError(f"{json.dumps(name)} is no name of a machine: small letters, digits, points and hyphens")
+    return name
+
+
+def _check_address(address: str) -> str:
+    if address and not re.fullmatch(r"[A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5}", address):
+        raise ValueError("should be an address and a port, as in 10.0.0.1:6379")
+    return address
+
+
+NodeName = Annotated[str, AfterValidator(_check_node_name)]
 Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
 
 
 class ClusterSettings(Section):
     """Other machines whose cards are used, too; they mount the state folder and the weights at the same paths."""
 
-    address: Annotated[str, Field(pattern=r"^([A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5})?$")] = Field(
+    address: Annotated[str, AfterValidator(_check_address)] = Field(
         default="", description="Address and port of the head of a Ray cluster, such as 10.0.0.1:6379."
     )
     nodes: dict[NodeName, Words | Annotated[str, Field(min_length=1, max_length=253)]] = Field(

@@ -61,7 +61,7 @@ def make_start(settings: Settings, name: str, handler: str = HANDLER) -> Start:
     atomic_write_bytes(shared_file, nonce.encode(), durable=False)
     return Start(
         handler=handler,
-        options={kind: options for kind, options in make_handler_options(settings).items()},
+        options=dict(**make_handler_options(settings)),
         unloaded_options=UNLOADED,
         cpu_workers=devices.cpu_workers,
         cards={"only": devices.only, "exclude": devices.exclude, "workers": devices.workers_per_device},

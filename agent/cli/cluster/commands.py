@@ -1,55 +1,13 @@
-"""`musedrop cluster check`: whether the machines of the settings can be used, and how fast the way there is."""
+"""`musedrop cluster ...`: the commands, which import what they need when they are called."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
-
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from agent.cli.console import AsJson, Config, console, load_settings, print_json
 from agent.errors import UserError
-from agent.settings import Settings
-from agent.text import escape
-from gpu_pool.cluster.messages import Figures
-from gpu_pool.cluster.node import explain_difference
-from gpu_pool.cluster.probe import NodeProbe, NodeReport
 
 app = typer.Typer(help="Other machines whose cards are used, too.", no_args_is_help=True)
-
-TIMEOUT_S = 60.0
-MOST_CLOCK_S = 2.0
-"""Apart more than that, times in logs mislead."""
-MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFinding:
-    """What was found of a node, and why it will not be used, "" if it will."""
-
-    name: str
-    report: NodeReport
-    trouble: str
-
-    @property
-    def cards(self) -> list[Figures]:
-        return [device for device in self.report.devices if device.card]
-
-    def to_json(self) -> dict[str, Any]:
-        report = self.report
-        return {
-            "node": self.name,
-            "trouble": self.trouble or None,
-            "versions": dict(report.facts),
-            "devices": [device.id for device in report.devices],
-            "round_trip_ms": round(1000 * report.round_trip_s, 2),
-            "clock_s": round(report.clock_s, 3),
-            "down_mib_s": round(report.down_bytes_s / MIB, 1),
-            "up_mib_s": round(report.up_bytes_s / MIB, 1),
-        }
 
 
 @app.command()
@@ -58,51 +16,15 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
     Exit code 1 if one of them can't be used.
     """
+    from agent.cli.cluster.check import build_table, examine_nodes
+
     settings = load_settings(config)
     if not settings.cluster.nodes:
         raise UserError("the settings name no other machine: see [cluster] there, and docs/cluster.md")
-    with ThreadPoolExecutor() as threads:
-        findings = list(threads.map(lambda name: examine_node(settings, name), settings.cluster.nodes))
+    findings = examine_nodes(settings)
     if as_json:
         print_json([finding.to_json() for finding in findings])
     else:
         console.print(build_table(findings))
     if any(finding.trouble for finding in findings):
         raise typer.Exit(1)
-
-
-def examine_node(settings: Settings, name: str) -> NodeFinding:
-    """Reach a node as the daemon would, and measure the way there."""
-    from agent.scheduler.nodes import find_facts, make_start, open_link
-
-    try:
-        link = open_link(settings, name)
-    except OSError as error:
-        return NodeFinding(name, NodeReport(), f"can't be reached: {error}")
-    report = NodeProbe(link, make_start(settings, name), TIMEOUT_S).run()
-    trouble = report.trouble
-    if not trouble and not report.sees_state:
-        trouble = f"does not see {settings.state}: mount it there, at the same path"
-    return NodeFinding(name, report, trouble or explain_difference(name, find_facts(settings), report.facts))
-
-
-def build_table(findings: list[NodeFinding]) -> Table:
-    """Return a row for each node."""
-    table = Table("machine", "", "cards", "there and back", "clock", "to it", "from it", title_justify="left")
-    for finding in findings:
-        report = finding.report
-        if finding.trouble:
-            table.add_row(Text(finding.name), Text("bad", style="red"), Text(escape(finding.trouble)))
-            continue
-        clock = f"{report.clock_s:+.1f} s" if abs(report.clock_s) >= MOST_CLOCK_S else "right"
-        cards = ", ".join(f"{device.name} {device.id[:12]}" for device in finding.cards) or "processor alone"
-        table.add_row(
-            Text(finding.name),
-            Text("ok", style="green"),
-            Text(escape(cards)),
-            Text(f"{1000 * report.round_trip_s:.1f} ms"),
-            Text(clock),
-            Text(f"{report.down_bytes_s / MIB:.0f} MiB/s"),
-            Text(f"{report.up_bytes_s / MIB:.0f} MiB/s"),
-        )
-    return table

@@ -55,11 +55,11 @@ def test_an_installation_equals_itself_over_a_real_link(tmp_path: Path) -> None:
     ("cluster", "told"),
     [
         ("nodes = {box2 = 'box2'}", "whose address is missing"),
-        ("nodes = {Box2 = ['ssh']}", "pattern"),
-        ("nodes = {'cpu:0' = ['ssh']}", "pattern"),
+        ("nodes = {Box2 = ['ssh']}", "no name of a machine"),
+        ("nodes = {'cpu:0' = ['ssh']}", "no name of a machine"),
         ("nodes = {box2 = []}", "at least 1"),
         ("fence_s = 10.0", "at least a second less"),
-        ("address = 'ray://box1'", "pattern"),
+        ("address = 'ray://box1'", "address and a port"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, cluster: str, told: str) -> None:

@@ -33,19 +33,39 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
 
 
-@pytest.fixture
-def cluster(secret: None) -> Iterator[Any]:  # noqa: ARG001
-    """A head without workers of ours, and box2."""
-    from ray.cluster_utils import Cluster
+class RayCluster:
+    """A cluster of two nodes in processes of its own."""
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.box2 = made.add_node(num_cpus=1, node_name="box2")
+    def __init__(self) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.gpu_pool.cluster.ray_cluster"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._popen.stdout
+        lines = (line.split() for line in self._popen.stdout)
+        self.address = next(words[1] for words in lines if words[:1] == ["address"])
+
+    def say(self, word: str) -> None:
+        assert self._popen.stdin
+        self._popen.stdin.write(f"{word}\n")
+        self._popen.stdin.flush()
+
+    def end(self) -> None:
+        self._popen.communicate(timeout=60)
+
+
+@pytest.fixture
+def cluster(secret: None) -> Iterator[RayCluster]:  # noqa: ARG001
+    made = RayCluster()
     yield made
-    made.shutdown()
+    made.end()
 
 
 @pytest.mark.timeout(300)
-def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: Any, tmp_path: Path) -> None:
+def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster, tmp_path: Path) -> None:
     """Its spans are interrupted at once, those here go on, and no worker is left there."""
 
     def open_link() -> CommandLink:
@@ -66,12 +86,12 @@ def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: Any, tmp_p
         worker = os.pidfd_open(get_device(pool, "box2/cpu:0").worker_pid or 0)
         poll_until(pool, is_ready)
         start(pool, "sleep", seconds=3)
-        cluster.remove_node(cluster.box2, allow_graceful=False)
+        cluster.say("kill")
         events = poll_until(pool, lambda events: filter_messages(events, Failed) and filter_messages(events, Done))
         assert [failed.code for failed in filter_messages(events, Failed)] == ["device_lost"]
         poll_until(pool, lambda _: is_over(worker))
         os.close(worker)
-        cluster.add_node(num_cpus=1, node_name="box2")
+        cluster.say("join")
         wait_long(pool, is_ready)
 
 
