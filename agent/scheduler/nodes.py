@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
-from agent.fs import atomic_write_bytes
+from agent.fs import atomic_write_bytes, is_file
 from agent.scheduler.handlers import HANDLER, UNLOADED, make_handler_options
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Settings
@@ -53,22 +56,26 @@ def open_link(settings: Settings, name: str) -> Link:
     return CommandLink([sys.executable, "-P", "-m", "gpu_pool.cluster.ray_bridge", *asked], log, env)
 
 
+def read_shared_text(path: Path) -> str:
+    """Return the content of the file by which nodes show that they see the state folder; make it if it is missing."""
+    if not is_file(path):
+        atomic_write_bytes(path, secrets.token_hex(16).encode(), durable=False)
+    return path.read_text()
+
+
 def make_start(settings: Settings, name: str, handler: str = HANDLER) -> Start:
-    """Return what the agent of a node is asked for; writes the file that shows it the state folder."""
+    """Return what the agent of a node is asked for. OSError if the file that shows it the state can't be made."""
     devices, folders = settings.devices, settings.folders
-    nonce = secrets.token_hex(16)
-    shared_file = folders.state / f"node-{name}.check"
-    atomic_write_bytes(shared_file, nonce.encode(), durable=False)
     return Start(
         handler=handler,
-        options=dict(**make_handler_options(settings)),
+        options=cast(Mapping[str, Any], make_handler_options(settings)),
         unloaded_options=UNLOADED,
         cpu_workers=devices.cpu_workers,
         cards={"only": devices.only, "exclude": devices.exclude, "workers": devices.workers_per_device},
         log_dir=str(folders.logs / name),
         describe=DESCRIBE,
-        shared_file=str(shared_file),
-        shared_text=nonce,
+        shared_file=str(folders.cluster_check),
+        shared_text=read_shared_text(folders.cluster_check),
         beat_s=NodeTimes().beat_s,
         fence_s=settings.cluster.fence_s,
     )

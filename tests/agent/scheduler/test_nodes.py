@@ -30,13 +30,13 @@ def test_without_the_section_there_are_none(tmp_path: Path) -> None:
 
 
 def test_a_node_is_asked_for_what_the_settings_say(tmp_path: Path) -> None:
-    """The same workers as here; the file by which it shows that it sees the state has a new word each time."""
+    """The same workers as here; the file by which it shows that it sees the state stays the same."""
     settings = load(tmp_path, "nodes = {box2 = ['ssh', 'box2']}\nfence_s = 5\n[devices]\ncpu_workers = 3")
     (node,) = make_nodes(CurrentSettings(settings), "x:y")
-    first, second = (make_start(settings, node.name) for _ in range(2))
-    assert (first.cpu_workers, first.fence_s) == (3, 5)
-    assert first.shared_text != second.shared_text == Path(second.shared_file).read_text()
-    assert Path(first.log_dir) == settings.folders.logs / "box2"
+    start = make_start(settings, node.name)
+    assert (start.cpu_workers, start.fence_s) == (3, 5)
+    assert start.shared_text == Path(start.shared_file).read_text() == make_start(settings, "box3").shared_text
+    assert Path(start.log_dir) == settings.folders.logs / "box2"
 
 
 def test_an_installation_equals_itself_over_a_real_link(tmp_path: Path) -> None:
