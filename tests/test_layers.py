@@ -44,7 +44,7 @@ AGENT = (
     {"selftest"},
     {"scheduler"},
     {"service", "settings_file"},
-    {"ledger", "settings"},
+    {"ledger", "library", "settings"},
     {"jobs"},
     {"clock", "errors", "fs", "text"},
 )
