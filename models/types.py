@@ -234,6 +234,11 @@ class Request:
         return self.from_s is not None or self.to_s is not None
 
     @property
+    def is_draft(self) -> bool:
+        """Whether the result is one frame, which shows the face that would speak."""
+        return self.options.get("draft") is True
+
+    @property
     def files(self) -> JobFiles:
         return JobFiles(Path(self.work))
 

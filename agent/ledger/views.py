@@ -10,6 +10,9 @@ QUEUE_REASON = "queue_reason"
 """The row of `meta` that says what all queued jobs wait for: one row, however many they are.
 
 With ":" and an engine after it, what those wait for that ask for this engine."""
+DRAFT_KEY = "draft:"
+DRAFT_UIDS = f"SELECT substr(key, {len(DRAFT_KEY) + 1}) FROM meta WHERE key GLOB '{DRAFT_KEY}*'"
+"""The uids of all drafts. They are few: each is deleted soon after its end."""
 WAITING_FOR = (
     "CASE WHEN {0}.state = 'queued'"
     f" THEN coalesce((SELECT value FROM meta WHERE key = '{QUEUE_REASON}'),"

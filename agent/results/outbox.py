@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,8 @@ from agent.fs.folders import (
     sync,
     unlink,
 )
-from agent.ledger.places import Places
-from agent.ledger.reader import find_inputs
-from agent.ledger.sqlite import Database
 from agent.results.records import format_json, write_json
 from agent.results.video_file import VIDEO_NAMES, find_video
-from agent.settings import Folders
 
 EXTRAS = ("contact.jpg",)
 """Files of a result that one of an earlier release may lack."""
@@ -230,12 +226,6 @@ def move_failed_inputs(inputs: Path, target: Path, error: dict[str, Any], job_fi
         atomic_write_bytes(inputs / "job.json", job_file.encode("utf-8", "replace"))
     write_json(inputs / "error.json", error)
     move_inputs(inputs, target)
-
-
-def find_failed_folder(db: Database, folders: Folders, row: Mapping[str, Any]) -> Path:
-    """Return the folder of a failed job, a row of job_status; it may be called NAME-2 where failed/NAME was taken."""
-    places = Places(folders.share, folders.state)
-    return find_inputs(db, str(row["uid"]), places) or folders.failed / make_safe_name(str(row["name"]))
 
 
 def move_inputs(inputs: Path, target: Path) -> None:

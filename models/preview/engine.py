@@ -33,7 +33,7 @@ from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import GIVEN, Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
-from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth
+from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, outline_boxes
 from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
@@ -84,6 +84,11 @@ class PreviewEngine:
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
         options, _ = read_options(request.options)
+        if options.draft:
+            with atomic_folder(request.files.prepared):
+                pass
+            progress(stop - start)
+            return
         choices = list_choices(options, inspection)
         geometries = [fetch_geometry(request, inspection, choice, lambda _: progress(0)) for choice in choices]
         motions = [make_motion(request, inspection, options, number) for number in range(len(choices))]
@@ -98,6 +103,9 @@ class PreviewEngine:
         """Do nothing: the preparation is one unit without parts."""
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
+        if request.is_draft:
+            yield draw_draft(request, inspection)
+            return
         if not request.output.alpha:
             yield from self._render_over(media.read_background(request), request, inspection, range(start, stop))
             return
@@ -156,6 +164,8 @@ class PreviewEngine:
 
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         options, _ = read_options(request.options)
+        if options.draft:
+            return {"thumbnail_frame": 0, "label": False, "notes": []}
         faces = open_faces(request, inspection)
         lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
@@ -465,6 +475,14 @@ class PreparedPreview:
 def open_faces(request: Request, inspection: Inspection) -> list[PreparedPreview]:
     """Return the prepared faces of all voices."""
     return [PreparedPreview(request.files.prepared, number) for number in range(len(inspection.all_voices))]
+
+
+def draw_draft(request: Request, inspection: Inspection) -> U8:
+    """Return the picture in which the face was found, with the boxes of the faces that would speak."""
+    choice = list_choices(read_options(request.options)[0], inspection)[0]
+    picture, _ = find_first_face(request, inspection, choice, Path(request.avatar).name)
+    outline_boxes(picture, [box for name, box in inspection.details.items() if name.startswith("face")])
+    return picture
 
 
 def draw_still(image: U8, faces: list[PreparedPreview], frames: range, *, sway: bool) -> Iterator[U8]:

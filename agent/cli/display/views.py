@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -59,17 +58,6 @@ def shorten_device(device: str) -> str:
     """
     card, slash, worker = device.partition("/")
     return f"{card[:CARD_CHARS]}{slash}{worker}" if card.startswith(("GPU-", "MIG-")) else device
-
-
-def name_submitter(submitter: str) -> str:
-    """Return "uid:1000" as the name of that user, where this machine knows one."""
-    number = submitter.removeprefix("uid:")
-    if number == submitter or not number.isascii() or not number.isdigit():
-        return submitter
-    try:
-        return pwd.getpwuid(int(number)).pw_name
-    except (KeyError, OverflowError):
-        return submitter
 
 
 # jobs ----------------------------------------------------------------------------------------------------------------

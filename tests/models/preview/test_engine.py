@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -399,3 +400,28 @@ def test_a_face_that_flashes_up_changes_no_frame(tmp_path: Path) -> None:
     frames = list(engine.render(request, inspection, 3, 20))
     assert all(np.ptp(frame) < 12 for frame in frames)
     assert any("no face was seen in 24 frames" in note for note in engine.report(request, inspection)["notes"])
+
+
+def read_bgr(path: Path) -> Any:
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture.astype(int)
+
+
+@pytest.mark.parametrize("avatar", ["image", "video"])
+def test_a_draft_is_one_frame_with_the_box_of_the_face(tmp_path: Path, avatar: str) -> None:
+    """However long the voice is, one frame is rendered; it differs from the picture by the box alone."""
+    source = portrait(tmp_path) if avatar == "image" else EXAMPLES / "collins.mp4"
+    request = request_for(tmp_path, source, seconds=3.0, draft=True)
+    result = Handler("cpu:0").run({"stage": "inspect", "request": request.to_dict(), "goes_on": True}, 0, 1, print)
+    assert result["outline"]["frames"] == 1
+    assert result["facts"]["label"] is False
+    x, y, w, h = result["outline"]["details"]["face"]
+    shown = read_bgr(tmp_path / "out" / "preview.jpg")
+    with media.VideoFrames(source, Fraction(25)) if avatar == "video" else nullcontext() as video:
+        plain = video.read(0).astype(int) if video else read_bgr(source)
+    changed = np.abs(shown - plain[: shown.shape[0], : shown.shape[1]]).max(2) > 90
+    rows, columns = np.nonzero(changed)
+    assert abs(columns.min() - x) < 8
+    assert abs(rows.max() - (y + h)) < 8
+    assert not changed[round(y + h / 3) : round(y + h / 2), round(x + w / 3) : round(x + w / 2)].any()
