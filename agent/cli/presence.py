@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from agent.cli.console import error_console
+from agent.cli.console import error_console, speak
 from agent.cli.display.times import format_since
 from agent.service.process import read_daemon_pid
 from agent.settings import Settings
@@ -57,5 +57,5 @@ def warn_of_absence(settings: Settings, source: Path) -> bool:
     presence = find_presence(settings)
     if not presence.is_alive:
         text = describe_absence(presence, source, datetime.now().astimezone())
-        error_console.print(f"[yellow]![/] {escape_markup(text)}", soft_wrap=True, highlight=False)
+        error_console.print(f"[yellow]![/] {escape_markup(speak(text))}", soft_wrap=True, highlight=False)
     return presence.is_alive
