@@ -177,11 +177,18 @@ def name_copy(path: Path, tag: str) -> str:
     return f"{make_safe_name(path.stem)[:LONGEST_STEM]}-{tag}{path.suffix.lower()}"
 
 
-def write_control_file(settings: Settings, name: str, verb: str) -> None:
-    """Write NAME.cancel or NAME.retry, DEVICE.drain, DEVICE.resume or DEVICE.unload into the inbox."""
+def write_control_file(settings: Settings, name: str, verb: str, content: str = "") -> None:
+    """Write NAME.VERB into the inbox, such as hello.cancel, hello.front or cpu-0.drain.
+
+    `content`: with retry, the job file that takes the place of the job's.
+    """
     if "/" in name or name in ("", ".", ".."):
         raise ClientError(f'"{name}" is not a name; `musedrop status` and `musedrop devices` list them')
-    _touch(settings, f"{name}.{verb}")
+    if content:
+        _require_inbox(settings)
+        atomic_write_bytes(settings.folders.inbox / f"{name}.{verb}", content.encode())
+    else:
+        _touch(settings, f"{name}.{verb}")
 
 
 def list_devices(db: Database) -> list[dict[str, Any]]:
@@ -204,9 +211,13 @@ def control_queue(settings: Settings, verb: str) -> None:
 
 
 def _touch(settings: Settings, file: str) -> None:
+    _require_inbox(settings)
+    create_empty(settings.folders.inbox / file)
+
+
+def _require_inbox(settings: Settings) -> None:
     if not settings.folders.inbox.is_dir():
         raise ClientError(f"there is no inbox at {settings.folders.inbox}: is the share mounted?")
-    create_empty(settings.folders.inbox / file)
 
 
 def open_ledger(settings: Settings) -> Database:

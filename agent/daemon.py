@@ -14,7 +14,7 @@ from agent.clock import Clock
 from agent.fs import is_file
 from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
+from agent.intake.controls.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.jobs.states import LIVE
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full

@@ -26,13 +26,13 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "starlette": "agent.page",
     "uvicorn": "agent.page",
     "av": "models.media",
-    "torch": "models.musetalk",
-    "PIL": ("models.musetalk", "models.media"),
+    "torch": ("models.musetalk", "models.musev", "models.motion"),
+    "PIL": ("models.musetalk", "models.musev", "models.motion", "models.media"),
     "urllib": ("models.musetalk.commands.fetch", "agent.hooks.calls"),
     "huggingface_hub": "models.musetalk.commands.fetch",
     "httpx2": "models.musetalk.commands.fetch",
 }
-MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
+MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow", "models.motion.types"}
 AGENT = (
     {"cli"},
     {"desktop"},

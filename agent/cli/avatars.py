@@ -130,6 +130,8 @@ def submit_preparation(
         raise ClientError(f"the library has no avatar {name}: add it with `musedrop avatar add {name} FILE`")
     musetalk, places = catalog.ENGINES["musetalk"], settings.models_dir
     engine = engine or ("auto" if catalog.explain_unavailable(musetalk, places, ("cpu", "cuda")) else "musetalk")
+    if engine == "musetalk":  # else a silent clip would show nothing but the avatar itself
+        options = {"silence": "model", **options}
     job: dict[str, Any] = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
     job |= {} if keeps_video else {"submitter": TRIAL}
     with tempfile.TemporaryDirectory() as folder:

@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry):
+for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry, jobs.priority):
     app.command()(command)
 app.command("open")(jobs.open_result)
 app.command("page")(cli_desktop.serve_page)
@@ -402,22 +402,17 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Run `musedrop selftest` too, which takes minutes.")] = False,
 ) -> None:
     """Check this machine, and say how to repair what is wrong."""
+    from agent.cli.display.findings import print_finding
     from agent.cli.doctor import examine
 
     settings = load_settings(config)
-    mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst, rows = 0, []
     deep_findings = run_deep_checks(settings, None if as_json else console) if deep else ()
     for finding in chain(examine(settings), deep_findings):
         worst = max(worst, finding.verdict == "bad")
         rows.append(finding.to_dict())
-        if as_json:
-            continue
-        console.print(
-            f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {escape_markup(finding.found)}", soft_wrap=True
-        )
-        if finding.advice:
-            console.print(f"{'':23} -> {escape_markup(finding.advice)}", soft_wrap=True)
+        if not as_json:
+            print_finding(finding)
     if as_json:
         print_json(rows)
     raise typer.Exit(worst)

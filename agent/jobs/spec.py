@@ -62,6 +62,8 @@ def is_library_name(avatar: str) -> bool:
 # values --------------------------------------------------------------------------------------------------------------
 
 PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
+FRONT = 1_000_000
+"""The priority of the first job that is moved to the front: nineteen years of waiting bring no other job there."""
 NTSC = (24, 30, 48, 60, 120)
 MAX_SECONDS = 1e6
 MAX_VOICES = 16

@@ -78,6 +78,10 @@ class QueueRows:
         sql = f"SELECT jobs - (SELECT count(*) FROM {DELAYED}) FROM state_counts WHERE state = 'queued'"
         return int(self._db.execute(sql, {"at": at_ms}).fetchone()[0])
 
+    def highest_priority(self) -> int:
+        """Return the highest priority of the jobs that have not ended, 0 where none is above."""
+        return max(0, self._db.execute("SELECT max(priority) FROM jobs WHERE finished_ms IS NULL").fetchone()[0] or 0)
+
     def served_ms(self) -> dict[str, int]:
         """Return when each submitter last had a job started; no two times are equal."""
         return dict(self._db.execute("SELECT submitter, served_ms FROM submitters").fetchall())

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent import __version__, client
 from agent.fs import read_regular
+from agent.languages import explain_error, find_chinese, translate
 from agent.ledger.queue import QueueRows
 from agent.ledger.sqlite import Database
 from agent.settings import Settings
@@ -25,6 +26,9 @@ HOURS = "SELECT * FROM throughput WHERE hour >= ? ORDER BY hour"
 SPEEDS = "SELECT * FROM engine_speed ORDER BY engine"
 JOB = "SELECT * FROM job_status WHERE uid = ?"
 
+TOLD = ("error_message", "error_hint", "waiting_for", "reason", "hint")
+"""Keys whose values are sentences."""
+
 Section = dict[str, Any] | list[dict[str, Any]]
 
 
@@ -35,12 +39,15 @@ def read_sections(db: Database, status: Mapping[str, Any], settings: Settings, n
     day_ago = (now.astimezone(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H")
     failed = [*db.query(RECENT, ["failed", RECENT_ROWS]), *db.query(RECENT, ["cancelled", RECENT_ROWS])]
     return {
-        "devices": [_without(row, "updated_at") for row in client.list_devices(db)],
-        "running": [{**row, "eta_s": eta_s.get(row["uid"])} for row in db.query(RUNNING)],
-        "queue": QueueRows(db).list_first(at_ms, QUEUE_ROWS),
+        "devices": [add_chinese(_without(row, "updated_at")) for row in client.list_devices(db)],
+        "running": [add_chinese({**row, "eta_s": eta_s.get(row["uid"])}) for row in db.query(RUNNING)],
+        "queue": [add_chinese(row) for row in QueueRows(db).list_first(at_ms, QUEUE_ROWS)],
         "done": list(db.query(RECENT, ["done", RECENT_ROWS])),
-        "failed": sorted(failed, key=lambda row: str(row["finished_at"]), reverse=True)[:RECENT_ROWS],
-        "ignored": list(status.get("ignored", ())),
+        "failed": [
+            add_chinese(row)
+            for row in sorted(failed, key=lambda row: str(row["finished_at"]), reverse=True)[:RECENT_ROWS]
+        ],
+        "ignored": [add_chinese(row) for row in status.get("ignored", ())],
         "figures": {"hours": list(db.query(HOURS, [day_ago])), "engines": list(db.query(SPEEDS))},
         "counts": client.count_jobs(db),
         "library": list_library(settings),
@@ -50,15 +57,26 @@ def read_sections(db: Database, status: Mapping[str, Any], settings: Settings, n
 def make_head(status: Mapping[str, Any], settings: Settings, absence: str) -> dict[str, Any]:
     """Return what the top of the page says. `absence`: why no daemon is at work, "" where one is."""
     daemon = status.get("daemon", {})
+    problems = [str(text) for text in status.get("problems", ())]
     return {
         "version": __version__,
         "share": str(settings.share),
         "absence": absence,
+        "absence_zh": translate(absence),
         "paused": bool(status.get("paused")),
         "draining": bool(daemon.get("draining")),
         "engine": str(status.get("engine", "")),
-        "problems": [str(text) for text in status.get("problems", ())],
+        "problems": problems,
+        "problems_zh": [translate(text) for text in problems],
     }
+
+
+def add_chinese(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its sentences in Chinese too, as KEY_zh, where they are known."""
+    found = {f"{key}_zh": find_chinese(str(row[key])) for key in TOLD if row.get(key)}
+    if row.get("error_code"):
+        found["error_message_zh"] = explain_error(row["error_code"], row.get("error_message") or "")
+    return {**row, **{key: text for key, text in found.items() if text}}
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
@@ -104,7 +122,7 @@ def list_jobs(db: Database, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def find_job(db: Database, uid: str) -> dict[str, Any] | None:
     """Return the row of a job, None where there is none."""
-    return next(iter(db.query(JOB, [uid])), None)
+    return next(map(add_chinese, db.query(JOB, [uid])), None)
 
 
 def _without(row: dict[str, Any], key: str) -> dict[str, Any]:

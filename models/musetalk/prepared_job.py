@@ -86,9 +86,8 @@ def plan_frames(
     source = pick_source_frames(frame_count, part.avatar_frames, options.cycle)
     seen = avatar.seen[source[voiced.start : voiced.stop] - part.first]
     weight = seen.astype(np.float32) if options.is_reference else fade_weights(seen, rate)
-    closes_in_pauses = options.silence == "close"
     frames = range(len(voiced))
-    voice = detect_voice(levels_db, rate, frames) if closes_in_pauses else np.ones(len(voiced), np.float32)
+    voice = detect_voice(levels_db, rate, frames) if options.closes_in_pauses else np.ones(len(voiced), np.float32)
     weight = weight * voice * fade_edges(voiced, frame_count, rate)
     thumbnail = voiced.start + choose_thumbnail_frame(levels_db, weight, rate)
     whole = np.zeros(frame_count, np.float32)

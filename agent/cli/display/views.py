@@ -86,7 +86,9 @@ def build_job_table(
     rows: Sequence[Mapping[str, Any]], now: datetime, bars: Mapping[str, str] | None = None
 ) -> RowTable:
     """Return the table of jobs. `bars`: a line of progress for each running job, by its uid."""
-    return RowTable(speak_headings(JOB_COLUMNS), [_make_job_row(row, now, (bars or {}).get(row["uid"], "")) for row in rows])
+    return RowTable(
+        speak_headings(JOB_COLUMNS), [_make_job_row(row, now, (bars or {}).get(row["uid"], "")) for row in rows]
+    )
 
 
 def _make_job_row(row: Mapping[str, Any], now: datetime, bar: str) -> Row:
@@ -156,7 +158,11 @@ def build_avatar_table(avatars: Sequence[Avatar]) -> RowTable:
     """Return the table that `musedrop avatar list` prints."""
     columns = (Column("name", least=10), Column("kind"), Column("file", least=10))
     rows = [
-        Row((escape(a.name), a.kind, escape(a.path.name)), "", (escape("; ".join(a.prepared) or speak("not prepared yet")),))
+        Row(
+            (escape(a.name), a.kind, escape(a.path.name)),
+            "",
+            (escape("; ".join(a.prepared) or speak("not prepared yet")),),
+        )
         for a in avatars
     ]
     return RowTable(speak_headings(columns), rows)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent import client
 from agent.client import ClientError, suggest
-from agent.jobs.states import LIVE, RETRIABLE
+from agent.jobs.states import LIVE, RETRIABLE, UNSTARTED
 from agent.ledger.sqlite import Database
 
 WHY_NOT = {
@@ -18,7 +18,13 @@ WHY_NOT = {
         "queued": "is not finished: it is queued",
         "running": "is not finished: it is running",
     },
+    "priority": {
+        "running": "is running already",
+        **dict.fromkeys(("done", "failed", "cancelled"), "has ended already"),
+    },
 }
+STATES: Mapping[str, Sequence[str]] = {"cancel": LIVE, "retry": RETRIABLE, "priority": UNSTARTED}
+"""States of jobs to which a verb can happen."""
 MANY = 100_000
 """Jobs that `--all` and `--failed` may mean at once."""
 
@@ -45,7 +51,7 @@ def list_in_states(db: Database, states: Sequence[str]) -> list[dict[str, Any]]:
 
 def choose_for(verb: str, db: Database, names: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the jobs of these names to which the verb can happen, and a sentence on each other name."""
-    states = LIVE if verb == "cancel" else RETRIABLE
+    states = STATES[verb]
     chosen, refusals = [], []
     for name in names:
         rows = client.list_of_name(db, name)

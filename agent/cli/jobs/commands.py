@@ -6,7 +6,7 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +36,7 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="NAME", help="Names, ids or uids of jobs.", autocompletion=completion.complete_jobs),
 ]
+Turn = Literal["front", "high", "normal", "low"]
 POLL_S = 0.25
 FOLLOW_S = 0.5
 LOG_LINES = 200
@@ -376,11 +377,26 @@ def retry(
     control_jobs(config, "retry", names or [], every=every, failed=failed, as_json=as_json)
 
 
+def priority(
+    to: Annotated[Turn, typer.Argument(metavar="front|high|normal|low", help="The new priority; front: before all.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Jobs.", autocompletion=completion.complete_jobs)],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give jobs that have not started another priority, or move them to the front of the queue.
+
+    Writes a control file for each into the inbox.
+    """
+    control_jobs(config, "priority", names, to=to, as_json=as_json)
+
+
+DEEDS = {"cancel": "cancelled", "retry": "run again", "priority": "moved"}
+
+
 def print_chosen(verb: str, names: list[str]) -> None:
     """Print what will happen to which jobs, or that it happens to none."""
     for name in names:
-        deed = "cancelled" if verb == "cancel" else "run again"
-        console.print(escape_markup(speak(f"{name} will be {deed}")), soft_wrap=True)
+        console.print(escape_markup(speak(f"{name} will be {DEEDS[verb]}")), soft_wrap=True)
     if not names:
         console.print(speak(f"there is nothing to {verb}"))
 
@@ -390,11 +406,15 @@ def control_jobs(
     verb: str,
     names: list[str],
     *,
+    to: str = "",
     every: bool = False,
     failed: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't."""
+    """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't.
+
+    `to`: the suffix of the control files, "" for the verb.
+    """
     from agent import client
     from agent.cli.jobs import choosing
     from agent.cli.presence import warn_of_absence
@@ -412,7 +432,7 @@ def control_jobs(
     if chosen:
         warn_of_absence(settings, find_settings(config))
     for row in chosen:
-        client.write_control_file(settings, choosing.name_for_control(row), verb)
+        client.write_control_file(settings, choosing.name_for_control(row), to or verb)
     if as_json:
         print_json([{"name": row["name"], "uid": row["uid"]} for row in chosen])
     elif chosen or not refusals:

@@ -56,7 +56,9 @@ def follow_jobs(
             elif now_s - alive_s > CLAIM_S and not is_warned:
                 is_warned = not warn_of_absence(settings, source)
             if now_s - alive_s > ABSENCE_S:
-                error_console.print(f"[yellow]![/] {speak(f'no daemon for {ABSENCE_S:g} s; the jobs go on when one is started')}")
+                error_console.print(
+                    f"[yellow]![/] {speak(f'no daemon for {ABSENCE_S:g} s; the jobs go on when one is started')}"
+                )
                 return NO_DAEMON
             if timeout_s is not None and now_s - start_s > timeout_s:
                 error_console.print(f"[yellow]![/] {speak(f'not finished after {timeout_s:g} s; the jobs go on')}")

@@ -36,7 +36,7 @@ def prepare(folder: Path) -> PreparedAvatar:
     return PreparedAvatar(folder / AVATAR)
 
 
-@pytest.mark.parametrize(("given", "before_gap"), [({}, 0.25), ({"reference": True}, 1)])
+@pytest.mark.parametrize(("given", "before_gap"), [({"silence": "model"}, 0.25), ({"reference": True}, 1)])
 def test_faces_fade_except_in_the_references_way(tmp_path: Path, given: dict[str, Any], before_gap: float) -> None:
     """Frames without a face have weight 0; those beside them fade, and there is a voice everywhere."""
     schedule = plan_frames(prepare(tmp_path), np.zeros(0, np.float32), 10, RATE, read_options(given)[0])
@@ -47,8 +47,8 @@ def test_faces_fade_except_in_the_references_way(tmp_path: Path, given: dict[str
 
 
 def test_pauses_have_no_weight(tmp_path: Path) -> None:
-    """With `close`, frames in silence keep the avatar's own mouth."""
-    options, _ = read_options({"silence": "close"})
+    """Unless a job says otherwise, frames in silence keep the avatar's own mouth; the reference paints them."""
+    options, _ = read_options({})
     schedule = plan_frames(prepare(tmp_path), np.full(100, -90, np.float32), 5, RATE, options)
     assert not schedule.voice.any()
     assert not schedule.weight.any()
