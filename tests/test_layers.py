@@ -43,7 +43,7 @@ AGENT = (
     {"selftest"},
     {"scheduler"},
     {"service", "settings_file"},
-    {"ledger", "settings"},
+    {"ledger", "library", "settings"},
     {"jobs"},
     {"clock", "errors", "fs", "languages", "text"},
 )

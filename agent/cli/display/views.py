@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -66,17 +65,6 @@ def shorten_device(device: str) -> str:
 def speak_headings(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return columns with headings in the language of the terminal."""
     return tuple(replace(column, heading=speak(column.heading)) for column in columns)
-
-
-def name_submitter(submitter: str) -> str:
-    """Return "uid:1000" as the name of that user, where this machine knows one."""
-    number = submitter.removeprefix("uid:")
-    if number == submitter or not number.isascii() or not number.isdigit():
-        return submitter
-    try:
-        return pwd.getpwuid(int(number)).pw_name
-    except (KeyError, OverflowError):
-        return submitter
 
 
 # jobs ----------------------------------------------------------------------------------------------------------------

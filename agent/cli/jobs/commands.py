@@ -17,11 +17,11 @@ from agent.cli.desktop import open_path
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
 from agent.results.video_file import find_video
-from agent.text import escape, escape_markup
+from agent.text import escape, escape_markup, name_submitter
 
 if TYPE_CHECKING:
     from agent.client import JobTicket
-    from agent.ledger.sqlite import Database
+    from agent.ledger.reader import Rows
     from agent.settings import Settings
 
 Name = Annotated[
@@ -190,8 +190,6 @@ def print_ignored(settings: Settings) -> None:
 
 def print_job(row: dict[str, Any], events: list[dict[str, Any]], now: datetime) -> None:
     """Print everything that the ledger says of one job, and its events."""
-    from agent.cli.display.views import name_submitter
-
     told = {key: speak(row[key]) for key in ("error_message", "error_hint", "waiting_for") if row[key]}
     shown = {**row, **told, "submitter": name_submitter(row["submitter"])}
     for key, value in shown.items():
@@ -332,9 +330,9 @@ def open_result(
         open_path(path)
 
 
-def find_result(settings: Settings, db: Database, row: dict[str, Any]) -> Path:
+def find_result(settings: Settings, db: Rows, row: dict[str, Any]) -> Path:
     """Return the video of a done job, or the folder of a failed one. Raises UserError."""
-    from agent.results.outbox import find_failed_folder
+    from agent.ledger.reader import find_failed_folder
 
     if row["state"] == "done":
         path = find_video(settings.folders.outbox / str(row["result"]))

@@ -23,7 +23,7 @@ SPOKEN = (
 SILENT = re.compile(
     r"models/(musetalk/(selftest|nets|compositing|__main__|commands/(verify|convert)|inpainting/(fused_weights|memory_errors)"
     r"|avatar/store|weights/(torch_file|unpickler|architectures|published_configs))|avatars|preview/renderer"
-    r"|media/output/encode\.py:(74|95))|agent/jobs/(schema|spec\.py:3)|agent/(scheduler/(reports|workers)|results/outbox)"
+    r"|media/output/encode\.py:(74|95))|agent/jobs/(schema|media_names)|agent/(scheduler/(reports|workers)|results/outbox)"
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
 OTHER_TEXT = re.compile(
@@ -87,7 +87,7 @@ def list_spoken() -> Iterator[tuple[str, str]]:
 
 def blank_out(text: str) -> str:
     """Return a text with all its values, or a template with all its places, as {}."""
-    return re.sub(r"10\d|\{\w*\}", "{}", text).strip(" ,;.:")
+    return re.sub(r"10\d|\{[^{}]*\}", "{}", text).strip(" ,;.:")
 
 
 def test_every_sentence_of_the_code_has_its_chinese() -> None:
