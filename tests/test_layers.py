@@ -46,7 +46,7 @@ AGENT = (
     {"service", "settings_file"},
     {"ledger", "library", "settings"},
     {"jobs"},
-    {"clock", "errors", "fs", "text"},
+    {"clock", "errors", "fs", "languages", "text"},
 )
 MUSETALK = (
     {"__main__", "engine", "selftest"},
