@@ -22,6 +22,10 @@ _APART = 0.45
 """The landmarks' `opening` from which the lips are apart."""
 _OPEN = 4.0
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
+_SHADOW, _GREY_TOOTH = 0.58, 25.0
+"""Light of the inside of a mouth against a lip's, at most; and how much lighter teeth are in a grey picture."""
+_FARTHEST_TOOTH = 8.0
+"""How far beyond the edges of the lips teeth are looked for, in face units."""
 GIVEN = 255.0
 """The contrast of a mouth that the job gives."""
 _FAINTEST = 3.0
@@ -118,8 +122,8 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
     """Return the mouth moved up or down, and bent, to the darkest line between its corners; one
     that is open as it is."""
     if rough.gap >= _OPEN:
-        _, stripes = _sample_stripes(lab, rough, rough.top - 4, rough.bottom + 4)
-        return replace(rough, contrast=float(np.ptp(stripes[:, 0])))
+        _, columns = _sample_columns(lab, rough, rough.top - 4, rough.bottom + 4)
+        return replace(rough, contrast=float(np.ptp(columns.mean(1)[:, 0])))
     light = _blur(lab[..., 0], 0.8)
     column = np.ones((round(20 * _PIXELS_PER_UNIT), 1), np.uint8)
     darkness = cv2.morphologyEx(light, cv2.MORPH_CLOSE, column) - light
@@ -137,16 +141,18 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
 
 def _measure_mouth(lab: Floats, mouth: Mouth) -> Mouth:
     """Measure the edges of the lips near those of `mouth`."""
-    top, bottom, teeth = _find_lip_edges(*_sample_stripes(lab, mouth, -30, 70), mouth.top, mouth.bottom)
+    sag, columns = _sample_columns(lab, mouth, -30, 70)
+    top, bottom, teeth = _find_lip_edges(sag, columns.mean(1), mouth.top, mouth.bottom)
+    if bottom > top:
+        top, bottom = _enclose_opening(sag, columns, top, bottom)
     return replace(mouth, top=top, bottom=bottom, teeth=teeth)
 
 
-def _sample_stripes(lab: Floats, mouth: Mouth, low: float, high: float) -> tuple[Floats, Floats]:
-    """Return (n,) places below the line of the mouth from `low` to `high`, and (n, 3) light and colour along them."""
+def _sample_columns(lab: Floats, mouth: Mouth, low: float, high: float) -> tuple[Floats, Floats]:
+    """Return (n,) places below the line of the mouth from `low` to `high`, and light and colour there, (n, 25, 3)."""
     u, sag = np.linspace(-0.6, 0.6, 25), np.arange(low, high, 0.5)[:, None]
     across, down = mouth.x + mouth.half_width * u + 0 * sag, mouth.y + mouth.tilt * u + sag * (1 - u**2)
-    stripes = _sample(_blur(lab, 0.7), across.astype(np.float32), down.astype(np.float32))
-    return sag[:, 0], stripes.mean(1)
+    return sag[:, 0], _sample(_blur(lab, 0.7), across.astype(np.float32), down.astype(np.float32))
 
 
 def _find_lip_edges(sag: Floats, stripes: Floats, rough_top: float, rough_bottom: float) -> tuple[float, float, bool]:
@@ -162,6 +168,40 @@ def _find_lip_edges(sag: Floats, stripes: Floats, rough_top: float, rough_bottom
     top = _argmax_between(sag, edge * np.exp(-(((sag - rough_top) / 4) ** 2)), rough_top - 6, middle)
     bottom = _argmax_between(sag, -edge * np.exp(-(((sag - rough_bottom) / 4) ** 2)), middle, rough_bottom + 6)
     return float(sag[top]), float(sag[bottom]), teeth
+
+
+def _enclose_opening(sag: Floats, columns: Floats, top: float, bottom: float) -> tuple[float, float]:
+    """Return the edges moved outward past the teeth and shadows that they leave in most columns.
+
+    What is left there would stay on a lip that moves: single teeth on the lower one, roots on the upper one.
+    """
+    middle = (top + bottom) / 2
+    below = _is_inside(columns, (sag > bottom + 4) & (sag < bottom + 10))
+    above = _is_inside(columns, (sag > top - 8) & (sag < top - 3))
+    lowest = _find_last(sag, below & ((sag >= middle) & (sag <= bottom + _FARTHEST_TOOTH))[:, None])
+    highest = -_find_last(-sag[::-1], (above & ((sag <= middle) & (sag >= top - _FARTHEST_TOOTH))[:, None])[::-1])
+    if len(lowest) > columns.shape[1] / 2:
+        bottom = max(bottom, float(np.percentile(lowest, 60)) + 0.5)
+    if len(highest) > columns.shape[1] / 2:
+        top = min(top, float(np.percentile(highest, 25)) - 0.5)
+    return top, bottom
+
+
+def _is_inside(columns: Floats, lip: Bool) -> Bool:
+    """Whether light and colour (n, columns, 3) are those of teeth or shadow beside a lip, which is at `lip` (n,)."""
+    light, red, yellow = np.median(columns[lip].reshape(-1, 3), 0)
+    chroma = float(np.hypot(red - 128, yellow - 128))
+    bright = columns[..., 0]
+    if chroma < _GREY:
+        return (bright < _SHADOW * light) | (bright > light + _GREY_TOOTH)
+    is_tooth = (bright > 0.95 * light) & (red - columns[..., 1] > max(4.0, 0.3 * chroma))
+    return np.asarray((bright < _SHADOW * light) | is_tooth)
+
+
+def _find_last(sag: Floats, inside: Bool) -> Floats:
+    """Return, for each column of (n, columns) that has any, the place of the last that is true."""
+    last = len(sag) - 1 - inside[::-1].argmax(0)
+    return np.asarray(sag[last[inside.any(0)]])
 
 
 def _show_teeth(stripes: Floats, between: Bool, below: Bool) -> bool:
