@@ -22,8 +22,10 @@ _APART = 0.45
 """The landmarks' `opening` from which the lips are apart."""
 _OPEN = 4.0
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
-_SHADOW, _GREY_TOOTH = 0.58, 25.0
-"""Light of the inside of a mouth against a lip's, at most; and how much lighter teeth are in a grey picture."""
+_SHADOW, _DIM_TOOTH, _GREY_TOOTH = 0.58, 0.75, 25.0
+"""Light of the inside of a mouth against a lip's, at most; that of teeth in shade; how much lighter grey teeth are."""
+_BRIDGED = 3
+"""Rows between teeth and shadow that may look like a lip."""
 _FARTHEST_TOOTH = 8.0
 """How far beyond the edges of the lips teeth are looked for, in face units."""
 GIVEN = 255.0
@@ -143,7 +145,9 @@ def _measure_mouth(lab: Floats, mouth: Mouth) -> Mouth:
     """Measure the edges of the lips near those of `mouth`."""
     sag, columns = _sample_columns(lab, mouth, -30, 70)
     top, bottom, teeth = _find_lip_edges(sag, columns.mean(1), mouth.top, mouth.bottom)
-    if bottom > top:
+    if bottom > top and np.abs(columns[..., 1:] - 128).max() < 1:  # lips of a grey picture are hard to tell from teeth
+        top, bottom = min(top, mouth.top), max(bottom, mouth.bottom)
+    elif bottom > top:
         top, bottom = _enclose_opening(sag, columns, top, bottom)
     return replace(mouth, top=top, bottom=bottom, teeth=teeth)
 
@@ -175,33 +179,33 @@ def _enclose_opening(sag: Floats, columns: Floats, top: float, bottom: float) ->
 
     What is left there would stay on a lip that moves: single teeth on the lower one, roots on the upper one.
     """
-    middle = (top + bottom) / 2
-    below = _is_inside(columns, (sag > bottom + 4) & (sag < bottom + 10))
-    above = _is_inside(columns, (sag > top - 8) & (sag < top - 3))
-    lowest = _find_last(sag, below & ((sag >= middle) & (sag <= bottom + _FARTHEST_TOOTH))[:, None])
-    highest = -_find_last(-sag[::-1], (above & ((sag <= middle) & (sag >= top - _FARTHEST_TOOTH))[:, None])[::-1])
-    if len(lowest) > columns.shape[1] / 2:
-        bottom = max(bottom, float(np.percentile(lowest, 60)) + 0.5)
-    if len(highest) > columns.shape[1] / 2:
-        top = min(top, float(np.percentile(highest, 25)) - 0.5)
-    return top, bottom
+    lip = np.median(columns[(sag > bottom + 4) & (sag < bottom + 10)].reshape(-1, 3), 0)
+    upper_light = np.median(columns[(sag > top - 8) & (sag < top - 3), :, 0])
+    below = _is_inside(columns, lip)[(sag >= bottom - 1) & (sag <= bottom + _FARTHEST_TOOTH)]
+    above = _is_inside(columns, np.array([min(lip[0], upper_light), *lip[1:]]))
+    above = above[(sag <= top + 1) & (sag >= top - _FARTHEST_TOOTH)][::-1]
+    lower, higher = (float(np.percentile(_measure_run(side), share)) for side, share in ((below, 70), (above, 75)))
+    return top + 1 - max(1.0, higher), bottom - 1 + max(1.0, lower)
 
 
-def _is_inside(columns: Floats, lip: Bool) -> Bool:
-    """Whether light and colour (n, columns, 3) are those of teeth or shadow beside a lip, which is at `lip` (n,)."""
-    light, red, yellow = np.median(columns[lip].reshape(-1, 3), 0)
+def _is_inside(columns: Floats, lip: Floats) -> Bool:
+    """Whether light and colour (n, columns, 3) are those of teeth or shadow beside a lip with light and colour (3,)."""
+    light, red, yellow = lip
     chroma = float(np.hypot(red - 128, yellow - 128))
     bright = columns[..., 0]
     if chroma < _GREY:
-        return (bright < _SHADOW * light) | (bright > light + _GREY_TOOTH)
-    is_tooth = (bright > 0.95 * light) & (red - columns[..., 1] > max(4.0, 0.3 * chroma))
+        return np.asarray((bright < _SHADOW * light) | (bright > light + _GREY_TOOTH))
+    is_tooth = (bright > _DIM_TOOTH * light) & (red - columns[..., 1] > max(4.0, 0.3 * chroma))
     return np.asarray((bright < _SHADOW * light) | is_tooth)
 
 
-def _find_last(sag: Floats, inside: Bool) -> Floats:
-    """Return, for each column of (n, columns) that has any, the place of the last that is true."""
-    last = len(sag) - 1 - inside[::-1].argmax(0)
-    return np.asarray(sag[last[inside.any(0)]])
+def _measure_run(inside: Bool) -> Floats:
+    """Return, for each column of (n, columns), how far what is true reaches from the first row on, in face units."""
+    bridged = inside.copy()
+    for rows in range(1, _BRIDGED + 1):
+        bridged[rows:] |= inside[:-rows]
+    joined = inside & np.logical_and.accumulate(bridged, 0)
+    return np.where(joined.any(0), 0.5 * (len(inside) - joined[::-1].argmax(0)), 0.0)
 
 
 def _show_teeth(stripes: Floats, between: Bool, below: Bool) -> bool:
