@@ -26,8 +26,9 @@ _CHEEK_ROOM, _FOLD_HEIGHT = 46.0, (30.0, 48.0)
 """How far beside, above and below a corner of the mouth skin moves with it sideways, in face units."""
 _NARROWED, _USUAL_HALF_WIDTH = 0.24, 45.0
 """The share by which lips narrow for an "oo", less where they are wider than usual: in a smile."""
-_OUTLINE_ERROR, _ENOUGH_ROOM = 14.0, 26.0
-"""How far within the landmarks of the jaw a turned face may end, and how much skin the corners need beside them."""
+_OUTLINE_ERROR, _TURNED_ERROR, _ENOUGH_ROOM = 4.0, 0.6, 32.0
+"""How far within the landmarks of the jaw a face may end, how much farther for each unit by which its halves differ in
+a turned head, and how much skin the corners need beside them."""
 _LOWERED, _FREE_ARCH = 0.5, 4.0
 _CREVICE = 0.03
 _REACH, _NARROWEST_JAW, _WIDEST_JAW = 82.0, 68.0, 92.0
@@ -62,15 +63,15 @@ class LipField:
         It fades slowly, so that the folds beside a smile bend little, and before the outline of the face.
         """
         edges = np.array([self.mouth.x - outline[0], outline[1] - self.mouth.x])
-        room = np.clip(edges - _OUTLINE_ERROR - self.mouth.half_width, 1, _CHEEK_ROOM)
-        free, share = (
-            np.where(self._x < self.mouth.x, *side).astype(np.float32) for side in (room, np.minimum(1, room / _ENOUGH_ROOM))
-        )
+        turned = _OUTLINE_ERROR + _TURNED_ERROR * abs(edges[0] - edges[1])
+        room = np.clip(edges - turned - self.mouth.half_width, 1, _CHEEK_ROOM)
+        is_left, shares = self._x < self.mouth.x, np.minimum(1, room / _ENOUGH_ROOM)
+        free, share = (np.where(is_left, left, right).astype(np.float32) for left, right in (room, shares))
         aside = (np.abs(self._x - self.mouth.x) - np.float32(self.mouth.half_width)) / free
         down = self._y - np.float32(self.mouth.y + 4)
-        height = np.where(down < 0, *_FOLD_HEIGHT).astype(np.float32)
+        height = np.where(down < 0, _FOLD_HEIGHT[0], _FOLD_HEIGHT[1]).astype(np.float32)
         mixed = ramp(np.abs(self._x - self.mouth.x), 0, 0.5 * self.mouth.half_width)
-        share = share * mixed + np.float32(np.minimum(1, room / _ENOUGH_ROOM).mean()) * (1 - mixed)
+        share = share * mixed + np.float32(shares.mean()) * (1 - mixed)
         return np.asarray(share * (1 - ramp(aside, 0, 1)) * np.exp(-((down / height) ** 2)))
 
     def compute_aperture(self, opening: float) -> float:

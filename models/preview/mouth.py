@@ -146,7 +146,7 @@ def _measure_mouth(lab: Floats, mouth: Mouth) -> Mouth:
     sag, columns = _sample_columns(lab, mouth, -30, 70)
     top, bottom, teeth = _find_lip_edges(sag, columns.mean(1), mouth.top, mouth.bottom)
     if bottom > top and np.abs(columns[..., 1:] - 128).max() < 1:  # lips of a grey picture are hard to tell from teeth
-        top, bottom = min(top, mouth.top), max(bottom, mouth.bottom)
+        bottom = max(bottom, mouth.bottom)
     elif bottom > top:
         top, bottom = _enclose_opening(sag, columns, top, bottom)
     return replace(mouth, top=top, bottom=bottom, teeth=teeth)
