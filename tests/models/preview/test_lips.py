@@ -52,7 +52,7 @@ def test_the_line_of_the_chin_sinks_as_a_whole() -> None:
 
 
 def test_lips_that_round_leave_the_outline_of_a_turned_head() -> None:
-    """Where the edge of the face is near a corner of the mouth, what is beyond it does not move; the other side does."""
+    """Where the edge of the face is near a corner of the mouth, what is beyond it stays; the other side moves."""
     face = find_face(portrait())
     mouth = find_mouth(portrait(), face)
     near = mouth.x - mouth.half_width - 30
@@ -64,7 +64,7 @@ def test_lips_that_round_leave_the_outline_of_a_turned_head() -> None:
 
 
 def test_folds_beside_a_smile_bend_little() -> None:
-    """For an "oo", skin beside a wide mouth moves less than a third of a unit more from one unit to the next below."""
+    """For an "oo", skin beside a wide mouth moves at most a fifth more or less than that one unit below."""
     face = find_face(portrait())
     mouth = replace(find_mouth(portrait(), face), half_width=58.0)
     sideways = LipField(mouth, face.outline).compute_displacements(0.4, -1.0)[..., 0]
