@@ -79,10 +79,10 @@ class Face:
         return transform_points(self.landmarks.points, self.to_upright)
 
     @property
-    def jaw(self) -> float:
-        """Half the width of the face at the height of the mouth, in face units."""
+    def outline(self) -> tuple[float, float]:
+        """X of the left and the right edge of the face at the height of the mouth, in face units."""
         left, right = self.upright_points[JAW]
-        return float(right[0] - left[0]) / 2
+        return float(left[0]), float(right[0])
 
 
 def find_faces(image: U8) -> tuple[Face, ...]:
