@@ -18,6 +18,9 @@ let lostAt = null;
 const say = (key, values = {}) =>
   texts[key][language].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 
+// A sentence of the server, in Chinese where it has one.
+const told = (row, key) => (language === "zh" && row[`${key}_zh`]) || row[key];
+
 function make(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -72,7 +75,7 @@ async function post(path, body) {
   const options = { method: "POST", headers: HEADERS };
   if (body !== undefined) options.body = typeof body === "string" ? body : JSON.stringify(body);
   const answer = await fetch(path, options);
-  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error || answer.statusText);
+  if (!answer.ok) throw new Error(told(await answer.json().catch(() => ({})), "error") || answer.statusText);
   return answer;
 }
 
@@ -98,7 +101,7 @@ function upload(file) {
       const answer = (() => { try { return JSON.parse(request.responseText); } catch { return {}; } })();
       announce("");
       if (request.status === 200) resolve(answer.upload);
-      else reject(new Error(answer.error || request.statusText));
+      else reject(new Error(told(answer, "error") || request.statusText));
     };
     request.onerror = () => reject(new Error(say("lost")));
     request.send(file);
@@ -126,7 +129,7 @@ const stateName = (name) => (language === "en" ? name : { running: "运行中", 
 
 function drawAlarms() {
   const head = sections.head || {};
-  const alarms = [lostAt ? say("lost") : "", head.absence, ...(head.problems || [])].filter(Boolean);
+  const alarms = [lostAt ? say("lost") : "", told(head, "absence"), ...(told(head, "problems") || [])].filter(Boolean);
   fill($("alarms"), alarms, (text) => text, (text) => make("p", { textContent: text }));
 }
 
@@ -176,7 +179,7 @@ function drawQueued(row) {
   return make("li", {},
     make("div", { className: "line" }, make("span", { className: "dim", textContent: row.position }), named(row.name),
       make("span", { className: "dim", textContent: [row.who, stateName(row.state)].filter(Boolean).join(" · ") }), drawPlace(row), button("cancel", act(`/jobs/${row.uid}/cancel`))),
-    row.waiting_for ? make("p", { className: "warn", textContent: row.waiting_for }) : null);
+    row.waiting_for ? make("p", { className: "warn", textContent: told(row, "waiting_for") }) : null);
 }
 
 function drawNow() {
@@ -191,15 +194,15 @@ function drawFailures() {
   fill($("failures"), rows, (row) => row.uid, (row) => make("li", {},
     make("div", { className: "line" }, named(row.name), make("span", { className: "dim", textContent: [row.who, clock(row.finished_at)].filter(Boolean).join(" · ") }),
       button("retry", act(`/jobs/${row.uid}/retry`)), button("edit", () => editJob(row)), button("details", () => showJob(row.uid))),
-    make("p", { className: row.state === "failed" ? "bad" : "dim", textContent: row.error_message || stateName(row.state) }),
-    row.error_hint ? make("p", { textContent: row.error_hint }) : null));
+    make("p", { className: row.state === "failed" ? "bad" : "dim", textContent: told(row, "error_message") || stateName(row.state) }),
+    row.error_hint ? make("p", { textContent: told(row, "error_hint") }) : null));
 }
 
 async function editJob(row) {
   const answer = await fetch(`/files/${row.uid}/job.json`);
   if (!answer.ok) return announce((await answer.json()).error, "bad");
   $("editor-text").value = await answer.text();
-  $("editor-why").textContent = [row.error_message, row.error_hint].filter(Boolean).join(" — ");
+  $("editor-why").textContent = [told(row, "error_message"), told(row, "error_hint")].filter(Boolean).join(" — ");
   $("editor-said").textContent = "";
   $("editor-save").onclick = async () => {
     try {
@@ -217,7 +220,7 @@ function drawStrays() {
   const rows = sections.ignored || [];
   $("ignored").hidden = !rows.length;
   fill($("strays"), rows, (row) => row.name, (row) => make("li", {}, named(row.name),
-    make("p", { className: "dim", textContent: `${row.reason}; ${row.hint}` })));
+    make("p", { className: "dim", textContent: `${told(row, "reason")}; ${told(row, "hint")}` })));
 }
 
 // Temperature, load and power, as far as the card tells them.
@@ -237,7 +240,7 @@ function drawDevices() {
       row.total_mib ? make("progress", { max: row.total_mib, value: row.total_mib - row.free_mib, "aria-label": title }) : null,
       row.total_mib ? make("p", { className: "dim", textContent: say("memory", { used: used.toFixed(1), total: (row.total_mib / 1024).toFixed(1) }) }) : null,
       drawGauges(row),
-      row.reason ? make("p", { className: "warn", textContent: row.reason }) : null,
+      row.reason ? make("p", { className: "warn", textContent: told(row, "reason") }) : null,
       button(inService ? "drain" : "resume", act(`/devices/${encodeURIComponent(row.device)}/${inService ? "drain" : "resume"}`)));
   });
 }
@@ -274,7 +277,7 @@ function drawVideo(row, before) {
 function drawEnded(row) {
   return make("li", {}, make("div", { className: "text" }, make("div", { className: "line" }, named(row.name)),
     make("p", { className: "dim", textContent: [stateName(row.state), clock(row.finished_at), row.who].filter(Boolean).join(" · ") }),
-    make("p", { className: "bad", textContent: row.error_message || "" }),
+    make("p", { className: "bad", textContent: told(row, "error_message") || "" }),
     make("p", { className: "row" }, button("retry", act(`/jobs/${row.uid}/retry`)), button("details", () => showJob(row.uid)))));
 }
 
@@ -342,7 +345,7 @@ async function showJob(uid) {
   if (!answer.ok) return;
   const { row, events, record } = await answer.json();
   $("job-title").textContent = row.name;
-  const pairs = Object.entries(row).filter(([, value]) => value !== null && value !== "");
+  const pairs = Object.entries(row).filter(([name, value]) => value !== null && value !== "" && !name.endsWith("_zh"));
   const notes = [...(record?.warnings || []), ...(record?.notes || [])].map((note) => make("p", { className: "warn", textContent: note }));
   const isDone = row.state === "done" && record;
   const values = { ...record, devices: (record?.devices || []).join(", "), seconds: row.run_seconds, fps: Math.round(100 * parseRate(record?.fps)) / 100 };
@@ -352,8 +355,8 @@ async function showJob(uid) {
   $("job-body").replaceChildren(
     isDone ? make("p", { textContent: say("made_words", values) }) : "",
     ...notes,
-    row.error_message ? make("p", { className: "bad", textContent: row.error_message }) : "",
-    row.error_hint ? make("p", { textContent: row.error_hint }) : "",
+    row.error_message ? make("p", { className: "bad", textContent: told(row, "error_message") }) : "",
+    row.error_hint ? make("p", { textContent: told(row, "error_hint") }) : "",
     make("p", { className: "row" }, make("code", { textContent: place }), button("copy_path", () => copy(place))),
     sheet,
     make("h3", { textContent: say("events") }),
@@ -415,7 +418,7 @@ function drawLooks() {
     if (!face || !["done", "failed"].includes(row.state)) continue;
     looks.delete(row.id);
     face.still = row.state === "done" ? `/files/${row.uid}/preview.jpg` : "";
-    face.wrong = row.state === "failed" ? [row.error_message, row.error_hint].join(": ") : "";
+    face.wrong = row.state === "failed" ? [told(row, "error_message"), told(row, "error_hint")].filter(Boolean).join(": ") : "";
   }
   drawBasket();
 }
