@@ -125,7 +125,13 @@ function drawHead() {
   document.title = counts.running ? `(${counts.running}) musedrop` : "musedrop";
 }
 
-const stateName = (name) => (language === "en" ? name : { running: "运行中", queued: "排队", waiting: "等待文件", done: "完成", failed: "失败", cancelled: "已取消" }[name]);
+const STATES = {
+  running: "运行中", queued: "排队", waiting: "等待文件", done: "完成", failed: "失败", cancelled: "已取消",
+  inspect: "检查", prepare: "准备", render: "渲染", assemble: "合成", publish: "发布",
+  idle: "空闲", busy: "工作中", starting: "启动中", drained: "已停用", sick: "故障", lost: "丢失",
+};
+
+const stateName = (name) => (language === "en" ? name : STATES[name] || name);
 
 function drawAlarms() {
   const head = sections.head || {};
@@ -152,7 +158,7 @@ function measure(row) {
 const drawFace = (kind, src) => (kind ? make(kind === "video" ? "video" : "img", { src, alt: "", className: "thumb", muted: true, preload: "metadata", loading: "lazy" }) : null);
 
 function drawRunning(row) {
-  const words = [row.stage, row.device || "", row.engine || "", row.who];
+  const words = [stateName(row.stage), row.device || "", row.engine || "", row.who];
   const fps = measure(row);
   if (row.stage === "render" && row.units_total) words.push(say("frames", { done: row.units_done, total: row.units_total }));
   if (fps) words.push(say("fps_now", { fps: fps.toFixed(1) }));
@@ -200,7 +206,7 @@ function drawFailures() {
 
 async function editJob(row) {
   const answer = await fetch(`/files/${row.uid}/job.json`);
-  if (!answer.ok) return announce((await answer.json()).error, "bad");
+  if (!answer.ok) return announce(told(await answer.json(), "error"), "bad");
   $("editor-text").value = await answer.text();
   $("editor-why").textContent = [told(row, "error_message"), told(row, "error_hint")].filter(Boolean).join(" — ");
   $("editor-said").textContent = "";
@@ -235,7 +241,7 @@ function drawDevices() {
     const used = (row.total_mib - row.free_mib) / 1024;
     const inService = !["drained", "sick", "lost"].includes(row.state);
     return make("li", {},
-      make("div", { className: "line" }, named(title), make("span", { className: inService ? "dim" : "bad", textContent: row.state })),
+      make("div", { className: "line" }, named(title), make("span", { className: inService ? "dim" : "bad", textContent: stateName(row.state) })),
       row.job ? make("p", {}, named(row.job)) : null,
       row.total_mib ? make("progress", { max: row.total_mib, value: row.total_mib - row.free_mib, "aria-label": title }) : null,
       row.total_mib ? make("p", { className: "dim", textContent: say("memory", { used: used.toFixed(1), total: (row.total_mib / 1024).toFixed(1) }) }) : null,
