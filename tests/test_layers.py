@@ -41,7 +41,7 @@ AGENT = (
     {"client", "daemon", "hooks"},
     {"intake"},
     {"results"},
-    {"selftest"},
+    {"selftest", "setup"},
     {"scheduler"},
     {"service", "settings_file"},
     {"ledger", "library", "settings"},
