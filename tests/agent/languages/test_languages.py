@@ -87,7 +87,7 @@ def list_spoken() -> Iterator[tuple[str, str]]:
 
 def blank_out(text: str) -> str:
     """Return a text with all its values, or a template with all its places, as {}."""
-    return re.sub(r"10\d|\{[^{}]*\}", "{}", text).strip(" ,;.:")
+    return re.sub(r"10\d|\{[^{}]*\}", "{}", text).strip(" ,;.:{}")
 
 
 def test_every_sentence_of_the_code_has_its_chinese() -> None:
