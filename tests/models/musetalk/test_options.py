@@ -42,6 +42,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "job-file.md").read_text(encoding="
         ({"compile": "yes"}, "compile"),
         ({"reference": "really"}, "'realtime'"),
         ({"reference": True, "version": "v1", "parsing_mode": "jaw"}, "parsing_mode"),
+        ({"reference": True, "quality": "draft"}, "no drafts"),
     ],
 )
 def test_mistakes_are_named(given: dict[str, Any], word: str) -> None:
