@@ -301,6 +301,16 @@ function fillSelect(select, values, label) {
   select.value = values.includes(before) ? before : values[0];
 }
 
+// The first run is shown until there is a first video, and where the address ends in #setup.
+let isSettingUp = false;
+async function drawFirstRun() {
+  const isNew = sections.counts && !sections.counts.done;
+  const before = isSettingUp;
+  isSettingUp = Boolean(isNew) || location.hash === "#setup";
+  $("setup").hidden = !isSettingUp;
+  if (isSettingUp || before) (await import("/static/setup.js")).drawSetup({ $, say, told, make, button, copy, take, announce });
+}
+
 function drawGallery() {
   fill($("videos"), shown, (row) => row.uid, drawVideo);
   $("more").hidden = !hasMore;
@@ -619,7 +629,7 @@ function drawBars(values, caption, full = Math.max(...values) || 1) {
 // the stream ------------------------------------------------------------------------------------------------------------
 
 const DRAW = {
-  head: [drawHead], counts: [drawHead], running: [drawNow], queue: [drawNow], done: [takeNewest], failed: [drawFailures],
+  head: [drawHead, drawFirstRun], counts: [drawHead, drawFirstRun], running: [drawNow], queue: [drawNow], done: [takeNewest], failed: [drawFailures],
   ignored: [drawStrays], devices: [drawDevices], figures: [drawFigures], library: [drawLibrary],
   drafts: [drawLooks], submitters: [drawFilters],
 };
@@ -650,7 +660,7 @@ function drawAll() {
   document.querySelectorAll("[data-text]").forEach((node) => { if (node.id !== "record" || !recorder) node.textContent = say(node.dataset.text); });
   $("language").textContent = say("language");
   drawOptions();
-  [drawFilters, drawHead, drawNow, drawFailures, drawStrays, drawDevices, drawGallery, drawFigures, drawLibrary, drawBasket].forEach((draw) => draw());
+  [drawFilters, drawHead, drawNow, drawFailures, drawStrays, drawDevices, drawGallery, drawFigures, drawLibrary, drawBasket, drawFirstRun].forEach((draw) => draw());
 }
 
 $("language").onclick = () => {
