@@ -41,7 +41,7 @@ AGENT = (
     {"client", "daemon", "hooks"},
     {"intake"},
     {"results"},
-    {"selftest"},
+    {"selftest", "setup"},
     {"scheduler"},
     {"service", "settings_file"},
     {"ledger", "library", "settings"},
@@ -56,7 +56,7 @@ MUSETALK = (
     {"compositing", "inpainting", "tracking"},
     {"weights"},
     {"nets"},
-    {"options", "frame_timing", "geometry"},
+    {"options", "frame_timing", "geometry", "draft"},
 )
 LAYERS = {"agent": AGENT, "models.musetalk": MUSETALK}
 """The layers of a package, from the top down: each imports only from those below it."""

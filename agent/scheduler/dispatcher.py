@@ -243,6 +243,7 @@ class Dispatcher:
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
             marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
+            strict=spec.strict,
             forms=dict(self.devices.forms),
         )
 

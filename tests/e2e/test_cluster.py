@@ -6,14 +6,18 @@ import json
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from tests.share import Share, alive, are_gone, face, until, voice
+from tests.needs import need
+from tests.share import ROOT, Share, alive, are_gone, face, until, voice
 
 JOBS, EVENTS = 4, 8
 AGENT = ["setsid", "--wait", sys.executable, "-m", "gpu_pool.agent"]
@@ -68,6 +72,61 @@ def test_two_machines_make_the_bytes_of_one(make_share: Callable[..., Share], tm
         until(lambda: "drained" in both.musedrop("devices").stdout, 60, both.log)
     finally:
         both.end()
+
+
+class SshServer:
+    """An sshd of this user, which lets in one key."""
+
+    def __init__(self, folder: Path) -> None:
+        sshd, keygen = need("sshd", "openssh-server"), need("ssh-keygen", "openssh-client")
+        folder.mkdir()
+        self._key, host, config = folder / "key", folder / "host", folder / "sshd_config"
+        for path in (self._key, host):
+            subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self._port = free.getsockname()[1]
+        config.write_text(
+            f"Port {self._port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {self._key}.pub\n"
+            "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where it gives up its privileges
+        with (folder / "log").open("wb") as log:
+            self._popen = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
+        until(self._is_up, 30, (folder / "log").read_text)
+
+    def _is_up(self) -> bool:
+        with suppress(OSError), closing(socket.create_connection(("127.0.0.1", self._port), 1)):
+            return True
+        return False
+
+    def build_command(self) -> list[str]:
+        options = ("BatchMode=yes", "UserKnownHostsFile=/dev/null", "StrictHostKeyChecking=no", "LogLevel=ERROR")
+        words = [word for option in options for word in ("-o", option)]
+        agent = f"cd {ROOT} && exec {sys.executable} -m gpu_pool.agent"
+        return ["ssh", "-F", "/dev/null", "-i", str(self._key), "-p", str(self._port), *words, "127.0.0.1", agent]
+
+    def end(self) -> None:
+        self._popen.terminate()
+        self._popen.wait(30)
+
+
+def test_a_machine_over_ssh(make_share: Callable[..., Share], tmp_path: Path) -> None:
+    """Its workers render, and none is left there after kill -9 of the daemon."""
+    server = SshServer(tmp_path / "ssh")
+    share = make_share(workers=1)
+    add_node(share, server.build_command())
+    try:
+        share.start()
+        wait_for_node(share)
+        submit(share, "one")
+        share.wait_for("one", "done")
+        assert share.result("one")["devices"] == ["box2/cpu:0", "cpu:0"]
+        workers = share.workers()
+        share.kill()
+        until(lambda: are_gone(workers), 60, lambda: "a worker outlives the daemon")
+    finally:
+        server.end()
 
 
 def test_a_machine_that_cannot_be_used_is_named(make_share: Callable[..., Share]) -> None:
