@@ -87,6 +87,7 @@ def print_results(settings: Settings, console: Console, expected: int) -> int:
     console.print(
         f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}", soft_wrap=True, markup=False
     )
-    told = f"In a browser: {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
+    console.print("Now make a video of your own in a browser. Start the page, and open the address that it says:")
+    told = f"  {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
     console.print(told, soft_wrap=True, markup=False, highlight=False)
     return 0 if done == expected else 1
