@@ -148,7 +148,7 @@ function measure(row) {
 }
 
 function drawRunning(row) {
-  const words = [row.stage, row.device || "", row.engine || ""];
+  const words = [told(row, "stage"), row.device || "", row.engine || ""];
   const fps = measure(row);
   if (row.stage === "render" && row.units_total) words.push(say("frames", { done: row.units_done, total: row.units_total }));
   if (fps) words.push(say("fps_now", { fps: fps.toFixed(1) }));
@@ -202,7 +202,7 @@ function drawDevices() {
     const used = (row.total_mib - row.free_mib) / 1024;
     const inService = !["drained", "sick", "lost"].includes(row.state);
     return make("li", {},
-      make("div", { className: "line" }, named(title), make("span", { className: inService ? "dim" : "bad", textContent: row.state })),
+      make("div", { className: "line" }, named(title), make("span", { className: inService ? "dim" : "bad", textContent: told(row, "state") })),
       row.job ? make("p", {}, named(row.job)) : null,
       row.total_mib ? make("progress", { max: row.total_mib, value: row.total_mib - row.free_mib, "aria-label": title }) : null,
       row.total_mib ? make("p", { className: "dim", textContent: say("memory", { used: used.toFixed(1), total: (row.total_mib / 1024).toFixed(1) }) }) : null,
