@@ -87,6 +87,9 @@ def print_results(settings: Settings, console: Console, expected: int) -> int:
     done = sum(row["state"] == "done" for row in rows)
     told = speak(f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}")
     console.print(told, soft_wrap=True, markup=False)
-    told = f"In a browser: {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
-    console.print(speak(told), soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        speak("Now make a video of your own in a browser. Start the page, and open the address that it says:")
+    )
+    told = f"  {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
+    console.print(told, soft_wrap=True, markup=False, highlight=False)
     return 0 if done == expected else 1

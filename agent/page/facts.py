@@ -74,7 +74,7 @@ def read_sections(
         "submitters": list(map(_sign, db.query(SUBMITTERS))),
         "ignored": list(status.get("ignored", ())),
         "figures": {
-            "hours": list(db.query(HOURS, [day_ago])),
+            "hours": [_without_drafts(row, drafts) for row in db.query(HOURS, [day_ago])],
             "engines": list(db.query(SPEEDS)),
             **figures.read(db, now),
         },
@@ -96,6 +96,11 @@ def count_jobs(db: Rows, drafts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     found = {str(row["state"]): int(row["jobs"]) for row in db.query("SELECT state, jobs FROM job_counts")}
     found = Counter(found) - Counter(str(row["state"]) for row in drafts)
     return dict(found)
+
+
+def _without_drafts(hour: dict[str, Any], drafts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    ended = Counter(row["state"] for row in drafts if str(row["finished_at"])[:13] == hour["hour"][:13])
+    return {**hour, **{state: hour[state] - ended[state] for state in FINISHED}}
 
 
 def name_kind(path: str | None) -> str:

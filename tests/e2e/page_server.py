@@ -45,6 +45,15 @@ class PageServer:
         return (self.share.root / "page.log").read_text()
 
 
+def add_hostile_rows(share: Share, name: str) -> None:
+    """Add jobs of that name and submitter in each place of the page."""
+    ledger = Ledger(share.state / "jobs.db")
+    for state in (JobState.DONE, JobState.FAILED, JobState.QUEUED, JobState.RUNNING):
+        add_job(ledger, f"hostile-{state}", state=state, name=f"{name}\u202e\n{state}", submitter=name, at_ms=1)
+    add_job(ledger, "other", state=JobState.DONE, name="other", submitter="other", at_ms=1)
+    ledger.close()
+
+
 def add_results(share: Share, count: int) -> None:
     """Fill the ledger of a share, whose daemon doesn't run, with done jobs a second apart."""
     ledger = Ledger(share.state / "jobs.db")
