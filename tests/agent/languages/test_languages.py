@@ -32,7 +32,7 @@ OTHER_TEXT = re.compile(
     r"camera raw|SILK|MIDI|Creative|playlist|rich text|text file|Matroska|no frame header|another kind of RIFF|its ICC|"
     r"MuseTalk lip|moves the mouth|paints the|turns pictures|hears the|finds |the weights need|the NVIDIA driver$|"
     r"a 101, no|another con|SHA-256 101|101 bytes|101 is here|101 MiB resident|10\d( x| =| to| 102 103|\.\.\.| \"102\"| See)|"  # noqa: E501
-    r"<|event:|submitter = |substr|finished_at|state IN|default-src|sudo |   101|-----|%\(|101systemctl|\[dim|"
+    r"<|event:|submitter = |substr|finished_at|state IN|default-src|sudo | +101|-----|%\(|101systemctl|\[dim|"
     r"101 (\[bold|->|min|h)|not known yet| \(tried|there(, and kept| and back)|"
     r"Open the|Pause for|Faces and|it was replaced|process 101|"
     r"(be|is) \w+ (up|away|folder|out)|it is no folder|end of data|the address|no reading|ended by itself"
