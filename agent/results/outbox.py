@@ -40,7 +40,7 @@ from agent.ledger.places import Places
 from agent.ledger.reader import find_inputs
 from agent.ledger.sqlite import Database
 from agent.results.records import format_json, write_json
-from agent.results.video_file import VIDEO_NAMES, find_video
+from agent.results.video_file import CLIP_NAME, VIDEO_NAMES, find_video
 from agent.settings import Folders
 
 LISTING_S = 5.0
@@ -118,6 +118,7 @@ def write_record(staging: Path, record: dict[str, Any]) -> None:
         video = next((name for name in VIDEO_NAMES if name in found), VIDEO_NAMES[0])
         files = (video, "result.json", "preview.jpg")
         missing = [file for file in files if not is_regular(fd, file)]
+        files += (CLIP_NAME,) if CLIP_NAME in found and is_regular(fd, CLIP_NAME) else ()
         if missing:
             raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
         for leftover in found.difference(files):  # of a worker that was killed in the same attempt
