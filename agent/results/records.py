@@ -58,7 +58,7 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
 def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
     """Return what a record says of the keys that few jobs have."""
     hashes = {"audio": outline.get("audio_sha256"), **outline.get("media_sha256", {})}
-    media = {role: {"given": _given_name(job, role), "sha256": digest} for role, digest in hashes.items()}
+    media = {role: {"given": _given_name(job, role), "sha256": digest} for role, digest in hashes.items() if role in job.media}
     painted = outline.get("voices") or [{"start": 0, "stop": outline.get("frames")}]
     voices = [
         {"face": voice.face, **media[name_voice_role(number)]}
