@@ -32,7 +32,10 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "huggingface_hub": "models.musetalk.commands.fetch",
     "httpx2": "models.musetalk.commands.fetch",
 }
-MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"} | {"models.motion.types", "models.motion.catalog"}
+MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"} | {
+    "models.motion.types",
+    "models.motion.catalog",
+}
 AGENT = (
     {"cli"},
     {"desktop"},
@@ -43,9 +46,9 @@ AGENT = (
     {"selftest"},
     {"scheduler"},
     {"service", "settings_file"},
-    {"ledger", "settings"},
+    {"ledger", "library", "settings"},
     {"jobs"},
-    {"clock", "errors", "fs", "text"},
+    {"clock", "errors", "fs", "languages", "text"},
 )
 MUSETALK = (
     {"__main__", "engine", "selftest"},

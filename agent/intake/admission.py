@@ -40,7 +40,7 @@ from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import find_id, find_media_names, pair_media, parse_job, voice_for
-from agent.jobs.spec import AVATAR_SUFFIXES, FRONT, PRIORITY, JobSpec
+from agent.jobs.spec import AVATAR_SUFFIXES, DRAFT, FRONT, PRIORITY, JobSpec
 from agent.jobs.states import LIVE, UNSTARTED, JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
@@ -347,8 +347,12 @@ class Intake:
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
+        if spec.is_draft:
+            origin["submitter"] = DRAFT
         failpoint("before_insert")
         with self.ledger.together():
+            if spec.is_draft:
+                self.ledger.retention.note_draft(submission.uid)
             self.check_media(
                 self.ledger.transitions.add(submission.uid, submission.name, spec, at_ms=at_ms, **origin), at_ms
             )

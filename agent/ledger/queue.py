@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.jobs.queue_order import QueuedJob
-from agent.ledger.sqlite import Database
+from agent.ledger.reader import Rows
 from agent.ledger.views import QUEUE, QUEUE_REASON
 
 
@@ -54,7 +54,7 @@ firsts (id) AS (
 
 
 class QueueRows:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Rows) -> None:
         self._db = db
 
     def list_ready(self, at_ms: int, limit: int, held: Sequence[str] = ()) -> list[QueuedJob]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.fs import atomic_write_bytes
 from agent.jobs.states import JobState
+from agent.languages import explain_error, translate
 from agent.ledger.job import Job
 from agent.text import restore_names
 from models.types import Output, name_voice_role
@@ -58,7 +59,11 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
 def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
     """Return what a record says of the keys that few jobs have."""
     hashes = {"audio": outline.get("audio_sha256"), **outline.get("media_sha256", {})}
-    media = {role: {"given": _given_name(job, role), "sha256": digest} for role, digest in hashes.items() if role in job.media}
+    media = {
+        role: {"given": _given_name(job, role), "sha256": digest}
+        for role, digest in hashes.items()
+        if role in job.media
+    }
     painted = outline.get("voices") or [{"start": 0, "stop": outline.get("frames")}]
     voices = [
         {"face": voice.face, **media[name_voice_role(number)]}
@@ -75,15 +80,20 @@ def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
 def make_error_record(job: Job) -> dict[str, Any]:
     """Return what failed/NAME/error.json says; documented in docs/errors.md."""
     cancelled = job.state is JobState.CANCELLED
+    code = "cancelled" if cancelled else job.error_code or ""
+    message = "the job was cancelled" if cancelled else job.error_message or ""
+    hint = f"`musedrop retry {job.name}` runs it again" if cancelled else job.error_hint or ""
     return {
         "version": RECORD_VERSION,
         "name": job.name,
         "uid": job.uid,
         "id": job.client_id,
         "state": str(job.state),
-        "code": "cancelled" if cancelled else job.error_code,
-        "message": "the job was cancelled" if cancelled else job.error_message,
-        "hint": f"`musedrop retry {job.name}` runs it again" if cancelled else job.error_hint,
+        "code": code,
+        "message": message,
+        "message_zh": explain_error(code, message),
+        "hint": hint,
+        "hint_zh": translate(hint),
         "retry": cancelled or job.error_retry,
         "stage": job.stage_name,
         "engine": job.engine,

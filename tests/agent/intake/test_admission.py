@@ -616,3 +616,16 @@ def test_the_nearest_avatar_is_named(desk: Desk) -> None:
     desk.turn()
     assert str(desk.job("hello").waiting_for).endswith("; did you mean Anna?")
     assert str(desk.job("other").waiting_for).endswith("no avatar of that name")
+
+
+def test_a_draft_is_marked_as_one(desk: Desk) -> None:
+    """It is of the preview engine, has the submitter of all drafts, and no scene."""
+    desk.drop_media()
+    desk.drop("look", engine="musetalk", from_s=2, submitter="anna", options={"draft": True})
+    desk.turn()
+    job = desk.job("look")
+    assert (job.submitter, job.engine_asked, job.spec and job.spec.from_s) == ("draft", "preview", None)
+    assert desk.ledger.retention.list_ended_drafts(desk.at_ms) == []
+    desk.ledger.transitions.cancel(job, at_ms=desk.at_ms)
+    desk.ledger.update(job.uid, tidied=1, swept=1)
+    assert desk.ledger.retention.list_ended_drafts(desk.at_ms + 1) == [job.uid]

@@ -17,8 +17,8 @@ from agent.cli.display.views import (
     build_job_table,
     describe_counts,
     describe_gauges,
-    name_submitter,
 )
+from agent.text import name_submitter
 from tests.agent.cli.display.rows import DEVICE, DEVICES, JOB, JOBS, LONG, NOW, REASON
 
 FRAMES = Path(__file__).parents[3] / "data" / "tables"
