@@ -218,6 +218,7 @@ class Request:
     background     the colour "#rrggbb" that transparent pixels of the avatar show; "": the picture, else white
     voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    strict         whether the job fails where there is advice about its input
     forms          the form of the networks that the self-test found fastest, by the type of a card
     motion         how the photo is made to move first: the engine and the fields of `MotionRequest`; none: not at all
     """
@@ -242,6 +243,7 @@ class Request:
     soundtrack_db: float = 0.0
     background: str = ""
     voices: tuple[GivenVoice, ...] = ()
+    strict: bool = False
     forms: dict[str, str] = field(default_factory=dict)
     motion: dict[str, Any] = field(default_factory=dict)
 
@@ -312,6 +314,7 @@ class Inspection:
     voices    each voice of the job with its frames; none: one voice for all frames
     layers    what is heard together; none: the audio alone
     media_sha256    of the further media, by their role
+    advice    what to do about the input, by codes
     details   the engine's own results, JSON
     animation the clip that has to be made of the photo first; None: there is none, or it has taken the photo's place
     """
@@ -333,6 +336,7 @@ class Inspection:
     voices: tuple[Voice, ...] = ()
     layers: tuple[Layer, ...] = ()
     media_sha256: dict[str, str] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     animation: Animation | None = None
 

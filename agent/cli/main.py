@@ -20,9 +20,11 @@ from agent.cli import completion
 from agent.cli import desktop as cli_desktop
 from agent.cli import models as cli_models
 from agent.cli import service as cli_service
+from agent.cli.cluster import commands as cli_cluster
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json, speak
 from agent.cli.jobs import commands as jobs
 from agent.cli.options import EngineName, EngineOptions, parse_options
+from agent.cli.setup import command as cli_setup
 from agent.errors import UserError
 from agent.text import escape_markup
 
@@ -43,9 +45,11 @@ for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs
     app.command()(command)
 app.command("open")(jobs.open_result)
 app.command("page")(cli_desktop.serve_page)
+app.command()(cli_setup.setup)
 app.command()(cli_desktop.tray)
 app.command()(cli_desktop.notify)
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_cluster.app, name="cluster")
 app.add_typer(cli_desktop.app, name="desktop")
 
 HOOKS_S = 1.0

@@ -46,6 +46,7 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "options": spec.options if spec else {},
         "asked": json.loads(spec.model_dump_json(include=ASKED, exclude_none=True)) if spec else {},
         "notes": notes,
+        "advice": outline.get("advice", {}),
         "attempt": job.attempt,
         "interruptions": job.interruptions,
         "from_cache": False,

@@ -12,6 +12,7 @@ from models.motion.types import MotionFiles
 from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
+"""They read and write the share, which the daemon's machine has."""
 
 
 @dataclass
@@ -225,6 +226,7 @@ class Attempt:
             strategy=self.job.strategy,
             model=self.model,
             memory_bytes=self.memory_bytes,
+            is_local=self.stage in CPU_STAGES,
         )
 
     def make_payload(self) -> dict[str, Any]:

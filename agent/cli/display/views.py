@@ -89,8 +89,14 @@ def _make_job_row(row: Mapping[str, Any], now: datetime, bar: str) -> Row:
         format_since(row["since"], now),
         _describe_stage(row),
     )
-    details = [line for line in (bar, describe_reason_of_job(row)) if line]
+    advice = escape_lines(row.get("advice") or "") if row["state"] == "running" else ()
+    details = [line for line in (bar, describe_reason_of_job(row), *advice) if line]
     return Row(cells, STATE_STYLE[row["state"]], tuple(details))
+
+
+def escape_lines(text: str) -> tuple[str, ...]:
+    """Return the lines of a text, safe for a terminal."""
+    return tuple(map(escape, text.splitlines()))
 
 
 def _describe_stage(row: Mapping[str, Any]) -> str:

@@ -240,6 +240,16 @@ function drawVideo(row, before) {
       button("details", () => showJob(row.uid)))));
 }
 
+// The first run is shown until there is a first video, and where the address ends in #setup.
+let isSettingUp = false;
+async function drawFirstRun() {
+  const isNew = sections.counts && !sections.counts.done;
+  const before = isSettingUp;
+  isSettingUp = Boolean(isNew) || location.hash === "#setup";
+  $("setup").hidden = !isSettingUp;
+  if (isSettingUp || before) (await import("/static/setup.js")).drawSetup({ $, say, told, make, button, copy, take, announce });
+}
+
 function drawGallery() {
   fill($("videos"), shown, (row) => row.uid, drawVideo);
   $("more").hidden = !hasMore;
@@ -455,7 +465,7 @@ function drawBars(hours) {
 // the stream ------------------------------------------------------------------------------------------------------------
 
 const DRAW = {
-  head: [drawHead], counts: [drawHead], running: [drawNow], queue: [drawNow], done: [takeNewest], failed: [drawFailures],
+  head: [drawHead, drawFirstRun], counts: [drawHead, drawFirstRun], running: [drawNow], queue: [drawNow], done: [takeNewest], failed: [drawFailures],
   ignored: [drawStrays], devices: [drawDevices], figures: [drawFigures], library: [drawLibrary],
 };
 
@@ -484,7 +494,7 @@ function drawAll() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   document.querySelectorAll("[data-text]").forEach((node) => { if (node.id !== "record" || !recorder) node.textContent = say(node.dataset.text); });
   $("language").textContent = say("language");
-  [drawHead, drawNow, drawFailures, drawStrays, drawDevices, drawGallery, drawFigures, drawLibrary, drawBasket].forEach((draw) => draw());
+  [drawHead, drawNow, drawFailures, drawStrays, drawDevices, drawGallery, drawFigures, drawLibrary, drawBasket, drawFirstRun].forEach((draw) => draw());
 }
 
 $("language").onclick = () => {

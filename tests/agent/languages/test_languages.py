@@ -27,7 +27,7 @@ SILENT = re.compile(
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
 OTHER_TEXT = re.compile(
-    r"SELECT |pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
+    r"SELECT |code of|pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
     r"Stands for|Accepted and|Of Duix|low, medium|The settings of|that is in force|to this file\.|[#|]|must be set|"
     r"camera raw|SILK|MIDI|Creative|playlist|rich text|text file|Matroska|no frame header|another kind of RIFF|its ICC|"
     r"MuseTalk lip|moves the mouth|paints the|turns pictures|hears the|finds |the weights need|the NVIDIA driver$|"
@@ -87,7 +87,7 @@ def list_spoken() -> Iterator[tuple[str, str]]:
 
 def blank_out(text: str) -> str:
     """Return a text with all its values, or a template with all its places, as {}."""
-    return re.sub(r"10\d|\{[^{}]*\}", "{}", text).strip(" ,;.:")
+    return re.sub(r"10\d|\{[^{}]*\}", "{}", text).strip(" ,;.:{}")
 
 
 def test_every_sentence_of_the_code_has_its_chinese() -> None:
