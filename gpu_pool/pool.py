@@ -18,7 +18,20 @@ from gpu_pool.memory import MemoryBudget
 from gpu_pool.slot import WorkerSlot
 from gpu_pool.strategy import STRATEGIES, rank_devices
 from gpu_pool.supervisor import RefusalRule, Supervisor, WorkerLimits
-from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Exited, Failed, Plan, PoolEvent, RunSpan, Span, Task
+from gpu_pool.types import (
+    Device,
+    DeviceChanged,
+    DeviceKind,
+    Done,
+    Event,
+    Exited,
+    Failed,
+    Plan,
+    PoolEvent,
+    RunSpan,
+    Span,
+    Task,
+)
 from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
 
@@ -109,7 +122,9 @@ class Pool:
 
     def has_idle(self, kind: DeviceKind) -> bool:
         """Whether a device of that kind could start a span now that needs no memory of a card."""
-        return any(self._supervisor[device.id].is_available for device in self._supervisor.devices if device.kind == kind)
+        return any(
+            self._supervisor[device.id].is_available for device in self._supervisor.devices if device.kind == kind
+        )
 
     def wait_reason(self, task: Task) -> str:
         """Return why no device can take a span of the task, as a sentence.

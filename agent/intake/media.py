@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -35,7 +35,14 @@ class MediaFile:
     fingerprint: Fingerprint
 
     def to_dict(self) -> dict[str, Any]:
-        return {"given": self.given, "path": str(self.path), **asdict(self.fingerprint)}
+        mark = self.fingerprint
+        return {
+            "given": self.given,
+            "path": str(self.path),
+            "inode": mark.inode,
+            "size": mark.size,
+            "mtime_ns": mark.mtime_ns,
+        }
 
 
 @dataclass(frozen=True, slots=True)
