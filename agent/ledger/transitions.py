@@ -68,6 +68,17 @@ class Transitions:
         asked = {**_asked_columns(spec), **columns}
         return self._insert(uid, name, JobState.WAITING, at_ms, asked)
 
+    def add_queued(
+        self, uid: str, name: str, spec: JobSpec, media: Mapping[str, Any], *, at_ms: int, **columns: Any
+    ) -> Job:
+        """Record an accepted job whose media are complete: it has waited for them for no time."""
+        asked = {**_asked_columns(spec), "media": media, **columns}
+        with self._db.atomic():
+            job = self._insert_row(uid, name, JobState.QUEUED, at_ms, asked)
+            for state in (JobState.WAITING, JobState.QUEUED):
+                self._record(replace(job, state=state), at_ms, "")
+        return job
+
     def refuse(self, uid: str, name: str, error: JobError, *, at_ms: int, **columns: Any) -> Job:
         """Record a submission that can't be read as a job: it has failed from the start."""
         failed = {"finished_ms": at_ms, **error.columns(), **columns}
@@ -204,13 +215,16 @@ class Transitions:
     def _insert(
         self, uid: str, name: str, state: JobState, at_ms: int, columns: dict[str, Any], detail: str = ""
     ) -> Job:
+        with self._db.atomic():
+            job = self._insert_row(uid, name, state, at_ms, columns)
+            self._record(job, at_ms, detail)
+        return job
+
+    def _insert_row(self, uid: str, name: str, state: JobState, at_ms: int, columns: dict[str, Any]) -> Job:
         row = {"uid": uid, "name": name, "state": state, **columns}
         row = {"created_ms": at_ms, "queued_ms": at_ms, "since_ms": at_ms, **row}
         sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({placeholders(row)})"
-        with self._db.atomic():
-            job = make_job({**row, "id": self._db.execute(sql, column_values(row, self._places)).lastrowid})
-            self._record(job, at_ms, detail)
-        return job
+        return make_job({**row, "id": self._db.execute(sql, column_values(row, self._places)).lastrowid})
 
     def _move(self, job: Job, to: JobState, at_ms: int, columns: dict[str, Any], detail: str = "") -> Job:
         """Change the state and its columns in one statement; a running job only if its attempt still holds it."""
