@@ -14,7 +14,7 @@ from agent.clock import Clock
 from agent.fs import is_file
 from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
+from agent.intake.controls.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.jobs.states import LIVE
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
@@ -23,6 +23,7 @@ from agent.ledger.places import Places
 from agent.ledger.reader import LedgerError, name_damage
 from agent.ledger.snapshot import remove_leftovers
 from agent.results.archive import Archiver
+from agent.results.drafts import Drafts
 from agent.results.publisher import GATHER_S, Publisher
 from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
@@ -31,6 +32,7 @@ from agent.results.status_db import StatusDatabase
 from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
+from agent.scheduler.handlers import HANDLER
 from agent.scheduler.workers import list_open_logs, open_pool
 from agent.selftest.background import BackgroundTests
 from agent.service.clock_history import ClockHistory
@@ -54,7 +56,6 @@ from gpu_pool.walls.privileges import forbid_tracing, keep_privileges_here
 
 log = logging.getLogger("musedrop")
 
-HANDLER = "models.handler:open_handler"
 PROGRESS_S = 0.5
 ARCHIVE_S = 0.5
 MAX_WAIT_S = 5.0
@@ -118,10 +119,18 @@ class Daemon:
         problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
-        self.publisher = Publisher(self.folders, ledger, problems, clock, lambda: settings.current.output.link_video)
+        self.publisher = Publisher(
+            self.folders,
+            ledger,
+            problems,
+            clock,
+            lambda: settings.current.output.link_video,
+            lambda: settings.current.quality,
+        )
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
+        self.drafts = Drafts(self.folders, ledger, clock)
         self.status = StatusReport(
             self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
         )
@@ -147,6 +156,8 @@ class Daemon:
                 self.dispatcher.fail_overdue()
                 self.dispatcher.assign()
             self.dispatcher.release()
+            for node, trouble in self.pool.node_troubles.items():
+                self.problems.set(f"node {node}", trouble)
             self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
         events = self.dispatcher.wait(min(timeout_s, self.idle_s()))
         with keep_folders_open():
@@ -338,6 +349,7 @@ class Daemon:
     def delete_old_files(self) -> None:
         if self.share_present:
             self._pruning = not self.draining and self.retention.step()
+            self.drafts.step()
 
     # reports ---------------------------------------------------------------------------------------------------------
 

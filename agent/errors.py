@@ -112,6 +112,16 @@ class ErrorCode(StrEnum):
         "The engine that was asked for can't run here; the message says what is missing.",
     )
     BAD_OPTION = ("bad_option", "job", "An engine option that doesn't exist or is out of range.")
+    BAD_PROMPT = (
+        "bad_prompt",
+        "job",
+        "A prompt of `motion` is too long for the text encoder, or its brackets don't match.",
+    )
+    MOTION_SIZE = (
+        "motion_size",
+        "job",
+        "No device has memory for a clip of that size; the hint names the size that fits.",
+    )
 
     NOT_READABLE = (
         "not_readable",
@@ -150,6 +160,11 @@ class ErrorCode(StrEnum):
         " or `inspect_memory_mib` allow.",
     )
     VIDEO_TOO_LONG = ("video_too_long", "media", "The avatar video is longer than `limits.video_s`.")
+    POOR_INPUT = (
+        "poor_input",
+        "media",
+        "The job is `strict`, and there is advice about its face or its voice ([quality.md](quality.md)).",
+    )
     NO_FACE = ("no_face", "media", "No face was found in the avatar.")
 
     WEIGHTS_MISSING = (

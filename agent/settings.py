@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
-from functools import cached_property
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from agent.fs.layout import Folders as Folders
 from models.types import Limits, Output
 
 DAY_S = 86400.0
@@ -287,6 +287,52 @@ class RetentionSettings(Section):
     )
 
 
+def _check_node_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,62}", name):
+        raise ValueError(f"{json.dumps(name)} is no name of a machine: small letters, digits, points and hyphens")
+    return name
+
+
+def _check_address(address: str) -> str:
+    if address and not re.fullmatch(r"[A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5}", address):
+        raise ValueError("should be an address and a port, as in 10.0.0.1:6379")
+    return address
+
+
+NodeName = Annotated[str, AfterValidator(_check_node_name)]
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+
+
+class ClusterSettings(Section):
+    """Other machines whose cards are used, too; they mount the state folder and the weights at the same paths."""
+
+    address: Annotated[str, AfterValidator(_check_address)] = Field(
+        default="", description="Address and port of the head of a Ray cluster, such as 10.0.0.1:6379."
+    )
+    nodes: dict[NodeName, Words | Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default={},
+        description="A name for each machine that is used, and which it is: its name or address in the Ray cluster;"
+        " or, without Ray, the program and arguments that lead to its agent, run without a shell, such as"
+        ' ["ssh", "box2", "/opt/musedrop/.venv/bin/python", "-m", "gpu_pool.agent"].',
+    )
+    fence_s: Annotated[float, Field(ge=2, le=3600)] = Field(
+        default=8.0,
+        description="Seconds without a word from the daemon after which a machine ends its workers; less than lost_s.",
+    )
+    lost_s: Annotated[float, Field(ge=3, le=3600)] = Field(
+        default=10.0, description="Seconds of silence after which a machine is lost and its work is done elsewhere."
+    )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> ClusterSettings:
+        """Refuse times by which work would begin elsewhere before it has ended there."""
+        if self.fence_s + 1 > self.lost_s:
+            raise ValueError("fence_s must be at least a second less than lost_s")
+        if not self.address and (named := [node for node, leads in self.nodes.items() if isinstance(leads, str)]):
+            raise ValueError(f"{named[0]} is a machine of a Ray cluster, whose address is missing")
+        return self
+
+
 class HooksSettings(Section):
     """What `musedrop hooks`, a program beside the daemon, runs or calls when a job has ended."""
 
@@ -350,6 +396,36 @@ class SpeechSettings(Section):
     )
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class QualitySettings(Section):
+    """From which figures on a result has warnings; docs/quality.md explains the figures."""
+
+    min_sharpness: Share = Field(
+        default=0.3, description="Least detail of the mouth, as a share of that of the upper face; 0: no warning."
+    )
+    min_drift: Share = Field(
+        default=0.5, description="Least detail of the mouth in its softest second, as a share of that in the first."
+    )
+    max_jitter: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=1.0, description="Most trembling of what is painted, in percent of the width of the face."
+    )
+    max_seam: Annotated[float, Field(ge=0, le=255)] = Field(
+        default=6.0, description="Greatest step of tone at the edge of what is painted, in levels of 0 to 255."
+    )
+    max_no_face: Share = Field(default=0.2, description="Largest share of frames without a face.")
+    min_sync: Annotated[float, Field(ge=-1, le=1)] = Field(
+        default=0.3, description="Least correlation of the opening of the mouth with the voice; -1: no warning."
+    )
+    max_lag_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
+        default=100.0, description="Most milliseconds that the mouth may come before or after the voice."
+    )
+    max_silent_motion: Share = Field(
+        default=0.3, description="Largest share of the silence in which the mouth may move."
+    )
+
+
 class LogSettings(Section):
     """What the daemon logs, and where its workers' logs are."""
 
@@ -366,127 +442,6 @@ class LogSettings(Section):
     )
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Every folder and file. `share` is for users and may be exported, `state` is local."""
-
-    share: Path
-    state: Path
-    cache: Path
-    logs: Path
-
-    @cached_property
-    def inbox(self) -> Path:
-        return self.share / "inbox"
-
-    @cached_property
-    def outbox(self) -> Path:
-        return self.share / "outbox"
-
-    @cached_property
-    def failed(self) -> Path:
-        return self.share / "failed"
-
-    @cached_property
-    def archive(self) -> Path:
-        return self.share / "archive"
-
-    @cached_property
-    def avatars(self) -> Path:
-        """The avatar library."""
-        return self.share / "avatars"
-
-    @cached_property
-    def status_file(self) -> Path:
-        return self.share / "status.json"
-
-    @cached_property
-    def snapshot(self) -> Path:
-        """The copy of the ledger for readers on other machines."""
-        return self.share / "status.db"
-
-    @cached_property
-    def claimed(self) -> Path:
-        """Job files taken out of the inbox; on the share, so that a claim is one rename."""
-        return self.share / ".musedrop" / "claimed"
-
-    @cached_property
-    def staging(self) -> Path:
-        """Results before they are published; on the share, so that publishing is one rename."""
-        return self.share / ".musedrop" / "staging"
-
-    @cached_property
-    def trash(self) -> Path:
-        """Folders being deleted; on the share, so that a deletion starts with one rename."""
-        return self.share / ".musedrop" / "trash"
-
-    @cached_property
-    def share_id_file(self) -> Path:
-        """The file by which the ledger recognises its share."""
-        return self.share / ".musedrop" / "share-id"
-
-    @cached_property
-    def lease(self) -> Path:
-        """The file that says which daemon serves the share."""
-        return self.share / ".musedrop" / "lease"
-
-    @cached_property
-    def ledger_mark(self) -> Path:
-        """The file by which a ledger sees that it is older than the share."""
-        return self.share / ".musedrop" / "ledger-mark"
-
-    @cached_property
-    def ledger(self) -> Path:
-        return self.state / "jobs.db"
-
-    @cached_property
-    def running_mark(self) -> Path:
-        """A file that is there while a daemon runs, and is left by one that was killed."""
-        return self.state / "daemon.running"
-
-    @cached_property
-    def work(self) -> Path:
-        """The work folders of the jobs; an operator may put them elsewhere by a link."""
-        return Path(os.path.realpath(self.state / "work"))
-
-    @cached_property
-    def selftest_file(self) -> Path:
-        """The last self-test of each device."""
-        return self.state / "selftest.json"
-
-    @cached_property
-    def selftest_logs(self) -> Path:
-        """The logs of the workers of self-tests."""
-        return self.logs / "selftest"
-
-    @cached_property
-    def nvml_log(self) -> Path:
-        return self.logs / "nvml.log"
-
-    @cached_property
-    def lock(self) -> Path:
-        return self.state / "daemon.lock"
-
-    @cached_property
-    def of_share(self) -> tuple[Path, ...]:
-        """The folders of the share."""
-        return (
-            self.inbox,
-            self.outbox,
-            self.failed,
-            self.archive,
-            self.avatars,
-            self.claimed,
-            self.staging,
-            self.trash,
-        )
-
-    @cached_property
-    def of_state(self) -> tuple[Path, ...]:
-        """The folders of the state folder."""
-        return (self.work, self.cache, self.logs)
-
-
 class Settings(Section):
     """Everything that can be set."""
 
@@ -499,6 +454,7 @@ class Settings(Section):
     inbox: InboxSettings = InboxSettings()
     devices: DevicesSettings = DevicesSettings()
     pool: PoolSettings = PoolSettings()
+    cluster: ClusterSettings = ClusterSettings()
     limits: LimitsSettings = LimitsSettings()
     musetalk: MusetalkSettings = MusetalkSettings()
     output: OutputSettings = OutputSettings()
@@ -508,6 +464,7 @@ class Settings(Section):
     hooks: HooksSettings = HooksSettings()
     page: PageSettings = PageSettings()
     speech: SpeechSettings = SpeechSettings()
+    quality: QualitySettings = QualitySettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

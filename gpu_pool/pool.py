@@ -36,6 +36,9 @@ from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
 
 FREE_GRAIN_BYTES = 64 << 20
+GAUGE_GRAINS = {"temperature_c": 3, "load_percent": 10, "power_w": 10}
+GAUGES_S = 5.0
+"""A change of a gauge by its grain is reported, so many seconds after the last report at the earliest."""
 """A smaller change of free memory is not reported."""
 
 
@@ -53,6 +56,7 @@ class Pool:
     reserve_bytes  memory of each card that is left to other programs
     find_trouble   returns why no card can be used though there is one, "" without trouble
     find_driver    returns the version of the cards' driver, "" without one
+    list_troubles  returns why other machines can't be used, "" for those that can, by their names
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
     refuse         returns why the end of a span can't be believed: its worker is killed then
@@ -72,6 +76,7 @@ class Pool:
         backoff: Backoff | None = None,
         find_trouble: Callable[[], str] = str,
         find_driver: Callable[[], str] = str,
+        list_troubles: Callable[[], dict[str, str]] = dict,
         clock: Callable[[], float] = time.monotonic,
         refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
@@ -86,7 +91,7 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
-        self._find_trouble, self._find_driver = find_trouble, find_driver
+        self._find_trouble, self._find_driver, self._list_troubles = find_trouble, find_driver, list_troubles
         self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
@@ -131,7 +136,7 @@ class Pool:
 
         "" if one can, now or when it has finished its current span.
         """
-        devices = [device for device in self._supervisor.devices if device.kind == task.kind]
+        devices = [device for device in self._supervisor.devices if task.can_run_on(device)]
         slots = {device.id: self._supervisor[device.id] for device in devices}
         backoff = self._oom_backoffs.get(task.id)
         return wait_reason(task, devices, slots, self._get_memory_budget(), backoff, self._clock())
@@ -140,6 +145,11 @@ class Pool:
     def driver_trouble(self) -> str:
         """Why no card can be used though this machine has one, and what to do; "" without trouble."""
         return self._find_trouble()
+
+    @property
+    def node_troubles(self) -> dict[str, str]:
+        """Why other machines can't be used, "" for those that can, by their names."""
+        return self._list_troubles()
 
     @property
     def driver_version(self) -> str:
@@ -280,7 +290,7 @@ class Pool:
         return budget.find_candidates(task.memory_bytes, min_bytes, idle, lambda devices: rank_devices(task, devices))
 
     def _find_idle(self, task: Task) -> Iterator[str]:
-        devices = (device for device in self._supervisor.devices if device.kind == task.kind)
+        devices = (device for device in self._supervisor.devices if task.can_run_on(device))
         return (device.id for device in devices if self._supervisor[device.id].is_available)
 
     def _get_memory_budget(self) -> MemoryBudget:
@@ -320,5 +330,16 @@ def _has_changed(before: Device | None, now: Device) -> bool:
     if before == now:
         return False
     moved_bytes = max(abs(before.free_bytes - now.free_bytes), abs(before.held_bytes - now.held_bytes))
-    as_now = replace(before, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at_s=now.read_at_s)
-    return moved_bytes >= FREE_GRAIN_BYTES or as_now != now
+    figures = {name: getattr(now, name) for name in (*GAUGE_GRAINS, "free_bytes", "held_bytes", "read_at_s")}
+    return moved_bytes >= FREE_GRAIN_BYTES or _have_gauges_moved(before, now) or replace(before, **figures) != now
+
+
+def _have_gauges_moved(before: Device, now: Device) -> bool:
+    """Whether a gauge of the card is another, seconds after the last report."""
+    if now.read_at_s - before.read_at_s < GAUGES_S:
+        return False
+    for name, grain in GAUGE_GRAINS.items():
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new and (old is None or new is None or abs(new - old) >= grain):
+            return True
+    return False

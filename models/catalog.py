@@ -21,7 +21,7 @@ ENGINES: dict[str, EngineInfo] = {
             name="musetalk",
             factory="models.musetalk.engine:MuseTalkEngine",
             kinds=("cuda", "cpu"),
-            packages=("torch", "diffusers", "transformers", "safetensors", "soxr", "onnxruntime"),
+            packages=("torch", "diffusers", "safetensors", "soxr", "onnxruntime"),
             extra="musetalk",
             weights=tuple(layout.published_files("v15")),
             summary="MuseTalk lip-sync: needs its weights, and a GPU to be of use",
@@ -60,6 +60,11 @@ def find_missing_weights(engine: EngineInfo, models_dir: Path, version: object =
     if engine.name in WEIGHT_CHECKS:
         return WEIGHT_CHECKS[engine.name](models_dir, version)
     return [file for file in engine.weights if not (models_dir / file).is_file()]
+
+
+def sum_download_bytes(files: Iterable[str]) -> int:
+    """Return the bytes of published files, as far as their sizes are known."""
+    return sum(layout.SOURCES[file].bytes or 0 for file in files if file in layout.SOURCES)
 
 
 def stamp_weights(models_dir: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from models.arrays import U8
+    from models.quality.trace import FaceTrace
 
 Stage = Literal["inspect", "prepare", "render", "assemble"]
 STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
@@ -136,6 +137,10 @@ class JobFiles:
         """Return the file of the encoded frames [start, stop); it appears by rename."""
         return self.parts / f"{start:07d}-{stop:07d}.mp4"
 
+    def samples_path(self, start: int, stop: int) -> Path:
+        """Return the file of what the meter saw in the frames [start, stop)."""
+        return self.work / "samples" / f"{start:07d}-{stop:07d}.npz"
+
 
 def to_shallow_dict(one: Request | Inspection | Output | Limits | Colour) -> dict[str, Any]:
     """Return the fields by name without copies: `asdict` takes 0.1 ms for each message."""
@@ -198,6 +203,7 @@ class Request:
     background     the colour "#rrggbb" that transparent pixels of the avatar show; "": the picture, else white
     voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    strict         whether the job fails where there is advice about its input
     forms          the form of the networks that the self-test found fastest, by the type of a card
     """
 
@@ -221,12 +227,18 @@ class Request:
     soundtrack_db: float = 0.0
     background: str = ""
     voices: tuple[GivenVoice, ...] = ()
+    strict: bool = False
     forms: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_scene(self) -> bool:
         """Whether only a part of the result follows the voice, and the rest is the avatar's own."""
         return self.from_s is not None or self.to_s is not None
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether the result is one frame, which shows the face that would speak."""
+        return self.options.get("draft") is True
 
     @property
     def files(self) -> JobFiles:
@@ -264,6 +276,7 @@ class Inspection:
     voices    each voice of the job with its frames; none: one voice for all frames
     layers    what is heard together; none: the audio alone
     media_sha256    of the further media, by their role
+    advice    what to do about the input, by codes
     details   the engine's own results, JSON
     """
 
@@ -284,6 +297,7 @@ class Inspection:
     voices: tuple[Voice, ...] = ()
     layers: tuple[Layer, ...] = ()
     media_sha256: dict[str, str] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -378,6 +392,15 @@ class SupportsLoad(Protocol):
 
     def load(self, models_dir: str) -> dict[str, Any]:
         """Load the weights. Return stats for the ledger: "held_bytes", "batch" in frames."""
+        ...
+
+
+@runtime_checkable
+class SupportsTrace(Protocol):
+    """An engine whose results can be measured, because it knows where their faces are."""
+
+    def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
+        """Return where the face of each voice is in all frames of a prepared job."""
         ...
 
 

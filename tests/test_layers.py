@@ -26,13 +26,14 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "starlette": "agent.page",
     "uvicorn": "agent.page",
     "av": "models.media",
-    "torch": "models.musetalk",
-    "PIL": ("models.musetalk", "models.media"),
+    "torch": ("models.musetalk", "models.musev", "models.motion"),
+    "PIL": ("models.musetalk", "models.musev", "models.motion", "models.media"),
+    "ray": ("gpu_pool.cluster.ray_actor", "gpu_pool.cluster.ray_bridge"),
     "urllib": ("models.musetalk.commands.fetch", "agent.hooks.calls"),
     "huggingface_hub": "models.musetalk.commands.fetch",
     "httpx2": "models.musetalk.commands.fetch",
 }
-MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
+MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow", "models.motion.types"}
 AGENT = (
     {"cli"},
     {"desktop"},
@@ -40,12 +41,12 @@ AGENT = (
     {"client", "daemon", "hooks"},
     {"intake"},
     {"results"},
-    {"selftest"},
+    {"selftest", "setup"},
     {"scheduler"},
     {"service", "settings_file"},
-    {"ledger", "settings"},
+    {"ledger", "library", "settings"},
     {"jobs"},
-    {"clock", "errors", "fs", "text"},
+    {"clock", "errors", "fs", "languages", "text"},
 )
 MUSETALK = (
     {"__main__", "engine", "selftest"},
@@ -55,7 +56,7 @@ MUSETALK = (
     {"compositing", "inpainting", "tracking"},
     {"weights"},
     {"nets"},
-    {"options", "frame_timing", "geometry"},
+    {"options", "frame_timing", "geometry", "draft"},
 )
 LAYERS = {"agent": AGENT, "models.musetalk": MUSETALK}
 """The layers of a package, from the top down: each imports only from those below it."""
@@ -179,8 +180,8 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("module", ["agent.daemon", "agent.cli.main", "agent.cli.doctor", "agent.cli.demo"])
 def test_daemon_and_commands_load_no_media_libraries(module: str) -> None:
-    """The daemon and every command start without torch, numpy, OpenCV or PyAV."""
-    assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+    """The daemon and every command start without torch, numpy, OpenCV, PyAV or Ray."""
+    assert loaded_by(f"import {module}").isdisjoint({*HEAVY, "ray"})
 
 
 def test_init_loads_no_daemon(tmp_path: Path) -> None:

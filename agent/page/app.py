@@ -7,7 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -17,23 +18,26 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent import client
 from agent.errors import UserError
 from agent.fs.folders import list_names
-from agent.ledger.reader import Reader, Unreadable, open_reader
+from agent.languages import translate
+from agent.ledger.reader import LedgerError, Reader, Unreadable, open_reader
 from agent.page import actions, facts, plain
 from agent.page.feed import Feed
 from agent.page.files import read_record, serve_avatar, serve_file
 from agent.page.guard import Guard
 from agent.page.login import COOKIE, COOKIE_S, Logins
 from agent.page.uploads import Uploads
-from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 log = logging.getLogger("musedrop.page")
 
 STATIC = {
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "setup.js": "text/javascript",
     "texts.json": "application/json",
     "icon.svg": "image/svg+xml",
 }
@@ -42,8 +46,15 @@ STATIC = {
 class Page:
     """The handlers, and what they share."""
 
-    def __init__(self, settings: Settings, describe_absence: Callable[[], str], logins: Logins | None = None) -> None:
-        self.settings, self.logins = settings, logins
+    def __init__(
+        self,
+        settings: Settings,
+        describe_absence: Callable[[], str],
+        logins: Logins | None = None,
+        source: Path = Path("musedrop.toml"),
+    ) -> None:
+        """`source`: the settings file that commands name."""
+        self.settings, self.logins, self.source = settings, logins, source
         self.feed = Feed(settings, describe_absence)
         self.uploads = Uploads(settings)
         self._static = {name: (files("agent.page") / "static" / name).read_bytes() for name in (*STATIC, "page.html")}
@@ -55,12 +66,17 @@ class Page:
             Route("/login", self.log_in),
             Route("/static/{name}", self.send_static),
             Route("/live", self.stream),
+            Route("/setup", self.show_setup),
+            Route("/setup/{name}", self.send_example),
             Route("/jobs", self.list_jobs),
             Route("/jobs", self.submit, methods=["POST"]),
             Route("/jobs/{uid}", self.show_job),
             Route("/jobs/{uid}/{verb}", self.control_job, methods=["POST"]),
             Route("/files/{uid}/{name}", self.send_file),
+            Route("/avatars", self.add_avatar, methods=["POST"]),
             Route("/avatars/{name}", self.send_avatar),
+            Route("/avatars/{name}/forget", self.forget_avatar, methods=["POST"]),
+            Route("/drafts", self.submit_draft, methods=["POST"]),
             Route("/uploads", self.upload, methods=["POST"]),
             Route("/queue/{verb}", self.control_queue, methods=["POST"]),
             Route("/devices/{device:path}/{verb}", self.control_device, methods=["POST"]),
@@ -68,8 +84,9 @@ class Page:
         guard = Middleware(Guard, hosts=self.settings.page.hosts, logins=self.logins)
         handlers: dict[Any, Any] = {
             HTTPException: lambda _, error: _say(error.status_code, error.detail),
-            client.ClientError: lambda _, error: _say(422, str(error)),
-            UserError: lambda _, error: _say(503, str(error)),
+            LedgerError: lambda _, error: _say(503, str(error)),
+            UserError: lambda _, error: _say(422, str(error)),
+            FileNotFoundError: lambda *_: _say(422, "there is no inbox: is the share mounted?"),
             OSError: lambda _, error: _say(507, f"the inbox takes no file: {error.strerror}"),
         }
         return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._live)
@@ -95,6 +112,21 @@ class Page:
             raise HTTPException(404, "there is no such file")
         return Response(self._static[name], media_type=STATIC[name], headers={"cache-control": "no-cache"})
 
+    async def show_setup(self, _request: Request) -> Response:
+        """The steps of a set-up, which this process reads and can't change."""
+        from agent.page import first_run  # it imports what only a first run needs
+
+        return JSONResponse(await run_in_threadpool(first_run.list_steps, self.settings, self.source))
+
+    async def send_example(self, request: Request) -> Response:
+        from agent.page import first_run
+
+        name = request.path_params["name"]
+        data = await run_in_threadpool(first_run.read_example, name)
+        if data is None:
+            raise HTTPException(404, "there is no such file")
+        return Response(data, media_type=first_run.EXAMPLE[name])
+
     async def stream(self, _request: Request) -> Response:
         async def events() -> AsyncIterator[str]:
             yield "retry: 1000\n\n"
@@ -115,7 +147,8 @@ class Page:
             record = json.loads(read_record(db, row, self.settings.folders, facts.MAX_RECORD_BYTES))
         except (OSError, ValueError, RecursionError, HTTPException):
             record = None
-        return {"row": row, "events": client.list_events(db, uid), "record": record}
+        events = list(db.query("SELECT * FROM job_events WHERE uid = ? ORDER BY at", [uid]))
+        return {"row": row, "events": events, "record": record}
 
     async def send_file(self, request: Request) -> Response:
         words = request.path_params
@@ -150,9 +183,24 @@ class Page:
         made = await run_in_threadpool(actions.submit_jobs, self.settings, self.uploads, asked)
         return JSONResponse(made, 201)
 
+    async def submit_draft(self, request: Request) -> Response:
+        asked = await self._read_json(request)
+        return JSONResponse(await run_in_threadpool(actions.submit_draft, self.settings, self.uploads, asked), 201)
+
     async def control_job(self, request: Request) -> Response:
         words = request.path_params
-        await self._query(lambda db: actions.control_job(self.settings, db, words["uid"], words["verb"]))
+        text = (await self._read_body(request)).decode("utf-8", "replace")
+        await self._query(lambda db: actions.control_job(self.settings, db, words["uid"], words["verb"], text))
+        return Response(status_code=204)
+
+    async def add_avatar(self, request: Request) -> Response:
+        asked = await self._read_json(request)
+        await run_in_threadpool(actions.add_avatar, self.settings, self.uploads, asked)
+        return Response(status_code=204)
+
+    async def forget_avatar(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        await self._query(lambda db: actions.forget_avatar(self.settings, db, name))
         return Response(status_code=204)
 
     async def control_device(self, request: Request) -> Response:
@@ -165,15 +213,19 @@ class Page:
         return Response(status_code=204)
 
     async def _read_json(self, request: Request) -> Any:
+        data = await self._read_body(request)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise HTTPException(400, "that is not JSON") from None
+
+    async def _read_body(self, request: Request) -> bytes:
         data = bytearray()
         async for chunk in request.stream():
             data += chunk
             if len(data) > self.settings.inbox.max_job_bytes:
                 raise HTTPException(413, "that is too long for jobs")
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError):
-            raise HTTPException(400, "that is not JSON") from None
+        return bytes(data)
 
     # who may ---------------------------------------------------------------------------------------------------------
 
@@ -215,4 +267,4 @@ def _require_job(db: Reader, uid: str) -> dict[str, Any]:
 
 
 def _say(status: int, text: str) -> Response:
-    return JSONResponse({"error": text}, status)
+    return JSONResponse({"error": text, "error_zh": translate(text)}, status)

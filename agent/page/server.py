@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,7 +19,9 @@ from agent.page.app import Page
 from agent.page.guard import LOOPBACK
 from agent.page.launch import split_address
 from agent.page.login import Logins, read_secret
-from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 log = logging.getLogger("musedrop.page")
 
@@ -124,13 +126,13 @@ def make_link(settings: Settings, host: str, port: int, logins: Logins | None) -
     return f"http://{name}:{port}/" + (f"login?ticket={logins.make_ticket()}" if logins else "")
 
 
-def serve(settings: Settings, listen: str, describe_absence: Any) -> None:
+def serve(settings: Settings, listen: str, describe_absence: Any, source: Path) -> None:
     """Serve the page until SIGTERM or Ctrl-C."""
     host, port = split_address(listen)
     logins = make_logins(settings, host)
     given = take_systemd_socket()
     listening = given or open_socket(host, port)
-    page = Page(settings, describe_absence, logins)
+    page = Page(settings, describe_absence, logins, source)
     config = uvicorn.Config(
         page.build_app(),
         http=TimedProtocol,

@@ -38,6 +38,7 @@ CODES_OF_DAEMON = {
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+AdviceCode = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 Role = Annotated[str, Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,2})?$")]
 Encoder = Literal["auto", "libx264", "h264_nvenc", "prores_ks"]
 Notes = Annotated[list[Text], Field(max_length=100)]
@@ -103,7 +104,25 @@ class Outline(Strict):
     voices: Annotated[list[VoiceFrames], Field(max_length=MAX_VOICES)] = []
     layers: Annotated[list[HeardLayer], Field(max_length=MAX_VOICES + 2)] = []
     media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 3)] = {}
+    advice: Annotated[dict[AdviceCode, Text], Field(max_length=40)] = {}
     details: dict[str, Any] = {}
+
+
+Ratio = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Quality(Strict):
+    """The figures of `models.quality.figures.Figures`."""
+
+    frames_measured: Annotated[int, Field(ge=0)]
+    sharpness: Ratio | None = None
+    drift: Ratio | None = None
+    jitter: Ratio | None = None
+    seam: Ratio | None = None
+    no_face: Annotated[float, Field(ge=0, le=1)] | None = None
+    sync: Annotated[float, Field(ge=-1, le=1)] | None = None
+    lag_ms: Annotated[float, Field(ge=-1000, le=1000)] | None = None
+    silent_motion: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Assembled(Strict):
@@ -114,6 +133,7 @@ class Assembled(Strict):
     audio_copied: bool = False
     notes: Notes = []
     label: bool = True
+    quality: Quality | None = None
     musetalk: dict[str, Any] = {}
 
 

@@ -30,7 +30,7 @@ from models.musetalk.weights.index import S3FD_URL, VERSIONS, Version, installed
 from models.types import EngineError
 
 NETWORK = ("huggingface_hub",)
-NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime")
+NEEDED = ("torch", "diffusers", "safetensors", "onnxruntime")
 MARKS = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

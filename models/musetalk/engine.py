@@ -17,9 +17,10 @@ from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
-from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
+from models.musetalk.prepared_job import INPAINTER_STATS, PreparedVoices, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for
 from models.options import scale_box
+from models.quality.trace import FaceTrace
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class MuseTalkEngine:
             frames=total,
             colour=inspection.colour if options.is_reference or request.output.alpha else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
-            batch=grid_step(options.frames_per_batch),
+            batch=grid_step(options.frames_per_batch) * (2 if options.is_draft else 1),
             memory_bytes=count_bytes(options, inspection),
             notes=inspection.notes + notes,
             details=details,
@@ -102,17 +103,26 @@ class MuseTalkEngine:
         """Yield frames start..stop-1; see `RenderSession.render`."""
         yield from self.open_session(request, inspection).render(request, inspection, start, stop)
 
+    def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
+        """Return where the faces are; the blended half of a face begins in the middle of its box."""
+        return [job.trace() for job in PreparedVoices(request.files.prepared, len(inspection.all_voices)).jobs]
+
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         """Return `thumbnail_frame`, `notes`, and under `musetalk` how the video was made."""
         stats = read_stats(request.files.prepared)
         inpainter_file = Path(request.work) / INPAINTER_STATS
         inpainter = json.loads(inpainter_file.read_bytes()) if inpainter_file.exists() else {}
         without_face = sum(stop - start for start, stop in stats["no_face"])
-        notes = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]
+        lost = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]
+        notes = lost if without_face else []
+        is_draft = read_inspected_options(request, inspection).is_draft
+        if is_draft:
+            notes.append("this is a draft: every second mouth is painted, the others are averages of their neighbours")
         return {
             "thumbnail_frame": stats.pop("poster"),
-            "notes": notes if without_face else [],
-            "musetalk": {**stats, "painter": inpainter},
+            "label": is_draft,
+            "notes": notes,
+            "musetalk": {**stats, "quality": "draft" if is_draft else "full", "painter": inpainter},
         }
 
     def open_session(self, request: Request, inspection: Inspection) -> RenderSession:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.options import AudioTrack, GivenBox, parse_options
 from models.types import EngineError, Inspection, Request
 
-PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "preview")
+PREVIEW = dict.fromkeys(("label", "draft", "mouth", "blink", "sway", "strength"), "preview")
 """Options that only the preview engine has."""
 
 Version = Literal["v15", "v1"]
@@ -17,6 +17,11 @@ ParsingMode = Literal["jaw", "neck", "raw"]
 Way = Literal["ours", "reference", "realtime"]
 """How boxes, audio windows and masks are made; "reference" and "realtime" are MuseTalk's own two
 programs."""
+
+MARGIN_PX, MARGIN_AT_PX = 10, 256
+"""Pixels below the chin in v15, and the side of the square that its network paints."""
+OURS_ALONE = {"smooth_box": "smooth", "smooth_mask": "smooth", "match_colour": "match", "antialias": "anti-alias"}
+"""Switches without effect in the reference's way, and what it does not do."""
 
 CheekWidth = Annotated[int, Field(ge=0, le=256)]
 AudioPadding = Annotated[int, Field(ge=0, le=20)]
@@ -33,16 +38,20 @@ class Options(BaseModel):
 
     version: Version = "v15"
     bbox_shift: Annotated[int, Field(ge=-100, le=100)] = 0
-    extra_margin: Annotated[int, Field(ge=0, le=200)] | None = None
+    extra_margin: Literal["auto"] | Annotated[int, Field(ge=0, le=200)] | None = None
     parsing_mode: ParsingMode | None = None
     cheek_width: CheekWidth | CheekWidths = 90
     audio_padding_length_left: AudioPadding = 2
     audio_padding_length_right: AudioPadding = 2
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    quality: Literal["full", "draft"] = "full"
     smooth_box: bool = True
+    smooth_mask: bool = True
+    match_colour: bool = True
+    antialias: bool = True
     no_face: Literal["keep", "fail"] = "keep"
-    silence: Literal["model", "close"] = "model"
+    silence: Literal["model", "close"] | None = None
     face: Literal["largest"] | Annotated[int, Field(ge=0, le=99)] = "largest"
     face_box: GivenBox | None = None
     audio_track: AudioTrack | None = None
@@ -74,10 +83,22 @@ class Options(BaseModel):
         return 0 if self.is_reference and self.version == "v15" else self.bbox_shift
 
     @property
+    def is_draft(self) -> bool:
+        """Whether every second face is painted, and the others are averages."""
+        return self.quality == "draft"
+
+    @property
     def margin_px(self) -> int:
-        """Pixels that are added to the box below the chin."""
-        usual = 10 if self.version == "v15" else 0
-        return usual if self.extra_margin is None else self.extra_margin
+        """Pixels that are added to the box below the chin; 0 where a share of the box is."""
+        if isinstance(self.extra_margin, int):
+            return self.extra_margin
+        return MARGIN_PX if self.is_reference and self.version == "v15" else 0
+
+    @property
+    def margin_share(self) -> float:
+        """Which share of its height is added to the box below the chin."""
+        is_auto = self.extra_margin == "auto" or (self.extra_margin is None and self.version == "v15")
+        return MARGIN_PX / MARGIN_AT_PX if is_auto and not self.is_reference else 0.0
 
     @property
     def frames_per_batch(self) -> int | None:
@@ -107,6 +128,26 @@ class Options(BaseModel):
         return self.smooth_box and not self.is_reference
 
     @property
+    def has_smooth_masks(self) -> bool:
+        """Whether what shows of the face is smoothed over time."""
+        return self.smooth_mask and not self.is_reference
+
+    @property
+    def matches_colour(self) -> bool:
+        """Whether the inpainted face takes the tone of its frame."""
+        return self.match_colour and not self.is_reference
+
+    @property
+    def has_antialiasing(self) -> bool:
+        """Whether faces are shrunk without aliasing."""
+        return self.antialias and not self.is_reference
+
+    @property
+    def closes_in_pauses(self) -> bool:
+        """Whether the mouth settles to the avatar's own where nobody speaks."""
+        return self.silence == "close" or (self.silence is None and not self.is_reference)
+
+    @property
     def preparation_inputs(self) -> dict[str, Any]:
         """The resolved values on which a prepared avatar depends, and no others, as JSON.
 
@@ -114,12 +155,14 @@ class Options(BaseModel):
         """
         return {
             "shift": self.shift_px,
-            "margin": self.margin_px,
+            "margin": "auto" if self.margin_share else self.margin_px,
             "parsing": self.parsing,
             "cheeks": list(self.cheek_widths) if self.parsing == "jaw" else [],
             "smooth": self.has_smooth_boxes,
             "face": self.face,
             "way": self.way,
+            **({"smooth_mask": True} if self.has_smooth_masks else {}),
+            **({"antialias": True} if self.has_antialiasing else {}),
             **({"face_box": self.face_box} if self.face_box else {}),
             **({"untagged": "BT.601"} if self.is_reference else {}),
         }
@@ -145,8 +188,12 @@ def read_options(given: dict[str, Any], version: Version = "v15") -> tuple[Optio
             'the option "parsing_mode" must be "raw" with "version": "v1" and "reference": the reference has no other'
         )
         raise EngineError("bad_option", message, 'leave out "reference", or "parsing_mode"')
+    if options.is_reference and options.is_draft:
+        message = 'the option "quality" can\'t be "draft" with "reference": the original program has no drafts'
+        raise EngineError("bad_option", message, 'leave out "reference", or "quality"')
     if options.bbox_shift and not options.shift_px:
         notes += ('the option "bbox_shift" is ignored: with "reference" version v15 has no shift',)
-    if options.is_reference and options.smooth_box and "smooth_box" in given:
-        notes += ('the option "smooth_box" is ignored: the reference does not smooth',)
+    for name, act in OURS_ALONE.items():
+        if options.is_reference and given.get(name):
+            notes += (f'the option "{name}" is ignored: the reference does not {act}',)
     return options, notes

@@ -23,8 +23,10 @@ from models.musetalk.audio.vad import measure_levels
 from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
-from models.musetalk.compositing.composite import Blend, Compositor
+from models.musetalk.compositing.composite import Blend, BlendStyle, Compositor
+from models.musetalk.compositing.draft_label import DraftLabel
 from models.musetalk.compositing.pipeline import BlendCache, FrameReader, KeptVideo, compose_frames, read_frames
+from models.musetalk.draft import blend_faces, read_keys
 from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
@@ -214,9 +216,11 @@ class RenderSession:
                     partial(self._video.reuse_or_open, opened, (request, inspection), is_last=is_last),
                     job.jobs[0].source[start:stop].tolist(),
                 ),
-                self._inpaint_faces(job, inspection, options, frames),
+                (self._inpaint_draft if options.is_draft else self._inpaint_faces)(job, inspection, options, frames),
                 zip_blends([make_blends(one, request, inspection, options, frames) for one in job.jobs]),
             )
+            if options.is_draft:
+                composed = stamp_frames(composed, inspection, job)
             if not request.output.alpha:
                 yield from composed
             else:
@@ -251,6 +255,33 @@ class RenderSession:
                 inspection.frames * len(job.jobs),
             )
 
+    def _inpaint_draft(
+        self, job: PreparedVoices, inspection: Inspection, options: Options, frames: range
+    ) -> Iterator[U8]:
+        plan, count = job.plan_draft(), len(job.jobs)
+        shown = plan.find_shown(range(frames.start * count, frames.stop * count))
+        heard = partial(
+            job.audio_windows, rate=inspection.rate, reference=options.is_reference, context=options.audio_context
+        )
+
+        def read(rows: Callable[[range], F32]) -> Callable[[range], F32]:
+            return lambda part: read_keys(plan.keys[part.start : part.stop], rows, 2 * count)
+
+        painted = self.networks.inpainter.stream(
+            plan.find_needed(shown), read(job.read_latents), read(heard), len(plan.keys)
+        )
+        yield from blend_faces(plan, shown, painted)
+
+
+def stamp_frames(frames: Generator[U8], inspection: Inspection, job: PreparedVoices) -> Generator[U8]:
+    """Yield the frames with the label of a draft."""
+    boxes = np.concatenate([one.avatar.boxes[one.avatar.seen] for one in job.jobs])
+    label = DraftLabel((inspection.width, inspection.height), boxes)
+    with closing_all(frames):
+        for frame in frames:
+            label.stamp(frame)
+            yield frame
+
 
 def zip_blends(of_voices: Sequence[Iterator[Blend | None]]) -> Iterator[tuple[Blend, ...]]:
     """Yield the blends of all faces of each frame."""
@@ -277,7 +308,8 @@ def make_blends(
     The reference blends BGR, ours YUV, or BGR where transparency is kept.
     """
     colour = None if options.is_reference or request.output.alpha else inspection.colour
-    compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour)
+    style = BlendStyle(options.matches_colour, options.has_antialiasing)
+    compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour, style)
     cache = BlendCache(compositor.make_blend)
     for frame in frames:
         source, weight = int(job.source[frame]) - job.first, float(job.weight[frame])

@@ -280,3 +280,19 @@ def test_a_daemon_with_a_page_serves_it_until_its_end(make_share: Callable[..., 
     until(answers, 60, share.log)
     share.kill()
     until(lambda: not answers(), 60, share.log)
+
+
+def test_the_first_run_leads_to_a_first_video(page: Page, share: Share) -> None:
+    """The page shows what is set up and what to paste, takes the demo clip, and is done when its video is there."""
+    page.locator("#steps li").nth(6).wait_for()
+    told = page.locator("#setup").inner_text()
+    for text in (str(share.inbox.parent), "which is not in the share", "[musedrop]", "The daemon runs as process"):
+        assert text in told
+    page.locator("#language").click()
+    wait_until(lambda: "共享文件夹是" in page.locator("#setup").inner_text(), page)
+    page.locator("#language").click()
+    page.get_by_role("button", name="Take the demo clip").click()
+    page.get_by_role("button", name="Make 1 video").click()
+    page.locator(FACES).wait_for(timeout=200_000)
+    page.locator("#setup").wait_for(state="hidden")
+    assert share.job("hello")["state"] == "done"

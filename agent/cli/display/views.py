@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import pwd
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
+from agent.cli.console import speak
 from agent.cli.display.tables import Column, Row, RowTable
 from agent.cli.display.times import format_since, format_span
 from agent.text import escape
@@ -46,6 +47,7 @@ DEVICE_COLUMNS = (
     Column("model", drop=3),
     Column("worker", drop=4),
 )
+GAUGES = Column("card", drop=5)
 CARD_CHARS = 12
 """As much of the id of a card as people need to tell cards apart, and the commands to find it."""
 
@@ -60,15 +62,9 @@ def shorten_device(device: str) -> str:
     return f"{card[:CARD_CHARS]}{slash}{worker}" if card.startswith(("GPU-", "MIG-")) else device
 
 
-def name_submitter(submitter: str) -> str:
-    """Return "uid:1000" as the name of that user, where this machine knows one."""
-    number = submitter.removeprefix("uid:")
-    if number == submitter or not number.isascii() or not number.isdigit():
-        return submitter
-    try:
-        return pwd.getpwuid(int(number)).pw_name
-    except (KeyError, OverflowError):
-        return submitter
+def speak_headings(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return columns with headings in the language of the terminal."""
+    return tuple(replace(column, heading=speak(column.heading)) for column in columns)
 
 
 # jobs ----------------------------------------------------------------------------------------------------------------
@@ -78,26 +74,34 @@ def build_job_table(
     rows: Sequence[Mapping[str, Any]], now: datetime, bars: Mapping[str, str] | None = None
 ) -> RowTable:
     """Return the table of jobs. `bars`: a line of progress for each running job, by its uid."""
-    return RowTable(JOB_COLUMNS, [_make_job_row(row, now, (bars or {}).get(row["uid"], "")) for row in rows])
+    return RowTable(
+        speak_headings(JOB_COLUMNS), [_make_job_row(row, now, (bars or {}).get(row["uid"], "")) for row in rows]
+    )
 
 
 def _make_job_row(row: Mapping[str, Any], now: datetime, bar: str) -> Row:
     cells = (
         escape(row["name"]),
-        row["state"],
+        speak(row["state"]),
         f"{row['percent']:.0f} %",
         row["engine"] or row["engine_asked"],
         shorten_device(escape(row["device"] or "")),
         format_since(row["since"], now),
         _describe_stage(row),
     )
-    details = [line for line in (bar, describe_reason_of_job(row)) if line]
+    advice = escape_lines(row.get("advice") or "") if row["state"] == "running" else ()
+    details = [line for line in (bar, describe_reason_of_job(row), *advice) if line]
     return Row(cells, STATE_STYLE[row["state"]], tuple(details))
+
+
+def escape_lines(text: str) -> tuple[str, ...]:
+    """Return the lines of a text, safe for a terminal."""
+    return tuple(map(escape, text.splitlines()))
 
 
 def _describe_stage(row: Mapping[str, Any]) -> str:
     if row["state"] == "running":
-        return str(row["stage"])
+        return speak(str(row["stage"]))
     return f"in {format_span(row['run_seconds'])}" if row["state"] == "done" and row["run_seconds"] is not None else ""
 
 
@@ -106,41 +110,56 @@ def describe_reason_of_job(row: Mapping[str, Any]) -> str:
     if row["state"] == "done":
         return f"outbox/{escape(row['result'])}" if row["result"] != row["name"] else ""
     if row["state"] == "failed":
-        return escape(f"{row['error_code']}: {row['error_message']}")
-    return escape(row["waiting_for"] or "")
+        return escape(f"{row['error_code']}: {speak(row['error_message'] or '')}")
+    return escape(speak(row["waiting_for"] or ""))
 
 
 # devices and avatars -------------------------------------------------------------------------------------------------
 
 
 def build_device_table(rows: Sequence[Mapping[str, Any]], now: datetime) -> RowTable:
-    return RowTable(DEVICE_COLUMNS, [_make_device_row(row, now) for row in rows])
+    """Return the table of devices; that of gauges is a column only where a card has some."""
+    columns = (*DEVICE_COLUMNS, GAUGES) if any(map(describe_gauges, rows)) else DEVICE_COLUMNS
+    return RowTable(speak_headings(columns), [_make_device_row(row, now, len(columns)) for row in rows])
 
 
-def _make_device_row(row: Mapping[str, Any], now: datetime) -> Row:
+def _make_device_row(row: Mapping[str, Any], now: datetime, columns: int) -> Row:
     held, free = (str(row[key]) if row["total_mib"] else "" for key in ("held_mib", "free_mib"))
     if row["kind"] == "cuda" and not row["total_mib"] and row["state"] != "lost":
-        free = "shared"
+        free = speak("shared")
     name = f"{shorten_device(row['device'])}  {row['name']}" if row["kind"] == "cuda" else row["device"]
-    cells = (escape(name), row["state"], escape(row["job"] or ""), format_since(row["since"], now), free, held)
+    cells = (
+        *(escape(name), speak(row["state"]), escape(row["job"] or ""), format_since(row["since"], now), free, held),
+        *(escape(row["model"]), str(row["worker_pid"] or ""), describe_gauges(row)),
+    )
     reason = describe_reason(row, now)
-    return Row((*cells, escape(row["model"]), str(row["worker_pid"] or "")), "", (reason,) if reason else ())
+    return Row(cells[:columns], "", (reason,) if reason else ())
+
+
+def describe_gauges(row: Mapping[str, Any]) -> str:
+    """Return temperature, load and power of a card, as far as it tells them; a ledger of old has none."""
+    units = {"temperature_c": "°C", "load_percent": "%", "power_w": "W"}
+    return " ".join(f"{row[name]} {unit}" for name, unit in units.items() if row.get(name) is not None)
 
 
 def describe_reason(row: Mapping[str, Any], now: datetime) -> str:
     """Say why a device is out of service, and when it is tried again."""
     again = f" (tried again at {format_since(row['until'], now)})" if row["until"] else ""
-    return escape(f"{row['reason']}{again}")
+    return escape(f"{speak(row['reason'])}{again}")
 
 
 def build_avatar_table(avatars: Sequence[Avatar]) -> RowTable:
     """Return the table that `musedrop avatar list` prints."""
     columns = (Column("name", least=10), Column("kind"), Column("file", least=10))
     rows = [
-        Row((escape(a.name), a.kind, escape(a.path.name)), "", (escape("; ".join(a.prepared) or "not prepared yet"),))
+        Row(
+            (escape(a.name), a.kind, escape(a.path.name)),
+            "",
+            (escape("; ".join(a.prepared) or speak("not prepared yet")),),
+        )
         for a in avatars
     ]
-    return RowTable(columns, rows)
+    return RowTable(speak_headings(columns), rows)
 
 
 # watch ---------------------------------------------------------------------------------------------------------------
@@ -189,7 +208,7 @@ class Dashboard:
         }
         parts: list[RenderableType] = [Text(self.headline, style="bold", overflow="ellipsis", no_wrap=True)]
         parts.append(Text(describe_counts(self.counts)))
-        parts += [Text(f"! {alarm}", style="yellow", overflow="fold") for alarm in self.alarms]
+        parts += [Text(f"! {alarm}", style="yellow", overflow="fold") for alarm in map(speak, self.alarms)]
         parts += [Text(""), build_job_table(self.jobs, self.now, bars)] if self.jobs else []
         parts += [Text(""), build_device_table(self.devices, self.now)] if self.devices else []
         yield Group(*parts)
@@ -211,4 +230,4 @@ class Dashboard:
 def describe_counts(counts: Mapping[str, int]) -> str:
     """Return how many jobs are in each state that has any, the ones that still have to end first."""
     order = ("running", "queued", "waiting", "done", "failed", "cancelled")
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "no jobs yet"
+    return ", ".join(f"{counts[state]} {speak(state)}" for state in order if counts.get(state)) or speak("no jobs yet")

@@ -190,3 +190,17 @@ def test_an_inbox_that_takes_no_file_is_said(client: TestClient, settings: Setti
     answer = client.post("/queue/pause", headers=FROM_PAGE)
     assert answer.status_code == 422
     assert "there is no inbox" in answer.json()["error"]
+
+
+def test_the_first_run_says_what_is_there_and_gives_the_demo_clip(client: TestClient, settings: Settings) -> None:
+    """All steps with their Chinese, also without a ledger; of files, only the two of the clip."""
+    shown = client.get("/setup").json()
+    assert [step["name"] for step in shown][:2] == ["share", "access"]
+    assert str(settings.folders.share) in shown[0]["told_zh"][0]
+    settings.folders.ledger.unlink()
+    assert len(client.get("/setup").json()) == len(shown)
+    face = client.get("/setup/hello.jpg")
+    assert (face.headers["content-type"], face.content[:2]) == ("image/jpeg", b"\xff\xd8")
+    assert client.get("/setup/hello.wav").content[:4] == b"RIFF"
+    for name in ("steps.py", "..%2fsteps.py", "hello"):
+        assert client.get(f"/setup/{name}").status_code == 404
