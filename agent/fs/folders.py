@@ -128,7 +128,7 @@ class hold_folder:  # noqa: N801 - used as a function; a generator costs three t
             return fd
         try:
             return self._keep(open_folder(rest, folder=fd))
-        except BaseException:
+        except (OSError, ValueError):
             self.__exit__()
             raise
 
