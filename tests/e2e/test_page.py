@@ -21,13 +21,14 @@ from tests.share import Share, face, until, voice
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=window.hit=1>"
 FACES = "#videos li"
+FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = need("chromium", "chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *FAKE_MICROPHONE])
         yield started
         started.close()
 
@@ -271,6 +272,18 @@ def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, archiv
     page.locator("#search").fill("clip 777")
     wait_until(lambda: page.locator(FACES).count() == 11, page)
     context.close()
+
+
+def test_a_voice_is_recorded(browser: Browser, archive: PageServer) -> None:
+    """The microphone gives a voice like a file that was dropped."""
+    page = browser.new_page(locale="en-US")
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    page.locator("#record").click()
+    page.get_by_role("button", name="Stop recording").click()
+    page.locator("#voices li").wait_for()
+    assert re.match(r"voice-\d{4}-.*\.(weba|ogg|m4a)", page.locator("#voices bdi").inner_text())
+    page.close()
 
 
 def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -> None:
