@@ -296,7 +296,7 @@ def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -
     page.locator(FACES).first.wait_for()
     assert page.locator("#make-title").inner_text() == "制作视频"
     tiles = page.locator("#tiles li").all_inner_texts()
-    assert "忙" in tiles[0]
+    assert "工作中" in tiles[0]
     assert "61 °C · 97 % · 300 W" in tiles[0]
     assert "0 W" in tiles[1]
     assert "°C" not in tiles[1]
