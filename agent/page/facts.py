@@ -45,8 +45,8 @@ HOURS = "SELECT * FROM throughput WHERE hour >= ? ORDER BY hour"
 SPEEDS = "SELECT * FROM engine_speed ORDER BY engine"
 JOB = "SELECT * FROM job_status WHERE uid = ?"
 
-TOLD = ("error_message", "error_hint", "waiting_for", "reason", "hint")
-"""Keys whose values are sentences."""
+TOLD = ("error_message", "error_hint", "waiting_for", "reason", "hint", "state", "stage")
+"""Keys whose values are sentences and words for people."""
 
 Section = dict[str, Any] | list[dict[str, Any]]
 

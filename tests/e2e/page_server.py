@@ -9,6 +9,7 @@ import sys
 
 from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
+from gpu_pool.types import Device
 from tests.agent.samples import add_job
 from tests.share import ROOT, Share, until
 
@@ -59,4 +60,7 @@ def add_results(share: Share, count: int) -> None:
     with ledger.together():
         for number in range(count):
             add_job(ledger, f"u{number}", state=JobState.DONE, at_ms=number * 1000, name=f"clip {number}")
+    card = Device("GPU-1", "cuda", "Card", card="GPU-1", state="busy", temperature_c=61, load_percent=97, power_w=300)
+    for device in (card, Device("GPU-2", "cuda", "Card", card="GPU-2", state="idle", power_w=0)):
+        ledger.devices.record(device, at_ms=1)
     ledger.close()

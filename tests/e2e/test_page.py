@@ -21,13 +21,14 @@ from tests.share import Share, face, until, voice
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=window.hit=1>"
 FACES = "#videos li"
+FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = need("chromium", "chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *FAKE_MICROPHONE])
         yield started
         started.close()
 
@@ -273,6 +274,18 @@ def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, archiv
     context.close()
 
 
+def test_a_voice_is_recorded(browser: Browser, archive: PageServer) -> None:
+    """The microphone gives a voice like a file that was dropped."""
+    page = browser.new_page(locale="en-US")
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    page.locator("#record").click()
+    page.get_by_role("button", name="Stop recording").click()
+    page.locator("#voices li").wait_for()
+    assert re.match(r"voice-\d{4}-.*\.(weba|ogg|m4a)", page.locator("#voices bdi").inner_text())
+    page.close()
+
+
 def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -> None:
     """A Chinese browser is shown Chinese; at 360 px nothing is wider than the window; dark is dark."""
     context = browser.new_context(
@@ -282,6 +295,11 @@ def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -
     page.goto(archive.url)
     page.locator(FACES).first.wait_for()
     assert page.locator("#make-title").inner_text() == "制作视频"
+    tiles = page.locator("#tiles li").all_inner_texts()
+    assert "工作中" in tiles[0]
+    assert "61 °C · 97 % · 300 W" in tiles[0]
+    assert "0 W" in tiles[1]
+    assert "°C" not in tiles[1]
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     boxes = [section.bounding_box() for section in page.locator("main > section:visible").all()]
@@ -339,11 +357,11 @@ def test_a_connection_that_sends_slowly_is_closed_and_others_are_served(browser:
     page.close()
 
 
-def test_the_page_process_opens_no_media_libraries(archive: PageServer) -> None:
-    """The process maps neither the media libraries nor torch."""
+def test_the_page_process_is_small(archive: PageServer) -> None:
+    """The process maps neither the media libraries nor torch, nor what only reads settings."""
     assert archive.process is not None
     maps = Path(f"/proc/{archive.process.pid}/maps").read_text()
-    assert not re.search(r"libav|cv2|torch|numpy", maps)
+    assert not re.search(r"libav|cv2|torch|numpy|pydantic", maps)
 
 
 def test_a_daemon_with_a_page_serves_it_until_its_end(make_share: Callable[..., Share]) -> None:

@@ -181,11 +181,21 @@ function drawPlace(row) {
   return select;
 }
 
+// When a queued job may start: after those before it, each as long as the last ones were, on as many devices as run now.
+function drawStart(row) {
+  const times = (sections.done || []).map((one) => one.run_seconds).filter(Boolean);
+  const running = sections.running || [];
+  if (row.state !== "queued" || !times.length || !running.length) return null;
+  const usual = times.reduce((sum, one) => sum + one, 0) / times.length;
+  const soonest = Math.min(...running.map((one) => one.eta_s ?? usual));
+  return make("p", { className: "dim", textContent: say("starts", { time: span(soonest + (usual * (row.position - 1)) / running.length) }) });
+}
+
 function drawQueued(row) {
   return make("li", {},
     make("div", { className: "line" }, make("span", { className: "dim", textContent: row.position }), named(row.name),
       make("span", { className: "dim", textContent: [row.who, stateName(row.state)].filter(Boolean).join(" · ") }), drawPlace(row), button("cancel", act(`/jobs/${row.uid}/cancel`))),
-    row.waiting_for ? make("p", { className: "warn", textContent: told(row, "waiting_for") }) : null);
+    row.waiting_for ? make("p", { className: "warn", textContent: told(row, "waiting_for") }) : drawStart(row));
 }
 
 function drawNow() {
@@ -686,6 +696,7 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("over");
   take(event.dataTransfer.files);
 });
+window.addEventListener("hashchange", drawFirstRun);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) { source?.close(); source = null; } else if (!source) connect();
 });
