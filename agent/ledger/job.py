@@ -57,6 +57,12 @@ class Job:
     since_ms: int
     started_ms: int | None
     finished_ms: int | None
+    animated: int | None
+
+    @property
+    def stage_name(self) -> str:
+        """The stage as people see it: the rows of older releases have no room for this one."""
+        return "animate" if self.animated == 0 and self.stage == "prepare" else self.stage
 
     @property
     def fingerprints(self) -> set[Fingerprint]:

@@ -34,7 +34,7 @@ NO_ERROR: dict[str, Any] = dict.fromkeys(("error_code", "error_message", "error_
 UNFINISHED: dict[str, Any] = {"finished_ms": None, "inputs": None, "tidied": 0, "swept": 0}
 """The job has not ended, and none of its files has followed it."""
 NOT_INSPECTED: dict[str, Any] = {
-    **dict.fromkeys(("engine", "engine_reason", "outline", "frames", "duration_s")),
+    **dict.fromkeys(("engine", "engine_reason", "outline", "frames", "duration_s", "animated")),
     **{"stage": "inspect", "stage_seconds": {}, "units_done": 0, "units_total": 0, "media": {}},
 }
 """Nothing is known of the media, and nothing was made of them."""

@@ -696,6 +696,7 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("over");
   take(event.dataTransfer.files);
 });
+window.addEventListener("hashchange", drawFirstRun);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) { source?.close(); source = null; } else if (!source) connect();
 });
