@@ -35,7 +35,10 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "huggingface_hub": "models.musetalk.commands.fetch",
     "httpx2": "models.musetalk.commands.fetch",
 }
-MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow", "models.motion.types"}
+MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow"} | {
+    "models.motion.types",
+    "models.motion.catalog",
+}
 AGENT = (
     {"cli"},
     {"desktop"},

@@ -3,6 +3,7 @@
 from models.media.audio.layers import write_voice
 from models.media.audio.sound import Sound, read_sound, read_soundtrack, read_waveform
 from models.media.budget import spend
+from models.media.interpolation import write_clip
 from models.media.numbered import join_pictures
 from models.media.opening import limit_threads
 from models.media.output.encode import ALPHA_ENCODER, write_jpeg, write_part
@@ -55,6 +56,7 @@ __all__ = [
     "spend",
     "split_planes",
     "verify_video",
+    "write_clip",
     "write_jpeg",
     "write_part",
     "write_voice",

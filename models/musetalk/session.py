@@ -16,13 +16,13 @@ import torch
 from models import media
 from models.arrays import F32, U8
 from models.atomic import atomic_folder, atomic_write
-from models.avatars import AvatarCache, make_key
+from models.avatars import AvatarCache, fetch_entry, make_key
 from models.media.prefetch import closing_all
 from models.musetalk.audio.resampling import read_chunks
 from models.musetalk.audio.vad import measure_levels
 from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
-from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
+from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.compositing.composite import Blend, BlendStyle, Compositor
 from models.musetalk.compositing.draft_label import DraftLabel
 from models.musetalk.compositing.pipeline import BlendCache, FrameReader, KeptVideo, compose_frames, read_frames
@@ -157,7 +157,7 @@ class RenderSession:
                 prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box, count)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            return fetch_avatar(cache, self.make_avatar_key(request, inspection, options, window), build, target, tick)
+            return fetch_entry(cache, self.make_avatar_key(request, inspection, options, window), build, target, tick)
 
     def make_avatar_key(
         self, request: Request, inspection: Inspection, options: Options, window: range | None = None
