@@ -36,7 +36,8 @@ OTHER_TEXT = re.compile(
     r"a 101, no|another con|SHA-256 101|101 bytes|101 is here|101 MiB resident|10\d( x| =| to| 102 103|\.\.\.| \"102\"| See)|"  # noqa: E501
     r"<|event:|submitter = |substr|finished_at|state IN|default-src|sudo | +101|-----|%\(|101systemctl|\[dim|"
     r"101 (\[bold|->|min|h)|not known yet| \(tried|there(, and kept| and back)|"
-    r"MuseV: its|image-to-video pip|Exec=|Comment=|there is no 101 here|101: 102 %|outbox/|Faces and|it was replaced|process 101|"
+    r"MuseV: its|image-to-video pip|"
+    r"Exec=|Comment=|there is no 101 here|101: 102 %|outbox/|Faces and|it was replaced|process 101|"
     r"(be|is) \w+ (up|away|folder|out)|it is no folder|end of data|the address|no reading|ended by itself"
 )
 """Names of formats and parts, SQL, helps of programs, and words that a sentence of the table has as a value."""
