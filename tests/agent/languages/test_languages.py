@@ -29,7 +29,7 @@ SILENT = re.compile(
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
 OTHER_TEXT = re.compile(
-    r"SELECT |code of|pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
+    r"SELECT |RuntimeError|code of|pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
     r"Stands for|Accepted and|Of Duix|low, medium|The settings of|that is in force|to this file\.|[#|]|must be set|"
     r"camera raw|SILK|MIDI|Creative|playlist|rich text|text file|Matroska|no frame header|another kind of RIFF|its ICC|"
     r"MuseTalk lip|moves the mouth|paints the|turns pictures|hears the|finds |the weights need|the NVIDIA driver$|"
