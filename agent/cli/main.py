@@ -73,8 +73,12 @@ def init(
     atomic_write_bytes(target, settings_file.format_settings("./share", "./state").encode())
     settings = settings_file.load_settings(target)
     lay_out(settings.folders)
-    summary = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
-    console.print(summary, markup=False, soft_wrap=True)
+    for text in (
+        f"Settings: {target}",
+        f"Drop jobs into {settings.folders.inbox}",
+        f"Start with: musedrop run -c {target}",
+    ):
+        console.print(speak(text), markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from gpu_pool.failpoints import failpoint
 
 migrations = Migrations("musedrop")
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 3
 """Number of migrations known to this release; kept in `PRAGMA user_version`."""
 
 TABLES = """
@@ -167,23 +167,16 @@ def count_instead_of_scan(db: PlainDatabase) -> None:
 
 @migrations()
 def gauges_of_cards(db: PlainDatabase) -> None:
-    """Add what cards report of themselves, and make all views anew."""
+    """Add what cards report of themselves, whether the clip of a job with `motion` is made, and make all views anew."""
     for column in ("temperature_c", "load_percent", "power_w"):
         db.execute(f"ALTER TABLE devices ADD COLUMN {column} INTEGER")
-    failpoint("migration")
-    db.execute("PRAGMA user_version = 3")
-
-
-@migrations()
-def stage_of_clips(db: PlainDatabase) -> None:
-    """Add whether the clip of a job with `motion` is made, and make all views anew."""
     db.execute("ALTER TABLE jobs ADD COLUMN animated INTEGER")
     for view in db.view_names():
         db.execute(f"DROP VIEW {view}")
     for statement in statements(VIEWS):
         db.execute(statement)
     failpoint("migration")
-    db.execute("PRAGMA user_version = 4")
+    db.execute("PRAGMA user_version = 3")
 
 
 def statements(script: str) -> list[str]:

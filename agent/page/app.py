@@ -39,6 +39,7 @@ STATIC = {
     "page.js": "text/javascript",
     "setup.js": "text/javascript",
     "texts.json": "application/json",
+    "options.json": "application/json",
     "icon.svg": "image/svg+xml",
 }
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -51,6 +51,9 @@ Side = Annotated[int, Field(ge=2, le=MAX_SIDE, multiple_of=2)]
 
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Strict)
 
 
 class Units(Strict):
@@ -209,7 +212,8 @@ def _refuse_result(run: RunSpan, result: Mapping[str, Any]) -> str:
     if stage == "inspect":
         reason = _refuse_outline(result, Limits(**run.payload["request"]["limits"]))
         return reason or _refuse_later_stages(run, result)
-    return _refuse_shape(RESULTS[str(stage)], result)
+    told = _read_shape(RESULTS[str(stage)], result)
+    return told if isinstance(told, str) else ""
 
 
 def _refuse_clip(run: RunSpan, result: Mapping[str, Any]) -> str:
@@ -231,22 +235,23 @@ def _refuse_later_stages(run: RunSpan, result: Mapping[str, Any]) -> str:
     return "" if asked and is_whole_job(result) else "an inspection that has the results of other stages"
 
 
-def _refuse_shape(schema: type[Strict], result: Mapping[str, Any]) -> str:
+def _read_shape(schema: type[S], result: Mapping[str, Any]) -> S | str:
+    """Return the result as the schema has it, or what is wrong with it."""
     if (length := len(json.dumps(dict(result)))) > MAX_RESULT_CHARS:
         return f"a result of {length} characters"
     try:
-        schema.model_validate(dict(result))
+        return schema.model_validate(dict(result))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
         return f"a result whose {place[:100]!a} {problem['msg'].removeprefix('Input ')[:200]}"
-    return ""
 
 
 def _refuse_outline(result: Mapping[str, Any], limits: Limits) -> str:
-    if reason := _refuse_shape(Inspected, result):
-        return reason
-    told = Outline.model_validate(dict(result["outline"]))
+    inspected = _read_shape(Inspected, result)
+    if isinstance(inspected, str):
+        return inspected
+    told = inspected.outline
     longest_s = max(limits.audio_s, limits.video_s)
     rate, most = Fraction(told.fps), ceil(longest_s * MAX_FPS) + 1
     problems = {

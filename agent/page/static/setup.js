@@ -16,6 +16,7 @@ export async function drawSetup({ $, say, told, make, button, copy, take, announ
   $("steps").replaceChildren(...(await answer.json()).map((step) => make("li", { className: step.done ? "good" : "" },
     make("h3", { textContent: `${step.done ? "✓" : "○"} ${say(`step_${step.name}`)}` }),
     ...told(step, "told").map((text) => make("p", { textContent: text })),
-    ...(step.done && step.name !== "access" ? [] : [...step.commands, step.text].filter(Boolean).map(paste)),
+    ...(step.done && step.name !== "access" ? [] : [step.commands.join("\n")].filter(Boolean).map(paste)),
+    ...(step.text ? [make("p", { textContent: say("samba") }), paste(step.text.trimEnd())] : []),
     step.name === "demo" && !step.done ? button("demo", () => demo().catch((error) => announce(error.message, "bad"))) : null)));
 }

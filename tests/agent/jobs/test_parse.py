@@ -426,7 +426,7 @@ def test_the_rooms_of_the_job_import_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     foreign = {name for name in run.stdout.split() if name not in sys.stdlib_module_names}
     assert {"pydantic", "agent", "models"} <= foreign
-    assert foreign.isdisjoint({"numpy", "torch", "cv2", "av", "typer", "rich", "watchdog", "sqlite_utils", "gpu_pool"})
+    assert foreign.isdisjoint({"numpy", "torch", "cv2", "av", "typer", "rich", "sqlite_utils", "gpu_pool"})
 
 
 # media of refused jobs ------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def test_every_text_that_the_page_names_is_there_and_none_is_left_over() -> None
     table = set(load_texts())
     named = set(re.findall(r'data-text="(\w+)"', document)) | set(re.findall(r'(?:say|button)\("(\w+)"', script))
     assert named <= table
-    words = set(re.findall(r'"(\w+)"', script)) | named
+    options = (STATIC / "options.json").read_text(encoding="utf-8")
+    words = set(re.findall(r'"(\w+)"', script + options)) | named
     assert {key for key in table if key not in words and not key.startswith(("col_", "step_"))} == set()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import configparser
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from agent.settings import Settings
 from agent.setup import sharing
+from tests.needs import need
 
 
 def test_the_commands_let_a_group_in(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +36,16 @@ def test_the_group_of_the_owner_alone_is_no_group(settings: Settings) -> None:
     settings.folders.inbox.chmod(0o770)
     os.chown(settings.folders.inbox, -1, sharing.find_own_gid(os.getuid()))
     assert sharing.find_group(settings.folders) == ""
+
+
+def test_samba_understands_its_section(settings: Settings, tmp_path: Path) -> None:
+    """testparm has nothing to say against it."""
+    program, conf = need("testparm", "samba-common-bin"), tmp_path / "smb.conf"
+    conf.write_text(sharing.format_samba(settings.folders))
+    done = subprocess.run([program, "-s", conf], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Unknown parameter" not in done.stderr
+    assert f"path = {settings.folders.share}" in done.stdout
 
 
 def test_samba_gets_the_share_without_the_daemons_folders(settings: Settings) -> None:
