@@ -17,7 +17,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SPOKEN = (
     *("models", "agent/intake", "agent/jobs", "agent/scheduler", "agent/results", "agent/client.py"),
     *("gpu_pool/slot.py", "gpu_pool/wait_reasons.py", "gpu_pool/cards.py", "agent/settings_file.py"),
-    *("agent/cli", "agent/setup", "agent/page", "agent/service", "agent/daemon.py"),
+    *("agent/cli", "agent/setup", "agent/page", "agent/desktop", "agent/service", "agent/daemon.py"),
 )
 """Where the code speaks to people: each of its sentences is in the table, but for those below."""
 SILENT = re.compile(
@@ -34,7 +34,7 @@ OTHER_TEXT = re.compile(
     r"a 101, no|another con|SHA-256 101|101 bytes|101 is here|101 MiB resident|10\d( x| =| to| 102 103|\.\.\.| \"102\"| See)|"  # noqa: E501
     r"<|event:|submitter = |substr|finished_at|state IN|default-src|sudo | +101|-----|%\(|101systemctl|\[dim|"
     r"101 (\[bold|->|min|h)|not known yet| \(tried|there(, and kept| and back)|"
-    r"Open the|Pause for|Faces and|it was replaced|process 101|"
+    r"Exec=|Comment=|there is no 101 here|101: 102 %|outbox/|Faces and|it was replaced|process 101|"
     r"(be|is) \w+ (up|away|folder|out)|it is no folder|end of data|the address|no reading|ended by itself"
 )
 """Names of formats and parts, SQL, helps of programs, and words that a sentence of the table has as a value."""
