@@ -233,7 +233,7 @@ def test_a_hostile_name_is_only_a_name(share: Share) -> None:
 
 @pytest.mark.slow
 def test_the_demo_runs_every_example(tmp_path: Path) -> None:
-    """`musedrop demo` makes all videos, twice, and refuses a folder with other files."""
+    """`musedrop demo` makes and signs all videos, twice, and refuses a folder with other files."""
     for _ in range(2):
         played = musedrop("demo", str(tmp_path / "demo"))
         assert played.returncode == 0, played.stdout + played.stderr
@@ -241,7 +241,10 @@ def test_the_demo_runs_every_example(tmp_path: Path) -> None:
         assert "missing" not in played.stdout
         assert "3 of 3 jobs done" in played.stdout
     for name in ("hello", "portrait", "video"):
-        assert (tmp_path / "demo" / "share" / "outbox" / name / "result.mp4").is_file()
+        result = tmp_path / "demo" / "share" / "outbox" / name
+        assert (result / "contact.jpg").is_file()
+        verified = musedrop("verify", str(result))
+        assert verified.returncode == 0, verified.stdout + verified.stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("keep me")
     refused = musedrop("demo", str(tmp_path / "mine"))
