@@ -26,11 +26,11 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "starlette": "agent.page",
     "uvicorn": "agent.page",
     "av": "models.media",
-    "torch": "models.musetalk",
-    "PIL": ("models.musetalk", "models.media"),
-    "urllib": ("models.musetalk.commands.fetch", "agent.hooks.calls"),
-    "huggingface_hub": "models.musetalk.commands.fetch",
-    "httpx2": "models.musetalk.commands.fetch",
+    "torch": ("models.musetalk", "models.musev", "models.checkpoints"),
+    "PIL": ("models.musetalk", "models.media", "models.musev"),
+    "urllib": ("models.checkpoints.downloads", "agent.hooks.calls"),
+    "huggingface_hub": "models.checkpoints.downloads",
+    "httpx2": "models.checkpoints.downloads",
 }
 MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
 AGENT = (

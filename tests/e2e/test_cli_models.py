@@ -16,7 +16,7 @@ import pytest
 
 from models.musetalk import __main__ as models_command
 from models.musetalk.weights.index import S3FD_URL, SOURCES, published_files
-from tests.models.musetalk.hub import Hub, serving
+from tests.models.checkpoints.hub import Hub, serving
 from tests.share import ROOT
 
 Musedrop = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -15,8 +15,9 @@ from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from models.checkpoints.states import State
 from models.musetalk.nets import bisenet, dwpose, s3fd
-from models.musetalk.weights.checkpoint import State, damaged_error
+from models.musetalk.weights.checkpoint import damaged_error
 from models.musetalk.weights.index import InstalledPart
 
 ENCODER = "model.encoder."

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from models.checkpoints.manifest import recorded_sha256, sample_hash
+from models.checkpoints.states import State
 from models.musetalk.weights.architectures import (
     build_empty,
     find_mismatch,
@@ -25,7 +27,7 @@ from models.musetalk.weights.architectures import (
     read_feature_extractor,
     rename_keys,
 )
-from models.musetalk.weights.checkpoint import State, damaged_error, read_state
+from models.musetalk.weights.checkpoint import damaged_error, read_state
 from models.musetalk.weights.index import (
     InstalledPart,
     Version,
@@ -35,7 +37,6 @@ from models.musetalk.weights.index import (
     missing_files_for,
     parts_of,
 )
-from models.musetalk.weights.manifest import recorded_sha256, sample_hash
 
 Stamps = tuple[tuple[str, int, int, int], ...]
 """Path, size, time of change and inode of each file."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Scene:
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Return the attention of (batch, tokens, channels) with `heads` heads."""
     parts = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+    return functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
 
 
 class GivenFrameAttention:
@@ -38,7 +38,8 @@ class GivenFrameAttention:
         self.scene = scene
 
     def __call__(self, attn: Attention, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        query, key, value = (layer(hidden_states) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        layers: Any = attn
+        query, key, value = (layer(hidden_states) for layer in (layers.to_q, layers.to_k, layers.to_v))
         found = attend(query, self.add_given_frame(key), self.add_given_frame(value), attn.heads)
         return attn.to_out[0](found)
 
@@ -56,9 +57,9 @@ class WordsAndPictureAttention:
     def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
         query = attn.to_q(hidden_states)
         found = attend(query, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), attn.heads)
-        image, layers = self.scene.image, attn._modules
-        if image is not None and "to_k_ip" in layers:
-            key, value = layers["to_k_ip"](image), layers["to_v_ip"](image)
+        image, layers = self.scene.image, cast("Any", attn)
+        if image is not None and hasattr(attn, "to_k_ip"):
+            key, value = layers.to_k_ip(image), layers.to_v_ip(image)
             found = found + self.scene.image_scale * attend(query, key, value, attn.heads)
         return attn.to_out[0](found)
 

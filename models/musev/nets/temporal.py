@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
+from torch.nn import functional
 
 DROPOUT = 0.1
 """As in training; it does nothing when a network runs."""
@@ -62,7 +62,7 @@ class TemporalAttention(nn.Module):
         clip = split_frames(x, len(frame_embedding))
         items, _, frames, height, width = clip.shape
         places = self.norm(clip).permute(0, 3, 4, 2, 1).flatten(0, 2)
-        places = self.proj_in(places) + self.frame_emb_proj(F.silu(frame_embedding))
+        places = self.proj_in(places) + self.frame_emb_proj(functional.silu(frame_embedding))
         for block in self.transformer_blocks:
             places = block(places)
         moved = self.proj_out(places).view(items, height, width, frames, -1).permute(0, 4, 3, 1, 2)

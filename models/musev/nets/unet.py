@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.musev.nets.attention import GivenFrameAttention, ReferenceAttention, Scene, WordsAndPictureAttention
 from models.musev.nets.temporal import TemporalAttention, TemporalConv, join_frames
 
+GROUPS = 32
+"""Of channels in each norm."""
 DOWN_TYPES = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
 UP_TYPES = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
 MAPS_OF_BLOCKS = ((1, 2, 3), (4, 5, 6), (7, 8, 9), (7, 8))
@@ -51,6 +53,7 @@ class Shape:
             "attention_head_dim": self.heads,
             "down_block_types": DOWN_TYPES,
             "up_block_types": UP_TYPES,
+            "norm_num_groups": GROUPS,
         }
 
 
@@ -92,13 +95,13 @@ class MotionUNet(UNet2DConditionModel):
                 module.skip_time_act = shape.still_frame
 
     def _make_temporal_attention(self, channels: int) -> TemporalAttention:
-        return TemporalAttention(channels, self.shape.heads, self.config.norm_num_groups, 4 * self.shape.channels[0])
+        return TemporalAttention(channels, self.shape.heads, GROUPS, 4 * self.shape.channels[0])
 
     def _add_motion(self, block: Any) -> None:
-        groups = self.config.norm_num_groups
-        block.temp_convs = nn.ModuleList(TemporalConv(resnet.out_channels, groups) for resnet in block.resnets)
+        block.temp_convs = nn.ModuleList(TemporalConv(resnet.out_channels, GROUPS) for resnet in block.resnets)
         attentions = getattr(block, "attentions", ())
-        block.temp_attentions = nn.ModuleList(self._make_temporal_attention(a.proj_out.out_channels) for a in attentions)
+        widths = (attention.proj_out.out_channels for attention in attentions)
+        block.temp_attentions = nn.ModuleList(self._make_temporal_attention(width) for width in widths)
 
     def _add_reference(self) -> None:
         channels = self.shape.channels
@@ -115,7 +118,7 @@ class MotionUNet(UNet2DConditionModel):
         for name, module in self.named_modules():
             if isinstance(module, Attention) and ".attentions." in name:
                 kind = GivenFrameAttention if name.endswith(".attn1") else WordsAndPictureAttention
-                module.set_processor(kind(self.scene))
+                module.set_processor(kind(self.scene))  # type: ignore[arg-type]  # it names only its own
 
     def predict(self, latents: Tensor, timestep: Tensor, given: Conditions) -> Tensor:
         """Return the noise in (items, 4, frames, height, width) latents, of which the first frame is given."""
@@ -128,7 +131,7 @@ class MotionUNet(UNet2DConditionModel):
         x, skips = self._go_down(join_frames(latents), time, words, numbers, given.maps)
         x = self._go_through_middle(x, time, words, numbers, given.maps)
         x = self._go_up(x, skips, time, words, numbers)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)))
+        x = self.conv_out(functional.silu(self.conv_norm_out(x)))
         return x.unflatten(0, (items, frames)).transpose(1, 2)
 
     def _embed_time(self, timestep: Tensor, items: int, frames: int, dtype: torch.dtype) -> Tensor:
@@ -137,7 +140,7 @@ class MotionUNet(UNet2DConditionModel):
         time = embedding.expand(items * frames, -1)
         if not self.shape.still_frame:
             return time
-        time = F.silu(time)
+        time = functional.silu(time)
         if frames > 1:
             time = time.clone()
             time[::frames] = 0
@@ -149,7 +152,7 @@ class MotionUNet(UNet2DConditionModel):
         if self.shape.still_frame:
             numbers = (numbers * motion_speed).long()
         embedding = self.frame_embedding(self.time_proj(numbers).to(latents.dtype))
-        return F.silu(embedding) if self.shape.still_frame else embedding
+        return functional.silu(embedding) if self.shape.still_frame else embedding
 
     def _go_down(
         self, x: Tensor, time: Tensor, words: Tensor, numbers: Tensor, maps: Sequence[Tensor]
@@ -160,8 +163,8 @@ class MotionUNet(UNet2DConditionModel):
             x = self.transformer_in(x, numbers)
         if maps:
             x = self.first_refer_emb_attns(x, maps[0], frames)
-        skips = [x]
-        for block, read in zip(self.down_blocks, MAPS_OF_BLOCKS, strict=True):
+        skips, blocks = [x], cast("list[Any]", self.down_blocks)
+        for block, read in zip(blocks, MAPS_OF_BLOCKS, strict=True):
             layers = [*block.resnets, *(block.downsamplers or ())]
             for number, layer in enumerate(layers):
                 is_resnet = number < len(block.resnets)
@@ -180,7 +183,7 @@ class MotionUNet(UNet2DConditionModel):
         return self.mid_block_refer_emb_attns(x, maps[-1], len(numbers)) if maps else x
 
     def _go_up(self, x: Tensor, skips: list[Tensor], time: Tensor, words: Tensor, numbers: Tensor) -> Tensor:
-        for block in self.up_blocks:
+        for block in cast("list[Any]", self.up_blocks):
             for number in range(len(block.resnets)):
                 x = self._run_layer(block, number, torch.cat([x, skips.pop()], dim=1), time, words, numbers)
             for upsampler in block.upsamplers or ():
