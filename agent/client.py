@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+import wave
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from agent.intake.paths import PathLookup, fold_name
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import parse_job
 from agent.jobs.spec import AVATAR_SUFFIXES, is_library_name
-from agent.ledger.reader import open_reader
-from agent.ledger.sqlite import Database
+from agent.ledger.reader import Reader, Rows, open_reader
+from agent.library import list_library, name_avatar
 from agent.scheduler.device_names import complete
 from agent.settings import Settings
 
@@ -128,19 +130,6 @@ def check_library_name(settings: Settings, avatar: str) -> None:
     raise ClientError(f"the library has no avatar {avatar}{near}; `musedrop avatar list` shows them")
 
 
-def list_library(folder: Path) -> Iterator[Path]:
-    """Yield what jobs can use as avatars: files, and folders of pictures."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        is_picture = path.suffix.lower() in AVATAR_SUFFIXES and not path.name.startswith(".")
-        if (is_picture and path.is_file()) or (is_library_name(path.name) and path.is_dir()):
-            yield path
-
-
-def name_avatar(path: Path) -> str:
-    """Return what jobs call an avatar of the library."""
-    return path.name if path.is_dir() else path.stem
-
-
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean NAME?)" for the nearest known name, "" where none is near."""
     by_folded = {fold_name(one): one for one in known}
@@ -177,18 +166,27 @@ def name_copy(path: Path, tag: str) -> str:
     return f"{make_safe_name(path.stem)[:LONGEST_STEM]}-{tag}{path.suffix.lower()}"
 
 
+def make_silence(seconds: float, rate: int = 16_000) -> bytes:
+    """Return a wav file without a sound."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        sound.writeframes(bytes(2 * round(seconds * rate)))
+    return file.getvalue()
+
+
 def write_control_file(settings: Settings, name: str, verb: str) -> None:
-    """Write NAME.cancel or NAME.retry, DEVICE.drain, DEVICE.resume or DEVICE.unload into the inbox."""
+    """Write NAME.VERB into the inbox, such as hello.cancel, hello.front or cpu-0.drain."""
     if "/" in name or name in ("", ".", ".."):
         raise ClientError(f'"{name}" is not a name; `musedrop status` and `musedrop devices` list them')
     _touch(settings, f"{name}.{verb}")
 
 
-def list_devices(db: Database) -> list[dict[str, Any]]:
+def list_devices(db: Rows) -> list[dict[str, Any]]:
     return query(db, "SELECT * FROM device_status ORDER BY device")
 
 
-def find_device(db: Database, name: str) -> str:
+def find_device(db: Rows, name: str) -> str:
     """Return the one device or card that `name` stands for. Raises ClientError."""
     listed = list_devices(db)
     found = complete(name, listed)
@@ -209,11 +207,11 @@ def _touch(settings: Settings, file: str) -> None:
     create_empty(settings.folders.inbox / file)
 
 
-def open_ledger(settings: Settings) -> Database:
+def open_ledger(settings: Settings) -> Reader:
     return open_reader(settings.folders.ledger)
 
 
-def query(db: Database, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
+def query(db: Rows, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
     return list(db.query(sql, parameters or []))
 
 
@@ -225,7 +223,7 @@ def list_ignored(settings: Settings) -> list[dict[str, str]]:
         return []
 
 
-def find_job(db: Database, name: str) -> dict[str, Any] | None:
+def find_job(db: Rows, name: str) -> dict[str, Any] | None:
     """Return the newest job of that name, id or uid, as a row of job_status."""
     found = query(
         db, "SELECT * FROM job_status WHERE name = ? OR id = ? OR uid = ? ORDER BY created_at DESC LIMIT 1", [name] * 3
@@ -233,34 +231,34 @@ def find_job(db: Database, name: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def list_of_name(db: Database, name: str) -> list[dict[str, Any]]:
+def list_of_name(db: Rows, name: str) -> list[dict[str, Any]]:
     """Return all jobs of that name, id or uid as rows of job_status, the newest first."""
     sql = "SELECT * FROM job_status WHERE name = ? OR id = ? OR uid = ? ORDER BY created_at DESC"
     return query(db, sql, [name] * 3)
 
 
-def list_names(db: Database, limit: int = 1000) -> list[str]:
+def list_names(db: Rows, limit: int = 1000) -> list[str]:
     """Return the names of the newest jobs, each once."""
     rows = query(db, "SELECT name FROM job_status ORDER BY created_at DESC LIMIT ?", [limit])
     return list(dict.fromkeys(str(row["name"]) for row in rows))
 
 
-def count_jobs(db: Database) -> dict[str, int]:
+def count_jobs(db: Rows) -> dict[str, int]:
     """Return how many jobs are in each state."""
     return {str(row["state"]): int(row["jobs"]) for row in query(db, "SELECT state, jobs FROM job_counts")}
 
 
-def list_jobs(db: Database, limit: int = 20) -> list[dict[str, Any]]:
+def list_jobs(db: Rows, limit: int = 20) -> list[dict[str, Any]]:
     """Return rows of job_status: unfinished jobs first, then the newest results."""
     rows = query(db, "SELECT * FROM job_status WHERE finished_at IS NULL ORDER BY created_at LIMIT ?", [limit])
     ended = "SELECT * FROM job_status WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?"
     return rows + query(db, ended, [limit - len(rows)])
 
 
-def list_events(db: Database, uid: str) -> list[dict[str, Any]]:
+def list_events(db: Rows, uid: str) -> list[dict[str, Any]]:
     return query(db, "SELECT * FROM job_events WHERE uid = ? ORDER BY at", [uid])
 
 
-def list_last_events(db: Database, limit: int) -> list[dict[str, Any]]:
+def list_last_events(db: Rows, limit: int) -> list[dict[str, Any]]:
     """Return the newest events of all jobs, the oldest of them first."""
     return query(db, "SELECT * FROM (SELECT * FROM job_events ORDER BY at DESC LIMIT ?) ORDER BY at", [limit])

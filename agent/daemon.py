@@ -14,7 +14,7 @@ from agent.clock import Clock
 from agent.fs import is_file
 from agent.fs.folders import keep_folders_open, make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
+from agent.intake.controls.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.jobs.states import LIVE
 from agent.ledger.damage import DamageCheck
 from agent.ledger.disk_full import DiskFull, raise_disk_full
@@ -23,6 +23,7 @@ from agent.ledger.places import Places
 from agent.ledger.reader import LedgerError, name_damage
 from agent.ledger.snapshot import remove_leftovers
 from agent.results.archive import Archiver
+from agent.results.drafts import Drafts
 from agent.results.publisher import GATHER_S, Publisher
 from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
@@ -118,10 +119,18 @@ class Daemon:
         problems.add_source(lambda: self.intake.ignored.texts)
         self.devices = Devices(ledger, self.pool, clock)
         self.dispatcher = Dispatcher(settings, ledger, self.devices, clock)
-        self.publisher = Publisher(self.folders, ledger, problems, clock, lambda: settings.current.output.link_video)
+        self.publisher = Publisher(
+            self.folders,
+            ledger,
+            problems,
+            clock,
+            lambda: settings.current.output.link_video,
+            lambda: settings.current.quality,
+        )
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
+        self.drafts = Drafts(self.folders, ledger, clock)
         self.status = StatusReport(
             self.folders, ledger, self.dispatcher, problems, self.notifier, self.intake.ignored.list_rows
         )
@@ -338,6 +347,7 @@ class Daemon:
     def delete_old_files(self) -> None:
         if self.share_present:
             self._pruning = not self.draining and self.retention.step()
+            self.drafts.step()
 
     # reports ---------------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,16 @@ class ErrorCode(StrEnum):
         "The engine that was asked for can't run here; the message says what is missing.",
     )
     BAD_OPTION = ("bad_option", "job", "An engine option that doesn't exist or is out of range.")
+    BAD_PROMPT = (
+        "bad_prompt",
+        "job",
+        "A prompt of `motion` is too long for the text encoder, or its brackets don't match.",
+    )
+    MOTION_SIZE = (
+        "motion_size",
+        "job",
+        "No device has memory for a clip of that size; the hint names the size that fits.",
+    )
 
     NOT_READABLE = (
         "not_readable",

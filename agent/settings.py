@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from agent.fs.layout import Folders as Folders
 from models.types import Limits, Output
 
 DAY_S = 86400.0
@@ -349,6 +349,36 @@ class SpeechSettings(Section):
     )
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class QualitySettings(Section):
+    """From which figures on a result has warnings; docs/quality.md explains the figures."""
+
+    min_sharpness: Share = Field(
+        default=0.3, description="Least detail of the mouth, as a share of that of the upper face; 0: no warning."
+    )
+    min_drift: Share = Field(
+        default=0.5, description="Least detail of the mouth in its softest second, as a share of that in the first."
+    )
+    max_jitter: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=1.0, description="Most trembling of what is painted, in percent of the width of the face."
+    )
+    max_seam: Annotated[float, Field(ge=0, le=255)] = Field(
+        default=6.0, description="Greatest step of tone at the edge of what is painted, in levels of 0 to 255."
+    )
+    max_no_face: Share = Field(default=0.2, description="Largest share of frames without a face.")
+    min_sync: Annotated[float, Field(ge=-1, le=1)] = Field(
+        default=0.3, description="Least correlation of the opening of the mouth with the voice; -1: no warning."
+    )
+    max_lag_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
+        default=100.0, description="Most milliseconds that the mouth may come before or after the voice."
+    )
+    max_silent_motion: Share = Field(
+        default=0.3, description="Largest share of the silence in which the mouth may move."
+    )
+
+
 class LogSettings(Section):
     """What the daemon logs, and where its workers' logs are."""
 
@@ -363,127 +393,6 @@ class LogSettings(Section):
     folder: Folder | None = Field(
         default=None, description="Folder of the workers' logs; without this key, `logs` in the state folder."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Every folder and file. `share` is for users and may be exported, `state` is local."""
-
-    share: Path
-    state: Path
-    cache: Path
-    logs: Path
-
-    @property
-    def inbox(self) -> Path:
-        return self.share / "inbox"
-
-    @property
-    def outbox(self) -> Path:
-        return self.share / "outbox"
-
-    @property
-    def failed(self) -> Path:
-        return self.share / "failed"
-
-    @property
-    def archive(self) -> Path:
-        return self.share / "archive"
-
-    @property
-    def avatars(self) -> Path:
-        """The avatar library."""
-        return self.share / "avatars"
-
-    @property
-    def status_file(self) -> Path:
-        return self.share / "status.json"
-
-    @property
-    def snapshot(self) -> Path:
-        """The copy of the ledger for readers on other machines."""
-        return self.share / "status.db"
-
-    @property
-    def claimed(self) -> Path:
-        """Job files taken out of the inbox; on the share, so that a claim is one rename."""
-        return self.share / ".musedrop" / "claimed"
-
-    @property
-    def staging(self) -> Path:
-        """Results before they are published; on the share, so that publishing is one rename."""
-        return self.share / ".musedrop" / "staging"
-
-    @property
-    def trash(self) -> Path:
-        """Folders being deleted; on the share, so that a deletion starts with one rename."""
-        return self.share / ".musedrop" / "trash"
-
-    @property
-    def share_id_file(self) -> Path:
-        """The file by which the ledger recognises its share."""
-        return self.share / ".musedrop" / "share-id"
-
-    @property
-    def lease(self) -> Path:
-        """The file that says which daemon serves the share."""
-        return self.share / ".musedrop" / "lease"
-
-    @property
-    def ledger_mark(self) -> Path:
-        """The file by which a ledger sees that it is older than the share."""
-        return self.share / ".musedrop" / "ledger-mark"
-
-    @property
-    def ledger(self) -> Path:
-        return self.state / "jobs.db"
-
-    @property
-    def running_mark(self) -> Path:
-        """A file that is there while a daemon runs, and is left by one that was killed."""
-        return self.state / "daemon.running"
-
-    @property
-    def work(self) -> Path:
-        """The work folders of the jobs; an operator may put them elsewhere by a link."""
-        return Path(os.path.realpath(self.state / "work"))
-
-    @property
-    def selftest_file(self) -> Path:
-        """The last self-test of each device."""
-        return self.state / "selftest.json"
-
-    @property
-    def selftest_logs(self) -> Path:
-        """The logs of the workers of self-tests."""
-        return self.logs / "selftest"
-
-    @property
-    def nvml_log(self) -> Path:
-        return self.logs / "nvml.log"
-
-    @property
-    def lock(self) -> Path:
-        return self.state / "daemon.lock"
-
-    @property
-    def of_share(self) -> tuple[Path, ...]:
-        """The folders of the share."""
-        return (
-            self.inbox,
-            self.outbox,
-            self.failed,
-            self.archive,
-            self.avatars,
-            self.claimed,
-            self.staging,
-            self.trash,
-        )
-
-    @property
-    def of_state(self) -> tuple[Path, ...]:
-        """The folders of the state folder."""
-        return (self.work, self.cache, self.logs)
 
 
 class Settings(Section):
@@ -507,6 +416,7 @@ class Settings(Section):
     hooks: HooksSettings = HooksSettings()
     page: PageSettings = PageSettings()
     speech: SpeechSettings = SpeechSettings()
+    quality: QualitySettings = QualitySettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
 import re
-
-from rich import markup
 
 COPY_TAG = re.compile(r"-[0-9a-f]{8}\.(?:avatar|audio|soundtrack|background)(?:-[0-9]{1,2})?(?=\.[A-Za-z0-9]{1,10}\b)")
 """What our clients put into the names of their copies in the inbox."""
@@ -32,4 +31,17 @@ def restore_names(text: str) -> str:
 
 def escape_markup(text: object) -> str:
     """Return one printable line that Rich prints unchanged: its [brackets] are no markup."""
+    from rich import markup  # not for processes that print nothing with it
+
     return markup.escape(escape(str(text)))
+
+
+def name_submitter(submitter: str) -> str:
+    """Return "uid:1000" as the name of that user, where this machine knows one."""
+    number = submitter.removeprefix("uid:")
+    if number == submitter or not number.isascii() or not number.isdigit():
+        return submitter
+    try:
+        return pwd.getpwuid(int(number)).pw_name
+    except (KeyError, OverflowError):
+        return submitter

@@ -25,13 +25,8 @@ BEGAN = time.perf_counter()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-from transformers.models.whisper.configuration_whisper import WhisperConfig  # noqa: E402
-from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor  # noqa: E402
-from transformers.models.whisper.modeling_whisper import WhisperEncoder as HuggingFaceEncoder  # noqa: E402
 
 from benchmarks import clips  # noqa: E402
 from gpu_pool.types import grid  # noqa: E402
@@ -42,6 +37,8 @@ from models.musetalk.inpainting.compile import make_kernel_folder  # noqa: E402
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter  # noqa: E402
 from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, contiguous_layout  # noqa: E402
 from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16, precision_name  # noqa: E402
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel  # noqa: E402
+from models.musetalk.nets.whisper import Encoder, MelSpectrogram  # noqa: E402
 
 IMPORTED_S = time.perf_counter() - BEGAN
 GIB = 2**30
@@ -86,13 +83,13 @@ class Nets:
         widths = {"block_out_channels": self.vae, "norm_num_groups": self.groups, "layers_per_block": self.layers}
         return AutoencoderKL(**VAE, **widths)
 
-    def build_whisper(self) -> HuggingFaceEncoder:
+    def build_whisper(self) -> Encoder:
         config: dict[str, Any] = {
             "d_model": self.features,
             "encoder_attention_heads": self.heads,
             "encoder_ffn_dim": 4 * self.features,
         }
-        return HuggingFaceEncoder(WhisperConfig(encoder_layers=4, **config))
+        return Encoder(encoder_layers=4, **config)
 
 
 SIZES = {
@@ -408,9 +405,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             inpainters = build_inpainters(nets, device, scratch)
-            encoder = WhisperEncoder(
-                random(nets.build_whisper, torch.float32), WhisperFeatureExtractor(), device, torch.float32
-            )
+            encoder = WhisperEncoder(random(nets.build_whisper, torch.float32), MelSpectrogram(), device, torch.float32)
             found = measure(inpainters, encoder, nets, args.rounds)
             report_speed(size, inpainters, found, work, measure_beside(device, scratch, args.rounds))
             if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""What a frame of the preview engine costs: drawing, encoding, both, at several heights.
+"""What a frame of the preview engine costs: drawing, encoding, both, and measuring its quality, at several heights.
 
 The figures are CPU time of a process with one thread on one core: the time on a quiet machine.
 
@@ -19,6 +19,8 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from models import media  # noqa: E402 - after the process was bound to one core
 from models.handler import Handler  # noqa: E402
 from models.preview.engine import PreviewEngine  # noqa: E402
+from models.quality.measuring import measure_job  # noqa: E402
+from models.quality.meter import watch_frames  # noqa: E402
 from models.types import Inspection, Output, Request  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[1] / "inbox_example"
@@ -29,6 +31,17 @@ def measure_s(work: object) -> float:
     for _ in work:  # type: ignore[attr-defined]
         pass
     return time.process_time() - start
+
+
+def measure_meter_s(engine: PreviewEngine, request: Request, inspection: Inspection, frames: int) -> float:
+    """Return what the meter of quality takes for so many rendered frames."""
+    kept = list(engine.render(request, inspection, 0, 50))
+    traces = [trace.cut(0, 50) for trace in engine.trace_faces(request, inspection)]
+    path = Path(request.work) / "watched.npz"
+    watched = measure_s(watch_frames(iter(kept), traces, 0, inspection.height, path)) * frames / len(kept)
+    begin = time.process_time()
+    measure_job(engine, request, inspection, [[0, frames]])
+    return watched + time.process_time() - begin
 
 
 def measure(height: int) -> None:
@@ -58,10 +71,11 @@ def measure(height: int) -> None:
         both = time.process_time()
         Handler("cpu:0").render(replace(request, work=folders["work"]), inspection, 0, frames, lambda _: None)
         total = time.process_time() - both
+        meter = measure_meter_s(engine, request, inspection, frames)
     print(
         f"{inspection.width:5d} x {height}: inspect {looked - start:.2f} s, prepare {ready - looked:.2f} s, "
         f"draw {1000 * drawing / frames:5.1f} ms, draw and encode {1000 * total / frames:5.1f} ms a frame, "
-        f"{frames / float(inspection.rate) / total:.1f} x real time"
+        f"{frames / float(inspection.rate) / total:.1f} x real time, the meter {100 * meter / total:.1f} % of it"
     )
 
 

@@ -1,4 +1,6 @@
-"""How long each command takes to load: the wall time of `musedrop COMMAND --help`, median of some runs.
+"""How long each command takes to load, and the imports of a worker that runs MuseTalk.
+
+The wall time of `musedrop COMMAND --help`, median of some runs, and seconds of CPU time of a new worker's imports.
 
 python -m benchmarks.startup [RUNS]
 """
@@ -22,8 +24,15 @@ def seconds(words: list[str]) -> float:
     return time.perf_counter() - start
 
 
+def cpu_seconds(module: str) -> float:
+    code = f"import time, {module}; print(time.process_time())"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    for engine in ("models.preview.engine", "models.musetalk.session"):
+        print(f"worker with {engine:<24} {min(cpu_seconds(engine) for _ in range(runs)):.2f} s of CPU time")
     for command in COMMANDS:
         words = [*command.split(), "--help"]
         seconds(words)

@@ -101,7 +101,8 @@ class LocalBackend:
                 self._devices[device_id] = self._add_worker_figures(listed[device_id], cards, watch.is_silent)
             elif known.card:
                 reason = watch.trouble or " ".join((UNLISTED, *cards.problems))
-                self._devices[device_id] = replace(known, state="lost", reason=reason, free_bytes=0, held_bytes=0)
+                lost = replace(known, state="lost", reason=reason, free_bytes=0, held_bytes=0)
+                self._devices[device_id] = replace(lost, temperature_c=None, load_percent=None, power_w=None)
 
     def _add_worker_figures(self, device: Device, cards: Cards, is_silent: bool) -> Device:
         worker = self._workers.get(device.id)

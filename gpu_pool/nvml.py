@@ -20,6 +20,8 @@ from gpu_pool.visible import VARIABLE, find_visible, hides_all
 REOPEN_S = 300.0
 REOPEN_TROUBLED_S = 10.0
 XID_PAUSE_S = 60.0
+MAX_C = 250
+MAX_W = 10_000
 XIDS = {
     48: "an ECC error that can't be corrected",
     64: "memory rows that can't be remapped",
@@ -181,6 +183,7 @@ def _read_card(index: int) -> _Listed:
             card.names.append(uuid)
             card.held[uuid] = _read_held(part)  # before the free memory: what is taken in between is counted twice
             card.devices.append(_read_device(uuid, part))
+        card.devices = [_add_gauges(device, handle) for device in card.devices]
     except pynvml.NVMLError as error:
         card.problem = f"Card {index} does not answer: {error}."
     card.names = list(dict.fromkeys(card.names))
@@ -253,6 +256,23 @@ def _read_device(uuid: str, handle: Any) -> Device:
             return device
         return replace(device, state="lost", reason=f"The card does not answer: {error}.")
     return replace(device, total_bytes=memory.total, free_bytes=memory.free)
+
+
+def _add_gauges(device: Device, card: Any) -> Device:
+    """Add temperature, load and power of the card, which its instances share; None for what it doesn't tell."""
+    rates = _call(pynvml.nvmlDeviceGetUtilizationRates, card)
+    milliwatts = _call(pynvml.nvmlDeviceGetPowerUsage, card)
+    return replace(
+        device,
+        temperature_c=_limit(_call(pynvml.nvmlDeviceGetTemperature, card, pynvml.NVML_TEMPERATURE_GPU), MAX_C),
+        load_percent=_limit(None if rates is None else rates.gpu, 100),
+        power_w=_limit(None if milliwatts is None else round(milliwatts / 1000), MAX_W),
+    )
+
+
+def _limit(value: Any, most: int) -> int | None:
+    """Return a figure, None in place of one that can't be: drivers say "not available" by the greatest number."""
+    return value if value is not None and 0 <= value <= most else None
 
 
 def _read_memory(handle: Any) -> Any:

@@ -23,6 +23,9 @@ from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
 
 FREE_GRAIN_BYTES = 64 << 20
+GAUGE_GRAINS = {"temperature_c": 3, "load_percent": 10, "power_w": 10}
+GAUGES_S = 5.0
+"""A change of a gauge by its grain is reported, so many seconds after the last report at the earliest."""
 """A smaller change of free memory is not reported."""
 
 
@@ -296,5 +299,16 @@ def _has_changed(before: Device | None, now: Device) -> bool:
     if before == now:
         return False
     moved_bytes = max(abs(before.free_bytes - now.free_bytes), abs(before.held_bytes - now.held_bytes))
-    as_now = replace(before, free_bytes=now.free_bytes, held_bytes=now.held_bytes, read_at_s=now.read_at_s)
-    return moved_bytes >= FREE_GRAIN_BYTES or as_now != now
+    figures = {name: getattr(now, name) for name in (*GAUGE_GRAINS, "free_bytes", "held_bytes", "read_at_s")}
+    return moved_bytes >= FREE_GRAIN_BYTES or _have_gauges_moved(before, now) or replace(before, **figures) != now
+
+
+def _have_gauges_moved(before: Device, now: Device) -> bool:
+    """Whether a gauge of the card is another, seconds after the last report."""
+    if now.read_at_s - before.read_at_s < GAUGES_S:
+        return False
+    for name, grain in GAUGE_GRAINS.items():
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new and (old is None or new is None or abs(new - old) >= grain):
+            return True
+    return False

@@ -212,6 +212,9 @@ class WorkerSlot:
             batch=read_int(self.stats, "batch"),
             retry_at_s=self.backoff.start_at_s if is_resting else 0.0,
             read_at_s=device.read_at_s,
+            temperature_c=device.temperature_c,
+            load_percent=device.load_percent,
+            power_w=device.power_w,
         )
 
     def describe_memory(self, device: Device) -> str:

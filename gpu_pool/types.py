@@ -30,6 +30,8 @@ class Device:
     batch       frames that the worker takes at once, 0 if unknown
     retry_at_s  when a sick device is tried again, else 0
     read_at_s   when the driver was asked for the figures
+    temperature_c, load_percent, power_w
+                what the card reports of itself now; None for what it doesn't
     """
 
     id: str
@@ -47,6 +49,9 @@ class Device:
     batch: int = 0
     retry_at_s: float = 0.0
     read_at_s: float = 0.0
+    temperature_c: int | None = None
+    load_percent: int | None = None
+    power_w: int | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

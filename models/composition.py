@@ -39,6 +39,8 @@ def plan_composition(request: Request, sound: media.Sound, picture: media.Pictur
 
     The further media are read. Raises EngineError bad_value, and what reading them raises.
     """
+    if request.is_draft:
+        return _plan_draft(request, rate)
     if request.voices:
         plan = _plan_voices(request, sound, rate)
     else:
@@ -55,6 +57,11 @@ def plan_composition(request: Request, sound: media.Sound, picture: media.Pictur
         (*(plan.layers or (Layer("audio"),)), layer),
         (*plan.notes, *track.notes),
     )
+
+
+def _plan_draft(request: Request, rate: Fraction) -> Composition:
+    voices = tuple(Voice(0, 1, voice.face) for voice in request.voices)
+    return Composition(1, float(1 / rate), voices, (Layer("audio", stop_s=float(1 / rate)),))
 
 
 def _plan_whole(sound: media.Sound, rate: Fraction) -> Composition:

@@ -19,6 +19,8 @@ from models.atomic import hold_folder
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
 from models.inputs import copy_input
+from models.quality.measuring import measure_job, watch_part
+from models.quality.sheet import choose_frames, choose_tile_size, draw_sheet
 from models.short_jobs import run_short_job
 from models.types import Engine, EngineError, Inspection, ProgressCallback, Request, SupportsLoad
 
@@ -158,7 +160,7 @@ class Handler:
         try:
             media.write_part(
                 request.files.part_path(start, stop),
-                self.load_engine(request.engine, request.models_dir).render(request, inspection, start, stop),
+                watch_part(self.load_engine(request.engine, request.models_dir), request, inspection, start, stop),
                 count=stop - start,
                 fps=inspection.rate,
                 width=inspection.width,
@@ -173,8 +175,12 @@ class Handler:
             raise
 
     def assemble(self, request: Request, inspection: Inspection, spans: list[list[int]]) -> dict[str, Any]:
-        """Join and verify the video, write the preview picture. Return figures for result.json."""
-        report = self.open_engine(request.engine).report(request, inspection)
+        """Join and verify the video, write preview picture and contact sheet. Return figures for result.json."""
+        engine = self.open_engine(request.engine)
+        report, quality = engine.report(request, inspection), measure_job(engine, request, inspection, spans)
+        kept = media.KeptPictures(
+            choose_frames(inspection.frames), choose_tile_size(inspection.width, inspection.height)
+        )
         with hold_folder(Path(request.out).parent) as staging:
             out = staging / Path(request.out).name
             out.mkdir(exist_ok=True)
@@ -188,10 +194,13 @@ class Handler:
                 copies_audio=request.output.audio == "copy",
                 layers=[(request.files.medium_path(layer.role), layer) for layer in inspection.layers],
                 alpha=request.output.alpha,
+                kept=kept,
             )
+            media.write_jpeg(out / "contact.jpg", draw_sheet(kept.pictures, inspection.rate, quality))
             with media.VideoFrames(out / request.output.file_name, inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
-        return {**stats, "encoder": media.read_encoder(request.files, inspection), **report}
+        figures = {"quality": quality} if quality else {}
+        return {**stats, "encoder": media.read_encoder(request.files, inspection), **figures, **report}
 
 
 def run_selftest(device: str, payload: dict[str, Any], progress: ProgressCallback) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from models.arrays import U8
+    from models.quality.trace import FaceTrace
 
 Stage = Literal["inspect", "prepare", "render", "assemble"]
 STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
@@ -136,6 +137,10 @@ class JobFiles:
         """Return the file of the encoded frames [start, stop); it appears by rename."""
         return self.parts / f"{start:07d}-{stop:07d}.mp4"
 
+    def samples_path(self, start: int, stop: int) -> Path:
+        """Return the file of what the meter saw in the frames [start, stop)."""
+        return self.work / "samples" / f"{start:07d}-{stop:07d}.npz"
+
 
 def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
     """Return the fields by name without copies: `asdict` takes 0.1 ms for each message."""
@@ -227,6 +232,11 @@ class Request:
     def is_scene(self) -> bool:
         """Whether only a part of the result follows the voice, and the rest is the avatar's own."""
         return self.from_s is not None or self.to_s is not None
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether the result is one frame, which shows the face that would speak."""
+        return self.options.get("draft") is True
 
     @property
     def files(self) -> JobFiles:
@@ -378,6 +388,15 @@ class SupportsLoad(Protocol):
 
     def load(self, models_dir: str) -> dict[str, Any]:
         """Load the weights. Return stats for the ledger: "held_bytes", "batch" in frames."""
+        ...
+
+
+@runtime_checkable
+class SupportsTrace(Protocol):
+    """An engine whose results can be measured, because it knows where their faces are."""
+
+    def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
+        """Return where the face of each voice is in all frames of a prepared job."""
         ...
 
 

@@ -26,13 +26,13 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "starlette": "agent.page",
     "uvicorn": "agent.page",
     "av": "models.media",
-    "torch": ("models.musetalk", "models.musev", "models.checkpoints"),
-    "PIL": ("models.musetalk", "models.media", "models.musev"),
+    "torch": ("models.musetalk", "models.musev", "models.motion", "models.checkpoints"),
+    "PIL": ("models.musetalk", "models.musev", "models.motion", "models.media"),
     "urllib": ("models.checkpoints.downloads", "agent.hooks.calls"),
     "huggingface_hub": "models.checkpoints.downloads",
     "httpx2": "models.checkpoints.downloads",
 }
-MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow"}
+MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow", "models.motion.types"}
 AGENT = (
     {"cli"},
     {"desktop"},
@@ -43,7 +43,7 @@ AGENT = (
     {"selftest"},
     {"scheduler"},
     {"service", "settings_file"},
-    {"ledger", "settings"},
+    {"ledger", "library", "settings"},
     {"jobs"},
     {"clock", "errors", "fs", "text"},
 )

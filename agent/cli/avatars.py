@@ -10,17 +10,17 @@ import json
 import os
 import sys
 import tempfile
-import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import client
-from agent.client import ClientError, JobTicket, list_library, name_avatar
+from agent.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
 from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, TRIAL, VIDEO_SUFFIXES, is_library_name
+from agent.library import list_library, name_avatar
 from agent.settings import Settings
 from gpu_pool.process import build_python_path
 from models import catalog
@@ -130,18 +130,14 @@ def submit_preparation(
         raise ClientError(f"the library has no avatar {name}: add it with `musedrop avatar add {name} FILE`")
     musetalk, places = catalog.ENGINES["musetalk"], settings.models_dir
     engine = engine or ("auto" if catalog.explain_unavailable(musetalk, places, ("cpu", "cuda")) else "musetalk")
+    if engine == "musetalk":  # else a silent clip would show nothing but the avatar itself
+        options = {"silence": "model", **options}
     job: dict[str, Any] = {"engine": engine, "priority": "low", "strategy": "queue", "options": options}
     job |= {} if keeps_video else {"submitter": TRIAL}
     with tempfile.TemporaryDirectory() as folder:
         silence = Path(folder) / "silence.wav"
-        write_silence(silence, TRIAL_S)
+        silence.write_bytes(client.make_silence(TRIAL_S))
         return client.submit(settings, name, silence, job, f"prepare-{name}")
-
-
-def write_silence(path: Path, seconds: float, rate: int = 16_000) -> None:
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, rate, 0, "NONE", ""))
-        sound.writeframes(bytes(2 * round(seconds * rate)))
 
 
 def check_name(name: str) -> None:

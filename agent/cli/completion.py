@@ -40,13 +40,13 @@ def complete_jobs(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_avatars(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the library that begin so."""
-    from agent import client
+    from agent.library import list_library, name_avatar
 
     settings = find_settings(ctx)
     if settings is None:
         return []
     try:
-        return begin_with(incomplete, map(client.name_avatar, client.list_library(settings.folders.avatars)))
+        return begin_with(incomplete, map(name_avatar, list_library(settings.folders.avatars)))
     except OSError:
         return []
 

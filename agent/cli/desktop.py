@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
@@ -41,9 +40,8 @@ def serve_page(
 
     It shows the jobs live, and makes new ones of files that are dropped on it.
     """
-    from agent.page import server
+    from agent.cli.page.launch import become_page
     from agent.page.launch import split_address
-    from agent.service.log import configure_logging
     from gpu_pool.guards import die_with_parent
 
     if parent is not None:
@@ -52,12 +50,12 @@ def serve_page(
     settings = load_settings(config)
     address = listen or settings.page.listen
     if link:
+        from agent.page import server
+
         host, port = split_address(address)
         typer.echo(server.make_link(settings, host, port, server.make_logins(settings, host)))
         return
-    configure_logging(settings)
-
-    server.serve(settings, address, lambda: describe_absence_now(settings, source))
+    become_page(settings, source, address)
 
 
 def notify(config: Config = None) -> None:
@@ -77,6 +75,7 @@ def tray(config: Config = None) -> None:
     Without a tray it shows notifications alone.
     """
     from agent import client
+    from agent.cli.presence import describe_absence_now
     from agent.desktop import notify as notifications
     from agent.desktop.pauses import TimedPause, find_state_file
     from agent.desktop.state import read_state
@@ -105,13 +104,6 @@ def tray(config: Config = None) -> None:
                 next(steps)
             except (UserError, Unreadable):  # the ledger is gone, or not there yet
                 steps = notifications.follow_jobs(lambda: client.open_ledger(settings), show)
-
-
-def describe_absence_now(settings: Settings, source: Path) -> str:
-    from agent.cli.presence import describe_absence, find_presence
-
-    presence = find_presence(settings)
-    return "" if presence.is_alive else describe_absence(presence, source, datetime.now().astimezone())
 
 
 def build_menu(settings: Settings, source: Path, pause: TimedPause, state: TrayState) -> Sequence[Item]:

@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry):
+for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry, jobs.priority):
     app.command()(command)
 app.command("open")(jobs.open_result)
 app.command("page")(cli_desktop.serve_page)

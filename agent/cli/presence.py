@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.cli.console import error_console
 from agent.cli.display.times import format_since
 from agent.service.process import read_daemon_pid
-from agent.settings import Settings
 from agent.text import escape_markup
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 NO_DAEMON = 3
 """Exit code of a command that shows or waits for jobs while no daemon is running."""
@@ -52,8 +54,16 @@ def describe_absence(presence: Presence, source: Path, now: datetime) -> str:
     return f"no daemon is running{since}: nothing happens until you start one with `{start}`"
 
 
+def describe_absence_now(settings: Settings, source: Path) -> str:
+    """Return why nothing happens now, "" while a daemon is running."""
+    presence = find_presence(settings)
+    return "" if presence.is_alive else describe_absence(presence, source, datetime.now().astimezone())
+
+
 def warn_of_absence(settings: Settings, source: Path) -> bool:
     """Say on stderr that no daemon is running. Return whether one is."""
+    from agent.cli.console import error_console  # not in the process of the page
+
     presence = find_presence(settings)
     if not presence.is_alive:
         text = describe_absence(presence, source, datetime.now().astimezone())

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import UserError
 from agent.hooks.ends import EndReader
-from agent.ledger.sqlite import Database
+from agent.ledger.reader import Reader
 from agent.text import escape
 
 MAX_AT_ONCE = 4
@@ -70,7 +70,7 @@ class NotificationService:
         self._bus.close()
 
 
-def follow_jobs(open_ledger: Callable[[], Database], show: Callable[[Notification], None]) -> Iterator[None]:
+def follow_jobs(open_ledger: Callable[[], Reader], show: Callable[[Notification], None]) -> Iterator[None]:
     """Call `show` for every job that finishes from now on; each step reads the ledger once.
 
     The ledger is opened for each step: a restored backup is another file.

@@ -15,7 +15,10 @@ from agent.settings import Settings
 from agent.text import escape
 
 RUNNING = "SELECT name, percent FROM job_status WHERE state = 'running' ORDER BY created_at"
-RESULTS = "SELECT name, result FROM job_status WHERE state = 'done' ORDER BY finished_at DESC LIMIT 3"
+RESULTS = (
+    "SELECT name, result FROM job_status WHERE state = 'done' AND submitter <> 'draft'"
+    " ORDER BY finished_at DESC LIMIT 3"
+)
 
 
 @dataclass(frozen=True, slots=True)

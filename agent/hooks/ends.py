@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.ledger.sqlite import Database
+from agent.ledger.reader import Rows
 
 ENDS = ("done", "failed", "cancelled")
 FINISHED = (
-    "SELECT * FROM job_status WHERE finished_at >= ? AND state IN (SELECT value FROM json_each(?)) ORDER BY finished_at"
+    "SELECT * FROM job_status WHERE finished_at >= ? AND state IN (SELECT value FROM json_each(?))"
+    " AND submitter <> 'draft' ORDER BY finished_at"
 )
 NEWEST = "SELECT coalesce(max(finished_at), '1970') AS at FROM job_status"
 MANY = 500
@@ -25,7 +26,7 @@ class EndReader:
     seen: set[tuple[str, str]] = field(default_factory=set)
     states: tuple[str, ...] = ENDS
 
-    def read_new(self, db: Database) -> list[dict[str, Any]]:
+    def read_new(self, db: Rows) -> list[dict[str, Any]]:
         """Return the rows of the jobs that have ended since the last call; the first call ever returns none."""
         is_first = self.since is None
         if self.since is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.fs import atomic_write_bytes
 from agent.hooks.ends import EndReader
-from agent.ledger.sqlite import Database
+from agent.ledger.reader import Rows
 
 LONGEST_PAUSE_S = 300.0
 TOLD = ("done", "failed")
@@ -52,7 +52,7 @@ class HookQueue:
         text = json.dumps({"since": self._ends.since, "told": told, "pending": pending}, indent=1)
         atomic_write_bytes(self._file, text.encode())
 
-    def read_ends(self, db: Database, hooks: Mapping[str, Iterable[str]]) -> None:
+    def read_ends(self, db: Rows, hooks: Mapping[str, Iterable[str]]) -> None:
         """Add a delivery for each hook and each end since the last call; the first call ever adds none.
 
         hooks   the names of hooks, each with the states that it is told of
@@ -79,6 +79,6 @@ class HookQueue:
         self.save()
 
 
-def find_row(db: Database, delivery: Delivery) -> dict[str, Any] | None:
+def find_row(db: Rows, delivery: Delivery) -> dict[str, Any] | None:
     """Return the row of the job as it is now; None where it was deleted."""
     return next(iter(db.query("SELECT * FROM job_status WHERE uid = ?", [delivery.uid])), None)

@@ -13,8 +13,7 @@ from typing import Any
 from agent.errors import UserError
 from agent.hooks.calls import HookFailed, check_url, run_command, send_request
 from agent.hooks.queue import Delivery, HookQueue, find_row
-from agent.ledger.sqlite import Database
-from agent.results.outbox import find_failed_folder
+from agent.ledger.reader import Rows, find_failed_folder
 from agent.results.video_file import find_video
 from agent.settings import HooksSettings, Settings
 
@@ -30,7 +29,7 @@ class HookRunner:
         self.secret = read_secret(self.hooks)
         self.queue = HookQueue(file)
 
-    def step(self, db: Database) -> None:
+    def step(self, db: Rows) -> None:
         """Read what has ended, and tell what is due."""
         self.queue.read_ends(db, self.states)
         for delivery in self.queue.list_due(self._now_s()):
@@ -47,7 +46,7 @@ class HookRunner:
                 log.info("%s: %s was told", row["name"], delivery.hook)
                 self.queue.finish(delivery)
 
-    def find_path(self, db: Database, row: dict[str, Any]) -> Path:
+    def find_path(self, db: Rows, row: dict[str, Any]) -> Path:
         """Return the folder of the result, or of the failed job."""
         folders = self.settings.folders
         if row["state"] == "done":

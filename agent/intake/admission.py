@@ -18,6 +18,7 @@ from agent.clock import Pace
 from agent.errors import ErrorCode
 from agent.fs import (
     Fingerprint,
+    atomic_write_bytes,
     find_filesystem_kind,
     has_change_events,
     is_folder,
@@ -25,8 +26,10 @@ from agent.fs import (
     read_limited,
     take_fingerprint,
 )
+from agent.fs.folders import make_folders
 from agent.intake.archives import ZipFiles
-from agent.intake.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
+from agent.intake.controls import library
+from agent.intake.controls.commands import CancelJob, Command, DrainDevice, ResumeDevice, TrustClock, UnloadDevice
 from agent.intake.folders import InboxFolders
 from agent.intake.ignored import IgnoredEntries
 from agent.intake.media import WRITTEN, MediaFile, MediaFinder, MissingMedia
@@ -37,8 +40,8 @@ from agent.intake.tables import finish_unfolding, remove_if_taken, unfold_tables
 from agent.intake.watcher import InboxWatcher
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import find_id, find_media_names, pair_media, parse_job, voice_for
-from agent.jobs.spec import AVATAR_SUFFIXES, JobSpec
-from agent.jobs.states import LIVE, JobState
+from agent.jobs.spec import AVATAR_SUFFIXES, DRAFT, FRONT, PRIORITY, JobSpec
+from agent.jobs.states import LIVE, UNSTARTED, JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
@@ -344,8 +347,12 @@ class Intake:
             return
         if spec.submitter:
             origin["submitter"] = spec.submitter
+        if spec.is_draft:
+            origin["submitter"] = DRAFT
         failpoint("before_insert")
         with self.ledger.together():
+            if spec.is_draft:
+                self.ledger.retention.note_draft(submission.uid)
             self.check_media(
                 self.ledger.transitions.add(submission.uid, submission.name, spec, at_ms=at_ms, **origin), at_ms
             )
@@ -488,7 +495,7 @@ class Intake:
         A control file is removed when the caller asks for the next command, and so has done this
         one. One that can't be removed is carried out once.
         """
-        for control in list(self.inbox.find_controls()):
+        for control in list(self.inbox.find_controls(self._last_scan_s)):
             if not self._was_carried_out(control):
                 if (command := self._try_control(control, at_ms)) is not None:
                     yield command
@@ -530,6 +537,13 @@ class Intake:
                 return self._cancel_command(control)
             case "retry":
                 self._retry(control, at_ms)
+            case "front" | "high" | "normal" | "low":
+                self._set_turn(control, at_ms)
+            case "avatar":
+                library.add_avatar(self.folders, control.path, control.name)
+                log.info("the library has a new avatar: %s", control.name)
+            case "forget":
+                self._forget_avatar(control.name, at_ms)
             case "trust-clock":
                 return TrustClock()
             case verb if control.name == "":
@@ -559,6 +573,25 @@ class Intake:
             self.ledger.remember(PAUSED, str(at_ms) if verb == "pause" else None)
             log.info("the queue is %s", "paused: no further job is started" if self.is_paused else "resumed")
 
+    def _set_turn(self, control: Control, at_ms: int) -> None:
+        """Give a job that has not started another priority, or one that no other job reaches by waiting."""
+        job = self.ledger.find(control.name, *UNSTARTED)
+        if job is None:
+            log.warning("nothing to move: no job that waits for its turn is called %s", control.name)
+            return
+        front = FRONT * (self.ledger.queue.highest_priority() // FRONT + 1)
+        priority = front if control.verb == "front" else PRIORITY[control.verb]
+        self.ledger.update(job.uid, priority=priority)
+        self.ledger.record_event(job.uid, "priority", at_ms, control.verb)
+
+    def _forget_avatar(self, name: str, at_ms: int) -> None:
+        if jobs := library.find_unstarted_jobs(self.ledger, name):
+            log.warning("%s stays in the library: %d unstarted jobs need it, %s first", name, len(jobs), jobs[0])
+        elif (kept := library.forget_avatar(self.folders, name, at_ms)) is None:
+            log.warning("nothing to forget: the library has no avatar %s", name)
+        else:
+            log.info("%s has left the library: its file is in %s for a while", name, kept)
+
     def _retry(self, control: Control, at_ms: int) -> None:
         job = self.ledger.find(control.name, JobState.FAILED, JobState.CANCELLED)
         if job is None:
@@ -567,6 +600,9 @@ class Intake:
         claimed = self.folders.claimed / job.uid
         if job.inputs and is_folder(Path(job.inputs)):
             outbox.restore_inputs(Path(job.inputs), claimed)
+        if edited := read_limited(control.path, self.limit):
+            make_folders([claimed])
+            atomic_write_bytes(claimed / "job.json", edited)
         if is_folder(claimed) or self._has_media(job):
             self._reopen(job, claimed, at_ms)
         else:

@@ -7,7 +7,10 @@ from pathlib import Path
 from agent.intake.paths import fold_name
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 
-CONTROLS = (".cancel", ".retry", ".drain", ".resume", ".unload")
+TURNS = (".front", ".high", ".normal", ".low")
+CONTROLS = (".cancel", ".retry", *TURNS, ".drain", ".resume", ".unload", ".avatar", ".forget")
+WITH_CONTENT = (".avatar", ".retry")
+"""Control files that may hold something: they are read when they are whole."""
 SWITCHES = {f"{verb}{suffix}": verb for verb in ("pause", "resume", "trust-clock") for suffix in ("", ".txt")}
 """Control files of the whole queue; Windows gives every new file a suffix."""
 OTHER_FACES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef"} | {

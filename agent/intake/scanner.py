@@ -31,7 +31,7 @@ from agent.fs import (
 )
 from agent.fs.folders import hold_folder, list_names, make_folders, move, remove, sync, unlink
 from agent.intake.cut_files import is_cut
-from agent.intake.names import CONTROLS, SWITCHES, TEXT, Names, lower_suffix
+from agent.intake.names import CONTROLS, SWITCHES, TEXT, WITH_CONTENT, Names, lower_suffix
 from agent.intake.paths import fold_name, is_utf8
 from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES
 from agent.service.entry_problems import EntryProblems
@@ -535,16 +535,21 @@ class Inbox:
                 move_into(folder / name, home if is_folder(home) else self.folder, name)
         remove(folder)
 
-    def find_controls(self) -> Iterator[Control]:
-        """Yield the control files of the last scan, but those that could not be handled."""
+    def find_controls(self, now_s: float) -> Iterator[Control]:
+        """Yield the control files of the last scan, but those that are being written or could not be handled."""
         for name in sorted(self.names.controls):
             verb = lower_suffix(name)
-            if self.is_blocked(name):
+            if self.is_blocked(name) or (verb in WITH_CONTENT and not self._is_whole_control(name, now_s)):
                 continue
             if verb in CONTROLS:
                 yield Control(to_text(Path(name).stem), verb[1:], self.folder / name)
             elif switch := SWITCHES.get(name.lower()):
                 yield Control("", switch, self.folder / name)
+
+    def _is_whole_control(self, name: str, now_s: float) -> bool:
+        file = self.tracked.get(name)
+        is_empty_retry = lower_suffix(name) == ".retry" and file is not None and file.fingerprint.size == 0
+        return is_empty_retry or self.is_settled(name, now_s)
 
     def remove_control(self, control: Control) -> bool:
         """Remove a control file that was carried out; False, and its problem is noted, where it has to stay."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.errors import ErrorCode
 from agent.jobs.json_text import MAX_BYTES, UTF16, BadJob, format_value, read_object
-from agent.jobs.spec import JobSpec, OutputSpec, VoiceSpec
+from agent.jobs.spec import DRAFT, JobSpec, OutputSpec, VoiceSpec
 
 QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 """`Quality` of a C# app -> `output.crf`."""
@@ -107,6 +107,9 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
         values["voices"] = _read_voices(values["voices"], spelled)
     values["output"] = _take_output(values, spelled)
     values["options"] = _take_options(values, spelled)
+    if values["options"].get(DRAFT) is True:
+        values |= {"engine": "preview", **dict.fromkeys(OF_WHOLE_RESULTS)}
+        values["output"].pop("alpha", None)
     return _validate({**values, "notes": notes}, spelled)
 
 
@@ -119,6 +122,8 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
 
 
+OF_WHOLE_RESULTS = ("from_s", "to_s", "soundtrack", "soundtrack_db")
+"""Keys that have no effect on a draft, which is one frame of the preview engine."""
 NAMED_VALUE = re.compile(rb'"([A-Za-z_-]{2,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
 
 

@@ -24,19 +24,17 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from agent.jobs.media_names import AUDIO_SUFFIXES as AUDIO_SUFFIXES
+from agent.jobs.media_names import AVATAR_SUFFIXES as AVATAR_SUFFIXES
+from agent.jobs.media_names import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from agent.jobs.media_names import LIBRARY_NAME as LIBRARY_NAME
+from agent.jobs.media_names import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from agent.jobs.media_names import is_library_name as is_library_name
+from agent.jobs.media_names import media_suffix as media_suffix
 from models.types import Output, name_voice_role
 
-# names of media ------------------------------------------------------------------------------------------------------
+# values --------------------------------------------------------------------------------------------------------------
 
-_IMAGES = """.jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .avif .heic .heif .jp2 .j2k
-    .ppm .pgm .pbm .pnm .pam"""
-_VIDEOS = """.mp4 .mov .qt .mkv .webm .avi .m4v .ts .mts .m2ts .m2t .mpg .mpeg .vob .3gp .3g2 .wmv .asf .flv
-    .ogv .mxf"""
-_SOUNDS = """.wav .mp3 .m4a .aac .flac .ogg .opus .wma .aif .aiff .aifc .amr .caf .ac3 .eac3 .au .snd .w64 .wv
-    .oga .mka .weba .m4b .m4r .bwf"""
-IMAGE_SUFFIXES, VIDEO_SUFFIXES = frozenset(_IMAGES.split()), frozenset(_VIDEOS.split())
-AVATAR_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-AUDIO_SUFFIXES = frozenset(_SOUNDS.split())
 COLOURS: Mapping[str, str] = {
     **{"white": "#ffffff", "black": "#000000", "grey": "#808080", "gray": "#808080", "red": "#ff0000"},
     **{"green": "#008000", "lime": "#00ff00", "blue": "#0000ff", "yellow": "#ffff00"},
@@ -44,29 +42,16 @@ COLOURS: Mapping[str, str] = {
 """Names of colours for `background`, as in CSS."""
 HEX_COLOUR = re.compile(r"#(?:[0-9a-f]{3}|[0-9a-f]{6})")
 URL = re.compile(r"(?i)(?:[a-z][a-z0-9+.-]+://|data:)")
-
-LIBRARY_NAME = r"^[^./\\][^/\\]{0,127}$"
-
-
-def media_suffix(name: str) -> str:
-    """Return the lower-case suffix of a path with slashes or backslashes; "" without one."""
-    return PurePosixPath(name.replace("\\", "/")).suffix.lower()
-
-
-def is_library_name(avatar: str) -> bool:
-    """Whether `avatar` is a name of the library ("anna") and no file ("anna.jpg", "in/anna")."""
-    possible = re.fullmatch(LIBRARY_NAME, avatar) is not None and avatar.isprintable()
-    return possible and media_suffix(avatar) not in AVATAR_SUFFIXES | AUDIO_SUFFIXES
-
-
-# values --------------------------------------------------------------------------------------------------------------
-
 PRIORITY: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
+FRONT = 1_000_000
+"""The priority of the first job that is moved to the front: nineteen years of waiting bring no other job there."""
 NTSC = (24, 30, 48, 60, 120)
 MAX_SECONDS = 1e6
 MAX_VOICES = 16
 TRIAL = "avatar prepare"
 """The submitter of jobs whose video leaves the outbox when they are done: their use is what they prepare."""
+DRAFT = "draft"
+"""The submitter of jobs with the option of that name: they take turns among each other, and are removed soon."""
 OF_ONE_FACE = ("face", "face_box", "mouth")
 """Options that say where the one face is."""
 
@@ -225,6 +210,9 @@ Options = Annotated[
     WithJsonSchema(
         {
             "type": "object",
+            "properties": {
+                DRAFT: {"type": ["boolean", "null"], "description": "One frame, with the face that speaks."}
+            },
             "additionalProperties": {"type": [*PLAIN, "array", "null"], "items": {"type": PLAIN}},
         }
     ),
@@ -393,6 +381,11 @@ class JobSpec(_Frozen):
             if key in self.options:
                 raise _make_key_error("options", {key: self.options[key]}, "with voices, each of them has its own face")
         return self
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether one frame is asked for, which shows the face that would speak."""
+        return self.options.get(DRAFT) is True
 
     @property
     def library_name(self) -> str | None:

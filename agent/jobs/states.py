@@ -27,6 +27,8 @@ MOVES: Mapping[JobState, frozenset[JobState]] = {
 
 LIVE = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
 """States of a job that has not ended: it can be cancelled."""
+UNSTARTED = (JobState.WAITING, JobState.QUEUED)
+"""States of a job whose turn has not come: it can be moved in the queue."""
 RETRIABLE = (JobState.FAILED, JobState.CANCELLED)
 """States that a job can be run again from."""
 

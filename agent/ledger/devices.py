@@ -7,7 +7,7 @@ from gpu_pool.types import Device
 
 COLUMNS = (
     *("id", "card", "kind", "name", "state", "reason", "total_bytes", "free_bytes", "held_bytes"),
-    *("worker_pid", "model", "load_s", "batch"),
+    *("worker_pid", "model", "load_s", "batch", "temperature_c", "load_percent", "power_w"),
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.jobs.queue_order import QueuedJob
-from agent.ledger.sqlite import Database
+from agent.ledger.reader import Rows
 from agent.ledger.views import QUEUE, QUEUE_REASON
 
 
@@ -54,7 +54,7 @@ firsts (id) AS (
 
 
 class QueueRows:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Rows) -> None:
         self._db = db
 
     def list_ready(self, at_ms: int, limit: int, held: Sequence[str] = ()) -> list[QueuedJob]:
@@ -77,6 +77,10 @@ class QueueRows:
             return int(self._db.execute(sql, {"at": at_ms, "held": json.dumps(held)}).fetchone()[0])
         sql = f"SELECT jobs - (SELECT count(*) FROM {DELAYED}) FROM state_counts WHERE state = 'queued'"
         return int(self._db.execute(sql, {"at": at_ms}).fetchone()[0])
+
+    def highest_priority(self) -> int:
+        """Return the highest priority of the jobs that have not ended, 0 where none is above."""
+        return max(0, self._db.execute("SELECT max(priority) FROM jobs WHERE finished_ms IS NULL").fetchone()[0] or 0)
 
     def served_ms(self) -> dict[str, int]:
         """Return when each submitter last had a job started; no two times are equal."""

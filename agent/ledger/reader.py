@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.errors import UserError
+from agent.fs import make_safe_name
+from agent.fs.layout import Folders
 from agent.ledger.places import Places
-from agent.ledger.sqlite import Database
 
 APPLICATION_ID = 0x6D757365
 """"muse": lets `file` and other tools recognise the database."""
@@ -61,17 +62,32 @@ def name_damage(path: Path) -> Iterator[None]:
         raise make_damage_error(path, str(error).partition("\n")[0]) from error
 
 
-class Reader(Database):
+class Rows(Protocol):
+    """What reads rows: a `Reader`, or the daemon's own database."""
+
+    def query(self, sql: str, params: Any = None, /) -> Iterable[dict[str, Any]]: ...
+    def execute(self, sql: str, parameters: Any = None, /) -> sqlite3.Cursor: ...
+
+
+class Reader:
     """A read-only connection, whose queries say in words that the file is damaged."""
 
     def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
-        super().__init__(conn, execute_plugins=False)
-        self.path = path
+        self.conn, self.path = conn, path
 
-    def query(self, sql: str, params: Any = None) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def query(self, sql: str, params: Any = None) -> Iterator[dict[str, Any]]:
         """Yield the rows as dictionaries."""
         with name_damage(self.path):
-            yield from super().query(sql, params)
+            rows = self.execute(sql, params)
+            names = [column[0] for column in rows.description]
+            for row in rows:
+                yield dict(zip(names, row, strict=True))
+
+    def execute(self, sql: str, parameters: Any = None) -> sqlite3.Cursor:
+        return self.conn.execute(sql, parameters if parameters is not None else ())
+
+    def close(self) -> None:
+        self.conn.close()
 
 
 def open_reader(path: Path) -> Reader:
@@ -96,7 +112,13 @@ def open_reader(path: Path) -> Reader:
     return Reader(conn, path)
 
 
-def find_inputs(db: Database, uid: str, places: Places) -> Path | None:
+def find_inputs(db: Rows, uid: str, places: Places) -> Path | None:
     """Return the folder in which the inputs of a job are; None while they are not in their last place."""
     found = [row["inputs"] for row in db.query("SELECT inputs FROM jobs WHERE uid = ?", [uid])]
     return Path(places.expand(found[0])) if found and found[0] else None
+
+
+def find_failed_folder(db: Rows, folders: Folders, row: Mapping[str, Any]) -> Path:
+    """Return the folder of a failed job, a row of job_status; it may be called NAME-2 where failed/NAME was taken."""
+    places = Places(folders.share, folders.state)
+    return find_inputs(db, str(row["uid"]), places) or folders.failed / make_safe_name(str(row["name"]))

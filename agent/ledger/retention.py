@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from agent.ledger.job import placeholders
 from agent.ledger.places import NOWHERE, Places
 from agent.ledger.sqlite import Database
-from agent.ledger.views import format_iso
+from agent.ledger.views import DRAFT_KEY, DRAFT_UIDS, format_iso
 
+FILED = """state IN ('done', 'failed', 'cancelled') AND tidied = 1 AND swept = 1
+    AND id NOT IN (SELECT job_id FROM devices WHERE job_id IS NOT NULL)"""
 OLD = f"""
 SELECT id FROM jobs
-WHERE {format_iso("finished_ms")} < {format_iso(":before")}
-    AND state IN ('done', 'failed', 'cancelled') AND tidied = 1 AND swept = 1
-    AND id NOT IN (SELECT job_id FROM devices WHERE job_id IS NOT NULL)
+WHERE {format_iso("finished_ms")} < {format_iso(":before")} AND {FILED}
 ORDER BY {format_iso("finished_ms")} LIMIT :limit
 """
 """Found by the index of finished_at, so that a round reads what it deletes."""
@@ -53,10 +53,27 @@ class RetentionRows:
         """Delete at most `limit` jobs that ended before a time, with attempts and events; return how many."""
         ids = [row[0] for row in self._db.execute(OLD, {"before": before_ms, "limit": limit})]
         with self._db.atomic():
-            for table, column in (("attempts", "job_id"), ("events", "job_id"), ("jobs", "id")) if ids else ():
-                self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({placeholders(ids)})", ids)
+            self._delete(ids)
             self._db.execute("DELETE FROM events WHERE job_id IS NULL AND at_ms < ?", [before_ms])
         return len(ids)
+
+    def _delete(self, ids: list[int]) -> None:
+        for table, column in (("attempts", "job_id"), ("events", "job_id"), ("jobs", "id")) if ids else ():
+            self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({placeholders(ids)})", ids)
+
+    def note_draft(self, uid: str) -> None:
+        """Remember that a job is a draft."""
+        self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, '')", [DRAFT_KEY + uid])
+
+    def list_ended_drafts(self, before_ms: int) -> list[str]:
+        """Return the drafts that ended before a time, and whose files have followed them."""
+        sql = f"SELECT uid FROM jobs WHERE uid IN ({DRAFT_UIDS}) AND {FILED} AND finished_ms < ?"
+        return [row[0] for row in self._db.execute(sql, [before_ms])]
+
+    def delete_draft(self, job_id: int, uid: str) -> None:
+        with self._db.atomic():
+            self._delete([job_id])
+            self._db.execute("DELETE FROM meta WHERE key = ?", [DRAFT_KEY + uid])
 
     def find_needed(self) -> NeededFiles:
         """Return what jobs with something left to do need."""

@@ -10,7 +10,7 @@ from gpu_pool.failpoints import failpoint
 
 migrations = Migrations("musedrop")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Number of migrations known to this release; kept in `PRAGMA user_version`."""
 
 TABLES = """
@@ -159,10 +159,23 @@ def count_instead_of_scan(db: PlainDatabase) -> None:
     """Add indexes, totals that triggers keep, and views that read them."""
     for view in ("job_status", "queue", "job_events", "job_attempts", "device_status", "throughput"):
         db.execute(f"DROP VIEW IF EXISTS {view}")
-    for statement in (*statements(INDEXES + TOTALS), *TRIGGERS, *statements(VIEWS)):
+    for statement in (*statements(INDEXES + TOTALS), *TRIGGERS):
         db.execute(statement)
     failpoint("migration")
     db.execute("PRAGMA user_version = 2")
+
+
+@migrations()
+def gauges_of_cards(db: PlainDatabase) -> None:
+    """Add what cards report of themselves, and make all views anew."""
+    for column in ("temperature_c", "load_percent", "power_w"):
+        db.execute(f"ALTER TABLE devices ADD COLUMN {column} INTEGER")
+    for view in db.view_names():
+        db.execute(f"DROP VIEW {view}")
+    for statement in statements(VIEWS):
+        db.execute(statement)
+    failpoint("migration")
+    db.execute("PRAGMA user_version = 3")
 
 
 def statements(script: str) -> list[str]:

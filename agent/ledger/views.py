@@ -10,6 +10,9 @@ QUEUE_REASON = "queue_reason"
 """The row of `meta` that says what all queued jobs wait for: one row, however many they are.
 
 With ":" and an engine after it, what those wait for that ask for this engine."""
+DRAFT_KEY = "draft:"
+DRAFT_UIDS = f"SELECT substr(key, {len(DRAFT_KEY) + 1}) FROM meta WHERE key GLOB '{DRAFT_KEY}*'"
+"""The uids of all drafts. They are few: each is deleted soon after its end."""
 WAITING_FOR = (
     "CASE WHEN {0}.state = 'queued'"
     f" THEN coalesce((SELECT value FROM meta WHERE key = '{QUEUE_REASON}'),"
@@ -49,6 +52,18 @@ FROM rounds JOIN jobs j USING (id)
 """
 """Ranks the jobs of `source`, the first in turn first. `ctes`: what `source` is made of."""
 
+QUALITY = (
+    *("frames_measured", "sharpness", "drift", "jitter", "seam"),
+    *("no_face", "sync", "lag_ms", "silent_motion"),
+)
+"""The figures of a result, as a worker measures them."""
+
+
+def read_fact(path: str, key: str) -> str:
+    """Return the expression for a value in the facts of a job; `json_extract` is refused in views of a file."""
+    return f"(SELECT value FROM json_each(facts, '{path}') WHERE key = '{key}')"
+
+
 VIEWS = f"""
 CREATE VIEW job_status AS
 SELECT
@@ -82,13 +97,20 @@ SELECT
     {format_iso("a.started_ms")} AS started_at, {format_iso("a.ended_ms")} AS ended_at
 FROM attempts a JOIN jobs j ON j.id = a.job_id ORDER BY a.id;
 
+CREATE VIEW job_quality AS
+SELECT
+    name, uid, engine, result,
+    {", ".join(f"{read_fact('$.quality', figure)} AS {figure}" for figure in QUALITY)},
+    {read_fact("$", "warnings")} AS warnings, {format_iso("finished_ms")} AS finished_at
+FROM jobs WHERE state = 'done' AND facts IS NOT NULL;
+
 CREATE VIEW device_status AS
 SELECT
     d.id AS device, d.card, d.kind, d.name, d.state, d.reason,
     {format_iso("d.since_ms")} AS since, {format_iso("d.until_ms")} AS until,
     d.worker_pid, d.model, d.load_s AS load_seconds, d.batch,
     d.total_bytes / 1048576 AS total_mib, d.free_bytes / 1048576 AS free_mib, d.held_bytes / 1048576 AS held_mib,
-    j.name AS job, {format_iso("d.updated_ms")} AS updated_at
+    j.name AS job, {format_iso("d.updated_ms")} AS updated_at, d.temperature_c, d.load_percent, d.power_w
 FROM devices d LEFT JOIN jobs j ON j.id = d.job_id;
 
 CREATE VIEW throughput AS

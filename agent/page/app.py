@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -17,17 +17,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent import client
 from agent.errors import UserError
 from agent.fs.folders import list_names
-from agent.ledger.reader import Reader, Unreadable, open_reader
+from agent.ledger.reader import LedgerError, Reader, Unreadable, open_reader
 from agent.page import actions, facts, plain
 from agent.page.feed import Feed
 from agent.page.files import read_record, serve_avatar, serve_file
 from agent.page.guard import Guard
 from agent.page.login import COOKIE, COOKIE_S, Logins
 from agent.page.uploads import Uploads
-from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 log = logging.getLogger("musedrop.page")
 
@@ -60,7 +61,10 @@ class Page:
             Route("/jobs/{uid}", self.show_job),
             Route("/jobs/{uid}/{verb}", self.control_job, methods=["POST"]),
             Route("/files/{uid}/{name}", self.send_file),
+            Route("/avatars", self.add_avatar, methods=["POST"]),
             Route("/avatars/{name}", self.send_avatar),
+            Route("/avatars/{name}/forget", self.forget_avatar, methods=["POST"]),
+            Route("/drafts", self.submit_draft, methods=["POST"]),
             Route("/uploads", self.upload, methods=["POST"]),
             Route("/queue/{verb}", self.control_queue, methods=["POST"]),
             Route("/devices/{device:path}/{verb}", self.control_device, methods=["POST"]),
@@ -68,8 +72,9 @@ class Page:
         guard = Middleware(Guard, hosts=self.settings.page.hosts, logins=self.logins)
         handlers: dict[Any, Any] = {
             HTTPException: lambda _, error: _say(error.status_code, error.detail),
-            client.ClientError: lambda _, error: _say(422, str(error)),
-            UserError: lambda _, error: _say(503, str(error)),
+            LedgerError: lambda _, error: _say(503, str(error)),
+            UserError: lambda _, error: _say(422, str(error)),
+            FileNotFoundError: lambda *_: _say(422, "there is no inbox: is the share mounted?"),
             OSError: lambda _, error: _say(507, f"the inbox takes no file: {error.strerror}"),
         }
         return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._live)
@@ -115,7 +120,8 @@ class Page:
             record = json.loads(read_record(db, row, self.settings.folders, facts.MAX_RECORD_BYTES))
         except (OSError, ValueError, RecursionError, HTTPException):
             record = None
-        return {"row": row, "events": client.list_events(db, uid), "record": record}
+        events = list(db.query("SELECT * FROM job_events WHERE uid = ? ORDER BY at", [uid]))
+        return {"row": row, "events": events, "record": record}
 
     async def send_file(self, request: Request) -> Response:
         words = request.path_params
@@ -150,9 +156,24 @@ class Page:
         made = await run_in_threadpool(actions.submit_jobs, self.settings, self.uploads, asked)
         return JSONResponse(made, 201)
 
+    async def submit_draft(self, request: Request) -> Response:
+        asked = await self._read_json(request)
+        return JSONResponse(await run_in_threadpool(actions.submit_draft, self.settings, self.uploads, asked), 201)
+
     async def control_job(self, request: Request) -> Response:
         words = request.path_params
-        await self._query(lambda db: actions.control_job(self.settings, db, words["uid"], words["verb"]))
+        text = (await self._read_body(request)).decode("utf-8", "replace")
+        await self._query(lambda db: actions.control_job(self.settings, db, words["uid"], words["verb"], text))
+        return Response(status_code=204)
+
+    async def add_avatar(self, request: Request) -> Response:
+        asked = await self._read_json(request)
+        await run_in_threadpool(actions.add_avatar, self.settings, self.uploads, asked)
+        return Response(status_code=204)
+
+    async def forget_avatar(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        await self._query(lambda db: actions.forget_avatar(self.settings, db, name))
         return Response(status_code=204)
 
     async def control_device(self, request: Request) -> Response:
@@ -165,15 +186,19 @@ class Page:
         return Response(status_code=204)
 
     async def _read_json(self, request: Request) -> Any:
+        data = await self._read_body(request)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise HTTPException(400, "that is not JSON") from None
+
+    async def _read_body(self, request: Request) -> bytes:
         data = bytearray()
         async for chunk in request.stream():
             data += chunk
             if len(data) > self.settings.inbox.max_job_bytes:
                 raise HTTPException(413, "that is too long for jobs")
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError):
-            raise HTTPException(400, "that is not JSON") from None
+        return bytes(data)
 
     # who may ---------------------------------------------------------------------------------------------------------
 

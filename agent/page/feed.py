@@ -13,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import UserError
 from agent.ledger.reader import Reader, Unreadable, open_reader
 from agent.page import facts
-from agent.settings import Settings
+from agent.page.figures import DayFigures
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 POLL_S = 0.2
 SLOW_POLLS = 10
@@ -35,6 +38,7 @@ class LedgerWatch:
 
     def __init__(self, settings: Settings, describe_absence: Callable[[], str]) -> None:
         self._settings, self._describe_absence = settings, describe_absence
+        self._figures = DayFigures()
         self._files = (settings.folders.ledger, settings.folders.ledger.with_name("jobs.db-wal"))
         self._reader: Reader | None = None
         self._touched: tuple[Mark, ...] = ()
@@ -58,7 +62,7 @@ class LedgerWatch:
         status = facts.read_status(self._settings)
         try:
             self._reader = self._reader or open_reader(folders.ledger)
-            sections = facts.read_sections(self._reader, status, self._settings, datetime.now(UTC))
+            sections = facts.read_sections(self._reader, status, self._settings, datetime.now(UTC), self._figures)
         except (UserError, Unreadable) as error:
             self.close()
             sections, absence = {}, absence or str(error)

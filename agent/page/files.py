@@ -11,14 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from agent.fs import open_regular, read_regular
-from agent.ledger.sqlite import Database
-from agent.results.outbox import find_failed_folder
+from agent.fs import is_file, open_regular, read_regular
+from agent.fs.layout import Folders
+from agent.ledger.places import Places, resolve
+from agent.ledger.reader import Rows, find_failed_folder
+from agent.page.facts import name_kind
 from agent.results.video_file import find_video
-from agent.settings import Folders
 
-VIDEO = "video"
-OF_DONE = (VIDEO, "preview.jpg", "result.json")
+VIDEO, FACE = "video", "face"
+OF_DONE = (VIDEO, "preview.jpg", "contact.jpg", "result.json")
 OF_FAILED = ("error.json", "job.json")
 KINDS = {
     ".mp4": "video/mp4",
@@ -28,8 +29,13 @@ KINDS = {
     ".jpeg": "image/jpeg",
     ".png": "image/png",
     ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+    ".avif": "image/avif",
+    ".m4v": "video/mp4",
+    ".webm": "video/webm",
 }
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+FACES = "SELECT json_extract(media, '$.avatar.path') AS path, inputs FROM jobs WHERE uid = ?"
 PRIVATE = "private, max-age=3600"
 
 
@@ -53,8 +59,21 @@ class HeldFile(FileResponse):
             os.close(self._fd)
 
 
-def find_file(db: Database, row: Mapping[str, Any], folders: Folders, name: str) -> Path:
+def find_face(db: Rows, uid: str, folders: Folders) -> Path | None:
+    """Return the file of a job's face, wherever on the share it is now; None where it isn't there."""
+    places = Places(folders.share, folders.state)
+    for row in db.query(FACES, [uid]):
+        named = Path(places.expand(row["path"] or ""))
+        filed = Path(places.expand(row["inputs"] or ""))
+        found = [path for path in (named, filed / named.name) if path.is_relative_to(resolve(folders.share))]
+        return next((path for path in found if is_file(path)), None)
+    return None
+
+
+def find_file(db: Rows, row: Mapping[str, Any], folders: Folders, name: str) -> Path:
     """Return where a file of a job is, if it is anywhere. Raises HTTPException for a name that is none of its files."""
+    if name == FACE and (face := find_face(db, str(row["uid"]), folders)):
+        return face
     if row["state"] == "done" and name in OF_DONE:
         folder = folders.outbox / str(row["result"])
         return find_video(folder) if name == VIDEO else folder / name
@@ -63,13 +82,13 @@ def find_file(db: Database, row: Mapping[str, Any], folders: Folders, name: str)
     raise HTTPException(404, "a job of this state has no such file")
 
 
-def serve_file(db: Database, row: Mapping[str, Any], folders: Folders, name: str, *, download: bool) -> HeldFile:
+def serve_file(db: Rows, row: Mapping[str, Any], folders: Folders, name: str, *, download: bool) -> HeldFile:
     """Return a file of a job, or the part of it that the request asks for."""
     path = find_file(db, row, folders, name)
     return _hold(path, f"{row['name']}{path.suffix}" if download else None)
 
 
-def read_record(db: Database, row: Mapping[str, Any], folders: Folders, limit_bytes: int) -> bytes:
+def read_record(db: Rows, row: Mapping[str, Any], folders: Folders, limit_bytes: int) -> bytes:
     """Return the content of result.json or error.json. Raises OSError."""
     name = "result.json" if row["state"] == "done" else "error.json"
     return read_regular(find_file(db, row, folders, name), limit_bytes)
@@ -77,9 +96,9 @@ def read_record(db: Database, row: Mapping[str, Any], folders: Folders, limit_by
 
 def serve_avatar(folders: Folders, names: Sequence[str], name: str) -> HeldFile:
     """Return the picture of the avatar `name`, one of the files `names` of the library."""
-    found = next((one for one in names if Path(one).stem == name and Path(one).suffix.lower() in PICTURES), None)
+    found = next((one for one in names if Path(one).stem == name and name_kind(one)), None)
     if found is None:
-        raise HTTPException(404, "the library has no picture of that name")
+        raise HTTPException(404, "the library has no picture of that name that browsers show")
     return _hold(folders.avatars / found, None)
 
 

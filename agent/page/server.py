@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,7 +19,9 @@ from agent.page.app import Page
 from agent.page.guard import LOOPBACK
 from agent.page.launch import split_address
 from agent.page.login import Logins, read_secret
-from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 log = logging.getLogger("musedrop.page")
 

@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
 from agent.fs import NEW_FILE, discard, make_safe_name
 from agent.fs.folders import hold_folder
-from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 CHUNK_S = 30.0
 """A browser that sends nothing for so long has gone."""

@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,11 @@ from agent.fs.folders import (
     sync,
     unlink,
 )
-from agent.ledger.places import Places
-from agent.ledger.reader import find_inputs
-from agent.ledger.sqlite import Database
 from agent.results.records import format_json, write_json
 from agent.results.video_file import VIDEO_NAMES, find_video
-from agent.settings import Folders
 
+EXTRAS = ("contact.jpg",)
+"""Files of a result that one of an earlier release may lack."""
 LISTING_S = 5.0
 MAX_RECORD_BYTES = 1 << 20
 
@@ -120,7 +118,8 @@ def write_record(staging: Path, record: dict[str, Any]) -> None:
         missing = [file for file in files if not is_regular(fd, file)]
         if missing:
             raise FileNotFoundError(f"{staging.name} lacks {', '.join(missing)}")
-        for leftover in found.difference(files):  # of a worker that was killed in the same attempt
+        extras = [file for file in EXTRAS if is_regular(fd, file)]
+        for leftover in found.difference(files, extras):  # of a worker that was killed in the same attempt
             remove_tree(fd, leftover)
 
 
@@ -205,10 +204,11 @@ def get_size(path: Path) -> int:
 
 
 def copy_result(source: Path, staging: Path) -> None:
-    """Stage the video and the preview of a result once more: as links, or copies where the file system has none."""
+    """Stage the video and the pictures of a result once more: as links, or copies where the file system has none."""
     discard(staging)
     make_folder(staging)
-    for file in (find_video(source).name, "preview.jpg"):
+    extras = [file for file in EXTRAS if take_fingerprint(source / file)]
+    for file in (find_video(source).name, "preview.jpg", *extras):
         with hold_folder(source) as before, hold_folder(staging) as after:
             try:
                 os.link(file, file, src_dir_fd=before, dst_dir_fd=after, follow_symlinks=False)
@@ -226,12 +226,6 @@ def move_failed_inputs(inputs: Path, target: Path, error: dict[str, Any], job_fi
         atomic_write_bytes(inputs / "job.json", job_file.encode("utf-8", "replace"))
     write_json(inputs / "error.json", error)
     move_inputs(inputs, target)
-
-
-def find_failed_folder(db: Database, folders: Folders, row: Mapping[str, Any]) -> Path:
-    """Return the folder of a failed job, a row of job_status; it may be called NAME-2 where failed/NAME was taken."""
-    places = Places(folders.share, folders.state)
-    return find_inputs(db, str(row["uid"]), places) or folders.failed / make_safe_name(str(row["name"]))
 
 
 def move_inputs(inputs: Path, target: Path) -> None:

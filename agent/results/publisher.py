@@ -20,13 +20,14 @@ from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
+from agent.results.quality import list_warnings
 from agent.results.reconcile import ShareMark
 from agent.results.records import make_result_record
 from agent.results.video_file import find_video
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.service.log import make_extra
 from agent.service.problems import Problems
-from agent.settings import Folders
+from agent.settings import Folders, QualitySettings
 from gpu_pool.failpoints import failpoint
 
 log = logging.getLogger("musedrop")
@@ -59,9 +60,10 @@ class Publisher:
         problems: Problems,
         clock: Clock,
         links_video: Callable[[], bool] = lambda: False,
+        limits: Callable[[], QualitySettings] = QualitySettings,
     ) -> None:
-        """`links_video`: whether each video is also a file beside its folder, now."""
-        self._links_video = links_video
+        """`links_video`: whether each video is also a file beside its folder, now. `limits`: of the quality, now."""
+        self._links_video, self._limits = links_video, limits
         self.folders, self.ledger, self.problems, self.clock = folders, ledger, problems, clock
         self.pending: dict[str, PendingResult] = {}
         self._names, self._mark = outbox.FolderNames(clock.now_s), ShareMark(folders, ledger)
@@ -96,6 +98,7 @@ class Publisher:
         staging = Path(attempt.request.out)
         facts = {"devices": attempt.devices, "kind": attempt.kind, **facts}
         facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(find_video(staging))}
+        facts["warnings"] = list_warnings(facts.get("quality"), self._limits())
         columns = {**attempt.take_columns(), **columns, "stage": "publish", "facts": facts, "device": None}
         name = ""
         if not (attempt.job.spec and attempt.job.spec.batch):

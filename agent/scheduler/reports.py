@@ -103,6 +103,23 @@ class Outline(Strict):
     details: dict[str, Any] = {}
 
 
+Ratio = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Quality(Strict):
+    """The figures of `models.quality.figures.Figures`."""
+
+    frames_measured: Annotated[int, Field(ge=0)]
+    sharpness: Ratio | None = None
+    drift: Ratio | None = None
+    jitter: Ratio | None = None
+    seam: Ratio | None = None
+    no_face: Annotated[float, Field(ge=0, le=1)] | None = None
+    sync: Annotated[float, Field(ge=-1, le=1)] | None = None
+    lag_ms: Annotated[float, Field(ge=-1000, le=1000)] | None = None
+    silent_motion: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class Assembled(Strict):
     """What becomes part of result.json; an engine says the rest under its own name."""
 
@@ -111,6 +128,7 @@ class Assembled(Strict):
     audio_copied: bool = False
     notes: Notes = []
     label: bool = True
+    quality: Quality | None = None
     musetalk: dict[str, Any] = {}
 
 

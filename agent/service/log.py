@@ -7,12 +7,14 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.service.journal import JournalHandler, is_journal
 from agent.service.process import open_closed_streams
-from agent.settings import Settings
 from agent.text import escape
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 
 class LoggedJob(Protocol):

@@ -16,6 +16,7 @@ LIVE = (
     "output.",
     "status.",
     "speech.",
+    "quality.",
     "cache.max_gib",
     "log.level",
     "log.format",

@@ -15,6 +15,7 @@ from models.media.output.encoders import (
     settle_encoder,
 )
 from models.media.output.join import assemble_video
+from models.media.output.kept import KeptPictures
 from models.media.output.verify import verify_video
 from models.media.picture import Picture, read_background, read_image, read_picture
 from models.media.pictures.background import BLACK, WHITE, Background, keep_opacity, measure_opacity
@@ -28,6 +29,7 @@ __all__ = [
     "BT709",
     "WHITE",
     "Background",
+    "KeptPictures",
     "Picture",
     "Sound",
     "VideoFrames",

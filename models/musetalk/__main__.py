@@ -10,7 +10,7 @@ from pathlib import Path
 from models.checkpoints.terminal import NETWORK, console, print_verdicts, require_packages, run_command, say
 from models.musetalk.weights.index import S3FD_URL, VERSIONS, Version, installed_versions
 
-NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime")
+NEEDED = ("torch", "diffusers", "safetensors", "onnxruntime")
 
 
 def main() -> int:

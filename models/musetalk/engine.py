@@ -17,9 +17,10 @@ from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
-from models.musetalk.prepared_job import INPAINTER_STATS, read_stats
+from models.musetalk.prepared_job import INPAINTER_STATS, PreparedVoices, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for
 from models.options import scale_box
+from models.quality.trace import FaceTrace
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
 if TYPE_CHECKING:
@@ -101,6 +102,10 @@ class MuseTalkEngine:
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
         """Yield frames start..stop-1; see `RenderSession.render`."""
         yield from self.open_session(request, inspection).render(request, inspection, start, stop)
+
+    def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
+        """Return where the faces are; the blended half of a face begins in the middle of its box."""
+        return [job.trace() for job in PreparedVoices(request.files.prepared, len(inspection.all_voices)).jobs]
 
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         """Return `thumbnail_frame`, `notes`, and under `musetalk` how the video was made."""

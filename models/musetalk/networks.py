@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from models.arrays import F32, F64, U8
 from models.musetalk.audio.whisper import WhisperEncoder
@@ -21,6 +19,7 @@ from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
 from models.musetalk.inpainting.precision import Precision
 from models.musetalk.inpainting.streams import open_stream
 from models.musetalk.nets.bisenet import class_maps
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 from models.musetalk.options import Options, Version
 from models.musetalk.tracking.detection import FaceNets
 from models.musetalk.tracking.regions import Region

@@ -18,6 +18,11 @@ Way = Literal["ours", "reference", "realtime"]
 """How boxes, audio windows and masks are made; "reference" and "realtime" are MuseTalk's own two
 programs."""
 
+MARGIN_PX, MARGIN_AT_PX = 10, 256
+"""Pixels below the chin in v15, and the side of the square that its network paints."""
+OURS_ALONE = {"smooth_box": "smooth", "smooth_mask": "smooth", "match_colour": "match", "antialias": "anti-alias"}
+"""Switches without effect in the reference's way, and what it does not do."""
+
 CheekWidth = Annotated[int, Field(ge=0, le=256)]
 AudioPadding = Annotated[int, Field(ge=0, le=20)]
 CheekWidths = Annotated[list[CheekWidth], Field(min_length=2, max_length=2)]
@@ -33,7 +38,7 @@ class Options(BaseModel):
 
     version: Version = "v15"
     bbox_shift: Annotated[int, Field(ge=-100, le=100)] = 0
-    extra_margin: Annotated[int, Field(ge=0, le=200)] | None = None
+    extra_margin: Literal["auto"] | Annotated[int, Field(ge=0, le=200)] | None = None
     parsing_mode: ParsingMode | None = None
     cheek_width: CheekWidth | CheekWidths = 90
     audio_padding_length_left: AudioPadding = 2
@@ -41,8 +46,11 @@ class Options(BaseModel):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     smooth_box: bool = True
+    smooth_mask: bool = True
+    match_colour: bool = True
+    antialias: bool = True
     no_face: Literal["keep", "fail"] = "keep"
-    silence: Literal["model", "close"] = "model"
+    silence: Literal["model", "close"] | None = None
     face: Literal["largest"] | Annotated[int, Field(ge=0, le=99)] = "largest"
     face_box: GivenBox | None = None
     audio_track: AudioTrack | None = None
@@ -75,9 +83,16 @@ class Options(BaseModel):
 
     @property
     def margin_px(self) -> int:
-        """Pixels that are added to the box below the chin."""
-        usual = 10 if self.version == "v15" else 0
-        return usual if self.extra_margin is None else self.extra_margin
+        """Pixels that are added to the box below the chin; 0 where a share of the box is."""
+        if isinstance(self.extra_margin, int):
+            return self.extra_margin
+        return MARGIN_PX if self.is_reference and self.version == "v15" else 0
+
+    @property
+    def margin_share(self) -> float:
+        """Which share of its height is added to the box below the chin."""
+        is_auto = self.extra_margin == "auto" or (self.extra_margin is None and self.version == "v15")
+        return MARGIN_PX / MARGIN_AT_PX if is_auto and not self.is_reference else 0.0
 
     @property
     def frames_per_batch(self) -> int | None:
@@ -107,6 +122,26 @@ class Options(BaseModel):
         return self.smooth_box and not self.is_reference
 
     @property
+    def has_smooth_masks(self) -> bool:
+        """Whether what shows of the face is smoothed over time."""
+        return self.smooth_mask and not self.is_reference
+
+    @property
+    def matches_colour(self) -> bool:
+        """Whether the inpainted face takes the tone of its frame."""
+        return self.match_colour and not self.is_reference
+
+    @property
+    def has_antialiasing(self) -> bool:
+        """Whether faces are shrunk without aliasing."""
+        return self.antialias and not self.is_reference
+
+    @property
+    def closes_in_pauses(self) -> bool:
+        """Whether the mouth settles to the avatar's own where nobody speaks."""
+        return self.silence == "close" or (self.silence is None and not self.is_reference)
+
+    @property
     def preparation_inputs(self) -> dict[str, Any]:
         """The resolved values on which a prepared avatar depends, and no others, as JSON.
 
@@ -114,12 +149,14 @@ class Options(BaseModel):
         """
         return {
             "shift": self.shift_px,
-            "margin": self.margin_px,
+            "margin": "auto" if self.margin_share else self.margin_px,
             "parsing": self.parsing,
             "cheeks": list(self.cheek_widths) if self.parsing == "jaw" else [],
             "smooth": self.has_smooth_boxes,
             "face": self.face,
             "way": self.way,
+            **({"smooth_mask": True} if self.has_smooth_masks else {}),
+            **({"antialias": True} if self.has_antialiasing else {}),
             **({"face_box": self.face_box} if self.face_box else {}),
             **({"untagged": "BT.601"} if self.is_reference else {}),
         }
@@ -147,6 +184,7 @@ def read_options(given: dict[str, Any], version: Version = "v15") -> tuple[Optio
         raise EngineError("bad_option", message, 'leave out "reference", or "parsing_mode"')
     if options.bbox_shift and not options.shift_px:
         notes += ('the option "bbox_shift" is ignored: with "reference" version v15 has no shift',)
-    if options.is_reference and options.smooth_box and "smooth_box" in given:
-        notes += ('the option "smooth_box" is ignored: the reference does not smooth',)
+    for name, act in OURS_ALONE.items():
+        if options.is_reference and given.get(name):
+            notes += (f'the option "{name}" is ignored: the reference does not {act}',)
     return options, notes

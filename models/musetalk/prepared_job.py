@@ -18,10 +18,13 @@ from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.frame_timing import fade_edges, fade_weights, pick_source_frames
 from models.musetalk.options import Options
 from models.musetalk.tracking.intervals import find_runs
+from models.quality.trace import FaceTrace, take_share
 
 AVATAR, FEATURES, SCHEDULE, STATS = "avatar", "heard.npy", "course.npz", "facts.json"
 """Names in the folder of a prepared job. They can't change: one release may prepare a job, and the
 next render it."""
+_MOUTH, _UPPER, _PAINTED = (0.27, 0.6, 0.73, 0.92), (0.12, 0.02, 0.88, 0.42), (0.25, 0.5, 0.75, 1.0)
+"""Left, top, right and bottom as shares of the box of a face."""
 INPAINTER_STATS = "painted.json"
 """In the work folder of a job: how the inpainter worked."""
 
@@ -86,9 +89,8 @@ def plan_frames(
     source = pick_source_frames(frame_count, part.avatar_frames, options.cycle)
     seen = avatar.seen[source[voiced.start : voiced.stop] - part.first]
     weight = seen.astype(np.float32) if options.is_reference else fade_weights(seen, rate)
-    closes_in_pauses = options.silence == "close"
     frames = range(len(voiced))
-    voice = detect_voice(levels_db, rate, frames) if closes_in_pauses else np.ones(len(voiced), np.float32)
+    voice = detect_voice(levels_db, rate, frames) if options.closes_in_pauses else np.ones(len(voiced), np.float32)
     weight = weight * voice * fade_edges(voiced, frame_count, rate)
     thumbnail = voiced.start + choose_thumbnail_frame(levels_db, weight, rate)
     whole = np.zeros(frame_count, np.float32)
@@ -132,6 +134,24 @@ class PreparedJob:
     def read_latents(self, frames: range) -> F32:
         """Return the latents of the avatar at frames of the result, (n, 8, 32, 32) float32."""
         return self.avatar.read_latents(self.source[frames.start : frames.stop] - self.first)
+
+    def trace(self) -> FaceTrace:
+        """Return where the face is in all frames.
+
+        The box of a face ends at the chin, and its middle is the tip of the nose.
+        """
+        last = len(self.avatar) - 1
+        known = np.clip(self.source - self.first, 0, last)
+        x1, y1, x2, y2 = self.avatar.boxes[known].astype(np.float64).T
+        boxes = np.stack([x1, y1, x2 - x1, y2 - y1], 1)
+        return FaceTrace(
+            faces=boxes,
+            mouths=take_share(boxes, *_MOUTH),
+            uppers=take_share(boxes, *_UPPER),
+            painted=take_share(boxes, *_PAINTED),
+            seen=(known == self.source - self.first) & self.avatar.seen[known],
+            seam="above",
+        )
 
     def audio_windows(
         self, frames: range, rate: Fraction, *, reference: bool, context: tuple[int, int] = (CONTEXT, CONTEXT)

@@ -23,7 +23,7 @@ from models.musetalk.audio.vad import measure_levels
 from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
-from models.musetalk.compositing.composite import Blend, Compositor
+from models.musetalk.compositing.composite import Blend, BlendStyle, Compositor
 from models.musetalk.compositing.pipeline import BlendCache, FrameReader, KeptVideo, compose_frames, read_frames
 from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
@@ -277,7 +277,8 @@ def make_blends(
     The reference blends BGR, ours YUV, or BGR where transparency is kept.
     """
     colour = None if options.is_reference or request.output.alpha else inspection.colour
-    compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour)
+    style = BlendStyle(options.matches_colour, options.has_antialiasing)
+    compositor = Compositor(job.avatar, (inspection.width, inspection.height), colour, style)
     cache = BlendCache(compositor.make_blend)
     for frame in frames:
         source, weight = int(job.source[frame]) - job.first, float(job.weight[frame])

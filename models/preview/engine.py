@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from models import media
-from models.arrays import U8, Floats
+from models.arrays import I64, U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
 from models.media.prefetch import closing_all
@@ -33,9 +33,10 @@ from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import GIVEN, Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
-from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth
+from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, outline_boxes
 from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face
+from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
 VERSION = 5
@@ -44,6 +45,8 @@ GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
 )
 UNSEEN_MOUTH = 'the mouth could not be seen clearly, so it does not move; the option "mouth" says where it is'
+_WHOLE_FACE, _UPPER_FACE = (-100, -70, 100, 150), (-75, -45, 75, 25)
+"""Left, top, right and bottom in face units."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
 NO_FACE = "choose a portrait that shows one face from the front, well lit and at least {} pixels wide"
@@ -81,6 +84,11 @@ class PreviewEngine:
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
         options, _ = read_options(request.options)
+        if options.draft:
+            with atomic_folder(request.files.prepared):
+                pass
+            progress(stop - start)
+            return
         choices = list_choices(options, inspection)
         geometries = [fetch_geometry(request, inspection, choice, lambda _: progress(0)) for choice in choices]
         motions = [make_motion(request, inspection, options, number) for number in range(len(choices))]
@@ -95,6 +103,9 @@ class PreviewEngine:
         """Do nothing: the preparation is one unit without parts."""
 
     def render(self, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
+        if request.is_draft:
+            yield draw_draft(request, inspection)
+            return
         if not request.output.alpha:
             yield from self._render_over(media.read_background(request), request, inspection, range(start, stop))
             return
@@ -142,8 +153,19 @@ class PreviewEngine:
         with open_video(request, inspection, over) as video:
             yield from draw_video(video, faces, frames, options.cycle)
 
+    def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
+        options, _ = read_options(request.options)
+        length = 1
+        if inspection.avatar_kind == "video":
+            with open_video(request, inspection) as video:
+                length = len(video)
+        shown = [cycle_frame(n, length, options.cycle) for n in range(inspection.frames)]
+        return [face.trace(np.array(shown)) for face in open_faces(request, inspection)]
+
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         options, _ = read_options(request.options)
+        if options.draft:
+            return {"thumbnail_frame": 0, "label": False, "notes": []}
         faces = open_faces(request, inspection)
         lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
@@ -421,6 +443,19 @@ class PreparedPreview:
         eyes_x, eyes_y = np.mean(self.face.eyes, 0)
         return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
 
+    def trace(self, source: I64) -> FaceTrace:
+        """Return where the face is in frames that show frames `source` (n,) of the avatar."""
+        known = np.clip(source - self.first, 0, len(self.weight) - 1)
+        eyes, mouth, reach = self.eyes[known], self.mouth, self.mouth.half_width
+        return FaceTrace(
+            faces=place_by_eyes(eyes, *_WHOLE_FACE),
+            mouths=place_by_eyes(eyes, mouth.x - 1.15 * reach, mouth.y - 18, mouth.x + 1.15 * reach, mouth.y + 32),
+            uppers=place_by_eyes(eyes, *_UPPER_FACE),
+            painted=place_by_eyes(eyes, mouth.x - reach - 25, mouth.y - 30, mouth.x + reach + 25, mouth.y + 50),
+            seen=(known == source - self.first) & (self.weight[known] > 0),
+            expected=self.curve[: len(source), 0],
+        )
+
     def read_shape(self, n: int) -> tuple[float, float]:
         opening, spread = self.curve[n] * self.strength[n]
         return float(opening), float(spread)
@@ -440,6 +475,14 @@ class PreparedPreview:
 def open_faces(request: Request, inspection: Inspection) -> list[PreparedPreview]:
     """Return the prepared faces of all voices."""
     return [PreparedPreview(request.files.prepared, number) for number in range(len(inspection.all_voices))]
+
+
+def draw_draft(request: Request, inspection: Inspection) -> U8:
+    """Return the picture in which the face was found, with the boxes of the faces that would speak."""
+    choice = list_choices(read_options(request.options)[0], inspection)[0]
+    picture, _ = find_first_face(request, inspection, choice, Path(request.avatar).name)
+    outline_boxes(picture, [box for name, box in inspection.details.items() if name.startswith("face")])
+    return picture
 
 
 def draw_still(image: U8, faces: list[PreparedPreview], frames: range, *, sway: bool) -> Iterator[U8]:

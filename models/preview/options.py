@@ -11,7 +11,8 @@ from models.options import AudioTrack, GivenBox, parse_options
 # fmt: off
 MUSETALK = frozenset({
     "version", "bbox_shift", "extra_margin", "parsing_mode", "cheek_width", "audio_padding_length_left",
-    "audio_padding_length_right", "batch_size", "precision", "smooth_box", "no_face", "silence", "compile", "reference",
+    "audio_padding_length_right", "batch_size", "precision", "smooth_box", "smooth_mask", "match_colour", "antialias",
+    "no_face", "silence", "compile", "reference",
 })
 # fmt: on
 """Options of the musetalk engine: a job for `auto` may give them, and the preview ignores them."""
@@ -22,6 +23,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    draft: bool = False
     label: bool = True
     face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
     face_box: GivenBox | None = None

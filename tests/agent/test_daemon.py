@@ -14,7 +14,7 @@ import pytest
 
 from agent.daemon import ARCHIVE_S, MAX_WAIT_S, Daemon
 from agent.fs import Fingerprint, take_fingerprint
-from agent.intake.commands import DrainDevice, ResumeDevice
+from agent.intake.controls.commands import DrainDevice, ResumeDevice
 from agent.ledger.disk_full import DiskFull
 from agent.ledger.ledger import Ledger
 from agent.service.liveness import KEY

@@ -23,7 +23,7 @@ from tests.share import ROOT, Share, until
 
 PAGE = (ROOT / "docs" / "status-queries.md").read_text()
 QUERIES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-PROMISED = json.loads((ROOT / "tests" / "data" / "views-2.json").read_text())
+PROMISED = json.loads((ROOT / "tests" / "data" / "views-3.json").read_text())
 """View -> the columns that version 2 of the views has promised."""
 ASK = """
 import os, sqlite3, sys

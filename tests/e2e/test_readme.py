@@ -90,7 +90,7 @@ def test_the_readme_works_as_typed(tmp_path: Path) -> None:
     assert (checkout / "demo" / "share" / "outbox" / "portrait" / "result.mp4").is_file()
     for name in ("hello", "anna", "again"):
         kept_files = {path.name for path in (share / "outbox" / name).iterdir()}
-        assert kept_files == {"result.mp4", "result.json", "preview.jpg"}
+        assert kept_files == {"result.mp4", "result.json", "preview.jpg", "contact.jpg"}
     assert "result.mp4" in shown.partition("--- ls share/outbox/hello")[2].partition("--- ")[0]
     assert (share / "avatars" / "anna.jpg").is_file()
     assert "127.0.0.1:9" in shown.partition("--- musedrop models fetch")[2]

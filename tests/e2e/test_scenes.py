@@ -166,7 +166,12 @@ def test_a_cut_out_face_is_put_before_a_wall_or_keeps_its_transparency(share: Sh
         assert share.wait_for(name, "done", "failed", timeout_s=200)["state"] == "done", share.log()
     assert (share.result("wall")["video"], share.result("clear")["video"]) == ("result.mp4", "result.mov")
     assert share.result("wall")["background"]["given"] == "wall.png"
-    assert {path.name for path in (share.outbox / "clear").iterdir()} == {"result.mov", "result.json", "preview.jpg"}
+    assert {path.name for path in (share.outbox / "clear").iterdir()} == {
+        "result.mov",
+        "result.json",
+        "preview.jpg",
+        "contact.jpg",
+    }
     with av.open(str(share.outbox / "clear" / "result.mov")) as container:
         assert container.streams.video[0].codec_context.pix_fmt == "yuva444p10le"
 

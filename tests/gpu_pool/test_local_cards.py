@@ -107,6 +107,19 @@ def test_memory_that_others_take_and_free_is_noticed(
     assert start_on_card(pool, "count", 8) == A
 
 
+def test_gauges_of_a_card_follow_the_driver(driver: PretendDriver, make_pool_of_cards: MakePoolOfCards) -> None:
+    """All its workers show them; a card that is gone shows none."""
+    driver.set_devices(gpu(A))
+    driver.set_gauges("0 61 97 299600")
+    pool = make_pool_of_cards(CardRules(workers=2))
+    for name in (A, f"{A}/2"):
+        device = wait_for_state(pool, "idle", name)
+        assert (device.temperature_c, device.load_percent, device.power_w) == (61, 97, 300)
+    driver.set_devices(gpu(B))
+    lost = wait_for_state(pool, "lost", A)
+    assert (lost.temperature_c, lost.load_percent, lost.power_w) == (None, None, None)
+
+
 def test_what_a_worker_holds_is_known_by_its_pid(driver: PretendDriver, make_pool_of_cards: MakePoolOfCards) -> None:
     """It is available to that worker."""
     driver.set_devices(gpu(A))

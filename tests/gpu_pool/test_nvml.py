@@ -137,6 +137,25 @@ def test_a_card_that_shares_the_hosts_memory(driver: PretendDriver, read: Reader
     assert summary(read()) == [("GPU-1", "starting", 0)]
 
 
+def read_gauges(found: Any) -> list[tuple[int | None, int | None, int | None]]:
+    return [(each["temperature_c"], each["load_percent"], each["power_w"]) for each in found["devices"]]
+
+
+def test_temperature_load_and_power(driver: PretendDriver, read: Reader) -> None:
+    """Each card has its own; what one doesn't tell, or tells as the greatest number, is unknown and no fault."""
+    driver.set_devices(card(1), card(2), card(3), f"gpu GPU-4 {80 * GIB} 0 0", f"mig MIG-a {GIB} 0 0")
+    driver.set_gauges("0 61 97 299600", f"1 45 0 {2**32 - 1}", "3 50 8 70000")
+    driver.set_faults("nvmlDeviceGetUtilizationRates 3 3 0")
+    found = read()
+    assert read_gauges(found) == [(61, 97, 300), (45, 0, None), (None, None, None), (50, None, 70)]
+    assert (found["problems"], found["trouble"]) == ([], "")
+    for name in ("Temperature", "UtilizationRates", "PowerUsage"):
+        for code in (1, 3, 13, 15, 999):
+            driver.set_faults(f"nvmlDeviceGet{name} 0 {code} 0")
+            figures = read_gauges(read())[0]
+            assert figures.count(None) == 1, (name, code)
+
+
 @pytest.mark.parametrize(("code", "why"), [(15, "GPU is lost"), (999, "Unknown Error")])
 def test_a_lost_card_doesnt_hide_the_others(driver: PretendDriver, read: Reader, code: int, why: str) -> None:
     """It is listed as lost, with the driver's own words."""

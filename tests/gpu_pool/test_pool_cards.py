@@ -104,6 +104,24 @@ def test_small_changes_of_free_memory_are_not_reported() -> None:
     assert len(report_free(history, "GPU-a", 10.1)) == 1
 
 
+def report_gauges(history: History, seconds: float, **gauges: int | None) -> int:
+    """Let seconds pass, report a reading, and return how many changes of a device the pool tells."""
+    history.wait(seconds)
+    history.backend.change("GPU-a", read_at_s=history.clock(), **gauges)
+    return sum(isinstance(event, DeviceChanged) for event in history.wait(0.0))
+
+
+def test_gauges_are_reported_when_they_have_moved_and_not_too_often() -> None:
+    """A card at rest wakes the daemon by nothing, and one at work every few seconds at most."""
+    history = open_history(make_card("GPU-a", 10))
+    assert report_gauges(history, 6, temperature_c=40, load_percent=0, power_w=70) == 1
+    for step in range(20):
+        assert report_gauges(history, 6, temperature_c=40 + step % 3, load_percent=step % 9, power_w=66 + step % 9) == 0
+    assert report_gauges(history, 1, load_percent=98) == 1, "seconds have passed since the last report"
+    assert sum(report_gauges(history, 1, load_percent=10 * (step % 9)) for step in range(20)) == 4
+    assert report_gauges(history, 6, temperature_c=None) == 1
+
+
 def test_two_jobs_of_the_same_instant_dont_share_a_promise() -> None:
     """The second leaves out what is promised to the first, though nothing is allocated yet."""
     history = open_history(make_card("GPU-a"), make_card("GPU-a/2"))

@@ -36,6 +36,10 @@ class PretendDriver:
         """Let process `pid` hold `size` bytes of a device while it lives; the driver calls it `number`."""
         self._replace(f"held/{pid}", [f"{device} {size} {number or pid}"])
 
+    def set_gauges(self, *lines: str) -> None:
+        """Each line: "DEVICE CELSIUS LOAD_PERCENT MILLIWATTS"."""
+        self._replace("gauges", lines)
+
     def set_xids(self, *lines: str) -> None:
         """Each line: "DEVICE XID", a critical event so far."""
         self._replace("xids", lines)

@@ -6,6 +6,7 @@
  *   faults    a line for each fault:   FUNCTION DEVICE NVML_RETURN DELAY_MS  (device: its line in `devices`, -1: any)
  *   held/PID  "DEVICE BYTES": memory that process PID holds on a device, for as long as it lives;
  *             "DEVICE BYTES NUMBER": the driver calls it NUMBER, as it does for a process of a container
+ *   gauges    a line for each card: DEVICE CELSIUS LOAD_PERCENT MILLIWATTS; one without a line tells none of them
  *   xids      a line for each critical event: DEVICE XID; each is reported once to a process that waits for events
  */
 #define _GNU_SOURCE
@@ -239,6 +240,32 @@ EXPORT int nvmlDeviceGetMemoryInfo_v2(Handle handle, MemoryV2 *memory) {
     memory->used = entry.used + sum_held((int)(handle - slots));
     memory->free = memory->total - memory->reserved - memory->used;
     return SUCCESS;
+}
+
+/* The n-th figure of a device in `gauges`: Celsius, percent, milliwatts. */
+static int read_gauge(const char *function, Handle handle, int n, unsigned *figure) {
+    Entry entry;
+    int code = look_up(function, handle, &entry), device;
+    unsigned figures[3];
+    if (code) return code;
+    FILE *file = open_file("gauges");
+    code = NOT_SUPPORTED;
+    while (file && fscanf(file, "%d %u %u %u", &device, &figures[0], &figures[1], &figures[2]) == 4)
+        if (device == (int)(handle - slots)) *figure = figures[n], code = SUCCESS;
+    if (file) fclose(file);
+    return code;
+}
+
+EXPORT int nvmlDeviceGetTemperature(Handle handle, int sensor, unsigned *celsius) {
+    return sensor ? INVALID_ARGUMENT : read_gauge("nvmlDeviceGetTemperature", handle, 0, celsius);
+}
+
+EXPORT int nvmlDeviceGetUtilizationRates(Handle handle, unsigned *rates) {
+    return read_gauge("nvmlDeviceGetUtilizationRates", handle, 1, rates);
+}
+
+EXPORT int nvmlDeviceGetPowerUsage(Handle handle, unsigned *milliwatts) {
+    return read_gauge("nvmlDeviceGetPowerUsage", handle, 2, milliwatts);
 }
 
 /* With too little room for all, only their number. */

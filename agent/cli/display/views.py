@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -46,6 +45,7 @@ DEVICE_COLUMNS = (
     Column("model", drop=3),
     Column("worker", drop=4),
 )
+GAUGES = Column("card", drop=5)
 CARD_CHARS = 12
 """As much of the id of a card as people need to tell cards apart, and the commands to find it."""
 
@@ -58,17 +58,6 @@ def shorten_device(device: str) -> str:
     """
     card, slash, worker = device.partition("/")
     return f"{card[:CARD_CHARS]}{slash}{worker}" if card.startswith(("GPU-", "MIG-")) else device
-
-
-def name_submitter(submitter: str) -> str:
-    """Return "uid:1000" as the name of that user, where this machine knows one."""
-    number = submitter.removeprefix("uid:")
-    if number == submitter or not number.isascii() or not number.isdigit():
-        return submitter
-    try:
-        return pwd.getpwuid(int(number)).pw_name
-    except (KeyError, OverflowError):
-        return submitter
 
 
 # jobs ----------------------------------------------------------------------------------------------------------------
@@ -114,17 +103,28 @@ def describe_reason_of_job(row: Mapping[str, Any]) -> str:
 
 
 def build_device_table(rows: Sequence[Mapping[str, Any]], now: datetime) -> RowTable:
-    return RowTable(DEVICE_COLUMNS, [_make_device_row(row, now) for row in rows])
+    """Return the table of devices; that of gauges is a column only where a card has some."""
+    columns = (*DEVICE_COLUMNS, GAUGES) if any(map(describe_gauges, rows)) else DEVICE_COLUMNS
+    return RowTable(columns, [_make_device_row(row, now, len(columns)) for row in rows])
 
 
-def _make_device_row(row: Mapping[str, Any], now: datetime) -> Row:
+def _make_device_row(row: Mapping[str, Any], now: datetime, columns: int) -> Row:
     held, free = (str(row[key]) if row["total_mib"] else "" for key in ("held_mib", "free_mib"))
     if row["kind"] == "cuda" and not row["total_mib"] and row["state"] != "lost":
         free = "shared"
     name = f"{shorten_device(row['device'])}  {row['name']}" if row["kind"] == "cuda" else row["device"]
-    cells = (escape(name), row["state"], escape(row["job"] or ""), format_since(row["since"], now), free, held)
+    cells = (
+        *(escape(name), row["state"], escape(row["job"] or ""), format_since(row["since"], now), free, held),
+        *(escape(row["model"]), str(row["worker_pid"] or ""), describe_gauges(row)),
+    )
     reason = describe_reason(row, now)
-    return Row((*cells, escape(row["model"]), str(row["worker_pid"] or "")), "", (reason,) if reason else ())
+    return Row(cells[:columns], "", (reason,) if reason else ())
+
+
+def describe_gauges(row: Mapping[str, Any]) -> str:
+    """Return temperature, load and power of a card, as far as it tells them; a ledger of old has none."""
+    units = {"temperature_c": "°C", "load_percent": "%", "power_w": "W"}
+    return " ".join(f"{row[name]} {unit}" for name, unit in units.items() if row.get(name) is not None)
 
 
 def describe_reason(row: Mapping[str, Any], now: datetime) -> str:

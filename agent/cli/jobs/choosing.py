@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent import client
 from agent.client import ClientError, suggest
-from agent.jobs.states import LIVE, RETRIABLE
-from agent.ledger.sqlite import Database
+from agent.jobs.states import LIVE, RETRIABLE, UNSTARTED
+from agent.ledger.reader import Rows
 
 WHY_NOT = {
     "cancel": {"done": "is done already", "failed": "has failed already", "cancelled": "is cancelled already"},
@@ -18,12 +18,18 @@ WHY_NOT = {
         "queued": "is not finished: it is queued",
         "running": "is not finished: it is running",
     },
+    "priority": {
+        "running": "is running already",
+        **dict.fromkeys(("done", "failed", "cancelled"), "has ended already"),
+    },
 }
+STATES: Mapping[str, Sequence[str]] = {"cancel": LIVE, "retry": RETRIABLE, "priority": UNSTARTED}
+"""States of jobs to which a verb can happen."""
 MANY = 100_000
 """Jobs that `--all` and `--failed` may mean at once."""
 
 
-def require_job(db: Database, name: str) -> dict[str, Any]:
+def require_job(db: Rows, name: str) -> dict[str, Any]:
     """Return the newest job of that name, id or uid. Raises ClientError."""
     row = client.find_job(db, name)
     if row is None:
@@ -31,21 +37,21 @@ def require_job(db: Database, name: str) -> dict[str, Any]:
     return row
 
 
-def make_unknown_text(db: Database, name: str) -> str:
+def make_unknown_text(db: Rows, name: str) -> str:
     near = suggest(name, client.list_names(db))
     return f"no job is called {name}{near}; `musedrop status` lists them"
 
 
-def list_in_states(db: Database, states: Sequence[str]) -> list[dict[str, Any]]:
+def list_in_states(db: Rows, states: Sequence[str]) -> list[dict[str, Any]]:
     """Return all jobs in these states, the oldest first."""
     marks = ", ".join("?" for _ in states)
     sql = f"SELECT * FROM job_status WHERE state IN ({marks}) ORDER BY created_at LIMIT {MANY}"  # noqa: S608 - marks only
     return client.query(db, sql, list(states))
 
 
-def choose_for(verb: str, db: Database, names: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
+def choose_for(verb: str, db: Rows, names: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the jobs of these names to which the verb can happen, and a sentence on each other name."""
-    states = LIVE if verb == "cancel" else RETRIABLE
+    states = STATES[verb]
     chosen, refusals = [], []
     for name in names:
         rows = client.list_of_name(db, name)

@@ -6,7 +6,7 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,11 +17,11 @@ from agent.cli.desktop import open_path
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
 from agent.results.video_file import find_video
-from agent.text import escape, escape_markup
+from agent.text import escape, escape_markup, name_submitter
 
 if TYPE_CHECKING:
     from agent.client import JobTicket
-    from agent.ledger.sqlite import Database
+    from agent.ledger.reader import Rows
     from agent.settings import Settings
 
 Name = Annotated[
@@ -36,6 +36,7 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="NAME", help="Names, ids or uids of jobs.", autocompletion=completion.complete_jobs),
 ]
+Turn = Literal["front", "high", "normal", "low"]
 POLL_S = 0.25
 FOLLOW_S = 0.5
 LOG_LINES = 200
@@ -189,8 +190,6 @@ def print_ignored(settings: Settings) -> None:
 
 def print_job(row: dict[str, Any], events: list[dict[str, Any]], now: datetime) -> None:
     """Print everything that the ledger says of one job, and its events."""
-    from agent.cli.display.views import name_submitter
-
     shown = {**row, "submitter": name_submitter(row["submitter"])}
     for key, value in shown.items():
         if value is not None:
@@ -330,9 +329,9 @@ def open_result(
         open_path(path)
 
 
-def find_result(settings: Settings, db: Database, row: dict[str, Any]) -> Path:
+def find_result(settings: Settings, db: Rows, row: dict[str, Any]) -> Path:
     """Return the video of a done job, or the folder of a failed one. Raises UserError."""
-    from agent.results.outbox import find_failed_folder
+    from agent.ledger.reader import find_failed_folder
 
     if row["state"] == "done":
         path = find_video(settings.folders.outbox / str(row["result"]))
@@ -375,11 +374,26 @@ def retry(
     control_jobs(config, "retry", names or [], every=every, failed=failed, as_json=as_json)
 
 
+def priority(
+    to: Annotated[Turn, typer.Argument(metavar="front|high|normal|low", help="The new priority; front: before all.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Jobs.", autocompletion=completion.complete_jobs)],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give jobs that have not started another priority, or move them to the front of the queue.
+
+    Writes a control file for each into the inbox.
+    """
+    control_jobs(config, "priority", names, to=to, as_json=as_json)
+
+
+DEEDS = {"cancel": "cancelled", "retry": "run again", "priority": "moved"}
+
+
 def print_chosen(verb: str, names: list[str]) -> None:
     """Print what will happen to which jobs, or that it happens to none."""
     for name in names:
-        deed = "cancelled" if verb == "cancel" else "run again"
-        console.print(f"{escape_markup(name)} will be {deed}", soft_wrap=True)
+        console.print(f"{escape_markup(name)} will be {DEEDS[verb]}", soft_wrap=True)
     if not names:
         console.print(f"there is nothing to {verb}")
 
@@ -389,11 +403,15 @@ def control_jobs(
     verb: str,
     names: list[str],
     *,
+    to: str = "",
     every: bool = False,
     failed: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't."""
+    """Write a control file for each job that it can happen to. Exit code 2 where one of the names can't.
+
+    `to`: the suffix of the control files, "" for the verb.
+    """
     from agent import client
     from agent.cli.jobs import choosing
     from agent.cli.presence import warn_of_absence
@@ -411,7 +429,7 @@ def control_jobs(
     if chosen:
         warn_of_absence(settings, find_settings(config))
     for row in chosen:
-        client.write_control_file(settings, choosing.name_for_control(row), verb)
+        client.write_control_file(settings, choosing.name_for_control(row), to or verb)
     if as_json:
         print_json([{"name": row["name"], "uid": row["uid"]} for row in chosen])
     elif chosen or not refusals:

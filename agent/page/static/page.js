@@ -187,6 +187,12 @@ function drawStrays() {
     make("p", { className: "dim", textContent: `${row.reason}; ${row.hint}` })));
 }
 
+// Temperature, load and power, as far as the card tells them.
+function drawGauges(row) {
+  const known = [["temperature_c", "°C"], ["load_percent", "%"], ["power_w", "W"]].filter(([name]) => row[name] !== null && row[name] !== undefined);
+  return known.length ? make("p", { className: "dim", textContent: known.map(([name, unit]) => `${row[name]} ${unit}`).join(" · ") }) : null;
+}
+
 function drawDevices() {
   fill($("tiles"), sections.devices || [], (row) => row.device, (row) => {
     const title = row.kind === "cuda" ? `${row.name} ${row.device.slice(0, 12)}` : row.device;
@@ -197,6 +203,7 @@ function drawDevices() {
       row.job ? make("p", {}, named(row.job)) : null,
       row.total_mib ? make("progress", { max: row.total_mib, value: row.total_mib - row.free_mib, "aria-label": title }) : null,
       row.total_mib ? make("p", { className: "dim", textContent: say("memory", { used: used.toFixed(1), total: (row.total_mib / 1024).toFixed(1) }) }) : null,
+      drawGauges(row),
       row.reason ? make("p", { className: "warn", textContent: row.reason }) : null,
       button(inService ? "drain" : "resume", act(`/devices/${encodeURIComponent(row.device)}/${inService ? "drain" : "resume"}`)));
   });

@@ -53,6 +53,8 @@ namespace Musedrop
             { "missing_key", ErrorKind.BadRequest },
             { "bad_value", ErrorKind.BadRequest },
             { "bad_option", ErrorKind.BadRequest },
+            { "bad_prompt", ErrorKind.BadRequest },
+            { "motion_size", ErrorKind.BadRequest },
             { "outside_roots", ErrorKind.BadRequest },
             { "id_conflict", ErrorKind.BadRequest },
             { "missing_media", ErrorKind.MissingMedia },

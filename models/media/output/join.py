@@ -17,6 +17,7 @@ from models.media.audio.sound import PLAYED_CODECS, scan_sound
 from models.media.audio.soundtrack import Timed, copy_packets, encode_aac, encode_mix
 from models.media.opening import check_disk
 from models.media.output.checksum import has_valid_checksum
+from models.media.output.kept import KeptPictures
 from models.media.output.verify import invalid_result, verify_video
 from models.types import EngineError, Layer
 
@@ -35,15 +36,16 @@ def assemble_video(
     copies_audio: bool = False,
     layers: Sequence[tuple[Path, Layer]] = (),
     alpha: bool = False,
+    kept: KeptPictures | None = None,
 ) -> dict[str, Any]:
     """Join the parts, add the sound and verify the result, which appears by rename after its
     check. Where there are `layers`, with their files, their mix is the sound.
 
     The sound keeps its packets where all players play them in an mp4, else it becomes AAC.
     `copies_audio` keeps them wherever mp4 can hold them. `alpha`: the result is a mov whose pictures
-    have transparency, and only sound that all players play is copied into it. Returns figures for
-    result.json. Raises EngineError part_damaged, result_invalid, disk_full, and what `read_sound`
-    raises.
+    have transparency, and only sound that all players play is copied into it. `kept` is shown each
+    picture of the result. Returns figures for result.json. Raises EngineError part_damaged,
+    result_invalid, disk_full, and what `read_sound` raises.
     """
     codec, sound = _choose_sound(audio, layers, frames / fps, copies_audio=copies_audio and not alpha)
     for part in parts:
@@ -54,7 +56,7 @@ def assemble_video(
         raise damaged_part(parts[0], f"the parts hold {len(order)} frames, not {frames}")
     with atomic_write(out) as temp_path:
         _mux(temp_path, parts, order, sound, fps, metadata, "mov" if alpha else "mp4")
-        verify_video(temp_path, frames, fps, alpha=alpha)
+        verify_video(temp_path, frames, fps, alpha=alpha, kept=kept)
     return {"audio_codec": codec or "aac", "audio_copied": bool(codec)}
 
 

@@ -10,21 +10,25 @@ import av
 
 from models.media.audio.sound import open_sound, scan_sound
 from models.media.opening import check_disk, configure_decoder, open_media
+from models.media.output.kept import KeptPictures
 from models.media.pictures.colour import has_alpha
 from models.types import EngineError
 
 
-def verify_video(path: Path, frames: int, fps: Fraction, *, alpha: bool = False) -> None:
+def verify_video(
+    path: Path, frames: int, fps: Fraction, *, alpha: bool = False, kept: KeptPictures | None = None
+) -> None:
     """Read a finished mp4 or mov to its end. Raises EngineError result_invalid for the first fault.
 
     A valid one has its index before the data; exactly `frames` pictures, each of which decodes
     without an error, exactly 1 / fps after the one before, the first at 0; sound that starts at 0,
     decodes, and ends within one frame of the picture. `alpha`: each picture has transparency.
+    `kept` is shown each picture.
     """
     if not has_leading_index(path):
         raise invalid_result("its index doesn't stand at the front")
     try:
-        times = list(_read_times(path, alpha))
+        times = list(_read_times(path, alpha, kept))
     except av.FFmpegError as error:
         check_disk(path, error)
         raise invalid_result(f"it can't be read to its end: {error.strerror}") from error
@@ -37,16 +41,18 @@ def verify_video(path: Path, frames: int, fps: Fraction, *, alpha: bool = False)
     _check_sound(path, frames / fps, fps)
 
 
-def _read_times(path: Path, alpha: bool) -> Iterator[Fraction]:
+def _read_times(path: Path, alpha: bool, kept: KeptPictures | None) -> Iterator[Fraction]:
     with open_media(path, "avatar") as container:
         if len(container.streams.video) != 1:
             raise invalid_result("it has no pictures")
         stream = configure_decoder(container.streams.video[0], err_detect="explode")
-        for frame in container.decode(stream):
+        for number, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt or frame.pts is None or frame.time_base is None:
                 raise invalid_result("one of its pictures is damaged")
             if alpha and not has_alpha(frame):
                 raise invalid_result("its pictures have no transparency")
+            if kept is not None:
+                kept.look(number, frame)
             yield frame.pts * frame.time_base
 
 

@@ -12,22 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from models.arrays import F32
 from models.musetalk.audio.features import CHUNK_SAMPLES, POSITIONS_PER_S, SAMPLE_RATE
 from models.musetalk.inpainting.streams import open_stream
+from models.musetalk.nets.whisper import Encoder, MelSpectrogram
 
 
 class WhisperEncoder:
     """Whisper's encoder on a device."""
 
-    def __init__(self, encoder: nn.Module, extractor: Any, device: torch.device, dtype: torch.dtype) -> None:
-        """Move the encoder to the device.
-
-        `encoder` is a transformers WhisperEncoder, `extractor` its WhisperFeatureExtractor.
-        """
-        self._encoder, self._extractor = encoder.to(device, dtype).eval(), extractor
+    def __init__(self, encoder: Encoder, spectrogram: MelSpectrogram, device: torch.device, dtype: torch.dtype) -> None:
+        """Move the encoder to the device."""
+        self._encoder, self._spectrogram = encoder.to(device, dtype).eval(), spectrogram
         self._device, self._dtype, self._stream = device, dtype, open_stream(device)
 
     def encode(self, samples: F32) -> F32:
@@ -47,8 +44,7 @@ class WhisperEncoder:
 
     @torch.no_grad()
     def _encode(self, chunk: F32) -> F32:
-        mel = self._extractor(chunk, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        states = self._encoder(mel.to(self._device, self._dtype), output_hidden_states=True).hidden_states
+        states = self._encoder(self._spectrogram(chunk).to(self._device, self._dtype))
         positions = len(chunk) * POSITIONS_PER_S // SAMPLE_RATE
         features: F32 = torch.stack(states, 2)[0, :positions].float().cpu().numpy()
         return features

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +21,7 @@ from models.arrays import F32, U8
 from models.media.prefetch import closing_all, prefetch
 from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, to_box
 from models.musetalk.compositing.composite import trim_mask
+from models.musetalk.compositing.mask_smoothing import SMOOTH_S, smooth_masks
 from models.musetalk.compositing.masks import (
     complete_parsing_mask,
     crop_square,
@@ -29,6 +33,7 @@ from models.musetalk.geometry import Box, Size
 from models.musetalk.options import Options
 from models.musetalk.tracking.boxes import BoxTrack, plan_boxes, plan_reference_boxes
 from models.musetalk.tracking.crops import crop_clipped, crop_padded
+from models.musetalk.tracking.intervals import split_at_cuts
 from models.musetalk.tracking.landmarks import DEFAULT_LAYOUT
 from models.musetalk.tracking.tracker import FaceModels, FaceTracker, ReferenceTracker
 from models.types import EngineError
@@ -95,9 +100,7 @@ def prepare_avatar(
     writer = AvatarWriter(folder, AvatarTrack(track.boxes.astype(np.int32), track.seen))
     try:
         with read_ahead(frames, models.frames_per_batch) as batches:
-            for numbers, pictures in batches:
-                encode_frames(writer, numbers, pictures, models, options)
-                tick()
+            write_frames(writer, encode_frames(track, batches, models, options, tick), track, rate, options)
         writer.close({**about, "frames": len(frames), **summarize_track(track)})
     finally:
         writer.abandon()
@@ -154,6 +157,7 @@ def track_face(
             size,
             shift=shift,
             margin=margin,
+            margin_share=options.margin_share,
             cuts=face.cuts,
             rate=float(rate),
             smooth=options.has_smooth_boxes,
@@ -170,7 +174,15 @@ def place_face(frames: FrameSource, face_box: Sequence[float], options: Options)
     detected = np.array([[x, y, x + w, y + h, 1.0]] * len(frames))
     landmarks = np.array([[x, y]]) + DEFAULT_LAYOUT * np.array([[w, h]])
     points = np.repeat(landmarks[None], len(frames), axis=0)
-    return plan_boxes(points, detected, (width, height), shift=options.shift_px, margin=options.margin_px, smooth=False)
+    return plan_boxes(
+        points,
+        detected,
+        (width, height),
+        shift=options.shift_px,
+        margin=options.margin_px,
+        margin_share=options.margin_share,
+        smooth=False,
+    )
 
 
 def no_face_error(name: str, max_faces: int, options: Options) -> EngineError:
@@ -194,34 +206,66 @@ def summarize_track(track: BoxTrack) -> dict[str, Any]:
 # encoding ------------------------------------------------------------------------------------------------------------
 
 
-def encode_frames(
-    writer: AvatarWriter, numbers: range, pictures: list[U8], models: VisionModels, options: Options
-) -> None:
-    """Add a batch of frames to the avatar; their faces go through the networks together."""
-    track = writer.track
-    seen = {number: picture for number, picture in zip(numbers, pictures, strict=True) if track.seen[number]}
-    boxes = [to_box(track.boxes[number]) for number in seen]
-    encoded: dict[int, tuple[F32, U8, Box]] = {}
-    if seen:
-        crop = crop_clipped if options.is_reference else crop_padded
-        faces = [crop(picture, box) for picture, box in zip(seen.values(), boxes, strict=True)]
-        squares = [crop_square(picture, square_around(box)) for picture, box in zip(seen.values(), boxes, strict=True)]
-        latents, classes = models.encode_faces(np.stack(faces)), models.parse_faces(squares)
-        for row, (number, picture) in enumerate(seen.items()):
-            size = (picture.shape[1], picture.shape[0])
-            encoded[number] = (latents[row], *make_mask(classes[row], boxes[row], size, options))
-    for number in numbers:
-        writer.add(*encoded.get(number, (None, None)))
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """What the networks made of a frame; None where no face was seen.
 
-
-def make_mask(classes: U8, box: Box, size: Size, options: Options) -> tuple[U8, Box]:
-    """Return the mask of a frame of that size, trimmed to what shows, and the box that it covers.
-
-    `classes` is the parsed face, (512, 512).
+    latents   (8, 32, 32) float32
+    parsing   (512, 512) uint8, which pixels of the square about the face may be inpainted
     """
-    crop = square_around(box)
+
+    size: Size
+    latents: F32 | None = None
+    parsing: U8 | None = None
+
+
+def encode_frames(
+    track: BoxTrack,
+    batches: Iterator[tuple[range, list[U8]]],
+    models: VisionModels,
+    options: Options,
+    tick: Callable[[], None],
+) -> Iterator[EncodedFrame]:
+    """Yield all frames in order; the faces of a batch go through the networks together."""
+    crop = crop_clipped if options.is_reference else partial(crop_padded, antialias=options.has_antialiasing)
+    for numbers, pictures in batches:
+        boxes = {number: to_box(track.boxes[number]) for number in numbers if track.seen[number]}
+        encoded: dict[int, tuple[F32, U8]] = {}
+        if boxes:
+            seen = [pictures[number - numbers.start] for number in boxes]
+            faces = [crop(picture, box) for picture, box in zip(seen, boxes.values(), strict=True)]
+            squares = [crop_square(one, square_around(box)) for one, box in zip(seen, boxes.values(), strict=True)]
+            latents, classes = models.encode_faces(np.stack(faces)), models.parse_faces(squares)
+            for row, (number, box) in enumerate(boxes.items()):
+                encoded[number] = latents[row], choose_parsing_mask(classes[row], box, options)
+        for number, picture in zip(numbers, pictures, strict=True):
+            yield EncodedFrame((picture.shape[1], picture.shape[0]), *encoded.get(number, (None, None)))
+        tick()
+
+
+def choose_parsing_mask(classes: U8, box: Box, options: Options) -> U8:
+    """Return which pixels of a parsed face, (512, 512), may be inpainted."""
     parsing = make_parsing_mask(classes, options.parsing, options.cheek_widths)
-    if options.face_box is not None:
-        parsing = complete_parsing_mask(parsing, box)
+    return parsing if options.face_box is None else complete_parsing_mask(parsing, box)
+
+
+def write_frames(
+    writer: AvatarWriter, frames: Iterator[EncodedFrame], track: BoxTrack, rate: Fraction, options: Options
+) -> None:
+    """Add the frames to the avatar, with masks that are smoothed over time where the options say so."""
+    frames, ahead = tee(frames)
+    masks: Iterator[U8 | None] = (frame.parsing for frame in ahead)
+    if options.has_smooth_masks:
+        masks = smooth_masks(masks, list(split_at_cuts(len(track.seen), track.cuts)), SMOOTH_S * float(rate))
+    for number, (frame, parsing) in enumerate(zip(frames, masks, strict=True)):
+        if parsing is None:
+            writer.add(None, None)
+        else:
+            writer.add(frame.latents, *make_mask(parsing, to_box(track.boxes[number]), frame.size, options))
+
+
+def make_mask(parsing: U8, box: Box, size: Size, options: Options) -> tuple[U8, Box]:
+    """Return the mask of a frame of that size, trimmed to what shows, and the box that it covers."""
+    crop = square_around(box)
     mask = make_blend_mask(parsing, box, crop, prepared=options.way == "realtime")
     return trim_mask(mask, box, crop, size)

@@ -10,14 +10,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import diffusers
 import torch
 from torch import Tensor, nn
 
 from models.atomic import lock
+from models.musetalk.nets.diffusion import tell_compiler
 
 Results = Tensor | tuple[Tensor, ...]
 State = Literal["waiting", "compiling", "ready", "differs", "failed"]
@@ -33,7 +34,7 @@ SHARE, FACTOR = 1e-4, 4
 def make_kernel_folder(cache: Path, device: torch.device) -> Path:
     """Create the folder for kernels of this card and these versions; tell Inductor and Triton."""
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    named = f"{card}-torch{torch.__version__}-diffusers{diffusers.__version__}"
+    named = f"{card}-torch{torch.__version__}-diffusers{version('diffusers')}"
     folder = cache / "".join(c if c.isalnum() or c in "-." else "_" for c in named)
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
@@ -76,6 +77,7 @@ class CompiledModule:
     @torch.no_grad()  # a property of the thread, and compiled code is for the mode it was made in
     def _build(self) -> None:
         with _lock_file(self._folder / "lock"):
+            tell_compiler()
             fast = torch.compile(self._eager, backend=self._backend, dynamic=False)
             alike = are_close(fast(*self._probe), self._eager(*self._probe))
         self._probe = ()

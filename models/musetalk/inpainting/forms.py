@@ -12,8 +12,6 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import group_norm
 
@@ -28,6 +26,7 @@ from models.musetalk.inpainting.modules import (
     channels_last_layout,
     contiguous_layout,
 )
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 
 Module = TypeVar("Module", bound=nn.Module)
 Result = TypeVar("Result")

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from models.checkpoints.manifest import Entry, hashed_stamp, recorded_sha256, st
 from models.checkpoints.states import State
 from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
 from models.musetalk.inpainting.precision import precision_name
+from models.musetalk.nets.diffusion import UNet2DConditionModel
 from models.musetalk.weights.architectures import build_empty, find_mismatch
 from models.musetalk.weights.checkpoint import damaged_error, read_metadata, read_state
 from models.musetalk.weights.index import InstalledPart, ready_file

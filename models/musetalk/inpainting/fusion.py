@@ -10,12 +10,11 @@ import copy
 from typing import Any, TypeVar
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
+
+from models.musetalk.nets.diffusion import ResnetBlock2D, UNet2DConditionModel, Upsample2D
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from models.arrays import F32, U8, Array, Bool
@@ -41,6 +39,7 @@ from models.musetalk.inpainting.precision import (
     precision_name,
 )
 from models.musetalk.inpainting.streams import HostCopy, open_stream
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 from models.types import EngineError
 
 Net = TypeVar("Net", bound=nn.Module)

@@ -10,9 +10,9 @@ import math
 from typing import Protocol
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 
 SIDE = 256
 """Pixels of the square that a face is painted in; its latent is 32 x 32."""

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 
 from models.arrays import F32, U8
 from models.musetalk.audio.features import audio_windows
@@ -19,6 +18,7 @@ from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
 from models.musetalk.inpainting.precision import Precision
 from models.musetalk.nets.bisenet import class_maps
+from models.musetalk.nets.whisper import MelSpectrogram
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.selftest import tiny_networks
 from models.musetalk.selftest.samples import draw_face, make_speech
@@ -92,7 +92,7 @@ def _open_tiny(device: torch.device, precision: Precision, *, plain: bool, batch
 
 
 def open_tiny_whisper(device: torch.device) -> WhisperEncoder:
-    return WhisperEncoder(tiny_networks.build_whisper(), WhisperFeatureExtractor(), device, torch.float32)
+    return WhisperEncoder(tiny_networks.build_whisper(), MelSpectrogram(), device, torch.float32)
 
 
 def read_inputs(networks: OpenNetworks, frames: int) -> tuple[F32, F32]:

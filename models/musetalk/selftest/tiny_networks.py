@@ -6,15 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
-from transformers.models.whisper.configuration_whisper import WhisperConfig
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from models.musetalk.nets.bisenet import BiSeNet
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 from models.musetalk.nets.dwpose import DwPose
 from models.musetalk.nets.s3fd import S3FD
+from models.musetalk.nets.whisper import Encoder
 
 FEATURES, LAYERS = 64, 4
 """Of the features of a sound: their width, and the layers of Whisper's encoder."""
@@ -55,9 +53,9 @@ def build_vae() -> AutoencoderKL:
     return _build_seeded(lambda: AutoencoderKL(**_VAE))
 
 
-def build_whisper() -> WhisperEncoder:
-    """Build the encoder of a Whisper with a weight for each layer, as transformers makes it."""
-    return _build_seeded(lambda: WhisperEncoder(WhisperConfig(**_WHISPER)))
+def build_whisper() -> Encoder:
+    """Build the encoder of a Whisper with random weights."""
+    return _build_seeded(lambda: Encoder(**_WHISPER))
 
 
 def build_face_networks() -> dict[str, nn.Module]:

@@ -106,6 +106,7 @@ def plan_boxes(
     *,
     shift: int = 0,
     margin: int = 0,
+    margin_share: float = 0.0,
     cuts: Sequence[int] = (),
     rate: float = 25.0,
     smooth: bool = True,
@@ -117,6 +118,7 @@ def plan_boxes(
     size        width and height of the frames
     shift       pixels by which the middle of the box moves down
     margin      pixels that are added below
+    margin_share  share of its height that each box grows by below, before it is rounded
     cuts        frames with which shots begin
     rate        frames a second
     smooth      if False, each box depends on its own frame alone
@@ -130,7 +132,8 @@ def plan_boxes(
     shots = list(split_at_cuts(len(seen), sorted({*cuts, *jumps})))
     points = smooth_landmarks(points, seen, shots, size, rate) if smooth else np.trunc(points) + 0.5
     points = points[find_nearest_seen(seen, shots)]
-    boxes = np.concatenate([round_boxes(measure_boxes(points[start:stop] - 0.5, shift)) for start, stop in shots])
+    tall = extend_boxes(measure_boxes(points - 0.5, shift), margin_share)
+    boxes = np.concatenate([round_boxes(tall[start:stop]) for start, stop in shots])
     seen &= measure_visible_share(boxes, size) > 0
     return BoxTrack(
         boxes[find_nearest_seen(seen, shots)] + np.array([0, 0, 0, margin]) if seen.any() else np.zeros_like(boxes),
@@ -178,6 +181,12 @@ def smooth_landmarks(points: F64, seen: Bool, shots: Sequence[Interval], size: S
                 steady = replace_outliers(paths[start:stop, some], known, tolerance_px)
                 smoothed[start:stop, some] = smooth_paths(steady, known, pose_grid_px(size), rate)
     return smoothed.reshape(points.shape)
+
+
+def extend_boxes(boxes: F64, share: float) -> F64:
+    """Return the boxes (n, 4), of which each reaches down by a share of its height."""
+    x1, y1, x2, y2 = boxes.T
+    return np.stack([x1, y1, x2, y2 + share * (y2 - y1)], 1)
 
 
 def round_boxes(boxes: F64) -> I64:

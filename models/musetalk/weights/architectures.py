@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
-from transformers.models.whisper.configuration_whisper import WhisperConfig
-from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from models.checkpoints.states import State
 from models.musetalk.nets import bisenet, dwpose, s3fd
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
+from models.musetalk.nets.whisper import Encoder, MelSpectrogram
 from models.musetalk.weights.checkpoint import damaged_error
 from models.musetalk.weights.index import InstalledPart
 
@@ -53,12 +50,12 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def read_feature_extractor(found: InstalledPart) -> WhisperFeatureExtractor:
+def read_feature_extractor(found: InstalledPart) -> MelSpectrogram:
     """Return what turns samples into mel frames, from the config beside the Whisper weights."""
     name = found.variant.configs[1]
     config = read_config(found.configs[1], name)
     try:
-        return WhisperFeatureExtractor(**config)
+        return MelSpectrogram(**config)
     except (TypeError, ValueError) as error:
         raise damaged_error(name, f"describes no feature extractor ({error})") from error
 
@@ -72,7 +69,7 @@ def build_vae(config: Any, _: Mapping[str, Any]) -> nn.Module:
 
 
 def build_whisper(config: Any, _: Mapping[str, Any]) -> nn.Module:
-    return WhisperEncoder(WhisperConfig(**config))
+    return Encoder(**config)
 
 
 BUILDERS: dict[str, Build] = {

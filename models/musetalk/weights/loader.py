@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
-from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from models.checkpoints.manifest import recorded_sha256, sample_hash
 from models.checkpoints.states import State
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
+from models.musetalk.nets.whisper import Encoder, MelSpectrogram
 from models.musetalk.weights.architectures import (
     build_empty,
     find_mismatch,
@@ -61,12 +59,12 @@ class Weights:
         return self._load("vae", self.dtype)
 
     @cached_property
-    def whisper(self) -> WhisperEncoder:
+    def whisper(self) -> Encoder:
         """The encoder alone."""
         return self._load("whisper", self.dtype)
 
     @cached_property
-    def feature_extractor(self) -> WhisperFeatureExtractor:
+    def feature_extractor(self) -> MelSpectrogram:
         return read_feature_extractor(self.find_part("whisper"))
 
     @cached_property

@@ -143,11 +143,12 @@ def test_an_avatar_that_jobs_want_is_not_removed(settings: Settings, tmp_path: P
 
 
 def test_preparing_is_a_job_like_any_other(settings: Settings, tmp_path: Path) -> None:
-    """The inbox gets a job file for the avatar with its options, and a short silent sound."""
+    """The inbox gets a job file for the avatar with its options, and a short silent sound, in which the mouth shows."""
     avatars.add_avatar(settings, "anna", a_file(tmp_path))
     ticket = avatars.submit_preparation(settings, "anna", {"bbox_shift": 3}, "musetalk")
     spec = parse_job((settings.folders.inbox / f"{ticket.name}.json").read_bytes())
-    assert (spec.library_name, spec.engine, spec.options, spec.priority) == ("anna", "musetalk", {"bbox_shift": 3}, -10)
+    options = {"silence": "model", "bbox_shift": 3}
+    assert (spec.library_name, spec.engine, spec.options, spec.priority) == ("anna", "musetalk", options, -10)
     with wave.open(str(settings.folders.inbox / str(spec.audio))) as sound:
         assert sound.getnframes() == 6400
         assert not any(sound.readframes(6400))

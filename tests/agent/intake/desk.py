@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.fs.folders import make_folders
 from agent.intake.admission import Intake
-from agent.intake.commands import Command
+from agent.intake.controls.commands import Command
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.settings import CurrentSettings, Settings

@@ -13,8 +13,9 @@ from agent import clock
 from agent.fs import Fingerprint
 from agent.intake import admission
 from agent.intake.admission import Intake
-from agent.intake.commands import CancelJob, DrainDevice, ResumeDevice, UnloadDevice
+from agent.intake.controls.commands import CancelJob, DrainDevice, ResumeDevice, UnloadDevice
 from agent.intake.media import WRITTEN
+from agent.jobs.queue_order import sort_by_turn
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
 from agent.results import outbox
@@ -279,6 +280,46 @@ def test_a_retry_reads_the_job_file_again(desk: Desk) -> None:
     desk.turn(wait_s=1.0)
     job = desk.job("hello")
     assert (job.state, job.priority, job.engine_asked) == (JobState.QUEUED, 7, "preview")
+
+
+def test_a_retry_may_bring_another_job_file(desk: Desk) -> None:
+    """What NAME.retry holds takes the place of the job file, also in failed/ if it fails again."""
+    desk.drop_media()
+    desk.drop("hello")
+    desk.turn()
+    fail_job(desk, "hello")
+    edited = json.dumps({"avatar": "face.jpg", "audio": "voice.wav", "priority": 9}).encode()
+    desk.put("hello.retry", edited[:20], settled=False)
+    desk.turn()
+    assert desk.job("hello").state is JobState.FAILED
+    desk.put("hello.retry", edited)
+    desk.turn(wait_s=1.0)
+    job = desk.job("hello")
+    assert (job.state, job.priority) == (JobState.QUEUED, 9)
+    assert (desk.folders.claimed / job.uid / "job.json").read_bytes() == edited
+    fail_job(desk, "hello")
+    desk.put("hello.retry", b'{"avatar": 1}')
+    desk.turn(wait_s=1.0)
+    assert desk.job("hello").state is JobState.FAILED
+    assert desk.job("hello").error_code != job.error_code
+
+
+def test_a_job_is_moved_to_the_front(desk: Desk) -> None:
+    """The last one that was moved is the first, however long others have waited; other words set their levels."""
+    desk.drop_media()
+    for name in ("a", "b", "c", "d"):
+        desk.drop(name, priority=100 if name == "a" else 0)
+        desk.turn(wait_s=1.0)
+    desk.now_s += 5 * 86400
+    for name in ("c.front", "b.front", "d.high"):
+        desk.put(name, b"")
+        desk.turn(wait_s=1.0)
+    rows = desk.ledger.queue.list_first(desk.at_ms, 10)
+    assert [row["name"] for row in rows[:2]] == ["b", "c"]
+    ready = sort_by_turn(desk.ledger.queue.list_ready(desk.at_ms, 10), desk.ledger.queue.served_ms(), desk.at_ms)
+    assert [job.name for job in desk.ledger.list_by_turn(ready)][:2] == ["b", "c"]
+    assert [desk.job(name).priority for name in ("d", "a")] == [10, 100]
+    assert desk.inbox_names() == ["face.jpg", "voice.wav"]
 
 
 def test_a_retry_of_a_job_file_that_is_still_wrong(desk: Desk) -> None:
@@ -575,3 +616,16 @@ def test_the_nearest_avatar_is_named(desk: Desk) -> None:
     desk.turn()
     assert str(desk.job("hello").waiting_for).endswith("; did you mean Anna?")
     assert str(desk.job("other").waiting_for).endswith("no avatar of that name")
+
+
+def test_a_draft_is_marked_as_one(desk: Desk) -> None:
+    """It is of the preview engine, has the submitter of all drafts, and no scene."""
+    desk.drop_media()
+    desk.drop("look", engine="musetalk", from_s=2, submitter="anna", options={"draft": True})
+    desk.turn()
+    job = desk.job("look")
+    assert (job.submitter, job.engine_asked, job.spec and job.spec.from_s) == ("draft", "preview", None)
+    assert desk.ledger.retention.list_ended_drafts(desk.at_ms) == []
+    desk.ledger.transitions.cancel(job, at_ms=desk.at_ms)
+    desk.ledger.update(job.uid, tidied=1, swept=1)
+    assert desk.ledger.retention.list_ended_drafts(desk.at_ms + 1) == [job.uid]

@@ -188,7 +188,7 @@ def test_control_files_are_seen_with_their_job_names(inbox: Inbox) -> None:
     put(inbox, "talk.v2.cancel", b"")
     put(inbox, "other.retry", b"")
     inbox.scan(0.0)
-    assert [(control.name, control.verb) for control in inbox.find_controls()] == [
+    assert [(control.name, control.verb) for control in inbox.find_controls(0.0)] == [
         ("other", "retry"),
         ("talk.v2", "cancel"),
     ]

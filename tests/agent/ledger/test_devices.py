@@ -21,6 +21,14 @@ def test_devices_show_the_job_they_work_on(tmp_path: Path) -> None:
     assert (row["job"], row["until"]) == ("hello", None)
 
 
+def test_a_card_without_gauges_has_none_in_its_row(tmp_path: Path) -> None:
+    """Temperature, load and power are NULL where the driver doesn't give them, and 0 where they are 0."""
+    ledger = a_ledger(tmp_path)
+    ledger.devices.record(Device("GPU-1", "cuda", temperature_c=61, load_percent=0), at_ms=1)
+    [row] = ledger.rows("SELECT temperature_c, load_percent, power_w FROM device_status")
+    assert list(row.values()) == [61, 0, None]
+
+
 def test_a_device_says_since_when_it_is_as_it_is(tmp_path: Path) -> None:
     """`since` moves with the state and not with the memory; a sick device says when it is tried again."""
     ledger = a_ledger(tmp_path)

@@ -114,7 +114,7 @@ def test_the_schema_keeps_its_promises(tmp_path: Path) -> None:
     ledger = a_ledger(tmp_path)
     pragmas = {name: ledger.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}
-    assert ledger.db.execute("PRAGMA user_version").fetchone()[0] == 2
+    assert ledger.db.execute("PRAGMA user_version").fetchone()[0] == 3
     assert all(ledger.db[table].strict for table in ("jobs", "attempts", "events", "devices", "drained", "submitters"))  # type: ignore[union-attr]
     assert {"job_status", "queue", "device_status", "throughput"} <= set(ledger.db.view_names())
 

@@ -69,15 +69,17 @@ def test_rows_hold_relative_paths_and_jobs_absolute_ones(tmp_path: Path) -> None
     set_columns(ledger, "done", inputs="/srv/share/archive/x", tidied=1, swept=1)
     ledger.close()
     with closing(sqlite3.connect(path)) as conn:
-        conn.executescript("PRAGMA user_version = 1; DELETE FROM _sqlite_migrations WHERE id = 2;")
+        conn.executescript("PRAGMA user_version = 1; DELETE FROM _sqlite_migrations WHERE id >= 2;")
         conn.executescript("DROP TABLE state_counts; DROP TABLE finished_hours; DROP TABLE engine_totals;")
         for kind in ("trigger", "index"):
             sql = "SELECT name FROM sqlite_schema WHERE type = ? AND name NOT LIKE 'sqlite%'"
             for [name] in conn.execute(sql, [kind]).fetchall():
                 if name not in ("events_by_job", "submitters_by_turn", "jobs_untidy") and "migrations" not in name:
                     conn.execute(f"DROP {kind} {name}")
-        for view in ("job_counts", "engine_speed", "device_events"):
+        for [view] in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall():
             conn.execute(f"DROP VIEW {view}")
+        for column in ("temperature_c", "load_percent", "power_w"):
+            conn.execute(f"ALTER TABLE devices DROP COLUMN {column}")
         conn.commit()
     moved = Ledger(path, places())
     kept = moved.rows("SELECT uid, inputs, json_extract(media, '$.avatar.path') AS path FROM jobs ORDER BY uid DESC")

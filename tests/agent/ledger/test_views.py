@@ -22,6 +22,7 @@ SEARCHES = {
     "device_events": ("at",),
     "job_events": ("name", "uid"),
     "job_attempts": ("name", "uid"),
+    "job_quality": ("name", "uid", "finished_at"),
 }
 """View -> the columns by which the docs say that rows are found without reading the others."""
 FOUND = [f"SELECT * FROM {view} WHERE {column} = 'x'" for view, columns in SEARCHES.items() for column in columns]  # noqa: S608 - constants

@@ -8,6 +8,7 @@ from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import open_reader
 from agent.page import facts
+from agent.page.figures import DayFigures
 from agent.settings import Settings
 from tests.agent.samples import add_job
 
@@ -18,7 +19,7 @@ def test_sections_show_each_job_in_its_place(settings: Settings, ledger: Ledger)
     """Running, waiting, done and failed jobs are in their own sections."""
     for state in JobState:
         add_job(ledger, f"u-{state}", state=state, name=str(state))
-    sections = facts.read_sections(open_reader(settings.folders.ledger), {}, settings, datetime.now(UTC))
+    sections = facts.read_sections(open_reader(settings.folders.ledger), {}, settings, datetime.now(UTC), DayFigures())
 
     def names(section: str) -> set[str]:
         return {row["name"] for row in sections[section] if isinstance(row, dict)}
@@ -62,7 +63,11 @@ def test_the_library_is_listed_without_strangers(settings: Settings) -> None:
     (settings.folders.avatars / "eva").mkdir()
     for name in ("anna.jpg", "bert.MP4", ".hidden.jpg", "notes.txt", "plain"):
         (settings.folders.avatars / name).touch()
-    assert facts.list_library(settings) == [{"name": "anna"}, {"name": "bert"}, {"name": "eva"}]
+    assert facts.list_library(settings) == [
+        {"name": "anna", "kind": "image"},
+        {"name": "bert", "kind": "video"},
+        {"name": "eva", "kind": ""},
+    ]
 
 
 def test_a_status_file_that_is_none_is_empty(settings: Settings) -> None:

@@ -34,6 +34,23 @@ def test_a_finished_attempt_is_published(desk: Desk) -> None:
     assert desk.publisher.pending == {}
 
 
+def test_a_result_of_low_quality_has_warnings(desk: Desk) -> None:
+    """The job is done; its record and the view name the figure that is beyond the limits, and say what to do."""
+    quality = {"frames_measured": 25, "sharpness": 0.1, "sync": 0.9, "lag_ms": -160.0, "seam": None}
+    desk.publisher.add(FinishedAttempt(desk.start(), {"quality": quality}))
+    desk.publisher.publish()
+    record = json.loads((desk.folders.outbox / "hello" / "result.json").read_text())
+    assert record["quality"] == quality
+    assert [text.partition(":")[0] for text in record["warnings"]] == [
+        "the mouth has 10 % of the detail of the upper face",
+        "the mouth comes -160 ms after the voice",
+    ]
+    [row] = desk.ledger.rows("SELECT * FROM job_quality WHERE name = 'hello'")
+    assert (row["sharpness"], row["lag_ms"], row["seam"]) == (0.1, -160.0, None)
+    assert json.loads(row["warnings"]) == record["warnings"]
+    assert desk.job().state == JobState.DONE
+
+
 def test_results_wait_for_each_other_a_moment(desk: Desk) -> None:
     """What is due is published together with what is due soon; before that, nothing is."""
     desk.add("u1", delay_s=GATHER_S)

@@ -89,11 +89,14 @@ def difference(some: Pictures, others: Pictures) -> float:
 SPELT_OUT: dict[str, Any] = {
     "version": "v15",
     "bbox_shift": 0,
-    "extra_margin": 10,
+    "extra_margin": "auto",
     "parsing_mode": "jaw",
     "cheek_width": 90,
     "precision": "fp32",
     "smooth_box": True,
+    "smooth_mask": True,
+    "match_colour": True,
+    "antialias": True,
     "no_face": "keep",
     "silence": "model",
     "face": "largest",
@@ -107,6 +110,9 @@ ON_BOTH: tuple[tuple[dict[str, Any], Claim], ...] = (
     ({"bbox_shift": -7}, other),
     ({"bbox_shift": 7}, other),
     ({"extra_margin": 0}, other),
+    ({"extra_margin": 10}, other),
+    ({"match_colour": False}, other),
+    ({"antialias": False}, other),
     ({"extra_margin": 40}, other),
     ({"cheek_width": 0}, other),
     ({"cheek_width": [20, 256]}, other),
@@ -122,17 +128,18 @@ ON_BOTH: tuple[tuple[dict[str, Any], Claim], ...] = (
     ({"batch_size": "auto"}, almost),
     ({"precision": "bf16"}, near),
     ({"version": "v1"}, other),
-    ({"version": "v1", "extra_margin": 10, "parsing_mode": "jaw"}, same),
+    ({"version": "v1", "extra_margin": "auto", "parsing_mode": "jaw"}, same),
 )
 """fp32 is the usual precision here, also where fp16 is asked of a CPU, and v1 has the weights of v15."""
 ON_ONE: dict[str, tuple[tuple[dict[str, Any], Claim], ...]] = {
     "image": (
-        ({"smooth_box": False, "face": 0, "cycle": "loop"}, same),
+        ({"smooth_box": False, "smooth_mask": False, "face": 0, "cycle": "loop"}, same),
         ({"cycle": "hold"}, same),
         ({"face_box": [52, 32, 56, 56]}, other),
     ),
     "video": (
         ({"smooth_box": False}, other),
+        ({"smooth_mask": False}, other),
         ({"face": 0}, other),
         ({"face": 1}, same),
         ({"cycle": "loop"}, reordered),
@@ -204,7 +211,7 @@ class Maker:
 
     def make(self, **given: Any) -> Result:
         self.jobs += 1
-        given = {"batch_size": BATCH, **given}
+        given = {"batch_size": BATCH, "silence": "model", **given}
         request = make_request(self.folder, self.models_dir, self.avatar, job=f"job{self.jobs}", **given)
         silence_and_voice(self.folder / "voice.wav")
         inspection = self.handler.inspect(request)

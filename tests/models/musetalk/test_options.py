@@ -27,6 +27,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "job-file.md").read_text(encoding="
         ({"bbox_shift": 1.5}, "valid integer"),
         ({"bbox_shift": 999}, "less than or equal to 100"),
         ({"extra_margin": -1}, "greater than or equal to 0"),
+        ({"extra_margin": "large"}, "'auto'"),
         ({"parsing_mode": "chin"}, "parsing_mode"),
         ({"cheek_width": [90]}, "at least 2"),
         ({"cheek_width": 300}, "less than or equal to 256"),
@@ -52,22 +53,24 @@ def test_mistakes_are_named(given: dict[str, Any], word: str) -> None:
 
 
 def test_the_versions_assume_different_things() -> None:
-    """v15 adds 10 pixels below the chin and cuts along the jaw, v1 neither; what is said wins."""
+    """v15 adds 10 pixels of 256 below the chin and cuts along the jaw, v1 neither; what is said wins."""
     v15, v1 = (read_options({"version": version})[0] for version in ("v15", "v1"))
-    assert (v15.margin_px, v15.parsing, v15.cheek_widths) == (10, "jaw", (90, 90))
-    assert (v1.margin_px, v1.parsing) == (0, "raw")
+    assert (v15.margin_px, v15.margin_share, v15.parsing, v15.cheek_widths) == (0, 10 / 256, "jaw", (90, 90))
+    assert (v1.margin_px, v1.margin_share, v1.parsing) == (0, 0, "raw")
     said, _ = read_options({"version": "v1", "extra_margin": 4, "parsing_mode": "neck", "cheek_width": [40, 120]})
-    assert (said.margin_px, said.parsing, said.cheek_widths) == (4, "neck", (40, 120))
+    assert (said.margin_px, said.margin_share, said.parsing, said.cheek_widths) == (4, 0, "neck", (40, 120))
 
 
 def test_the_reference_has_its_own_rules() -> None:
-    """No smoothing, and no shift in v15; the result says what was ignored."""
-    options, notes = read_options({"reference": True, "bbox_shift": 5, "smooth_box": True})
-    assert (options.way, options.shift_px, options.has_smooth_boxes) == ("reference", 0, False)
-    assert [name for name in ("bbox_shift", "smooth_box") if any(name in note for note in notes)] == [
-        "bbox_shift",
-        "smooth_box",
-    ]
+    """No smoothing and no better picture, and no shift in v15; the result says what was ignored."""
+    asked = ["bbox_shift", "smooth_box", "smooth_mask", "match_colour", "antialias"]
+    options, notes = read_options({"reference": True, **dict.fromkeys(asked, True), "bbox_shift": 5})
+    assert (options.way, options.shift_px, options.margin_px, options.margin_share) == ("reference", 0, 10, 0)
+    assert not any((options.has_smooth_boxes, options.has_smooth_masks, options.matches_colour))
+    assert not any((options.has_antialiasing, options.closes_in_pauses))
+    assert [name for name in asked if any(name in note for note in notes)] == asked
+    assert read_options({"reference": True})[1] == ()
+    assert read_options({"reference": True, "silence": "close"})[0].closes_in_pauses
     assert read_options({"reference": "realtime"})[0].way == "realtime"
     assert read_options({"reference": True, "version": "v1", "bbox_shift": 5})[0].shift_px == 5
     assert read_options({"bbox_shift": 5})[0].shift_px == 5
@@ -76,21 +79,30 @@ def test_the_reference_has_its_own_rules() -> None:
 def test_preparation_depends_on_what_shapes_it_alone() -> None:
     """Two jobs that differ in voice, speed or cycle share a prepared avatar; another box or mask makes another."""
     usual = read_options({})[0].preparation_inputs
-    for given in ({"batch_size": 4}, {"cycle": "loop"}, {"silence": "close"}, {"no_face": "fail"}, {"compile": True}):
+    for given in (
+        {"batch_size": 4},
+        {"cycle": "loop"},
+        {"silence": "model"},
+        {"no_face": "fail"},
+        {"match_colour": False},
+    ):
         assert read_options(given)[0].preparation_inputs == usual
     for given in (
         {"bbox_shift": 1},
         {"extra_margin": 0},
         {"parsing_mode": "neck"},
         {"cheek_width": 80},
+        {"extra_margin": 10},
         {"smooth_box": False},
+        {"smooth_mask": False},
+        {"antialias": False},
         {"face": 0},
         {"version": "v1"},
         {"reference": True},
     ):
         assert read_options(given)[0].preparation_inputs != usual
     assert json.loads(json.dumps(usual)) == usual
-    assert read_options({"extra_margin": 10, "parsing_mode": "jaw"})[0].preparation_inputs == usual
+    assert read_options({"extra_margin": "auto", "parsing_mode": "jaw"})[0].preparation_inputs == usual
 
 
 def test_options_of_the_preview_are_noted_and_ignored() -> None:

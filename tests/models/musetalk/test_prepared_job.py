@@ -36,7 +36,7 @@ def prepare(folder: Path) -> PreparedAvatar:
     return PreparedAvatar(folder / AVATAR)
 
 
-@pytest.mark.parametrize(("given", "before_gap"), [({}, 0.25), ({"reference": True}, 1)])
+@pytest.mark.parametrize(("given", "before_gap"), [({"silence": "model"}, 0.25), ({"reference": True}, 1)])
 def test_faces_fade_except_in_the_references_way(tmp_path: Path, given: dict[str, Any], before_gap: float) -> None:
     """Frames without a face have weight 0; those beside them fade, and there is a voice everywhere."""
     schedule = plan_frames(prepare(tmp_path), np.zeros(0, np.float32), 10, RATE, read_options(given)[0])
@@ -46,9 +46,29 @@ def test_faces_fade_except_in_the_references_way(tmp_path: Path, given: dict[str
     assert (schedule.voice == 1).all()
 
 
+def test_the_meter_knows_where_the_faces_are(tmp_path: Path) -> None:
+    """The boxes of the frames that are shown; no face where none was seen, or where none was prepared."""
+    (tmp_path / AVATAR).mkdir()
+    boxes = np.tile(np.array([10, 20, 110, 140], np.int32), (len(SEEN), 1)) + np.arange(8, dtype=np.int32)[:, None]
+    writer = AvatarWriter(tmp_path / AVATAR, AvatarTrack(boxes, SEEN))
+    for seen in SEEN:
+        writer.add(np.zeros((8, 32, 32), np.float32) if seen else None, None)
+    writer.close({})
+    np.save(tmp_path / FEATURES, np.zeros((1, 1, 5, 384), np.float32))
+    (tmp_path / STATS).write_text('{"samples": 0}')
+    source = np.array([2, 3, 9, 10])
+    FrameSchedule(source, np.ones(4, np.float32), np.ones(4, np.float32), SEEN[:4], 0, first=2).write(tmp_path)
+    [job] = PreparedVoices(tmp_path, 1).jobs
+    trace = job.trace()
+    assert trace.seen.tolist() == [True, True, False, False]
+    assert trace.faces[:2].tolist() == [[10, 20, 100, 120], [11, 21, 100, 120]]
+    assert trace.painted[0].tolist() == [35, 80, 50, 60]
+    assert (trace.seam, trace.expected) == ("above", None)
+
+
 def test_pauses_have_no_weight(tmp_path: Path) -> None:
-    """With `close`, frames in silence keep the avatar's own mouth."""
-    options, _ = read_options({"silence": "close"})
+    """Unless a job says otherwise, frames in silence keep the avatar's own mouth; the reference paints them."""
+    options, _ = read_options({})
     schedule = plan_frames(prepare(tmp_path), np.full(100, -90, np.float32), 5, RATE, options)
     assert not schedule.voice.any()
     assert not schedule.weight.any()

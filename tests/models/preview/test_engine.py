@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from models import media
 from models.handler import Handler
 from models.preview.engine import PreviewEngine, cycle_frame
+from models.quality.measuring import measure_job
 from models.types import EngineError, GivenVoice, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
 
@@ -78,6 +80,29 @@ def test_a_whole_job_by_its_stages(tmp_path: Path) -> None:
     assert facts["label"] is True
     media.verify_video(tmp_path / "out" / "result.mp4", 30, Inspection.from_dict(inspection).rate)
     assert media.read_image(tmp_path / "out" / "preview.jpg", "preview").shape[0] == 200
+    quality = facts["quality"]
+    assert (quality["frames_measured"], quality["jitter"], quality["no_face"]) == (30, 0.0, 0.0)
+    assert media.read_image(tmp_path / "out" / "contact.jpg", "contact").shape[0] > 3 * 180
+
+
+def test_the_picture_is_measured_against_the_sound(tmp_path: Path) -> None:
+    """The mouth of a real face follows a real voice at once, in a photo and in a video."""
+    for avatar in ("collins.jpg", "collins.mp4"):
+        folder = tmp_path / avatar
+        folder.mkdir()
+        request = replace(request_for(folder, EXAMPLES / avatar), audio=str(EXAMPLES / "hello.wav"))
+        request = replace(request, output=Output(height=240))
+        _, inspection = prepared(request)
+        handler = Handler("cpu:0")
+        handler.render(request, inspection, 0, 50, lambda _: None)
+        handler.render(request, inspection, 50, inspection.frames, lambda _: None)
+        figures = measure_job(handler.open_engine("preview"), request, inspection, [[0, 50], [50, inspection.frames]])
+        assert figures is not None
+        assert figures["frames_measured"] == inspection.frames
+        assert figures["sync"] > 0.8
+        assert abs(figures["lag_ms"]) < 25
+        assert figures["sharpness"] > 0.4
+        assert figures["seam"] < 4
 
 
 def test_the_snapshot_is_what_is_used(tmp_path: Path) -> None:
@@ -375,3 +400,28 @@ def test_a_face_that_flashes_up_changes_no_frame(tmp_path: Path) -> None:
     frames = list(engine.render(request, inspection, 3, 20))
     assert all(np.ptp(frame) < 12 for frame in frames)
     assert any("no face was seen in 24 frames" in note for note in engine.report(request, inspection)["notes"])
+
+
+def read_bgr(path: Path) -> Any:
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture.astype(int)
+
+
+@pytest.mark.parametrize("avatar", ["image", "video"])
+def test_a_draft_is_one_frame_with_the_box_of_the_face(tmp_path: Path, avatar: str) -> None:
+    """However long the voice is, one frame is rendered; it differs from the picture by the box alone."""
+    source = portrait(tmp_path) if avatar == "image" else EXAMPLES / "collins.mp4"
+    request = request_for(tmp_path, source, seconds=3.0, draft=True)
+    result = Handler("cpu:0").run({"stage": "inspect", "request": request.to_dict(), "goes_on": True}, 0, 1, print)
+    assert result["outline"]["frames"] == 1
+    assert result["facts"]["label"] is False
+    x, y, w, h = result["outline"]["details"]["face"]
+    shown = read_bgr(tmp_path / "out" / "preview.jpg")
+    with media.VideoFrames(source, Fraction(25)) if avatar == "video" else nullcontext() as video:
+        plain = video.read(0).astype(int) if video else read_bgr(source)
+    changed = np.abs(shown - plain[: shown.shape[0], : shown.shape[1]]).max(2) > 90
+    rows, columns = np.nonzero(changed)
+    assert abs(columns.min() - x) < 8
+    assert abs(rows.max() - (y + h)) < 8
+    assert not changed[round(y + h / 3) : round(y + h / 2), round(x + w / 3) : round(x + w / 2)].any()

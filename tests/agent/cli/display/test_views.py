@@ -16,8 +16,9 @@ from agent.cli.display.views import (
     build_device_table,
     build_job_table,
     describe_counts,
-    name_submitter,
+    describe_gauges,
 )
+from agent.text import name_submitter
 from tests.agent.cli.display.rows import DEVICE, DEVICES, JOB, JOBS, LONG, NOW, REASON
 
 FRAMES = Path(__file__).parents[3] / "data" / "tables"
@@ -80,6 +81,16 @@ def test_a_card_that_shares_the_memory_of_the_machine() -> None:
     card = {**DEVICE, "device": "GPU-1", "kind": "cuda", "state": "idle", "reason": "", "until": None}
     rows = [card, {**card, "state": "lost"}, {**DEVICE, "until": None}]
     assert print_text(build_device_table(rows, NOW)).count("shared") == 1
+
+
+def test_a_card_says_how_warm_and_busy_it_is() -> None:
+    """What it doesn't tell is left out; a ledger of an earlier release has no such columns."""
+    card = {**DEVICE, "device": "GPU-1", "kind": "cuda", "until": None, "job": None}
+    card |= {"temperature_c": 61, "load_percent": 0, "power_w": None}
+    shown = print_text(build_device_table([card], NOW), 160)
+    assert "61 °C 0 %" in shown
+    assert " W" not in shown
+    assert describe_gauges(DEVICE) == ""
 
 
 def test_the_dashboard_counts_and_warns() -> None:

@@ -139,6 +139,7 @@ def test_what_can_not_happen_is_said(settings: Settings, ledger: Ledger) -> None
         (["cancel", "done"], "done is done already"),
         (["cancel", "bad"], "bad has failed already"),
         (["retry", "done"], "drop its files again"),
+        (["priority", "front", "done"], "done has ended already"),
         (["retry", "open"], "is not finished"),
         (["cancel", "opne"], "did you mean open?"),
     ):
@@ -159,6 +160,8 @@ def test_several_jobs_are_cancelled_and_retried(settings: Settings, ledger: Ledg
     assert list_inbox(settings) == ["uid-bad.retry", "uid-open.cancel"]
     assert call(settings, "retry", "--all").exit_code == 0
     assert list_inbox(settings) == ["uid-bad.retry", "uid-open.cancel", "uid-stopped.retry"]
+    assert "open will be moved" in call(settings, "priority", "front", "open").stdout
+    assert "uid-open.front" in list_inbox(settings)
     ledger.close()
 
 
@@ -266,7 +269,7 @@ def test_every_command_that_prints_facts_prints_json(settings: Settings, ledger:
     """A list for several things, an object for one; each documented row works, and nothing else is on stdout."""
     (settings.folders.failed / "bad").mkdir()
     rows = re.findall(r"^\| (`.*`) \|", section_of_json(), re.MULTILINE)
-    assert {"`cancel`, `retry`", "`open NAME`", "`snapshot`", "`devices`"} <= set(rows)
+    assert {"`cancel`, `retry`, `priority`", "`open NAME`", "`snapshot`", "`devices`"} <= set(rows)
     assert json.loads(call(settings, "open", "bad", "--json").stdout) == {
         "name": "bad",
         "uid": "uid-bad",

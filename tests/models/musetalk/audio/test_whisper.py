@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from transformers.models.whisper.configuration_whisper import WhisperConfig
-from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperModel
 
 from models.musetalk.audio.features import CHUNK_SAMPLES, FeatureFile, audio_windows, count_frames
 from models.musetalk.audio.resampling import read_chunks, read_speech
 from models.musetalk.audio.whisper import WhisperEncoder
+from models.musetalk.nets.whisper import Encoder, MelSpectrogram
 from tests.models.musetalk import recipe, voices
 from tests.models.musetalk.audio.tiny_whisper import (
     cut_as_published,
@@ -59,10 +59,11 @@ def test_windows_are_the_references(tmp_path: Path, name: str, sound: tuple[floa
 def test_full_size_whisper(tmp_path: Path) -> None:
     """The real architecture with recipe weights."""
     golden = recipe.golden("01_audio_realsize_whisper_fps25")
-    net: Any = recipe.fill(WhisperModel(WhisperConfig(encoder_layers=4, **FULL))).encoder
+    theirs: Any = recipe.fill(WhisperModel(WhisperConfig(encoder_layers=4, **FULL))).encoder
+    net = Encoder(encoder_layers=4, **FULL)
+    net.load_state_dict(theirs.state_dict())
     samples = read_synthetic(tmp_path, 2.5)
-    extractor: Any = WhisperFeatureExtractor  # has no types
-    full = WhisperEncoder(net, extractor(), torch.device("cpu"), torch.float32)
+    full = WhisperEncoder(net, MelSpectrogram(), torch.device("cpu"), torch.float32)
     cut = audio_windows(full.encode(samples), len(samples), Fraction(25), range(62), reference=True)
     assert np.abs(cut[golden["frames"]] - golden["windows"]).max() <= 1e-5
     assert np.abs(cut.mean((1, 2)) - golden["frame_mean"]).max() <= 1e-6

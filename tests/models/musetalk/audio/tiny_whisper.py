@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from transformers.models.whisper.configuration_whisper import WhisperConfig
-from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder as HuggingFaceEncoder
 
 from models.arrays import F32
 from models.musetalk.audio.resampling import read_speech
 from models.musetalk.audio.whisper import WhisperEncoder
+from models.musetalk.nets.whisper import Encoder, MelSpectrogram
 from tests.models.musetalk import recipe, voices
 
 RATES = [Fraction(12), Fraction(24000, 1001), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30)]
@@ -28,11 +26,10 @@ def open_encoder() -> WhisperEncoder:
     """Return an encoder with the tiny Whisper."""
     folder = recipe.DATA / "weights" / "whisper"
     state = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    net = HuggingFaceEncoder(WhisperConfig.from_json_file(folder / "config.json"))
+    net = Encoder(**json.loads((folder / "config.json").read_bytes()))
     mine = {name.removeprefix("model.encoder."): value for name, value in state.items() if "encoder." in name}
     net.load_state_dict({name: mine[name] for name in net.state_dict()})
-    extractor: Any = WhisperFeatureExtractor  # has no types
-    return WhisperEncoder(net, extractor(), torch.device("cpu"), torch.float32)
+    return WhisperEncoder(net, MelSpectrogram(), torch.device("cpu"), torch.float32)
 
 
 def read_synthetic(path: Path, seconds: float, rate: int = 16_000, channels: int = 1) -> F32:

@@ -53,6 +53,19 @@ def test_reference_boxes_at_the_lower_edge() -> None:
     assert plan_boxes(points, detected, SIZE, cuts=(1,), margin=10).boxes[:, 3].tolist() == [790, 725]
 
 
+@pytest.mark.parametrize("side", [64, 256, 900])
+def test_a_margin_may_grow_with_the_face(side: int) -> None:
+    """10 pixels of a face of 256 are 2 or 3 of one of 64, and 35 of one of 900; a head at rest keeps them steady."""
+    points = np.repeat(face_at(640, 360, side)[None], 12, 0) + np.random.default_rng(0).normal(0, 0.2, (12, 1, 1))
+    detected = np.repeat([[640 - side / 2, 360 - side / 2, 640 + side / 2, 360 + side / 2]], 12, 0)
+    without, with_share = (plan_boxes(points, detected, SIZE, margin_share=share).boxes for share in (0.0, 10 / 256))
+    height = (without[:, 3] - without[:, 1]).mean()
+    added = with_share[:, 3] - without[:, 3]
+    assert added.mean() == pytest.approx(10 / 256 * height, abs=1)
+    assert np.ptp(added) <= 1
+    assert np.array_equal(with_share[:, :3], without[:, :3])
+
+
 def test_a_reference_box_outside_of_the_picture_is_no_face() -> None:
     """Where nothing of a box shows there is nothing to cut: a face half a picture away, or one without any width."""
     points, detected = video(np.array([[640.0, 360.0], [1500.0, 360.0], [-300.0, 360.0]]))

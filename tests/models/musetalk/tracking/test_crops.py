@@ -8,6 +8,7 @@ import pytest
 
 from models.musetalk.tracking.crops import crop_clipped, crop_padded
 from tests.models.musetalk.recipe import golden, synth_frame
+from tests.models.musetalk.zone_plate import draw_zone_plate, measure_aliases
 
 
 def test_a_crop_is_the_golden_one() -> None:
@@ -32,3 +33,12 @@ def test_crops_beyond_an_edge_keep_their_proportions(box: tuple[int, int, int, i
     frame = synth_frame(3, 241, 321)
     wide = np.asarray(cv2.copyMakeBorder(frame, 100, 100, 100, 100, cv2.BORDER_REPLICATE), np.uint8)
     assert np.array_equal(crop_padded(frame, box), crop_clipped(wide, [edge + 100 for edge in box]))
+
+
+def test_a_large_face_shrinks_without_aliases() -> None:
+    """Of stripes too fine for 256 pixels a sixth is left; a face that is smaller stays as the reference cuts it."""
+    frame = draw_zone_plate(720)
+    plain, better = (crop_padded(frame, (0, 0, 720, 720), antialias=antialias) for antialias in (False, True))
+    assert measure_aliases(better, 720) < measure_aliases(plain, 720) / 6
+    small = (10, 20, 200, 276)
+    assert np.array_equal(crop_padded(frame, small, antialias=True), crop_padded(frame, small))

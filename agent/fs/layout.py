@@ -1,0 +1,128 @@
+"""Where the files of a share and a state are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Every folder and file. `share` is for users and may be exported, `state` is local."""
+
+    share: Path
+    state: Path
+    cache: Path
+    logs: Path
+
+    @property
+    def inbox(self) -> Path:
+        return self.share / "inbox"
+
+    @property
+    def outbox(self) -> Path:
+        return self.share / "outbox"
+
+    @property
+    def failed(self) -> Path:
+        return self.share / "failed"
+
+    @property
+    def archive(self) -> Path:
+        return self.share / "archive"
+
+    @property
+    def avatars(self) -> Path:
+        """The avatar library."""
+        return self.share / "avatars"
+
+    @property
+    def status_file(self) -> Path:
+        return self.share / "status.json"
+
+    @property
+    def snapshot(self) -> Path:
+        """The copy of the ledger for readers on other machines."""
+        return self.share / "status.db"
+
+    @property
+    def claimed(self) -> Path:
+        """Job files taken out of the inbox; on the share, so that a claim is one rename."""
+        return self.share / ".musedrop" / "claimed"
+
+    @property
+    def staging(self) -> Path:
+        """Results before they are published; on the share, so that publishing is one rename."""
+        return self.share / ".musedrop" / "staging"
+
+    @property
+    def trash(self) -> Path:
+        """Folders being deleted; on the share, so that a deletion starts with one rename."""
+        return self.share / ".musedrop" / "trash"
+
+    @property
+    def share_id_file(self) -> Path:
+        """The file by which the ledger recognises its share."""
+        return self.share / ".musedrop" / "share-id"
+
+    @property
+    def lease(self) -> Path:
+        """The file that says which daemon serves the share."""
+        return self.share / ".musedrop" / "lease"
+
+    @property
+    def ledger_mark(self) -> Path:
+        """The file by which a ledger sees that it is older than the share."""
+        return self.share / ".musedrop" / "ledger-mark"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "jobs.db"
+
+    @property
+    def running_mark(self) -> Path:
+        """A file that is there while a daemon runs, and is left by one that was killed."""
+        return self.state / "daemon.running"
+
+    @property
+    def work(self) -> Path:
+        """The work folders of the jobs; an operator may put them elsewhere by a link."""
+        return Path(os.path.realpath(self.state / "work"))
+
+    @property
+    def selftest_file(self) -> Path:
+        """The last self-test of each device."""
+        return self.state / "selftest.json"
+
+    @property
+    def selftest_logs(self) -> Path:
+        """The logs of the workers of self-tests."""
+        return self.logs / "selftest"
+
+    @property
+    def nvml_log(self) -> Path:
+        return self.logs / "nvml.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "daemon.lock"
+
+    @property
+    def of_share(self) -> tuple[Path, ...]:
+        """The folders of the share."""
+        return (
+            self.inbox,
+            self.outbox,
+            self.failed,
+            self.archive,
+            self.avatars,
+            self.claimed,
+            self.staging,
+            self.trash,
+        )
+
+    @property
+    def of_state(self) -> tuple[Path, ...]:
+        """The folders of the state folder."""
+        return (self.work, self.cache, self.logs)
