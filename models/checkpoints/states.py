@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.checkpoints.torch_file import MOST_DIMENSIONS, TorchFileError, read_torch_file, truncation_text
 from models.checkpoints.unpickler import TensorRecord
@@ -205,3 +205,23 @@ def _is_shape(size: Any, stride: Any, offset: Any) -> bool:
     return fits and all(
         type(number) is int and 0 <= number < LARGEST_TENSOR_BYTES for number in (*size, *stride, offset)
     )
+
+
+def find_mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
+    """Return what is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be allowed."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if absent := [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]:
+        return f"lacks {len(absent)} of {len(wanted)} tensors ({absent[0]} first)"
+    if other := [name for name in wanted if name in given and wanted[name] != given[name]]:
+        name = other[0]
+        return f"has {len(other)} tensors of another shape ({name} is {given[name]} and should be {wanted[name]})"
+    if not extras and (unknown := [name for name in given if name not in wanted]):
+        return f"has {len(unknown)} tensors that this network has not ({unknown[0]} first)"
+    return ""
+
+
+def move_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a tensor on `device`, in `dtype` if it has a floating point. The device does the conversion."""
+    there = tensor.to(device)
+    return there.to(dtype) if there.is_floating_point() else there

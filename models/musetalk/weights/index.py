@@ -131,6 +131,8 @@ def unet_part(version: Version, folder: str, pickle: str) -> Part:
     )
 
 
+MUSEV_VAE = "vae/sd-vae-ft-mse"
+"""Where the models folder of MuseV has the same file."""
 WHISPER_CONFIGS = ("whisper/config.json", "whisper/preprocessor_config.json")
 PARTS: tuple[Part, ...] = (
     unet_part("v15", "musetalkV15", "unet.pth"),
@@ -144,6 +146,8 @@ PARTS: tuple[Part, ...] = (
             Variant("pickle", "sd-vae/diffusion_pytorch_model.bin", ("sd-vae/config.json",)),
             Variant("safetensors", "sd-vae-ft-mse/diffusion_pytorch_model.safetensors", ("sd-vae-ft-mse/config.json",)),
             Variant("pickle", "sd-vae-ft-mse/diffusion_pytorch_model.bin", ("sd-vae-ft-mse/config.json",)),
+            Variant("safetensors", f"{MUSEV_VAE}/diffusion_pytorch_model.safetensors", (f"{MUSEV_VAE}/config.json",)),
+            Variant("pickle", f"{MUSEV_VAE}/diffusion_pytorch_model.bin", (f"{MUSEV_VAE}/config.json",)),
         ),
     ),
     Part(

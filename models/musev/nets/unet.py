@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -81,6 +81,7 @@ class MotionUNet(UNet2DConditionModel):
     def __init__(self, shape: Shape) -> None:
         super().__init__(**shape.spatial_config)
         self.shape, self.scene = shape, Scene()
+        self.on_layer: Callable[[], None] | None = None
         first, embedding = shape.channels[0], 4 * shape.channels[0]
         self.frame_embedding = TimestepEmbedding(first, embedding)
         if shape.input_motion:
@@ -190,9 +191,10 @@ class MotionUNet(UNet2DConditionModel):
                 x = upsampler(x, skips[-1].shape[2:])
         return x
 
-    @staticmethod
-    def _run_layer(block: Any, number: int, x: Tensor, time: Tensor, words: Tensor, numbers: Tensor) -> Tensor:
+    def _run_layer(self, block: Any, number: int, x: Tensor, time: Tensor, words: Tensor, numbers: Tensor) -> Tensor:
         """Return x after a ResNet and what follows it: convolution in time, attention in space, attention in time."""
+        if self.on_layer:
+            self.on_layer()
         x = block.temp_convs[number](block.resnets[number](x, time), len(numbers))
         if number < len(block.temp_attentions):
             x = block.attentions[number](x, encoder_hidden_states=words, return_dict=False)[0]
