@@ -92,14 +92,21 @@ def predict_unit(
     return unet.predict(shown, time, encoded.take_half(half, recipe))[:, :, 1:].float().cpu()
 
 
+def count_windows(recipe: Recipe) -> Tensor:
+    """Return (1, 1, frames, 1, 1): how many windows see each frame."""
+    counts = torch.zeros(1, 1, recipe.shot_frames, 1, 1)
+    for window in recipe.windows:
+        counts[:, :, window.start : window.stop] += 1
+    return counts
+
+
 def advance_shot(
     recipe: Recipe, schedule: Schedule, step: int, state: ShotState, outputs: Mapping[int, Tensor]
 ) -> ShotState:
     """Return the state after a step: predictions averaged where windows overlap, guided, and followed."""
     sums = {half: torch.zeros_like(state.latents) for half in recipe.halves}
-    counts = torch.zeros(1, 1, recipe.shot_frames, 1, 1)
+    counts = count_windows(recipe)
     for number, window in enumerate(recipe.windows):
-        counts[:, :, window.start : window.stop] += 1
         for half in recipe.halves:
             sums[half][:, :, window.start : window.stop] += outputs[recipe.unit_of(number, half)]
     with_prompt = sums[1] / counts

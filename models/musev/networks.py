@@ -92,7 +92,8 @@ class Networks:
         recipe, root, selection = self.recipe, self.root, self.recipe.selection
         where = (root, selection, self.device, self.dtype)
         cropped = pictures.crop_photo(pictures.read_photo(photo), recipe.width, recipe.height, recipe.tuning.crop)
-        given = self.encode_picture(pictures.picture_for_latents(cropped, recipe.width, recipe.height))
+        picture = pictures.picture_for_latents(cropped, recipe.width, recipe.height)
+        given = encode_picture(self.vae, picture.to(self.device, self.dtype))
         tell()
         tokenizer = loader.load_tokenizer(root, selection)
         tokens = [prompts.tokenize_prompt(text, tokenizer) for text in (recipe.negative_prompt, recipe.prompt)]
@@ -106,12 +107,6 @@ class Networks:
         image = encode_image(loader.load_picture_tokens(*where), embedding)
         maps = read_maps(loader.load_reference(*where), given.to(image), image)
         return Encoded(words, image, maps), given
-
-    @torch.inference_mode()
-    def encode_picture(self, picture: Tensor) -> Tensor:
-        """Return (1, 4, 1, h, w) float32 on the processor, the mean of the VAE, of a picture (1, 3, height, width)."""
-        mean = self.vae.encode(picture.to(self.device, self.dtype)).latent_dist.mean
-        return (mean * self.vae.config.scaling_factor).float().cpu()[:, :, None]
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> U8:
@@ -128,6 +123,12 @@ class Networks:
             there = {name: one.to(self.device, self.dtype) for name, one in tensors.items()}
             self._encoded = key, Encoded.of_tensors(there)
         return self._encoded[1]
+
+
+def encode_picture(vae: Any, picture: Tensor) -> Tensor:
+    """Return (1, 4, 1, h, w) float32 on the processor, the mean of the VAE, of a picture (1, 3, height, width)."""
+    latents = vae.encode(picture).latent_dist.mean * vae.config.scaling_factor
+    return latents.float().cpu()[:, :, None]
 
 
 def encode_image(tokens: Any, embedding: Tensor) -> Tensor:

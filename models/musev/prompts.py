@@ -120,6 +120,10 @@ def encode_prompt(tokens: Tokens, chunks: int, tokenizer: Any, encoder: Any) -> 
     states = encoder(torch.cat([first, ids, last], dim=1).to(encoder.device)).last_hidden_state
     weights = torch.tensor([*tokens.weights, *[1.0] * room]).view(chunks, CHUNK)
     weights = torch.nn.functional.pad(weights, (1, 1), value=1.0)[..., None].to(states)
-    weighted = states * weights
+    return restore_mean(states, states * weights).flatten(0, 1)[None]
+
+
+def restore_mean(states: Tensor, weighted: Tensor) -> Tensor:
+    """Return weighted states, scaled so that their mean is that of the states."""
     scale = states.float().mean() / weighted.float().mean()
-    return (weighted * scale.to(weighted)).flatten(0, 1)[None]
+    return weighted * scale.to(weighted)

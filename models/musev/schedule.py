@@ -63,6 +63,7 @@ class Schedule:
     def _open(self, step: int) -> Any:
         scheduler = self._make()
         scheduler.set_timesteps(self._steps)
+        scheduler.is_scale_input_called = True  # `scale` calls it on another instance
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(step)
         return scheduler
