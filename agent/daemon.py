@@ -32,6 +32,7 @@ from agent.results.status_db import StatusDatabase
 from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.devices import Devices
 from agent.scheduler.dispatcher import Dispatcher
+from agent.scheduler.handlers import HANDLER
 from agent.scheduler.workers import list_open_logs, open_pool
 from agent.selftest.background import BackgroundTests
 from agent.service.clock_history import ClockHistory
@@ -55,7 +56,6 @@ from gpu_pool.walls.privileges import forbid_tracing, keep_privileges_here
 
 log = logging.getLogger("musedrop")
 
-HANDLER = "models.handler:open_handler"
 PROGRESS_S = 0.5
 ARCHIVE_S = 0.5
 MAX_WAIT_S = 5.0
@@ -156,6 +156,8 @@ class Daemon:
                 self.dispatcher.fail_overdue()
                 self.dispatcher.assign()
             self.dispatcher.release()
+            for node, trouble in self.pool.node_troubles.items():
+                self.problems.set(f"node {node}", trouble)
             self.selftests.step(is_busy=self.draining or bool(self.dispatcher.attempts))
         events = self.dispatcher.wait(min(timeout_s, self.idle_s()))
         with keep_folders_open():

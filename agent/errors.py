@@ -160,6 +160,11 @@ class ErrorCode(StrEnum):
         " or `inspect_memory_mib` allow.",
     )
     VIDEO_TOO_LONG = ("video_too_long", "media", "The avatar video is longer than `limits.video_s`.")
+    POOR_INPUT = (
+        "poor_input",
+        "media",
+        "The job is `strict`, and there is advice about its face or its voice ([quality.md](quality.md)).",
+    )
     NO_FACE = ("no_face", "media", "No face was found in the avatar.")
 
     WEIGHTS_MISSING = (

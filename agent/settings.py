@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -286,6 +287,52 @@ class RetentionSettings(Section):
     )
 
 
+def _check_node_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,62}", name):
+        raise ValueError(f"{json.dumps(name)} is no name of a machine: small letters, digits, points and hyphens")
+    return name
+
+
+def _check_address(address: str) -> str:
+    if address and not re.fullmatch(r"[A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5}", address):
+        raise ValueError("should be an address and a port, as in 10.0.0.1:6379")
+    return address
+
+
+NodeName = Annotated[str, AfterValidator(_check_node_name)]
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+
+
+class ClusterSettings(Section):
+    """Other machines whose cards are used, too; they mount the state folder and the weights at the same paths."""
+
+    address: Annotated[str, AfterValidator(_check_address)] = Field(
+        default="", description="Address and port of the head of a Ray cluster, such as 10.0.0.1:6379."
+    )
+    nodes: dict[NodeName, Words | Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default={},
+        description="A name for each machine that is used, and which it is: its name or address in the Ray cluster;"
+        " or, without Ray, the program and arguments that lead to its agent, run without a shell, such as"
+        ' ["ssh", "box2", "/opt/musedrop/.venv/bin/python", "-m", "gpu_pool.agent"].',
+    )
+    fence_s: Annotated[float, Field(ge=2, le=3600)] = Field(
+        default=8.0,
+        description="Seconds without a word from the daemon after which a machine ends its workers; less than lost_s.",
+    )
+    lost_s: Annotated[float, Field(ge=3, le=3600)] = Field(
+        default=10.0, description="Seconds of silence after which a machine is lost and its work is done elsewhere."
+    )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> ClusterSettings:
+        """Refuse times by which work would begin elsewhere before it has ended there."""
+        if self.fence_s + 1 > self.lost_s:
+            raise ValueError("fence_s must be at least a second less than lost_s")
+        if not self.address and (named := [node for node, leads in self.nodes.items() if isinstance(leads, str)]):
+            raise ValueError(f"{named[0]} is a machine of a Ray cluster, whose address is missing")
+        return self
+
+
 class HooksSettings(Section):
     """What `musedrop hooks`, a program beside the daemon, runs or calls when a job has ended."""
 
@@ -407,6 +454,7 @@ class Settings(Section):
     inbox: InboxSettings = InboxSettings()
     devices: DevicesSettings = DevicesSettings()
     pool: PoolSettings = PoolSettings()
+    cluster: ClusterSettings = ClusterSettings()
     limits: LimitsSettings = LimitsSettings()
     musetalk: MusetalkSettings = MusetalkSettings()
     output: OutputSettings = OutputSettings()

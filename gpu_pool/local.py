@@ -85,7 +85,7 @@ class LocalBackend:
         self._env = {**os.environ, **(env or {})}
         self._workers: dict[str, WorkerProcess] = {}
         self._failed_spawns: list[WorkerMessage] = []
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.EpollSelector()
 
     def devices(self) -> Sequence[Device]:
         if self._watch:
@@ -108,6 +108,15 @@ class LocalBackend:
         worker = self._workers.get(device.id)
         held_bytes = cards.held.get(device.card, {}).get(str(worker.pid), 0) if worker else 0
         return replace(device, held_bytes=held_bytes, reason=device.reason or (SILENT if is_silent else ""))
+
+    def fileno(self) -> int:
+        """Readable when wait() would return messages at once, or has something to do."""
+        return self._selector.fileno()
+
+    @property
+    def deadline_s(self) -> float:
+        """When wait() is next needed, even if `fileno` isn't readable."""
+        return 0.0 if self._failed_spawns else self._watch.deadline_s if self._watch else inf
 
     def spawn(self, device: str, *, unloaded: bool = False) -> None:
         if device in self._workers:

@@ -43,6 +43,7 @@ class Pool:
     reserve_bytes  memory of each card that is left to other programs
     find_trouble   returns why no card can be used though there is one, "" without trouble
     find_driver    returns the version of the cards' driver, "" without one
+    list_troubles  returns why other machines can't be used, "" for those that can, by their names
     backoff        pauses before a worker is replaced that failed
     clock          returns seconds; every time of the pool is one of its
     refuse         returns why the end of a span can't be believed: its worker is killed then
@@ -62,6 +63,7 @@ class Pool:
         backoff: Backoff | None = None,
         find_trouble: Callable[[], str] = str,
         find_driver: Callable[[], str] = str,
+        list_troubles: Callable[[], dict[str, str]] = dict,
         clock: Callable[[], float] = time.monotonic,
         refuse: RefusalRule = lambda _run, _end: "",
     ) -> None:
@@ -76,7 +78,7 @@ class Pool:
         )
         self._backend = backend
         self._clock = clock
-        self._find_trouble, self._find_driver = find_trouble, find_driver
+        self._find_trouble, self._find_driver, self._list_troubles = find_trouble, find_driver, list_troubles
         self._supervisor = Supervisor(backend, limits, clock, refuse)
         self._wakeup = Wakeup()
         self._reserve_bytes = reserve_bytes
@@ -115,7 +117,7 @@ class Pool:
 
         "" if one can, now or when it has finished its current span.
         """
-        devices = [device for device in self._supervisor.devices if device.kind == task.kind]
+        devices = [device for device in self._supervisor.devices if task.can_run_on(device)]
         slots = {device.id: self._supervisor[device.id] for device in devices}
         backoff = self._oom_backoffs.get(task.id)
         return wait_reason(task, devices, slots, self._get_memory_budget(), backoff, self._clock())
@@ -124,6 +126,11 @@ class Pool:
     def driver_trouble(self) -> str:
         """Why no card can be used though this machine has one, and what to do; "" without trouble."""
         return self._find_trouble()
+
+    @property
+    def node_troubles(self) -> dict[str, str]:
+        """Why other machines can't be used, "" for those that can, by their names."""
+        return self._list_troubles()
 
     @property
     def driver_version(self) -> str:
@@ -259,7 +266,7 @@ class Pool:
         return budget.find_candidates(task.memory_bytes, min_bytes, idle, lambda devices: rank_devices(task, devices))
 
     def _find_idle(self, task: Task) -> Iterator[str]:
-        devices = (device for device in self._supervisor.devices if device.kind == task.kind)
+        devices = (device for device in self._supervisor.devices if task.can_run_on(device))
         return (device.id for device in devices if self._supervisor[device.id].is_available)
 
     def _get_memory_budget(self) -> MemoryBudget:

@@ -97,6 +97,7 @@ class WorkerSlot:
     drain_reason    why a person took the device out of service; "" if it is in service
     fault_reason    why the device can't be trusted until it is resumed; "" if it can
     lost_reason     why its card is gone; "" if it is present
+    unfit_reason    why the machine that the device is in must not be used as it is; "" if it may
     blocked_reason  why no new span may start here though the card is present; "" if it may
     reservation     the worker's share of the card's memory
     stats           what the worker reports of the model it has loaded: "load_s", "batch"
@@ -119,6 +120,7 @@ class WorkerSlot:
     drain_reason: str = ""
     fault_reason: str = ""
     lost_reason: str = ""
+    unfit_reason: str = ""
     blocked_reason: str = ""
     reservation: MemoryReservation = field(default_factory=MemoryReservation)
     stats: Mapping[str, Any] = field(default_factory=dict)
@@ -212,6 +214,7 @@ class WorkerSlot:
             batch=read_int(self.stats, "batch"),
             retry_at_s=self.backoff.start_at_s if is_resting else 0.0,
             read_at_s=device.read_at_s,
+            node=device.node,
             temperature_c=device.temperature_c,
             load_percent=device.load_percent,
             power_w=device.power_w,

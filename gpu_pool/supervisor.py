@@ -98,6 +98,10 @@ class Supervisor:
             if device.card:
                 slot.reservation = slot.reservation.update(device.held_bytes, device.read_at_s)
             lost = device.reason if device.state == "lost" else ""
+            unfit = device.reason if device.state == "sick" else ""
+            if unfit != slot.unfit_reason:
+                slot.unfit_reason = unfit
+                self.condemn(slot, unfit)
             slot.blocked_reason = "" if lost else device.reason
             if lost and not slot.lost_reason:
                 self._on_lost(slot, lost)

@@ -30,6 +30,7 @@ class Device:
     batch       frames that the worker takes at once, 0 if unknown
     retry_at_s  when a sick device is tried again, else 0
     read_at_s   when the driver was asked for the figures
+    node        the machine that it is in, "" for this one
     temperature_c, load_percent, power_w
                 what the card reports of itself now; None for what it doesn't
     """
@@ -49,6 +50,7 @@ class Device:
     batch: int = 0
     retry_at_s: float = 0.0
     read_at_s: float = 0.0
+    node: str = ""
     temperature_c: int | None = None
     load_percent: int | None = None
     power_w: int | None = None
@@ -91,6 +93,7 @@ class Task:
     memory_bytes  all that a worker holds of its card while it runs a span, the model included; 0:
                   unknown
     payload       JSON for the worker's handler
+    is_local      whether it runs on this machine alone, which has the files
     """
 
     id: str
@@ -101,6 +104,11 @@ class Task:
     model: str = ""
     memory_bytes: int = 0
     payload: Mapping[str, Any] = field(default_factory=dict)
+    is_local: bool = False
+
+    def can_run_on(self, device: Device) -> bool:
+        """Whether the device is of the right kind, in a machine that has the files."""
+        return device.kind == self.kind and not (self.is_local and device.node)
 
 
 @dataclass(frozen=True, slots=True)

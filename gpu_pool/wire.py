@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from types import UnionType
 from typing import Any, Literal, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from gpu_pool.types import Cancel, Done, Failed, Open, Progress, Ready, RunSpan, Stop, WorkerCommand, WorkerReport
@@ -33,15 +34,20 @@ def encode(message: WorkerReport | WorkerCommand) -> bytes:
     WireError if it is no JSON (NaN, a Path, a loop), or a report longer than MAX_LINE_BYTES.
     """
     is_report = isinstance(message, WorkerReport)
+    line = encode_any(message, is_report=is_report)
+    if is_report and len(line) > MAX_LINE_BYTES:
+        raise WireError(f"{_get_kind(type(message))} of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
+    return line
+
+
+def encode_any(message: Any, *, is_report: bool = False) -> bytes:
+    """Return a message of any dataclass as a line, newline included. WireError if it is no JSON."""
     body = {spec.name: _unwrap(getattr(message, spec.name)) for spec in fields(message)}
     kind = _get_kind(type(message))
     try:
-        line = _write_line({"kind": kind, **body}, is_report=is_report)
+        return _write_line({"kind": kind, **body}, is_report=is_report)
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError(f"{kind} is no JSON: {error}") from error
-    if is_report and len(line) > MAX_LINE_BYTES:
-        raise WireError(f"{kind} of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
-    return line
 
 
 def _write_line(body: dict[str, Any], *, is_report: bool) -> bytes:
@@ -55,17 +61,27 @@ def _write_line(body: dict[str, Any], *, is_report: bool) -> bytes:
 
 def decode_report(line: bytes) -> WorkerReport:
     """Parse a line from a worker; WireError if it is not one of its messages."""
+    return cast(WorkerReport, decode_strange(line, _REPORTS))
+
+
+def decode_strange(line: bytes, schemas: Schemas) -> object:
+    """Parse a line from a process that has opened a stranger's file; WireError if it is none of these messages."""
     body = _parse_object(line, _parse_int)
     if _measure_depth(body) > MAX_DEPTH:
         raise WireError(f"JSON nested deeper than {MAX_DEPTH}")
     if b"\\" in line and not _is_text(body):
         raise WireError("a text that is no Unicode")
-    return cast(WorkerReport, _build(body, _REPORTS))
+    return _build(body, schemas)
 
 
 def decode_command(line: bytes) -> WorkerCommand:
     """Parse a line from the pool; WireError if it is not one of its messages."""
-    return cast(WorkerCommand, _build(_parse_object(line, int), _COMMANDS))
+    return cast(WorkerCommand, decode_own(line, _COMMANDS))
+
+
+def decode_own(line: bytes, schemas: Schemas) -> object:
+    """Parse a line from the daemon; WireError if it is none of these messages."""
+    return _build(_parse_object(line, int), schemas)
 
 
 class LineSplitter:
@@ -99,12 +115,16 @@ class LineSplitter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Schema:
+class Schema:
     """What a message of one kind must look like."""
 
     make: Callable[..., object]
     checks: dict[str, Callable[[object], bool]]
     required: frozenset[str]
+
+
+Schemas = Mapping[str, Schema]
+"""By the kind of message."""
 
 
 def _unwrap(value: object) -> object:
@@ -115,7 +135,7 @@ def _get_kind(cls: type) -> str:
     return cls.__name__.lower()
 
 
-def _build(body: dict[str, Any], schemas: Mapping[str, _Schema]) -> object:
+def _build(body: dict[str, Any], schemas: Schemas) -> object:
     schema = schemas.get(str(body.pop("kind", "")))
     if schema is None:
         raise WireError("a message of an unknown kind")
@@ -176,16 +196,24 @@ def _list_inner(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def _build_schema(cls: type) -> _Schema:
+def build_schemas(*classes: type) -> dict[str, Schema]:
+    """Return the schemas of the messages that are dataclasses of these."""
+    return {_get_kind(cls): _build_schema(cls) for cls in classes}
+
+
+def _build_schema(cls: type) -> Schema:
     hints = get_type_hints(cls)
     specs = fields(cls)
     required = {spec.name for spec in specs if spec.default is MISSING and spec.default_factory is MISSING}
-    return _Schema(cls, {spec.name: _build_check(hints[spec.name]) for spec in specs}, frozenset(required))
+    return Schema(cls, {spec.name: _build_check(hints[spec.name]) for spec in specs}, frozenset(required))
 
 
 def _build_check(hint: Any) -> Callable[[object], bool]:
     if get_origin(hint) is Literal:
         return lambda value: value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        checks = [_build_check(one) for one in get_args(hint)]
+        return lambda value: any(check(value) for check in checks)
     if get_origin(hint) is Mapping:
         return lambda value: isinstance(value, dict)
     return _SCALARS[hint]
@@ -196,10 +224,11 @@ def _is_int(value: object) -> bool:
 
 
 _SCALARS: dict[type, Callable[[object], bool]] = {
+    type(None): lambda value: value is None,
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool),
     int: _is_int,
     float: lambda value: _is_int(value) or isinstance(value, float),
 }
-_COMMANDS = {_get_kind(cls): _build_schema(cls) for cls in (Open, RunSpan, Cancel, Stop)}
-_REPORTS = {_get_kind(cls): _build_schema(cls) for cls in (Ready, Progress, Done, Failed)}
+_COMMANDS = build_schemas(Open, RunSpan, Cancel, Stop)
+_REPORTS = build_schemas(Ready, Progress, Done, Failed)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models import media
+from models.advice.looking import advise, refuse_poor_input
 from models.atomic import hold_folder
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
@@ -122,7 +123,11 @@ class Handler:
             )
             write_voices(request, inspection, progress)
             inspection = engine.inspect(request, inspection)
-        return replace(inspection, units={"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units})
+            advice = advise(request, inspection)
+        if advice and request.strict:
+            raise refuse_poor_input(advice)
+        units = {"inspect": 1, "render": inspection.frames, "assemble": 1, **inspection.units}
+        return replace(inspection, units=units, advice=advice)
 
     def _plan(self, request: Request, sound: media.Sound, picture: media.Picture, encoder: str) -> Inspection:
         rate = Fraction(request.fps) if request.fps else picture.fps or IMAGE_FPS

@@ -203,6 +203,7 @@ class Request:
     background     the colour "#rrggbb" that transparent pixels of the avatar show; "": the picture, else white
     voices         several voices, the first of which is `audio`; none: one voice
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    strict         whether the job fails where there is advice about its input
     forms          the form of the networks that the self-test found fastest, by the type of a card
     """
 
@@ -226,6 +227,7 @@ class Request:
     soundtrack_db: float = 0.0
     background: str = ""
     voices: tuple[GivenVoice, ...] = ()
+    strict: bool = False
     forms: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -274,6 +276,7 @@ class Inspection:
     voices    each voice of the job with its frames; none: one voice for all frames
     layers    what is heard together; none: the audio alone
     media_sha256    of the further media, by their role
+    advice    what to do about the input, by codes
     details   the engine's own results, JSON
     """
 
@@ -294,6 +297,7 @@ class Inspection:
     voices: tuple[Voice, ...] = ()
     layers: tuple[Layer, ...] = ()
     media_sha256: dict[str, str] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -2,7 +2,7 @@
 # Install the Debian packages that tests use, where that is possible without asking anybody.
 set -eu
 
-packages="espeak-ng libespeak-ng1 sqlite3 gcc libc6-dev mono-mcs mono-runtime samba smbclient systemd dbus zsh fish chromium"
+packages="espeak-ng libespeak-ng1 sqlite3 gcc libc6-dev mono-mcs mono-runtime samba smbclient systemd dbus zsh fish chromium openssh-server"
 
 missing=""
 for package in $packages; do
@@ -26,7 +26,10 @@ fi
 $sudo apt-get update -qq
 $sudo env DEBIAN_FRONTEND=noninteractive $install
 
-# The tests start an SMB server of their own; the one that Debian has just started for the whole network is not wanted.
+# The tests start servers of their own; those that Debian has just started for the whole network are not wanted.
 case "$missing" in
 *" samba"*) $sudo systemctl disable --now smbd nmbd >/dev/null 2>&1 || true ;;
+esac
+case "$missing" in
+*" openssh-server"*) $sudo systemctl disable --now ssh >/dev/null 2>&1 || true ;;
 esac

@@ -28,11 +28,12 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "av": "models.media",
     "torch": ("models.musetalk", "models.musev", "models.motion", "models.checkpoints"),
     "PIL": ("models.musetalk", "models.musev", "models.motion", "models.media"),
+    "ray": ("gpu_pool.cluster.ray_actor", "gpu_pool.cluster.ray_bridge"),
     "urllib": ("models.checkpoints.downloads", "agent.hooks.calls"),
     "huggingface_hub": "models.checkpoints.downloads",
     "httpx2": "models.checkpoints.downloads",
 }
-MODELS_FOR_AGENT = {"models.types", "models.catalog", "models.nofollow", "models.motion.types"}
+MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow", "models.motion.types"}
 AGENT = (
     {"cli"},
     {"desktop"},
@@ -45,7 +46,7 @@ AGENT = (
     {"service", "settings_file"},
     {"ledger", "library", "settings"},
     {"jobs"},
-    {"clock", "errors", "fs", "text"},
+    {"clock", "errors", "fs", "languages", "text"},
 )
 MUSETALK = (
     {"__main__", "engine", "selftest"},
@@ -179,8 +180,8 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("module", ["agent.daemon", "agent.cli.main", "agent.cli.doctor", "agent.cli.demo"])
 def test_daemon_and_commands_load_no_media_libraries(module: str) -> None:
-    """The daemon and every command start without torch, numpy, OpenCV or PyAV."""
-    assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+    """The daemon and every command start without torch, numpy, OpenCV, PyAV or Ray."""
+    assert loaded_by(f"import {module}").isdisjoint({*HEAVY, "ray"})
 
 
 def test_init_loads_no_daemon(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent import client
-from agent.daemon import HANDLER
 from agent.fs import find_filesystem_kind, has_change_events
 from agent.ledger.damage import find_damage
+from agent.scheduler.handlers import HANDLER
 from agent.scheduler.worker_walls import build_walls
 from agent.scheduler.workers import card_rules
 from agent.service.access import list_access

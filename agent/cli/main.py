@@ -20,7 +20,8 @@ from agent.cli import completion
 from agent.cli import desktop as cli_desktop
 from agent.cli import models as cli_models
 from agent.cli import service as cli_service
-from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
+from agent.cli.cluster import commands as cli_cluster
+from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json, speak
 from agent.cli.jobs import commands as jobs
 from agent.cli.options import EngineName, EngineOptions, parse_options
 from agent.errors import UserError
@@ -46,6 +47,7 @@ app.command("page")(cli_desktop.serve_page)
 app.command()(cli_desktop.tray)
 app.command()(cli_desktop.notify)
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_cluster.app, name="cluster")
 app.add_typer(cli_desktop.app, name="desktop")
 
 HOOKS_S = 1.0
@@ -149,7 +151,7 @@ def devices(
     rows = client.list_devices(client.open_ledger(settings))
     is_alive = warn_of_absence(settings, find_settings(config))
     table = views.build_device_table(rows, datetime.now().astimezone())
-    print_json(rows) if as_json else console.print(table if rows else "no devices: the daemon never ran")
+    print_json(rows) if as_json else console.print(table if rows else speak("no devices: the daemon never ran"))
     raise typer.Exit(0 if is_alive else NO_DAEMON)
 
 
@@ -159,7 +161,7 @@ def drain(name: Device, config: Config = None) -> None:
 
     Writes DEVICE.drain into the inbox.
     """
-    console.print(f"{control_device(config, name, 'drain')} gets no more work when its current work is finished")
+    console.print(speak(f"{control_device(config, name, 'drain')} gets no more work when its current work is finished"))
 
 
 @app.command()
@@ -183,9 +185,9 @@ def unload(
     rows = [] if name else client.list_devices(client.open_ledger(load_settings(config)))
     cards = [name] if name else [row["device"] for row in rows if row["kind"] == "cuda"]
     for card in cards:
-        console.print(f"{control_device(config, card, 'unload')} gives its memory back, unless it is at work")
+        console.print(speak(f"{control_device(config, card, 'unload')} gives its memory back, unless it is at work"))
     if not cards:
-        console.print("there are no cards")
+        console.print(speak("there are no cards"))
 
 
 @app.command()
@@ -195,7 +197,7 @@ def pause(config: Config = None) -> None:
     Writes the file pause into the inbox.
     """
     control_queue(config, "pause")
-    console.print("no more jobs are started until `musedrop resume`")
+    console.print(speak("no more jobs are started until `musedrop resume`"))
 
 
 @app.command("trust-clock")
@@ -205,7 +207,7 @@ def trust_clock(config: Config = None) -> None:
     Writes the file trust-clock into the inbox.
     """
     control_queue(config, "trust-clock")
-    console.print("old files are deleted by the clock as it is now")
+    console.print(speak("old files are deleted by the clock as it is now"))
 
 
 @app.command()
@@ -219,9 +221,9 @@ def resume(
     """
     if name is None:
         control_queue(config, "resume")
-        console.print("jobs are started again")
+        console.print(speak("jobs are started again"))
     else:
-        console.print(f"{control_device(config, name, 'resume')} is put back into service")
+        console.print(speak(f"{control_device(config, name, 'resume')} is put back into service"))
 
 
 def control_queue(config: Path | None, verb: str) -> None:
@@ -269,7 +271,7 @@ def avatar_add(
     from agent.cli import avatars
 
     path = avatars.add_avatar(load_settings(config), name, file, replace=replace, fps=fps)
-    console.print(f'{path} is added: use it in jobs as "avatar": "{name}"', soft_wrap=True, markup=False)
+    console.print(speak(f'{path} is added: use it in jobs as "avatar": "{name}"'), soft_wrap=True, markup=False)
 
 
 @avatar_app.command("list")
@@ -285,7 +287,8 @@ def avatar_list(
     if as_json:
         print_json([{"name": a.name, "kind": a.kind, "path": str(a.path), "prepared": a.prepared} for a in found])
         return
-    console.print(views.build_avatar_table(found) if found else "the library is empty: musedrop avatar add NAME FILE")
+    empty = speak("the library is empty: musedrop avatar add NAME FILE")
+    console.print(views.build_avatar_table(found) if found else empty)
 
 
 @avatar_app.command("prepare")
@@ -310,7 +313,8 @@ def avatar_prepare(
     ticket = avatars.submit_preparation(settings, name, parse_options(option), engine, keeps_video=keep)
     if not wait:
         warn_of_absence(settings, source)
-        console.print(f"{escape_markup(name)} will be prepared by the job {escape_markup(ticket.name)}", soft_wrap=True)
+        told = speak(f"{name} will be prepared by the job {ticket.name}")
+        console.print(escape_markup(told), soft_wrap=True)
         return
 
     def tell(settings: Settings, row: dict[str, Any]) -> int:
@@ -320,7 +324,7 @@ def avatar_prepare(
     if code == 0:
         has_some = any(avatar.prepared for avatar in avatars.list_avatars(settings) if avatar.name == name)
         told = "is prepared" if has_some else "can be used; the preview engine prepares nothing in advance"
-        console.print(f"{escape_markup(name)} {told}", soft_wrap=True)
+        console.print(escape_markup(speak(f"{name} {told}")), soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -334,7 +338,7 @@ def avatar_remove(
     from agent.cli import avatars
 
     for path in avatars.remove_avatar(load_settings(config), name, force=force):
-        console.print(f"{path} is removed", soft_wrap=True, markup=False)
+        console.print(speak(f"{path} is removed"), soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -400,22 +404,17 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Run `musedrop selftest` too, which takes minutes.")] = False,
 ) -> None:
     """Check this machine, and say how to repair what is wrong."""
+    from agent.cli.display.findings import print_finding
     from agent.cli.doctor import examine
 
     settings = load_settings(config)
-    mark = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     worst, rows = 0, []
     deep_findings = run_deep_checks(settings, None if as_json else console) if deep else ()
     for finding in chain(examine(settings), deep_findings):
         worst = max(worst, finding.verdict == "bad")
         rows.append(finding.to_dict())
-        if as_json:
-            continue
-        console.print(
-            f"{mark[finding.verdict]} [bold]{finding.what:<18}[/] {escape_markup(finding.found)}", soft_wrap=True
-        )
-        if finding.advice:
-            console.print(f"{'':23} -> {escape_markup(finding.advice)}", soft_wrap=True)
+        if not as_json:
+            print_finding(finding)
     if as_json:
         print_json(rows)
     raise typer.Exit(worst)
@@ -468,7 +467,7 @@ def stop(message: str, code: int) -> None:
     from agent.service.systemd import Notifier
 
     Notifier().send_status(message)
-    error_console.print(f"[red]musedrop:[/] {escape_markup(message)}", soft_wrap=True, highlight=False)
+    error_console.print(f"[red]musedrop:[/] {escape_markup(speak(message))}", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 
 

@@ -62,10 +62,10 @@ def describe_absence_now(settings: Settings, source: Path) -> str:
 
 def warn_of_absence(settings: Settings, source: Path) -> bool:
     """Say on stderr that no daemon is running. Return whether one is."""
-    from agent.cli.console import error_console  # not in the process of the page
+    from agent.cli.console import error_console, speak  # not in the process of the page
 
     presence = find_presence(settings)
     if not presence.is_alive:
         text = describe_absence(presence, source, datetime.now().astimezone())
-        error_console.print(f"[yellow]![/] {escape_markup(text)}", soft_wrap=True, highlight=False)
+        error_console.print(f"[yellow]![/] {escape_markup(speak(text))}", soft_wrap=True, highlight=False)
     return presence.is_alive

@@ -47,6 +47,11 @@ class Folders:
         return self.share / "status.db"
 
     @property
+    def cluster_check(self) -> Path:
+        """By its content other machines show that they see this state folder."""
+        return self.state / "cluster.check"
+
+    @property
     def claimed(self) -> Path:
         """Job files taken out of the inbox; on the share, so that a claim is one rename."""
         return self.share / ".musedrop" / "claimed"

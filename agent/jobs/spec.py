@@ -332,6 +332,11 @@ class JobSpec(_Frozen):
     output: OutputSpec = Field(
         default=OutputSpec(), description="How the video is encoded: crf, encoder, height, audio, alpha."
     )
+    strict: bool = Field(
+        default=False,
+        description="Whether the job fails (poor_input) where there is advice about its face or its voice, instead of"
+        " being made as it is.",
+    )
     id: Label | None = Field(
         default=None,
         description="Your own name for the job, 1 to 128 printable characters; comes back with the result.",

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from agent.errors import UserError
 from agent.fs.folders import list_names
+from agent.languages import translate
 from agent.ledger.reader import LedgerError, Reader, Unreadable, open_reader
 from agent.page import actions, facts, plain
 from agent.page.feed import Feed
@@ -240,4 +241,4 @@ def _require_job(db: Reader, uid: str) -> dict[str, Any]:
 
 
 def _say(status: int, text: str) -> Response:
-    return JSONResponse({"error": text}, status)
+    return JSONResponse({"error": text, "error_zh": translate(text)}, status)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.fs import read_regular
+from agent.languages import explain_error, find_chinese, translate
 from agent.ledger.queue import QueueRows
 from agent.ledger.views import DRAFT_UIDS
 from agent.library import list_library as find_avatars
@@ -44,6 +45,9 @@ HOURS = "SELECT * FROM throughput WHERE hour >= ? ORDER BY hour"
 SPEEDS = "SELECT * FROM engine_speed ORDER BY engine"
 JOB = "SELECT * FROM job_status WHERE uid = ?"
 
+TOLD = ("error_message", "error_hint", "waiting_for", "reason", "hint")
+"""Keys whose values are sentences."""
+
 Section = dict[str, Any] | list[dict[str, Any]]
 
 
@@ -57,7 +61,7 @@ def read_sections(
     drafts = list(db.query(DRAFTS))
     queue = [row for row in QueueRows(db).list_first(at_ms, QUEUE_ROWS) if row["submitter"] != "draft"]
     failed = [*db.query(RECENT, ["failed", RECENT_ROWS]), *db.query(RECENT, ["cancelled", RECENT_ROWS])]
-    return {
+    sections: dict[str, Section] = {
         "devices": [_without(row, "updated_at") for row in list_devices(db)],
         "running": [
             {**row, "eta_s": eta_s.get(row["uid"]), "face": name_kind(row["face"])}
@@ -76,6 +80,10 @@ def read_sections(
         },
         "counts": count_jobs(db, drafts),
         "library": list_library(settings),
+    }
+    return {
+        name: [*map(add_chinese, section)] if isinstance(section, list) else section
+        for name, section in sections.items()
     }
 
 
@@ -103,15 +111,26 @@ def _sign(row: dict[str, Any]) -> dict[str, Any]:
 def make_head(status: Mapping[str, Any], settings: Settings, absence: str) -> dict[str, Any]:
     """Return what the top of the page says. `absence`: why no daemon is at work, "" where one is."""
     daemon = status.get("daemon", {})
+    problems = [str(text) for text in status.get("problems", ())]
     return {
         "version": __version__,
         "share": str(settings.share),
         "absence": absence,
+        "absence_zh": translate(absence),
         "paused": bool(status.get("paused")),
         "draining": bool(daemon.get("draining")),
         "engine": str(status.get("engine", "")),
-        "problems": [str(text) for text in status.get("problems", ())],
+        "problems": problems,
+        "problems_zh": [translate(text) for text in problems],
     }
+
+
+def add_chinese(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its sentences in Chinese too, as KEY_zh, where they are known."""
+    found = {f"{key}_zh": find_chinese(str(row[key])) for key in TOLD if row.get(key)}
+    if row.get("error_code"):
+        found["error_message_zh"] = explain_error(row["error_code"], row.get("error_message") or "")
+    return {**row, **{key: text for key, text in found.items() if text}}
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
@@ -158,7 +177,7 @@ def list_jobs(db: Rows, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def find_job(db: Rows, uid: str) -> dict[str, Any] | None:
     """Return the row of a job, None where there is none."""
-    return next(iter(db.query(JOB, [uid])), None)
+    return next(map(add_chinese, db.query(JOB, [uid])), None)
 
 
 def _without(row: dict[str, Any], key: str) -> dict[str, Any]:

@@ -43,8 +43,10 @@ def load_texts() -> dict[str, dict[str, str]]:
 def render(sections: Mapping[str, Any], language: str) -> str:
     """Return the whole page. `sections`: as the live page gets them."""
     texts = {key: text[language] for key, text in load_texts().items()}
+    texts["end"] = "_zh" if language == "zh" else ""
     head = sections.get("head", {})
-    alarms = [text for text in (head.get("absence"), *head.get("problems", ())) if text]
+    end = texts["end"]
+    alarms = [text for text in (head.get(f"absence{end}"), *head.get(f"problems{end}", ())) if text]
     parts = [
         f'<!doctype html><html lang="{language}"><meta charset="utf-8"><title>musedrop</title>',
         '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="15">',
@@ -79,12 +81,13 @@ def _make_table(
     if not rows:
         return ""
     heads = "".join(f'<th scope="col">{html.escape(texts.get(f"col_{name}", name))}</th>' for name in columns)
-    lines = "".join(_make_row(columns, row, texts["download"] if links else "") for row in rows)
+    lines = "".join(_make_row(columns, row, texts["download"] if links else "", texts["end"]) for row in rows)
     return f"<h2>{html.escape(title)}</h2><table><tr>{heads}</tr>{lines}</table>"
 
 
-def _make_row(columns: Sequence[str], row: Mapping[str, Any], link: str) -> str:
-    cells = [html.escape(str("" if row.get(name) is None else row[name])) for name in columns]
+def _make_row(columns: Sequence[str], row: Mapping[str, Any], link: str, end: str) -> str:
+    told = ((row.get(f"{name}{end}") or row.get(name)) if end else row.get(name) for name in columns)
+    cells = [html.escape("" if value is None else str(value)) for value in told]
     if link:
         path = f"/files/{html.escape(str(row['uid']))}/video"
         name = html.escape(row["name"])

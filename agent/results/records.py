@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.fs import atomic_write_bytes
 from agent.jobs.states import JobState
+from agent.languages import explain_error, translate
 from agent.ledger.job import Job
 from agent.text import restore_names
 from models.types import Output, name_voice_role
@@ -45,6 +46,7 @@ def make_result_record(job: Job, name: str, at_ms: int) -> dict[str, Any]:
         "options": spec.options if spec else {},
         "asked": json.loads(spec.model_dump_json(include=ASKED, exclude_none=True)) if spec else {},
         "notes": notes,
+        "advice": outline.get("advice", {}),
         "attempt": job.attempt,
         "interruptions": job.interruptions,
         "from_cache": False,
@@ -75,15 +77,20 @@ def _describe_additions(job: Job, outline: dict[str, Any]) -> dict[str, Any]:
 def make_error_record(job: Job) -> dict[str, Any]:
     """Return what failed/NAME/error.json says; documented in docs/errors.md."""
     cancelled = job.state is JobState.CANCELLED
+    code = "cancelled" if cancelled else job.error_code or ""
+    message = "the job was cancelled" if cancelled else job.error_message or ""
+    hint = f"`musedrop retry {job.name}` runs it again" if cancelled else job.error_hint or ""
     return {
         "version": RECORD_VERSION,
         "name": job.name,
         "uid": job.uid,
         "id": job.client_id,
         "state": str(job.state),
-        "code": "cancelled" if cancelled else job.error_code,
-        "message": "the job was cancelled" if cancelled else job.error_message,
-        "hint": f"`musedrop retry {job.name}` runs it again" if cancelled else job.error_hint,
+        "code": code,
+        "message": message,
+        "message_zh": explain_error(code, message),
+        "hint": hint,
+        "hint_zh": translate(hint),
         "retry": cancelled or job.error_retry,
         "stage": job.stage,
         "engine": job.engine,

@@ -11,6 +11,7 @@ from gpu_pool.types import DeviceKind, Progress, Span, Task, grid
 from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
+"""They read and write the share, which the daemon's machine has."""
 
 
 @dataclass
@@ -157,6 +158,7 @@ class Attempt:
             strategy=self.job.strategy,
             model="" if self.stage in CPU_STAGES else self.request.engine,
             memory_bytes=self.inspection.memory_bytes if self.inspection else 0,
+            is_local=self.stage in CPU_STAGES,
         )
 
     def make_payload(self) -> dict[str, Any]:

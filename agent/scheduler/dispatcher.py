@@ -43,8 +43,8 @@ REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
 MAX_BACKOFF_S = 60.0
 CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background"}
 HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
-PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue")
-"""Every job starts with `inspect` on a CPU device: a job is started only when one is free for it."""
+PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue", is_local=True)
+"""Every job starts with `inspect` on a CPU device here: a job is started only when one is free for it."""
 
 
 class Dispatcher:
@@ -243,6 +243,7 @@ class Dispatcher:
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
             marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
+            strict=spec.strict,
             forms=dict(self.devices.forms),
         )
 

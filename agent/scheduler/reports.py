@@ -38,6 +38,7 @@ CODES_OF_DAEMON = {
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+AdviceCode = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 Role = Annotated[str, Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,2})?$")]
 Encoder = Literal["auto", "libx264", "h264_nvenc", "prores_ks"]
 Notes = Annotated[list[Text], Field(max_length=100)]
@@ -100,6 +101,7 @@ class Outline(Strict):
     voices: Annotated[list[VoiceFrames], Field(max_length=MAX_VOICES)] = []
     layers: Annotated[list[HeardLayer], Field(max_length=MAX_VOICES + 2)] = []
     media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 3)] = {}
+    advice: Annotated[dict[AdviceCode, Text], Field(max_length=40)] = {}
     details: dict[str, Any] = {}
 
 

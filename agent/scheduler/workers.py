@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from agent.scheduler.handlers import UNLOADED, make_handler_options
+from agent.scheduler.nodes import make_nodes
 from agent.scheduler.reports import explain_refusal
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Folders, Settings
 from gpu_pool.cards import CardRules, CardWatch, find_trouble
+from gpu_pool.cluster.backend import ClusterBackend
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.process import log_path
 from gpu_pool.types import Device
-from models.catalog import choose_engine
 
 FIRST_READING_S = 5.0
 
@@ -28,22 +30,24 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
     settings = current.current
     devices, patience = settings.devices, settings.pool
     rules = card_rules(settings)
-    earlier = [device for device in earlier if rules.can_use(device.card)]
+    earlier = [device for device in earlier if is_card(device.card) and rules.can_use(device.card)]
     watch = CardWatch(settings.folders.nvml_log, had_cards=bool(earlier))
     lost = earlier if not watch.wait_for_first(FIRST_READING_S).devices and watch.trouble else []
-    backend = LocalBackend(
+    local = LocalBackend(
         [*cpu_devices(devices.count_workers(os.cpu_count() or 1)), *lost],
         handler=handler,
-        handler_options={"preload": "", "models_dir": str(settings.models_dir)},
-        kind_options={"cuda": {"preload": choose_preload(settings)}},
-        unloaded_options={"preload": ""},
+        handler_options={},
+        kind_options=make_handler_options(settings),
+        unloaded_options=UNLOADED,
         log_dir=settings.folders.logs,
         watch=watch,
         rules=rules,
         choose_walls=partial(build_walls, current),
     )
+    nodes = make_nodes(current, handler)
+    cluster = ClusterBackend(local, nodes)
     return Pool(
-        backend,
+        cluster if nodes else local,
         stall_s=patience.stall_s,
         cancel_s=patience.cancel_s,
         recycle_spans=patience.recycle_spans,
@@ -52,20 +56,20 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
         reserve_bytes=devices.reserve_mib << 20,
         find_trouble=lambda: find_trouble(watch.latest, watch.trouble, rules),
         find_driver=lambda: watch.latest.driver,
+        list_troubles=lambda: cluster.troubles,
         refuse=explain_refusal,
     )
+
+
+def is_card(name: str) -> bool:
+    """Whether this is the name of a card of this machine; one of another begins with the name of that."""
+    return name.startswith(("GPU-", "MIG-"))
 
 
 def card_rules(settings: Settings) -> CardRules:
     """Return which cards are used, and by how many workers each."""
     devices = settings.devices
     return CardRules(devices.only, devices.exclude, devices.workers_per_device)
-
-
-def choose_preload(settings: Settings) -> str:
-    """Return the engine that workers on cards load when they start, "" for none."""
-    choice = choose_engine("auto", settings.models_dir, {"cpu", "cuda"})
-    return choice.engine if settings.devices.preload and choice.kind == "cuda" else ""
 
 
 def list_open_logs(folders: Folders, pool: Pool) -> set[Path]:

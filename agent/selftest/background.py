@@ -154,13 +154,13 @@ class BackgroundTests:
 
     def _find_keys(self) -> dict[str, ReportKey]:
         """Return for each card on which workers run what a test of it would hold for now."""
-        cards = sorted({device.card for device in self.devices.pool.devices() if device.card})
+        cards = sorted({device.card for device in self.devices.pool.devices() if device.card and not device.node})
         return find_keys(self.settings.current, cards, self.devices.pool.driver_version) if cards else {}
 
     def _find_new(self) -> list[str]:
         """Return the cards that must be tested and can be now: MuseTalk would run there, and all workers are idle."""
         settings = self.settings.current
-        devices = [device for device in self.devices.pool.devices() if device.card]
+        devices = [device for device in self.devices.pool.devices() if device.card and not device.node]
         if not (devices and settings.pool.selftest and _has_networks(settings) and _are_ready(devices)):
             return []
         idle = {device.card for device in devices if device.state == "idle"}

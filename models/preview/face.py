@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ _SMALLEST, _SURE = 40, 50
 _BORDER = 0.08
 """What is repeated around a copy, as a share of its longer side, for faces that the edge cuts."""
 _ALIKE = 0.1
+_REMEMBERED: dict[bytes, tuple[Face, ...]] = {}
+_MOST_REMEMBERED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,10 @@ class Face:
         return transform_points(self.landmarks.points, self.to_upright)
 
     @property
-    def jaw(self) -> float:
-        """Half the width of the face at the height of the mouth, in face units."""
+    def outline(self) -> tuple[float, float]:
+        """X of the left and the right edge of the face at the height of the mouth, in face units."""
         left, right = self.upright_points[JAW]
-        return float(right[0] - left[0]) / 2
+        return float(left[0]), float(right[0])
 
 
 def find_faces(image: U8) -> tuple[Face, ...]:
@@ -87,8 +90,17 @@ def find_faces(image: U8) -> tuple[Face, ...]:
 
     What the cascade proposes counts if the landmarks fitted there look like those of a face:
     otherwise coins and cats are faces too. Small faces are searched in a larger copy when there is
-    no larger one.
+    no larger one. The faces of the last pictures are remembered.
     """
+    key = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() + bytes(str(image.shape), "ascii")
+    if key not in _REMEMBERED:
+        while len(_REMEMBERED) >= _MOST_REMEMBERED:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)))
+        _REMEMBERED[key] = _search_faces(image)
+    return _REMEMBERED[key]
+
+
+def _search_faces(image: U8) -> tuple[Face, ...]:
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
     found = [face for search in _SEARCHES[:2] for face in _find_in_copy(image, grey, search)]
     for search in _SEARCHES[2:]:

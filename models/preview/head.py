@@ -19,10 +19,15 @@ _MIDDLE_Y = 50.0
 _LASHES, _HIGHEST, _LOWEST = 3.0, 26.0, 18.0
 """How thick lashes are, and the farthest that the edges of an eye are from the line of its corners, in face units."""
 _SHUT = 4.0
+_LASH, _LASH_THICK, _LASH_DOWN, _ROUND = 0.8, 1.8, 2.0, 0.15
+"""Darkness and thickness of the line of lashes of a shut eye, how far below the lid it is, and how much light catches
+the middle of the lid."""
 _SKIN_SCALE = 2.0
 """Pixels of a painted lid per face unit."""
-_OWN_COLOUR = 0.2
-"""The share of the skin at the lid in its colour, which shadow and paint change, against the cheek's."""
+_COVERED_BELOW = 5.0
+"""How far below the line of the lashes a shut lid covers what is left of the eye, in face units."""
+_DARK_SOCKET = 0.7
+"""The least light of the skin above an eye against that below it: a brow is darker."""
 _GRAIN_FROM, _MOST_GRAIN = 28.0, 10.0
 """How far below the eye the grain of a lid is taken, in face units, and its largest value."""
 
@@ -74,8 +79,8 @@ class Lid:
     """The eyelid of one eye of a face in a (h, w, 3) uint8 picture, as its landmarks have it.
 
     `points` (4, 2): left corner, edge of the upper lid, right corner, edge of the lower lid, in face
-    units. What covers the eye is painted in the colours of the skin above and below it, with the grain
-    of the skin below: pulled down, the skin above would take the brow and its shadow along.
+    units. What covers the eye is painted in the colours of the skin around it, with the grain of the
+    skin below: pulled down, the skin above would take the brow and its shadow along.
     """
 
     def __init__(self, image: U8, face: Face, points: F64) -> None:
@@ -87,7 +92,7 @@ class Lid:
         reach, (x, y) = 1.3 * self._half, self._middle.tolist()
         self._crop = Crop(x - reach, y - _HIGHEST - 12, 2 * reach, _HIGHEST + 12 + _LOWEST + 44)
         self._to_upright = face.to_upright
-        top, bottom = self._upper - _LASHES - 10, self._lower + 8
+        top, bottom = self._upper - _LASHES - 10, self._lower + 12
         size = (image.shape[1], image.shape[0])
         self.rect = compute_rect(face.to_upright, Crop(x - reach, y + top, 2 * reach, bottom - top), size)
         self._skin = self._paint_skin(crop_upright(image, face, self._crop, _SKIN_SCALE).astype(np.float32))
@@ -100,13 +105,12 @@ class Lid:
         across, below = self._straighten(x, y)
         open_at, shut_at = self._compute_edges(across)
         edge = open_at + shut * (shut_at - open_at)
-        over = ramp(edge + 1 - below, 0, 2.5) * ramp(below - open_at, -_LASHES - 4, -0.5)
-        over *= ramp(np.abs(across), 1.25, 1.0)
+        beyond = _COVERED_BELOW * max(0.0, 2.5 * shut - 1.5)
+        over = ramp(edge + beyond - below, -0.5, 2.5) * ramp(below - open_at, -_LASHES - 5, -1)
+        over *= ramp(np.abs(across), 1.28, 1.0)
         skin = cv2.remap(self._skin, *self._locate(x, y), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        inner, drawn = np.sqrt(_lens(across)), min(1.0, 2 * shut)
-        lash = 0.42 * np.exp(-(((below - edge) / 1.7) ** 2)) * inner
-        crease = 0.07 * np.exp(-(((below - open_at - 1) / 2.2) ** 2)) * inner * over
-        light = 1 - drawn * (lash + crease)
+        drawn = min(1.0, 2 * shut) * np.sqrt(_lens(across))
+        light = 1 - _LASH * drawn * np.exp(-(((below - edge - _LASH_DOWN * shut) / _LASH_THICK) ** 2))
         part[:] = np.clip((part + over[..., None] * (skin - part)) * light[..., None], 0, 255).astype(np.uint8)
 
     def _straighten(self, x: Floats, y: Floats) -> Maps:
@@ -128,31 +132,45 @@ class Lid:
         """Return (h, w, 3) float32 skin for the lid in place of `area`, what the picture shows in the crop."""
         h, w = area.shape[:2]
         rows, columns = (np.mgrid[:h, :w].astype(np.float32) + np.float32(0.5)) / np.float32(_SKIN_SCALE)
-        x, y = columns + np.float32(self._crop.left), rows + np.float32(self._crop.top)
-        across, below = self._straighten(x, y)
+        across, below = self._straighten(columns + np.float32(self._crop.left), rows + np.float32(self._crop.top))
         open_at, shut_at = self._compute_edges(across)
-        row_open, row_shut = self._compute_edges(np.asarray(across[h // 2], np.float32))
-        smooth = np.asarray(cv2.GaussianBlur(area, (0, 0), 2 * _SKIN_SCALE), np.float32)
-        cheek = np.asarray(np.median(area[(below > 22) & (below < 42) & (np.abs(across) < 0.9)], 0), np.float32)
-        above = self._average_band(smooth, row_open - 6, cheek, 0.78)
-        under = self._average_band(smooth, row_shut + 5, cheek, 0.87)
-        share = ramp((below - open_at) / (shut_at - open_at), 0, 1)[..., None]
+        smooth = np.asarray(cv2.GaussianBlur(area, (0, 0), _SKIN_SCALE), np.float32)
+        filled = fill_smoothly(smooth, self._weigh_skin(smooth.mean(2), across, below))
         grain = area - cv2.GaussianBlur(area, (0, 0), 3 * _SKIN_SCALE)
         moved = np.roll(grain, -round(_GRAIN_FROM * _SKIN_SCALE), 0)
-        return np.asarray(above + share * (under - above) + np.clip(moved, -_MOST_GRAIN, _MOST_GRAIN), np.float32)
+        down = (below - open_at) / np.maximum(shut_at - open_at, 1)
+        filled *= (1 + _ROUND * np.exp(-(((down - 0.5) / 0.35) ** 2)) * (np.abs(across) < 1))[..., None]
+        return np.asarray(filled + np.clip(moved, -_MOST_GRAIN, _MOST_GRAIN), np.float32)
 
-    def _average_band(self, smooth: Floats, below: Floats, cheek: Floats, darkest: float) -> Floats:
-        """Return (1, w, 3) colours of the skin at `below` (w,), not much darker or lighter than the cheek."""
-        x = np.linspace(self._crop.left, self._crop.left + self._crop.width, len(below), dtype=np.float32)
-        y = below + np.float32(self._middle[1]) + np.float32(self._slope) * (x - np.float32(self._middle[0]))
-        columns, rows = self._locate(x[None], y[None].astype(np.float32))
-        band = cv2.remap(smooth, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        band = cv2.GaussianBlur(band, (0, 0), sigmaX=8 * _SKIN_SCALE, sigmaY=1e-3)
-        light = band.mean(2, keepdims=True)
-        wanted = np.clip(light, darkest * cheek.mean(), 1.08 * cheek.mean())
-        own = band * (wanted / np.maximum(light, 1))
-        coloured = cheek * (wanted / max(1.0, float(cheek.mean())))
-        return np.asarray(_OWN_COLOUR * own + (1 - _OWN_COLOUR) * coloured, np.float32)
+    def _weigh_skin(self, light: Floats, across: Floats, below: Floats) -> Floats:
+        """Return (h, w) float32 1 where bare skin is around the eye .. 0 in the eye, in lashes, brows and far away."""
+        open_at, shut_at = self._compute_edges(across)
+        beside = np.abs(across) < 1.28
+        above = (below < open_at - 5) & (below > open_at - 13) & beside
+        under = (below > shut_at + 4) & (below < shut_at + 14) & beside
+        skin = float(np.median(light[under]))
+        lid = max(_DARK_SOCKET * skin, float(np.percentile(light[above], 60)))
+        usual = np.where(below < 0, np.float32(lid), np.float32(skin))
+        return np.asarray((above | under) * ramp(light / np.maximum(usual, 1), 0.6, 0.85), np.float32)
+
+
+def fill_smoothly(colours: Floats, known: Floats) -> Floats:
+    """Return (h, w, 3) float32: what is known of `colours`, weighted by (h, w) `known`, spread smoothly to the rest.
+
+    Averages of ever larger surroundings fill what smaller ones leave unknown.
+    """
+    h, w = known.shape
+    if min(h, w) < 3:
+        total = max(float(known.sum()), 1e-6)
+        return np.full_like(colours, (colours * known[..., None]).sum((0, 1)) / total)
+    size = (-(-w // 2), -(-h // 2))
+    weight = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
+    mean = cv2.resize(colours * known[..., None], size, interpolation=cv2.INTER_AREA)
+    coarse = fill_smoothly(
+        np.asarray(mean / np.maximum(weight, 1e-6)[..., None], np.float32), np.minimum(1, 2 * weight).astype(np.float32)
+    )
+    spread = cv2.GaussianBlur(cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR), (0, 0), 1)
+    return np.asarray(spread + known[..., None] * (colours - spread), np.float32)
 
 
 def make_lids(image: U8, face: Face) -> tuple[Lid, ...]:

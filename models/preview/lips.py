@@ -22,6 +22,14 @@ WIDEST_OPENING = 24.5
 _LIP = 11.0
 _TO_CHIN = 46.0
 _CHEEK = 34.0
+_CHEEK_ROOM, _FOLD_HEIGHT = 46.0, (30.0, 48.0)
+"""How far beside, above and below a corner of the mouth skin moves with it sideways, in face units."""
+_NARROWED, _USUAL_HALF_WIDTH = 0.24, 45.0
+"""The share by which lips narrow for an "oo", less where they are wider than usual: in a smile."""
+_OUTLINE_ERROR, _TURNED_ERROR, _ENOUGH_ROOM = 4.0, 0.6, 32.0
+"""How far within the landmarks of the jaw a face may end, how much farther for each unit by which its halves differ in
+a turned head, and how much skin the corners need beside them."""
+_LOWERED, _FREE_ARCH = 0.5, 4.0
 _CREVICE = 0.03
 _REACH, _NARROWEST_JAW, _WIDEST_JAW = 82.0, 68.0, 92.0
 
@@ -29,13 +37,13 @@ _REACH, _NARROWEST_JAW, _WIDEST_JAW = 82.0, 68.0, 92.0
 class LipField:
     """Displacements around one mouth. They are zero outside `crop`.
 
-    `jaw` is half the width of the face at the height of the mouth, in face units: the whole line of the
-    chin sinks within it.
+    `outline` is x of the left and the right edge of the face at the height of the mouth, in face units: the
+    whole line of the chin sinks between them, and the corners of the mouth draw no skin from beyond.
     """
 
-    def __init__(self, mouth: Mouth, jaw: float) -> None:
+    def __init__(self, mouth: Mouth, outline: tuple[float, float]) -> None:
         self.mouth = mouth
-        jaw = min(max(jaw, _NARROWEST_JAW), _WIDEST_JAW)
+        jaw = min(max((outline[1] - outline[0]) / 2, _NARROWEST_JAW), _WIDEST_JAW)
         self.widest = max(WIDEST_OPENING, min(mouth.gap + 8.0, 30.0))
         reach = max(_REACH, jaw)
         self.crop = Crop(mouth.x - reach, mouth.y - 46, 2 * reach, 166)
@@ -44,10 +52,27 @@ class LipField:
         self._across = (self._x - mouth.x) / mouth.half_width
         beyond = ramp(np.abs(self._x - mouth.x), mouth.half_width, mouth.half_width + _CHEEK)
         self._around = np.exp(-((self._y - mouth.y - 4) ** 2) / 26**2) * (1 - beyond)
-        self._sideways = np.clip(self._across, -1, 1) * mouth.half_width * self._around
+        self._sideways = np.clip(self._across, -1, 1) * mouth.half_width * self._fade_to_cheeks(outline)
         aside = np.abs(self._x - mouth.x)
         self._jaw = np.exp(-((aside / (0.72 * jaw)) ** 3)) * ramp(aside, reach, reach - 25)
         self._mixing = 0.45 + 0.5 * np.minimum(self._across**2, 1.5)
+
+    def _fade_to_cheeks(self, outline: tuple[float, float]) -> Floats:
+        """Return the share of the movement of the corners that skin around them takes.
+
+        It fades slowly, so that the folds beside a smile bend little, and before the outline of the face.
+        """
+        edges = np.array([self.mouth.x - outline[0], outline[1] - self.mouth.x])
+        turned = _OUTLINE_ERROR + _TURNED_ERROR * abs(edges[0] - edges[1])
+        room = np.clip(edges - turned - self.mouth.half_width, 1, _CHEEK_ROOM)
+        is_left, shares = self._x < self.mouth.x, np.minimum(1, room / _ENOUGH_ROOM)
+        free, share = (np.where(is_left, left, right).astype(np.float32) for left, right in (room, shares))
+        aside = (np.abs(self._x - self.mouth.x) - np.float32(self.mouth.half_width)) / free
+        down = self._y - np.float32(self.mouth.y + 4)
+        height = np.where(down < 0, _FOLD_HEIGHT[0], _FOLD_HEIGHT[1]).astype(np.float32)
+        mixed = ramp(np.abs(self._x - self.mouth.x), 0, 0.5 * self.mouth.half_width)
+        share = share * mixed + np.float32(shares.mean()) * (1 - mixed)
+        return np.asarray(share * (1 - ramp(aside, 0, 1)) * np.exp(-((down / height) ** 2)))
 
     def compute_aperture(self, opening: float) -> float:
         """Return the distance of the lips in face units. Shut lips keep a trace of a smile."""
@@ -66,12 +91,12 @@ class LipField:
         lens = _lens(source)
         arch = lens ** ((1.1 if self.mouth.teeth else 0.85) + 0.7 * rounded)
         relaxed = self._relax_corners(opening, spread, source)
-        upper = relaxed + self._shift_upper_lip(level + self.mouth.top * lens, arch, opening, rounded)
+        upper = relaxed + self._shift_upper_lip(level + self.mouth.top * lens, lens, arch, opening, rounded)
         lower = relaxed + self._shift_lower_lip(level + self.mouth.bottom * lens, lens, arch, opening, rounded)
         return np.stack([dx, upper, lower], -1).astype(np.float32)
 
     def _compute_narrowing(self, opening: float, spread: float) -> float:
-        rounded = min(0.24, 11 / self.mouth.half_width) * max(0.0, -spread)
+        rounded = _NARROWED * min(1.0, (_USUAL_HALF_WIDTH / self.mouth.half_width) ** 2) * max(0.0, -spread)
         return rounded + (0.07 if self.mouth.teeth else 0.10) * opening - 0.04 * max(0.0, spread)
 
     def _relax_corners(self, opening: float, spread: float, source: Floats) -> Floats:
@@ -79,15 +104,21 @@ class LipField:
         smile = max(0.0, self.mouth.top) * (0.5 * max(0.0, -spread) + 0.25 * opening)
         return smile * np.clip(source**2, 0, 1) * self._around
 
-    def _shift_upper_lip(self, edge: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
-        above = np.clip(edge - self._y, 0, None)
+    def _shift_upper_lip(self, edge: Floats, lens: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
+        lowered = self._lower_upper_lip(opening) * lens
+        above = np.clip(edge + lowered - self._y, 0, None)
         raised = (-1.2 if self.mouth.teeth else -2.4) * opening * arch * np.exp(-((above / 15) ** 2))
         fuller = 0.20 * rounded / (1 + 0.20 * rounded)
+        raised = raised + lowered * np.exp(-((above / 20) ** 2))
         return raised - above * fuller * np.exp(-((above / 11) ** 2)) * arch
+
+    def _lower_upper_lip(self, opening: float) -> float:
+        """Return how far the middle of the upper lip comes down when a mouth closes that the photo shows wide open."""
+        return _LOWERED * max(0.0, -self.mouth.top - _FREE_ARCH) * (1 - opening) if self.mouth.gap else 0.0
 
     def _shift_lower_lip(self, edge: Floats, lens: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
         apart = self.widest * opening
-        shut = self.mouth.gap * (1 - _CREVICE * (1 - opening))
+        shut = self.mouth.gap * (1 - _CREVICE * (1 - opening)) - self._lower_upper_lip(opening)
         below = self._y - edge - apart * arch + shut * lens
         skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
         mixed = ramp(skin / self._mixing, 0, 1)

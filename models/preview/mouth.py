@@ -22,6 +22,12 @@ _APART = 0.45
 """The landmarks' `opening` from which the lips are apart."""
 _OPEN = 4.0
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
+_SHADOW, _DIM_TOOTH, _GREY_TOOTH = 0.58, 0.75, 25.0
+"""Light of the inside of a mouth against a lip's, at most; that of teeth in shade; how much lighter grey teeth are."""
+_BRIDGED = 3
+"""Rows between teeth and shadow that may look like a lip."""
+_FARTHEST_TOOTH = 8.0
+"""How far beyond the edges of the lips teeth are looked for, in face units."""
 GIVEN = 255.0
 """The contrast of a mouth that the job gives."""
 _FAINTEST = 3.0
@@ -118,8 +124,8 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
     """Return the mouth moved up or down, and bent, to the darkest line between its corners; one
     that is open as it is."""
     if rough.gap >= _OPEN:
-        _, stripes = _sample_stripes(lab, rough, rough.top - 4, rough.bottom + 4)
-        return replace(rough, contrast=float(np.ptp(stripes[:, 0])))
+        _, columns = _sample_columns(lab, rough, rough.top - 4, rough.bottom + 4)
+        return replace(rough, contrast=float(np.ptp(columns.mean(1)[:, 0])))
     light = _blur(lab[..., 0], 0.8)
     column = np.ones((round(20 * _PIXELS_PER_UNIT), 1), np.uint8)
     darkness = cv2.morphologyEx(light, cv2.MORPH_CLOSE, column) - light
@@ -137,16 +143,20 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
 
 def _measure_mouth(lab: Floats, mouth: Mouth) -> Mouth:
     """Measure the edges of the lips near those of `mouth`."""
-    top, bottom, teeth = _find_lip_edges(*_sample_stripes(lab, mouth, -30, 70), mouth.top, mouth.bottom)
+    sag, columns = _sample_columns(lab, mouth, -30, 70)
+    top, bottom, teeth = _find_lip_edges(sag, columns.mean(1), mouth.top, mouth.bottom)
+    if bottom > top and np.abs(columns[..., 1:] - 128).max() < 1:  # lips of a grey picture are hard to tell from teeth
+        bottom = max(bottom, mouth.bottom)
+    elif bottom > top:
+        top, bottom = _enclose_opening(sag, columns, top, bottom)
     return replace(mouth, top=top, bottom=bottom, teeth=teeth)
 
 
-def _sample_stripes(lab: Floats, mouth: Mouth, low: float, high: float) -> tuple[Floats, Floats]:
-    """Return (n,) places below the line of the mouth from `low` to `high`, and (n, 3) light and colour along them."""
+def _sample_columns(lab: Floats, mouth: Mouth, low: float, high: float) -> tuple[Floats, Floats]:
+    """Return (n,) places below the line of the mouth from `low` to `high`, and light and colour there, (n, 25, 3)."""
     u, sag = np.linspace(-0.6, 0.6, 25), np.arange(low, high, 0.5)[:, None]
     across, down = mouth.x + mouth.half_width * u + 0 * sag, mouth.y + mouth.tilt * u + sag * (1 - u**2)
-    stripes = _sample(_blur(lab, 0.7), across.astype(np.float32), down.astype(np.float32))
-    return sag[:, 0], stripes.mean(1)
+    return sag[:, 0], _sample(_blur(lab, 0.7), across.astype(np.float32), down.astype(np.float32))
 
 
 def _find_lip_edges(sag: Floats, stripes: Floats, rough_top: float, rough_bottom: float) -> tuple[float, float, bool]:
@@ -162,6 +172,40 @@ def _find_lip_edges(sag: Floats, stripes: Floats, rough_top: float, rough_bottom
     top = _argmax_between(sag, edge * np.exp(-(((sag - rough_top) / 4) ** 2)), rough_top - 6, middle)
     bottom = _argmax_between(sag, -edge * np.exp(-(((sag - rough_bottom) / 4) ** 2)), middle, rough_bottom + 6)
     return float(sag[top]), float(sag[bottom]), teeth
+
+
+def _enclose_opening(sag: Floats, columns: Floats, top: float, bottom: float) -> tuple[float, float]:
+    """Return the edges moved outward past the teeth and shadows that they leave in most columns.
+
+    What is left there would stay on a lip that moves: single teeth on the lower one, roots on the upper one.
+    """
+    lip = np.median(columns[(sag > bottom + 4) & (sag < bottom + 10)].reshape(-1, 3), 0)
+    upper_light = np.median(columns[(sag > top - 8) & (sag < top - 3), :, 0])
+    below = _is_inside(columns, lip)[(sag >= bottom - 1) & (sag <= bottom + _FARTHEST_TOOTH)]
+    above = _is_inside(columns, np.array([min(lip[0], upper_light), *lip[1:]]))
+    above = above[(sag <= top + 1) & (sag >= top - _FARTHEST_TOOTH)][::-1]
+    lower, higher = (float(np.percentile(_measure_run(side), share)) for side, share in ((below, 70), (above, 75)))
+    return top + 1 - max(1.0, higher), bottom - 1 + max(1.0, lower)
+
+
+def _is_inside(columns: Floats, lip: Floats) -> Bool:
+    """Whether light and colour (n, columns, 3) are those of teeth or shadow beside a lip with light and colour (3,)."""
+    light, red, yellow = lip
+    chroma = float(np.hypot(red - 128, yellow - 128))
+    bright = columns[..., 0]
+    if chroma < _GREY:
+        return np.asarray((bright < _SHADOW * light) | (bright > light + _GREY_TOOTH))
+    is_tooth = (bright > _DIM_TOOTH * light) & (red - columns[..., 1] > max(4.0, 0.3 * chroma))
+    return np.asarray((bright < _SHADOW * light) | is_tooth)
+
+
+def _measure_run(inside: Bool) -> Floats:
+    """Return, for each column of (n, columns), how far what is true reaches from the first row on, in face units."""
+    bridged = inside.copy()
+    for rows in range(1, _BRIDGED + 1):
+        bridged[rows:] |= inside[:-rows]
+    joined = inside & np.logical_and.accumulate(bridged, 0)
+    return np.where(joined.any(0), 0.5 * (len(inside) - joined[::-1].argmax(0)), 0.0)
 
 
 def _show_teeth(stripes: Floats, between: Bool, below: Bool) -> bool:

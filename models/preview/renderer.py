@@ -47,7 +47,7 @@ class MouthPainter:
     """Draws the mouth of one face at any place of a picture."""
 
     def __init__(self, face: Face, mouth: Mouth, tone: Tone) -> None:
-        self._mouth, self._lips = mouth, LipField(mouth, face.jaw)
+        self._mouth, self._lips = mouth, LipField(mouth, face.outline)
         self._interior, self._black = paint_interior(mouth, tone, face.eye_distance), tone.black
 
     def find_rect(self, face: Face, size: tuple[int, int]) -> Rect:

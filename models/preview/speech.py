@@ -58,6 +58,11 @@ def _extract_from_power(power: Floats) -> Floats:
     return np.concatenate([cepstra, (after - cepstra)[:, :2], (before - cepstra)[:, :2]], 1)
 
 
+def measure_voice(waveform: Floats) -> float:
+    """Return the share of the time in which somebody speaks."""
+    return float(measure_activity(_compute_mel_power(waveform)).mean())
+
+
 def measure_activity(power: Floats) -> Floats:
     """Return (hops,) float32 1 where somebody speaks .. 0 in hiss, hum and held chords.
 

@@ -16,6 +16,8 @@ import av
 
 from tests.share import EXAMPLES, ROOT, Share, alive, face, until, voice
 
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
 
 def frames_and_comment(path: Path) -> tuple[int, Fraction | None, dict[str, str]]:
     with av.open(str(path)) as container:
@@ -150,6 +152,8 @@ def test_every_bad_input_is_answered_and_none_stops_the_others(make_share: Calla
         assert error["message"]
         assert error["message"] == found[name]["error_message"]
         assert error["hint"], f"{name} has no hint"
+        assert CHINESE.search(error["message_zh"]), f"{name}: {error['message_zh']}"
+        assert CHINESE.search(error["hint_zh"]), f"{name}: {error['hint_zh']}"
         assert str(share.state) not in error["message"], "a message names no path of ours"
         assert (share.failed / name / "job.json").exists()
     assert [path.name for path in share.outbox.iterdir()] == ["good"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
+from agent.cli.console import speak
 from agent.cli.display.tables import Column, Row, RowTable
 from agent.cli.display.times import format_since, format_span
 from agent.text import escape
@@ -60,6 +62,11 @@ def shorten_device(device: str) -> str:
     return f"{card[:CARD_CHARS]}{slash}{worker}" if card.startswith(("GPU-", "MIG-")) else device
 
 
+def speak_headings(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return columns with headings in the language of the terminal."""
+    return tuple(replace(column, heading=speak(column.heading)) for column in columns)
+
+
 # jobs ----------------------------------------------------------------------------------------------------------------
 
 
@@ -67,26 +74,34 @@ def build_job_table(
     rows: Sequence[Mapping[str, Any]], now: datetime, bars: Mapping[str, str] | None = None
 ) -> RowTable:
     """Return the table of jobs. `bars`: a line of progress for each running job, by its uid."""
-    return RowTable(JOB_COLUMNS, [_make_job_row(row, now, (bars or {}).get(row["uid"], "")) for row in rows])
+    return RowTable(
+        speak_headings(JOB_COLUMNS), [_make_job_row(row, now, (bars or {}).get(row["uid"], "")) for row in rows]
+    )
 
 
 def _make_job_row(row: Mapping[str, Any], now: datetime, bar: str) -> Row:
     cells = (
         escape(row["name"]),
-        row["state"],
+        speak(row["state"]),
         f"{row['percent']:.0f} %",
         row["engine"] or row["engine_asked"],
         shorten_device(escape(row["device"] or "")),
         format_since(row["since"], now),
         _describe_stage(row),
     )
-    details = [line for line in (bar, describe_reason_of_job(row)) if line]
+    advice = escape_lines(row.get("advice") or "") if row["state"] == "running" else ()
+    details = [line for line in (bar, describe_reason_of_job(row), *advice) if line]
     return Row(cells, STATE_STYLE[row["state"]], tuple(details))
+
+
+def escape_lines(text: str) -> tuple[str, ...]:
+    """Return the lines of a text, safe for a terminal."""
+    return tuple(map(escape, text.splitlines()))
 
 
 def _describe_stage(row: Mapping[str, Any]) -> str:
     if row["state"] == "running":
-        return str(row["stage"])
+        return speak(str(row["stage"]))
     return f"in {format_span(row['run_seconds'])}" if row["state"] == "done" and row["run_seconds"] is not None else ""
 
 
@@ -95,8 +110,8 @@ def describe_reason_of_job(row: Mapping[str, Any]) -> str:
     if row["state"] == "done":
         return f"outbox/{escape(row['result'])}" if row["result"] != row["name"] else ""
     if row["state"] == "failed":
-        return escape(f"{row['error_code']}: {row['error_message']}")
-    return escape(row["waiting_for"] or "")
+        return escape(f"{row['error_code']}: {speak(row['error_message'] or '')}")
+    return escape(speak(row["waiting_for"] or ""))
 
 
 # devices and avatars -------------------------------------------------------------------------------------------------
@@ -105,16 +120,16 @@ def describe_reason_of_job(row: Mapping[str, Any]) -> str:
 def build_device_table(rows: Sequence[Mapping[str, Any]], now: datetime) -> RowTable:
     """Return the table of devices; that of gauges is a column only where a card has some."""
     columns = (*DEVICE_COLUMNS, GAUGES) if any(map(describe_gauges, rows)) else DEVICE_COLUMNS
-    return RowTable(columns, [_make_device_row(row, now, len(columns)) for row in rows])
+    return RowTable(speak_headings(columns), [_make_device_row(row, now, len(columns)) for row in rows])
 
 
 def _make_device_row(row: Mapping[str, Any], now: datetime, columns: int) -> Row:
     held, free = (str(row[key]) if row["total_mib"] else "" for key in ("held_mib", "free_mib"))
     if row["kind"] == "cuda" and not row["total_mib"] and row["state"] != "lost":
-        free = "shared"
+        free = speak("shared")
     name = f"{shorten_device(row['device'])}  {row['name']}" if row["kind"] == "cuda" else row["device"]
     cells = (
-        *(escape(name), row["state"], escape(row["job"] or ""), format_since(row["since"], now), free, held),
+        *(escape(name), speak(row["state"]), escape(row["job"] or ""), format_since(row["since"], now), free, held),
         *(escape(row["model"]), str(row["worker_pid"] or ""), describe_gauges(row)),
     )
     reason = describe_reason(row, now)
@@ -130,17 +145,21 @@ def describe_gauges(row: Mapping[str, Any]) -> str:
 def describe_reason(row: Mapping[str, Any], now: datetime) -> str:
     """Say why a device is out of service, and when it is tried again."""
     again = f" (tried again at {format_since(row['until'], now)})" if row["until"] else ""
-    return escape(f"{row['reason']}{again}")
+    return escape(f"{speak(row['reason'])}{again}")
 
 
 def build_avatar_table(avatars: Sequence[Avatar]) -> RowTable:
     """Return the table that `musedrop avatar list` prints."""
     columns = (Column("name", least=10), Column("kind"), Column("file", least=10))
     rows = [
-        Row((escape(a.name), a.kind, escape(a.path.name)), "", (escape("; ".join(a.prepared) or "not prepared yet"),))
+        Row(
+            (escape(a.name), a.kind, escape(a.path.name)),
+            "",
+            (escape("; ".join(a.prepared) or speak("not prepared yet")),),
+        )
         for a in avatars
     ]
-    return RowTable(columns, rows)
+    return RowTable(speak_headings(columns), rows)
 
 
 # watch ---------------------------------------------------------------------------------------------------------------
@@ -189,7 +208,7 @@ class Dashboard:
         }
         parts: list[RenderableType] = [Text(self.headline, style="bold", overflow="ellipsis", no_wrap=True)]
         parts.append(Text(describe_counts(self.counts)))
-        parts += [Text(f"! {alarm}", style="yellow", overflow="fold") for alarm in self.alarms]
+        parts += [Text(f"! {alarm}", style="yellow", overflow="fold") for alarm in map(speak, self.alarms)]
         parts += [Text(""), build_job_table(self.jobs, self.now, bars)] if self.jobs else []
         parts += [Text(""), build_device_table(self.devices, self.now)] if self.devices else []
         yield Group(*parts)
@@ -211,4 +230,4 @@ class Dashboard:
 def describe_counts(counts: Mapping[str, int]) -> str:
     """Return how many jobs are in each state that has any, the ones that still have to end first."""
     order = ("running", "queued", "waiting", "done", "failed", "cancelled")
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "no jobs yet"
+    return ", ".join(f"{counts[state]} {speak(state)}" for state in order if counts.get(state)) or speak("no jobs yet")

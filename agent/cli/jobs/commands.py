@@ -12,7 +12,7 @@ import typer
 
 from agent import __version__
 from agent.cli import completion
-from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json
+from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json, speak
 from agent.cli.desktop import open_path
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
@@ -91,7 +91,7 @@ def submit(
 
 
 def print_ticket(ticket: JobTicket) -> None:
-    console.print(f"{escape_markup(ticket.name)} is in the inbox (id {escape_markup(ticket.id)})", soft_wrap=True)
+    console.print(escape_markup(speak(f"{ticket.name} is in the inbox (id {ticket.id})")), soft_wrap=True)
 
 
 def submit_all(
@@ -166,7 +166,7 @@ def status(
         if as_json:
             print_json(rows)
         else:
-            console.print(views.build_job_table(rows, now) if rows else "no jobs yet")
+            console.print(views.build_job_table(rows, now) if rows else speak("no jobs yet"))
             print_ignored(settings)
     else:
         newest, rows = require_job(db, name), client.list_of_name(db, name)
@@ -185,12 +185,13 @@ def print_ignored(settings: Settings) -> None:
 
     for entry in client.list_ignored(settings):
         text = f"{entry['name']} is no job: {entry['reason']}; {entry['hint']}"
-        console.print(f"[yellow]![/] {escape_markup(text)}", soft_wrap=True)
+        console.print(f"[yellow]![/] {escape_markup(speak(text))}", soft_wrap=True)
 
 
 def print_job(row: dict[str, Any], events: list[dict[str, Any]], now: datetime) -> None:
     """Print everything that the ledger says of one job, and its events."""
-    shown = {**row, "submitter": name_submitter(row["submitter"])}
+    told = {key: speak(row[key]) for key in ("error_message", "error_hint", "waiting_for") if row[key]}
+    shown = {**row, **told, "submitter": name_submitter(row["submitter"])}
     for key, value in shown.items():
         if value is not None:
             console.print(f"[bold]{key:<14}[/] {escape_markup(value)}", soft_wrap=True)
@@ -393,9 +394,9 @@ DEEDS = {"cancel": "cancelled", "retry": "run again", "priority": "moved"}
 def print_chosen(verb: str, names: list[str]) -> None:
     """Print what will happen to which jobs, or that it happens to none."""
     for name in names:
-        console.print(f"{escape_markup(name)} will be {DEEDS[verb]}", soft_wrap=True)
+        console.print(escape_markup(speak(f"{name} will be {DEEDS[verb]}")), soft_wrap=True)
     if not names:
-        console.print(f"there is nothing to {verb}")
+        console.print(speak(f"there is nothing to {verb}"))
 
 
 def control_jobs(
@@ -435,5 +436,5 @@ def control_jobs(
     elif chosen or not refusals:
         print_chosen(verb, [row["name"] for row in chosen])
     for refusal in refusals:
-        error_console.print(f"[red]musedrop:[/] {escape_markup(refusal)}", soft_wrap=True, highlight=False)
+        error_console.print(f"[red]musedrop:[/] {escape_markup(speak(refusal))}", soft_wrap=True, highlight=False)
     raise typer.Exit(UserError.exit_code if refusals else 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import client
-from agent.cli.console import console, error_console
+from agent.cli.console import console, error_console, speak
 from agent.cli.display import progress
 from agent.cli.jobs.choosing import require_job
 from agent.cli.presence import NO_DAEMON, find_presence, warn_of_absence
@@ -56,10 +56,12 @@ def follow_jobs(
             elif now_s - alive_s > CLAIM_S and not is_warned:
                 is_warned = not warn_of_absence(settings, source)
             if now_s - alive_s > ABSENCE_S:
-                error_console.print(f"[yellow]![/] no daemon for {ABSENCE_S:g} s; the jobs go on when one is started")
+                error_console.print(
+                    f"[yellow]![/] {speak(f'no daemon for {ABSENCE_S:g} s; the jobs go on when one is started')}"
+                )
                 return NO_DAEMON
             if timeout_s is not None and now_s - start_s > timeout_s:
-                error_console.print(f"[yellow]![/] not finished after {timeout_s:g} s; the jobs go on")
+                error_console.print(f"[yellow]![/] {speak(f'not finished after {timeout_s:g} s; the jobs go on')}")
                 return TIMED_OUT
             time.sleep(POLL_S)
     if quiet:
@@ -103,10 +105,11 @@ def print_outcome(settings: Settings, row: dict[str, Any]) -> int:
     """Print how a job ended. Return exit code 0 if it is done, 1 if not."""
     if row["state"] == "done":
         video = find_video(settings.folders.outbox / row["result"])
-        console.print(f"[green]done[/]: {escape_markup(video)}", soft_wrap=True)
+        console.print(f"[green]{speak('done')}[/]: {escape_markup(video)}", soft_wrap=True)
         return 0
-    told = row["name"] if row["error_code"] is None else f"{row['name']}: {row['error_code']}: {row['error_message']}"
-    error_console.print(f"[red]{row['state']}[/]: {escape_markup(told)}", soft_wrap=True)
+    code, message = row["error_code"], speak(row["error_message"] or "")
+    told = row["name"] if code is None else f"{row['name']}: {code}: {message}"
+    error_console.print(f"[red]{speak(row['state'])}[/]: {escape_markup(told)}", soft_wrap=True)
     if row["error_hint"]:
-        error_console.print(escape_markup(row["error_hint"]), soft_wrap=True)
+        error_console.print(escape_markup(speak(row["error_hint"])), soft_wrap=True)
     return 1

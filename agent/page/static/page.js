@@ -17,6 +17,9 @@ let lostAt = null;
 const say = (key, values = {}) =>
   texts[key][language].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 
+// A sentence of the server, in Chinese where it has one.
+const told = (row, key) => (language === "zh" && row[`${key}_zh`]) || row[key];
+
 function make(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -71,7 +74,7 @@ async function post(path, body) {
   const options = { method: "POST", headers: HEADERS };
   if (body !== undefined) options.body = JSON.stringify(body);
   const answer = await fetch(path, options);
-  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error || answer.statusText);
+  if (!answer.ok) throw new Error(told(await answer.json().catch(() => ({})), "error") || answer.statusText);
   return answer;
 }
 
@@ -96,7 +99,7 @@ function upload(file) {
     request.onload = () => {
       const answer = (() => { try { return JSON.parse(request.responseText); } catch { return {}; } })();
       if (request.status === 200) resolve(answer.upload);
-      else reject(new Error(answer.error || request.statusText));
+      else reject(new Error(told(answer, "error") || request.statusText));
     };
     request.onerror = () => reject(new Error(say("lost")));
     request.send(file);
@@ -124,7 +127,7 @@ const stateName = (name) => (language === "en" ? name : { running: "运行中", 
 
 function drawAlarms() {
   const head = sections.head || {};
-  const alarms = [lostAt ? say("lost") : "", head.absence, ...(head.problems || [])].filter(Boolean);
+  const alarms = [lostAt ? say("lost") : "", told(head, "absence"), ...(told(head, "problems") || [])].filter(Boolean);
   fill($("alarms"), alarms, (text) => text, (text) => make("p", { textContent: text }));
 }
 
@@ -161,7 +164,7 @@ function drawQueued(row) {
   return make("li", {},
     make("div", { className: "line" }, make("span", { className: "dim", textContent: row.position }), named(row.name),
       make("span", { className: "dim", textContent: stateName(row.state) }), button("cancel", act(`/jobs/${row.uid}/cancel`))),
-    row.waiting_for ? make("p", { className: "warn", textContent: row.waiting_for }) : null);
+    row.waiting_for ? make("p", { className: "warn", textContent: told(row, "waiting_for") }) : null);
 }
 
 function drawNow() {
@@ -176,15 +179,15 @@ function drawFailures() {
   fill($("failures"), rows, (row) => row.uid, (row) => make("li", {},
     make("div", { className: "line" }, named(row.name), make("span", { className: "dim", textContent: clock(row.finished_at) }),
       button("retry", act(`/jobs/${row.uid}/retry`)), button("details", () => showJob(row.uid))),
-    make("p", { className: row.state === "failed" ? "bad" : "dim", textContent: row.error_message || stateName(row.state) }),
-    row.error_hint ? make("p", { textContent: row.error_hint }) : null));
+    make("p", { className: row.state === "failed" ? "bad" : "dim", textContent: told(row, "error_message") || stateName(row.state) }),
+    row.error_hint ? make("p", { textContent: told(row, "error_hint") }) : null));
 }
 
 function drawStrays() {
   const rows = sections.ignored || [];
   $("ignored").hidden = !rows.length;
   fill($("strays"), rows, (row) => row.name, (row) => make("li", {}, named(row.name),
-    make("p", { className: "dim", textContent: `${row.reason}; ${row.hint}` })));
+    make("p", { className: "dim", textContent: `${told(row, "reason")}; ${told(row, "hint")}` })));
 }
 
 // Temperature, load and power, as far as the card tells them.
@@ -204,7 +207,7 @@ function drawDevices() {
       row.total_mib ? make("progress", { max: row.total_mib, value: row.total_mib - row.free_mib, "aria-label": title }) : null,
       row.total_mib ? make("p", { className: "dim", textContent: say("memory", { used: used.toFixed(1), total: (row.total_mib / 1024).toFixed(1) }) }) : null,
       drawGauges(row),
-      row.reason ? make("p", { className: "warn", textContent: row.reason }) : null,
+      row.reason ? make("p", { className: "warn", textContent: told(row, "reason") }) : null,
       button(inService ? "drain" : "resume", act(`/devices/${encodeURIComponent(row.device)}/${inService ? "drain" : "resume"}`)));
   });
 }
@@ -283,13 +286,13 @@ async function showJob(uid) {
   if (!answer.ok) return;
   const { row, events, record } = await answer.json();
   $("job-title").textContent = row.name;
-  const pairs = Object.entries(row).filter(([, value]) => value !== null && value !== "");
+  const pairs = Object.entries(row).filter(([name, value]) => value !== null && value !== "" && !name.endsWith("_zh"));
   const notes = (record?.notes || []).map((note) => make("p", { className: "warn", textContent: note }));
   const place = `${sections.head?.share ?? ""}/${row.state === "done" ? `outbox/${row.result}` : `failed/${row.name}`}`;
   $("job-body").replaceChildren(
     ...notes,
-    row.error_message ? make("p", { className: "bad", textContent: row.error_message }) : "",
-    row.error_hint ? make("p", { textContent: row.error_hint }) : "",
+    row.error_message ? make("p", { className: "bad", textContent: told(row, "error_message") }) : "",
+    row.error_hint ? make("p", { textContent: told(row, "error_hint") }) : "",
     make("p", { className: "row" }, make("code", { textContent: place }), button("copy_path", () => copy(place))),
     make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: String(value) })])),
     make("h3", { textContent: say("events") }),

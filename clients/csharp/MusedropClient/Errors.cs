@@ -79,6 +79,7 @@ namespace Musedrop
             { "avatar_too_small", ErrorKind.BadMedia },
             { "media_too_costly", ErrorKind.BadMedia },
             { "video_too_long", ErrorKind.BadMedia },
+            { "poor_input", ErrorKind.BadMedia },
             { "no_face", ErrorKind.BadMedia },
             { "disk_full", ErrorKind.Temporary },
             { "part_damaged", ErrorKind.Temporary },

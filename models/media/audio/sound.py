@@ -110,9 +110,9 @@ def read_soundtrack(path: Path, name: str, limits: Limits) -> Sound:
     return sound
 
 
-def read_waveform(path: Path, rate: int = 16_000) -> F32:
+def read_waveform(path: Path, rate: int = 16_000, longest_s: float = float("inf")) -> F32:
     """Return the whole sound as (n,) float32, mono, at `rate` Hz; n is round(duration_s * rate) of
-    `read_sound`.
+    `read_sound`. Only the first `longest_s` seconds are read.
 
     Raises EngineError audio_unreadable.
     """
@@ -121,6 +121,8 @@ def read_waveform(path: Path, rate: int = 16_000) -> F32:
         decoder = Decoder(container, stream)
         for frame in resample(mix_frames(decoder), sample_format="flt", layout="mono", rate=rate):
             data += memoryview(frame.planes[0])[: 4 * frame.samples]
+            if len(data) >= 4 * rate * longest_s:
+                return np.frombuffer(data, np.float32)[: int(rate * longest_s)]
     samples = round(decoder.duration_s * rate)
     data += bytes(max(0, 4 * samples - len(data)))
     return np.frombuffer(data, np.float32)[:samples]

@@ -23,7 +23,6 @@ STANDINS = {
     "diffusers.loaders": ("PeftAdapterMixin", "UNet2DConditionLoadersMixin"),
     "diffusers.loaders.single_file_model": ("FromOriginalModelMixin",),
     "diffusers.quantizers": ("DiffusersAutoQuantizer", "DiffusersQuantizer"),
-    "diffusers.quantizers.quantization_config": ("QuantizationMethod",),
 }
 """Modules that are not imported, and the classes of theirs that are base classes or names of types."""
 _for_compiler: list[Any] = []
@@ -77,6 +76,7 @@ def _stand_in() -> Iterator[None]:
     sys.modules.update(stand_ins)
     try:
         importlib.import_module("diffusers.models")
+        stand_ins["diffusers.quantizers"].__path__ = [f"{sys.modules['diffusers'].__path__[0]}/quantizers"]
         for name in PACKAGES:
             spec = importlib.util.find_spec(name)
             if spec is None:

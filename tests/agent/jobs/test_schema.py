@@ -32,6 +32,7 @@ VALUES: dict[str, Any] = {
     "options": {"batchSize": 4},
     "output": {"Crf": 20},
     "max_attempts": 2,
+    "strict": True,
     "timeout_s": 5,
     "timeout_seconds": 5,
     "voices": [{"face": 0, "audio": "a.wav"}],

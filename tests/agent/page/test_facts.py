@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from agent.errors import ErrorCode
 from agent.jobs.states import JobState
+from agent.ledger.job import JobError
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import open_reader
 from agent.page import facts
@@ -29,6 +31,25 @@ def test_sections_show_each_job_in_its_place(settings: Settings, ledger: Ledger)
     assert names("done") == {"done"}
     assert names("failed") == {"failed", "cancelled"}
     assert sections["counts"] == dict.fromkeys(map(str, JobState), 1)
+
+
+def test_sentences_are_there_in_chinese_too(settings: Settings, ledger: Ledger) -> None:
+    """Errors, what jobs wait for, ignored files, and problems; an unknown one has what its code means."""
+    error = JobError(ErrorCode.NO_FACE, "no face was found in <b>.jpg", "no such hint")
+    ledger.transitions.fail(add_job(ledger, "u1"), error, at_ms=2000)
+    stray = {"name": "x", "reason": "it is empty", "hint": "no such hint"}
+    status = {"ignored": [stray]}
+    sections = facts.read_sections(
+        open_reader(settings.folders.ledger), status, settings, datetime.now(UTC), DayFigures()
+    )
+    failed, ignored = next(iter(sections["failed"])), next(iter(sections["ignored"]))
+    assert isinstance(failed, dict)
+    assert failed["error_message_zh"] == "在 <b>.jpg 中没有找到人脸"
+    assert "error_hint_zh" not in failed
+    assert ignored == {**stray, "reason_zh": "它是空的"}
+    assert facts.add_chinese({"error_code": "timeout", "error_message": "?"})["error_message_zh"].startswith("任务超时")
+    head = facts.make_head({"problems": ["status.db can't be written: No space left on device"]}, settings, "")
+    assert head["problems_zh"] == ["无法写入 status.db：磁盘空间不足"]
 
 
 def test_jobs_are_found_page_by_page(settings: Settings, ledger: Ledger) -> None:

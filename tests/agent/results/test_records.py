@@ -58,6 +58,10 @@ def test_an_error_says_what_to_do(tmp_path: Path, state: JobState, code: str, *,
     assert (record["state"], record["code"], record["retry"]) == (state, code, retry)
     assert record["message"]
     assert record["hint"]
+    if state is JobState.CANCELLED:
+        assert (record["message_zh"], record["hint_zh"]) == ("任务已被取消", "`musedrop retry hello` 可再次运行")
+    else:
+        assert record["message_zh"].endswith(f"（{record['message']}）"), "a sentence of no code of ours"
 
 
 def test_times_are_iso_8601() -> None:

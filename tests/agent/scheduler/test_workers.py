@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import HANDLER
 from agent.fs.folders import make_folders
-from agent.scheduler.workers import choose_preload, list_open_logs, open_pool
+from agent.scheduler.handlers import HANDLER
+from agent.scheduler.workers import list_open_logs, open_pool
 from agent.settings import CurrentSettings, Settings
 from gpu_pool.types import Device, Span, Task
-from models.catalog import ENGINES, is_installed
 from tests.agent.settings_texts import SMALLEST, loaded
 from tests.agent.simulation import Simulation, cpus
 from tests.gpu_pool.pools import poll_until, wait_for_state
@@ -93,19 +92,6 @@ def test_a_driver_that_was_upgraded_is_trouble(three_cards: PretendDriver, tmp_p
         assert "reboot: the driver's library was upgraded" in pool.driver_trouble
         three_cards.set_faults()
         poll_until(pool, lambda _: not pool.driver_trouble and len(pool.devices()) == 4)
-
-
-def test_only_the_engine_of_auto_is_preloaded(tmp_path: Path) -> None:
-    """Without weights nothing; with them MuseTalk, unless the settings say no."""
-    settings = load_devices(tmp_path, "")
-    assert choose_preload(settings) == ""
-    for file in ENGINES["musetalk"].weights:
-        path = settings.models_dir / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    expected = "musetalk" if is_installed(ENGINES["musetalk"]) else ""
-    assert choose_preload(settings) == expected
-    assert choose_preload(load_devices(tmp_path, "preload = false")) == ""
 
 
 def test_logs_that_are_open_are_known(tmp_path: Path) -> None:

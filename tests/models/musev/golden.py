@@ -35,6 +35,8 @@ from tests.models.musev import tiny
 REPOSITORY = Path(__file__).parents[3]
 PUBLISHED = Path(os.environ.get("MUSEDROP_MUSEV_GOLDEN") or REPOSITORY.parent / "shared" / "golden" / "musev")
 RECORDED = tiny.DATA / "golden.npz"
+TEXTS = "(((several))) (worst quality:2), [low]", "(closed lips:1.3), a ((calm)) [one], " + "(eye blinks:1.1), " * 6
+"""The negative prompt, and the prompt, which needs two chunks."""
 SOURCES = ("recorded", "published")
 LOOPS = {"musev": 20, "musev_referencenet": 12}
 """Variant -> frames of the loop that is compared."""
@@ -106,10 +108,7 @@ def open_recorded() -> Golden:
     return Golden(
         {**numbers, "timestep": torch.tensor(500.0)},
         outputs,
-        (
-            "(((several))) (worst quality:2), [low]",
-            "(closed lips:1.3), a ((calm)) [person], " + "(eye blinks:1.1), " * 6,
-        ),
+        TEXTS,
         tiny.SCHEDULER,
         tiny.make_vae(),
         tiny.make_text_encoder(),
@@ -169,7 +168,8 @@ def read_published_outputs() -> dict[str, Tensor]:
         case, _, what = name.partition(".")
         variant, frames = case.rsplit("_T", 1)
         if LOOPS[variant] == int(frames):
-            outputs[f"{variant} {renamed.get(what, what)}"] = one[:, :, 0] if what == "ref0" else one
+            one = one[:, :, 0] if what == "ref0" else one[:, :, ::6] if what == "video" else one
+            outputs[f"{variant} {renamed.get(what, what)}"] = one
     return outputs
 
 
@@ -229,7 +229,8 @@ def run_loop(golden: Golden, variant: str, steps: int = 3, *, video: bool = Fals
 
 
 def decode_video(golden: Golden, latents: Tensor) -> Tensor:
-    frames = [golden.vae.decode(one[:, :, 0] / 0.18215).sample for one in latents.split(1, dim=2)]
+    """Return every sixth frame, 0 to 1."""
+    frames = [golden.vae.decode(one[:, :, 0] / 0.18215).sample for one in latents[:, :, ::6].split(1, dim=2)]
     return (torch.stack(frames, dim=2) / 2 + 0.5).clamp(0, 1)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from models.preview.lips import STEP, LipField
 from models.preview.mouth import find_mouth
@@ -12,7 +15,7 @@ from tests.models.preview.portraits import find_face, portrait
 def test_skin_never_folds() -> None:
     """Neighbouring points of the result come from neighbouring points of the photo, in order."""
     face = find_face(portrait())
-    field = LipField(find_mouth(portrait(), face), face.jaw)
+    field = LipField(find_mouth(portrait(), face), face.outline)
     for opening in (0.0, 0.5, 1.0):
         for spread in (-1.0, 0.0, 1.0):
             moved = field.compute_displacements(opening, spread)
@@ -26,7 +29,7 @@ def test_the_lower_lip_keeps_its_thickness() -> None:
     """At full opening the skin of the lower lip is moved as a whole, neither squeezed nor doubled."""
     face = find_face(portrait())
     mouth = find_mouth(portrait(), face)
-    field = LipField(mouth, face.jaw)
+    field = LipField(mouth, face.outline)
     column = round((mouth.x - field.crop.left) / STEP)
     rows = field.crop.top + STEP * np.arange(round(field.crop.height / STEP) + 1)
     lip = field.compute_displacements(1.0, 0.0)[:, column, 2]
@@ -38,11 +41,47 @@ def test_the_lower_lip_keeps_its_thickness() -> None:
 def test_the_line_of_the_chin_sinks_as_a_whole() -> None:
     """Half way to the edge of the jaw the chin sinks nearly half as far as in its middle, at the edge by nothing."""
     face = find_face(portrait())
-    field = LipField(find_mouth(portrait(), face), face.jaw)
+    field = LipField(find_mouth(portrait(), face), face.outline)
     chin = round((face.upright_points[14, 1] - 4 - field.crop.top) / STEP)
     sinking = field.compute_displacements(1.0, 0.0)[chin, :, 2]
     middle = len(sinking) // 2
-    half = round(0.5 * face.jaw / STEP)
+    half = round(0.25 * (face.outline[1] - face.outline[0]) / STEP)
     assert sinking[middle] > 10
     assert min(sinking[middle - half], sinking[middle + half]) > 0.4 * sinking[middle]
     assert max(sinking[0], sinking[-1]) < 0.5
+
+
+def test_lips_that_round_leave_the_outline_of_a_turned_head() -> None:
+    """Where the edge of the face is near a corner of the mouth, what is beyond it stays; the other side moves."""
+    face = find_face(portrait())
+    mouth = find_mouth(portrait(), face)
+    near = mouth.x - mouth.half_width - 30
+    field = LipField(mouth, (near, mouth.x + 110))
+    moved = np.abs(field.compute_displacements(0.4, -1.0)[..., 0]).max(0)
+    x = field.crop.left + STEP * np.arange(len(moved))
+    assert moved[x < near].max() < 0.1
+    assert moved[x > mouth.x].max() > 6
+
+
+def test_folds_beside_a_smile_bend_little() -> None:
+    """For an "oo", skin beside a wide mouth moves at most a fifth more or less than that one unit below."""
+    face = find_face(portrait())
+    mouth = replace(find_mouth(portrait(), face), half_width=58.0)
+    sideways = LipField(mouth, face.outline).compute_displacements(0.4, -1.0)[..., 0]
+    columns = round((mouth.half_width + 12) / STEP)
+    middle = round((mouth.x - LipField(mouth, face.outline).crop.left) / STEP)
+    beside = sideways[:, [middle - columns, middle + columns]]
+    assert np.abs(np.diff(beside, axis=0)).max() / STEP < 0.2
+
+
+def test_a_wide_open_mouth_closes_with_both_lips() -> None:
+    """The upper lip of a mouth that stands wide open comes down, and the lower one meets it."""
+    face = find_face(portrait())
+    mouth = replace(find_mouth(portrait(), face), top=-16.0, bottom=22.0)
+    field = LipField(mouth, face.outline)
+    shut = field.compute_displacements(0.0, 0.0)
+    column, rows = round((mouth.x - field.crop.left) / STEP), field.crop.top + STEP * np.arange(shut.shape[0])
+    upper, lower = (rows - shut[:, column, layer] for layer in (1, 2))
+    edges = [np.interp(edge + mouth.y, source, rows) for edge, source in ((mouth.top, upper), (mouth.bottom, lower))]
+    assert edges[0] > mouth.y + mouth.top + 4
+    assert edges[1] == pytest.approx(edges[0], abs=2.5)

@@ -90,3 +90,20 @@ def test_teeth_in_shadow_are_an_open_mouth() -> None:
     assert found.is_visible
     assert abs(found.top - usual.top) < 5
     assert found.gap > 7
+
+
+def test_shadow_between_teeth_and_lip_is_inside_the_mouth() -> None:
+    """Where teeth end above the lower lip, the mouth reaches to the lip: no shadow stays on it when it closes."""
+    image = portrait().copy()
+    face = find_face(image)
+    usual = find_mouth(image, face)
+    u = np.linspace(-0.9, 0.9, 19)
+    edges = [
+        [(usual.x + usual.half_width * a, usual.y + usual.tilt * a + (usual.bottom + down) * (1 - a**2)) for a in u]
+        for down in (-6, 2)
+    ]
+    band = transform_points(edges[0] + edges[1][::-1], invert_affine(face.to_upright)).round().astype(np.int32)
+    cv2.fillPoly(image, [band], (22, 16, 34))
+    mouth = find_mouth(image, face)
+    assert usual.bottom < mouth.bottom < usual.bottom + 6
+    assert mouth.top == pytest.approx(usual.top, abs=3)

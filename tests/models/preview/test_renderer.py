@@ -53,9 +53,9 @@ def test_rounding_narrows_the_mouth() -> None:
         dark = cv2.cvtColor(draw(image, 0.7, spread), cv2.COLOR_BGR2GRAY) < 70
         face, mouth, _ = open_scene(image)
         back = invert_affine(face.to_upright)
-        x, y = transform_points([(mouth.x, mouth.y + mouth.top + 12)], back)[0].round().astype(int)
-        rows = dark[y - 8 : y + 9, x - 120 : x + 121].any(0)
-        widths.append(int(rows.sum()))
+        x, y = transform_points([(mouth.x, mouth.y + mouth.bottom)], back)[0].round().astype(int)
+        columns = np.flatnonzero(dark[y - 60 : y + 30, x - 120 : x + 121].any(0))
+        widths.append(int(np.ptp(columns)))
     assert widths[0] < 0.85 * widths[1]
     assert widths[1] <= widths[2]
 
@@ -123,3 +123,21 @@ def test_a_shut_eye_shows_no_iris_and_keeps_the_brow() -> None:
     brow = transform_points([tuple(points[21]), tuple(points[22])], back).round().astype(int)
     for x, y in brow:
         assert (shut[y - 3 : y + 4, x - 9 : x + 10] == image[y - 3 : y + 4, x - 9 : x + 10]).all()
+
+
+def test_a_lid_in_a_dark_socket_is_as_dark() -> None:
+    """A shut lid has the light of the skin around its own eye, not of the cheek, and lashes as its only dark line."""
+    image = portrait().copy()
+    face = find_face(image)
+    shade = np.zeros(image.shape[:2], np.float32)
+    for x, y in face.eyes:
+        cv2.circle(shade, (round(x), round(y)), round(0.42 * face.eye_distance), 0.5, -1)
+    image = (image * (1 - cv2.GaussianBlur(shade, (0, 0), 3))[..., None]).astype(np.uint8)
+    shut = Portrait(image, face, find_mouth(image, face), measure_tone(image, face)).render((0, 0), 1.0, None)
+    grey = cv2.cvtColor(shut, cv2.COLOR_BGR2GRAY).astype(float)
+    for x, y in face.eyes:
+        columns = grey[round(y) - 8 : round(y) + 13, round(x) - 6 : round(x) + 7].mean(1)
+        around = np.median(grey[round(y) + 18 : round(y) + 24, round(x) - 6 : round(x) + 7])
+        assert columns[:8].max() < 1.3 * around
+        assert columns.argmin() >= 9, "the darkest line is below"
+        assert columns.min() < 0.6 * columns[:8].max()

@@ -62,6 +62,18 @@ def test_a_long_name_leaves_room_for_everything(width: int) -> None:
     assert REASON.replace(" ", "") in shown.replace(" ", "").replace("\n", "")
 
 
+def test_a_running_job_shows_its_advice() -> None:
+    """A line for each piece, safe for the terminal; once it is done, result.json has them."""
+    advice = "the face is dark: use more light\nthe audio is clipped\x1b[2J"
+    shown = print_text(build_job_table([{**JOB, "state": "running", "stage": "render", "advice": advice}], NOW))
+    assert "the face is dark: use more light" in shown
+    assert "the audio is clipped" in shown
+    assert "\x1b[2J" not in shown
+    assert "dark" not in print_text(
+        build_job_table([{**JOB, "state": "done", "result": JOB["name"], "advice": advice}], NOW)
+    )
+
+
 def test_names_and_reasons_are_only_text() -> None:
     """Escape sequences and markup of a name are shown as text, in both tables."""
     shown = print_text(build_job_table([{**JOB, "waiting_for": "[red]\x1b[2J"}], NOW))

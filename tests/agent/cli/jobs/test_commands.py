@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agent.cli.main import app
-from agent.errors import UserError
+from agent.errors import ErrorCode, UserError
 from agent.jobs.parse import parse_job
 from agent.jobs.states import JobState
+from agent.ledger.job import JobError
 from agent.ledger.ledger import Ledger
 from agent.service.process import InstanceLock
 from agent.settings import Settings
@@ -288,3 +289,30 @@ def test_every_command_that_prints_facts_prints_json(settings: Settings, ledger:
 
 def section_of_json() -> str:
     return (ROOT / "docs" / "commands.md").read_text().partition("## JSON")[2].partition("\n## ")[0]
+
+
+def test_a_chinese_terminal_gets_chinese(
+    settings: Settings, ledger: Ledger, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables, errors with their hints, and what the commands say; names stay, also those that are sentences."""
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    error = JobError(ErrorCode.NO_FACE, "no face was found in [red]脸.jpg", ErrorCode.TIMEOUT.hint)
+    job = add_job(ledger, "u1", name="no jobs yet")
+    empty = call(settings, "status").output
+    assert "排队" in empty
+    assert "no jobs yet" in empty
+    ledger.transitions.fail(job, error, at_ms=2000)
+    listed = call(settings, "status")
+    assert "名称" in listed.stdout
+    assert "失败" in listed.stdout
+    assert "no_face: 在 [red]脸.jpg 中没有找到人脸" in listed.stdout
+    assert "服务没有运行" in listed.stderr
+    shown = call(settings, "status", "no jobs yet").stdout
+    assert "给它更多时间" in shown
+    assert "name           no jobs yet" in shown
+    assert json.loads(call(settings, "status", "no jobs yet", "--json").stdout)["error_message"] == error.message
+    assert "u9" in call(settings, "cancel", "u9").stderr
+    assert "没有名为 u9 的任务" in call(settings, "cancel", "u9").stderr
+    assert "已在收件箱中" in call(settings, "submit", media / "one.wav", "--avatar", media / "me.jpg").stdout
+    assert "没有设备" in call(settings, "devices").stdout
+    assert "在运行 `musedrop resume` 之前" in call(settings, "pause").stdout

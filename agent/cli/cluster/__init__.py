@@ -1,0 +1,1 @@
+"""`musedrop cluster`: other machines whose cards are used, too."""

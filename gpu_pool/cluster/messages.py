@@ -1,0 +1,174 @@
+"""Messages between the daemon and the agent of a node, as JSON lines.
+
+Lines of workers pass through as texts: the daemon reads them by the same rules as those of its own workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from gpu_pool.types import DeviceKind, DeviceState
+from gpu_pool.wire import MAX_LINE_BYTES, build_schemas, decode_own, decode_strange
+
+MAX_NODE_LINE_BYTES = 6 * MAX_LINE_BYTES + (64 << 10)
+"""A report of a worker inside of another line, each byte of it written as an escape."""
+
+# from the daemon to a node -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first message: what the node's workers run, and where.
+
+    handler           "package.module:factory", which the workers open
+    options           for each kind of device what the handler gets; `unloaded_options` are added
+                      for a worker that loads no model before it has a span
+    cpu_workers       how many workers without a card; `only`, `exclude` and `workers` choose cards
+    log_dir           the folder for the logs of its workers
+    describe          "package.module:function" that returns what must be equal on all machines, of the options of
+                      workers without a card
+    shared_file       a file that the daemon has written, and its content: the node reads it to show that it
+                      sees the same folders
+    beat_s, fence_s   seconds between two signs of life, and without one after which the node ends its workers
+    """
+
+    handler: str
+    options: Mapping[str, Any]
+    unloaded_options: Mapping[str, Any]
+    cpu_workers: int
+    cards: Mapping[str, Any]
+    log_dir: str
+    describe: str
+    shared_file: str
+    shared_text: str
+    beat_s: float
+    fence_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a worker. `walls` is the JSON of what it may do, "" for anything."""
+
+    device: str
+    unloaded: bool = False
+    walls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Give a worker a line."""
+
+    device: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL a worker and its programs."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Answer with so many characters: how far away is the node, and how fast is the way there?"""
+
+    answer_chars: int
+    data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life, in both directions."""
+
+
+# from a node to the daemon -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The answer to Start. `facts` is what `describe` returned; `sees_share` whether the shared file was read."""
+
+    facts: Mapping[str, Any]
+    sees_state: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A device of the node, as in `Device`, when it is new or has changed; `age_s` is how old its figures are."""
+
+    id: str
+    device_kind: DeviceKind
+    name: str = ""
+    total_bytes: int = 0
+    free_bytes: int = 0
+    state: DeviceState = "starting"
+    reason: str = ""
+    card: str = ""
+    held_bytes: int = 0
+    age_s: float = 0.0
+    temperature_c: int | None = None
+    load_percent: int | None = None
+    power_w: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A line that a worker sent."""
+
+    device: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A worker sent something that is no message."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker has ended; the fields are those of Exited."""
+
+    device: str
+    pid: int
+    code: int = 0
+    signal: str = ""
+    log: str = ""
+    out_of_memory: bool = False
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The answer to Probe, with the time of the node's clock in seconds since 1970."""
+
+    at_s: float
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The node can't do what it was asked to, and ends."""
+
+    reason: str
+
+
+ToNode = Start | Spawn | Pass | Kill | Probe | Beat
+FromNode = Hello | Figures | Heard | Broken | Ended | Probed | Refused | Beat
+_TO_NODE = build_schemas(Start, Spawn, Pass, Kill, Probe, Beat)
+_FROM_NODE = build_schemas(Hello, Figures, Heard, Broken, Ended, Probed, Refused, Beat)
+
+
+def decode_to_node(line: bytes) -> ToNode:
+    """Parse a line from the daemon; WireError if it is not one of its messages."""
+    return cast(ToNode, decode_own(line, _TO_NODE))
+
+
+def decode_from_node(line: bytes) -> FromNode:
+    """Parse a line from a node; WireError if it is not one of its messages."""
+    return cast(FromNode, decode_strange(line, _FROM_NODE))

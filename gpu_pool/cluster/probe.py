@@ -1,0 +1,125 @@
+"""A look at a node for people: whether it is reached, what it has, and how fast the way there is."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from gpu_pool.cluster.link import Link
+from gpu_pool.cluster.messages import (
+    MAX_NODE_LINE_BYTES,
+    Figures,
+    FromNode,
+    Hello,
+    Probe,
+    Probed,
+    Refused,
+    Start,
+    decode_from_node,
+)
+from gpu_pool.wire import LineSplitter, WireError, encode_any
+
+T = TypeVar("T", Hello, Probed)
+SHORT_PROBES, LONG_PROBES = 5, 8
+LONG_CHARS = 1 << 20
+
+
+class NodeSilent(Exception):
+    """The node can't be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a look at a node found.
+
+    trouble       why it can't be reached, "" if it is; the rest is empty then
+    facts         what must be equal on all machines, as it is there
+    sees_state    whether it sees the state folder
+    devices       its devices
+    round_trip_s  median of the way there and back
+    clock_s       how far its clock is ahead of ours
+    down_bytes_s, up_bytes_s    bytes a second to the node and from it
+    """
+
+    trouble: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    sees_state: bool = False
+    devices: tuple[Figures, ...] = ()
+    round_trip_s: float = 0.0
+    clock_s: float = 0.0
+    down_bytes_s: float = 0.0
+    up_bytes_s: float = 0.0
+
+
+class NodeProbe:
+    """Looks at one node over a link, which it closes. No worker is started there."""
+
+    def __init__(self, link: Link, start: Start, timeout_s: float) -> None:
+        self._link, self._start = link, start
+        self._until_s = time.monotonic() + timeout_s
+        self._lines = LineSplitter(MAX_NODE_LINE_BYTES)
+        self._heard: list[FromNode] = []
+        self._devices: dict[str, Figures] = {}
+
+    def run(self) -> NodeReport:
+        """Return what was found; a node that can't be used is a trouble in it."""
+        try:
+            self._send(encode_any(self._start))
+            hello = self._wait_for(Hello)
+            trips = sorted(self._measure(0, 0) for _ in range(SHORT_PROBES))
+            round_trip_s, clock_s = trips[len(trips) // 2]
+            down_s = sum(self._measure(LONG_CHARS, 0)[0] for _ in range(LONG_PROBES))
+            up_s = sum(self._measure(0, LONG_CHARS)[0] for _ in range(LONG_PROBES))
+        except (NodeSilent, WireError) as error:
+            return NodeReport(trouble=str(error))
+        finally:
+            self._link.close(1.0)
+        sent_bytes = LONG_PROBES * LONG_CHARS
+        return NodeReport(
+            facts=hello.facts,
+            sees_state=hello.sees_state,
+            devices=tuple(self._devices.values()),
+            round_trip_s=round_trip_s,
+            clock_s=clock_s,
+            down_bytes_s=sent_bytes / down_s,
+            up_bytes_s=sent_bytes / up_s,
+        )
+
+    def _measure(self, sent_chars: int, answer_chars: int) -> tuple[float, float]:
+        """Return how long an answer took, and how far the node's clock is ahead."""
+        began_s, at_s = time.monotonic(), time.time()
+        self._send(encode_any(Probe(answer_chars, "x" * sent_chars)))
+        answer = self._wait_for(Probed)
+        took_s = time.monotonic() - began_s
+        return took_s, answer.at_s - (at_s + took_s / 2)
+
+    def _send(self, data: bytes) -> None:
+        while not self._link.send(data):
+            data = b""
+            self._select(write=True)
+
+    def _wait_for(self, kind: type[T]) -> T:
+        while True:
+            for message in self._receive():
+                if isinstance(message, Refused):
+                    raise NodeSilent(message.reason)
+                if isinstance(message, kind):
+                    return message
+            self._select()
+
+    def _receive(self) -> list[FromNode]:
+        data = self._link.receive()
+        if data == b"":
+            raise NodeSilent(self._link.explain_end() or "the link ended")
+        messages = [decode_from_node(line) for line in self._lines.feed(data or b"")]
+        self._devices |= {message.id: message for message in messages if isinstance(message, Figures)}
+        return messages
+
+    def _select(self, *, write: bool = False) -> None:
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0:
+            raise NodeSilent("it doesn't answer in time")
+        select.select([self._link], [self._link] if write else [], [], left_s)

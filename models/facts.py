@@ -1,0 +1,64 @@
+"""What must be equal on two machines for their results to have the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from models.musetalk.weights import index
+
+PACKAGES = ("numpy", "opencv-python-headless", "av", "torch", "diffusers", "transformers", "onnxruntime")
+"""Those that compute pixels or sound, or encode them."""
+SOURCES = ("gpu_pool", "models")
+
+
+def describe_installation(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return versions, a hash of the code, and one of the weights, by names that people read.
+
+    `options` are those of `models.handler`. A package that isn't installed has no entry. Of weights names and sizes
+    count, not contents, which `musedrop models verify` checks: reading them takes a minute.
+    """
+    found = {package: find_version(package) for package in PACKAGES}
+    facts = {
+        "Python": platform.python_version(),
+        "code of musedrop": hash_sources(),
+        "weights": hash_weights(Path(options.get("models_dir") or ".")),
+        **found,
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def find_version(package: str) -> str:
+    """Return the version of a package without importing it, "" where it isn't installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def hash_sources() -> str:
+    """Return a hash of the modules that workers run."""
+    root = Path(__file__).resolve().parents[1]
+    files = sorted(file for package in SOURCES for file in (root / package).rglob("*.py"))
+    return hash_parts(part for file in files for part in (str(file.relative_to(root)).encode(), file.read_bytes()))
+
+
+def hash_weights(models_dir: Path) -> str:
+    """Return a hash of the names and sizes of MuseTalk's files, "" where some are missing."""
+    try:
+        files = [f"{file.name} {file.stat().st_size}".encode() for file in index.list_installed_files(models_dir)]
+    except OSError:
+        return ""
+    return hash_parts(files) if files else ""
+
+
+def hash_parts(parts: Iterable[bytes]) -> str:
+    """Return twelve digits, so that people can compare them."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "big") + part)
+    return found.hexdigest()[:12]

@@ -1,0 +1,180 @@
+"""A real daemon with a second machine: a real agent at the end of a real pipe, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from tests.needs import need
+from tests.share import ROOT, Share, alive, are_gone, face, until, voice
+
+JOBS, EVENTS = 4, 8
+AGENT = ["setsid", "--wait", sys.executable, "-m", "gpu_pool.agent"]
+"""As over `ssh`, the end of the command doesn't end the agent."""
+
+
+def add_node(share: Share, command: list[str]) -> None:
+    """Name a machine in the settings, whose silence counts soon."""
+    settings = f"\n[cluster]\nfence_s = 2\nlost_s = 4\nnodes = {{box2 = {json.dumps(command)}}}\n"
+    share.config.write_text(share.config.read_text() + settings)
+
+
+def wait_for_node(share: Share) -> None:
+    sql = "SELECT state FROM device_status WHERE device = 'box2/cpu:0'"
+    until(lambda: [row["state"] for row in share.rows(sql)] == ["idle"], 60, share.log)
+
+
+def find_agent(share: Share) -> int | None:
+    """Return the process that has started the worker of box2."""
+    sql = "SELECT worker_pid FROM device_status WHERE device = 'box2/cpu:0' AND worker_pid IS NOT NULL"
+    for row in share.rows(sql):
+        if alive(row["worker_pid"]):
+            return int(Path(f"/proc/{row['worker_pid']}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
+
+
+def submit(share: Share, name: str) -> None:
+    share.put(f"{name}-face.jpg", face())
+    share.put(f"{name}-voice.wav", voice(2.4))
+    share.drop(name, avatar=f"{name}-face.jpg", audio=f"{name}-voice.wav", strategy="split")
+
+
+def test_two_machines_make_the_bytes_of_one(make_share: Callable[..., Share], tmp_path: Path) -> None:
+    """Both have rendered; `cluster check` and `devices` know the second one, and draining it is heeded."""
+    alone, both = make_share(workers=1), Share(tmp_path / "both", workers=1)
+    add_node(both, AGENT)
+    try:
+        alone.start()
+        submit(alone, "one")
+        both.start()
+        wait_for_node(both)
+        submit(both, "one")
+        for share in (alone, both):
+            share.wait_for("one", "done")
+        assert both.result("one")["devices"] == ["box2/cpu:0", "cpu:0"]
+        one, other = (share.outbox / "one" / "result.mp4" for share in (alone, both))
+        assert one.read_bytes() == other.read_bytes()
+        checked = json.loads(both.musedrop("cluster", "check", "--json").stdout)
+        assert [(node["node"], node["trouble"]) for node in checked] == [("box2", None)]
+        assert "ok" in both.musedrop("cluster", "check").stdout
+        assert both.musedrop("drain", "box2-cpu-0").returncode == 0
+        until(lambda: "drained" in both.musedrop("devices").stdout, 60, both.log)
+    finally:
+        both.end()
+
+
+class SshServer:
+    """An sshd of this user, which lets in one key."""
+
+    def __init__(self, folder: Path) -> None:
+        sshd, keygen = need("sshd", "openssh-server"), need("ssh-keygen", "openssh-client")
+        folder.mkdir()
+        self._key, host, config = folder / "key", folder / "host", folder / "sshd_config"
+        for path in (self._key, host):
+            subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self._port = free.getsockname()[1]
+        config.write_text(
+            f"Port {self._port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {self._key}.pub\n"
+            "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where it gives up its privileges
+        with (folder / "log").open("wb") as log:
+            self._popen = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
+        until(self._is_up, 30, (folder / "log").read_text)
+
+    def _is_up(self) -> bool:
+        with suppress(OSError), closing(socket.create_connection(("127.0.0.1", self._port), 1)):
+            return True
+        return False
+
+    def build_command(self) -> list[str]:
+        options = ("BatchMode=yes", "UserKnownHostsFile=/dev/null", "StrictHostKeyChecking=no", "LogLevel=ERROR")
+        words = [word for option in options for word in ("-o", option)]
+        agent = f"cd {ROOT} && exec {sys.executable} -m gpu_pool.agent"
+        return ["ssh", "-F", "/dev/null", "-i", str(self._key), "-p", str(self._port), *words, "127.0.0.1", agent]
+
+    def end(self) -> None:
+        self._popen.terminate()
+        self._popen.wait(30)
+
+
+def test_a_machine_over_ssh(make_share: Callable[..., Share], tmp_path: Path) -> None:
+    """Its workers render, and none is left there after kill -9 of the daemon."""
+    server = SshServer(tmp_path / "ssh")
+    share = make_share(workers=1)
+    add_node(share, server.build_command())
+    try:
+        share.start()
+        wait_for_node(share)
+        submit(share, "one")
+        share.wait_for("one", "done")
+        assert share.result("one")["devices"] == ["box2/cpu:0", "cpu:0"]
+        workers = share.workers()
+        share.kill()
+        until(lambda: are_gone(workers), 60, lambda: "a worker outlives the daemon")
+    finally:
+        server.end()
+
+
+def test_a_machine_that_cannot_be_used_is_named(make_share: Callable[..., Share]) -> None:
+    """In `problems`, with the last words of the program that leads to it; jobs run here meanwhile."""
+    share = make_share(workers=1)
+    add_node(share, ["sh", "-c", "echo 'ssh: Could not resolve hostname box2' >&2; exit 255"])
+    share.start()
+    submit(share, "one")
+    share.wait_for("one", "done")
+    told = "the link to box2 ended: ssh: Could not resolve hostname box2"
+    until(lambda: told in " ".join((share.status_file() or {}).get("problems", [])), 60, share.log)
+    checked = share.musedrop("cluster", "check")
+    assert checked.returncode == 1
+    assert "Could not resolve" in checked.stdout
+
+
+@pytest.mark.timeout(400)
+def test_jobs_are_done_once_whatever_happens_to_the_second_machine(make_share: Callable[..., Share]) -> None:
+    """Its agent is killed, frozen and woken, the daemon is killed: nothing is lost, nothing twice, no process left."""
+    schedule = random.Random(19)
+    share = make_share(workers=1)
+    add_node(share, AGENT)
+    share.start()
+    pause, agents = Event(), set[int]()
+    names = [f"job{number}" for number in range(JOBS)]
+    for number in range(EVENTS * int(os.environ.get("MUSEDROP_SCHEDULES", "40")) // 40):
+        if number < JOBS:
+            submit(share, names[number])
+        pause.wait(schedule.uniform(0.2, 2.0))
+        agent = find_agent(share)
+        match schedule.choice(["kill", "freeze", "daemon"]):
+            case "kill" if agent:
+                os.kill(agent, signal.SIGKILL)
+            case "freeze" if agent:
+                agents.add(agent)
+                os.kill(agent, signal.SIGSTOP)
+                pause.wait(schedule.choice([0.5, 5.0]))
+                os.kill(agent, signal.SIGCONT)
+            case "daemon":
+                workers = share.workers()
+                share.kill()
+                until(lambda workers=workers: are_gone(workers), 60, lambda: "workers outlive the daemon")  # type: ignore[misc]
+                share.start()
+    share.wait_until_finished(JOBS)
+    rows = share.rows()
+    assert sorted(row["name"] for row in rows) == names
+    assert {row["state"] for row in rows} == {"done"}, rows
+    assert sorted(path.name for path in share.outbox.iterdir()) == names
+    workers = share.workers()
+    assert share.stop() == 0
+    until(lambda: are_gone([*workers, *agents]), 60, lambda: "an agent or worker outlives the daemon")

@@ -1,0 +1,113 @@
+"""The agent as a process: what it does without a daemon, and with one that says what no daemon says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpu_pool.cluster.messages import Figures, FromNode, Heard, Hello, Refused, Spawn, Start, decode_from_node
+from gpu_pool.cluster.node import NodeTimes
+from gpu_pool.types import Ready
+from gpu_pool.wire import decode_report, encode_any
+from tests.gpu_pool.nodes import FACTS, make_start
+from tests.gpu_pool.pools import DEADLINE_S, wait_for_end
+
+
+class AgentProcess:
+    """An agent whose daemon is a test."""
+
+    def __init__(self) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "gpu_pool.agent"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def say(self, *messages: Any) -> None:
+        assert self.popen.stdin
+        for message in messages:
+            self.popen.stdin.write(message if isinstance(message, bytes) else encode_any(message))
+        self.popen.stdin.flush()
+
+    def hear(self, kind: type[FromNode]) -> Any:
+        """Return the next message of this kind."""
+        assert self.popen.stdout
+        while line := self.popen.stdout.readline():
+            if isinstance(message := decode_from_node(line.rstrip()), kind):
+                return message
+        raise AssertionError(f"the agent ended: {self.end()}")
+
+    def end(self) -> str:
+        """Wait for its end; return what it wrote to stderr."""
+        return self.popen.communicate(timeout=DEADLINE_S)[1].decode()
+
+
+@pytest.fixture
+def agent() -> Iterator[AgentProcess]:
+    made = AgentProcess()
+    yield made
+    made.popen.kill()
+    with made.popen:
+        pass
+
+
+def start_worker(agent: AgentProcess, folder: Path, fence_s: float) -> int:
+    agent.say(make_start(folder, times=NodeTimes(beat_s=0.2, fence_s=fence_s)))
+    assert agent.hear(Hello) == Hello(FACTS, sees_state=True)
+    assert agent.hear(Figures).id == "cpu:0"
+    agent.say(Spawn("cpu:0"))
+    ready = decode_report(agent.hear(Heard).line.encode())
+    assert isinstance(ready, Ready)
+    return ready.pid
+
+
+def test_without_a_word_of_the_daemon_it_ends_its_workers(agent: AgentProcess, tmp_path: Path) -> None:
+    """The pipe is open: the machines can't reach each other. The daemon gives the work to others later."""
+    worker = os.pidfd_open(start_worker(agent, tmp_path, fence_s=1.0))
+    assert wait_for_end(worker, DEADLINE_S)
+    os.close(worker)
+    assert "nothing was heard of the daemon for 1 s" in agent.end()
+
+
+def test_with_the_pipe_it_ends_its_workers(agent: AgentProcess, tmp_path: Path) -> None:
+    """As after kill -9 of the daemon, or of the program that leads to the node."""
+    worker = os.pidfd_open(start_worker(agent, tmp_path, fence_s=600.0))
+    assert agent.popen.stdin
+    agent.popen.stdin.close()
+    assert wait_for_end(worker, DEADLINE_S)
+    os.close(worker)
+    agent.popen.wait(DEADLINE_S)
+
+
+def test_the_state_folder_is_seen_by_what_is_in_it(agent: AgentProcess, tmp_path: Path) -> None:
+    """Another folder of the same name has no such file, or another content."""
+    agent.say(make_start(tmp_path, text="other"))
+    assert agent.hear(Hello).sees_state is False
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        (Spawn("cpu:0"), "KeyError"),
+        (b"no json\n", "no message of a daemon"),
+        (b'{"kind": "hello"}\n', "no message of a daemon"),
+    ],
+)
+def test_it_ends_where_it_is_told_nonsense(agent: AgentProcess, first: object, told: str) -> None:
+    """What it can say of it, it says."""
+    agent.say(first)
+    assert told in agent.end()
+
+
+def test_what_it_cannot_do_is_told(agent: AgentProcess, tmp_path: Path) -> None:
+    """Such as a package that isn't installed there."""
+    start = make_start(tmp_path)
+    agent.say(Start(**{name: getattr(start, name) for name in start.__slots__} | {"describe": "no.such:module"}))
+    assert agent.hear(Refused).reason.startswith("ModuleNotFoundError")

@@ -1,0 +1,28 @@
+"""A Ray cluster of two nodes, as a program: prints its address, then does what the lines of its input say.
+
+Ray reads its token from the environment as it is imported, so the cluster of a test needs a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+
+def main() -> None:
+    """Serve `kill` and `join`, which are about the node box2, until the input ends."""
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    box2 = cluster.add_node(num_cpus=1, node_name="box2")
+    print(f"address {cluster.address}", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "kill":
+            cluster.remove_node(box2, allow_graceful=False)
+        else:
+            box2 = cluster.add_node(num_cpus=1, node_name="box2")
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()

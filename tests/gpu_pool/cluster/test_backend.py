@@ -1,0 +1,110 @@
+"""A pool over this machine and real agents: what happens when one is killed, frozen or comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gpu_pool.cluster.backend import ClusterBackend
+from gpu_pool.cluster.node import NodeTimes
+from gpu_pool.local import LocalBackend, cpu_devices
+from gpu_pool.pool import Pool
+from gpu_pool.types import DeviceChanged, Done, Event, Failed, PoolEvent, Span, Task
+from tests.gpu_pool.nodes import FAR, make_node
+from tests.gpu_pool.pools import HANDLERS, filter_messages, get_device, poll_until, wait_for_state
+
+TIMES = NodeTimes(beat_s=0.2, fence_s=1.5, lost_s=3.0, retry_s=0.2)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    """One worker here and two in box2."""
+    local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
+    node = make_node(tmp_path / "box2", times=TIMES, command=FAR)
+    cluster = ClusterBackend(local, [node])
+    made = Pool(cluster, stall_s=30.0, list_troubles=lambda: cluster.troubles)
+    poll_until(made, lambda _: [device.state for device in made.devices()].count("idle") == 3)
+    yield made
+    made.close()
+
+
+def start(pool: Pool, do: str, spans: int, **more: object) -> None:
+    """Start a task of so many spans, one on each device."""
+    todo = tuple(Span(5 * n, 5 * n + 5) for n in range(spans))
+    plan = pool.plan(Task("task", "cpu", todo, strategy="split", payload={"do": do, **more}), 0)
+    assert plan is not None
+    pool.start(plan)
+
+
+def get_agent(pool: Pool) -> int:
+    """Return the process that started the workers of box2."""
+    pid = get_device(pool, "box2/cpu:0").worker_pid
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def has_failed_on(device: str) -> Callable[[list[PoolEvent]], bool]:
+    return lambda events: any(
+        isinstance(event, Event) and event.device == device and isinstance(event.message, Failed) for event in events
+    )
+
+
+def test_a_task_is_split_over_machines(pool: Pool) -> None:
+    """Each device has a span, and all come back."""
+    start(pool, "count", 3)
+    events = poll_until(pool, lambda events: len(filter_messages(events, Done)) == 3)
+    devices = {event.device for event in events if isinstance(event, Event)}
+    assert devices == {"cpu:0", "box2/cpu:0", "box2/cpu:1"}
+
+
+def test_a_task_of_this_machine_stays_here(pool: Pool) -> None:
+    """It reads what the others don't have."""
+    todo = tuple(Span(n, n + 1) for n in range(3))
+    plan = pool.plan(Task("task", "cpu", todo, strategy="split", payload={"do": "count"}, is_local=True), 0)
+    assert plan is not None
+    assert [assignment.device for assignment in plan.assignments] == ["cpu:0"]
+
+
+def test_a_killed_agent_takes_its_workers_along_and_is_started_again(pool: Pool) -> None:
+    """Spans there are interrupted, the one here is not, and no process is left."""
+    workers = [get_device(pool, f"box2/cpu:{n}").worker_pid or 0 for n in range(2)]
+    pidfds = [os.pidfd_open(pid) for pid in workers]
+    start(pool, "sleep", 3, seconds=2)
+    os.kill(get_agent(pool), signal.SIGKILL)
+    events = poll_until(pool, lambda events: filter_messages(events, Done) and has_failed_on("box2/cpu:1")(events))
+    assert all(failed.fault == "worker" for failed in filter_messages(events, Failed))
+    assert {"lost"} <= {
+        event.device.state for event in events if isinstance(event, DeviceChanged) and event.device.node
+    }
+    poll_until(pool, lambda _: all(map(is_over, pidfds)))
+    for pidfd in pidfds:
+        os.close(pidfd)
+    for name in ("box2/cpu:0", "box2/cpu:1"):
+        wait_for_state(pool, "idle", name)
+
+
+def is_over(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_frozen_agent_is_lost_and_ends_its_workers_when_it_wakes(pool: Pool) -> None:
+    """What it does then is told to nobody: its work has been done elsewhere."""
+    agent, worker = get_agent(pool), get_device(pool, "box2/cpu:0").worker_pid or 0
+    start(pool, "sleep", 3, seconds=600)
+    os.kill(agent, signal.SIGSTOP)
+    poll_until(pool, has_failed_on("box2/cpu:0"))
+    assert get_device(pool, "box2/cpu:0").state == "lost"
+    assert "said nothing" in pool.node_troubles["box2"]
+    pidfd = os.pidfd_open(worker)
+    os.kill(agent, signal.SIGCONT)
+    poll_until(pool, lambda _: is_over(pidfd))
+    os.close(pidfd)
+    wait_for_state(pool, "idle", "box2/cpu:0")
+    assert pool.node_troubles["box2"] == ""

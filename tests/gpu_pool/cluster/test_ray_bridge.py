@@ -1,0 +1,139 @@
+"""Nodes of a real Ray cluster: two of them on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpu_pool.cluster.backend import ClusterBackend
+from gpu_pool.cluster.link import CommandLink
+from gpu_pool.cluster.node import Node, NodeTimes
+from gpu_pool.cluster.ray_bridge import explain_risk
+from gpu_pool.local import LocalBackend, cpu_devices
+from gpu_pool.pool import Pool
+from gpu_pool.types import Done, Event, Failed, Span, Task
+from tests.gpu_pool.nodes import FACTS, make_start
+from tests.gpu_pool.pools import HANDLERS, filter_messages, get_device, poll_until
+
+TIMES = NodeTimes(beat_s=0.2, fence_s=5.0, lost_s=8.0, retry_s=0.5)
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token that all processes of the cluster have."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+
+
+class RayCluster:
+    """A cluster of two nodes in processes of its own."""
+
+    def __init__(self) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.gpu_pool.cluster.ray_cluster"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._popen.stdout
+        lines = (line.split() for line in self._popen.stdout)
+        self.address = next(words[1] for words in lines if words[:1] == ["address"])
+
+    def say(self, word: str) -> None:
+        assert self._popen.stdin
+        self._popen.stdin.write(f"{word}\n")
+        self._popen.stdin.flush()
+
+    def end(self) -> None:
+        self._popen.communicate(timeout=60)
+
+
+@pytest.fixture
+def cluster(secret: None) -> Iterator[RayCluster]:  # noqa: ARG001
+    made = RayCluster()
+    yield made
+    made.end()
+
+
+@pytest.mark.timeout(300)
+def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster, tmp_path: Path) -> None:
+    """Its spans are interrupted at once, those here go on, and no worker is left there."""
+
+    def open_link() -> CommandLink:
+        bridge = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", cluster.address, "--node", "box2"]
+        return CommandLink(bridge, tmp_path / "link.log")
+
+    local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
+    node = Node("box2", open_link, lambda: make_start(tmp_path, workers=1), facts=FACTS, times=TIMES)
+    with Pool(ClusterBackend(local, [node]), stall_s=60.0, list_troubles=lambda: {"box2": node.trouble}) as pool:
+
+        def is_ready(_: object) -> bool:
+            return [device.state for device in pool.devices()].count("idle") == 2
+
+        wait_long(pool, is_ready)
+        start(pool, "count")
+        events = poll_until(pool, lambda events: len(filter_messages(events, Done)) == 2)
+        assert {event.device for event in events if isinstance(event, Event)} == {"cpu:0", "box2/cpu:0"}
+        worker = os.pidfd_open(get_device(pool, "box2/cpu:0").worker_pid or 0)
+        poll_until(pool, is_ready)
+        start(pool, "sleep", seconds=3)
+        cluster.say("kill")
+        events = poll_until(pool, lambda events: filter_messages(events, Failed) and filter_messages(events, Done))
+        assert [failed.code for failed in filter_messages(events, Failed)] == ["device_lost"]
+        poll_until(pool, lambda _: is_over(worker))
+        os.close(worker)
+        cluster.say("join")
+        wait_long(pool, is_ready)
+
+
+def start(pool: Pool, do: str, **more: object) -> None:
+    todo = (Span(0, 5), Span(5, 10))
+    plan = pool.plan(Task("task", "cpu", todo, strategy="split", payload={"do": do, **more}), 0)
+    assert plan is not None
+    pool.start(plan)
+
+
+def wait_long(pool: Pool, until: Any) -> None:
+    """Ray takes seconds to start what it is asked for, more on a busy machine."""
+    deadline = time.monotonic() + 120
+    while not until([]):
+        assert time.monotonic() < deadline, pool.node_troubles
+        pool.poll(0.5)
+
+
+def is_over(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_cluster_without_a_password_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reaches it runs programs on all its machines."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    run = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", "10.0.0.1:6379", "--node", "box2"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "without authentication" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8:6379", "[2001:4860:4860::8888]:6379", "ray.example.org:6379"])
+def test_a_cluster_that_the_world_reaches_is_not_used(secret: None, address: str) -> None:  # noqa: ARG001
+    """Only addresses of private networks."""
+    assert "no address of a private network" in explain_risk(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "192.168.1.5:6379", "127.0.0.1:6379", "[fd00::1]:6379"])
+def test_a_private_cluster_with_a_password_is_used(secret: None, address: str) -> None:  # noqa: ARG001
+    """As the documentation says to set it up."""
+    assert explain_risk(address) == ""
