@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ class Schedule:
         self.noise_scale = float(scheduler.init_noise_sigma)
 
     def _open(self, step: int) -> Any:
-        scheduler = self._make()
-        scheduler.set_timesteps(self._steps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy, for what diffusers does
+            scheduler = self._make()
+            scheduler.set_timesteps(self._steps)
         scheduler.is_scale_input_called = True  # `scale` calls it on another instance
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(step)

@@ -168,8 +168,8 @@ def read_published_outputs() -> dict[str, Tensor]:
         case, _, what = name.partition(".")
         variant, frames = case.rsplit("_T", 1)
         if LOOPS[variant] == int(frames):
-            one = one[:, :, 0] if what == "ref0" else one[:, :, ::6] if what == "video" else one
-            outputs[f"{variant} {renamed.get(what, what)}"] = one
+            taken = one[:, :, 0] if what == "ref0" else one[:, :, ::6] if what == "video" else one
+            outputs[f"{variant} {renamed.get(what, what)}"] = taken
     return outputs
 
 

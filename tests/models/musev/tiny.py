@@ -70,12 +70,14 @@ def shape_of(variant: str, channels: tuple[int, ...] = CHANNELS) -> Shape:
 
 
 def fill_net(net: nn.Module) -> Any:
-    """Give a network its weights: motion that goes backwards, and a reference that is not louder than all else."""
-    fill(net, gains={"refer_emb_attns": 0.05})
+    """Give a network its weights: motion that goes backwards, and a reference that is not chaotic."""
+    fill(net)
     with torch.no_grad():
         for name, tensor in net.named_parameters():
             if name.endswith("temporal_weight"):
                 tensor.mul_(-0.6)
+            elif "refer_emb_attns" in name and name.endswith(("to_q.weight", "to_k.weight")):
+                tensor.mul_(0.05)
     return net
 
 
