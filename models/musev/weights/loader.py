@@ -220,3 +220,27 @@ def load_tokenizer(root: Path, selection: Selection) -> Any:
     except (OSError, ValueError, TypeError, KeyError) as error:
         name = f"{selection.base}/tokenizer"
         raise damaged_error(name, f"holds no tokenizer ({error})", repair_hint(f"{name}/vocab.json")) from error
+
+
+def check_part(found: InstalledPart, selection: Selection) -> str:
+    """Return what is in a file, after names and shapes were compared with its network. Raises EngineError."""
+    state, name = read_part(found), found.part.name
+    if name.endswith(("-words", "picture-encoder")):
+        load = load_words if name.endswith("-words") else load_picture_encoder
+        load(found.root, selection, torch.device("cpu"), torch.float32)
+    elif name.endswith("-picture"):
+        load_picture_tokens(found.root, selection, torch.device("cpu"), torch.float32)
+    else:
+        check_fit(build_net(found, selection), state, found.file)
+    millions = sum(tensor.numel() for tensor in state.values()) / 1e6
+    return f"{len(state)} tensors of the right shapes, {millions:,.1f} M numbers"
+
+
+def build_net(found: InstalledPart, selection: Selection) -> nn.Module:
+    """Return the empty UNet, ReferenceNet or base UNet that a part belongs to."""
+    if found.part == selection.base_unet:
+        values = read_json(found.config_path, found.part.config_file)
+        return build_base(Shape(tuple(values["block_out_channels"]), values["cross_attention_dim"], heads_of(values)))
+    shape = read_shape(found.root, selection)
+    kind = ReferenceNet if found.part.name.endswith("-referencenet") else MotionUNet
+    return build_empty(lambda: kind(shape))

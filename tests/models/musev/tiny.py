@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPVisionMode
 
 from models.musev.nets.picture import PictureTokens
 from models.musev.nets.unet import MotionUNet, ReferenceNet, Shape
+from models.musev.prompts import CALM_PROMPT, NEGATIVE_PROMPT
 from models.musev.weights.index import BASES, DEFAULT_BASE, VARIANTS
 from models.musev.weights.loader import PRESETS
 from tests.models.musetalk.recipe import fill
@@ -81,8 +83,25 @@ def fill_net(net: nn.Module) -> Any:
     return net
 
 
-def make_text_encoder() -> Any:
-    return fill_net(CLIPTextModel(CLIPTextConfig(**TEXT)))  # type: ignore[arg-type]
+def make_text_encoder(words: int = 520) -> Any:
+    return fill_net(CLIPTextModel(CLIPTextConfig(**{**TEXT, "vocab_size": words})))  # type: ignore[arg-type]
+
+
+def write_tokenizer(folder: Path) -> int:
+    """Write a tokenizer that knows the words of the presets, so that they are short; return how many tokens it has."""
+    shutil.copytree(DATA / "tokenizer", folder, dirs_exist_ok=True)
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    merges = (folder / "merges.txt").read_text().splitlines()
+    for word in sorted(set(re.findall(r"[a-z]+", f"{CALM_PROMPT} {NEGATIVE_PROMPT}"))):
+        left = word[0]
+        for char in [*word[1:-1], f"{word[-1]}</w>"][: len(word) - 1]:
+            if f"{left} {char}" not in merges:
+                merges.append(f"{left} {char}")
+            left += char
+            vocabulary.setdefault(left, len(vocabulary))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n")
+    return len(vocabulary)
 
 
 def make_picture_encoder() -> Any:
@@ -124,8 +143,9 @@ def lay_out_base(folder: Path, shape: Shape, scheduler: dict[str, Any] = SCHEDUL
     drawing = fill(UNet2DConditionModel(**shape.spatial_config), salt="base")
     config = {key: drawing.config[key] for key in ("block_out_channels", "cross_attention_dim", "attention_head_dim")}
     write_part(folder / "unet", "diffusion_pytorch_model.safetensors", drawing.state_dict(), config)
-    write_part(folder / "text_encoder", "model.safetensors", make_text_encoder().state_dict(), TEXT)
-    shutil.copytree(DATA / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
+    words = write_tokenizer(folder / "tokenizer")
+    encoder = make_text_encoder(words).state_dict()
+    write_part(folder / "text_encoder", "model.safetensors", encoder, {**TEXT, "vocab_size": words})
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
