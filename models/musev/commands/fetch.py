@@ -22,7 +22,7 @@ from models.types import EngineError
 
 
 def check_licence(*, accepted: bool) -> None:
-    """Raise EngineError licence_not_accepted unless the user has confirmed the licence of the weights."""
+    """Raise EngineError download_failed unless the user has confirmed the licence of the weights."""
     if not accepted:
         raise EngineError(
             "download_failed",

@@ -43,10 +43,9 @@ def verify_folder(
                 yield Verdict("bad", file, f"missing for {selection.variant}", f"`{fetch_command(selection)}`")
         if not missing:
             yield from verify_base(selection, root)
-    part = get_musetalk_part("vae")
-    vae = find_musetalk_part(part, root)
-    found = verify_part(vae, hashes=hashes, tick=tick) if vae else report_missing(part, root, needed=True)
-    yield from found
+    picture_part = get_musetalk_part("vae")
+    vae = find_musetalk_part(picture_part, root)
+    yield from verify_part(vae, hashes=hashes, tick=tick) if vae else report_missing(picture_part, root, needed=True)
 
 
 def choose_selections(root: Path, variant: str | None, base: str) -> tuple[Selection, ...]:

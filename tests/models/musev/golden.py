@@ -254,7 +254,8 @@ def record() -> None:
     for variant in LOOPS:
         golden.outputs |= run_loop(golden, variant, video=variant != "musev")
     with RECORDED.open("wb") as file:
-        np.savez_compressed(file, **{name: one.numpy() for name, one in golden.outputs.items()})
+        arrays: dict[str, Any] = {name: one.numpy() for name, one in golden.outputs.items()}
+        np.savez_compressed(file, **arrays)
 
 
 if __name__ == "__main__":
