@@ -15,6 +15,8 @@ def escape(text: str) -> str:
     >>> escape("a\x1b[2Jb\nc")
     'a\\x1b[2Jb\\nc'
     """
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )

@@ -18,7 +18,20 @@ from gpu_pool.memory import MemoryBudget
 from gpu_pool.slot import WorkerSlot
 from gpu_pool.strategy import STRATEGIES, rank_devices
 from gpu_pool.supervisor import RefusalRule, Supervisor, WorkerLimits
-from gpu_pool.types import Device, DeviceChanged, Done, Event, Exited, Failed, Plan, PoolEvent, RunSpan, Span, Task
+from gpu_pool.types import (
+    Device,
+    DeviceChanged,
+    DeviceKind,
+    Done,
+    Event,
+    Exited,
+    Failed,
+    Plan,
+    PoolEvent,
+    RunSpan,
+    Span,
+    Task,
+)
 from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
 
@@ -112,6 +125,12 @@ class Pool:
         candidates = self._find_candidates(task)
         return STRATEGIES[task.strategy](task, candidates, waiting) if candidates else None
 
+    def has_idle(self, kind: DeviceKind) -> bool:
+        """Whether a device of that kind could start a span now that needs no memory of a card."""
+        return any(
+            self._supervisor[device.id].is_available for device in self._supervisor.devices if device.kind == kind
+        )
+
     def wait_reason(self, task: Task) -> str:
         """Return why no device can take a span of the task, as a sentence.
 
@@ -151,11 +170,9 @@ class Pool:
         slots = [self._supervisor[assignment.device] for assignment in plan.assignments]
         if busy := [slot.device for slot in slots if not slot.is_available or slots.count(slot) > 1]:
             raise ValueError(f"not idle, or assigned twice: {', '.join(busy)}")
-        task, budget = plan.task, self._get_memory_budget()
-        for slot in slots:
-            if not budget.can_fit(slot.device, task.memory_bytes):
-                raise ValueError(f"not enough memory is left on {slot.device}")
-            budget.promise(slot.device, task.memory_bytes)
+        task = plan.task
+        if task.memory_bytes:
+            self._check_memory(slots, task.memory_bytes)
         for slot, assignment in zip(slots, plan.assignments, strict=True):
             span = assignment.span
             run = RunSpan(task.id, span.start, span.stop, task.payload)
@@ -244,6 +261,13 @@ class Pool:
         for slot in self._supervisor:
             slot.enter("down")
         self._wakeup.close()
+
+    def _check_memory(self, slots: list[WorkerSlot], size_bytes: int) -> None:
+        budget = self._get_memory_budget()
+        for slot in slots:
+            if not budget.can_fit(slot.device, size_bytes):
+                raise ValueError(f"not enough memory is left on {slot.device}")
+            budget.promise(slot.device, size_bytes)
 
     def _receive(self, until_s: float) -> Iterator[Event]:
         has_news = any(device.state != "busy" for device in self._find_unreported())  # the caller knows what it started

@@ -198,13 +198,15 @@ class _ProgressReporter:
         self._handler, self._active, self._channel = handler, active, channel
         self._units = active.run.stop - active.run.start
         self._reported, self._reported_at_s = -1, -PROGRESS_S
+        self._next_zero_s = time.monotonic() + PROGRESS_S  # a span that has just begun is known to have done nothing
 
     def __call__(self, units_done: int) -> None:
         if self._active.cancelled.is_set():
             raise Cancelled
         failpoint("mid_span")
         units, now_s = min(units_done, self._units), time.monotonic()
-        if now_s - self._reported_at_s >= PROGRESS_S or units == self._units > self._reported:
+        is_due = now_s - self._reported_at_s >= PROGRESS_S and (units > 0 or now_s >= self._next_zero_s)
+        if is_due or units == self._units > self._reported:
             self._reported, self._reported_at_s = units, now_s
             run = self._active.run
             held_bytes = int(_get_stats(self._handler).get("held_bytes", -1))

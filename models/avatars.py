@@ -1,4 +1,4 @@
-"""The avatar cache: prepared avatars by content, each complete or absent, shared by all workers.
+"""The avatar cache: prepared avatars and clips by content, each complete or absent, shared by all workers.
 
 Each entry has a lock, which the kernel releases however its process ends: exclusive while the
 entry is built or removed, shared while it is used. A folder whose manifest does not match is no
@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _LEFTOVER = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{12,32}\.tmp")
 _POLL_S = 0.02
+MAX_REBUILDS = 2
+"""How often a damaged entry is built again before the job fails."""
 
 
 def make_key(*parts: object) -> str:
@@ -183,6 +185,50 @@ class AvatarCache:
             pass
         os.close(handle)
         return None
+
+
+def fetch_entry(
+    cache: AvatarCache, key: str, build: Callable[[Path], None], target: Path, waiting: Callable[[], None]
+) -> bool:
+    """Put a cache entry into the folder `target`; return False if it had to be built.
+
+    `target` must not exist.
+
+    key       content key of the entry
+    build     fills the folder of a new entry
+    waiting   called again and again while another process builds the entry
+
+    The files are hard links, so the job keeps them when the cache drops the entry. An entry whose
+    hashes don't fit its manifest is built again. Raises what `build` raises, EngineError
+    disk_full, and OSError if each build is damaged.
+    """
+    built = False
+
+    def build_and_note(folder: Path) -> None:
+        nonlocal built
+        built = True
+        build(folder)
+
+    for attempt in range(MAX_REBUILDS + 1):
+        entry = cache.get_or_build(key, build_and_note, waiting)
+        if read_manifest(entry) == hash_files(entry):
+            break
+        cache.invalidate(key)
+        if attempt == MAX_REBUILDS:
+            raise OSError(f"the entry {key[:12]} of the cache is damaged each time it is read: is the disk all right?")
+    with atomic_folder(target) as temporary:
+        for path in sorted(entry.iterdir()):
+            link_or_copy(path, temporary / path.name)
+    cache.release(key)
+    return not built
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the file a second name; copy it where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def is_complete(folder: Path) -> bool:

@@ -62,6 +62,11 @@ def find_missing_weights(engine: EngineInfo, models_dir: Path, version: object =
     return [file for file in engine.weights if not (models_dir / file).is_file()]
 
 
+def sum_download_bytes(files: Iterable[str]) -> int:
+    """Return the bytes of published files, as far as their sizes are known."""
+    return sum(layout.SOURCES[file].bytes or 0 for file in files if file in layout.SOURCES)
+
+
 def stamp_weights(models_dir: Path) -> str:
     """Return a hash of names, sizes and times of MuseTalk's files that jobs use, "" where some are missing.
 

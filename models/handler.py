@@ -16,10 +16,11 @@ from typing import Any
 
 from models import media
 from models.advice.looking import advise, refuse_poor_input
-from models.atomic import hold_folder
+from models.atomic import hold_folder, sync
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
 from models.inputs import copy_input
+from models.motion.stage import CLIP, Animator, hash_clip, note_clip, read_facts
 from models.quality.measuring import measure_job, watch_part
 from models.quality.sheet import choose_frames, choose_tile_size, draw_sheet
 from models.short_jobs import run_short_job
@@ -55,6 +56,7 @@ class Handler:
         self.device = device
         self.stats: dict[str, Any] = {}
         self._engine: tuple[str, Engine] | None = None
+        self._animator: Animator | None = None
 
     def run(self, payload: dict[str, Any], start: int, stop: int, progress: ProgressCallback) -> dict[str, Any]:
         """Do units [start, stop) of the payload's stage, or all stages of a short job. Raises EngineError."""
@@ -68,6 +70,8 @@ class Handler:
         if payload["stage"] == "inspect":
             return {"outline": self.inspect(request, progress).to_dict()}
         inspection = Inspection.from_dict(payload["outline"])
+        if payload["stage"] == "animate":
+            return self.animate(request, inspection, payload["step"], (start, stop), progress)
         if payload["stage"] == "prepare":
             media.settle_encoder(request, inspection)
             self.prepare(request, inspection, start, stop, progress)
@@ -97,6 +101,8 @@ class Handler:
     def open_engine(self, name: str) -> Engine:
         """Return the engine, with or without its weights."""
         if self._engine is None or self._engine[0] != name:
+            if self._animator is not None:
+                self._animator.close()
             self._engine, self.stats = None, {}  # free the old engine before the new one allocates memory
             module, _, cls = ENGINES[name].factory.partition(":")
             factory: Callable[[str], Engine] = getattr(import_module(module), cls)
@@ -105,11 +111,53 @@ class Handler:
 
     def inspect(self, request: Request, progress: ProgressCallback = lambda _: None) -> Inspection:
         """Copy the media to where no other process changes them, and plan the job."""
-        engine = self.open_engine(request.engine)  # its imports are not the job's
-        avatar_sha256 = copy_medium(request, "avatar", progress)
-        audio_sha256 = copy_medium(request, "audio", progress)
-        media_sha256 = {role: copy_medium(request, role, progress) for role in request.media}
-        output = request.output
+        self.open_engine(request.engine)  # its imports are not the job's
+        hashes = {role: copy_medium(request, role, progress) for role in ("avatar", "audio", *request.media)}
+        if not request.motion:
+            return self._inspect_copies(request, hashes, progress)
+        with media.spend(request.limits, progress) as budget:
+            budget.name = Path(request.avatar).name
+            animation = self.open_animator().plan(request, hashes["avatar"], progress)
+        hashes["photo"] = hashes["avatar"]
+        if animation is None:
+            return self._inspect_clip(request, hashes, progress)
+        return replace(self._inspect_copies(request, hashes, progress), animation=animation)
+
+    def animate(
+        self, request: Request, inspection: Inspection, step: int, span: tuple[int, int], progress: ProgressCallback
+    ) -> dict[str, Any]:
+        """Do units of a task of the clip. The last one returns the inspection with the clip as the avatar."""
+        animation, animator = inspection.animation, self.open_animator()
+        assert animation is not None  # noqa: S101 - else the stage has no tasks
+        if step == len(animation.tasks) - 1:
+            animator.finish(request, inspection, progress)
+            hashes = {**inspection.media_sha256, "audio": inspection.audio_sha256}
+            return {"outline": self._inspect_clip(request, hashes, progress).to_dict()}
+        self._make_room(animation.memory_bytes, request.motion["device_bytes"])
+        animator.run(request, animation, step, span, progress)
+        if not self.stats.get("model"):
+            self.stats = {"model": animation.engine, "load_s": 0.0}
+        return {}
+
+    def open_animator(self) -> Animator:
+        if self._animator is None:
+            self._animator = Animator(self.device)
+        return self._animator
+
+    def _make_room(self, need_bytes: int, device_bytes: int) -> None:
+        """Free the engine that moves lips if a card has no room for it beside the one that makes the clip."""
+        if self._engine is not None and 0 < device_bytes < need_bytes + self.stats.get("held_bytes", 0):
+            self._engine, self.stats = None, {}
+
+    def _inspect_clip(self, request: Request, hashes: dict[str, str], progress: ProgressCallback) -> Inspection:
+        """Inspect a job whose avatar has become a clip."""
+        inspection = self._inspect_copies(request, {**hashes, "avatar": hash_clip(request)}, progress)
+        return note_clip(inspection, read_facts(request))
+
+    def _inspect_copies(self, request: Request, hashes: dict[str, str], progress: ProgressCallback) -> Inspection:
+        """Inspect the media that have been copied, whose hashes are known by their roles."""
+        engine, output = self.open_engine(request.engine), request.output
+        further = {role: digest for role, digest in hashes.items() if role not in ("avatar", "audio")}
         encoder = media.ALPHA_ENCODER if output.alpha else media.plan_encoder(output.encoder)
         with media.spend(request.limits, progress) as budget:
             budget.name = Path(request.audio).name
@@ -119,7 +167,7 @@ class Handler:
             picture = media.read_picture(request.files.avatar, budget.name, request.limits)
             inspection = self._plan(request, sound, picture, encoder)
             inspection = replace(
-                inspection, avatar_sha256=avatar_sha256, audio_sha256=audio_sha256, media_sha256=media_sha256
+                inspection, avatar_sha256=hashes["avatar"], audio_sha256=hashes["audio"], media_sha256=further
             )
             write_voices(request, inspection, progress)
             inspection = engine.inspect(request, inspection)
@@ -204,7 +252,11 @@ class Handler:
             media.write_jpeg(out / "contact.jpg", draw_sheet(kept.pictures, inspection.rate, quality))
             with media.VideoFrames(out / request.output.file_name, inspection.rate) as video:
                 media.write_jpeg(out / "preview.jpg", video.read(report.pop("thumbnail_frame", 0)))
+            if request.motion.get("clip"):
+                copy_input(request.files.avatar, out / CLIP, request.limits.media_bytes)
+                sync(out / CLIP)
         figures = {"quality": quality} if quality else {}
+        figures |= {"motion": facts} if (facts := read_facts(request)) else {}
         return {**stats, "encoder": media.read_encoder(request.files, inspection), **figures, **report}
 
 

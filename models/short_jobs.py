@@ -27,7 +27,7 @@ def run_short_job(run: RunStage, payload: Mapping[str, Any], progress: ProgressC
     if not is_short(outline):
         return inspected
     message = {**payload, "goes_on": False, "outline": outline, "spans": [[0, outline["frames"]]]}
-    for stage in STAGES[1:]:
+    for stage in (stage for stage in STAGES[1:] if stage in outline["units"]):
         began_s = time.monotonic()
         try:
             facts = run({**message, "stage": stage}, 0, outline["units"][stage], tick)

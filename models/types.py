@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from models.arrays import U8
     from models.quality.trace import FaceTrace
 
-Stage = Literal["inspect", "prepare", "render", "assemble"]
-STAGES: tuple[Stage, ...] = ("inspect", "prepare", "render", "assemble")
+Stage = Literal["inspect", "animate", "prepare", "render", "assemble"]
+STAGES: tuple[Stage, ...] = ("inspect", "animate", "prepare", "render", "assemble")
 DeviceKind = Literal["cpu", "cuda"]
 SHORT_FRAMES = 24
 """The longest video that the grid cuts into one span: more devices would not make it sooner."""
@@ -102,6 +102,21 @@ class JobFiles:
         return self.medium_path("audio")
 
     @property
+    def photo(self) -> Path:
+        """The avatar of a job with `motion` as a plain picture, which a motion engine reads."""
+        return self.work / "input" / "photo.png"
+
+    @property
+    def animation(self) -> Path:
+        """The folder of the clip that a motion engine is making; see `models.motion.types.MotionFiles`."""
+        return self.work / "animation"
+
+    @property
+    def clip_facts(self) -> Path:
+        """What result.json says of the clip that has taken the place of the avatar, JSON."""
+        return self.work / "input" / "clip.json"
+
+    @property
     def prepared(self) -> Path:
         """The folder that `prepare` writes for `render`; complete when it exists."""
         return self.work / "prepared"
@@ -142,7 +157,7 @@ class JobFiles:
         return self.work / "samples" / f"{start:07d}-{stop:07d}.npz"
 
 
-def to_shallow_dict(one: Request | Inspection) -> dict[str, Any]:
+def to_shallow_dict(one: Request | Inspection | Output | Limits | Colour) -> dict[str, Any]:
     """Return the fields by name without copies: `asdict` takes 0.1 ms for each message."""
     return {name: getattr(one, name) for name in one.__slots__}
 
@@ -205,6 +220,7 @@ class Request:
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
     strict         whether the job fails where there is advice about its input
     forms          the form of the networks that the self-test found fastest, by the type of a card
+    motion         how the photo is made to move first: the engine and the fields of `MotionRequest`; none: not at all
     """
 
     engine: str
@@ -229,6 +245,7 @@ class Request:
     voices: tuple[GivenVoice, ...] = ()
     strict: bool = False
     forms: dict[str, str] = field(default_factory=dict)
+    motion: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_scene(self) -> bool:
@@ -248,8 +265,8 @@ class Request:
         voices = [asdict(voice) for voice in self.voices]
         return {
             **to_shallow_dict(self),
-            "output": asdict(self.output),
-            "limits": asdict(self.limits),
+            "output": to_shallow_dict(self.output),
+            "limits": to_shallow_dict(self.limits),
             "voices": voices,
         }
 
@@ -257,6 +274,27 @@ class Request:
     def from_dict(cls, data: dict[str, Any]) -> Request:
         voices = tuple(GivenVoice(**voice) for voice in data.get("voices", ()))
         return cls(**{**data, "output": Output(**data["output"]), "limits": Limits(**data["limits"]), "voices": voices})
+
+
+@dataclass(frozen=True, slots=True)
+class Animation:
+    """The clip that a motion engine makes of the photo before lips are moved, as a series of tasks.
+
+    engine        its name
+    key           of the clip in the cache
+    units         number of units in each step of the engine
+    memory_bytes  device memory that a worker needs for a unit; 0: unknown
+    """
+
+    engine: str
+    key: str
+    units: tuple[int, ...]
+    memory_bytes: int = 0
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """The number of spans of each task: encode, then the units of each step and what adds them, decode, encode."""
+        return (1, *(units + 1 for units in self.units), 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +316,7 @@ class Inspection:
     media_sha256    of the further media, by their role
     advice    what to do about the input, by codes
     details   the engine's own results, JSON
+    animation the clip that has to be made of the photo first; None: there is none, or it has taken the photo's place
     """
 
     frames: int
@@ -299,6 +338,7 @@ class Inspection:
     media_sha256: dict[str, str] = field(default_factory=dict)
     advice: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    animation: Animation | None = None
 
     @property
     def scene(self) -> Voice:
@@ -321,13 +361,16 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         parts = {name: [asdict(part) for part in getattr(self, name)] for name in ("voices", "layers")}
-        return {**to_shallow_dict(self), "colour": asdict(self.colour), **parts}
+        animation = self.animation and asdict(self.animation)
+        return {**to_shallow_dict(self), "colour": to_shallow_dict(self.colour), **parts, "animation": animation}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Inspection:
         colour = Colour(**data.get("colour", {}))  # written by versions without a choice of colour
-        parts = {"voices": tuple(Voice(**voice) for voice in data.get("voices", ()))}
+        parts: dict[str, Any] = {"voices": tuple(Voice(**voice) for voice in data.get("voices", ()))}
         layers = tuple(Layer(**{**layer, "mute_s": _to_pair(layer["mute_s"])}) for layer in data.get("layers", ()))
+        animation = data.get("animation")
+        parts |= {"animation": animation and Animation(**{**animation, "units": tuple(animation["units"])})}
         return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour, **parts, "layers": layers})
 
 

@@ -33,7 +33,10 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "huggingface_hub": "models.checkpoints.downloads",
     "httpx2": "models.checkpoints.downloads",
 }
-MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow", "models.motion.types"}
+MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow"} | {
+    "models.motion.types",
+    "models.motion.catalog",
+}
 AGENT = (
     {"cli"},
     {"desktop"},
@@ -41,7 +44,7 @@ AGENT = (
     {"client", "daemon", "hooks"},
     {"intake"},
     {"results"},
-    {"selftest"},
+    {"selftest", "setup"},
     {"scheduler"},
     {"service", "settings_file"},
     {"ledger", "library", "settings"},
@@ -56,7 +59,7 @@ MUSETALK = (
     {"compositing", "inpainting", "tracking"},
     {"weights"},
     {"nets"},
-    {"options", "frame_timing", "geometry"},
+    {"options", "frame_timing", "geometry", "draft"},
 )
 LAYERS = {"agent": AGENT, "models.musetalk": MUSETALK}
 """The layers of a package, from the top down: each imports only from those below it."""

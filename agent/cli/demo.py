@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from agent import client
+from agent.cli.console import speak
 from agent.cli.display import progress, views
 from agent.daemon import Daemon
 from agent.errors import UserError
@@ -30,7 +31,7 @@ def run_demo(folder: Path, examples: Path, console: Console) -> int:
     if not jobs:
         raise UserError(f"there are no example jobs in {examples}: run this from the project's folder")
     settings = make_scratch_share(folder)
-    told = f"Rendering the jobs of {examples} into {settings.folders.outbox}: it takes up to a minute."
+    told = speak(f"Rendering the jobs of {examples} into {settings.folders.outbox}: it takes up to a minute.")
     console.print(told, soft_wrap=True, markup=False)
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
     daemon = Daemon(settings)
@@ -82,11 +83,13 @@ def print_results(settings: Settings, console: Console, expected: int) -> int:
     for row in rows:
         if row["state"] == "done":
             video = find_video(settings.folders.outbox / row["result"])
-            console.print(f"video: {video}", soft_wrap=True, highlight=False, markup=False)
+            console.print(speak(f"video: {video}"), soft_wrap=True, highlight=False, markup=False)
     done = sum(row["state"] == "done" for row in rows)
+    told = speak(f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}")
+    console.print(told, soft_wrap=True, markup=False)
     console.print(
-        f"{done} of {expected} jobs done; the ledger is {settings.folders.ledger}", soft_wrap=True, markup=False
+        speak("Now make a video of your own in a browser. Start the page, and open the address that it says:")
     )
-    told = f"In a browser: {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
+    told = f"  {Path(sys.argv[0])} run --page -c {settings.share.parent / 'musedrop.toml'}"
     console.print(told, soft_wrap=True, markup=False, highlight=False)
     return 0 if done == expected else 1

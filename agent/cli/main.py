@@ -24,6 +24,7 @@ from agent.cli.cluster import commands as cli_cluster
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json, speak
 from agent.cli.jobs import commands as jobs
 from agent.cli.options import EngineName, EngineOptions, parse_options
+from agent.cli.setup import command as cli_setup
 from agent.errors import UserError
 from agent.text import escape_markup
 
@@ -44,6 +45,7 @@ for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs
     app.command()(command)
 app.command("open")(jobs.open_result)
 app.command("page")(cli_desktop.serve_page)
+app.command()(cli_setup.setup)
 app.command()(cli_desktop.tray)
 app.command()(cli_desktop.notify)
 app.add_typer(cli_models.app, name="models")
@@ -71,8 +73,12 @@ def init(
     atomic_write_bytes(target, settings_file.format_settings("./share", "./state").encode())
     settings = settings_file.load_settings(target)
     lay_out(settings.folders)
-    summary = f"Settings: {target}\nDrop jobs into {settings.folders.inbox}\nStart with: musedrop run -c {target}"
-    console.print(summary, markup=False, soft_wrap=True)
+    for text in (
+        f"Settings: {target}",
+        f"Drop jobs into {settings.folders.inbox}",
+        f"Start with: musedrop run -c {target}",
+    ):
+        console.print(speak(text), markup=False, soft_wrap=True)
 
 
 @app.command()

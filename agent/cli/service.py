@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.console import AsJson, print_json
+from agent.cli.console import AsJson, print_json, speak
 from agent.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def install(
         manager.reload()
     scope = "--user " if user else ""
     verb = "restart" if manager.is_active() else "enable --now"
-    typer.echo(f"Written. Now: systemctl {scope}{verb} musedrop")
+    typer.echo(speak(f"Written. Now: systemctl {scope}{verb} musedrop"))
 
 
 def prepare_machine(user: bool, source: Path) -> None:
@@ -63,7 +63,7 @@ def prepare_machine(user: bool, source: Path) -> None:
     folders = load_settings(source).folders
     if user:
         systemctl.make_share_folders(folders, owner="")
-        typer.echo(systemctl.enable_linger())
+        typer.echo(speak(systemctl.enable_linger()))
     else:
         systemctl.add_user()
         systemctl.make_share_folders(folders, systemctl.USER)
@@ -88,7 +88,7 @@ def uninstall(user: Mine = False, yes: Yes = False) -> None:
     manager.stop(*(path.name for path in paths if path.suffix in (".service", ".socket")))
     systemctl.remove_files(paths)
     manager.reload()
-    typer.echo("Removed. Settings, state and share are kept.")
+    typer.echo(speak("Removed. Settings, state and share are kept."))
 
 
 @app.command()
@@ -109,7 +109,7 @@ def status(user: Mine = False, as_json: AsJson = False) -> None:
     for name, value in found.items():
         typer.echo(f"{name:<14} {value}")
     for path in outdated:
-        typer.echo(f"{path} is not of this version: run `musedrop service install` to update it")
+        typer.echo(speak(f"{path} is not of this version: run `musedrop service install` to update it"))
     raise typer.Exit(found["ActiveState"] != "active")
 
 
@@ -154,5 +154,5 @@ def resolve_settings(source: Path, text: str, share: Path | None) -> Settings:
 def confirm(question: str, user: bool, yes: bool) -> None:
     if not user and os.geteuid() != 0:
         raise UserError("this needs root: use sudo, or --user for a service of this user")
-    if not yes and not typer.confirm(question):
+    if not yes and not typer.confirm(speak(question)):
         raise UserError("nothing was changed")

@@ -34,6 +34,10 @@ class Systemd:
     def reload(self) -> None:
         self._run("daemon-reload")
 
+    def start(self) -> None:
+        """Start the daemon, now and with the machine, and wait until it is ready."""
+        self._run("enable", "--now", UNIT)
+
     def stop(self, *units: str) -> None:
         self._run("disable", "--now", *units)
 

@@ -32,12 +32,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 REMOTE = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "virtiofs", "vboxsf", "ceph", "glusterfs", "afs"}
+ORDERED = {"ext4", "xfs", "tmpfs"}
+"""File systems whose fsync writes their journal up to the present moment, whichever folder it is asked for."""
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LONGEST_NAME_BYTES = 100
 THREADS = 8
 _deletions = Semaphore(256)
 """Folders that may wait to be deleted; further ones are deleted at once, so that they do not fill the disk."""
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 20, 1 << 14
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # facts ---------------------------------------------------------------------------------------------------------------
@@ -84,6 +86,11 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def has_ordered_renames(kind: str) -> bool:
+    """Whether its journal has one order, so that a folder that is flushed has all earlier renames flushed with it."""
+    return kind in ORDERED
 
 
 def is_folder(path: Path) -> bool:
@@ -133,6 +140,24 @@ def open_regular(path: Path) -> int:
     return fd
 
 
+@contextmanager
+def open_fd(fd: int) -> Iterator[int]:
+    """Close the descriptor at the end of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_bytes(fd: int, limit_bytes: int) -> bytes:
+    """Return the content of a file from its beginning, at most so many bytes."""
+    blocks, left = list[bytes](), limit_bytes
+    while left > 0 and (block := os.read(fd, min(left, SMALL_BLOCK_BYTES))):
+        blocks.append(block)
+        left -= len(block)
+    return b"".join(blocks)
+
+
 def is_open_for_writing(path: Path) -> bool | None:
     """Whether a process has the file open for writing; None where the kernel can't say."""
     try:
@@ -165,8 +190,8 @@ def read_limited(path: Path, limit_bytes: int) -> bytes | None:
 
 def read_regular(path: Path, limit_bytes: int) -> bytes:
     """Return at most `limit_bytes` + 1 bytes of a regular file. Raises OSError."""
-    with os.fdopen(open_regular(path), "rb") as file:
-        return file.read(limit_bytes + 1)
+    with open_fd(open_regular(path)) as fd:
+        return read_bytes(fd, limit_bytes + 1)
 
 
 def hash_file(path: Path) -> str:

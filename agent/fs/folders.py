@@ -22,6 +22,8 @@ Identity = tuple[int, int | None]
 
 _known: dict[Path, list[Identity]] = {}
 """The folders that must stay what they are; one table, so that no function of this package can pass them by."""
+_roots: dict[str, Path] = {}
+"""The same folders by their text, which is found sooner: a turn looks hundreds of times."""
 
 
 class KeptFolders:
@@ -82,6 +84,7 @@ def remember_folders(folders: Iterable[Path], *, has_inodes: bool = True) -> Non
     for folder in found:
         _forget_kept(folder)
     _known.update(found)
+    _roots.update((os.fspath(folder), folder) for folder in found)
 
 
 def forget_folders(folders: Iterable[Path]) -> None:
@@ -89,6 +92,7 @@ def forget_folders(folders: Iterable[Path]) -> None:
     for folder in folders:
         _forget_kept(folder)
         _known.pop(folder, None)
+        _roots.pop(os.fspath(folder), None)
 
 
 def is_replaced(folder: Path) -> bool:
@@ -102,23 +106,49 @@ def is_replaced(folder: Path) -> bool:
         return error.errno in (errno.ESTALE, errno.ELOOP, errno.ENOTDIR)
 
 
-@contextmanager
-def hold_folder(path: Path) -> Iterator[int]:
-    """Yield the descriptor of a folder.
+class hold_folder:  # noqa: N801 - used as a function; a generator costs three times as much
+    """Enter to get the descriptor of a folder.
 
     Raises OSError where a part of the path is a link, ReplacedFolder where a known folder of the path is another one.
     """
-    root = next((folder for folder in (path, *path.parents) if folder in _known), None)
-    if root is None:
-        with _hold(open_folder(path)) as fd:
-            yield fd
-        return
-    with _hold_known(root) as fd:
-        if path == root:
-            yield fd
-            return
-        with _hold(open_folder(os.fspath(path)[len(os.fspath(root)) + 1 :], folder=fd)) as inner:
-            yield inner
+
+    __slots__ = ("_opened", "_path")
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._opened = path, list[int]()
+
+    def __enter__(self) -> int:
+        root = _find_root(os.fspath(self._path))
+        if root is None:
+            return self._keep(open_folder(self._path))
+        kept = _turn.kept
+        fd = kept.open(root) if kept is not None else self._keep(_open_known(root))
+        rest = os.fspath(self._path)[len(os.fspath(root)) + 1 :]
+        if not rest:
+            return fd
+        try:
+            return self._keep(open_folder(rest, folder=fd))
+        except (OSError, ValueError):
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._opened:
+            os.close(fd)
+        self._opened = []
+
+    def _keep(self, fd: int) -> int:
+        self._opened.append(fd)
+        return fd
+
+
+def _find_root(path: str) -> Path | None:
+    """Return the innermost known folder that is the path or above it."""
+    while path:
+        if (root := _roots.get(path)) is not None:
+            return root
+        path = path.rpartition("/")[0]
+    return _roots.get("/")
 
 
 @contextmanager
@@ -147,15 +177,6 @@ def share_kept(kept: KeptFolders | None) -> Iterator[None]:
         yield
     finally:
         _turn.kept = before
-
-
-@contextmanager
-def _hold_known(root: Path) -> Iterator[int]:
-    if _turn.kept is not None:
-        yield _turn.kept.open(root)
-        return
-    with _hold(_open_known(root)) as fd:
-        yield fd
 
 
 def _open_known(root: Path) -> int:

@@ -21,6 +21,7 @@ from agent.fs import (
     atomic_write_bytes,
     find_filesystem_kind,
     has_change_events,
+    has_ordered_renames,
     is_folder,
     is_open_for_writing,
     read_limited,
@@ -139,6 +140,7 @@ class Intake:
         asked = self.settings.current.inbox
         self.polls = asked.watch == "poll" or (asked.watch == "auto" and not has_events)
         self.inbox.settle_s = asked.settle_s if has_events else asked.share_settle_s
+        self.inbox.is_ordered = has_ordered_renames(kind)
         if self.polls:
             self.watcher.stop()
             log.info("the inbox is on %s: it is polled", kind)
@@ -339,7 +341,7 @@ class Intake:
 
     def insert(self, submission: Submission, at_ms: int) -> None:
         """Insert the row of a submission: a waiting or queued job, or a refusal."""
-        origin = {"digest": submission.digest, "submitter": submission.owner}
+        origin: dict[str, Any] = {"digest": submission.digest, "submitter": submission.owner}
         try:
             spec = self.parse_submission(submission)
         except BadJob as bad:
@@ -350,14 +352,26 @@ class Intake:
         if spec.is_draft:
             origin["submitter"] = DRAFT
         failpoint("before_insert")
+        media, transitions = self._find_at_once(submission, spec), self.ledger.transitions
         with self.ledger.together():
             if spec.is_draft:
                 self.ledger.retention.note_draft(submission.uid)
-            self.check_media(
-                self.ledger.transitions.add(submission.uid, submission.name, spec, at_ms=at_ms, **origin), at_ms
-            )
+            if media is not None:
+                transitions.add_queued(submission.uid, submission.name, spec, media, at_ms=at_ms, **origin)
+            else:
+                self.check_media(transitions.add(submission.uid, submission.name, spec, at_ms=at_ms, **origin), at_ms)
         failpoint("inserted")
         log.info("%s accepted", submission.name, extra=make_extra(submission))
+
+    def _find_at_once(self, submission: Submission, spec: JobSpec) -> dict[str, Any] | None:
+        """Return the media of a new job if nothing else is to be said of them; None where `check_media` has to."""
+        if spec.id or self.speech.is_on:
+            return None
+        try:
+            found = self.media.find(spec, submission.folder)
+        except (BadJob, OSError):
+            return None
+        return None if isinstance(found, MissingMedia) else {role: medium.to_dict() for role, medium in found.items()}
 
     def _list_left_media(self, names: Mapping[str, str | None], batch: str) -> dict[str, Any]:
         """Return the files in the inbox that a job names which will not run: they leave it like those of others."""

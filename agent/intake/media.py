@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -35,7 +35,14 @@ class MediaFile:
     fingerprint: Fingerprint
 
     def to_dict(self) -> dict[str, Any]:
-        return {"given": self.given, "path": str(self.path), **asdict(self.fingerprint)}
+        mark = self.fingerprint
+        return {
+            "given": self.given,
+            "path": str(self.path),
+            "inode": mark.inode,
+            "size": mark.size,
+            "mtime_ns": mark.mtime_ns,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ class MediaFinder:
     lookup: PathLookup = field(default_factory=PathLookup)
     files: InboxFiles | None = None
     _found: dict[tuple[str, str], MediaFile | MissingMedia] = field(default_factory=dict)
+    _inputs: dict[Path, set[str] | None] = field(default_factory=dict)
 
     def begin_turn(self) -> None:
         """Look anew for what was found in the last turn."""
@@ -91,6 +99,7 @@ class MediaFinder:
 
         Raises BadJob for a path outside the allowed folders.
         """
+        self._inputs.clear()
         library, allowed = spec.library_name, self.list_allowed(inputs)
         beside = [inputs, self.inbox / spec.batch, self.inbox] if spec.batch else [inputs, self.inbox]
         avatar = (
@@ -157,7 +166,7 @@ class MediaFinder:
         places = self._list_places(role, given, beside)
         if self.files is not None and [folder for folder, _ in places[1:]] == [self.inbox]:
             (inputs, name), _ = places
-            if len(name.parts) == 1 and name.name != ".." and not _has_entry(inputs, name):
+            if len(name.parts) == 1 and name.name != ".." and not self._has_entry(inputs, name.name):
                 if (role, given) not in self._found:
                     self._found[role, given] = self._find_in_inbox(self.files, role, given, name.name, allowed)
                 return self._found[role, given]
@@ -194,6 +203,16 @@ class MediaFinder:
         mark = files.take_settled(names[0])
         return self._check_rights(role, given, path, mark) if mark else MissingMedia(f'{role} "{given}" {WRITTEN}')
 
+    def _has_entry(self, inputs: Path, name: str) -> bool:
+        """Whether the folder of claimed files has such a name, in any spelling, or can't be read."""
+        if inputs not in self._inputs:
+            try:
+                self._inputs[inputs] = set(map(fold_name, os.listdir(inputs)))  # noqa: PTH208 - names are all
+            except OSError:
+                self._inputs[inputs] = None  # the lookup says what is wrong
+        names = self._inputs[inputs]
+        return names is None or fold_name(name) in names
+
     def _list_places(self, role: Role, given: str, beside: Sequence[Path]) -> list[tuple[Path, PurePosixPath]]:
         """Return the folders where the file may be, and its path in each."""
         name = check_name(role, given).replace("\\", "/")
@@ -226,15 +245,6 @@ class MediaFinder:
         share, others = self.inbox.parent, (*self.roots, *self.path_map.values())
         given = [folder if folder.is_relative_to(share) else follow_links(folder) for folder in others]
         return [self.inbox, self.avatars, inputs, *given]
-
-
-def _has_entry(folder: Path, path: PurePosixPath) -> bool:
-    """Whether the folder has an entry where a path begins, in any spelling; False where it can't be read."""
-    try:
-        names = os.listdir(folder)  # noqa: PTH208 - names are all that is needed
-    except OSError:
-        return True  # the lookup says what is wrong
-    return not path.parts or fold_name(path.parts[0]) in map(fold_name, names)
 
 
 def is_below(path: Path, folders: Iterable[Path]) -> bool:

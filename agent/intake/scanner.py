@@ -25,7 +25,9 @@ from agent.fs import (
     is_written_to,
     map_parallel,
     move_into,
+    open_fd,
     open_regular,
+    read_bytes,
     read_limited,
     take_fingerprint,
 )
@@ -125,6 +127,7 @@ class Inbox:
     refusing     how often to look for what can't be a job
     is_avatar    whether it has the name of a library avatar: then a voice alone is a job
     rest_s       how long media stay unchanged before they are a job without a job file
+    is_ordered   whether a flushed folder of this file system has all earlier renames flushed, too
     """
 
     folder: Path
@@ -145,6 +148,7 @@ class Inbox:
     speaks_texts: bool = False
     is_avatar: bool = False
     rest_s: float = 0.0
+    is_ordered: bool = False
     names: Names = field(default_factory=Names)
     refusing: Pace = field(default_factory=Pace)
     _other_names: Names = field(default_factory=Names)
@@ -369,9 +373,9 @@ class Inbox:
     def _check_job_file(self, name: str, now_s: float) -> Candidate | None:
         path = self.folder / name
         try:
-            with os.fdopen(open_regular(path), "rb") as file:
-                status, text = os.fstat(file.fileno()), file.read(self.max_job_bytes + 1)
-                writing = is_written_to(file.fileno())
+            with open_fd(open_regular(path)) as fd:
+                status, text = os.fstat(fd), read_bytes(fd, self.max_job_bytes + 1)
+                writing = is_written_to(fd)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -504,7 +508,8 @@ class Inbox:
     def sync_claims(self, submissions: Sequence[Submission]) -> None:
         """Make the claims survive a power cut: many at once cost little more than one."""
         self.unsettled |= bool(submissions)
-        map_parallel(sync, [submission.folder for submission in submissions])
+        if not self.is_ordered:
+            map_parallel(sync, [submission.folder for submission in submissions])
         if submissions:
             sync(self.claimed)
 

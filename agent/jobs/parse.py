@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.errors import ErrorCode
 from agent.jobs.json_text import MAX_BYTES, UTF16, BadJob, format_value, read_object
-from agent.jobs.spec import DRAFT, JobSpec, OutputSpec, VoiceSpec
+from agent.jobs.spec import DRAFT, JobSpec, MotionSpec, OutputSpec, VoiceSpec
 
 QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 """`Quality` of a C# app -> `output.crf`."""
@@ -75,6 +75,7 @@ def _index_names(keys: Iterable[str], aliases: Mapping[str, str] | None = None) 
 
 JOB_NAMES = _index_names((*FIELDS, *EXTRAS), ALIASES)
 OUTPUT_NAMES = _index_names(OutputSpec.model_fields)
+MOTION_NAMES = _index_names(MotionSpec.model_fields)
 VOICE_NAMES = _index_names(VoiceSpec.model_fields, {"audio_path": "audio", "from_seconds": "from_s"})
 
 
@@ -105,6 +106,8 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
     notes = _take_ignored(values)
     if "voices" in values:
         values["voices"] = _read_voices(values["voices"], spelled)
+    if isinstance(values.get("motion"), dict):
+        values["motion"] = _read_motion(values["motion"], spelled)
     values["output"] = _take_output(values, spelled)
     values["options"] = _take_options(values, spelled)
     if values["options"].get(DRAFT) is True:
@@ -238,6 +241,18 @@ def _read_voices(value: object, spelled: Spelling) -> tuple[dict[str, Any], ...]
     return tuple(voices)
 
 
+def _read_motion(given: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
+    """Return the values with the keys of `MotionSpec`; those of its options are in snake_case."""
+    motion, inner = _match_keys(given, MOTION_NAMES, f"{spelled['motion']}.")
+    spelled.update({f"motion.{key}": name for key, name in inner.items()})
+    if isinstance(motion.get("options"), dict):
+        motion["options"] = {
+            _to_snake_case(key): value for key, value in motion["options"].items() if value is not None
+        }
+        _check_size(motion["options"], f"{spelled['motion']}.options")
+    return motion
+
+
 def _take_ignored(values: dict[str, Any]) -> tuple[str, ...]:
     """Take out of the values what is accepted and ignored; return a note on each that asks for something."""
     given = {key: values.pop(key) for key in IGNORED if key in values}
@@ -320,7 +335,7 @@ def _format_problem(key: str, problem: str, value: object) -> str:
 
 
 def _describe(loc: tuple[int | str, ...]) -> str:
-    inner: Mapping[int | str, type[BaseModel]] = {"output": OutputSpec, "voices": VoiceSpec}
+    inner: Mapping[int | str, type[BaseModel]] = {"motion": MotionSpec, "output": OutputSpec, "voices": VoiceSpec}
     model = inner.get(loc[0], JobSpec) if len(loc) > 1 else JobSpec
-    field = model.model_fields.get(str(loc[0 if model is JobSpec else -1]))
+    field = model.model_fields.get(str(loc[0 if model is JobSpec else 1 if model is MotionSpec else -1]))
     return (field and field.description) or "See docs/job-file.md."

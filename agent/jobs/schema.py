@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.jobs.parse import EXTRAS, FIELDS, JOB_NAMES, OUTPUT_NAMES, QUALITY, VOICE_NAMES, Names, spell_like
+from agent.jobs.parse import (
+    EXTRAS,
+    FIELDS,
+    JOB_NAMES,
+    MOTION_NAMES,
+    OUTPUT_NAMES,
+    QUALITY,
+    VOICE_NAMES,
+    Names,
+    spell_like,
+)
 from agent.jobs.spec import MAX_VOICES, JobSpec
 
 
@@ -19,6 +29,10 @@ def build_schema() -> dict[str, Any]:
         "properties": {key: _make_nullable(prop) for key, prop in made["$defs"]["OutputSpec"]["properties"].items()},
         "patternProperties": _make_patterns(OUTPUT_NAMES, "#/properties/output/properties"),
         "additionalProperties": False,
+    }
+    fields["motion"] = {
+        "description": fields["motion"]["description"],
+        "anyOf": [{"type": "boolean"}, _make_object(made["$defs"]["MotionSpec"], "motion", MOTION_NAMES), NULL],
     }
     fields["voices"] = {
         "description": fields["voices"]["description"],
@@ -40,6 +54,16 @@ def build_schema() -> dict[str, Any]:
         "patternProperties": _make_patterns(JOB_NAMES, "#/properties"),
         "additionalProperties": False,
         "allOf": [{"oneOf": _make_required("avatar", "template")}, {"oneOf": _make_required("audio", "voices")}],
+    }
+
+
+def _make_object(made: Mapping[str, Any], key: str, names: Names) -> dict[str, Any]:
+    """Return the object that stands beside a boolean, with its keys in three styles."""
+    return {
+        "type": "object",
+        "properties": {name: _make_nullable(prop) for name, prop in made["properties"].items()},
+        "patternProperties": _make_patterns(names, f"#/properties/{key}/anyOf/1/properties"),
+        "additionalProperties": False,
     }
 
 

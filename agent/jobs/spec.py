@@ -219,6 +219,16 @@ Options = Annotated[
 ]
 
 
+VARIANT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+MAX_PROMPT_CHARS = 2000
+Prompt = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_check_option)]
+
+
+def _read_motion(value: object) -> object:
+    """Return the defaults for true, and nothing for false."""
+    return (MotionSpec() if value else None) if isinstance(value, bool) else value
+
+
 def _make_key_error(key: str, value: object, problem: str) -> ValidationError:
     """Return the error of one key that does not fit the others."""
     error = PydanticCustomError("key", "{problem}", {"problem": problem})
@@ -269,6 +279,59 @@ class VoiceSpec(_Frozen):
     from_s: Seconds | None = Field(default=None, description="Seconds of the result at which it begins. Default: 0.")
 
 
+class MotionSpec(_Frozen):
+    """How the person in a photo moves: a clip is made of the photo first, and its lips are moved then."""
+
+    engine: Annotated[Literal["auto", "musev", "diffusers"], BeforeValidator(_to_lower)] = Field(
+        default="auto", description="auto, musev or diffusers; auto is the first of these whose weights are installed."
+    )
+    prompt: Prompt | None = Field(
+        default=None,
+        description="What the person does, with weights as (eye blinks:1.1) for musev. Default: a calm speaker who"
+        " looks into the camera, breathes and blinks, with closed lips.",
+    )
+    negative_prompt: Prompt | None = Field(
+        default=None, description="What is not wanted, instead of the engine's own list; an empty text for none."
+    )
+    seconds: Annotated[float, Field(ge=1, le=30)] = Field(
+        default=6.0,
+        description="Length of the clip, 1 to 30; it is played forward and back for as long as the voice. Default: 6.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=1, description="Which of the possible clips, 0 to 4294967295. Default: 1."
+    )
+    size: Annotated[int, Field(ge=256, le=1024, multiple_of=64)] | None = Field(
+        default=None,
+        description="The shorter side of the clip in pixels, 256 to 1024 in steps of 64. Default: 512, or the largest"
+        " that a device has memory for.",
+    )
+    variant: Annotated[str, StringConstraints(pattern=VARIANT)] | None = Field(
+        default=None, description="Which of the engine's networks. Default: musev_referencenet, or the first pipeline."
+    )
+    base: Annotated[str, StringConstraints(pattern=VARIANT)] | None = Field(
+        default=None, description="The folder of another base model, for musev. Default: the one that was fetched."
+    )
+    guidance: Annotated[float, Field(ge=1, le=20)] | None = Field(
+        default=None, description="How closely the prompt is followed, 1 to 20. Default: 3.5 for musev."
+    )
+    steps: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="Denoising steps, 1 to 100. Default: 10 for musev."
+    )
+    interpolation: Annotated[Literal["flow", "minterpolate", "blend", "none"], BeforeValidator(_to_lower)] = Field(
+        default="flow",
+        description="How a clip of fewer frames a second becomes one of 25: flow, minterpolate, blend or none."
+        " Default: flow.",
+    )
+    clip: bool = Field(default=False, description="Whether the result has the clip, too, as clip.mkv. Default: false.")
+    options: Options = Field(
+        default_factory=dict, description="The engine's own options, such as motion_speed, checked by the engine."
+    )
+
+    def to_request(self, engine: str, device_bytes: int) -> dict[str, Any]:
+        """Return `Request.motion` for the engine that was chosen."""
+        return {**self.model_dump(exclude_none=True), "engine": engine, "device_bytes": device_bytes}
+
+
 class JobSpec(_Frozen):
     """One job as its job file asks for it.
 
@@ -313,6 +376,11 @@ class JobSpec(_Frozen):
         default=None,
         description="What is seen where the avatar is transparent: a colour by its name (white, black, green ...) or as"
         ' "#00b140", or a picture, which fills the frame. Default: white.',
+    )
+    motion: Annotated[MotionSpec | None, BeforeValidator(_read_motion)] = Field(
+        default=None,
+        description="Whether the person in a photo moves: true, or an object with prompt, seconds, seed and so on."
+        " Default: false.",
     )
     engine: Annotated[Literal["auto", "preview", "musetalk"], BeforeValidator(_to_lower)] = Field(
         default="auto", description="auto, preview or musetalk; auto is musetalk where it can run, else preview."
@@ -371,6 +439,19 @@ class JobSpec(_Frozen):
         return self
 
     @model_validator(mode="after")
+    def _check_motion(self) -> JobSpec:
+        if self.motion is None:
+            return self
+        if self.avatar is not None and media_suffix(self.avatar) in VIDEO_SUFFIXES:
+            raise _make_key_error("motion", True, "the avatar is a video, which moves already")
+        for key in ("from_s", "to_s"):
+            if getattr(self, key) is not None:
+                raise _make_key_error(key, getattr(self, key), "with motion, the voice begins with the result")
+        if self.output.alpha:
+            raise _make_key_error("output", "alpha", "with motion, the clip has no transparency to keep")
+        return self
+
+    @model_validator(mode="after")
     def _check_voices(self) -> JobSpec:
         if (self.audio is None) == (self.voices is None):
             raise _make_key_error("audio", self.audio, "a job has either an audio or voices")
@@ -398,6 +479,11 @@ class JobSpec(_Frozen):
         if self.avatar is None:
             return self.template
         return self.avatar if is_library_name(self.avatar) else None
+
+    @property
+    def motion_engine(self) -> str | None:
+        """The motion engine that the job asks for; None where nothing moves but the lips."""
+        return self.motion.engine if self.motion else None
 
     @property
     def background_colour(self) -> str:

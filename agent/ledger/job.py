@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from agent.jobs.states import JobState
 from agent.ledger.places import NOWHERE, Places
 from agent.ledger.reader import LedgerError
 
+_WRITE_JSON = json.JSONEncoder().encode
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
 
 
@@ -56,6 +57,12 @@ class Job:
     since_ms: int
     started_ms: int | None
     finished_ms: int | None
+    animated: int | None
+
+    @property
+    def stage_name(self) -> str:
+        """The stage as people see it: the rows of older releases have no room for this one."""
+        return "animate" if self.animated == 0 and self.stage == "prepare" else self.stage
 
     @property
     def fingerprints(self) -> set[Fingerprint]:
@@ -83,6 +90,32 @@ class JobError:
 
 
 JOB_COLUMNS = ", ".join(Job.__slots__)
+NEW_ROW: dict[str, Any] = {
+    **dict.fromkeys(Job.__slots__),
+    **dict.fromkeys(("strategy", "engine_asked"), "auto"),
+    **dict.fromkeys(("priority", "attempt", "failures", "interruptions", "crashes"), 0),
+    **{"submitter": "", "stage": "inspect", "media": {}, "stage_seconds": {}},
+    **{"cancel_requested": False, "error_retry": False},
+}
+"""What the columns of a new row are that no value was given for."""
+
+
+def make_job(columns: Mapping[str, Any]) -> Job:
+    """Return the job of a row that was inserted with these columns, without reading it again."""
+    return Job(**{**NEW_ROW, **_select_values(columns)})
+
+
+def change_job(job: Job, columns: Mapping[str, Any]) -> Job:
+    """Return the job as it is when these columns were written, without reading its row again."""
+    return replace(job, **_select_values(columns))
+
+
+def _select_values(columns: Mapping[str, Any]) -> dict[str, Any]:
+    values = {key: value for key, value in columns.items() if key in NEW_ROW}
+    for key in ("cancel_requested", "error_retry"):
+        if key in values:
+            values[key] = bool(values[key])
+    return values
 
 
 def read_job(row: Sequence[Any], places: Places = NOWHERE) -> Job:
@@ -137,7 +170,13 @@ def assignments(columns: Mapping[str, Any], places: Places = NOWHERE) -> tuple[s
 def column_values(columns: Mapping[str, Any], places: Places = NOWHERE) -> list[Any]:
     """Return the values of columns as SQLite takes them."""
     row = places.shorten_columns(columns)
-    return [json.dumps(value) if key in JSON_COLUMNS and value is not None else value for key, value in row.items()]
+    return [_write_value(key, value) for key, value in row.items()]
+
+
+def _write_value(key: str, value: Any) -> Any:
+    if key in JSON_COLUMNS and value is not None:
+        return _WRITE_JSON(value)
+    return value.model_dump_json() if key == "spec" and isinstance(value, JobSpec) else value
 
 
 def placeholders(values: Iterable[Any]) -> str:

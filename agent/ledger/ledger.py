@@ -36,6 +36,7 @@ PRAGMAS = (
     "foreign_keys = ON",
     "trusted_schema = OFF",
     "journal_size_limit = 67108864",
+    "cache_size = -32768",  # a turn that takes hundreds of jobs in writes each page once
 )
 
 

@@ -24,13 +24,17 @@ class Places:
     ) -> None:
         self._named = {name: path for name, path in (("share", share), ("state", state)) if path is not None}
         self._list_roots = list_roots
+        self._spellings: tuple[tuple[Path, ...], list[tuple[str, str]]] | None = None
 
     def spellings(self) -> list[tuple[str, str]]:
         """Return how the paths below each folder begin, and what a row has for that; the innermost folder first."""
-        folders = [(place, f"{name}:") for name, place in self._named.items()]
-        folders += [(root, f"root{number}:{root}//") for number, root in enumerate(self._list_roots())]
-        found = {(f"{path}/", short) for folder, short in folders for path in (str(folder), resolve(folder))}
-        return sorted(found, key=lambda pair: (-len(pair[0]), pair))
+        roots = tuple(self._list_roots())
+        if self._spellings is None or self._spellings[0] != roots:
+            folders = [(place, f"{name}:") for name, place in self._named.items()]
+            folders += [(root, f"root{number}:{root}//") for number, root in enumerate(roots)]
+            found = {(f"{path}/", short) for folder, short in folders for path in (str(folder), resolve(folder))}
+            self._spellings = roots, sorted(found, key=lambda pair: (-len(pair[0]), pair))
+        return self._spellings[1]
 
     def shorten(self, path: str) -> str:
         """Return the form that a row keeps."""

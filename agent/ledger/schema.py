@@ -167,9 +167,10 @@ def count_instead_of_scan(db: PlainDatabase) -> None:
 
 @migrations()
 def gauges_of_cards(db: PlainDatabase) -> None:
-    """Add what cards report of themselves, and make all views anew."""
+    """Add what cards report of themselves, whether the clip of a job with `motion` is made, and make all views anew."""
     for column in ("temperature_c", "load_percent", "power_w"):
         db.execute(f"ALTER TABLE devices ADD COLUMN {column} INTEGER")
+    db.execute("ALTER TABLE jobs ADD COLUMN animated INTEGER")
     for view in db.view_names():
         db.execute(f"DROP VIEW {view}")
     for statement in statements(VIEWS):

@@ -11,7 +11,17 @@ from typing import Any
 
 from agent.jobs.spec import JobSpec
 from agent.jobs.states import MOVES, JobState
-from agent.ledger.job import JOB_COLUMNS, Job, JobError, assignments, column_values, placeholders, read_job
+from agent.ledger.job import (
+    JOB_COLUMNS,
+    Job,
+    JobError,
+    assignments,
+    change_job,
+    column_values,
+    make_job,
+    placeholders,
+    read_job,
+)
 from agent.ledger.places import NOWHERE, Places
 from agent.ledger.queue import QueueRows
 from agent.ledger.sqlite import Database
@@ -24,7 +34,7 @@ NO_ERROR: dict[str, Any] = dict.fromkeys(("error_code", "error_message", "error_
 UNFINISHED: dict[str, Any] = {"finished_ms": None, "inputs": None, "tidied": 0, "swept": 0}
 """The job has not ended, and none of its files has followed it."""
 NOT_INSPECTED: dict[str, Any] = {
-    **dict.fromkeys(("engine", "engine_reason", "outline", "frames", "duration_s")),
+    **dict.fromkeys(("engine", "engine_reason", "outline", "frames", "duration_s", "animated")),
     **{"stage": "inspect", "stage_seconds": {}, "units_done": 0, "units_total": 0, "media": {}},
 }
 """Nothing is known of the media, and nothing was made of them."""
@@ -55,8 +65,19 @@ class Transitions:
 
     def add(self, uid: str, name: str, spec: JobSpec, *, at_ms: int, **columns: Any) -> Job:
         """Record an accepted job, which waits for its media."""
-        asked = {**_asked_columns(spec), "spec": spec.model_dump_json(), **columns}
+        asked = {**_asked_columns(spec), **columns}
         return self._insert(uid, name, JobState.WAITING, at_ms, asked)
+
+    def add_queued(
+        self, uid: str, name: str, spec: JobSpec, media: Mapping[str, Any], *, at_ms: int, **columns: Any
+    ) -> Job:
+        """Record an accepted job whose media are complete: it has waited for them for no time."""
+        asked = {**_asked_columns(spec), "media": media, **columns}
+        with self._db.atomic():
+            job = self._insert_row(uid, name, JobState.QUEUED, at_ms, asked)
+            for state in (JobState.WAITING, JobState.QUEUED):
+                self._record(replace(job, state=state), at_ms, "")
+        return job
 
     def refuse(self, uid: str, name: str, error: JobError, *, at_ms: int, **columns: Any) -> Job:
         """Record a submission that can't be read as a job: it has failed from the start."""
@@ -162,7 +183,7 @@ class Transitions:
     def reopen(self, job: Job, spec: JobSpec, *, at_ms: int) -> Job:
         """Failed or cancelled -> waiting: the job starts over, as `spec` asks now."""
         columns = {**UNCLAIMED, **UNPUBLISHED, **NO_ERROR, **UNFINISHED, **NOT_INSPECTED, **COUNTERS}
-        columns |= {**_asked_columns(spec), "spec": spec.model_dump_json()}
+        columns |= _asked_columns(spec)
         return self._move(job, JobState.WAITING, at_ms, columns, "tried again")
 
     def refuse_reopen(self, job: Job, error: JobError, *, at_ms: int) -> None:
@@ -194,27 +215,29 @@ class Transitions:
     def _insert(
         self, uid: str, name: str, state: JobState, at_ms: int, columns: dict[str, Any], detail: str = ""
     ) -> Job:
-        row = {"uid": uid, "name": name, "state": state, **columns}
-        row = {"created_ms": at_ms, "queued_ms": at_ms, "since_ms": at_ms, **row}
-        sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({placeholders(row)}) RETURNING {JOB_COLUMNS}"
         with self._db.atomic():
-            [inserted] = self._db.execute(sql, column_values(row, self._places)).fetchall()
-            job = read_job(inserted, self._places)
+            job = self._insert_row(uid, name, state, at_ms, columns)
             self._record(job, at_ms, detail)
         return job
+
+    def _insert_row(self, uid: str, name: str, state: JobState, at_ms: int, columns: dict[str, Any]) -> Job:
+        row = {"uid": uid, "name": name, "state": state, **columns}
+        row = {"created_ms": at_ms, "queued_ms": at_ms, "since_ms": at_ms, **row}
+        sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({placeholders(row)})"
+        return make_job({**row, "id": self._db.execute(sql, column_values(row, self._places)).lastrowid})
 
     def _move(self, job: Job, to: JobState, at_ms: int, columns: dict[str, Any], detail: str = "") -> Job:
         """Change the state and its columns in one statement; a running job only if its attempt still holds it."""
         allowed = [state for state, targets in MOVES.items() if to in targets]
-        sets, values = assignments({**columns, "state": to, "since_ms": at_ms}, self._places)
+        changed = {**columns, "state": to, "since_ms": at_ms}
+        sets, values = assignments(changed, self._places)
         held = [job.run_token] if job.state is JobState.RUNNING else []
         where = f"uid = ? AND state IN ({placeholders(allowed)})" + (" AND run_token IS ?" if held else "")
-        sql = f"UPDATE jobs SET {sets} WHERE {where} RETURNING {JOB_COLUMNS}"
+        sql = f"UPDATE jobs SET {sets} WHERE {where}"
         with self._db.atomic():
-            changed = self._db.execute(sql, [*values, job.uid, *allowed, *held]).fetchall()
-            if not changed:
+            if not self._db.execute(sql, [*values, job.uid, *allowed, *held]).rowcount:
                 raise IllegalMove(f"job {job.uid} can't become {to}: it is {self._state_of(job)}")
-            moved = read_job(changed[0], self._places)
+            moved = change_job(job, changed)
             self._record(moved, at_ms, detail)
         return moved
 
@@ -243,4 +266,5 @@ def _asked_columns(spec: JobSpec) -> dict[str, Any]:
         "priority": spec.priority,
         "strategy": spec.strategy,
         "engine_asked": spec.engine,
+        "spec": spec,
     }

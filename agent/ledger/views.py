@@ -67,9 +67,13 @@ def read_fact(path: str, key: str) -> str:
 VIEWS = f"""
 CREATE VIEW job_status AS
 SELECT
-    name, uid, client_id AS id, state, stage,
+    name, uid, client_id AS id, state,
+    CASE WHEN animated = 0 AND stage = 'prepare' THEN 'animate' ELSE stage END AS stage,
     CASE WHEN state = 'done' THEN 100.0
          WHEN stage IN ('assemble', 'publish') THEN 99.0
+         WHEN animated = 0 AND stage = 'prepare' AND units_total > 0 THEN round(49.0 * units_done / units_total, 1)
+         WHEN animated = 1 AND stage = 'render' AND units_total > 0 THEN round(49 + 49.0 * units_done / units_total, 1)
+         WHEN animated = 1 AND stage = 'prepare' THEN 49.0
          WHEN stage = 'render' AND units_total > 0 THEN round(98.0 * units_done / units_total, 1)
          ELSE 0.0 END AS percent,
     units_done, units_total, engine, engine_asked, device, priority, strategy, submitter, attempt, interruptions,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -36,7 +37,9 @@ log = logging.getLogger("musedrop.page")
 STATIC = {
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "setup.js": "text/javascript",
     "texts.json": "application/json",
+    "options.json": "application/json",
     "icon.svg": "image/svg+xml",
 }
 
@@ -44,8 +47,15 @@ STATIC = {
 class Page:
     """The handlers, and what they share."""
 
-    def __init__(self, settings: Settings, describe_absence: Callable[[], str], logins: Logins | None = None) -> None:
-        self.settings, self.logins = settings, logins
+    def __init__(
+        self,
+        settings: Settings,
+        describe_absence: Callable[[], str],
+        logins: Logins | None = None,
+        source: Path = Path("musedrop.toml"),
+    ) -> None:
+        """`source`: the settings file that commands name."""
+        self.settings, self.logins, self.source = settings, logins, source
         self.feed = Feed(settings, describe_absence)
         self.uploads = Uploads(settings)
         self._static = {name: (files("agent.page") / "static" / name).read_bytes() for name in (*STATIC, "page.html")}
@@ -57,6 +67,8 @@ class Page:
             Route("/login", self.log_in),
             Route("/static/{name}", self.send_static),
             Route("/live", self.stream),
+            Route("/setup", self.show_setup),
+            Route("/setup/{name}", self.send_example),
             Route("/jobs", self.list_jobs),
             Route("/jobs", self.submit, methods=["POST"]),
             Route("/jobs/{uid}", self.show_job),
@@ -100,6 +112,21 @@ class Page:
         if name not in STATIC:
             raise HTTPException(404, "there is no such file")
         return Response(self._static[name], media_type=STATIC[name], headers={"cache-control": "no-cache"})
+
+    async def show_setup(self, _request: Request) -> Response:
+        """The steps of a set-up, which this process reads and can't change."""
+        from agent.page import first_run  # it imports what only a first run needs
+
+        return JSONResponse(await run_in_threadpool(first_run.list_steps, self.settings, self.source))
+
+    async def send_example(self, request: Request) -> Response:
+        from agent.page import first_run
+
+        name = request.path_params["name"]
+        data = await run_in_threadpool(first_run.read_example, name)
+        if data is None:
+            raise HTTPException(404, "there is no such file")
+        return Response(data, media_type=first_run.EXAMPLE[name])
 
     async def stream(self, _request: Request) -> Response:
         async def events() -> AsyncIterator[str]:

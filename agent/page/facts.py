@@ -45,8 +45,8 @@ HOURS = "SELECT * FROM throughput WHERE hour >= ? ORDER BY hour"
 SPEEDS = "SELECT * FROM engine_speed ORDER BY engine"
 JOB = "SELECT * FROM job_status WHERE uid = ?"
 
-TOLD = ("error_message", "error_hint", "waiting_for", "reason", "hint")
-"""Keys whose values are sentences."""
+TOLD = ("error_message", "error_hint", "waiting_for", "reason", "hint", "state", "stage")
+"""Keys whose values are sentences and words for people."""
 
 Section = dict[str, Any] | list[dict[str, Any]]
 
@@ -74,7 +74,7 @@ def read_sections(
         "submitters": list(map(_sign, db.query(SUBMITTERS))),
         "ignored": list(status.get("ignored", ())),
         "figures": {
-            "hours": list(db.query(HOURS, [day_ago])),
+            "hours": [_without_drafts(row, drafts) for row in db.query(HOURS, [day_ago])],
             "engines": list(db.query(SPEEDS)),
             **figures.read(db, now),
         },
@@ -96,6 +96,11 @@ def count_jobs(db: Rows, drafts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     found = {str(row["state"]): int(row["jobs"]) for row in db.query("SELECT state, jobs FROM job_counts")}
     found = Counter(found) - Counter(str(row["state"]) for row in drafts)
     return dict(found)
+
+
+def _without_drafts(hour: dict[str, Any], drafts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    ended = Counter(row["state"] for row in drafts if str(row["finished_at"])[:13] == hour["hour"][:13])
+    return {**hour, **{state: hour[state] - ended[state] for state in FINISHED}}
 
 
 def name_kind(path: str | None) -> str:

@@ -23,9 +23,11 @@ from agent.page.figures import DayFigures
 if TYPE_CHECKING:
     from agent.settings import Settings
 
-POLL_S = 0.2
-SLOW_POLLS = 10
+POLL_S = 0.25
+SLOW_POLLS = 12
 """The share, and whether a daemon is alive, are looked at in each of so many polls."""
+SETTLE_S = 1.0
+"""How long after a change of the ledger's files its commit may become visible."""
 PERIOD_S = 300.0
 """Sections that depend on the time of day are made again after so long."""
 KEEP_ALIVE_S = 30.0
@@ -42,20 +44,25 @@ class LedgerWatch:
         self._files = (settings.folders.ledger, settings.folders.ledger.with_name("jobs.db-wal"))
         self._reader: Reader | None = None
         self._touched: tuple[Mark, ...] = ()
+        self._settled_s = 0.0
         self._seen: tuple[object, ...] = ()
 
     def is_touched(self) -> bool:
-        """Whether the files of the ledger, which are on a local disk, are others than at the last `read`."""
-        return self._touched != tuple(map(_mark, self._files))
+        """Whether the files of the ledger, on a local disk, have changed since the last `read`, or just before it.
+
+        A commit counts some time after its bytes are in the file: they are flushed in between.
+        """
+        return time.monotonic() < self._settled_s or self._touched != tuple(map(_mark, self._files))
 
     def read(self, period: int) -> dict[str, Any] | None:
         """Return all sections, None where nothing has changed since the last call. A new `period` is a change."""
         touched = tuple(map(_mark, self._files))
         if self._reader is not None and touched[0][:2] != self._touched[0][:2]:
             self.close()
-        self._touched = touched
+        if touched != self._touched:
+            self._touched, self._settled_s = touched, time.monotonic() + SETTLE_S
         folders, absence = self._settings.folders, self._describe_absence()
-        seen = (touched, _mark(folders.status_file), _mark(folders.avatars), absence, period)
+        seen = (touched, self._read_version(), _mark(folders.status_file), _mark(folders.avatars), absence, period)
         if seen == self._seen:
             return None
         self._seen = seen
@@ -67,6 +74,12 @@ class LedgerWatch:
             self.close()
             sections, absence = {}, absence or str(error)
         return {"head": facts.make_head(status, self._settings, absence), **sections}
+
+    def _read_version(self) -> object:
+        """Return a number that is another one after each commit."""
+        with suppress(Unreadable):
+            return self._reader and self._reader.execute("PRAGMA data_version").fetchone()
+        return None
 
     def close(self) -> None:
         if self._reader is not None:

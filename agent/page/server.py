@@ -126,13 +126,13 @@ def make_link(settings: Settings, host: str, port: int, logins: Logins | None) -
     return f"http://{name}:{port}/" + (f"login?ticket={logins.make_ticket()}" if logins else "")
 
 
-def serve(settings: Settings, listen: str, describe_absence: Any) -> None:
+def serve(settings: Settings, listen: str, describe_absence: Any, source: Path) -> None:
     """Serve the page until SIGTERM or Ctrl-C."""
     host, port = split_address(listen)
     logins = make_logins(settings, host)
     given = take_systemd_socket()
     listening = given or open_socket(host, port)
-    page = Page(settings, describe_absence, logins)
+    page = Page(settings, describe_absence, logins, source)
     config = uvicorn.Config(
         page.build_app(),
         http=TimedProtocol,

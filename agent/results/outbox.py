@@ -37,10 +37,10 @@ from agent.fs.folders import (
     unlink,
 )
 from agent.results.records import format_json, write_json
-from agent.results.video_file import VIDEO_NAMES, find_video
+from agent.results.video_file import CLIP_NAME, VIDEO_NAMES, find_video
 
-EXTRAS = ("contact.jpg",)
-"""Files of a result that one of an earlier release may lack."""
+EXTRAS = ("contact.jpg", CLIP_NAME)
+"""Files of a result that not each one has."""
 LISTING_S = 5.0
 MAX_RECORD_BYTES = 1 << 20
 

@@ -17,7 +17,7 @@ from agent.clock import Clock
 from agent.fs import catch, discard, is_file, is_folder, map_parallel
 from agent.fs.folders import list_names, sync
 from agent.jobs.states import JobState
-from agent.ledger.job import Job
+from agent.ledger.job import Job, change_job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.quality import list_warnings
@@ -104,7 +104,9 @@ class Publisher:
         if not (attempt.job.spec and attempt.job.spec.batch):
             with suppress(OSError):  # what can't be read now is a problem when it is to be published
                 columns["result"] = name = self._names.reserve(self.folders.outbox, attempt.job.name)
-        job = self.ledger.update_and_read(attempt.job.uid, **columns)
+        self.ledger.update(attempt.job.uid, **columns)
+        known = {"outline": attempt.inspection.to_dict() if attempt.inspection else None, **columns}
+        job = change_job(attempt.job, known)
         self.pending[job.uid] = PendingResult(job, staging, self.clock.now_s() + delay_s, name)
 
     def discard(self, uid: str) -> None:

@@ -139,7 +139,7 @@ def read_result(folder: Path) -> Outcome | None:
         columns = {
             "name": str(record["name"]),
             "client_id": spec.id if spec else None,
-            "spec": spec.model_dump_json() if spec else None,
+            "spec": spec,
             "engine": str(record["engine"]),
             "engine_reason": str(record["engine_reason"]),
             "outline": make_outline(record),

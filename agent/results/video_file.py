@@ -7,6 +7,8 @@ from pathlib import Path
 
 VIDEO_NAMES = ("result.mp4", "result.mov")
 """The video of a result, the second with transparency."""
+CLIP_NAME = "clip.mkv"
+"""The clip that was made of the photo, in results of jobs that ask for it."""
 
 
 def find_video(folder: Path) -> Path:

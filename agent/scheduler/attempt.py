@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.ledger.job import Job
 from gpu_pool.types import DeviceKind, Progress, Span, Task, grid
+from models.motion.types import MotionFiles
 from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
@@ -27,6 +28,9 @@ class Attempt:
     usual_frame_s how long a frame took in an earlier job of the engine, None: not known
     is_dirty      whether the row is older than the attempt
     may_go_on     whether its worker may do all stages at once if the inspection shows a short job
+    step          the number of the present task, in a stage that has several
+    motion_kind   the kind of device that a clip is made on
+    awaits_clip   whether another attempt was making the same clip
     """
 
     job: Job
@@ -49,10 +53,29 @@ class Attempt:
     may_go_on: bool = False
     load_s: float = 0.0
     usual_frame_s: float | None = None
+    step: int = 0
+    motion_kind: DeviceKind = "cpu"
+    awaits_clip: bool = False
 
     @property
     def task_id(self) -> str:
-        return f"{self.token}/{self.stage}"
+        return f"{self.token}/{self.stage}" + (f"/{self.step}" if self.stage == "animate" else "")
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """The number of spans of each task of the animation; none where there is nothing to animate, or no more."""
+        return self.inspection.animation.tasks if self.inspection and self.inspection.animation else ()
+
+    @property
+    def clip_key(self) -> str:
+        """What identifies the clip that is made now, "" in other stages."""
+        animation = self.inspection.animation if self.inspection and self.stage == "animate" else None
+        return animation.key if animation else ""
+
+    @property
+    def row_stage(self) -> str:
+        """The stage as the column `stage` holds it: `animated` says the rest."""
+        return "prepare" if self.stage == "animate" else self.stage
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -60,6 +83,8 @@ class Attempt:
 
         A preparation of several units is cut on the grid, too, and one more span joins its parts.
         """
+        if self.stage == "animate":
+            return tuple(Span(unit, unit + 1) for unit in range(self.tasks[self.step])) if self.tasks else ()
         if self.inspection is None or self.stage not in self.inspection.units:
             return (Span(0, 1),)
         units = max(1, self.inspection.units[self.stage])
@@ -76,27 +101,50 @@ class Attempt:
     def ready_spans(self) -> tuple[Span, ...]:
         """The unfinished spans that can run now; the span that joins parts comes after all others."""
         left = tuple(span for span in self.spans if span not in self.finished_spans)
-        return left[:-1] if self.stage == "prepare" and len(left) > 1 else left
+        return left[:-1] if self.stage in ("animate", "prepare") and len(left) > 1 else left
 
     @property
     def device_kind(self) -> DeviceKind:
         """The kind of device that the present stage runs on."""
+        if self.stage == "animate":
+            return self.motion_kind if self.model else "cpu"
         return "cpu" if self.stage in CPU_STAGES else self.kind
 
     @property
+    def model(self) -> str:
+        """The engine that a worker has to load for the present task, "" for none."""
+        if self.stage == "animate":
+            animation = self.inspection.animation if self.inspection else None
+            return animation.engine if animation and self.step < len(self.tasks) - 1 else ""
+        return "" if self.stage in CPU_STAGES else self.request.engine
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory of a card that a worker needs for the present task; 0: unknown."""
+        if self.inspection is None:
+            return 0
+        animation = self.inspection.animation if self.stage == "animate" else None
+        return animation.memory_bytes if animation else self.inspection.memory_bytes
+
+    @property
     def units_total(self) -> int:
-        return self.spans[-1].stop
+        return sum(self.tasks) if self.stage == "animate" else self.spans[-1].stop
 
     @property
     def units_done(self) -> int:
         running = {span: done for span, done in self.progress.items() if span not in self.finished_spans}
-        return sum(span.units for span in self.finished_spans) + sum(running.values())
+        before = sum(self.tasks[: self.step]) if self.stage == "animate" else 0
+        return before + sum(span.units for span in self.finished_spans) + sum(running.values())
 
     def eta_s(self, now_s: float) -> float | None:
         """Return the seconds until all frames are rendered, at the pace so far; None where that isn't known.
 
-        Before the first frame the pace is that of an earlier job. A model that is loaded first counts once.
+        Of an animation it is the time until the clip is made. Before the first frame the pace is that of an earlier
+        job. A model that is loaded first counts once.
         """
+        if self.stage == "animate":
+            unit_s = self.measure_frame_s(now_s)
+            return None if unit_s is None else round(unit_s * (self.units_total - self.units_done), 1)
         if self.stage not in ("prepare", "render") or self.inspection is None:
             return None
         done = self.units_done - self.units_before if self.stage == "render" else 0
@@ -108,30 +156,47 @@ class Attempt:
         return round(loading_s + left * frame_s, 1)
 
     def measure_frame_s(self, now_s: float) -> float | None:
-        """Return the seconds for a frame in the present stage, without those of loading; None before the first."""
+        """Return the seconds for a frame, or a unit of a clip, without those of loading; None before the first."""
         done = self.units_done - self.units_before
         return max(0.0, now_s - self.stage_started_s - self.load_s) / done if done > 0 else None
 
     @property
     def is_complete(self) -> bool:
-        return len(self.finished_spans) == len(self.spans)
+        return self.finished_spans.issuperset(self.spans)
 
     def enter_stage(self, now_s: float) -> None:
         """Go to the first stage, from the present one on, whose files are not all on disk."""
         for stage in STAGES[STAGES.index(self.stage) :]:
-            self.stage = stage
-            self.finished_spans = {span for span in self.spans if self._is_on_disk(span)}
+            self.stage, self.step = stage, 0
+            self._skip_finished_tasks()
             if not self.is_complete:
                 break
-        self.progress.clear()
         self.load_s = 0.0
         self.stage_started_s, self.units_before = now_s, self.units_done
         self.is_dirty = True
 
     def leave_stage(self, now_s: float) -> None:
-        """Add up the time of the present stage and go to the next."""
+        """Go to the next task of the present stage, or add up its time and go to the next stage."""
+        if self.step + 1 < len(self.tasks) and self.stage == "animate":
+            self.step += 1
+            self._skip_finished_tasks()
+            self.is_dirty = True
+            return
         self.add_stage_time(now_s)
         self.stage = STAGES[STAGES.index(self.stage) + 1]
+        self.enter_stage(now_s)
+
+    def _skip_finished_tasks(self) -> None:
+        """Go to the first task of the present stage whose files are not all on disk, or to the last one."""
+        self.progress.clear()
+        self.finished_spans = {span for span in self.spans if self._is_on_disk(span)}
+        while self.stage == "animate" and self.is_complete and self.step + 1 < len(self.tasks):
+            self.step += 1
+            self.finished_spans = {span for span in self.spans if self._is_on_disk(span)}
+
+    def inspect_again(self, now_s: float) -> None:
+        """Go back to the inspection, which finds what another attempt has made in the meantime."""
+        self.awaits_clip, self.inspection, self.stage = False, None, "inspect"
         self.enter_stage(now_s)
 
     def add_stage_time(self, now_s: float) -> None:
@@ -144,6 +209,9 @@ class Attempt:
         if self.stage == "inspect":
             copies = map(files.medium_path, ("avatar", "audio", *self.request.media))
             return self.inspection is not None and all(path.exists() for path in copies)
+        if self.stage == "animate":
+            animation = self.inspection.animation if self.inspection else None
+            return animation is None or MotionFiles(files.animation).is_done(animation, self.step, span.start)
         if self.stage == "prepare":
             return files.prepared.exists() or files.prepared_part_path(span.start, span.stop).exists()
         return self.stage == "render" and files.part_path(span.start, span.stop).exists()
@@ -156,8 +224,8 @@ class Attempt:
             todo=tuple(span for span in self.ready_spans if span not in running),
             running=running,
             strategy=self.job.strategy,
-            model="" if self.stage in CPU_STAGES else self.request.engine,
-            memory_bytes=self.inspection.memory_bytes if self.inspection else 0,
+            model=self.model,
+            memory_bytes=self.memory_bytes,
             is_local=self.stage in CPU_STAGES,
         )
 
@@ -167,6 +235,8 @@ class Attempt:
         message: dict[str, Any] = {"stage": self.stage, "request": self.request.to_dict(), "outline": outline}
         if self.stage == "inspect":
             message["goes_on"] = self.may_go_on and self.job.interruptions == 0
+        if self.stage == "animate":
+            message["step"] = self.step
         if self.stage == "assemble":
             message["spans"] = [[span.start, span.stop] for span in self.render_spans]
         return message
@@ -199,7 +269,9 @@ class Attempt:
     def take_columns(self) -> dict[str, Any]:
         """Return the columns of the job's row that follow the attempt, which is not dirty then."""
         self.is_dirty = False
-        columns: dict[str, Any] = {"stage": self.stage, "stage_seconds": self.stage_seconds}
+        columns: dict[str, Any] = {"stage": self.row_stage, "stage_seconds": self.stage_seconds}
+        if self.request.motion:
+            columns["animated"] = int(self.stage not in ("inspect", "animate"))
         columns |= {"units_done": self.units_done, "units_total": self.units_total}
         if self.inspection is not None and self.inspection_is_new:
             self.inspection_is_new = False

@@ -29,6 +29,7 @@ from agent.text import restore_names
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice
+from models.motion.catalog import choose_motion
 from models.types import EngineError, GivenVoice, Request
 
 log = logging.getLogger("musedrop")
@@ -41,8 +42,9 @@ RESERVE_AFTER_MS, RESERVE_UNTIL_MS = 30_000, 300_000
 REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
 """Failures after which the rendered parts are useless: all must be whole, and come from one encoder."""
 MAX_BACKOFF_S = 60.0
-CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background"}
+CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background", "motion"}
 HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
+SAME_CLIP = "another job makes the same clip"
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue", is_local=True)
 """Every job starts with `inspect` on a CPU device here: a job is started only when one is free for it."""
 
@@ -122,7 +124,7 @@ class Dispatcher:
         for attempt in sorted(self.attempts.values(), key=lambda attempt: sort_key(attempt, queue, at_ms)):
             while queue.jobs and queue.levels[0] > queue.level_of(attempt, at_ms) and self._start_next(queue, at_ms):
                 pass
-            if attempt.device_kind in reserved:
+            if attempt.device_kind in reserved or self._awaits_clip(attempt):
                 continue
             has_device = self._start_spans(attempt, queue.waiting + self._count_starved(attempt))
             if not has_device and self._should_reserve(attempt, at_ms):
@@ -160,6 +162,17 @@ class Dispatcher:
         self._set_waiting_for(attempt, None)
         return True
 
+    def _awaits_clip(self, attempt: Attempt) -> bool:
+        """Whether an earlier job makes the same clip now, which this one finds when it inspects again then."""
+        key, others = attempt.clip_key, self.attempts.values()
+        awaits = bool(key) and any(one.clip_key == key and one.job.id < attempt.job.id for one in others)
+        if awaits:
+            attempt.awaits_clip = True
+            self._set_waiting_for(attempt, SAME_CLIP)
+        elif attempt.awaits_clip:
+            attempt.inspect_again(self.clock.now_s())
+        return awaits
+
     def _should_reserve(self, attempt: Attempt, at_ms: int) -> bool:
         """Whether the job has waited for memory that becomes free when our workers end their spans."""
         if not RESERVE_AFTER_MS < at_ms - attempt.served_ms < RESERVE_UNTIL_MS:
@@ -173,7 +186,7 @@ class Dispatcher:
         level = queue.levels[0]
         ahead = [a for a in self.attempts.values() if a.waiting_for is None and queue.level_of(a, at_ms) >= level]
         is_full = len(ahead) >= queue.in_service or len(self.attempts) >= MAX_ATTEMPTS
-        if is_full or self.pool.plan(PROBE, 0) is None:
+        if is_full or not self.pool.has_idle("cpu"):
             return False
         job = queue.pop()
         try:
@@ -192,19 +205,23 @@ class Dispatcher:
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
         try:
             choice = self.choose_engine(job.spec.engine, kinds, job.spec.options.get("version"))
+            motion = choose_motion(job.spec.motion_engine, self.settings.current.models_dir, kinds)
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
         now_s, at_ms, token = self.clock.now_s(), self.clock.at_ms(), secrets.token_hex(8)
         request = self._make_request(job, job.spec, choice.engine, token)
+        if motion is not None and job.spec.motion is not None:
+            request = replace(request, motion=job.spec.motion.to_request(motion.engine, self._count_bytes(motion.kind)))
         inspection = read_outline(job.outline, request) if job.engine == choice.engine else None
         attempt = Attempt(job, token, request, choice.kind, inspection, served_ms=at_ms)
+        attempt.motion_kind = motion.kind if motion else "cpu"
         attempt.stage_seconds.update(job.stage_seconds)
         attempt.enter_stage(now_s)
         attempt.deadline_s = now_s + job.spec.timeout_s if job.spec.timeout_s else None
         attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))
         engine = {"engine": choice.engine, "engine_reason": choice.reason}
-        attempt.job = self.ledger.transitions.start(job, token, stage=attempt.stage, **engine, at_ms=at_ms)
+        attempt.job = self.ledger.transitions.start(job, token, stage=attempt.row_stage, **engine, at_ms=at_ms)
         attempt.may_go_on = self._may_go_on(attempt)
         self._has_claimed = True
         self.attempts[job.uid] = attempt
@@ -214,9 +231,15 @@ class Dispatcher:
 
     def _may_go_on(self, attempt: Attempt) -> bool:
         """Whether a worker may do all stages of the job: the first time, and where nothing is to be loaded."""
-        job, is_light = attempt.job, not ENGINES[attempt.request.engine].weights
+        job, is_light = attempt.job, not (ENGINES[attempt.request.engine].weights or attempt.request.motion)
         is_first = job.attempt == 1 and attempt.kind == "cpu" and attempt.stage == "inspect"
         return is_light and is_first and not (job.client_id and self.ledger.find_done_duplicate(job))
+
+    def _count_bytes(self, kind: DeviceKind) -> int:
+        """Return the memory of the largest device of that kind that workers may take; 0 for processors."""
+        reserve = self.settings.current.devices.reserve_mib << 20
+        totals = (device.total_bytes for device in self.pool.devices() if device.kind == kind and device.card)
+        return max(0, max(totals, default=0) - reserve)
 
     def _make_request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
         settings = self.settings.current
@@ -266,7 +289,8 @@ class Dispatcher:
         for attempt in self.attempts.values():
             task = attempt.make_task(self.pool.running_spans(attempt.task_id))
             waits = task.todo and not task.running
-            self._set_waiting_for(attempt, self.pool.wait_reason(task) or None if waits else None)
+            cause = SAME_CLIP if attempt.awaits_clip else self.pool.wait_reason(task) or None
+            self._set_waiting_for(attempt, cause if waits else None)
 
     def _set_waiting_for(self, attempt: Attempt, reason: str | None) -> None:
         if reason != attempt.waiting_for:
@@ -296,9 +320,8 @@ class Dispatcher:
 
     def _record_event(self, event: Event) -> FinishedAttempt | None:
         message = event.message
-        token, _, stage = message.task.partition("/")
-        attempt = next((attempt for attempt in self.attempts.values() if attempt.token == token), None)
-        if attempt is None or attempt.stage != stage:
+        attempt = next((attempt for attempt in self.attempts.values() if attempt.task_id == message.task), None)
+        if attempt is None:
             return None
         match message:
             case Progress():
@@ -318,6 +341,8 @@ class Dispatcher:
             if is_whole_job(message.result):
                 attempt.skip_to_end(message.result["stage_seconds"], device, self.clock.now_s())
                 return self._finish_attempt(attempt, message.result["facts"])
+        elif attempt.stage == "animate" and "outline" in message.result:
+            attempt.set_inspection(message.result)
         if not attempt.is_complete:
             return None
         if attempt.stage != "assemble":
@@ -427,7 +452,7 @@ class Dispatcher:
         discard(Path(attempt.request.out))
 
     def _requeue(self, attempt: Attempt, why: str) -> None:
-        self.ledger.transitions.requeue(replace(attempt.job, stage=attempt.stage), why, at_ms=self.clock.at_ms())
+        self.ledger.transitions.requeue(replace(attempt.job, stage=attempt.row_stage), why, at_ms=self.clock.at_ms())
 
     def _fail_attempt(self, attempt: Attempt, error: JobError) -> None:
         self._drop(attempt)
@@ -483,7 +508,11 @@ def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> objec
     """Return what decides the frames and the sound of a job, to compare two jobs."""
     asked = spec.model_dump(include=CONTENT) if spec else {}
     asked |= {"voices": [(voice.face, voice.from_s or 0) for voice in (spec.voices or ())]} if spec else {}
-    return asked, outline and [outline.get(name) or None for name in HASHES]
+    hashes: dict[str, Any] = {name: outline.get(name) or None for name in HASHES} if outline else {}
+    further = dict(hashes.get("media_sha256") or {})
+    if photo := further.pop("photo", None):  # the avatar is a clip as soon as that is made
+        hashes |= {"avatar_sha256": photo, "media_sha256": further or None}
+    return asked, hashes
 
 
 def sort_key(attempt: Attempt, queue: ReadyQueue, at_ms: int) -> tuple[int, bool, int]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,6 +53,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
+S = TypeVar("S", bound=Strict)
+
+
 class Units(Strict):
     inspect: One
     prepare: Many
@@ -81,6 +84,13 @@ class HeardLayer(Strict):
     mute_s: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None = None
 
 
+class ClipToMake(Strict):
+    engine: Annotated[str, Field(pattern=r"^[a-z]{1,20}$")]
+    key: Sha256
+    units: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1, max_length=1000)]
+    memory_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 0
+
+
 class Outline(Strict):
     """The fields of `models.types.Inspection` as JSON."""
 
@@ -103,6 +113,7 @@ class Outline(Strict):
     media_sha256: Annotated[dict[Role, Sha256], Field(max_length=MAX_VOICES + 3)] = {}
     advice: Annotated[dict[AdviceCode, Text], Field(max_length=40)] = {}
     details: dict[str, Any] = {}
+    animation: ClipToMake | None = None
 
 
 Ratio = Annotated[float, Field(ge=0, le=1e6)]
@@ -132,6 +143,7 @@ class Assembled(Strict):
     label: bool = True
     quality: Quality | None = None
     musetalk: dict[str, Any] = {}
+    motion: dict[str, Any] = {}
 
 
 class LaterSeconds(Strict):
@@ -154,7 +166,13 @@ class Empty(Strict):
     """Nothing: the files say the rest."""
 
 
-RESULTS: dict[str, type[Strict]] = {"inspect": Inspected, "prepare": Empty, "render": Empty, "assemble": Assembled}
+RESULTS: dict[str, type[Strict]] = {
+    "inspect": Inspected,
+    "animate": Empty,
+    "prepare": Empty,
+    "render": Empty,
+    "assemble": Assembled,
+}
 
 
 def explain_refusal(run: RunSpan, end: Done | Failed) -> str:
@@ -189,10 +207,24 @@ def _refuse_failure(failed: Failed) -> str:
 
 def _refuse_result(run: RunSpan, result: Mapping[str, Any]) -> str:
     stage = run.payload.get("stage")
+    if stage == "animate" and result:
+        return _refuse_clip(run, result)
     if stage == "inspect":
         reason = _refuse_outline(result, Limits(**run.payload["request"]["limits"]))
         return reason or _refuse_later_stages(run, result)
-    return _refuse_shape(RESULTS[str(stage)], result)
+    told = _read_shape(RESULTS[str(stage)], result)
+    return told if isinstance(told, str) else ""
+
+
+def _refuse_clip(run: RunSpan, result: Mapping[str, Any]) -> str:
+    """Refuse an inspection of the clip unless the clip is what was to be made."""
+    reason = _refuse_outline(result, Limits(**run.payload["request"]["limits"]))
+    animation = Inspection.from_dict(run.payload["outline"]).animation
+    if reason or (
+        animation and run.payload["step"] == len(animation.tasks) - 1 and not result["outline"].get("animation")
+    ):
+        return reason
+    return "the inspection of a clip that was not to be made"
 
 
 def _refuse_later_stages(run: RunSpan, result: Mapping[str, Any]) -> str:
@@ -203,22 +235,23 @@ def _refuse_later_stages(run: RunSpan, result: Mapping[str, Any]) -> str:
     return "" if asked and is_whole_job(result) else "an inspection that has the results of other stages"
 
 
-def _refuse_shape(schema: type[Strict], result: Mapping[str, Any]) -> str:
+def _read_shape(schema: type[S], result: Mapping[str, Any]) -> S | str:
+    """Return the result as the schema has it, or what is wrong with it."""
     if (length := len(json.dumps(dict(result)))) > MAX_RESULT_CHARS:
         return f"a result of {length} characters"
     try:
-        schema.model_validate(dict(result))
+        return schema.model_validate(dict(result))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
         return f"a result whose {place[:100]!a} {problem['msg'].removeprefix('Input ')[:200]}"
-    return ""
 
 
 def _refuse_outline(result: Mapping[str, Any], limits: Limits) -> str:
-    if reason := _refuse_shape(Inspected, result):
-        return reason
-    told = Outline.model_validate(dict(result["outline"]))
+    inspected = _read_shape(Inspected, result)
+    if isinstance(inspected, str):
+        return inspected
+    told = inspected.outline
     longest_s = max(limits.audio_s, limits.video_s)
     rate, most = Fraction(told.fps), ceil(longest_s * MAX_FPS) + 1
     problems = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.settings import Folders
+from agent.fs.layout import Folders
 from models.nofollow import has_openat2
 
 HARD_LINKS = Path("/proc/sys/fs/protected_hardlinks")

@@ -65,6 +65,7 @@ def configure_logging(settings: Settings) -> None:
         lines.setFormatter(PlainFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     if settings.log.format == "auto" and is_journal(sys.stderr, os.environ):
         handler = JournalHandler(fallback=lines)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line says them
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler], force=True)
     if notice:
         logging.getLogger("musedrop").warning("%s", notice)

@@ -3,6 +3,7 @@
 from models.media.audio.layers import write_voice
 from models.media.audio.sound import Sound, read_sound, read_soundtrack, read_waveform
 from models.media.budget import spend
+from models.media.interpolation import write_clip
 from models.media.numbered import join_pictures
 from models.media.opening import limit_threads
 from models.media.output.encode import ALPHA_ENCODER, write_jpeg, write_part
@@ -20,7 +21,7 @@ from models.media.output.verify import verify_video
 from models.media.picture import Picture, read_background, read_image, read_picture
 from models.media.pictures.background import BLACK, WHITE, Background, keep_opacity, measure_opacity
 from models.media.pictures.colour import BT709, bgr_to_yuv_matrix
-from models.media.pictures.planar import split_planes, yuv_to_bgr
+from models.media.pictures.planar import PatchedPlanes, split_planes, yuv_to_bgr
 from models.media.video import VideoFrames
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "WHITE",
     "Background",
     "KeptPictures",
+    "PatchedPlanes",
     "Picture",
     "Sound",
     "VideoFrames",
@@ -54,6 +56,7 @@ __all__ = [
     "spend",
     "split_planes",
     "verify_video",
+    "write_clip",
     "write_jpeg",
     "write_part",
     "write_voice",

@@ -9,6 +9,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,15 +80,23 @@ def join_pictures(
 
 def write_lossless(folder: Path, target: Path, fps: Fraction, limits: Limits = USUAL) -> int:
     """Write the numbered pictures of a folder as FFV1 in Matroska, to the bit; return how many there were."""
-    pictures = find_numbered(folder)
-    with av.open(f"file:{target}", "w", format="matroska") as output:
+    return write_ffv1(read_numbered(find_numbered(folder), limits), target, fps, limits)
+
+
+def write_ffv1(pictures: Iterator[U8], target: Path, fps: Fraction, limits: Limits = USUAL) -> int:
+    """Write pictures, BGR and all of one size, as FFV1 in Matroska, to the bit; return how many there were.
+
+    Raises EngineError media_too_large, StopIteration where there are none.
+    """
+    first, number = next(pictures), 0
+    with av.open(f"file:{target}", "w", format="matroska", options={"fflags": "+bitexact"}) as output:
         stream = output.add_stream("ffv1", rate=fps)
         assert isinstance(stream, av.VideoStream)  # noqa: S101 - FFV1 is video
         context = stream.codec_context
-        context.height, context.width = read_image(pictures[0], limits=limits).shape[:2]
+        context.height, context.width = first.shape[:2]
         context.pix_fmt, context.time_base = "bgr0", 1 / fps
         left_bytes = limits.media_bytes
-        for number, picture in enumerate(read_numbered(pictures, limits)):
+        for number, picture in enumerate(chain([first], pictures)):
             opaque = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
             frame = av.VideoFrame.from_ndarray(opaque, "bgra").reformat(format="bgr0")
             frame.pts, frame.time_base = number, 1 / fps
@@ -98,7 +107,7 @@ def write_lossless(folder: Path, target: Path, fps: Fraction, limits: Limits = U
                 raise EngineError("media_too_large", message, "send fewer or smaller ones, or raise limits.media_mib")
             output.mux(packets)
         output.mux(stream.encode(None))
-    return len(pictures)
+    return number + 1
 
 
 def _error(message: str, hint: str = HINT) -> EngineError:

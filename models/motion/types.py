@@ -7,11 +7,12 @@ is, for example, half of the guidance of one window of frames. All that passes f
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from models.types import ProgressCallback
+from models.types import Animation, ProgressCallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,20 @@ class MotionFiles:
     def unit_path(self, step: int, unit: int) -> Path:
         """Return the output of a unit of a step."""
         return self.folder / f"step-{step:04d}" / f"unit-{unit:05d}.safetensors"
+
+    def is_done(self, animation: Animation, task: int, unit: int) -> bool:
+        """Whether a span of a task of `Animation.tasks` need not be run again; the last one always is."""
+        steps = len(animation.units)
+        if task > steps or self.frames.exists():
+            return task <= steps + 1 and self.frames.exists()
+        if any(self.state_path(step).exists() for step in range(task, steps + 1)):
+            return True
+        return task > 0 and self.unit_path(task - 1, unit).exists()
+
+    def remove_step(self, step: int) -> None:
+        """Remove what a step before the present one has left; the state after it is on disk."""
+        shutil.rmtree(self.unit_path(step, 0).parent, ignore_errors=True)
+        self.state_path(step).unlink(missing_ok=True)
 
     def read_plan(self) -> MotionPlan:
         return MotionPlan.from_json_text(self.plan.read_text(encoding="utf-8"))

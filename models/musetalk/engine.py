@@ -66,7 +66,7 @@ class MuseTalkEngine:
             frames=total,
             colour=inspection.colour if options.is_reference or request.output.alpha else colour,
             units={"inspect": 1, "prepare": 1, "render": total, "assemble": 1},
-            batch=grid_step(options.frames_per_batch),
+            batch=grid_step(options.frames_per_batch) * (2 if options.is_draft else 1),
             memory_bytes=count_bytes(options, inspection),
             notes=inspection.notes + notes,
             details=details,
@@ -113,11 +113,16 @@ class MuseTalkEngine:
         inpainter_file = Path(request.work) / INPAINTER_STATS
         inpainter = json.loads(inpainter_file.read_bytes()) if inpainter_file.exists() else {}
         without_face = sum(stop - start for start, stop in stats["no_face"])
-        notes = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]
+        lost = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]
+        notes = lost if without_face else []
+        is_draft = read_inspected_options(request, inspection).is_draft
+        if is_draft:
+            notes.append("this is a draft: every second mouth is painted, the others are averages of their neighbours")
         return {
             "thumbnail_frame": stats.pop("poster"),
-            "notes": notes if without_face else [],
-            "musetalk": {**stats, "painter": inpainter},
+            "label": is_draft,
+            "notes": notes,
+            "musetalk": {**stats, "quality": "draft" if is_draft else "full", "painter": inpainter},
         }
 
     def open_session(self, request: Request, inspection: Inspection) -> RenderSession:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.options import AudioTrack, GivenBox, parse_options
 from models.types import EngineError, Inspection, Request
 
-PREVIEW = dict.fromkeys(("label", "mouth", "blink", "sway", "strength"), "preview")
+PREVIEW = dict.fromkeys(("label", "draft", "mouth", "blink", "sway", "strength"), "preview")
 """Options that only the preview engine has."""
 
 Version = Literal["v15", "v1"]
@@ -45,6 +45,7 @@ class Options(BaseModel):
     audio_padding_length_right: AudioPadding = 2
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    quality: Literal["full", "draft"] = "full"
     smooth_box: bool = True
     smooth_mask: bool = True
     match_colour: bool = True
@@ -80,6 +81,11 @@ class Options(BaseModel):
         Always 0 for v15 in the reference's way.
         """
         return 0 if self.is_reference and self.version == "v15" else self.bbox_shift
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether every second face is painted, and the others are averages."""
+        return self.quality == "draft"
 
     @property
     def margin_px(self) -> int:
@@ -182,6 +188,9 @@ def read_options(given: dict[str, Any], version: Version = "v15") -> tuple[Optio
             'the option "parsing_mode" must be "raw" with "version": "v1" and "reference": the reference has no other'
         )
         raise EngineError("bad_option", message, 'leave out "reference", or "parsing_mode"')
+    if options.is_reference and options.is_draft:
+        message = 'the option "quality" can\'t be "draft" with "reference": the original program has no drafts'
+        raise EngineError("bad_option", message, 'leave out "reference", or "quality"')
     if options.bbox_shift and not options.shift_px:
         notes += ('the option "bbox_shift" is ignored: with "reference" version v15 has no shift',)
     for name, act in OURS_ALONE.items():

@@ -15,6 +15,7 @@ from models.arrays import F32, I64, Bool
 from models.musetalk.audio.features import CONTEXT, FeatureFile, audio_windows
 from models.musetalk.audio.vad import HOPS_PER_S, detect_voice
 from models.musetalk.avatar.store import PreparedAvatar
+from models.musetalk.draft import DraftPlan, number_shots, plan_draft
 from models.musetalk.frame_timing import fade_edges, fade_weights, pick_source_frames
 from models.musetalk.options import Options
 from models.musetalk.tracking.intervals import find_runs
@@ -181,6 +182,13 @@ class PreparedVoices:
         visible = np.stack([job.weight[frames.start : frames.stop] > 0 for job in self.jobs], axis=1).ravel()
         first = frames.start * count
         return [range(first + start, first + stop) for start, stop in find_runs(visible)]
+
+    def plan_draft(self) -> DraftPlan:
+        """Return which faces of the whole job are painted in a draft."""
+        voices = []
+        for job in self.jobs:
+            voices.append((job.weight > 0, number_shots(job.source, job.first, job.avatar.about["cuts"])))
+        return plan_draft(voices)
 
     def read_latents(self, faces: range) -> F32:
         """Return the latents of faces by their numbers; see `PreparedJob.read_latents`."""

@@ -16,15 +16,17 @@ import torch
 from models import media
 from models.arrays import F32, U8
 from models.atomic import atomic_folder, atomic_write
-from models.avatars import AvatarCache, make_key
+from models.avatars import AvatarCache, fetch_entry, make_key
 from models.media.prefetch import closing_all
 from models.musetalk.audio.resampling import read_chunks
 from models.musetalk.audio.vad import measure_levels
 from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
-from models.musetalk.avatar.store import PreparedAvatar, fetch_avatar
+from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.compositing.composite import Blend, BlendStyle, Compositor
+from models.musetalk.compositing.draft_label import DraftLabel
 from models.musetalk.compositing.pipeline import BlendCache, FrameReader, KeptVideo, compose_frames, read_frames
+from models.musetalk.draft import blend_faces, read_keys
 from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
@@ -155,7 +157,7 @@ class RenderSession:
                 prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box, count)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            return fetch_avatar(cache, self.make_avatar_key(request, inspection, options, window), build, target, tick)
+            return fetch_entry(cache, self.make_avatar_key(request, inspection, options, window), build, target, tick)
 
     def make_avatar_key(
         self, request: Request, inspection: Inspection, options: Options, window: range | None = None
@@ -214,9 +216,11 @@ class RenderSession:
                     partial(self._video.reuse_or_open, opened, (request, inspection), is_last=is_last),
                     job.jobs[0].source[start:stop].tolist(),
                 ),
-                self._inpaint_faces(job, inspection, options, frames),
+                (self._inpaint_draft if options.is_draft else self._inpaint_faces)(job, inspection, options, frames),
                 zip_blends([make_blends(one, request, inspection, options, frames) for one in job.jobs]),
             )
+            if options.is_draft:
+                composed = stamp_frames(composed, inspection, job)
             if not request.output.alpha:
                 yield from composed
             else:
@@ -250,6 +254,33 @@ class RenderSession:
                 ),
                 inspection.frames * len(job.jobs),
             )
+
+    def _inpaint_draft(
+        self, job: PreparedVoices, inspection: Inspection, options: Options, frames: range
+    ) -> Iterator[U8]:
+        plan, count = job.plan_draft(), len(job.jobs)
+        shown = plan.find_shown(range(frames.start * count, frames.stop * count))
+        heard = partial(
+            job.audio_windows, rate=inspection.rate, reference=options.is_reference, context=options.audio_context
+        )
+
+        def read(rows: Callable[[range], F32]) -> Callable[[range], F32]:
+            return lambda part: read_keys(plan.keys[part.start : part.stop], rows, 2 * count)
+
+        painted = self.networks.inpainter.stream(
+            plan.find_needed(shown), read(job.read_latents), read(heard), len(plan.keys)
+        )
+        yield from blend_faces(plan, shown, painted)
+
+
+def stamp_frames(frames: Generator[U8], inspection: Inspection, job: PreparedVoices) -> Generator[U8]:
+    """Yield the frames with the label of a draft."""
+    boxes = np.concatenate([one.avatar.boxes[one.avatar.seen] for one in job.jobs])
+    label = DraftLabel((inspection.width, inspection.height), boxes)
+    with closing_all(frames):
+        for frame in frames:
+            label.stamp(frame)
+            yield frame
 
 
 def zip_blends(of_voices: Sequence[Iterator[Blend | None]]) -> Iterator[tuple[Blend, ...]]:

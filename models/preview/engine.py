@@ -27,6 +27,7 @@ from models.preview.face import (
     measure_smallest,
     move_face,
 )
+from models.preview.geometry import join_rects
 from models.preview.interior import Tone, measure_tone
 from models.preview.landmarks import Landmarks, fit_landmarks
 from models.preview.lower_face import LowerFace, cut_lower_face
@@ -132,26 +133,22 @@ class PreviewEngine:
     ) -> Iterator[U8]:
         options, _ = read_options(request.options)
         faces = open_faces(request, inspection)
-        label = Label(inspection.width, inspection.height, np.concatenate([face.face_boxes for face in faces]))
-        for frame in self._draw_frames(over, request, inspection, faces, frames):
-            if options.label:
-                label.stamp(frame)
-            yield frame
-
-    def _draw_frames(
-        self,
-        over: media.Background,
-        request: Request,
-        inspection: Inspection,
-        faces: list[PreparedPreview],
-        frames: range,
-    ) -> Iterator[U8]:
-        options, _ = read_options(request.options)
-        if inspection.avatar_kind == "image":
-            yield from draw_still(load_image(request, inspection, over), faces, frames, sway=options.sway)
+        boxes = np.concatenate([face.face_boxes for face in faces])
+        label = Label(inspection.width, inspection.height, boxes) if options.label else None
+        if inspection.avatar_kind == "video":
+            with open_video(request, inspection, over) as video:
+                yield from stamp_frames(draw_video(video, faces, frames, options.cycle), label)
             return
-        with open_video(request, inspection, over) as video:
-            yield from draw_video(video, faces, frames, options.cycle)
+        image = load_image(request, inspection, over)
+        portraits = [Portrait(image, face.face, face.mouth, face.tone) for face in faces]
+        drawn = stamp_frames(draw_still(image, portraits, faces, frames, sway=options.sway), label)
+        if request.output.alpha:
+            yield from drawn
+            return
+        (still,), rect = stamp_frames(iter([image.copy()]), label), join_rects([each.rect for each in portraits])
+        planes = media.PatchedPlanes(still, rect, inspection.colour)
+        for frame in drawn:
+            yield planes.convert(frame)
 
     def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
         options, _ = read_options(request.options)
@@ -485,15 +482,28 @@ def draw_draft(request: Request, inspection: Inspection) -> U8:
     return picture
 
 
-def draw_still(image: U8, faces: list[PreparedPreview], frames: range, *, sway: bool) -> Iterator[U8]:
-    """Yield frames of an image avatar. Heads of several faces don't sway: they would move each other."""
-    portraits = [Portrait(image, face.face, face.mouth, face.tone) for face in faces]
+def stamp_frames(frames: Iterator[U8], label: Label | None) -> Iterator[U8]:
+    """Yield the frames, with the label if there is one."""
+    for frame in frames:
+        if label is not None:
+            label.stamp(frame)
+        yield frame
+
+
+def draw_still(
+    image: U8, portraits: list[Portrait], faces: list[PreparedPreview], frames: range, *, sway: bool
+) -> Iterator[U8]:
+    """Yield frames of an image avatar, each in the memory of the one before.
+
+    Heads of several faces don't sway: they would move each other.
+    """
+    frame = np.empty_like(image)
     for n in frames:
         if len(faces) == 1:
             pose = faces[0].pose[n] * faces[0].strength[n] if sway else None
-            yield portraits[0].render(faces[0].read_shape(n), float(faces[0].shut[n]), pose)
+            yield portraits[0].render(faces[0].read_shape(n), float(faces[0].shut[n]), pose, frame)
             continue
-        frame = image.copy()
+        np.copyto(frame, image)
         for portrait, face in zip(portraits, faces, strict=True):
             portrait.draw_on(frame, face.read_shape(n), float(face.shut[n]))
         yield frame

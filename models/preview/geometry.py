@@ -93,6 +93,16 @@ def to_slices(rect: Rect, origin: tuple[int, int] = (0, 0)) -> tuple[slice, slic
     return slice(y0 - origin[1], y1 - origin[1]), slice(x0 - origin[0], x1 - origin[0])
 
 
+def join_rects(rects: Sequence[Rect]) -> Rect:
+    """Return the smallest rectangle around all.
+
+    >>> join_rects([(2, 3, 5, 6), (1, 4, 3, 9)])
+    (1, 3, 5, 9)
+    """
+    left, top, right, bottom = zip(*rects, strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
 def make_grid(rect: Rect) -> Maps:
     """Return (h, w) float32 x and y of the pixels of `rect`: the map without movement."""
     x0, y0, x1, y1 = rect

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.arrays import F64, U8, Floats
 from models.preview.face import Face, crop_upright
-from models.preview.geometry import Crop, Maps, compute_rect, invert_affine, make_grid, ramp, transform_grid
+from models.preview.geometry import Crop, Maps, Rect, compute_rect, invert_affine, ramp, transform_grid
 from models.preview.landmarks import LEFT_EYE, RIGHT_EYE
 
 _COARSE = 8
@@ -43,22 +43,30 @@ class HeadField:
     def __init__(self, face: Face, size: tuple[int, int]) -> None:
         reach_x, reach_y = _REACH
         self.rect = compute_rect(face.to_upright, Crop(-reach_x, _MIDDLE_Y - reach_y, 2 * reach_x, 2 * reach_y), size)
-        self._x, self._y = transform_grid(face.to_upright, *self._make_nodes())
+        self._nodes = self._make_nodes()
+        self._x, self._y = transform_grid(face.to_upright, *self._nodes)
         self._y -= np.float32(_MIDDLE_Y)
         self._weight = ramp(np.abs(self._x), reach_x, _CORE[0]) * ramp(np.abs(self._y), reach_y, _CORE[1])
         self._bulge = np.clip(1 - (self._x / 88) ** 2 - ((self._y + 10) / 125) ** 2, 0, None)
         self._to_pixels = invert_affine(face.to_upright)[:, :2].astype(np.float32)
-        self._grid = make_grid(self.rect)
 
-    def compute_maps(self, pose: Floats | None) -> Maps:
-        """Return (h, w) source x and y of `rect`. `pose` is a row of `make_sway`, or None."""
-        if pose is None:
-            return self._grid[0].copy(), self._grid[1].copy()
-        x0, y0, x1, y1 = self.rect
-        full = cv2.resize(self._compute_shifts(pose), None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_LINEAR)
+    def compute_nodes(self, pose: Floats, to_texture: F64) -> Floats:
+        """Return (rows, columns, 2) float32, the x and y from which nodes of `rect` come, in a texture.
+
+        `pose` is a row of `make_sway`; `to_texture` (2, 3) leads from pixels of the picture to those of the texture.
+        """
+        x, y = transform_grid(to_texture, *self._nodes)
+        return np.stack([x, y], -1) - self._compute_shifts(pose) @ to_texture[:, :2].T.astype(np.float32)
+
+    def find_sources(self, nodes: Floats, rect: Rect) -> Floats:
+        """Return (h, w, 2) float32, the x and y from which each pixel of a part of `rect` comes."""
         half = _COARSE // 2  # cv2.resize puts a node into the middle of its cell
-        shifts = full[half : half + y1 - y0, half : half + x1 - x0]
-        return self._grid[0] - shifts[..., 0], self._grid[1] - shifts[..., 1]
+        x0, y0, x1, y1 = (edge - self.rect[number % 2] + half for number, edge in enumerate(rect))
+        left, top = max(0, x0 // _COARSE - 1), max(0, y0 // _COARSE - 1)
+        part = nodes[top : y1 // _COARSE + 2, left : x1 // _COARSE + 2]
+        size = (_COARSE * part.shape[1], _COARSE * part.shape[0])
+        full = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        return full[y0 - _COARSE * top : y1 - _COARSE * top, x0 - _COARSE * left : x1 - _COARSE * left]
 
     def _make_nodes(self) -> Maps:
         x0, y0, x1, y1 = self.rect

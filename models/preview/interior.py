@@ -60,6 +60,7 @@ class Interior:
     upper   (h, w, 4) uint8: cavity and upper teeth as BGR, and the opacity of the upper layer
     lower   (h, w, 4) uint8: tongue as BGR, and its opacity
     matte   (h, w) uint8: opacity of the lower layer
+    edge    y in face units above which the matte is 0, and below which it is 255
     """
 
     crop: Crop
@@ -67,6 +68,7 @@ class Interior:
     upper: U8
     lower: U8
     matte: U8
+    edge: tuple[float, float]
 
     def sample(self, picture: U8, x: Floats, y: Floats) -> U8:
         """Return what one of the pictures shows at x and y, (h, w) in face units."""
@@ -99,7 +101,9 @@ def paint_interior(mouth: Mouth, tone: Tone, eye_distance: float) -> Interior:
     matte = ramp(below, -softness, softness)
     scale = min(PIXELS_PER_UNIT, _FINEST / pixel)
     pictures = (_pack_bgra(upper, kept), _pack_bgra(tongue, 0.85 * shown), _to_bytes(255 * matte))
-    return Interior(crop, scale, *(_shrink(picture, scale / PIXELS_PER_UNIT) for picture in pictures))
+    above, tongues, opacity = (_shrink(picture, scale / PIXELS_PER_UNIT) for picture in pictures)
+    reach = softness + 2 / min(scale, 1.0)
+    return Interior(crop, scale, above, tongues, opacity, (float(edge.min()) - reach, float(edge.max()) + reach))
 
 
 def measure_tone(image: U8, face: Face) -> Tone:

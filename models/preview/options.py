@@ -11,8 +11,8 @@ from models.options import AudioTrack, GivenBox, parse_options
 # fmt: off
 MUSETALK = frozenset({
     "version", "bbox_shift", "extra_margin", "parsing_mode", "cheek_width", "audio_padding_length_left",
-    "audio_padding_length_right", "batch_size", "precision", "smooth_box", "smooth_mask", "match_colour", "antialias",
-    "no_face", "silence", "compile", "reference",
+    "audio_padding_length_right", "batch_size", "precision", "quality", "smooth_box", "smooth_mask", "match_colour",
+    "antialias", "no_face", "silence", "compile", "reference",
 })
 # fmt: on
 """Options of the musetalk engine: a job for `auto` may give them, and the preview ignores them."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from models.arrays import F64, U8, Floats
+from models.arrays import F64, U8, Bool, Floats
 from models.preview.face import Face
 from models.preview.geometry import (
     Maps,
@@ -16,6 +16,7 @@ from models.preview.geometry import (
     compose_affine,
     compute_rect,
     invert_affine,
+    join_rects,
     make_grid,
     to_slices,
     transform_grid,
@@ -26,6 +27,10 @@ from models.preview.lips import STEP, LipField
 from models.preview.mouth import Mouth
 
 _MARGIN = 8
+_BAND = 64
+"""Rows of a head that are drawn at once: where each comes from then stays in the cache of the processor."""
+_NO_MAP = np.empty(0, np.float32)
+"""The second map of cv2.remap where the first has x and y."""
 _TEXTURE_SIDE = 4096
 _LABEL, _FONT = "PREVIEW - no model weights", cv2.FONT_HERSHEY_SIMPLEX
 
@@ -68,11 +73,22 @@ class MouthPainter:
         shift = cv2.remap(moved, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         x = x - shift[..., 0]
         upper, lower = y - shift[..., 1], y - shift[..., 2]
+        highest, lowest = self._interior.edge
+        seam = find_stretch(lower.max(1) > highest, lower.min(1) < lowest)
+        target[: seam.start] = source.sample(x[: seam.start], upper[: seam.start])
+        target[seam.stop :] = source.sample(x[seam.stop :], lower[seam.stop :])
+        at = x[seam], upper[seam], lower[seam]
+        target[seam] = self._draw_lips(source, (units[0][seam], units[1][seam]), *at, shape[0])
+
+    def _draw_lips(self, source: Texture, units: Maps, x: Floats, upper: Floats, lower: Floats, opening: float) -> U8:
+        """Return the rows in which both layers are seen, and what is between them."""
+        if not x.size:
+            return np.empty((*x.shape, 3), np.uint8)
         above = source.sample(x, upper)
-        hole = self._find_hole(units, shape[0])
+        hole = self._find_hole(units, opening)
         if hole:
-            above[hole] = self._paint_opening(above[hole], x[hole], upper[hole], lower[hole], shape[0])
-        target[:] = _blend(above, source.sample(x, lower), self._interior.sample(self._interior.matte, x, lower))
+            above[hole] = self._paint_opening(above[hole], x[hole], upper[hole], lower[hole], opening)
+        return _blend(above, source.sample(x, lower), self._interior.sample(self._interior.matte, x, lower))
 
     def _find_hole(self, units: Maps, opening: float) -> tuple[slice, slice] | None:
         """Return the part of the target where the inside of the mouth may show, or None."""
@@ -110,18 +126,41 @@ class Portrait:
         from_upright = invert_affine(face.to_upright)
         self._texture = Texture(self._enlarged, compose_affine(from_upright, self._to_enlarged))
 
-    def render(self, shape: tuple[float, float], shut: float, pose: Floats | None) -> U8:
-        """Return a frame of opening and spread, lids `shut` 0..1, `pose` of `make_sway` or None."""
-        frame = self._image.copy()
-        rect = self._head.rect
-        maps = self._head.compute_maps(pose)
-        frame[to_slices(rect)] = cv2.remap(self._enlarged, *transform_grid(self._to_enlarged, *maps), cv2.INTER_LINEAR)
+    @property
+    def rect(self) -> Rect:
+        """The pixels that a frame may change."""
+        return join_rects([self._head.rect, self._mouth_rect, *(lid.rect for lid in self._lids)])
+
+    def render(self, shape: tuple[float, float], shut: float, pose: Floats | None, out: U8 | None = None) -> U8:
+        """Return a frame of opening and spread, lids `shut` 0..1, `pose` of `make_sway` or None.
+
+        It is drawn into `out`, an array of the photo's shape, where that is given: a new one costs more than a head.
+        """
+        frame = np.empty_like(self._image) if out is None else out
+        np.copyto(frame, self._image)
+        find_sources: Callable[[Rect], Maps] = make_grid if pose is None else self._move_head(frame, pose)
         for lid in self._lids if shut > 0 else ():
-            lid.cover(frame[to_slices(lid.rect)], _cut_maps(maps, to_slices(lid.rect, rect[:2])), shut)
+            lid.cover(frame[to_slices(lid.rect)], find_sources(lid.rect), shut)
         if self._mouth.is_visible:
-            units = transform_grid(self._to_upright, *_cut_maps(maps, to_slices(self._mouth_rect, rect[:2])))
+            units = transform_grid(self._to_upright, *find_sources(self._mouth_rect))
             self._painter.draw(frame[to_slices(self._mouth_rect)], units, self._texture, shape)
         return frame
+
+    def _move_head(self, frame: U8, pose: Floats) -> Callable[[Rect], Maps]:
+        """Draw the head into `frame`; return what tells from where in the photo the pixels of a rectangle come."""
+        nodes = self._head.compute_nodes(pose, self._to_enlarged)
+        x0, y0, x1, y1 = self._head.rect
+        for top in range(y0, y1, _BAND):
+            band = (x0, top, x1, min(y1, top + _BAND))
+            sources = self._head.find_sources(nodes, band)
+            cv2.remap(self._enlarged, sources, _NO_MAP, cv2.INTER_LINEAR, dst=frame[to_slices(band)])
+        to_photo = invert_affine(self._to_enlarged)
+
+        def find_sources(rect: Rect) -> Maps:
+            part = self._head.find_sources(nodes, rect)
+            return transform_grid(to_photo, part[..., 0], part[..., 1])
+
+        return find_sources
 
     def draw_on(self, frame: U8, shape: tuple[float, float], shut: float) -> None:
         """Copy mouth and lids of `render` without a pose into a frame in which other faces have moved."""
@@ -178,6 +217,17 @@ class Label:
         cv2.putText(frame, _LABEL, where, _FONT, self._size, (255, 255, 255), self._stroke, cv2.LINE_AA)
 
 
+def find_stretch(begun: Bool, unfinished: Bool) -> slice:
+    """Return the indices from the first that has begun to the last that is unfinished.
+
+    >>> find_stretch(np.array([False, True, True, True]), np.array([True, True, False, False]))
+    slice(1, 2, None)
+    """
+    start = int(begun.argmax()) if begun.any() else len(begun)
+    stop = len(begun) - int(unfinished[::-1].argmax()) if unfinished.any() else 0
+    return slice(start, max(start, stop))
+
+
 def enlarge_part(image: U8, rect: Rect) -> tuple[U8, F64]:
     """Return the moving part of a photo, at twice its size if it isn't huge, and the map from the
     photo's pixels to it.
@@ -192,10 +242,6 @@ def enlarge_part(image: U8, rect: Rect) -> tuple[U8, F64]:
     grow, size = np.array([[scale, 0, 0], [0, scale, 0]], np.float64), (scale * width, scale * height)
     larger = cv2.warpAffine(part, grow, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(larger, np.uint8), grow + scale * np.array([[0, 0, -x0], [0, 0, -y0]])
-
-
-def _cut_maps(maps: Maps, part: tuple[slice, slice]) -> Maps:
-    return maps[0][part], maps[1][part]
 
 
 def _blend(under: U8, over: U8, opacity: U8) -> U8:

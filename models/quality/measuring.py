@@ -16,7 +16,7 @@ from models.types import Engine, Inspection, Request, SupportsTrace
 def watch_part(engine: Engine, request: Request, inspection: Inspection, start: int, stop: int) -> Iterator[U8]:
     """Yield frames [start, stop) as the engine renders them, and leave samples of them beside the parts."""
     frames = engine.render(request, inspection, start, stop)
-    if not isinstance(engine, SupportsTrace):
+    if request.is_draft or not isinstance(engine, SupportsTrace):
         return frames
     traces = [trace.cut(start, stop) for trace in engine.trace_faces(request, inspection)]
     path = request.files.samples_path(start, stop)
@@ -28,7 +28,7 @@ def measure_job(
     engine: Engine, request: Request, inspection: Inspection, spans: list[list[int]]
 ) -> dict[str, Any] | None:
     """Return the figures of a rendered job, as JSON; None of an engine that can't be measured."""
-    if not isinstance(engine, SupportsTrace):
+    if request.is_draft or not isinstance(engine, SupportsTrace):
         return None
     traces = engine.trace_faces(request, inspection)
     samples = Samples.make_empty(len(traces), inspection.frames)

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
-import signal
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,52 +13,11 @@ from agent.fs.folders import make_folders
 from agent.ledger.ledger import Ledger
 from agent.settings_file import load_settings
 from tests.agent.samples import add_job
+from tests.e2e.terminal import Terminal
 from tests.needs import need
 from tests.share import ROOT
 
-WAIT_S = 60.0
 SHELLS = {"bash": ["bash", "-i"], "zsh": ["zsh", "-i"], "fish": ["fish", "-i"]}
-
-
-class Terminal:
-    """A shell on a terminal of its own."""
-
-    def __init__(self, words: list[str], env: dict[str, str], folder: Path) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.execvpe(words[0], words, env)  # noqa: S606  the shell that is tested
-        self.shown = ""
-
-    def type(self, keys: str) -> None:
-        self.shown = ""
-        os.write(self.fd, keys.encode())
-
-    def wait_for(self, *texts: str, timeout_s: float = WAIT_S) -> None:
-        """Read until all texts were shown since the last keys."""
-        end_s = time.monotonic() + timeout_s
-        while not all(text in self.shown for text in texts):
-            assert time.monotonic() < end_s, f"{texts} not in {self.shown!r}"
-            if select.select([self.fd], [], [], 0.5)[0]:
-                data = os.read(self.fd, 1 << 16).decode("utf-8", "replace")
-                self.shown += data
-                if "\x1b[c" in data:  # fish asks what the terminal can
-                    os.write(self.fd, b"\x1b[?62;c")
-
-    def complete(self, keys: str, text: str) -> None:
-        """Press tab until a text is shown: zsh does nothing but load the script the first time."""
-        self.type(keys)
-        end_s = time.monotonic() + WAIT_S
-        while text not in self.shown:
-            assert time.monotonic() < end_s, f"{text} not in {self.shown!r}"
-            os.write(self.fd, b"\t")
-            with suppress(AssertionError):
-                self.wait_for(text, timeout_s=10.0)
-
-    def close(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self.fd)
 
 
 @pytest.fixture

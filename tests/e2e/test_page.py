@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,20 +14,21 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.e2e.page_server import PageServer, add_results
+from tests.e2e.page_server import PageServer, add_hostile_rows, add_results
 from tests.needs import need
 from tests.share import Share, face, until, voice
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=window.hit=1>"
 FACES = "#videos li"
+FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = need("chromium", "chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *FAKE_MICROPHONE])
         yield started
         started.close()
 
@@ -47,6 +50,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
     share = Share(tmp_path_factory.mktemp("archive") / "s")
     share.inbox.mkdir(parents=True)
     add_results(share, 10_000)
+    add_hostile_rows(share, HOSTILE)
+    (share.inbox.parent / "avatars").mkdir()
+    (share.inbox.parent / "avatars" / f"{HOSTILE}.jpg").write_bytes(face(64))
     served = PageServer(share)
     served.start()
     yield served
@@ -123,32 +129,81 @@ def test_pairs_and_one_face_for_many_voices(page: Page, share: Share) -> None:
     drop_files(page, files[0], *[(f"v{n}.wav", "audio/wav", voice(0.2)) for n in range(3)])
     page.get_by_role("button", name="Make 3 videos").click()
     page.locator("#queue li").nth(4).wait_for()
-    rows = {row["name"]: row for row in share.rows()}
+    page.get_by_label("Place of v2 in the queue").select_option("front")
+    wait_until(lambda: page.locator("#queue li bdi").first.inner_text() == "v2", page)
+    rows = {row["name"]: row for row in share.rows() if row["submitter"] != "draft"}
     assert set(rows) == {"a", "b", "v0", "v1", "v2"}
 
 
 def test_a_failed_job_says_what_to_do_and_is_tried_again(page: Page, share: Share) -> None:
-    """A face that is none fails with a hint on the page; its button makes another attempt."""
+    """A face that is none fails with a hint on the page; its button makes another attempt.
+
+    With a job file that was edited on the page it becomes a video.
+    """
+    (share.inbox.parent / "avatars" / "eva.jpg").write_bytes(face())
     drop_files(page, ("broken.jpg", "image/jpeg", b"no picture" * 100), ("hello.wav", "audio/wav", voice(0.3)))
     page.get_by_role("button", name="Make 1 video").click()
     failure = page.locator("#failures li")
     failure.wait_for(timeout=200_000)
     first = share.job("hello")
     assert first["error_hint"] in failure.inner_text()
-    failure.get_by_role("button", name="Try again").click()
+    failure.get_by_role("button", name="Try again", exact=True).click()
     wait_until(lambda: share.job("hello")["finished_at"] not in (None, first["finished_at"]), page)
     assert share.job("hello")["state"] == "failed"
+    until(lambda: any(share.failed.glob("hello*/job.json")), 60, share.log)
+    failure.get_by_role("button", name="Edit and try again").click()
+    page.locator("#editor[open]").wait_for()
+    editor = page.locator("#editor-text")
+    asked = json.loads(editor.input_value())
+    editor.fill(json.dumps({**asked, "avatar": 7}))
+    page.get_by_role("button", name="Try again with this").click()
+    wait_until(lambda: "avatar" in page.locator("#editor-said").inner_text(), page)
+    editor.fill(json.dumps({**asked, "avatar": "eva"}))
+    page.get_by_role("button", name="Try again with this").click()
+    share.wait_for("hello", "done")
+    page.locator(FACES).wait_for()
+
+
+def test_a_face_is_seen_kept_and_speaks_again(page: Page, share: Share) -> None:
+    """A still shows the face before anything is queued; the face joins the library and leaves it, and a result speaks
+    again with another voice.
+    """
+    page.on("dialog", lambda dialog: dialog.accept("eva" if dialog.type == "prompt" else ""))
+    drop_files(page, ("anna.jpg", "image/jpeg", face()))
+    still = page.get_by_alt_text("The face that will speak, in anna.jpg")
+    still.wait_for(timeout=200_000)
+    wait_until(lambda: still.evaluate("image => image.naturalWidth"), page)
+    assert page.locator("#videos li, #failures li, #running li").count() == 0
+    assert Axe().run(page).response["violations"] == []
+    page.get_by_role("button", name="Keep in the library: anna.jpg").click()
+    avatar = page.locator("#avatars li")
+    avatar.wait_for(state="attached", timeout=60_000)
+    assert (share.inbox.parent / "avatars" / "eva.jpg").read_bytes() == face()
+    page.locator("#shelf summary").click()
+    page.get_by_role("button", name="Take out of the library: eva").click()
+    avatar.wait_for(state="detached", timeout=60_000)
+    drop_files(page, ("one.wav", "audio/wav", voice(0.3)))
+    page.get_by_role("button", name="Make 1 video").click()
+    page.get_by_role("button", name="Another voice: one").click(timeout=200_000)
+    drop_files(page, ("two.wav", "audio/wav", voice(0.4)))
+    page.get_by_role("button", name="Make 1 video").click()
+    page.get_by_role("button", name="Play two").wait_for(timeout=200_000)
+    assert share.result("two")["avatar"]["sha256"] == share.result("one")["avatar"]["sha256"]
 
 
 def test_pause_cancel_and_resume(page: Page, share: Share) -> None:
-    """The queue is held and let go, and a job that waits is cancelled."""
+    """The queue is held and let go, and a job that waits is cancelled; a second viewer sees it, too."""
+    other = page.context.new_page()
+    other.goto(page.url)
     page.locator("#pause").click()
-    wait_until(lambda: page.locator("#state").inner_text() == "paused", page)
+    for viewer in (page, other):
+        wait_until(lambda shown=viewer: shown.locator("#state").inner_text() == "paused", viewer)  # type: ignore[misc]
     drop_files(page, ("a.jpg", "image/jpeg", face(64)), ("one.wav", "audio/wav", voice(0.3)))
     page.get_by_role("button", name="Make 1 video").click()
     page.locator("#queue li").get_by_role("button", name="Cancel").click()
     share.wait_for("one", "cancelled")
-    page.locator("#failures li").wait_for()
+    for viewer in (page, other):
+        viewer.locator("#failures li").wait_for()
     page.get_by_role("button", name="Resume").first.click()
     wait_until(lambda: page.locator("#state").inner_text() == "idle", page)
 
@@ -165,6 +220,29 @@ def test_the_page_goes_on_after_both_sides_were_away(page: Page, share: Share, s
     wait_until(lambda: "was away from" in page.locator("#said").inner_text(), page)
     pause_queue(share)
     wait_until(lambda: page.locator("#state").inner_text() == "paused", page)
+
+
+def test_hostile_names_are_text_in_every_place(browser: Browser, archive: PageServer) -> None:
+    """Markup, line breaks and right-to-left marks in jobs, submitters and avatars are shown, and turn nothing."""
+    page = browser.new_page(locale="en-US")
+    page.goto(archive.url)
+    page.locator("#failures li").wait_for()
+    page.locator("#search").fill("onerror")
+    wait_until(lambda: page.locator(FACES).count() == 1, page)
+    page.locator("#shelf summary").click()
+    for place in ("#queue", "#failures", "#videos", "#avatars", "#running"):
+        assert "<img src=x" in page.locator(place).inner_text(), place
+    assert page.locator("#submitter option").count() > 1
+    page.locator(FACES).get_by_role("button", name="Details").click()
+    page.locator("dialog[open]").wait_for()
+    assert page.locator("img[src=x]").count() == 0
+    assert page.evaluate("window.hit") is None
+    assert page.locator("#queue bdi").first.evaluate("node => getComputedStyle(node).unicodeBidi") == "isolate"
+    page.locator("#job-close").click()
+    page.locator("#wanted").select_option("failed")
+    wait_until(lambda: "no_face" not in page.locator(FACES).first.inner_text() and page.locator(FACES).count(), page)
+    assert "<img src=x" in page.locator(FACES).first.inner_text()
+    page.close()
 
 
 def test_names_of_others_are_text(page: Page, share: Share) -> None:
@@ -196,6 +274,18 @@ def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, archiv
     context.close()
 
 
+def test_a_voice_is_recorded(browser: Browser, archive: PageServer) -> None:
+    """The microphone gives a voice like a file that was dropped."""
+    page = browser.new_page(locale="en-US")
+    page.goto(archive.url)
+    page.locator(FACES).first.wait_for()
+    page.locator("#record").click()
+    page.get_by_role("button", name="Stop recording").click()
+    page.locator("#voices li").wait_for()
+    assert re.match(r"voice-\d{4}-.*\.(weba|ogg|m4a)", page.locator("#voices bdi").inner_text())
+    page.close()
+
+
 def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -> None:
     """A Chinese browser is shown Chinese; at 360 px nothing is wider than the window; dark is dark."""
     context = browser.new_context(
@@ -205,8 +295,17 @@ def test_chinese_dark_and_small_windows(browser: Browser, archive: PageServer) -
     page.goto(archive.url)
     page.locator(FACES).first.wait_for()
     assert page.locator("#make-title").inner_text() == "制作视频"
+    tiles = page.locator("#tiles li").all_inner_texts()
+    assert "工作中" in tiles[0]
+    assert "61 °C · 97 % · 300 W" in tiles[0]
+    assert "0 W" in tiles[1]
+    assert "°C" not in tiles[1]
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    boxes = [section.bounding_box() for section in page.locator("main > section:visible").all()]
+    assert all(box and box["x"] >= 0 and 300 < box["width"] <= 360 for box in boxes)
+    edges = [(box["y"], box["y"] + box["height"]) for box in boxes if box]
+    assert all(stop <= start for (_, stop), (start, _) in pairwise(edges))
     red, green, blue = map(
         int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     )
@@ -258,11 +357,11 @@ def test_a_connection_that_sends_slowly_is_closed_and_others_are_served(browser:
     page.close()
 
 
-def test_the_page_process_opens_no_media_libraries(archive: PageServer) -> None:
-    """The process maps neither the media libraries nor torch."""
+def test_the_page_process_is_small(archive: PageServer) -> None:
+    """The process maps neither the media libraries nor torch, nor what only reads settings."""
     assert archive.process is not None
     maps = Path(f"/proc/{archive.process.pid}/maps").read_text()
-    assert not re.search(r"libav|cv2|torch|numpy", maps)
+    assert not re.search(r"libav|cv2|torch|numpy|pydantic", maps)
 
 
 def test_a_daemon_with_a_page_serves_it_until_its_end(make_share: Callable[..., Share]) -> None:
@@ -280,3 +379,19 @@ def test_a_daemon_with_a_page_serves_it_until_its_end(make_share: Callable[..., 
     until(answers, 60, share.log)
     share.kill()
     until(lambda: not answers(), 60, share.log)
+
+
+def test_the_first_run_leads_to_a_first_video(page: Page, share: Share) -> None:
+    """The page shows what is set up and what to paste, takes the demo clip, and is done when its video is there."""
+    page.locator("#steps li").nth(6).wait_for()
+    told = page.locator("#setup").inner_text()
+    for text in (str(share.inbox.parent), "which is not in the share", "[musedrop]", "The daemon runs as process"):
+        assert text in told
+    page.locator("#language").click()
+    wait_until(lambda: "共享文件夹是" in page.locator("#setup").inner_text(), page)
+    page.locator("#language").click()
+    page.get_by_role("button", name="Take the demo clip").click()
+    page.get_by_role("button", name="Make 1 video").click()
+    page.locator(FACES).wait_for(timeout=200_000)
+    page.locator("#setup").wait_for(state="hidden")
+    assert share.job("hello")["state"] == "done"

@@ -10,11 +10,12 @@ from rich.progress import Task as Bar
 from rich.table import Column
 from rich.text import Text
 
+from agent.cli.console import speak
 from agent.cli.display.tables import cut_middle
 from agent.cli.display.views import STATE_STYLE, FrameRates, shorten_device
 from agent.text import escape
 
-NAME_CELLS, STATE_CELLS = 16, 9
+NAME_CELLS, STATE_CELLS, WIDTH = 16, 9, 20
 
 
 class RateColumn(ProgressColumn):
@@ -24,7 +25,8 @@ class RateColumn(ProgressColumn):
         fps = task.fields.get("fps") or 0.0
         if not fps or task.total is None:
             return Text("")
-        return Text(f"{fps:5.1f} fps  {max(0.0, task.total - task.completed) / fps:4.0f} s left")
+        left_s = max(0.0, task.total - task.completed) / fps
+        return Text(speak(f"{fps:.1f} fps, {left_s:.0f} s left").rjust(WIDTH))
 
 
 class JobProgress:
@@ -66,8 +68,8 @@ class JobProgress:
         device = shorten_device(row["device"] or "") if row["state"] == "running" else describe_outcome(row)
         return {
             "name": cut_middle(escape(row["name"]), NAME_CELLS),
-            "state": f"[{style}]{what}[/]",
-            "frames": frames if row["state"] != "done" else f"{row['frames']} frames",
+            "state": f"[{style}]{speak(what)}[/]",
+            "frames": frames if row["state"] != "done" else speak(f"{row['frames']} frames"),
             "fps": self._rates.measure(row),
             "device": escape(device),
         }
@@ -81,5 +83,5 @@ def count_frames_done(row: dict[str, Any]) -> int:
 
 def describe_outcome(row: dict[str, Any]) -> str:
     if row["state"] == "done":
-        return f"in {row['run_seconds']:.1f} s"
-    return str(row["error_code"] or row["waiting_for"] or "")
+        return speak(f"in {row['run_seconds']:.1f} s")
+    return str(row["error_code"] or speak(row["waiting_for"] or ""))

@@ -217,10 +217,10 @@ class Dashboard:
         """Return a bar and the figures of a running job: frames, frames per second, the time left."""
         words = []
         if row["stage"] == "render" and row["units_total"]:
-            words.append(f"{row['units_done']}/{row['units_total']} frames")
+            words.append(speak(f"{row['units_done']}/{row['units_total']} frames"))
             if fps := self.rates.get(row["uid"], 0.0):
                 left_s = (row["units_total"] - row["units_done"]) / fps
-                words.append(f"{fps:.1f} fps, {format_span(left_s)} left")
+                words.append(speak(f"{fps:.1f} fps, {format_span(left_s)} left"))
         text = ", ".join(words)
         room = max(10, min(40, width - len(text) - 2))
         filled = round(room * min(100.0, max(0.0, row["percent"])) / 100)

@@ -36,7 +36,7 @@ def main() -> None:
     settings, source, address = read_given(os.environ.pop(GIVEN))
     configure_logging(settings)
     try:
-        server.serve(settings, address, lambda: describe_absence_now(settings, source))
+        server.serve(settings, address, lambda: describe_absence_now(settings, source), source)
     except UserError as error:
         sys.stderr.write(f"musedrop: {error}\n")
         sys.exit(error.exit_code)

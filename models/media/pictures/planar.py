@@ -30,6 +30,8 @@ from models.media.pictures.colour import (
 from models.media.pictures.gamut import Conversion
 from models.types import Colour
 
+_APART = 4
+"""Pixels around a rectangle that are converted with it: chroma is an average of neighbours."""
 _SCALED = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
 
 
@@ -146,6 +148,41 @@ class ToPlanes:
         for target, part in zip(split_planes(picture), parts, strict=True):
             target[:] = part
         return picture
+
+
+class PatchedPlanes:
+    """Converts BGR pictures to planes that differ from one picture, (h, w, 3) uint8, in a rectangle alone.
+
+    `rect` is x0, y0, x1, y1 in pixels; width and height of the picture are even. The planes are those that
+    a conversion of the whole picture gives, at a part of its cost.
+    """
+
+    def __init__(self, picture: U8, rect: tuple[int, int, int, int], colour: Colour) -> None:
+        height, width = picture.shape[:2]
+        (x0, y0), (x1, y1) = (
+            (edge // 2 * 2 - _APART for edge in rect[:2]),
+            (edge // 2 * 2 + _APART for edge in rect[2:]),
+        )
+        self._rect = max(0, x0), max(0, y0), min(width, x1), min(height, y1)
+        self._to_yuv = ToYuv(colour)
+        self._planes = np.empty((height * 3 // 2, width), np.uint8)
+        self._patch(self._planes, picture, (0, 0, width, height))
+
+    def convert(self, picture: U8) -> U8:
+        """Return the planes of a picture as a new array, (height * 3 / 2, width) uint8."""
+        planes = self._planes.copy()
+        self._patch(planes, picture, self._rect)
+        return planes
+
+    def _patch(self, planes: U8, picture: U8, rect: tuple[int, int, int, int]) -> None:
+        x0, y0, x1, y1 = rect
+        if x0 >= x1 or y0 >= y1:
+            return
+        frame = self._to_yuv(picture[y0:y1, x0:x1])
+        for number, plane in enumerate(split_planes(planes)):
+            size = 2 if number else 1
+            part = plane[y0 // size : y1 // size, x0 // size : x1 // size]
+            part[:] = view_plane(frame, number)[: part.shape[0], : part.shape[1]]
 
 
 def _read_range(frame: av.VideoFrame) -> int:

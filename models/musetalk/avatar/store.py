@@ -12,10 +12,7 @@ avatar. No file of it can run code.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,8 +20,6 @@ from typing import IO, Any
 import numpy as np
 
 from models.arrays import F32, I32, I64, U8, Bool
-from models.atomic import atomic_folder
-from models.avatars import AvatarCache, hash_files, read_manifest
 from models.musetalk.geometry import Box
 
 ABOUT, TRACK, LATENTS, MASKS = "about.json", "track.npz", "latents.f32", "masks.zz"
@@ -32,8 +27,6 @@ LATENT_SHAPE = (8, 32, 32)
 LATENT_BYTES = 4 * 8 * 32 * 32
 ZLIB_LEVEL = 1
 """The fastest level: masks are mostly 0 and 255."""
-MAX_REBUILDS = 2
-"""How often a damaged entry is built again before the job fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,50 +139,3 @@ def read_exactly(file: IO[bytes], offset: int, count: int) -> bytes:
     if len(data) != count:
         raise EOFError(f"{file.name} ends before byte {offset + count}")
     return data
-
-
-# the cache -----------------------------------------------------------------------------------------------------------
-
-
-def fetch_avatar(
-    cache: AvatarCache, key: str, build: Callable[[Path], None], target: Path, waiting: Callable[[], None]
-) -> bool:
-    """Put a cache entry into the folder `target`; return False if it had to be built.
-
-    `target` must not exist.
-
-    key       content key of the avatar
-    build     fills the folder of a new entry
-    waiting   called again and again while another process builds the entry
-
-    The files are hard links, so the job keeps them when the cache drops the entry. An entry whose
-    hashes don't fit its manifest is built again. Raises what `build` raises, EngineError
-    disk_full, and OSError if each build is damaged.
-    """
-    built = False
-
-    def build_and_note(folder: Path) -> None:
-        nonlocal built
-        built = True
-        build(folder)
-
-    for attempt in range(MAX_REBUILDS + 1):
-        entry = cache.get_or_build(key, build_and_note, waiting)
-        if read_manifest(entry) == hash_files(entry):
-            break
-        cache.invalidate(key)
-        if attempt == MAX_REBUILDS:
-            raise OSError(f"the prepared avatar {key[:12]} is damaged each time it is read: is the disk all right?")
-    with atomic_folder(target) as temporary:
-        for path in sorted(entry.iterdir()):
-            link_or_copy(path, temporary / path.name)
-    cache.release(key)
-    return not built
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give the file a second name; copy it where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

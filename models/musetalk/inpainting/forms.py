@@ -8,16 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import group_norm
+from torch.nn.functional import group_norm, silu
 
 from models.musetalk.inpainting.compile import is_close
 from models.musetalk.inpainting.fused_weights import channels_go_last
-from models.musetalk.inpainting.fusion import FoldedUpsample, clone_structure, find_submodules
+from models.musetalk.inpainting.fusion import FoldedUpsample, TimelessResnet, clone_structure, find_submodules
 from models.musetalk.inpainting.modules import (
     LATENT,
     Decode,
@@ -26,7 +28,7 @@ from models.musetalk.inpainting.modules import (
     channels_last_layout,
     contiguous_layout,
 )
-from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
+from models.musetalk.nets.diffusion import AutoencoderKL, ResnetBlock2D, UNet2DConditionModel
 
 Module = TypeVar("Module", bound=nn.Module)
 Result = TypeVar("Result")
@@ -38,14 +40,16 @@ class Form:
 
     layout      of the tensors between operators
     upsampler   "transposed": one transposed convolution; "shuffled": a 2 x 2 convolution and pixel shuffle
-    norm        "library": PyTorch's, which leaves channels_last on a card; "layout": one that keeps it
+    norm        "library": PyTorch's, which leaves channels_last on a card; "layout": one that keeps it;
+                "kernel": that, and our own kernel where SiLU follows
     """
 
     layout: Literal["channels_last", "contiguous"] = "channels_last"
     upsampler: Literal["transposed", "shuffled"] = "transposed"
-    norm: Literal["library", "layout"] = "library"
+    norm: Literal["library", "layout", "kernel"] = "library"
 
 
+HAS_TRITON = find_spec("triton") is not None
 USUAL = Form()
 USUAL_NAME = "usual"
 FORMS: dict[str, Form] = {
@@ -54,6 +58,8 @@ FORMS: dict[str, Form] = {
     "shuffled": Form(upsampler="shuffled"),
     "norms": Form(norm="layout"),
     "shuffled, norms": Form(upsampler="shuffled", norm="layout"),
+    "kernels": Form(norm="kernel"),
+    "shuffled, kernels": Form(upsampler="shuffled", norm="kernel"),
     "contiguous, shuffled": Form(layout="contiguous", upsampler="shuffled"),
 }
 
@@ -74,7 +80,9 @@ def arrange(net: Module, form: Form) -> Module:
     formed = clone_structure(net)
     if form.upsampler == "shuffled":
         _replace(formed, FoldedUpsample, ShuffledUpsample)
-    if form.norm == "layout":
+    if form.norm == "kernel":
+        join_norms(formed)
+    if form.norm != "library":
         _replace(formed, nn.GroupNorm, LayoutGroupNorm)
     memory_format = torch.channels_last if form.layout == "channels_last" else torch.contiguous_format
     to: Callable[..., Module] = formed.to  # diffusers wraps it so that its types are lost
@@ -155,6 +163,24 @@ def _make_noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
+def join_norms(net: nn.Module) -> None:
+    """Join each group norm of a network with the SiLU that follows it."""
+    for module in [*net.modules()]:
+        if isinstance(module, ResnetBlock2D | TimelessResnet):
+            name = "act" if isinstance(module, TimelessResnet) else "nonlinearity"
+            _join(module, ("norm1", "norm2"), name)
+        elif isinstance(getattr(module, "conv_act", None), nn.SiLU):
+            _join(module, ("conv_norm_out",), "conv_act")
+
+
+def _join(module: nn.Module, norms: tuple[str, ...], act: str) -> None:
+    parts = [getattr(module, norm) for norm in norms]
+    if isinstance(getattr(module, act), nn.SiLU) and all(isinstance(part, nn.GroupNorm) for part in parts):
+        for norm, part in zip(norms, parts, strict=True):
+            setattr(module, norm, NormSilu(part))
+        setattr(module, act, nn.Identity())
+
+
 def _replace(module: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
     for parent, name, child in find_submodules(module, kind):
         setattr(parent, name, make(child))
@@ -183,6 +209,29 @@ class ShuffledUpsample(nn.Module):
             for row in range(2)
         ]
         return torch.stack(rows, -3).reshape(count, -1, 2 * height, 2 * width)
+
+
+class NormSilu(nn.Module):
+    """A GroupNorm and the SiLU after it: our kernel on a card that has Triton, else the two."""
+
+    def __init__(self, plain: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups, self.eps = plain.num_groups, plain.eps
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def forward(self, given: Tensor) -> Tensor:
+        if _runs_kernels(given):
+            return _import_kernels().norm_and_silu(given, self.groups, self.weight, self.bias, self.eps)
+        return silu(group_norm(given, self.groups, self.weight, self.bias, self.eps))
+
+
+def _runs_kernels(given: Tensor) -> bool:
+    return given.is_cuda and HAS_TRITON
+
+
+@cache
+def _import_kernels() -> Any:
+    return import_module("models.musetalk.inpainting.norm_kernels")
 
 
 class LayoutGroupNorm(nn.Module):

@@ -412,3 +412,20 @@ def test_a_job_file_that_changes_before_it_is_claimed_counts_as_it_is_then(inbox
     assert first.text == JOB.replace(b"face", b"other face")
     assert second.text == JOB
     assert (first.name, second.name, second.owner) == ("hello", "same", f"uid:{os.getuid()}")
+
+
+@pytest.mark.parametrize(("is_ordered", "flushed"), [(True, {"claimed"}), (False, {"claimed", "u1", "u2"})])
+def test_claims_are_flushed_as_their_file_system_requires(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, is_ordered: bool, flushed: set[str]
+) -> None:
+    """Where renames reach the disk in their order, the last folder is enough for all claims of a turn."""
+    synced: set[str] = set()
+    monkeypatch.setattr("agent.intake.scanner.sync", lambda folder: synced.add(folder.name))
+    inbox.is_ordered = is_ordered
+    for uid in ("u1", "u2"):
+        put(inbox, f"{uid}.json", JOB)
+    assert inbox.scan(0.0)
+    claims = [inbox.claim(Candidate(uid, (f"{uid}.json",), JOB), uid) for uid in ("u1", "u2")]
+    inbox.sync_claims([claim for claim in claims if claim is not None])
+    assert synced == flushed
+    assert inbox.unsettled

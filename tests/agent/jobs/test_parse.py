@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_id, find_media_names, pair_media, parse_job
-from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, OutputSpec, VoiceSpec
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, MotionSpec, OutputSpec, VoiceSpec
 from models.preview.options import Options
 from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
 
@@ -404,6 +404,7 @@ def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     keys = {key: JobSpec.model_fields[key].description for key in FIELDS}
     keys |= {f"voices.{key}": field.description for key, field in VoiceSpec.model_fields.items()}
     keys |= {f"output.{key}": field.description for key, field in OutputSpec.model_fields.items()}
+    keys |= {f"motion.{key}": field.description for key, field in MotionSpec.model_fields.items()}
     assert rows("Keys") == keys
     assert rows("What is refused") == {code: code.explanation for code in CODES}
     names = {name.replace("_", "").lower() for name in (*ALIASES, *EXTRAS)}
@@ -425,7 +426,7 @@ def test_the_rooms_of_the_job_import_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     foreign = {name for name in run.stdout.split() if name not in sys.stdlib_module_names}
     assert {"pydantic", "agent", "models"} <= foreign
-    assert foreign.isdisjoint({"numpy", "torch", "cv2", "av", "typer", "rich", "watchdog", "sqlite_utils", "gpu_pool"})
+    assert foreign.isdisjoint({"numpy", "torch", "cv2", "av", "typer", "rich", "sqlite_utils", "gpu_pool"})
 
 
 # media of refused jobs ------------------------------------------------------------------------------------------------

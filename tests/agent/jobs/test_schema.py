@@ -25,6 +25,7 @@ SMALLEST = {"avatar": "face.jpg", "audio": "voice.wav"}
 FACES = ("avatar", "template", "avatar_image_path", "template_id", "video_url")
 STYLES = ("snake_case", "camelCase", "PascalCase")
 VALUES: dict[str, Any] = {
+    "motion": {"seconds": 6, "seed": 1},
     "engine": "preview",
     "fps": 25,
     "priority": "high",

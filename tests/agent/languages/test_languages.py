@@ -17,7 +17,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SPOKEN = (
     *("models", "agent/intake", "agent/jobs", "agent/scheduler", "agent/results", "agent/client.py"),
     *("gpu_pool/slot.py", "gpu_pool/wait_reasons.py", "gpu_pool/cards.py", "agent/settings_file.py"),
-    *("agent/cli/jobs/choosing.py", "agent/cli/doctor.py"),
+    *("agent/cli", "agent/setup", "agent/page", "agent/service", "agent/daemon.py"),
 )
 """Where the code speaks to people: each of its sentences is in the table, but for those below."""
 SILENT = re.compile(
@@ -27,26 +27,20 @@ SILENT = re.compile(
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
 OTHER_TEXT = re.compile(
-    r"SELECT |pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
+    r"SELECT |code of|pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
     r"Stands for|Accepted and|Of Duix|low, medium|The settings of|that is in force|to this file\.|[#|]|must be set|"
     r"camera raw|SILK|MIDI|Creative|playlist|rich text|text file|Matroska|no frame header|another kind of RIFF|its ICC|"
     r"MuseTalk lip|moves the mouth|paints the|turns pictures|hears the|finds |the weights need|the NVIDIA driver$|"
     r"a 101, no|another con|SHA-256 101|101 bytes|101 is here|101 MiB resident|10\d( x| =| to| 102 103|\.\.\.| \"102\"| See)|"  # noqa: E501
+    r"<|event:|submitter = |substr|finished_at|state IN|default-src|sudo | +101|-----|%\(|101systemctl|\[dim|"
+    r"101 (\[bold|->|min|h)|not known yet| \(tried|there(, and kept| and back)|"
+    r"Open the|Pause for|Faces and|it was replaced|process 101|"
     r"(be|is) \w+ (up|away|folder|out)|it is no folder|end of data|the address|no reading|ended by itself"
 )
 """Names of formats and parts, SQL, helps of programs, and words that a sentence of the table has as a value."""
 QUIET_CALLS = {
-    "debug",
-    "info",
-    "warning",
-    "error",
-    "exception",
-    "Field",
-    "Format",
-    "execute",
-    "query",
-    "rows",
-    "ValueError",
+    *("debug", "info", "warning", "error", "exception", "Field", "Format", "execute", "query", "rows", "ValueError"),
+    *("Option", "Argument", "Typer", "filter"),
 }
 MOST_WORDS_OF_A_NAME = 2
 
@@ -87,7 +81,7 @@ def list_spoken() -> Iterator[tuple[str, str]]:
 
 def blank_out(text: str) -> str:
     """Return a text with all its values, or a template with all its places, as {}."""
-    return re.sub(r"10\d|\{[^{}]*\}", "{}", text).strip(" ,;.:")
+    return re.sub(r"10\d|\{[^{}]*\}", "{}", text).strip(" ,;.:{}")
 
 
 def test_every_sentence_of_the_code_has_its_chinese() -> None:

@@ -42,7 +42,8 @@ def test_only_the_moves_of_the_table_happen(tmp_path: Path, before: JobState, af
     job = add_job(ledger, "u1", state=before)
     for move in MOVERS[after]:
         if after in MOVES[before]:
-            assert move(ledger.transitions, job).state == after
+            moved = move(ledger.transitions, job)
+            assert (moved.state, moved) == (after, read_job(ledger, "u1"))
         else:
             with pytest.raises(IllegalMove, match="u1"):
                 move(ledger.transitions, job)
@@ -292,3 +293,23 @@ def test_a_retry_that_can_not_be_has_a_new_time(tmp_path: Path) -> None:
     [row] = ledger.rows("SELECT since, finished_at FROM job_status")
     assert row["since"] == row["finished_at"] == "1970-01-01T00:00:09.000Z"
     ledger.close()
+
+
+def test_a_new_job_is_what_its_row_says(tmp_path: Path) -> None:
+    """Nothing is read again after a row was inserted: what is left out has the values of the table."""
+    ledger = a_ledger(tmp_path)
+    waiting = ledger.transitions.add("u1", "hello", a_spec(id="order"), at_ms=1, submitter="uid:7")
+    queued = ledger.transitions.add_queued("u2", "hello", a_spec(priority=3), MEDIA, at_ms=2)
+    refused = ledger.transitions.refuse("u3", "hello", ERROR, at_ms=3)
+    for job in (waiting, queued, refused):
+        assert job == read_job(ledger, job.uid)
+
+
+def test_a_job_with_its_media_is_queued_by_one_row(tmp_path: Path) -> None:
+    """Its events are those of a job that waited for no time, in their order."""
+    ledger = a_ledger(tmp_path)
+    job = ledger.transitions.add_queued("u1", "hello", a_spec(), MEDIA, at_ms=5)
+    assert (job.state, job.media, job.queued_ms) == (JobState.QUEUED, MEDIA, 5)
+    kinds = [kind for [kind] in ledger.db.execute("SELECT kind FROM events ORDER BY id")]
+    assert kinds == ["waiting", "queued"]
+    assert ledger.count(JobState.QUEUED) == 1

@@ -190,3 +190,102 @@ def test_an_inbox_that_takes_no_file_is_said(client: TestClient, settings: Setti
     answer = client.post("/queue/pause", headers=FROM_PAGE)
     assert answer.status_code == 422
     assert "there is no inbox" in answer.json()["error"]
+
+
+def test_jobs_are_moved_and_tried_again_with_another_job_file(
+    client: TestClient, settings: Settings, ledger: Ledger
+) -> None:
+    """Places in the queue are empty files; an edited job file is checked, and handed in as it was written."""
+    add_job(ledger, "u1")
+    add_job(ledger, "u2", state=JobState.FAILED)
+    edited = '{"avatar": "anna.jpg",  "audio": "hello.wav"}'
+    for path, body, status in (
+        ("/jobs/u1/front", "", 204),
+        ("/jobs/u1/low", "", 204),
+        ("/jobs/u2/front", "", 409),
+        ("/jobs/u2/retry", '{"avatar": 7}', 422),
+        ("/jobs/u2/retry", edited, 204),
+    ):
+        assert client.post(path, headers=FROM_PAGE, content=body).status_code == status, path
+    assert list_inbox(settings) == {"u1.front": b"", "u1.low": b"", "u2.retry": edited.encode()}
+
+
+def test_a_draft_uses_the_face_and_leaves_it_for_the_job(client: TestClient, settings: Settings) -> None:
+    """A draft is an ordinary job with a silent voice; the same upload then becomes the face of a video."""
+    face = upload(client, "anna.jpg", b"face")
+    answer = client.post("/drafts", headers=FROM_PAGE, json={"avatar": face, "options": {"face": 1}})
+    assert answer.status_code == 201
+    files = list_inbox(settings)
+    [job] = [json.loads(data) for name, data in files.items() if name.endswith(".json")]
+    assert (job["id"], job["options"]) == (answer.json()["id"], {"face": 1, "draft": True})
+    assert files[job["avatar"]] == b"face"
+    assert files[job["audio"]].startswith(b"RIFF")
+    assert submit(client, {"avatar": face, "audio": upload(client, "a.wav"), "name": "a"}).status_code == 201
+    faces: list[Any] = [None, {"library": "nobody"}, face, {"job": "nobody"}]
+    for bad in ([], *({"avatar": one} for one in faces)):
+        assert 400 <= client.post("/drafts", headers=FROM_PAGE, json=bad).status_code < 500
+
+
+def test_a_face_of_an_earlier_job_is_used_again(client: TestClient, settings: Settings, ledger: Ledger) -> None:
+    """Its file is copied from where it is now, and the options of that job count; a library name stays a name."""
+    filed = settings.folders.archive / "2026-01-01" / "one"
+    filed.mkdir(parents=True)
+    (filed / "anna.jpg").write_bytes(b"face")
+    gone = {"avatar": {"path": str(settings.folders.inbox / "anna.jpg")}}
+    add_job(ledger, "u1", state=JobState.DONE, media=gone, options={"blink": False}, priority="high")
+    ledger.update("u1", inputs=str(filed))
+    (settings.folders.avatars / "eva.jpg").touch()
+    add_job(ledger, "u2", state=JobState.DONE, avatar="eva")
+    outside = {"avatar": {"path": "/etc/hostname"}}
+    add_job(ledger, "u3", state=JobState.DONE, media=outside)
+    voice = upload(client, "new.wav")
+    for uid in ("u1", "u2"):
+        answer = submit(client, {"name": uid, "avatar": {"job": uid}, "audio": voice})
+        assert answer.status_code == 201
+        voice = upload(client, "new.wav")
+    assert submit(client, {"name": "u3", "avatar": {"job": "u3"}, "audio": voice}).status_code == 409
+    files = list_inbox(settings)
+    one, two = json.loads(files["u1.json"]), json.loads(files["u2.json"])
+    assert files[one["avatar"]] == b"face"
+    assert (one["options"], "priority" in one) == ({"blink": False}, False)
+    assert two["avatar"] == "eva"
+    assert client.get("/files/u1/face").content == b"face"
+    assert client.get("/files/u3/face").status_code == 404
+
+
+def test_avatars_are_added_and_removed_by_files(client: TestClient, settings: Settings, ledger: Ledger) -> None:
+    """What can't be is said at once; the library itself is never written."""
+    (settings.folders.avatars / "eva.jpg").touch()
+    (settings.folders.avatars / "bert.jpg").touch()
+    add_job(ledger, "u1", avatar="bert")
+    face, voice = upload(client, "anna.JPG", b"face"), upload(client, "a.wav")
+    for path, body, status in (
+        ("/avatars", {**face, "name": "eva"}, 409),
+        ("/avatars", {**face, "name": "../eva"}, 422),
+        ("/avatars", {**face, "name": ""}, 422),
+        ("/avatars", {**voice, "name": "anna"}, 422),
+        ("/avatars", {"upload": "x", "name": "anna"}, 409),
+        ("/avatars", [], 400),
+        ("/avatars", {**face, "name": "anna b"}, 204),
+        ("/avatars/eva/forget", None, 204),
+        ("/avatars/bert/forget", None, 409),
+        ("/avatars/nobody/forget", None, 404),
+    ):
+        assert client.post(path, headers=FROM_PAGE, json=body).status_code == status, (path, body)
+    files = {name: data for name, data in list_inbox(settings).items() if not name.startswith(".")}
+    assert files == {"anna b.jpg.avatar": b"face", "eva.forget": b""}
+    assert {path.name for path in settings.folders.avatars.iterdir()} == {"eva.jpg", "bert.jpg"}
+
+
+def test_the_first_run_says_what_is_there_and_gives_the_demo_clip(client: TestClient, settings: Settings) -> None:
+    """All steps with their Chinese, also without a ledger; of files, only the two of the clip."""
+    shown = client.get("/setup").json()
+    assert [step["name"] for step in shown][:2] == ["share", "access"]
+    assert str(settings.folders.share) in shown[0]["told_zh"][0]
+    settings.folders.ledger.unlink()
+    assert len(client.get("/setup").json()) == len(shown)
+    face = client.get("/setup/hello.jpg")
+    assert (face.headers["content-type"], face.content[:2]) == ("image/jpeg", b"\xff\xd8")
+    assert client.get("/setup/hello.wav").content[:4] == b"RIFF"
+    for name in ("steps.py", "..%2fsteps.py", "hello"):
+        assert client.get(f"/setup/{name}").status_code == 404

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from datetime import UTC, datetime
+from typing import Any
 
 from agent.errors import ErrorCode
 from agent.jobs.states import JobState
@@ -101,3 +104,22 @@ def test_a_status_file_that_is_none_is_empty(settings: Settings) -> None:
     assert facts.read_status(settings) == {}
     status.symlink_to("/etc/hostname")
     assert facts.read_status(settings) == {}
+
+
+def test_drafts_are_shown_apart(settings: Settings, ledger: Ledger) -> None:
+    """No list, no count and no figure has them but their own; each job is shown with the name of its submitter."""
+    for number, state in enumerate(JobState):
+        add_job(ledger, f"d{number}", state=state, submitter="draft")
+        ledger.retention.note_draft(f"d{number}")
+        add_job(ledger, f"j{number}", state=state, submitter=f"uid:{os.getuid()}", at_ms=1000)
+    now = datetime.fromtimestamp(2, UTC)
+    db = open_reader(settings.folders.ledger)
+    sections: dict[str, Any] = facts.read_sections(db, {}, settings, now, DayFigures())
+    lists = [row for name in ("running", "queue", "done", "failed") for row in sections[name]]
+    assert {row["uid"][0] for row in lists} == {"j"}
+    assert {row["who"] for row in lists} == {pwd.getpwuid(os.getuid()).pw_name}
+    assert len(sections["drafts"]) == len(JobState)
+    assert sections["counts"] == dict.fromkeys(map(str, JobState), 1)
+    assert [(row["done"], row["failed"]) for row in sections["figures"]["hours"]] == [(1, 1)]
+    assert [row["submitter"] for row in sections["submitters"]] == [f"uid:{os.getuid()}"]
+    assert {row["uid"] for row in facts.list_jobs(db, {"state": "done,failed,cancelled"})} == {"j3", "j4", "j5"}

@@ -97,6 +97,23 @@ def test_a_ledger_that_is_replaced_is_read_anew(settings: Settings, ledger: Ledg
     again.close()
 
 
+def test_a_commit_that_is_seen_after_its_bytes_is_shown(
+    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was looked at between the bytes of a commit and the commit changes no more; its row is found."""
+    watch = LedgerWatch(settings, lambda: "")
+    monkeypatch.setattr(feed_module, "_mark", lambda _path: (1, 1, 1))
+    watch.read(0)
+    watch.read(0)
+    assert watch.is_touched()
+    assert watch.read(0) is None
+    add_job(ledger, "u1", name="hello")
+    sections = watch.read(0)
+    assert sections is not None
+    assert [row["name"] for row in sections["queue"]] == ["hello"]
+    watch.close()
+
+
 def test_a_damaged_ledger_is_said_and_not_raised(settings: Settings) -> None:
     """A file that is no database ends neither the page nor its reader."""
     settings.folders.ledger.write_bytes(b"rubbish" * 1000)

@@ -23,12 +23,15 @@ def test_every_text_is_there_in_both_languages() -> None:
 
 def test_every_text_that_the_page_names_is_there_and_none_is_left_over() -> None:
     """Keys of the script and the document are those of the table."""
-    script, document = ((STATIC / name).read_text(encoding="utf-8") for name in ("page.js", "page.html"))
+    names = ("page.js", "setup.js", "page.html")
+    script, more, document = ((STATIC / name).read_text(encoding="utf-8") for name in names)
+    script += more
     table = set(load_texts())
     named = set(re.findall(r'data-text="(\w+)"', document)) | set(re.findall(r'(?:say|button)\("(\w+)"', script))
     assert named <= table
-    words = set(re.findall(r'"(\w+)"', script)) | named
-    assert {key for key in table if key not in words and not key.startswith("col_")} == set()
+    options = (STATIC / "options.json").read_text(encoding="utf-8")
+    words = set(re.findall(r'"(\w+)"', script + options)) | named
+    assert {key for key in table if key not in words and not key.startswith(("col_", "step_"))} == set()
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_what_failed_since_the_backup_stays_failed_and_can_be_retried(setup: Set
     setup.put("never.jpg")
     setup.put("late-voice.wav")
     setup.put("resume")
-    setup.put("late.retry")
+    setup.put("late.retry", b"")
     setup.run("late", "done")
 
 
@@ -181,7 +181,7 @@ def test_a_job_that_is_tried_again_is_not_failed_by_its_old_error(setup: Setup) 
     for _ in range(5):
         setup.turn(pass_s=1.0)
     shutil.copytree(setup.folders.failed / "again", setup.folders.failed / "again copy")
-    setup.put("again.retry")
+    setup.put("again.retry", b"")
     setup.run("again", "queued")
     setup.folders.ledger_mark.unlink()
     restore(setup, back_up(setup))

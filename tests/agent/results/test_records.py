@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from agent.jobs.states import JobState
-from agent.results.records import format_time, make_error_record, make_result_record, write_json
+from agent.results.records import format_time, indent_json, make_error_record, make_result_record, write_json
 from tests.agent.samples import a_ledger, add_job
 
 MEDIA = {role: {"given": f"my {role}", "path": role} for role in ("avatar", "audio")}
@@ -68,3 +69,17 @@ def test_times_are_iso_8601() -> None:
     """UTC with milliseconds; nothing where there is no time."""
     assert format_time(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
     assert format_time(None) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1, "b": [1, {"c": None}, [], {}], "d": "grüße\n", "e": (0.5, True), "7": {"f": {"g": "h"}}},
+        {},
+        [[[]]],
+        "x",
+    ],
+)
+def test_indented_json_is_that_of_the_library(value: object) -> None:
+    """Records look as they always did."""
+    assert indent_json(value, 2) == json.dumps(value, ensure_ascii=False, indent=2)

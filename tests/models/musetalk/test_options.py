@@ -34,6 +34,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "job-file.md").read_text(encoding="
         ({"batch_size": 0}, "greater than or equal to 1"),
         ({"batch_size": "8"}, "'auto'"),
         ({"precision": "int8"}, "precision"),
+        ({"precision": "fast"}, "precision"),
         ({"smooth_box": 1}, "smooth_box"),
         ({"no_face": "skip"}, "'keep' or 'fail'"),
         ({"silence": "shut"}, "'model' or 'close'"),
@@ -42,6 +43,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "job-file.md").read_text(encoding="
         ({"compile": "yes"}, "compile"),
         ({"reference": "really"}, "'realtime'"),
         ({"reference": True, "version": "v1", "parsing_mode": "jaw"}, "parsing_mode"),
+        ({"reference": True, "quality": "draft"}, "no drafts"),
     ],
 )
 def test_mistakes_are_named(given: dict[str, Any], word: str) -> None:

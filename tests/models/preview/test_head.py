@@ -14,11 +14,27 @@ def test_the_head_moves_and_the_background_stands() -> None:
     image = portrait()
     head = HeadField(find_face(image), (640, 640))
     x0, y0, x1, y1 = head.rect
-    across, down = head.compute_maps(np.array([0, 10, 0, 0, 0], np.float32))
+    nodes = head.compute_nodes(np.array([0, 10, 0, 0, 0], np.float32), np.eye(2, 3))
+    sources = head.find_sources(nodes, head.rect)
     still_x, still_y = np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))
-    moved = np.hypot(across - still_x, down - still_y)
+    moved = np.hypot(sources[..., 0] - still_x, sources[..., 1] - still_y)
     (ax, ay), (bx, by) = find_face(image).eyes
     eyes = moved[round((ay + by) / 2) - y0, round((ax + bx) / 2) - x0]
     assert eyes == pytest.approx(0.1 * find_face(image).eye_distance, rel=0.05)
     assert moved[:, 0].max() < 0.5
     assert moved[:, -1].max() < 0.5
+
+
+def test_a_part_of_the_head_comes_from_where_the_whole_does() -> None:
+    """The sources of any rectangle in the head are those of the whole head there."""
+    image = portrait()
+    head = HeadField(find_face(image), (640, 640))
+    nodes = head.compute_nodes(np.array([1, 3, 2, 4, 2], np.float32), np.eye(2, 3))
+    whole, (x0, y0, x1, y1) = head.find_sources(nodes, head.rect), head.rect
+    for left, top, right, bottom in (
+        (x0, y0, x1, y0 + 64),
+        (x0 + 13, y0 + 37, x0 + 90, y0 + 38),
+        (x1 - 9, y1 - 5, x1, y1),
+    ):
+        part = head.find_sources(nodes, (left, top, right, bottom))
+        assert (part == whole[top - y0 : bottom - y0, left - x0 : right - x0]).all()

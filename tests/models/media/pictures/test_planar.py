@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models import media
+from models.media.pictures.colour import ToYuv, view_plane
 from models.media.pictures.planar import yuv_to_frame
 from models.types import Colour
 from tests import media_samples as samples
@@ -110,3 +111,21 @@ def test_planes_and_frames_are_the_same_picture() -> None:
         assert yuv_to_frame(frame_of_bars(colour), colour).colorspace == colour.matrix
         for n, bgr in enumerate(BARS):
             assert np.abs(shown[10:60, 24 * n + 6 : 24 * n + 18] - np.array(bgr, int)).max() <= 2
+
+
+@pytest.mark.parametrize("colour", [media.BT709, Colour(matrix=5, range=2)])
+@pytest.mark.parametrize("rect", [(33, 21, 90, 77), (0, 0, 160, 120), (159, 119, 160, 120), (50, 50, 50, 50)])
+def test_a_picture_that_changed_in_part_has_the_planes_of_the_whole(
+    rect: tuple[int, int, int, int], colour: Colour
+) -> None:
+    """Converting a rectangle alone, at odd edges too, gives what a conversion of the whole picture gives."""
+    rng = np.random.default_rng(1)
+    still = rng.integers(0, 256, (120, 160, 3)).astype(np.uint8)
+    x0, y0, x1, y1 = rect
+    moved = still.copy()
+    moved[y0:y1, x0:x1] = rng.integers(0, 256, (y1 - y0, x1 - x0, 3))
+    planes = media.PatchedPlanes(still, rect, colour)
+    for picture in (moved, still):
+        whole = ToYuv(colour)(picture)
+        for number, plane in enumerate(media.split_planes(planes.convert(picture))):
+            assert np.array_equal(plane, view_plane(whole, number)[: plane.shape[0], : plane.shape[1]])

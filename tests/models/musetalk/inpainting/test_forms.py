@@ -11,6 +11,7 @@ from models.musetalk.inpainting.forms import (
     FORMS,
     LayoutGroupNorm,
     Measurement,
+    NormSilu,
     ShuffledUpsample,
     arrange,
     choose_form,
@@ -75,7 +76,8 @@ def test_an_inpainter_runs_the_form_that_it_is_told(name: str) -> None:
     form = FORMS.get(name, FORMS["usual"])
     kinds = [type(module) for net in (opened._predict, opened._decode) for module in net.modules()]
     assert (ShuffledUpsample in kinds) == (form.upsampler == "shuffled") == (FoldedUpsample not in kinds)
-    assert (LayoutGroupNorm in kinds) == (form.norm == "layout") == (nn.GroupNorm not in kinds)
+    assert (LayoutGroupNorm in kinds) == (form.norm != "library") == (nn.GroupNorm not in kinds)
+    assert (NormSilu in kinds) == (form.norm == "kernel")
     assert opened._decode.layout is (contiguous_layout if form.layout == "contiguous" else channels_last_layout)
     assert not {ShuffledUpsample, LayoutGroupNorm} & {type(module) for module in opened._encode.modules()}
     assert opened.stats().get("form", "usual") == name
