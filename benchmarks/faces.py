@@ -233,8 +233,10 @@ def judge_video(drawing: Drawing, points: Points) -> tuple[str, str]:
     missed = [
         measure_miss(seen, placed) for name, placed in drawing.placed.items() if (seen := points[name]) is not None
     ]
-    if not drawing.placed or not missed:
+    if not drawing.placed:
         return "refused", ""
+    if not missed:
+        return "not judged", "the judge sees no face"
     apart = [measure_gap(seen) for name, seen in points.items() if name.startswith("closed") and seen is not None]
     near = float((np.array(missed) <= 10).mean())
     said = (

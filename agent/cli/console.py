@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from agent.languages import choose_language, translate
+from agent.languages import speak as speak
 
 if TYPE_CHECKING:
     from agent.settings import Settings
@@ -28,11 +28,6 @@ Config = Annotated[
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def speak(text: str) -> str:
-    """Return what is printed in the language of the terminal."""
-    return translate(text) if choose_language(os.environ) == "zh" else text
 
 
 def print_json(data: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
-from agent.cli.console import Config, console, error_console, find_settings, load_settings
+from agent.cli.console import Config, console, error_console, find_settings, load_settings, speak
 from agent.errors import UserError
 from agent.text import escape_markup
 
@@ -95,7 +95,7 @@ def tray(config: Config = None) -> None:
     while True:
         shown.step()
         if shown.has_tray is False and was_there is not False:
-            error_console.print("no tray shows icons here: notifications alone are shown", soft_wrap=True)
+            error_console.print(speak("no tray shows icons here: notifications alone are shown"), soft_wrap=True)
         was_there = shown.has_tray
         if time.monotonic() >= due_s:
             due_s = time.monotonic() + NOTIFY_S
@@ -112,15 +112,15 @@ def build_menu(settings: Settings, source: Path, pause: TimedPause, state: TrayS
     from agent.desktop.pauses import HOUR_S
 
     items = [
-        Item("Open the page", report(lambda: open_page(settings, source))),
-        Item("Open the outbox", report(lambda: open_path(settings.folders.outbox))),
+        Item(speak("Open the page"), report(lambda: open_page(settings, source))),
+        Item(speak("Open the outbox"), report(lambda: open_path(settings.folders.outbox))),
         Item(),
     ]
     if state.is_paused:
-        items.append(Item("Resume", report(pause.resume)))
+        items.append(Item(speak("Resume"), report(pause.resume)))
     else:
-        items.append(Item("Pause", report(lambda: pause.pause(None))))
-        items.append(Item("Pause for an hour", report(lambda: pause.pause(HOUR_S))))
+        items.append(Item(speak("Pause"), report(lambda: pause.pause(None))))
+        items.append(Item(speak("Pause for an hour"), report(lambda: pause.pause(HOUR_S))))
     if state.results:
         items.append(Item())
         items += [Item(name, report(partial(open_path, path))) for name, path in state.results]
@@ -134,7 +134,7 @@ def report(act: Callable[P, None]) -> Callable[P, None]:
         try:
             act(*args, **kwargs)
         except (UserError, OSError) as error:
-            error_console.print(escape_markup(error), soft_wrap=True)
+            error_console.print(escape_markup(speak(str(error))), soft_wrap=True)
 
     return run
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.errors import UserError
 from agent.hooks.ends import EndReader
+from agent.languages import speak
 from agent.ledger.reader import Reader
 from agent.text import escape
 
@@ -95,7 +96,7 @@ def build_notifications(rows: list[dict[str, Any]]) -> list[Notification]:
     bad = f", {len(failed)} failed" if failed else ""
     return [
         Notification(
-            f"{len(rows)} jobs have ended{bad}", ", ".join(escape(row["name"]) for row in failed), bool(failed)
+            speak(f"{len(rows)} jobs have ended{bad}"), ", ".join(escape(row["name"]) for row in failed), bool(failed)
         )
     ]
 
@@ -104,7 +105,7 @@ def build_notification(row: dict[str, Any]) -> Notification:
     name = escape(row["name"])
     match row["state"]:
         case "done":
-            return Notification(f"{name} is done", f"outbox/{escape(row['result'] or '')}")
+            return Notification(speak(f"{name} is done"), f"outbox/{escape(row['result'] or '')}")
         case "failed":
-            return Notification(f"{name} failed", escape(row["error_message"] or ""), urgent=True)
-    return Notification(f"{name} was cancelled")
+            return Notification(speak(f"{name} failed"), escape(speak(row["error_message"] or "")), urgent=True)
+    return Notification(speak(f"{name} was cancelled"))

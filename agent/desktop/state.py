@@ -8,6 +8,7 @@ from typing import Any
 
 from agent import client
 from agent.errors import UserError
+from agent.languages import speak
 from agent.ledger.reader import Unreadable
 from agent.page.facts import read_status
 from agent.results.video_file import find_video
@@ -41,7 +42,7 @@ class TrayState:
 def read_state(settings: Settings, absence: str) -> TrayState:
     """Return what goes on. `absence`: why no daemon is at work, "" where one is."""
     status = read_status(settings)
-    problems = tuple(escape(str(text)) for text in status.get("problems", ()))
+    problems = tuple(escape(speak(str(text))) for text in status.get("problems", ()))
     is_paused = bool(status.get("paused"))
     try:
         db = client.open_ledger(settings)
@@ -51,13 +52,15 @@ def read_state(settings: Settings, absence: str) -> TrayState:
         finally:
             db.close()
     except (UserError, Unreadable) as error:
-        return TrayState("away", lines=(absence or str(error),))
+        return TrayState("away", lines=(speak(absence or str(error)),))
     results = tuple((escape(row["name"]), find_video(settings.folders.outbox / str(row["result"]))) for row in done)
     waiting = counts.get("queued", 0) + counts.get("waiting", 0)
-    lines = (*(f"{escape(row['name'])}: {row['percent']:.0f} %" for row in running[:5]), f"{waiting} waiting")
+    lines = (*(f"{escape(row['name'])}: {row['percent']:.0f} %" for row in running[:5]), speak(f"{waiting} waiting"))
     percent = sum(row["percent"] for row in running) / len(running) if running else 0.0
     kind = choose_kind(absence, problems, running, is_paused=is_paused)
-    return TrayState(kind, percent, tuple(line for line in (absence, *problems, *lines) if line), results, is_paused)
+    return TrayState(
+        kind, percent, tuple(line for line in (speak(absence), *problems, *lines) if line), results, is_paused
+    )
 
 
 def choose_kind(absence: str, problems: tuple[str, ...], running: list[dict[str, Any]], *, is_paused: bool) -> str:

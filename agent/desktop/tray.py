@@ -15,6 +15,7 @@ from agent.desktop.icon import draw_icons
 from agent.desktop.menu import Item, Menu
 from agent.desktop.state import TrayState
 from agent.errors import UserError
+from agent.languages import speak
 
 ITEM, WATCHER, MENU = "org.kde.StatusNotifierItem", "org.kde.StatusNotifierWatcher", "com.canonical.dbusmenu"
 ITEM_PATH, WATCHER_PATH, MENU_PATH = "/StatusNotifierItem", "/StatusNotifierWatcher", "/MenuBar"
@@ -136,7 +137,7 @@ class Tray:
         return None
 
     def _describe_item(self) -> dict[str, tuple[str, Any]]:
-        title = f"musedrop: {TITLES[self.state.kind]}"
+        title = f"musedrop: {speak(TITLES[self.state.kind])}"
         pixmaps = draw_icons(self.state.kind, self.state.percent)
         return {
             "Category": ("s", "ApplicationStatus"),

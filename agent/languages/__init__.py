@@ -8,6 +8,7 @@ ledgers of earlier releases are understood. Standard library only.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property, lru_cache
@@ -93,6 +94,11 @@ def _split(text: str) -> Iterator[tuple[str, str, str]]:
 def translate(text: str) -> str:
     """Return the Chinese of a sentence, or the sentence where there is none."""
     return find_chinese(text) or text
+
+
+def speak(text: str) -> str:
+    """Return a sentence in the language of this process's environment."""
+    return translate(text) if choose_language(os.environ) == "zh" else text
 
 
 def explain_error(code: str, message: str) -> str:

@@ -183,7 +183,7 @@ class Transitions:
     def reopen(self, job: Job, spec: JobSpec, *, at_ms: int) -> Job:
         """Failed or cancelled -> waiting: the job starts over, as `spec` asks now."""
         columns = {**UNCLAIMED, **UNPUBLISHED, **NO_ERROR, **UNFINISHED, **NOT_INSPECTED, **COUNTERS}
-        columns |= _asked_columns(spec)
+        columns |= {**_asked_columns(spec), "started_ms": None}
         return self._move(job, JobState.WAITING, at_ms, columns, "tried again")
 
     def refuse_reopen(self, job: Job, error: JobError, *, at_ms: int) -> None:

@@ -1,4 +1,5 @@
-"""Whether an attempt failed because of the disks of the share or the state: the job is not to blame. Pure."""
+"""Whether an attempt failed because of the disks of the share or the state, or since the machine has no
+thread left: the job is not to blame. Pure."""
 
 from __future__ import annotations
 
@@ -17,6 +18,11 @@ ANYWHERE = {
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.ENXIO, errno.EMFILE, errno.ENFILE),
 }
 """Errors that no input causes."""
+OF_MACHINE = {errno.EAGAIN}
+"""The error of a machine that has no further thread or process. Too little memory may be the fault of a medium."""
+NO_THREAD = re.compile(r"RuntimeError: can't start new thread")
+"""What Python says where the limit of threads is reached."""
+MACHINE = "the machine has no further thread or process for a worker"
 RIGHTS = {errno.EACCES, errno.EPERM}
 """Errors that are ours only where the path is."""
 OWN_FAULTS = 5
@@ -28,11 +34,20 @@ def describe_disk_fault(failed: Failed, folders: Folders) -> str:
     """Return what is wrong with the share or the state, "" where the failure is something else."""
     if failed.code == ErrorCode.DISK_FULL:
         return failed.message
+    if failed.code == ErrorCode.INTERNAL and NO_THREAD.match(failed.message):
+        return f"{MACHINE}: {os.strerror(errno.EAGAIN)}"
     for number, _, path in _find_errors(failed):
+        if number in OF_MACHINE:
+            return f"{MACHINE}: {os.strerror(number)}"
         is_ours = any(Path(path).is_relative_to(folder) for folder in (folders.share, folders.state, folders.cache))
         if number in ANYWHERE or (number in RIGHTS and path and (is_ours or not can_search(path))):
             return f"{os.strerror(number)}{f': {path}' if path else ''}"
     return ""
+
+
+def name_trouble(fault: str) -> str:
+    """Return a sentence about a fault that `describe_disk_fault` found."""
+    return fault if fault.startswith(MACHINE) else f"the share or the state has trouble: {fault}"
 
 
 def explain_unreadable_medium(job: Job, failed: Failed, others_done: int = 0) -> JobError | None:

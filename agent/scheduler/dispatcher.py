@@ -19,7 +19,7 @@ from agent.ledger.ledger import Ledger
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.scheduler.crashes import describe_failure, is_caused_by_job
 from agent.scheduler.devices import Devices
-from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_medium
+from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_medium, name_trouble
 from agent.scheduler.engines import EngineChooser
 from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
 from agent.scheduler.reports import is_whole_job, read_outline
@@ -429,7 +429,7 @@ class Dispatcher:
         """Let a queued job rest while the share or the state has trouble; that counts as no attempt."""
         delay_s = min(2.0 * self._disk_faults.get(job.uid, ("", 0.5))[1], MAX_BACKOFF_S)
         self._disk_faults[job.uid] = fault, delay_s
-        why = f"the share or the state has trouble: {fault}; tried again in {delay_s:.0f} s"
+        why = f"{name_trouble(fault)}; tried again in {delay_s:.0f} s"
         self.ledger.transitions.postpone(job, why, delay_s=delay_s, at_ms=self.clock.at_ms())
         log.error("%s waits: %s", job.name, why, extra=make_extra(job))
 
@@ -440,7 +440,7 @@ class Dispatcher:
     @property
     def disk_fault(self) -> str:
         """What is wrong with the share or the state, as the last attempts found it; "" if nothing is."""
-        return next((f"jobs wait, the share or the state has trouble: {f}" for f, _ in self._disk_faults.values()), "")
+        return next((f"jobs wait, {name_trouble(f)}" for f, _ in self._disk_faults.values()), "")
 
     # ends ------------------------------------------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ FARTHEST_MOUTH = 12.0
 """The farthest that a mouth moves in a turning head, in face units."""
 AWAY = 0.5
 """What a mouth away from its usual place costs in the choice of the reference, against one that is open so far."""
-STEADY_FRAMES = 3.0
-"""Standard deviation in frames of the average over the place of the mouth."""
+STEADY_FRAMES = 1.5
+"""Standard deviation in frames of the average over the place of the mouth: a longer one lags behind a quick head."""
 
 Finder = Callable[[U8], Face | None]
 """Searches a whole picture for the face."""

@@ -425,7 +425,7 @@ const refer = async (face) => (face.library ? { library: face.library } : face.j
 
 // Asks for a draft of a face: its still shows who will speak, before anything is queued.
 async function lookAt(face) {
-  if (sections.head?.absence || looks.size > 20) return;
+  if (sections.head?.absence || sections.head?.paused || looks.size > 20) return;
   try {
     const { options } = readOptions();
     face.draft = (await (await post("/drafts", { avatar: await refer(face), options })).json()).id;
@@ -451,7 +451,7 @@ function drawLooks() {
 
 function drawThing(file, list) {
   const isVoice = list === basket.voices;
-  const tag = isVoice ? "span" : VIDEO.test(file.name) ? "video" : "img";
+  const tag = isVoice ? "span" : file.kind === "video" || VIDEO.test(file.name) ? "video" : "img";
   if (!isVoice && !file.url) file.url = file.size === undefined ? file.poster : URL.createObjectURL(file);
   const picture = file.still ? null : make(tag, isVoice ? { textContent: "♪" } : { src: file.url, alt: "", muted: true });
   const node = make("li", {}, picture, named(file.name),
@@ -478,6 +478,16 @@ async function keep(file) {
   }
 }
 
+function useAvatar(name) {
+  const row = (sections.library || []).find((one) => one.name === name);
+  if (!row) return;
+  const face = { library: name, name, kind: row.kind, poster: row.kind ? `/avatars/${encodeURIComponent(name)}` : "" };
+  basket.faces.push(face);
+  lookAt(face);
+  $("library").value = "";
+  drawBasket();
+}
+
 function useAgain(row) {
   basket.faces.splice(0, basket.faces.length, { name: row.name, job: row.uid, poster: `/files/${row.uid}/preview.jpg` });
   drawBasket();
@@ -490,9 +500,7 @@ const stem = (name) => name.replace(/\.[^.]*$/, "").normalize("NFC").toLowerCase
 
 // Which face speaks which voice: by equal names, else one for all, else in their order.
 function pair() {
-  const chosen = $("library").value;
-  const faces = [...basket.faces, ...(chosen ? [{ library: chosen, name: chosen }] : [])];
-  const { voices } = basket;
+  const { faces, voices } = basket;
   if (!faces.length || !voices.length) return [];
   if (faces.length === 1) return voices.map((voice) => [faces[0], voice, voice.name]);
   if (voices.length === 1) return faces.map((face) => [face, voices[0], face.name]);
@@ -518,7 +526,7 @@ function drawLibrary() {
   fill($("avatars"), rows, (row) => row.name, (row) => make("li", {},
     row.kind ? make(row.kind === "video" ? "video" : "img", { src: `/avatars/${encodeURIComponent(row.name)}`, alt: "", muted: true, preload: "metadata", loading: "lazy" }) : null,
     make("div", {}, named(row.name)),
-    button("use", () => { $("library").value = row.name; drawBasket(); }, { "aria-label": `${say("use")} ${row.name}` }),
+    button("use", () => useAvatar(row.name), { "aria-label": `${say("use")} ${row.name}` }),
     button("remove", async (event) => {
       if (confirm(say("forget_sure", { name: row.name }))) await act(`/avatars/${encodeURIComponent(row.name)}/forget`)(event);
     }, { "aria-label": `${say("forget")}: ${row.name}` })));
@@ -567,7 +575,6 @@ async function start() {
     announce(say("sent", { names: made.map((job) => job.name).join(", ") }), "good");
     basket.faces.length = basket.voices.length = 0;
     looks.clear();
-    $("library").value = "";
   } catch (error) {
     for (const file of [...basket.faces, ...basket.voices]) file.word = null;
     announce(error.message, "bad");
@@ -679,7 +686,8 @@ $("language").onclick = () => {
   drawAll();
 };
 $("pick").onchange = () => { take($("pick").files); $("pick").value = ""; };
-$("library").onchange = drawBasket;
+$("library").onchange = () => useAvatar($("library").value);
+$("options").onchange = (event) => { if (event.target.name === "options") basket.faces.filter((face) => !face.job).forEach(lookAt); };
 $("editor-close").onclick = () => $("editor").close();
 $("wanted").onchange = $("submitter").onchange = search;
 $("start").onclick = start;

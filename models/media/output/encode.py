@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from threading import Thread
 
 import av
 import cv2
@@ -99,13 +102,27 @@ class ToVideoFrame:
 def translate_encoder_errors(encoder: str) -> Iterator[None]:
     """Turn FFmpeg's errors into EngineError encoder_unavailable.
 
-    They look like those of files: NVENC without a GPU raises PermissionError.
+    They look like those of files: NVENC without a GPU raises PermissionError. Raises OSError where the machine has no
+    thread left, which is no fault of the encoder.
     """
     try:
         yield
     except av.FFmpegError as error:
+        check_machine(error)
         message = f"the encoder {encoder} failed: {error.strerror}"
         raise EngineError("encoder_unavailable", message, 'ask for "libx264"', retry=True) from error
+
+
+def check_machine(error: av.FFmpegError) -> None:
+    """Raise OSError if the machine has no thread left; x264 says nothing of why it can't be opened."""
+    if error.errno == errno.EAGAIN:
+        raise OSError(error.errno, os.strerror(error.errno)) from error
+    try:
+        thread = Thread(target=int)
+        thread.start()
+        thread.join()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
 
 def add_video_stream(

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from models.atomic import atomic_write
-from models.media.output.encode import add_video_stream
+from models.media.output.encode import add_video_stream, check_machine
 from models.media.pictures.colour import ToYuv
 from models.types import EngineError, Inspection, JobFiles, Request
 
@@ -73,6 +73,7 @@ def try_encoder(encoder: str) -> str:
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
     except av.FFmpegError as error:  # NVENC without a GPU raises PermissionError too, which is not about files
+        check_machine(error)
         return f"it fails ({error.strerror})"
     return "usable"
 

@@ -116,3 +116,13 @@ def test_nobody_shows_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
     with pytest.raises(UserError, match="desktop session"):
         NotificationService()
+
+
+def test_a_chinese_session_gets_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a job and why it failed, as the environment asks for; its name stays."""
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    row = {"name": "nothing to do", "state": "failed", "error_message": "no face was found in a.jpg", "result": None}
+    [failed] = build_notifications([row])
+    assert (failed.summary, failed.body) == ("nothing to do 失败", "在 a.jpg 中没有找到人脸")
+    [done] = build_notifications([{**row, "state": "done", "result": "x"}])
+    assert (done.summary, done.body) == ("nothing to do 已完成", "outbox/x")

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from agent.errors import ErrorCode
+from agent.jobs import spec
 from agent.languages import PLACE, Template, choose_language, explain_error, find_chinese, load_table, translate
 
 ROOT = Path(__file__).parents[3]
@@ -17,7 +19,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SPOKEN = (
     *("models", "agent/intake", "agent/jobs", "agent/scheduler", "agent/results", "agent/client.py"),
     *("gpu_pool/slot.py", "gpu_pool/wait_reasons.py", "gpu_pool/cards.py", "agent/settings_file.py"),
-    *("agent/cli", "agent/setup", "agent/page", "agent/service", "agent/daemon.py"),
+    *("agent/cli", "agent/setup", "agent/page", "agent/desktop", "agent/service", "agent/daemon.py"),
 )
 """Where the code speaks to people: each of its sentences is in the table, but for those below."""
 SILENT = re.compile(
@@ -27,14 +29,15 @@ SILENT = re.compile(
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
 OTHER_TEXT = re.compile(
-    r"SELECT |code of|pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
+    r"SELECT |RuntimeError|code of|pip install|python -m|Started by|The file that gets|\\\[Errno|musedrop|musetalk 101|"
     r"Stands for|Accepted and|Of Duix|low, medium|The settings of|that is in force|to this file\.|[#|]|must be set|"
     r"camera raw|SILK|MIDI|Creative|playlist|rich text|text file|Matroska|no frame header|another kind of RIFF|its ICC|"
     r"MuseTalk lip|moves the mouth|paints the|turns pictures|hears the|finds |the weights need|the NVIDIA driver$|"
     r"a 101, no|another con|SHA-256 101|101 bytes|101 is here|101 MiB resident|10\d( x| =| to| 102 103|\.\.\.| \"102\"| See)|"  # noqa: E501
     r"<|event:|submitter = |substr|finished_at|state IN|default-src|sudo | +101|-----|%\(|101systemctl|\[dim|"
     r"101 (\[bold|->|min|h)|not known yet| \(tried|there(, and kept| and back)|"
-    r"Open the|Pause for|Faces and|it was replaced|process 101|"
+    r"MuseV: its|image-to-video pip|"
+    r"Exec=|Comment=|there is no 101 here|101: 102 %|outbox/|Faces and|it was replaced|process 101|"
     r"(be|is) \w+ (up|away|folder|out)|it is no folder|end of data|the address|no reading|ended by itself"
 )
 """Names of formats and parts, SQL, helps of programs, and words that a sentence of the table has as a value."""
@@ -107,6 +110,13 @@ def test_every_code_has_a_chinese_text() -> None:
         assert CHINESE.search(told), code
         assert "Traceback <b>of</b> nothing known" in told
         assert not code.hint or CHINESE.search(translate(code.hint)), code
+
+
+def test_what_a_key_of_a_job_file_means_is_there_in_chinese() -> None:
+    """It is the hint of a value that is refused."""
+    models = (model for model in vars(spec).values() if isinstance(model, type) and issubclass(model, BaseModel))
+    fields = {field.description or "" for model in models for field in model.model_fields.values()} - {""}
+    assert [text for text in fields if not CHINESE.search(find_chinese(text) or "")] == []
 
 
 def test_every_place_of_a_template_is_filled() -> None:

@@ -313,3 +313,14 @@ def test_a_job_with_its_media_is_queued_by_one_row(tmp_path: Path) -> None:
     kinds = [kind for [kind] in ledger.db.execute("SELECT kind FROM events ORDER BY id")]
     assert kinds == ["waiting", "queued"]
     assert ledger.count(JobState.QUEUED) == 1
+
+
+def test_a_retried_job_begins_its_time_anew(tmp_path: Path) -> None:
+    """What a first attempt took, perhaps days ago, is no part of the time of the next one."""
+    ledger = a_ledger(tmp_path)
+    failed = ledger.transitions.fail(add_job(ledger, "u1", state=JobState.RUNNING, at_ms=1), ERROR, at_ms=2)
+    job = ledger.transitions.reopen(failed, a_spec(), at_ms=9000)
+    started = start_job(ledger, ledger.transitions.queue(job, MEDIA, at_ms=9000), "again", at_ms=9000)
+    ledger.transitions.finish(started, "hello", at_ms=9500)
+    [row] = ledger.rows("SELECT run_seconds FROM job_status")
+    assert row["run_seconds"] == 0.5

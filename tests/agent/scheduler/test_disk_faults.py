@@ -132,3 +132,24 @@ def test_an_error_that_a_worker_has_explained_is_the_jobs(simulation: Simulation
     failed = fails(order, "audio_unreadable", detail="OSError: [Errno 5] Input/output error")
     assert isinstance(failed, Failed)
     assert describe_disk_fault(failed, simulation.settings.folders) == ""
+
+
+@pytest.mark.parametrize("said", ["RuntimeError: can't start new thread", f"OSError: {OSError(errno.EAGAIN, 'no')}"])
+def test_a_machine_without_threads_is_waited_for(simulation: Simulation, said: str) -> None:
+    """A limit of processes is no fault of a job: no attempt counts, the problem is named, and the job is done then."""
+    left = [said] * 8
+
+    def story(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        message = left.pop() if left else ""
+        end = Failed(order.task, order.start, order.stop, "internal", message, retry=True)
+        return [(0.1, end)] if message else None
+
+    simulation.story = story
+    simulation.add("hello")
+    simulation.run(lambda: simulation.row("hello")["attempt"] == 6)
+    simulation.run(lambda: simulation.row("hello")["state"] == "queued")
+    assert "no further thread or process" in simulation.row("hello")["waiting_for"]
+    assert simulation.dispatcher.disk_fault.startswith("jobs wait, the machine has no further thread")
+    simulation.finish(1)
+    [failures] = simulation.ledger.db.execute("SELECT failures FROM jobs").fetchone()
+    assert (simulation.row("hello")["state"], failures, simulation.dispatcher.disk_fault) == ("done", 0, "")

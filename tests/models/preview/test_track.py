@@ -91,3 +91,17 @@ def test_a_mouth_pulled_aside_is_no_reference() -> None:
     gap[40:50] = 0.5
     track = Track(np.zeros((frames, 2, 2)), np.ones(frames), mouth, gap)
     assert 40 <= track.choose_reference() < 50
+
+
+def test_the_mouth_of_a_head_that_turns_quickly_is_followed() -> None:
+    """A mouth that moves aside in the face at once is followed by three quarters within two frames."""
+    image, face = portrait(), find_face(portrait())
+    x, y = np.meshgrid(np.arange(image.shape[1], dtype=np.float32), np.arange(image.shape[0], dtype=np.float32))
+    below = (y - face.eyes[0][1]) / face.eye_distance
+    lower = np.clip((below - 0.3) / 0.4, 0, 1) * np.exp(-(((x - np.mean(face.eyes, 0)[0]) / face.eye_distance) ** 4))
+    shifted = cv2.remap(image, x - (0.1 * face.eye_distance * lower).astype(np.float32), y, cv2.INTER_LINEAR)
+    frames = [image] * 12 + [np.asarray(shifted, np.uint8)] * 12
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    moved = (track.place_at_mouth(0) - track.eyes).mean(1)[:, 0]
+    assert moved[-1] > 0.04 * face.eye_distance
+    assert moved[13] > 0.75 * moved[-1]

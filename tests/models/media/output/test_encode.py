@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from threading import Thread
 
 import av
 import numpy as np
 import pytest
 
 from models import media
+from models.media.output.encode import translate_encoder_errors
 from models.types import EngineError
 from tests import media_samples as samples
 from tests.media_samples import quarters
@@ -152,3 +154,14 @@ def test_a_jpeg_can_be_written_for_the_preview(tmp_path: Path) -> None:
     media.write_jpeg(tmp_path / "preview.jpg", quarters(91, 61))
     assert np.abs(media.read_image(tmp_path / "preview.jpg", "p").astype(int) - quarters(91, 61)).mean() < 4
     assert [path.name for path in tmp_path.iterdir()] == ["preview.jpg"]
+
+
+def test_an_encoder_that_gets_no_thread_is_not_called_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of processes is the machine's; x264 only says that it could not be opened."""
+
+    def refuse(_thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+    with pytest.raises(OSError, match="temporarily unavailable"), translate_encoder_errors("libx264"):
+        raise av.error.ExternalError(-1, "Generic error in an external library")

@@ -15,6 +15,7 @@ from models.musetalk.inpainting.forms import (
     ShuffledUpsample,
     arrange,
     choose_form,
+    list_forms,
     measure_forms,
 )
 from models.musetalk.inpainting.fused_weights import optimise
@@ -56,7 +57,7 @@ def test_norms_that_keep_the_layout_are_the_librarys(layout: torch.memory_format
 def test_every_form_gives_the_same() -> None:
     """On the tiny networks; the usual form is the one to compare with."""
     found = measure_forms(optimise(tiny_nets.unet()), optimise(tiny_nets.vae()), CPU, batch=1, rounds=1)
-    assert found.keys() == FORMS.keys()
+    assert list(found) == list_forms(CPU) == [name for name in FORMS if "kernels" not in name]
     assert all(one.is_same and one.unet_ms > 0 < one.decode_ms for one in found.values())
 
 
