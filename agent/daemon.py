@@ -27,6 +27,7 @@ from agent.results.drafts import Drafts
 from agent.results.publisher import GATHER_S, Publisher
 from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
+from agent.results.signing import Signer
 from agent.results.status import DaemonState, StatusReport
 from agent.results.status_db import StatusDatabase
 from agent.scheduler.attempt import FinishedAttempt
@@ -74,8 +75,9 @@ class Daemon:
         pool: Pool | None = None,
         clock: Clock | None = None,
         notifier: Notifier | None = None,
+        signs: bool = False,
     ) -> None:
-        """`pool`, `clock` and `notifier` take the place of the real ones in tests."""
+        """`pool`, `clock` and `notifier` take the place of the real ones in tests. `signs`: results, see Signer."""
         self.settings, self.folders = CurrentSettings(settings), settings.folders
         make_folders(self.folders.of_state, PRIVATE)
         self.lock = InstanceLock(self.folders.lock)
@@ -98,6 +100,7 @@ class Daemon:
         self.watchdog = Watchdog(self.notifier)
         self.pool = pool or open_pool(self.settings, handler, earlier)
         self.lease = ShareLease(settings.share, self.folders.lease, self.folders.state, self.ledger, self.clock)
+        self.signer = Signer(self.settings, self.folders) if signs else None
         self._connect_parts()
         self.draining = self.share_present = False
         self._recovered = self._may_archive = self._pruning = False
@@ -126,6 +129,7 @@ class Daemon:
             clock,
             lambda: settings.current.output.link_video,
             lambda: settings.current.quality,
+            self.signer,
         )
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
@@ -497,7 +501,7 @@ def serve(settings: Settings, handler: str = HANDLER, source: Path | None = None
     while True:
         try:
             with raise_disk_full():
-                daemon = Daemon(settings, handler)
+                daemon = Daemon(settings, handler, signs=True)
                 if not daemon.run(source):
                     return
                 settings = daemon.settings.current

@@ -426,6 +426,17 @@ class QualitySettings(Section):
     )
 
 
+class CredentialsSettings(Section):
+    """What results say of themselves, signed (C2PA); docs/credentials.md."""
+
+    sign: Literal["auto", "off"] = Field(
+        default="auto", description="auto signs each result where the extra `credentials` is installed; off signs none."
+    )
+    names: bool = Field(
+        default=False, description="Whether the names of job and inputs are signed, too, and not only their hashes."
+    )
+
+
 class LogSettings(Section):
     """What the daemon logs, and where its workers' logs are."""
 
@@ -465,6 +476,7 @@ class Settings(Section):
     page: PageSettings = PageSettings()
     speech: SpeechSettings = SpeechSettings()
     quality: QualitySettings = QualitySettings()
+    credentials: CredentialsSettings = CredentialsSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -42,6 +42,9 @@ cpu_workers = {workers}
 stall_s = {stall_s}
 cancel_s = 5
 
+[credentials]
+sign = "off"
+
 [status]
 write_s = {write_s}
 

@@ -23,6 +23,8 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     # What the daemon starts goes through gpu_pool. The other two are commands in processes of their own.
     "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.hooks.calls"),
     "jeepney": "agent.desktop",
+    "c2pa": "agent.credentials",
+    "cryptography": "agent.credentials",
     "starlette": "agent.page",
     "uvicorn": "agent.page",
     "av": "models.media",
@@ -49,6 +51,7 @@ AGENT = (
     {"service", "settings_file"},
     {"ledger", "library", "settings"},
     {"jobs"},
+    {"credentials"},
     {"clock", "errors", "fs", "languages", "text"},
 )
 MUSETALK = (

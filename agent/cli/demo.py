@@ -34,7 +34,7 @@ def run_demo(folder: Path, examples: Path, console: Console) -> int:
     told = speak(f"Rendering the jobs of {examples} into {settings.folders.outbox}: it takes up to a minute.")
     console.print(told, soft_wrap=True, markup=False)
     logging.basicConfig(level=logging.WARNING, filename=settings.folders.logs / "daemon.log", force=True)
-    daemon = Daemon(settings)
+    daemon = Daemon(settings, signs=True)
     names = drop_examples(examples, settings.folders.inbox)
     db = client.open_ledger(settings)
     try:

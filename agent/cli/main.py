@@ -22,6 +22,7 @@ from agent.cli import models as cli_models
 from agent.cli import service as cli_service
 from agent.cli.cluster import commands as cli_cluster
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json, speak
+from agent.cli.credentials.verify import verify_result
 from agent.cli.jobs import commands as jobs
 from agent.cli.options import EngineName, EngineOptions, parse_options
 from agent.cli.setup import command as cli_setup
@@ -44,6 +45,7 @@ app = typer.Typer(
 for command in (jobs.submit, jobs.wait, jobs.status, jobs.watch, jobs.logs, jobs.cancel, jobs.retry, jobs.priority):
     app.command()(command)
 app.command("open")(jobs.open_result)
+app.command("verify")(verify_result)
 app.command("page")(cli_desktop.serve_page)
 app.command()(cli_setup.setup)
 app.command()(cli_desktop.tray)

@@ -111,6 +111,16 @@ class Folders:
         return self.logs / "nvml.log"
 
     @cached_property
+    def credentials(self) -> Path:
+        """The key of this installation and its certificates; no worker may open it."""
+        return self.state / "credentials"
+
+    @cached_property
+    def signed(self) -> Path:
+        """Reports of the program that signs, until the daemon has read them."""
+        return self.credentials / "signed"
+
+    @cached_property
     def lock(self) -> Path:
         return self.state / "daemon.lock"
 

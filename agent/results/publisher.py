@@ -23,6 +23,7 @@ from agent.results import outbox
 from agent.results.quality import list_warnings
 from agent.results.reconcile import ShareMark
 from agent.results.records import make_result_record
+from agent.results.signing import POLL_S, Signer
 from agent.results.video_file import find_video
 from agent.scheduler.attempt import Attempt, FinishedAttempt
 from agent.service.log import make_extra
@@ -48,6 +49,7 @@ class PendingResult:
     staging: Path
     due_s: float
     name: str = ""
+    is_signed: bool = False
 
 
 class Publisher:
@@ -61,8 +63,13 @@ class Publisher:
         clock: Clock,
         links_video: Callable[[], bool] = lambda: False,
         limits: Callable[[], QualitySettings] = QualitySettings,
+        signer: Signer | None = None,
     ) -> None:
-        """`links_video`: whether each video is also a file beside its folder, now. `limits`: of the quality, now."""
+        """`links_video`: whether each video is also a file beside its folder, now. `limits`: of the quality, now.
+
+        `signer`: signs what is published; None: nothing is signed.
+        """
+        self._signer = signer
         self._links_video, self._limits = links_video, limits
         self.folders, self.ledger, self.problems, self.clock = folders, ledger, problems, clock
         self.pending: dict[str, PendingResult] = {}
@@ -125,7 +132,9 @@ class Publisher:
         now_s = self.clock.now_s() + early_s
         if self.next_due_s > now_s:
             return
-        due = [result for result in self.pending.values() if result.due_s <= now_s + GATHER_S]
+        due = self._sign([result for result in self.pending.values() if result.due_s <= now_s + GATHER_S], now_s)
+        if not due:
+            return
         at_ms = self.clock.at_ms()
         try:
             mark = self._mark.change()
@@ -142,6 +151,36 @@ class Publisher:
                 self._handle_error(result, error)
         if moved:
             self._finish(moved, mark)
+
+    def _sign(self, due: list[PendingResult], now_s: float) -> list[PendingResult]:
+        """Have results signed; return those that are signed, or can't be."""
+        signer = self._signer
+        if signer is None or not (signer.is_on or signer.is_running):
+            return due
+        ended = signer.collect(now_s)
+        done = [self._take_signed(result, ended[result.staging.name]) for result in due if result.staging.name in ended]
+        settled = [result for result in due if result.is_signed]
+        waiting = [result for result in due if not result.is_signed and result.staging.name not in ended]
+        if waiting and not signer.is_running:
+            try:
+                signer.begin([(result.staging, make_result_record(result.job, "", 0)) for result in waiting], now_s)
+            except OSError as error:
+                log.error("results can't be signed now: %s", error.strerror)
+        for result in waiting:
+            self.pending[result.job.uid] = replace(result, due_s=now_s + POLL_S)
+        return [*settled, *done]
+
+    def _take_signed(self, result: PendingResult, report: dict[str, Any]) -> PendingResult:
+        """Note in the row of a job what its signed video says, or why it is not signed."""
+        problem = report.pop("problem", "")
+        facts = {**(result.job.facts or {}), **report}
+        if problem:
+            log.error("%s is published without credentials: %s", result.job.name, problem)
+            facts["warnings"] = [*facts.get("warnings", ()), f"the video has no content credentials: {problem}"]
+        job = self.ledger.update_and_read(result.job.uid, facts=facts)
+        self.pending[job.uid] = signed = replace(result, job=job, is_signed=True)
+        failpoint("credentials")
+        return signed
 
     def _reserve_name(self, job: Job) -> str:
         batch = job.spec.batch if job.spec else ""

@@ -17,6 +17,7 @@ LIVE = (
     "status.",
     "speech.",
     "quality.",
+    "credentials.",
     "cache.max_gib",
     "log.level",
     "log.format",

@@ -1,0 +1,1 @@
+"""The command that reads content credentials back."""

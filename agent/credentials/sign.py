@@ -1,0 +1,124 @@
+"""`python -m agent.credentials.sign`: the program that signs verified results, started by the daemon.
+
+It alone opens the private key. It reads a list of jobs as JSON from the standard input, and leaves a report of each.
+A video is replaced by its signed copy in one rename, after the copy was read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, BinaryIO, NoReturn
+
+import c2pa
+
+from agent.credentials.boxes import UNSIGNED, has_index_first, hash_boxes, hash_file, list_boxes
+from agent.credentials.keys import SigningKey, load_or_make
+from agent.credentials.manifest import LABEL
+from agent.credentials.reading import read_credentials
+from agent.fs import atomic_write_bytes
+from agent.fs.folders import hold_folder
+from gpu_pool.failpoints import failpoint
+from gpu_pool.guards import die_with_parent, raise_oom_score
+from gpu_pool.walls import Walls, raise_walls
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_video(name: str, folder: int) -> BinaryIO:
+    """Open a file of an open folder that is no link."""
+    return os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb")
+
+
+def sign_video(folder: Path, name: str, manifest: Mapping[str, Any], key: SigningKey) -> dict[str, Any]:
+    """Replace a video by its signed copy; one that is signed for the same job stays. Return what to say of it.
+
+    Raises OSError, C2paError, ValueError where the copy isn't what it has to be.
+    """
+    with hold_folder(folder) as fd, open_video(name, fd) as video:
+        uid = next(one["data"]["uid"] for one in manifest["assertions"] if one["label"] == LABEL)
+        earlier = read_credentials(video, str(manifest["format"]))
+        if not earlier.problem and earlier.said.get("uid") == uid:
+            return describe(video, key, earlier.label)
+        temp = f".{name}.{token_hex(16)}.tmp"
+        try:
+            with os.fdopen(os.open(temp, _NEW, 0o666, dir_fd=fd), "w+b") as copy:
+                label = write_signed(video, copy, manifest, key)
+                copy.flush()
+                os.fsync(copy.fileno())
+                said = describe(copy, key, label)
+            failpoint("signing")
+            os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
+            os.fsync(fd)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temp, dir_fd=fd)
+    failpoint("signed")
+    return said
+
+
+def write_signed(video: BinaryIO, copy: BinaryIO, manifest: Mapping[str, Any], key: SigningKey) -> str:
+    """Write the signed copy, and check it; return the label of its manifest."""
+    before = list_boxes(video)
+    asserted = [
+        one | {"data": one["data"] | {"unsigned_boxes_sha256": hash_boxes(video, before, *UNSIGNED)}}
+        if one["label"] == LABEL
+        else one
+        for one in manifest["assertions"]
+    ]
+    signer = c2pa.Signer.from_info(
+        c2pa.C2paSignerInfo(alg=key.algorithm.encode(), sign_cert=key.chain, private_key=key.key, ta_url=None)
+    )
+    video.seek(0)
+    c2pa.Builder({**manifest, "assertions": asserted}).sign(signer, manifest["format"], video, copy)
+    after = list_boxes(copy)
+    if hash_boxes(copy, after, "mdat") != hash_boxes(video, before, "mdat"):
+        raise ValueError("the signed copy has another picture or sound")
+    if has_index_first(before) and not has_index_first(after):
+        raise ValueError("the index of the signed copy doesn't stand at the front")
+    found = read_credentials(copy, manifest["format"])
+    if found.problem:
+        raise ValueError(f"the signed copy can't be read back: {found.problem}")
+    return found.label
+
+
+def describe(video: BinaryIO, key: SigningKey, label: str) -> dict[str, Any]:
+    """Return what result.json says of a signed video."""
+    return {
+        "video_sha256": hash_file(video),
+        "video_bytes": video.seek(0, 2),
+        "credentials": {"manifest": label, "certificate_sha256": key.certificate_sha256},
+    }
+
+
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    parser = argparse.ArgumentParser(prog="python -m agent.credentials.sign", description="Started by the daemon.")
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--keys", type=Path, required=True)
+    parser.add_argument("--reports", type=Path, required=True)
+    parser.add_argument("--walls", action="store_true")
+    args = parser.parse_args(words)
+    die_with_parent(args.parent)
+    raise_oom_score()
+    jobs = json.load(sys.stdin)
+    key = load_or_make(args.keys)
+    if args.walls:
+        folders = (str(args.reports), *(str(job["folder"]) for job in jobs))
+        raise_walls(Walls(write=folders, hides_files=False))
+    for job in jobs:
+        try:
+            said = sign_video(Path(job["folder"]), job["video"], job["manifest"], key)
+        except (OSError, ValueError, c2pa.C2paError) as error:
+            said = {"problem": f"{type(error).__name__}: {str(error)[:300]}"}
+        atomic_write_bytes(args.reports / f"{job['token']}.json", json.dumps(said).encode())
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The publisher waits for the program that signs, and says when it can't."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.fs.layout import Folders
+from agent.jobs.states import JobState
+from agent.results.signing import MOST_TRIES, Signer
+from agent.scheduler.worker_walls import build_walls
+from agent.settings import CurrentSettings
+from agent.settings_file import load_settings
+from tests.agent.results.desk import Desk
+
+
+class FakeProgram:
+    """Ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.exit_code: int | None = None
+
+    def kill(self) -> None:
+        """Nothing runs."""
+
+
+class FakeStart:
+    """Notes what programs were to sign."""
+
+    def __init__(self) -> None:
+        self.jobs: list[list[str]] = []
+        self.program = FakeProgram()
+
+    def __call__(self, _folders: Folders, _args: Sequence[str], stdin: bytes) -> FakeProgram:
+        self.jobs.append([job["token"] for job in json.loads(stdin)])
+        self.program = FakeProgram()
+        return self.program
+
+
+def let_sign(desk: Desk) -> tuple[Signer, FakeStart]:
+    start = FakeStart()
+    settings = CurrentSettings(load_settings(desk.folders.share.parent / "musedrop.toml"))
+    signer = Signer(settings, desk.folders, start)
+    desk.publisher._signer = signer
+    return signer, start
+
+
+def publish(desk: Desk) -> None:
+    desk.clock.now += 0.1
+    desk.publisher.publish()
+
+
+def test_nothing_is_published_before_it_is_signed(desk: Desk) -> None:
+    """Results that come meanwhile wait for the next program; the report goes into the row and result.json."""
+    _, start = let_sign(desk)
+    desk.add("u1")
+    publish(desk)
+    desk.add("u2")
+    publish(desk)
+    assert (desk.results(), start.jobs) == ([], [["u1-token"]])
+    report = {"video_sha256": "ab", "video_bytes": 1, "credentials": {"manifest": "urn:1"}}
+    (desk.folders.signed / "u1-token.json").write_text(json.dumps(report))
+    start.program.exit_code = 0
+    publish(desk)
+    assert (desk.results(), start.jobs) == (["hello"], [["u1-token"], ["u2-token"]])
+    record = json.loads((desk.folders.outbox / "hello" / "result.json").read_text())
+    assert (record["credentials"], record["video_sha256"]) == ({"manifest": "urn:1"}, "ab")
+    assert list(desk.folders.signed.iterdir()) == []
+    assert desk.job("u1").state == JobState.DONE
+
+
+def test_a_program_that_dies_is_started_again(desk: Desk) -> None:
+    """After some times the video is published without credentials, and its warnings say so."""
+    _, start = let_sign(desk)
+    desk.add("u1")
+    for _ in range(MOST_TRIES):
+        publish(desk)
+        start.program.exit_code = -9
+    publish(desk)
+    assert len(start.jobs) == MOST_TRIES
+    record = json.loads((desk.folders.outbox / "hello" / "result.json").read_text())
+    assert "no content credentials" in record["warnings"][0]
+
+
+def test_no_worker_on_the_processor_can_read_the_key(desk: Desk) -> None:
+    """Those that open files of strangers have no folder that the key is below."""
+    signer, _ = let_sign(desk)
+    walls = build_walls(signer.settings, "cpu")
+    assert walls is not None
+    assert walls.hides_files
+    opened = [Path(path) for path in (*walls.read, *walls.write, *walls.driver, walls.temp) if path]
+    assert [path for path in opened if desk.folders.credentials.is_relative_to(path)] == []
+
+
+def test_settings_leave_it_out(desk: Desk, tmp_path: Path) -> None:
+    """With `sign = "off"` no program starts, and the video is published at once."""
+    signer, start = let_sign(desk)
+    path = tmp_path / "off.toml"
+    path.write_text(f'share = "{desk.folders.share}"\nstate = "{desk.folders.state}"\n[credentials]\nsign = "off"\n')
+    signer.settings.replace(load_settings(path))
+    desk.add("u1")
+    publish(desk)
+    assert (desk.results(), start.jobs) == (["hello"], [])
