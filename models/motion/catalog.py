@@ -24,8 +24,8 @@ MOTION_ENGINES: dict[str, EngineInfo] = {
             name="diffusers",
             factory="models.motion.diffusers.engine:DiffusersEngine",
             kinds=("cuda", "cpu"),
-            packages=PACKAGES,
-            extra="musetalk",
+            packages=(*PACKAGES, "ftfy", "accelerate"),
+            extra="motion",
             summary="image-to-video pipelines of diffusers, such as Wan 2.2 TI2V-5B (Apache-2.0)",
         ),
     )

@@ -1,0 +1,106 @@
+"""Pipelines of diffusers as motion engines, with tiny random weights in the published format."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline, WanImageToVideoPipeline
+
+from models.motion.diffusers.engine import DiffusersEngine, read_photo
+from models.motion.types import MotionEngine, MotionRequest
+from models.types import EngineError
+from tests.models.motion.contract import MotionEngineContract, make_clip
+from tests.models.motion.diffusers.tiny_pipelines import write_svd, write_wan
+from tests.models.motion.test_fake_engine import write_photo
+
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "motion").mkdir()
+    write_svd(folder / "motion" / "svd")
+    write_wan(folder / "motion" / "wan")
+    return folder
+
+
+def make_request(tmp_path: Path, models: Path, variant: str, **more: Any) -> MotionRequest:
+    asked: dict[str, Any] = {"variant": variant, "seconds": 0.2, "size": 256, "steps": STEPS, **more}
+    return MotionRequest(str(write_photo(tmp_path, 300, 300)), "photo.png", str(models), **asked)
+
+
+class TestWan(MotionEngineContract):
+    @pytest.fixture(autouse=True)
+    def _models(self, models: Path) -> None:
+        self.models = models
+
+    def make_engine(self) -> MotionEngine:
+        return DiffusersEngine("cpu:0")
+
+    def make_request(self, tmp_path: Path) -> MotionRequest:
+        return make_request(tmp_path, self.models, "wan", prompt="a person blinks")
+
+
+def run_whole(plan: Any, variant: str, models: Path) -> list[Any]:
+    """Return the frames of the pipeline when it is called once, as its own documentation does."""
+    cls: Any = {"wan": WanImageToVideoPipeline, "svd": StableVideoDiffusionPipeline}[variant]
+    pipeline = cls.from_pretrained(models / "motion" / variant)
+    pipeline.set_progress_bar_config(disable=True)
+    more = {"prompt": plan.facts["prompt"], "negative_prompt": plan.facts["negative_prompt"], "guidance_scale": 5.0}
+    svd = {"max_guidance_scale": 3.0, "motion_bucket_id": 60}
+    made = pipeline(
+        image=read_photo(plan), width=plan.width, height=plan.height, num_frames=plan.frames, num_inference_steps=STEPS,
+        generator=torch.Generator("cpu").manual_seed(plan.request.seed), output_type="np",
+        **(more if variant == "wan" else svd),
+    )  # fmt: skip
+    return [np.rint(frame[..., ::-1] * 255).astype(np.uint8) for frame in made.frames[0]]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' Euler with NumPy 2
+@pytest.mark.parametrize("variant", ["svd", "wan"])
+def test_steps_one_by_one_are_the_pipeline_in_one_go(tmp_path: Path, models: Path, variant: str) -> None:
+    """What the scheduler remembers from step to step is kept: the frames are those of a plain call."""
+    plan = DiffusersEngine("cpu:0").inspect(make_request(tmp_path, models, variant))
+    made = [
+        np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.int16)
+        for data in make_clip([DiffusersEngine("cpu:0"), DiffusersEngine("cpu:0")], plan, tmp_path / "clip")
+    ]
+    whole = run_whole(plan, variant, models)
+    assert len(made) == len(whole) == plan.frames
+    assert max(np.abs(one - two).max() for one, two in zip(made, whole, strict=True)) <= 1
+
+
+def test_the_plan_says_what_a_pipeline_can_not(tmp_path: Path, models: Path) -> None:
+    """SVD takes no prompt and has its own length; both are noted. Wan makes 4 n + 1 frames, at most 121."""
+    plan = DiffusersEngine("cpu:0").inspect(make_request(tmp_path, models, "svd", prompt="a person", seconds=6.0))
+    assert (plan.frames, plan.fps) == (4, "7")
+    assert [note.partition(" makes ")[0].partition(" takes ")[0] for note in plan.notes] == [
+        "Stable Video Diffusion"
+    ] * 2
+    plan = DiffusersEngine("cpu:0").inspect(make_request(tmp_path, models, "wan", seconds=30.0))
+    assert (plan.frames, plan.facts["licence"]) == (121, "Apache-2.0")
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"variant": "other"}, "weights_missing"),
+        ({"base": "x"}, "bad_option"),
+        ({"options": {"speed": 1}}, "bad_option"),
+        ({"prompt": "(a"}, "bad_prompt"),
+        ({"device_bytes": 1000}, "motion_size"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, models: Path, more: dict[str, Any], code: str) -> None:
+    """Before any network is loaded, with a code and a hint."""
+    with pytest.raises(EngineError) as caught:
+        DiffusersEngine("cpu:0").inspect(replace(make_request(tmp_path, models, "wan"), **more))
+    assert caught.value.code == code
+    assert caught.value.hint
