@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from models.catalog import EngineChoice, choose_kind, find_missing_packages, has_cuda_torch, is_installed
+from models.musev.weights.index import list_missing_for_default
 from models.types import DeviceKind, EngineError, EngineInfo
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
@@ -17,7 +18,7 @@ MOTION_ENGINES: dict[str, EngineInfo] = {
             factory="models.musev.engine:MuseVEngine",
             kinds=("cuda", "cpu"),
             packages=PACKAGES,
-            extra="musetalk",
+            extra="motion",
             summary="MuseV: its weights are for non-commercial research only",
         ),
         EngineInfo(
@@ -42,7 +43,10 @@ def list_missing_pipelines(models_dir: Path) -> list[str]:
     return [] if find_pipelines(models_dir) else ["motion/wan2.2-ti2v-5b/model_index.json"]
 
 
-WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {"diffusers": list_missing_pipelines}
+WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {
+    "musev": list_missing_for_default,
+    "diffusers": list_missing_pipelines,
+}
 """Functions that list the missing files of an engine, in the default variant."""
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from models.motion.types import MotionPlan, MotionRequest
 from models.musev.pictures import CROPS
-from models.musev.weights.index import VARIANTS, Selection, select_base
+from models.musev.weights.index import VARIANTS, Selection, default_variant, select_base
 from models.musev.windows import OVERLAP, WINDOW, cut_windows
 from models.types import EngineError
 
@@ -86,7 +87,7 @@ def check_option(name: str, value: Any) -> Any:
 
 def select_weights(request: MotionRequest) -> Selection:
     """Return variant and base of a request. Raises EngineError bad_option."""
-    variant = request.variant or VARIANTS[0]
+    variant = request.variant or default_variant(Path(request.models_dir))
     if variant not in VARIANTS:
         message = REFUSED.get(variant, f'MuseV has no variant "{variant}"')
         raise EngineError("bad_option", message, f"choose {' or '.join(VARIANTS)}")

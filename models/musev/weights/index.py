@@ -162,8 +162,8 @@ def is_outdated(part: Part, root: Path) -> bool:
     return is_file(source) and not entry.source.matches(stamp_of(source))
 
 
-def missing_files(root: Path, selection: Selection = Selection()) -> list[str]:
-    """Return the relative names of the files that a job still needs; the daemon asks for the defaults."""
+def missing_files(root: Path, selection: Selection) -> list[str]:
+    """Return the relative names of the files that a job still needs."""
     files: list[str] = []
     for part in selection.parts:
         if find_part(part, root) is None:
@@ -174,6 +174,16 @@ def missing_files(root: Path, selection: Selection = Selection()) -> list[str]:
     if find_musetalk_part(get_musetalk_part("vae"), root) is None:
         files += ["sd-vae/config.json", "sd-vae/diffusion_pytorch_model.bin"]
     return files
+
+
+def default_variant(root: Path) -> str:
+    """Return the variant of a job that names none: the better one of those that are whole, on the default base."""
+    return next((one for one in VARIANTS if not missing_files(root, Selection(one))), VARIANTS[0])
+
+
+def list_missing_for_default(root: Path) -> list[str]:
+    """Return what a job still needs that names neither variant nor base."""
+    return missing_files(root, Selection(default_variant(root)))
 
 
 def usual_file(part: Part) -> str:

@@ -13,7 +13,15 @@ from models.checkpoints.manifest import read_manifest
 from models.musev.commands.convert import import_folder
 from models.musev.commands.fetch import check_licence, list_needed, list_remote_files
 from models.musev.commands.verify import choose_selections, verify_folder
-from models.musev.weights.index import BASES, CONVERTED, DEFAULT_BASE, VARIANTS, Selection, missing_files
+from models.musev.weights.index import (
+    BASES,
+    CONVERTED,
+    DEFAULT_BASE,
+    VARIANTS,
+    Selection,
+    default_variant,
+    list_missing_for_default,
+)
 from models.musev.weights.loader import load_unet
 from models.types import EngineError
 from tests.models.checkpoints.hub import Hub, serving
@@ -132,6 +140,13 @@ class Trap:
 def test_what_is_missing_is_said(root: Path) -> None:
     """With the command that gets it, by `verify` and before a job."""
     (root / BASE / "tokenizer" / "merges.txt").unlink()
-    assert missing_files(root) == [f"{BASE}/tokenizer/merges.txt"]
+    assert list_missing_for_default(root) == [f"{BASE}/tokenizer/merges.txt"]
     assert verdicts(root)[f"{BASE}/tokenizer/merges.txt"].startswith("bad")
-    assert len(VARIANTS) == 2
+
+
+def test_the_variant_that_is_there_is_the_default(root: Path) -> None:
+    """A folder with the smaller one alone serves jobs that name none."""
+    assert default_variant(root) == VARIANTS[0]
+    (root / UNET).unlink()
+    assert default_variant(root) == "musev"
+    assert list_missing_for_default(root) == []
