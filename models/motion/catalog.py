@@ -31,6 +31,7 @@ MOTION_ENGINES: dict[str, EngineInfo] = {
         ),
     )
 }
+FETCH_MUSEV = "musedrop models fetch --engine musev --accept-licence"
 MISSING = 'get the weights (docs/motion.md says which and where), or leave out "motion"'
 
 
@@ -59,6 +60,13 @@ def explain_unavailable(engine: EngineInfo, models_dir: Path) -> str:
     check = WEIGHT_CHECKS.get(engine.name)
     missing = check(models_dir) if check else []
     return f"{len(missing)} of its files are missing in {models_dir} ({missing[0]} first)" if missing else ""
+
+
+def suggest_command(engine: EngineInfo) -> str:
+    """Return the command that gets what an engine lacks; "" where there is none."""
+    if find_missing_packages(engine):
+        return f"pip install '.[{engine.extra}]'"
+    return FETCH_MUSEV if engine.name == "musev" else ""
 
 
 def choose_motion(asked: str | None, models_dir: Path, kinds: Iterable[DeviceKind]) -> EngineChoice | None:
