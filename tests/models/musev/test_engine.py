@@ -39,7 +39,7 @@ class TestContract(MotionEngineContract):
         return MuseVEngine("cpu:0")
 
     def make_request(self, tmp_path: Path) -> MotionRequest:  # noqa: ARG002 - the folder is shared
-        return request_of(self.master, self.photo, options={"window": 4, "overlap": 1}, seconds=1.5)
+        return request_of(self.master, self.photo, options={"window": 4, "overlap": 2}, steps=1, seconds=1.5)
 
 
 def test_a_plan_says_what_is_made(musev_master: Path, photo: Path) -> None:
