@@ -10,8 +10,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from models.checkpoints.manifest import stamp_of
 from models.musetalk.weights import index as layout
-from models.musetalk.weights.manifest import stamp_of
 from models.types import DeviceKind, EngineError, EngineInfo
 
 ENGINES: dict[str, EngineInfo] = {

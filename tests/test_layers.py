@@ -28,12 +28,12 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "starlette": "agent.page",
     "uvicorn": "agent.page",
     "av": "models.media",
-    "torch": ("models.musetalk", "models.musev", "models.motion"),
+    "torch": ("models.musetalk", "models.musev", "models.motion", "models.checkpoints"),
     "PIL": ("models.musetalk", "models.musev", "models.motion", "models.media"),
     "ray": ("gpu_pool.cluster.ray_actor", "gpu_pool.cluster.ray_bridge"),
-    "urllib": ("models.musetalk.commands.fetch", "agent.hooks.calls"),
-    "huggingface_hub": "models.musetalk.commands.fetch",
-    "httpx2": "models.musetalk.commands.fetch",
+    "urllib": ("models.checkpoints.downloads", "agent.hooks.calls"),
+    "huggingface_hub": "models.checkpoints.downloads",
+    "httpx2": "models.checkpoints.downloads",
 }
 MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow"} | {
     "models.motion.types",

@@ -30,6 +30,7 @@ from gpu_pool.pool import Pool
 from gpu_pool.types import Device, Done, Event, Failed, Span, Task
 from gpu_pool.walls import explain_kernel
 from models import catalog
+from models.motion import catalog as motion_catalog
 from models.types import DeviceKind, EngineInfo
 
 Verdict = Literal["ok", "note", "bad"]
@@ -190,6 +191,8 @@ def ask_worker(pool: Pool) -> Done | Failed:
 def check_engines(settings: Settings, found: Cards) -> Iterator[Finding]:
     for card in catalog.ENGINES.values():
         yield check_engine(card, settings)
+    for mover in motion_catalog.MOTION_ENGINES.values():
+        yield check_motion_engine(mover, settings)
     rules = card_rules(settings)
     trouble = find_trouble(found, found.trouble, rules)
     kinds: set[DeviceKind] = {"cuda"} if trouble or any(rules.can_use(gpu.id) for gpu in found.devices) else set()
@@ -212,6 +215,14 @@ def check_engine(card: EngineInfo, settings: Settings) -> Finding:
     if files := catalog.find_missing_weights(card, folder):
         return Finding("note", what, f"missing in {folder}: {', '.join(files)}", advice)
     return Finding("ok", what, card.summary)
+
+
+def check_motion_engine(engine: EngineInfo, settings: Settings) -> Finding:
+    """Check if an engine of clips can run here; if not, name what is missing and how to get it."""
+    what, command = f"motion {engine.name}", motion_catalog.suggest_command(engine)
+    if why := motion_catalog.explain_unavailable(engine, settings.models_dir):
+        return Finding("note", what, why, f"run `{command}`" if command else motion_catalog.MISSING)
+    return Finding("ok", what, engine.summary)
 
 
 def check_folders(settings: Settings) -> Iterator[Finding]:

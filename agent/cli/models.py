@@ -1,4 +1,4 @@
-"""`musedrop models`: each command becomes `python -m models.musetalk`, which may load torch."""
+"""`musedrop models`: each command becomes `python -m models.ENGINE`, which may load torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import typer
 
 from agent.cli.console import Config, load_settings
 
-app = typer.Typer(help="Get, check and convert the weights of MuseTalk.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Get, check and convert the weights of MuseTalk and MuseV.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 class ModelVersion(StrEnum):
@@ -21,6 +23,20 @@ class ModelVersion(StrEnum):
     v15 = "v15"
     v1 = "v1"
     both = "both"
+
+
+class WeightsEngine(StrEnum):
+    """Whose weights a command is about."""
+
+    musetalk = "musetalk"
+    musev = "musev"
+
+
+class MotionVariant(StrEnum):
+    """One of the networks that MuseV published."""
+
+    musev_referencenet = "musev_referencenet"
+    musev = "musev"
 
 
 class Precision(StrEnum):
@@ -33,6 +49,9 @@ class Precision(StrEnum):
     none = "none"
 
 
+Engine = Annotated[WeightsEngine, typer.Option("--engine", help="musetalk, or musev.")]
+Variant = Annotated[MotionVariant | None, typer.Option("--variant", help="Of musev. Default: musev_referencenet.")]
+Base = Annotated[str | None, typer.Option("--base", help="Of musev: the folder of another base model.")]
 Version = Annotated[ModelVersion | None, typer.Option("--version", help="Default: the installed version, or v15.")]
 
 
@@ -50,18 +69,18 @@ def fetch(
     s3fd_url: Annotated[
         str | None, typer.Option(help="URL of the face detector's file. Default: its author's.")
     ] = None,
+    engine: Engine = WeightsEngine.musetalk,
+    variant: Variant = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Of musev: confirm that your use is non-commercial research.")
+    ] = False,
 ) -> None:
     """Download the missing weights; resumes downloads. HF_ENDPOINT names a mirror."""
-    options = ["--s3fd-url", s3fd_url] if s3fd_url else []
-    run_models_command(
-        config,
-        "fetch",
-        *format_version(version),
-        *format_flags(replace=replace, any_release=any_release),
-        *options,
-        "--",
-        *(files or []),
-    )
+    flags = format_flags(replace=replace, any_release=any_release)
+    refuse_options(engine, version=version, s3fd_url=s3fd_url, variant=variant, accept_licence=accept_licence)
+    own = [*format_option("variant", variant), *format_flags(accept_licence=accept_licence)]
+    options = [*format_option("version", version), *format_option("s3fd-url", s3fd_url), *own]
+    run_models_command(config, engine, "fetch", *flags, *options, "--", *(files or []))
 
 
 @app.command()
@@ -70,9 +89,14 @@ def verify(
     version: Version = None,
     quick: Annotated[bool, typer.Option("--quick", help="Check names and shapes only, no checksums.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    engine: Engine = WeightsEngine.musetalk,
+    variant: Variant = None,
+    base: Base = None,
 ) -> None:
     """Check each weight file, and say how to repair it."""
-    run_models_command(config, "verify", *format_version(version), *format_flags(quick=quick, json=as_json))
+    refuse_options(engine, version=version, variant=variant, base=base)
+    options = [*format_option("version", version), *format_option("variant", variant), *format_option("base", base)]
+    run_models_command(config, engine, "verify", *options, *format_flags(quick=quick, json=as_json))
 
 
 @app.command(name="import")
@@ -86,33 +110,46 @@ def import_weights(
         list[Precision] | None,
         typer.Option("--precision", help="The precision of the machine that runs them, if not this one; repeatable."),
     ] = None,
+    engine: Engine = WeightsEngine.musetalk,
+    base: Base = None,
 ) -> None:
     """Convert the weights into safetensors.
 
     Workers then start in one second and load no pickle.
     """
+    refuse_options(engine, folder=folder, precision=precision, base=base)
     precisions = [word for one in precision or [] for word in ("--precision", one)]
-    run_models_command(
-        config,
-        "import",
-        *format_flags(replace=replace),
-        *precisions,
-        "--",
-        *([str(folder.absolute())] if folder else []),
-    )
+    options = [*format_flags(replace=replace), *precisions, *format_option("base", base)]
+    folders = ["--", str(folder.absolute())] if folder else []
+    run_models_command(config, engine, "import", *options, *folders)
 
 
-def format_version(version: ModelVersion | None) -> list[str]:
-    return ["--version", version] if version else []
+OPTIONS_OF = {
+    WeightsEngine.musetalk: ("version", "s3fd_url", "folder", "precision"),
+    WeightsEngine.musev: ("variant", "accept_licence", "base"),
+}
+
+
+def refuse_options(engine: WeightsEngine, **given: object) -> None:
+    """Refuse what only the weights of another engine have, before anything is done."""
+    for name, value in given.items():
+        if value and name not in OPTIONS_OF[engine]:
+            other = next(one for one, names in OPTIONS_OF.items() if name in names)
+            word = "a folder" if name == "folder" else f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{word} is for the weights of {other}, not of {engine}")
+
+
+def format_option(name: str, value: str | None) -> list[str]:
+    return [f"--{name}", value] if value else []
 
 
 def format_flags(**flags: bool) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name, given in flags.items() if given]
 
 
-def run_models_command(config: Path | None, *words: str) -> NoReturn:
-    """Replace this process by `python -m models.musetalk`: same terminal, Ctrl-C and exit code."""
+def run_models_command(config: Path | None, engine: WeightsEngine, *words: str) -> NoReturn:
+    """Replace this process by `python -m models.ENGINE`: same terminal, Ctrl-C and exit code."""
     folder = str(load_settings(config).models_dir)
-    command = [sys.executable, "-m", "models.musetalk", "--models-dir", folder, *words]
+    command = [sys.executable, "-m", f"models.{engine}", "--models-dir", folder, *words]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606  (our own interpreter and module; no shell)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from models.catalog import EngineChoice, choose_kind, find_missing_packages, has_cuda_torch, is_installed
+from models.musev.weights.index import list_missing_for_default
 from models.types import DeviceKind, EngineError, EngineInfo
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
@@ -17,7 +18,7 @@ MOTION_ENGINES: dict[str, EngineInfo] = {
             factory="models.musev.engine:MuseVEngine",
             kinds=("cuda", "cpu"),
             packages=PACKAGES,
-            extra="musetalk",
+            extra="motion",
             summary="MuseV: its weights are for non-commercial research only",
         ),
         EngineInfo(
@@ -30,6 +31,7 @@ MOTION_ENGINES: dict[str, EngineInfo] = {
         ),
     )
 }
+FETCH_MUSEV = "musedrop models fetch --engine musev --accept-licence"
 MISSING = 'get the weights (docs/motion.md says which and where), or leave out "motion"'
 
 
@@ -42,7 +44,10 @@ def list_missing_pipelines(models_dir: Path) -> list[str]:
     return [] if find_pipelines(models_dir) else ["motion/wan2.2-ti2v-5b/model_index.json"]
 
 
-WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {"diffusers": list_missing_pipelines}
+WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {
+    "musev": list_missing_for_default,
+    "diffusers": list_missing_pipelines,
+}
 """Functions that list the missing files of an engine, in the default variant."""
 
 
@@ -55,6 +60,13 @@ def explain_unavailable(engine: EngineInfo, models_dir: Path) -> str:
     check = WEIGHT_CHECKS.get(engine.name)
     missing = check(models_dir) if check else []
     return f"{len(missing)} of its files are missing in {models_dir} ({missing[0]} first)" if missing else ""
+
+
+def suggest_command(engine: EngineInfo) -> str:
+    """Return the command that gets what an engine lacks; "" where there is none."""
+    if find_missing_packages(engine):
+        return f"pip install '.[{engine.extra}]'"
+    return FETCH_MUSEV if engine.name == "musev" else ""
 
 
 def choose_motion(asked: str | None, models_dir: Path, kinds: Iterable[DeviceKind]) -> EngineChoice | None:

@@ -16,7 +16,9 @@ import pytest
 
 from models.musetalk import __main__ as models_command
 from models.musetalk.weights.index import S3FD_URL, SOURCES, published_files
-from tests.models.musetalk.hub import Hub, serving
+from models.musev.commands.fetch import list_published
+from models.musev.weights.index import Selection, source_url
+from tests.models.checkpoints.hub import Hub, serving
 from tests.share import ROOT
 
 Musedrop = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -63,6 +65,26 @@ def test_fetch_lays_out_all_files_from_a_mirror(musedrop: Musedrop, tmp_path: Pa
         again = musedrop(*words, HF_ENDPOINT=hub.url)
         assert "all weights are in" in again.stdout
         assert hub.log == []
+
+
+def test_fetch_of_musev_asks_for_its_licence_first(musedrop: Musedrop, tmp_path: Path) -> None:
+    """Without --accept-licence no server is asked; with it the files arrive in the hub's layout."""
+    wanted = list_published(Selection("musev"))
+    urls = {name: SOURCES[name].url if name in SOURCES else source_url(name) for name in wanted}
+    hub = Hub(files={url: name.encode() * 9 for name, url in urls.items()})
+    words = ("models", "fetch", "--engine", "musev", "--variant", "musev", "--any-release")
+    with serving(hub):
+        refused = musedrop(*words, HF_ENDPOINT=hub.url)
+        assert (refused.returncode, hub.log) == (2, [])
+        assert "non-commercial" in refused.stderr
+        done = musedrop(*words, "--accept-licence", HF_ENDPOINT=hub.url)
+        assert done.returncode == 0, done.stderr
+    assert "non-commercial" in done.stdout
+    for name in wanted:
+        assert (tmp_path / "models" / name).read_bytes() == name.encode() * 9
+    wrong = musedrop("models", "verify", "--engine", "musev", "--version", "v15")
+    assert wrong.returncode == 2
+    assert "--version is for the weights of musetalk" in wrong.stderr
 
 
 def test_fetch_replaces_only_what_differs_and_only_when_told(musedrop: Musedrop, tmp_path: Path) -> None:

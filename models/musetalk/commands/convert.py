@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.atomic import atomic_write, atomic_write_by_name
+from models.checkpoints.manifest import Entry, hashed_stamp, read_manifest, recorded_sha256, stamp_of, write_entry
+from models.checkpoints.sources import check_room
 from models.musetalk.inpainting import fused_weights
 from models.musetalk.inpainting.precision import DTYPES, precision_name
 from models.musetalk.weights.checkpoint import damaged_error, read_state
@@ -23,11 +25,9 @@ from models.musetalk.weights.index import (
     InstalledPart,
     Part,
     Variant,
-    check_room,
     forms_of,
 )
 from models.musetalk.weights.loader import read_part
-from models.musetalk.weights.manifest import Entry, hashed_stamp, read_manifest, recorded_sha256, stamp_of, write_entry
 from models.types import EngineError
 
 

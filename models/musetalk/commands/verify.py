@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from models.atomic import hash_file
+from models.checkpoints.verdicts import Tick, Verdict, judge_hash
 from models.musetalk.inpainting import fused_weights
 from models.musetalk.inpainting.precision import DTYPES, best_precision, precision_name
 from models.musetalk.weights.architectures import read_feature_extractor
@@ -31,21 +29,8 @@ from models.musetalk.weights.index import (
     repair_hint,
 )
 from models.musetalk.weights.loader import read_part
-from models.musetalk.weights.manifest import read_manifest
 from models.musetalk.weights.onnx_pose import OnnxPose
 from models.types import EngineError
-
-Tick = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Of one file: "ok", "note" (fine, but worth knowing) or "bad"; what was found, and what to do about it."""
-
-    verdict: Literal["ok", "note", "bad"]
-    file: str
-    found: str
-    advice: str = ""
 
 
 def verify_folder(
@@ -127,25 +112,4 @@ def open_part(found: InstalledPart) -> str:
 
 def verify_hash(found: InstalledPart, file: str, what: str, tick: Tick) -> Verdict:
     """Compare the checksum of one file with the published one, or with the one in the manifest."""
-    path = found.root / file
-    source = SOURCES.get(file)
-    published = source.sha256 if source else None
-    recorded = find_recorded_hash(path, file, found.root)
-    if published is None and not recorded:
-        return Verdict("ok", file, f"{what}; no checksum is known")
-    actual = hash_file(path, tick)
-    if actual == published:
-        return Verdict("ok", file, f"{what}; SHA-256 as published")
-    if actual == recorded:
-        return Verdict("ok", file, f"{what}; SHA-256 as recorded")
-    if not recorded and source and path.stat().st_size != source.bytes:
-        return Verdict("note", file, f"{what}, but not the published file", f"if it should be, {repair_hint(file)}")
-    against = "recorded" if recorded else "published"
-    mend = f"if you did not change it yourself, {repair_hint(file)}"
-    return Verdict("bad", file, f"{what}, but its SHA-256 is not the one {against}", mend)
-
-
-def find_recorded_hash(path: Path, file: str, root: Path) -> str:
-    """Return the hash in a manifest: that of the folder (downloads) or the one beside it (conversions)."""
-    entry = read_manifest(root).get(file) or read_manifest(path.parent).get(path.name)
-    return entry.stamp.sha256 if entry else ""
+    return judge_hash(found.root, file, what, SOURCES.get(file), repair_hint(file), tick)

@@ -17,14 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.atomic import atomic_write_by_name
+from models.checkpoints.manifest import Entry, hashed_stamp, recorded_sha256, stamp_of, write_entry
+from models.checkpoints.states import State, find_mismatch, move_tensor
 from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
 from models.musetalk.inpainting.precision import precision_name
 from models.musetalk.nets.diffusion import UNet2DConditionModel
-from models.musetalk.weights.architectures import build_empty, find_mismatch
-from models.musetalk.weights.checkpoint import State, damaged_error, read_metadata, read_state
+from models.musetalk.weights.architectures import build_empty
+from models.musetalk.weights.checkpoint import damaged_error, read_metadata, read_state
 from models.musetalk.weights.index import InstalledPart, ready_file
-from models.musetalk.weights.loader import fill_network, load_part, move_tensor, read_part
-from models.musetalk.weights.manifest import Entry, hashed_stamp, recorded_sha256, stamp_of, write_entry
+from models.musetalk.weights.loader import fill_network, load_part, read_part
 from models.types import EngineError
 
 Net = TypeVar("Net", bound=nn.Module)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoints.states import State
 from models.musetalk.nets import bisenet, dwpose, s3fd
 from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 from models.musetalk.nets.whisper import Encoder, MelSpectrogram
-from models.musetalk.weights.checkpoint import State, damaged_error
+from models.musetalk.weights.checkpoint import damaged_error
 from models.musetalk.weights.index import InstalledPart
 
 ENCODER = "model.encoder."
@@ -140,17 +141,3 @@ def note_other_network(part: str, state: Mapping[str, Any]) -> str:
     """Return what to add to a message where the weights of `part` seem to be another file's."""
     other = recognise_network(state)
     return f"; it seems to be {other}" if other and other != SEEMS[part] else ""
-
-
-def find_mismatch(net: nn.Module, state: State, *, extras: bool) -> str:
-    """Return what is wrong with the names and shapes of `state` for `net`; "" if nothing. `extras` may be allowed."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if absent := [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]:
-        return f"lacks {len(absent)} of {len(wanted)} tensors ({absent[0]} first)"
-    if other := [name for name in wanted if name in given and wanted[name] != given[name]]:
-        name = other[0]
-        return f"has {len(other)} tensors of another shape ({name} is {given[name]} and should be {wanted[name]})"
-    if not extras and (unknown := [name for name in given if name not in wanted]):
-        return f"has {len(unknown)} tensors that this network has not ({unknown[0]} first)"
-    return ""

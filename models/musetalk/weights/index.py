@@ -6,33 +6,20 @@ Standard library only: the daemon looks here. The folder is the one that MuseTal
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.musetalk.weights.manifest import read_manifest, stamp_of
-from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER, KnownConfig
+from models.checkpoints.manifest import read_manifest, stamp_of
+from models.checkpoints.sources import Source, hub_path
+from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER
 from models.types import EngineError
 
 Version = Literal["v15", "v1"]
 VERSIONS: tuple[Version, ...] = ("v15", "v1")
 Form = Literal["converted", "safetensors", "pickle", "onnx"]
 CONVERTED = "converted"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a file is published. `bytes` and `sha256` are of the published file, None where they are not known.
-
-    Configs have neither: `config` holds the values of the published one.
-    """
-
-    url: str
-    bytes: int | None = None
-    sha256: str | None = None
-    config: KnownConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +71,9 @@ class InstalledPart:
         return (self.weights, *self.configs)
 
 
-HUGGING_FACE = "https://huggingface.co"
 OLD_WHISPER = "whisper/tiny.pt"
 """OpenAI's own file, which releases before 2025 used."""
 S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
-
-
-def hub_path(repository: str, file: str) -> str:
-    """Return the address below an endpoint of the Hugging Face hub, without the endpoint."""
-    return f"/{repository}/resolve/main/{file}"
 
 
 # Sizes and hashes of the files as published in 2024 and 2025; v1's weights have none that could be confirmed: what the
@@ -150,6 +131,8 @@ def unet_part(version: Version, folder: str, pickle: str) -> Part:
     )
 
 
+MUSEV_VAE = "vae/sd-vae-ft-mse"
+"""Where the models folder of MuseV has the same file."""
 WHISPER_CONFIGS = ("whisper/config.json", "whisper/preprocessor_config.json")
 PARTS: tuple[Part, ...] = (
     unet_part("v15", "musetalkV15", "unet.pth"),
@@ -163,6 +146,8 @@ PARTS: tuple[Part, ...] = (
             Variant("pickle", "sd-vae/diffusion_pytorch_model.bin", ("sd-vae/config.json",)),
             Variant("safetensors", "sd-vae-ft-mse/diffusion_pytorch_model.safetensors", ("sd-vae-ft-mse/config.json",)),
             Variant("pickle", "sd-vae-ft-mse/diffusion_pytorch_model.bin", ("sd-vae-ft-mse/config.json",)),
+            Variant("safetensors", f"{MUSEV_VAE}/diffusion_pytorch_model.safetensors", (f"{MUSEV_VAE}/config.json",)),
+            Variant("pickle", f"{MUSEV_VAE}/diffusion_pytorch_model.bin", (f"{MUSEV_VAE}/config.json",)),
         ),
     ),
     Part(
@@ -297,17 +282,6 @@ def missing_files_for(version: Version, root: Path) -> list[str]:
     """Return the same for one version."""
     absent = [part for part in parts_of(version) if find_part(part, root) is None]
     return list(dict.fromkeys(file for part in absent for file in files_to_add(part, root)))
-
-
-def check_room(root: Path, needed_bytes: int, what: str) -> None:
-    """Raise EngineError disk_full before anything is written that would not fit; `what` ends in "need" or "needs"."""
-    free = shutil.disk_usage(root).free
-    if needed_bytes > free:
-        raise EngineError(
-            "disk_full",
-            f"{what} {needed_bytes / 2**30:.1f} GiB more in {root}, where {free / 2**30:.1f} GiB are free",
-            "free some space, or set musetalk.models_dir to a folder on a larger disk",
-        )
 
 
 def missing_error(version: Version, root: Path) -> EngineError:

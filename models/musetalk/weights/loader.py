@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from models.checkpoints.manifest import recorded_sha256, sample_hash
+from models.checkpoints.states import State, find_mismatch, move_tensor
 from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 from models.musetalk.nets.whisper import Encoder, MelSpectrogram
 from models.musetalk.weights.architectures import (
     build_empty,
-    find_mismatch,
     note_other_network,
     read_feature_extractor,
     rename_keys,
 )
-from models.musetalk.weights.checkpoint import State, damaged_error, read_state
+from models.musetalk.weights.checkpoint import damaged_error, read_state
 from models.musetalk.weights.index import (
     InstalledPart,
     Version,
@@ -33,7 +34,6 @@ from models.musetalk.weights.index import (
     missing_files_for,
     parts_of,
 )
-from models.musetalk.weights.manifest import recorded_sha256, sample_hash
 
 Stamps = tuple[tuple[str, int, int, int], ...]
 """Path, size, time of change and inode of each file."""
@@ -135,12 +135,6 @@ def read_part(found: InstalledPart) -> tuple[State, nn.Module]:
     return {
         name: state[name] if name in state else torch.zeros_like(t, device="cpu") for name, t in wanted.items()
     }, net
-
-
-def move_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a tensor on `device`, in `dtype` if it has a floating point. The device does the conversion."""
-    there = tensor.to(device)
-    return there.to(dtype) if there.is_floating_point() else there
 
 
 def fingerprint_line(found: InstalledPart) -> str:

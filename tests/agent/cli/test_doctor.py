@@ -16,6 +16,7 @@ from agent.cli.doctor import (
     check_engine,
     check_engines,
     check_folders,
+    check_motion_engine,
     check_speech,
     check_walls,
     has_had_cards,
@@ -26,6 +27,7 @@ from gpu_pool.cards import Cards
 from gpu_pool.types import Device
 from gpu_pool.walls.landlock import NOTHING
 from models.catalog import ENGINES, find_missing_packages
+from models.motion.catalog import MOTION_ENGINES
 
 CARD = Device("GPU-1", "cuda", name="Card", free_bytes=1 << 30, total_bytes=4 << 30)
 
@@ -97,6 +99,14 @@ def test_an_engine_without_weights_names_the_command(settings: Settings) -> None
     assert check_engine(ENGINES["preview"], settings).verdict == "ok"
     lacking = check_engine(ENGINES["musetalk"], settings)
     assert (lacking.verdict, lacking.advice) == ("note", "run `musedrop models fetch`")
+
+
+def test_an_engine_of_clips_without_weights_names_what_is_missing(settings: Settings) -> None:
+    """MuseV without weights is a note with the first missing file, and with the command that says its licence."""
+    lacking = check_motion_engine(MOTION_ENGINES["musev"], settings)
+    assert lacking.verdict == "note"
+    assert "motion/musev_referencenet/unet/config.json" in lacking.found
+    assert lacking.advice == "run `musedrop models fetch --engine musev --accept-licence`"
 
 
 def test_walls(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

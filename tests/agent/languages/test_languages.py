@@ -24,7 +24,8 @@ SPOKEN = (
 """Where the code speaks to people: each of its sentences is in the table, but for those below."""
 SILENT = re.compile(
     r"models/(musetalk/(selftest|nets|compositing|__main__|commands/(verify|convert)|inpainting/(fused_weights|memory_errors)"
-    r"|avatar/store|weights/(torch_file|unpickler|architectures|published_configs))|avatars|preview/renderer"
+    r"|avatar/store|weights/(architectures|published_configs))|avatars|preview/renderer"
+    r"|checkpoints/(torch_file|unpickler|configs|terminal|verdicts)|musev/(nets|__main__|commands/(verify|convert))"
     r"|media/output/encode\.py:(74|95))|agent/jobs/(schema|media_names)|agent/(scheduler/(reports|workers)|results/outbox)"
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
@@ -36,7 +37,9 @@ OTHER_TEXT = re.compile(
     r"a 101, no|another con|SHA-256 101|101 bytes|101 is here|101 MiB resident|10\d( x| =| to| 102 103|\.\.\.| \"102\"| See)|"  # noqa: E501
     r"<|event:|submitter = |substr|finished_at|state IN|default-src|sudo | +101|-----|%\(|101systemctl|\[dim|"
     r"101 (\[bold|->|min|h)|not known yet| \(tried|there(, and kept| and back)|"
-    r"MuseV: its|image-to-video pip|"
+    r"MuseV: its|image-to-video pip|moves a picture|(keeps|sees|reads) the|draws \(base|Stable Diffusion|"
+    r"\(a calm person|\(open mouth|non-commercial research|a (network with|UNet without)|the preset for|"
+    r"101 tensors of the right|"
     r"Exec=|Comment=|there is no 101 here|101: 102 %|outbox/|Faces and|it was replaced|process 101|"
     r"(be|is) \w+ (up|away|folder|out)|it is no folder|end of data|the address|no reading|ended by itself"
 )

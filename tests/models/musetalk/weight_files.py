@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.musetalk.weights.checkpoint import DTYPES
+from models.checkpoints.states import DTYPES
 from models.musetalk.weights.index import InstalledPart, find_part, get_part
 from models.musetalk.weights.loader import Weights, open_weights
 

@@ -15,9 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from models.checkpoints.states import State
+from models.checkpoints.verdicts import Verdict
 from models.musetalk import networks as networks_module
 from models.musetalk.commands.convert import import_folder
-from models.musetalk.commands.verify import Verdict, verify_folder, verify_ready_files
+from models.musetalk.commands.verify import verify_folder, verify_ready_files
 from models.musetalk.inpainting import fused_weights
 from models.musetalk.inpainting.fused_weights import load_optimised, optimise, ready_file_bytes
 from models.musetalk.inpainting.fusion import FoldedUpsample, fold_time, fold_upsamplers
@@ -158,7 +160,7 @@ def test_nothing_is_computed_or_copied(root: Path, precision: str, monkeypatch: 
     read: list[Path] = []
     plain = checkpoint.read_state
 
-    def read_state(path: Path, name: str) -> checkpoint.State:
+    def read_state(path: Path, name: str) -> State:
         read.append(path)
         return plain(path, name)
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.checkpoints.torch_file import read_torch_file
 from models.musetalk.commands.convert import import_folder
 from models.musetalk.commands.verify import verify_folder
 from models.musetalk.weights.checkpoint import read_state
-from models.musetalk.weights.torch_file import read_torch_file
 from models.types import EngineError
 from tests.models.musetalk.weight_files import (
     HTML,

@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 
 from models.catalog import ENGINES, explain_unavailable
+from models.checkpoints.manifest import (
+    Entry,
+    stamp_of,
+    write_entry,
+)
 from models.musetalk.commands.verify import verify_folder
 from models.musetalk.weights import index as layout
 from models.musetalk.weights.index import (
@@ -22,11 +27,6 @@ from models.musetalk.weights.index import (
     missing_files,
     missing_files_for,
     published_files,
-)
-from models.musetalk.weights.manifest import (
-    Entry,
-    stamp_of,
-    write_entry,
 )
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from models.atomic import hash_file
+from models.checkpoints.manifest import Entry, hashed_stamp, sample_hash, write_entry
 from models.musetalk.commands.convert import import_folder
 from models.musetalk.weights.loader import file_fingerprint, load_part, open_weights
-from models.musetalk.weights.manifest import Entry, hashed_stamp, sample_hash, write_entry
 from models.types import EngineError
 from tests.models.musetalk.weight_files import (
     CPU,

@@ -13,7 +13,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 
-from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER, KnownConfig, find_other_value
+from models.checkpoints.configs import KnownConfig, find_other_value
+from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER
 
 
 def ask(tmp_path: Path, known: KnownConfig, text: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.musetalk.weights.unpickler import INERT, Global, PickleError, StorageRecord, TensorRecord, read_pickle
+from models.checkpoints.unpickler import INERT, Global, PickleError, StorageRecord, TensorRecord, read_pickle
 
 
 def read(content: bytes) -> Any:
@@ -158,7 +158,7 @@ def test_memory_and_time_have_limits(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pkl").write_bytes(content)
     code = (
         "import io, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
-        "from models.musetalk.weights.unpickler import PickleError, read_pickle\n"
+        "from models.checkpoints.unpickler import PickleError, read_pickle\n"
         "try: read_pickle(io.BytesIO(open(sys.argv[1], 'rb').read()))\n"
         "except PickleError as error: print(str(error)[:200])\n"
     )

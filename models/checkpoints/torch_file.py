@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from models.musetalk.weights.unpickler import INERT, Global, PickleError, StorageRecord, TensorRecord, read_pickle
+from models.checkpoints.unpickler import INERT, Global, PickleError, StorageRecord, TensorRecord, read_pickle
 
 LONGEST_PICKLE_BYTES = 64 << 20
 LONGEST_DIRECTORY_BYTES = 8 << 20  # of 100,000 names

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from models.atomic import hash_file
-from models.musetalk.weights.index import (
-    missing_files,
-    published_files,
-)
-from models.musetalk.weights.manifest import (
+from models.checkpoints.manifest import (
     Entry,
     read_manifest,
     recorded_sha256,
     sample_hash,
     stamp_of,
     write_entry,
+)
+from models.musetalk.weights.index import (
+    missing_files,
+    published_files,
 )
 
 

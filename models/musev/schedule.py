@@ -1,0 +1,96 @@
+"""The steps of denoising, as the folder of the base model says; between two steps all is in named tensors."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.types import EngineError
+
+CLASSES = {
+    "PNDMScheduler": "scheduling_pndm",
+    "DDIMScheduler": "scheduling_ddim",
+    "EulerDiscreteScheduler": "scheduling_euler_discrete",
+}
+SPACINGS = ("leading", "linspace", "trailing")
+LISTED, SINGLE = ("ets",), ("cur_sample", "cur_model_output")
+"""What PNDM remembers of earlier steps: a list of tensors, and tensors or nothing."""
+
+
+def read_config(path: Path, name: str) -> dict[str, Any]:
+    """Return the config of a scheduler. Raises EngineError weights_damaged, bad_option for one that isn't known."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+        kind = config["_class_name"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        hint = "put the file of the base model there"
+        raise EngineError("weights_damaged", f"{name} is no config of a scheduler ({error})", hint) from error
+    spacing = config.get("timestep_spacing", _default_spacing(kind))
+    if kind not in CLASSES or spacing not in SPACINGS or config.get("prediction_type", "epsilon") != "epsilon":
+        what = f"{kind}, {spacing}, {config.get('prediction_type', 'epsilon')}"
+        hint = f"use a base model with one of {', '.join(CLASSES)} that predicts epsilon"
+        raise EngineError("bad_option", f"the base model has a scheduler that MuseV can't follow: {what}", hint)
+    return {**config, "timestep_spacing": spacing}
+
+
+def describe_config(config: dict[str, Any]) -> str:
+    """Return the kind and the spacing, for result.json."""
+    return f"{config['_class_name'].removesuffix('Scheduler')} ({config['timestep_spacing']})"
+
+
+def _default_spacing(kind: str) -> str:
+    return "linspace" if kind == "EulerDiscreteScheduler" else "leading"
+
+
+class Schedule:
+    """The steps of one shot. Nothing is kept between calls: each step begins with the state of the one before."""
+
+    def __init__(self, config: dict[str, Any], steps: int) -> None:
+        from importlib import import_module
+
+        kind = config["_class_name"]
+        cls = getattr(import_module(f"diffusers.schedulers.{CLASSES[kind]}"), kind)
+        self._make = lambda: cls.from_config({key: value for key, value in config.items() if key != "_class_name"})
+        self._steps = steps
+        scheduler = self._open(0)
+        self.timesteps: list[float] = [float(t) for t in scheduler.timesteps]
+        self.noise_scale = float(scheduler.init_noise_sigma)
+
+    def _open(self, step: int) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy, for what diffusers does
+            scheduler = self._make()
+            scheduler.set_timesteps(self._steps)
+        scheduler.is_scale_input_called = True  # `scale` calls it on another instance
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(step)
+        return scheduler
+
+    def scale(self, latents: Tensor, step: int) -> Tensor:
+        """Return what the network is shown of the latents in a step."""
+        scheduler = self._open(step)
+        return scheduler.scale_model_input(latents, scheduler.timesteps[step])
+
+    def advance(
+        self, step: int, memory: dict[str, Tensor], noise: Tensor, latents: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the latents after a step, and what the next step has to know beside them."""
+        scheduler = self._open(step)
+        if hasattr(scheduler, "ets"):
+            scheduler.counter = step
+            scheduler.ets = [memory[name] for name in sorted(memory) if name.startswith("ets")]
+            for name in SINGLE:
+                setattr(scheduler, name, memory.get(name, getattr(scheduler, name)))
+        latents = scheduler.step(noise, scheduler.timesteps[step], latents, return_dict=False)[0]
+        return latents, self._remember(scheduler)
+
+    @staticmethod
+    def _remember(scheduler: Any) -> dict[str, Tensor]:
+        named = {f"ets{number}": value for number, value in enumerate(getattr(scheduler, "ets", ()))}
+        named |= {name: getattr(scheduler, name, None) for name in SINGLE}
+        return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

@@ -1,0 +1,184 @@
+"""The MuseV engine with tiny networks: plans, clips, shots, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.motion.types import MotionEngine, MotionFiles, MotionPlan, MotionRequest
+from models.musev.engine import MuseVEngine, shot_path
+from models.musev.prompts import CALM_PROMPT
+from models.musev.weights.index import BASES, DEFAULT_BASE
+from models.types import EngineError
+from tests.models.motion.contract import MotionEngineContract, make_clip, open_folder
+from tests.models.musev import tiny
+
+SMALL: dict[str, Any] = {"seconds": 1.0, "size": 64, "steps": 2}
+
+
+def request_of(root: Path, photo: Path, **asked: Any) -> MotionRequest:
+    return MotionRequest(str(photo), "anna.png", str(root), **{**SMALL, **asked})
+
+
+def inspect(root: Path, photo: Path, **asked: Any) -> MotionPlan:
+    return MuseVEngine("cpu:0").inspect(request_of(root, photo, **asked))
+
+
+class TestContract(MotionEngineContract):
+    """MuseV keeps to what all motion engines keep to."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, musev_master: Path, photo: Path) -> None:
+        self.master, self.photo = musev_master, photo
+
+    def make_engine(self) -> MotionEngine:
+        return MuseVEngine("cpu:0")
+
+    def make_request(self, tmp_path: Path) -> MotionRequest:  # noqa: ARG002 - the folder is shared
+        return request_of(self.master, self.photo, options={"window": 4, "overlap": 2}, steps=1, seconds=1.5)
+
+
+def test_a_plan_says_what_is_made(musev_master: Path, photo: Path) -> None:
+    """Units are windows times halves, steps those of the scheduler; licence, scheduler and preset are named."""
+    plan = inspect(musev_master, photo, seconds=6.0, steps=10)
+    assert (plan.width, plan.height, plan.frames, plan.fps) == (64, 64, 25, "4")
+    assert plan.units == (6,) * 10
+    assert "non-commercial" in plan.facts["licence"]
+    assert plan.facts["scheduler"] == "EulerDiscrete (linspace)"
+    assert plan.facts["prompt"] == CALM_PROMPT
+    assert "preset" in plan.facts["prompt_from"]
+    assert any("non-commercial" in note for note in plan.notes)
+    assert any("watermark" in note for note in plan.notes)
+
+
+def test_nothing_guides_at_one(musev_master: Path, photo: Path, tmp_path: Path) -> None:
+    """With guidance 1 only the half with the prompt is predicted, and the clip is another one."""
+    plan = inspect(musev_master, photo, guidance=1.0)
+    assert plan.units == (1, 1)
+    frames = make_clip([MuseVEngine("cpu:0")], plan, tmp_path / "clip")
+    assert len(frames) == plan.frames
+
+
+@pytest.mark.parametrize("variant", ["musev", "musev_referencenet"])
+@pytest.mark.parametrize("change", [{"options": {"motion_speed": 8}}])
+def test_what_is_asked_changes_what_is_predicted(
+    root: Path, photo: Path, tmp_path: Path, variant: str, change: dict[str, Any]
+) -> None:
+    """The first step is another one, except for the motion speed of the variant that has none."""
+    latents = []
+    for number, asked in enumerate([{}, change]):
+        plan = inspect(root, photo, variant=variant, steps=1, **asked)
+        files, engine = open_folder(plan, tmp_path / str(number)), MuseVEngine("cpu:0")
+        engine.prepare(plan, files.folder, lambda _: None)
+        engine.denoise(files.folder, 0, 0, plan.units[0], lambda _: None)
+        engine.advance(files.folder, 0, lambda _: None)
+        latents.append(files.state_path(1).read_bytes())
+    assert (latents[0] == latents[1]) == (variant == "musev" and "options" in change)
+
+
+def test_a_longer_clip_goes_on_from_its_last_frame(musev_master: Path, photo: Path, tmp_path: Path) -> None:
+    """Shots are more steps of the same kind; each begins with the last latents of the one before and other noise."""
+    from models.musev.engine import read_tensors
+
+    plan = inspect(musev_master, photo, seconds=2.0, options={"shot_frames": 4})
+    assert plan.frames == 9
+    assert len(plan.units) == 2 * 2
+    assert "goes on 1 times" in plan.notes[-1]
+    frames = make_clip([MuseVEngine("cpu:0")], plan, tmp_path / "clip")
+    assert len(set(frames)) > 4
+    first, second = (read_tensors(shot_path(tmp_path / "clip", shot)) for shot in (0, 1))
+    assert np.array_equal(second["given"], first["latents"][:, :, -1:])
+    assert not np.array_equal(second["latents"], first["latents"])
+
+
+def test_the_networks_are_told_from_within_a_unit(musev_master: Path, photo: Path, tmp_path: Path) -> None:
+    """A unit reports before each of its layers, so that a job that is cancelled ends soon."""
+    plan = inspect(musev_master, photo)
+    files, engine = open_folder(plan, tmp_path / "clip"), MuseVEngine("cpu:0")
+    calls: list[int] = []
+    engine.prepare(plan, files.folder, lambda _: None)
+    engine.denoise(files.folder, 0, 0, 1, calls.append)
+    assert calls.count(0) > 15
+    assert calls[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"prompt": "(a"}, "bad_prompt: .*no partner"),
+        ({"negative_prompt": "a]"}, "bad_prompt: .*negative"),
+        ({"prompt": "xyzw " * 100}, "bad_prompt: .*takes 225"),
+        ({"variant": "musev_referencenet_pose"}, "bad_option: .*pose of a video"),
+        ({"variant": "other"}, "bad_option: .*no variant"),
+        ({"base": "../../etc"}, "bad_option: .*no folder"),
+        ({"base": "absent"}, "weights_missing: .*absent/unet"),
+        ({"options": {"lcm": True}}, "bad_option: .*LCM"),
+        ({"options": {"speed": 1}}, "bad_option: .*no option speed"),
+        ({"options": {"motion_speed": 99}}, "bad_option: .*99"),
+        ({"options": {"window": 4.5}}, "bad_option: .*4.5"),
+        ({"options": {"window": 4, "overlap": 3}}, "bad_option: .*half"),
+        ({"options": {"crop": "left"}}, "bad_option: .*left"),
+        ({"size": 1024, "device_bytes": 7 << 30}, "motion_size: .*1024"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(musev_master: Path, photo: Path, asked: dict[str, Any], error: str) -> None:
+    """Before any work, by name."""
+    with pytest.raises(EngineError, match=error):
+        inspect(musev_master, photo, **asked)
+
+
+def test_the_size_that_fits_is_named(musev_master: Path, photo: Path) -> None:
+    """In steps of 64; a clip of no certain size takes what there is memory for."""
+    with pytest.raises(EngineError) as caught:
+        inspect(musev_master, photo, size=1024, device_bytes=7 << 30)
+    fitting = int(caught.value.hint.split("size ")[1].split(",")[0])
+    assert fitting % 64 == 0
+    plan = inspect(musev_master, photo, size=None, device_bytes=int(6.2 * 2**30))
+    assert 256 <= min(plan.width, plan.height) < 512
+    assert plan.memory_bytes <= 6.2 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("index", "unet", "said"),
+    [
+        ("StableDiffusionXLPipeline", {"cross_attention_dim": 2048}, "Stable Diffusion XL"),
+        ("StableDiffusionPipeline", {"cross_attention_dim": 1024}, "Stable Diffusion 2"),
+        ("FluxPipeline", {}, "Flux"),
+    ],
+)
+def test_a_base_of_another_family_is_refused_by_name(
+    root: Path, photo: Path, index: str, unet: dict[str, Any], said: str
+) -> None:
+    """Before its weights are opened."""
+    base = root / BASES / DEFAULT_BASE
+    (base / "model_index.json").write_text(json.dumps({"_class_name": index}))
+    config = base / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **unet}))
+    with pytest.raises(EngineError, match=f"bad_option: .*is {said}"):
+        inspect(root, photo)
+
+
+def test_another_base_is_another_clip(root: Path, photo: Path) -> None:
+    """Any folder of the family can be named; the cache knows it by its weights."""
+    tiny.lay_out_base(root / BASES / "mine", tiny.shape_of("musev", tiny.SMALL), {**tiny.SCHEDULER, "steps_offset": 0})
+    plans = [inspect(root, photo), inspect(root, photo, base="mine")]
+    assert plans[0].identity["fingerprint"] != plans[1].identity["fingerprint"]
+    assert plans[1].facts["base"] == f"{BASES}/mine"
+
+
+def test_units_that_are_there_need_no_networks(musev_master: Path, photo: Path, tmp_path: Path) -> None:
+    """What was made before a crash is not opened again."""
+    plan = inspect(musev_master, photo)
+    files, engine = open_folder(plan, tmp_path / "clip"), MuseVEngine("cpu:0")
+    engine.prepare(plan, files.folder, lambda _: None)
+    for unit in range(plan.units[0]):
+        MotionFiles(files.folder).unit_path(0, unit).parent.mkdir(exist_ok=True)
+        MotionFiles(files.folder).unit_path(0, unit).write_bytes(b"made")
+    other = MuseVEngine("cpu:0")
+    other.denoise(files.folder, 0, 0, plan.units[0], lambda _: None)
+    assert other._networks is not None
+    assert "unet" not in vars(other._networks)

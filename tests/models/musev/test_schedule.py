@@ -1,0 +1,77 @@
+"""The steps of denoising with the schedulers that base models have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from torch import Tensor
+
+from models.musev.schedule import SPACINGS, Schedule, describe_config, read_config
+from models.types import EngineError
+from tests.models.musev.tiny import SCHEDULER
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+CLASSES = {cls.__name__: cls for cls in (PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler)}
+
+
+def config_of(kind: str, spacing: str) -> dict[str, Any]:
+    own = {"PNDMScheduler": {"skip_prk_steps": True}, "DDIMScheduler": {"clip_sample": False}}.get(kind, {})
+    return {**SCHEDULER, **own, "_class_name": kind, "timestep_spacing": spacing}
+
+
+def predict(latents: Tensor, time: float) -> Tensor:
+    """Stand in for a network."""
+    return (latents * 0.3).sin() + time / 2000
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_steps_by_themselves_end_where_the_scheduler_does(kind: str, spacing: str) -> None:
+    """Each step begins with tensors alone, and comes out to the bit as in one go."""
+    config = config_of(kind, spacing)
+    whole: Any = CLASSES[kind].from_config(config)
+    whole.set_timesteps(6)
+    noise = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    wanted = noise * whole.init_noise_sigma
+    for time in whole.timesteps:
+        seen = predict(whole.scale_model_input(wanted, time), float(time))
+        wanted = whole.step(seen, time, wanted, return_dict=False)[0]
+    memory: dict[str, Tensor] = {}
+    found = noise * Schedule(config, 6).noise_scale
+    for step, time in enumerate(Schedule(config, 6).timesteps):
+        schedule = Schedule(config, 6)
+        found, memory = schedule.advance(step, memory, predict(schedule.scale(found, step), time), found)
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(("spacing", "first", "scale"), [("linspace", 999.0, 14.61), ("leading", 901.0, 8.45)])
+def test_the_spacing_is_that_of_the_base_model(spacing: str, first: float, scale: float) -> None:
+    """It decides the first step and the size of the noise."""
+    schedule = Schedule(config_of("EulerDiscreteScheduler", spacing), 10)
+    assert schedule.timesteps[0] == first
+    assert schedule.noise_scale == pytest.approx(scale, abs=0.05)
+
+
+def test_a_config_is_read_and_described(tmp_path: Path) -> None:
+    """What result.json says is the kind and the spacing; those that can't be followed are refused by name."""
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({**SCHEDULER, "timestep_spacing": "trailing"}))
+    assert describe_config(read_config(path, "s")) == "EulerDiscrete (trailing)"
+    path.write_text(json.dumps({"_class_name": "PNDMScheduler"}))
+    assert describe_config(read_config(path, "s")) == "PNDM (leading)"
+    for text, code in (
+        ('{"_class_name": "LCMScheduler"}', "bad_option: .*LCMScheduler"),
+        ('{"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}', "bad_option: .*v_prediction"),
+        ("{}", "weights_damaged"),
+        ("[", "weights_damaged"),
+    ):
+        path.write_text(text)
+        with pytest.raises(EngineError, match=code):
+            read_config(path, "s")
