@@ -9,7 +9,8 @@ import pytest
 
 from agent.scheduler.attempt import Attempt
 from gpu_pool.types import Progress, Span, grid
-from models.types import Inspection
+from models.motion.types import MotionFiles
+from models.types import Animation, Inspection
 from tests.agent.samples import a_ledger, a_request, add_job
 
 FRAMES = 100
@@ -165,3 +166,49 @@ def test_time_is_booked_by_stage(attempt: Attempt) -> None:
     attempt.inspection = looked_at(attempt)
     attempt.leave_stage(12.5)
     assert (attempt.stage, attempt.stage_seconds) == ("prepare", {"inspect": 2.5})
+
+
+def make_state(attempt: Attempt, step: int) -> None:
+    files = MotionFiles(attempt.request.files.animation)
+    files.folder.mkdir(exist_ok=True)
+    files.state_path(step).touch()
+
+
+def test_a_clip_is_one_task_for_each_step(attempt: Attempt) -> None:
+    """The units of a step come before what adds them; the last task runs on a processor, whatever makes the clip."""
+    attempt.inspection = replace(looked_at(attempt), animation=Animation("fake", "k" * 64, (4, 4), 7))
+    attempt.motion_kind = "cuda"
+    attempt.enter_stage(0.0)
+    seen = []
+    while attempt.stage == "animate":
+        task = attempt.make_task(())
+        seen.append((task.id.removeprefix("token/animate/"), task.kind, task.model, len(task.todo)))
+        for span in attempt.spans:
+            attempt.finish_span(span, "GPU-1")
+        if attempt.step == len(attempt.tasks) - 1:
+            attempt.inspection = replace(attempt.inspection, animation=None)
+        assert attempt.is_complete
+        attempt.leave_stage(1.0)
+    assert seen == [
+        ("0", "cuda", "fake", 1),
+        ("1", "cuda", "fake", 4),
+        ("2", "cuda", "fake", 4),
+        ("3", "cuda", "fake", 1),
+        ("4", "cpu", "", 1),
+    ]
+    assert attempt.stage == "prepare"
+
+
+def test_a_clip_goes_on_with_the_units_that_are_not_on_disk(attempt: Attempt) -> None:
+    """The latest state says the step, and its finished units count as progress."""
+    attempt.inspection = replace(looked_at(attempt), animation=Animation("fake", "k" * 64, (4, 4)))
+    make_state(attempt, 1)
+    unit = MotionFiles(attempt.request.files.animation).unit_path(1, 2)
+    unit.parent.mkdir()
+    unit.touch()
+    attempt.enter_stage(0.0)
+    assert (attempt.stage, attempt.step) == ("animate", 2)
+    assert [span.start for span in attempt.make_task(()).todo] == [0, 1, 3]
+    assert (attempt.units_done, attempt.units_total) == (1 + 5 + 1, 1 + 5 + 5 + 1 + 1)
+    attempt.finish_span(Span(0, 1), "cpu:0")
+    assert attempt.eta_s(3.0) == 3.0 * 5

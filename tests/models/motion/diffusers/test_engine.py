@@ -45,7 +45,7 @@ class TestWan(MotionEngineContract):
         return DiffusersEngine("cpu:0")
 
     def make_request(self, tmp_path: Path) -> MotionRequest:
-        return make_request(tmp_path, self.models, "wan", prompt="a person blinks")
+        return make_request(tmp_path, self.models, "wan", prompt="a person blinks", steps=1)
 
 
 def run_whole(plan: Any, variant: str, models: Path) -> list[Any]:
