@@ -614,7 +614,7 @@ class Intake:
         claimed = self.folders.claimed / job.uid
         if job.inputs and is_folder(Path(job.inputs)):
             outbox.restore_inputs(Path(job.inputs), claimed)
-        if edited := read_limited(control.path, self.limit):
+        if (edited := read_limited(control.path, self.limit)) and is_job_text(edited):
             make_folders([claimed])
             atomic_write_bytes(claimed / "job.json", edited)
         if is_folder(claimed) or self._has_media(job):
@@ -653,6 +653,11 @@ def list_given_names(job: Job) -> list[str]:
     """Return the names, folded and without their folders, of the media that a job gives."""
     given = [name for name in (job.spec.avatar, *job.spec.media_names.values()) if name] if job.spec else []
     return [fold_name(name.replace("\\", "/").rpartition("/")[2]) for name in given]
+
+
+def is_job_text(data: bytes) -> bool:
+    """Whether a file holds the beginning of a JSON object, and not only what a program left there to make it."""
+    return data.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"{")
 
 
 def make_job_error(bad: BadJob) -> JobError:
