@@ -15,6 +15,8 @@ from tests.e2e.oracle import check
 from tests.share import ROOT, Share, alive, until
 
 DAEMON = ("claimed", "before_insert", "inserted", "running", "assembled", "published", "migration")
+SIGNING = ("credentials", "signing", "signed")
+"""Passed only where results are signed; tests/agent/credentials has the tests of those that are in its program."""
 WORKER = ("received", "mid_span", "span_done")
 ACTIONS = ("kill", "stop", "raise", "enospc")
 JOBS = ("one", "two", "three")
@@ -99,7 +101,7 @@ def test_every_place_is_tested() -> None:
     """The places in the code are those that the tests above know."""
     sources = [*(ROOT / "agent").rglob("*.py"), *ROOT.glob("gpu_pool/*.py")]
     places = {name for path in sources for name in re.findall(r'failpoint\("(\w+)"\)', path.read_text())}
-    assert places == {*DAEMON, *WORKER, "draining"}
+    assert places == {*DAEMON, *SIGNING, *WORKER, "draining"}
 
 
 def test_a_place_is_passed_without_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
