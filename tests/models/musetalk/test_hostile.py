@@ -56,7 +56,7 @@ def an_8k_portrait(path: Path) -> Path:
 def test_an_8k_portrait(tmp_path: Path, models_dir: Path) -> None:
     """Within the limit it is rendered in the size of the result; beyond it, the size and the limit are named."""
     request = make_request(tmp_path, models_dir, an_8k_portrait(tmp_path / "face.jpg"), 0.04)
-    request = replace(request, output=Output(height=tiny.HEIGHT))
+    request = replace(request, output=Output(height=tiny.HEIGHT), options={**request.options, "silence": "model"})
     engine, inspection = prepare_job(request)
     assert (inspection.width, inspection.height) == (228, 128)
     [frame] = engine.render(request, inspection, 0, 1)
