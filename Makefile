@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile
 CHECKED := tests/agent tests/gpu_pool tests/models/media $(wildcard tests/test_*.py tests/models/test_*.py)
 
 .PHONY: demo check test torture fuzz test-deps lint clean

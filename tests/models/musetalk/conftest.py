@@ -1,17 +1,13 @@
-"""Folders of tiny weights, no weights of this machine, and Triton's interpreter where there is no card."""
+"""Folders of tiny weights, and no weights of this machine."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.models.musetalk import tiny
-
-if not Path("/dev/nvidiactl").exists():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it as it is imported, and defines its functions by it
 
 
 @pytest.fixture(autouse=True)
