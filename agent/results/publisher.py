@@ -163,11 +163,12 @@ class Publisher:
         waiting = [result for result in due if not result.is_signed and result.staging.name not in ended]
         if waiting and not signer.is_running:
             try:
-                signer.begin([(result.staging, make_result_record(result.job, "", 0)) for result in waiting], now_s)
+                signer.begin(((result.staging, make_result_record(result.job, "", 0)) for result in waiting), now_s)
             except OSError as error:
                 log.error("results can't be signed now: %s", error.strerror)
+        wait_s = POLL_S if signer.is_running else PUBLISH_RETRY_S
         for result in waiting:
-            self.pending[result.job.uid] = replace(result, due_s=now_s + POLL_S)
+            self.pending[result.job.uid] = replace(result, due_s=now_s + wait_s)
         return [*settled, *done]
 
     def _take_signed(self, result: PendingResult, report: dict[str, Any]) -> PendingResult:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,10 +66,10 @@ class Signer:
     def is_running(self) -> bool:
         return self._running is not None
 
-    def begin(self, staged: Sequence[tuple[Path, Mapping[str, Any]]], now_s: float) -> None:
+    def begin(self, staged: Iterable[tuple[Path, Mapping[str, Any]]], now_s: float) -> None:
         """Start signing results, each a staging folder with its record, as many as one program takes."""
         names, jobs = self.settings.current.credentials.names, list[dict[str, Any]]()
-        for folder, record in staged[:MOST_AT_ONCE]:
+        for folder, record in islice(staged, MOST_AT_ONCE):
             manifest = make_manifest(record, __version__, names=names)
             jobs.append({"token": folder.name, "folder": str(folder), "video": record["video"], "manifest": manifest})
             if len(json.dumps(jobs)) > MOST_BYTES and len(jobs) > 1:

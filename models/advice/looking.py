@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from models import media
 from models.advice.picture import Advice, advise_on_faces
 from models.advice.sound import advise_on_levels, advise_on_voice
-from models.arrays import U8
-from models.preview.engine import find_window, load_image, open_video
+from models.preview.engine import sample_pictures
 from models.preview.face import find_faces
 from models.preview.speech import RATE
 from models.types import EngineError, Inspection, Request
@@ -16,6 +13,7 @@ from models.types import EngineError, Inspection, Request
 HEARD_S = 120.0
 """As much of a voice as is listened to."""
 _FRAMES = 3
+"""As many frames of a video are looked at."""
 
 
 def advise(request: Request, inspection: Inspection) -> Advice:
@@ -29,10 +27,10 @@ def advise(request: Request, inspection: Inspection) -> Advice:
 def look_and_listen(request: Request, inspection: Inspection) -> Advice:
     """Return what is the matter with the media, by codes. Raises EngineError of the budget of an inspection."""
     advice: Advice = {}
-    pictures = [(picture, find_faces(picture)) for picture in sample_frames(request, inspection)]
-    given = request.options.get("face")
-    faces = [voice.face for voice in inspection.voices if voice.face is not None]
     if request.options.get("face_box") is None:
+        pictures = [(picture, find_faces(picture)) for picture in sample_pictures(request, inspection, _FRAMES)]
+        given = request.options.get("face")
+        faces = [voice.face for voice in inspection.voices if voice.face is not None]
         for chosen in faces or (given if isinstance(given, int) else None,):
             advice |= advise_on_faces(pictures, chosen)
     sounds = [
@@ -42,17 +40,6 @@ def look_and_listen(request: Request, inspection: Inspection) -> Advice:
     for sound in sounds:
         advice |= advise_on_voice(sound)
     return advice | advise_on_levels(sounds)
-
-
-def sample_frames(request: Request, inspection: Inspection) -> Iterator[U8]:
-    """Yield the image, or a few frames of the video."""
-    if inspection.avatar_kind == "image":
-        yield load_image(request, inspection)
-        return
-    with open_video(request, inspection) as video:
-        window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
-        for n in sorted({len(window) * k // _FRAMES for k in range(_FRAMES)}):
-            yield video.read(window[n])
 
 
 def refuse_poor_input(advice: Advice) -> EngineError:

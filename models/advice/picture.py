@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from models.arrays import U8
-from models.preview.face import Face
+from models.preview.face import Face, choose_largest
 from models.preview.landmarks import JAW, LIPS, POINTS
 from models.preview.mouth import find_mouth
 from models.quality.meter import cut_grey, measure_reach
@@ -136,4 +136,4 @@ def choose_face(faces: Sequence[Face], chosen: int | None) -> Face | None:
     """Return the face that speaks, None where it isn't there."""
     if chosen is not None:
         return faces[chosen] if chosen < len(faces) else None
-    return max(faces, key=lambda face: face.box[2] * face.box[3], default=None)
+    return choose_largest(faces) if faces else None

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.advice.picture import Advice
 from models.arrays import F64, Floats
 from models.preview.speech import RATE, measure_voice
-
-Advice = dict[str, str]
-"""Code -> a sentence: what is the matter, and what to do."""
 
 _STEP = RATE // 50
 _SPOKEN, _FLAT, _LOUD = 0.1, 0.003, 0.3

@@ -281,14 +281,14 @@ def refine_face(picture: U8, given: Face) -> Face:
     return given if seen is None else replace(seen, box=given.box)
 
 
-def sample_pictures(request: Request, inspection: Inspection) -> Iterator[U8]:
-    """Yield the image, or frames spread over the video."""
+def sample_pictures(request: Request, inspection: Inspection, most: int = SEARCHED_FRAMES) -> Iterator[U8]:
+    """Yield the image, or so many frames spread over the video."""
     if inspection.avatar_kind == "image":
         yield load_image(request, inspection)
         return
     with open_video(request, inspection) as video:
         window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
-        for n in sorted({len(window) * k // SEARCHED_FRAMES for k in range(SEARCHED_FRAMES)}):
+        for n in sorted({len(window) * k // most for k in range(most)}):
             yield video.read(window[n])
 
 

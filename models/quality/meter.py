@@ -110,8 +110,10 @@ def cut_grey(frame: U8, box: F64, height: int) -> U8:
     left, top = max(0, round(x)), max(0, round(y))
     right, bottom = max(left, round(x + w)), max(top, min(height, round(y + h)))
     part = frame[top:bottom, left:right]
-    if part.ndim == 2 or not part.size:
-        return part[:, :] if part.ndim == 2 else part[..., 0]
+    if part.ndim == 2:
+        return part
+    if not part.size:
+        return part[..., 0]
     return np.asarray(cv2.cvtColor(part[..., :3], cv2.COLOR_BGR2GRAY), np.uint8)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from models.advice import looking
 from models.handler import Handler
-from models.types import EngineError, Inspection, Request
+from models.types import EngineError, Inspection
 from tests.models.preview.test_engine import portrait, request_for
 from tests.share import EXAMPLES, face
 
@@ -36,8 +36,8 @@ def test_good_input_passes_a_strict_job(tmp_path: Path, avatar: str) -> None:
 def test_media_that_cost_too_much_to_look_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job goes on without advice."""
 
-    def refuse(_request: Request, _inspection: Inspection) -> None:
+    def refuse(*_given: object) -> None:
         raise EngineError("media_too_costly", "too much", "less")
 
-    monkeypatch.setattr(looking, "sample_frames", refuse)
+    monkeypatch.setattr(looking, "sample_pictures", refuse)
     assert Handler("cpu:0").inspect(replace(request_for(tmp_path, portrait(tmp_path)), strict=True)).advice == {}
