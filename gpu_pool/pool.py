@@ -36,10 +36,10 @@ from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
 
 FREE_GRAIN_BYTES = 64 << 20
+"""A smaller change of free memory is not reported."""
 GAUGE_GRAINS = {"temperature_c": 3, "load_percent": 10, "power_w": 10}
 GAUGES_S = 5.0
 """A change of a gauge by its grain is reported, so many seconds after the last report at the earliest."""
-"""A smaller change of free memory is not reported."""
 
 
 class Pool:

@@ -26,7 +26,7 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
     local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
     node = make_node(tmp_path / "box2", times=TIMES, command=FAR)
     cluster = ClusterBackend(local, [node])
-    made = Pool(cluster, stall_s=30.0, list_troubles=lambda: cluster.troubles)
+    made = Pool(cluster, stall_s=30.0, list_troubles=lambda: {node.name: node.trouble})
     poll_until(made, lambda _: [device.state for device in made.devices()].count("idle") == 3)
     yield made
     made.close()
