@@ -30,7 +30,7 @@ def describe_installation(options: Mapping[str, Any]) -> dict[str, str]:
         "Python": platform.python_version(),
         "code of musedrop": hash_sources(),
         "weights": hash_weights(models_dir),
-        "weights of motion": hash_motion_weights(models_dir),
+        "motion weights": hash_motion_weights(models_dir),
         **found,
     }
     return {name: value for name, value in facts.items() if value}

@@ -54,4 +54,4 @@ def test_weights_of_motion_count_too(tmp_path: Path) -> None:
     first = hash_motion_weights(tmp_path)
     weights.write_bytes(b"xy")
     assert first != "" != hash_motion_weights(tmp_path) != first
-    assert describe_installation({"models_dir": str(tmp_path)})["weights of motion"] == hash_motion_weights(tmp_path)
+    assert describe_installation({"models_dir": str(tmp_path)})["motion weights"] == hash_motion_weights(tmp_path)
