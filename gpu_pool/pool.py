@@ -21,7 +21,6 @@ from gpu_pool.supervisor import RefusalRule, Supervisor, WorkerLimits
 from gpu_pool.types import (
     Device,
     DeviceChanged,
-    DeviceKind,
     Done,
     Event,
     Exited,
@@ -36,10 +35,10 @@ from gpu_pool.wait_reasons import OomBackoff, wait_reason
 from gpu_pool.wakeup import Wakeup
 
 FREE_GRAIN_BYTES = 64 << 20
+"""A smaller change of free memory is not reported."""
 GAUGE_GRAINS = {"temperature_c": 3, "load_percent": 10, "power_w": 10}
 GAUGES_S = 5.0
 """A change of a gauge by its grain is reported, so many seconds after the last report at the earliest."""
-"""A smaller change of free memory is not reported."""
 
 
 class Pool:
@@ -125,11 +124,9 @@ class Pool:
         candidates = self._find_candidates(task)
         return STRATEGIES[task.strategy](task, candidates, waiting) if candidates else None
 
-    def has_idle(self, kind: DeviceKind) -> bool:
-        """Whether a device of that kind could start a span now that needs no memory of a card."""
-        return any(
-            self._supervisor[device.id].is_available for device in self._supervisor.devices if device.kind == kind
-        )
+    def has_idle(self, task: Task) -> bool:
+        """Whether a device could start a span of the task now, if it needs no memory of a card."""
+        return any(self._find_idle(task))
 
     def wait_reason(self, task: Task) -> str:
         """Return why no device can take a span of the task, as a sentence.

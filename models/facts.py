@@ -9,7 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from models.motion.catalog import find_pipelines
 from models.musetalk.weights import index
+from models.musev.weights.index import Selection, default_variant, installed_files, list_missing_for_default
 
 PACKAGES = ("numpy", "opencv-python-headless", "av", "torch", "diffusers", "transformers", "onnxruntime")
 """Those that compute pixels or sound, or encode them."""
@@ -23,10 +25,12 @@ def describe_installation(options: Mapping[str, Any]) -> dict[str, str]:
     count, not contents, which `musedrop models verify` checks: reading them takes a minute.
     """
     found = {package: find_version(package) for package in PACKAGES}
+    models_dir = Path(options.get("models_dir") or ".")
     facts = {
         "Python": platform.python_version(),
         "code of musedrop": hash_sources(),
-        "weights": hash_weights(Path(options.get("models_dir") or ".")),
+        "weights": hash_weights(models_dir),
+        "motion weights": hash_motion_weights(models_dir),
         **found,
     }
     return {name: value for name, value in facts.items() if value}
@@ -49,11 +53,24 @@ def hash_sources() -> str:
 
 def hash_weights(models_dir: Path) -> str:
     """Return a hash of the names and sizes of MuseTalk's files, "" where some are missing."""
+    return hash_names_and_sizes(index.list_installed_files(models_dir))
+
+
+def hash_motion_weights(models_dir: Path) -> str:
+    """Return the same of MuseV's files, where none is missing, and of all pipelines; "" where there are neither."""
+    is_whole = not list_missing_for_default(models_dir)
+    musev = installed_files(models_dir, Selection(default_variant(models_dir))) if is_whole else []
+    pipelines = [file for folder in find_pipelines(models_dir) for file in sorted(folder.rglob("*.safetensors"))]
+    return hash_names_and_sizes([*musev, *pipelines])
+
+
+def hash_names_and_sizes(files: Iterable[Path]) -> str:
+    """Return a hash of the files' names and sizes, "" where there is none, or one can't be read."""
     try:
-        files = [f"{file.name} {file.stat().st_size}".encode() for file in index.list_installed_files(models_dir)]
+        parts = [f"{file.name} {file.stat().st_size}".encode() for file in files]
     except OSError:
         return ""
-    return hash_parts(files) if files else ""
+    return hash_parts(parts) if parts else ""
 
 
 def hash_parts(parts: Iterable[bytes]) -> str:

@@ -43,7 +43,7 @@ stall_s = {stall_s}
 cancel_s = 5
 
 [credentials]
-sign = "off"
+sign = "{sign}"
 
 [status]
 write_s = {write_s}
@@ -68,6 +68,7 @@ class Share:
         stall_s: float = 60.0,
         write_s: float = 0.2,
         watch: str = "auto",
+        sign: str = "off",
         module: str = "agent.cli.main run",
         wrapper: Sequence[str] = (),
     ) -> None:
@@ -86,7 +87,7 @@ class Share:
             "wait_media_s": wait_media_s,
             "keep_media_s": keep_media_s,
         }
-        values |= {"write_s": write_s, "watch": watch}
+        values |= {"write_s": write_s, "watch": watch, "sign": sign}
         self.config.write_text(SETTINGS.format(workers=workers, min_free_bytes=min_free_bytes, **values))
         self.daemon: subprocess.Popen[bytes] | None = None
 

@@ -20,6 +20,7 @@ from agent.client import ClientError, JobTicket
 from agent.fs import atomic_copy, hash_file
 from agent.fs.folders import remove, sync
 from agent.jobs.spec import AVATAR_SUFFIXES, TRIAL, VIDEO_SUFFIXES, is_library_name
+from agent.ledger.queue import QueueRows
 from agent.library import list_library, name_avatar
 from agent.settings import Settings
 from gpu_pool.process import build_python_path
@@ -172,8 +173,4 @@ def find_unstarted_jobs(settings: Settings, name: str) -> list[str]:
     """Return the names of the jobs that use this avatar and have not been started."""
     if not settings.folders.ledger.exists():
         return []
-    sql = (
-        "SELECT name FROM jobs WHERE state IN ('waiting', 'queued') AND "
-        "coalesce(json_extract(spec, '$.template'), json_extract(spec, '$.avatar')) = ? ORDER BY id"
-    )
-    return [str(row["name"]) for row in client.query(client.open_ledger(settings), sql, [name])]
+    return QueueRows(client.open_ledger(settings)).list_unstarted_with(name)

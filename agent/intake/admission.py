@@ -599,7 +599,7 @@ class Intake:
         self.ledger.record_event(job.uid, "priority", at_ms, control.verb)
 
     def _forget_avatar(self, name: str, at_ms: int) -> None:
-        if jobs := library.find_unstarted_jobs(self.ledger, name):
+        if jobs := self.ledger.queue.list_unstarted_with(name):
             log.warning("%s stays in the library: %d unstarted jobs need it, %s first", name, len(jobs), jobs[0])
         elif (kept := library.forget_avatar(self.folders, name, at_ms)) is None:
             log.warning("nothing to forget: the library has no avatar %s", name)

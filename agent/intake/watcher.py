@@ -1,28 +1,26 @@
-"""File events of the inbox, as inotify(7) has them.
+"""File events of the inbox.
 
 They only make the next scan come sooner; a lost event delays a job by one period.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import select
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from functools import cache
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 
-CLOSE_WRITE, MOVED_TO, CREATE, Q_OVERFLOW, ONLYDIR = 0x8, 0x80, 0x100, 0x4000, 0x1000000
-"""Bits of events, and of what is asked for. What leaves the folder, as every claimed file does, is no news."""
-HEADER = struct.Struct("iIII")
-BUFFER_BYTES = 1 << 16
+from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 
-class InboxWatcher:
-    """Wakes the daemon when a file of the inbox is created, closed or renamed into place."""
+class InboxWatcher(FileSystemEventHandler):
+    """Wakes the daemon when a file of the inbox is created, closed or renamed into place.
+
+    Only the first event since the last `take_events` does: a burst of files costs one wake.
+    """
 
     def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
         self.folder, self.wake = folder, wake
@@ -31,17 +29,16 @@ class InboxWatcher:
         self._lock = Lock()
         self.touched = False
         self.problem = ""
-        self._open = ExitStack()
-        self._thread: Thread | None = None
+        self._observer: InotifyObserver | None = None
         self._inode = 0
 
-    def note(self, bits: int, name: str) -> None:
-        """Take an event over; only the first one since the last `take_events` wakes the daemon."""
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, FileMovedEvent) and not event.dest_path:
+            return  # it left the folder, as every claimed file does
         with self._lock:
-            if bits & MOVED_TO:
-                self.moved.add(name)
-            if name:
-                self._names.add(name)
+            if isinstance(event, FileMovedEvent):
+                self.moved.add(_get_name(event.dest_path))
+            self._names.add(_get_name(event.dest_path or event.src_path))
             is_first, self.touched = not self.touched, True
         if is_first:
             self.wake()
@@ -63,8 +60,9 @@ class InboxWatcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether events still arrive: the thread runs, and the folder is still the same."""
-        if self._thread is None or not self._thread.is_alive():
+        """Whether events still arrive: all threads run, and the folder is still the same."""
+        observer = self._observer
+        if observer is None or not observer.is_alive() or not all(e.is_alive() for e in observer.emitters):
             return False
         try:
             return self.folder.stat().st_ino == self._inode
@@ -77,17 +75,16 @@ class InboxWatcher:
         False, and `problem` says why, where that is not possible.
         """
         self.stop()
+        # watchdog waits half a second for the other half of a move, so after each claim, and holds
+        # back later events meanwhile. With full events one half of a move is enough.
+        InotifyMoveEventGrouper.delay = 0.0
+        wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileMovedEvent, FileClosedEvent]
         try:
             self._inode = self.folder.stat().st_ino
-            events, end = open_inotify(), os.eventfd(0, os.EFD_CLOEXEC)
-            self._open.callback(os.close, events)
-            self._open.callback(os.close, end)
-            add_watch(events, self.folder)
-            self._thread = Thread(target=self._read_all, args=(events, end), name="inotify", daemon=True)
-            self._thread.start()
-            self._open.callback(self._thread.join, 2.0)
-            self._open.callback(os.eventfd_write, end, 1)
-        except (OSError, RuntimeError) as error:  # no instance, descriptor, watch or thread left
+            self._observer = InotifyObserver(generate_full_events=True)
+            self._observer.schedule(self, str(self.folder), event_filter=wanted)
+            self._observer.start()
+        except (OSError, RuntimeError) as error:  # no watch, instance, descriptor or thread left
             self.stop()
             reason = error.strerror if isinstance(error, OSError) else error
             self.problem = f"the inbox sends no file events, it is polled: {reason}"
@@ -96,48 +93,12 @@ class InboxWatcher:
 
     def stop(self) -> None:
         self.problem = ""
-        self._open.close()
-        self._thread = None
-
-    def _read_all(self, events: int, end: int) -> None:
-        """Take events over until `end` can be read."""
-        poll = select.poll()
-        for fd in (events, end):
-            poll.register(fd, select.POLLIN)
-        while end not in (ready := {fd for fd, _ in poll.poll()}):
-            if events in ready:
-                with suppress(BlockingIOError):
-                    for bits, name in split_events(os.read(events, BUFFER_BYTES)):
-                        self.note(bits, name)
+        if self._observer is not None:
+            with suppress(RuntimeError):  # a part of it that never ran
+                self._observer.stop()
+                self._observer.join(timeout=2.0)
+        self._observer = None
 
 
-def split_events(data: bytes) -> Iterator[tuple[int, str]]:
-    """Yield the bits and the name of each event; "" where events were lost, or the folder itself is meant."""
-    at = 0
-    while at < len(data):
-        _, bits, _, length = HEADER.unpack_from(data, at)
-        at += HEADER.size + length
-        yield bits, os.fsdecode(data[at - length : at].rstrip(b"\0"))
-
-
-def open_inotify() -> int:
-    """Return the descriptor of a new instance. Raises OSError where there is none left."""
-    return _check(_load_libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-
-
-def add_watch(fd: int, folder: Path) -> None:
-    """Have events of what comes into a folder. Raises OSError."""
-    wanted = CLOSE_WRITE | MOVED_TO | CREATE | ONLYDIR
-    _check(_load_libc().inotify_add_watch(fd, os.fsencode(folder), ctypes.c_uint32(wanted)))
-
-
-@cache
-def _load_libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+def _get_name(path: bytes | str) -> str:
+    return os.path.basename(os.fsdecode(path))  # noqa: PTH119 - str in, str out

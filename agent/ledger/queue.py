@@ -82,6 +82,14 @@ class QueueRows:
         """Return the highest priority of the jobs that have not ended, 0 where none is above."""
         return max(0, self._db.execute("SELECT max(priority) FROM jobs WHERE finished_ms IS NULL").fetchone()[0] or 0)
 
+    def list_unstarted_with(self, avatar: str) -> list[str]:
+        """Return the names of the jobs that use this avatar of the library, in any case, and have not been started."""
+        sql = (
+            "SELECT name FROM jobs WHERE finished_ms IS NULL AND state IN ('waiting', 'queued') AND"
+            " coalesce(json_extract(spec, '$.template'), json_extract(spec, '$.avatar')) = ? COLLATE NOCASE ORDER BY id"
+        )
+        return [str(row[0]) for row in self._db.execute(sql, [avatar])]
+
     def served_ms(self) -> dict[str, int]:
         """Return when each submitter last had a job started; no two times are equal."""
         return dict(self._db.execute("SELECT submitter, served_ms FROM submitters").fetchall())

@@ -177,7 +177,8 @@ class Publisher:
         facts = {**(result.job.facts or {}), **report}
         if problem:
             log.error("%s is published without credentials: %s", result.job.name, problem)
-            facts["warnings"] = [*facts.get("warnings", ()), f"the video has no content credentials: {problem}"]
+            warnings = list_warnings(facts.get("quality"), self._limits())  # those of the row may have it already
+            facts["warnings"] = [*warnings, f"the video has no content credentials: {problem}"]
         job = self.ledger.update_and_read(result.job.uid, facts=facts)
         self.pending[job.uid] = signed = replace(result, job=job, is_signed=True)
         failpoint("credentials")

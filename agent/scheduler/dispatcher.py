@@ -186,7 +186,7 @@ class Dispatcher:
         level = queue.levels[0]
         ahead = [a for a in self.attempts.values() if a.waiting_for is None and queue.level_of(a, at_ms) >= level]
         is_full = len(ahead) >= queue.in_service or len(self.attempts) >= MAX_ATTEMPTS
-        if is_full or not self.pool.has_idle("cpu"):
+        if is_full or not self.pool.has_idle(PROBE):
             return False
         job = queue.pop()
         try:

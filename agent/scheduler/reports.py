@@ -218,13 +218,12 @@ def _refuse_result(run: RunSpan, result: Mapping[str, Any]) -> str:
 
 def _refuse_clip(run: RunSpan, result: Mapping[str, Any]) -> str:
     """Refuse an inspection of the clip unless the clip is what was to be made."""
-    reason = _refuse_outline(result, Limits(**run.payload["request"]["limits"]))
-    animation = Inspection.from_dict(run.payload["outline"]).animation
-    if reason or (
-        animation and run.payload["step"] == len(animation.tasks) - 1 and not result["outline"].get("animation")
-    ):
+    if reason := _refuse_outline(result, Limits(**run.payload["request"]["limits"])):
         return reason
-    return "the inspection of a clip that was not to be made"
+    animation = Inspection.from_dict(run.payload["outline"]).animation
+    is_last = animation is not None and run.payload["step"] == len(animation.tasks) - 1
+    is_made = is_last and not result["outline"].get("animation")
+    return "" if is_made else "the inspection of a clip that was not to be made"
 
 
 def _refuse_later_stages(run: RunSpan, result: Mapping[str, Any]) -> str:

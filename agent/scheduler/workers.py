@@ -45,9 +45,8 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
         choose_walls=partial(build_walls, current),
     )
     nodes = make_nodes(current, handler)
-    cluster = ClusterBackend(local, nodes)
     return Pool(
-        cluster if nodes else local,
+        ClusterBackend(local, nodes) if nodes else local,
         stall_s=patience.stall_s,
         cancel_s=patience.cancel_s,
         recycle_spans=patience.recycle_spans,
@@ -56,7 +55,7 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
         reserve_bytes=devices.reserve_mib << 20,
         find_trouble=lambda: find_trouble(watch.latest, watch.trouble, rules),
         find_driver=lambda: watch.latest.driver,
-        list_troubles=lambda: cluster.troubles,
+        list_troubles=lambda: {node.name: node.trouble for node in nodes},
         refuse=explain_refusal,
     )
 

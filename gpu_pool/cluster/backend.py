@@ -26,11 +26,6 @@ class ClusterBackend:
     def devices(self) -> Sequence[Device]:
         return [*self._local.devices(), *(device for node in self._nodes.values() for device in node.devices())]
 
-    @property
-    def troubles(self) -> dict[str, str]:
-        """Why nodes can't be used, a sentence by the name of each; "" for those that can."""
-        return {name: node.trouble for name, node in self._nodes.items()}
-
     def spawn(self, device: str, *, unloaded: bool = False) -> None:
         self._get_home(device).spawn(device, unloaded=unloaded)
 

@@ -89,7 +89,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The answer to Start. `facts` is what `describe` returned; `sees_share` whether the shared file was read."""
+    """The answer to Start. `facts` is what `describe` returned; `sees_state` whether the shared file was read."""
 
     facts: Mapping[str, Any]
     sees_state: bool

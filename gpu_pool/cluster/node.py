@@ -150,7 +150,7 @@ class Node:
 
     def _connect(self, now_s: float) -> None:
         try:
-            link, start = self._open_link(), self._make_start()
+            start, link = self._make_start(), self._open_link()
         except OSError as error:
             self._lose(f"{self.name} can't be reached: {error}")
             return

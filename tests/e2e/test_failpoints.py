@@ -12,11 +12,12 @@ import pytest
 
 from gpu_pool.failpoints import VARIABLE, failpoint
 from tests.e2e.oracle import check
-from tests.share import ROOT, Share, alive, until
+from tests.share import ROOT, Share, alive, face, until, voice
 
 DAEMON = ("claimed", "before_insert", "inserted", "running", "assembled", "published", "migration")
 SIGNING = ("credentials", "signing", "signed")
-"""Passed only where results are signed; tests/agent/credentials has the tests of those that are in its program."""
+"""Passed only where results are signed; the tests of the last two, in the program for that, are in
+tests/agent/credentials."""
 WORKER = ("received", "mid_span", "span_done")
 ACTIONS = ("kill", "stop", "raise", "enospc")
 JOBS = ("one", "two", "three")
@@ -32,13 +33,8 @@ def drop_jobs(share: Share, short: tuple[str, ...] = JOBS[2:]) -> None:
             share.drop(name, avatar=f"{stems[0]}.png", audio=f"{stems[1]}.wav", options={"frames": 20})
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("place", DAEMON)
-def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: Path, place: str, action: str) -> None:
-    """It dies, hangs, raises or finds the disk full: afterwards each job has one result."""
-    share = make_share(module="tests.e2e.noop", settle_s=0.05)
-    flag = tmp_path / "reached"
-    drop_jobs(share)
+def fail_once(share: Share, place: str, action: str, flag: Path) -> None:
+    """Have the daemon fail at a place, and start it again unless it goes on by itself."""
     share.launch(**{VARIABLE: f"{place}:{action}:{flag}"})
     until(flag.exists, 60, share.log)
     if action == "stop":
@@ -50,11 +46,36 @@ def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: 
         until(share.is_up, 60, share.log)
     else:
         share.start()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("place", DAEMON)
+def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: Path, place: str, action: str) -> None:
+    """It dies, hangs, raises or finds the disk full: afterwards each job has one result."""
+    share = make_share(module="tests.e2e.noop", settle_s=0.05)
+    drop_jobs(share)
+    fail_once(share, place, action, tmp_path / "reached")
     share.wait_until_finished(len(JOBS), 60)
     until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     workers = share.workers()
     assert share.stop() == 0
     check(share, JOBS, workers)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_daemon_fails_when_a_result_is_signed(
+    make_share: Callable[..., Share], tmp_path: Path, action: str
+) -> None:
+    """It fails before the row says so: afterwards the result is published once, with its credentials."""
+    share = make_share(settle_s=0.05, sign="auto")
+    share.put("one.jpg", face())
+    share.put("one.wav", voice())
+    fail_once(share, "credentials", action, tmp_path / "reached")
+    share.wait_for("one", "done")
+    assert [path.name for path in share.outbox.iterdir()] == ["one"]
+    verified = share.musedrop("verify", "one")
+    assert verified.returncode == 0, verified
+    assert "signed by musedrop" in verified.stdout
 
 
 @pytest.mark.parametrize("action", ACTIONS)

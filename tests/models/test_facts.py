@@ -8,7 +8,7 @@ import pytest
 
 from models import facts
 from models.catalog import ENGINES
-from models.facts import describe_installation, find_version, hash_sources, hash_weights
+from models.facts import describe_installation, find_version, hash_motion_weights, hash_sources, hash_weights
 
 
 def test_versions_of_what_computes_pixels_are_named() -> None:
@@ -41,3 +41,17 @@ def test_weights_count_by_their_names_and_sizes(tmp_path: Path) -> None:
     first = hash_weights(tmp_path)
     (tmp_path / ENGINES["musetalk"].weights[0]).write_bytes(b"xy")
     assert first != "" != hash_weights(tmp_path) != first
+
+
+def test_weights_of_motion_count_too(tmp_path: Path) -> None:
+    """Those of a pipeline, as soon as there is one."""
+    assert hash_motion_weights(tmp_path) == ""
+    folder = tmp_path / "motion" / "wan"
+    (folder / "transformer").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    weights = folder / "transformer" / "model.safetensors"
+    weights.write_bytes(b"x")
+    first = hash_motion_weights(tmp_path)
+    weights.write_bytes(b"xy")
+    assert first != "" != hash_motion_weights(tmp_path) != first
+    assert describe_installation({"models_dir": str(tmp_path)})["motion weights"] == hash_motion_weights(tmp_path)

@@ -9,7 +9,6 @@ from pathlib import Path
 from agent.fs.folders import make_folders, move, sync
 from agent.intake.paths import PathLookup
 from agent.jobs.spec import AVATAR_SUFFIXES, is_library_name
-from agent.ledger.ledger import Ledger
 from agent.results.outbox import FolderNames
 from agent.settings import Folders
 
@@ -53,14 +52,3 @@ def forget_avatar(folders: Folders, name: str, at_ms: int) -> Path | None:
 def find_avatar(folders: Folders, name: str) -> Path | None:
     """Return the file or folder of an avatar, None where there is none. Raises OSError."""
     return PathLookup().find_avatar(folders.avatars, name, AVATAR_SUFFIXES) if is_library_name(name) else None
-
-
-def find_unstarted_jobs(ledger: Ledger, name: str) -> list[str]:
-    """Return the names of the jobs that use this avatar and have not been started."""
-    return [str(row["name"]) for row in ledger.rows(UNSTARTED, [name])]
-
-
-UNSTARTED = (
-    "SELECT name FROM jobs WHERE finished_ms IS NULL AND state IN ('waiting', 'queued') AND "
-    "coalesce(json_extract(spec, '$.template'), json_extract(spec, '$.avatar')) = ? ORDER BY id"
-)

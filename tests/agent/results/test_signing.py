@@ -6,12 +6,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from agent.fs.layout import Folders
 from agent.jobs.states import JobState
 from agent.results.signing import MOST_TRIES, Signer
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings
 from agent.settings_file import load_settings
+from gpu_pool.failpoints import VARIABLE
 from tests.agent.results.desk import Desk
 
 
@@ -81,6 +84,25 @@ def test_a_program_that_dies_is_started_again(desk: Desk) -> None:
     assert len(start.jobs) == MOST_TRIES
     record = json.loads((desk.folders.outbox / "hello" / "result.json").read_text())
     assert "no content credentials" in record["warnings"][0]
+
+
+def test_a_problem_is_told_once(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a daemon that starts when the row has it already, and so has the video signed again."""
+    _, start = let_sign(desk)
+    desk.add("u1")
+    monkeypatch.setenv(VARIABLE, f"credentials:raise:{tmp_path / 'reached'}")
+    for has_reached in (False, True):
+        publish(desk)
+        (desk.folders.signed / "u1-token.json").write_text('{"problem": "no key"}')
+        start.program.exit_code = 0
+        if not has_reached:
+            with pytest.raises(RuntimeError):
+                publish(desk)
+            desk.publisher.pending.clear()
+            desk.publisher.recover()
+    publish(desk)
+    [result] = desk.folders.outbox.glob("*/result.json")
+    assert json.loads(result.read_text())["warnings"] == ["the video has no content credentials: no key"]
 
 
 def test_no_worker_on_the_processor_can_read_the_key(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
     local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
     node = make_node(tmp_path / "box2", times=TIMES, command=FAR)
     cluster = ClusterBackend(local, [node])
-    made = Pool(cluster, stall_s=30.0, list_troubles=lambda: cluster.troubles)
+    made = Pool(cluster, stall_s=30.0, list_troubles=lambda: {node.name: node.trouble})
     poll_until(made, lambda _: [device.state for device in made.devices()].count("idle") == 3)
     yield made
     made.close()
@@ -63,9 +64,14 @@ def test_a_task_is_split_over_machines(pool: Pool) -> None:
 def test_a_task_of_this_machine_stays_here(pool: Pool) -> None:
     """It reads what the others don't have."""
     todo = tuple(Span(n, n + 1) for n in range(3))
-    plan = pool.plan(Task("task", "cpu", todo, strategy="split", payload={"do": "count"}, is_local=True), 0)
+    task = Task("task", "cpu", todo, strategy="split", payload={"do": "count"}, is_local=True)
+    plan = pool.plan(task, 0)
     assert plan is not None
     assert [assignment.device for assignment in plan.assignments] == ["cpu:0"]
+    assert pool.has_idle(task)
+    pool.start(plan)
+    assert not pool.has_idle(task)
+    assert pool.has_idle(replace(task, is_local=False))
 
 
 def test_a_killed_agent_takes_its_workers_along_and_is_started_again(pool: Pool) -> None:

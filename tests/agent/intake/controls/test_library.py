@@ -60,7 +60,7 @@ def test_an_avatar_that_jobs_need_stays(desk: Desk) -> None:
     """A job that has not started keeps its face."""
     desk.add_avatar("anna.jpg")
     desk.put("voice.wav")
-    desk.drop("hello", avatar="anna")
+    desk.drop("hello", avatar="Anna")
     desk.turn()
     desk.put("anna.forget", b"")
     desk.turn()
