@@ -96,7 +96,7 @@ class YuvBlend:
         fine = _make_weights(mask, box, crop, self.region, opacity)
         coarse = _halve(fine)
         self._luma, self._chroma, self._style = (fine, 255 - fine), (coarse, 255 - coarse), style
-        whole = fine if opacity == 1 else _make_weights(mask, box, crop, self.region, 1)
+        whole = fine if opacity >= 1 else _make_weights(mask, box, crop, self.region, 1)
         self._match, self._coarse_match = _make_match(whole, style), _make_match(_halve(whole), style)
 
     @property

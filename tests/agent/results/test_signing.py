@@ -10,6 +10,7 @@ import pytest
 
 from agent.fs.layout import Folders
 from agent.jobs.states import JobState
+from agent.results.publisher import PUBLISH_RETRY_S
 from agent.results.signing import MOST_TRIES, Signer
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings
@@ -103,6 +104,23 @@ def test_a_problem_is_told_once(desk: Desk, tmp_path: Path, monkeypatch: pytest.
     publish(desk)
     [result] = desk.folders.outbox.glob("*/result.json")
     assert json.loads(result.read_text())["warnings"] == ["the video has no content credentials: no key"]
+
+
+def test_a_program_that_can_not_be_started_is_not_tried_at_each_turn(desk: Desk) -> None:
+    """A machine without room for it is asked again after some seconds; the result waits."""
+    signer, start = let_sign(desk)
+
+    def refuse(*_given: object) -> FakeProgram:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    signer.start = refuse
+    desk.add("u1")
+    publish(desk)
+    assert desk.publisher.next_due_s >= desk.clock.now + PUBLISH_RETRY_S
+    signer.start = start
+    desk.clock.now += PUBLISH_RETRY_S
+    publish(desk)
+    assert (desk.results(), start.jobs) == ([], [["u1-token"]])
 
 
 def test_no_worker_on_the_processor_can_read_the_key(desk: Desk) -> None:
