@@ -190,6 +190,33 @@ def test_daemon_and_commands_load_no_media_libraries(module: str) -> None:
     assert loaded_by(f"import {module}").isdisjoint({*HEAVY, "ray"})
 
 
+EXTRAS = (
+    *(
+        "torch",
+        "diffusers",
+        "transformers",
+        "safetensors",
+        "huggingface_hub",
+        "httpx2",
+        "soxr",
+        "onnxruntime",
+        "triton",
+    ),
+    *("ftfy", "accelerate", "ray", "c2pa", "cryptography", "pillow_heif", "jeepney"),
+)
+"""Packages that `pip install musedrop` alone doesn't bring."""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["models.handler", "models.preview.engine", "agent.daemon", "agent.cli.main", "agent.cli.doctor", "agent.cli.demo"]
+    + ["agent.page.app", "agent.page.server", "agent.hooks.runner", "agent.selftest.program", "gpu_pool.agent.serve"],
+)
+def test_nothing_needs_an_extra_to_start(module: str) -> None:
+    """Daemon, commands, page and workers start where no extra is installed."""
+    modules_loaded_by(f"sys.modules.update(dict.fromkeys({EXTRAS})); import {module}")
+
+
 def test_init_loads_no_daemon(tmp_path: Path) -> None:
     """`musedrop init` needs folders and a settings file, and neither the daemon nor its ledger and pool."""
     loaded = modules_loaded_by(f"from agent.cli.main import init; from pathlib import Path; init(Path('{tmp_path}'))")

@@ -80,7 +80,7 @@ def fetch(
     refuse_options(engine, version=version, s3fd_url=s3fd_url, variant=variant, accept_licence=accept_licence)
     own = [*format_option("variant", variant), *format_flags(accept_licence=accept_licence)]
     options = [*format_option("version", version), *format_option("s3fd-url", s3fd_url), *own]
-    run_models_command(config, engine, "fetch", *flags, *options, "--", *(files or []))
+    run_models_command(config, engine, "fetch", *options, *flags, "--", *(files or []))
 
 
 @app.command()

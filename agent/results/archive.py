@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.fs import Fingerprint, catch, discard_later, is_folder, map_parallel, move_into, take_fingerprint
-from agent.fs.folders import sync
+from agent.fs.folders import move, sync
 from agent.jobs.spec import TRIAL
 from agent.jobs.states import JobState
 from agent.ledger.job import Job
@@ -156,11 +156,12 @@ class Archiver:
         job = self.ledger.job(uid)
         if job is None:
             return False
-        paths = [Path(medium["path"]) for medium in job.media.values() if self._is_dropped(medium)]
-        free = [path for path in paths if not self.entries.is_blocked(path)]
-        for path in free:
-            with self.entries.guard(path, "be filed away"):
-                move_into(path, Path(job.inputs or ""), path.name)
+        dropped = [medium for medium in job.media.values() if self._is_dropped(medium)]
+        paths = [Path(medium["path"]) for medium in dropped]
+        free = [medium for medium in dropped if not self.entries.is_blocked(Path(medium["path"]))]
+        for medium in free:
+            with self.entries.guard(Path(medium["path"]), "be filed away"):
+                file_away(medium, Path(job.inputs or ""))
         if not any(path in self.entries for path in paths):
             self.ledger.update(job.uid, swept=1)
             return True
@@ -171,3 +172,11 @@ class Archiver:
         path = Path(medium["path"])
         is_below = path.is_relative_to(self.folders.inbox.resolve())
         return is_below and take_fingerprint(path) == Fingerprint.from_dict(medium)
+
+
+def file_away(medium: Mapping[str, Any], folder: Path) -> None:
+    """Move a medium into a folder; one that has just taken its place goes back, unless a third one is there."""
+    path = Path(medium["path"])
+    moved = move_into(path, folder, path.name)
+    if take_fingerprint(moved) != Fingerprint.from_dict(medium) and take_fingerprint(path) is None:
+        move(moved, path)

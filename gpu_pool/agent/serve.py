@@ -10,7 +10,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -148,17 +148,7 @@ class Agent:
         device, report = message
         match report:
             case Exited():
-                self._pipe.send(
-                    Ended(
-                        device,
-                        report.pid,
-                        report.code,
-                        report.signal,
-                        report.log,
-                        report.out_of_memory,
-                        report.peak_bytes,
-                    )
-                )
+                self._pipe.send(Ended(device, **asdict(report)))
             case ProtocolError(reason):
                 self._pipe.send(Broken(device, reason))
             case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Any
 
@@ -245,14 +245,7 @@ class Node:
                 self._messages.append((device, ProtocolError(reason)))
             case Ended():
                 del self._workers[device]
-                exited = Exited(
-                    message.pid,
-                    code=message.code,
-                    signal=message.signal,
-                    log=message.log,
-                    out_of_memory=message.out_of_memory,
-                    peak_bytes=message.peak_bytes,
-                )
+                exited = Exited(**{spec.name: getattr(message, spec.name) for spec in fields(Exited)})
                 self._messages.append((device, exited))
 
     def _on_report(self, device: str, line: str) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from safetensors import SafetensorError
 
 from models import media
 from models.atomic import atomic_folder, atomic_write, hash_file, make_temp_path
@@ -193,6 +192,8 @@ def write_plan(plan: MotionPlan, files: MotionFiles) -> None:
 @contextmanager
 def redo_damaged(files: MotionFiles) -> Iterator[None]:
     """Remove all files of a clip of which one can't be read, as after a power cut."""
+    from safetensors import SafetensorError  # workers run without the extras, too
+
     try:
         yield
     except (SafetensorError, json.JSONDecodeError) as error:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.page_server import PageServer, add_hostile_rows, add_results
 from tests.needs import need
@@ -269,7 +269,7 @@ def test_ten_thousand_results_are_searched_and_scrolled(browser: Browser, archiv
     page = context.new_page()
     page.goto(archive.url)
     page.locator(FACES).first.wait_for()
-    assert page.locator(FACES).first.locator("bdi").inner_text() == "clip 9999"
+    expect(page.locator(FACES).first.locator("bdi")).to_have_text("clip 9999")
     page.mouse.wheel(0, 20_000)
     wait_until(lambda: page.locator(FACES).count() >= 84, page)
     page.locator("#search").fill("clip 777")

@@ -57,10 +57,10 @@ def examine_nodes(settings: Settings) -> list[NodeFinding]:
 def examine_node(settings: Settings, name: str) -> NodeFinding:
     """Reach a node as the daemon would, and measure the way there."""
     try:
-        link = open_link(settings, name)
+        start, link = make_start(settings, name), open_link(settings, name)
     except OSError as error:
         return NodeFinding(name, NodeReport(), f"can't be reached: {error}")
-    report = NodeProbe(link, make_start(settings, name), TIMEOUT_S).run()
+    report = NodeProbe(link, start, TIMEOUT_S).run()
     trouble = report.trouble
     if not trouble and not report.sees_state:
         trouble = f"does not see {settings.state}: mount it there, at the same path"

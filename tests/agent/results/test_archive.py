@@ -138,6 +138,31 @@ def test_media_that_were_replaced_stay(desk: Desk) -> None:
     assert desk.ledger.list_with_media() == []
 
 
+def test_a_medium_that_takes_the_place_at_that_moment_stays(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The face of the next job is renamed over that of a finished one while that is filed away."""
+    face = desk.folders.inbox / "face.jpg"
+    face.write_bytes(b"face")
+    mark = take_fingerprint(face)
+    assert mark is not None
+    desk.start()
+    desk.ledger.update("u1", media={"avatar": {"given": "face.jpg", "path": str(face), **asdict(mark)}})
+
+    def move_late(source: Path, folder: Path, name: str) -> Path:
+        beside = source.with_name(".next.tmp")
+        beside.write_bytes(b"the next face")
+        beside.rename(source)
+        return move_into(source, folder, name)
+
+    desk.clock.now = 1.0
+    desk.finish()
+    desk.archiver.archive_inputs()
+    monkeypatch.setattr("agent.results.archive.move_into", move_late)
+    desk.clock.now = 60.0
+    desk.archiver.collect_media()
+    assert face.read_bytes() == b"the next face"
+    assert desk.ledger.list_with_media() == []
+
+
 def test_media_that_can_not_be_moved_keep_no_others_in_the_inbox(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """More of them than one turn handles are at the head; each has its problem, and the others leave."""
     move, stuck = move_into, set[Path]()
