@@ -78,7 +78,6 @@ FORMS: dict[str, Form] = {
     "shuffled, kernels": Form(upsampler="shuffled", norm="kernel"),
     "contiguous, shuffled": Form(layout="contiguous", upsampler="shuffled"),
     "values": Form(values="folded"),
-    "norms, values": Form(norm="layout", values="folded"),
     "upsampling kernels": Form(upsampler="kernel", norm="layout"),
     "all kernels": Form(upsampler="kernel", norm="kernel"),
     "all kernels, values": Form(upsampler="kernel", norm="kernel", values="folded"),

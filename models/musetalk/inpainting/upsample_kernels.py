@@ -45,20 +45,9 @@ def choose_tiling(pixels: int, channels: int, filters: int, item_bytes: int) -> 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _convolve(  # type: ignore[no-untyped-def]
-    x,
-    y,
-    weight,
-    bias,
-    height,
-    width,
-    channels,
-    filters,
-    side: tl.constexpr,
-    tall: tl.constexpr,
-    wide: tl.constexpr,
-    deep: tl.constexpr,
-    widen: tl.constexpr,
-):
+    x, y, weight, bias, height, width, channels, filters,
+    side: tl.constexpr, tall: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, widen: tl.constexpr
+):  # fmt: skip
     phase, image = tl.program_id(2) % 4, tl.program_id(2) // 4
     below, right = phase // 2, phase % 2
     pixels = height * width

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate
@@ -95,10 +97,10 @@ def test_a_decoder_with_the_kernel_passes_the_gate(monkeypatch: pytest.MonkeyPat
     assert len(fused) == 3
     assert all(isinstance(module.plain, FoldedUpsample) for module in fused)
     latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    pictures = [to_bgr(Decode(net, channels_last_layout).image(latents)) for net in (formed, plain)]
+    found, wanted = (to_bgr(Decode(net, channels_last_layout).image(latents)) for net in (formed, plain))
     assert any(module.packed is not None for module in fused)
-    assert compare_pictures(*pictures, FREE).passes(FREE)
-    odd = torch.ones(1, fused[0].plain.conv.in_channels, 2, 2)  # type: ignore[union-attr, arg-type]
+    assert compare_pictures(found, wanted, FREE).passes(FREE)
+    odd = torch.ones(1, fused[0].plain.conv.in_channels, 2, 2)  # type: ignore[union-attr]
     assert torch.equal(fused[0](odd, (5, 5)), fused[0].plain(odd, (5, 5)))
 
 
@@ -106,8 +108,8 @@ def list_upsamplers() -> list[tuple[str, int, int, int]]:
     """Return name, side, channels and filters of all in the networks at full size."""
     found = []
     for name, make, config in (
-        ("unet", tiny_nets.UNet2DConditionModel, tiny_nets.UNET_FULL),
-        ("decoder", tiny_nets.AutoencoderKL, tiny_nets.VAE_FULL),
+        ("unet", UNet2DConditionModel, tiny_nets.UNET_FULL),
+        ("decoder", AutoencoderKL, tiny_nets.VAE_FULL),
     ):
         with META:
             net: Any = make(**config)
