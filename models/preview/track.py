@@ -53,7 +53,12 @@ class Track:
     @classmethod
     def of_still(cls, face: Face, frames: int) -> Track:
         """Return the track of a face that doesn't move for so many frames."""
-        return cls(np.array([face.eyes] * frames), np.ones(frames), np.tile(measure_lips(face)[:2], (frames, 1)), np.zeros(frames))
+        return cls(
+            np.array([face.eyes] * frames),
+            np.ones(frames),
+            np.tile(measure_lips(face)[:2], (frames, 1)),
+            np.zeros(frames),
+        )
 
     def choose_reference(self) -> int:
         """Return the frame in which the mouth is most closed, for some frames at best, and near its
