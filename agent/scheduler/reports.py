@@ -171,6 +171,7 @@ RESULTS: dict[str, type[Strict]] = {
     "animate": Empty,
     "prepare": Empty,
     "render": Empty,
+    "first": Empty,
     "assemble": Assembled,
 }
 
