@@ -438,6 +438,7 @@ class Daemon:
             self.step(0.5)
         if self.share_present and signals.stop_requests < 2:
             self.publisher.publish(early_s=GATHER_S)
+            self.first_parts.remove_ended()
             self.archiver.archive_inputs()
         if self.dispatcher.has_running_spans:
             log.warning("stopping: the running spans are interrupted, they are done again after the next start")

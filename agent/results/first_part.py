@@ -15,16 +15,16 @@ from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
 from agent.results.records import format_json
+from agent.results.video_file import FIRST_NAMES
 from agent.service.log import make_extra
 from agent.settings import Folders
 from gpu_pool.failpoints import failpoint
-from models.types import Output
 
 log = logging.getLogger("musedrop")
 
 SUFFIX, RECORD = ".part", "first.json"
 MESSAGE = "these are the first seconds of a video that is still being made: its result will be in outbox/NAME"
-FILES = (Output().first_name, Output(alpha=True).first_name, RECORD)
+FILES = (*FIRST_NAMES, RECORD)
 MAX_RECORD_BYTES = 1 << 16
 
 
@@ -119,6 +119,6 @@ def _write_record(staging: Path, record: dict[str, Any]) -> None:
             file.write(format_json(record))
             file.flush()
             os.fsync(file.fileno())
-        if not any(outbox.is_regular(fd, name) for name in FILES[:2]):
+        if not any(outbox.is_regular(fd, name) for name in FIRST_NAMES):
             raise FileNotFoundError(f"{staging.name} has no video")
         os.fsync(fd)
