@@ -127,8 +127,9 @@ def draw_video(file: Path) -> Drawing:
     if not len(seen):
         return Drawing(file.name, [], {"source": frames[0]}, {})
     reference = track.choose_reference()
-    picture, eyes = frames[reference], track.place_at_mouth(reference)
+    picture = frames[reference]
     face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+    eyes = track.place_at_mouth(face)
     mouth = find_mouth(picture, face)
     resting = LowerFace(cut_lower_face(picture, face, mouth), face, mouth)
     painter = MouthPainter(face, mouth, measure_tone(picture, face))

@@ -20,6 +20,7 @@ from models.atomic import hold_folder, sync
 from models.avatars import AvatarCache
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
+from models.first_part import assemble_first_part
 from models.inputs import copy_input
 from models.motion.stage import CLIP, Animator, hash_clip, note_clip, read_facts
 from models.quality.measuring import measure_job, watch_part
@@ -80,6 +81,9 @@ class Handler:
             return {}
         if payload["stage"] == "render":
             self.render(request, inspection, start, stop, progress)
+            return {}
+        if payload["stage"] == "first":
+            assemble_first_part(request, inspection, payload["stop"])
             return {}
         self._make_room_in_cache(request)
         return self.assemble(request, inspection, payload["spans"])

@@ -58,6 +58,11 @@ class Output:
         """The name of the video."""
         return "result.mov" if self.alpha else "result.mp4"
 
+    @property
+    def first_name(self) -> str:
+        """The name of the video's first part, while the others are made."""
+        return "first.mov" if self.alpha else "first.mp4"
+
 
 @dataclass(frozen=True, slots=True)
 class Colour:
@@ -276,6 +281,11 @@ class Request:
     def avatar_index_path(self, avatar_sha256: str) -> Path:
         """Return the folder in the cache that names the entries which were made of an avatar."""
         return Path(self.cache) / AVATAR_INDEX / avatar_sha256
+
+    @property
+    def first_out(self) -> str:
+        """The folder for the first part of the video, beside that of the result."""
+        return f"{self.out}.first"
 
     def to_dict(self) -> dict[str, Any]:
         voices = [asdict(voice) for voice in self.voices]

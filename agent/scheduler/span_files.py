@@ -12,7 +12,12 @@ from models.types import Inspection, Request
 
 
 def list_span_files(run: RunSpan) -> SpanFiles:
-    """Return the files of a span of `prepare`, `render` or `animate`: the other stages run on this machine alone."""
+    """Return the files of a span of `prepare`, `render` or `animate`.
+
+    Other stages of jobs run on this machine alone; what is no stage of a job, such as a check of a card, has no files.
+    """
+    if "request" not in run.payload:
+        return SpanFiles()
     request = Request.from_dict(dict(run.payload["request"]))
     inspection = Inspection.from_dict(dict(run.payload["outline"]))
     files, stage = request.files, run.payload["stage"]

@@ -40,7 +40,7 @@ from models.preview.track import Track, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 7
+VERSION = 8
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
@@ -166,7 +166,7 @@ class PreviewEngine:
         faces = open_faces(request, inspection)
         lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
-        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": options.label, "notes": notes}
+        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": bool(options.label), "notes": notes}
 
 
 # inspecting ----------------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def write_geometry(
             track = replace(Track.of_still(face, len(window)), weight=np.zeros(len(window)))
     else:
         picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
-        track, window, reference = Track.of_still(face, 1), range(1), 0
+        track, window = Track.of_still(face, 1), range(1)
         if inspection.avatar_kind == "video":
             with open_video(request, inspection) as video:
                 track, window = Track.of_still(face, len(video)), range(len(video))
@@ -373,7 +373,7 @@ def write_geometry(
         landmarks=face.landmarks.points,
         mouth=mouth.to_array(),
         tone=np.array(astuple(measure_tone(picture, face))),
-        eyes=track.place_at_mouth(reference),
+        eyes=track.place_at_mouth(face),
         weight=track.weight,
         first=np.array(window.start),
     )

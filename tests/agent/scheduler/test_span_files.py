@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.scheduler.span_files import list_span_files
+from gpu_pool.cluster.courier import SpanFiles
 from gpu_pool.types import RunSpan
 from models.types import Animation, Inspection, Request
 
@@ -84,3 +85,8 @@ def test_a_unit_of_a_clip_needs_its_step_alone(
     assert read == GIVEN | clip
     assert made == {f"work/1/animation/{makes}"}
     assert may_make == ({"work/1/animation/constants.safetensors"} if step == 0 else set())
+
+
+def test_a_check_of_a_card_has_no_files() -> None:
+    """It is no stage of a job."""
+    assert list_span_files(RunSpan("t", 0, 1, {"stage": "selftest"})) == SpanFiles()
