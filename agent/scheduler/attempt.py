@@ -12,7 +12,7 @@ from models.motion.types import MotionFiles
 from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
-"""They read and write the share, which the daemon's machine has."""
+"""They read and write the share, which the daemon's machine has; what makes a clip of its frames inspects it again."""
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Attempt:
     step          the number of the present task, in a stage that has several
     motion_kind   the kind of device that a clip is made on
     awaits_clip   whether another attempt was making the same clip
+    first_s       the first part is shown of videos that are longer than that; None: of none
+    has_first     whether the first part was begun to be made into a video
     """
 
     job: Job
@@ -56,10 +58,16 @@ class Attempt:
     step: int = 0
     motion_kind: DeviceKind = "cpu"
     awaits_clip: bool = False
+    first_s: float | None = None
+    has_first: bool = False
 
     @property
     def task_id(self) -> str:
         return f"{self.token}/{self.stage}" + (f"/{self.step}" if self.stage == "animate" else "")
+
+    @property
+    def first_task_id(self) -> str:
+        return f"{self.token}/first"
 
     @property
     def tasks(self) -> tuple[int, ...]:
@@ -125,6 +133,19 @@ class Attempt:
             return 0
         animation = self.inspection.animation if self.stage == "animate" else None
         return animation.memory_bytes if animation else self.inspection.memory_bytes
+
+    @property
+    def can_show_first(self) -> bool:
+        """Whether the first part can be shown now, and others are still to be rendered."""
+        if (
+            self.first_s is None
+            or self.has_first
+            or self.inspection is None
+            or self.stage != "render"
+            or self.is_complete
+        ):
+            return False
+        return self.inspection.duration_s > self.first_s and self.render_spans[0] in self.finished_spans
 
     @property
     def units_total(self) -> int:
@@ -226,7 +247,7 @@ class Attempt:
             strategy=self.job.strategy,
             model=self.model,
             memory_bytes=self.memory_bytes,
-            is_local=self.stage in CPU_STAGES,
+            is_local=self.stage in CPU_STAGES or (self.stage == "animate" and not self.model),
         )
 
     def make_payload(self) -> dict[str, Any]:
@@ -240,6 +261,12 @@ class Attempt:
         if self.stage == "assemble":
             message["spans"] = [[span.start, span.stop] for span in self.render_spans]
         return message
+
+    def make_first_task(self) -> Task:
+        """Return the task that makes a video of the first part."""
+        request, outline = self.request.to_dict(), self.inspection.to_dict() if self.inspection else None
+        payload = {"stage": "first", "request": request, "outline": outline, "stop": self.render_spans[0].stop}
+        return Task(self.first_task_id, "cpu", (Span(0, 1),), strategy="queue", payload=payload, is_local=True)
 
     def note_progress(self, message: Progress) -> None:
         self.progress[Span(message.start, message.stop)] = message.units_done

@@ -166,7 +166,7 @@ class PreviewEngine:
         faces = open_faces(request, inspection)
         lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
-        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": options.label, "notes": notes}
+        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": bool(options.label), "notes": notes}
 
 
 # inspecting ----------------------------------------------------------------------------------------------------------
@@ -335,6 +335,7 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
         key = make_key(key, "over", background)
     cache = AvatarCache(Path(request.cache), request.cache_bytes)
     entry = cache.get_or_build(key, lambda folder: write_geometry(folder, request, inspection, choice, progress))
+    cache.note_avatar(inspection.avatar_sha256, key)
     return (entry / "geometry.npz").read_bytes()
 
 
