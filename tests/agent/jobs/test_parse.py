@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_id, find_media_names, pair_media, parse_job
-from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, MotionSpec, OutputSpec, VoiceSpec
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, MotionSpec, OutputSpec, RaceSpec, VoiceSpec
 from models.preview.options import Options
 from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
 
@@ -405,6 +405,7 @@ def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     keys |= {f"voices.{key}": field.description for key, field in VoiceSpec.model_fields.items()}
     keys |= {f"output.{key}": field.description for key, field in OutputSpec.model_fields.items()}
     keys |= {f"motion.{key}": field.description for key, field in MotionSpec.model_fields.items()}
+    keys |= {f"race.{key}": field.description for key, field in RaceSpec.model_fields.items()}
     assert rows("Keys") == keys
     assert rows("What is refused") == {code: code.explanation for code in CODES}
     names = {name.replace("_", "").lower() for name in (*ALIASES, *EXTRAS)}

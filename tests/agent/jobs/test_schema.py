@@ -30,6 +30,7 @@ VALUES: dict[str, Any] = {
     "fps": 25,
     "priority": "high",
     "strategy": "race",
+    "race": {"Seeds": 2},
     "options": {"batchSize": 4},
     "output": {"Crf": 20},
     "max_attempts": 2,
