@@ -231,6 +231,11 @@ class OutputSettings(Section):
         default=False,
         description="Whether each video is also outbox/NAME.mp4 (or .mov), a hard link beside the folder NAME.",
     )
+    preview_first_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=20,
+        description="Of longer videos the first seconds are shown in outbox/NAME.part while the others are made;"
+        " 0: only of jobs that say preview_first.",
+    )
 
 
 class CacheSettings(Section):

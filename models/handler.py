@@ -19,6 +19,7 @@ from models.advice.looking import advise, refuse_poor_input
 from models.atomic import hold_folder, sync
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
+from models.first_part import assemble_first_part
 from models.inputs import copy_input
 from models.motion.stage import CLIP, Animator, hash_clip, note_clip, read_facts
 from models.quality.measuring import measure_job, watch_part
@@ -78,6 +79,9 @@ class Handler:
             return {}
         if payload["stage"] == "render":
             self.render(request, inspection, start, stop, progress)
+            return {}
+        if payload["stage"] == "first":
+            assemble_first_part(request, inspection, payload["stop"])
             return {}
         return self.assemble(request, inspection, payload["spans"])
 

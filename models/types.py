@@ -56,6 +56,11 @@ class Output:
         """The name of the video."""
         return "result.mov" if self.alpha else "result.mp4"
 
+    @property
+    def first_name(self) -> str:
+        """The name of the video's first part, while the others are made."""
+        return "first.mov" if self.alpha else "first.mp4"
+
 
 @dataclass(frozen=True, slots=True)
 class Colour:
@@ -260,6 +265,11 @@ class Request:
     @property
     def files(self) -> JobFiles:
         return JobFiles(Path(self.work))
+
+    @property
+    def first_out(self) -> str:
+        """The folder for the first part of the video, beside that of the result."""
+        return f"{self.out}.first"
 
     def to_dict(self) -> dict[str, Any]:
         voices = [asdict(voice) for voice in self.voices]

@@ -426,6 +426,11 @@ class JobSpec(_Frozen):
         description="Whether the job fails (poor_input) where there is advice about its face or its voice, instead of"
         " being made as it is.",
     )
+    preview_first: bool | None = Field(
+        default=None,
+        description="Whether the first seconds are in outbox/NAME.part while the others are made."
+        " Default: of videos longer than 20 s.",
+    )
     id: Label | None = Field(
         default=None,
         description="Your own name for the job, 1 to 128 printable characters; comes back with the result.",
@@ -537,6 +542,15 @@ class JobSpec(_Frozen):
         """Return the encoder's settings: what the job says, else `default`."""
         asked = self.output.model_dump(exclude_none=True)
         return Output(**{"crf": default.crf, "encoder": default.encoder, "height": default.height, **asked})
+
+    def choose_first_s(self, default_s: float) -> float | None:
+        """Return the seconds above which the first part of the video is shown early; None: it is not.
+
+        `default_s`: for jobs that don't say it; 0: not.
+        """
+        if self.preview_first is None:
+            return default_s or None
+        return 0.0 if self.preview_first else None
 
     def to_json_text(self) -> str:
         """Return a job file that asks for the same (`notes` and `batch` are no part of it)."""

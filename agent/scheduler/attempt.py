@@ -32,6 +32,8 @@ class Attempt:
     step          the number of the present task, in a stage that has several
     motion_kind   the kind of device that a clip is made on
     awaits_clip   whether another attempt was making the same clip
+    first_s       the first part is shown of videos that are longer than that; None: of none
+    has_first     whether the first part was begun to be made into a video
     race          the videos that are made of the job, to keep the best; None: it is one video
     """
 
@@ -58,11 +60,17 @@ class Attempt:
     step: int = 0
     motion_kind: DeviceKind = "cpu"
     awaits_clip: bool = False
+    first_s: float | None = None
+    has_first: bool = False
     race: Race | None = None
 
     @property
     def task_id(self) -> str:
         return f"{self.token}/{self.stage}" + (f"/{self.step}" if self.stage == "animate" else "")
+
+    @property
+    def first_task_id(self) -> str:
+        return f"{self.token}/first"
 
     @property
     def tasks(self) -> tuple[int, ...]:
@@ -128,6 +136,19 @@ class Attempt:
             return 0
         animation = self.inspection.animation if self.stage == "animate" else None
         return animation.memory_bytes if animation else self.inspection.memory_bytes
+
+    @property
+    def can_show_first(self) -> bool:
+        """Whether the first part can be shown now, and others are still to be rendered."""
+        if (
+            self.first_s is None
+            or self.has_first
+            or self.inspection is None
+            or self.stage != "render"
+            or self.is_complete
+        ):
+            return False
+        return self.inspection.duration_s > self.first_s and self.render_spans[0] in self.finished_spans
 
     @property
     def units_total(self) -> int:
@@ -266,6 +287,12 @@ class Attempt:
         if self.stage == "assemble":
             message["spans"] = [[span.start, span.stop] for span in self.render_spans]
         return message
+
+    def make_first_task(self) -> Task:
+        """Return the task that makes a video of the first part."""
+        request, outline = self.request.to_dict(), self.inspection.to_dict() if self.inspection else None
+        payload = {"stage": "first", "request": request, "outline": outline, "stop": self.render_spans[0].stop}
+        return Task(self.first_task_id, "cpu", (Span(0, 1),), strategy="queue", payload=payload, is_local=True)
 
     def note_progress(self, message: Progress) -> None:
         self.progress[Span(message.start, message.stop)] = message.units_done

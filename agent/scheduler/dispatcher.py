@@ -70,6 +70,7 @@ class Dispatcher:
         self._disk_faults: dict[str, tuple[str, float]] = {}
         self._done_beside: Counter[str] = Counter()
         self._frame_s: dict[tuple[str, DeviceKind], float] = {}
+        self._first_parts: list[Attempt] = []
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -128,6 +129,7 @@ class Dispatcher:
                 pass
             if attempt.device_kind in reserved or self._awaits_clip(attempt):
                 continue
+            self._start_first_part(attempt)
             has_device = self._start_spans(attempt, queue.waiting + self._count_starved(attempt))
             if not has_device and self._should_reserve(attempt, at_ms):
                 reserved.add(attempt.device_kind)  # or small spans would take each bit of memory that becomes free
@@ -163,6 +165,14 @@ class Dispatcher:
         attempt.served_ms, attempt.is_dirty = at_ms, True
         self._set_waiting_for(attempt, None)
         return True
+
+    def _start_first_part(self, attempt: Attempt) -> None:
+        """Have a video made of the first part, once in an attempt, if a device is free: before others of its job."""
+        plan = self.pool.plan(attempt.make_first_task(), 0) if attempt.can_show_first else None
+        if plan is not None:
+            attempt.has_first = True
+            self.devices.jobs[plan.assignments[0].device] = attempt.job.uid
+            self.pool.start(plan)
 
     def _awaits_clip(self, attempt: Attempt) -> bool:
         """Whether an earlier job makes the same clip now, which this one finds when it inspects again then."""
@@ -223,6 +233,8 @@ class Dispatcher:
         attempt.motion_kind = motion.kind if motion else "cpu"
         attempt.stage_seconds.update(job.stage_seconds)
         attempt.enter_stage(now_s)
+        if job.first_part is None:
+            attempt.first_s = job.spec.choose_first_s(self.settings.current.output.preview_first_s)
         attempt.deadline_s = now_s + job.spec.timeout_s if job.spec.timeout_s else None
         attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))
         engine = {"engine": choice.engine, "engine_reason": choice.reason}
@@ -331,6 +343,7 @@ class Dispatcher:
         message = event.message
         attempt = next((attempt for attempt in self.attempts.values() if attempt.task_id == message.task), None)
         if attempt is None:
+            self._record_first_part(event)
             return None
         match message:
             case Progress():
@@ -340,6 +353,26 @@ class Dispatcher:
             case Failed():
                 return self._record_failure(attempt, message, event.device)
         return None
+
+    def take_first_parts(self) -> list[tuple[Job, Path]]:
+        """Return the running jobs whose first part has been made since the last call, each with its folder."""
+        made, self._first_parts = self._first_parts, []
+        return [(attempt.job, Path(attempt.request.first_out)) for attempt in made if self._runs(attempt)]
+
+    def _runs(self, attempt: Attempt) -> bool:
+        return self.attempts.get(attempt.job.uid) is attempt
+
+    def _record_first_part(self, event: Event) -> None:
+        """Note the end of a first part; one that can't be made is no fault of its job, which goes on."""
+        message = event.message
+        attempt = next((one for one in self.attempts.values() if one.first_task_id == message.task), None)
+        match message:
+            case Done() if attempt is not None:
+                self._first_parts.append(attempt)
+            case Failed() if attempt is not None:
+                discard(Path(attempt.request.first_out))
+                said = (attempt.job.name, message.message)
+                log.warning("%s: its first part can't be shown: %s", *said, extra=make_extra(attempt.job, event.device))
 
     def _record_done(self, attempt: Attempt, message: Done, device: str) -> FinishedAttempt | None:
         attempt.finish_span(Span(message.start, message.stop), device)
@@ -383,6 +416,7 @@ class Dispatcher:
             return
         if motion := attempt.request.motion:
             request = race.entrant.add_motion(request, motion["engine"], motion["device_bytes"])
+        self._stop_first_part(attempt)
         attempt.begin_again(request, choice.kind, token, self.clock.now_s())
         self._set_engine(attempt, choice)
         attempt.may_go_on = self._may_go_on(attempt)
@@ -432,6 +466,7 @@ class Dispatcher:
         self._done_beside.update(self._disk_faults.keys() - {attempt.job.uid})
         self._forget_faults(attempt.job)
         self._disk_faults.clear()
+        self._stop_first_part(attempt)
         del self.attempts[attempt.job.uid]
         return FinishedAttempt(attempt, facts)
 
@@ -527,10 +562,18 @@ class Dispatcher:
         """Stop the running spans of an attempt; later messages of its token are ignored."""
         self._save(attempt)
         self.pool.cancel(attempt.task_id)
+        self._stop_first_part(attempt)
         self.attempts.pop(attempt.job.uid, None)
         for video in attempt.race.made if attempt.race else ():
             discard(Path(video.request.out))
         discard(Path(attempt.request.out))
+
+    def _stop_first_part(self, attempt: Attempt) -> None:
+        """Make no more of a first part; what was made of it is not needed any longer."""
+        if not attempt.has_first:
+            return
+        self.pool.cancel(attempt.first_task_id)
+        discard(Path(attempt.request.first_out))
 
     def _requeue(self, attempt: Attempt, why: str) -> None:
         self.ledger.transitions.requeue(replace(attempt.job, stage=attempt.row_stage), why, at_ms=self.clock.at_ms())

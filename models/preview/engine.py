@@ -166,7 +166,7 @@ class PreviewEngine:
         faces = open_faces(request, inspection)
         lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
-        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": options.label, "notes": notes}
+        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": bool(options.label), "notes": notes}
 
 
 # inspecting ----------------------------------------------------------------------------------------------------------

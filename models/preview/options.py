@@ -24,7 +24,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     draft: bool = False
-    label: bool = True
+    label: bool | Literal["AI"] = True
     face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
     face_box: GivenBox | None = None
     audio_track: AudioTrack | None = None

@@ -595,6 +595,72 @@ def test_a_traceback_is_in_the_log_and_not_in_the_events(
     assert caplog.text.count("a line of it") == 1
 
 
+# first parts ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_part_comes_before_the_others(make_simulation: Build) -> None:
+    """On one device it is made when the first span has ended, and the daemon hears of it once."""
+    simulation = make_simulation(cpus(1), frames=600)
+    simulation.add("hello")
+    simulation.run(lambda: len(simulation.placed) == 6)
+    stages = [stage for _, _, _, stage in simulation.placed]
+    assert stages[:5] == ["inspect", "prepare", "render", "first", "render"]
+    [(job, folder)] = simulation.dispatcher.take_first_parts()
+    assert (job.name, folder.name.endswith(".first")) == ("hello", True)
+    assert simulation.dispatcher.take_first_parts() == []
+    simulation.finish(1)
+    assert [stage for _, _, _, stage in simulation.placed].count("first") == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "keys"), [(600, {"preview_first": False}), (500, {}), (48, {})], ids=["not wanted", "20 s", "2 s"]
+)
+def test_no_first_part_where_none_is_wanted(make_simulation: Build, frames: int, keys: dict[str, Any]) -> None:
+    """By itself only videos longer than the setting have one."""
+    simulation = make_simulation(cpus(2), frames=frames)
+    simulation.add("hello", **keys)
+    simulation.finish(1)
+    assert "first" not in {stage for _, _, _, stage in simulation.placed}
+
+
+def test_a_short_video_has_a_first_part_if_it_is_asked_for(make_simulation: Build) -> None:
+    """`preview_first` counts for any video of several spans."""
+    simulation = make_simulation(cpus(2), frames=48)
+    simulation.add("hello", preview_first=True, strategy="queue")
+    simulation.finish(1)
+    assert "first" in {stage for _, _, _, stage in simulation.placed}
+
+
+@pytest.mark.parametrize("end", ["fails", "dies"])
+def test_a_first_part_that_cannot_be_made_costs_the_job_nothing(make_simulation: Build, end: str) -> None:
+    """It is not tried again, and the job ends as ever, without an interruption."""
+    simulation = make_simulation(cpus(2), frames=600)
+
+    def refuse(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        if order.payload["stage"] != "first":
+            return None
+        return [(0.1, fails(order, "part_damaged") if end == "fails" else Exited(1, signal="SIGSEGV"))]
+
+    simulation.story = refuse
+    simulation.add("hello")
+    simulation.finish(1)
+    assert [stage for _, _, _, stage in simulation.placed].count("first") == 1
+    assert (simulation.row("hello")["state"], simulation.row("hello")["interruptions"]) == ("done", 0)
+    assert simulation.dispatcher.take_first_parts() == []
+
+
+def test_the_end_of_a_job_ends_its_first_part(make_simulation: Build) -> None:
+    """A job that is cancelled meanwhile shows nothing, and the device is free again."""
+    simulation = make_simulation(cpus(2), frames=600)
+    simulation.story = lambda _device, _name, order: [] if order.payload["stage"] == "first" else None
+    simulation.add("hello")
+    simulation.run(lambda: "first" in {stage for _, _, _, stage in simulation.placed})
+    [attempt] = simulation.dispatcher.attempts.values()
+    simulation.dispatcher.cancel(attempt.job)
+    simulation.run(lambda: not simulation.pool.running_spans(attempt.first_task_id))
+    assert simulation.dispatcher.take_first_parts() == []
+
+
 # races ---------------------------------------------------------------------------------------------------------------
 
 

@@ -31,15 +31,21 @@ def inspect(root: Path, photo: Path, **asked: Any) -> MotionPlan:
 class TestContract(MotionEngineContract):
     """MuseV keeps to what all motion engines keep to."""
 
-    @pytest.fixture(autouse=True)
-    def _folder(self, musev_master: Path, photo: Path) -> None:
-        self.master, self.photo = musev_master, photo
+    master: Path
+    photo: Path
 
-    def make_engine(self) -> MotionEngine:
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _folder(cls, musev_master: Path, photo: Path) -> None:
+        cls.master, cls.photo = musev_master, photo
+
+    @classmethod
+    def make_engine(cls) -> MotionEngine:
         return MuseVEngine("cpu:0")
 
-    def make_request(self, tmp_path: Path) -> MotionRequest:  # noqa: ARG002 - the folder is shared
-        return request_of(self.master, self.photo, options={"window": 4, "overlap": 2}, steps=1, seconds=1.5)
+    @classmethod
+    def make_request(cls, folder: Path) -> MotionRequest:  # noqa: ARG003 - the photo is shared
+        return request_of(cls.master, cls.photo, options={"window": 4, "overlap": 2}, steps=1, seconds=1.5)
 
 
 def test_a_plan_says_what_is_made(musev_master: Path, photo: Path) -> None:
