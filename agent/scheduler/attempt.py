@@ -13,7 +13,7 @@ from models.motion.types import MotionFiles
 from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
-"""They read and write the share, which the daemon's machine has."""
+"""They read and write the share, which the daemon's machine has; what makes a clip of its frames inspects it again."""
 
 
 @dataclass
@@ -273,7 +273,7 @@ class Attempt:
             strategy="auto" if self.race else self.job.strategy,
             model=self.model,
             memory_bytes=self.memory_bytes,
-            is_local=self.stage in CPU_STAGES,
+            is_local=self.stage in CPU_STAGES or (self.stage == "animate" and not self.model),
         )
 
     def make_payload(self) -> dict[str, Any]:

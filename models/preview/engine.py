@@ -335,6 +335,7 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
         key = make_key(key, "over", background)
     cache = AvatarCache(Path(request.cache), request.cache_bytes)
     entry = cache.get_or_build(key, lambda folder: write_geometry(folder, request, inspection, choice, progress))
+    cache.note_avatar(inspection.avatar_sha256, key)
     return (entry / "geometry.npz").read_bytes()
 
 
