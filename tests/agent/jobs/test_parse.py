@@ -181,6 +181,13 @@ SEVERAL = '{"avatar": "f.jpg", "voices": '
 TWO_OF_ONE = SEVERAL + '[{"face": 1, "audio": "a.wav"}, {"face": 1, "audio": "b.wav"}'
 
 REFUSED = [
+    ("bad_value", FACE + ', "race": {"seeds": 1}}', "two or more seeds"),
+    ("bad_value", FACE + ', "race": {"engines": ["preview", "preview"]}}', "two or more seeds"),
+    ("bad_value", FACE + ', "race": {"seeds": 9}}', "race.seeds is 9: should be at most 8"),
+    ("bad_value", FACE + ', "race": {"seeds": 2}, "Strategy": "queue"}', "Strategy is 'queue': with race"),
+    ("bad_value", FACE + ', "race": {"engines": ["preview", "musetalk"]}, "engine": "preview"}', "race.engines says"),
+    ("bad_value", FACE + ', "race": 2}', "race is 2, not an object"),
+    ("unknown_key", FACE + ', "race": {"seed": 2}}', "race.seed"),
     ("not_json", "", "empty"),
     ("not_json", " \r\n", "empty"),
     ("not_json", FACE, "too early, at line 1, column 37"),
@@ -376,6 +383,14 @@ def test_a_damaged_job_file_is_a_job_or_refused(at: int, damage: bytes) -> None:
     """A good file with a few bytes changed."""
     good = a_text(fps="30000/1001", options={"mouth": [1, 2, 3, 4]}, output={"crf": 20}, id="ä")
     check_answer(good[: at % len(good)] + damage + good[at % len(good) + len(damage) :])
+
+
+def test_a_race_names_seeds_or_engines() -> None:
+    """In any spelling; a draft has nothing to compare."""
+    spec = parse_job(a_text(Race={"Seeds": 2, "Engines": ["MuseTalk", "preview"]}, strategy="race"))
+    assert spec.race == RaceSpec(seeds=2, engines=("musetalk", "preview"))
+    assert parse_job(spec.to_json_text().encode()) == spec
+    assert parse_job(a_text(race={"seeds": 2}, options={"draft": True})).race is None
 
 
 # docs -----------------------------------------------------------------------------------------------------------------

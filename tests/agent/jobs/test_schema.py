@@ -55,6 +55,10 @@ VALUES: dict[str, Any] = {
 UNTYPED = ("enable_emotion", "batch_size", "bbox_shift", "chaofen", "watermark_switch", "pn")
 """Keys of any value: the first is ignored, the others are options, which the engine checks."""
 BEYOND = (
+    '"race": {"seeds": 1}',
+    '"race": {"engines": ["preview", "preview"]',
+    '"Strategy": "queue"',
+    '"engine": "preview"}',
     '"face": 1',
     '"from_s": 1}',
     '"from_s": 2',

@@ -14,7 +14,7 @@ from models.catalog import EngineChoice
 from models.types import EngineError, Request
 
 LIMITS = QualitySettings().model_dump()
-GOOD = {
+GOOD: dict[str, Any] = {
     **{"frames_measured": 100, "sharpness": 0.9, "drift": 0.95, "jitter": 0.1, "seam": 1.0},
     **{"no_face": 0.0, "sync": 0.85, "lag_ms": 0.0, "silent_motion": 0.0},
 }
