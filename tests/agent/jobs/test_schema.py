@@ -35,6 +35,7 @@ VALUES: dict[str, Any] = {
     "output": {"Crf": 20},
     "max_attempts": 2,
     "strict": True,
+    "preview_first": True,
     "timeout_s": 5,
     "timeout_seconds": 5,
     "voices": [{"face": 0, "audio": "a.wav"}],
