@@ -146,7 +146,7 @@ def test_an_engine_is_kept_by_card_and_version(tmp_path: Path, monkeypatch: pyte
         built.append(folder)
         (folder / "engine.onnx").write_bytes(b"x")
 
-    given: Any = ("RTX 4090", (8, 9), "weights", "avatar", 8)
+    given: list[Any] = ["RTX 4090", (8, 9), "weights", "avatar", 8]
     keys = [make_engine_key(*given)] * 2
     keys += [
         make_engine_key(*given[:at], other, *given[at + 1 :]) for at, other in enumerate(("L4", (9, 0), "", "", 4))
