@@ -147,12 +147,15 @@ def test_an_engine_is_kept_by_card_and_version(tmp_path: Path, monkeypatch: pyte
         (folder / "engine.onnx").write_bytes(b"x")
 
     given: list[Any] = ["RTX 4090", (8, 9), "weights", "avatar", 8]
-    keys = [make_engine_key(*given)] * 2
-    keys += [
-        make_engine_key(*given[:at], other, *given[at + 1 :]) for at, other in enumerate(("L4", (9, 0), "", "", 4))
-    ]
+
+    def make_other(at: int, other: Any) -> str:
+        card, capability, weights, avatar, batch = [*given[:at], other, *given[at + 1 :]]
+        return make_engine_key(card, capability, weights, avatar, batch)
+
+    keys = [make_other(0, given[0])] * 2
+    keys += [make_other(at, other) for at, other in enumerate(("L4", (9, 0), "", "", 4))]
     monkeypatch.setattr(engine_files, "version", lambda _: "99")
-    keys.append(make_engine_key(*given))
+    keys.append(make_other(0, given[0]))
     folders = [fetch_engine(tmp_path, 1 << 30, key, build, lambda: None) for key in keys]
     assert len({*folders}) == len(built) == len(keys) - 1
     assert (folders[0] / "engine.onnx").read_bytes() == b"x"
