@@ -149,8 +149,9 @@ def test_an_engine_is_kept_by_card_and_version(tmp_path: Path, monkeypatch: pyte
     given: list[Any] = ["RTX 4090", (8, 9), "weights", "avatar", 8]
 
     def make_other(at: int, other: Any) -> str:
-        card, capability, weights, avatar, batch = [*given[:at], other, *given[at + 1 :]]
-        return make_engine_key(card, capability, weights, avatar, batch)
+        changed = [*given]
+        changed[at] = other
+        return make_engine_key(changed[0], changed[1], changed[2], changed[3], changed[4])
 
     keys = [make_other(0, given[0])] * 2
     keys += [make_other(at, other) for at, other in enumerate(("L4", (9, 0), "", "", 4))]
