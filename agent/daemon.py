@@ -296,6 +296,7 @@ class Daemon:
                 return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"
             self._recovered = True
             self.publisher.recover()
+            self.publisher.make_signing_key()
             self.first_parts.recover()
             self.intake.recover_claims(self.clock.at_ms())
             self.intake.accept_copied_media()

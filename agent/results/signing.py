@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent import __version__
+from agent.credentials import KEY
 from agent.credentials.manifest import make_manifest
-from agent.fs import discard, read_regular
+from agent.fs import discard, is_file, read_regular
 from agent.fs.folders import make_folder
 from agent.settings import CurrentSettings, Folders
 from gpu_pool.process import Program
@@ -65,6 +66,14 @@ class Signer:
     @property
     def is_running(self) -> bool:
         return self._running is not None
+
+    def make_key(self, now_s: float) -> None:
+        """Start the program without results, which makes the key of this installation, if there is none yet.
+
+        Raises OSError.
+        """
+        if self.is_on and not self.is_running and not is_file(self.folders.credentials / KEY):
+            self.begin((), now_s)
 
     def begin(self, staged: Iterable[tuple[Path, Mapping[str, Any]]], now_s: float) -> None:
         """Start signing results, each a staging folder with its record, as many as one program takes."""

@@ -142,3 +142,16 @@ def test_settings_leave_it_out(desk: Desk, tmp_path: Path) -> None:
     desk.add("u1")
     publish(desk)
     assert (desk.results(), start.jobs) == (["hello"], [])
+
+
+def test_the_first_start_makes_the_key(desk: Desk) -> None:
+    """By the program for that, without results; a later start finds it."""
+    signer, start = let_sign(desk)
+    desk.publisher.make_signing_key()
+    assert start.jobs == [[]]
+    desk.publisher.make_signing_key()
+    start.program.exit_code = 0
+    assert signer.collect(desk.clock.now) == {}
+    (desk.folders.credentials / "key.pem").touch()
+    desk.publisher.make_signing_key()
+    assert start.jobs == [[]]
