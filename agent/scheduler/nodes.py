@@ -6,12 +6,14 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from agent.fs import atomic_write_bytes, is_file
 from agent.scheduler.handlers import HANDLER, UNLOADED, make_handler_options
+from agent.scheduler.tuning import card_rules
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Settings
 from gpu_pool.cluster.link import CommandLink, Link
@@ -65,13 +67,13 @@ def read_shared_text(path: Path) -> str:
 
 def make_start(settings: Settings, name: str, handler: str = HANDLER) -> Start:
     """Return what the agent of a node is asked for. OSError if the file that shows it the state can't be made."""
-    devices, folders = settings.devices, settings.folders
+    folders = settings.folders
     return Start(
         handler=handler,
         options=cast(Mapping[str, Any], make_handler_options(settings)),
         unloaded_options=UNLOADED,
-        cpu_workers=devices.cpu_workers,
-        cards={"only": devices.only, "exclude": devices.exclude, "workers": devices.workers_per_device},
+        cpu_workers=settings.devices.cpu_workers,
+        cards=asdict(card_rules(settings)),
         log_dir=str(folders.logs / name),
         describe=DESCRIBE,
         shared_file=str(folders.cluster_check),
