@@ -25,7 +25,7 @@ from gpu_pool.types import Done, Event, Failed, RunSpan, Span, Task
 from tests.gpu_pool.nodes import FACTS, make_start
 from tests.gpu_pool.pools import HANDLERS, filter_messages, get_device, poll_until
 
-TIMES = NodeTimes(beat_s=0.2, fence_s=5.0, lost_s=8.0, retry_s=0.5)
+TIMES = NodeTimes(beat_s=0.2, fence_s=25.0, lost_s=30.0, retry_s=0.5)
 
 
 @pytest.fixture
