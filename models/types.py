@@ -481,6 +481,7 @@ class EngineInfo:
     kinds     of devices that it runs on, the preferred one first
     weights   its published files, below the models folder
     packages  modules that it imports, which `pip install '.[EXTRA]'` installs
+    has_seed  whether its option `seed` makes another video
     """
 
     name: str
@@ -490,3 +491,4 @@ class EngineInfo:
     summary: str = ""
     packages: tuple[str, ...] = ()
     extra: str = ""
+    has_seed: bool = False
