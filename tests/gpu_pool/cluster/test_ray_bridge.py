@@ -80,7 +80,11 @@ def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster
     given.parent.mkdir(parents=True)
     cache.mkdir()
     given.write_bytes(os.urandom(3 << 20))
-    far = {"folder": str(tmp_path / "far"), "roots": {"work": str(work), "cache": str(cache)}, "content_bytes": 1 << 30}
+    far: dict[str, Any] = {
+        "folder": str(tmp_path / "far"),
+        "roots": {"work": str(work), "cache": str(cache)},
+        "content_bytes": 1 << 30,
+    }
 
     def list_files(run: RunSpan) -> SpanFiles:
         return SpanFiles((given,), (Path(f"{made}-{run.start}"),)) if run.payload["do"] == "copy" else SpanFiles()
