@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 from agent.fs import NEW_FILE, discard, make_safe_name, read_regular
 from agent.fs.folders import hold_folder, list_names, move, remove_empty, sync
+from agent.languages import translate
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
 from agent.results import outbox
@@ -43,7 +45,7 @@ class FirstParts:
         try:
             target = self._choose_target(job)
             if os.path.lexists(target):
-                raise FileExistsError(f"{target.name} is there already")
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
             self._ledger.update(job.uid, first_part=str(target.relative_to(self._folders.outbox)))
             self.shown.add(job.uid)
             _write_record(staging, make_record(job))
@@ -85,7 +87,8 @@ class FirstParts:
 
 def make_record(job: Job) -> dict[str, Any]:
     """Return what first.json says: that the folder is not the result."""
-    return {"name": job.name, "uid": job.uid, "id": job.client_id, "state": "running", "message": MESSAGE}
+    texts = {"message": MESSAGE, "message_zh": translate(MESSAGE)}
+    return {"name": job.name, "uid": job.uid, "id": job.client_id, "state": "running", **texts}
 
 
 def remove_first_part(folder: Path, uid: str) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.ledger.job import Job
+from agent.scheduler.race import MadeVideo, Race
 from gpu_pool.types import DeviceKind, Progress, Span, Task, grid
 from models.motion.types import MotionFiles
 from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
-"""They read and write the share, which the daemon's machine has."""
+"""They read and write the share, which the daemon's machine has; what makes a clip of its frames inspects it again."""
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Attempt:
     awaits_clip   whether another attempt was making the same clip
     first_s       the first part is shown of videos that are longer than that; None: of none
     has_first     whether the first part was begun to be made into a video
+    race          the videos that are made of the job, to keep the best; None: it is one video
     """
 
     job: Job
@@ -60,6 +62,7 @@ class Attempt:
     awaits_clip: bool = False
     first_s: float | None = None
     has_first: bool = False
+    race: Race | None = None
 
     @property
     def task_id(self) -> str:
@@ -220,6 +223,29 @@ class Attempt:
         self.awaits_clip, self.inspection, self.stage = False, None, "inspect"
         self.enter_stage(now_s)
 
+    def note_video(self, race: Race, facts: Mapping[str, Any]) -> None:
+        """Keep what is known of a video that was made, while others of the race are."""
+        known = (self.request, self.inspection, self.kind, self.devices, self.stage_seconds)
+        race.made.append(MadeVideo(race.entrant, facts, *known))
+
+    def take_back(self, video: MadeVideo, seconds: dict[str, float]) -> None:
+        """Be the attempt again that made this video; `seconds`: of each stage, of all videos."""
+        self.request, self.inspection, self.kind, self.devices = (
+            video.request,
+            video.inspection,
+            video.kind,
+            video.devices,
+        )
+        self.stage, self.stage_seconds, self.inspection_is_new = "assemble", seconds, True
+        self.finished_spans = set(self.spans)
+
+    def begin_again(self, request: Request, kind: DeviceKind, token: str, now_s: float) -> None:
+        """Make another video of the same job: from its inspection on, in another work folder."""
+        self.request, self.kind, self.token, self.awaits_clip = request, kind, token, False
+        self.devices, self.stage_seconds = [], {}
+        self.inspection, self.stage = None, "inspect"
+        self.enter_stage(now_s)
+
     def add_stage_time(self, now_s: float) -> None:
         """Add the time since the present stage was entered."""
         seconds = self.stage_seconds.get(self.stage, 0.0) + now_s - self.stage_started_s
@@ -244,10 +270,10 @@ class Attempt:
             kind=self.device_kind,
             todo=tuple(span for span in self.ready_spans if span not in running),
             running=running,
-            strategy=self.job.strategy,
+            strategy="auto" if self.race else self.job.strategy,
             model=self.model,
             memory_bytes=self.memory_bytes,
-            is_local=self.stage in CPU_STAGES,
+            is_local=self.stage in CPU_STAGES or (self.stage == "animate" and not self.model),
         )
 
     def make_payload(self) -> dict[str, Any]:

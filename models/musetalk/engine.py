@@ -17,7 +17,7 @@ from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
-from models.musetalk.prepared_job import INPAINTER_STATS, PreparedVoices, read_stats
+from models.musetalk.prepared_job import PreparedVoices, read_stats
 from models.musetalk.weights.index import default_version, missing_error, missing_files_for, read_hashes
 from models.options import scale_box
 from models.quality.trace import FaceTrace
@@ -110,7 +110,7 @@ class MuseTalkEngine:
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         """Return `thumbnail_frame`, `notes`, and under `musetalk` how the video was made."""
         stats = read_stats(request.files.prepared)
-        inpainter_file = Path(request.work) / INPAINTER_STATS
+        inpainter_file = request.files.inpainter_stats
         inpainter = json.loads(inpainter_file.read_bytes()) if inpainter_file.exists() else {}
         without_face = sum(stop - start for start, stop in stats["no_face"])
         lost = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.options import AudioTrack, GivenBox, parse_options
 from models.types import EngineError, Inspection, Request
 
-PREVIEW = dict.fromkeys(("draft", "mouth", "blink", "sway", "strength"), "preview")
+PREVIEW = dict.fromkeys(("draft", "mouth", "blink", "sway", "strength", "seed"), "preview")
 """Options that only the preview engine has."""
 
 Version = Literal["v15", "v1"]

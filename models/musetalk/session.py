@@ -34,7 +34,6 @@ from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.prepared_job import (
     AVATAR,
     FEATURES,
-    INPAINTER_STATS,
     STATS,
     FrameSchedule,
     PreparedJob,
@@ -157,7 +156,10 @@ class RenderSession:
                 prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box, count)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            return fetch_entry(cache, self.make_avatar_key(request, inspection, options, window), build, target, tick)
+            key = self.make_avatar_key(request, inspection, options, window)
+            was_there = fetch_entry(cache, key, build, target, tick)
+            cache.note_avatar(inspection.avatar_sha256, key)
+        return was_there
 
     def make_avatar_key(
         self, request: Request, inspection: Inspection, options: Options, window: range | None = None
@@ -227,7 +229,7 @@ class RenderSession:
                 with closing_all(composed):
                     yield from (media.keep_opacity(frame[..., :3], frame[..., 3]) for frame in composed)
         if start == 0:
-            with atomic_write(Path(request.work) / INPAINTER_STATS) as path:
+            with atomic_write(request.files.inpainter_stats) as path:
                 path.write_text(json.dumps(self.stats()), encoding="utf-8")
 
     def stats(self) -> dict[str, Any]:

@@ -335,6 +335,7 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
         key = make_key(key, "over", background)
     cache = AvatarCache(Path(request.cache), request.cache_bytes)
     entry = cache.get_or_build(key, lambda folder: write_geometry(folder, request, inspection, choice, progress))
+    cache.note_avatar(inspection.avatar_sha256, key)
     return (entry / "geometry.npz").read_bytes()
 
 
@@ -378,6 +379,10 @@ def write_geometry(
     )
 
 
+SEED_STEP = 16
+"""At least the number of voices of a job: each has a seed of its own, whatever the option `seed` is."""
+
+
 def make_motion(request: Request, inspection: Inspection, options: Options, number: int = 0) -> dict[str, Any]:
     """Return how the face of a voice moves in each frame: curve (n, 2), shut (n,), pose (n, 5), and strength (n,).
 
@@ -387,7 +392,7 @@ def make_motion(request: Request, inspection: Inspection, options: Options, numb
     curve = make_mouth_curve(media.read_waveform(request.files.voice_path(number), RATE), len(voiced), rate)
     curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
     blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
-    seed = int(inspection.audio_sha256[:12] or "0", 16) + number
+    seed = int(inspection.audio_sha256[:12] or "0", 16) + number + SEED_STEP * options.seed
     shut = make_blinks(len(voiced), rate, seed) if blink else np.zeros(len(voiced), np.float32)
     parts = {"curve": curve, "shut": shut, "pose": make_sway(curve[:, 0], rate, seed)}
     parts["strength"] = make_strength(voiced, inspection.frames, rate)

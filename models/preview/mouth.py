@@ -14,9 +14,9 @@ import numpy as np
 from models.arrays import U8, Bool, Floats
 from models.preview.face import Face, crop_upright
 from models.preview.geometry import Box, Crop, transform_points
-from models.preview.landmarks import LIPS
+from models.preview.landmarks import LIPS, find_tall_lips
 
-_CROP = Crop(-75, 55, 150, 120)
+_CROP = Crop(-75, 55, 150, 165)
 _PIXELS_PER_UNIT = 1.5
 _APART = 0.45
 """The landmarks' `opening` from which the lips are apart."""
@@ -31,6 +31,9 @@ _BRIDGED = 3
 """Rows between teeth and shadow that may look like a lip."""
 _FARTHEST_TOOTH = 8.0
 """How far beyond the edges of the lips teeth are looked for, in face units."""
+_TALL, _FARTHER, _LOWER_LIP = 0.6, 10.0, 16.0
+"""The gap from which lips are searched farther, in half widths, how much farther the lower one counts, and how high it
+is then, in face units."""
 GIVEN = 255.0
 """The contrast of a mouth that the job gives."""
 _FAINTEST = 3.0
@@ -82,8 +85,15 @@ class Mouth:
 def find_mouth(image: U8, face: Face) -> Mouth:
     """Find the mouth of a face in a (h, w, 3) uint8 BGR picture: its corners are landmarks, its
     line is the darkest between them."""
-    lab = _crop_lab(image, face)
-    return _measure_mouth(lab, _follow_line(lab, _place_lips(face)), face.landmarks.opening)
+    lab, rough = _crop_lab(image, face), _place_lips(face)
+    measured = _measure_mouth(lab, _follow_line(lab, rough), face.landmarks.opening)
+    if rough.gap < _TALL * rough.half_width:
+        return measured
+    lower_edge = float(transform_points(find_tall_lips(image, face.landmarks.points), face.to_upright)[5, 1])
+    if lower_edge < face.upright_points[LIPS][5, 1] + _FARTHER:
+        return measured
+    bottom = max(rough.bottom, lower_edge - rough.y - _LOWER_LIP)
+    return replace(measured, bottom=max(measured.bottom, bottom))
 
 
 def fit_mouth(image: U8, face: Face, box: Box) -> Mouth:
@@ -146,7 +156,7 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
 
 def _measure_mouth(lab: Floats, mouth: Mouth, opening: float) -> Mouth:
     """Measure the edges of the lips near those of `mouth`; `opening` is that of the landmarks."""
-    sag, columns = _sample_columns(lab, mouth, -30, 70)
+    sag, columns = _sample_columns(lab, mouth, -30, 110)
     top, bottom, teeth = _find_lip_edges(sag, columns.mean(1), mouth.top, mouth.bottom)
     is_grey = np.abs(columns[..., 1:] - 128).max() < 1
     if bottom > top and is_grey:  # lips of a grey picture are hard to tell from teeth

@@ -32,6 +32,7 @@ class Options(BaseModel):
     blink: bool | None = None
     sway: bool = True
     strength: Annotated[float, Field(ge=0, le=1.5)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     cycle: Literal["pingpong", "loop", "hold"] = "pingpong"
 
 

@@ -24,9 +24,11 @@ AGENT = ["setsid", "--wait", sys.executable, "-m", "gpu_pool.agent"]
 """As over `ssh`, the end of the command doesn't end the agent."""
 
 
-def add_node(share: Share, command: list[str]) -> None:
-    """Name a machine in the settings, whose silence counts soon."""
-    settings = f"\n[cluster]\nfence_s = 2\nlost_s = 4\nnodes = {{box2 = {json.dumps(command)}}}\n"
+def add_node(share: Share, command: list[str], **more: object) -> None:
+    """Name a machine in the settings, whose silence counts soon, and which keeps files in a folder of the test."""
+    values = {"fence_s": 2, "lost_s": 4, "node_folder": str(share.root / "far"), **more}
+    settings = "\n[cluster]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    settings += f"nodes = {{box2 = {json.dumps(command)}}}\n"
     share.config.write_text(share.config.read_text() + settings)
 
 
@@ -65,6 +67,9 @@ def test_two_machines_make_the_bytes_of_one(make_share: Callable[..., Share], tm
         assert sorted(both.result("one")["devices"]) == ["box2/cpu:0", "cpu:0"]  # either may end first
         one, other = (share.outbox / "one" / "result.mp4" for share in (alone, both))
         assert one.read_bytes() == other.read_bytes()
+        far = both.root / "far"
+        assert len(list(far.glob("*/content/*"))) >= 3  # avatar, sound, what was prepared
+        assert list(far.glob("*/runs/*/*/work/*")) == []
         checked = json.loads(both.musedrop("cluster", "check", "--json").stdout)
         assert [(node["node"], node["trouble"]) for node in checked] == [("box2", None)]
         assert "ok" in both.musedrop("cluster", "check").stdout
@@ -115,13 +120,14 @@ def test_a_machine_over_ssh(make_share: Callable[..., Share], tmp_path: Path) ->
     """Its workers render, and none is left there after kill -9 of the daemon."""
     server = SshServer(tmp_path / "ssh")
     share = make_share(workers=1)
-    add_node(share, server.build_command())
+    add_node(share, server.build_command(), shared_state=True)
     try:
         share.start()
         wait_for_node(share)
         submit(share, "one")
         share.wait_for("one", "done")
         assert sorted(share.result("one")["devices"]) == ["box2/cpu:0", "cpu:0"]
+        assert not (share.root / "far").exists()  # the state folder was used as it is
         workers = share.workers()
         share.kill()
         until(lambda: are_gone(workers), 60, lambda: "a worker outlives the daemon")

@@ -88,7 +88,8 @@ def test_the_daemon_fails_when_a_first_part_is_shown(
     share = make_share(module="tests.e2e.noop", settle_s=0.05)
     share.put("face.png", b"face")
     share.put("voice.wav", b"voice")
-    share.drop("one", avatar="face.png", audio="voice.wav", options={"frame_s": 0.01}, preview_first=True)
+    slow = {"frame_s": 0.02, "frames": 96}  # four spans, one after the other
+    share.drop("one", avatar="face.png", audio="voice.wav", options=slow, strategy="queue", preview_first=True)
     fail_once(share, FIRST, action, tmp_path / "reached")
     share.wait_until_finished(1, 60)
     until(lambda: not list(share.inbox.iterdir()), 60, share.log)

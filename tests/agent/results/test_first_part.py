@@ -42,7 +42,7 @@ def test_a_first_part_is_there_until_the_job_ends(settings: Settings, ledger: Le
     folder = settings.folders.outbox / "one.part"
     assert sorted(path.name for path in folder.iterdir()) == ["first.json", "first.mp4"]
     record = json.loads((folder / "first.json").read_text())
-    assert (record["uid"], record["state"]) == ("one", "running")
+    assert (record["uid"], record["state"], "开头" in record["message_zh"]) == ("one", "running", True)
     assert ledger.rows("SELECT first_part FROM job_status") == [{"first_part": "one.part"}]
     parts.remove_ended()
     assert folder.exists()
