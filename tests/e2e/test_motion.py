@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from models.media.numbered import write_ffv1
 from tests.share import Share, face, until, voice
 
 STOPS = ("prepare", "0/3", "1/advance", "decode")
@@ -174,6 +176,14 @@ def test_what_can_not_move_is_refused_with_a_hint(studio: Share) -> None:
     studio.drop("faceless", avatar="grey.png", audio="voice.wav", engine="preview", motion=True)
     assert studio.wait_for("faceless", "done", "failed")["state"] == "failed"
     assert studio.error("faceless")["code"] == "no_face"
+    film = studio.folder / "avatars" / "film.mkv"
+    write_ffv1((np.full((64, 64, 3), 9 * n, np.uint8) for n in range(9)), film, Fraction(25))
+    studio.put("voice.wav", voice(1.0))
+    studio.drop("moving", avatar="film", audio="voice.wav", engine="preview", motion=True)
+    assert studio.wait_for("moving", "done", "failed")["state"] == "failed"
+    refused = studio.error("moving")
+    assert (refused["code"], "film.mkv is a video" in refused["message"]) == ("bad_value", True)
+    assert "leave out motion" in refused["hint"]
 
 
 def make_grey() -> bytes:

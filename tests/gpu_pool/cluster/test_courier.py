@@ -9,9 +9,9 @@ import pytest
 
 from gpu_pool.cluster.courier import SpanFiles
 from gpu_pool.cluster.files import PIECE_BYTES, Receipt
-from gpu_pool.cluster.messages import Made, Wants
+from gpu_pool.cluster.messages import Made, Piece, Wants, encode_piece
 from gpu_pool.types import Done, Failed, Progress
-from gpu_pool.wire import WireError
+from gpu_pool.wire import WireError, encode_any
 from tests.gpu_pool.cluster.pairs import RUN, Pair, rename
 
 LONG = b"0123456789abcdef" * (PIECE_BYTES // 8)
@@ -192,3 +192,8 @@ def test_moving_files_are_progress(pair: Pair, monkeypatch: pytest.MonkeyPatch) 
     assert pair.courier.take_reports() == [("cpu:0", Progress("task", 0, 5, 4))]
     assert pair.courier.take_reports() == []
     pair.courier.reset()
+
+
+def test_the_line_of_a_piece_is_that_of_any_message() -> None:
+    """It is only written sooner."""
+    assert encode_piece(Piece("QUJD+/==")) == encode_any(Piece("QUJD+/=="))
