@@ -18,8 +18,6 @@ from agent.credentials.manifest import FORMATS, list_inputs
 from agent.credentials.tracks import Track, read_tracks
 from agent.errors import UserError
 from agent.fs import read_regular
-from agent.ledger.places import Places
-from agent.ledger.reader import list_media
 from agent.results.video_file import find_video
 from agent.settings import Settings
 from models.catalog import find_changed_weights
@@ -70,6 +68,8 @@ def find_target(target: str, settings: Settings | None) -> tuple[Path, dict[str,
         return find_video(path), read_record(path), {}
     from agent import client
     from agent.cli.jobs.choosing import require_job
+    from agent.ledger.places import Places
+    from agent.ledger.reader import list_media
 
     db = client.open_ledger(settings)
     row = require_job(db, target)
