@@ -24,6 +24,7 @@ from agent.ledger.reader import LedgerError, name_damage
 from agent.ledger.snapshot import remove_leftovers
 from agent.results.archive import Archiver
 from agent.results.drafts import Drafts
+from agent.results.first_part import FirstParts
 from agent.results.publisher import GATHER_S, Publisher
 from agent.results.reconcile import reconcile
 from agent.results.retention import Retention
@@ -131,6 +132,7 @@ class Daemon:
             lambda: settings.current.quality,
             self.signer,
         )
+        self.first_parts = FirstParts(self.folders, ledger)
         self.archiver = Archiver(settings, ledger, problems, clock, self.entries, self.history)
         list_logs = partial(list_open_logs, self.folders, self.pool)
         self.retention = Retention(settings.current, ledger, problems, clock, list_logs)
@@ -294,6 +296,7 @@ class Daemon:
                 return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"
             self._recovered = True
             self.publisher.recover()
+            self.first_parts.recover()
             self.intake.recover_claims(self.clock.at_ms())
             self.intake.accept_copied_media()
         return ""
@@ -328,6 +331,8 @@ class Daemon:
                 self.hand_over(finished)
             self.dispatcher.assign()
         self.dispatcher.release()
+        for job, staging in self.dispatcher.take_first_parts():
+            self.first_parts.show(job, staging)
         self._may_archive = True
 
     def hand_over(self, finished: FinishedAttempt) -> None:
@@ -348,6 +353,7 @@ class Daemon:
         now_s = self.clock.now_s()
         if self.share_present and self._may_archive and now_s >= self._next_archive_s:
             self._next_archive_s = now_s + ARCHIVE_S
+            self.first_parts.remove_ended()
             self._may_archive = self.archiver.archive_inputs()
 
     def delete_old_files(self) -> None:
@@ -432,6 +438,7 @@ class Daemon:
             self.step(0.5)
         if self.share_present and signals.stop_requests < 2:
             self.publisher.publish(early_s=GATHER_S)
+            self.first_parts.remove_ended()
             self.archiver.archive_inputs()
         if self.dispatcher.has_running_spans:
             log.warning("stopping: the running spans are interrupted, they are done again after the next start")

@@ -231,6 +231,11 @@ class OutputSettings(Section):
         default=False,
         description="Whether each video is also outbox/NAME.mp4 (or .mov), a hard link beside the folder NAME.",
     )
+    preview_first_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=20,
+        description="Of longer videos the first seconds are shown in outbox/NAME.part while the others are made;"
+        " 0: only of jobs that say preview_first.",
+    )
 
 
 class CacheSettings(Section):
@@ -303,8 +308,14 @@ NodeName = Annotated[str, AfterValidator(_check_node_name)]
 Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
 
 
+def _check_node_folder(path: str) -> str:
+    if not path.startswith(("/", "~/")) or ".." in path.split("/"):
+        raise ValueError("node_folder must begin with / or ~/")
+    return path
+
+
 class ClusterSettings(Section):
-    """Other machines whose cards are used, too; they mount the state folder and the weights at the same paths."""
+    """Other machines whose cards are used, too; they have the weights at the same path."""
 
     address: Annotated[str, AfterValidator(_check_address)] = Field(
         default="", description="Address and port of the head of a Ray cluster, such as 10.0.0.1:6379."
@@ -314,6 +325,19 @@ class ClusterSettings(Section):
         description="A name for each machine that is used, and which it is: its name or address in the Ray cluster;"
         " or, without Ray, the program and arguments that lead to its agent, run without a shell, such as"
         ' ["ssh", "box2", "/opt/musedrop/.venv/bin/python", "-m", "gpu_pool.agent"].',
+    )
+    shared_state: bool = Field(
+        default=False,
+        description="Whether all machines mount the state folder, and the cache, at the same paths."
+        " Otherwise the files of jobs are sent to them and back.",
+    )
+    node_folder: Annotated[str, AfterValidator(_check_node_folder)] = Field(
+        default="~/.cache/musedrop",
+        description="Folder on each machine for files of jobs that are sent there.",
+    )
+    node_gib: Annotated[float, Field(gt=0, le=1 << 20)] = Field(
+        default=20.0,
+        description="GiB of files of jobs that each machine keeps, and of prepared avatars as much as here.",
     )
     fence_s: Annotated[float, Field(ge=2, le=3600)] = Field(
         default=8.0,

@@ -7,6 +7,7 @@ Without it, sheets alone are drawn: the picture, mouth closed, half, wide, "oo",
 What counts as good, in hundredths of the eye distance:
 a mouth within 10 of the judge's, which the judge sees open by 8 at full opening and by less than 5 when it is closed,
 with eyes and nose within 6 of where they were.
+A mouth that stands open so wide that the engine leaves it open is counted by itself.
 A blink is clean if the judge sees less than 0.14 of an eye's width between the lids.
 A video is good if the painted mouth is within 10 of the person's in 95 % of the frames.
 """
@@ -31,6 +32,7 @@ from models.preview.face import Face, choose_largest, find_faces, make_face, mov
 from models.preview.geometry import invert_affine, transform_points
 from models.preview.interior import measure_tone
 from models.preview.landmarks import fit_landmarks
+from models.preview.lips import compute_resting_gap
 from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.mouth import Mouth, find_mouth
 from models.preview.renderer import MouthPainter, Portrait, draw_mouth
@@ -59,12 +61,14 @@ class Drawing:
     rows       the cells of a sheet
     judged     pictures for the judge by their names
     placed     the painted mouth in the judged pictures that show the person's own, x and y in pixels
+    resting    the distance that the lips keep in silence, in hundredths of the eye distance
     """
 
     name: str
     rows: list[U8]
     judged: dict[str, U8]
     placed: dict[str, F64]
+    resting: float = 0.0
 
 
 def shrink(image: U8, side: int) -> U8:
@@ -110,7 +114,7 @@ def draw_picture(file: Path) -> Drawing:
     row = make_row(file.name, [cut_around(frame, face, 1.15)[0] for frame in [image, *drawn.values()]])
     judged = {name: cut_around(frame, face, 1.9)[0] for name, frame in {"source": image, **drawn}.items()}
     placed = place_mouth(face, mouth) - cut_around(image, face, 1.9)[1]
-    return Drawing(file.name, [row], judged, {"source": placed})
+    return Drawing(file.name, [row], judged, {"source": placed}, compute_resting_gap(mouth))
 
 
 def read_frames(file: Path) -> list[U8]:
@@ -127,8 +131,9 @@ def draw_video(file: Path) -> Drawing:
     if not len(seen):
         return Drawing(file.name, [], {"source": frames[0]}, {})
     reference = track.choose_reference()
-    picture, eyes = frames[reference], track.place_at_mouth(reference)
+    picture = frames[reference]
     face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+    eyes = track.place_at_mouth(face)
     mouth = find_mouth(picture, face)
     resting = LowerFace(cut_lower_face(picture, face, mouth), face, mouth)
     painter = MouthPainter(face, mouth, measure_tone(picture, face))
@@ -217,6 +222,8 @@ def judge_picture(drawing: Drawing, points: Points) -> tuple[str, str]:
         for drawn in (closed, wide)
     ) / measure_distance(source)
     said = f"off by {miss:.0f}, closed {measure_gap(closed):.0f}, wide {measure_gap(wide):.0f}, others {moved:.0f}"
+    if drawing.resting and moved < 6:
+        return "stays open", said
     is_good = measure_gap(closed) < 5 and measure_gap(wide) > 8 and moved < 6
     return ("good" if is_good else "artefact"), said
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from models.atomic import atomic_folder, hash_file, lock, make_temp_path
+from models.types import AVATAR_INDEX
 
 MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -82,6 +83,16 @@ class AvatarCache:
         os.utime(folder)
         return folder
 
+    def note_avatar(self, avatar_sha256: str, key: str) -> None:
+        """Note of which avatar an entry was made, so that other machines are given it before they prepare that."""
+        note = self.root / AVATAR_INDEX / avatar_sha256 / key
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+
+    def make_room(self) -> None:
+        """Remove entries that no other process uses until all fit, those that were used longest ago first."""
+        self._evict("")
+
     def invalidate(self, key: str) -> None:
         """Mark an entry as damaged, so that the next `get_or_build` builds it again."""
         (self.root / key / MANIFEST).unlink(missing_ok=True)
@@ -123,6 +134,9 @@ class AvatarCache:
             with self._try_hold_lock(key) as mine:
                 if mine:
                     self._remove_leftovers(key)
+        for note in self.root.glob(f"{AVATAR_INDEX}/*/*"):
+            if not (self.root / note.name).exists():
+                note.unlink(missing_ok=True)
         excess = self.total_bytes - self.max_bytes
         for folder in sorted(self._list_entries(), key=read_last_used):
             if excess <= 0:

@@ -31,6 +31,7 @@ ENGINES: dict[str, EngineInfo] = {
             factory="models.preview.engine:PreviewEngine",
             kinds=("cpu",),
             summary="moves the mouth of a portrait on the CPU; needs no downloaded weights",
+            has_seed=True,
         ),
     )
 }

@@ -17,8 +17,10 @@ from typing import Any
 from models import media
 from models.advice.looking import advise, refuse_poor_input
 from models.atomic import hold_folder, sync
+from models.avatars import AvatarCache
 from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
+from models.first_part import assemble_first_part
 from models.inputs import copy_input
 from models.motion.stage import CLIP, Animator, hash_clip, note_clip, read_facts
 from models.quality.measuring import measure_job, watch_part
@@ -57,6 +59,7 @@ class Handler:
         self.stats: dict[str, Any] = {}
         self._engine: tuple[str, Engine] | None = None
         self._animator: Animator | None = None
+        self._cache_ns = 0
 
     def run(self, payload: dict[str, Any], start: int, stop: int, progress: ProgressCallback) -> dict[str, Any]:
         """Do units [start, stop) of the payload's stage, or all stages of a short job. Raises EngineError."""
@@ -79,7 +82,18 @@ class Handler:
         if payload["stage"] == "render":
             self.render(request, inspection, start, stop, progress)
             return {}
+        if payload["stage"] == "first":
+            assemble_first_part(request, inspection, payload["stop"])
+            return {}
+        self._make_room_in_cache(request)
         return self.assemble(request, inspection, payload["spans"])
+
+    def _make_room_in_cache(self, request: Request) -> None:
+        """Remove what is too much in the cache: other machines may have sent entries since the last time."""
+        root = Path(request.cache)
+        if root.exists() and (changed_ns := root.stat().st_mtime_ns) != self._cache_ns:
+            self._cache_ns = changed_ns
+            AvatarCache(root, request.cache_bytes).make_room()
 
     def preload(self, name: str, models_dir: str) -> None:
         """Load an engine before its first job, which tries again after a failure."""

@@ -20,6 +20,8 @@ SHORT_FRAMES = 24
 SHORT_PIXELS = 24 * 1920 * 1080
 """Of all frames; more takes longer than about a second."""
 
+AVATAR_INDEX = ".avatars"
+
 ProgressCallback = Callable[[int], None]
 """Called with the number of finished units of the span; raises to stop a cancelled span."""
 
@@ -55,6 +57,11 @@ class Output:
     def file_name(self) -> str:
         """The name of the video."""
         return "result.mov" if self.alpha else "result.mp4"
+
+    @property
+    def first_name(self) -> str:
+        """The name of the video's first part, while the others are made."""
+        return "first.mov" if self.alpha else "first.mp4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,17 @@ class JobFiles:
 
     def prepared_part_path(self, start: int, stop: int) -> Path:
         """Return the folder for units [start, stop) of a preparation; it appears by rename."""
-        return self.work / "preparing" / f"{start:07d}-{stop:07d}"
+        return self.prepared_parts / f"{start:07d}-{stop:07d}"
+
+    @property
+    def prepared_parts(self) -> Path:
+        """The folder of the parts of a preparation."""
+        return self.work / "preparing"
+
+    @property
+    def inpainter_stats(self) -> Path:
+        """How an inpainter worked, JSON."""
+        return self.work / "painted.json"
 
     @property
     def encoder(self) -> Path:
@@ -260,6 +277,15 @@ class Request:
     @property
     def files(self) -> JobFiles:
         return JobFiles(Path(self.work))
+
+    def avatar_index_path(self, avatar_sha256: str) -> Path:
+        """Return the folder in the cache that names the entries which were made of an avatar."""
+        return Path(self.cache) / AVATAR_INDEX / avatar_sha256
+
+    @property
+    def first_out(self) -> str:
+        """The folder for the first part of the video, beside that of the result."""
+        return f"{self.out}.first"
 
     def to_dict(self) -> dict[str, Any]:
         voices = [asdict(voice) for voice in self.voices]
@@ -455,6 +481,7 @@ class EngineInfo:
     kinds     of devices that it runs on, the preferred one first
     weights   its published files, below the models folder
     packages  modules that it imports, which `pip install '.[EXTRA]'` installs
+    has_seed  whether its option `seed` makes another video
     """
 
     name: str
@@ -464,3 +491,4 @@ class EngineInfo:
     summary: str = ""
     packages: tuple[str, ...] = ()
     extra: str = ""
+    has_seed: bool = False

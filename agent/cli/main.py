@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,11 +20,11 @@ from agent.cli import completion
 from agent.cli import desktop as cli_desktop
 from agent.cli import models as cli_models
 from agent.cli import service as cli_service
+from agent.cli.avatars import commands as cli_avatars
 from agent.cli.cluster import commands as cli_cluster
 from agent.cli.console import AsJson, Config, console, error_console, find_settings, load_settings, print_json, speak
 from agent.cli.credentials.verify import verify_result
 from agent.cli.jobs import commands as jobs
-from agent.cli.options import EngineName, EngineOptions, parse_options
 from agent.cli.setup import command as cli_setup
 from agent.errors import UserError
 from agent.text import escape_markup
@@ -50,6 +50,7 @@ app.command("page")(cli_desktop.serve_page)
 app.command()(cli_setup.setup)
 app.command()(cli_desktop.tray)
 app.command()(cli_desktop.notify)
+app.add_typer(cli_avatars.app, name="avatar")
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_cluster.app, name="cluster")
 app.add_typer(cli_desktop.app, name="desktop")
@@ -253,100 +254,6 @@ def control_device(config: Path | None, name: str, verb: str) -> str:
     warn_of_absence(settings, find_settings(config))
     client.write_control_file(settings, device_names.file_safe(device), verb)
     return device
-
-
-avatar_app = typer.Typer(
-    help="The avatar library: faces that jobs refer to by name.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(avatar_app, name="avatar")
-AvatarName = Annotated[
-    str,
-    typer.Argument(metavar="NAME", help="Name of the avatar in job files.", autocompletion=completion.complete_avatars),
-]
-
-
-@avatar_app.command("add")
-def avatar_add(
-    name: AvatarName,
-    file: Annotated[Path, typer.Argument(help="Image or video with the face, or a folder of numbered pictures.")],
-    config: Config = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an avatar of that name.")] = False,
-    fps: Annotated[
-        str, typer.Option("--fps", help="Frames a second of numbered pictures, as 25 or 30000/1001.")
-    ] = "25",
-) -> None:
-    """Copy a face into the avatars."""
-    from agent.cli import avatars
-
-    path = avatars.add_avatar(load_settings(config), name, file, replace=replace, fps=fps)
-    console.print(speak(f'{path} is added: use it in jobs as "avatar": "{name}"'), soft_wrap=True, markup=False)
-
-
-@avatar_app.command("list")
-def avatar_list(
-    config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
-) -> None:
-    """List the avatars, and what is prepared for each."""
-    from agent.cli import avatars
-    from agent.cli.display import views
-
-    found = avatars.list_avatars(load_settings(config))
-    if as_json:
-        print_json([{"name": a.name, "kind": a.kind, "path": str(a.path), "prepared": a.prepared} for a in found])
-        return
-    empty = speak("the library is empty: musedrop avatar add NAME FILE")
-    console.print(views.build_avatar_table(found) if found else empty)
-
-
-@avatar_app.command("prepare")
-def avatar_prepare(
-    name: AvatarName,
-    config: Config = None,
-    engine: EngineName = "",
-    option: EngineOptions = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end.")] = True,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the trial video, which shows the tracked face.")] = False,
-) -> None:
-    """Prepare a face before a job needs it.
-
-    Runs a short silent clip, whose video does not stay in the outbox.
-    """
-    from agent.cli import avatars
-    from agent.cli.jobs.following import follow_jobs, print_outcome
-    from agent.cli.presence import warn_of_absence
-
-    source = find_settings(config)
-    settings = load_settings(config)
-    ticket = avatars.submit_preparation(settings, name, parse_options(option), engine, keeps_video=keep)
-    if not wait:
-        warn_of_absence(settings, source)
-        told = speak(f"{name} will be prepared by the job {ticket.name}")
-        console.print(escape_markup(told), soft_wrap=True)
-        return
-
-    def tell(settings: Settings, row: dict[str, Any]) -> int:
-        return 0 if row["state"] == "done" and not keep else print_outcome(settings, row)
-
-    code = follow_jobs(settings, source, [ticket.id], tell=tell)
-    if code == 0:
-        has_some = any(avatar.prepared for avatar in avatars.list_avatars(settings) if avatar.name == name)
-        told = "is prepared" if has_some else "can be used; the preview engine prepares nothing in advance"
-        console.print(escape_markup(speak(f"{name} {told}")), soft_wrap=True)
-    raise typer.Exit(code)
-
-
-@avatar_app.command("remove")
-def avatar_remove(
-    name: AvatarName,
-    config: Config = None,
-    force: Annotated[bool, typer.Option("--force", help="Remove it even if queued jobs need it.")] = False,
-) -> None:
-    """Remove a face from the library."""
-    from agent.cli import avatars
-
-    for path in avatars.remove_avatar(load_settings(config), name, force=force):
-        console.print(speak(f"{path} is removed"), soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -51,14 +51,15 @@ class IgnoredEntry:
 class IgnoredEntries:
     """The entries that have been in the inbox for the settle time and `patience_s` and are part of no job.
 
-    `taken` holds the names that were taken out of the inbox, or left by a pair, each with what became of it.
+    `taken` holds the names that were taken out of the inbox, or left by a pair, each with what became of it;
+    its keys are folded.
     """
 
     def __init__(self, inbox: Inbox, folders: InboxFolders | None = None) -> None:
         self._inbox, self._folders = inbox, folders
         self.patience_s = 0.0
         self.rows: list[IgnoredEntry] = []
-        self.taken: dict[str, str] = {}
+        self.taken: dict[str, tuple[str, str]] = {}
         self._said: set[str] = set()
         self._seen: object = None
         self._due_s = 0.0
@@ -69,7 +70,7 @@ class IgnoredEntries:
     def note_taken(self, name: str, sentence: str) -> None:
         """Remember a name that may come back."""
         self.taken.pop(fold_name(name), None)
-        self.taken[fold_name(name)] = sentence
+        self.taken[fold_name(name)] = name, sentence
         if len(self.taken) > 4096:
             del self.taken[next(iter(self.taken))]
 
@@ -125,8 +126,8 @@ class IgnoredEntries:
         return [row.to_dict() for row in self.rows[:LISTED]]
 
     def _explain(self, name: str) -> IgnoredEntry:
-        if sentence := self.taken.get(fold_name(name)):
-            return IgnoredEntry(to_text(name), sentence, "write to another name, and rename the file when it is whole")
+        if taken := self.taken.get(fold_name(name)):
+            return IgnoredEntry(to_text(name), *_explain_taken(name, *taken))
         is_control = lower_suffix(name) in TEXTS and lower_suffix(Path(name).stem) in CONTROLS
         if self._inbox.tracked[name].fingerprint.size == 0 and not is_control:
             return IgnoredEntry(to_text(name), "it is empty", "write its content, or remove it")
@@ -162,6 +163,12 @@ class IgnoredEntries:
             old_s = now_s - inbox.settle_s - self.patience_s
             found = [*_find_odd_job_files(inbox, old_s), *_find_odd_pairs(inbox, old_s)]
         yield from found
+
+
+def _explain_taken(name: str, taken: str, sentence: str) -> tuple[str, str]:
+    if name != taken:
+        return f'it differs from "{to_text(taken)}", which a job took, only in case or accents', "give it another name"
+    return sentence, "write to another name, and rename the file when it is whole"
 
 
 def _is_old(inbox: Inbox, name: str, old_s: float) -> bool:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.errors import ErrorCode
 from agent.jobs.json_text import MAX_BYTES, UTF16, BadJob, format_value, read_object
-from agent.jobs.spec import DRAFT, JobSpec, MotionSpec, OutputSpec, VoiceSpec
+from agent.jobs.spec import DRAFT, JobSpec, MotionSpec, OutputSpec, RaceSpec, VoiceSpec
 
 QUALITY: Mapping[str, int] = {"low": 30, "medium": 23, "high": 18, "ultra": 14}
 """`Quality` of a C# app -> `output.crf`."""
@@ -76,6 +76,7 @@ def _index_names(keys: Iterable[str], aliases: Mapping[str, str] | None = None) 
 JOB_NAMES = _index_names((*FIELDS, *EXTRAS), ALIASES)
 OUTPUT_NAMES = _index_names(OutputSpec.model_fields)
 MOTION_NAMES = _index_names(MotionSpec.model_fields)
+RACE_NAMES = _index_names(RaceSpec.model_fields)
 VOICE_NAMES = _index_names(VoiceSpec.model_fields, {"audio_path": "audio", "from_seconds": "from_s"})
 
 
@@ -108,6 +109,8 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
         values["voices"] = _read_voices(values["voices"], spelled)
     if isinstance(values.get("motion"), dict):
         values["motion"] = _read_motion(values["motion"], spelled)
+    if "race" in values:
+        values["race"] = _read_race(values, spelled)
     values["output"] = _take_output(values, spelled)
     values["options"] = _take_options(values, spelled)
     if values["options"].get(DRAFT) is True:
@@ -125,7 +128,7 @@ def pair_media(stem: str, avatar_name: str, audio_name: str) -> JobSpec:
     return _validate({"avatar": avatar_name, "audio": audio_name, "notes": (note,)}, {})
 
 
-OF_WHOLE_RESULTS = ("from_s", "to_s", "soundtrack", "soundtrack_db")
+OF_WHOLE_RESULTS = ("from_s", "to_s", "soundtrack", "soundtrack_db", "race")
 """Keys that have no effect on a draft, which is one frame of the preview engine."""
 NAMED_VALUE = re.compile(rb'"([A-Za-z_-]{2,20})"\s*:\s*("(?:[^"\\]|\\.){1,1024}")')
 
@@ -253,6 +256,13 @@ def _read_motion(given: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
     return motion
 
 
+def _read_race(values: dict[str, Any], spelled: Spelling) -> dict[str, Any]:
+    """Return the race with the keys of `RaceSpec`."""
+    race, inner = _match_keys(_take_object(values, "race", spelled), RACE_NAMES, f"{spelled['race']}.")
+    spelled.update({f"race.{key}": name for key, name in inner.items()})
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in race.items()}
+
+
 def _take_ignored(values: dict[str, Any]) -> tuple[str, ...]:
     """Take out of the values what is accepted and ignored; return a note on each that asks for something."""
     given = {key: values.pop(key) for key in IGNORED if key in values}
@@ -335,7 +345,8 @@ def _format_problem(key: str, problem: str, value: object) -> str:
 
 
 def _describe(loc: tuple[int | str, ...]) -> str:
-    inner: Mapping[int | str, type[BaseModel]] = {"motion": MotionSpec, "output": OutputSpec, "voices": VoiceSpec}
+    inner: Mapping[int | str, type[BaseModel]]
+    inner = {"motion": MotionSpec, "output": OutputSpec, "race": RaceSpec, "voices": VoiceSpec}
     model = inner.get(loc[0], JobSpec) if len(loc) > 1 else JobSpec
-    field = model.model_fields.get(str(loc[0 if model is JobSpec else 1 if model is MotionSpec else -1]))
+    field = model.model_fields.get(str(loc[0 if model is JobSpec else 1 if model in (MotionSpec, RaceSpec) else -1]))
     return (field and field.description) or "See docs/job-file.md."

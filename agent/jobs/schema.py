@@ -12,6 +12,7 @@ from agent.jobs.parse import (
     MOTION_NAMES,
     OUTPUT_NAMES,
     QUALITY,
+    RACE_NAMES,
     VOICE_NAMES,
     Names,
     spell_like,
@@ -32,7 +33,11 @@ def build_schema() -> dict[str, Any]:
     }
     fields["motion"] = {
         "description": fields["motion"]["description"],
-        "anyOf": [{"type": "boolean"}, _make_object(made["$defs"]["MotionSpec"], "motion", MOTION_NAMES), NULL],
+        "anyOf": [{"type": "boolean"}, _make_object(made["$defs"]["MotionSpec"], "motion/anyOf/1", MOTION_NAMES), NULL],
+    }
+    fields["race"] = {
+        "description": fields["race"]["description"],
+        "anyOf": [_make_object(made["$defs"]["RaceSpec"], "race/anyOf/0", RACE_NAMES), NULL],
     }
     fields["voices"] = {
         "description": fields["voices"]["description"],
@@ -57,12 +62,15 @@ def build_schema() -> dict[str, Any]:
     }
 
 
-def _make_object(made: Mapping[str, Any], key: str, names: Names) -> dict[str, Any]:
-    """Return the object that stands beside a boolean, with its keys in three styles."""
+def _make_object(made: Mapping[str, Any], where: str, names: Names) -> dict[str, Any]:
+    """Return an object that is one of several values, with its keys in three styles.
+
+    `where`: its place below the properties of the job
+    """
     return {
         "type": "object",
         "properties": {name: _make_nullable(prop) for name, prop in made["properties"].items()},
-        "patternProperties": _make_patterns(names, f"#/properties/{key}/anyOf/1/properties"),
+        "patternProperties": _make_patterns(names, f"#/properties/{where}/properties"),
         "additionalProperties": False,
     }
 

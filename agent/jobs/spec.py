@@ -219,6 +219,9 @@ Options = Annotated[
 ]
 
 
+MAX_SEEDS = 8
+"""The most seeds of a race."""
+RaceEngine = Annotated[Literal["preview", "musetalk"], BeforeValidator(_to_lower)]
 VARIANT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_PROMPT_CHARS = 2000
 Prompt = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_check_option)]
@@ -332,6 +335,19 @@ class MotionSpec(_Frozen):
         return {**self.model_dump(exclude_none=True), "engine": engine, "device_bytes": device_bytes}
 
 
+class RaceSpec(_Frozen):
+    """Which videos are made of a job, to keep the best of them."""
+
+    seeds: Annotated[int, Field(ge=1, le=MAX_SEEDS)] = Field(
+        default=1,
+        description="How many seeds are tried, 1 to 8, from that of the job on: other clips with motion, other blinks"
+        " and sways with the preview engine. Default: 1.",
+    )
+    engines: Annotated[tuple[RaceEngine, ...], Field(min_length=1, max_length=2)] | None = Field(
+        default=None, description='Which engines are tried: ["musetalk", "preview"]. Default: that of the job alone.'
+    )
+
+
 class JobSpec(_Frozen):
     """One job as its job file asks for it.
 
@@ -396,6 +412,11 @@ class JobSpec(_Frozen):
     strategy: Annotated[Literal["auto", "queue", "race", "split"], BeforeValidator(_to_lower)] = Field(
         default="auto", description="auto, queue, race or split: how the job is spread over the devices."
     )
+    race: RaceSpec | None = Field(
+        default=None,
+        description="Of how many seeds, or of which engines, a video is made, one after the other; the best by the"
+        " meter is kept. Goes with the strategy race.",
+    )
     options: Options = Field(default_factory=dict, description="The engine's own options, checked by the engine.")
     output: OutputSpec = Field(
         default=OutputSpec(), description="How the video is encoded: crf, encoder, height, audio, alpha."
@@ -404,6 +425,11 @@ class JobSpec(_Frozen):
         default=False,
         description="Whether the job fails (poor_input) where there is advice about its face or its voice, instead of"
         " being made as it is.",
+    )
+    preview_first: bool | None = Field(
+        default=None,
+        description="Whether the first seconds are in outbox/NAME.part while the others are made."
+        " Default: of videos longer than 20 s.",
     )
     id: Label | None = Field(
         default=None,
@@ -449,6 +475,20 @@ class JobSpec(_Frozen):
                 raise _make_key_error(key, getattr(self, key), "with motion, the voice begins with the result")
         if self.output.alpha:
             raise _make_key_error("output", "alpha", "with motion, the clip has no transparency to keep")
+        return self
+
+    @model_validator(mode="after")
+    def _check_race(self) -> JobSpec:
+        if self.race is None:
+            return self
+        asked = self.race.model_dump(exclude_defaults=True)
+        engines = self.race.engines or ()
+        if self.race.seeds * max(1, len(set(engines))) < 2:
+            raise _make_key_error("race", asked, "a race is one of two or more seeds, or of two engines")
+        if engines and self.engine != "auto":
+            raise _make_key_error("engine", self.engine, "race.engines says which engines run")
+        if self.strategy not in ("auto", "race"):
+            raise _make_key_error("strategy", self.strategy, "with race, the strategy is race")
         return self
 
     @model_validator(mode="after")
@@ -502,6 +542,15 @@ class JobSpec(_Frozen):
         """Return the encoder's settings: what the job says, else `default`."""
         asked = self.output.model_dump(exclude_none=True)
         return Output(**{"crf": default.crf, "encoder": default.encoder, "height": default.height, **asked})
+
+    def choose_first_s(self, default_s: float) -> float | None:
+        """Return the seconds above which the first part of the video is shown early; None: it is not.
+
+        `default_s`: for jobs that don't say it; 0: not.
+        """
+        if self.preview_first is None:
+            return default_s or None
+        return 0.0 if self.preview_first else None
 
     def to_json_text(self) -> str:
         """Return a job file that asks for the same (`notes` and `batch` are no part of it)."""

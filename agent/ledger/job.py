@@ -58,6 +58,7 @@ class Job:
     started_ms: int | None
     finished_ms: int | None
     animated: int | None
+    first_part: str | None
 
     @property
     def stage_name(self) -> str:

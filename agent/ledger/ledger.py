@@ -151,6 +151,15 @@ class Ledger:
         """Return finished jobs whose files have not followed yet."""
         return self._jobs("WHERE tidied = 0 AND finished_ms IS NOT NULL ORDER BY id LIMIT ?", [limit])
 
+    def list_with_first_part(self) -> set[str]:
+        """Return the jobs whose first part may be in the outbox."""
+        return {uid for (uid,) in self.db.execute("SELECT uid FROM jobs WHERE first_part IS NOT NULL")}
+
+    def list_ended_with_first_part(self) -> list[tuple[str, str]]:
+        """Return (uid, first part) of those that have ended."""
+        sql = "SELECT uid, first_part FROM jobs WHERE first_part IS NOT NULL AND finished_ms IS NOT NULL"
+        return [(uid, name) for uid, name in self.db.execute(sql)]
+
     def list_with_media(self) -> list[Job]:
         """Return jobs whose media may be in the inbox, live ones included."""
         return self._jobs("WHERE swept = 0 ORDER BY id", [])

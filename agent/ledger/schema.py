@@ -167,10 +167,12 @@ def count_instead_of_scan(db: PlainDatabase) -> None:
 
 @migrations()
 def gauges_of_cards(db: PlainDatabase) -> None:
-    """Add what cards report of themselves, whether the clip of a job with `motion` is made, and make all views anew."""
+    """Add what cards report of themselves, the stage of clips and the place of first parts; make all views anew."""
     for column in ("temperature_c", "load_percent", "power_w"):
         db.execute(f"ALTER TABLE devices ADD COLUMN {column} INTEGER")
     db.execute("ALTER TABLE jobs ADD COLUMN animated INTEGER")
+    db.execute("ALTER TABLE jobs ADD COLUMN first_part TEXT")
+    db.execute("CREATE INDEX jobs_with_first_part ON jobs (id) WHERE first_part IS NOT NULL")
     for view in db.view_names():
         db.execute(f"DROP VIEW {view}")
     for statement in statements(VIEWS):

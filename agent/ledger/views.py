@@ -84,7 +84,8 @@ SELECT
     {format_iso("started_ms")} AS started_at,
     {format_iso("finished_ms")} AS finished_at,
     round((finished_ms - started_ms) / 1000.0, 3) AS run_seconds,
-    (SELECT group_concat(value, char(10)) FROM json_each(outline, '$.advice')) AS advice
+    (SELECT group_concat(value, char(10)) FROM json_each(outline, '$.advice')) AS advice,
+    first_part
 FROM jobs;
 
 CREATE VIEW queue AS {QUEUE.format(ctes="", source="jobs", only=OPEN)};

@@ -16,9 +16,9 @@ from agent.fs.layout import Folders
 from agent.ledger.places import Places, resolve
 from agent.ledger.reader import Rows, find_failed_folder
 from agent.page.facts import name_kind
-from agent.results.video_file import find_video
+from agent.results.video_file import find_first_part, find_video
 
-VIDEO, FACE = "video", "face"
+VIDEO, FACE, FIRST = "video", "face", "first"
 OF_DONE = (VIDEO, "preview.jpg", "contact.jpg", "result.json")
 OF_FAILED = ("error.json", "job.json")
 KINDS = {
@@ -77,6 +77,8 @@ def find_file(db: Rows, row: Mapping[str, Any], folders: Folders, name: str) -> 
     if row["state"] == "done" and name in OF_DONE:
         folder = folders.outbox / str(row["result"])
         return find_video(folder) if name == VIDEO else folder / name
+    if name == FIRST and row["first_part"]:
+        return find_first_part(folders.outbox / str(row["first_part"]))
     if row["state"] in ("failed", "cancelled") and name in OF_FAILED:
         return find_failed_folder(db, folders, row) / name
     raise HTTPException(404, "a job of this state has no such file")

@@ -15,7 +15,7 @@ from agent.text import restore_names
 from models.types import Output, name_voice_role
 
 RECORD_VERSION = 1
-ASKED = {"engine", "fps", "output"}
+ASKED = {"engine", "fps", "output", "race"}
 """What a job asked for, beside its options, that decides its video."""
 
 _ON_ONE_LINE = json.JSONEncoder(ensure_ascii=False, default=str).encode

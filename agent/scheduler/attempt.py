@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.ledger.job import Job
+from agent.scheduler.race import MadeVideo, Race
 from gpu_pool.types import DeviceKind, Progress, Span, Task, grid
 from models.motion.types import MotionFiles
 from models.types import STAGES, Inspection, Request, Stage
 
 CPU_STAGES = ("inspect", "assemble")
-"""They read and write the share, which the daemon's machine has."""
+"""They read and write the share, which the daemon's machine has; what makes a clip of its frames inspects it again."""
 
 
 @dataclass
@@ -31,6 +32,9 @@ class Attempt:
     step          the number of the present task, in a stage that has several
     motion_kind   the kind of device that a clip is made on
     awaits_clip   whether another attempt was making the same clip
+    first_s       the first part is shown of videos that are longer than that; None: of none
+    has_first     whether the first part was begun to be made into a video
+    race          the videos that are made of the job, to keep the best; None: it is one video
     """
 
     job: Job
@@ -56,10 +60,17 @@ class Attempt:
     step: int = 0
     motion_kind: DeviceKind = "cpu"
     awaits_clip: bool = False
+    first_s: float | None = None
+    has_first: bool = False
+    race: Race | None = None
 
     @property
     def task_id(self) -> str:
         return f"{self.token}/{self.stage}" + (f"/{self.step}" if self.stage == "animate" else "")
+
+    @property
+    def first_task_id(self) -> str:
+        return f"{self.token}/first"
 
     @property
     def tasks(self) -> tuple[int, ...]:
@@ -125,6 +136,19 @@ class Attempt:
             return 0
         animation = self.inspection.animation if self.stage == "animate" else None
         return animation.memory_bytes if animation else self.inspection.memory_bytes
+
+    @property
+    def can_show_first(self) -> bool:
+        """Whether the first part can be shown now, and others are still to be rendered."""
+        if (
+            self.first_s is None
+            or self.has_first
+            or self.inspection is None
+            or self.stage != "render"
+            or self.is_complete
+        ):
+            return False
+        return self.inspection.duration_s > self.first_s and self.render_spans[0] in self.finished_spans
 
     @property
     def units_total(self) -> int:
@@ -199,6 +223,29 @@ class Attempt:
         self.awaits_clip, self.inspection, self.stage = False, None, "inspect"
         self.enter_stage(now_s)
 
+    def note_video(self, race: Race, facts: Mapping[str, Any]) -> None:
+        """Keep what is known of a video that was made, while others of the race are."""
+        known = (self.request, self.inspection, self.kind, self.devices, self.stage_seconds)
+        race.made.append(MadeVideo(race.entrant, facts, *known))
+
+    def take_back(self, video: MadeVideo, seconds: dict[str, float]) -> None:
+        """Be the attempt again that made this video; `seconds`: of each stage, of all videos."""
+        self.request, self.inspection, self.kind, self.devices = (
+            video.request,
+            video.inspection,
+            video.kind,
+            video.devices,
+        )
+        self.stage, self.stage_seconds, self.inspection_is_new = "assemble", seconds, True
+        self.finished_spans = set(self.spans)
+
+    def begin_again(self, request: Request, kind: DeviceKind, token: str, now_s: float) -> None:
+        """Make another video of the same job: from its inspection on, in another work folder."""
+        self.request, self.kind, self.token, self.awaits_clip = request, kind, token, False
+        self.devices, self.stage_seconds = [], {}
+        self.inspection, self.stage = None, "inspect"
+        self.enter_stage(now_s)
+
     def add_stage_time(self, now_s: float) -> None:
         """Add the time since the present stage was entered."""
         seconds = self.stage_seconds.get(self.stage, 0.0) + now_s - self.stage_started_s
@@ -223,10 +270,10 @@ class Attempt:
             kind=self.device_kind,
             todo=tuple(span for span in self.ready_spans if span not in running),
             running=running,
-            strategy=self.job.strategy,
+            strategy="auto" if self.race else self.job.strategy,
             model=self.model,
             memory_bytes=self.memory_bytes,
-            is_local=self.stage in CPU_STAGES,
+            is_local=self.stage in CPU_STAGES or (self.stage == "animate" and not self.model),
         )
 
     def make_payload(self) -> dict[str, Any]:
@@ -240,6 +287,12 @@ class Attempt:
         if self.stage == "assemble":
             message["spans"] = [[span.start, span.stop] for span in self.render_spans]
         return message
+
+    def make_first_task(self) -> Task:
+        """Return the task that makes a video of the first part."""
+        request, outline = self.request.to_dict(), self.inspection.to_dict() if self.inspection else None
+        payload = {"stage": "first", "request": request, "outline": outline, "stop": self.render_spans[0].stop}
+        return Task(self.first_task_id, "cpu", (Span(0, 1),), strategy="queue", payload=payload, is_local=True)
 
     def note_progress(self, message: Progress) -> None:
         self.progress[Span(message.start, message.stop)] = message.units_done

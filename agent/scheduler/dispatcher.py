@@ -13,6 +13,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, discard, is_disk_full, is_file
+from agent.fs.folders import move
 from agent.jobs.spec import JobSpec
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
@@ -21,6 +22,7 @@ from agent.scheduler.crashes import describe_failure, is_caused_by_job
 from agent.scheduler.devices import Devices
 from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_medium, name_trouble
 from agent.scheduler.engines import EngineChooser
+from agent.scheduler.race import Entrant, Race, list_entrants
 from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
 from agent.scheduler.reports import is_whole_job, read_outline
 from agent.service.log import make_extra
@@ -42,7 +44,7 @@ RESERVE_AFTER_MS, RESERVE_UNTIL_MS = 30_000, 300_000
 REDO_RENDER = ("part_damaged", "result_invalid", "encoder_unavailable")
 """Failures after which the rendered parts are useless: all must be whole, and come from one encoder."""
 MAX_BACKOFF_S = 60.0
-CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background", "motion"}
+CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background", "motion", "race"}
 HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
 SAME_CLIP = "another job makes the same clip"
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue", is_local=True)
@@ -68,6 +70,7 @@ class Dispatcher:
         self._disk_faults: dict[str, tuple[str, float]] = {}
         self._done_beside: Counter[str] = Counter()
         self._frame_s: dict[tuple[str, DeviceKind], float] = {}
+        self._first_parts: list[Attempt] = []
 
     def hold(self, reason: str) -> None:
         """Start no further job, and say so in the rows of the queued ones; "" starts jobs again."""
@@ -126,6 +129,7 @@ class Dispatcher:
                 pass
             if attempt.device_kind in reserved or self._awaits_clip(attempt):
                 continue
+            self._start_first_part(attempt)
             has_device = self._start_spans(attempt, queue.waiting + self._count_starved(attempt))
             if not has_device and self._should_reserve(attempt, at_ms):
                 reserved.add(attempt.device_kind)  # or small spans would take each bit of memory that becomes free
@@ -161,6 +165,14 @@ class Dispatcher:
         attempt.served_ms, attempt.is_dirty = at_ms, True
         self._set_waiting_for(attempt, None)
         return True
+
+    def _start_first_part(self, attempt: Attempt) -> None:
+        """Have a video made of the first part, once in an attempt, if a device is free: before others of its job."""
+        plan = self.pool.plan(attempt.make_first_task(), 0) if attempt.can_show_first else None
+        if plan is not None:
+            attempt.has_first = True
+            self.devices.jobs[plan.assignments[0].device] = attempt.job.uid
+            self.pool.start(plan)
 
     def _awaits_clip(self, attempt: Attempt) -> bool:
         """Whether an earlier job makes the same clip now, which this one finds when it inspects again then."""
@@ -203,21 +215,26 @@ class Dispatcher:
     def _start_attempt(self, job: Job, kinds: set[DeviceKind]) -> Attempt | None:
         """Write the start of an attempt; None where no engine can run the job, which has failed then."""
         assert job.spec is not None  # noqa: S101 - only jobs that were read are ever queued
+        version = job.spec.options.get("version")
         try:
-            choice = self.choose_engine(job.spec.engine, kinds, job.spec.options.get("version"))
+            race = list_entrants(job.spec, lambda asked: self.choose_engine(asked, kinds, version))
             motion = choose_motion(job.spec.motion_engine, self.settings.current.models_dir, kinds)
         except EngineError as error:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
         now_s, at_ms, token = self.clock.now_s(), self.clock.at_ms(), secrets.token_hex(8)
-        request = self._make_request(job, job.spec, choice.engine, token)
-        if motion is not None and job.spec.motion is not None:
-            request = replace(request, motion=job.spec.motion.to_request(motion.engine, self._count_bytes(motion.kind)))
-        inspection = read_outline(job.outline, request) if job.engine == choice.engine else None
+        choice, request = race.entrant.choice, self._make_request(job, race.entrant, token)
+        if motion is not None:
+            request = race.entrant.add_motion(request, motion.engine, self._count_bytes(motion.kind))
+        is_known = job.engine == choice.engine and job.spec.race is None
+        inspection = read_outline(job.outline, request) if is_known else None
         attempt = Attempt(job, token, request, choice.kind, inspection, served_ms=at_ms)
+        attempt.race = race if job.spec.race is not None else None
         attempt.motion_kind = motion.kind if motion else "cpu"
         attempt.stage_seconds.update(job.stage_seconds)
         attempt.enter_stage(now_s)
+        if job.first_part is None:
+            attempt.first_s = job.spec.choose_first_s(self.settings.current.output.preview_first_s)
         attempt.deadline_s = now_s + job.spec.timeout_s if job.spec.timeout_s else None
         attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))
         engine = {"engine": choice.engine, "engine_reason": choice.reason}
@@ -241,9 +258,10 @@ class Dispatcher:
         totals = (device.total_bytes for device in self.pool.devices() if device.kind == kind and device.card)
         return max(0, max(totals, default=0) - reserve)
 
-    def _make_request(self, job: Job, spec: JobSpec, engine: str, token: str) -> Request:
-        settings = self.settings.current
-        work = self._work / job.uid
+    def _make_request(self, job: Job, entrant: Entrant, token: str, number: int = 0) -> Request:
+        """Return the request for a video; all but the first of a race have a folder of their own, by their number."""
+        settings, spec, engine = self.settings.current, entrant.spec, entrant.choice.engine
+        work = self._work / job.uid / f"race-{number}" if number else self._work / job.uid
         work.mkdir(parents=True, exist_ok=True)
         return Request(
             engine=engine,
@@ -256,7 +274,7 @@ class Dispatcher:
             background=spec.background_colour,
             voices=tuple(GivenVoice(voice.face, voice.from_s or 0.0) for voice in spec.voices or ()),
             work=str(work),
-            out=str(self.folders.staging / f"{job.uid}-{token}"),
+            out=str(self._find_staging(job, token)),
             cache=str(self.folders.cache),
             models_dir=str(settings.models_dir),
             cache_bytes=int(settings.cache.max_gib * 2**30),
@@ -269,6 +287,9 @@ class Dispatcher:
             strict=spec.strict,
             forms=dict(self.devices.forms),
         )
+
+    def _find_staging(self, job: Job, token: str) -> Path:
+        return self.folders.staging / f"{job.uid}-{token}"
 
     # waits -----------------------------------------------------------------------------------------------------------
 
@@ -322,6 +343,7 @@ class Dispatcher:
         message = event.message
         attempt = next((attempt for attempt in self.attempts.values() if attempt.task_id == message.task), None)
         if attempt is None:
+            self._record_first_part(event)
             return None
         match message:
             case Progress():
@@ -329,14 +351,35 @@ class Dispatcher:
             case Done():
                 return self._record_done(attempt, message, event.device)
             case Failed():
-                self._record_failure(attempt, message, event.device)
+                return self._record_failure(attempt, message, event.device)
         return None
+
+    def take_first_parts(self) -> list[tuple[Job, Path]]:
+        """Return the running jobs whose first part has been made since the last call, each with its folder."""
+        made, self._first_parts = self._first_parts, []
+        return [(attempt.job, Path(attempt.request.first_out)) for attempt in made if self._runs(attempt)]
+
+    def _runs(self, attempt: Attempt) -> bool:
+        return self.attempts.get(attempt.job.uid) is attempt
+
+    def _record_first_part(self, event: Event) -> None:
+        """Note the end of a first part; one that can't be made is no fault of its job, which goes on."""
+        message = event.message
+        attempt = next((one for one in self.attempts.values() if one.first_task_id == message.task), None)
+        match message:
+            case Done() if attempt is not None:
+                self._first_parts.append(attempt)
+            case Failed() if attempt is not None:
+                discard(Path(attempt.request.first_out))
+                said = (attempt.job.name, message.message)
+                log.warning("%s: its first part can't be shown: %s", *said, extra=make_extra(attempt.job, event.device))
 
     def _record_done(self, attempt: Attempt, message: Done, device: str) -> FinishedAttempt | None:
         attempt.finish_span(Span(message.start, message.stop), device)
         if attempt.stage == "inspect":
             attempt.set_inspection(message.result)
-            if attempt.job.client_id and (earlier := self.ledger.find_done_duplicate(attempt.job)):
+            may_be_known = attempt.job.client_id and not (attempt.race and attempt.race.at)
+            if may_be_known and (earlier := self.ledger.find_done_duplicate(attempt.job)):
                 return self._settle_duplicate(attempt, earlier)
             if is_whole_job(message.result):
                 attempt.skip_to_end(message.result["stage_seconds"], device, self.clock.now_s())
@@ -353,10 +396,77 @@ class Dispatcher:
         attempt.add_stage_time(self.clock.now_s())
         return self._finish_attempt(attempt, message.result)
 
-    def _finish_attempt(self, attempt: Attempt, facts: Mapping[str, Any]) -> FinishedAttempt:
+    def _finish_attempt(self, attempt: Attempt, facts: Mapping[str, Any]) -> FinishedAttempt | None:
+        if (race := attempt.race) is not None:
+            attempt.note_video(race, facts)
+            if race.advance():
+                self._make_next_video(attempt, race)
+                return None
+            return self._finish_race(attempt, race)
+        return self._finish_last(attempt, facts)
+
+    def _make_next_video(self, attempt: Attempt, race: Race) -> None:
+        """Go on with the next entrant of a race, from the beginning."""
+        choice, token = race.entrant.choice, f"{attempt.job.run_token}-{race.at}"
+        try:
+            request = self._make_request(attempt.job, race.entrant, token, race.at)
+        except OSError as error:
+            self._drop(attempt)
+            self._requeue(attempt, f"{error.strerror}: {error.filename}")
+            return
+        if motion := attempt.request.motion:
+            request = race.entrant.add_motion(request, motion["engine"], motion["device_bytes"])
+        self._stop_first_part(attempt)
+        attempt.begin_again(request, choice.kind, token, self.clock.now_s())
+        self._set_engine(attempt, choice)
+        attempt.may_go_on = self._may_go_on(attempt)
+        attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))
+        said = (attempt.job.name, race.at + 1, len(race.entrants), choice.engine)
+        log.info("%s: video %d of %d, with the %s engine", *said, extra=make_extra(attempt.job))
+
+    def _set_engine(self, attempt: Attempt, choice: EngineChoice) -> None:
+        attempt.job = self.ledger.update_and_read(
+            attempt.job.uid, engine=choice.engine, engine_reason=choice.reason, stage=attempt.row_stage
+        )
+
+    def _finish_race(self, attempt: Attempt, race: Race) -> FinishedAttempt | None:
+        """Keep the best video; it takes the place where that of a job without a race is."""
+        best, told = race.choose_best(self.settings.current.quality.model_dump())
+        for video in race.made:
+            if video is not best:
+                discard(Path(video.request.out))
+        attempt.take_back(best, race.sum_stage_seconds())
+        attempt.request = replace(best.request, out=str(self._find_staging(attempt.job, attempt.job.run_token or "")))
+        self._set_engine(attempt, best.entrant.choice)
+        if attempt.request.out != best.request.out:
+            try:
+                move(Path(best.request.out), Path(attempt.request.out))
+            except OSError as error:
+                self._drop(attempt)
+                self._requeue(attempt, f"{error.strerror}: {best.request.out}")
+                return None
+        return self._finish_last(attempt, {**best.facts, "race": told})
+
+    def _lose_video(self, attempt: Attempt, failed: Failed) -> tuple[bool, FinishedAttempt | None]:
+        """Have a race go on without the present entrant; return whether it can, and its end if that was the last."""
+        race, share = attempt.race, self.folders.share_id_file
+        if race is None or failed.retry or describe_disk_fault(failed, self.folders) or not is_file(share):
+            return False, None
+        if race.at + 1 == len(race.entrants) and not race.made:
+            return False, None
+        self.pool.cancel(attempt.task_id)
+        discard(Path(attempt.request.out))
+        race.lose(f"{failed.code}: {restore_names(failed.message)}")
+        if not race.advance():
+            return True, self._finish_race(attempt, race)
+        self._make_next_video(attempt, race)
+        return True, None
+
+    def _finish_last(self, attempt: Attempt, facts: Mapping[str, Any]) -> FinishedAttempt:
         self._done_beside.update(self._disk_faults.keys() - {attempt.job.uid})
         self._forget_faults(attempt.job)
         self._disk_faults.clear()
+        self._stop_first_part(attempt)
         del self.attempts[attempt.job.uid]
         return FinishedAttempt(attempt, facts)
 
@@ -371,7 +481,7 @@ class Dispatcher:
         self._fail_attempt(attempt, JobError(ErrorCode.ID_CONFLICT, message, ErrorCode.ID_CONFLICT.hint))
         return None
 
-    def _record_failure(self, attempt: Attempt, failed: Failed, device: str) -> None:
+    def _record_failure(self, attempt: Attempt, failed: Failed, device: str) -> FinishedAttempt | None:
         told = describe_failure(failed) if failed.fault == "worker" else failed.message
         self.ledger.record_event(attempt.job.uid, failed.code, self.clock.at_ms(), told, device)
         if failed.code == ErrorCode.INTERNAL:
@@ -381,7 +491,11 @@ class Dispatcher:
         if failed.fault == "worker":
             self._record_interruption(attempt, failed, device)
         elif failed.fault == "job":
+            goes_on, finished = self._lose_video(attempt, failed)
+            if goes_on:
+                return finished
             self._end_failed(attempt, failed)
+        return None
 
     def _record_interruption(self, attempt: Attempt, failed: Failed, device: str) -> None:
         """Only the span of a lost worker is lost, unless the job itself seems to crash workers."""
@@ -448,8 +562,18 @@ class Dispatcher:
         """Stop the running spans of an attempt; later messages of its token are ignored."""
         self._save(attempt)
         self.pool.cancel(attempt.task_id)
+        self._stop_first_part(attempt)
         self.attempts.pop(attempt.job.uid, None)
+        for video in attempt.race.made if attempt.race else ():
+            discard(Path(video.request.out))
         discard(Path(attempt.request.out))
+
+    def _stop_first_part(self, attempt: Attempt) -> None:
+        """Make no more of a first part; what was made of it is not needed any longer."""
+        if not attempt.has_first:
+            return
+        self.pool.cancel(attempt.first_task_id)
+        discard(Path(attempt.request.first_out))
 
     def _requeue(self, attempt: Attempt, why: str) -> None:
         self.ledger.transitions.requeue(replace(attempt.job, stage=attempt.row_stage), why, at_ms=self.clock.at_ms())

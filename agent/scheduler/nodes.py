@@ -12,10 +12,12 @@ from typing import Any, cast
 
 from agent.fs import atomic_write_bytes, is_file
 from agent.scheduler.handlers import HANDLER, UNLOADED, make_handler_options
+from agent.scheduler.span_files import list_span_files
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Settings
+from gpu_pool.cluster.courier import Courier
 from gpu_pool.cluster.link import CommandLink, Link
-from gpu_pool.cluster.messages import Start
+from gpu_pool.cluster.messages import CACHE, Start
 from gpu_pool.cluster.node import Node, NodeTimes
 from gpu_pool.process import build_python_path
 from models.facts import describe_installation
@@ -36,9 +38,15 @@ def make_nodes(current: CurrentSettings, handler: str) -> list[Node]:
             facts=facts,
             times=NodeTimes(fence_s=cluster.fence_s, lost_s=cluster.lost_s),
             choose_walls=partial(build_walls, current),
+            courier=None if cluster.shared_state else Courier(list_roots(settings), list_span_files),
         )
         for name in cluster.nodes
     ]
+
+
+def list_roots(settings: Settings) -> dict[str, Path]:
+    """Return the folders that spans read and make files in, by the names that messages call them by."""
+    return {"work": settings.folders.work, CACHE: settings.folders.cache}
 
 
 def find_facts(settings: Settings) -> dict[str, str]:
@@ -65,7 +73,8 @@ def read_shared_text(path: Path) -> str:
 
 def make_start(settings: Settings, name: str, handler: str = HANDLER) -> Start:
     """Return what the agent of a node is asked for. OSError if the file that shows it the state can't be made."""
-    devices, folders = settings.devices, settings.folders
+    devices, folders, cluster = settings.devices, settings.folders, settings.cluster
+    nonce = read_shared_text(folders.cluster_check)
     return Start(
         handler=handler,
         options=cast(Mapping[str, Any], make_handler_options(settings)),
@@ -75,7 +84,10 @@ def make_start(settings: Settings, name: str, handler: str = HANDLER) -> Start:
         log_dir=str(folders.logs / name),
         describe=DESCRIBE,
         shared_file=str(folders.cluster_check),
-        shared_text=read_shared_text(folders.cluster_check),
+        shared_text=nonce,
         beat_s=NodeTimes().beat_s,
-        fence_s=settings.cluster.fence_s,
+        fence_s=cluster.fence_s,
+        folder="" if cluster.shared_state else f"{cluster.node_folder}/{name}-{nonce[:12]}",
+        roots={root: str(path) for root, path in list_roots(settings).items()},
+        content_bytes=int(cluster.node_gib * 2**30),
     )

@@ -38,6 +38,7 @@ CODES_OF_DAEMON = {
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+WeightsName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,200}$")]
 AdviceCode = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 Role = Annotated[str, Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,2})?$")]
 Encoder = Literal["auto", "libx264", "h264_nvenc", "prores_ks"]
@@ -142,6 +143,7 @@ class Assembled(Strict):
     notes: Notes = []
     label: bool = True
     quality: Quality | None = None
+    weights_sha256: Annotated[dict[WeightsName, Sha256], Field(max_length=40)] = {}
     musetalk: dict[str, Any] = {}
     motion: dict[str, Any] = {}
 
@@ -171,6 +173,7 @@ RESULTS: dict[str, type[Strict]] = {
     "animate": Empty,
     "prepare": Empty,
     "render": Empty,
+    "first": Empty,
     "assemble": Assembled,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from gpu_pool.cluster.messages import FromNode, ToNode, decode_to_node
+from gpu_pool.cluster.messages import FromNode, Piece, ToNode, decode_to_node, encode_piece
 from gpu_pool.wire import LineSplitter, WireError, encode_any
 
 READ_BYTES = 1 << 18
@@ -24,7 +24,7 @@ class Pipe:
     """
 
     def __init__(self, in_fd: int, out_fd: int) -> None:
-        self.in_fd, self._out_fd = in_fd, out_fd
+        self.in_fd, self.out_fd = in_fd, out_fd
         os.set_blocking(in_fd, False)
         os.set_blocking(out_fd, False)
         self._lines = LineSplitter(None)
@@ -32,12 +32,12 @@ class Pipe:
         self.sent_at_s = self.heard_at_s = time.monotonic()
 
     @property
-    def has_unsent(self) -> bool:
-        return bool(self._unsent)
+    def unsent_bytes(self) -> int:
+        return len(self._unsent)
 
     def send(self, message: FromNode) -> None:
         """Send a message as far as the pipe takes it now; `flush` sends the rest. Raises PipeEnded."""
-        self._unsent += encode_any(message, is_report=True)
+        self._unsent += encode_piece(message) if isinstance(message, Piece) else encode_any(message, is_report=True)
         self.sent_at_s = time.monotonic()
         self.flush()
 
@@ -45,7 +45,7 @@ class Pipe:
         """Send what is left. Raises PipeEnded."""
         try:
             while self._unsent:
-                del self._unsent[: os.write(self._out_fd, self._unsent)]
+                del self._unsent[: os.write(self.out_fd, self._unsent)]
         except BlockingIOError:
             if len(self._unsent) > MAX_UNSENT_BYTES:
                 raise PipeEnded("the daemon reads nothing") from None

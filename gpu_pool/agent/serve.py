@@ -5,44 +5,55 @@ A LocalBackend runs the workers, so cards, walls, logs and guards are those of o
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import select
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from gpu_pool.agent.files import NodeFiles
 from gpu_pool.agent.pipe import Pipe, PipeEnded
 from gpu_pool.cards import CardRules, CardWatch
+from gpu_pool.cluster.files import PIECE_BYTES
 from gpu_pool.cluster.messages import (
     Beat,
+    Bring,
     Broken,
     Ended,
     Figures,
+    FromNode,
     Heard,
     Hello,
     Kill,
     Pass,
+    Piece,
     Probe,
     Probed,
     Refused,
     Spawn,
     Start,
     ToNode,
+    Wants,
 )
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.process import PACKAGES
-from gpu_pool.types import Device, DeviceKind, Exited, ProtocolError, WorkerMessage
+from gpu_pool.types import Device, Done, Exited, Failed, ProtocolError, RunSpan, WorkerMessage
 from gpu_pool.walls import Walls
 from gpu_pool.wire import decode_command, encode
 
 FIRST_S = 60.0
 """How long the daemon may take to say what it wants."""
 FIRST_READING_S = 5.0
-UNSENT_S = 0.05
+UNSENT_PIECES = 4
+"""Pieces of files that wait in the pipe, so that other messages don't wait long behind them."""
+NO_SPACE = f"[Errno {errno.ENOSPC}]"
 MOST_CPU_WORKERS = 4
 SHARED_BYTES = 4096
 MAX_ANSWER_CHARS = 1 << 20
@@ -55,7 +66,9 @@ class Agent:
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._backend: LocalBackend | None = None
-        self._walls: dict[DeviceKind, Walls | None] = {}
+        self._walls: Walls | None = None
+        self._files: NodeFiles | None = None
+        self._going: deque[tuple[str, Iterator[FromNode | None]]] = deque()
         self._told: dict[str, Device] = {}
         self._beat_s, self._fence_s = 1.0, FIRST_S
 
@@ -69,10 +82,13 @@ class Agent:
         except (KeyError, ValueError, ImportError, AttributeError, TypeError) as error:
             return self._refuse(f"{type(error).__name__}: {error}")
         except OSError as error:
-            return self._refuse(f"{error.strerror}: {error.filename}")
+            where = error.filename or (self._files.folder if self._files else "")
+            return self._refuse(f"{error.strerror}: {where}")
         finally:
             if self._backend:
                 self._backend.close()
+            if self._files:
+                self._files.close()
 
     def _refuse(self, reason: str) -> str:
         try:
@@ -87,6 +103,7 @@ class Agent:
         for command in self._pipe.receive():
             self._execute(command)
         self._report_devices()
+        self._send_files()
         self._pipe.flush()
         now_s = time.monotonic()
         if now_s - self._pipe.heard_at_s >= self._fence_s:
@@ -95,25 +112,65 @@ class Agent:
             self._pipe.send(Beat())
 
     def _wait(self) -> list[WorkerMessage]:
-        timeout_s = UNSENT_S if self._pipe.has_unsent else self._beat_s
-        if self._backend:
-            return self._backend.wait(timeout_s, self._pipe.in_fd)
-        select.select([self._pipe.in_fd], [], [], timeout_s)
-        return []
+        """Wait for the daemon or a worker, and for room in the pipe if there is something to send."""
+        readers: list[Any] = [self._pipe.in_fd, *([self._backend] if self._backend else [])]
+        due_s = self._backend.deadline_s - time.monotonic() if self._backend else self._beat_s
+        timeout_s = 0.0 if self._can_send_files else max(0.0, min(self._beat_s, due_s))
+        select.select(readers, [self._pipe.out_fd] if self._pipe.unsent_bytes else [], [], timeout_s)
+        return self._backend.wait(0.0, self._pipe.in_fd) if self._backend else []
+
+    @property
+    def _can_send_files(self) -> bool:
+        return bool(self._going) and self._pipe.unsent_bytes < UNSENT_PIECES * PIECE_BYTES
+
+    def _send_files(self) -> None:
+        """Send the next piece of what a span has made, or what waits behind it."""
+        if self._can_send_files:
+            message = next(self._going[0][1], self)
+            if message is self:
+                self._going.popleft()
+            elif message is not None:
+                self._pipe.send(cast(FromNode, message))
 
     def _execute(self, command: ToNode) -> None:
         match command:
             case Start():
                 self._start(command)
             case Spawn(device, unloaded, walls):
-                self._walls[self._told[device].kind] = open_to_code(Walls.from_json(walls)) if walls else None
-                self._get_backend().spawn(device, unloaded=unloaded)
+                self._spawn(device, walls, unloaded=unloaded)
+            case Bring(number=number):
+                self._pipe.send(Wants(number, self._get_files().bring(command)))
+            case Piece():
+                self._get_files().add(command)
             case Pass(device, line):
-                self._get_backend().send(device, decode_command(line.encode()))
+                self._pass(device, line)
             case Kill(device):
+                self._going = deque(one for one in self._going if one[0] != device)
                 self._get_backend().kill(device)
             case Probe(answer_chars):
                 self._pipe.send(Probed(time.time(), "x" * min(answer_chars, MAX_ANSWER_CHARS)))
+
+    def _spawn(self, device: str, walls: str, *, unloaded: bool) -> None:
+        self._walls = None
+        if self._files:
+            self._files.open_folder(device)
+        if walls and self._files:
+            walls = json.dumps(self._files.localise(device, json.loads(walls)))
+        if walls:
+            self._walls = open_to_code(Walls.from_json(walls))
+        self._get_backend().spawn(device, unloaded=unloaded)
+
+    def _pass(self, device: str, line: str) -> None:
+        command = decode_command(line.encode())
+        if self._files and isinstance(command, RunSpan):
+            self._files.lay_out(device)
+            command = replace(command, payload=self._files.localise(device, dict(command.payload)))
+        self._get_backend().send(device, command)
+
+    def _get_files(self) -> NodeFiles:
+        if self._files is None:
+            raise ValueError("files, though the daemon's folders are here")
+        return self._files
 
     def _get_backend(self) -> LocalBackend:
         if self._backend is None:
@@ -125,6 +182,9 @@ class Agent:
             raise ValueError("Start came twice")
         self._beat_s, self._fence_s = start.beat_s, start.fence_s
         log_dir = Path(start.log_dir)
+        if start.folder:
+            self._files = NodeFiles(Path(start.folder), start.roots, start.content_bytes)
+            log_dir = self._files.folder / "logs"
         watch = CardWatch(log_dir / "nvml.log")
         watch.wait_for_first(FIRST_READING_S)
         self._backend = LocalBackend(
@@ -136,23 +196,24 @@ class Agent:
             log_dir=log_dir,
             watch=watch,
             rules=CardRules(tuple(start.cards["only"]), tuple(start.cards["exclude"]), start.cards["workers"]),
-            choose_walls=self._walls.get,
+            choose_walls=lambda _: self._walls,
         )
-        self._pipe.send(
-            Hello(
-                find_function(start.describe)(start.options["cpu"]), read_text(start.shared_file) == start.shared_text
-            )
-        )
+        facts = find_function(start.describe)(start.options["cpu"])
+        sees_state = read_text(start.shared_file) == start.shared_text
+        self._pipe.send(Hello(facts, sees_state, self._files.trouble if self._files else ""))
 
     def _report(self, message: WorkerMessage) -> None:
+        """Pass on what a worker says; behind the files of its span, if there are any."""
         device, report = message
-        match report:
-            case Exited():
-                self._pipe.send(Ended(device, **asdict(report)))
-            case ProtocolError(reason):
-                self._pipe.send(Broken(device, reason))
-            case _:
-                self._pipe.send(Heard(device, encode(report).decode()))
+        if self._files and isinstance(report, Done | Failed):
+            if isinstance(report, Failed) and (report.code == "disk_full" or NO_SPACE in report.message):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._files.folder))
+            self._going.append((device, self._files.collect(device)))
+        told = build_message(device, report)
+        if any(name == device for name, _ in self._going):
+            self._going.append((device, iter([told])))
+        else:
+            self._pipe.send(told)
 
     def _report_devices(self) -> None:
         """Say which devices have changed; those whose figures alone have, as often as there is a sign of life."""
@@ -163,6 +224,17 @@ class Agent:
             if told is None or (told != device and (is_due or has_changed(told, device))):
                 self._told[device.id] = device
                 self._pipe.send(describe_device(device, now_s))
+
+
+def build_message(device: str, report: object) -> FromNode:
+    """Return what the daemon is told of a worker."""
+    match report:
+        case Exited():
+            return Ended(device, **asdict(report))
+        case ProtocolError(reason):
+            return Broken(device, reason)
+        case _:
+            return Heard(device, encode(cast(Any, report)).decode())
 
 
 def has_changed(told: Device, now: Device) -> bool:

@@ -6,7 +6,7 @@ Lines of workers pass through as texts: the daemon reads them by the same rules 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from gpu_pool.types import DeviceKind, DeviceState
@@ -14,6 +14,9 @@ from gpu_pool.wire import MAX_LINE_BYTES, build_schemas, decode_own, decode_stra
 
 MAX_NODE_LINE_BYTES = 6 * MAX_LINE_BYTES + (64 << 10)
 """A report of a worker inside of another line, each byte of it written as an escape."""
+
+CACHE = "cache"
+"""The name of the root that all workers of a node share; each has a folder of its own in the place of others."""
 
 # from the daemon to a node -------------------------------------------------------------------------------------------
 
@@ -32,6 +35,9 @@ class Start:
     shared_file       a file that the daemon has written, and its content: the node reads it to show that it
                       sees the same folders
     beat_s, fence_s   seconds between two signs of life, and without one after which the node ends its workers
+    folder            where the node keeps files of jobs, which are brought to it; "": it sees those of the daemon
+    roots             the folders of the daemon that such files are in, by the name that messages call them by
+    content_bytes     how much the node keeps of what was brought
     """
 
     handler: str
@@ -45,6 +51,9 @@ class Start:
     shared_text: str
     beat_s: float
     fence_s: float
+    folder: str = ""
+    roots: Mapping[str, Any] = field(default_factory=dict)
+    content_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,29 @@ class Spawn:
     device: str
     unloaded: bool = False
     walls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bring:
+    """Have these files for the next span of a worker, whose line follows the pieces; the answer is Wants.
+
+    number   of the question
+    files    each file and folder, as `files` describes them, by its path below the name of a root
+    makes    paths of what the span makes, which come back: "work/1/parts/1.mp4"; or of a folder in which new entries
+             do: "cache/*"
+    """
+
+    device: str
+    number: int
+    files: Mapping[str, Any]
+    makes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next bytes of a file that is on its way, in base64. In both directions, one file after the other."""
+
+    data: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +121,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The answer to Start. `facts` is what `describe` returned; `sees_state` whether the shared file was read."""
+    """The answer to Start.
+
+    facts       what `describe` returned
+    sees_state  whether the shared file was read
+    trouble     why it can't be used now, "" if it can
+    """
 
     facts: Mapping[str, Any]
     sees_state: bool
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +150,23 @@ class Figures:
     temperature_c: int | None = None
     load_percent: int | None = None
     power_w: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """The answer to Bring: the hashes of what isn't there yet, in the order in which pieces are expected."""
+
+    number: int
+    hashes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file or folder that a span has made; its pieces follow, and then the end of the span."""
+
+    device: str
+    path: str
+    files: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +213,15 @@ class Refused:
     reason: str
 
 
-ToNode = Start | Spawn | Pass | Kill | Probe | Beat
-FromNode = Hello | Figures | Heard | Broken | Ended | Probed | Refused | Beat
-_TO_NODE = build_schemas(Start, Spawn, Pass, Kill, Probe, Beat)
-_FROM_NODE = build_schemas(Hello, Figures, Heard, Broken, Ended, Probed, Refused, Beat)
+ToNode = Start | Spawn | Bring | Piece | Pass | Kill | Probe | Beat
+FromNode = Hello | Figures | Wants | Made | Piece | Heard | Broken | Ended | Probed | Refused | Beat
+_TO_NODE = build_schemas(Start, Spawn, Bring, Piece, Pass, Kill, Probe, Beat)
+_FROM_NODE = build_schemas(Hello, Figures, Wants, Made, Piece, Heard, Broken, Ended, Probed, Refused, Beat)
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """Return its line: base64 needs no escapes, which to look for takes longer than all else."""
+    return b'{"kind":"piece","data":"%s"}\n' % piece.data.encode("ascii")
 
 
 def decode_to_node(line: bytes) -> ToNode:

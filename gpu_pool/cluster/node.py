@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Any
 
+from gpu_pool.cluster.courier import Courier
 from gpu_pool.cluster.link import Link, OpenLink
 from gpu_pool.cluster.messages import (
     MAX_NODE_LINE_BYTES,
@@ -19,15 +20,32 @@ from gpu_pool.cluster.messages import (
     Heard,
     Hello,
     Kill,
+    Made,
     Pass,
-    Probed,
+    Piece,
     Refused,
     Spawn,
     Start,
     ToNode,
+    Wants,
     decode_from_node,
+    encode_piece,
 )
-from gpu_pool.types import Device, DeviceKind, Exited, ProtocolError, Ready, WorkerCommand, WorkerMessage
+from gpu_pool.slot import CANCELLED
+from gpu_pool.types import (
+    Cancel,
+    Device,
+    DeviceKind,
+    Done,
+    Exited,
+    Failed,
+    Progress,
+    ProtocolError,
+    Ready,
+    RunSpan,
+    WorkerCommand,
+    WorkerMessage,
+)
 from gpu_pool.walls import Walls
 from gpu_pool.wire import LineSplitter, WireError, decode_report, encode, encode_any
 
@@ -36,6 +54,10 @@ MAX_DEVICES, MAX_NAME_CHARS, MAX_BYTES = 1024, 200, 1 << 50
 READS = 16
 """Of one link in a row, so that a node that says much does not keep the others waiting."""
 RECHECK_S = 60.0
+MAX_RECHECKS = 6
+"""How often in a row that time is doubled for a node that lies."""
+PIECES = 4
+"""Of files that are sent in a row, for the same reason as READS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,7 @@ class Node:
     make_start    returns what the agent is asked for
     facts         what must be equal there
     choose_walls  returns what a worker of a kind may do; None: anything
+    courier       takes files there and back; None: the node sees those of this machine
 
     Its devices are added when it is first reached, and are lost while it is not. Nothing raises because of a node.
     """
@@ -71,11 +94,13 @@ class Node:
         facts: Mapping[str, Any],
         times: NodeTimes | None = None,
         choose_walls: Callable[[DeviceKind], Walls | None] = lambda _: None,
+        courier: Courier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._open_link, self._make_start, self._facts = open_link, make_start, facts
         self._times, self._choose_walls, self._clock = times or NodeTimes(), choose_walls, clock
+        self._courier, self._lies = courier, 0
         self._link: Link | None = None
         self._lines = LineSplitter(MAX_NODE_LINE_BYTES)
         self._devices: dict[str, Device] = {}
@@ -101,6 +126,8 @@ class Node:
         """When `serve` is next needed, even if nothing arrives."""
         if self._link is None:
             return self._retry_at_s
+        if self._is_sent and self._courier and self._courier.has_step:
+            return 0.0
         return min(self._sent_at_s + self._times.beat_s, self._heard_at_s + self._get_patience_s())
 
     def devices(self) -> list[Device]:
@@ -119,12 +146,21 @@ class Node:
         self._send(Spawn(self._strip(device), unloaded, walls.to_json() if walls else ""))
 
     def send(self, device: str, message: WorkerCommand) -> None:
-        line = encode(message).decode()
-        if device in self._workers:
-            self._send(Pass(self._strip(device), line))
+        line, name = encode(message).decode(), self._strip(device)
+        if device not in self._workers:
+            return
+        if self._courier and isinstance(message, RunSpan):
+            self._courier.send(name, message)
+            return
+        if self._courier and isinstance(message, Cancel) and (run := self._courier.drop(name)):
+            self._messages.append((device, CANCELLED.to_failed(run, "")))
+            return
+        self._send(Pass(name, line))
 
     def kill(self, device: str) -> None:
         if device in self._workers:
+            if self._courier:
+                self._courier.forget(self._strip(device))
             self._send(Kill(self._strip(device)))
 
     def close(self, wait_s: float = 0.0) -> None:
@@ -145,6 +181,8 @@ class Node:
             self._receive(self._link, now_s)
         if self._link is not None:
             self._keep_alive(now_s)
+        if self._link is not None and self._courier:
+            self._move_files(self._courier)
         messages, self._messages = self._messages, []
         return messages
 
@@ -169,12 +207,22 @@ class Node:
         elif self.has_unsent and self._link:
             self._is_sent = self._link.send(b"")
 
+    def _move_files(self, courier: Courier) -> None:
+        """Send the next pieces of files, as long as the link takes them, and tell the pool that they move."""
+        for _ in range(PIECES):
+            if not (self._is_sent and courier.has_step):
+                break
+            if (message := courier.take_step()) is not None:
+                self._send(message)
+        self._messages += [(f"{self.name}/{device}", report) for device, report in courier.take_reports()]
+
     def _get_patience_s(self) -> float:
         return self._times.lost_s if self._is_greeted else self._times.first_s
 
     def _send(self, message: ToNode) -> None:
         if self._link:
-            self._is_sent = self._link.send(encode_any(message))
+            line = encode_piece(message) if isinstance(message, Piece) else encode_any(message)
+            self._is_sent = self._link.send(line)
             self._sent_at_s = self._clock()
 
     def _receive(self, link: Link, now_s: float) -> None:
@@ -190,23 +238,41 @@ class Node:
                 for line in self._lines.feed(data):
                     self._on_message(decode_from_node(line))
             except WireError as error:
-                self._lose(f"{self.name} sent what is no message: {error}")
+                self._distrust(f"{self.name} sent what is no message: {error}")
 
     def _on_message(self, message: FromNode) -> None:
-        if isinstance(message, Hello):
-            self._greet(message)
-        elif isinstance(message, Refused):
-            raise WireError(message.reason)
-        elif not self._is_greeted:
-            raise WireError("a message before Hello")
-        elif isinstance(message, Figures):
-            self._update_device(message)
-        elif not isinstance(message, Beat | Probed):
-            self._on_worker(message)
+        if self._link is None:
+            return  # what follows a lie
+        match message:
+            case Hello():
+                self._greet(message)
+            case Refused(reason):
+                self._distrust(f"{self.name} can't go on: {reason}")
+            case _ if not self._is_greeted:
+                raise WireError("a message before Hello")
+            case Figures():
+                self._update_device(message)
+            case Wants() | Made() | Piece():
+                self._on_file(message)
+            case Heard() | Broken() | Ended():
+                self._on_worker(message)
+
+    def _on_file(self, message: Wants | Made | Piece) -> None:
+        match message:
+            case _ if self._courier is None:
+                raise WireError("files that nobody asked for")
+            case Wants():
+                self._courier.on_wants(message)
+            case Made():
+                self._courier.on_made(message)
+            case Piece():
+                self._courier.on_piece(message)
 
     def _greet(self, hello: Hello) -> None:
         self._is_greeted, self._recheck_at_s = True, self._clock() + RECHECK_S
-        if not hello.sees_state:
+        if hello.trouble:
+            self._unfit = f"{self.name} can't be used: {hello.trouble}"
+        elif not hello.sees_state and self._courier is None:
             self._unfit = f"{self.name} does not see the state folder of this machine; mount it there, at the same path"
         else:
             self._unfit = explain_difference(self.name, self._facts, hello.facts)
@@ -245,6 +311,8 @@ class Node:
                 self._messages.append((device, ProtocolError(reason)))
             case Ended():
                 del self._workers[device]
+                if self._courier:
+                    self._courier.forget(message.device)
                 exited = Exited(**{spec.name: getattr(message, spec.name) for spec in fields(Exited)})
                 self._messages.append((device, exited))
 
@@ -257,11 +325,24 @@ class Node:
         if isinstance(report, Ready):
             self._workers[device] = report.pid
             report = replace(report, device=f"{self.name}/{report.device}")
+        if self._courier and isinstance(report, Progress):
+            self._courier.note_units(self._strip(device), report)
+        if isinstance(report, Done | Failed):
+            report = self._courier.finish(self._strip(device), report) if self._courier else report
+            self._lies = 0
         self._messages.append((device, report))
+
+    def _distrust(self, reason: str) -> None:
+        """End the link to a node that lies, or can't work; leave it alone for longer each time."""
+        self._lose(reason)
+        self._retry_at_s = self._clock() + RECHECK_S * 2 ** min(self._lies, MAX_RECHECKS)
+        self._lies += 1
 
     def _lose(self, reason: str) -> None:
         """End the link: the node's workers are gone, or end by themselves before this is known."""
         self.close()
+        if self._courier:
+            self._courier.reset()
         self.trouble, self._retry_at_s = reason, self._clock() + self._times.retry_s
         for id, device in self._devices.items():
             self._devices[id] = replace(device, state="lost", reason=reason, free_bytes=0, held_bytes=0)

@@ -69,6 +69,8 @@ class NodeProbe:
         try:
             self._send(encode_any(self._start))
             hello = self._wait_for(Hello)
+            if hello.trouble:
+                raise NodeSilent(hello.trouble)
             trips = sorted(self._measure(0, 0) for _ in range(SHORT_PROBES))
             round_trip_s, clock_s = trips[len(trips) // 2]
             down_s = sum(self._measure(LONG_CHARS, 0)[0] for _ in range(LONG_PROBES))

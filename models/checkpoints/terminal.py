@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -49,6 +51,21 @@ def run_command(command: Callable[[], int]) -> int:
     return 2
 
 
+def make_parser() -> tuple[argparse.ArgumentParser, Sequence[argparse.ArgumentParser]]:
+    """Return a parser, and those of its commands fetch, verify and import, with what all engines have."""
+    parser = argparse.ArgumentParser(prog="musedrop models")
+    parser.add_argument("--models-dir", type=Path, required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetch, verify, convert = (commands.add_parser(name) for name in ("fetch", "verify", "import"))
+    fetch.add_argument("--replace", action="store_true")
+    fetch.add_argument("--any-release", action="store_true")
+    fetch.add_argument("files", nargs="*")
+    verify.add_argument("--quick", action="store_true")
+    verify.add_argument("--json", action="store_true")
+    convert.add_argument("--replace", action="store_true")
+    return parser, (fetch, verify, convert)
+
+
 def say(line: str) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
@@ -82,13 +99,16 @@ def print_verdicts(verify: Callable[[Tick], Iterable[Verdict]], *, as_json: bool
     return int(any(verdict.verdict == "bad" for verdict in verdicts))
 
 
-def require_packages(names: tuple[str, ...]) -> None:
-    """Raise EngineError engine_unavailable unless these packages are installed; silence their warnings."""
+def require_packages(names: tuple[str, ...], extra: str) -> None:
+    """Raise EngineError engine_unavailable unless these packages are installed; silence their warnings.
+
+    `extra`: the one of pyproject.toml that has them.
+    """
     if absent := [name for name in names if find_spec(name) is None]:
         raise EngineError(
             "engine_unavailable",
             f"this needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
-            "install it with `pip install '.[musetalk]'` in the checkout",
+            f"install it with `pip install '.[{extra}]'` in the checkout",
         )
     logging.captureWarnings(capture=True)
     for name in ("diffusers", "huggingface_hub", "httpx2"):

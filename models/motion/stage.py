@@ -91,6 +91,7 @@ class Animator:
             if step == 0:
                 files.folder.mkdir(exist_ok=True)
                 plan = files.read_plan() if files.plan.exists() else engine.inspect(make_motion_request(request))
+                plan = replace(plan, request=make_motion_request(request))  # the paths of this machine
                 write_plan(plan, files)
                 engine.prepare(plan, files.folder, progress)
             elif step > len(animation.units):

@@ -1,4 +1,4 @@
-"""Named arrays in files that can run no code, and that appear whole or not at all."""
+"""What engines write: named arrays in files that can run no code and appear whole or not at all, and frames."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from safetensors.numpy import load, save
 
+from models.arrays import U8
 from models.atomic import atomic_write
+from models.motion.types import frame_path
+from models.types import EngineError
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -22,3 +26,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Return the arrays by name. Raises OSError, and SafetensorError where the file is damaged."""
     return load(path.read_bytes())
+
+
+def write_frame(folder: Path, number: int, picture: U8) -> None:
+    """Write a decoded frame, (height, width, 3) BGR, without loss. Raises EngineError disk_full."""
+    if not cv2.imwrite(str(frame_path(folder, number)), picture):
+        raise EngineError("disk_full", "a frame of the clip could not be written", "free some space")

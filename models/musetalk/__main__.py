@@ -7,7 +7,15 @@ import os
 from functools import partial
 from pathlib import Path
 
-from models.checkpoints.terminal import NETWORK, console, print_verdicts, require_packages, run_command, say
+from models.checkpoints.terminal import (
+    NETWORK,
+    console,
+    make_parser,
+    print_verdicts,
+    require_packages,
+    run_command,
+    say,
+)
 from models.musetalk.weights.index import S3FD_URL, VERSIONS, Version, installed_versions
 
 NEEDED = ("torch", "diffusers", "safetensors", "onnxruntime")
@@ -20,21 +28,10 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="musedrop models")
-    parser.add_argument("--models-dir", type=Path, required=True)
-    commands = parser.add_subparsers(dest="command", required=True)
-    fetch = commands.add_parser("fetch")
+    parser, (fetch, verify, convert) = make_parser()
     fetch.add_argument("--version", choices=[*VERSIONS, "both"])
-    fetch.add_argument("--replace", action="store_true")
-    fetch.add_argument("--any-release", action="store_true")
     fetch.add_argument("--s3fd-url", default=S3FD_URL)
-    fetch.add_argument("files", nargs="*")
-    verify = commands.add_parser("verify")
     verify.add_argument("--version", choices=[*VERSIONS, "both"])
-    verify.add_argument("--quick", action="store_true")
-    verify.add_argument("--json", action="store_true")
-    convert = commands.add_parser("import")
-    convert.add_argument("--replace", action="store_true")
     convert.add_argument("--precision", choices=["auto", "fp16", "bf16", "fp32", "none"], action="append")
     convert.add_argument("folder", type=Path, nargs="?")
     return parser.parse_args()
@@ -46,7 +43,7 @@ def select_versions(name: str | None) -> tuple[Version, ...]:
 
 def run_fetch(given: argparse.Namespace) -> int:
     """Get what is missing. Files that are there are left alone, unless --replace finds that they differ."""
-    require_packages(NETWORK)
+    require_packages(NETWORK, "musetalk")
     from models.checkpoints import downloads
     from models.checkpoints.downloading import download_all
     from models.musetalk.commands import fetch
@@ -67,7 +64,7 @@ def run_fetch(given: argparse.Namespace) -> int:
 
 def run_verify(given: argparse.Namespace) -> int:
     """Print one line for every file; return 1 if any is bad."""
-    require_packages(NEEDED)
+    require_packages(NEEDED, "musetalk")
     from models.musetalk.commands.verify import verify_folder
 
     versions, hashes = select_versions(given.version), not given.quick
@@ -81,7 +78,7 @@ def run_import(given: argparse.Namespace) -> int:
 
     It also writes ready files for the precisions in which they will run, by default the one of this machine.
     """
-    require_packages(NEEDED)
+    require_packages(NEEDED, "musetalk")
     from models.musetalk.commands.convert import import_folder
     from models.musetalk.inpainting.precision import best_precision
 

@@ -17,8 +17,8 @@ from models.arrays import U8
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
-from models.musetalk.prepared_job import INPAINTER_STATS, PreparedVoices, read_stats
-from models.musetalk.weights.index import default_version, missing_error, missing_files_for
+from models.musetalk.prepared_job import PreparedVoices, read_stats
+from models.musetalk.weights.index import default_version, missing_error, missing_files_for, read_hashes
 from models.options import scale_box
 from models.quality.trace import FaceTrace
 from models.types import EngineError, Inspection, ProgressCallback, Request
@@ -110,18 +110,20 @@ class MuseTalkEngine:
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         """Return `thumbnail_frame`, `notes`, and under `musetalk` how the video was made."""
         stats = read_stats(request.files.prepared)
-        inpainter_file = Path(request.work) / INPAINTER_STATS
+        inpainter_file = request.files.inpainter_stats
         inpainter = json.loads(inpainter_file.read_bytes()) if inpainter_file.exists() else {}
         without_face = sum(stop - start for start, stop in stats["no_face"])
         lost = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]
         notes = lost if without_face else []
-        is_draft = read_inspected_options(request, inspection).is_draft
+        options = read_inspected_options(request, inspection)
+        is_draft = options.is_draft
         if is_draft:
             notes.append("this is a draft: every second mouth is painted, the others are averages of their neighbours")
         return {
             "thumbnail_frame": stats.pop("poster"),
-            "label": is_draft,
+            "label": bool(options.label_text),
             "notes": notes,
+            "weights_sha256": read_hashes(options.version, Path(request.models_dir)),
             "musetalk": {**stats, "quality": "draft" if is_draft else "full", "painter": inpainter},
         }
 

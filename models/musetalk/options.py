@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.options import AudioTrack, GivenBox, parse_options
 from models.types import EngineError, Inspection, Request
 
-PREVIEW = dict.fromkeys(("label", "draft", "mouth", "blink", "sway", "strength"), "preview")
+PREVIEW = dict.fromkeys(("draft", "mouth", "blink", "sway", "strength", "seed"), "preview")
 """Options that only the preview engine has."""
 
 Version = Literal["v15", "v1"]
@@ -46,6 +46,7 @@ class Options(BaseModel):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     quality: Literal["full", "draft"] = "full"
+    label: bool | Literal["AI"] = False
     smooth_box: bool = True
     smooth_mask: bool = True
     match_colour: bool = True
@@ -86,6 +87,11 @@ class Options(BaseModel):
     def is_draft(self) -> bool:
         """Whether every second face is painted, and the others are averages."""
         return self.quality == "draft"
+
+    @property
+    def label_text(self) -> str:
+        """What is written into a corner of each frame, "" for nothing."""
+        return " ".join(word for word, is_said in (("AI", self.label), ("DRAFT", self.is_draft)) if is_said)
 
     @property
     def margin_px(self) -> int:

@@ -26,8 +26,6 @@ AVATAR, FEATURES, SCHEDULE, STATS = "avatar", "heard.npy", "course.npz", "facts.
 next render it."""
 _MOUTH, _UPPER, _PAINTED = (0.27, 0.6, 0.73, 0.92), (0.12, 0.02, 0.88, 0.42), (0.25, 0.5, 0.75, 1.0)
 """Left, top, right and bottom as shares of the box of a face."""
-INPAINTER_STATS = "painted.json"
-"""In the work folder of a job: how the inpainter worked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
 from models.musetalk.avatar.store import PreparedAvatar
 from models.musetalk.compositing.composite import Blend, BlendStyle, Compositor
-from models.musetalk.compositing.draft_label import DraftLabel
+from models.musetalk.compositing.corner_label import CornerLabel
 from models.musetalk.compositing.pipeline import BlendCache, FrameReader, KeptVideo, compose_frames, read_frames
 from models.musetalk.draft import blend_faces, read_keys
 from models.musetalk.inpainting.forms import USUAL_NAME
@@ -34,7 +34,6 @@ from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.prepared_job import (
     AVATAR,
     FEATURES,
-    INPAINTER_STATS,
     STATS,
     FrameSchedule,
     PreparedJob,
@@ -157,7 +156,10 @@ class RenderSession:
                 prepare_avatar(folder, frames, inspection.rate, self.networks, options, about, tick, face_box, count)
 
         with AvatarCache(Path(request.cache), request.cache_bytes) as cache:
-            return fetch_entry(cache, self.make_avatar_key(request, inspection, options, window), build, target, tick)
+            key = self.make_avatar_key(request, inspection, options, window)
+            was_there = fetch_entry(cache, key, build, target, tick)
+            cache.note_avatar(inspection.avatar_sha256, key)
+        return was_there
 
     def make_avatar_key(
         self, request: Request, inspection: Inspection, options: Options, window: range | None = None
@@ -219,15 +221,15 @@ class RenderSession:
                 (self._inpaint_draft if options.is_draft else self._inpaint_faces)(job, inspection, options, frames),
                 zip_blends([make_blends(one, request, inspection, options, frames) for one in job.jobs]),
             )
-            if options.is_draft:
-                composed = stamp_frames(composed, inspection, job)
+            if options.label_text:
+                composed = stamp_frames(options.label_text, composed, inspection, job)
             if not request.output.alpha:
                 yield from composed
             else:
                 with closing_all(composed):
                     yield from (media.keep_opacity(frame[..., :3], frame[..., 3]) for frame in composed)
         if start == 0:
-            with atomic_write(Path(request.work) / INPAINTER_STATS) as path:
+            with atomic_write(request.files.inpainter_stats) as path:
                 path.write_text(json.dumps(self.stats()), encoding="utf-8")
 
     def stats(self) -> dict[str, Any]:
@@ -273,10 +275,10 @@ class RenderSession:
         yield from blend_faces(plan, shown, painted)
 
 
-def stamp_frames(frames: Generator[U8], inspection: Inspection, job: PreparedVoices) -> Generator[U8]:
-    """Yield the frames with the label of a draft."""
+def stamp_frames(text: str, frames: Generator[U8], inspection: Inspection, job: PreparedVoices) -> Generator[U8]:
+    """Yield the frames with a label in a corner."""
     boxes = np.concatenate([one.avatar.boxes[one.avatar.seen] for one in job.jobs])
-    label = DraftLabel((inspection.width, inspection.height), boxes)
+    label = CornerLabel(text, (inspection.width, inspection.height), boxes)
     with closing_all(frames):
         for frame in frames:
             label.stamp(frame)

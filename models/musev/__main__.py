@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 from functools import partial
-from pathlib import Path
 
-from models.checkpoints.terminal import NETWORK, console, print_verdicts, require_packages, run_command, say
+from models.checkpoints.terminal import (
+    NETWORK,
+    console,
+    make_parser,
+    print_verdicts,
+    require_packages,
+    run_command,
+    say,
+)
 from models.musev.weights.index import LICENCE, VARIANTS, Selection, select_base
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors")
@@ -20,29 +27,18 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="musedrop models")
-    parser.add_argument("--models-dir", type=Path, required=True)
-    commands = parser.add_subparsers(dest="command", required=True)
-    fetch = commands.add_parser("fetch")
-    fetch.add_argument("--variant", choices=VARIANTS)
+    parser, (fetch, verify, convert) = make_parser()
     fetch.add_argument("--accept-licence", action="store_true")
-    fetch.add_argument("--replace", action="store_true")
-    fetch.add_argument("--any-release", action="store_true")
-    fetch.add_argument("files", nargs="*")
-    verify = commands.add_parser("verify")
-    verify.add_argument("--variant", choices=VARIANTS)
-    verify.add_argument("--base", default="")
-    verify.add_argument("--quick", action="store_true")
-    verify.add_argument("--json", action="store_true")
-    convert = commands.add_parser("import")
-    convert.add_argument("--base", default="")
-    convert.add_argument("--replace", action="store_true")
+    for command in (fetch, verify):
+        command.add_argument("--variant", choices=VARIANTS)
+    for command in (verify, convert):
+        command.add_argument("--base", default="")
     return parser.parse_args()
 
 
 def run_fetch(given: argparse.Namespace) -> int:
     """Get what is missing, once the licence was confirmed."""
-    require_packages(NETWORK)
+    require_packages(NETWORK, "motion")
     from models.checkpoints.downloading import download_all
     from models.checkpoints.downloads import read_endpoint
     from models.musev.commands.fetch import check_licence, list_needed, list_remote_files
@@ -64,10 +60,10 @@ def run_fetch(given: argparse.Namespace) -> int:
 
 def run_verify(given: argparse.Namespace) -> int:
     """Print one line for every file; return 1 if any is bad."""
-    require_packages(NEEDED)
+    require_packages(NEEDED, "motion")
     from models.musev.commands.verify import choose_selections, verify_folder
 
-    root: Path = given.models_dir
+    root = given.models_dir
     selections = choose_selections(root, given.variant, select_base(given.base))
     return print_verdicts(
         lambda tick: verify_folder(root, selections, hashes=not given.quick, tick=tick), as_json=given.json
@@ -76,7 +72,7 @@ def run_verify(given: argparse.Namespace) -> int:
 
 def run_import(given: argparse.Namespace) -> int:
     """Convert all parts in the models folder into fp16 safetensors."""
-    require_packages(NEEDED)
+    require_packages(NEEDED, "motion")
     from models.musev.commands.convert import import_folder
 
     with console.status("converting"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.motion.types import MotionFiles, MotionPlan, MotionRequest, frame_path
+from models.motion.types import MotionFiles, MotionPlan, MotionRequest
 from models.musev.planning import make_plan
 from models.types import EngineError, ProgressCallback
 
@@ -31,7 +31,7 @@ class MuseVEngine:
         """Encode photo and prompts, draw the noise of the first shot."""
         from models.musev.denoising import begin_shot
 
-        files, networks = MotionFiles(folder), self._open(plan)
+        files, networks = MotionFiles(folder), self.open_networks(plan)
         report(0)
         encoded, given = networks.encode(plan.request.photo, lambda: report(0))
         write_tensors(files.constants, encoded.to_tensors())
@@ -43,7 +43,7 @@ class MuseVEngine:
         from models.musev.denoising import ShotState, predict_unit
 
         files = MotionFiles(folder)
-        networks = self._open(files.read_plan())
+        networks = self.open_networks(files.read_plan())
         inner = step % len(networks.schedule.timesteps)
         state = ShotState.of_tensors(read_tensors(files.state_path(step)))
         for unit in range(start, stop):
@@ -75,20 +75,20 @@ class MuseVEngine:
 
     def decode(self, folder: Path, out: Path, report: ProgressCallback) -> None:
         """Write the frames of all shots, the photo first."""
-        import cv2
+        from models.motion.tensors import write_frame
 
         plan = MotionFiles(folder).read_plan()
-        networks, number = self._open(plan), 0
+        networks, number = self.open_networks(plan), 0
         for shot in range(networks.recipe.shots):
             stored = read_tensors(shot_path(folder, shot))
             for latents in ([stored["given"]] if shot == 0 else []) + list(stored["latents"].split(1, dim=2)):
                 report(number)
-                if number < plan.frames and not cv2.imwrite(str(frame_path(out, number)), networks.decode(latents)):
-                    raise EngineError("disk_full", "a frame of the clip could not be written", "free some space")
+                if number < plan.frames:
+                    write_frame(out, number, networks.decode(latents))
                 number += 1
         report(plan.frames)
 
-    def _open(self, plan: MotionPlan) -> Networks:
+    def open_networks(self, plan: MotionPlan) -> Networks:
         """Return the networks for a plan: those of the plan before, if they are the same."""
         from models.musev.networks import Networks, adapt_networks
 

@@ -66,7 +66,7 @@ def make_plan(request: MotionRequest) -> MotionPlan:
         request.steps or STEPS,
         GUIDANCE if request.guidance is None else float(request.guidance),
         read_config(root / file, file),
-        fingerprint(root, selection),
+        hash_weights(root, selection),
         tuning,
     )
     return describe_plan(request, recipe)
@@ -86,12 +86,13 @@ def describe_plan(request: MotionRequest, recipe: Recipe) -> MotionPlan:
         (recipe.units,) * (recipe.shots * len(schedule.timesteps)),
         recipe.to_identity(),
         count_bytes(recipe.variant, recipe.width, recipe.height),
-        facts(request, recipe, len(schedule.timesteps)),
+        describe_recipe(request, recipe, len(schedule.timesteps)),
         tuple(notes),
     )
 
 
-def facts(request: MotionRequest, recipe: Recipe, steps: int) -> dict[str, Any]:
+def describe_recipe(request: MotionRequest, recipe: Recipe, steps: int) -> dict[str, Any]:
+    """Return what result.json says of a clip."""
     return {
         "engine": "musev",
         "weights": recipe.variant,
@@ -127,12 +128,13 @@ def count_bytes(variant: str, width: int, height: int) -> int:
     return NETWORK_BYTES[variant] + width * height * PIXEL_BYTES
 
 
-def fingerprint(root: Path, selection: Selection) -> str:
+def hash_weights(root: Path, selection: Selection) -> str:
     """Return a hash that is another one as soon as a weight or a config is another one."""
-    lines = (f"{path.name} {file_fingerprint(root, path)}" for path in installed_files(root, selection))
+    lines = (f"{path.name} {hash_weight_file(root, path)}" for path in installed_files(root, selection))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def file_fingerprint(root: Path, path: Path) -> str:
+def hash_weight_file(root: Path, path: Path) -> str:
+    """Return the SHA-256 that is recorded of a file, else one of samples of it."""
     name = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
     return recorded_sha256(root, name) or recorded_sha256(path.parent, path.name) or sample_hash(path)

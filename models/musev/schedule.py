@@ -18,8 +18,8 @@ CLASSES = {
     "EulerDiscreteScheduler": "scheduling_euler_discrete",
 }
 SPACINGS = ("leading", "linspace", "trailing")
-LISTED, SINGLE = ("ets",), ("cur_sample", "cur_model_output")
-"""What PNDM remembers of earlier steps: a list of tensors, and tensors or nothing."""
+SINGLE = ("cur_sample", "cur_model_output")
+"""What PNDM remembers of earlier steps beside the list `ets`: tensors, or nothing."""
 
 
 def read_config(path: Path, name: str) -> dict[str, Any]:
@@ -55,16 +55,19 @@ class Schedule:
 
         kind = config["_class_name"]
         cls = getattr(import_module(f"diffusers.schedulers.{CLASSES[kind]}"), kind)
-        self._make = lambda: cls.from_config({key: value for key, value in config.items() if key != "_class_name"})
+        self._make_plain = lambda: cls.from_config(
+            {key: value for key, value in config.items() if key != "_class_name"}
+        )
         self._steps = steps
-        scheduler = self._open(0)
+        scheduler = self._make_scheduler(0)
         self.timesteps: list[float] = [float(t) for t in scheduler.timesteps]
         self.noise_scale = float(scheduler.init_noise_sigma)
 
-    def _open(self, step: int) -> Any:
+    def _make_scheduler(self, step: int) -> Any:
+        """Return a scheduler of diffusers that stands before a step, and remembers none."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy, for what diffusers does
-            scheduler = self._make()
+            scheduler = self._make_plain()
             scheduler.set_timesteps(self._steps)
         scheduler.is_scale_input_called = True  # `scale` calls it on another instance
         if hasattr(scheduler, "set_begin_index"):
@@ -73,14 +76,14 @@ class Schedule:
 
     def scale(self, latents: Tensor, step: int) -> Tensor:
         """Return what the network is shown of the latents in a step."""
-        scheduler = self._open(step)
+        scheduler = self._make_scheduler(step)
         return scheduler.scale_model_input(latents, scheduler.timesteps[step])
 
     def advance(
         self, step: int, memory: dict[str, Tensor], noise: Tensor, latents: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the latents after a step, and what the next step has to know beside them."""
-        scheduler = self._open(step)
+        scheduler = self._make_scheduler(step)
         if hasattr(scheduler, "ets"):
             scheduler.counter = step
             scheduler.ets = [memory[name] for name in sorted(memory) if name.startswith("ets")]

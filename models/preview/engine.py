@@ -40,7 +40,7 @@ from models.preview.track import Track, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 7
+VERSION = 8
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
@@ -166,7 +166,7 @@ class PreviewEngine:
         faces = open_faces(request, inspection)
         lost = int(max((face.weight == 0).sum() for face in faces))
         notes = [f"no face was seen in {lost} frames of the avatar; they are shown as they are"] if lost else []
-        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": options.label, "notes": notes}
+        return {"thumbnail_frame": faces[0].thumbnail_frame, "label": bool(options.label), "notes": notes}
 
 
 # inspecting ----------------------------------------------------------------------------------------------------------
@@ -335,6 +335,7 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
         key = make_key(key, "over", background)
     cache = AvatarCache(Path(request.cache), request.cache_bytes)
     entry = cache.get_or_build(key, lambda folder: write_geometry(folder, request, inspection, choice, progress))
+    cache.note_avatar(inspection.avatar_sha256, key)
     return (entry / "geometry.npz").read_bytes()
 
 
@@ -357,7 +358,7 @@ def write_geometry(
             track = replace(Track.of_still(face, len(window)), weight=np.zeros(len(window)))
     else:
         picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
-        track, window, reference = Track.of_still(face, 1), range(1), 0
+        track, window = Track.of_still(face, 1), range(1)
         if inspection.avatar_kind == "video":
             with open_video(request, inspection) as video:
                 track, window = Track.of_still(face, len(video)), range(len(video))
@@ -372,10 +373,14 @@ def write_geometry(
         landmarks=face.landmarks.points,
         mouth=mouth.to_array(),
         tone=np.array(astuple(measure_tone(picture, face))),
-        eyes=track.place_at_mouth(reference),
+        eyes=track.place_at_mouth(face),
         weight=track.weight,
         first=np.array(window.start),
     )
+
+
+SEED_STEP = 16
+"""At least the number of voices of a job: each has a seed of its own, whatever the option `seed` is."""
 
 
 def make_motion(request: Request, inspection: Inspection, options: Options, number: int = 0) -> dict[str, Any]:
@@ -387,7 +392,7 @@ def make_motion(request: Request, inspection: Inspection, options: Options, numb
     curve = make_mouth_curve(media.read_waveform(request.files.voice_path(number), RATE), len(voiced), rate)
     curve[:, 0] = np.clip(curve[:, 0] * options.strength, 0, 1)
     blink = inspection.avatar_kind == "image" if options.blink is None else options.blink
-    seed = int(inspection.audio_sha256[:12] or "0", 16) + number
+    seed = int(inspection.audio_sha256[:12] or "0", 16) + number + SEED_STEP * options.seed
     shut = make_blinks(len(voiced), rate, seed) if blink else np.zeros(len(voiced), np.float32)
     parts = {"curve": curve, "shut": shut, "pose": make_sway(curve[:, 0], rate, seed)}
     parts["strength"] = make_strength(voiced, inspection.frames, rate)

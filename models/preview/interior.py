@@ -26,6 +26,8 @@ _USUAL_SKIN, _CAST = np.array([0.82, 0.95, 1.18]), (0.6, 1.25)
 """Skin as BGR against its light, and the farthest that a picture's is taken to be from it."""
 _DARKER = 0.4
 """The inside of a mouth against the darkest part of a face: pupils reflect."""
+_NARROW = 9.0
+"""A gap between the lips, in face units, that is too narrow to show what is in the mouth: it is painted over."""
 _FINEST = 1.5
 """Pixels of the interior for each pixel of the photo."""
 _MOST_MEASURED = 2.5
@@ -90,14 +92,16 @@ def paint_interior(mouth: Mouth, tone: Tone, eye_distance: float) -> Interior:
     across = (columns / PIXELS_PER_UNIT + np.float32(crop.left) - mouth.x) / mouth.half_width
     y = rows / PIXELS_PER_UNIT + np.float32(crop.top)
     edge = mouth.y + mouth.tilt * across + mouth.bottom * np.clip(1 - across**2, 0, 1)
-    below = y - edge
-    cavity = _paint_cavity(below, across)
-    if not mouth.teeth and mouth.gap == 0:
-        cavity = _add_teeth(cavity, below, across)
+    below, under = y - edge, y - edge
+    if not mouth.teeth and mouth.gap < _NARROW:
+        under = below + mouth.gap * np.clip(1 - across**2, 0, 1)
+    cavity = _paint_cavity(under, across)
+    if not mouth.teeth and mouth.gap < _NARROW:
+        cavity = _add_teeth(cavity, under, across)
     upper = _apply_tone(cavity, tone, pixel)
     tongue = _apply_tone(np.full((*y.shape, 3), _TONGUE, np.float32), tone, pixel)
     shown = ramp(-below, 0.6, 5.0) * np.clip(1.25 - np.abs(across) / 0.62, 0, 1) * ramp(13 + below, 0, 8)
-    kept = np.maximum(ramp(0.8 - below, -softness, softness), ramp(np.abs(across), 0.9, 1.0))
+    kept = np.maximum(ramp(0.8 - under, -softness, softness), ramp(np.abs(across), 0.9, 1.0))
     matte = ramp(below, -softness, softness)
     scale = min(PIXELS_PER_UNIT, _FINEST / pixel)
     pictures = (_pack_bgra(upper, kept), _pack_bgra(tongue, 0.85 * shown), _to_bytes(255 * matte))

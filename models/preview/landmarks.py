@@ -36,6 +36,8 @@ MIRRORED = (6, 5, 4, 7, 2, 1, 0, 3, 9, 8, 10, 11, 12, 13, 14, 16, 15, 18, 17, 19
 
 TABLES_FILE = Path(__file__).with_name("landmarks.npz")
 _CELL = 8
+_TALL_GAP, _TALL_STEPS = 0.55, 4
+"""How far the lips of a tall mouth are apart in the picture that is made lower, in half widths."""
 _COLOUR_SCALES = (0.2 / 30, 0.2 / 8, 0.2 / 8)
 
 
@@ -122,6 +124,22 @@ def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False) -> Landmarks:
         points[[6, 5, 4, 7]] = tables.predict("eye", EYE_WINDOW.extract, image, mirrored)
     opening = tables.apply("opening", LIPS_WINDOW.extract_colours(image, align_ends(points[8], points[9])))[0, 0]
     return Landmarks(points, likeness, float(np.clip(opening, 0, 1)))
+
+
+def find_tall_lips(image: U8, points: F64) -> F64:
+    """Return the lips (6, 2) x and y in pixels of a mouth that stands open wider than `points` (23, 2) tell.
+
+    A mouth as tall as this is wide is rare, and mostly beyond the window; in a picture that is lower it looks like
+    a mouth that is a little open. What is most sure is the lower edge of the lower lip.
+    """
+    tables, lips = load_tables(), points[LIPS]
+    for _ in range(_TALL_STEPS):
+        to_units = align_ends(lips[0], lips[1])
+        top, bottom = transform_points(lips[3:5], to_units)[:, 1]
+        squeeze = min(1.0, _TALL_GAP / max(1e-3, bottom - top))
+        lower = np.array([[1, 0, 0], [0, squeeze, -squeeze * (top + bottom) / 4]])
+        lips = tables.predict("lips", LIPS_WINDOW.extract_colours, image, compose_affine(to_units, lower))
+    return lips
 
 
 def average_corners(points: F64) -> F64:

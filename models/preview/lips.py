@@ -19,6 +19,10 @@ STEP = 1.5
 WIDEST_OPENING = 24.5
 """Distance of the lips at full opening, in face units; about 14 mm."""
 
+WIDEST_CLOSED, _CLOSED, _STEEP = 48.0, 30.0, 2.5
+"""The widest gap of a photo that closes, in face units, and by how much a far wider one does: a scream stays open, as a
+chin that is pushed up by so much looks like none."""
+
 _LIP = 11.0
 _TO_CHIN = 46.0
 _CHEEK = 34.0
@@ -45,8 +49,9 @@ class LipField:
         self.mouth = mouth
         jaw = min(max((outline[1] - outline[0]) / 2, _NARROWEST_JAW), _WIDEST_JAW)
         self.widest = max(WIDEST_OPENING, min(mouth.gap + 8.0, 30.0))
+        self._resting = compute_resting_gap(mouth)
         reach = max(_REACH, jaw)
-        self.crop = Crop(mouth.x - reach, mouth.y - 46, 2 * reach, 166)
+        self.crop = Crop(mouth.x - reach, mouth.y - 46, 2 * reach, 166 + self._resting)
         rows, columns = np.mgrid[0 : self.crop.height : STEP, 0 : self.crop.width : STEP].astype(np.float32)
         self._x, self._y = columns + np.float32(self.crop.left), rows + np.float32(self.crop.top)
         self._across = (self._x - mouth.x) / mouth.half_width
@@ -76,7 +81,7 @@ class LipField:
 
     def compute_aperture(self, opening: float) -> float:
         """Return the distance of the lips in face units. Shut lips keep a trace of a smile."""
-        return self.widest * opening + _CREVICE * self.mouth.gap * (1 - opening)
+        return self._resting + self.widest * opening + _CREVICE * self.mouth.gap * (1 - opening)
 
     def compute_displacements(self, opening: float, spread: float) -> Floats:
         """Return (rows, columns, 3) float32, to be subtracted from a point to get its source.
@@ -114,21 +119,28 @@ class LipField:
 
     def _lower_upper_lip(self, opening: float) -> float:
         """Return how far the middle of the upper lip comes down when a mouth closes that the photo shows wide open."""
-        return _LOWERED * max(0.0, -self.mouth.top - _FREE_ARCH) * (1 - opening) if self.mouth.gap else 0.0
+        may_close = self.mouth.gap > 0 and not self._resting
+        return _LOWERED * max(0.0, -self.mouth.top - _FREE_ARCH) * (1 - opening) if may_close else 0.0
 
     def _shift_lower_lip(self, edge: Floats, lens: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
         apart = self.widest * opening
-        shut = self.mouth.gap * (1 - _CREVICE * (1 - opening)) - self._lower_upper_lip(opening)
+        closed = self.mouth.gap - self._resting
+        shut = closed - _CREVICE * self.mouth.gap * (1 - opening) - self._lower_upper_lip(opening)
         below = self._y - edge - apart * arch + shut * lens
         skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
         mixed = ramp(skin / self._mixing, 0, 1)
         sunk = np.clip(below - _LIP - apart * np.clip(self._jaw - arch, 0, None), 0, None) / _TO_CHIN
         sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fade_jaw(sunk)
-        reach = max(20.0, 1.2 * self.mouth.gap)
+        reach = max(20.0, 1.2 * closed)
         rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / reach) ** 2))
         depth = np.clip(below, 0, None)
         fuller = (0.22 * rounded + 0.10 * opening) / (1 + 0.22 * rounded + 0.10 * opening)
         return sinking - rising + depth * fuller * np.exp(-((depth / 12) ** 2)) * arch
+
+
+def compute_resting_gap(mouth: Mouth) -> float:
+    """Return the distance that the lips keep in silence, in face units: 0 where they can touch."""
+    return max(0.0, min(_STEEP * (mouth.gap - WIDEST_CLOSED), mouth.gap - _CLOSED))
 
 
 def _lens(across: Floats) -> Floats:

@@ -14,13 +14,16 @@ import numpy as np
 from models.arrays import U8, Bool, Floats
 from models.preview.face import Face, crop_upright
 from models.preview.geometry import Box, Crop, transform_points
-from models.preview.landmarks import LIPS
+from models.preview.landmarks import LIPS, find_tall_lips
 
-_CROP = Crop(-75, 55, 150, 120)
+_CROP = Crop(-75, 55, 150, 165)
 _PIXELS_PER_UNIT = 1.5
 _APART = 0.45
 """The landmarks' `opening` from which the lips are apart."""
 _OPEN = 4.0
+_PARTED, _LEAST_PARTING, _MIDDLE = 0.15, 4.0, slice(7, 18)
+"""The landmarks' `opening` from which lips that touch in the corners may be apart in the middle, how far they are apart
+there at least, in face units, and the columns in the middle."""
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
 _SHADOW, _DIM_TOOTH, _GREY_TOOTH = 0.58, 0.75, 25.0
 """Light of the inside of a mouth against a lip's, at most; that of teeth in shade; how much lighter grey teeth are."""
@@ -28,6 +31,9 @@ _BRIDGED = 3
 """Rows between teeth and shadow that may look like a lip."""
 _FARTHEST_TOOTH = 8.0
 """How far beyond the edges of the lips teeth are looked for, in face units."""
+_TALL, _FARTHER, _LOWER_LIP = 0.6, 10.0, 16.0
+"""The gap from which lips are searched farther, in half widths, how much farther the lower one counts, and how high it
+is then, in face units."""
 GIVEN = 255.0
 """The contrast of a mouth that the job gives."""
 _FAINTEST = 3.0
@@ -79,8 +85,15 @@ class Mouth:
 def find_mouth(image: U8, face: Face) -> Mouth:
     """Find the mouth of a face in a (h, w, 3) uint8 BGR picture: its corners are landmarks, its
     line is the darkest between them."""
-    lab = _crop_lab(image, face)
-    return _measure_mouth(lab, _follow_line(lab, _place_lips(face)))
+    lab, rough = _crop_lab(image, face), _place_lips(face)
+    measured = _measure_mouth(lab, _follow_line(lab, rough), face.landmarks.opening)
+    if rough.gap < _TALL * rough.half_width:
+        return measured
+    lower_edge = float(transform_points(find_tall_lips(image, face.landmarks.points), face.to_upright)[5, 1])
+    if lower_edge < face.upright_points[LIPS][5, 1] + _FARTHER:
+        return measured
+    bottom = max(rough.bottom, lower_edge - rough.y - _LOWER_LIP)
+    return replace(measured, bottom=max(measured.bottom, bottom))
 
 
 def fit_mouth(image: U8, face: Face, box: Box) -> Mouth:
@@ -89,7 +102,7 @@ def fit_mouth(image: U8, face: Face, box: Box) -> Mouth:
     a, b = transform_points([(left, top + h * 0.45), (left + w, top + h * 0.45)], face.to_upright)
     x, y, half_width, tilt = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (b[0] - a[0]) / 2, (b[1] - a[1]) / 2
     placed = replace(_place_lips(face), x=float(x), y=float(y), half_width=float(half_width), tilt=float(tilt))
-    return _measure_mouth(_crop_lab(image, face), replace(placed, contrast=GIVEN))
+    return _measure_mouth(_crop_lab(image, face), replace(placed, contrast=GIVEN), face.landmarks.opening)
 
 
 def _crop_lab(image: U8, face: Face) -> Floats:
@@ -141,12 +154,15 @@ def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
     return replace(rough, y=rough.y + moved, top=rough.top + bent, bottom=rough.bottom + bent, contrast=contrast)
 
 
-def _measure_mouth(lab: Floats, mouth: Mouth) -> Mouth:
-    """Measure the edges of the lips near those of `mouth`."""
-    sag, columns = _sample_columns(lab, mouth, -30, 70)
+def _measure_mouth(lab: Floats, mouth: Mouth, opening: float) -> Mouth:
+    """Measure the edges of the lips near those of `mouth`; `opening` is that of the landmarks."""
+    sag, columns = _sample_columns(lab, mouth, -30, 110)
     top, bottom, teeth = _find_lip_edges(sag, columns.mean(1), mouth.top, mouth.bottom)
-    if bottom > top and np.abs(columns[..., 1:] - 128).max() < 1:  # lips of a grey picture are hard to tell from teeth
+    is_grey = np.abs(columns[..., 1:] - 128).max() < 1
+    if bottom > top and is_grey:  # lips of a grey picture are hard to tell from teeth
         bottom = max(bottom, mouth.bottom)
+    elif bottom == top and opening > _PARTED and not is_grey:
+        top, bottom = _part_lips(sag, columns[:, _MIDDLE], top)
     elif bottom > top:
         top, bottom = _enclose_opening(sag, columns, top, bottom)
     return replace(mouth, top=top, bottom=bottom, teeth=teeth)
@@ -188,6 +204,18 @@ def _enclose_opening(sag: Floats, columns: Floats, top: float, bottom: float) ->
     return top + 1 - max(1.0, higher), bottom - 1 + max(1.0, lower)
 
 
+def _part_lips(sag: Floats, columns: Floats, seam: float) -> tuple[float, float]:
+    """Return the edges of lips that are a little apart around their darkest line, which is the place of both where they
+    touch."""
+    lip = np.median(columns[(sag > seam + 7) & (sag < seam + 13)].reshape(-1, 3), 0)
+    upper_light = np.median(columns[(sag > seam - 9) & (sag < seam - 4), :, 0])
+    below = _is_inside(columns, lip)[(sag >= seam) & (sag <= seam + _FARTHEST_TOOTH + 1)]
+    above = _is_inside(columns, np.array([min(lip[0], upper_light), *lip[1:]]))
+    above = above[(sag <= seam) & (sag >= seam - _FARTHEST_TOOTH - 1)][::-1]
+    lower, higher = (float(np.percentile(_measure_run(side), 60)) for side in (below, above))
+    return (seam - higher, seam + lower) if lower + higher >= _LEAST_PARTING else (seam, seam)
+
+
 def _is_inside(columns: Floats, lip: Floats) -> Bool:
     """Whether light and colour (n, columns, 3) are those of teeth or shadow beside a lip with light and colour (3,)."""
     light, red, yellow = lip
@@ -200,8 +228,9 @@ def _is_inside(columns: Floats, lip: Floats) -> Bool:
 
 
 def _measure_run(inside: Bool) -> Floats:
-    """Return, for each column of (n, columns), how far what is true reaches from the first row on, in face units."""
+    """Return, for each column of (n, columns), how far what is true reaches from the first rows on, in face units."""
     bridged = inside.copy()
+    bridged[:_BRIDGED] |= inside[: _BRIDGED + 1].any(0)
     for rows in range(1, _BRIDGED + 1):
         bridged[rows:] |= inside[:-rows]
     joined = inside & np.logical_and.accumulate(bridged, 0)

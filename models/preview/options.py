@@ -24,7 +24,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     draft: bool = False
-    label: bool = True
+    label: bool | Literal["AI"] = True
     face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
     face_box: GivenBox | None = None
     audio_track: AudioTrack | None = None
@@ -32,6 +32,7 @@ class Options(BaseModel):
     blink: bool | None = None
     sway: bool = True
     strength: Annotated[float, Field(ge=0, le=1.5)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     cycle: Literal["pingpong", "loop", "hold"] = "pingpong"
 
 

@@ -25,12 +25,13 @@ FADE_FRAMES = 5
 SEARCH_EVERY = 5
 """A face that is lost is searched in the whole picture at every so many frames: it costs as much as fifty steps."""
 FEWEST_POINTS = 12
-FARTHEST_MOUTH = 12.0
+FARTHEST_MOUTH = 20.0
 """The farthest that a mouth moves in a turning head, in face units."""
 AWAY = 0.5
 """What a mouth away from its usual place costs in the choice of the reference, against one that is open so far."""
-STEADY_FRAMES = 1.5
-"""Standard deviation in frames of the average over the place of the mouth: a longer one lags behind a quick head."""
+STEADY_FRAMES, STEADY_MOUTH_FRAMES = 0.5, 0.7
+"""Standard deviations in frames of the averages over the places of the eyes and of the mouth in the face: longer ones
+lag behind a quick head, which differs from frame to frame more than the landmarks err."""
 
 Finder = Callable[[U8], Face | None]
 """Searches a whole picture for the face."""
@@ -52,7 +53,12 @@ class Track:
     @classmethod
     def of_still(cls, face: Face, frames: int) -> Track:
         """Return the track of a face that doesn't move for so many frames."""
-        return cls(np.array([face.eyes] * frames), np.ones(frames), np.zeros((frames, 2)), np.zeros(frames))
+        return cls(
+            np.array([face.eyes] * frames),
+            np.ones(frames),
+            np.tile(measure_lips(face)[:2], (frames, 1)),
+            np.zeros(frames),
+        )
 
     def choose_reference(self) -> int:
         """Return the frame in which the mouth is most closed, for some frames at best, and near its
@@ -64,10 +70,14 @@ class Track:
         cost = smooth(np.where(known, self.gap, 1e3), 1.0) + AWAY * away
         return int(np.where(known, cost, np.inf).argmin())
 
-    def place_at_mouth(self, reference: int) -> F64:
-        """Return the eyes (n, 2, 2), moved as the mouth has moved in the face since the reference
-        frame: heads turn."""
-        moved = np.clip(self.mouth - self.mouth[reference], -FARTHEST_MOUTH, FARTHEST_MOUTH) / UNIT
+    def place_at_mouth(self, reference: Face) -> F64:
+        """Return the eyes (n, 2, 2), moved so that the mouth of the face in the reference frame is where it is seen
+        in each frame: heads turn.
+
+        It is measured against that face itself: its averaged place in the reference frame would be wrong in all
+        frames by what the average lags there.
+        """
+        moved = np.clip(self.mouth - measure_lips(reference)[:2], -FARTHEST_MOUTH, FARTHEST_MOUTH) / UNIT
         across = self.eyes[:, 1] - self.eyes[:, 0]
         down = np.stack([-across[:, 1], across[:, 0]], -1)
         return np.asarray(self.eyes + (moved[:, :1] * across + moved[:, 1:] * down)[:, None])
@@ -92,7 +102,7 @@ def follow_face(frames: Iterator[U8], find: Finder, progress: Callable[[int], No
     has_face = np.isfinite(mouth[:, 2])
     path, moved = fill_gaps(eyes, has_face), fill_gaps(mouth[:, :2], has_face)
     gap = np.where(has_face, mouth[:, 2], np.inf)
-    return Track(smooth(path, 0.7), compute_weights(has_face), smooth(moved, STEADY_FRAMES), gap)
+    return Track(smooth(path, STEADY_FRAMES), compute_weights(has_face), smooth(moved, STEADY_MOUTH_FRAMES), gap)
 
 
 def follow_eyes(before: U8, now: U8, frame: U8, eyes: F64) -> Face | None:

@@ -14,7 +14,9 @@ from models.arrays import U8
 ACROSS = 3
 TILE = 320
 """The longer side of a frame on the sheet, in pixels."""
-_GAP, _LINE, _FONT, _SIZE = 4, 22, cv2.FONT_HERSHEY_SIMPLEX, 0.45
+GAP, LINE, DARK = 4, 22, 24
+"""Pixels between frames, height of a line of text, and the grey around them."""
+_FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 _WORDS = {
     "sharpness": "sharpness",
     "drift": "drift",
@@ -47,15 +49,15 @@ def draw_sheet(pictures: Mapping[int, U8], rate: Fraction, figures: Mapping[str,
     height, width = next(iter(pictures.values())).shape[:2]
     rows = -(-len(pictures) // ACROSS)
     text = format_figures(figures) if figures else []
-    wide = max(ACROSS * (width + _GAP) + _GAP, 320)
-    sheet = np.full((rows * (height + _LINE + _GAP) + _GAP + _LINE * len(text), wide, 3), 24, np.uint8)
+    wide = max(ACROSS * (width + GAP) + GAP, 320)
+    sheet = np.full((rows * (height + LINE + GAP) + GAP + LINE * len(text), wide, 3), DARK, np.uint8)
     for place, (number, picture) in enumerate(sorted(pictures.items())):
-        top = _GAP + place // ACROSS * (height + _LINE + _GAP)
-        left = _GAP + place % ACROSS * (width + _GAP)
+        top = GAP + place // ACROSS * (height + LINE + GAP)
+        left = GAP + place % ACROSS * (width + GAP)
         sheet[top : top + height, left : left + width] = picture
-        _write(sheet, format_time(float(number / rate)), left + 2, top + height + _LINE - 6)
+        write_text(sheet, format_time(float(number / rate)), left + 2, top + height + LINE - 6)
     for line, words in enumerate(text):
-        _write(sheet, words, _GAP + 2, sheet.shape[0] - _LINE * (len(text) - line - 1) - 8)
+        write_text(sheet, words, GAP + 2, sheet.shape[0] - LINE * (len(text) - line - 1) - 8)
     return sheet
 
 
@@ -75,5 +77,6 @@ def format_figures(figures: Mapping[str, Any]) -> list[str]:
     return ["   ".join(known[at : at + 4]) for at in range(0, len(known), 4)]
 
 
-def _write(sheet: U8, text: str, left: int, bottom: int) -> None:
+def write_text(sheet: U8, text: str, left: int, bottom: int) -> None:
+    """Draw a line of text into a sheet."""
     cv2.putText(sheet, text, (left, bottom), _FONT, _SIZE, (230, 230, 230), 1, cv2.LINE_AA)

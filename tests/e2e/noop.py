@@ -68,6 +68,12 @@ class Noop:
         write(part, f"{start}-{stop}\n".encode())
         return {}
 
+    def first(self, request: Request, payload: dict[str, Any], *_: object) -> dict[str, Any]:
+        out = Path(request.first_out)
+        out.mkdir(exist_ok=True)
+        write(out / "first.mp4", request.files.part_path(0, payload["stop"]).read_bytes())
+        return {}
+
     def assemble(self, request: Request, payload: dict[str, Any], *_: object) -> dict[str, Any]:
         out = Path(request.out)
         out.mkdir(exist_ok=True)

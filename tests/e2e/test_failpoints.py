@@ -18,6 +18,8 @@ DAEMON = ("claimed", "before_insert", "inserted", "running", "assembled", "publi
 SIGNING = ("credentials", "signing", "signed")
 """Passed only where results are signed; the tests of the last two, in the program for that, are in
 tests/agent/credentials."""
+FIRST = "first_part"
+"""Passed only where the first part of a video is shown."""
 WORKER = ("received", "mid_span", "span_done")
 ACTIONS = ("kill", "stop", "raise", "enospc")
 JOBS = ("one", "two", "three")
@@ -79,6 +81,24 @@ def test_the_daemon_fails_when_a_result_is_signed(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
+def test_the_daemon_fails_when_a_first_part_is_shown(
+    make_share: Callable[..., Share], tmp_path: Path, action: str
+) -> None:
+    """Its folder is there or not; afterwards it is not, and the job has one result."""
+    share = make_share(module="tests.e2e.noop", settle_s=0.05)
+    share.put("face.png", b"face")
+    share.put("voice.wav", b"voice")
+    slow = {"frame_s": 0.02, "frames": 96}  # four spans, one after the other
+    share.drop("one", avatar="face.png", audio="voice.wav", options=slow, strategy="queue", preview_first=True)
+    fail_once(share, FIRST, action, tmp_path / "reached")
+    share.wait_until_finished(1, 60)
+    until(lambda: not list(share.inbox.iterdir()), 60, share.log)
+    workers = share.workers()
+    assert share.stop() == 0
+    check(share, ["one"], workers)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("place", WORKER)
 @pytest.mark.parametrize("short", [(), JOBS], ids=["long", "short"])
 def test_a_worker_fails_somewhere(
@@ -122,7 +142,7 @@ def test_every_place_is_tested() -> None:
     """The places in the code are those that the tests above know."""
     sources = [*(ROOT / "agent").rglob("*.py"), *ROOT.glob("gpu_pool/*.py")]
     places = {name for path in sources for name in re.findall(r'failpoint\("(\w+)"\)', path.read_text())}
-    assert places == {*DAEMON, *SIGNING, *WORKER, "draining"}
+    assert places == {*DAEMON, *SIGNING, *WORKER, FIRST, "draining"}
 
 
 def test_a_place_is_passed_without_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

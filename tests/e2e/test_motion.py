@@ -5,26 +5,36 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from models.media.numbered import write_ffv1
 from tests.share import Share, face, until, voice
 
 STOPS = ("prepare", "0/3", "1/advance", "decode")
 """One call in each kind of task."""
 
 
-@pytest.fixture
-def studio(make_share: Callable[..., Share]) -> Share:
-    """A daemon with four workers and the fake motion engine."""
-    share = make_share(workers=4, module="tests.e2e.moving")
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
+    """A daemon with four workers and the fake motion engine, for all tests here."""
+    share = Share(tmp_path_factory.mktemp("studio"), workers=4, module="tests.e2e.moving")
     share.start()
-    share.put("face.jpg", face())
-    share.put("voice.wav", voice(1.0))
-    return share
+    yield share
+    share.end()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_cache(studio: Share) -> None:
+    """Nothing is known of clips of the test before."""
+    hold(studio, "")
+    forget_clips(studio)
+    list_units(studio)
 
 
 def drop(share: Share, name: str, **more: object) -> None:
@@ -126,7 +136,7 @@ def test_two_jobs_of_one_clip_make_it_once_and_a_cancelled_one_ends_at_once(stud
     drop(studio, "first")
     wait_until_held(studio)
     drop(studio, "second")
-    until(lambda: len(studio.rows()) == 2, 60, studio.log)
+    until(lambda: "second" in {row["name"] for row in studio.rows()}, 60, studio.log)
     until(lambda: studio.job("second").get("waiting_for") == "another job makes the same clip", 60, studio.log)
     (studio.inbox / "first.cancel").touch()
     assert studio.wait_for("first", "cancelled", "done")["state"] == "cancelled"
@@ -137,12 +147,43 @@ def test_two_jobs_of_one_clip_make_it_once_and_a_cancelled_one_ends_at_once(stud
 
 
 @pytest.mark.timeout(300)
+def test_clips_are_made_ahead_and_one_is_kept(studio: Share, tmp_path: Path) -> None:
+    """Two seeds are shown side by side; the one that is kept is not made again, and is an avatar then."""
+    (tmp_path / "anna.jpg").write_bytes(face())
+    studio.musedrop("avatar", "add", "anna", str(tmp_path / "anna.jpg"))
+    sheet = tmp_path / "seeds.jpg"
+    words = ["avatar", "animate", "anna", "--seconds", "1", "--size", "256", "--engine", "diffusers", "--seed", "1..2"]
+    shown = studio.musedrop(*words, "--sheet", str(sheet))
+    assert (shown.returncode, "--keep SEED" in shown.stdout) == (0, True), shown.stdout + shown.stderr
+    picture = cv2.imread(str(sheet))
+    assert picture is not None
+    assert picture.shape[0] == 2 * (256 + 26)
+    assert list_units(studio).count("prepare") == 2
+
+    kept = studio.musedrop(*words, "--keep", "2")
+    assert "anna-moving.mkv is added" in kept.stdout, kept.stdout + kept.stderr
+    assert list_units(studio) == []
+    clip = (studio.outbox / "animate-anna-2" / "clip.mkv").read_bytes()
+    assert (studio.folder / "avatars" / "anna-moving.mkv").read_bytes() == clip
+    assert clip != (studio.outbox / "animate-anna-1" / "clip.mkv").read_bytes()
+
+
+@pytest.mark.timeout(300)
 def test_what_can_not_move_is_refused_with_a_hint(studio: Share) -> None:
     """A picture without a face, and a video that no suffix gives away."""
     studio.put("grey.png", make_grey())
+    studio.put("voice.wav", voice(1.0))
     studio.drop("faceless", avatar="grey.png", audio="voice.wav", engine="preview", motion=True)
     assert studio.wait_for("faceless", "done", "failed")["state"] == "failed"
     assert studio.error("faceless")["code"] == "no_face"
+    film = studio.folder / "avatars" / "film.mkv"
+    write_ffv1((np.full((64, 64, 3), 9 * n, np.uint8) for n in range(9)), film, Fraction(25))
+    studio.put("voice.wav", voice(1.0))
+    studio.drop("moving", avatar="film", audio="voice.wav", engine="preview", motion=True)
+    assert studio.wait_for("moving", "done", "failed")["state"] == "failed"
+    refused = studio.error("moving")
+    assert (refused["code"], "film.mkv is a video" in refused["message"]) == ("bad_value", True)
+    assert "leave out motion" in refused["hint"]
 
 
 def make_grey() -> bytes:

@@ -56,6 +56,7 @@ def drop(share: Share, name: str, dice: random.Random) -> None:
         "avatar": f"{name}-a.png",
         "audio": f"{name}-b.wav",
         "options": {"frame_s": 0.004, "frames": dice.choice((1, 20, 48))},
+        "preview_first": dice.random() < 0.5,
     }
     steps: list[Callable[[], None]] = [
         lambda: share.put(f"{name}-a.png", name.encode()),

@@ -14,7 +14,7 @@ import pytest
 
 from models.atomic import hash_file
 from models.avatars import MANIFEST, AvatarCache, make_key
-from models.types import EngineError
+from models.types import AVATAR_INDEX, EngineError
 
 ROOT = Path(__file__).parents[2]
 ROOM = 1 << 20
@@ -253,3 +253,18 @@ def test_keys_depend_on_everything_that_is_given(tmp_path: Path) -> None:
     assert len(keys) == 5
     (tmp_path / "empty").write_bytes(b"")
     assert hash_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")
+
+
+def test_entries_are_known_by_their_avatar_as_long_as_they_are_there(tmp_path: Path) -> None:
+    """Other machines are given those before they prepare it."""
+    cache = AvatarCache(tmp_path, ROOM)
+    for key in ("one", "two"):
+        cache.get_or_build(key, filled())
+        cache.note_avatar("sha", key)
+    cache.close()
+    index = tmp_path / AVATAR_INDEX / "sha"
+    assert sorted(path.name for path in index.iterdir()) == ["one", "two"]
+    AvatarCache(tmp_path, 100).make_room()
+    assert visible(tmp_path) == ["two"]
+    AvatarCache(tmp_path, 100).make_room()
+    assert [path.name for path in index.iterdir()] == ["two"]

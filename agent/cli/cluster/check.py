@@ -62,7 +62,7 @@ def examine_node(settings: Settings, name: str) -> NodeFinding:
         return NodeFinding(name, NodeReport(), f"can't be reached: {error}")
     report = NodeProbe(link, start, TIMEOUT_S).run()
     trouble = report.trouble
-    if not trouble and not report.sees_state:
+    if not trouble and settings.cluster.shared_state and not report.sees_state:
         trouble = f"does not see {settings.state}: mount it there, at the same path"
     return NodeFinding(name, report, trouble or explain_difference(name, find_facts(settings), report.facts))
 

@@ -17,7 +17,7 @@ from agent.cli.display.times import format_since, format_span
 from agent.text import escape
 
 if TYPE_CHECKING:
-    from agent.cli.avatars import Avatar
+    from agent.cli.avatars.library import Avatar
 
 STATE_STYLE = {
     "done": "green",

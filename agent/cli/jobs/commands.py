@@ -16,7 +16,7 @@ from agent.cli.console import AsJson, Config, console, error_console, find_setti
 from agent.cli.desktop import open_path
 from agent.cli.options import Encoder, EngineName, EngineOptions, Face, Priority, Strategy, Wait, parse_options
 from agent.errors import UserError
-from agent.results.video_file import find_video
+from agent.results.video_file import find_first_part, find_video
 from agent.text import escape, escape_markup, name_submitter
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def open_result(
 ) -> None:
     """Open the video of a job, and print its path.
 
-    For a job that failed, it is the folder with its error.
+    For a job that failed, it is the folder with its error; for one that runs, its first seconds, once they are there.
     """
     from agent import client
     from agent.cli.jobs.choosing import require_job
@@ -331,13 +331,18 @@ def open_result(
 
 
 def find_result(settings: Settings, db: Rows, row: dict[str, Any]) -> Path:
-    """Return the video of a done job, or the folder of a failed one. Raises UserError."""
+    """Return the video of a done job, the folder of a failed one, or the first part of a running one.
+
+    Raises UserError.
+    """
     from agent.ledger.reader import find_failed_folder
 
     if row["state"] == "done":
         path = find_video(settings.folders.outbox / str(row["result"]))
     elif row["state"] in ("failed", "cancelled"):
         path = find_failed_folder(db, settings.folders, row)
+    elif row["first_part"]:
+        path = find_first_part(settings.folders.outbox / str(row["first_part"]))
     else:
         raise UserError(f"{row['name']} is {row['state']}: there is nothing to open yet")
     if not path.exists():

@@ -165,7 +165,8 @@ function drawRunning(row) {
   const left = row.eta_s ?? (fps ? (row.units_total - row.units_done) / fps : null);
   if (left !== null) words.push(say("left", { time: span(left) }));
   return make("li", {},
-    make("div", { className: "line" }, drawFace(row.face, `/files/${row.uid}/face`), named(row.name), button("cancel", act(`/jobs/${row.uid}/cancel`)), button("details", () => showJob(row.uid))),
+    make("div", { className: "line" }, drawFace(row.face, `/files/${row.uid}/face`), named(row.name), row.first_part ? make("a", { href: `/files/${row.uid}/first`, target: "_blank", textContent: say("first_part") }) : "",
+      button("cancel", act(`/jobs/${row.uid}/cancel`)), button("details", () => showJob(row.uid))),
     make("progress", { max: 100, value: row.percent, "aria-label": row.name }),
     make("p", { className: "dim", textContent: words.filter(Boolean).join(" · ") }));
 }

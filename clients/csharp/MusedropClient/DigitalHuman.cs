@@ -38,6 +38,37 @@ namespace Musedrop
         public double? FromSeconds { get; set; }
     }
 
+    /// <summary>How the person in a photo moves: a clip is made of the photo first, and its lips are moved then. For null, the engine's default applies.</summary>
+    public sealed class DigitalHumanMotion
+    {
+        /// <summary>auto, musev or diffusers.</summary>
+        public string Engine { get; set; }
+        /// <summary>What the person does. Null: a calm speaker who looks into the camera.</summary>
+        public string Prompt { get; set; }
+        /// <summary>What is not wanted, instead of the engine's own list; an empty text for none.</summary>
+        public string NegativePrompt { get; set; }
+        /// <summary>Length of the clip, 1 to 30; it is played forward and back for as long as the voice. Null: 6.</summary>
+        public double? Seconds { get; set; }
+        /// <summary>Which of the possible clips, 0 to 4294967295. Null: 1.</summary>
+        public long? Seed { get; set; }
+        /// <summary>The shorter side of the clip in pixels, 256 to 1024 in steps of 64. Null: 512, or what there is memory for.</summary>
+        public int? Size { get; set; }
+        /// <summary>Which of the engine's networks.</summary>
+        public string Variant { get; set; }
+        /// <summary>The folder of another base model, for musev.</summary>
+        public string Base { get; set; }
+        /// <summary>How closely the prompt is followed, 1 to 20.</summary>
+        public double? Guidance { get; set; }
+        /// <summary>Denoising steps, 1 to 100.</summary>
+        public int? Steps { get; set; }
+        /// <summary>How a clip of few frames a second becomes one of 25: flow, minterpolate, blend or none.</summary>
+        public string Interpolation { get; set; }
+        /// <summary>Whether the result folder has the clip, too, as clip.mkv.</summary>
+        public bool KeepClip { get; set; }
+        /// <summary>The engine's own options by their names in docs/musev.md, such as motion_speed.</summary>
+        public IDictionary<string, object> Options { get; set; }
+    }
+
     /// <summary>A job: one face, one voice, and options. For null, the daemon's default applies.</summary>
     public sealed class DigitalHumanRequest
     {
@@ -61,6 +92,8 @@ namespace Musedrop
         public string Background { get; set; }
         /// <summary>Whether the avatar's transparency is kept: the video is a mov, ProRes 4444.</summary>
         public bool KeepAlpha { get; set; }
+        /// <summary>How the person in a photo moves before the lips do. Null: not at all; an empty one: as a calm speaker.</summary>
+        public DigitalHumanMotion Motion { get; set; }
         /// <summary>Where the face is, as x, y, width and height in pixels of the picture. Null: it is searched.</summary>
         public IList<double> FaceBox { get; set; }
         /// <summary>Which sound track is the voice, of a file with several: its number, counted from 1, or its language. Null: the default one.</summary>

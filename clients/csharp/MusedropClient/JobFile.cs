@@ -53,6 +53,7 @@ namespace Musedrop
                 CreateMember("SoundtrackDb", request.SoundtrackDb),
                 CreateMember("Background", background),
                 CreateMember("Output", request.KeepAlpha ? new[] { CreateMember("Alpha", true) } : null),
+                CreateMember("Motion", request.Motion == null ? null : CreateMotion(request.Motion)),
                 CreateMember("Options", CreateOptions()),
                 CreateMember("Quality", request.Quality),
                 CreateMember("Fps", request.Fps),
@@ -104,6 +105,26 @@ namespace Musedrop
                 CreateMember("Face", voice.Face),
                 CreateMember("AudioPath", "./" + AddCopy(voice.AudioPath, stem)),
                 CreateMember("FromSeconds", voice.FromSeconds)
+            };
+        }
+
+        static IEnumerable<KeyValuePair<string, object>> CreateMotion(DigitalHumanMotion motion)
+        {
+            return new[]
+            {
+                CreateMember("Engine", motion.Engine),
+                CreateMember("Prompt", motion.Prompt),
+                CreateMember("NegativePrompt", motion.NegativePrompt),
+                CreateMember("Seconds", motion.Seconds),
+                CreateMember("Seed", motion.Seed),
+                CreateMember("Size", motion.Size),
+                CreateMember("Variant", motion.Variant),
+                CreateMember("Base", motion.Base),
+                CreateMember("Guidance", motion.Guidance),
+                CreateMember("Steps", motion.Steps),
+                CreateMember("Interpolation", motion.Interpolation),
+                CreateMember("Clip", motion.KeepClip ? (object)true : null),
+                CreateMember("Options", motion.Options)
             };
         }
 

@@ -153,9 +153,10 @@ namespace Musedrop
                 while (true)
                 {
                     var snapshot = await Task.Run(() => watcher.ReadSnapshot(), cancel).ConfigureAwait(false);
-                    var answer = snapshot.Response ?? CreateTimeoutAnswer(policy.FindTimeout(snapshot, clock.Elapsed), ticket);
-                    if (answer != null) return answer;
+                    if (snapshot.Response != null) return snapshot.Response;
                     told = ReportIfChanged(progress, snapshot.Progress, told);
+                    var answer = CreateTimeoutAnswer(policy.FindTimeout(snapshot, clock.Elapsed), ticket);
+                    if (answer != null) return answer;
                     await folders.Wait(options.PollInterval, cancel).ConfigureAwait(false);
                 }
         }

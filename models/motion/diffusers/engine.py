@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from models.motion.catalog import find_pipelines
 from models.motion.diffusers.families import NEGATIVE_PROMPT, PROMPT, Family, read_index
 from models.motion.prompts import check_brackets
 from models.motion.sizes import choose_size
-from models.motion.tensors import read_arrays, write_arrays
-from models.motion.types import MotionFiles, MotionPlan, MotionRequest, frame_path
+from models.motion.tensors import read_arrays, write_arrays, write_frame
+from models.motion.types import MotionFiles, MotionPlan, MotionRequest
 from models.types import EngineError, ProgressCallback
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class DiffusersEngine:
         for number, frame in enumerate(frames):
             report(0)
             picture = np.rint(np.clip(frame[..., ::-1], 0, 1) * 255).astype(np.uint8)
-            cv2.imwrite(str(frame_path(out, number)), picture)
+            write_frame(out, number, picture)
 
     @property
     def place(self) -> str:

@@ -7,7 +7,7 @@ that is folded already comes back as it is. On the meta device a fold is one of 
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,32 @@ def fold_time(unet: UNet2DConditionModel, timestep: int = 0) -> UNet2DConditionM
             setattr(parent, name, TimelessResnet(child, embedding))
     folded.register_module("time_embedding", UnusedEmbedding())
     return folded
+
+
+@torch.no_grad()
+def fold_values(module: Module) -> Module:
+    """Fold the projection of an attention's result into that of its values, where it has one head, as the VAE's.
+
+    The weights of attention add up to one, so the biases fold too. With more heads it would be more arithmetic.
+    """
+    if not any(map(_has_one_head, module.modules())):
+        return module
+    folded = clone_structure(module)
+    for attention in filter(_has_one_head, folded.modules()):
+        values, out = (cast("nn.Linear", part) for part in (attention.to_v, attention.to_out[0]))  # type: ignore[index]
+        weight, last = out.weight.detach(), out.bias.detach()
+        first = _to_float32(last).new_zeros(len(last)) if values.bias is None else _to_float32(values.bias)
+        both = nn.Linear(values.in_features, out.out_features, device="meta")
+        wide = _to_float32(weight)
+        both.weight = nn.Parameter((wide @ _to_float32(values.weight)).to(weight), requires_grad=False)
+        both.bias = nn.Parameter((wide @ first + _to_float32(last)).to(weight), requires_grad=False)
+        attention.to_v, attention.to_out[0] = both, nn.Identity()  # type: ignore[operator, assignment]
+    return folded
+
+
+def _has_one_head(module: nn.Module) -> bool:
+    outs = getattr(module, "to_out", None)
+    return outs is not None and getattr(module, "heads", 0) == 1 and isinstance(outs[0], nn.Linear)
 
 
 def clone_structure(module: Module) -> Module:

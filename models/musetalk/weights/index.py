@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.checkpoints.manifest import read_manifest, stamp_of
+from models.checkpoints.manifest import read_manifest, recorded_sha256, stamp_of
 from models.checkpoints.sources import Source, hub_path
 from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER
 from models.types import EngineError
@@ -276,6 +276,19 @@ def missing_files(root: Path, asked: object = None) -> list[str]:
     """
     version = next((version for version in VERSIONS if version == asked), None) or default_version(root)
     return missing_files_for(version, root)
+
+
+def read_hashes(version: Version, root: Path) -> dict[str, str]:
+    """Return name in the folder -> SHA-256 of the weights in use, as far as `models fetch` or `verify` noted it."""
+    found = [installed for part in parts_of(version) if (installed := find_part(part, root)) is not None]
+    hashes = {one.variant.weights: read_hash(one.root, one.variant.weights) for one in found}
+    return {name: digest for name, digest in hashes.items() if digest}
+
+
+def read_hash(root: Path, name: str) -> str:
+    """Return what the manifest of the folder, or the one beside the file, says of a file; "" if neither knows it."""
+    file = root / name
+    return recorded_sha256(root, name) or recorded_sha256(file.parent, file.name)
 
 
 def missing_files_for(version: Version, root: Path) -> list[str]:

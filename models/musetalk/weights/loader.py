@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.checkpoints.manifest import recorded_sha256, sample_hash
+from models.checkpoints.manifest import sample_hash
 from models.checkpoints.states import State, find_mismatch, move_tensor
 from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 from models.musetalk.nets.whisper import Encoder, MelSpectrogram
@@ -33,6 +33,7 @@ from models.musetalk.weights.index import (
     missing_error,
     missing_files_for,
     parts_of,
+    read_hash,
 )
 
 Stamps = tuple[tuple[str, int, int, int], ...]
@@ -146,5 +147,4 @@ def fingerprint_line(found: InstalledPart) -> str:
 
 def file_fingerprint(root: Path, name: str) -> str:
     """Return the hash of a file, from the manifest of the folder or the one beside the file where one has it."""
-    file = root / name
-    return recorded_sha256(root, name) or recorded_sha256(file.parent, file.name) or sample_hash(file)
+    return read_hash(root, name) or sample_hash(root / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,21 @@ def load_unet(root: Path, selection: Selection, device: torch.device, dtype: tor
     return loaded
 
 
+@lru_cache(maxsize=4)
+def build_blueprint(kind: Callable[[Shape], nn.Module], shape: Shape) -> nn.Module:
+    """Return a network without memory, which files are compared with; it is never filled."""
+    return build_empty(lambda: kind(shape))
+
+
 def build_base(shape: Shape) -> nn.Module:
-    """Return the UNet of Stable Diffusion inside MuseV's, without memory."""
+    """Return the UNet of Stable Diffusion inside MuseV's, without memory; it is never filled."""
+    return build_blueprint(make_base, shape)
+
+
+def make_base(shape: Shape) -> nn.Module:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return build_empty(lambda: UNet2DConditionModel(**shape.spatial_config))
+    return UNet2DConditionModel(**shape.spatial_config)
 
 
 def load_reference(root: Path, selection: Selection, device: torch.device, dtype: torch.dtype) -> ReferenceNet:
@@ -242,5 +253,4 @@ def build_net(found: InstalledPart, selection: Selection) -> nn.Module:
         values = read_json(found.config_path, found.part.config_file)
         return build_base(Shape(tuple(values["block_out_channels"]), values["cross_attention_dim"], heads_of(values)))
     shape = read_shape(found.root, selection)
-    kind = ReferenceNet if found.part.name.endswith("-referencenet") else MotionUNet
-    return build_empty(lambda: kind(shape))
+    return build_blueprint(ReferenceNet if found.part.name.endswith("-referencenet") else MotionUNet, shape)

@@ -162,6 +162,14 @@ def test_a_name_that_comes_back_is_named(desk: Desk) -> None:
     assert 'it came again after it was taken for the job "hello"' in row.reason
 
 
+def test_a_name_of_another_case_is_named(desk: Desk) -> None:
+    """It did not come again: it lay beside the half that was taken."""
+    for name in ("hello.jpg", "hello.wav", "HELLO.JPG"):
+        desk.put(name)
+    [row] = wait(desk)
+    assert (row.name, "only in case" in row.reason) == ("HELLO.JPG", True)
+
+
 def test_an_empty_file_is_named(desk: Desk) -> None:
     """It waits for its content."""
     desk.put("hello.wav", b"", settled=False)

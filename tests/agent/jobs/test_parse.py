@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.jobs.json_text import BadJob
 from agent.jobs.parse import ALIASES, EXTRAS, FIELDS, QUALITY, find_id, find_media_names, pair_media, parse_job
-from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, MotionSpec, OutputSpec, VoiceSpec
+from agent.jobs.spec import AUDIO_SUFFIXES, AVATAR_SUFFIXES, JobSpec, MotionSpec, OutputSpec, RaceSpec, VoiceSpec
 from models.preview.options import Options
 from tests.agent.jobs.texts import CODES, PAGE, ROOT, a_job, a_text, answer, refused
 
@@ -181,6 +181,13 @@ SEVERAL = '{"avatar": "f.jpg", "voices": '
 TWO_OF_ONE = SEVERAL + '[{"face": 1, "audio": "a.wav"}, {"face": 1, "audio": "b.wav"}'
 
 REFUSED = [
+    ("bad_value", FACE + ', "race": {"seeds": 1}}', "two or more seeds"),
+    ("bad_value", FACE + ', "race": {"engines": ["preview", "preview"]}}', "two or more seeds"),
+    ("bad_value", FACE + ', "race": {"seeds": 9}}', "race.seeds is 9: should be at most 8"),
+    ("bad_value", FACE + ', "race": {"seeds": 2}, "Strategy": "queue"}', "Strategy is 'queue': with race"),
+    ("bad_value", FACE + ', "race": {"engines": ["preview", "musetalk"]}, "engine": "preview"}', "race.engines says"),
+    ("bad_value", FACE + ', "race": 2}', "race is 2, not an object"),
+    ("unknown_key", FACE + ', "race": {"seed": 2}}', "race.seed"),
     ("not_json", "", "empty"),
     ("not_json", " \r\n", "empty"),
     ("not_json", FACE, "too early, at line 1, column 37"),
@@ -378,6 +385,14 @@ def test_a_damaged_job_file_is_a_job_or_refused(at: int, damage: bytes) -> None:
     check_answer(good[: at % len(good)] + damage + good[at % len(good) + len(damage) :])
 
 
+def test_a_race_names_seeds_or_engines() -> None:
+    """In any spelling; a draft has nothing to compare."""
+    spec = parse_job(a_text(Race={"Seeds": 2, "Engines": ["MuseTalk", "preview"]}, strategy="race"))
+    assert spec.race == RaceSpec(seeds=2, engines=("musetalk", "preview"))
+    assert parse_job(spec.to_json_text().encode()) == spec
+    assert parse_job(a_text(race={"seeds": 2}, options={"draft": True})).race is None
+
+
 # docs -----------------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +420,7 @@ def test_the_tables_of_the_docs_say_what_the_code_says() -> None:
     keys |= {f"voices.{key}": field.description for key, field in VoiceSpec.model_fields.items()}
     keys |= {f"output.{key}": field.description for key, field in OutputSpec.model_fields.items()}
     keys |= {f"motion.{key}": field.description for key, field in MotionSpec.model_fields.items()}
+    keys |= {f"race.{key}": field.description for key, field in RaceSpec.model_fields.items()}
     assert rows("Keys") == keys
     assert rows("What is refused") == {code: code.explanation for code in CODES}
     names = {name.replace("_", "").lower() for name in (*ALIASES, *EXTRAS)}

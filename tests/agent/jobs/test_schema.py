@@ -30,10 +30,12 @@ VALUES: dict[str, Any] = {
     "fps": 25,
     "priority": "high",
     "strategy": "race",
+    "race": {"Seeds": 2},
     "options": {"batchSize": 4},
     "output": {"Crf": 20},
     "max_attempts": 2,
     "strict": True,
+    "preview_first": True,
     "timeout_s": 5,
     "timeout_seconds": 5,
     "voices": [{"face": 0, "audio": "a.wav"}],
@@ -54,6 +56,10 @@ VALUES: dict[str, Any] = {
 UNTYPED = ("enable_emotion", "batch_size", "bbox_shift", "chaofen", "watermark_switch", "pn")
 """Keys of any value: the first is ignored, the others are options, which the engine checks."""
 BEYOND = (
+    '"race": {"seeds": 1}',
+    '"race": {"engines": ["preview", "preview"]',
+    '"Strategy": "queue"',
+    '"engine": "preview"}',
     '"face": 1',
     '"from_s": 1}',
     '"from_s": 2',

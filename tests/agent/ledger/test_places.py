@@ -80,7 +80,8 @@ def test_rows_hold_relative_paths_and_jobs_absolute_ones(tmp_path: Path) -> None
             conn.execute(f"DROP VIEW {view}")
         for column in ("temperature_c", "load_percent", "power_w"):
             conn.execute(f"ALTER TABLE devices DROP COLUMN {column}")
-        conn.execute("ALTER TABLE jobs DROP COLUMN animated")
+        for column in ("animated", "first_part"):
+            conn.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         conn.commit()
     moved = Ledger(path, places())
     kept = moved.rows("SELECT uid, inputs, json_extract(media, '$.avatar.path') AS path FROM jobs ORDER BY uid DESC")

@@ -51,6 +51,17 @@ def test_a_video_with_transparency_is_a_mov(client: TestClient, result: Path) ->
     assert 'filename="hello.mov"' in answer.headers["content-disposition"]
 
 
+def test_the_first_part_of_a_running_job_is_served(client: TestClient, settings: Settings, ledger: Ledger) -> None:
+    """While it is there; a running job has no other file to show."""
+    add_job(ledger, "u2", state=JobState.RUNNING, name="long")
+    assert client.get("/files/u2/first").status_code == 404
+    ledger.update("u2", first_part="long.part")
+    assert client.get("/files/u2/first").status_code == 404
+    (settings.folders.outbox / "long.part").mkdir()
+    (settings.folders.outbox / "long.part" / "first.mp4").write_bytes(VIDEO_BYTES)
+    assert client.get("/files/u2/first").content == VIDEO_BYTES
+
+
 def test_a_download_has_the_name_of_its_job(client: TestClient, result: Path) -> None:
     """What is saved is called as the job is."""
     assert result.is_dir()

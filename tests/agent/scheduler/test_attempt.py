@@ -212,3 +212,31 @@ def test_a_clip_goes_on_with_the_units_that_are_not_on_disk(attempt: Attempt) ->
     assert (attempt.units_done, attempt.units_total) == (1 + 5 + 1, 1 + 5 + 5 + 1 + 1)
     attempt.finish_span(Span(0, 1), "cpu:0")
     assert attempt.eta_s(3.0) == 3.0 * 5
+
+
+def test_a_first_part_is_made_once_while_others_are_rendered(attempt: Attempt) -> None:
+    """Of a video that is longer than asked, when its first span is done and another is not, and once."""
+    attempt.inspection = looked_at(attempt)
+    attempt.request.files.prepared.mkdir()
+    first, *others = grid(FRAMES)
+    part(attempt, others[0])
+    attempt.enter_stage(0.0)
+    attempt.first_s = 3.5
+    assert not attempt.can_show_first
+    attempt.finish_span(first, "cpu:0")
+    assert attempt.can_show_first
+    task = attempt.make_first_task()
+    assert (task.id, task.kind, task.payload["stage"], task.payload["stop"]) == (
+        "token/first",
+        "cpu",
+        "first",
+        first.stop,
+    )
+    attempt.first_s = 4.0
+    assert not attempt.can_show_first
+    attempt.first_s, attempt.has_first = 3.5, True
+    assert not attempt.can_show_first
+    attempt.has_first = False
+    for span in others:
+        attempt.finish_span(span, "cpu:0")
+    assert not attempt.can_show_first

@@ -593,3 +593,176 @@ def test_a_traceback_is_in_the_log_and_not_in_the_events(
     events = simulation.ledger.rows("SELECT kind, detail FROM job_events WHERE kind IN ('internal', 'no_face')")
     assert [event["detail"] for event in events] == ["internal", "no_face"]
     assert caplog.text.count("a line of it") == 1
+
+
+# first parts ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_part_comes_before_the_others(make_simulation: Build) -> None:
+    """On one device it is made when the first span has ended, and the daemon hears of it once."""
+    simulation = make_simulation(cpus(1), frames=600)
+    simulation.add("hello")
+    simulation.run(lambda: len(simulation.placed) == 6)
+    stages = [stage for _, _, _, stage in simulation.placed]
+    assert stages[:5] == ["inspect", "prepare", "render", "first", "render"]
+    [(job, folder)] = simulation.dispatcher.take_first_parts()
+    assert (job.name, folder.name.endswith(".first")) == ("hello", True)
+    assert simulation.dispatcher.take_first_parts() == []
+    simulation.finish(1)
+    assert [stage for _, _, _, stage in simulation.placed].count("first") == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "keys"), [(600, {"preview_first": False}), (500, {}), (48, {})], ids=["not wanted", "20 s", "2 s"]
+)
+def test_no_first_part_where_none_is_wanted(make_simulation: Build, frames: int, keys: dict[str, Any]) -> None:
+    """By itself only videos longer than the setting have one."""
+    simulation = make_simulation(cpus(2), frames=frames)
+    simulation.add("hello", **keys)
+    simulation.finish(1)
+    assert "first" not in {stage for _, _, _, stage in simulation.placed}
+
+
+def test_a_short_video_has_a_first_part_if_it_is_asked_for(make_simulation: Build) -> None:
+    """`preview_first` counts for any video of several spans."""
+    simulation = make_simulation(cpus(2), frames=48)
+    simulation.add("hello", preview_first=True, strategy="queue")
+    simulation.finish(1)
+    assert "first" in {stage for _, _, _, stage in simulation.placed}
+
+
+@pytest.mark.parametrize("end", ["fails", "dies"])
+def test_a_first_part_that_cannot_be_made_costs_the_job_nothing(make_simulation: Build, end: str) -> None:
+    """It is not tried again, and the job ends as ever, without an interruption."""
+    simulation = make_simulation(cpus(2), frames=600)
+
+    def refuse(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        if order.payload["stage"] != "first":
+            return None
+        return [(0.1, fails(order, "part_damaged") if end == "fails" else Exited(1, signal="SIGSEGV"))]
+
+    simulation.story = refuse
+    simulation.add("hello")
+    simulation.finish(1)
+    assert [stage for _, _, _, stage in simulation.placed].count("first") == 1
+    assert (simulation.row("hello")["state"], simulation.row("hello")["interruptions"]) == ("done", 0)
+    assert simulation.dispatcher.take_first_parts() == []
+
+
+def test_the_end_of_a_job_ends_its_first_part(make_simulation: Build) -> None:
+    """A job that is cancelled meanwhile shows nothing, and the device is free again."""
+    simulation = make_simulation(cpus(2), frames=600)
+    simulation.story = lambda _device, _name, order: [] if order.payload["stage"] == "first" else None
+    simulation.add("hello")
+    simulation.run(lambda: "first" in {stage for _, _, _, stage in simulation.placed})
+    [attempt] = simulation.dispatcher.attempts.values()
+    simulation.dispatcher.cancel(attempt.job)
+    simulation.run(lambda: not simulation.pool.running_spans(attempt.first_task_id))
+    assert simulation.dispatcher.take_first_parts() == []
+
+
+# races ---------------------------------------------------------------------------------------------------------------
+
+
+def make_videos(simulation: Simulation, *sharpness: float | str) -> list[dict[str, Any]]:
+    """Have each video of a race end with that sharpness, or fail with that code; return what is asked for them."""
+    asked = list[dict[str, Any]]()
+
+    def answer(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        request, stage = order.payload["request"], order.payload["stage"]
+        if stage == "inspect":
+            asked.append(request)
+        if stage != "assemble":
+            return None
+        found = sharpness[len(asked) - 1]
+        if isinstance(found, str):
+            return [(0.1, fails(order, found))]
+        out = Path(request["out"])
+        out.mkdir(parents=True)
+        (out / "result.mp4").write_text(f"{found}")
+        figures = {**QUALITY, "sharpness": found}
+        return [(0.1, Done(order.task, order.start, order.stop, 0.1, {"quality": figures}))]
+
+    simulation.story = answer
+    return asked
+
+
+QUALITY = {"frames_measured": 96, "drift": 0.9, "jitter": 0.1, "seam": 1.0, "no_face": 0.0} | {
+    "sync": 0.8,
+    "lag_ms": 0.0,
+    "silent_motion": None,
+}
+
+
+def end_race(simulation: Simulation, **keys: Any) -> FinishedAttempt:
+    """Run a job to its end and return what the publisher gets."""
+    finished = list[FinishedAttempt]()
+    simulation.end = finished.append  # type: ignore[method-assign, assignment]
+    simulation.add("hello", strategy="race", **keys)
+    simulation.run(lambda: bool(finished))
+    return finished[0]
+
+
+@pytest.mark.parametrize(("sharpness", "best"), [((0.4, 0.9), 1), ((0.9, 0.4), 0), ((0.7, 0.7), 0)])
+def test_a_race_keeps_the_better_video(make_simulation: Build, sharpness: tuple[float, float], best: int) -> None:
+    """Its facts, at the place of a result without a race; the other is gone, and both scores are told."""
+    simulation = make_simulation(cpus(2))
+    asked = make_videos(simulation, *sharpness)
+    ended = end_race(simulation, race={"seeds": 2})
+    assert [request["options"] for request in asked] == [{}, {"seed": 1}]
+    assert len({request["work"] for request in asked}) == len({request["out"] for request in asked}) == 2
+    assert ended.facts["quality"]["sharpness"] == max(sharpness)
+    told = ended.facts["race"]
+    assert [one["kept"] for one in told] == [number == best for number in range(2)]
+    assert (told[best]["score"] > told[1 - best]["score"]) == (sharpness[0] != sharpness[1])
+    staging = simulation.settings.folders.staging
+    job = ended.attempt.job
+    assert [path.name for path in staging.iterdir()] == [f"{job.uid}-{job.run_token}"]
+    assert Path(ended.attempt.request.out, "result.mp4").read_text() == f"{max(sharpness)}"
+    assert sum(stage == "render" for *_, stage in simulation.placed) == 8, "each span once, not on two devices"
+    assert ended.attempt.stage_seconds["assemble"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("results", [("no_face", 0.5), (0.5, "no_face")], ids=["first", "last"])
+def test_a_race_goes_on_without_a_video_that_fails(make_simulation: Build, results: tuple[float | str, ...]) -> None:
+    """The other is kept, and what is told says why there is one."""
+    simulation = make_simulation(cpus(1))
+    make_videos(simulation, *results)
+    ended = end_race(simulation, race={"seeds": 2})
+    told = {one["seed"]: one.get("error") for one in ended.facts["race"]}
+    assert told == {results.index("no_face"): "no_face: no_face", results.index(0.5): None}
+
+
+def test_a_race_of_which_all_videos_fail_fails(make_simulation: Build) -> None:
+    """With what was wrong with the last."""
+    simulation = make_simulation(cpus(1))
+    make_videos(simulation, "no_face", "no_face")
+    simulation.add("both", race={"seeds": 2})
+    simulation.run(lambda: simulation.row("both")["state"] == "failed")
+    assert simulation.row("both")["error_code"] == "no_face"
+
+
+def test_a_cancelled_race_leaves_nothing(make_simulation: Build) -> None:
+    """The video that was made before goes, too."""
+    simulation = make_simulation(cpus(1))
+    asked = make_videos(simulation, 0.5, 0.5)
+    job = simulation.add("hello", race={"seeds": 2})
+    simulation.run(lambda: len(asked) == 2)
+    assert Path(asked[0]["out"]).exists()
+    simulation.dispatcher.cancel(job)
+    assert list(simulation.settings.folders.staging.iterdir()) == []
+
+
+def test_a_race_begins_again_after_a_stop_with_the_parts_that_are_there(make_simulation: Build) -> None:
+    """Its videos are in folders of their own, the first in that of a job without a race."""
+    simulation = make_simulation(cpus(1))
+    asked = make_videos(simulation, 0.5, 0.5, 0.5, 0.5)
+    simulation.add("hello", race={"seeds": 2})
+    simulation.run(lambda: len(asked) == 2)
+    simulation.dispatcher.requeue_all("the daemon stops")
+    simulation.dispatcher.attempts.clear()
+    ended = list[FinishedAttempt]()
+    simulation.end = ended.append  # type: ignore[method-assign, assignment]
+    simulation.run(lambda: bool(ended))
+    assert [Path(request["work"]).name for request in asked[:2]] == [Path(one["work"]).name for one in asked[2:]]
+    assert len(ended[0].facts["race"]) == 2

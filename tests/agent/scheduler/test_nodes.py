@@ -37,11 +37,19 @@ def test_a_node_is_asked_for_what_the_settings_say(tmp_path: Path) -> None:
     assert (start.cpu_workers, start.fence_s) == (3, 5)
     assert start.shared_text == Path(start.shared_file).read_text() == make_start(settings, "box3").shared_text
     assert Path(start.log_dir) == settings.folders.logs / "box2"
+    assert start.folder == f"~/.cache/musedrop/box2-{start.shared_text[:12]}"
+    assert start.roots == {"work": str(settings.folders.work), "cache": str(settings.folders.cache)}
+
+
+def test_a_mounted_state_folder_is_used_as_it_is(tmp_path: Path) -> None:
+    """No file is sent then."""
+    settings = load(tmp_path, "nodes = {box2 = ['ssh', 'box2']}\nshared_state = true")
+    assert make_start(settings, "box2").folder == ""
 
 
 def test_an_installation_equals_itself_over_a_real_link(tmp_path: Path) -> None:
     """What the daemon compares is found there as here."""
-    settings = load(tmp_path, f"nodes = {{box2 = {AGENT}}}")
+    settings = load(tmp_path, f"nodes = {{box2 = {AGENT}}}\nnode_folder = '{tmp_path}/far'")
     report = NodeProbe(open_link(settings, "box2"), make_start(settings, "box2"), 60.0).run()
     assert (report.trouble, report.sees_state) == ("", True)
     assert report.facts == find_facts(settings)
@@ -59,6 +67,8 @@ def test_an_installation_equals_itself_over_a_real_link(tmp_path: Path) -> None:
         ("nodes = {'cpu:0' = ['ssh']}", "no name of a machine"),
         ("nodes = {box2 = []}", "at least 1"),
         ("fence_s = 10.0", "at least a second less"),
+        ("node_folder = 'far'", "must begin with"),
+        ("node_folder = '/far/../etc'", "must begin with"),
         ("address = 'ray://box1'", "address and a port"),
     ],
 )

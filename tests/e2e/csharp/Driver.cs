@@ -218,6 +218,11 @@ public static class Driver
                 made.Options = new Dictionary<string, object> { { "label", false }, { "strength", 0.5 }, { "cycle", pair[1] }, { "cheek_width", new[] { 10, 20 } } };
                 continue;
             }
+            if (pair[0] == "Motion")
+            {
+                made.Motion = Motion(pair[1]);
+                continue;
+            }
             if (pair[0] == "Voices")
             {
                 made.Voices = pair[1].Split('|').Select(Voice).ToList();
@@ -229,6 +234,18 @@ public static class Driver
             property.SetValue(made, value);
         }
         return made;
+    }
+
+    /// <summary>A motion with everything set, or with nothing where there is no prompt.</summary>
+    static DigitalHumanMotion Motion(string prompt)
+    {
+        if (prompt.Length == 0) return new DigitalHumanMotion();
+        var options = new Dictionary<string, object> { { "motion_speed", 6.5 }, { "window", 8 }, { "crop", "reference" } };
+        return new DigitalHumanMotion
+        {
+            Engine = "MuseV", Prompt = prompt, NegativePrompt = "", Seconds = 2.5, Seed = 4294967295, Size = 384, Variant = "musev",
+            Base = "mine", Guidance = 1.5, Steps = 4, Interpolation = "blend", KeepClip = true, Options = options
+        };
     }
 
     /// <summary>A voice of FACE,PATH or FACE,PATH,SECONDS.</summary>

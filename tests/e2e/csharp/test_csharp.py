@@ -16,6 +16,7 @@ import pytest
 from agent import __version__
 from agent.fs import make_safe_name
 from agent.jobs.parse import parse_job
+from agent.jobs.spec import MotionSpec
 from tests.needs import need
 from tests.share import ROOT, Share, face, voice
 
@@ -179,6 +180,30 @@ def test_options_backgrounds_and_transparency(mono: Mono, still: Path) -> None:
     assert (two.background_colour, two.options, two.output.alpha) == ("#00b140", {"audio_track": "de"}, None)
     mono.drive("submit", still, *request(still, avatar="face.JPG", Name="three", KeepAlpha=True))
     assert parse_job((still / "inbox" / "three.json").read_bytes()).output.alpha is True
+
+
+def test_a_photo_that_moves(mono: Mono, still: Path) -> None:
+    """The daemon reads each field of a motion as it was set, and one without any as the defaults."""
+    words = request(still, avatar="face.JPG", Name="one", Motion="(eye blinks:1.1), 你好")
+    mono.drive("submit", still, *words, "--", *request(still, avatar="face.JPG", Name="two", Motion=""))
+    one, two = (parse_job((still / "inbox" / f"{name}.json").read_bytes()).motion for name in ("one", "two"))
+    assert one is not None
+    assert one.model_dump() == {
+        "engine": "musev",
+        "prompt": "(eye blinks:1.1), 你好",
+        "negative_prompt": "",
+        "seconds": 2.5,
+        "seed": 2**32 - 1,
+        "size": 384,
+        "variant": "musev",
+        "base": "mine",
+        "guidance": 1.5,
+        "steps": 4,
+        "interpolation": "blend",
+        "clip": True,
+        "options": {"motion_speed": 6.5, "window": 8, "crop": "reference"},
+    }
+    assert two == MotionSpec()
 
 
 def test_the_same_key_with_other_content_makes_another_file(mono: Mono, still: Path) -> None:

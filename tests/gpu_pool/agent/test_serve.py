@@ -95,7 +95,7 @@ def test_the_state_folder_is_seen_by_what_is_in_it(agent: AgentProcess, tmp_path
 @pytest.mark.parametrize(
     ("first", "told"),
     [
-        (Spawn("cpu:0"), "KeyError"),
+        (Spawn("cpu:0"), "the first message is Start"),
         (b"no json\n", "no message of a daemon"),
         (b'{"kind": "hello"}\n', "no message of a daemon"),
     ],

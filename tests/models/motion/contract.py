@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from models.arrays import U8
+from models.motion import sizes
 from models.motion.types import MotionEngine, MotionFiles, MotionPlan, MotionRequest, frame_path
+
+
+@contextmanager
+def run_small() -> Iterator[None]:
+    """Allow clips that are smaller than users get; one thread is enough for tiny networks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "SMALLEST", 64)
+        yield
+    torch.set_num_threads(threads)
+
+
+def decode_picture(data: bytes) -> U8:
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
 def open_folder(plan: MotionPlan, folder: Path) -> MotionFiles:
@@ -36,75 +56,81 @@ def make_clip(engines: list[MotionEngine], plan: MotionPlan, folder: Path, seed:
     return [frame_path(files.frames, number).read_bytes() for number in range(plan.frames)]
 
 
+@dataclass(frozen=True)
+class Made:
+    """A clip that one engine has made, and two engines whose networks are loaded."""
+
+    engines: tuple[MotionEngine, MotionEngine]
+    request: MotionRequest
+    plan: MotionPlan
+    pictures: list[bytes]
+
+
 class MotionEngineContract:
-    """Inherit it, and make an engine and a small request of it."""
+    """Inherit it, and make an engine and a small request of it; both are called before fixtures of a function."""
 
-    def make_engine(self) -> MotionEngine:
+    @classmethod
+    def make_engine(cls) -> MotionEngine:
         raise NotImplementedError
 
-    def make_request(self, tmp_path: Path) -> MotionRequest:
+    @classmethod
+    def make_request(cls, folder: Path) -> MotionRequest:
         raise NotImplementedError
 
-    def test_any_order_and_any_number_of_engines_give_the_same_clip(self, tmp_path: Path) -> None:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def made(cls, tmp_path_factory: pytest.TempPathFactory) -> Made:
+        folder = tmp_path_factory.mktemp("made")
+        engines, request = (cls.make_engine(), cls.make_engine()), cls.make_request(folder)
+        plan = engines[0].inspect(request)
+        return Made(engines, request, plan, make_clip([engines[0]], plan, folder / "clip", seed=1))
+
+    def test_any_order_and_any_number_of_engines_give_the_same_clip(self, made: Made, tmp_path: Path) -> None:
         """Units in order on one engine, and at random on two, make the same bytes."""
-        plan = self.make_engine().inspect(self.make_request(tmp_path))
-        one = make_clip([self.make_engine()], plan, tmp_path / "one", seed=1)
-        two = make_clip([self.make_engine(), self.make_engine()], plan, tmp_path / "two", seed=2)
-        assert one == two
-        assert len(set(one)) > 1, "nothing moves"
+        assert make_clip(list(made.engines), made.plan, tmp_path / "two", seed=2) == made.pictures
+        assert len(set(made.pictures)) > 1, "nothing moves"
 
-    def test_the_frames_are_what_the_plan_says(self, tmp_path: Path) -> None:
+    def test_the_frames_are_what_the_plan_says(self, made: Made) -> None:
         """Each frame has the size of the plan, in multiples of what players take, and there are no more."""
-        plan = self.make_engine().inspect(self.make_request(tmp_path))
-        make_clip([self.make_engine()], plan, tmp_path / "clip")
-        frames = sorted((tmp_path / "clip" / "frames").iterdir())
-        assert len(frames) == plan.frames
-        shapes = {np.asarray(cv2.imread(str(path))).shape for path in frames}
-        assert shapes == {(plan.height, plan.width, 3)}
-        assert not {plan.width % 2, plan.height % 2} - {0}
+        assert len(made.pictures) == made.plan.frames
+        shapes = {decode_picture(data).shape for data in made.pictures}
+        assert shapes == {(made.plan.height, made.plan.width, 3)}
+        assert not {made.plan.width % 2, made.plan.height % 2} - {0}
 
-    def test_another_seed_is_another_clip(self, tmp_path: Path) -> None:
+    def test_another_seed_is_another_clip(self, made: Made, tmp_path: Path) -> None:
         """The seed decides the motion, and stands in what identifies the clip."""
-        request = self.make_request(tmp_path)
-        plans = [self.make_engine().inspect(replace(request, seed=seed)) for seed in (1, 2)]
-        assert plans[0].identity != plans[1].identity
-        clips = [make_clip([self.make_engine()], plan, tmp_path / str(n)) for n, plan in enumerate(plans)]
-        assert clips[0] != clips[1]
+        plan = made.engines[0].inspect(replace(made.request, seed=2))
+        assert plan.identity != made.plan.identity
+        assert make_clip([made.engines[0]], plan, tmp_path / "other") != made.pictures
 
-    def test_finished_units_are_not_made_again(self, tmp_path: Path) -> None:
+    def test_finished_units_are_not_made_again(self, made: Made, tmp_path: Path) -> None:
         """A unit that is on disk stays as it is, and one that is missing comes out the same."""
-        plan, engine, folder = (
-            self.make_engine().inspect(self.make_request(tmp_path)),
-            self.make_engine(),
-            tmp_path / "f",
-        )
+        plan, folder = made.plan, tmp_path / "clip"
         files = open_folder(plan, folder)
-        engine.prepare(plan, folder, lambda _: None)
-        engine.denoise(folder, 0, 0, plan.units[0], lambda _: None)
+        made.engines[0].prepare(plan, folder, lambda _: None)
+        made.engines[0].denoise(folder, 0, 0, plan.units[0], lambda _: None)
         paths = [files.unit_path(0, unit) for unit in range(plan.units[0])]
         before = [path.read_bytes() for path in paths]
         inodes = [path.stat().st_ino for path in paths]
         paths[-1].unlink()
-        self.make_engine().denoise(folder, 0, 0, plan.units[0], lambda _: None)
+        made.engines[1].denoise(folder, 0, 0, plan.units[0], lambda _: None)
         assert [path.read_bytes() for path in paths] == before
         assert [path.stat().st_ino for path in paths[:-1]] == inodes[:-1]
 
-    def test_a_plan_survives_as_text(self, tmp_path: Path) -> None:
+    def test_a_plan_survives_as_text(self, made: Made) -> None:
         """A plan that was written and read is the same; it names what result.json has to say."""
-        plan = self.make_engine().inspect(self.make_request(tmp_path))
-        assert MotionPlan.from_json_text(plan.to_json_text()).to_json_text() == plan.to_json_text()
-        assert {"engine", "weights", "licence", "scheduler", "seed"} <= plan.facts.keys()
+        assert MotionPlan.from_json_text(made.plan.to_json_text()).to_json_text() == made.plan.to_json_text()
+        assert {"engine", "weights", "licence", "scheduler", "seed"} <= made.plan.facts.keys()
 
-    def test_a_report_that_raises_ends_the_call(self, tmp_path: Path) -> None:
+    def test_a_report_that_raises_ends_the_call(self, made: Made, tmp_path: Path) -> None:
         """Each long call reports, so that a cancelled one ends soon."""
-        plan, engine = self.make_engine().inspect(self.make_request(tmp_path)), self.make_engine()
-        files = open_folder(plan, tmp_path / "clip")
-        engine.prepare(plan, files.folder, lambda _: None)
+        engine, files = made.engines[0], open_folder(made.plan, tmp_path / "clip")
+        engine.prepare(made.plan, files.folder, lambda _: None)
 
         def stop(_: int) -> None:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            engine.prepare(plan, files.folder, stop)
+            engine.prepare(made.plan, files.folder, stop)
         with pytest.raises(KeyboardInterrupt):
             engine.denoise(files.folder, 0, 0, 1, stop)

@@ -21,8 +21,10 @@ def write_photo(folder: Path, width: int = 320, height: int = 400) -> Path:
 
 
 class TestFakeMotionEngine(MotionEngineContract):
-    def make_engine(self) -> MotionEngine:
+    @classmethod
+    def make_engine(cls) -> MotionEngine:
         return FakeMotionEngine("cpu:0")
 
-    def make_request(self, tmp_path: Path) -> MotionRequest:
-        return MotionRequest(str(write_photo(tmp_path)), "photo.png", str(tmp_path), seconds=2.0)
+    @classmethod
+    def make_request(cls, folder: Path) -> MotionRequest:
+        return MotionRequest(str(write_photo(folder)), "photo.png", str(folder), seconds=2.0)

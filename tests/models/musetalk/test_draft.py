@@ -13,6 +13,7 @@ from models.arrays import F32, U8
 from models.media import split_planes
 from models.musetalk.draft import DraftPlan, blend_faces, number_shots, plan_draft, read_keys
 from models.musetalk.inpainting.inpainter import Inpainter
+from models.musetalk.options import read_options
 from tests.models.musetalk import tiny
 from tests.models.musetalk.jobs import make_request, prepare_job, write_image, write_video
 
@@ -111,6 +112,29 @@ def test_a_draft_is_marked_and_paints_half(tmp_path: Path, models_dir: Path, mon
     assert report["label"]
     assert report["musetalk"]["quality"] == "draft"
     assert any("draft" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("given", "text"), [({}, ""), ({"label": "AI"}, "AI"), ({"label": True, "quality": "draft"}, "AI DRAFT")]
+)
+def test_a_label_is_written_where_it_is_asked_for(given: dict[str, Any], text: str) -> None:
+    """By itself only a draft has one; a final video has the letters AI if its job says so."""
+    assert read_options(given)[0].label_text == text
+
+
+def test_a_final_video_may_say_that_it_is_made_by_ai(tmp_path: Path, models_dir: Path) -> None:
+    """The letters are in the corner of each frame, the rest of the picture is as without them."""
+    avatar = write_image(tmp_path / "face.png")
+    plain = make_request(tmp_path, models_dir, avatar, job="plain", silence="model")
+    engine, outline = prepare_job(plain)
+    usual = list(engine.render(plain, outline, 0, 2))
+    assert not engine.report(plain, outline)["label"]
+    marked = make_request(tmp_path, models_dir, avatar, job="marked", silence="model", label="AI")
+    engine, outline = prepare_job(marked)
+    for one, other in zip(engine.render(marked, outline, 0, 2), usual, strict=True):
+        assert not np.array_equal(split_planes(one)[0][:10, :15], split_planes(other)[0][:10, :15])
+        assert np.array_equal(split_planes(one)[0][40:], split_planes(other)[0][40:])
+    assert engine.report(marked, outline)["label"]
 
 
 def test_the_label_leaves_faces_alone(tmp_path: Path, models_dir: Path) -> None:

@@ -109,7 +109,7 @@ def test_preparation_depends_on_what_shapes_it_alone() -> None:
 
 def test_options_of_the_preview_are_noted_and_ignored() -> None:
     """A job for `auto` may give both engines' options; neither refuses the other's."""
-    options, notes = read_options({"label": False, "strength": 1.2, "face": 1})
+    options, notes = read_options({"sway": False, "strength": 1.2, "face": 1})
     assert options.face == 1
     assert len(notes) == 2
     assert all("preview" in note for note in notes)

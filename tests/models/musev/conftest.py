@@ -8,9 +8,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-import torch
 
-from models.motion import sizes
+from tests.models.motion.contract import run_small
 from tests.models.musetalk.recipe import synth_frame
 from tests.models.musev import tiny
 
@@ -27,14 +26,11 @@ def root(musev_master: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(musev_master, tmp_path / "models"))
 
 
-@pytest.fixture(autouse=True)
-def _small_clips(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def _small_clips() -> Iterator[None]:
     """Clips may be smaller than users get, and one thread is enough for tiny networks."""
-    monkeypatch.setattr(sizes, "SMALLEST", 64)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with run_small():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -212,12 +212,3 @@ def test_a_mistake_in_the_loop_is_noticed(golden: Golden, make_mistake: Callable
 def test_all_mistakes_are_tried() -> None:
     """Seven of the networks and nine of the loop."""
     assert (len(UNET_MISTAKES), len(LOOP_MISTAKES)) == (7, 9)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_threads() -> Iterator[None]:
-    """Tiny networks are slower on many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -42,6 +42,14 @@ def make_smaller(image: U8) -> U8:
     return np.asarray(cv2.resize(image, (320, 320), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def make_taller(image: U8, top: float, factor: float) -> U8:
+    """Return a picture that is stretched downward from row `top` on, and cut."""
+    h, w = image.shape[:2]
+    x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    source = np.where(y < top, y, top + (y - top) / factor).astype(np.float32)
+    return np.asarray(cv2.remap(image, x, source, cv2.INTER_LINEAR), np.uint8)
+
+
 def make_darker(image: U8) -> U8:
     return (image * 0.45).astype(np.uint8)
 

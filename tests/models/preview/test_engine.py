@@ -16,7 +16,8 @@ import pytest
 
 from models import media
 from models.handler import Handler
-from models.preview.engine import PreviewEngine, cycle_frame
+from models.preview.engine import PreviewEngine, cycle_frame, make_motion
+from models.preview.options import Options
 from models.quality.measuring import measure_job
 from models.types import EngineError, GivenVoice, Inspection, Output, Request
 from tests.share import EXAMPLES, face, voice
@@ -42,6 +43,17 @@ def prepared(request: Request) -> tuple[PreviewEngine, Inspection]:
     engine = PreviewEngine("cpu:0")
     engine.prepare(request, inspection, 0, inspection.units["prepare"], lambda _: None)
     return engine, inspection
+
+
+def test_another_seed_is_another_video(tmp_path: Path) -> None:
+    """Of the same voice: other blinks and sways, and the same movement of the lips."""
+    source = portrait(tmp_path)
+    request = request_for(tmp_path, source)
+    _, inspection = prepared(request)
+    plain, same, other = (make_motion(request, inspection, Options(seed=seed)) for seed in (0, 0, 1))
+    assert np.array_equal(plain["curve"], other["curve"])
+    assert np.array_equal(plain["pose"], same["pose"])
+    assert not np.array_equal(plain["pose"], other["pose"])
 
 
 @pytest.mark.parametrize("avatar", ["image", "video"])

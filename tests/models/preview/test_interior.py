@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -69,3 +71,15 @@ def test_the_interior_of_a_small_face_is_averaged() -> None:
     interior = paint(small)
     assert interior.scale < 1.6 * find_face(small).eye_distance / 100
     assert interior.matte.shape[1] < 1.1 * interior.crop.width * interior.scale
+
+
+def test_a_narrow_gap_is_painted_over() -> None:
+    """Lips that are a little apart, without teeth between them, open over painted teeth as shut ones do."""
+    face = find_face(portrait())
+    tone = measure_tone(portrait(), face)
+    shut, apart, wide = (
+        measure_light(paint_interior(replace(CLOSED, top=-gap / 2, bottom=gap / 2), tone, face.eye_distance))
+        for gap in (0.0, 6.0, 20.0)
+    )
+    assert apart[1] > 0.9 * shut[1]
+    assert wide[1] < 0.7 * shut[1]

@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.preview.landmarks import POINTS, dequantize, fit_landmarks, make_usual_landmarks, quantize
-from tests.models.preview.portraits import find_face, portrait
+from models.preview.geometry import transform_points
+from models.preview.landmarks import (
+    POINTS,
+    dequantize,
+    find_tall_lips,
+    fit_landmarks,
+    make_usual_landmarks,
+    quantize,
+)
+from models.preview.mouth import find_mouth
+from tests.models.preview.portraits import draw, find_face, make_taller, portrait
 
 
 @pytest.mark.parametrize("shift", [(-0.15, 0.0), (0.15, 0.1), (0.0, -0.15)])
@@ -41,3 +50,21 @@ def test_tables_survive_their_storage() -> None:
     step = np.abs(table[:-1]).max(0) / 127
     assert (np.abs(found[:-1] - table[:-1]) <= 0.51 * step).all()
     assert np.abs(found[-1] - table[-1]).max() < 1e-6
+
+
+def test_the_lower_lip_of_a_scream_is_found() -> None:
+    """A mouth far taller than those of the tables is looked at in a lower picture; the mouth reaches to that lip."""
+    wide = draw(portrait(), 1.0)
+    lip = find_face(wide).landmarks.points[13]
+    face = find_face(portrait())
+    seam = find_mouth(portrait(), face)
+    top = face.eyes[0][1] + (seam.y + seam.top - 2) * face.eye_distance / 100
+    image = make_taller(wide, top, 2.4)
+    scream = find_face(image)
+    wanted = top + 2.4 * (lip[1] - top)
+    tall = find_tall_lips(image, scream.landmarks.points)
+    assert abs(scream.landmarks.points[13, 1] - wanted) > 0.2 * scream.eye_distance, "the landmarks alone miss it"
+    assert abs(tall[5, 1] - wanted) < 0.14 * scream.eye_distance
+    mouth = find_mouth(image, scream)
+    lower_edge = transform_points(tall[5:], scream.to_upright)[0, 1]
+    assert mouth.y + mouth.bottom >= lower_edge - 16.1

@@ -85,3 +85,19 @@ def test_a_wide_open_mouth_closes_with_both_lips() -> None:
     edges = [np.interp(edge + mouth.y, source, rows) for edge, source in ((mouth.top, upper), (mouth.bottom, lower))]
     assert edges[0] > mouth.y + mouth.top + 4
     assert edges[1] == pytest.approx(edges[0], abs=2.5)
+
+
+def test_a_scream_stays_open() -> None:
+    """Lips up to 48 units apart touch in silence; those farther apart come together by 30 and fold no skin."""
+    face = find_face(portrait())
+    found = replace(find_mouth(portrait(), face), teeth=False, top=-10.0)
+    for gap, resting in ((20.0, 0.0), (46.0, 0.0), (50.0, 5.0), (70.0, 40.0)):
+        field = LipField(replace(found, bottom=gap - 10), face.outline)
+        shut = field.compute_aperture(0.0)
+        assert resting <= shut < resting + 0.04 * gap
+        assert field.compute_aperture(1.0) >= min(gap, resting + 24)
+        moved = field.compute_displacements(0.0, 0.0)
+        middle = moved[:, round((found.x - field.crop.left) / STEP), 2]
+        assert -middle.min() <= max(gap - resting, 0) + 0.1
+        assert (STEP - np.diff(moved[..., 2], axis=0)[round(60 / STEP) :]).min() > 0
+        assert np.abs(moved[-1, :, 2]).max() < 1.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -107,3 +109,12 @@ def test_shadow_between_teeth_and_lip_is_inside_the_mouth() -> None:
     mouth = find_mouth(image, face)
     assert usual.bottom < mouth.bottom < usual.bottom + 6
     assert mouth.top == pytest.approx(usual.top, abs=3)
+
+
+def test_lips_that_are_a_little_apart_are_measured() -> None:
+    """Where the landmarks are unsure, the shadow between the lips tells how far they are apart: they can close."""
+    for drawn, opening, least, most in ((0.0, 0.3, 0, 0), (0.3, 0.3, 6, 10), (0.3, 0.05, 0, 0)):
+        image = draw(portrait(), drawn)
+        face = find_face(image)
+        unsure = replace(face, landmarks=replace(face.landmarks, opening=opening))
+        assert least <= find_mouth(image, unsure).gap <= most

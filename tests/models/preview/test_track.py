@@ -51,7 +51,7 @@ def test_a_blink_moves_nothing() -> None:
     track = follow_face(iter(frames), find_largest, lambda _: None)
     first = np.array(find_face(image).eyes)
     assert np.abs(track.eyes - first).max() < 3
-    assert np.abs(track.place_at_mouth(0) - first).max() < 4
+    assert np.abs(track.place_at_mouth(find_face(image)) - first).max() < 4
 
 
 def test_the_reference_is_a_frame_with_the_mouth_closed() -> None:
@@ -102,6 +102,28 @@ def test_the_mouth_of_a_head_that_turns_quickly_is_followed() -> None:
     shifted = cv2.remap(image, x - (0.1 * face.eye_distance * lower).astype(np.float32), y, cv2.INTER_LINEAR)
     frames = [image] * 12 + [np.asarray(shifted, np.uint8)] * 12
     track = follow_face(iter(frames), find_largest, lambda _: None)
-    moved = (track.place_at_mouth(0) - track.eyes).mean(1)[:, 0]
+    moved = (track.place_at_mouth(face) - track.eyes).mean(1)[:, 0]
     assert moved[-1] > 0.04 * face.eye_distance
     assert moved[13] > 0.75 * moved[-1]
+
+
+def test_a_head_that_turns_to_and_fro_is_followed_in_each_frame() -> None:
+    """A face that moves by a quarter of the eye distance, and back in the next frame, is where it is."""
+    image, face = portrait(), find_face(portrait())
+    aside = [(-1) ** n * 0.12 * face.eye_distance for n in range(12)]
+    moves = [np.array([[1, 0, dx], [0, 1, 0]]) for dx in aside]
+    frames = [np.asarray(cv2.warpAffine(image, move, image.shape[1::-1]), np.uint8) for move in moves]
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    wanted = np.array([transform_points(np.array(face.eyes), move) for move in moves])
+    assert np.abs(track.eyes - wanted)[2:-2].max() < 0.08 * face.eye_distance
+
+
+def test_the_mouth_is_placed_against_the_face_of_its_frame() -> None:
+    """What the average over the frames lags in the reference frame displaces no other frame."""
+    face = find_face(portrait())
+    track = Track.of_still(face, 9)
+    assert np.abs(track.place_at_mouth(face) - track.eyes).max() < 1e-9
+    track.mouth[4] += 6.0
+    moved = np.abs(track.place_at_mouth(face) - track.eyes).max((1, 2))
+    assert moved[4] > 0.05 * face.eye_distance
+    assert np.delete(moved, 4).max() < 1e-9

@@ -239,7 +239,7 @@ def test_logs_tell_what_happened(settings: Settings, ledger: Ledger) -> None:
 
 
 def test_open_prints_the_path(settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The video of a done job, the folder of a failed one; anything else is an error that says why."""
+    """The video of a done job, the folder of a failed one, the first part of one that runs; else an error says why."""
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     video = settings.folders.outbox / "done" / "result.mp4"
@@ -250,6 +250,11 @@ def test_open_prints_the_path(settings: Settings, ledger: Ledger, monkeypatch: p
     assert call(settings, "open", "done").stdout == f"{video}\n"
     assert call(settings, "open", "bad").stdout == f"{settings.folders.failed / 'bad'}\n"
     assert "nothing to open" in str(call(settings, "open", "open").exception)
+    ledger.db.execute("UPDATE jobs SET first_part = 'open.part' WHERE name = 'open'")
+    first = settings.folders.outbox / "open.part" / "first.mp4"
+    first.parent.mkdir()
+    first.touch()
+    assert call(settings, "open", "open").stdout == f"{first}\n"
     ledger.close()
 
 

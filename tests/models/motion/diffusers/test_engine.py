@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +15,7 @@ from diffusers import StableVideoDiffusionPipeline, WanImageToVideoPipeline
 from models.motion.diffusers.engine import DiffusersEngine, read_photo
 from models.motion.types import MotionEngine, MotionRequest
 from models.types import EngineError
-from tests.models.motion.contract import MotionEngineContract, make_clip
+from tests.models.motion.contract import MotionEngineContract, decode_picture, make_clip, run_small
 from tests.models.motion.diffusers.tiny_pipelines import write_svd, write_wan
 from tests.models.motion.test_fake_engine import write_photo
 
@@ -31,21 +31,32 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_clips() -> Iterator[None]:
+    with run_small():
+        yield
+
+
 def make_request(tmp_path: Path, models: Path, variant: str, **more: Any) -> MotionRequest:
-    asked: dict[str, Any] = {"variant": variant, "seconds": 0.2, "size": 256, "steps": STEPS, **more}
+    asked: dict[str, Any] = {"variant": variant, "seconds": 0.2, "size": 64, "steps": STEPS, **more}
     return MotionRequest(str(write_photo(tmp_path, 300, 300)), "photo.png", str(models), **asked)
 
 
 class TestWan(MotionEngineContract):
-    @pytest.fixture(autouse=True)
-    def _models(self, models: Path) -> None:
-        self.models = models
+    models: Path
 
-    def make_engine(self) -> MotionEngine:
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _models(cls, models: Path) -> None:
+        cls.models = models
+
+    @classmethod
+    def make_engine(cls) -> MotionEngine:
         return DiffusersEngine("cpu:0")
 
-    def make_request(self, tmp_path: Path) -> MotionRequest:
-        return make_request(tmp_path, self.models, "wan", prompt="a person blinks", steps=1)
+    @classmethod
+    def make_request(cls, folder: Path) -> MotionRequest:
+        return make_request(folder, cls.models, "wan", prompt="a person blinks", steps=1)
 
 
 def run_whole(plan: Any, variant: str, models: Path) -> list[Any]:
@@ -69,7 +80,7 @@ def test_steps_one_by_one_are_the_pipeline_in_one_go(tmp_path: Path, models: Pat
     """What the scheduler remembers from step to step is kept: the frames are those of a plain call."""
     plan = DiffusersEngine("cpu:0").inspect(make_request(tmp_path, models, variant))
     made = [
-        np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.int16)
+        decode_picture(data).astype(np.int16)
         for data in make_clip([DiffusersEngine("cpu:0"), DiffusersEngine("cpu:0")], plan, tmp_path / "clip")
     ]
     whole = run_whole(plan, variant, models)

@@ -9,6 +9,7 @@ from torch import nn
 
 from models.musetalk.inpainting.forms import (
     FORMS,
+    FusedUpsample,
     LayoutGroupNorm,
     Measurement,
     NormSilu,
@@ -77,6 +78,7 @@ def test_an_inpainter_runs_the_form_that_it_is_told(name: str) -> None:
     form = FORMS.get(name, FORMS["usual"])
     kinds = [type(module) for net in (opened._predict, opened._decode) for module in net.modules()]
     assert (ShuffledUpsample in kinds) == (form.upsampler == "shuffled") == (FoldedUpsample not in kinds)
+    assert (FusedUpsample in kinds) == (form.upsampler == "kernel")
     assert (LayoutGroupNorm in kinds) == (form.norm != "library") == (nn.GroupNorm not in kinds)
     assert (NormSilu in kinds) == (form.norm == "kernel")
     assert opened._decode.layout is (contiguous_layout if form.layout == "contiguous" else channels_last_layout)

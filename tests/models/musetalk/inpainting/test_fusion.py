@@ -18,6 +18,7 @@ from models.musetalk.inpainting.fusion import (
     TimelessResnet,
     fold_time,
     fold_upsamplers,
+    fold_values,
     transposed_kernel,
 )
 from tests.models.musetalk import tiny_nets
@@ -116,3 +117,18 @@ def test_full_widths_save_what_they_should() -> None:
     assert 1 - flops(fold_upsamplers(unet), x, time, features) / flops(unet, x, time, features) == pytest.approx(
         0.053, abs=0.01
     )
+
+
+@torch.no_grad()
+def test_values_of_one_head_take_the_projection_of_the_result() -> None:
+    """The VAE's attention loses a linear layer and keeps its numbers; the UNet's, of several heads, stays as it is."""
+    plain, z = tiny_nets.vae().decoder, torch.randn(1, 4, 8, 8)
+    before = plain(z)
+    folded = fold_values(plain)
+    assert count(folded, nn.Linear) == count(plain, nn.Linear) - 1
+    assert apart(folded(z), before) <= RELATIVE
+    assert torch.equal(plain(z), before)
+    assert flops(folded, z) < flops(plain, z)
+    assert fold_values(folded) is folded
+    unet = tiny_nets.unet()
+    assert fold_values(unet) is unet

@@ -27,6 +27,7 @@ from models.musetalk.weights.index import (
     missing_files,
     missing_files_for,
     published_files,
+    read_hashes,
 )
 
 
@@ -211,3 +212,14 @@ def test_whisper_of_old_releases_is_named(root: Path) -> None:
     assert "tiny.pt is of MuseTalk before 1.5" in explain_unavailable(ENGINES["musetalk"], root, {"cuda"})
     (root / "whisper" / "tiny.pt").unlink()
     assert "tiny.pt" not in layout.missing_error("v15", root).message
+
+
+def test_the_hashes_of_the_weights_in_use_are_told(root: Path) -> None:
+    """As far as a manifest has noted them, and no longer when a file has changed since."""
+    put(root, *published_files("v15"))
+    assert read_hashes("v15", root) == {}
+    unet = get_part("unet-v15").variants[-1].weights
+    write_entry(root, unet, Entry(replace(stamp_of(root / unet), sha256="a" * 64)))
+    assert read_hashes("v15", root) == {unet: "a" * 64}
+    (root / unet).write_bytes(b"another network")
+    assert read_hashes("v15", root) == {}

@@ -12,12 +12,13 @@ from safetensors import safe_open
 from models.checkpoints.manifest import read_manifest
 from models.musev.commands.convert import import_folder
 from models.musev.commands.fetch import check_licence, list_needed, list_remote_files
-from models.musev.commands.verify import choose_selections, verify_folder
+from models.musev.commands.verify import choose_selections, verify_file, verify_folder
 from models.musev.weights.index import (
     BASES,
     CONVERTED,
     DEFAULT_BASE,
     VARIANTS,
+    InstalledPart,
     Selection,
     default_variant,
     list_missing_for_default,
@@ -125,9 +126,11 @@ def test_a_bad_checkpoint_is_named(root: Path, damage: str, error: str) -> None:
     else:
         other = "musev/unet" if damage == "variant" else "musev_referencenet/referencenet"
         path.write_bytes((root / "motion" / other / "diffusion_pytorch_model.bin").read_bytes())
-    with pytest.raises(EngineError, match=error):
+    with pytest.raises(EngineError, match=error) as caught:
         load_unet(root, Selection(), torch.device("cpu"), torch.float32)
-    assert verdicts(root)[UNET].startswith("bad")
+    assert "--accept-licence --replace motion/" in caught.value.hint
+    found = verify_file(InstalledPart(Selection().motion, root, UNET), Selection(), hashes=False, tick=lambda _: None)
+    assert (found.verdict, found.advice) == ("bad", caught.value.hint)
 
 
 class Trap:

@@ -1,4 +1,4 @@
-"""The label that tells a draft from a final video."""
+"""The label that says in a corner what a video is."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from models.arrays import I64, U8
 from models.media import split_planes
 from models.musetalk.geometry import Size
 
-_TEXT, _FONT = "DRAFT", cv2.FONT_HERSHEY_DUPLEX
+_FONT = cv2.FONT_HERSHEY_DUPLEX
 _WHITE, _NEUTRAL = 235, 128
 
 
-class DraftLabel:
+class CornerLabel:
     """A label top left, or bottom left where it would cover a face, for frames of one size."""
 
-    def __init__(self, size: Size, boxes: I64) -> None:
+    def __init__(self, text: str, size: Size, boxes: I64) -> None:
         """Choose the place.
 
         boxes   (n, 4) x1, y1, x2, y2 of all faces
         """
-        width, height = size
+        (width, height), self._text = size, text
         self._scale = max(0.3, min(height / 1000, width / 700))
         self._stroke, margin = max(1, round(self._scale * 1.4)), round(9 * self._scale) + 2
-        (wide, high), below = cv2.getTextSize(_TEXT, _FONT, self._scale, self._stroke)
+        (wide, high), below = cv2.getTextSize(text, _FONT, self._scale, self._stroke)
         right, tall = min(width, wide + 2 * margin), min(height, high + below + 2 * margin)
         right, tall = right // 2 * 2, tall // 2 * 2
         is_covered = bool(((boxes[:, 0] < right) & (boxes[:, 1] < tall)).any())
@@ -48,5 +48,5 @@ class DraftLabel:
         dark[..., : 3 if dark.ndim == 3 else None] //= 3
         if dark.ndim == 3 and dark.shape[2] == 4:
             dark[..., 3] = 255
-        cv2.putText(dark, _TEXT, self._place, _FONT, self._scale, colour, self._stroke, cv2.LINE_AA)
+        cv2.putText(dark, self._text, self._place, _FONT, self._scale, colour, self._stroke, cv2.LINE_AA)
         corner[:] = dark

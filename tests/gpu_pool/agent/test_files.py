@@ -1,0 +1,93 @@
+"""Files of jobs on a node: where they are, how many are kept, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpu_pool.agent.files import NodeFiles, take_lock
+from gpu_pool.cluster.courier import SpanFiles
+from gpu_pool.cluster.messages import Bring, Piece
+from tests.gpu_pool.cluster.pairs import Pair
+
+HASH = "0" * 64
+
+
+def test_paths_of_the_daemon_lead_to_folders_of_the_node(tmp_path: Path) -> None:
+    """Those of the worker alone, but for the cache; other texts stay as they are."""
+    pair = Pair(tmp_path)
+    payload = {
+        "request": {"work": f"{pair.work}/1", "cache": str(pair.cache), "avatar": "/share/a", "x": [f"{pair.work}s"]}
+    }
+    found = pair.node.localise("GPU-1/2", payload)["request"]
+    assert found["cache"] == str(pair.far / "cache")
+    assert found["work"].startswith(f"{pair.far}/runs/")
+    assert found["work"].endswith("/worker-GPU-1-2/work/1")
+    assert (found["avatar"], found["x"]) == ("/share/a", [f"{pair.work}s"])
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
+    """The content that a span needs stays, whatever it weighs."""
+    pair = Pair(tmp_path, content_bytes=250)
+    for name in ("a", "b", "a", "c"):
+        (pair.work / name).write_bytes(name.encode() * 100)
+        pair.deliver(SpanFiles((pair.work / name,)))
+    assert pair.count_sent() == 3
+    for name, sent in (("a", 0), ("c", 0), ("b", 1)):
+        pair.deliver(SpanFiles((pair.work / name,)))
+        assert (name, pair.count_sent()) == (name, sent)
+    assert len(list((pair.far / "content").iterdir())) == 2
+
+
+def test_content_outlives_the_agent_and_folders_of_workers_do_not(tmp_path: Path) -> None:
+    """Those of an agent that was killed are removed by the next one, those of a frozen one are not."""
+    pair = Pair(tmp_path)
+    (pair.work / "a").write_bytes(b"x")
+    pair.deliver(SpanFiles((pair.work / "a",)))
+    frozen = next(pair.far.glob("runs/*.lock"))
+    killed = pair.far / "runs" / "killed"
+    killed.mkdir()
+    killed.with_suffix(".lock").touch()
+    again = Pair(tmp_path)
+    assert frozen.with_suffix("").is_dir()
+    assert not killed.exists()
+    again.deliver(SpanFiles((pair.work / "a",)))
+    assert again.count_sent() == 0
+    again.node.close()
+    pair.node.close()
+    assert list((pair.far / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["work/../x", "work//x", "/etc/passwd", "etc/passwd", "work", "work/", "../work/x"])
+def test_a_path_outside_is_refused(tmp_path: Path, name: str) -> None:
+    """To read, and to make."""
+    node = Pair(tmp_path).node
+    for bring in (Bring("cpu:0", 1, {name: []}, {}), Bring("cpu:0", 1, {}, {name: True})):
+        with pytest.raises(ValueError, match="no path below"):
+            node.bring(bring)
+
+
+def test_what_nobody_asked_for_is_refused(tmp_path: Path) -> None:
+    """A piece of nothing, and a span before its files."""
+    node = Pair(tmp_path).node
+    with pytest.raises(ValueError, match="isn't wanted"):
+        node.add(Piece("eA=="))
+    node.bring(Bring("cpu:0", 1, {"work/a": [HASH, 5]}, {}))
+    with pytest.raises(ValueError, match="before its files"):
+        node.lay_out("cpu:0")
+    node.close()
+
+
+def test_a_folder_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is sent."""
+    node = NodeFiles(tmp_path / "far", {}, 1)
+    assert node.trouble == ""
+    monkeypatch.setattr("gpu_pool.agent.files.LEAST_FREE_BYTES", 1 << 60)
+    assert "are free in" in node.trouble
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    """As long as that lives."""
+    assert take_lock(tmp_path / "lock") is not None
+    assert take_lock(tmp_path / "lock") is None
