@@ -313,6 +313,30 @@ def selftest(
 
 
 @app.command()
+def tune(
+    config: Config = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what is fastest on each card, for `auto`.
+
+    Batch sizes, compiled code, encoders and workers a card; it takes some minutes, best without jobs.
+    """
+    from agent.cli.selftest import build_tuning_table
+    from agent.cli.selftest import tune as measure
+
+    tunings = measure(load_settings(config), device, None if as_json else console)
+    if as_json:
+        print_json([tuning.model_dump(mode="json") for tuning in tunings])
+    else:
+        for tuning in tunings:
+            console.print(build_tuning_table(tuning))
+
+
+@app.command()
 def doctor(
     config: Config = None,
     as_json: AsJson = False,

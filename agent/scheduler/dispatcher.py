@@ -32,7 +32,7 @@ from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice
 from models.motion.catalog import choose_motion
-from models.types import EngineError, GivenVoice, Request
+from models.types import EngineError, GivenVoice, Output, Request
 
 log = logging.getLogger("musedrop")
 
@@ -280,13 +280,23 @@ class Dispatcher:
             cache_bytes=int(settings.cache.max_gib * 2**30),
             fps=spec.fps,
             options=dict(spec.options),
-            output=spec.resolve_output(settings.encoding),
+            output=self._choose_output(spec),
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
             marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
             strict=spec.strict,
             forms=dict(self.devices.forms),
+            tuned={
+                card: choice.model_dump(include={"batch_size", "compile"})
+                for card, choice in self.devices.tuned.items()
+            },
         )
+
+    def _choose_output(self, spec: JobSpec) -> Output:
+        """Return how the video is encoded; "auto" means x264 where tuning found it faster than NVENC."""
+        output = spec.resolve_output(self.settings.current.encoding)
+        is_open = output.encoder == "auto" and self.devices.prefers_x264
+        return replace(output, encoder="libx264") if is_open else output
 
     def _find_staging(self, job: Job, token: str) -> Path:
         return self.folders.staging / f"{job.uid}-{token}"

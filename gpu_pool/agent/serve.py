@@ -195,7 +195,12 @@ class Agent:
             unloaded_options=start.unloaded_options,
             log_dir=log_dir,
             watch=watch,
-            rules=CardRules(tuple(start.cards["only"]), tuple(start.cards["exclude"]), start.cards["workers"]),
+            rules=CardRules(
+                tuple(start.cards["only"]),
+                tuple(start.cards["exclude"]),
+                start.cards["workers"],
+                start.cards.get("workers_of", {}),
+            ),
             choose_walls=lambda _: self._walls,
         )
         facts = find_function(start.describe)(start.options["cpu"])

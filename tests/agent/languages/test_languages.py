@@ -26,7 +26,7 @@ SILENT = re.compile(
     r"models/(musetalk/(selftest|nets|compositing|__main__|commands/(verify|convert)|inpainting/(fused_weights|memory_errors)"
     r"|avatar/store|weights/(architectures|published_configs))|avatars|first_part|preview/renderer"
     r"|checkpoints/(torch_file|unpickler|configs|terminal|verdicts)|musev/(nets|__main__|commands/(verify|convert))"
-    r"|media/output/encode\.py:(74|95))|agent/jobs/(schema|media_names)|agent/(scheduler/(reports|workers)|results/outbox)"
+    r"|media/output/encode\.py:(74|95))|agent/jobs/(schema|media_names)|agent/(scheduler/(reports|tuning|workers)|results/outbox)"
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
 OTHER_TEXT = re.compile(

@@ -12,6 +12,7 @@ import pytest
 from agent.ledger.reader import open_reader
 from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.dispatcher import will_have_room
+from agent.scheduler.tuning import Choice
 from gpu_pool.types import Device, DeviceKind, Done, Exited, Progress, ProtocolError, RunSpan
 from models.catalog import EngineChoice
 from models.types import Inspection
@@ -108,6 +109,22 @@ def test_a_job_is_told_the_forms_that_the_self_tests_chose(make_simulation: Buil
     simulation.add("hello")
     simulation.finish(1)
     assert told == [{"Card": "norms"}] * 7
+
+
+@pytest.mark.parametrize(("encoder", "told"), [("libx264", "libx264"), ("h264_nvenc", "auto")])
+def test_auto_is_what_tuning_found(make_simulation: Build, encoder: Any, told: str) -> None:
+    """Batches and compiled code by the type of card, in every stage; x264 if that is faster than NVENC on the cards."""
+    simulation = make_simulation(cpus(2))
+    card = Choice(batch_size=8, compile=True, encoder=encoder, workers=1)
+    simulation.dispatcher.devices.tuned = {"Card": card, "cpu": card.model_copy(update={"encoder": "libx264"})}
+    requests: list[dict[str, Any]] = []
+    simulation.story = lambda _device, _name, order: requests.append(order.payload["request"])
+    simulation.add("hello")
+    simulation.finish(1)
+    tuned = {"batch_size": 8, "compile": True}
+    assert {(json.dumps(request["tuned"]), request["output"]["encoder"]) for request in requests} == {
+        (json.dumps({"Card": tuned, "cpu": tuned}), told)
+    }
 
 
 def test_submitters_take_turns(make_simulation: Build) -> None:
