@@ -32,7 +32,7 @@ def test_a_watch_wakes_for_a_rename(woken: tuple[InboxWatcher, threading.Event])
     beside.write_bytes(JOB)
     beside.rename(watch.folder / "a.json")
     for _ in range(10):
-        assert event.wait(10)
+        assert event.wait(60)
         event.clear()
         if "a.json" in watch.moved:
             break
@@ -71,7 +71,7 @@ def test_a_claim_holds_back_no_news(woken: tuple[InboxWatcher, threading.Event],
     (watch.folder / "first.json").rename(tmp_path / "first.json")
     (tmp_path / "second.json").rename(watch.folder / "second.json")
     for _ in range(10):
-        assert event.wait(10)
+        assert event.wait(60)
         event.clear()
         if "second.json" in watch.moved:
             break
@@ -90,7 +90,7 @@ def test_a_watch_knows_that_it_is_blind(woken: tuple[InboxWatcher, threading.Eve
     assert watch.is_alive
     event.clear()
     (watch.folder / "b.json").write_bytes(JOB)
-    assert event.wait(10)
+    assert event.wait(60)
 
 
 def test_a_watch_that_is_given_up_has_no_problem(tmp_path: Path) -> None:
