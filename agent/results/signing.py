@@ -113,6 +113,12 @@ class Signer:
             self.tries.pop(token)
         return ended
 
+    def close(self) -> None:
+        """End the program, if one runs; what it was to sign is signed after the next start."""
+        if self._running is not None:
+            self._running.kill()
+            self._running = None
+
     def _read_report(self, token: str) -> dict[str, Any] | None:
         path = self.folders.signed / f"{token}.json"
         try:

@@ -155,3 +155,17 @@ def test_the_first_start_makes_the_key(desk: Desk) -> None:
     (desk.folders.credentials / "key.pem").touch()
     desk.publisher.make_signing_key()
     assert start.jobs == [[]]
+
+
+def test_no_program_is_left(desk: Desk) -> None:
+    """One that has made the key is collected though nothing is to be published; one that runs ends with the daemon."""
+    signer, start = let_sign(desk)
+    desk.publisher.make_signing_key()
+    publish(desk)
+    assert signer.is_running
+    start.program.exit_code = 0
+    publish(desk)
+    assert not signer.is_running
+    desk.publisher.make_signing_key()
+    signer.close()
+    assert not signer.is_running
