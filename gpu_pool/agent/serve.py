@@ -210,6 +210,8 @@ class Agent:
     def _report(self, message: WorkerMessage) -> None:
         """Pass on what a worker says; behind the files of its span, if there are any."""
         device, report = message
+        if self._files and isinstance(report, Done | Failed) and not self._files.end_span(device):
+            report = ProtocolError("the end of a span it doesn't have")
         if self._files and isinstance(report, Done | Failed):
             if isinstance(report, Failed) and (report.code == "disk_full" or NO_SPACE in report.message):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._files.folder))
