@@ -130,6 +130,8 @@ class Publisher:
         `early_s`: publish what is due in so many seconds, too.
         """
         now_s = self.clock.now_s() + early_s
+        if self._signer is not None and not self.pending:
+            self._signer.collect(now_s)  # the program that made the key has ended: it must not stay a zombie
         if self.next_due_s > now_s:
             return
         due = self._sign([result for result in self.pending.values() if result.due_s <= now_s + GATHER_S], now_s)

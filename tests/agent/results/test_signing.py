@@ -155,3 +155,14 @@ def test_the_first_start_makes_the_key(desk: Desk) -> None:
     (desk.folders.credentials / "key.pem").touch()
     desk.publisher.make_signing_key()
     assert start.jobs == [[]]
+
+
+def test_the_program_that_made_the_key_is_reaped(desk: Desk) -> None:
+    """It ends long before the first result may come, and stays no zombie until then."""
+    signer, start = let_sign(desk)
+    desk.publisher.make_signing_key()
+    desk.publisher.publish()
+    assert signer.is_running
+    start.program.exit_code = 0
+    desk.publisher.publish()
+    assert not signer.is_running
