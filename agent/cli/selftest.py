@@ -10,7 +10,7 @@ from agent.cli.doctor import DRIVER_S, Finding, has_had_cards
 from agent.scheduler.tuning import Tuning
 from agent.selftest.report import DeviceReport, ReportRow
 from agent.selftest.rows import Row
-from agent.selftest.run import choose_targets, run_selftest
+from agent.selftest.run import choose_targets, list_targets, run_selftest
 from agent.selftest.tune import tune_devices
 from agent.selftest.workers import Target
 from agent.settings import Settings
@@ -38,10 +38,11 @@ def tune(settings: Settings, device: str | None, console: Console | None) -> lis
     """Run `musedrop tune`; with a console show meanwhile what is measured. Raises UserError."""
     cards = read_cards(settings.folders.nvml_log, DRIVER_S, had_cards=has_had_cards(settings))
     targets = choose_targets(settings, cards, device)
+    number = len(list_targets(settings, cards)) if targets[0].kind == "cuda" else 1
     if console is None:
-        return tune_devices(settings, targets, lambda _target, _step: None)
+        return tune_devices(settings, targets, lambda _target, _step: None, number)
     with console.status("tuning takes some minutes ...") as status:
-        return tune_devices(settings, targets, lambda target, step: status.update(f"{target.id}: {step} ..."))
+        return tune_devices(settings, targets, lambda target, step: status.update(f"{target.id}: {step} ..."), number)
 
 
 def build_tuning_table(tuning: Tuning) -> Table:

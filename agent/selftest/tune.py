@@ -64,9 +64,10 @@ def choose_pace(paces: Sequence[Pace], cards: int, cores: int) -> Pace:
     return min(near, key=lambda pace: (pace.workers, pace.encoder != USUAL_ENCODER))
 
 
-def tune_devices(settings: Settings, targets: Sequence[Target], tell: Tell) -> list[Tuning]:
+def tune_devices(settings: Settings, targets: Sequence[Target], tell: Tell, cards: int = 1) -> list[Tuning]:
     """Measure the devices one after the other; write tune.json after each.
 
+    `cards`: how many do the same when jobs run, whichever of them are measured.
     `tell` gets a sentence before each step. Raises UserError where a device can't be measured, or the file can't be
     written.
     """
@@ -76,7 +77,7 @@ def tune_devices(settings: Settings, targets: Sequence[Target], tell: Tell) -> l
         raise UserError(f"nothing can be tuned: {', '.join(packages)} not installed; run `{command}`")
     tunings = []
     for target in targets:
-        tunings.append(_tune(settings, target, len(targets), tell))
+        tunings.append(_tune(settings, target, cards, tell))
         try:
             write_tunings(settings.folders.tuning_file, tunings)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,12 +21,16 @@ from agent.errors import UserError
 from agent.fs import read_regular
 from agent.results.video_file import find_video
 from agent.settings import Settings
+from agent.text import escape
 from models.catalog import find_changed_weights
 from models.types import name_voice_role
 
 MOST_RECORD_BYTES = 1 << 20
 MOST_SOUND_S = 0.25
 """The sound may end so much before or after the picture: it has packets of its own length, and begins with a lead."""
+RATE = re.compile(r"[1-9][0-9]{0,19}(/[1-9][0-9]{0,19})?")
+UNREADABLE = (AttributeError, TypeError, ValueError, KeyError, ArithmeticError)
+"""What reading raises of a manifest that is not as ours are: anyone may have signed it."""
 SAME = "made with the weights that are here"
 Media = Mapping[str, Sequence[Path]]
 
@@ -55,7 +60,7 @@ def verify_result(
         typer.echo(json.dumps([{"holds": one.holds, "text": one.text} for one in findings], indent=1))
     else:
         for one in findings:
-            typer.echo(f"{ {True: 'ok', False: 'NO', None: '--'}[one.holds] }  {one.text}")
+            typer.echo(f"{ {True: 'ok', False: 'NO', None: '--'}[one.holds] }  {escape(one.text)}")
     raise typer.Exit(1 if any(one.holds is False for one in findings) else 0)
 
 
@@ -123,10 +128,23 @@ def examine(
             tracks = []
             yield Finding(False, str(error))
     if not found.problem:
-        yield from describe(found.said, record)
-        yield from compare_tracks(found.said, tracks)
-        yield from compare_inputs(found.said, media or {})
-        yield from compare_weights(found.said, models_dir)
+        yield from examine_said(found.said, record, tracks, media or {}, models_dir)
+
+
+def examine_said(
+    said: Mapping[str, Any], record: Mapping[str, Any], tracks: list[Track], media: Media, models_dir: Path | None
+) -> Iterator[Finding]:
+    """Yield what holds of our assertion in the manifest."""
+    if not said:
+        yield Finding(False if record else None, "its credentials are not those of a result of musedrop")
+        return
+    try:
+        yield from describe(said, record)
+        yield from compare_tracks(said, tracks)
+        yield from compare_inputs(said, media)
+        yield from compare_weights(said, models_dir)
+    except UNREADABLE:
+        yield Finding(False, "what its credentials say can't be read")
 
 
 def describe(said: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[Finding]:
@@ -152,12 +170,14 @@ def compare_tracks(said: Mapping[str, Any], tracks: list[Track]) -> Iterator[Fin
     frames, fps = said.get("frames"), said.get("fps")
     if not (frames and fps):
         return
+    if not RATE.fullmatch(fps):
+        raise ValueError("no rate")
     count = sum(one.samples for one in pictures)
     yield Finding(count == frames, f"it has {count} frames, and was signed with {frames}")
-    exact = {1 / Fraction(str(fps))}
+    exact = {1 / Fraction(fps)}
     holds = all(one.durations == exact for one in pictures)
     yield Finding(holds, f"each frame is shown for {'exactly' if holds else 'another time than'} 1/{fps} s")
-    lasts = abs(max((float(one.seconds) for one in sounds), default=0.0) - float(frames / Fraction(str(fps))))
+    lasts = abs(max((float(one.seconds) for one in sounds), default=0.0) - float(frames / Fraction(fps)))
     if not sounds:
         yield Finding(False, "it has no sound")
         return

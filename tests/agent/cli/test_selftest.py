@@ -9,12 +9,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from agent.cli.main import app
-from agent.cli.selftest import build_table, build_tuning_table, list_findings
+from agent.cli.selftest import build_table, build_tuning_table, list_findings, tune
 from agent.scheduler.tuning import Tuning
 from agent.selftest.report import ReportKey, build_report
 from agent.selftest.rows import Row
 from agent.selftest.workers import Target
 from agent.settings import Settings
+from gpu_pool.cards import Cards
+from gpu_pool.types import Device
 from tests.agent.scheduler.tunings import make_tuning
 from tests.agent.selftest.figures import CARD
 
@@ -41,6 +43,21 @@ def test_doctor_shows_the_same_rows() -> None:
     ]
 
 
+def test_one_card_is_tuned_as_one_of_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cores must keep up with every card that jobs use, also where only one is measured."""
+    devices = tuple(Device(f"GPU-{number}", "cuda", name="Card") for number in range(3))
+    monkeypatch.setattr("agent.cli.selftest.read_cards", lambda *_args, **_how: Cards(devices))
+    told: list[tuple[list[str], int]] = []
+
+    def measure(_settings: Settings, targets: list[Target], _tell: object, cards: int) -> list[Tuning]:
+        told.append(([target.id for target in targets], cards))
+        return []
+
+    monkeypatch.setattr("agent.cli.selftest.tune_devices", measure)
+    tune(settings, "GPU-1", None)
+    assert told == [(["GPU-1"], 3)]
+
+
 def test_a_table_of_a_tuning(settings: Settings) -> None:
     """What was measured, with a mark at each choice."""
     figures = {
@@ -60,7 +77,7 @@ def test_tune_measures_what_is_asked_for(settings: Settings, monkeypatch: pytest
     """`--device cpu` without a card; the figures are JSON if that is asked for."""
     asked: list[str] = []
 
-    def measure(_settings: Settings, targets: list[Target], _tell: object) -> list[Tuning]:
+    def measure(_settings: Settings, targets: list[Target], _tell: object, _cards: int) -> list[Tuning]:
         asked.extend(target.id for target in targets)
         return [make_tuning(settings, "cpu", "cpu")]
 

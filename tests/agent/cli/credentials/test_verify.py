@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from agent.cli.credentials.verify import compare_inputs, compare_tracks, compare_weights
+from agent.cli.credentials.verify import Finding, compare_inputs, compare_tracks, compare_weights, examine_said
+from agent.cli.main import app
 from agent.credentials.tracks import read_tracks
 from models.catalog import find_changed_weights
 from models.musetalk.weights import index
@@ -57,3 +60,34 @@ def test_an_index_of_any_bytes_is_an_index_or_refused(tmp_path: Path) -> None:
                 read_tracks(file)
             except ValueError:
                 continue
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fps": "1e999999999"},
+        {"fps": 25},
+        {"frames": "many"},
+        {"inputs": ["face"]},
+        {"inputs": {"voice-x": {}}},
+        {"devices": 3},
+        {"weights_sha256": ["unet"]},
+    ],
+    ids=str,
+)
+def test_a_manifest_of_anyone_is_read_or_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    """Whoever signed it, and whatever it says: one finding tells that it can't be read, at once."""
+    with (EXAMPLES / "collins.mp4").open("rb") as file:
+        tracks = read_tracks(file)
+    said = {"frames": tracks[0].samples, "fps": "25", **change}
+    *_, last = examine_said(said, {}, tracks, {}, tmp_path)
+    assert (last.holds, last.text) == (False, "what its credentials say can't be read")
+    assert [one.holds for one in examine_said({}, {}, tracks, {}, tmp_path)] == [None]
+
+
+def test_what_a_video_says_does_not_steer_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words are those of who made it."""
+    (tmp_path / "video.mp4").touch()
+    monkeypatch.setattr("agent.cli.credentials.verify.examine", lambda *_: [Finding(True, "signed by \x1b[2Jme")])
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "video.mp4")])
+    assert done.stdout == "ok  signed by \\x1b[2Jme\n"
