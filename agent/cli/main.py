@@ -133,6 +133,12 @@ def hooks(
         time.sleep(HOOKS_S)
 
 
+Measured = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'
+    ),
+]
 Device = Annotated[
     str,
     typer.Argument(
@@ -291,10 +297,7 @@ def schema() -> None:
 @app.command()
 def selftest(
     config: Config = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'),
-    ] = None,
+    device: Measured = None,
     as_json: AsJson = False,
 ) -> None:
     """Test what each card computes, encodes and gives back.
@@ -315,10 +318,7 @@ def selftest(
 @app.command()
 def tune(
     config: Config = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'),
-    ] = None,
+    device: Measured = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure what is fastest on each card, for `auto`.
