@@ -296,6 +296,7 @@ class Daemon:
                 return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"
             self._recovered = True
             self.publisher.recover()
+            self.publisher.make_signing_key()
             self.first_parts.recover()
             self.intake.recover_claims(self.clock.at_ms())
             self.intake.accept_copied_media()
@@ -464,9 +465,7 @@ class Daemon:
 
     def close(self) -> None:
         """Stop the workers, and leave the ledger and the share in order."""
-        self.intake.close()
-        self.selftests.close()
-        self.pool.close()
+        self._end_programs()
         self.dispatcher.save_progress()
         self.dispatcher.requeue_all("the daemon was stopped")
         self.write_status(running=False)
@@ -480,12 +479,17 @@ class Daemon:
 
     def abandon(self) -> None:
         """Stop the workers and write nothing: what is on disk is enough to begin again."""
-        self.intake.close()
-        self.selftests.close()
-        self.pool.close()
+        self._end_programs()
         self.damage_check.close(clean=False)
         self.ledger.close()
         self.lock.release()
+
+    def _end_programs(self) -> None:
+        self.intake.close()
+        self.selftests.close()
+        if self.signer is not None:
+            self.signer.close()
+        self.pool.close()
 
     @property
     def has_finished(self) -> bool:

@@ -114,8 +114,10 @@ class DevicesSettings(Section):
     reserve_mib: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
         default=256, description="Memory of each card that is never promised to a job, in MiB."
     )
-    workers_per_device: Annotated[int, Field(ge=1, le=16)] = Field(
-        default=1, description="Worker processes on each card; each holds a model of its own in the card's memory."
+    workers_per_device: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = Field(
+        default="auto",
+        description="Worker processes on each card; each holds a model of its own in the card's memory. auto takes what"
+        " `musedrop tune` found on this type of card, without it one.",
     )
     preload: bool = Field(
         default=True,

@@ -10,13 +10,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pool import build_task, run_all, time_dispatches
+from benchmarks.pool import build_task, run_all, start, time_dispatches, wait_for_done
 from gpu_pool.cluster.backend import ClusterBackend
+from gpu_pool.cluster.courier import Courier, SpanFiles
 from gpu_pool.cluster.link import CommandLink
 from gpu_pool.cluster.messages import Start
 from gpu_pool.cluster.node import Node, NodeTimes
@@ -26,8 +29,10 @@ from gpu_pool.strategy import auto
 from gpu_pool.types import Device
 
 HANDLER = "benchmarks.pool_handlers:SleepHandler"
+COPY_HANDLER = "benchmarks.pool_handlers:CopyHandler"
 AGENT = (sys.executable, "-m", "gpu_pool.agent")
 SPANS, SPAN_S = 32, 0.25
+FILE_BYTES = 256 << 20
 DISPATCHES, CHOICES, MANY_DEVICES, MANY_NODES = 300, 200, 128, 32
 
 
@@ -35,6 +40,7 @@ def main() -> None:
     """Print each figure as it is measured."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        print(f"memory of {MANY_NODES} nodes in this process  {measure_nodes(folder) / 2**20:.1f} MiB")
         one = measure_split(folder, here=1, nodes=0)
         two = measure_split(folder, here=0, nodes=2)
         print(f"split over 2 nodes x 2 workers       {one / two:.2f} times one worker (4.00 is perfect)")
@@ -42,17 +48,20 @@ def main() -> None:
         print(f"a span here                          {1000 * local_s:.2f} ms from decision to first line (median)")
         print(f"a span in a node                     {1000 * far_s:.2f} ms")
         print(f"choice among {MANY_DEVICES} devices            {1000 * time_choice():.2f} ms (median)")
-        print(f"memory of {MANY_NODES} nodes in this process  {measure_nodes(folder) / 2**20:.1f} MiB")
+        down_s, up_s, cpu_s = time_files(folder)
+        print(f"bytes of files to a node              {FILE_BYTES / down_s / 2**20:.0f} MiB/s")
+        print(f"bytes of files back                   {FILE_BYTES / up_s / 2**20:.0f} MiB/s")
+        print(f"of this, in this process              {FILE_BYTES / cpu_s / 2**19:.0f} MiB a second of one processor")
 
 
 def describe(_: object) -> dict[str, Any]:
     return {}
 
 
-def make_node(folder: Path, number: int, workers: int) -> Node:
+def make_node(folder: Path, number: int, workers: int, courier: Courier | None = None) -> Node:
     (folder / "check").write_text("0")
-    start = Start(
-        handler=HANDLER,
+    start_message = Start(
+        handler=COPY_HANDLER if courier else HANDLER,
         options={"cpu": {}, "cuda": {}},
         unloaded_options={},
         cpu_workers=workers,
@@ -63,9 +72,14 @@ def make_node(folder: Path, number: int, workers: int) -> Node:
         shared_text="0",
         beat_s=1.0,
         fence_s=8.0,
+        folder=str(folder / f"far{number}") if courier else "",
+        roots={"work": str(folder / "work"), "cache": str(folder / "cache")},
+        content_bytes=10 * FILE_BYTES,
     )
     log = folder / f"link{number}.log"
-    return Node(f"node{number}", lambda: CommandLink(AGENT, log), lambda: start, facts={}, times=NodeTimes())
+    times = NodeTimes()
+    link = partial(CommandLink, AGENT, log)
+    return Node(f"node{number}", link, lambda: start_message, facts={}, times=times, courier=courier)
 
 
 @contextmanager
@@ -74,9 +88,13 @@ def open_cluster(folder: Path, *, here: int, nodes: int, workers: int = 2) -> It
     local = LocalBackend(cpu_devices(here), handler=HANDLER, handler_options={}, log_dir=folder / "here")
     backend = ClusterBackend(local, [make_node(folder, number, workers) for number in range(nodes)])
     with Pool(backend, stall_s=60.0) as pool:
-        while [device.state for device in pool.devices()].count("idle") < here + nodes * workers:
-            pool.poll(1.0)
+        wait_until_idle(pool, here + nodes * workers)
         yield pool
+
+
+def wait_until_idle(pool: Pool, devices: int) -> None:
+    while [device.state for device in pool.devices()].count("idle") < devices:
+        pool.poll(1.0)
 
 
 def measure_split(folder: Path, *, here: int, nodes: int) -> float:
@@ -91,6 +109,30 @@ def time_spans(folder: Path, *, here: int, nodes: int) -> float:
     """Return the median time from the decision to the handler's first line."""
     with open_cluster(folder, here=here, nodes=nodes, workers=1) as pool:
         return statistics.median(time_dispatches(pool, DISPATCHES))
+
+
+def time_files(folder: Path) -> tuple[float, float, float]:
+    """Return seconds to send a file to a node before a span, to take one back, and of this process for both."""
+    given, made = folder / "work" / "1" / "given", folder / "work" / "1" / "made"
+    given.parent.mkdir(parents=True)
+    (folder / "cache").mkdir()
+    given.write_bytes(os.urandom(FILE_BYTES))
+    roots = {"work": folder / "work", "cache": folder / "cache"}
+    courier = Courier(roots, lambda _: SpanFiles((given,), may_make=(made,)))
+    local = LocalBackend([], handler=COPY_HANDLER, handler_options={}, log_dir=folder / "here")
+    node = make_node(folder, MANY_NODES, 1, courier)
+    with Pool(ClusterBackend(local, [node]), stall_s=60.0) as pool:
+        wait_until_idle(pool, 1)
+        began_s, cpu_s = time.monotonic(), time.process_time()
+        there = time_copy(pool, {"given": str(given), "made": ""})
+        back = time_copy(pool, {"given": str(given), "made": str(made)})
+        return there["began_s"] - began_s, time.monotonic() - back["ended_s"], time.process_time() - cpu_s
+
+
+def time_copy(pool: Pool, payload: dict[str, str]) -> Mapping[str, Any]:
+    """Return when a worker began and ended a span that copies a file."""
+    start(pool, replace(build_task("copy"), payload=payload))
+    return wait_for_done(pool).result
 
 
 def time_choice() -> float:

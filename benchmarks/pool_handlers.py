@@ -5,6 +5,7 @@ A module of its own, so that its workers import no more than they need.
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from typing import Any
@@ -23,6 +24,19 @@ class SleepHandler:
         if payload["sleep_s"]:
             threading.Event().wait(payload["sleep_s"])
         return {"began_s": began_s}
+
+
+class CopyHandler:
+    """Copies a file, if the payload names a copy, and returns when it began and ended."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def run(self, payload: dict[str, Any], *_: object) -> dict[str, Any]:
+        began_s = time.monotonic()
+        if payload["made"]:
+            shutil.copyfile(payload["given"], payload["made"])
+        return {"began_s": began_s, "ended_s": time.monotonic()}
 
 
 class InspectHandler:

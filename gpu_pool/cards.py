@@ -84,11 +84,15 @@ class CardRules:
     """Which cards are used, and by how many workers each.
 
     Cards are named by UUID or the beginning of it.
+
+    workers     on each card whose type is not in `workers_of`
+    workers_of  by the name of a type of card
     """
 
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     workers: int = 1
+    workers_of: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def excludes_all(self) -> bool:
@@ -109,7 +113,7 @@ def list_devices(cards: Cards, rules: CardRules) -> list[Device]:
         replace(card, id=card.id if number == 1 else f"{card.id}/{number}", card=card.id, read_at_s=cards.read_at_s)
         for card in cards.devices
         if rules.can_use(card.id)
-        for number in range(1, rules.workers + 1)
+        for number in range(1, rules.workers_of.get(card.name, rules.workers) + 1)
     ]
 
 

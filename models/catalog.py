@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -81,6 +81,16 @@ def stamp_weights(models_dir: Path) -> str:
     if not stamps:
         return ""
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def find_changed_weights(models_dir: Path, hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return what has become of the weights of a result: "changed", or "gone" where there is no such file any more.
+
+    What their manifests note of them is compared; a file that they don't know is "unknown".
+    """
+    found = {name: layout.read_hash(models_dir, name) for name in hashes if (models_dir / name).is_file()}
+    states = {name: "gone" if name not in found else "changed" if found[name] else "unknown" for name in hashes}
+    return {name: state for name, state in states.items() if found.get(name) != hashes[name]}
 
 
 def find_missing_packages(engine: EngineInfo) -> list[str]:

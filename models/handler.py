@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
@@ -89,11 +90,15 @@ class Handler:
         return self.assemble(request, inspection, payload["spans"])
 
     def _make_room_in_cache(self, request: Request) -> None:
-        """Remove what is too much in the cache: other machines may have sent entries since the last time."""
+        """Remove what is too much in the cache: other machines may have sent entries since the last time.
+
+        What can't be removed, or is removed by another worker meanwhile, is no fault of the job.
+        """
         root = Path(request.cache)
-        if root.exists() and (changed_ns := root.stat().st_mtime_ns) != self._cache_ns:
-            self._cache_ns = changed_ns
-            AvatarCache(root, request.cache_bytes).make_room()
+        with suppress(OSError):
+            if root.exists() and (changed_ns := root.stat().st_mtime_ns) != self._cache_ns:
+                self._cache_ns = changed_ns
+                AvatarCache(root, request.cache_bytes).make_room()
 
     def preload(self, name: str, models_dir: str) -> None:
         """Load an engine before its first job, which tries again after a failure."""

@@ -237,6 +237,7 @@ class Request:
     marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
     strict         whether the job fails where there is advice about its input
     forms          the form of the networks that the self-test found fastest, by the type of a card
+    tuned          `batch_size` and `compile` that `musedrop tune` found fastest, by the type of a card, or "cpu"
     motion         how the photo is made to move first: the engine and the fields of `MotionRequest`; none: not at all
     """
 
@@ -262,6 +263,7 @@ class Request:
     voices: tuple[GivenVoice, ...] = ()
     strict: bool = False
     forms: dict[str, str] = field(default_factory=dict)
+    tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
     motion: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -21,6 +21,14 @@ settings.register_profile("shared machine", deadline=None)  # a busy machine is 
 settings.load_profile("shared machine")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unflushed_files() -> Iterator[None]:
+    """Let files of this process reach the disk whenever the system likes: no test here cuts the power."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _fd: None)
+        yield
+
+
 @pytest.fixture
 def make_share(tmp_path: Path) -> Iterator[Callable[..., Share]]:
     """Make shares whose daemons are killed when the test ends."""

@@ -19,8 +19,8 @@ from agent import client
 from agent.fs import find_filesystem_kind, has_change_events
 from agent.ledger.damage import find_damage
 from agent.scheduler.handlers import HANDLER
+from agent.scheduler.tuning import card_rules
 from agent.scheduler.worker_walls import build_walls
-from agent.scheduler.workers import card_rules
 from agent.service.access import list_access
 from agent.service.process import read_daemon_pid
 from agent.settings import CurrentSettings, Settings

@@ -133,6 +133,12 @@ def hooks(
         time.sleep(HOOKS_S)
 
 
+Measured = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'
+    ),
+]
 Device = Annotated[
     str,
     typer.Argument(
@@ -291,10 +297,7 @@ def schema() -> None:
 @app.command()
 def selftest(
     config: Config = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help='A card, by UUID or the beginning of it, or "cpu". Default: all cards, else the CPU.'),
-    ] = None,
+    device: Measured = None,
     as_json: AsJson = False,
 ) -> None:
     """Test what each card computes, encodes and gives back.
@@ -310,6 +313,27 @@ def selftest(
         for report in reports:
             console.print(build_table(report))
     raise typer.Exit(any(report.verdict == "bad" for report in reports))
+
+
+@app.command()
+def tune(
+    config: Config = None,
+    device: Measured = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what is fastest on each card, for `auto`.
+
+    Batch sizes, compiled code, encoders and workers a card; it takes some minutes, best without jobs.
+    """
+    from agent.cli.selftest import build_tuning_table
+    from agent.cli.selftest import tune as measure
+
+    tunings = measure(load_settings(config), device, None if as_json else console)
+    if as_json:
+        print_json([tuning.model_dump(mode="json") for tuning in tunings])
+    else:
+        for tuning in tunings:
+            console.print(build_tuning_table(tuning))
 
 
 @app.command()

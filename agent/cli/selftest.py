@@ -7,9 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.doctor import DRIVER_S, Finding, has_had_cards
+from agent.scheduler.tuning import Tuning
 from agent.selftest.report import DeviceReport, ReportRow
 from agent.selftest.rows import Row
-from agent.selftest.run import choose_targets, run_selftest
+from agent.selftest.run import choose_targets, list_targets, run_selftest
+from agent.selftest.tune import tune_devices
 from agent.selftest.workers import Target
 from agent.settings import Settings
 from agent.text import escape
@@ -30,6 +32,34 @@ def check_devices(settings: Settings, device: str | None, console: Console | Non
             status.update(f"{target.id}: {row.check} is {row.verdict} ...", spinner_style=STYLE[row.verdict])
 
         return run_selftest(settings, targets, show)
+
+
+def tune(settings: Settings, device: str | None, console: Console | None) -> list[Tuning]:
+    """Run `musedrop tune`; with a console show meanwhile what is measured. Raises UserError."""
+    cards = read_cards(settings.folders.nvml_log, DRIVER_S, had_cards=has_had_cards(settings))
+    targets = choose_targets(settings, cards, device)
+    number = len(list_targets(settings, cards)) if targets[0].kind == "cuda" else 1
+    if console is None:
+        return tune_devices(settings, targets, lambda _target, _step: None, number)
+    with console.status("tuning takes some minutes ...") as status:
+        return tune_devices(settings, targets, lambda target, step: status.update(f"{target.id}: {step} ..."), number)
+
+
+def build_tuning_table(tuning: Tuning) -> Table:
+    """Return what was measured on a device, with a mark at what was chosen."""
+    choice, figures = tuning.choice, tuning.figures
+    title = f"{tuning.name} {tuning.device}, {figures['networks']} networks, {tuning.seconds:.0f} s"
+    table = Table("", "frames a second", "chosen", title=escape(title), title_justify="left")
+    for size, rate in figures["batches"].items():
+        table.add_row(f"batches of {size}", f"{rate:.2f}", "x" if int(size) == choice.batch_size else "")
+    compiled = figures["compiled"]
+    said = f"{compiled['fps']:.2f}" if "fps" in compiled else compiled["state"]
+    table.add_row(f"compiled, batches of {choice.batch_size}", said, "x" if choice.compile else "")
+    for pace in figures["paces"]:
+        is_chosen = (pace["workers"], pace["encoder"]) == (choice.workers, choice.encoder)
+        told = f"{pace['fps']:.2f}, {1000 * pace['cpu_s']:.1f} ms of CPU time each"
+        table.add_row(f"workers {pace['workers']}, {pace['encoder']}, 720p", told, "x" if is_chosen else "")
+    return table
 
 
 def build_table(report: DeviceReport) -> Table:

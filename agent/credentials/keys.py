@@ -12,10 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agent.credentials import CHAIN, KEY
 from agent.fs import atomic_write_bytes
 
-KEY, CHAIN = "key.pem", "chain.pem"
-"""The private key, and its certificate with those that vouch for it, the own one first."""
 _YEARS = 10
 _ALGORITHMS = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 

@@ -32,7 +32,10 @@ def make_manifest(record: Mapping[str, Any], version: str, *, names: bool) -> di
 
 def describe_result(record: Mapping[str, Any], version: str, *, names: bool) -> dict[str, Any]:
     """Return what we assert: engine and weights, inputs, how the mouth was edited, and where it was made."""
-    keys = ("uid", "engine", "frames", "fps", "width", "height", "encoder", "painted", "devices", "kind", "label")
+    keys = (
+        *("uid", "engine", "frames", "fps", "width", "height", "duration_s", "encoder", "audio_codec", "painted"),
+        *("devices", "kind", "spans", "label"),
+    )
     said = {key: record[key] for key in keys if record.get(key) is not None}
     return {
         **said,

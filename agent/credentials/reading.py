@@ -41,7 +41,8 @@ def read_credentials(file: BinaryIO, mime: str) -> Credentials:
         signer, label = manifest["signature_info"].get("common_name", ""), manifest["label"]
     except (c2pa.C2paError, ValueError, KeyError) as error:
         return Credentials(f"it has no credentials that can be read ({str(error)[:200]})")
-    said: dict[str, Any] = next((one["data"] for one in manifest["assertions"] if one["label"] == LABEL), {})
+    asserted: Any = next((one["data"] for one in manifest["assertions"] if one["label"] == LABEL), {})
+    said: dict[str, Any] = asserted if isinstance(asserted, dict) else {}
     if state not in TRUSTED_OR_NOT:
         failed = [one["code"] for one in found.get("validation_status", ()) if "untrusted" not in one["code"]]
         return Credentials(f"its bytes are not those that were signed ({', '.join(failed[:3])})", said, signer, label)

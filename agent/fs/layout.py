@@ -101,6 +101,11 @@ class Folders:
         """The last self-test of each device."""
         return self.state / "selftest.json"
 
+    @property
+    def tuning_file(self) -> Path:
+        """What was found fastest on each device."""
+        return self.state / "tune.json"
+
     @cached_property
     def selftest_logs(self) -> Path:
         """The logs of the workers of self-tests."""

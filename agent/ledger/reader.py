@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -122,3 +123,14 @@ def find_failed_folder(db: Rows, folders: Folders, row: Mapping[str, Any]) -> Pa
     """Return the folder of a failed job, a row of job_status; it may be called NAME-2 where failed/NAME was taken."""
     places = Places(folders.share, folders.state)
     return find_inputs(db, str(row["uid"]), places) or folders.failed / make_safe_name(str(row["name"]))
+
+
+def list_media(db: Rows, uid: str, places: Places) -> dict[str, list[Path]]:
+    """Return where the media of a job may be, by their roles: where they were, and among its filed inputs."""
+    found: dict[str, list[Path]] = {}
+    for row in db.query("SELECT media, inputs FROM jobs WHERE uid = ?", [uid]):
+        inputs = places.expand(str(row["inputs"])) if row["inputs"] else ""
+        for role, medium in json.loads(row["media"] or "{}").items():
+            filed = [Path(inputs) / Path(str(medium["given"]).replace("\\", "/")).name] if inputs else []
+            found[role] = [*filed, Path(places.expand(str(medium["path"])))]
+    return found

@@ -43,25 +43,37 @@ class FirstParts:
     def show(self, job: Job, staging: Path) -> None:
         """Publish the first part of a running job. Where that can't be done, the job goes on without."""
         try:
+            _write_record(staging, make_record(job))
             target = self._choose_target(job)
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-            self._ledger.update(job.uid, first_part=str(target.relative_to(self._folders.outbox)))
-            self.shown.add(job.uid)
-            _write_record(staging, make_record(job))
-            failpoint("first_part")
-            move(staging, target)
-            sync(target.parent)
+            self._move_out(job, staging, target)
         except OSError as error:
             log.warning("%s: its first part can't be shown: %s", job.name, error, extra=make_extra(job))
             discard(staging)
             return
         log.info("%s: its first seconds are in outbox/%s", job.name, target.name, extra=make_extra(job))
 
+    def _move_out(self, job: Job, staging: Path, target: Path) -> None:
+        self._ledger.update(job.uid, first_part=str(target.relative_to(self._folders.outbox)))
+        self.shown.add(job.uid)
+        failpoint("first_part")
+        try:
+            move(staging, target)
+            sync(target.parent)
+        except OSError:
+            if read_uid(target) != job.uid:  # a rename may be done though an error came
+                self._forget(job.uid)
+            raise
+
+    def _forget(self, uid: str) -> None:
+        self._ledger.update(uid, first_part=None)
+        self.shown.discard(uid)
+
     def _choose_target(self, job: Job) -> Path:
         batch = job.spec.batch if job.spec else ""
         folder = outbox.choose_folder(self._folders.outbox, batch) if batch else self._folders.outbox
-        return folder / make_safe_name(f"{job.name}{SUFFIX}")
+        return folder / f"{make_safe_name(job.name)}{SUFFIX}"
 
     def remove_ended(self) -> None:
         """Remove the first parts of jobs that have ended. What can't be removed is tried again."""
@@ -71,11 +83,16 @@ class FirstParts:
             except OSError as error:
                 log.warning("the first part outbox/%s can't be removed: %s", name, error.strerror)
                 continue
-            self._ledger.update(uid, first_part=None)
-            self.shown.discard(uid)
+            self._forget(uid)
 
     def recover(self) -> None:
-        """Remove first parts that no row names, as of jobs that a restored ledger does not know to run."""
+        """Remove first parts that no row names, as of jobs that a restored ledger does not know to run.
+
+        Rows of unfinished jobs forget those that are not there, as after a crash before the rename.
+        """
+        for known in filter(None, map(self._ledger.job, [*self.shown])):
+            if known.finished_ms is None and read_uid(self._folders.outbox / (known.first_part or "")) != known.uid:
+                self._forget(known.uid)
         with suppress(OSError):  # an outbox that can't be read is a problem elsewhere
             for name in (one for one in list_names(self._folders.outbox) if one.endswith(SUFFIX)):
                 uid = read_uid(self._folders.outbox / name)

@@ -103,7 +103,7 @@ class Publisher:
 
     def _add(self, attempt: Attempt, facts: dict[str, Any], delay_s: float, columns: dict[str, Any]) -> None:
         staging = Path(attempt.request.out)
-        facts = {"devices": attempt.devices, "kind": attempt.kind, **facts}
+        facts = {"devices": attempt.devices, "kind": attempt.kind, "spans": len(attempt.render_spans), **facts}
         facts |= {"stage_seconds": attempt.stage_seconds, "video_bytes": outbox.get_size(find_video(staging))}
         facts["warnings"] = list_warnings(facts.get("quality"), self._limits())
         columns = {**attempt.take_columns(), **columns, "stage": "publish", "facts": facts, "device": None}
@@ -130,6 +130,8 @@ class Publisher:
         `early_s`: publish what is due in so many seconds, too.
         """
         now_s = self.clock.now_s() + early_s
+        if self._signer is not None and not self.pending:
+            self._signer.collect(now_s)  # the program that makes the key
         if self.next_due_s > now_s:
             return
         due = self._sign([result for result in self.pending.values() if result.due_s <= now_s + GATHER_S], now_s)
@@ -285,6 +287,14 @@ class Publisher:
             return
         for leftover in leftovers:
             discard(leftover)
+
+    def make_signing_key(self) -> None:
+        """Have the key of this installation made, the first time; else the first result that is signed makes it."""
+        if self._signer is not None:
+            try:
+                self._signer.make_key(self.clock.now_s())
+            except OSError as error:
+                log.warning("the key of the content credentials can't be made now: %s", error.strerror)
 
 
 def flush_written(entry: tuple[Path, OSError | None]) -> OSError | None:

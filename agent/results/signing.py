@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent import __version__
+from agent.credentials import KEY
 from agent.credentials.manifest import make_manifest
-from agent.fs import discard, read_regular
+from agent.fs import discard, is_file, read_regular
 from agent.fs.folders import make_folder
 from agent.settings import CurrentSettings, Folders
 from gpu_pool.process import Program
@@ -66,6 +67,14 @@ class Signer:
     def is_running(self) -> bool:
         return self._running is not None
 
+    def make_key(self, now_s: float) -> None:
+        """Start the program without results, which makes the key of this installation, if there is none yet.
+
+        Raises OSError.
+        """
+        if self.is_on and not self.is_running and not is_file(self.folders.credentials / KEY):
+            self.begin((), now_s)
+
     def begin(self, staged: Iterable[tuple[Path, Mapping[str, Any]]], now_s: float) -> None:
         """Start signing results, each a staging folder with its record, as many as one program takes."""
         names, jobs = self.settings.current.credentials.names, list[dict[str, Any]]()
@@ -103,6 +112,12 @@ class Signer:
             }
             self.tries.pop(token)
         return ended
+
+    def close(self) -> None:
+        """End the program, if one runs; what it was to sign is signed after the next start."""
+        if self._running is not None:
+            self._running.kill()
+            self._running = None
 
     def _read_report(self, token: str) -> dict[str, Any] | None:
         path = self.folders.signed / f"{token}.json"

@@ -7,6 +7,7 @@ import logging
 from agent.clock import Clock
 from agent.ledger.ledger import Ledger
 from agent.scheduler.device_names import file_safe, match_devices
+from agent.scheduler.tuning import PROCESSOR, Choice
 from agent.service.log import make_extra
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device
@@ -22,13 +23,14 @@ class Devices:
     """Writes the state of the pool's devices into the ledger, and drains those that people have drained.
 
     `jobs` holds for each device the uid of the job that was last started there, `forms` for each type of card the
-    form of the networks that new jobs run there.
+    form of the networks that new jobs run there, `tuned` what `auto` takes there.
     """
 
     def __init__(self, ledger: Ledger, pool: Pool, clock: Clock) -> None:
         self.ledger, self.pool, self.clock = ledger, pool, clock
         self.jobs: dict[str, str] = {}
         self.forms: dict[str, str] = {}
+        self.tuned: dict[str, Choice] = {}
         self._unsaved: dict[str, tuple[Device, float, int]] = {}
         self._drained: set[str] = set()
         self._faults: dict[str, str] = {}
@@ -36,6 +38,12 @@ class Devices:
         self._load_s: dict[str, float] = {}
         for device in pool.devices():
             self._drain_again(device)
+
+    @property
+    def prefers_x264(self) -> bool:
+        """Whether every type of card that was tuned is faster with videos made on the processor."""
+        encoders = {choice.encoder for card, choice in self.tuned.items() if card != PROCESSOR}
+        return encoders == {"libx264"}
 
     @property
     def has_unsaved(self) -> bool:

@@ -32,7 +32,7 @@ from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice
 from models.motion.catalog import choose_motion
-from models.types import EngineError, GivenVoice, Request
+from models.types import EngineError, GivenVoice, Output, Request
 
 log = logging.getLogger("musedrop")
 
@@ -223,7 +223,10 @@ class Dispatcher:
             self.close_failed(job, JobError(error.code, error.message, error.hint))
             return None
         now_s, at_ms, token = self.clock.now_s(), self.clock.at_ms(), secrets.token_hex(8)
-        choice, request = race.entrant.choice, self._make_request(job, race.entrant, token)
+        choice = race.entrant.choice
+        if job.engine not in (None, choice.engine) and job.spec.race is None:
+            discard(self._work / job.uid)  # no part of another engine may get into the video
+        request = self._make_request(job, race.entrant, token)
         if motion is not None:
             request = race.entrant.add_motion(request, motion.engine, self._count_bytes(motion.kind))
         is_known = job.engine == choice.engine and job.spec.race is None
@@ -258,10 +261,10 @@ class Dispatcher:
         totals = (device.total_bytes for device in self.pool.devices() if device.kind == kind and device.card)
         return max(0, max(totals, default=0) - reserve)
 
-    def _make_request(self, job: Job, entrant: Entrant, token: str, number: int = 0) -> Request:
-        """Return the request for a video; all but the first of a race have a folder of their own, by their number."""
+    def _make_request(self, job: Job, entrant: Entrant, token: str) -> Request:
+        """Return the request for a video; those of a race have a folder of their own each."""
         settings, spec, engine = self.settings.current, entrant.spec, entrant.choice.engine
-        work = self._work / job.uid / f"race-{number}" if number else self._work / job.uid
+        work = self._work / job.uid / (entrant.folder if spec.race is not None else "")
         work.mkdir(parents=True, exist_ok=True)
         return Request(
             engine=engine,
@@ -280,13 +283,23 @@ class Dispatcher:
             cache_bytes=int(settings.cache.max_gib * 2**30),
             fps=spec.fps,
             options=dict(spec.options),
-            output=spec.resolve_output(settings.encoding),
+            output=self._choose_output(spec),
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
             marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
             strict=spec.strict,
             forms=dict(self.devices.forms),
+            tuned={
+                card: choice.model_dump(include={"batch_size", "compile"})
+                for card, choice in self.devices.tuned.items()
+            },
         )
+
+    def _choose_output(self, spec: JobSpec) -> Output:
+        """Return how the video is encoded; "auto" means x264 where tuning found it faster than NVENC."""
+        output = spec.resolve_output(self.settings.current.encoding)
+        is_open = output.encoder == "auto" and self.devices.prefers_x264
+        return replace(output, encoder="libx264") if is_open else output
 
     def _find_staging(self, job: Job, token: str) -> Path:
         return self.folders.staging / f"{job.uid}-{token}"
@@ -378,7 +391,7 @@ class Dispatcher:
         attempt.finish_span(Span(message.start, message.stop), device)
         if attempt.stage == "inspect":
             attempt.set_inspection(message.result)
-            may_be_known = attempt.job.client_id and not (attempt.race and attempt.race.at)
+            may_be_known = attempt.job.client_id and not (attempt.race and attempt.race.made)
             if may_be_known and (earlier := self.ledger.find_done_duplicate(attempt.job)):
                 return self._settle_duplicate(attempt, earlier)
             if is_whole_job(message.result):
@@ -409,7 +422,7 @@ class Dispatcher:
         """Go on with the next entrant of a race, from the beginning."""
         choice, token = race.entrant.choice, f"{attempt.job.run_token}-{race.at}"
         try:
-            request = self._make_request(attempt.job, race.entrant, token, race.at)
+            request = self._make_request(attempt.job, race.entrant, token)
         except OSError as error:
             self._drop(attempt)
             self._requeue(attempt, f"{error.strerror}: {error.filename}")
@@ -450,7 +463,8 @@ class Dispatcher:
     def _lose_video(self, attempt: Attempt, failed: Failed) -> tuple[bool, FinishedAttempt | None]:
         """Have a race go on without the present entrant; return whether it can, and its end if that was the last."""
         race, share = attempt.race, self.folders.share_id_file
-        if race is None or failed.retry or describe_disk_fault(failed, self.folders) or not is_file(share):
+        is_tried_again = may_retry(attempt.job, failed)
+        if race is None or is_tried_again or describe_disk_fault(failed, self.folders) or not is_file(share):
             return False, None
         if race.at + 1 == len(race.entrants) and not race.made:
             return False, None
@@ -518,7 +532,6 @@ class Dispatcher:
     def _end_failed(self, attempt: Attempt, failed: Failed) -> None:
         """Fail the job, or queue it for a later attempt; an attempt that the loss of the share ended does not count."""
         job, error = attempt.job, JobError(failed.code, restore_names(failed.message), failed.hint, failed.retry)
-        assert job.spec is not None  # noqa: S101 - it ran
         self._drop(attempt)
         if not is_file(self.folders.share_id_file):
             self._requeue(attempt, f"the share went away: {failed.message}")
@@ -532,7 +545,7 @@ class Dispatcher:
             return
         if failed.code in REDO_RENDER:
             discard(attempt.request.files.parts)
-        if not failed.retry or job.failures + 1 >= job.spec.max_attempts:
+        if not may_retry(job, failed):
             self.close_failed(job, error)
             return
         delay_s = min(2.0 ** (job.failures + 1), MAX_BACKOFF_S)
@@ -637,6 +650,11 @@ def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> objec
     if photo := further.pop("photo", None):  # the avatar is a clip as soon as that is made
         hashes |= {"avatar_sha256": photo, "media_sha256": further or None}
     return asked, hashes
+
+
+def may_retry(job: Job, failed: Failed) -> bool:
+    """Whether another attempt may do better, and the job has one left."""
+    return failed.retry and job.spec is not None and job.failures + 1 < job.spec.max_attempts
 
 
 def sort_key(attempt: Attempt, queue: ReadyQueue, at_ms: int) -> tuple[int, bool, int]:

@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 from agent.fs import atomic_write_bytes, is_file
 from agent.scheduler.handlers import HANDLER, UNLOADED, make_handler_options
 from agent.scheduler.span_files import list_span_files
+from agent.scheduler.tuning import card_rules
 from agent.scheduler.worker_walls import build_walls
 from agent.settings import CurrentSettings, Settings
 from gpu_pool.cluster.courier import Courier
@@ -73,14 +75,14 @@ def read_shared_text(path: Path) -> str:
 
 def make_start(settings: Settings, name: str, handler: str = HANDLER) -> Start:
     """Return what the agent of a node is asked for. OSError if the file that shows it the state can't be made."""
-    devices, folders, cluster = settings.devices, settings.folders, settings.cluster
+    folders, cluster = settings.folders, settings.cluster
     nonce = read_shared_text(folders.cluster_check)
     return Start(
         handler=handler,
         options=cast(Mapping[str, Any], make_handler_options(settings)),
         unloaded_options=UNLOADED,
-        cpu_workers=devices.cpu_workers,
-        cards={"only": devices.only, "exclude": devices.exclude, "workers": devices.workers_per_device},
+        cpu_workers=settings.devices.cpu_workers,
+        cards=asdict(card_rules(settings)),
         log_dir=str(folders.logs / name),
         describe=DESCRIBE,
         shared_file=str(folders.cluster_check),

@@ -33,6 +33,12 @@ class Entrant:
             return self.spec.motion.seed
         return self.spec.options.get("seed", 0) if ENGINES[self.choice.engine].has_seed else None
 
+    @property
+    def folder(self) -> str:
+        """The name of its work folder in that of the job: the same after a stop, whoever else takes part then."""
+        seed = f"-{self.seed % 2**32}" if isinstance(self.seed, int) else ""
+        return f"race-{self.choice.engine}{seed}"
+
     def add_motion(self, request: Request, engine: str, device_bytes: int) -> Request:
         """Return the request with what the engine of the clip is asked for, if there is to be one."""
         motion = self.spec.motion

@@ -10,9 +10,10 @@ from pathlib import Path
 from agent.scheduler.handlers import UNLOADED, make_handler_options
 from agent.scheduler.nodes import make_nodes
 from agent.scheduler.reports import explain_refusal
+from agent.scheduler.tuning import card_rules
 from agent.scheduler.worker_walls import build_walls
-from agent.settings import CurrentSettings, Folders, Settings
-from gpu_pool.cards import CardRules, CardWatch, find_trouble
+from agent.settings import CurrentSettings, Folders
+from gpu_pool.cards import CardWatch, find_trouble
 from gpu_pool.cluster.backend import ClusterBackend
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
@@ -63,12 +64,6 @@ def open_pool(current: CurrentSettings, handler: str, earlier: Sequence[Device] 
 def is_card(name: str) -> bool:
     """Whether this is the name of a card of this machine; one of another begins with the name of that."""
     return name.startswith(("GPU-", "MIG-"))
-
-
-def card_rules(settings: Settings) -> CardRules:
-    """Return which cards are used, and by how many workers each."""
-    devices = settings.devices
-    return CardRules(devices.only, devices.exclude, devices.workers_per_device)
 
 
 def list_open_logs(folders: Folders, pool: Pool) -> set[Path]:

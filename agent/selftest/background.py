@@ -11,6 +11,7 @@ from agent.clock import Clock
 from agent.ledger.ledger import Ledger
 from agent.scheduler.device_names import match_devices
 from agent.scheduler.devices import Devices
+from agent.scheduler.tuning import find_tunings
 from agent.selftest.report import DeviceReport, ReportKey, find_keys, read_reports
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings, Settings
@@ -111,6 +112,14 @@ class BackgroundTests:
         for card, key in keys.items():
             self._apply(card, key)
         self.devices.forms = self._find_forms(keys)
+        self._take_over_tunings()
+
+    def _take_over_tunings(self) -> None:
+        """Let new jobs take what `musedrop tune` has found; say once what that is."""
+        tuned = {card: one.choice for card, one in find_tunings(self.settings.current).items()}
+        if tuned != self.devices.tuned:
+            self.devices.tuned = tuned
+            log.info("tuning: %s", "; ".join(f"{card}: {one.summary}" for card, one in tuned.items()) or "none holds")
 
     def _find_forms(self, keys: Mapping[str, ReportKey]) -> dict[str, str]:
         """Return the form for each type of card of which one has been tested as it is now.

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from agent.fs import atomic_write_bytes
+from agent.scheduler.tuning import Strict, find_torch_version
 from agent.selftest.rows import FORMS, Row, Verdict, find_fault, worst_verdict
 from agent.selftest.workers import Target
 from agent.settings import Settings
 from models.catalog import stamp_weights
 
 FORMAT = 1
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class ReportKey(Strict):
@@ -40,7 +36,7 @@ class ReportRow(Strict):
     verdict: Verdict
     found: str
     advice: str = ""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = Field(default_factory=dict)
 
 
 class FormChoice(Strict):
@@ -98,14 +94,6 @@ def find_keys(settings: Settings, devices: Iterable[str], driver: str) -> dict[s
     """Return the same for several devices of one driver."""
     torch, weights = find_torch_version(), stamp_weights(settings.models_dir)
     return {device: ReportKey(card=device, driver=driver, torch=torch, weights=weights) for device in devices}
-
-
-def find_torch_version() -> str:
-    """Return the version of torch without importing it, "" where it isn't installed."""
-    try:
-        return version("torch")
-    except PackageNotFoundError:
-        return ""
 
 
 def build_report(target: Target, key: ReportKey, rows: list[Row], at_ms: int, seconds: float) -> DeviceReport:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from agent.clock import Clock
 from agent.errors import UserError
 from agent.scheduler.device_names import file_safe
-from agent.scheduler.workers import card_rules
+from agent.scheduler.tuning import card_rules
 from agent.selftest.examine import examine_device
 from agent.selftest.report import DeviceReport, build_report, find_key, write_reports
 from agent.selftest.rows import Row

@@ -1,4 +1,4 @@
-"""The two workers of a device that is tested, in a pool of their own: the daemon's workers are left alone."""
+"""The workers of a device that is tested, in a pool of their own: the daemon's workers are left alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.scheduler.workers import card_rules
+from agent.scheduler.tuning import card_rules
 from agent.selftest.judge import TIME_UP
 from agent.settings import Settings
 from gpu_pool.cards import CardRules, CardWatch
@@ -70,7 +70,7 @@ class PoolWorkers:
 
     def __init__(self, pool: Pool, kind: DeviceKind, deadline_s: float, clock: Callable[[], float] = time.monotonic):
         self._pool, self._kind, self._deadline_s, self._clock = pool, kind, deadline_s, clock
-        self._ids = [device.id for device in pool.devices()][:WORKERS]
+        self._ids = [device.id for device in pool.devices()]
         self._numbers = count()
         self._wait_for_idle(self._ids)
 
@@ -149,7 +149,7 @@ class PoolWorkers:
 
 
 @contextmanager
-def open_workers(settings: Settings, target: Target, budget_s: float) -> Iterator[PoolWorkers]:
+def open_workers(settings: Settings, target: Target, budget_s: float, count: int = WORKERS) -> Iterator[PoolWorkers]:
     """Start the workers of a target, and end them afterwards."""
     logs = settings.folders.selftest_logs
     is_card = target.kind == "cuda"
@@ -157,12 +157,12 @@ def open_workers(settings: Settings, target: Target, budget_s: float) -> Iterato
     if watch:
         watch.wait_for_first(START_S)
     backend = LocalBackend(
-        [] if is_card else cpu_devices(WORKERS),
+        [] if is_card else cpu_devices(count),
         handler=HANDLER,
         handler_options={},
         log_dir=logs,
         watch=watch,
-        rules=CardRules(only=(target.id,), exclude=card_rules(settings).exclude, workers=WORKERS),
+        rules=CardRules(only=(target.id,), exclude=card_rules(settings).exclude, workers=count),
     )
     with Pool(backend, stall_s=STALL_S, start_s=START_S) as pool:
         yield PoolWorkers(pool, target.kind, time.monotonic() + budget_s)

@@ -32,11 +32,16 @@ Steps = Generator[Made | Piece | None]
 
 @dataclass(slots=True)
 class SpanFolder:
-    """What a span reads and makes; `before` holds the entries of folders in which it makes new ones."""
+    """What a span reads and makes.
+
+    before   the entries of folders in which it makes new ones
+    is_out   whether its worker has it, and has not ended it
+    """
 
     files: Mapping[str, Any]
     makes: Mapping[str, Any]
     before: dict[str, set[str]] = field(default_factory=dict)
+    is_out: bool = False
 
 
 class NodeFiles:
@@ -161,6 +166,7 @@ class NodeFiles:
         if self._receipt or device not in self._spans:
             raise ValueError("a span before its files")
         span = self._spans[device]
+        span.is_out = True
         self.open_folder(device)
         self._empty(device)
         entries = dict[str, dict[str, Any]]()
@@ -185,8 +191,8 @@ class NodeFiles:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(self._content / entry[0], path)
-        except FileNotFoundError:
-            raise
+        except (FileNotFoundError, FileExistsError):
+            raise  # what is there may be a link that a worker made, and is not to be written through
         except OSError:
             shutil.copyfile(self._content / entry[0], path)
 
@@ -202,12 +208,22 @@ class NodeFiles:
 
     # to the daemon ---------------------------------------------------------------------------------------------------
 
+    def end_span(self, device: str) -> bool:
+        """Note that a worker has ended its span; return whether it had one."""
+        span = self._spans.get(device)
+        if span is None or not span.is_out:
+            return False
+        span.is_out = False
+        return True
+
     def collect(self, device: str) -> Steps:
         """Yield what a span has made, piece by piece, and None where a piece was only read; then remove it here."""
         span = self._spans[device]
         for name in self._list_made(device, span):
             path = self._locate(device, name)
-            entries = yield from ContentHashes().describe(path)
+            if has_links(path.parent, self._find_root(device, name.partition("/")[0])):
+                continue
+            entries = yield from self._describe(name, path)
             is_as_brought = entries.get("") == span.files.get(name) != []
             if not entries or is_as_brought:
                 continue
@@ -216,6 +232,14 @@ class NodeFiles:
                 if entry and entry[1]:
                     yield from map(Piece, read_pieces(path / below if below else path))
         self._empty(device)
+
+    def _describe(self, name: str, path: Path) -> Generator[None, None, dict[str, list[Any]]]:
+        try:
+            return (yield from ContentHashes().describe(path))
+        except FileNotFoundError:
+            if not name.startswith(f"{CACHE}/"):
+                raise
+            return {}  # removed from the cache by another worker, to make room
 
     def _list_made(self, device: str, span: SpanFolder) -> Iterator[str]:
         for name in span.makes:
@@ -243,6 +267,11 @@ class NodeFiles:
         self._own.with_suffix(".lock").unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
+
+
+def has_links(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder leads through a link, which a worker may have made."""
+    return Path(os.path.realpath(path)) != Path(os.path.realpath(folder)) / path.relative_to(folder)
 
 
 def list_names(folder: Path) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from gpu_pool.cluster.messages import FromNode, ToNode, decode_to_node
+from gpu_pool.cluster.messages import FromNode, Piece, ToNode, decode_to_node, encode_piece
 from gpu_pool.wire import LineSplitter, WireError, encode_any
 
 READ_BYTES = 1 << 18
@@ -37,7 +37,7 @@ class Pipe:
 
     def send(self, message: FromNode) -> None:
         """Send a message as far as the pipe takes it now; `flush` sends the rest. Raises PipeEnded."""
-        self._unsent += encode_any(message, is_report=True)
+        self._unsent += encode_piece(message) if isinstance(message, Piece) else encode_any(message, is_report=True)
         self.sent_at_s = time.monotonic()
         self.flush()
 

@@ -195,7 +195,12 @@ class Agent:
             unloaded_options=start.unloaded_options,
             log_dir=log_dir,
             watch=watch,
-            rules=CardRules(tuple(start.cards["only"]), tuple(start.cards["exclude"]), start.cards["workers"]),
+            rules=CardRules(
+                tuple(start.cards["only"]),
+                tuple(start.cards["exclude"]),
+                start.cards["workers"],
+                start.cards.get("workers_of", {}),
+            ),
             choose_walls=lambda _: self._walls,
         )
         facts = find_function(start.describe)(start.options["cpu"])
@@ -205,6 +210,8 @@ class Agent:
     def _report(self, message: WorkerMessage) -> None:
         """Pass on what a worker says; behind the files of its span, if there are any."""
         device, report = message
+        if self._files and isinstance(report, Done | Failed) and not self._files.end_span(device):
+            report = ProtocolError("the end of a span it doesn't have")
         if self._files and isinstance(report, Done | Failed):
             if isinstance(report, Failed) and (report.code == "disk_full" or NO_SPACE in report.message):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._files.folder))

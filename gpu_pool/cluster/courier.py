@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class Courier:
         self._receipt: Receipt | None = None
         self._receiver: Delivery | None = None
         self._asked = 0
+        self._sent_at_s = self._received_at_s = -inf
         self._failed: list[tuple[str, Failed]] = []
 
     def reset(self) -> None:
@@ -86,6 +88,7 @@ class Courier:
         self._end_receipt()
         self._going.clear()
         self._spans.clear()
+        self._failed.clear()
 
     # to the node -----------------------------------------------------------------------------------------------------
 
@@ -121,6 +124,7 @@ class Courier:
     def take_step(self) -> ToNode | None:
         """Return what is to be sent next; None: there is more to do before that."""
         delivery = self._going[0]
+        self._sent_at_s = self._clock()
         assert delivery.steps is not None  # noqa: S101  `send` has set it
         try:
             message = next(delivery.steps)
@@ -204,6 +208,7 @@ class Courier:
         """Write the next piece. Raises WireError."""
         if self._receipt is None:
             return  # of a worker that was killed, or there is no room for it here
+        self._received_at_s = self._clock()
         try:
             self._receipt.add(decode_piece(piece.data))
             self._take_whole()
@@ -227,6 +232,8 @@ class Courier:
 
     def finish(self, device: str, end: Done | Failed) -> Done | Failed:
         """Return how a span has ended, now that all is here that it made. Raises WireError where something isn't."""
+        if any(one.device == device for one in self._going):
+            raise WireError("the end of a span that was not sent yet")
         delivery = self._spans.pop(device, None)
         if delivery is None:
             return end
@@ -245,12 +252,19 @@ class Courier:
             self._spans[device].units, self._spans[device].told_at_s = progress.units_done, self._clock()
 
     def take_reports(self) -> list[tuple[str, Failed | Progress]]:
-        """Return what the pool is told: spans that can't be sent, and once a second those whose files move."""
+        """Return what the pool is told: spans that can't be sent, and once a second those whose files move.
+
+        Those that wait behind others move with them; where nothing moves, the pool sees a stalled worker.
+        """
         found: list[tuple[str, Failed | Progress]] = [*self._failed]
         self._failed.clear()
-        for delivery in (*([self._going[0]] if self.has_step else ()), *([self._receiver] if self._receiver else ())):
-            if self._clock() - delivery.told_at_s >= TELL_S:
-                delivery.told_at_s, run = self._clock(), delivery.run
+        now_s = self._clock()
+        moves = [(delivery, self._sent_at_s) for delivery in self._going]
+        if self._receiver is not None:
+            moves.append((self._receiver, self._received_at_s))
+        for delivery, moved_at_s in moves:
+            if now_s - delivery.told_at_s >= TELL_S and moved_at_s > delivery.told_at_s:
+                delivery.told_at_s, run = now_s, delivery.run
                 found.append((delivery.device, Progress(run.task, run.start, run.stop, delivery.units)))
         return found
 

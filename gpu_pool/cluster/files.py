@@ -24,6 +24,7 @@ from gpu_pool.wire import WireError
 
 PIECE_BYTES = 1 << 20
 MAX_ENTRIES, MAX_NAME_CHARS, MAX_FILE_BYTES = 50_000, 1024, 64 << 30
+MAX_KNOWN, FILES_A_STEP = 4 * MAX_ENTRIES, 256
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -55,13 +56,24 @@ def is_file_entry(entry: object) -> bool:
 
 
 def list_files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what is described of a file or folder, itself first; links and other things are left out."""
-    mode = path.lstat().st_mode if path.exists() else 0
+    """Yield what is described of a file or folder, itself first.
+
+    Links, other things and what is only being written are left out.
+    Raises FileNotFoundError if something is removed meanwhile: half of a folder would look like a whole one.
+    """
+    if path.exists():
+        yield from _list_present(path)
+
+
+def _list_present(path: Path) -> Iterator[tuple[str, Path]]:
+    mode = path.lstat().st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         yield "", path
     if stat.S_ISDIR(mode):
         for inner in sorted(path.iterdir()):
-            for name, file in list_files(inner):
+            if inner.name.startswith(".") and inner.suffix == ".tmp":
+                continue
+            for name, file in _list_present(inner):
                 yield f"{inner.name}/{name}" if name else inner.name, file
 
 
@@ -72,10 +84,15 @@ class ContentHashes:
         self._known: dict[tuple[int, int, int], str] = {}
 
     def describe(self, path: Path) -> Generator[None, None, dict[str, list[Any]]]:
-        """Return the description of a file or folder; yield after each piece that was read. Raises OSError."""
+        """Return the description of a file or folder; yield after each piece that was read, and some files.
+
+        Raises OSError.
+        """
         entries = {}
         for name, file in list_files(path):
             entries[name] = [] if file.is_dir() else (yield from self._describe_file(file))
+            if len(entries) % FILES_A_STEP == 0:
+                yield
         return entries
 
     def _describe_file(self, path: Path) -> Generator[None, None, list[Any]]:
@@ -88,7 +105,10 @@ class ContentHashes:
                     digest.update(block)
                     yield
                 self._known[key] = digest.hexdigest()
-            return [self._known[key], status.st_size]
+            found = self._known[key]
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        return [found, status.st_size]
 
 
 def read_pieces(path: Path) -> Iterator[str]:
@@ -119,12 +139,16 @@ class Receipt:
         check_entries(entries)
         self.target = target
         self._temp = target.with_name(f".{target.name[:40]}.{token_hex(16)}.tmp")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for name in sorted(name for name, entry in entries.items() if not entry):
-            (self._temp / name).mkdir()
         self._left = deque((name, *entry) for name, entry in sorted(entries.items()) if entry)
         self._file: BinaryIO | None = None
-        self._open_next()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in sorted(name for name, entry in entries.items() if not entry):
+                (self._temp / name).mkdir()
+            self._open_next()
+        except (OSError, WireError):
+            self.discard()
+            raise
 
     @property
     def is_whole(self) -> bool:

@@ -29,6 +29,7 @@ from gpu_pool.cluster.messages import (
     ToNode,
     Wants,
     decode_from_node,
+    encode_piece,
 )
 from gpu_pool.slot import CANCELLED
 from gpu_pool.types import (
@@ -220,7 +221,8 @@ class Node:
 
     def _send(self, message: ToNode) -> None:
         if self._link:
-            self._is_sent = self._link.send(encode_any(message))
+            line = encode_piece(message) if isinstance(message, Piece) else encode_any(message)
+            self._is_sent = self._link.send(line)
             self._sent_at_s = self._clock()
 
     def _receive(self, link: Link, now_s: float) -> None:

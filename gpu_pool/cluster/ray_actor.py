@@ -11,7 +11,8 @@ from typing import Any
 import ray
 
 PACKAGES = Path(__file__).resolve().parents[2]
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 16
+"""Less than what Ray passes along with a call: its object store isn't used, however small or full it is."""
 END_S = 5.0
 
 

@@ -18,7 +18,8 @@ import ray
 
 from gpu_pool.cluster.ray_actor import start_actor
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 16
+"""Less than what Ray passes along with a call: its object store isn't used, however small or full it is."""
 LOOK_S = 1.0
 JOIN_S = 50.0
 """Less than the daemon waits for the first word of a node, so that it reads why none came."""

@@ -55,7 +55,8 @@ class MuseTalkEngine:
             raise EngineError("bad_option", message, 'leave out "reference", or from_s, to_s and voices')
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
-        details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version, "forms": request.forms}
+        details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}
+        details |= {"forms": request.forms, "tuned": request.tuned}
         if options.face_box is not None:
             shown = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
             size = (inspection.width, inspection.height)
@@ -132,15 +133,17 @@ class MuseTalkEngine:
 
         Weights whose files were replaced since are loaded again.
         """
-        options, forms = read_inspected_options(request, inspection), inspection.details.get("forms", {})
-        return self._open_session(request.models_dir, options, Path(request.cache), forms)
+        options, told = read_inspected_options(request, inspection), inspection.details
+        return self._open_session(request.models_dir, options, Path(request.cache), told)
 
     def _open_session(
-        self, models_dir: str, options: Options, cache: Path, forms: Mapping[str, str] = MappingProxyType({})
+        self, models_dir: str, options: Options, cache: Path, told: Mapping[str, Any] = MappingProxyType({})
     ) -> RenderSession:
-        from models.musetalk.session import RenderSession, Setup, choose_form_for, select_device
+        from models.musetalk.session import RenderSession, Setup, choose_form_for, choose_tuning_for, select_device
 
-        setup = Setup.of(models_dir, options, cache, choose_form_for(self.device, forms))
+        form = choose_form_for(self.device, told.get("forms", {}))
+        tuned = choose_tuning_for(self.device, told.get("tuned", {}))
+        setup = Setup.of(models_dir, options, cache, form, tuned)
         if self._session is None or not self._session.networks.adapt(setup):
             old = self._session.networks if self._session else None
             weights = old.weights if old and old.has_weights_of(setup) else None

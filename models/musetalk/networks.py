@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -41,14 +42,24 @@ class Setup:
     form: str = USUAL_NAME
 
     @classmethod
-    def of(cls, models_dir: str, options: Options, cache: Path, form: str = USUAL_NAME) -> Setup:
+    def of(
+        cls,
+        models_dir: str,
+        options: Options,
+        cache: Path,
+        form: str = USUAL_NAME,
+        tuned: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Setup:
+        """Return the setup of a job; `tuned` is what "auto" means on this device, see `Request.tuned`."""
+        tuned = {} if options.is_reference else tuned
+        compiles = tuned.get("compile", False) if options.compile == "auto" else options.compile
         return cls(
             models_dir,
             options.version,
             "fp32" if options.is_reference and options.precision == "auto" else options.precision,
-            options.frames_per_batch,
+            options.frames_per_batch or tuned.get("batch_size"),
             options.is_reference,
-            cache if options.compile and not options.is_reference else None,
+            cache if compiles and not options.is_reference else None,
             USUAL_NAME if options.is_reference else form,
         )
 

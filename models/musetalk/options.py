@@ -57,7 +57,7 @@ class Options(BaseModel):
     face_box: GivenBox | None = None
     audio_track: AudioTrack | None = None
     cycle: Literal["pingpong", "loop", "hold"] = "pingpong"
-    compile: bool = False
+    compile: Literal["auto"] | bool = "auto"
     reference: bool | Literal["realtime"] = False
 
     @property

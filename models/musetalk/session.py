@@ -46,7 +46,7 @@ from models.musetalk.tracking.intervals import find_runs
 from models.musetalk.weights.loader import Weights
 from models.types import EngineError, Inspection, Request
 
-__all__ = ["RenderSession", "Setup", "choose_form_for", "select_device"]
+__all__ = ["RenderSession", "Setup", "choose_form_for", "choose_tuning_for", "select_device"]
 
 CONTEXT_BYTES = 600_000_000
 """Memory of a CUDA context, beside torch's own allocations."""
@@ -71,6 +71,13 @@ def choose_form_for(device: str, forms: Mapping[str, str]) -> str:
     """Return the form of the networks on a device, by the name of its type; see `Request.forms`."""
     on_card = forms and not device.startswith("cpu")
     return forms.get(torch.cuda.get_device_name(0), USUAL_NAME) if on_card else USUAL_NAME
+
+
+def choose_tuning_for(device: str, tuned: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return what tuning found fastest on a device, by the name of its type; see `Request.tuned`."""
+    if not tuned:
+        return {}
+    return tuned.get("cpu" if device.startswith("cpu") else torch.cuda.get_device_name(0), {})
 
 
 class RenderSession:

@@ -371,6 +371,7 @@ def write_geometry(
         resting=cut_lower_face(picture, face, mouth),
         first_eyes=np.array(face.eyes),
         landmarks=face.landmarks.points,
+        likeness=np.array(face.landmarks.likeness),
         mouth=mouth.to_array(),
         tone=np.array(astuple(measure_tone(picture, face))),
         eyes=track.place_at_mouth(face),
@@ -423,7 +424,8 @@ class PreparedPreview:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
             self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
         with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
-            self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], 0.0, 0.0))
+            likeness = float(geometry["likeness"]) if "likeness" in geometry else 0.0
+            self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], likeness, 0.0))
             self.mouth = Mouth.from_array(geometry["mouth"])
             self.eyes, self.weight = geometry["eyes"], geometry["weight"]
             self.resting = geometry["resting"]

@@ -182,7 +182,9 @@ def fill_smoothly(colours: Floats, known: Floats) -> Floats:
 
 
 def make_lids(image: U8, face: Face) -> tuple[Lid, ...]:
-    """Return the lids of both eyes; none where they are shut already."""
+    """Return the lids of both eyes; none where they are shut already, or where the eyes are guessed."""
+    if face.landmarks.is_guess:
+        return ()
     points = face.upright_points
     left, right = points[LEFT_EYE], points[RIGHT_EYE]
     if min(left[3, 1] - left[1, 1], right[3, 1] - right[1, 1]) < _SHUT:

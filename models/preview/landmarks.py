@@ -34,6 +34,8 @@ LEFT_EYE, RIGHT_EYE, LIPS, JAW = slice(0, 4), slice(4, 8), slice(8, 14), slice(1
 MIRRORED = (6, 5, 4, 7, 2, 1, 0, 3, 9, 8, 10, 11, 12, 13, 14, 16, 15, 18, 17, 19, 20, 22, 21)
 """The number of each point in a mirrored picture."""
 
+GUESSED = -1.0
+
 TABLES_FILE = Path(__file__).with_name("landmarks.npz")
 _CELL = 8
 _TALL_GAP, _TALL_STEPS = 0.55, 4
@@ -90,13 +92,18 @@ def _make_descriptor(width: int, height: int) -> cv2.HOGDescriptor:
 class Landmarks:
     """points (23, 2): x and y in pixels, in the order of POINTS.
 
-    likeness   positive for faces
+    likeness   positive for faces, GUESSED where no face is seen
     opening    0 where the lips touch .. 1 where they are clearly apart
     """
 
     points: F64
     likeness: float
     opening: float
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the points are where they usually are, and not where they are seen."""
+        return self.likeness <= GUESSED
 
     @property
     def eyes(self) -> F64:
@@ -150,7 +157,7 @@ def average_corners(points: F64) -> F64:
 def make_usual_landmarks(eyes: F64) -> Landmarks:
     """Return the landmarks of a usual face with `eyes`, (2, 2) x and y, its lips closed."""
     points = transform_points(np.array(_USUAL, np.float64), invert_affine(align_eyes(eyes)))
-    return Landmarks(points, -1.0, 0.0)
+    return Landmarks(points, GUESSED, 0.0)
 
 
 MIRROR = np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

@@ -182,7 +182,8 @@ def _find_lip_edges(sag: Floats, stripes: Floats, rough_top: float, rough_bottom
         seam = _argmax_between(sag, -light - (sag - rough_top) ** 2, rough_top - 3, rough_bottom + 3)
         return float(sag[seam]), float(sag[seam]), False
     middle = (rough_top + rough_bottom) / 2
-    teeth = _show_teeth(stripes, (sag > rough_top + 2) & (sag < rough_bottom - 2), sag > rough_bottom + 22)
+    below = (sag > rough_bottom + 22) & (sag < max(70.0, rough_bottom + 32))
+    teeth = _show_teeth(stripes, (sag > rough_top + 2) & (sag < rough_bottom - 2), below)
     brighter, redder = np.gradient(light, sag), np.gradient(red, sag)
     edge = (brighter if teeth else -brighter) - 2 * redder
     top = _argmax_between(sag, edge * np.exp(-(((sag - rough_top) / 4) ** 2)), rough_top - 6, middle)

@@ -25,10 +25,13 @@ FADE_FRAMES = 5
 SEARCH_EVERY = 5
 """A face that is lost is searched in the whole picture at every so many frames: it costs as much as fifty steps."""
 FEWEST_POINTS = 12
+DETAIL_PX = 1.5
 FARTHEST_MOUTH = 20.0
 """The farthest that a mouth moves in a turning head, in face units."""
 AWAY = 0.5
 """What a mouth away from its usual place costs in the choice of the reference, against one that is open so far."""
+BLURRED = 20.0
+"""What a mouth without any detail costs there."""
 STEADY_FRAMES, STEADY_MOUTH_FRAMES = 0.5, 0.7
 """Standard deviations in frames of the averages over the places of the eyes and of the mouth in the face: longer ones
 lag behind a quick head, which differs from frame to frame more than the landmarks err."""
@@ -43,12 +46,14 @@ class Track:
 
     mouth (n, 2): the middle between the corners of the mouth, in face units.
     gap (n,): the distance of the lips in face units, infinite without a face.
+    detail (n,): the fine detail of the lips, as a share of their contrast.
     """
 
     eyes: F64
     weight: F64
     mouth: F64
     gap: F64
+    detail: F64
 
     @classmethod
     def of_still(cls, face: Face, frames: int) -> Track:
@@ -58,16 +63,18 @@ class Track:
             np.ones(frames),
             np.tile(measure_lips(face)[:2], (frames, 1)),
             np.zeros(frames),
+            np.ones(frames),
         )
 
     def choose_reference(self) -> int:
         """Return the frame in which the mouth is most closed, for some frames at best, and near its
-        usual place: not pulled aside, in a head that isn't turned."""
+        usual place: not pulled aside, in a head that isn't turned. It is no less clear than usual."""
         known = np.isfinite(self.gap)
         if not known.any():
             return 0
         away = np.hypot(*(self.mouth - np.median(self.mouth[known], 0)).T)
-        cost = smooth(np.where(known, self.gap, 1e3), 1.0) + AWAY * away
+        blurred = np.clip(1 - self.detail / max(1e-6, float(np.median(self.detail[known]))), 0, 1)
+        cost = smooth(np.where(known, self.gap, 1e3), 1.0) + AWAY * away + BLURRED * blurred
         return int(np.where(known, cost, np.inf).argmin())
 
     def place_at_mouth(self, reference: Face) -> F64:
@@ -96,13 +103,14 @@ def follow_face(frames: Iterator[U8], find: Finder, progress: Callable[[int], No
         missing = 0 if face else missing + 1
         before = (grey, np.array(face.eyes)) if face else None
         seen.append(before[1] if before else np.full((2, 2), np.nan))
-        mouths.append(measure_lips(face) if face else np.full(3, np.nan))
+        mouths.append(np.array([*measure_lips(face), measure_detail(grey, face)]) if face else np.full(4, np.nan))
         progress(number + 1)
     eyes, mouth = np.array(seen), np.array(mouths)
     has_face = np.isfinite(mouth[:, 2])
     path, moved = fill_gaps(eyes, has_face), fill_gaps(mouth[:, :2], has_face)
-    gap = np.where(has_face, mouth[:, 2], np.inf)
-    return Track(smooth(path, STEADY_FRAMES), compute_weights(has_face), smooth(moved, STEADY_MOUTH_FRAMES), gap)
+    gap, detail = np.where(has_face, mouth[:, 2], np.inf), np.where(has_face, mouth[:, 3], 0.0)
+    moved = smooth(moved, STEADY_MOUTH_FRAMES)
+    return Track(smooth(path, STEADY_FRAMES), compute_weights(has_face), moved, gap, detail)
 
 
 def follow_eyes(before: U8, now: U8, frame: U8, eyes: F64) -> Face | None:
@@ -130,6 +138,18 @@ def measure_lips(face: Face) -> F64:
     in face units."""
     left, right, _, top, bottom, _ = face.upright_points[LIPS]
     return np.array([*(left + right) / 2, face.landmarks.opening * max(1.0, bottom[1] - top[1])])
+
+
+def measure_detail(grey: U8, face: Face) -> float:
+    """Return the fine detail of the lips as a share of their contrast."""
+    lips = face.landmarks.points[LIPS]
+    reach = 0.15 * face.eye_distance
+    left, top = np.maximum(lips.min(0) - reach, 0).astype(int)
+    right, bottom = np.maximum(lips.max(0) + reach, 0).astype(int)
+    part = grey[top:bottom, left:right]
+    if not part.size:
+        return 0.0
+    return float(cv2.absdiff(part, cv2.GaussianBlur(part, (0, 0), DETAIL_PX)).mean()) / max(1.0, float(part.std()))
 
 
 def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:

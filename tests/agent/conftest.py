@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.fs.folders import make_folders
+from agent.ledger import ledger
 from agent.settings import Settings
 from agent.settings_file import format_settings, load_settings
+
+DURABLE_PRAGMAS = ledger.PRAGMAS
+"""Those of the product."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unflushed_ledgers() -> Iterator[None]:
+    """Let ledgers of this process reach the disk whenever the system likes: no test here cuts the power."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ledger, "PRAGMAS", (*DURABLE_PRAGMAS, "synchronous = OFF"))
+        yield
 
 
 @pytest.fixture

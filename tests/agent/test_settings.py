@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from agent.scheduler.workers import card_rules
+from agent.scheduler.tuning import card_rules
 from agent.settings import RetentionSettings
 from models.types import Limits, Output
 from tests.agent.settings_texts import SMALLEST, loaded, refused

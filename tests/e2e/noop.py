@@ -3,6 +3,7 @@
 `python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler.
 The options of a job set its duration: `frame_s` for each of its `frames`. `fault_errno` ends
 its stage `fault_stage` while the file `fault_while` is there.
+The environment variable `NOOP_LEASE_SPEED` makes all times of the share's lease shorter by its factor.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from agent.cli.main import stop
 from agent.daemon import serve
 from agent.errors import UserError
+from agent.service import share_lease
 from agent.service.log import configure_logging
 from agent.settings_file import load_settings
 from models.inputs import copy_input
@@ -24,6 +26,7 @@ from models.short_jobs import run_short_job
 from models.types import EngineError, Inspection, Request
 
 HANDLER = "tests.e2e.noop:open_handler"
+LEASE_SPEED = "NOOP_LEASE_SPEED"
 FRAMES = 48
 """Two spans."""
 
@@ -94,6 +97,11 @@ def write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
+def speed_up_lease(factor: float) -> None:
+    for name in ("RENEW_S", "PATIENCE_S", "CONFIRM_S"):
+        setattr(share_lease, name, getattr(share_lease, name) / factor)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
@@ -101,6 +109,7 @@ def main() -> None:
     source = parser.parse_args().config
     settings = load_settings(source)
     configure_logging(settings)
+    speed_up_lease(float(os.environ.get(LEASE_SPEED, "1")))
     try:
         serve(settings, HANDLER, source)
     except UserError as error:

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
@@ -32,9 +32,9 @@ def add_node(share: Share, command: list[str], **more: object) -> None:
     share.config.write_text(share.config.read_text() + settings)
 
 
-def wait_for_node(share: Share) -> None:
+def wait_for_node(share: Share, state: str = "idle") -> None:
     sql = "SELECT state FROM device_status WHERE device = 'box2/cpu:0'"
-    until(lambda: [row["state"] for row in share.rows(sql)] == ["idle"], 60, share.log)
+    until(lambda: [row["state"] for row in share.rows(sql)] == [state], 60, share.log)
 
 
 def find_agent(share: Share) -> int | None:
@@ -80,9 +80,10 @@ def test_two_machines_make_the_bytes_of_one(make_share: Callable[..., Share], tm
 
 
 class SshServer:
-    """An sshd of this user, which lets in one key."""
+    """An sshd of this user, which lets in one key; `prefix` are words that start it elsewhere."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
+        self._address = address
         sshd, keygen = need("sshd", "openssh-server"), need("ssh-keygen", "openssh-client")
         folder.mkdir()
         self._key, host, config = folder / "key", folder / "host", folder / "sshd_config"
@@ -91,17 +92,17 @@ class SshServer:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             self._port = free.getsockname()[1]
         config.write_text(
-            f"Port {self._port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {self._key}.pub\n"
+            f"Port {self._port}\nListenAddress {address}\nHostKey {host}\nAuthorizedKeysFile {self._key}.pub\n"
             "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # where it gives up its privileges
         with (folder / "log").open("wb") as log:
-            self._popen = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
+            self._popen = subprocess.Popen([*prefix, sshd, "-D", "-e", "-f", str(config)], stderr=log)
         until(self._is_up, 30, (folder / "log").read_text)
 
     def _is_up(self) -> bool:
-        with suppress(OSError), closing(socket.create_connection(("127.0.0.1", self._port), 1)):
+        with suppress(OSError), closing(socket.create_connection((self._address, self._port), 1)):
             return True
         return False
 
@@ -109,7 +110,7 @@ class SshServer:
         options = ("BatchMode=yes", "UserKnownHostsFile=/dev/null", "StrictHostKeyChecking=no", "LogLevel=ERROR")
         words = [word for option in options for word in ("-o", option)]
         agent = f"cd {ROOT} && exec {sys.executable} -m gpu_pool.agent"
-        return ["ssh", "-F", "/dev/null", "-i", str(self._key), "-p", str(self._port), *words, "127.0.0.1", agent]
+        return ["ssh", "-F", "/dev/null", "-i", str(self._key), "-p", str(self._port), *words, self._address, agent]
 
     def end(self) -> None:
         self._popen.terminate()
@@ -184,3 +185,96 @@ def test_jobs_are_done_once_whatever_happens_to_the_second_machine(make_share: C
     workers = share.workers()
     assert share.stop() == 0
     until(lambda: are_gone([*workers, *agents]), 60, lambda: "an agent or worker outlives the daemon")
+
+
+ALTERED = "import {module} as altered; {change}; import gpu_pool.agent.__main__ as agent; agent.main()"
+"""An agent of which one thing is other than it should be."""
+
+
+def alter_agent(module: str, change: str) -> list[str]:
+    return ["setsid", "--wait", sys.executable, "-c", ALTERED.format(module=module, change=change)]
+
+
+def test_machines_that_must_not_be_used_spoil_no_job(make_share: Callable[..., Share]) -> None:
+    """One of another version, one whose disk is full, and one that sends other bytes than it says."""
+    share = make_share(workers=1)
+    add_node(share, alter_agent("gpu_pool.agent.files", "altered.read_pieces = lambda _: iter(['AAAA'])"))
+    text = share.config.read_text().replace(
+        "nodes = {box2",
+        "nodes = {{old = {}, full = {}, box2".format(
+            json.dumps(alter_agent("platform", "altered.python_version = lambda: '3.9.1'")),
+            json.dumps(alter_agent("gpu_pool.agent.files", "altered.LEAST_FREE_BYTES = 1 << 60")),
+        ),
+    )
+    share.config.write_text(text)
+    share.start()
+    wait_for_node(share)
+    submit(share, "one")
+    share.wait_for("one", "done")
+    assert share.result("one")["devices"] == ["cpu:0"]
+    sql = "SELECT state, reason FROM device_status WHERE device LIKE '%/cpu:0' ORDER BY device"
+    until(lambda: len(share.rows(sql)) == 3, 60, share.log)
+    liar, full, old = share.rows(sql)
+    assert liar["state"] == "lost"
+    assert "box2 sent what is no message" in liar["reason"]
+    assert (full["state"], old["state"]) == ("sick", "sick")
+    assert "MiB are free in" in full["reason"]
+    assert "old has Python 3.9.1 instead of" in old["reason"]
+
+
+class Network:
+    """A network of its own, behind a pair of links, for programs that are another machine."""
+
+    HERE, THERE = "10.217.19.1", "10.217.19.2"
+
+    def __init__(self) -> None:
+        self.name = f"musedrop-{os.getpid()}"
+        for line in (
+            f"netns add {self.name}",
+            f"link add md{os.getpid()} type veth peer name far netns {self.name}",
+            f"addr add {self.HERE}/30 dev md{os.getpid()}",
+            f"link set md{os.getpid()} up",
+            f"-n {self.name} addr add {self.THERE}/30 dev far",
+            f"-n {self.name} link set far up",
+            f"-n {self.name} link set lo up",
+        ):
+            self.call(line)
+
+    def call(self, line: str) -> None:
+        subprocess.run([need("ip", "iproute2"), *line.split()], check=True)
+
+    def set_link(self, state: str) -> None:
+        self.call(f"link set md{os.getpid()} {state}")
+
+    def end(self) -> None:
+        self.call(f"netns del {self.name}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a network of its own, for which it must be root")
+def test_a_partition_heals(make_share: Callable[..., Share], tmp_path: Path) -> None:
+    """The machine is lost and ends its workers, the job is done here; then it is used again."""
+    network = Network()
+    server = SshServer(tmp_path / "ssh", network.THERE, ("ip", "netns", "exec", network.name))
+    share = make_share(workers=1)
+    add_node(share, server.build_command())
+    try:
+        share.start()
+        wait_for_node(share)
+        far = [
+            row["worker_pid"] for row in share.rows("SELECT worker_pid FROM device_status WHERE device = 'box2/cpu:0'")
+        ]
+        network.set_link("down")
+        submit(share, "one")
+        share.wait_for("one", "done")
+        until(lambda: are_gone(far), 60, lambda: "a worker works on behind the partition")
+        wait_for_node(share, "lost")
+        network.set_link("up")
+        wait_for_node(share)
+        submit(share, "two")
+        share.wait_for("two", "done")
+        assert sorted(share.result("two")["devices"]) == ["box2/cpu:0", "cpu:0"]
+        assert sorted(path.name for path in share.outbox.iterdir()) == ["one", "two"]
+    finally:
+        share.end()
+        server.end()
+        network.end()

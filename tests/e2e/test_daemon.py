@@ -46,7 +46,9 @@ def test_a_job_file_becomes_a_video(share: Share) -> None:
     assert (row["engine"], row["id"], row["percent"], row["result"]) == ("preview", "order-1", 100.0, "hello")
     page = (ROOT / "docs" / "result.md").read_text().partition("\n## ")[0]
     documented = {key for line in re.findall(r"^\| (`.*?) \|", page, re.M) for key in re.findall(r"`(\w+)`", line)}
-    assert documented - {"credentials", "video_sha256"} == set(result)  # this daemon signs nothing
+    assert documented - {"credentials", "video_sha256", "race", "weights_sha256"} == set(
+        result
+    )  # unsigned, no race, no weights
     assert (share.outbox / "hello" / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
     until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     [archived] = (share.folder / "archive").glob("*/hello")

@@ -510,7 +510,7 @@ def test_a_disk_that_is_full_to_the_last_byte(
         assert {path.name for path in result.iterdir()} == {"result.mp4", "result.json", "preview.jpg"}
     ballast.unlink()
     share.wait_until_finished(len(names))
-    until(lambda: not share.rows("SELECT 1 FROM job_status WHERE state = 'failed'"), 1, share.log)
+    until(lambda: not share.rows("SELECT 1 FROM job_status WHERE state = 'failed'"), 60, share.log)
     assert share.stop() == 0
     for path in (share.inbox / "face.png", share.inbox / "voice.wav"):
         path.unlink(missing_ok=True)

@@ -55,7 +55,7 @@ def test_a_daemon_tests_a_new_card_once(make_share: Callable[..., Share], driver
     """A card that no torch finds is sick, with what to do; the next daemon knows that without a test."""
     card = "GPU-aaaa1111"
     driver.set_devices(f"gpu {card} {24 << 30} 0 {1 << 30}")
-    share = make_share(workers=1)
+    share = make_share(workers=1, module="tests.e2e.hasty run")
     tiny.lay_out(share.state / "models")
 
     def is_sick() -> bool:

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.noop import LEASE_SPEED
 from tests.e2e.smb.server import SmbServer
 from tests.needs import need
 from tests.share import Share, until
+
+FAST = {LEASE_SPEED: "10"}
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_a_daemon_that_was_killed_is_back_at_once(share: Share) -> None:
 
 def test_a_daemon_whose_share_was_taken_over_stops_by_itself(share: Share, second: Share) -> None:
     """It publishes nothing any more; its jobs end once, under the other's hand, and it knows that afterwards."""
-    share.start()
+    share.start(**FAST)
     for name in ("slow", "other"):
         share.put(f"{name}.wav", name.encode())
         share.put(f"{name}-face.jpg", name.encode())
@@ -111,7 +114,7 @@ def test_a_daemon_whose_share_was_taken_over_stops_by_itself(share: Share, secon
 def test_a_dead_daemon_of_another_machine_is_followed_after_a_while(share: Share, second: Share) -> None:
     """Its clock may be wrong by years: only that its lease does not change counts."""
     leave_foreign_lease(share)
-    second.launch()
+    second.launch(**FAST)
     until(lambda: "waiting to see whether it is alive" in json.dumps(problems(second)), 60, second.log)
     run_pair(second, "followed")
     assert "was left by process 7 on far: taken over" in second.log()

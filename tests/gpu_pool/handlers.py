@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -97,6 +98,12 @@ def count(work: Work) -> Payload:
     for done in range(1, work.stop - work.start + 1):
         work.tick(done)
     return {"sum": sum(range(work.start, work.stop))}
+
+
+def copy(work: Work) -> Payload:
+    """Copy a file to another one, named by where the span begins."""
+    shutil.copyfile(work.payload["given"], f"{work.payload['made']}-{work.start}")
+    return count(work)
 
 
 def count_slowly(work: Work) -> Payload:
@@ -253,6 +260,7 @@ def start_program(work: Work) -> NoReturn:
 
 DEEDS: dict[str, Deed] = {
     "count": count,
+    "copy": copy,
     "count slowly": count_slowly,
     "wait for cancel": wait_for_cancel,
     "swallow exceptions": swallow_exceptions,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpu_pool.types import grid
+from models.avatars import AvatarCache
 from models.catalog import ENGINES
 from models.handler import Handler, open_handler
 from models.types import EngineInfo, Inspection, Output, Request
@@ -117,3 +118,20 @@ def test_a_rate_that_was_not_asked_for_is_noted(tmp_path: Path) -> None:
     assert planned.notes == ("slides.mp4 has 2 frames a second; the video has 25, which suits lips",)
     asked = inspect_media(tmp_path, slides, fps="2")
     assert (asked.fps, asked.notes) == ("2", ())
+
+
+def test_a_cache_that_cannot_be_cleaned_fails_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that another worker removes while its size is read costs nothing but this round."""
+    handler, request = Handler("cpu:0"), request_in(tmp_path)
+    (tmp_path / "cache").mkdir()
+    looks = list[Path]()
+
+    def lose(cache: AvatarCache) -> None:
+        looks.append(cache.root)
+        raise FileNotFoundError("entry")
+
+    monkeypatch.setattr(AvatarCache, "make_room", lose)
+    monkeypatch.setattr(handler, "assemble", lambda *_: {"frames": 10})
+    payload = {"stage": "assemble", "request": request.to_dict(), "outline": INSPECTION.to_dict(), "spans": []}
+    assert handler.run(payload, 0, 1, lambda _: None) == {"frames": 10}
+    assert looks == [tmp_path / "cache"]

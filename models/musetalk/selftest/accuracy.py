@@ -169,15 +169,15 @@ def compare_compiled(device: torch.device, models_dir: Path, cache: Path, tick: 
     latents, windows = read_inputs(networks, count)
     wanted = networks.inpainter.inpaint(latents, windows)
     networks.inpainter.compile(make_kernel_folder(cache, device))
-    states = _wait_for_code(networks, tick)
+    states = wait_for_code(networks, tick)
     precision = precision_name(networks.inpainter.dtype)
-    told: Figures = {"networks": networks.kind, "precision": precision, "state": _name_state(states), "frames": count}
+    told: Figures = {"networks": networks.kind, "precision": precision, "state": name_state(states), "frames": count}
     if told["state"] == "ready":
         told |= compare_faces(networks.inpainter.inpaint(latents, windows), wanted)
     return told
 
 
-def _wait_for_code(networks: OpenNetworks, tick: Callable[[], None]) -> set[str]:
+def wait_for_code(networks: OpenNetworks, tick: Callable[[], None]) -> set[str]:
     """Wait until all is compiled, or the time for it is up; return the states of what is compiled."""
     states: set[str] = set()
     for _ in range(int(COMPILE_S)):
@@ -189,7 +189,7 @@ def _wait_for_code(networks: OpenNetworks, tick: Callable[[], None]) -> set[str]
     return states
 
 
-def _name_state(states: set[str]) -> str:
+def name_state(states: set[str]) -> str:
     poor = ("failed", "differs", "compiling", "waiting")
     return next((state for state in poor if state in states), "ready" if states else "failed")
 

@@ -1,4 +1,4 @@
-"""The checks of `musedrop selftest` that a worker runs, by name.
+"""The checks of `musedrop selftest` and `musedrop tune` that a worker runs, by name.
 
 Each returns figures; `agent/selftest/` judges them.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from models.musetalk.inpainting.precision import has_cpu_bf16
-from models.musetalk.selftest import accuracy, encoding, performance
+from models.musetalk.selftest import accuracy, encoding, performance, tuning
 from models.types import ProgressCallback
 
 Figures = dict[str, Any]
@@ -71,6 +71,11 @@ CHECKS: dict[str, Check] = {
     "forms": lambda device, asked, tick: performance.compare_forms(device, _models_dir(asked), tick),
     "speed": lambda device, asked, tick: performance.measure_speed(device, _models_dir(asked), tick),
     "faces": lambda device, asked, tick: performance.paint_and_hash(device, _models_dir(asked), tick),
+    "batch rates": lambda device, asked, tick: tuning.measure_batches(device, _models_dir(asked), tick),
+    "compiled rate": lambda device, asked, tick: tuning.measure_compiled(
+        device, _models_dir(asked), asked["batch"], Path(asked["cache"]), tick
+    ),
+    "pace": lambda device, asked, tick: tuning.measure_pace(device, tuning.Pace.read(asked), tick),
     "hold": lambda device, asked, _: performance.hold_networks(device, _models_dir(asked)),
 }
 

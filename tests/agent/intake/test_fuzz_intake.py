@@ -144,7 +144,7 @@ class IntakeMachine(RuleBasedStateMachine):
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-@pytest.mark.timeout(BUDGET_S + 120)
+@pytest.mark.timeout(2 * BUDGET_S + 120)  # the runs that have begun take minutes on a busy machine
 def test_any_share_at_any_moment() -> None:
     """No order of events ends the daemon, loses a good job, or makes one twice."""
     end_s = time.monotonic() + BUDGET_S

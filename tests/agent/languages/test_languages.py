@@ -23,10 +23,10 @@ SPOKEN = (
 )
 """Where the code speaks to people: each of its sentences is in the table, but for those below."""
 SILENT = re.compile(
-    r"models/(musetalk/(selftest|nets|compositing|__main__|commands/(verify|convert)|inpainting/(fused_weights|memory_errors)"
+    r"models/(musetalk/(selftest|nets|compositing|__main__|commands/(verify|convert)|inpainting/(forms|fused_weights|memory_errors)"
     r"|avatar/store|weights/(architectures|published_configs))|avatars|first_part|preview/renderer"
     r"|checkpoints/(torch_file|unpickler|configs|terminal|verdicts)|musev/(nets|__main__|commands/(verify|convert))"
-    r"|media/output/encode\.py:(74|95))|agent/jobs/(schema|media_names)|agent/(scheduler/(reports|workers)|results/outbox)"
+    r"|media/output/encode\.py:(74|95))|agent/jobs/(schema|media_names)|agent/(scheduler/(reports|tuning|workers)|results/outbox)"
 )
 """Files whose sentences are for logs, for other programs, and for tables of a command."""
 OTHER_TEXT = re.compile(

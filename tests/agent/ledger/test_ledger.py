@@ -15,6 +15,7 @@ from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from agent.ledger.reader import LedgerError
 from agent.ledger.transitions import IllegalMove
+from tests.agent.conftest import DURABLE_PRAGMAS
 from tests.agent.samples import a_ledger, a_spec, add_job, set_columns, start_job
 
 
@@ -109,8 +110,9 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path: Path) -> None:
         Ledger(broken)
 
 
-def test_the_schema_keeps_its_promises(tmp_path: Path) -> None:
+def test_the_schema_keeps_its_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """WAL, full sync, strict tables, and the versions that readers rely on."""
+    monkeypatch.setattr("agent.ledger.ledger.PRAGMAS", DURABLE_PRAGMAS)
     ledger = a_ledger(tmp_path)
     pragmas = {name: ledger.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}

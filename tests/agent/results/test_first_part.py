@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.fs import discard, make_safe_name
 from agent.jobs.states import JobState
 from agent.ledger.ledger import Ledger
 from agent.results.first_part import FirstParts
@@ -116,3 +117,26 @@ def test_a_job_goes_on_without(settings: Settings, ledger: Ledger) -> None:
     ledger.transitions.finish(read_job(ledger, "one"), "one", at_ms=2000)
     parts.remove_ended()
     assert ledger.rows("SELECT first_part FROM job_status") == [{"first_part": None}]
+
+
+def test_a_long_name_is_not_that_of_the_result(settings: Settings, ledger: Ledger) -> None:
+    """However long the name of the job is, its folder ends in .part, and the name of the result is free."""
+    job = add_job(ledger, "one", state=JobState.RUNNING, name="n" * 150)
+    FirstParts(settings.folders, ledger).show(job, stage(settings))
+    assert [path.name for path in settings.folders.outbox.iterdir()] == [f"{make_safe_name(job.name)}.part"]
+
+
+def test_a_row_names_no_folder_that_is_not_there(settings: Settings, ledger: Ledger) -> None:
+    """Neither where nothing was made or moved, nor after a crash before the rename: the next attempt shows one."""
+    parts = show(settings, ledger)
+    folder = settings.folders.outbox / "one.part"
+    FirstParts(settings.folders, ledger).recover()
+    assert read_job(ledger, "one").first_part == "one.part"
+    discard(folder)
+    FirstParts(settings.folders, ledger).recover()
+    assert read_job(ledger, "one").first_part is None
+    parts.show(read_job(ledger, "one"), settings.folders.staging / "gone.first")
+    assert read_job(ledger, "one").first_part is None
+    settings.folders.outbox.rmdir()
+    parts.show(read_job(ledger, "one"), stage(settings))
+    assert read_job(ledger, "one").first_part is None

@@ -142,3 +142,30 @@ def test_settings_leave_it_out(desk: Desk, tmp_path: Path) -> None:
     desk.add("u1")
     publish(desk)
     assert (desk.results(), start.jobs) == (["hello"], [])
+
+
+def test_the_first_start_makes_the_key(desk: Desk) -> None:
+    """By the program for that, without results; a later start finds it."""
+    signer, start = let_sign(desk)
+    desk.publisher.make_signing_key()
+    assert start.jobs == [[]]
+    desk.publisher.make_signing_key()
+    start.program.exit_code = 0
+    assert signer.collect(desk.clock.now) == {}
+    (desk.folders.credentials / "key.pem").touch()
+    desk.publisher.make_signing_key()
+    assert start.jobs == [[]]
+
+
+def test_no_program_is_left(desk: Desk) -> None:
+    """One that has made the key is collected though nothing is to be published; one that runs ends with the daemon."""
+    signer, start = let_sign(desk)
+    desk.publisher.make_signing_key()
+    publish(desk)
+    assert signer.is_running
+    start.program.exit_code = 0
+    publish(desk)
+    assert not signer.is_running
+    desk.publisher.make_signing_key()
+    signer.close()
+    assert not signer.is_running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from agent.ledger.reader import open_reader
 from agent.scheduler.attempt import FinishedAttempt
 from agent.scheduler.dispatcher import will_have_room
-from gpu_pool.types import Device, DeviceKind, Done, Exited, Progress, ProtocolError, RunSpan
+from agent.scheduler.tuning import Choice
+from gpu_pool.types import Device, DeviceKind, Done, Exited, Failed, Progress, ProtocolError, RunSpan
 from models.catalog import EngineChoice
-from models.types import Inspection
+from models.types import EngineError, Inspection
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 from tests.gpu_pool.fake import Message
 
@@ -108,6 +110,22 @@ def test_a_job_is_told_the_forms_that_the_self_tests_chose(make_simulation: Buil
     simulation.add("hello")
     simulation.finish(1)
     assert told == [{"Card": "norms"}] * 7
+
+
+@pytest.mark.parametrize(("encoder", "told"), [("libx264", "libx264"), ("h264_nvenc", "auto")])
+def test_auto_is_what_tuning_found(make_simulation: Build, encoder: Any, told: str) -> None:
+    """Batches and compiled code by the type of card, in every stage; x264 if that is faster than NVENC on the cards."""
+    simulation = make_simulation(cpus(2))
+    card = Choice(batch_size=8, compile=True, encoder=encoder, workers=1)
+    simulation.dispatcher.devices.tuned = {"Card": card, "cpu": card.model_copy(update={"encoder": "libx264"})}
+    requests: list[dict[str, Any]] = []
+    simulation.story = lambda _device, _name, order: requests.append(order.payload["request"])
+    simulation.add("hello")
+    simulation.finish(1)
+    tuned = {"batch_size": 8, "compile": True}
+    assert {(json.dumps(request["tuned"]), request["output"]["encoder"]) for request in requests} == {
+        (json.dumps({"Card": tuned, "cpu": tuned}), told)
+    }
 
 
 def test_submitters_take_turns(make_simulation: Build) -> None:
@@ -754,7 +772,7 @@ def test_a_cancelled_race_leaves_nothing(make_simulation: Build) -> None:
 
 
 def test_a_race_begins_again_after_a_stop_with_the_parts_that_are_there(make_simulation: Build) -> None:
-    """Its videos are in folders of their own, the first in that of a job without a race."""
+    """Its videos are in folders of their own."""
     simulation = make_simulation(cpus(1))
     asked = make_videos(simulation, 0.5, 0.5, 0.5, 0.5)
     simulation.add("hello", race={"seeds": 2})
@@ -766,3 +784,79 @@ def test_a_race_begins_again_after_a_stop_with_the_parts_that_are_there(make_sim
     simulation.run(lambda: bool(ended))
     assert [Path(request["work"]).name for request in asked[:2]] == [Path(one["work"]).name for one in asked[2:]]
     assert len(ended[0].facts["race"]) == 2
+
+
+def run_only(simulation: Simulation, monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
+    """Let these engines run on processors, and no others; "auto" is the first."""
+
+    def choose(asked: str, *_: object) -> EngineChoice:
+        if asked not in ("auto", *engines):
+            raise EngineError("engine_unavailable", f"{asked} is gone", "install it")
+        return EngineChoice(engines[0] if asked == "auto" else asked, "cpu", "asked for")
+
+    monkeypatch.setattr(simulation.dispatcher._engines, "choose", choose)
+
+
+def stop_and_start(simulation: Simulation) -> None:
+    simulation.dispatcher.requeue_all("the daemon stops")
+    simulation.dispatcher.attempts.clear()
+
+
+def test_a_race_keeps_what_was_made_when_the_tries_are_used_up(make_simulation: Build) -> None:
+    """A fault that might pass costs the race a video, too, and not the job: the other was made and verified."""
+    simulation = make_simulation(cpus(1))
+    make_videos(simulation, 0.5, "no_face")
+    answer = simulation.story
+
+    def pass_by(device: str, name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        told = answer(device, name, order)
+        return told and [(at_s, replace(one, retry=True) if isinstance(one, Failed) else one) for at_s, one in told]
+
+    simulation.story = pass_by
+    ended = end_race(simulation, race={"seeds": 2}, max_attempts=1)
+    assert [one.get("error") for one in ended.facts["race"]] == [None, "no_face: no_face"]
+
+
+def test_a_race_whose_first_video_fails_is_told_from_an_earlier_job(make_simulation: Build) -> None:
+    """The id of another content is refused by the first video whose media are known, whichever it is."""
+    simulation = make_simulation(cpus(1), frames=10)
+    simulation.add("first", id="order-1")
+    simulation.finish(1)
+
+    def refuse(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        is_first = order.payload["stage"] == "inspect" and not order.payload["request"]["options"]
+        return [(0.1, fails(order, "no_face"))] if is_first else None
+
+    simulation.story = refuse
+    simulation.add("other", id="order-1", race={"seeds": 2})
+    simulation.run(lambda: simulation.row("other")["state"] in ("failed", "done"))
+    assert simulation.row("other")["error_code"] == "id_conflict"
+
+
+def test_a_race_takes_no_parts_of_another_engine(make_simulation: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one engine can't run any more after a stop, the other is not given its folder."""
+    simulation = make_simulation(cpus(1))
+    asked = make_videos(simulation, 0.5, 0.5, 0.5)
+    run_only(simulation, monkeypatch, "musetalk", "preview")
+    simulation.add("hello", race={"engines": ["musetalk", "preview"]})
+    simulation.run(lambda: len(simulation.renders("hello")) > 1)
+    stop_and_start(simulation)
+    run_only(simulation, monkeypatch, "preview")
+    simulation.run(lambda: len(asked) == 2)
+    assert [Path(request["work"]).name for request in asked] == ["race-musetalk", "race-preview-0"]
+
+
+def test_another_engine_begins_anew(make_simulation: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part that was rendered by one engine gets into a video of another; of the same one they are kept."""
+    simulation = make_simulation(cpus(1))
+    run_only(simulation, monkeypatch, "musetalk", "preview")
+    uid = simulation.add("hello").uid
+    simulation.run(lambda: bool(simulation.renders("hello")))
+    part = simulation.settings.folders.work / uid / "parts" / "0000000-0000024.mp4"
+    part.parent.mkdir()
+    part.touch()
+    for engines, is_kept in ((("musetalk",), True), (("preview",), False)):
+        stop_and_start(simulation)
+        run_only(simulation, monkeypatch, *engines)
+        simulation.run(lambda: bool(simulation.dispatcher.attempts))
+        assert part.exists() == is_kept

@@ -10,9 +10,11 @@ import pytest
 
 from agent.fs.folders import make_folders
 from agent.scheduler.nodes import find_facts, make_nodes, make_start, open_link
+from agent.scheduler.tuning import write_tunings
 from agent.settings import CurrentSettings, Settings
 from agent.settings_file import BadSettings
 from gpu_pool.cluster.probe import NodeProbe
+from tests.agent.scheduler.tunings import make_tuning
 from tests.agent.settings_texts import SMALLEST, loaded
 
 AGENT = json.dumps([sys.executable, "-m", "gpu_pool.agent"])
@@ -35,6 +37,9 @@ def test_a_node_is_asked_for_what_the_settings_say(tmp_path: Path) -> None:
     (node,) = make_nodes(CurrentSettings(settings), "x:y")
     start = make_start(settings, node.name)
     assert (start.cpu_workers, start.fence_s) == (3, 5)
+    assert start.cards["workers_of"] == {}
+    write_tunings(settings.folders.tuning_file, [make_tuning(settings)])
+    assert make_start(settings, node.name).cards["workers_of"] == {"Card": 2}
     assert start.shared_text == Path(start.shared_file).read_text() == make_start(settings, "box3").shared_text
     assert Path(start.log_dir) == settings.folders.logs / "box2"
     assert start.folder == f"~/.cache/musedrop/box2-{start.shared_text[:12]}"

@@ -9,6 +9,7 @@ import pytest
 
 from agent.ledger.ledger import Ledger
 from agent.scheduler.devices import Devices
+from agent.scheduler.tuning import write_tunings
 from agent.selftest import report as reports_module
 from agent.selftest.background import CHECK_S, IDLE_S, BackgroundTests
 from agent.selftest.report import build_report, find_keys, write_reports
@@ -19,6 +20,7 @@ from gpu_pool.pool import Pool
 from gpu_pool.types import Device, DeviceChanged
 from models.catalog import EngineChoice
 from tests.agent.fake_clock import FakeClock
+from tests.agent.scheduler.tunings import CHOICE, make_tuning
 from tests.gpu_pool.fake import FakeBackend
 
 A, B = "GPU-aaaa1111", "GPU-bbbb2222"
@@ -285,3 +287,17 @@ def test_without_a_choice_jobs_run_the_usual_form(bench: Bench, row: Row) -> Non
     bench.write(A, row)
     bench.rest()
     assert bench.devices.forms == {}
+
+
+def test_new_jobs_take_what_tuning_found(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Within seconds, said once in the log; with other weights or without the file they run as usual."""
+    caplog.set_level("INFO", "musedrop")
+    write_tunings(bench.settings.folders.tuning_file, [make_tuning(bench.settings)])
+    bench.rest()
+    assert bench.devices.tuned == {"Card": CHOICE}
+    bench.rest()
+    said = [record.message for record in caplog.records if record.message.startswith("tuning: ")]
+    assert said == ["tuning: Card: batches of 8, compiled, videos by h264_nvenc, 2 workers a card"]
+    bench.settings.folders.tuning_file.unlink()
+    bench.rest()
+    assert bench.devices.tuned == {}

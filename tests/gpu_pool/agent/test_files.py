@@ -91,3 +91,54 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     """As long as that lives."""
     assert take_lock(tmp_path / "lock") is not None
     assert take_lock(tmp_path / "lock") is None
+
+
+def test_what_a_link_of_a_worker_leads_to_is_not_sent(tmp_path: Path) -> None:
+    """It may lead to any file of this machine."""
+    pair = Pair(tmp_path)
+    part = pair.work / "1" / "parts" / "1.mp4"
+    pair.deliver(SpanFiles((), (part,)))
+    parts = next(pair.far.glob("runs/*/*/work/1/parts"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.mp4").write_bytes(b"x")
+    parts.rmdir()
+    parts.symlink_to(tmp_path / "elsewhere")
+    assert list(pair.node.collect("cpu:0")) == []
+
+
+def test_nothing_is_written_through_what_is_there(tmp_path: Path) -> None:
+    """A worker that is quick may have made a link meanwhile."""
+    pair = Pair(tmp_path)
+    (pair.work / "a").write_bytes(b"x")
+    pair.deliver(SpanFiles((pair.work / "a",)))
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    content = next((pair.far / "content").iterdir())
+    with pytest.raises(FileExistsError):
+        pair.node._place(tmp_path / "link", [content.name, 1])
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+def test_a_span_ends_once(tmp_path: Path) -> None:
+    """After its worker has got it, and not again."""
+    pair = Pair(tmp_path)
+    assert not pair.node.end_span("cpu:0")
+    pair.node.bring(Bring("cpu:0", 1, {}, {}))
+    assert not pair.node.end_span("cpu:0")
+    pair.node.lay_out("cpu:0")
+    assert pair.node.end_span("cpu:0")
+    assert not pair.node.end_span("cpu:0")
+
+
+def test_an_entry_that_another_worker_removes_meanwhile_is_left_out(tmp_path: Path) -> None:
+    """To make room, as soon as its cache is too large."""
+    pair = Pair(tmp_path)
+    pair.deliver(SpanFiles((), (), (pair.cache / "*",)))
+    entry = pair.far / "cache" / HASH
+    entry.mkdir()
+    for name in ("a", "b"):
+        (entry / name).write_bytes(b"x")
+    steps = pair.node.collect("cpu:0")
+    assert next(steps) is None
+    entry.rename(tmp_path / "doomed")
+    assert list(steps) == []

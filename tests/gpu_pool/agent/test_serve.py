@@ -7,14 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from gpu_pool.cluster.messages import Figures, FromNode, Heard, Hello, Refused, Spawn, Start, decode_from_node
+from gpu_pool.agent.pipe import Pipe
+from gpu_pool.agent.serve import Agent
+from gpu_pool.cluster.messages import Broken, Figures, FromNode, Heard, Hello, Refused, Spawn, Start, decode_from_node
 from gpu_pool.cluster.node import NodeTimes
-from gpu_pool.types import Ready
+from gpu_pool.types import Done, Ready
 from gpu_pool.wire import decode_report, encode_any
+from tests.gpu_pool.cluster.pairs import Pair
 from tests.gpu_pool.nodes import FACTS, make_start
 from tests.gpu_pool.pools import DEADLINE_S, wait_for_end
 
@@ -111,3 +115,12 @@ def test_what_it_cannot_do_is_told(agent: AgentProcess, tmp_path: Path) -> None:
     start = make_start(tmp_path)
     agent.say(Start(**{name: getattr(start, name) for name in start.__slots__} | {"describe": "no.such:module"}))
     assert agent.hear(Refused).reason.startswith("ModuleNotFoundError")
+
+
+def test_the_end_of_a_span_that_a_worker_does_not_have_is_its_own_fault(tmp_path: Path) -> None:
+    """The daemon is told of nonsense of that worker; the others go on."""
+    sent: list[FromNode] = []
+    agent = Agent(cast(Pipe, SimpleNamespace(send=sent.append)))
+    agent._files = Pair(tmp_path).node
+    agent._report(("cpu:0", Done("task", 0, 5, 1.0)))
+    assert sent == [Broken("cpu:0", "the end of a span it doesn't have")]

@@ -10,17 +10,21 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
+LEAST_STORE_BYTES = 80 << 20
+"""Of each node; Ray starts with no smaller one."""
+
 
 def main() -> None:
     """Serve `kill` and `join`, which are about the node box2, until the input ends."""
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    box2 = cluster.add_node(num_cpus=1, node_name="box2")
+    small = {"num_cpus": 1, "object_store_memory": LEAST_STORE_BYTES}
+    cluster: Any = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    box2 = cluster.add_node(**small, node_name="box2")
     print(f"address {cluster.address}", flush=True)
     for line in sys.stdin:
         if line.strip() == "kill":
             cluster.remove_node(box2, allow_graceful=False)
         else:
-            box2 = cluster.add_node(num_cpus=1, node_name="box2")
+            box2 = cluster.add_node(**small, node_name="box2")
     cluster.shutdown()
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from gpu_pool.cluster.courier import SpanFiles
 from gpu_pool.cluster.files import PIECE_BYTES, Receipt
-from gpu_pool.cluster.messages import Made, Wants
+from gpu_pool.cluster.messages import Made, Piece, Wants, encode_piece
 from gpu_pool.types import Done, Failed, Progress
-from gpu_pool.wire import WireError
+from gpu_pool.wire import WireError, encode_any
 from tests.gpu_pool.cluster.pairs import RUN, Pair, rename
 
 LONG = b"0123456789abcdef" * (PIECE_BYTES // 8)
@@ -189,6 +189,57 @@ def test_moving_files_are_progress(pair: Pair, monkeypatch: pytest.MonkeyPatch) 
     pair.courier.on_made(Made("cpu:0", "work/1/parts/1.mp4", {"": ["0" * 64, 5]}))
     assert pair.courier.take_reports() == []
     now_s[0] = 1.5
+    pair.courier.on_piece(Piece("eA=="))
     assert pair.courier.take_reports() == [("cpu:0", Progress("task", 0, 5, 4))]
     assert pair.courier.take_reports() == []
     pair.courier.reset()
+
+
+def test_a_node_that_sends_no_more_of_a_file_makes_no_progress(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its span would never be taken for stalled."""
+    now_s = [0.0]
+    monkeypatch.setattr(pair.courier, "_clock", lambda: now_s[0])
+    pair.deliver(list_files(pair))
+    now_s[0] = 1.0
+    pair.courier.on_made(Made("cpu:0", "work/1/parts/1.mp4", {"": ["0" * 64, 5]}))
+    now_s[0] = 2.5
+    assert pair.courier.take_reports() == []
+    pair.courier.reset()
+
+
+def test_spans_that_wait_behind_files_move_with_them(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with none that the link doesn't take, or that the node doesn't ask for."""
+    now_s = [0.0]
+    monkeypatch.setattr(pair.courier, "_clock", lambda: now_s[0])
+    pair.span_files = list_files(pair)
+    for device in ("cpu:0", "cpu:1"):
+        pair.courier.send(device, RUN)
+    now_s[0] = 1.5
+    assert pair.courier.take_reports() == []
+    pair.courier.take_step()
+    told = Progress("task", 0, 5, 0)
+    assert pair.courier.take_reports() == [("cpu:0", told), ("cpu:1", told)]
+    now_s[0] = 3.0
+    assert pair.courier.take_reports() == []
+
+
+def test_the_end_of_a_span_that_was_not_sent_is_refused(pair: Pair) -> None:
+    """And its worker can be killed after that, or the link end."""
+    pair.span_files = list_files(pair)
+    pair.courier.send("cpu:0", RUN)
+    with pytest.raises(WireError, match="not sent yet"):
+        pair.courier.finish("cpu:0", Failed("task", 0, 5, "internal", "x"))
+    pair.courier.forget("cpu:0")
+    assert not pair.courier.has_step
+
+
+def test_failures_end_with_the_link(pair: Pair) -> None:
+    """The ends of its workers are told instead."""
+    pair.courier._failed.append(("cpu:0", Failed("task", 0, 5, "internal", "x")))
+    pair.courier.reset()
+    assert pair.courier.take_reports() == []
+
+
+def test_the_line_of_a_piece_is_that_of_any_message() -> None:
+    """It is only written sooner."""
+    assert encode_piece(Piece("QUJD+/==")) == encode_any(Piece("QUJD+/=="))

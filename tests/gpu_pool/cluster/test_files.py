@@ -101,3 +101,40 @@ def test_a_folder_that_is_there_already_stays(tmp_path: Path) -> None:
     receipt = Receipt(tmp_path / "prepared", {"": []})
     receipt.install()
     assert [path.name for path in tmp_path.rglob("*")] == ["prepared", "a"]
+
+
+def test_a_folder_that_is_removed_meanwhile_is_not_described_by_half(tmp_path: Path) -> None:
+    """As an entry of the cache, by one rename: what was read so far would look like all of it."""
+    folder = tmp_path / "entry"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_bytes(DATA)
+    steps = ContentHashes().describe(folder)
+    next(steps)
+    folder.rename(tmp_path / "doomed")
+    with pytest.raises(FileNotFoundError):
+        list(steps)
+
+
+def test_what_is_being_written_is_not_described(tmp_path: Path) -> None:
+    """It has another name, or another content, when that is sent."""
+    (tmp_path / ".part.mp4.0123456789ab.tmp").write_bytes(DATA)
+    assert describe(tmp_path) == {"": []}
+
+
+def test_hashes_are_not_remembered_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were found first are forgotten."""
+    monkeypatch.setattr("gpu_pool.cluster.files.MAX_KNOWN", 2)
+    hashes = ContentHashes()
+    for number in range(5):
+        (tmp_path / str(number)).write_bytes(DATA)
+    assert len(list(hashes.describe(tmp_path))) == 5
+    assert len(hashes._known) == 2
+
+
+@pytest.mark.parametrize("name", ["e" * 300, "empty"])
+def test_a_receipt_that_cannot_begin_leaves_nothing(tmp_path: Path, name: str) -> None:
+    """A name that no disk takes, and an empty file with the hash of another."""
+    with pytest.raises((OSError, WireError)):
+        Receipt(tmp_path / "prepared", {"": [], name: [HASH, 0]})
+    assert list(tmp_path.iterdir()) == []

@@ -8,22 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpu_pool.cluster.backend import ClusterBackend
+from gpu_pool.cluster.courier import Courier, SpanFiles
 from gpu_pool.cluster.link import CommandLink
 from gpu_pool.cluster.node import Node, NodeTimes
 from gpu_pool.cluster.ray_bridge import explain_risk
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
-from gpu_pool.types import Done, Event, Failed, Span, Task
+from gpu_pool.types import Done, Event, Failed, RunSpan, Span, Task
 from tests.gpu_pool.nodes import FACTS, make_start
 from tests.gpu_pool.pools import HANDLERS, filter_messages, get_device, poll_until
 
-TIMES = NodeTimes(beat_s=0.2, fence_s=5.0, lost_s=8.0, retry_s=0.5)
+TIMES = NodeTimes(beat_s=0.2, fence_s=25.0, lost_s=30.0, retry_s=0.5)
 
 
 @pytest.fixture
@@ -66,23 +68,41 @@ def cluster(secret: None) -> Iterator[RayCluster]:  # noqa: ARG001
 
 @pytest.mark.timeout(300)
 def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster, tmp_path: Path) -> None:
-    """Its spans are interrupted at once, those here go on, and no worker is left there."""
+    """Files go there and come back, spans are interrupted at once, those here go on, and no worker is left there."""
 
     def open_link() -> CommandLink:
         bridge = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", cluster.address, "--node", "box2"]
         return CommandLink(bridge, tmp_path / "link.log")
 
     local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
-    node = Node("box2", open_link, lambda: make_start(tmp_path, workers=1), facts=FACTS, times=TIMES)
+    work, cache = tmp_path / "work", tmp_path / "cache"
+    given, made = work / "1" / "given", work / "1" / "made"
+    given.parent.mkdir(parents=True)
+    cache.mkdir()
+    given.write_bytes(os.urandom(3 << 20))
+    far: dict[str, Any] = {
+        "folder": str(tmp_path / "far"),
+        "roots": {"work": str(work), "cache": str(cache)},
+        "content_bytes": 1 << 30,
+    }
+
+    def list_files(run: RunSpan) -> SpanFiles:
+        return SpanFiles((given,), (Path(f"{made}-{run.start}"),)) if run.payload["do"] == "copy" else SpanFiles()
+
+    courier = Courier({"work": work, "cache": cache}, list_files)
+    message = replace(make_start(tmp_path, workers=1), **far)
+    node = Node("box2", open_link, lambda: message, facts=FACTS, times=TIMES, courier=courier)
     with Pool(ClusterBackend(local, [node]), stall_s=60.0, list_troubles=lambda: {"box2": node.trouble}) as pool:
 
         def is_ready(_: object) -> bool:
             return [device.state for device in pool.devices()].count("idle") == 2
 
         wait_long(pool, is_ready)
-        start(pool, "count")
+        start(pool, "copy", given=str(given), made=str(made))
         events = poll_until(pool, lambda events: len(filter_messages(events, Done)) == 2)
         assert {event.device for event in events if isinstance(event, Event)} == {"cpu:0", "box2/cpu:0"}
+        assert Path(f"{made}-0").read_bytes() == Path(f"{made}-5").read_bytes() == given.read_bytes()
+        assert [path.stat().st_size for path in (tmp_path / "far" / "content").iterdir()] == [3 << 20]
         worker = os.pidfd_open(get_device(pool, "box2/cpu:0").worker_pid or 0)
         poll_until(pool, is_ready)
         start(pool, "sleep", seconds=3)

@@ -78,7 +78,7 @@ def other_mouth(one: Result, usual: Result) -> bool:
     return not same(one, usual)
 
 
-def draft(one: Result, usual: Result) -> bool:
+def labelled(one: Result, usual: Result) -> bool:
     """A label in a corner, which the rest of the claims knows nothing of."""
     changed = [
         (split_planes(a)[0] != split_planes(b)[0])[:10, :20].any()
@@ -122,7 +122,8 @@ ON_BOTH: tuple[tuple[dict[str, Any], Claim], ...] = (
     ({"extra_margin": 0}, other),
     ({"extra_margin": 10}, other),
     ({"match_colour": False}, other),
-    ({"quality": "draft"}, draft),
+    ({"quality": "draft"}, labelled),
+    ({"label": "AI"}, labelled),
     ({"antialias": False}, other),
     ({"extra_margin": 40}, other),
     ({"cheek_width": 0}, other),
@@ -257,7 +258,7 @@ def test_each_value_does_what_it_says(tmp_path: Path, models_dir: Path, kind: st
     for given, holds in ON_ONE[kind] + ON_BOTH:
         made = maker.make(**given)
         assert holds(made, usual), given
-        if holds not in (own, draft):
+        if holds not in (own, labelled):
             assert is_changed_inside_boxes(made), given
     assert same(maker.make(precision="auto"), usual if AUTO == "fp32" else maker.make(precision=AUTO))
 

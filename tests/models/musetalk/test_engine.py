@@ -155,6 +155,34 @@ def test_a_job_runs_one_form_a_type_of_card(tmp_path: Path, models_dir: Path, mo
     assert [setup.form for setup in setups] == ["norms", "norms", "usual", "usual", "usual"]
 
 
+def test_auto_is_what_tuning_found_when_the_job_was_inspected(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On that type of device, in all spans; what the job itself says counts more, and the reference is not tuned."""
+    tuned = {"Card": {"batch_size": 8, "compile": True}, "cpu": {"batch_size": 2, "compile": False}}
+    request = replace(make_request(tmp_path, models_dir, write_image(tmp_path / "face.png")), tuned=tuned)
+    inspection = Inspection.from_dict(json.loads(json.dumps(Handler("cpu:0").inspect(request).to_dict())))
+    setups: list[Setup] = []
+    monkeypatch.setattr(session, "RenderSession", lambda setup, *_: setups.append(setup))
+    monkeypatch.setattr(session, "select_device", torch.device)
+    for device, name, options in (
+        ("cuda:0", "Card", {}),
+        ("cuda:0", "Other card", {}),
+        ("cpu:0", "", {}),
+        ("cuda:0", "Card", {"batch_size": 4, "compile": False}),
+        ("cuda:0", "Card", {"reference": True}),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        MuseTalkEngine(device).open_session(replace(request, options=options, tuned={}), inspection)
+    assert [(setup.batch_size, setup.kernels is not None) for setup in setups] == [
+        (8, True),
+        (None, False),
+        (2, False),
+        (4, False),
+        (None, False),
+    ]
+
+
 def test_another_form_loads_unet_and_vae_again(models_dir: Path, loads: list[str]) -> None:
     """Once in the life of a worker: the form of a type of card remains."""
     setup = Setup.of(str(models_dir), Options(precision="bf16"), models_dir)

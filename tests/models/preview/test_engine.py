@@ -16,7 +16,7 @@ import pytest
 
 from models import media
 from models.handler import Handler
-from models.preview.engine import PreviewEngine, cycle_frame, make_motion
+from models.preview.engine import PreviewEngine, cycle_frame, make_motion, open_faces
 from models.preview.options import Options
 from models.quality.measuring import measure_job
 from models.types import EngineError, GivenVoice, Inspection, Output, Request
@@ -273,6 +273,7 @@ def test_a_face_given_by_its_box_is_not_searched(tmp_path: Path) -> None:
     request = replace(request_for(tmp_path, source, **wishes), output=Output(height=120))
     engine, inspection = prepared(request)
     assert (inspection.width, inspection.height) == (160, 120)
+    assert open_faces(request, inspection)[0].face.landmarks.is_guess, "so it does not blink"
     frames = np.stack(list(engine.render(request, inspection, 0, 25)))[:, : inspection.height]
     rows, columns = np.nonzero((frames != frames[0]).any(0))
     assert len(rows) > 50

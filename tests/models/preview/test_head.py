@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.preview.head import HeadField
+from models.preview.face import make_face_in_box
+from models.preview.head import HeadField, make_lids
 from tests.models.preview.portraits import find_face, portrait
 
 
@@ -38,3 +39,10 @@ def test_a_part_of_the_head_comes_from_where_the_whole_does() -> None:
     ):
         part = head.find_sources(nodes, (left, top, right, bottom))
         assert (part == whole[top - y0 : bottom - y0, left - x0 : right - x0]).all()
+
+
+def test_eyes_that_are_guessed_do_not_blink() -> None:
+    """Lids are drawn over eyes that are seen, and none where they usually are in a box that the job gives."""
+    face = find_face(portrait())
+    assert len(make_lids(portrait(), face)) == 2
+    assert make_lids(portrait(), make_face_in_box(face.box)) == ()

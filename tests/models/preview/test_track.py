@@ -89,7 +89,7 @@ def test_a_mouth_pulled_aside_is_no_reference() -> None:
     gap, mouth = np.full(frames, 6.0), np.tile([0.0, 108.0], (frames, 1))
     gap[10:20], mouth[10:20, 0] = 0.0, 14.0
     gap[40:50] = 0.5
-    track = Track(np.zeros((frames, 2, 2)), np.ones(frames), mouth, gap)
+    track = Track(np.zeros((frames, 2, 2)), np.ones(frames), mouth, gap, np.ones(frames))
     assert 40 <= track.choose_reference() < 50
 
 
@@ -127,3 +127,13 @@ def test_the_mouth_is_placed_against_the_face_of_its_frame() -> None:
     moved = np.abs(track.place_at_mouth(face) - track.eyes).max((1, 2))
     assert moved[4] > 0.05 * face.eye_distance
     assert np.delete(moved, 4).max() < 1e-9
+
+
+def test_the_reference_is_a_clear_frame() -> None:
+    """Of frames with shut lips that counts in which the head isn't blurred by its movement."""
+    closed = draw(portrait(), 0.0)
+    blurred = np.asarray(cv2.GaussianBlur(closed, (0, 0), 3), np.uint8)
+    track = follow_face(iter([blurred] * 5 + [closed] * 5 + [blurred] * 3 + [closed] * 3), find_largest, lambda _: None)
+    assert track.detail[2] < 0.7 * track.detail[7]
+    reference = track.choose_reference()
+    assert 5 <= reference < 10 or reference >= 13
