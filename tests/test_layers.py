@@ -58,7 +58,7 @@ MUSETALK = (
     {"__main__", "engine", "selftest"},
     {"commands", "session"},
     {"networks", "prepared_job"},
-    {"avatar", "audio"},
+    {"audio", "avatar", "engines"},
     {"compositing", "inpainting", "tracking"},
     {"weights"},
     {"nets"},
