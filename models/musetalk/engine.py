@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from models import media
 from models.arrays import U8
+from models.heavy_imports import import_heavy
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, read_inspected_options, read_options
@@ -139,6 +140,7 @@ class MuseTalkEngine:
     def _open_session(
         self, models_dir: str, options: Options, cache: Path, told: Mapping[str, Any] = MappingProxyType({})
     ) -> RenderSession:
+        import_heavy("models.musetalk.session")
         from models.musetalk.session import RenderSession, Setup, choose_form_for, choose_tuning_for, select_device
 
         form = choose_form_for(self.device, told.get("forms", {}))

@@ -378,8 +378,7 @@ def _open_first_finite(open_in: Callable[[torch.dtype], Inpainter], tried: Seque
 
 
 def _move_net(device: torch.device, net: Net) -> Net:
-    to: Callable[..., Net] = net.to  # diffusers wraps it so that its types are lost
-    return to(device).eval()
+    return nn.Module.to(net, device).eval()  # diffusers' own `to` imports torch's compiler
 
 
 def _free_bytes(device: torch.device) -> int:
