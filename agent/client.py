@@ -58,7 +58,12 @@ def submit(settings: Settings, avatar: str, audio: Path, job: dict[str, Any], na
 
     Raises ClientError where the inbox or a file is missing, or the job file would not be accepted.
     """
-    request, inbox = check_request(settings, avatar, audio, job, name), settings.folders.inbox
+    return send(settings, check_request(settings, avatar, audio, job, name))
+
+
+def send(settings: Settings, request: JobRequest) -> JobTicket:
+    """Copy what a job needs, then its job file into the inbox."""
+    inbox = settings.folders.inbox
     for path, target in request.copies:
         atomic_copy(path, inbox / target)
     return JobTicket(write_job_file(inbox, request.name, request.text), request.id)

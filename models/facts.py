@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,17 @@ def describe_installation(options: Mapping[str, Any]) -> dict[str, str]:
     `options` are those of `models.handler`. A package that isn't installed has no entry. Of weights names and sizes
     count, not contents, which `musedrop models verify` checks: reading them takes a minute.
     """
-    found = {package: find_version(package) for package in PACKAGES}
     models_dir = Path(options.get("models_dir") or ".")
-    facts = {
-        "Python": platform.python_version(),
-        "code of musedrop": hash_sources(),
-        "weights": hash_weights(models_dir),
-        "motion weights": hash_motion_weights(models_dir),
-        **found,
-    }
-    return {name: value for name, value in facts.items() if value}
+    weights = {"weights": hash_weights(models_dir), "motion weights": hash_motion_weights(models_dir)}
+    return {**describe_code(), **{name: value for name, value in weights.items() if value}}
+
+
+@cache
+def describe_code() -> dict[str, str]:
+    """Return the versions and the hash of the code, as they were when this process first asked."""
+    packages = {package: find_version(package) for package in PACKAGES}
+    known = {name: value for name, value in packages.items() if value}
+    return {"Python": platform.python_version(), "code of musedrop": hash_sources(), **known}
 
 
 def find_version(package: str) -> str:

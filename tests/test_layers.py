@@ -20,8 +20,8 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "sqlite_utils": "agent.ledger",
     "watchdog": "agent.intake",
     "pynvml": "gpu_pool.nvml",
-    # What the daemon starts goes through gpu_pool. The other two are commands in processes of their own.
-    "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.hooks.calls"),
+    # What the daemon starts goes through gpu_pool. The others are commands in processes of their own.
+    "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.cli.credentials.repeat", "agent.hooks.calls"),
     "jeepney": "agent.desktop",
     "c2pa": "agent.credentials",
     "cryptography": "agent.credentials",
@@ -58,7 +58,7 @@ MUSETALK = (
     {"__main__", "engine", "selftest"},
     {"commands", "session"},
     {"networks", "prepared_job"},
-    {"avatar", "audio"},
+    {"audio", "avatar", "engines"},
     {"compositing", "inpainting", "tracking"},
     {"weights"},
     {"nets"},

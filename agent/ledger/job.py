@@ -14,7 +14,7 @@ from agent.jobs.states import JobState
 from agent.ledger.places import NOWHERE, Places
 from agent.ledger.reader import LedgerError
 
-_WRITE_JSON = json.JSONEncoder().encode
+write_json = json.JSONEncoder().encode
 JSON_COLUMNS = {"media", "outline", "stage_seconds", "facts"}
 
 
@@ -176,7 +176,7 @@ def column_values(columns: Mapping[str, Any], places: Places = NOWHERE) -> list[
 
 def _write_value(key: str, value: Any) -> Any:
     if key in JSON_COLUMNS and value is not None:
-        return _WRITE_JSON(value)
+        return write_json(value)
     return value.model_dump_json() if key == "spec" and isinstance(value, JobSpec) else value
 
 

@@ -10,15 +10,16 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agent.fs import Fingerprint
+from agent.fs import Fingerprint, take_fingerprint
 from agent.jobs.queue_order import QueuedJob
 from agent.jobs.states import LIVE, JobState
 from agent.ledger.devices import DeviceRows
 from agent.ledger.disk_full import DiskFull, raise_disk_full
-from agent.ledger.job import JOB_COLUMNS, Job, MediaUser, assignments, placeholders, read_job, read_marks
+from agent.ledger.job import JOB_COLUMNS, Job, MediaUser, assignments, placeholders, read_job, read_marks, write_json
 from agent.ledger.places import NOWHERE, Places
 from agent.ledger.queue import QueueRows
 from agent.ledger.reader import APPLICATION_ID, LedgerError, connect, name_damage
@@ -173,6 +174,17 @@ class Ledger:
         """Return the fingerprints of media that may be in the inbox and belong to jobs."""
         sql = "SELECT DISTINCT media FROM jobs WHERE swept = 0 AND media <> '{}'"
         return {mark for [media] in self.db.execute(sql) for mark in read_marks(media)}
+
+    def note_moved_medium(self, old: Path, new: Path) -> None:
+        """Say in the rows of all ended jobs that used a medium of the inbox where it is now."""
+        mark = take_fingerprint(new)
+        if mark is None:
+            return
+        named = [{"path": self._places.shorten(str(path)), **asdict(mark)} for path in (old, new)]
+        before, after = (write_json(one)[1:-1] for one in named)
+        sql = "UPDATE jobs SET media = replace(media, ?, ?)"
+        sql += " WHERE swept = 0 AND finished_ms IS NOT NULL AND instr(media, ?)"
+        self.db.execute(sql, [before, after, before])
 
     def has_collectable(self, before_ms: int) -> bool:
         """Whether a job has ended by then whose inputs are archived, and whose media may be in the inbox."""

@@ -125,6 +125,12 @@ def find_failed_folder(db: Rows, folders: Folders, row: Mapping[str, Any]) -> Pa
     return find_inputs(db, str(row["uid"]), places) or folders.failed / make_safe_name(str(row["name"]))
 
 
+def read_spec(db: Rows, uid: str) -> dict[str, Any]:
+    """Return what a job asks for, as a job file says it; empty where there is no such job."""
+    rows = list(db.query("SELECT spec FROM jobs WHERE uid = ?", [uid]))
+    return json.loads(rows[0]["spec"] or "{}") if rows else {}
+
+
 def list_media(db: Rows, uid: str, places: Places) -> dict[str, list[Path]]:
     """Return where the media of a job may be, by their roles: where they were, and among its filed inputs."""
     found: dict[str, list[Path]] = {}

@@ -12,8 +12,9 @@ from agent.ledger.places import NOWHERE, Places
 from agent.ledger.sqlite import Database
 from agent.ledger.views import DRAFT_KEY, DRAFT_UIDS, format_iso
 
-FILED = """state IN ('done', 'failed', 'cancelled') AND tidied = 1 AND swept = 1
+FILED = """+state IN ('done', 'failed', 'cancelled') AND tidied = 1 AND swept = 1
     AND id NOT IN (SELECT job_id FROM devices WHERE job_id IS NOT NULL)"""
+"""Most rows of a large ledger: `+` keeps SQLite from the index of states, which would read them all."""
 OLD = f"""
 SELECT id FROM jobs
 WHERE {format_iso("finished_ms")} < {format_iso(":before")} AND {FILED}

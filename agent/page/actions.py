@@ -6,7 +6,6 @@ The checks of jobs are imported when the first job comes: they are a third of th
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from agent.fs import atomic_copy, atomic_write_bytes, create_empty, make_safe_na
 from agent.fs.folders import move, sync
 from agent.jobs.media_names import AVATAR_SUFFIXES, is_library_name
 from agent.jobs.states import LIVE, RETRIABLE, UNSTARTED
-from agent.ledger.reader import Rows, open_reader
+from agent.ledger.reader import Rows, open_reader, read_spec
 from agent.page import facts
 from agent.page.files import find_face
 from agent.scheduler.device_names import file_safe
@@ -154,9 +153,8 @@ def _name_earlier_face(settings: Settings, uid: str, used: Media) -> tuple[str, 
     from agent import client
 
     with closing(open_reader(settings.folders.ledger)) as db:
-        rows = list(db.query("SELECT spec FROM jobs WHERE uid = ?", [uid]))
+        spec = read_spec(db, uid)
         face = find_face(db, uid, settings.folders)
-    spec = json.loads(rows[0]["spec"] or "{}") if rows else {}
     kept = {key: spec[key] for key in KEPT if spec.get(key)}
     named = str(spec.get("template") or spec.get("avatar") or "")
     if is_library_name(named):

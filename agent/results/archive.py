@@ -161,7 +161,8 @@ class Archiver:
         free = [medium for medium in dropped if not self.entries.is_blocked(Path(medium["path"]))]
         for medium in free:
             with self.entries.guard(Path(medium["path"]), "be filed away"):
-                file_away(medium, Path(job.inputs or ""))
+                moved = file_away(medium, Path(job.inputs or ""))
+                self.ledger.note_moved_medium(Path(medium["path"]), moved)
         if not any(path in self.entries for path in paths):
             self.ledger.update(job.uid, swept=1)
             return True
@@ -174,9 +175,13 @@ class Archiver:
         return is_below and take_fingerprint(path) == Fingerprint.from_dict(medium)
 
 
-def file_away(medium: Mapping[str, Any], folder: Path) -> None:
-    """Move a medium into a folder; one that has just taken its place goes back, unless a third one is there."""
+def file_away(medium: Mapping[str, Any], folder: Path) -> Path:
+    """Move a medium into a folder; one that has just taken its place goes back, unless a third one is there.
+
+    Return where it would be in that folder.
+    """
     path = Path(medium["path"])
     moved = move_into(path, folder, path.name)
     if take_fingerprint(moved) != Fingerprint.from_dict(medium) and take_fingerprint(path) is None:
         move(moved, path)
+    return moved

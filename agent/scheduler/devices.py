@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
 
+from agent import __version__
 from agent.clock import Clock
 from agent.ledger.ledger import Ledger
 from agent.scheduler.device_names import file_safe, match_devices
@@ -11,6 +15,8 @@ from agent.scheduler.tuning import PROCESSOR, Choice
 from agent.service.log import make_extra
 from gpu_pool.pool import Pool
 from gpu_pool.types import Device
+from models.facts import describe_code
+from models.types import Output
 
 log = logging.getLogger("musedrop")
 
@@ -38,6 +44,16 @@ class Devices:
         self._load_s: dict[str, float] = {}
         for device in pool.devices():
             self._drain_again(device)
+
+    def describe_makers(self, ids: Collection[str], output: Output) -> dict[str, Any]:
+        """Return `made_with` of result.json: what a video made again may be compared by.
+
+        ids       of the devices that rendered it
+        output    how it was encoded, with what the settings say where the job does not
+        """
+        cards = {device.name for device in self.pool.devices() if device.card and device.id in ids}
+        card = {"driver": self.pool.driver_version, "cards": sorted(cards)} if cards else {}
+        return {"musedrop": __version__, **describe_code(), **card, "output": asdict(output)}
 
     @property
     def prefers_x264(self) -> bool:

@@ -482,7 +482,8 @@ class Dispatcher:
         self._disk_faults.clear()
         self._stop_first_part(attempt)
         del self.attempts[attempt.job.uid]
-        return FinishedAttempt(attempt, facts)
+        made_with = self.devices.describe_makers(attempt.devices, attempt.request.output)
+        return FinishedAttempt(attempt, {**facts, "made_with": made_with})
 
     def _settle_duplicate(self, attempt: Attempt, earlier: Job) -> FinishedAttempt | None:
         """Fail a job whose id belongs to a job of other content; one of the same content is finished."""

@@ -87,7 +87,7 @@ class Animator:
         Raises EngineError part_damaged where files were damaged on disk: then all is made again.
         """
         files, engine = MotionFiles(request.files.animation), self.open_engine(animation.engine)
-        with redo_damaged(files):
+        with redo_damaged(files), one_operator_thread(self.device):
             if step == 0:
                 files.folder.mkdir(exist_ok=True)
                 plan = files.read_plan() if files.plan.exists() else engine.inspect(make_motion_request(request))
@@ -188,6 +188,23 @@ def write_plan(plan: MotionPlan, files: MotionFiles) -> None:
     files.folder.mkdir(exist_ok=True)
     with atomic_write(files.plan, durable=False) as temp_path:
         temp_path.write_text(plan.to_json_text(), encoding="utf-8")
+
+
+@contextmanager
+def one_operator_thread(device: str) -> Iterator[None]:
+    """Let each operator on a processor run in one thread.
+
+    A sum that several threads make has other last digits, and a clip must not depend on how many threads a worker has.
+    """
+    import torch  # only a worker that runs an engine has it
+
+    threads = torch.get_num_threads()
+    if device.startswith("cpu"):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,54 +12,49 @@ from typing import Annotated, Any
 import typer
 
 from agent import __version__
-from agent.cli.console import AsJson, Config, load_settings
+from agent.cli.console import AsJson, Config, find_settings, load_settings, speak
+from agent.cli.credentials.finding import Finding, Media, is_used_file, list_places, read_record
 from agent.credentials.boxes import has_index_first, hash_file, list_boxes
 from agent.credentials.manifest import FORMATS, list_inputs
 from agent.credentials.tracks import Track, read_tracks
 from agent.errors import UserError
-from agent.fs import read_regular
 from agent.results.video_file import find_video
 from agent.settings import Settings
 from agent.text import escape
 from models.catalog import find_changed_weights
 from models.types import name_voice_role
 
-MOST_RECORD_BYTES = 1 << 20
 MOST_SOUND_S = 0.25
 """The sound may end so much before or after the picture: it has packets of its own length, and begins with a lead."""
 RATE = re.compile(r"[1-9][0-9]{0,19}(/[1-9][0-9]{0,19})?")
 UNREADABLE = (AttributeError, TypeError, ValueError, KeyError, ArithmeticError)
 """What reading raises of a manifest that is not as ours are: anyone may have signed it."""
 SAME = "made with the weights that are here"
-Media = Mapping[str, Sequence[Path]]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: whether it holds, None where that can't be told, and what it is in words."""
-
-    holds: bool | None
-    text: str
 
 
 def verify_result(
     target: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A video, or the name of a job that is done.")],
     config: Config = None,
+    repeat: Annotated[bool, typer.Option("--repeat", help="Make the job again, and compare the two videos.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a result is, how it was made, and whether its bytes are those that were signed.
 
     Exit code 1 where something does not hold.
     """
-    settings = load_settings(config) if config or not Path(target).exists() else None
+    settings = load_settings(config) if config or repeat or not Path(target).exists() else None
     video, record, media = find_target(target, settings)
     models_dir = settings.models_dir if settings else None
     findings = list(examine(video, record, media, models_dir))
+    if repeat and settings:
+        from agent.cli.credentials.repeat import verify_repeated
+
+        findings += verify_repeated(settings, find_settings(config), target, video, record)
     if as_json:
         typer.echo(json.dumps([{"holds": one.holds, "text": one.text} for one in findings], indent=1))
     else:
         for one in findings:
-            typer.echo(f"{ {True: 'ok', False: 'NO', None: '--'}[one.holds] }  {escape(one.text)}")
+            typer.echo(f"{ {True: 'ok', False: 'NO', None: '--'}[one.holds] }  {escape(speak(one.text))}")
     raise typer.Exit(1 if any(one.holds is False for one in findings) else 0)
 
 
@@ -73,25 +67,13 @@ def find_target(target: str, settings: Settings | None) -> tuple[Path, dict[str,
         return find_video(path), read_record(path), {}
     from agent import client
     from agent.cli.jobs.choosing import require_job
-    from agent.ledger.places import Places
-    from agent.ledger.reader import list_media
 
     db = client.open_ledger(settings)
     row = require_job(db, target)
     if row["state"] != "done":
         raise UserError(f"{target} is {row['state']}, and has no result")
     folder = settings.folders.outbox / str(row["result"])
-    places = Places(settings.folders.share, settings.folders.state)
-    return find_video(folder), read_record(folder), list_media(db, str(row["uid"]), places)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return the result.json of a folder, empty where it has none that can be read."""
-    try:
-        record = json.loads(read_regular(folder / "result.json", MOST_RECORD_BYTES))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return find_video(folder), read_record(folder), list_places(settings, db, str(row["uid"]))
 
 
 def examine(
@@ -192,8 +174,7 @@ def compare_inputs(said: Mapping[str, Any], media: Media) -> Iterator[Finding]:
         there = [path for path in media.get(name, ()) if path.is_file()]
         if not there:
             continue
-        with there[0].open("rb") as file:
-            holds = hash_file(file) == medium.get("sha256")
+        holds = is_used_file(there[0], medium.get("sha256"))
         yield Finding(holds, f"{there[0].name} is {'' if holds else 'not '}the {role} that was used")
 
 

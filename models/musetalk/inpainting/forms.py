@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import group_norm, silu
 
 from models.musetalk.inpainting.compile import is_close
-from models.musetalk.inpainting.fused_weights import channels_go_last
+from models.musetalk.inpainting.fused_weights import channels_go_last, order_memory
 from models.musetalk.inpainting.fusion import (
     FoldedUpsample,
     TimelessResnet,
@@ -108,8 +108,7 @@ def arrange(net: Module, form: Form) -> Module:
     if form.norm != "library":
         _replace(formed, nn.GroupNorm, LayoutGroupNorm)
     memory_format = torch.channels_last if form.layout == "channels_last" else torch.contiguous_format
-    to: Callable[..., Module] = formed.to  # diffusers wraps it so that its types are lost
-    return to(memory_format=memory_format)
+    return order_memory(formed, memory_format)
 
 
 def form_networks(

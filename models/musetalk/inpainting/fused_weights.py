@@ -41,8 +41,14 @@ def optimise(net: Net) -> Net:
     if isinstance(folded, UNet2DConditionModel):
         folded = fold_time(folded)
     if channels_go_last(next(net.parameters()).dtype):
-        folded = folded.to(memory_format=torch.channels_last)
+        folded = order_memory(folded, torch.channels_last)
     return folded.eval()
+
+
+def order_memory(net: Net, memory_format: torch.memory_format) -> Net:
+    """Put the tensors of a network into an order in memory."""
+    to: Any = nn.Module.to  # diffusers' own one imports torch's compiler; its types lack this argument
+    return to(net, memory_format=memory_format)
 
 
 def channels_go_last(dtype: torch.dtype) -> bool:

@@ -83,9 +83,10 @@ class Predict(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, layout: MemoryLayout) -> None:
         super().__init__()
         self.unet, self.layout = unet, layout
-        table = positional_encoding(MOST_TOKENS, unet.config["cross_attention_dim"]).to(unet.device, unet.dtype)
+        device = next(unet.parameters()).device  # diffusers' own `device` imports torch's compiler
+        table = positional_encoding(MOST_TOKENS, unet.config["cross_attention_dim"]).to(device, unet.dtype)
         self.register_buffer("table", table, persistent=False)
-        self.register_buffer("timestep", torch.zeros(1, dtype=torch.long, device=unet.device), persistent=False)
+        self.register_buffer("timestep", torch.zeros(1, dtype=torch.long, device=device), persistent=False)
 
     def forward(self, latents: Tensor, audio_windows: Tensor) -> Tensor:
         features = audio_windows.to(self.table.dtype) + self.table[: audio_windows.shape[1]]

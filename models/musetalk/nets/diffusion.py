@@ -6,18 +6,22 @@ nothing runs here. Where a later diffusers is built otherwise, all of it is impo
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["AutoencoderKL", "ResnetBlock2D", "UNet2DConditionModel", "Upsample2D", "tell_compiler"]
 
+UTILITIES = "diffusers.utils"
 PACKAGES = ("diffusers.models.transformers", "diffusers.models.autoencoders", "diffusers.models.unets")
-"""Whose modules are imported one by one."""
+"""Whose modules are imported one by one, as those of the utilities are."""
 STANDINS = {
     "torch._dynamo": (),
     "diffusers.loaders": ("PeftAdapterMixin", "UNet2DConditionLoadersMixin"),
@@ -29,15 +33,44 @@ _for_compiler: list[Any] = []
 
 
 class _Package(ModuleType):
-    """A package whose own code runs only when something is asked for that none of its modules is."""
+    """A package that imports a module of its own only when something of it is asked for.
+
+    Its own code runs when what is asked for is neither a module nor imported from one by name.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Put the package where it is imported from. Raises ImportError without it."""
+        super().__init__(name)
+        parent, _, _ = name.rpartition(".")
+        above = importlib.util.find_spec(parent)  # of a parent without a parent, which is not imported by that
+        spec = PathFinder.find_spec(name, above.submodule_search_locations if above else None)
+        if spec is None or spec.origin is None:
+            raise ImportError(name)
+        self.__spec__, self.__path__ = spec, list(spec.submodule_search_locations or ())
+        self.__package__, self.__file__ = name, spec.origin
+        self.__sources = find_sources(Path(spec.origin).read_text(encoding="utf-8"))
+        sys.modules[name] = self
 
     def __getattr__(self, name: str) -> Any:
         spec = None if name.startswith("__") else self.__spec__
         if spec is None or spec.loader is None:
             raise AttributeError(f"module {self.__name__} has no attribute {name}")
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        spec.loader.exec_module(self)
+        if name in self.__sources:
+            module, there = self.__sources[name]
+            setattr(self, name, getattr(importlib.import_module(f"{self.__name__}.{module}"), there))
+        elif PathFinder.find_spec(f"{self.__name__}.{name}", self.__path__):
+            importlib.import_module(f"{self.__name__}.{name}")
+        else:
+            self.__class__ = ModuleType  # type: ignore[assignment]
+            spec.loader.exec_module(self)
         return getattr(self, name)
+
+
+def find_sources(code: str) -> dict[str, tuple[str, str]]:
+    """Return which names the code of a package imports from its modules: name -> (module, name there)."""
+    imports = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
+    lines = [(node.module, alias) for node in imports if node.level == 1 and node.module for alias in node.names]
+    return {alias.asname or alias.name: (module, alias.name) for module, alias in lines if alias.name != "*"}
 
 
 def import_classes() -> tuple[Any, ...]:
@@ -75,15 +108,13 @@ def _stand_in() -> Iterator[None]:
     stand_ins["torch._dynamo"].allow_in_graph = _note_for_compiler  # type: ignore[attr-defined]
     sys.modules.update(stand_ins)
     try:
+        utilities = None if "diffusers" in sys.modules else _Package(UTILITIES)
         importlib.import_module("diffusers.models")
         stand_ins["diffusers.quantizers"].__path__ = [f"{sys.modules['diffusers'].__path__[0]}/quantizers"]
+        if utilities:
+            sys.modules["diffusers"].utils = utilities  # type: ignore[attr-defined]
         for name in PACKAGES:
-            spec = importlib.util.find_spec(name)
-            if spec is None:
-                raise ImportError(name)
-            package = sys.modules[name] = _Package(name)
-            package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations or ())
-            package.__package__, package.__file__ = name, spec.origin
+            _Package(name)
         yield
     finally:
         for name, module in stand_ins.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.checkpoints.states import State
 from models.musetalk.nets import bisenet, dwpose, s3fd
@@ -31,12 +32,24 @@ def build_empty(found: InstalledPart, state: State) -> nn.Module:
     name = found.variant.configs[0] if found.variant.configs else found.variant.weights
     config = read_config(found.configs[0], name) if found.configs else {}
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), NoFirstValues():
             net = BUILDERS[found.part.name](config, state)
     except (TypeError, ValueError, KeyError, LookupError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         seems = note_other_network(found.part.name, state)
         raise damaged_error(name, f"describes no network of this kind ({error}){seems}") from error
     return net.eval().requires_grad_(False)
+
+
+class NoFirstValues(TorchFunctionMode):
+    """Modules that are built leave out what their tensors begin with.
+
+    On the meta device the normal distribution would import torch's compiler.
+    """
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        is_first_value = getattr(func, "__module__", "") == nn.init.__name__
+        return kwargs["tensor"] if is_first_value else func(*args, **kwargs)
 
 
 def read_config(path: Path, name: str) -> dict[str, Any]:

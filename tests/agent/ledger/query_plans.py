@@ -12,6 +12,9 @@ GROWING = re.compile(
 
 The indexes named are of a few jobs: those that wait, and those whose files are to be moved.
 """
+BY_STATE = re.compile(r"SEARCH (jobs|j|n)\b USING (COVERING )?INDEX jobs_by_state \(state=\?\)$")
+ENDED = re.compile(r"'(done|failed|cancelled)'")
+"""Together: a step that reads all jobs that have ended, which are most of the table."""
 IN_ORDER = re.compile(r"SCAN jobs USING (COVERING )?INDEX jobs_by_(finish|creation)$")
 """Reads the first rows by a time, where there is a limit."""
 
@@ -20,4 +23,5 @@ def find_scans(conn: sqlite3.Connection, sql: str) -> list[str]:
     """Return the steps of the plan that read a growing table whole."""
     steps = [str(step[3]) for step in conn.execute(f"EXPLAIN QUERY PLAN {sql}")]
     is_limited = "LIMIT" in sql and not any(step.startswith("USE TEMP B-TREE") for step in steps)
-    return [step for step in steps if GROWING.match(step) and not (is_limited and IN_ORDER.match(step))]
+    growing = [step for step in steps if GROWING.match(step) and not (is_limited and IN_ORDER.match(step))]
+    return growing + [step for step in steps if BY_STATE.match(step) and ENDED.search(sql)]

@@ -118,7 +118,8 @@ def test_shared_media_stay_while_a_job_needs_them(desk: Desk) -> None:
     assert face.exists(), "keep_media_s has not passed"
     collect(90.0)
     assert not face.exists()
-    assert len(list(desk.folders.archive.rglob("face.jpg"))) == 1
+    [filed] = desk.folders.archive.rglob("face.jpg")
+    assert {job.media["avatar"]["path"] for uid in ("u1", "u2") if (job := desk.ledger.job(uid))} == {str(filed)}
 
 
 def test_media_that_were_replaced_stay(desk: Desk) -> None:

@@ -52,7 +52,7 @@ def test_a_short_job_takes_one_exchange(make_simulation: Build) -> None:
     simulation.run(lambda: bool(finished))
     [done] = finished
     assert [stage for _, _, _, stage in simulation.placed] == ["inspect"]
-    assert (done.facts, done.attempt.devices) == ({"notes": ["quick"]}, ["cpu:0"])
+    assert (done.facts["notes"], done.attempt.devices) == (["quick"], ["cpu:0"])
     assert done.attempt.stage_seconds == pytest.approx({"inspect": 0.1, "prepare": 0.1, "render": 0.1, "assemble": 0.1})
     columns = done.attempt.take_columns()
     assert (columns["stage"], columns["frames"], columns["units_done"]) == ("assemble", 10, 1)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent.cli.credentials.verify import Finding, compare_inputs, compare_tracks, compare_weights, examine_said
+from agent.cli.credentials.finding import Finding
+from agent.cli.credentials.verify import compare_inputs, compare_tracks, compare_weights, examine_said
 from agent.cli.main import app
 from agent.credentials.tracks import read_tracks
 from models.catalog import find_changed_weights
