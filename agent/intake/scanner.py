@@ -83,6 +83,7 @@ class Submission:
     """What was claimed to become a job: a job file's text, a pair of media (avatar, audio), or a voice alone.
 
     `batch`: the folder of the inbox that it came in, which names the avatar of a voice alone; "" for the inbox itself.
+    `files`: the names of all that was claimed; None where the folder says it.
     """
 
     uid: str
@@ -92,6 +93,7 @@ class Submission:
     media: tuple[str, ...] = ()
     owner: str = ""
     batch: str = ""
+    files: tuple[str, ...] | None = None
 
     @property
     def digest(self) -> str:
@@ -464,9 +466,9 @@ class Inbox:
         if candidate.text is None:
             is_pair = lower_suffix(candidate.files[0]) in AVATAR_SUFFIXES
             media = candidate.files if is_pair else candidate.files[:1]
-            return Submission(uid, name, target, None, media, owner, self.batch)
+            return Submission(uid, name, target, None, media, owner, self.batch, candidate.files)
         if take_fingerprint(target / candidate.files[0]) == candidate.mark:
-            return Submission(uid, name, target, candidate.text, (), owner, self.batch)
+            return Submission(uid, name, target, candidate.text, (), owner, self.batch, candidate.files)
         return self.settle_claim(target, owner)  # it was changed after it was read: what was taken counts
 
     def claim_refused(self, candidate: Candidate, uid: str) -> Submission | None:
