@@ -11,13 +11,13 @@ from models.musetalk.engines.plan import EnginePlan
 def test_smooth_kernels_keep_their_spread() -> None:
     """The middle weighs most, and the numbers are as large as before; other kernels stay."""
     torch.manual_seed(0)
-    net = torch.nn.ModuleList([torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 8, 1)])
-    first, second = (one.detach().clone() for one in (net[0].weight, net[1].weight))
-    smooth_kernels(net)
-    made = net[0].weight.detach().abs()
+    wide, narrow = torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 8, 1)
+    first, second = (one.weight.detach().clone() for one in (wide, narrow))
+    smooth_kernels(torch.nn.Sequential(wide, narrow))
+    made = wide.weight.detach().abs()
     assert torch.allclose(made.norm(), first.norm())
     assert made[..., 1, 1].mean() > 2 * made[..., 0, 0].mean()
-    assert torch.equal(net[1].weight, second)
+    assert torch.equal(narrow.weight, second)
 
 
 def test_each_stage_has_a_row() -> None:
