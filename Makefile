@@ -25,8 +25,9 @@ check: $(VENV)/.installed-dev lint  ## lint, types and unit tests: about two min
 test: $(VENV)/.installed-dev test-deps lint  ## lint, types and all tests
 	$(PYTEST)
 
-torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40; 43 minutes on a busy machine
+torture: $(VENV)/.installed-dev  ## 500 schedules of kills instead of 40, and 40 with other machines; 60 minutes on a busy machine
 	MUSEDROP_SCHEDULES=500 $(BIN)/pytest tests/e2e/test_torture.py
+	MUSEDROP_CLUSTER_SCHEDULES=40 $(BIN)/pytest tests/e2e/test_cluster_torture.py
 
 fuzz: $(VENV)/.installed-dev     ## any files at any moments in the share, for an hour (MUSEDROP_FUZZ_S)
 	MUSEDROP_FUZZ_S=$${MUSEDROP_FUZZ_S:-3600} $(BIN)/pytest tests/agent/intake/test_fuzz_intake.py

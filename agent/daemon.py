@@ -291,13 +291,13 @@ class Daemon:
         self.intake.meet_share()
         if not self._recovered:
             try:
-                reconcile(self.folders, self.ledger, self.clock)
+                was_older = reconcile(self.folders, self.ledger, self.clock)
             except OSError as error:
                 return f"what has ended on the share can't be read: {error.strerror}: {error.filename}"
             self._recovered = True
             self.publisher.recover()
             self.publisher.make_signing_key()
-            self.first_parts.recover()
+            self.first_parts.recover(in_batches=was_older)
             self.intake.recover_claims(self.clock.at_ms())
             self.intake.accept_copied_media()
         return ""

@@ -328,6 +328,11 @@ class ClusterSettings(Section):
         " or, without Ray, the program and arguments that lead to its agent, run without a shell, such as"
         ' ["ssh", "box2", "/opt/musedrop/.venv/bin/python", "-m", "gpu_pool.agent"].',
     )
+    object_store_mib: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
+        default=0,
+        description="MiB of object store without which a machine of a Ray cluster is not used; 0: any, since files"
+        " pass beside it.",
+    )
     shared_state: bool = Field(
         default=False,
         description="Whether all machines mount the state folder, and the cache, at the same paths."

@@ -22,7 +22,7 @@ from agent.credentials.boxes import UNSIGNED, has_index_first, hash_boxes, hash_
 from agent.credentials.keys import SigningKey, load_or_make
 from agent.credentials.manifest import LABEL
 from agent.credentials.reading import read_credentials
-from agent.fs import atomic_write_bytes
+from agent.fs import atomic_write_bytes, read_regular
 from agent.fs.folders import hold_folder
 from gpu_pool.failpoints import failpoint
 from gpu_pool.guards import die_with_parent, raise_oom_score
@@ -36,16 +36,17 @@ def open_video(name: str, folder: int) -> BinaryIO:
     return os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb")
 
 
-def sign_video(folder: Path, name: str, manifest: Mapping[str, Any], key: SigningKey) -> dict[str, Any]:
-    """Replace a video by its signed copy; one that is signed for the same job stays. Return what to say of it.
+def sign_video(folder: Path, name: str, manifest: Mapping[str, Any], key: SigningKey, mark: Path) -> dict[str, Any]:
+    """Replace a video by its signed copy; one that this program has signed stays. Return what to say of it.
+
+    mark   a file of our own that has the hash of the signed copy from before the rename on: the manifest of a video
+           tells nothing of who made it, since anyone can sign for any job
 
     Raises OSError, C2paError, ValueError where the copy isn't what it has to be.
     """
     with hold_folder(folder) as fd, open_video(name, fd) as video:
-        uid = next(one["data"]["uid"] for one in manifest["assertions"] if one["label"] == LABEL)
-        earlier = read_credentials(video, str(manifest["format"]))
-        if not earlier.problem and earlier.said.get("uid") == uid:
-            return describe(video, key, earlier.label)
+        if is_marked(video, mark):
+            return describe(video, key, read_credentials(video, str(manifest["format"])).label)
         temp = f".{name}.{token_hex(16)}.tmp"
         try:
             with os.fdopen(os.open(temp, _NEW, 0o666, dir_fd=fd), "w+b") as copy:
@@ -53,6 +54,7 @@ def sign_video(folder: Path, name: str, manifest: Mapping[str, Any], key: Signin
                 copy.flush()
                 os.fsync(copy.fileno())
                 said = describe(copy, key, label)
+            atomic_write_bytes(mark, said["video_sha256"].encode())
             failpoint("signing")
             os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
             os.fsync(fd)
@@ -61,6 +63,14 @@ def sign_video(folder: Path, name: str, manifest: Mapping[str, Any], key: Signin
                 os.unlink(temp, dir_fd=fd)
     failpoint("signed")
     return said
+
+
+def is_marked(video: BinaryIO, mark: Path) -> bool:
+    """Whether a video is the signed copy whose hash a file has."""
+    try:
+        return read_regular(mark, 64) == hash_file(video).encode()
+    except OSError:
+        return False
 
 
 def write_signed(video: BinaryIO, copy: BinaryIO, manifest: Mapping[str, Any], key: SigningKey) -> str:
@@ -112,8 +122,9 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         folders = (str(args.reports), *(str(job["folder"]) for job in jobs))
         raise_walls(Walls(write=folders, hides_files=False))
     for job in jobs:
+        mark = args.reports / f"{job['token']}.sha256"
         try:
-            said = sign_video(Path(job["folder"]), job["video"], job["manifest"], key)
+            said = sign_video(Path(job["folder"]), job["video"], job["manifest"], key, mark)
         except (OSError, ValueError, c2pa.C2paError) as error:
             said = {"problem": f"{type(error).__name__}: {str(error)[:300]}"}
         atomic_write_bytes(args.reports / f"{job['token']}.json", json.dumps(said).encode())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.fs import NEW_FILE, discard, make_safe_name, read_regular
-from agent.fs.folders import hold_folder, list_names, move, remove_empty, sync
+from agent.fs.folders import hold_folder, move, remove_empty, sync
 from agent.languages import translate
 from agent.ledger.job import Job
 from agent.ledger.ledger import Ledger
@@ -85,21 +85,27 @@ class FirstParts:
                 continue
             self._forget(uid)
 
-    def recover(self) -> None:
+    def recover(self, *, in_batches: bool = False) -> None:
         """Remove first parts that no row names, as of jobs that a restored ledger does not know to run.
 
         Rows of unfinished jobs forget those that are not there, as after a crash before the rename.
+        `in_batches`: also those in folders of the outbox, each of which is read then.
         """
         for known in filter(None, map(self._ledger.job, [*self.shown])):
             if known.finished_ms is None and read_uid(self._folders.outbox / (known.first_part or "")) != known.uid:
                 self._forget(known.uid)
         with suppress(OSError):  # an outbox that can't be read is a problem elsewhere
-            for name in (one for one in list_names(self._folders.outbox) if one.endswith(SUFFIX)):
-                uid = read_uid(self._folders.outbox / name)
-                job = self._ledger.job(uid) if uid else None
-                if uid and (job is None or job.first_part != name):
-                    with suppress(OSError):
-                        remove_first_part(self._folders.outbox / name, uid)
+            folders = outbox.list_folders(self._folders.outbox)
+            inner = [path for batch in outbox.list_batches(folders) for path in batch] if in_batches else []
+            for folder in (path for path in (*folders, *inner) if path.name.endswith(SUFFIX)):
+                self._remove_unnamed(folder)
+
+    def _remove_unnamed(self, folder: Path) -> None:
+        uid = read_uid(folder)
+        job = self._ledger.job(uid) if uid else None
+        if uid and (job is None or job.first_part != str(folder.relative_to(self._folders.outbox))):
+            with suppress(OSError):
+                remove_first_part(folder, uid)
 
 
 def make_record(job: Job) -> dict[str, Any]:

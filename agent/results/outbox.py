@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,19 @@ class FolderNames:
             names = {name.casefold() for name in list_names(folder)} if os.path.lexists(folder) else set()
             self._listings[folder] = (self._now_s(), names)
         return names
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, no links. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def list_batches(folders: Iterable[Path]) -> Iterator[list[Path]]:
+    """Yield the folders in each of the folders; one that can't be read has none."""
+    for folder in folders:
+        with suppress(OSError):
+            yield list_folders(folder)
 
 
 def choose_folder(outbox: Path, batch: str) -> Path:

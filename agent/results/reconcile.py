@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from agent.jobs.spec import JobSpec
 from agent.jobs.states import LIVE, JobState
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
+from agent.results.outbox import list_batches, list_folders
 from agent.results.video_file import find_video
 from agent.settings import Folders
 from models.types import Inspection
@@ -103,12 +104,16 @@ class Outcome:
     columns: Mapping[str, Any]
 
 
-def reconcile(folders: Folders, ledger: Ledger, clock: Clock) -> None:
-    """Write into the ledger what has ended on the share, if the ledger may be older. Raises OSError."""
+def reconcile(folders: Folders, ledger: Ledger, clock: Clock) -> bool:
+    """Write into the ledger what has ended on the share, if the ledger may be older; return whether it may.
+
+    Raises OSError.
+    """
     mark = ShareMark(folders, ledger)
     if mark.is_equal():
-        return
-    outcomes = [*read_outcomes(folders.outbox, read_result), *read_outcomes(folders.failed, read_failure)]
+        return False
+    read = partial(read_result, outbox=folders.outbox)
+    outcomes = read_outcomes(folders.outbox, read, in_batches=True) + read_outcomes(folders.failed, read_failure)
     changed = mark.change()
     with ledger.together():
         count = sum(record_outcome(ledger, outcome) for outcome in outcomes)
@@ -116,21 +121,27 @@ def reconcile(folders: Folders, ledger: Ledger, clock: Clock) -> None:
         mark.record(changed)
     if count:
         log.warning("the ledger was older than the share: %d jobs that had ended since are in it now", count)
+    return True
 
 
 # what the share says --------------------------------------------------------------------------------------------------
 
 
-def read_outcomes(folder: Path, read: Callable[[Path], Outcome | None]) -> list[Outcome]:
-    """Return the outcomes below outbox or failed, oldest first; other people's folders have none."""
-    with os.scandir(folder) as entries:
-        folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-    found = [outcome for outcome in map_parallel(read, folders) if outcome is not None]
-    return sorted(found, key=lambda outcome: outcome.finished_ms)
+def read_outcomes(folder: Path, read: Callable[[Path], Outcome | None], *, in_batches: bool = False) -> list[Outcome]:
+    """Return the outcomes below outbox or failed, oldest first; other people's folders have none.
+
+    `in_batches`: also those one folder deeper.
+    """
+    folders = list_folders(folder)
+    found = list(map_parallel(read, folders))
+    if in_batches:
+        others = [path for path, outcome in zip(folders, found, strict=True) if outcome is None]
+        found += map_parallel(read, [inner for batch in list_batches(others) for inner in batch])
+    return sorted(filter(None, found), key=lambda outcome: outcome.finished_ms)
 
 
-def read_result(folder: Path) -> Outcome | None:
-    """Return what outbox/NAME says; None if it is no result of ours."""
+def read_result(folder: Path, outbox: Path) -> Outcome | None:
+    """Return what a folder of the outbox says; None if it is no result of ours."""
     record = read_record(folder / "result.json")
     if record is None or not is_file(find_video(folder)):
         return None
@@ -146,7 +157,7 @@ def read_result(folder: Path) -> Outcome | None:
             "frames": min(int(record["frames"]), MAX_FRAMES),
             "duration_s": float(record["duration_s"]),
             "facts": {key: value for key, value in record.items() if key not in NOT_FACTS},
-            "result": folder.name,
+            "result": str(folder.relative_to(outbox)),
             "created_ms": read_time(record["created_at"]),
             "started_ms": read_time(record["started_at"] or record["created_at"]),
         }

@@ -126,4 +126,5 @@ class Signer:
         except (OSError, ValueError):
             return None
         discard(path)
+        discard(path.with_suffix(".sha256"))
         return report if isinstance(report, dict) else None

@@ -25,6 +25,7 @@ from gpu_pool.process import build_python_path
 from models.facts import describe_installation
 
 DESCRIBE = "models.facts:describe_installation"
+RAY_RETRY_S = 5.0
 
 
 def make_nodes(current: CurrentSettings, handler: str) -> list[Node]:
@@ -38,12 +39,17 @@ def make_nodes(current: CurrentSettings, handler: str) -> list[Node]:
             partial(open_link, settings, name),
             partial(make_start, settings, name, handler),
             facts=facts,
-            times=NodeTimes(fence_s=cluster.fence_s, lost_s=cluster.lost_s),
+            times=NodeTimes(fence_s=cluster.fence_s, lost_s=cluster.lost_s, retry_s=choose_retry_s(leads)),
             choose_walls=partial(build_walls, current),
             courier=None if cluster.shared_state else Courier(list_roots(settings), list_span_files),
         )
-        for name in cluster.nodes
+        for name, leads in cluster.nodes.items()
     ]
+
+
+def choose_retry_s(leads: object) -> float:
+    """Return how soon a node is tried again: Ray waits for its nodes itself, and takes seconds to start."""
+    return RAY_RETRY_S if isinstance(leads, str) else NodeTimes().retry_s
 
 
 def list_roots(settings: Settings) -> dict[str, Path]:
@@ -62,6 +68,7 @@ def open_link(settings: Settings, name: str) -> Link:
     if not isinstance(leads, str):
         return CommandLink(leads, log)
     asked = ["--address", settings.cluster.address, "--node", leads]
+    asked += ["--least-store-mib", str(settings.cluster.object_store_mib)]
     env = {**os.environ, "PYTHONPATH": build_python_path(os.environ)}
     return CommandLink([sys.executable, "-P", "-m", "gpu_pool.cluster.ray_bridge", *asked], log, env)
 

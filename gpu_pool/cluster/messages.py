@@ -207,6 +207,13 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """The program that leads to the node waits for it. It says so again and again, before all other messages."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The node can't do what it was asked to, and ends."""
 
@@ -214,9 +221,9 @@ class Refused:
 
 
 ToNode = Start | Spawn | Bring | Piece | Pass | Kill | Probe | Beat
-FromNode = Hello | Figures | Wants | Made | Piece | Heard | Broken | Ended | Probed | Refused | Beat
+FromNode = Hello | Figures | Wants | Made | Piece | Heard | Broken | Ended | Probed | Absent | Refused | Beat
 _TO_NODE = build_schemas(Start, Spawn, Bring, Piece, Pass, Kill, Probe, Beat)
-_FROM_NODE = build_schemas(Hello, Figures, Wants, Made, Piece, Heard, Broken, Ended, Probed, Refused, Beat)
+_FROM_NODE = build_schemas(Hello, Figures, Wants, Made, Piece, Heard, Broken, Ended, Probed, Absent, Refused, Beat)
 
 
 def encode_piece(piece: Piece) -> bytes:

@@ -12,6 +12,7 @@ from gpu_pool.cluster.courier import Courier
 from gpu_pool.cluster.link import Link, OpenLink
 from gpu_pool.cluster.messages import (
     MAX_NODE_LINE_BYTES,
+    Absent,
     Beat,
     Broken,
     Ended,
@@ -56,6 +57,7 @@ READS = 16
 RECHECK_S = 60.0
 MAX_RECHECKS = 6
 """How often in a row that time is doubled for a node that lies."""
+ABSENT_S = 600.0
 PIECES = 4
 """Of files that are sent in a row, for the same reason as READS."""
 
@@ -69,7 +71,7 @@ class NodeTimes:
     fence_s: float = 8.0
     lost_s: float = 10.0
     first_s: float = 60.0
-    retry_s: float = 5.0
+    retry_s: float = 2.0
 
 
 class Node:
@@ -108,7 +110,7 @@ class Node:
         self._messages: list[WorkerMessage] = []
         self._is_sent = self._is_greeted = False
         self._unfit = ""
-        self._heard_at_s = self._sent_at_s = self._retry_at_s = self._recheck_at_s = clock()
+        self._opened_at_s = self._heard_at_s = self._sent_at_s = self._retry_at_s = self._recheck_at_s = clock()
         self.trouble = f"{name} has not been reached yet"
 
     @property
@@ -194,7 +196,7 @@ class Node:
             return
         self._link, self._lines = link, LineSplitter(MAX_NODE_LINE_BYTES)
         self._is_greeted = False
-        self._heard_at_s = now_s
+        self._heard_at_s = self._opened_at_s = now_s
         self._send(start)
 
     def _keep_alive(self, now_s: float) -> None:
@@ -248,6 +250,8 @@ class Node:
                 self._greet(message)
             case Refused(reason):
                 self._distrust(f"{self.name} can't go on: {reason}")
+            case Absent(reason) if not self._is_greeted:
+                self._wait_longer(f"{self.name} is not there: {reason[:MAX_NAME_CHARS]}")
             case _ if not self._is_greeted:
                 raise WireError("a message before Hello")
             case Figures():
@@ -256,6 +260,12 @@ class Node:
                 self._on_file(message)
             case Heard() | Broken() | Ended():
                 self._on_worker(message)
+
+    def _wait_longer(self, reason: str) -> None:
+        """Go on waiting for the first word of a node; begin anew now and then, as what is sent meanwhile is kept."""
+        self.trouble = reason
+        if self._clock() - self._opened_at_s >= ABSENT_S:
+            self._lose(reason)
 
     def _on_file(self, message: Wants | Made | Piece) -> None:
         match message:

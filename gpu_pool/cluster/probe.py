@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gpu_pool.cluster.link import Link
 from gpu_pool.cluster.messages import (
     MAX_NODE_LINE_BYTES,
+    Absent,
     Figures,
     FromNode,
     Hello,
@@ -106,7 +107,7 @@ class NodeProbe:
     def _wait_for(self, kind: type[T]) -> T:
         while True:
             for message in self._receive():
-                if isinstance(message, Refused):
+                if isinstance(message, Refused | Absent):
                     raise NodeSilent(message.reason)
                 if isinstance(message, kind):
                     return message

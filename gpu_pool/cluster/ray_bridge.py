@@ -1,6 +1,7 @@
 """`python -m gpu_pool.cluster.ray_bridge`: leads its input and output to the agent of a node of a Ray cluster.
 
-The daemon starts it as it starts `ssh`, and so imports no Ray. It waits for the node to join, and ends with the pipe.
+The daemon starts it as it starts `ssh`, and so imports no Ray. It waits for the node to join, which it tells the
+daemon, and ends with the pipe.
 """
 
 from __future__ import annotations
@@ -8,21 +9,22 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import select
 import sys
 import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
 
+from gpu_pool.cluster.messages import Absent
 from gpu_pool.cluster.ray_actor import start_actor
+from gpu_pool.wire import encode_any
 
 READ_BYTES = 1 << 16
 """Less than what Ray passes along with a call: its object store isn't used, however small or full it is."""
-LOOK_S = 1.0
-JOIN_S = 50.0
-"""Less than the daemon waits for the first word of a node, so that it reads why none came."""
+LOOK_S = 0.5
 
 
 def explain_risk(address: str) -> str:
@@ -45,11 +47,10 @@ def explain_risk(address: str) -> str:
     return ""
 
 
-def find_node(name: str) -> str | None:
-    """Return the id of the living node of that name, host name or address; None while it isn't there."""
+def find_nodes(name: str) -> list[dict[str, Any]]:
+    """Return the living nodes of that name, host name or address; one that has just died may be among them."""
     keys = ("NodeName", "NodeManagerHostname", "NodeManagerAddress")
-    found = [node for node in list_nodes() if node["Alive"] and name in (node.get(key) for key in keys)]
-    return str(found[0]["NodeID"]) if found else None
+    return [node for node in list_nodes() if node["Alive"] and name in (node.get(key) for key in keys)]
 
 
 def list_nodes() -> list[dict[str, Any]]:
@@ -58,14 +59,56 @@ def list_nodes() -> list[dict[str, Any]]:
     return found
 
 
-def wait_for_node(name: str, timeout_s: float) -> str:
-    """Return the id of the node as soon as it has joined. SystemExit if it doesn't in time."""
-    until_s = time.monotonic() + timeout_s
-    while (node_id := find_node(name)) is None:
-        if time.monotonic() >= until_s:
-            raise SystemExit(f"no living node of the cluster is called {name}")
-        time.sleep(LOOK_S)
-    return node_id
+class Search:
+    """The search for a node: an actor is started on each that has its name, as Ray notices late that one has died.
+
+    least_mib   the object store that it must have
+    """
+
+    def __init__(self, name: str, least_mib: int) -> None:
+        self._name, self._least_mib = name, least_mib
+        self._tried = set[str]()
+        self._actors: dict[Any, Any] = {}
+
+    def run(self, out_fd: int) -> Any:
+        """Return the first actor that lives, and tell the daemon meanwhile.
+
+        OSError when the daemon has ended, SystemExit where the object store is too small.
+        """
+        while (actor := self._look()) is None:
+            os.write(out_fd, encode_any(Absent(f"no living node of the cluster is called {self._name}")))
+        for other in self._actors.values():
+            ray.kill(other)
+        return actor
+
+    def _look(self) -> Any:
+        for node in find_nodes(self._name):
+            if node["NodeID"] in self._tried:
+                continue
+            if small := explain_small_store(self._name, node, self._least_mib):
+                raise SystemExit(small)
+            self._tried.add(node["NodeID"])
+            actor = start_actor(str(node["NodeID"]))
+            self._actors[actor.__ray_ready__.remote()] = actor
+        if not self._actors:
+            select.select([], [], [], LOOK_S)
+        for ready in ray.wait([*self._actors], timeout=LOOK_S)[0] if self._actors else ():
+            actor = self._actors.pop(ready)
+            with suppress(ray.exceptions.RayError):
+                ray.get(ready)
+                return actor
+        return None
+
+
+def explain_small_store(name: str, node: dict[str, Any], least_mib: int) -> str:
+    """Return why a node has a smaller object store than the settings ask for; "" if it hasn't."""
+    store_mib = int(node.get("Resources", {}).get("object_store_memory", 0)) >> 20
+    if store_mib >= least_mib:
+        return ""
+    return (
+        f"{name} has an object store of {store_mib} MiB, and cluster.object_store_mib asks for {least_mib}:"
+        f" start Ray there with --object-store-memory {least_mib << 20}"
+    )
 
 
 class Bridge:
@@ -114,13 +157,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Started by the daemon, not by hand.")
     parser.add_argument("--address", required=True)
     parser.add_argument("--node", required=True)
+    parser.add_argument("--least-store-mib", type=int, default=0)
     args = parser.parse_args()
     out_fd = os.dup(1)
     os.dup2(2, 1)  # what Ray prints must not get between the messages
     if risk := explain_risk(args.address):
         raise SystemExit(risk)
     ray.init(address=args.address, log_to_driver=False, include_dashboard=False, namespace="musedrop")
-    actor = start_actor(wait_for_node(args.node, JOIN_S))
+    actor = Search(args.node, args.least_store_mib).run(out_fd)
     try:
         reason = Bridge(actor, 0, out_fd).run()
     finally:

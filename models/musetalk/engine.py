@@ -16,9 +16,10 @@ from models import media
 from models.arrays import U8
 from models.heavy_imports import import_heavy
 from models.musetalk.avatar.frames import open_yuv
+from models.musetalk.engines.plan import EnginePlan
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
 from models.musetalk.options import Options, has_draft_decoder, read_inspected_options, read_options
-from models.musetalk.prepared_job import PreparedVoices, read_stats
+from models.musetalk.prepared_job import ENGINE, PreparedVoices, read_stats
 from models.musetalk.weights.index import (
     DRAFT_DECODER,
     default_version,
@@ -38,6 +39,9 @@ MIN_BATCH_SIZES = BatchSizes(unet=4, decode=4, encode=4)
 """Batch sizes for which a card must have room; with more room they grow."""
 NVENC_BYTES = 300_000_000
 """What an encoder on the card takes beside PyTorch, by a context of its own; not measured here."""
+
+ENGINE_BYTES = 3_000_000_000
+"""What engines in 8 bits take beside PyTorch's networks: up to 1.9 GB of weights, and room to work; not measured."""
 
 
 class MuseTalkEngine:
@@ -61,6 +65,8 @@ class MuseTalkEngine:
         if options.is_reference and (request.is_scene or request.voices):
             message = 'the option "reference" renders one face in all of a video, as the original program does'
             raise EngineError("bad_option", message, 'leave out "reference", or from_s, to_s and voices')
+        if options.bits:
+            check_engines(self.device)
         with open_yuv(request, inspection) as frames:
             colour, avatar_frames = frames.colour, len(frames)
         details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}
@@ -127,6 +133,8 @@ class MuseTalkEngine:
         lost = [f"{without_face} of {inspection.frames} frames show no face; they are left as they are"]
         notes = lost if without_face else []
         options = read_inspected_options(request, inspection)
+        if options.bits and (plan := EnginePlan.read(request.files.prepared / ENGINE)).note:
+            notes.append(plan.note)
         is_draft, is_small = options.is_draft, has_draft_decoder(inspection)
         if is_draft:
             notes.append("this is a draft: every second mouth is painted, the others are averages of their neighbours")
@@ -163,7 +171,7 @@ class MuseTalkEngine:
 
         form = choose_form_for(self.device, told.get("forms", {}))
         tuned = choose_tuning_for(self.device, told.get("tuned", {}))
-        setup = Setup.of(models_dir, options, cache, form, tuned)
+        setup = Setup.of(models_dir, options, cache, form, tuned, "cpu" if self.device.startswith("cpu") else "cuda")
         if self._session is None or not self._session.networks.adapt(setup):
             old = self._session.networks if self._session else None
             weights = old.weights if old and old.has_weights_of(setup) else None
@@ -172,10 +180,19 @@ class MuseTalkEngine:
         return self._session
 
 
+def check_engines(device: str) -> None:
+    """Raise EngineError engine_unavailable where a device can't run 8 bits, before anything is prepared."""
+    from models.musetalk.engines.providers import find_host
+    from models.musetalk.session import select_device
+
+    find_host(select_device(device))
+
+
 def count_bytes(options: Options, inspection: Inspection) -> int:
     """Return the memory of a card that a worker needs: networks, batches, and the context of NVENC beside them."""
     encoder = NVENC_BYTES if inspection.encoder in ("auto", "h264_nvenc") else 0
-    return MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2) + encoder
+    engines = ENGINE_BYTES if options.bits else 0
+    return MIN_BATCH_SIZES.device_bytes(4 if options.precision == "fp32" else 2) + encoder + engines
 
 
 def count_reference_frames(inspection: Inspection) -> int:

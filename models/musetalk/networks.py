@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from models.arrays import F32, F64, U8
 from models.musetalk.audio.whisper import WhisperEncoder
+from models.musetalk.engines.engine_cache import EngineCache, choose_batches
+from models.musetalk.engines.plan import EnginePlan
+from models.musetalk.engines.providers import find_host
+from models.musetalk.engines.qdq import Bits
 from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.fused_weights import channels_go_last, load_optimised, order_memory
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
@@ -29,6 +33,9 @@ from models.musetalk.weights.index import DRAFT_DECODER, find_part
 from models.musetalk.weights.loader import Stamps, Weights, load_part, open_weights, read_stamps
 from models.musetalk.weights.onnx_pose import OnnxPose
 from models.types import EngineError
+
+EngineStore = tuple[Path, int, Callable[[], None]]
+"""The folder of the avatar cache, its size, and what is called while something is made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +58,32 @@ class Setup:
         cache: Path,
         form: str = USUAL_NAME,
         tuned: Mapping[str, Any] = MappingProxyType({}),
+        kind: str = "cuda",
     ) -> Setup:
-        """Return the setup of a job; `tuned` is what "auto" means on this device, see `Request.tuned`."""
+        """Return the setup of a job on a "cpu" or "cuda" device; `tuned` is what "auto" means there.
+
+        What runs beside 8 bits is fp16 on a card, and fp32 on a processor. See also `Request.tuned`.
+        """
         tuned = {} if options.is_reference else tuned
         compiles = tuned.get("compile", False) if options.compile == "auto" else options.compile
         return cls(
             models_dir,
             options.version,
-            "fp32" if options.is_reference and options.precision == "auto" else options.precision,
+            choose_base_precision(options, kind),
             options.frames_per_batch or tuned.get("batch_size"),
             options.is_reference,
             cache if compiles and not options.is_reference else None,
             USUAL_NAME if options.is_reference else form,
         )
+
+
+def choose_base_precision(options: Options, kind: str) -> Precision:
+    """Return the precision that the networks are loaded in, on a "cpu" or "cuda" device."""
+    if options.bits:
+        return "fp32" if kind == "cpu" else "auto"
+    if options.is_reference and options.precision == "auto":
+        return "fp32"
+    return cast("Precision", options.precision)
 
 
 class Networks:
@@ -77,6 +97,7 @@ class Networks:
         self._stream = open_stream(device)
         self.weights = weights or open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
         self._stamps = self.weights.read_stamps()
+        self._plan: EnginePlan | None = None
         self.vision_fingerprint = self.weights.fingerprint_of("s3fd", "pose", "bisenet", "vae")
         """A hash of the weights that prepared avatars come from, as they were when this worker opened them."""
 
@@ -151,6 +172,30 @@ class Networks:
             net = order_memory(net, torch.channels_last) if is_last else net
             self._draft_decoder = stamps, Decode(net, channels_last_layout if is_last else contiguous_layout)
         return self._draft_decoder[1]
+
+    @property
+    def engine_batches(self) -> dict[str, int]:
+        """How many frames an engine paints at once, by network."""
+        return choose_batches(self.device.type, self.setup.batch_size)
+
+    def fetch_plan(self, bits: Bits, store: EngineStore, latents: F32, heard: F32) -> EnginePlan:
+        """Return the plan of an avatar in 8 bits; see `EngineCache.fetch_plan`."""
+        return self._open_cache(store).fetch_plan(bits, self.engine_batches, latents, heard)
+
+    def use_engine(self, plan: EnginePlan | None, store: EngineStore) -> None:
+        """Paint by a plan from now on, or as usual without one. Raises EngineError engine_unavailable."""
+        if plan != self._plan:
+            self.inpainter.use_engine({}, {})  # before the next one takes its memory
+            self._plan = None
+        if plan is not None and self._plan is None:
+            networks = self._open_cache(store).open_networks(plan)
+            self.inpainter.use_engine(networks, plan.describe(find_host(self.device).provider))
+            self._plan = plan
+
+    def _open_cache(self, store: EngineStore) -> EngineCache:
+        weights = self.weights.fingerprint_of(f"unet-{self.setup.version}", "vae")
+        root, max_bytes, tick = store
+        return EngineCache(root, max_bytes, self.inpainter, find_host(self.device), weights, tick)
 
     @cached_property
     def whisper_encoder(self) -> WhisperEncoder:

@@ -44,7 +44,7 @@ class Options(BaseModel):
     audio_padding_length_left: AudioPadding = 2
     audio_padding_length_right: AudioPadding = 2
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"] = "auto"
     quality: Literal["full", "draft"] = "full"
     label: bool | Literal["AI"] = False
     smooth_box: bool = True
@@ -82,6 +82,11 @@ class Options(BaseModel):
         Always 0 for v15 in the reference's way.
         """
         return 0 if self.is_reference and self.version == "v15" else self.bbox_shift
+
+    @property
+    def bits(self) -> Literal["int8", "fp8"] | None:
+        """In what convolutions run that keep their pictures there; None: all run in one precision."""
+        return self.precision if self.precision in ("int8", "fp8") else None
 
     @property
     def is_draft(self) -> bool:
@@ -202,6 +207,9 @@ def read_options(given: dict[str, Any], version: Version = "v15") -> tuple[Optio
     if options.is_reference and options.is_draft:
         message = 'the option "quality" can\'t be "draft" with "reference": the original program has no drafts'
         raise EngineError("bad_option", message, 'leave out "reference", or "quality"')
+    if options.is_reference and options.bits:
+        message = f'the option "precision" can\'t be "{options.bits}" with "reference", which is exact'
+        raise EngineError("bad_option", message, 'leave out "reference", or "precision"')
     if options.bbox_shift and not options.shift_px:
         notes += ('the option "bbox_shift" is ignored: with "reference" version v15 has no shift',)
     for name, act in OURS_ALONE.items():

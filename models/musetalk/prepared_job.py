@@ -21,7 +21,7 @@ from models.musetalk.options import Options
 from models.musetalk.tracking.intervals import find_runs
 from models.quality.trace import FaceTrace, take_share
 
-AVATAR, FEATURES, SCHEDULE, STATS = "avatar", "heard.npy", "course.npz", "facts.json"
+AVATAR, FEATURES, SCHEDULE, STATS, ENGINE = "avatar", "heard.npy", "course.npz", "facts.json", "engine.json"
 """Names in the folder of a prepared job. They can't change: one release may prepare a job, and the
 next render it."""
 _MOUTH, _UPPER, _PAINTED = (0.27, 0.6, 0.73, 0.92), (0.12, 0.02, 0.88, 0.42), (0.25, 0.5, 0.75, 1.0)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from models.arrays import F32, U8
 from models.atomic import atomic_folder, atomic_write
 from models.avatars import AvatarCache, fetch_entry, make_key
 from models.media.prefetch import closing_all
+from models.musetalk.audio.features import audio_windows
 from models.musetalk.audio.resampling import read_chunks
+from models.musetalk.audio.speech import make_speech
 from models.musetalk.audio.vad import measure_levels
 from models.musetalk.avatar.frames import BgrFrames, OpaqueFrames, open_yuv
 from models.musetalk.avatar.prepare import prepare_avatar
@@ -27,12 +30,15 @@ from models.musetalk.compositing.composite import Blend, BlendStyle, Compositor
 from models.musetalk.compositing.corner_label import CornerLabel
 from models.musetalk.compositing.pipeline import BlendCache, FrameReader, KeptVideo, compose_frames, read_frames
 from models.musetalk.draft import blend_faces, read_keys
+from models.musetalk.engines.plan import EnginePlan
+from models.musetalk.engines.qdq import Bits
 from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, has_draft_decoder, read_inspected_options
 from models.musetalk.prepared_job import (
     AVATAR,
+    ENGINE,
     FEATURES,
     STATS,
     FrameSchedule,
@@ -50,6 +56,9 @@ __all__ = ["RenderSession", "Setup", "choose_form_for", "choose_tuning_for", "se
 
 CONTEXT_BYTES = 600_000_000
 """Memory of a CUDA context, beside torch's own allocations."""
+SAMPLE_FRAMES = {"cuda": 8, "cpu": 4}
+"""Frames of the avatar that 8 bits are calibrated on; a processor takes seconds for each of a dozen trials."""
+SPEECH_S, SPEECH_RATE = 3.0, Fraction(25)
 AVATAR_FORMAT = 1
 """Version of the prepared avatars in the cache: another number makes older entries useless."""
 
@@ -109,6 +118,8 @@ class RenderSession:
                 target = name_voice_folder(folder, number)
                 target.mkdir(exist_ok=True)
                 self._prepare_voice(request, inspection, own, target, number, tick)
+            if options.bits:
+                self._plan_engine(request, inspection, options, options.bits, folder, tick)
 
     def _prepare_voice(
         self,
@@ -192,6 +203,26 @@ class RenderSession:
             [self.networks.vision_fingerprint, self.networks.device.type, setup.precision, setup.plain],
         )
 
+    def _plan_engine(
+        self,
+        request: Request,
+        inspection: Inspection,
+        options: Options,
+        bits: Bits,
+        folder: Path,
+        tick: Callable[[], None],
+    ) -> None:
+        """Write how this job runs in 8 bits, found on its avatars and the built-in speech, whatever its voice says."""
+        count = max(SAMPLE_FRAMES[self.networks.device.type], self.networks.engine_batches["unet"])
+        voices = range(len(inspection.all_voices))
+        avatars = [PreparedAvatar(name_voice_folder(folder, number) / AVATAR) for number in voices]
+        speech = make_speech(SPEECH_S)
+        features = self.networks.whisper_encoder.encode(speech)
+        spoken = audio_windows(features, len(speech), SPEECH_RATE, range(count), context=options.audio_context)
+        store = Path(request.cache), request.cache_bytes, tick
+        plan = self.networks.fetch_plan(bits, store, sample_latents(avatars, count), spoken)
+        plan.write(folder / ENGINE)
+
     def _encode_voice(self, sound: Path, path: Path, tick: Callable[[], None]) -> tuple[int, F32]:
         """Write the voice's features to `path`; return its number of samples and levels in dB."""
         levels: list[F32] = []
@@ -218,8 +249,10 @@ class RenderSession:
         options = read_inspected_options(request, inspection)
         job = PreparedVoices(request.files.prepared, len(inspection.all_voices))
         frames, is_last = range(start, stop), stop == inspection.frames
+        plan = EnginePlan.read(request.files.prepared / ENGINE) if options.bits else None
         opened = choose_frames(request, inspection, options)
         with explain_out_of_memory():
+            self.networks.use_engine(plan, (Path(request.cache), request.cache_bytes, lambda: None))
             composed = compose_frames(
                 read_frames(
                     partial(self._video.reuse_or_open, opened, (request, inspection), is_last=is_last),
@@ -284,6 +317,14 @@ class RenderSession:
             self.networks.open_draft_decoder() if has_draft_decoder(inspection) else None,
         )
         yield from blend_faces(plan, shown, painted)
+
+
+def sample_latents(avatars: Sequence[PreparedAvatar], count: int) -> F32:
+    """Return the latents of faces that are spread over all avatars, (count, 8, 32, 32) float32."""
+    seen = [np.flatnonzero(avatar.seen) for avatar in avatars]
+    shares = [(number % len(avatars), number / count) for number in range(count)]
+    rows = [avatars[one].read_latents(seen[one][[int(share * len(seen[one]))]]) for one, share in shares]
+    return np.concatenate(rows)
 
 
 def stamp_frames(text: str, frames: Generator[U8], inspection: Inspection, job: PreparedVoices) -> Generator[U8]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.motion.threads import use_one_thread
 from models.motion.types import MotionFiles, MotionPlan, MotionRequest
 from models.musev.planning import make_plan
 from models.types import EngineError, ProgressCallback
@@ -27,6 +28,7 @@ class MuseVEngine:
         """Check request, photo and weights, and plan the clip. Loads no network. Raises EngineError."""
         return make_plan(request)
 
+    @use_one_thread()
     def prepare(self, plan: MotionPlan, folder: Path, report: ProgressCallback) -> None:
         """Encode photo and prompts, draw the noise of the first shot."""
         from models.musev.denoising import begin_shot
@@ -38,6 +40,7 @@ class MuseVEngine:
         write_tensors(files.state_path(0), begin_shot(networks.recipe, networks.schedule, given).to_tensors())
         report(1)
 
+    @use_one_thread()
     def denoise(self, folder: Path, step: int, start: int, stop: int, report: ProgressCallback) -> None:
         """Write the outputs of units [start, stop): each the noise that one half sees in one window."""
         from models.musev.denoising import ShotState, predict_unit
@@ -55,6 +58,7 @@ class MuseVEngine:
                 write_tensors(files.unit_path(step, unit), {"noise": check_finite(noise)})
             report(unit + 1 - start)
 
+    @use_one_thread()
     def advance(self, folder: Path, step: int, report: ProgressCallback) -> None:
         """Add the outputs of a step; after the last one of a shot, begin the next from its last frame."""
         from models.musev.denoising import ShotState, advance_shot, begin_shot
@@ -73,6 +77,7 @@ class MuseVEngine:
         write_tensors(files.state_path(step + 1), state.to_tensors())
         report(1)
 
+    @use_one_thread()
     def decode(self, folder: Path, out: Path, report: ProgressCallback) -> None:
         """Write the frames of all shots, the photo first."""
         from models.motion.tensors import write_frame

@@ -2,7 +2,7 @@
 
 `python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler.
 The options of a job set its duration: `frame_s` for each of its `frames`. `fault_errno` ends
-its stage `fault_stage` while the file `fault_while` is there.
+its stage `fault_stage` while the file `fault_while` is there; with `notes_ticks` the cache gets a note of each frame.
 The environment variable `NOOP_LEASE_SPEED` makes all times of the share's lease shorter by its factor.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ class Noop:
         for done in range(stop - start):
             pause.wait(request.options.get("frame_s", 0.0))
             tick(done + 1)
+            if request.options.get("notes_ticks"):
+                note_tick(request, start)
         part = request.files.part_path(start, stop)
         part.parent.mkdir(exist_ok=True)
         write(part, f"{start}-{stop}\n".encode())
@@ -95,6 +98,12 @@ def write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def note_tick(request: Request, start: int) -> None:
+    """Write down which worker made a frame of which span, and when."""
+    with Path(request.cache, f"ticks-{os.getpid()}").open("a") as file:
+        file.write(f"{Path(request.work).name}-{start} {time.monotonic_ns()}\n")
 
 
 def speed_up_lease(factor: float) -> None:

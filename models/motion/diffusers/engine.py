@@ -16,6 +16,7 @@ from models.motion.diffusers.families import NEGATIVE_PROMPT, PROMPT, Family, re
 from models.motion.prompts import check_brackets
 from models.motion.sizes import choose_size
 from models.motion.tensors import read_arrays, write_arrays, write_frame
+from models.motion.threads import use_one_thread
 from models.motion.types import MotionFiles, MotionPlan, MotionRequest
 from models.types import EngineError, ProgressCallback
 
@@ -76,6 +77,7 @@ class DiffusersEngine:
             notes=tuple(note_limits(request, family, frames)),
         )
 
+    @use_one_thread()
     def prepare(self, plan: MotionPlan, folder: Path, report: ProgressCallback) -> None:
         import torch
 
@@ -96,6 +98,7 @@ class DiffusersEngine:
         write_arrays(files.state_path(0), {"latents": latents.float().cpu().numpy()})
         report(1)
 
+    @use_one_thread()
     def denoise(self, folder: Path, step: int, start: int, stop: int, report: ProgressCallback) -> None:
         report(0)
         files = MotionFiles(folder)
@@ -106,6 +109,7 @@ class DiffusersEngine:
                 write_arrays(files.unit_path(step, unit), {"predicted": scheduler.output.float().cpu().numpy()})
             report(unit + 1 - start)
 
+    @use_one_thread()
     def advance(self, folder: Path, step: int, report: ProgressCallback) -> None:
         from models.motion.diffusers.stepping import advance_scheduler
 
@@ -117,6 +121,7 @@ class DiffusersEngine:
         write_arrays(files.state_path(step + 1), after)
         report(1)
 
+    @use_one_thread()
     def decode(self, folder: Path, out: Path, report: ProgressCallback) -> None:
         files = MotionFiles(folder)
         steps = len(files.read_plan().units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.musetalk.inpainting.modules import Decode
+from models.musetalk.inpainting.forms import form_networks
+from models.musetalk.inpainting.modules import LATENT, Decode, contiguous_layout
+from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 
 STAGE = re.compile(r"(?:^|\.)(down_blocks\.\d+|up_blocks\.\d+|mid_block|conv_in|conv_out)\.")
+FORM = "shuffled"
+"""Of what is exported: its upsamplers are convolutions, so they can run in 8 bits, too."""
 
 
 class DecodeImage(nn.Module):
-    """What is exported of a Decode: (n, 4, h, w) float32 -> (n, 3, 8h, 8w) float32. Levels are made outside of it."""
+    """What is exported of a Decode: (n, 4, h, w) -> (n, 3, 8h, 8w), both in its precision. Levels are made outside."""
 
     def __init__(self, decode: Decode) -> None:
         super().__init__()
@@ -26,12 +31,29 @@ class DecodeImage(nn.Module):
         return self.decode.image(latents)
 
 
+def export_networks(
+    nets: tuple[UNet2DConditionModel, AutoencoderKL], batches: dict[str, int], windows: tuple[int, int], folder: Path
+) -> None:
+    """Write unet.onnx and decode.onnx of optimised networks, with their weights beside them.
+
+    batches  frames at once, by network
+    windows  tokens of an audio window, and their width
+    """
+    predict, decode = form_networks(*nets, FORM, contiguous_layout)
+    latents, heard = torch.zeros(batches["unet"], 8, *LATENT[1:]), torch.zeros(batches["unet"], *windows)
+    predicted = torch.zeros(batches["decode"], *LATENT, dtype=nets[1].dtype)
+    export_network(predict, {"latents": latents, "audio_windows": heard}, "latent", folder / "unet.onnx")
+    export_network(DecodeImage(decode), {"latents": predicted}, "image", folder / "decode.onnx")
+
+
 @torch.no_grad()
 def export_network(net: nn.Module, given: dict[str, Tensor], output: str, path: Path) -> None:
-    """Write a network in float32 to `path`, its weights to `path` + ".data".
+    """Write a network in its precision to `path`, its weights to `path` + ".data".
 
-    given    an input by name; its shape, and with it the batch, is that of the file
+    given    an input by name, on the CPU; its shape, and with it the batch, is that of the file
     """
+    if any(parameter.is_cuda for parameter in net.parameters()):
+        net = copy.deepcopy(net).cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         torch.onnx.export(

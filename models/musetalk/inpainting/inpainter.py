@@ -7,7 +7,7 @@ compiled modules once they are there. Frame n depends on its latents, its window
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +25,10 @@ from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.inpainting.modules import (
     LATENT,
     SIDE,
+    Decode,
     Encode,
     MemoryLayout,
+    Predict,
     channels_last_layout,
     contiguous_layout,
 )
@@ -94,6 +96,8 @@ class Inpainter:
         self._encode = Encode(vae, layout)
         self._predict, self._decode = form_networks(unet, vae, self.form, layout)
         self._fast: dict[tuple[str, int], CompiledModule] = {}
+        self._engine: Mapping[str, Callable[..., Any]] = {}
+        self._engine_facts: dict[str, Any] = {}
 
     def latents(self, crops: U8) -> F32:
         """Encode (n, 256, 256, 3) uint8 BGR crops -> (n, 8, 32, 32) float32: lower half hidden, and whole."""
@@ -199,6 +203,7 @@ class Inpainter:
             **({"form": self.form} if self.form != USUAL_NAME else {}),
             "batch": {"unet": self.sizes.unet, "decode": self.sizes.decode, "encode": self.sizes.encode},
             **({"compiled": compiled} if compiled else {}),
+            **({"engine": self._engine_facts} if self._engine_facts else {}),
             **({"overflows": self.overflows} if self.overflows else {}),
         }
 
@@ -307,12 +312,25 @@ class Inpainter:
             self.compile(make_kernel_folder(cache, self.device))
 
     def pick_module(self, stage: str) -> Callable[..., Any]:
-        """Return UNet ("unet") or decoder ("decode") for the present batches: compiled where that is ready."""
+        """Return UNet ("unet") or decoder ("decode") for the present batches: the engine's, or compiled where ready."""
         if stage == "decode" and self._other_decode is not None:
             return self._other_decode
+        if stage in self._engine:
+            return self._engine[stage]
         eager: Callable[..., Any] = self._predict if stage == "unet" else self._decode
         fast = self._fast if self._compile_options is not None else {}
         return fast.get((stage, self._size_of(stage)), eager)
+
+    def use_engine(self, networks: Mapping[str, Callable[..., Any]], facts: dict[str, Any]) -> None:
+        """Take networks in the place of UNet ("unet") and decoder ("decode"), none for the usual ones.
+
+        facts  what `stats` says about them
+        """
+        self._engine, self._engine_facts = networks, facts
+
+    def run_modules(self, work: Callable[[Predict, Decode], Result]) -> Result:
+        """Run work over the usual UNet and decoder, as their batches run."""
+        return self._stream.run(partial(torch.no_grad()(work), self._predict, self._decode))()
 
     def _size_of(self, stage: str) -> int:
         return self.sizes.unet if stage == "unet" else self.sizes.decode

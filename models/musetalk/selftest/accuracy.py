@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.arrays import U8
+from models.musetalk.audio.speech import make_speech
 from models.musetalk.inpainting.compile import make_kernel_folder
 from models.musetalk.inpainting.fused_weights import channels_go_last, optimise
 from models.musetalk.inpainting.modules import (
@@ -40,7 +41,7 @@ from models.musetalk.selftest.loading import (
     paint_faces,
     read_inputs,
 )
-from models.musetalk.selftest.samples import MOUTH, draw_face, make_speech
+from models.musetalk.selftest.samples import MOUTH, draw_face
 
 Figures = dict[str, Any]
 COMPILE_S = 150.0

@@ -14,6 +14,7 @@ import torch
 
 from models.arrays import F32, U8
 from models.musetalk.audio.features import audio_windows
+from models.musetalk.audio.speech import make_speech
 from models.musetalk.audio.whisper import WhisperEncoder
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
 from models.musetalk.inpainting.precision import Precision
@@ -21,7 +22,7 @@ from models.musetalk.nets.bisenet import class_maps
 from models.musetalk.nets.whisper import MelSpectrogram
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.selftest import tiny_networks
-from models.musetalk.selftest.samples import draw_face, make_speech
+from models.musetalk.selftest.samples import draw_face
 from models.musetalk.tracking.detection import FaceNets
 from models.musetalk.weights.index import default_version, missing_files_for
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from models.musetalk.audio.features import SAMPLE_RATE
+from models.musetalk.audio.speech import make_speech
 from models.musetalk.inpainting.forms import USUAL_NAME, choose_form, measure_best, measure_forms
 from models.musetalk.inpainting.precision import choose_precision
 from models.musetalk.selftest.loading import (
@@ -24,7 +25,7 @@ from models.musetalk.selftest.loading import (
     open_networks,
     read_inputs,
 )
-from models.musetalk.selftest.samples import draw_face, draw_frames, make_speech
+from models.musetalk.selftest.samples import draw_face, draw_frames
 
 Figures = dict[str, Any]
 COPY_BYTES = {"cuda": 256 << 20, "cpu": 64 << 20}

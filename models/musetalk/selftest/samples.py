@@ -1,17 +1,13 @@
-"""The face and the speech of the self-test: computed, the same on every machine, from no file."""
+"""The face of the self-test: computed, the same on every machine, from no file."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from models.arrays import F32, U8
-from models.musetalk.audio.features import SAMPLE_RATE
+from models.arrays import U8
 from models.musetalk.inpainting.modules import SIDE
 
-VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480))
-"""Formants of four vowels in Hz (Peterson and Barney, 1952)."""
-PITCH_HZ, BANDWIDTH_HZ = 120.0, 90.0
 MOUTH = (slice(SIDE // 2, SIDE), slice(SIDE // 4, 3 * SIDE // 4))
 """Rows and columns of the mouth in a square of SIDE pixels."""
 
@@ -50,16 +46,3 @@ def draw_frames(width: int, height: int, count: int) -> list[U8]:
         frame[top : top + side, left : left + side] = face
         frames.append(frame)
     return frames
-
-
-def make_speech(seconds: float) -> F32:
-    """Return a voice that says four vowels in turn, (n,) float32 at 16 kHz."""
-    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    harmonics = np.arange(1, int(4000 / PITCH_HZ)) * PITCH_HZ
-    sound = np.zeros(len(time))
-    for number, formants in enumerate(VOWELS):
-        weight = sum(1 / (1 + ((harmonics - formant) / BANDWIDTH_HZ) ** 2) for formant in formants)
-        vowel = np.sin(2 * np.pi * time[:, None] * harmonics) @ weight
-        sound += vowel * (np.floor(time / seconds * len(VOWELS)) == number)
-    envelope = np.sin(np.pi * (time * len(VOWELS) / seconds % 1.0)) ** 0.5
-    return (0.3 * sound * envelope / max(1e-9, float(np.abs(sound).max()))).astype(np.float32)

@@ -18,7 +18,7 @@ from models.types import EngineError
 FOLDER = "dwpose"
 _BINS = (WIDTH * BINS_A_PIXEL, HEIGHT * BINS_A_PIXEL)
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 
 
 class OnnxPose:
@@ -57,7 +57,7 @@ def _open_session(path: Path, device: torch.device, threads: int) -> Any:
     states = runtime.capi.onnxruntime_pybind11_state
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
-    except tuple(getattr(states, name) for name in _REFUSALS) as error:
+    except tuple(getattr(states, name) for name in REFUSALS) as error:
         raise damaged_error(f"{FOLDER}/{path.name}", "is no ONNX file, or is damaged") from error
 
 

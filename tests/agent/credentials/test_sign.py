@@ -55,7 +55,7 @@ def test_a_signed_video_has_the_same_picture_and_sound(tmp_path: Path, key: Sign
     """The library's reader takes it, mdat is unchanged, no name is told unasked, and signing twice changes nothing."""
     video = stage(tmp_path / "out")
     before = video.read_bytes()
-    said = sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key)
+    said = sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key, tmp_path / "mark")
     signed = video.read_bytes()
     assert said["video_sha256"] == hashlib.sha256(signed).hexdigest()
     assert said["video_bytes"] == len(signed)
@@ -66,15 +66,30 @@ def test_a_signed_video_has_the_same_picture_and_sound(tmp_path: Path, key: Sign
     found = read_credentials(new, "video/mp4")
     assert (found.problem, found.said["uid"], found.said["inputs"]["avatar"]) == ("", "u1", {"sha256": "ab"})
     assert b"my avatar" not in signed
-    assert sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key) == said
+    assert (
+        sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key, tmp_path / "mark") == said
+    )
     assert video.read_bytes() == signed
     assert [path.name for path in video.parent.iterdir()] == ["result.mp4"]
+
+
+def test_a_signature_of_a_stranger_is_none_of_ours(tmp_path: Path, key: SigningKey) -> None:
+    """A video that comes signed for this very job, by whoever it may be, is signed by us all the same."""
+    video = stage(tmp_path / "out")
+    stranger = load_or_make(tmp_path / "other")
+    manifest = make_manifest(RECORD, "1", names=False)
+    foreign = sign_video(video.parent, "result.mp4", manifest, stranger, tmp_path / "foreign")
+    said = sign_video(video.parent, "result.mp4", manifest, key, tmp_path / "mark")
+    assert said["video_sha256"] != foreign["video_sha256"]
+    assert said["credentials"]["certificate_sha256"] == key.certificate_sha256
+    with video.open("rb") as file:
+        assert not read_credentials(file, "video/mp4").problem
 
 
 def test_a_changed_byte_anywhere_is_found(tmp_path: Path, key: SigningKey) -> None:
     """In every box, its header included, and in what C2PA itself leaves out: padding and the type of the file."""
     video = stage(tmp_path / "out")
-    said = sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key)
+    said = sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key, tmp_path / "mark")
     record, data = {**RECORD, **said}, video.read_bytes()
     assert all(one.holds is not False for one in examine(video, record))
     places = {
@@ -123,8 +138,10 @@ def test_a_killed_program_leaves_a_whole_video(tmp_path: Path, place: str) -> No
         is_signed = not read_credentials(file, "video/mp4").problem
     assert is_signed == (place == "signed")
     assert is_signed or video.read_bytes() == before
+    left = video.read_bytes()
     run = subprocess.run(words, input=json.dumps([job]).encode(), env=env, cwd=ROOT, check=False)
     assert run.returncode == 0
     assert json.loads((reports / "t.json").read_bytes())["video_bytes"] == video.stat().st_size
+    assert not is_signed or video.read_bytes() == left
     with video.open("rb") as file:
         assert read_credentials(file, "video/mp4").problem == ""

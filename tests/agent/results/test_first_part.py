@@ -100,8 +100,15 @@ def test_what_no_row_names_is_removed_at_the_start(settings: Settings, ledger: L
     for name, text in (("lost.part", '{"uid": "lost"}'), ("mine.part", "[]"), ("odd.part", "{")):
         (settings.folders.outbox / name).mkdir()
         (settings.folders.outbox / name / "first.json").write_text(text)
+    inner = settings.folders.outbox / "batch" / "lost.part"
+    inner.mkdir(parents=True)
+    (inner / "first.json").write_text('{"uid": "lost"}')
     FirstParts(settings.folders, ledger).recover()
-    assert sorted(path.name for path in settings.folders.outbox.iterdir()) == ["mine.part", "odd.part", "one.part"]
+    left = ["batch", "mine.part", "odd.part", "one.part"]
+    assert sorted(path.name for path in settings.folders.outbox.iterdir()) == left
+    assert inner.is_dir()
+    FirstParts(settings.folders, ledger).recover(in_batches=True)
+    assert not inner.exists()
 
 
 def test_a_job_goes_on_without(settings: Settings, ledger: Ledger) -> None:

@@ -70,19 +70,23 @@ def test_what_was_published_since_the_backup_is_not_made_again(setup: Setup) -> 
     drop(setup, "keyed", id="order-1")
     setup.put("pair.jpg")
     setup.put("pair.wav")
-    for name in ("queued", "keyed", "pair"):
+    (setup.folders.inbox / "batch").mkdir()
+    for file in ("one.jpg", "one.wav"):
+        setup.put(f"batch/{file}")
+    for name in ("queued", "keyed", "pair", "one"):
         setup.run(name, "queued")
     backup = back_up(setup)
     setup.put("resume")
     drop(setup, "later", id="order-2")
-    names = ["keyed", "later", "pair", "queued"]
+    names = ["keyed", "later", "one", "pair", "queued"]
     for name in names:
         setup.run(name, "done")
     for _ in range(5):
         setup.turn(pass_s=1.0)
     before = {name: row(setup, name) for name in names}
     restore(setup, backup)
-    assert results(setup) == names
+    assert results(setup) == ["batch", "keyed", "later", "pair", "queued"]
+    assert [path.name for path in (setup.folders.outbox / "batch").iterdir()] == ["one"]
     for name in names:
         after = row(setup, name)
         for key in ("uid", "id", "state", "result", "frames", "duration_s", "engine", "created_at", "finished_at"):
@@ -92,7 +96,7 @@ def test_what_was_published_since_the_backup_is_not_made_again(setup: Setup) -> 
     drop(setup, "later", id="order-2")
     for _ in range(30):
         setup.turn(pass_s=1.0)
-    assert results(setup) == ["keyed", "later", "later-2", "pair", "queued"]
+    assert results(setup) == ["batch", "keyed", "later", "later-2", "pair", "queued"]
     assert json.loads((setup.folders.outbox / "later-2" / "result.json").read_text())["cached_from"] == "later"
 
 
@@ -142,7 +146,7 @@ def test_a_ledger_of_the_same_time_reads_no_results(setup: Setup, monkeypatch: p
     setup.run("hello", "done")
     for _ in range(5):
         setup.turn(pass_s=1.0)
-    monkeypatch.setattr("agent.results.reconcile.read_outcomes", lambda *_: pytest.fail("the outbox was read"))
+    monkeypatch.setattr("agent.results.reconcile.read_outcomes", lambda *_, **__: pytest.fail("the outbox was read"))
     restore(setup, back_up(setup))
     assert row(setup, "hello")["state"] == "done"
 

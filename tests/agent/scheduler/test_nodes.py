@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -50,6 +51,14 @@ def test_a_mounted_state_folder_is_used_as_it_is(tmp_path: Path) -> None:
     """No file is sent then."""
     settings = load(tmp_path, "nodes = {box2 = ['ssh', 'box2']}\nshared_state = true")
     assert make_start(settings, "box2").folder == ""
+
+
+def test_a_node_of_ray_needs_the_object_store_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that leads there is told."""
+    monkeypatch.setattr("agent.scheduler.nodes.CommandLink", lambda command, _log, _env: command)
+    settings = load(tmp_path, "address = '10.0.0.1:6379'\nnodes = {box2 = 'b'}\nobject_store_mib = 512")
+    command = cast(list[str], open_link(settings, "box2"))
+    assert command[-6:] == ["--address", "10.0.0.1:6379", "--node", "b", "--least-store-mib", "512"]
 
 
 def test_an_installation_equals_itself_over_a_real_link(tmp_path: Path) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
-LEAST_STORE_BYTES = 80 << 20
-"""Of each node; Ray starts with no smaller one."""
+STORE_BYTES = 2 << 20
+"""Of each node, less than a file of a job. Ray itself starts with no less than 75 MiB."""
 
 
 def main() -> None:
     """Serve `kill` and `join`, which are about the node box2, until the input ends."""
-    small = {"num_cpus": 1, "object_store_memory": LEAST_STORE_BYTES}
+    ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES = STORE_BYTES
+    small = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     cluster: Any = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     box2 = cluster.add_node(**small, node_name="box2")
     print(f"address {cluster.address}", flush=True)
@@ -25,6 +27,7 @@ def main() -> None:
             cluster.remove_node(box2, allow_graceful=False)
         else:
             box2 = cluster.add_node(**small, node_name="box2")
+            print("joined", flush=True)
     cluster.shutdown()
 
 

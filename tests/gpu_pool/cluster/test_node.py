@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpu_pool.cluster.messages import (
+    Absent,
     Beat,
     Broken,
     Ended,
@@ -222,6 +223,21 @@ def test_a_silent_node_is_lost_after_its_time_and_comes_back(meeting: Meeting) -
     assert meeting.say(Hello(FACTS, sees_state=True), CPU, CARD) == []
     assert {device.state for device in meeting.node.devices()} == {"starting"}
     assert meeting.node.trouble == ""
+
+
+def test_a_machine_that_is_waited_for_is_used_when_it_joins(tmp_path: Path) -> None:
+    """The program that leads there waits longer than any node may; now and then it is started anew."""
+    meeting = Meeting(tmp_path)
+    absent = Absent("no living node of the cluster is called b")
+    for _ in range(11):
+        meeting.pass_time(TIMES.first_s - 5)
+        assert meeting.say(absent) == []
+        assert meeting.node.trouble == "box2 is not there: no living node of the cluster is called b"
+    meeting.pass_time(5)
+    assert len(meeting.links) == 2
+    meeting.say(absent)
+    meeting.say(Hello(FACTS, sees_state=True), CPU)
+    assert (meeting.node.trouble, [device.state for device in meeting.node.devices()]) == ("", ["starting"])
 
 
 def test_signs_of_life_go_both_ways(meeting: Meeting) -> None:

@@ -18,7 +18,7 @@ from gpu_pool.cluster.backend import ClusterBackend
 from gpu_pool.cluster.courier import Courier, SpanFiles
 from gpu_pool.cluster.link import CommandLink
 from gpu_pool.cluster.node import Node, NodeTimes
-from gpu_pool.cluster.ray_bridge import explain_risk
+from gpu_pool.cluster.ray_bridge import explain_risk, explain_small_store
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Done, Event, Failed, RunSpan, Span, Task
@@ -68,11 +68,18 @@ def cluster(secret: None) -> Iterator[RayCluster]:  # noqa: ARG001
 
 @pytest.mark.timeout(300)
 def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster, tmp_path: Path) -> None:
-    """Files go there and come back, spans are interrupted at once, those here go on, and no worker is left there."""
+    """Files pass that its object store is too small for, spans are interrupted at once, those here go on, and no
+    worker is left there.
+    """
+
+    bridge = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", cluster.address, "--node", "box2"]
 
     def open_link() -> CommandLink:
-        bridge = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", cluster.address, "--node", "box2"]
         return CommandLink(bridge, tmp_path / "link.log")
+
+    with subprocess.Popen([*bridge, "--least-store-mib", "64"], stderr=subprocess.PIPE, text=True) as picky:
+        told = picky.communicate(timeout=120)[1]
+        assert "box2 has an object store of 2 MiB, and cluster.object_store_mib asks for 64" in told
 
     local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
     work, cache = tmp_path / "work", tmp_path / "cache"
@@ -112,6 +119,7 @@ def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster
         poll_until(pool, lambda _: is_over(worker))
         os.close(worker)
         cluster.say("join")
+        poll_until(pool, lambda _: get_device(pool, "box2/cpu:0").state == "lost")
         wait_long(pool, is_ready)
 
 
@@ -157,3 +165,11 @@ def test_a_cluster_that_the_world_reaches_is_not_used(secret: None, address: str
 def test_a_private_cluster_with_a_password_is_used(secret: None, address: str) -> None:  # noqa: ARG001
     """As the documentation says to set it up."""
     assert explain_risk(address) == ""
+
+
+def test_a_small_object_store_is_named() -> None:
+    """Where the settings ask for more; files of jobs need none."""
+    node = {"Resources": {"object_store_memory": float(80 << 20)}}
+    assert explain_small_store("box2", node, 0) == explain_small_store("box2", node, 80) == ""
+    assert "of 80 MiB, and cluster.object_store_mib asks for 512" in explain_small_store("box2", node, 512)
+    assert "--object-store-memory 536870912" in explain_small_store("box2", {}, 512)

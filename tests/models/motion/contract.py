@@ -19,6 +19,14 @@ from models.motion.types import MotionEngine, MotionFiles, MotionPlan, MotionReq
 
 
 @contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
 def run_small() -> Iterator[None]:
     """Allow clips that are smaller than users get; one thread is enough for tiny networks."""
     threads = torch.get_num_threads()
@@ -116,6 +124,19 @@ class MotionEngineContract:
         made.engines[1].denoise(folder, 0, 0, plan.units[0], lambda _: None)
         assert [path.read_bytes() for path in paths] == before
         assert [path.stat().st_ino for path in paths[:-1]] == inodes[:-1]
+
+    def test_the_threads_of_a_worker_do_not_change_its_numbers(self, made: Made, tmp_path: Path) -> None:
+        """One thread and three write the same bytes: how many a worker has follows from how many workers there are."""
+        written = []
+        for threads in (1, 3):
+            files = open_folder(made.plan, tmp_path / str(threads))
+            with use_threads(threads):
+                made.engines[0].prepare(made.plan, files.folder, lambda _: None)
+                made.engines[0].denoise(files.folder, 0, 0, 1, lambda _: None)
+                assert torch.get_num_threads() == threads
+            made_files = (files.constants, files.state_path(0), files.unit_path(0, 0))
+            written.append([path.read_bytes() for path in made_files])
+        assert written[0] == written[1]
 
     def test_a_plan_survives_as_text(self, made: Made) -> None:
         """A plan that was written and read is the same; it names what result.json has to say."""
