@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.musetalk import SIZES, random
+from benchmarks.musetalk import SIZES, random_net
 from models.arrays import F32
 from models.musetalk.audio.features import audio_windows
 from models.musetalk.audio.speech import make_speech
@@ -48,7 +48,7 @@ def smooth_kernels(net: torch.nn.Module) -> torch.nn.Module:
 def open_smooth(size: str) -> tuple[Inpainter, F32]:
     """Return networks of a size, and what is heard at each frame."""
     nets = SIZES[size]
-    unet, vae = (random(build, torch.float32) for build in (nets.build_unet, nets.build_vae))
+    unet, vae = (random_net(build, torch.float32) for build in (nets.build_unet, nets.build_vae))
     for net in (unet, vae):
         smooth_kernels(net)
     inpainter = Inpainter(unet, vae, CPU)
