@@ -9,6 +9,8 @@ from typing import BinaryIO
 _BLOCK_BYTES = 1 << 20
 UNSIGNED = ("ftyp", "free", "skip")
 """Boxes that a manifest doesn't cover: their hashes are part of what is signed."""
+SEAL_KIND, SEAL_NAME = "free", b"musedrop"
+"""A box at the end with a name and the SHA-256 of all before it: a manifest has bytes that it can't cover itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,26 @@ def hash_boxes(file: BinaryIO, boxes: list[Box], *kinds: str) -> str:
     return digest.hexdigest()
 
 
-def hash_file(file: BinaryIO) -> str:
-    """Return the SHA-256 of all bytes."""
+def hash_file(file: BinaryIO, stop: int | None = None) -> str:
+    """Return the SHA-256 of all bytes, or of those before `stop`."""
     digest = hashlib.sha256()
+    left = file.seek(0, 2) if stop is None else stop
     file.seek(0)
-    while block := file.read(_BLOCK_BYTES):
+    while left and (block := file.read(min(left, _BLOCK_BYTES))):
         digest.update(block)
+        left -= len(block)
     return digest.hexdigest()
+
+
+def make_seal(file: BinaryIO, stop: int | None = None) -> bytes:
+    """Return the box that belongs at the end of a file, or at `stop`."""
+    body = SEAL_NAME + bytes.fromhex(hash_file(file, stop))
+    return (8 + len(body)).to_bytes(4, "big") + SEAL_KIND.encode() + body
+
+
+def is_sealed(file: BinaryIO, boxes: list[Box]) -> bool:
+    """Whether the last box is the seal of all bytes before it."""
+    last = boxes[-1]
+    file.seek(last.start)
+    found = file.read(min(last.length, 64))
+    return found == make_seal(file, last.start)

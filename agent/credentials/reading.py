@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import c2pa
 
-from agent.credentials.boxes import UNSIGNED, hash_boxes, list_boxes
+from agent.credentials.boxes import UNSIGNED, hash_boxes, is_sealed, list_boxes
 from agent.credentials.manifest import LABEL
 
 TRUSTED_OR_NOT = ("Valid", "Trusted")
@@ -46,6 +46,10 @@ def read_credentials(file: BinaryIO, mime: str) -> Credentials:
     if state not in TRUSTED_OR_NOT:
         failed = [one["code"] for one in found.get("validation_status", ()) if "untrusted" not in one["code"]]
         return Credentials(f"its bytes are not those that were signed ({', '.join(failed[:3])})", said, signer, label)
+    if said.get("sealed"):
+        if not is_sealed(file, boxes):
+            return Credentials("its bytes are not those that were sealed when it was signed", said, signer, label)
+        boxes = boxes[:-1]
     if said.get("unsigned_boxes_sha256", "") not in ("", hash_boxes(file, boxes, *UNSIGNED)):
         return Credentials("its header is not the one that was signed", said, signer, label)
     return Credentials("", said, signer, label)

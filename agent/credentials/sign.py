@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import c2pa
 
-from agent.credentials.boxes import UNSIGNED, has_index_first, hash_boxes, hash_file, list_boxes
+from agent.credentials.boxes import UNSIGNED, has_index_first, hash_boxes, hash_file, list_boxes, make_seal
 from agent.credentials.keys import SigningKey, load_or_make
 from agent.credentials.manifest import LABEL
 from agent.credentials.reading import read_credentials
@@ -77,7 +77,7 @@ def write_signed(video: BinaryIO, copy: BinaryIO, manifest: Mapping[str, Any], k
     """Write the signed copy, and check it; return the label of its manifest."""
     before = list_boxes(video)
     asserted = [
-        one | {"data": one["data"] | {"unsigned_boxes_sha256": hash_boxes(video, before, *UNSIGNED)}}
+        one | {"data": one["data"] | {"unsigned_boxes_sha256": hash_boxes(video, before, *UNSIGNED), "sealed": True}}
         if one["label"] == LABEL
         else one
         for one in manifest["assertions"]
@@ -87,6 +87,9 @@ def write_signed(video: BinaryIO, copy: BinaryIO, manifest: Mapping[str, Any], k
     )
     video.seek(0)
     c2pa.Builder({**manifest, "assertions": asserted}).sign(signer, manifest["format"], video, copy)
+    seal = make_seal(copy)
+    copy.seek(0, 2)
+    copy.write(seal)
     after = list_boxes(copy)
     if hash_boxes(copy, after, "mdat") != hash_boxes(video, before, "mdat"):
         raise ValueError("the signed copy has another picture or sound")

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,9 @@ PROGRAM_S = 0.25
 LONGEST_AWAY_S = 5.0
 """The longest time between two looks for a share that is away."""
 BATCH = 256
-"""Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
+"""Jobs that are looked at in one turn, so that a flood of files keeps no worker waiting."""
+LONGEST_CLAIM_S = 0.1
+"""For how long files are claimed in one turn, one batch at least."""
 NS_PER_S = 1_000_000_000
 AWAITED = 1000
 """Waiting jobs whose media are not called ignored meanwhile."""
@@ -261,11 +262,7 @@ class Intake:
 
     def claim_new(self, at_ms: int) -> None:
         """Claim what is complete and insert its rows."""
-        found = ((inbox, one) for inbox in (self.inbox, *self.batches) for one in self._find_candidates(inbox))
-        candidates = list(islice(found, BATCH))
-        if len(candidates) == BATCH:
-            self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
-        claims = [self._claim(inbox, candidate) for inbox, candidate in candidates]
+        claims = self._claim_batch()
         submissions = [submission for submission in claims if submission is not None]
         if any(submission.media for submission in submissions):
             self.media.begin_turn()  # what was found may have been claimed as half of a pair
@@ -280,6 +277,17 @@ class Intake:
             if not batch.tracked:
                 with suppress(OSError):
                     remove_if_taken(batch.folder)
+
+    def _claim_batch(self) -> list[Submission | None]:
+        """Claim what is complete, a batch at least; the rest follows after a turn of the running jobs."""
+        claims, end_s = list[Submission | None](), time.monotonic() + LONGEST_CLAIM_S
+        for inbox in (self.inbox, *self.batches):
+            for candidate in self._find_candidates(inbox):
+                claims.append(self._claim(inbox, candidate))
+                if len(claims) >= BATCH and time.monotonic() > end_s:
+                    self._next_scan_s = self._last_scan_s
+                    return claims
+        return claims
 
     def _find_candidates(self, inbox: Inbox) -> Iterator[Candidate]:
         return inbox.find_candidates(self._last_scan_s, self.media_in_use)
@@ -368,7 +376,7 @@ class Intake:
         if spec.id or self.speech.is_on:
             return None
         try:
-            found = self.media.find(spec, submission.folder)
+            found = self.media.find(spec, submission.folder, submission.files)
         except (BadJob, OSError):
             return None
         return None if isinstance(found, MissingMedia) else {role: medium.to_dict() for role, medium in found.items()}

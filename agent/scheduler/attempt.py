@@ -239,11 +239,13 @@ class Attempt:
         self.stage, self.stage_seconds, self.inspection_is_new = "assemble", seconds, True
         self.finished_spans = set(self.spans)
 
-    def begin_again(self, request: Request, kind: DeviceKind, token: str, now_s: float) -> None:
-        """Make another video of the same job: from its inspection on, in another work folder."""
+    def begin_again(
+        self, request: Request, kind: DeviceKind, token: str, known: Inspection | None, now_s: float
+    ) -> None:
+        """Make another video of the same job, in another work folder: from its inspection on, unless that is known."""
         self.request, self.kind, self.token, self.awaits_clip = request, kind, token, False
         self.devices, self.stage_seconds = [], {}
-        self.inspection, self.stage = None, "inspect"
+        self.inspection, self.inspection_is_new, self.stage = known, known is not None, "inspect"
         self.enter_stage(now_s)
 
     def add_stage_time(self, now_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.errors import ErrorCode
-from agent.fs import Fingerprint, discard, is_disk_full, is_file
+from agent.fs import Fingerprint, atomic_write_bytes, catch, discard, is_disk_full, is_file, read_regular
 from agent.fs.folders import move
 from agent.jobs.spec import JobSpec
 from agent.ledger.job import Job, JobError
@@ -32,7 +33,7 @@ from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice
 from models.motion.catalog import choose_motion
-from models.types import EngineError, GivenVoice, Output, Request
+from models.types import EngineError, GivenVoice, Inspection, Output, Request
 
 log = logging.getLogger("musedrop")
 
@@ -47,6 +48,8 @@ MAX_BACKOFF_S = 60.0
 CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background", "motion", "race"}
 HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
 SAME_CLIP = "another job makes the same clip"
+OUTLINE, MAX_OUTLINE_BYTES = "outline.json", 1 << 20
+"""The inspection of a video of a race, in its work folder."""
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue", is_local=True)
 """Every job starts with `inspect` on a CPU device here: a job is started only when one is free for it."""
 
@@ -229,9 +232,7 @@ class Dispatcher:
         request = self._make_request(job, race.entrant, token)
         if motion is not None:
             request = race.entrant.add_motion(request, motion.engine, self._count_bytes(motion.kind))
-        is_known = job.engine == choice.engine and job.spec.race is None
-        inspection = read_outline(job.outline, request) if is_known else None
-        attempt = Attempt(job, token, request, choice.kind, inspection, served_ms=at_ms)
+        attempt = Attempt(job, token, request, choice.kind, self._find_inspection(job, request), served_ms=at_ms)
         attempt.race = race if job.spec.race is not None else None
         attempt.motion_kind = motion.kind if motion else "cpu"
         attempt.stage_seconds.update(job.stage_seconds)
@@ -248,6 +249,29 @@ class Dispatcher:
         said = (job.name, attempt.job.attempt, choice.engine)
         log.info("%s: attempt %d with the %s engine", *said, extra=make_extra(job))
         return attempt
+
+    def _find_inspection(self, job: Job, request: Request) -> Inspection | None:
+        """Return the inspection that what is on disk of a video was made by; without it, that is of no use.
+
+        Another would have the tuning of today, which the parts of an earlier attempt don't have.
+        """
+        if job.spec is None or job.spec.race is None:
+            return read_outline(job.outline, request) if job.engine == request.engine else None
+        try:
+            outline = json.loads(read_regular(Path(request.work, OUTLINE), MAX_OUTLINE_BYTES))
+        except (OSError, ValueError, RecursionError):
+            outline = None
+        found = read_outline(outline if isinstance(outline, dict) else None, request)
+        if found is None:
+            for made in (request.files.parts, request.files.prepared, request.files.prepared_parts):
+                discard(made)
+        return found
+
+    def _keep_outline(self, attempt: Attempt, outline: Mapping[str, Any]) -> None:
+        """Write the inspection of a video of a race beside its parts: the row has room for one alone."""
+        path = Path(attempt.request.work, OUTLINE)
+        if attempt.race is not None and catch(atomic_write_bytes, path, json.dumps(dict(outline)).encode()):
+            discard(path)
 
     def _may_go_on(self, attempt: Attempt) -> bool:
         """Whether a worker may do all stages of the job: the first time, and where nothing is to be loaded."""
@@ -394,11 +418,13 @@ class Dispatcher:
             may_be_known = attempt.job.client_id and not (attempt.race and attempt.race.made)
             if may_be_known and (earlier := self.ledger.find_done_duplicate(attempt.job)):
                 return self._settle_duplicate(attempt, earlier)
+            self._keep_outline(attempt, message.result["outline"])
             if is_whole_job(message.result):
                 attempt.skip_to_end(message.result["stage_seconds"], device, self.clock.now_s())
                 return self._finish_attempt(attempt, message.result["facts"])
         elif attempt.stage == "animate" and "outline" in message.result:
             attempt.set_inspection(message.result)
+            self._keep_outline(attempt, message.result["outline"])
         if not attempt.is_complete:
             return None
         if attempt.stage != "assemble":
@@ -430,7 +456,8 @@ class Dispatcher:
         if motion := attempt.request.motion:
             request = race.entrant.add_motion(request, motion["engine"], motion["device_bytes"])
         self._stop_first_part(attempt)
-        attempt.begin_again(request, choice.kind, token, self.clock.now_s())
+        known = self._find_inspection(attempt.job, request)
+        attempt.begin_again(request, choice.kind, token, known, self.clock.now_s())
         self._set_engine(attempt, choice)
         attempt.may_go_on = self._may_go_on(attempt)
         attempt.usual_frame_s = self._frame_s.get((choice.engine, choice.kind))

@@ -100,9 +100,27 @@ def test_a_changed_byte_anywhere_is_found(tmp_path: Path, key: SigningKey) -> No
         changed[at] ^= 1
         video.write_bytes(changed)
         assert any(one.holds is False for one in examine(video, record)), at
-    alone = bytearray(data)
-    alone[list_boxes(io.BytesIO(data))[0].start + 9] ^= 1
-    assert "header" in read_credentials(io.BytesIO(bytes(alone)), "video/mp4").problem
+    assert [at for at in sorted({*places, *range(len(data) % 61, len(data), 601)}) if is_believed(data, at)] == []
+
+
+def is_believed(data: bytes, at: int) -> bool:
+    """Whether a video without its result.json passes with a changed byte."""
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return not read_credentials(io.BytesIO(bytes(changed)), "video/mp4").problem
+
+
+def test_bytes_that_a_manifest_leaves_out_are_sealed(tmp_path: Path, key: SigningKey) -> None:
+    """C2PA covers neither its own padding and names of boxes nor the type of the file; nor can the seal be left out."""
+    video = stage(tmp_path / "out")
+    sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key, tmp_path / "mark")
+    data = video.read_bytes()
+    kinds = {box.kind: box for box in list_boxes(io.BytesIO(data))}
+    padding = data.index(bytes(64), kinds["uuid"].start)
+    assert not any(is_believed(data, at) for at in (9, kinds["uuid"].start + 40, padding + 32))
+    unsealed = data[: kinds["free"].start]
+    assert c2pa.Reader("video/mp4", io.BytesIO(unsealed)).get_validation_state() == "Valid"
+    assert "sealed" in read_credentials(io.BytesIO(unsealed), "video/mp4").problem
 
 
 def test_the_key_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from agent.ledger.reader import open_reader
 from agent.scheduler.attempt import FinishedAttempt
-from agent.scheduler.dispatcher import will_have_room
+from agent.scheduler.dispatcher import OUTLINE, will_have_room
 from agent.scheduler.tuning import Choice
 from gpu_pool.types import Device, DeviceKind, Done, Exited, Failed, Progress, ProtocolError, RunSpan
 from models.catalog import EngineChoice
-from models.types import EngineError, Inspection
+from models.types import EngineError, Inspection, Request
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 from tests.gpu_pool.fake import Message
 
@@ -784,6 +784,34 @@ def test_a_race_begins_again_after_a_stop_with_the_parts_that_are_there(make_sim
     simulation.run(lambda: bool(ended))
     assert [Path(request["work"]).name for request in asked[:2]] == [Path(one["work"]).name for one in asked[2:]]
     assert len(ended[0].facts["race"]) == 2
+
+
+def run_part(request: dict[str, Any]) -> Path:
+    """Leave the copies of the media and a part in the work folder of a video, as workers do; return the part."""
+    files = Request.from_dict(request).files
+    part = files.part_path(0, 24)
+    for path in (files.medium_path("avatar"), files.medium_path("audio"), part):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return part
+
+
+def test_a_race_goes_on_as_it_was_planned(make_simulation: Build) -> None:
+    """What was tuned since a video was begun is not for it: its parts would not be alike. Without its plan they go."""
+    simulation = make_simulation(cpus(1))
+    asked = make_videos(simulation, 0.5, 0.5, 0.5)
+    simulation.add("hello", race={"seeds": 2})
+    simulation.run(lambda: bool(simulation.renders("hello")))
+    part = run_part(asked[0])
+    stop_and_start(simulation)
+    simulation.dispatcher.devices.tuned = {"cpu": Choice(batch_size=8, compile=True, encoder="libx264", workers=1)}
+    simulation.run(lambda: len(simulation.renders("hello")) > 1)
+    assert len(asked) == 1, "it was not inspected again"
+    assert part.exists()
+    stop_and_start(simulation)
+    (Path(asked[0]["work"]) / OUTLINE).write_text("{")
+    simulation.run(lambda: len(asked) == 2)
+    assert not part.exists()
 
 
 def run_only(simulation: Simulation, monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
