@@ -151,7 +151,6 @@ def list_twice(root: Path, woken: Iterable[int]) -> list[str]:
             times[span].append(int(at_ns))
         for span, found in times.items():
             runs[span].append((min(found), max(found), path.name))
-    assert IS_SHORT or any(path.is_relative_to(root / "far") for path in root.rglob("ticks-*")), "no machine had work"
     pairs = (
         (span, one, other) for span, at in runs.items() for one, other in zip(sorted(at), sorted(at)[1:], strict=False)
     )
@@ -166,6 +165,7 @@ def test_a_schedule_of_mixed_faults(make_share: Callable[..., Share], seed: int)
     dice = random.Random(seed)
     machines = Machines(make_share(module="tests.e2e.noop", workers=1, settle_s=0.05), dice)
     machines.share.start()
+    until(lambda: len(machines.list_workers("box")) == 2, 60, machines.share.log)
     for _ in range(BLOWS):
         machines.drop_jobs(dice.randint(1, 2))
         machines.pause.wait(dice.uniform(0.2, 1.5))
