@@ -25,6 +25,7 @@ BEGAN = time.perf_counter()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -84,6 +85,10 @@ class Nets:
         widths = {"block_out_channels": self.vae, "norm_num_groups": self.groups, "layers_per_block": self.layers}
         return AutoencoderKL(**VAE, **widths)
 
+    def build_taesd(self) -> AutoencoderTiny:
+        """The small decoder of drafts, which has one size."""
+        return AutoencoderTiny()
+
     def build_whisper(self) -> Encoder:
         config: dict[str, Any] = {
             "d_model": self.features,
@@ -107,7 +112,7 @@ def shell(build: Callable[[], Any]) -> Any:
         return build().eval().requires_grad_(False)
 
 
-def random(build: Callable[[], Any], dtype: torch.dtype) -> Any:
+def random_net(build: Callable[[], Any], dtype: torch.dtype) -> Any:
     """Weights that keep the spread of what goes through."""
     net = torch.nn.Module.to(shell(build).to_empty(device="cpu"), dtype)
     generator = torch.Generator().manual_seed(0)
@@ -130,7 +135,9 @@ def gflop(nets: Nets) -> dict[str, float]:
     unet, vae = shell(nets.build_unet), shell(nets.build_vae)
     like: dict[str, Any] = {"device": "meta", "dtype": torch.float32}
     latents, audio_windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.features, **like)
+    taesd = shell(nets.build_taesd)
     work: dict[str, Callable[[], Any]] = {
+        "taesd": lambda: Decode(taesd, contiguous_layout).image(latents[:, :4]),
         "unet": lambda: Predict(unet, contiguous_layout).to("meta")(latents, audio_windows),
         "decode": lambda: Decode(vae, contiguous_layout).image(latents[:, :4]),
         "encode": lambda: Encode(vae, contiguous_layout)(
@@ -209,8 +216,11 @@ def stages(
     yield "encode", encode, lambda: inpainter.latents(crops)
     predict = no_grad(lambda: inpainter.pick_module("unet")(*given))
     paint = no_grad(lambda: inpainter.pick_module("decode")(predicted))
+    taesd = torch.nn.Module.to(random_net(nets.build_taesd, inpainter.dtype), inpainter.device)
+    draft = no_grad(lambda: Decode(taesd, contiguous_layout)(predicted))
     yield "unet", unet, clips.in_stream(inpainter._stream, predict)
     yield "decode", decode, clips.in_stream(inpainter._stream, paint)
+    yield "taesd", decode, clips.in_stream(inpainter._stream, draft)
     frames = unet * (inpainter._stream.depth if inpainter.device.type == "cpu" else 8)
     many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, audio_windows)]
     yield "loop", frames, lambda: inpainter.inpaint(many[0], many[1])
@@ -235,10 +245,12 @@ def build_inpainters(nets: Nets, device: torch.device, cache: Path) -> dict[str,
     cuda = device.type == "cuda"
     exact = torch.float16 if cuda else torch.float32
     fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
-    made = {"plain": Inpainter(random(nets.build_unet, exact), random(nets.build_vae, exact), device, plain=True)}
-    made["fast"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+    made = {
+        "plain": Inpainter(random_net(nets.build_unet, exact), random_net(nets.build_vae, exact), device, plain=True)
+    }
+    made["fast"] = Inpainter(random_net(nets.build_unet, fast), random_net(nets.build_vae, fast), device)
     if cuda:
-        made["compiled"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+        made["compiled"] = Inpainter(random_net(nets.build_unet, fast), random_net(nets.build_vae, fast), device)
         made["compiled"].compile(make_kernel_folder(cache, device))
         made["compiled"].wait_until_compiled(600)
     return made
@@ -251,8 +263,8 @@ def starts(size: str, device: torch.device, scratch: Path, threads: int) -> Iter
     nets, cuda = SIZES[size], device.type == "cuda"
     fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
     for way, dtype in (("plain", torch.float16 if cuda else torch.float32), ("fast", fast)):
-        save_file(random(nets.build_unet, dtype).state_dict(), scratch / "unet.safetensors")
-        save_file(random(nets.build_vae, dtype).state_dict(), scratch / "vae.safetensors")
+        save_file(random_net(nets.build_unet, dtype).state_dict(), scratch / "unet.safetensors")
+        save_file(random_net(nets.build_vae, dtype).state_dict(), scratch / "vae.safetensors")
         command = [sys.executable, "-m", "benchmarks.musetalk", "--child", way, "--size", size, "--device", device.type]
         command += ["--folder", str(scratch), "--precision", precision_name(dtype), "--threads", str(threads)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -416,7 +428,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             inpainters = build_inpainters(nets, device, scratch)
-            encoder = WhisperEncoder(random(nets.build_whisper, torch.float32), MelSpectrogram(), device, torch.float32)
+            encoder = WhisperEncoder(
+                random_net(nets.build_whisper, torch.float32), MelSpectrogram(), device, torch.float32
+            )
             found = measure(inpainters, encoder, nets, args.rounds)
             report_speed(size, inpainters, found, work, measure_beside(device, scratch, args.rounds))
             if size == "full":

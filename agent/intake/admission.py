@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,9 @@ PROGRAM_S = 0.25
 LONGEST_AWAY_S = 5.0
 """The longest time between two looks for a share that is away."""
 BATCH = 256
-"""Jobs that are handled in one turn, so that a flood of files keeps no worker waiting."""
+"""Jobs that are looked at in one turn, so that a flood of files keeps no worker waiting."""
+LONGEST_CLAIM_S = 0.1
+"""For how long files are claimed in one turn, one batch at least."""
 NS_PER_S = 1_000_000_000
 AWAITED = 1000
 """Waiting jobs whose media are not called ignored meanwhile."""
@@ -261,11 +262,7 @@ class Intake:
 
     def claim_new(self, at_ms: int) -> None:
         """Claim what is complete and insert its rows."""
-        found = ((inbox, one) for inbox in (self.inbox, *self.batches) for one in self._find_candidates(inbox))
-        candidates = list(islice(found, BATCH))
-        if len(candidates) == BATCH:
-            self._next_scan_s = self._last_scan_s  # the rest follows after a turn of the running jobs
-        claims = [self._claim(inbox, candidate) for inbox, candidate in candidates]
+        claims = self._claim_batch()
         submissions = [submission for submission in claims if submission is not None]
         if any(submission.media for submission in submissions):
             self.media.begin_turn()  # what was found may have been claimed as half of a pair
@@ -280,6 +277,17 @@ class Intake:
             if not batch.tracked:
                 with suppress(OSError):
                     remove_if_taken(batch.folder)
+
+    def _claim_batch(self) -> list[Submission | None]:
+        """Claim what is complete, a batch at least; the rest follows after a turn of the running jobs."""
+        claims, end_s = list[Submission | None](), time.monotonic() + LONGEST_CLAIM_S
+        for inbox in (self.inbox, *self.batches):
+            for candidate in self._find_candidates(inbox):
+                claims.append(self._claim(inbox, candidate))
+                if len(claims) >= BATCH and time.monotonic() > end_s:
+                    self._next_scan_s = self._last_scan_s
+                    return claims
+        return claims
 
     def _find_candidates(self, inbox: Inbox) -> Iterator[Candidate]:
         return inbox.find_candidates(self._last_scan_s, self.media_in_use)
@@ -298,15 +306,27 @@ class Intake:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
         for inbox in (self.inbox, *self.batches):
-            refused = [
-                *self.ignored.find_refused(now_s, inbox),
-                *(self.zips.find_refused() if inbox is self.inbox else ()),
-            ]
-            for candidate, bad in refused:
+            for candidate, bad in self._list_refused(inbox):
                 submission = inbox.claim_refused(candidate, secrets.token_hex(8))
                 if submission is not None:
                     self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
+
+    def _list_refused(self, inbox: Inbox) -> list[tuple[Candidate, BadJob]]:
+        """Return what was surely meant as a job and can't be one, but none whose files another job needs."""
+        refused = [
+            *self.ignored.find_refused(self._last_scan_s, inbox),
+            *(self.zips.find_refused() if inbox is self.inbox else ()),
+        ]
+        if not refused:
+            return []
+        in_use, awaited = self.media_in_use(), self.list_awaited_names()
+        needed = {name for name, file in inbox.tracked.items() if file.fingerprint in in_use}
+        return [
+            (candidate, bad)
+            for candidate, bad in refused
+            if not any(name in needed or fold_name(name) in awaited for name in candidate.files)
+        ]
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""
@@ -368,7 +388,7 @@ class Intake:
         if spec.id or self.speech.is_on:
             return None
         try:
-            found = self.media.find(spec, submission.folder)
+            found = self.media.find(spec, submission.folder, submission.files)
         except (BadJob, OSError):
             return None
         return None if isinstance(found, MissingMedia) else {role: medium.to_dict() for role, medium in found.items()}

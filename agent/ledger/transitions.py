@@ -76,7 +76,7 @@ class Transitions:
         with self._db.atomic():
             job = self._insert_row(uid, name, JobState.QUEUED, at_ms, asked)
             for state in (JobState.WAITING, JobState.QUEUED):
-                self._record(replace(job, state=state), at_ms, "")
+                self._record(job.id, state, at_ms, "")
         return job
 
     def refuse(self, uid: str, name: str, error: JobError, *, at_ms: int, **columns: Any) -> Job:
@@ -208,7 +208,7 @@ class Transitions:
             known = {"name", "client_id", "spec", "created_ms"}
             sets, values = assignments({key: row[key] for key in row.keys() - known}, self._places)
             self._db.execute(f"UPDATE jobs SET {sets} WHERE uid = ?", [*values, uid])
-            self._record(replace(job, state=state), at_ms, FOUND)
+            self._record(job.id, state, at_ms, FOUND)
 
     # rows ------------------------------------------------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ class Transitions:
     ) -> Job:
         with self._db.atomic():
             job = self._insert_row(uid, name, state, at_ms, columns)
-            self._record(job, at_ms, detail)
+            self._record(job.id, state, at_ms, detail)
         return job
 
     def _insert_row(self, uid: str, name: str, state: JobState, at_ms: int, columns: dict[str, Any]) -> Job:
@@ -238,7 +238,7 @@ class Transitions:
             if not self._db.execute(sql, [*values, job.uid, *allowed, *held]).rowcount:
                 raise IllegalMove(f"job {job.uid} can't become {to}: it is {self._state_of(job)}")
             moved = change_job(job, changed)
-            self._record(moved, at_ms, detail)
+            self._record(job.id, to, at_ms, detail)
         return moved
 
     def _state_of(self, job: Job) -> str:
@@ -253,10 +253,10 @@ class Transitions:
                 [at_ms, outcome, code, message, job.run_token],
             )
 
-    def _record(self, job: Job, at_ms: int, detail: str) -> None:
+    def _record(self, job_id: int, state: JobState, at_ms: int, detail: str) -> None:
         self._db.execute(
             "INSERT INTO events (job_id, at_ms, kind, detail) VALUES (?, ?, ?, ?)",
-            [job.id, at_ms, str(job.state), detail],
+            [job_id, at_ms, str(state), detail],
         )
 
 

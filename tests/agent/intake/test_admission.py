@@ -94,9 +94,17 @@ def test_a_whole_job_file_that_is_wrong_is_refused_at_once(desk: Desk) -> None:
     assert desk.job("hello").error_code == "unknown_key"
 
 
-def test_a_flood_of_files_is_taken_in_batches(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each turn claims one batch, and the next scan is due at once while there is more."""
+@pytest.mark.parametrize(
+    ("longest_s", "expected"),
+    [(0.0, [(2, True), (4, True), (5, False), (5, False)]), (60.0, [(5, False)] * 4)],
+    ids=["slow", "fast"],
+)
+def test_a_flood_of_files_is_taken_in_batches(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, longest_s: float, expected: list[tuple[int, bool]]
+) -> None:
+    """Each turn claims one batch, and goes on as long as that is quick; the next scan is due at once for the rest."""
     monkeypatch.setattr(admission, "BATCH", 2)
+    monkeypatch.setattr(admission, "LONGEST_CLAIM_S", longest_s)
     desk.drop_media()
     for name in "abcde":
         desk.drop(name)
@@ -104,7 +112,7 @@ def test_a_flood_of_files_is_taken_in_batches(desk: Desk, monkeypatch: pytest.Mo
     for _ in range(4):
         desk.turn()
         counts.append((len(desk.names()), desk.intake.is_scan_due(desk.now_s)))
-    assert counts == [(2, True), (4, True), (5, False), (5, False)]
+    assert counts == expected
 
 
 # media that come late ------------------------------------------------------------------------------------------------
