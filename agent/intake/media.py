@@ -175,12 +175,9 @@ class MediaFinder:
             return claimed
         if self.files is not None and [folder for folder, _ in places[1:]] == [self.inbox]:
             (inputs, name), _ = places
-            if len(name.parts) == 1 and name.name != "..":
-                if not self._has_entry(inputs, name.name):
-                    found = self._found[role, given] = self._find_in_inbox(self.files, role, given, name.name, allowed)
-                    return found
-                if (mark := take_fingerprint(inputs / name.name)) is not None:  # no part of the path is a link
-                    return self._check_rights(role, given, inputs / name.name, mark)
+            if len(name.parts) == 1 and name.name != ".." and not self._has_entry(inputs, name.name):
+                found = self._found[role, given] = self._find_in_inbox(self.files, role, given, name.name, allowed)
+                return found
         path, missing = None, ABSENT
         for folder, rest in places:
             try:
