@@ -55,10 +55,10 @@ class Machines:
 
     def drop_jobs(self, count: int, frame_s: float = 0.02) -> None:
         for name in [self.pending.pop() for _ in range(min(len(self.pending), count))]:
-            for ending in ("png", "wav"):
-                self.share.put(f"{name}.{ending}", name.encode())
+            for file in (f"{name}-a.png", f"{name}-b.wav"):  # no pair of one name, which would be a job of its own
+                self.share.put(file, name.encode())
             options = {"frame_s": frame_s, "frames": self.frames[name], "notes_ticks": True}
-            job = {"avatar": f"{name}.png", "audio": f"{name}.wav", "options": options, "strategy": "split"}
+            job = {"avatar": f"{name}-a.png", "audio": f"{name}-b.wav", "options": options, "strategy": "split"}
             self.share.drop(name, **job)
 
     def list_workers(self, node: str = "") -> list[int]:
