@@ -1,8 +1,9 @@
 """What the MuseTalk engine costs, stage by stage, plain beside fast, with random weights.
 
-    python -m benchmarks.musetalk [--size tiny|full] [--device cpu|cuda] [--rounds N] [--threads N]
+    python -m benchmarks.musetalk [--size tiny|full] [--device cpu|cuda] [--rounds N] [--threads N] [--before FOLDER]
 
 After the model loop come the stages beside it (face networks, paste, x264) and whole clips at 720p; see `clips`.
+`--before` names a folder with the code of an older version, which renders the same clips in turn.
 Plain is the published program's way: its modules as they are, float32 on a CPU and fp16 on CUDA. All ways run in turn
 in one process and the best round of each counts. Starts and peak memory are measured in processes of their own.
 """
@@ -350,14 +351,14 @@ def measure_beside(device: torch.device, folder: Path, rounds: int) -> Beside:
     return found
 
 
-def report_clips(size: str, device: torch.device, folder: Path, threads: int) -> None:
+def report_clips(size: str, device: torch.device, folder: Path, threads: int, before: Path | None) -> None:
     """Rows of whole jobs; "cold" loads weights and prepares the avatar, "warm" is the second job of the same worker."""
     print("\nwhole jobs, settled files to published mp4: a frame of the result each")
-    for one in clips.clips(size, device, folder, threads):
+    for one in clips.clips(size, device, folder, threads, before):
         wall, cpu = one["wall_s"] / one["frames"], one["cpu_s"] / one["frames"]
         cached = "avatar cached" if one["cached"] else "avatar prepared"
         figures = f"{1000 * wall:10.2f}{1000 * cpu:10.2f}   in all {one['wall_s']:.2f} s, {1 / wall:.1f} fps, {cached}"
-        print(f"{size:10}{'fast':10}{one['name']:10}{'':6}{figures}", flush=True)
+        print(f"{size:10}{one['code']:10}{one['name']:10}{'':6}{figures}", flush=True)
 
 
 def report_waste() -> None:
@@ -411,6 +412,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--before", type=Path)
     for name in ("--child", "--folder", "--precision"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -438,7 +440,7 @@ def main() -> None:
                 cards.report(work["unet"] + work["decode"], gflop_folded(nets), (device.type, 1 / best))
             if device.type == "cpu":
                 inpainters.clear()  # the memory of two sets of weights
-            report_clips(size, device, scratch, args.threads)
+            report_clips(size, device, scratch, args.threads, args.before)
             if device.type == "cuda" and size == "full":
                 report_grid(inpainters, nets, work, scratch)
             inpainters.clear()
