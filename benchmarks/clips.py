@@ -93,8 +93,13 @@ def make_avatar(folder: Path) -> Path:
 # whole clips ---------------------------------------------------------------------------------------------------------
 
 
-def clips(size: str, device: torch.device, folder: Path, threads: int) -> Iterator[dict[str, Any]]:
-    """Run each clip cold, in a new process without cached avatar, then warm in the same process."""
+def clips(
+    size: str, device: torch.device, folder: Path, threads: int, before: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """Run each clip cold, in a new process without cached avatar, then warm in the same process.
+
+    before   the folder of an older version, whose code runs the same clip first, on the same files
+    """
     tiny.lay_out(folder / "models")
     if size == "full":
         for part in ("musetalkV15", "sd-vae", "whisper"):
@@ -103,9 +108,17 @@ def clips(size: str, device: torch.device, folder: Path, threads: int) -> Iterat
             weights.lay_out(folder / "models", ("unet", "sd-vae", "whisper"))
     make_avatar(folder)
     for seconds in CLIPS["cpu, full" if (device.type, size) == ("cpu", "full") else device.type]:
-        command = [sys.executable, "-m", "benchmarks.clips", str(folder), str(seconds), device.type, str(threads)]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-        yield from json.loads(run.stdout.splitlines()[-1])
+        for name, code in (("before", before), ("now", Path.cwd())):
+            if code is None:
+                continue
+            place = folder / name
+            if not place.exists():
+                place.mkdir()
+                (place / "models").symlink_to(folder / "models")
+                (place / "avatar.mp4").hardlink_to(folder / "avatar.mp4")
+            command = [sys.executable, "-m", "benchmarks.clips", str(place), str(seconds), device.type, str(threads)]
+            run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=code)
+            yield from ({"code": name, **clip} for clip in json.loads(run.stdout.splitlines()[-1]))
 
 
 def run_clips(folder: Path, seconds: int, device: str, threads: int) -> list[dict[str, Any]]:

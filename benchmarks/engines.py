@@ -1,6 +1,6 @@
 """What convolutions in 8 bits do to MuseTalk's pictures, stage by stage, by ONNX Runtime on the processor.
 
-    python -m benchmarks.engines [FOLDER] [--bits int8|fp8] [--size tiny|full] [--frames N]
+    python -m benchmarks.engines [FOLDER] [--bits int8|fp8] [--size tiny|full] [--frames N] [--networks unet decode]
 
 Each stage is calibrated on faces and held to the gate, as a job does it. With a models folder its weights are taken;
 else random ones of a size whose 3 x 3 kernels are smooth, as trained ones are, which say little about those.
@@ -9,20 +9,20 @@ else random ones of a size whose 3 x 3 kernels are smooth, as trained ones are, 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
-from benchmarks.musetalk import SIZES, random
+from benchmarks.musetalk import SIZES, random_net
 from models.arrays import F32
 from models.musetalk.audio.features import audio_windows
 from models.musetalk.audio.speech import make_speech
 from models.musetalk.engines.calibration import Calibration, Sample
 from models.musetalk.engines.onnx_export import export_networks
-from models.musetalk.engines.plan import EnginePlan
+from models.musetalk.engines.plan import NETWORKS, EnginePlan
 from models.musetalk.engines.providers import Host
 from models.musetalk.inpainting.inpainter import Inpainter
 from models.musetalk.selftest.loading import RATE, open_networks
@@ -48,7 +48,7 @@ def smooth_kernels(net: torch.nn.Module) -> torch.nn.Module:
 def open_smooth(size: str) -> tuple[Inpainter, F32]:
     """Return networks of a size, and what is heard at each frame."""
     nets = SIZES[size]
-    unet, vae = (random(build, torch.float32) for build in (nets.build_unet, nets.build_vae))
+    unet, vae = (random_net(build, torch.float32) for build in (nets.build_unet, nets.build_vae))
     for net in (unet, vae):
         smooth_kernels(net)
     inpainter = Inpainter(unet, vae, CPU)
@@ -63,11 +63,11 @@ def open_installed(models_dir: Path) -> tuple[Inpainter, F32]:
     return networks.inpainter, heard
 
 
-def measure_stages(inpainter: Inpainter, heard: F32, bits: str, frames: int) -> EnginePlan:
+def measure_stages(inpainter: Inpainter, heard: F32, bits: str, frames: int, networks: Sequence[str]) -> EnginePlan:
     """Return the plan for faces that grow lighter, with what the gate says of each stage."""
     face = draw_face().astype(np.float32)
     latents = inpainter.latents(np.stack([(face * share).astype(np.uint8) for share in LIGHTS[:frames]]))
-    batches = {"unet": 1, "decode": 1}
+    batches = dict.fromkeys(networks, 1)
     plan = EnginePlan("fp8" if bits == "fp8" else "int8", "fp32", batches, (heard.shape[1], heard.shape[2]))
     with TemporaryDirectory() as name:
         exported, scratch = Path(name) / "exported", Path(name) / "scratch"
@@ -92,9 +92,10 @@ def main() -> None:
     parser.add_argument("--bits", choices=("int8", "fp8"), default="int8")
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--frames", type=int, default=2)
+    parser.add_argument("--networks", choices=NETWORKS, nargs="+", default=NETWORKS)
     args = parser.parse_args()
     inpainter, heard = open_installed(args.folder) if args.folder else open_smooth(args.size)
-    print("\n".join(format_plan(measure_stages(inpainter, heard, args.bits, args.frames))))
+    print("\n".join(format_plan(measure_stages(inpainter, heard, args.bits, args.frames, args.networks))))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What the MuseTalk engine costs, stage by stage, plain beside fast, with random weights.
 
-    python -m benchmarks.musetalk [--size tiny|full] [--device cpu|cuda] [--rounds N] [--threads N]
+    python -m benchmarks.musetalk [--size tiny|full] [--device cpu|cuda] [--rounds N] [--threads N] [--before FOLDER]
 
 After the model loop come the stages beside it (face networks, paste, x264) and whole clips at 720p; see `clips`.
+`--before` names a folder with the code of an older version, which renders the same clips in turn.
 Plain is the published program's way: its modules as they are, float32 on a CPU and fp16 on CUDA. All ways run in turn
 in one process and the best round of each counts. Starts and peak memory are measured in processes of their own.
 """
@@ -25,6 +26,7 @@ BEGAN = time.perf_counter()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -84,6 +86,10 @@ class Nets:
         widths = {"block_out_channels": self.vae, "norm_num_groups": self.groups, "layers_per_block": self.layers}
         return AutoencoderKL(**VAE, **widths)
 
+    def build_taesd(self) -> AutoencoderTiny:
+        """The small decoder of drafts, which has one size."""
+        return AutoencoderTiny()
+
     def build_whisper(self) -> Encoder:
         config: dict[str, Any] = {
             "d_model": self.features,
@@ -107,7 +113,7 @@ def shell(build: Callable[[], Any]) -> Any:
         return build().eval().requires_grad_(False)
 
 
-def random(build: Callable[[], Any], dtype: torch.dtype) -> Any:
+def random_net(build: Callable[[], Any], dtype: torch.dtype) -> Any:
     """Weights that keep the spread of what goes through."""
     net = torch.nn.Module.to(shell(build).to_empty(device="cpu"), dtype)
     generator = torch.Generator().manual_seed(0)
@@ -130,7 +136,9 @@ def gflop(nets: Nets) -> dict[str, float]:
     unet, vae = shell(nets.build_unet), shell(nets.build_vae)
     like: dict[str, Any] = {"device": "meta", "dtype": torch.float32}
     latents, audio_windows = torch.empty(1, 8, 32, 32, **like), torch.empty(1, 50, nets.features, **like)
+    taesd = shell(nets.build_taesd)
     work: dict[str, Callable[[], Any]] = {
+        "taesd": lambda: Decode(taesd, contiguous_layout).image(latents[:, :4]),
         "unet": lambda: Predict(unet, contiguous_layout).to("meta")(latents, audio_windows),
         "decode": lambda: Decode(vae, contiguous_layout).image(latents[:, :4]),
         "encode": lambda: Encode(vae, contiguous_layout)(
@@ -209,8 +217,11 @@ def stages(
     yield "encode", encode, lambda: inpainter.latents(crops)
     predict = no_grad(lambda: inpainter.pick_module("unet")(*given))
     paint = no_grad(lambda: inpainter.pick_module("decode")(predicted))
+    taesd = torch.nn.Module.to(random_net(nets.build_taesd, inpainter.dtype), inpainter.device)
+    draft = no_grad(lambda: Decode(taesd, contiguous_layout)(predicted))
     yield "unet", unet, clips.in_stream(inpainter._stream, predict)
     yield "decode", decode, clips.in_stream(inpainter._stream, paint)
+    yield "taesd", decode, clips.in_stream(inpainter._stream, draft)
     frames = unet * (inpainter._stream.depth if inpainter.device.type == "cpu" else 8)
     many = [np.tile(a, (frames // unet, *[1] * (a.ndim - 1))) for a in (latents, audio_windows)]
     yield "loop", frames, lambda: inpainter.inpaint(many[0], many[1])
@@ -235,10 +246,12 @@ def build_inpainters(nets: Nets, device: torch.device, cache: Path) -> dict[str,
     cuda = device.type == "cuda"
     exact = torch.float16 if cuda else torch.float32
     fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
-    made = {"plain": Inpainter(random(nets.build_unet, exact), random(nets.build_vae, exact), device, plain=True)}
-    made["fast"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+    made = {
+        "plain": Inpainter(random_net(nets.build_unet, exact), random_net(nets.build_vae, exact), device, plain=True)
+    }
+    made["fast"] = Inpainter(random_net(nets.build_unet, fast), random_net(nets.build_vae, fast), device)
     if cuda:
-        made["compiled"] = Inpainter(random(nets.build_unet, fast), random(nets.build_vae, fast), device)
+        made["compiled"] = Inpainter(random_net(nets.build_unet, fast), random_net(nets.build_vae, fast), device)
         made["compiled"].compile(make_kernel_folder(cache, device))
         made["compiled"].wait_until_compiled(600)
     return made
@@ -251,8 +264,8 @@ def starts(size: str, device: torch.device, scratch: Path, threads: int) -> Iter
     nets, cuda = SIZES[size], device.type == "cuda"
     fast = candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
     for way, dtype in (("plain", torch.float16 if cuda else torch.float32), ("fast", fast)):
-        save_file(random(nets.build_unet, dtype).state_dict(), scratch / "unet.safetensors")
-        save_file(random(nets.build_vae, dtype).state_dict(), scratch / "vae.safetensors")
+        save_file(random_net(nets.build_unet, dtype).state_dict(), scratch / "unet.safetensors")
+        save_file(random_net(nets.build_vae, dtype).state_dict(), scratch / "vae.safetensors")
         command = [sys.executable, "-m", "benchmarks.musetalk", "--child", way, "--size", size, "--device", device.type]
         command += ["--folder", str(scratch), "--precision", precision_name(dtype), "--threads", str(threads)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -338,14 +351,14 @@ def measure_beside(device: torch.device, folder: Path, rounds: int) -> Beside:
     return found
 
 
-def report_clips(size: str, device: torch.device, folder: Path, threads: int) -> None:
+def report_clips(size: str, device: torch.device, folder: Path, threads: int, before: Path | None) -> None:
     """Rows of whole jobs; "cold" loads weights and prepares the avatar, "warm" is the second job of the same worker."""
     print("\nwhole jobs, settled files to published mp4: a frame of the result each")
-    for one in clips.clips(size, device, folder, threads):
+    for one in clips.clips(size, device, folder, threads, before):
         wall, cpu = one["wall_s"] / one["frames"], one["cpu_s"] / one["frames"]
         cached = "avatar cached" if one["cached"] else "avatar prepared"
         figures = f"{1000 * wall:10.2f}{1000 * cpu:10.2f}   in all {one['wall_s']:.2f} s, {1 / wall:.1f} fps, {cached}"
-        print(f"{size:10}{'fast':10}{one['name']:10}{'':6}{figures}", flush=True)
+        print(f"{size:10}{one['code']:10}{one['name']:10}{'':6}{figures}", flush=True)
 
 
 def report_waste() -> None:
@@ -399,6 +412,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--before", type=Path)
     for name in ("--child", "--folder", "--precision"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -416,7 +430,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             inpainters = build_inpainters(nets, device, scratch)
-            encoder = WhisperEncoder(random(nets.build_whisper, torch.float32), MelSpectrogram(), device, torch.float32)
+            encoder = WhisperEncoder(
+                random_net(nets.build_whisper, torch.float32), MelSpectrogram(), device, torch.float32
+            )
             found = measure(inpainters, encoder, nets, args.rounds)
             report_speed(size, inpainters, found, work, measure_beside(device, scratch, args.rounds))
             if size == "full":
@@ -424,7 +440,7 @@ def main() -> None:
                 cards.report(work["unet"] + work["decode"], gflop_folded(nets), (device.type, 1 / best))
             if device.type == "cpu":
                 inpainters.clear()  # the memory of two sets of weights
-            report_clips(size, device, scratch, args.threads)
+            report_clips(size, device, scratch, args.threads, args.before)
             if device.type == "cuda" and size == "full":
                 report_grid(inpainters, nets, work, scratch)
             inpainters.clear()

@@ -395,7 +395,7 @@ def main() -> None:
         app()
     except UserError as error:
         stop(str(error), error.exit_code)
-    except (FileNotFoundError, PermissionError) as error:
+    except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         stop(f"{error.filename}: {error.strerror}", UserError.exit_code)
     except KeyboardInterrupt:
         stop("stopped", 130)

@@ -306,15 +306,27 @@ class Intake:
         """Fail what was surely meant as a job and can't be one; tell of all else that becomes no job."""
         now_s = self._last_scan_s
         for inbox in (self.inbox, *self.batches):
-            refused = [
-                *self.ignored.find_refused(now_s, inbox),
-                *(self.zips.find_refused() if inbox is self.inbox else ()),
-            ]
-            for candidate, bad in refused:
+            for candidate, bad in self._list_refused(inbox):
                 submission = inbox.claim_refused(candidate, secrets.token_hex(8))
                 if submission is not None:
                     self.refuse(submission, bad, at_ms)
         self.ignored.update(now_s, lambda: (self.media_in_use(), self.list_awaited_names()))
+
+    def _list_refused(self, inbox: Inbox) -> list[tuple[Candidate, BadJob]]:
+        """Return what was surely meant as a job and can't be one, but none whose files another job needs."""
+        refused = [
+            *self.ignored.find_refused(self._last_scan_s, inbox),
+            *(self.zips.find_refused() if inbox is self.inbox else ()),
+        ]
+        if not refused:
+            return []
+        in_use, awaited = self.media_in_use(), self.list_awaited_names()
+        needed = {name for name, file in inbox.tracked.items() if file.fingerprint in in_use}
+        return [
+            (candidate, bad)
+            for candidate, bad in refused
+            if not any(name in needed or fold_name(name) in awaited for name in candidate.files)
+        ]
 
     def media_in_use(self) -> set[Fingerprint]:
         """Return the media in the inbox that belong to jobs."""

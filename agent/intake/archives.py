@@ -18,7 +18,7 @@ from agent.fs import Fingerprint, discard, make_safe_name, read_limited
 from agent.fs.folders import move
 from agent.intake import unpack
 from agent.intake.scanner import Candidate, Inbox, to_text
-from agent.intake.tables import SOURCES, give_name, make_unnamed_folder
+from agent.intake.tables import SOURCES, discarding_on_error, give_name, make_unnamed_folder
 from agent.jobs.json_text import BadJob
 from agent.settings import Settings
 from gpu_pool.process import Program
@@ -106,7 +106,8 @@ class ZipFiles:
             with self.inbox.entries.guard(path, "be unpacked"):
                 stem = make_safe_name(to_text(path.stem))
                 folder = make_unnamed_folder(self.inbox.folder, stem)
-                program = self.start(settings, path, folder, self.is_avatar(stem))
+                with discarding_on_error(folder):
+                    program = self.start(settings, path, folder, self.is_avatar(stem))
                 self._running = Unpacking(name, mark, folder, program, now_s + LONGEST_S)
                 return
 
@@ -119,7 +120,8 @@ class ZipFiles:
             return
         with self.inbox.entries.guard(path, "be unpacked"):
             if code == 0:
-                move(path, running.folder / SOURCES[1])
+                with discarding_on_error(running.folder):
+                    move(path, running.folder / SOURCES[1])
                 give_name(self.inbox.folder, running.folder, make_safe_name(to_text(path.stem)))
                 self.inbox.forget(running.name)
                 return

@@ -171,14 +171,13 @@ class MediaFinder:
         if known is not None and not self._has_entry(beside[0], PurePosixPath(given.replace("\\", "/")).name):
             return known
         places = self._list_places(role, given, beside)
+        if (claimed := self._find_claimed(role, given, places[0], beside[0])) is not None:
+            return claimed
         if self.files is not None and [folder for folder, _ in places[1:]] == [self.inbox]:
             (inputs, name), _ = places
-            if len(name.parts) == 1 and name.name != "..":
-                if not self._has_entry(inputs, name.name):
-                    found = self._found[role, given] = self._find_in_inbox(self.files, role, given, name.name, allowed)
-                    return found
-                if (mark := take_fingerprint(inputs / name.name)) is not None:  # no part of the path is a link
-                    return self._check_rights(role, given, inputs / name.name, mark)
+            if len(name.parts) == 1 and name.name != ".." and not self._has_entry(inputs, name.name):
+                found = self._found[role, given] = self._find_in_inbox(self.files, role, given, name.name, allowed)
+                return found
         path, missing = None, ABSENT
         for folder, rest in places:
             try:
@@ -192,6 +191,17 @@ class MediaFinder:
         if path is None:
             return MissingMedia(f'{role} "{given}" {missing}')
         return self._check_file(role, given, path, allowed)
+
+    def _find_claimed(
+        self, role: Role, given: str, place: tuple[Path, PurePosixPath], inputs: Path
+    ) -> MediaFile | MissingMedia | None:
+        """Find a plain file in the folder of claimed files, which is ours alone: all is whole, without links."""
+        folder, rest = place
+        if folder != inputs or len(rest.parts) != 1 or rest.name == "..":
+            return None
+        path = inputs / rest
+        mark = take_fingerprint(path)
+        return self._check_rights(role, given, path, mark) if mark else None
 
     def _find_pictures(self, folder: Path, rest: PurePosixPath) -> Path | None:
         """Return a folder of pictures; none of the inbox, where folders hold jobs."""
@@ -210,7 +220,7 @@ class MediaFinder:
         if not files.is_file(names[0]):
             return self._check_file(role, given, path, allowed)
         mark = files.take_settled(names[0])
-        return self._check_rights(role, given, path, mark) if mark else MissingMedia(f'{role} "{given}" {WRITTEN}')
+        return self._check_rights(role, given, path, mark) if mark else written(role, given)
 
     def _has_entry(self, inputs: Path, name: str) -> bool:
         """Whether the folder of claimed files has such a name, in any spelling, or can't be read."""
@@ -241,7 +251,7 @@ class MediaFinder:
         if fingerprint is None and role == "avatar" and not real.is_relative_to(self.inbox):
             fingerprint = take_fingerprint(real, of_folder=True)
         if fingerprint is None or not self.is_settled(real):
-            return MissingMedia(f'{role} "{given}" {WRITTEN}')
+            return written(role, given)
         return self._check_rights(role, given, real, fingerprint)
 
     def _check_rights(self, role: Role, given: str, real: Path, fingerprint: Fingerprint) -> MediaFile | MissingMedia:
@@ -254,6 +264,11 @@ class MediaFinder:
         share, others = self.inbox.parent, (*self.roots, *self.path_map.values())
         given = [folder if folder.is_relative_to(share) else follow_links(folder) for folder in others]
         return [self.inbox, self.avatars, inputs, *given]
+
+
+def written(role: Role, given: str) -> MissingMedia:
+    """Return that a medium is not whole yet."""
+    return MissingMedia(f'{role} "{given}" {WRITTEN}')
 
 
 def is_below(path: Path, folders: Iterable[Path]) -> bool:

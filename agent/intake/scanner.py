@@ -418,6 +418,8 @@ class Inbox:
         """Yield the pairs that are complete: an exact match of the stems comes before one in another spelling."""
         for stem in sorted(self.names.pair_stems):
             halves = self.names.list_halves(stem)
+            if sum(self._is_quiet(name, now_s) for name in halves) < 2:
+                continue
             names = [name for name in halves if lower_suffix(name) in AVATAR_SUFFIXES or self.is_voice(name)]
             free = [name for name in names if self.tracked[name].fingerprint not in in_use]
             if not self.names.has_job_file(stem) and not any(map(self.is_blocked, free)):
@@ -430,7 +432,7 @@ class Inbox:
         for face, voice in exact or [(face, voice) for face in faces for voice in voices]:
             if face not in faces or voice not in voices or (lower_suffix(voice) == TEXT and self.holds_job(voice)):
                 continue
-            if all(self.is_settled(half, now_s) and self._is_quiet(half, now_s) for half in (face, voice)):
+            if all(self._is_quiet(half, now_s) and self._stays_quiet(half, now_s) for half in (face, voice)):
                 faces.remove(face)
                 voices.remove(voice)
                 stem = Path(face).stem
@@ -443,6 +445,10 @@ class Inbox:
 
     def _is_quiet(self, name: str, now_s: float) -> bool:
         return now_s - self.tracked[name].since_s >= max(self.settle_s, self.rest_s)
+
+    def _stays_quiet(self, name: str, now_s: float) -> bool:
+        """Whether a quiet file is complete, and still quiet now that it was looked at again."""
+        return self.is_settled(name, now_s) and self._is_quiet(name, now_s)
 
     # claims ----------------------------------------------------------------------------------------------------------
 

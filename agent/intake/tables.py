@@ -10,11 +10,13 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from agent.fs import Fingerprint, atomic_write_bytes, is_folder, list_numbered, make_safe_name, read_limited
+from agent.fs import Fingerprint, atomic_write_bytes, discard, is_folder, list_numbered, make_safe_name, read_limited
 from agent.fs.folders import list_names, make_folder, move, remove, remove_empty
 from agent.intake.scanner import Inbox, to_text
 from agent.jobs.json_text import UTF16
@@ -22,6 +24,8 @@ from agent.jobs.parse import JOB_NAMES, OUTPUT_NAMES
 
 MAX_BYTES = 1 << 20
 MAX_ROWS = 1000
+DEEPEST = 64
+"""How deep the folders without files are that are removed with a batch."""
 AT_ONCE = 8
 """Tables that one scan reads."""
 SOURCE = ".source.csv"
@@ -121,13 +125,24 @@ def unfold(inbox: Path, table: str, jobs: list[tuple[str, dict[str, Any]]]) -> N
     stem = make_safe_name(to_text(Path(table).stem))
     folder = make_unnamed_folder(inbox, stem)
     taken: set[str] = set()
-    for name, job in jobs:
-        free = next(one for one in list_numbered(name) if one.casefold() not in taken)
-        taken.add(free.casefold())
-        text = json.dumps(job, ensure_ascii=False, indent=2)
-        atomic_write_bytes(folder / f"{free}.json", text.encode("utf-8", "replace"), durable=False)
-    move(inbox / table, folder / SOURCE)
+    with discarding_on_error(folder):
+        for name, job in jobs:
+            free = next(one for one in list_numbered(name) if one.casefold() not in taken)
+            taken.add(free.casefold())
+            text = json.dumps(job, ensure_ascii=False, indent=2)
+            atomic_write_bytes(folder / f"{free}.json", text.encode("utf-8", "replace"), durable=False)
+        move(inbox / table, folder / SOURCE)
     give_name(inbox, folder, stem)
+
+
+@contextmanager
+def discarding_on_error(folder: Path) -> Iterator[None]:
+    """Delete a new folder where the block raises an OSError: it is tried again later, with another folder."""
+    try:
+        yield
+    except OSError:
+        discard(folder)
+        raise
 
 
 def make_unnamed_folder(inbox: Path, stem: str) -> Path:
@@ -150,10 +165,11 @@ def finish_unfolding(inbox: Path, unfinished: Path | None = None) -> None:
         found = UNNAMED.match(name)
         if found is None or inbox / name == unfinished or (inbox / name).is_symlink() or not is_folder(inbox / name):
             continue
-        if not set(SOURCES).isdisjoint(list_names(inbox / name)):
-            give_name(inbox, inbox / name, make_safe_name(found[1]))
-        else:
-            remove(inbox / name)
+        with suppress(OSError):  # one that can't be read or moved keeps no other waiting
+            if not set(SOURCES).isdisjoint(list_names(inbox / name)):
+                give_name(inbox, inbox / name, make_safe_name(found[1]))
+            else:
+                remove(inbox / name)
 
 
 def remove_if_taken(folder: Path) -> None:
@@ -164,9 +180,9 @@ def remove_if_taken(folder: Path) -> None:
         remove(folder)
 
 
-def remove_hollow(folder: Path) -> bool:
-    """Remove a folder in which no file is, at any depth; return whether it is gone."""
-    inner = [folder / name for name in list_names(folder)]
-    return all(not path.is_symlink() and is_folder(path) and remove_hollow(path) for path in inner) and remove_empty(
-        folder
-    )
+def remove_hollow(folder: Path, depth: int = DEEPEST) -> bool:
+    """Remove a folder in which no file is, down to a depth; return whether it is gone."""
+    inner = [folder / name for name in list_names(folder)] if depth else None
+    if inner is None or not all(not path.is_symlink() and is_folder(path) for path in inner):
+        return False
+    return all(remove_hollow(path, depth - 1) for path in inner) and remove_empty(folder)

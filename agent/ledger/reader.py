@@ -33,6 +33,8 @@ class NoLedger(LedgerError):
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Raises LedgerError where the file can't be opened: rights, or a folder of its name."""
     mode = "ro" if read_only else "rwc"
+    if path.exists() and not path.is_file():  # SQLite would take a pipe for a full disk
+        raise LedgerError(f"the ledger {path} can't be opened: it must be a file, and this is none")
     try:
         return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=5.0)
     except sqlite3.OperationalError as error:

@@ -35,6 +35,8 @@ log = logging.getLogger("musedrop")
 
 KEY = "share_mark"
 MAX_RECORD_BYTES, MAX_FRAMES = 1 << 20, 1 << 40
+LATEST_S = 253_370_764_800
+"""The year 9999."""
 UID = re.compile(r"[0-9a-f]{16}")
 NOT_FACTS = {
     *(
@@ -146,6 +148,8 @@ def read_result(folder: Path, outbox: Path) -> Outcome | None:
     if record is None or not is_file(find_video(folder)):
         return None
     try:
+        if not all(type(record[key]) in (int, float) for key in ("frames", "duration_s")):
+            return None
         spec = make_spec(record)
         columns = {
             "name": str(record["name"]),
@@ -185,15 +189,19 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """Return a record that names a uid of ours, None for anything else: users can write there."""
     try:
         record = json.loads(read_limited(path, MAX_RECORD_BYTES) or b"")
-        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate is no text for the ledger
+        # neither half a surrogate nor NaN is anything for the ledger
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
         return record if UID.fullmatch(record["uid"]) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def read_time(text: str) -> int:
-    """Return ISO 8601 as milliseconds since 1970."""
-    return round(datetime.fromisoformat(text).timestamp() * 1000)
+    """Return ISO 8601 as milliseconds since 1970. Raises ValueError for a time that no calendar of UTC has."""
+    at = datetime.fromisoformat(text).timestamp()
+    if not 0 <= at < LATEST_S:
+        raise ValueError(f"{text} is no time of a job")
+    return round(at * 1000)
 
 
 def make_spec(record: dict[str, Any]) -> JobSpec | None:

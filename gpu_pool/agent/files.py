@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import shutil
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -15,19 +17,41 @@ from typing import Any
 
 from gpu_pool.cluster.files import (
     HASH,
+    NEW_FILE,
     ContentHashes,
     Receipt,
+    check_entries,
     decode_piece,
+    encode_block,
     install_folder,
     is_file_entry,
     is_name,
-    read_pieces,
+    read_blocks,
 )
-from gpu_pool.cluster.messages import CACHE, Bring, Made, Piece
+from gpu_pool.cluster.messages import CACHE, MAX_NODE_LINE_BYTES, Bring, Made, Piece
+from gpu_pool.cluster.nofollow import list_names, open_folder
 from gpu_pool.process import log_path
+from gpu_pool.wire import WireError, encode_any
 
 LEAST_FREE_BYTES = 256 << 20
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+"""Errors that are no worker's fault."""
 Steps = Generator[Made | Piece | None]
+
+
+class WorkerFault(Exception):
+    """A worker has not made what it says, or has put something else in its folder; the others go on."""
+
+
+@contextmanager
+def blame_worker() -> Iterator[None]:
+    """Raise WorkerFault for what a worker can have done, and OSError for a full or broken disk."""
+    try:
+        yield
+    except (OSError, WireError) as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
+        raise WorkerFault(f"its folder can't be used: {error}") from error
 
 
 @dataclass(slots=True)
@@ -49,11 +73,12 @@ class NodeFiles:
 
     A worker has a folder of its own, emptied before each span, so that it sees what the daemon has now and nothing
     else. The files in it are links to what was brought before, by content; prepared avatars are in one cache for all
-    workers. `roots` are the daemon's folders by their names. Raises OSError, WireError, ValueError.
+    workers. `roots` are the daemon's folders by their names. Raises OSError, WireError, ValueError; WorkerFault where
+    it may be the fault of one worker, which can change its folder and the cache at any time.
     """
 
     def __init__(self, folder: Path, roots: Mapping[str, Any], content_bytes: int) -> None:
-        self.folder = folder.expanduser()
+        self.folder = Path(os.path.realpath(folder.expanduser()))
         self._roots, self._content_bytes = roots, content_bytes
         self._content, self._runs = self.folder / "content", self.folder / "runs"
         for made in (self._content, self._runs, self.folder / CACHE):
@@ -165,7 +190,10 @@ class NodeFiles:
         """Put the files of the next span where its worker looks for them."""
         if self._receipt or device not in self._spans:
             raise ValueError("a span before its files")
-        span = self._spans[device]
+        with blame_worker():
+            self._fill(device, self._spans[device])
+
+    def _fill(self, device: str, span: SpanFolder) -> None:
         span.is_out = True
         self.open_folder(device)
         self._empty(device)
@@ -180,21 +208,29 @@ class NodeFiles:
             self._place_entry(self.folder / CACHE / key, files)
         for name in span.makes:
             path = self._locate(device, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(open_folder(path.parent, make=True))
             if path.name == "*":
-                span.before[name] = list_names(path.parent)
+                span.before[name] = set(list_names(path.parent))
 
     def _place(self, path: Path, entry: list[Any]) -> None:
-        if not entry:
-            path.mkdir(parents=True, exist_ok=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Put a file or folder where nothing is: what is there may be a link that a worker has made."""
+        folder = open_folder(path.parent if entry else path, make=True)
         try:
-            os.link(self._content / entry[0], path)
-        except (FileNotFoundError, FileExistsError):
-            raise  # what is there may be a link that a worker made, and is not to be written through
-        except OSError:
-            shutil.copyfile(self._content / entry[0], path)
+            if entry:
+                self._link(self._content / entry[0], path.name, folder)
+        finally:
+            os.close(folder)
+
+    def _link(self, content: Path, name: str, folder: int) -> None:
+        try:
+            os.link(content, name, dst_dir_fd=folder)
+        except (FileNotFoundError, FileExistsError) as error:
+            if not content.exists():
+                raise ValueError(f"{content} was removed by another program") from error
+            raise
+        except OSError:  # another file system, or too many links
+            with content.open("rb") as source, os.fdopen(os.open(name, NEW_FILE, 0o644, dir_fd=folder), "wb") as copy:
+                shutil.copyfileobj(source, copy)
 
     def _place_entry(self, folder: Path, files: Mapping[str, Any]) -> None:
         """Add an entry to the cache, unless it is there, or a worker makes it."""
@@ -218,20 +254,27 @@ class NodeFiles:
 
     def collect(self, device: str) -> Steps:
         """Yield what a span has made, piece by piece, and None where a piece was only read; then remove it here."""
-        span = self._spans[device]
-        for name in self._list_made(device, span):
-            path = self._locate(device, name)
-            if has_links(path.parent, self._find_root(device, name.partition("/")[0])):
-                continue
-            entries = yield from self._describe(name, path)
-            is_as_brought = entries.get("") == span.files.get(name) != []
-            if not entries or is_as_brought:
-                continue
-            yield Made(device, name, entries)
-            for below, entry in sorted(entries.items()):
-                if entry and entry[1]:
-                    yield from map(Piece, read_pieces(path / below if below else path))
-        self._empty(device)
+        with blame_worker():
+            for name in self._list_made(device, self._spans[device]):
+                yield from self._collect_one(device, name)
+            self._empty(device)
+
+    def _collect_one(self, device: str, name: str) -> Steps:
+        path, span = self._locate(device, name), self._spans[device]
+        entries = yield from self._describe(name, path)
+        if not entries and span.makes.get(name) is True:
+            raise WorkerFault(f"{name} was not made")
+        is_as_brought = entries.get("") == span.files.get(name) != []
+        if not entries or is_as_brought:
+            return
+        check_entries(entries)
+        made = Made(device, name, entries)
+        if len(encode_any(made)) > MAX_NODE_LINE_BYTES:
+            raise WorkerFault(f"{name} has more files than can be told")
+        yield made
+        for below, entry in sorted(entries.items()):
+            if entry and entry[1]:
+                yield from read_described(path / below if below else path, entry)
 
     def _describe(self, name: str, path: Path) -> Generator[None, None, dict[str, list[Any]]]:
         try:
@@ -247,7 +290,7 @@ class NodeFiles:
                 yield name
                 continue
             folder = self._locate(device, name).parent
-            for new in sorted(list_names(folder) - span.before[name]):
+            for new in sorted({*list_names(folder)} - span.before[name]):
                 if HASH.fullmatch(new):
                     yield f"{name.removesuffix('*')}{new}"
 
@@ -269,13 +312,17 @@ class NodeFiles:
             os.close(self._lock)
 
 
-def has_links(path: Path, folder: Path) -> bool:
-    """Whether a path below a folder leads through a link, which a worker may have made."""
-    return Path(os.path.realpath(path)) != Path(os.path.realpath(folder)) / path.relative_to(folder)
-
-
-def list_names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+def read_described(path: Path, entry: list[Any]) -> Iterator[Piece]:
+    """Yield the pieces of a file. Raises WorkerFault before the last one if it isn't what its description says."""
+    digest, left_bytes = hashlib.sha256(), entry[1]
+    for block in read_blocks(path):
+        digest.update(block)
+        left_bytes -= len(block)
+        if left_bytes < 0 or (not left_bytes and digest.hexdigest() != entry[0]):
+            raise WorkerFault(f"{path.name} was changed after its span")
+        yield Piece(encode_block(block))
+    if left_bytes:
+        raise WorkerFault(f"{path.name} was shortened after its span")
 
 
 def take_lock(path: Path) -> int | None:

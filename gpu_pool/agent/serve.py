@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from gpu_pool.agent.files import NodeFiles
+from gpu_pool.agent.files import NodeFiles, WorkerFault
 from gpu_pool.agent.pipe import Pipe, PipeEnded
 from gpu_pool.cards import CardRules, CardWatch
 from gpu_pool.cluster.files import PIECE_BYTES
@@ -68,7 +68,8 @@ class Agent:
         self._backend: LocalBackend | None = None
         self._walls: Walls | None = None
         self._files: NodeFiles | None = None
-        self._going: deque[tuple[str, Iterator[FromNode | None]]] = deque()
+        self._going: deque[tuple[str, Iterator[FromNode | None], bool]] = deque()
+        """Devices, what is sent of them, and whether that is a word of their end, which is sent in any case."""
         self._told: dict[str, Device] = {}
         self._beat_s, self._fence_s = 1.0, FIRST_S
 
@@ -126,7 +127,11 @@ class Agent:
     def _send_files(self) -> None:
         """Send the next piece of what a span has made, or what waits behind it."""
         if self._can_send_files:
-            message = next(self._going[0][1], self)
+            try:
+                message = next(self._going[0][1], self)
+            except WorkerFault as fault:
+                self._accuse(self._going[0][0], fault)
+                return
             if message is self:
                 self._going.popleft()
             elif message is not None:
@@ -145,10 +150,18 @@ class Agent:
             case Pass(device, line):
                 self._pass(device, line)
             case Kill(device):
-                self._going = deque(one for one in self._going if one[0] != device)
+                self._withhold(device)
                 self._get_backend().kill(device)
             case Probe(answer_chars):
                 self._pipe.send(Probed(time.time(), "x" * min(answer_chars, MAX_ANSWER_CHARS)))
+
+    def _accuse(self, device: str, fault: WorkerFault) -> None:
+        """Tell the daemon that a worker is not to be believed, and nothing more of what it has made."""
+        self._withhold(device)
+        self._pipe.send(Broken(device, str(fault)[:1000]))
+
+    def _withhold(self, device: str) -> None:
+        self._going = deque(one for one in self._going if one[0] != device or one[2])
 
     def _spawn(self, device: str, walls: str, *, unloaded: bool) -> None:
         self._walls = None
@@ -163,7 +176,11 @@ class Agent:
     def _pass(self, device: str, line: str) -> None:
         command = decode_command(line.encode())
         if self._files and isinstance(command, RunSpan):
-            self._files.lay_out(device)
+            try:
+                self._files.lay_out(device)
+            except WorkerFault as fault:
+                self._accuse(device, fault)
+                return
             command = replace(command, payload=self._files.localise(device, dict(command.payload)))
         self._get_backend().send(device, command)
 
@@ -215,10 +232,10 @@ class Agent:
         if self._files and isinstance(report, Done | Failed):
             if isinstance(report, Failed) and (report.code == "disk_full" or NO_SPACE in report.message):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._files.folder))
-            self._going.append((device, self._files.collect(device)))
+            self._going.append((device, self._files.collect(device), False))
         told = build_message(device, report)
-        if any(name == device for name, _ in self._going):
-            self._going.append((device, iter([told])))
+        if any(name == device for name, _, _ in self._going):
+            self._going.append((device, iter([told]), isinstance(told, Ended)))
         else:
             self._pipe.send(told)
 

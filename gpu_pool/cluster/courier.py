@@ -145,8 +145,9 @@ class Courier:
                 entries[f"{self._name(path)}/{below}" if below else self._name(path)] = entry
                 if is_file_entry(entry):
                     delivery.offered[entry[0]] = path / below if below else path
-        made = (*delivery.files.makes, *delivery.files.may_make)
-        yield Bring(delivery.device, delivery.number, entries, dict.fromkeys(map(self._name, made), True))
+        makes = dict.fromkeys(map(self._name, delivery.files.may_make), False)
+        makes |= dict.fromkeys(map(self._name, delivery.files.makes), True)
+        yield Bring(delivery.device, delivery.number, entries, makes)
         for digest in delivery.wants or ():
             yield from map(Piece, read_pieces(delivery.offered[digest]))
         yield Pass(delivery.device, encode(delivery.run).decode())

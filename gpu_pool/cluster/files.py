@@ -20,12 +20,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO
 
+from gpu_pool.cluster.nofollow import list_names, open_file
 from gpu_pool.wire import WireError
 
 PIECE_BYTES = 1 << 20
 MAX_ENTRIES, MAX_NAME_CHARS, MAX_FILE_BYTES = 50_000, 1024, 64 << 30
 MAX_KNOWN, FILES_A_STEP = 4 * MAX_ENTRIES, 256
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 HASH = re.compile(r"[0-9a-f]{64}")
 
 Entries = Mapping[str, Any]
@@ -55,26 +56,26 @@ def is_file_entry(entry: object) -> bool:
     return False
 
 
-def list_files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what is described of a file or folder, itself first.
+def list_files(path: Path) -> Iterator[tuple[str, Path, bool]]:
+    """Yield what is described of a file or folder, itself first, and whether it is a folder.
 
     Links, other things and what is only being written are left out.
     Raises FileNotFoundError if something is removed meanwhile: half of a folder would look like a whole one.
     """
-    if path.exists():
+    if os.path.lexists(path):
         yield from _list_present(path)
 
 
-def _list_present(path: Path) -> Iterator[tuple[str, Path]]:
+def _list_present(path: Path) -> Iterator[tuple[str, Path, bool]]:
     mode = path.lstat().st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        yield "", path
+        yield "", path, stat.S_ISDIR(mode)
     if stat.S_ISDIR(mode):
-        for inner in sorted(path.iterdir()):
+        for inner in map(path.joinpath, list_names(path)):
             if inner.name.startswith(".") and inner.suffix == ".tmp":
                 continue
-            for name, file in _list_present(inner):
-                yield f"{inner.name}/{name}" if name else inner.name, file
+            for name, file, is_folder in _list_present(inner):
+                yield f"{inner.name}/{name}" if name else inner.name, file, is_folder
 
 
 class ContentHashes:
@@ -89,14 +90,14 @@ class ContentHashes:
         Raises OSError.
         """
         entries = {}
-        for name, file in list_files(path):
-            entries[name] = [] if file.is_dir() else (yield from self._describe_file(file))
+        for name, file, is_folder in list_files(path):
+            entries[name] = [] if is_folder else (yield from self._describe_file(file))
             if len(entries) % FILES_A_STEP == 0:
                 yield
         return entries
 
     def _describe_file(self, path: Path) -> Generator[None, None, list[Any]]:
-        with path.open("rb", buffering=0) as file:
+        with os.fdopen(open_file(path), "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             key = (status.st_ino, status.st_size, status.st_mtime_ns)
             if key not in self._known:
@@ -111,11 +112,20 @@ class ContentHashes:
         return [found, status.st_size]
 
 
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file, as much at once as a piece has. Raises OSError."""
+    with os.fdopen(open_file(path), "rb", buffering=0) as file:
+        while block := file.read(PIECE_BYTES):
+            yield block
+
+
 def read_pieces(path: Path) -> Iterator[str]:
     """Yield the content of a file, as texts. Raises OSError."""
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(PIECE_BYTES):
-            yield b64encode(block).decode()
+    yield from map(encode_block, read_blocks(path))
+
+
+def encode_block(block: bytes) -> str:
+    return b64encode(block).decode()
 
 
 def decode_piece(text: str) -> bytes:
@@ -158,7 +168,7 @@ class Receipt:
         """Open the next file that has content; those that have none are made in passing."""
         while self._left:
             self._digest, self._missing = hashlib.sha256(), self._left[0][2]
-            self._file = os.fdopen(os.open(self._temp / self._left[0][0], _NEW_FILE, 0o644), "wb", buffering=0)
+            self._file = os.fdopen(os.open(self._temp / self._left[0][0], NEW_FILE, 0o644), "wb", buffering=0)
             if self._missing:
                 return
             self._end_file()

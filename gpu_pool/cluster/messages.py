@@ -71,8 +71,8 @@ class Bring:
 
     number   of the question
     files    each file and folder, as `files` describes them, by its path below the name of a root
-    makes    paths of what the span makes, which come back: "work/1/parts/1.mp4"; or of a folder in which new entries
-             do: "cache/*"
+    makes    paths of what the span makes, which come back, and whether it isn't done without: "work/1/parts/1.mp4";
+             or of a folder in which new entries do: "cache/*"
     """
 
     device: str

@@ -318,6 +318,8 @@ class Node:
             case Heard(_, line):
                 self._on_report(device, line)
             case Broken(_, reason):
+                if self._courier:
+                    self._courier.forget(message.device)
                 self._messages.append((device, ProtocolError(reason)))
             case Ended():
                 del self._workers[device]

@@ -10,6 +10,7 @@ import argparse
 import ipaddress
 import os
 import select
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -25,6 +26,9 @@ from gpu_pool.wire import encode_any
 READ_BYTES = 1 << 16
 """Less than what Ray passes along with a call: its object store isn't used, however small or full it is."""
 LOOK_S = 0.5
+OPEN_S = 60.0
+ENTER = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)"
+"""Succeeds where the cluster answers; Ray reads how it is to authenticate as it is imported."""
 
 
 def explain_risk(address: str) -> str:
@@ -57,6 +61,29 @@ def list_nodes() -> list[dict[str, Any]]:
     """Return what Ray knows of its nodes."""
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return found
+
+
+class OpenDoor:
+    """An attempt to enter the cluster without a token: one that lets that in lets everything in, token or not."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+        self._popen = subprocess.Popen(  # noqa: S603  our own words, no shell
+            [sys.executable, "-P", "-c", ENTER, address],
+            env={**env, "RAY_AUTH_MODE": "disabled"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def check(self) -> None:
+        """Wait for the end of the attempt. SystemExit if it has succeeded."""
+        if self._popen.wait(OPEN_S) == 0:
+            raise SystemExit(
+                f"the Ray cluster at {self._address} runs without authentication:"
+                " start it again with RAY_AUTH_MODE=token on all machines"
+            )
 
 
 class Search:
@@ -163,7 +190,9 @@ def main() -> None:
     os.dup2(2, 1)  # what Ray prints must not get between the messages
     if risk := explain_risk(args.address):
         raise SystemExit(risk)
+    door = OpenDoor(args.address)
     ray.init(address=args.address, log_to_driver=False, include_dashboard=False, namespace="musedrop")
+    door.check()
     actor = Search(args.node, args.least_store_mib).run(out_fd)
     try:
         reason = Bridge(actor, 0, out_fd).run()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from models.arrays import U8
-from models.preview.face import Face, choose_largest
+from models.preview.face import Face, choose_largest, find_faces
 from models.preview.landmarks import JAW, LIPS, POINTS
 from models.preview.mouth import find_mouth
 from models.quality.meter import cut_grey, measure_reach
@@ -18,11 +18,15 @@ from models.quality.meter import cut_grey, measure_reach
 Advice = dict[str, str]
 """Code -> a sentence: what is the matter, and what to do."""
 
+DARK = "the face is dark: take a picture with more light on it"
+UNSEEN = "no face was seen at a first look: use a picture that shows one from the front, well lit and not covered"
+TILTED = "the face is tilted by {:.0f} degrees: turn the picture upright"
 SMALL_PX = 96.0
 _TURNED, _TILTED_DEG = 0.3, 35.0
 _DARK, _BRIGHT = 45.0, 235.0
-_BLURRED = 0.028
+_BLURRED = 0.018
 _OPEN = 16.8
+_LOOK_PX = 400
 _NOSE, _CHIN = POINTS.index("nose"), POINTS.index("chin")
 
 
@@ -34,7 +38,7 @@ class Look:
     turned     how far the nose is from the middle of the face, -1 to 1
     tilted     degrees from upright
     light      median of the grey of the face, 0 to 255
-    detail     fine detail of eyes and brows, as a share of their contrast
+    detail     fine detail of eyes and brows across or down, where there is less, as a share of their contrast
     cut        whether the edge of the picture cuts the face
     covered    whether no mouth stands out
     gap        between the lips, in hundredths of the eye distance
@@ -75,14 +79,17 @@ def look_at(picture: U8, face: Face) -> Look:
 
 
 def measure_sharpness(picture: U8, face: Face) -> float:
-    """Return the fine detail of eyes and brows as a share of their contrast."""
+    """Return the fine detail of eyes and brows as a share of their contrast.
+
+    A camera or a head that moved takes that of one direction: the lesser of both counts.
+    """
     x, y, w, h = face.box
     upper = cut_grey(picture, np.array([x + 0.1 * w, y + 0.15 * h, 0.8 * w, 0.4 * h], np.float64), picture.shape[0])
     if not upper.size:
         return 1.0
     reach = measure_reach(np.array([x, y, w, h]))
-    away = cv2.absdiff(upper, cv2.blur(upper, (reach, reach)))
-    return float(away.mean()) / max(1.0, float(upper.std()))
+    away = (cv2.absdiff(upper, cv2.blur(upper, size)).mean() for size in ((reach, 1), (1, reach)))
+    return float(min(away)) / max(1.0, float(upper.std()))
 
 
 def advise_on_look(look: Look) -> Iterator[tuple[str, str]]:
@@ -96,9 +103,9 @@ def advise_on_look(look: Look) -> Iterator[tuple[str, str]]:
     if abs(look.turned) > _TURNED:
         yield "face_turned", "the face is turned aside: take a picture from the front"
     if abs(look.tilted) > _TILTED_DEG:
-        yield "face_tilted", f"the face is tilted by {look.tilted:.0f} degrees: turn the picture upright"
+        yield "face_tilted", TILTED.format(look.tilted)
     if look.light < _DARK:
-        yield "face_dark", "the face is dark: take a picture with more light on it"
+        yield "face_dark", DARK
     if look.light > _BRIGHT:
         yield "face_bright", "the face is overexposed: take a picture with less light on it"
     if look.detail < _BLURRED:
@@ -120,9 +127,7 @@ def advise_on_faces(pictures: Sequence[tuple[U8, Sequence[Face]]], chosen: int |
     """
     looks = [look_at(picture, face) for picture, faces in pictures if (face := choose_face(faces, chosen)) is not None]
     if not looks:
-        return {
-            "face_unseen": "no face was seen at a first look: use a picture that shows one from the front, well lit"
-        }
+        return {"face_unseen": UNSEEN} if any(faces for _, faces in pictures) else explain_unseen(pictures[0][0])
     found = [dict(advise_on_look(look)) for look in looks]
     counts = Counter(code for one in found for code in one)
     advice = {code: next(one[code] for one in found if code in one) for code, n in counts.items() if 2 * n > len(looks)}
@@ -130,6 +135,19 @@ def advise_on_faces(pictures: Sequence[tuple[U8, Sequence[Face]]], chosen: int |
         most = max(len(faces) for _, faces in pictures)
         advice["several_faces"] = f'{most} faces are seen, and the largest speaks: say which by the option "face"'
     return advice
+
+
+def explain_unseen(picture: U8) -> Advice:
+    """Return why no face is seen in a picture: it is too dark, or not upright, if one is seen when that is mended."""
+    scale = min(1.0, _LOOK_PX / max(picture.shape[:2]))
+    small = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    grey = cv2.createCLAHE(4.0, (4, 4)).apply(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+    if find_faces(np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)):
+        return {"face_dark": DARK}
+    for turn, degrees in ((cv2.ROTATE_90_COUNTERCLOCKWISE, 90), (cv2.ROTATE_90_CLOCKWISE, -90), (cv2.ROTATE_180, 180)):
+        if find_faces(np.asarray(cv2.rotate(small, turn), np.uint8)):
+            return {"face_tilted": TILTED.format(degrees)}
+    return {"face_unseen": UNSEEN}
 
 
 def choose_face(faces: Sequence[Face], chosen: int | None) -> Face | None:

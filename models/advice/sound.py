@@ -11,7 +11,7 @@ from models.arrays import F64, Floats
 from models.preview.speech import RATE, measure_voice
 
 _STEP = RATE // 50
-_SPOKEN, _FLAT, _LOUD = 0.1, 0.003, 0.3
+_SPOKEN, _FLAT, _LOUD = 0.1, 0.001, 0.05
 _NOISY_DB, _QUIET_DB, _UNEVEN_DB, _HEARD_DB = 18.0, -45.0, 12.0, 35.0
 
 

@@ -51,7 +51,7 @@ def run_fetch(given: argparse.Namespace) -> int:
     root: Path = given.models_dir
     root.mkdir(parents=True, exist_ok=True)
     asked = select_versions(given.version) or installed_versions(root)[:1] or VERSIONS[:1]
-    names = given.files or fetch.list_needed(root, asked, replace=given.replace)
+    names = fetch.list_named(given.files) or fetch.list_needed(root, asked, replace=given.replace)
     files = fetch.list_remote_files(names, downloads.read_endpoint(dict(os.environ)), given.s3fd_url)
     if not files:
         say(f"all weights are in {root}; `musedrop models verify` checks them")

@@ -18,9 +18,16 @@ from models.heavy_imports import import_heavy
 from models.musetalk.avatar.frames import open_yuv
 from models.musetalk.engines.plan import EnginePlan
 from models.musetalk.inpainting.batching import BatchSizes, grid_step
-from models.musetalk.options import Options, read_inspected_options, read_options
+from models.musetalk.options import Options, has_draft_decoder, read_inspected_options, read_options
 from models.musetalk.prepared_job import ENGINE, PreparedVoices, read_stats
-from models.musetalk.weights.index import default_version, missing_error, missing_files_for, read_hashes
+from models.musetalk.weights.index import (
+    DRAFT_DECODER,
+    default_version,
+    find_part,
+    missing_error,
+    missing_files_for,
+    read_hashes,
+)
 from models.options import scale_box
 from models.quality.trace import FaceTrace
 from models.types import EngineError, Inspection, ProgressCallback, Request
@@ -64,6 +71,8 @@ class MuseTalkEngine:
             colour, avatar_frames = frames.colour, len(frames)
         details: dict[str, Any] = {"avatar_frames": avatar_frames, "version": options.version}
         details |= {"forms": request.forms, "tuned": request.tuned}
+        if options.is_draft:
+            details["draft_decoder"] = find_part(DRAFT_DECODER, Path(request.models_dir)) is not None
         if options.face_box is not None:
             shown = media.read_picture(request.files.avatar, Path(request.avatar).name, request.limits)
             size = (inspection.width, inspection.height)
@@ -126,15 +135,24 @@ class MuseTalkEngine:
         options = read_inspected_options(request, inspection)
         if options.bits and (plan := EnginePlan.read(request.files.prepared / ENGINE)).note:
             notes.append(plan.note)
-        is_draft = options.is_draft
+        is_draft, is_small = options.is_draft, has_draft_decoder(inspection)
         if is_draft:
             notes.append("this is a draft: every second mouth is painted, the others are averages of their neighbours")
+        if is_small:
+            notes.append("the mouths of this draft were decoded by a small network (TAESD), which shows less detail")
         return {
             "thumbnail_frame": stats.pop("poster"),
-            "label": bool(options.label_text),
+            "label": bool(options.describe_label()),
             "notes": notes,
-            "weights_sha256": read_hashes(options.version, Path(request.models_dir)),
-            "musetalk": {**stats, "quality": "draft" if is_draft else "full", "painter": inpainter},
+            "weights_sha256": read_hashes(
+                options.version, Path(request.models_dir), [DRAFT_DECODER] if is_small else []
+            ),
+            "musetalk": {
+                **stats,
+                "quality": "draft" if is_draft else "full",
+                **({"decoder": "taesd" if is_small else "vae"} if is_draft else {}),
+                "painter": inpainter,
+            },
         }
 
     def open_session(self, request: Request, inspection: Inspection) -> RenderSession:

@@ -19,8 +19,9 @@ from models.musetalk.engines.plan import EnginePlan
 from models.musetalk.engines.providers import find_host
 from models.musetalk.engines.qdq import Bits
 from models.musetalk.inpainting.forms import USUAL_NAME
-from models.musetalk.inpainting.fused_weights import load_optimised
+from models.musetalk.inpainting.fused_weights import channels_go_last, load_optimised, order_memory
 from models.musetalk.inpainting.inpainter import Inpainter, open_inpainter
+from models.musetalk.inpainting.modules import Decode, channels_last_layout, contiguous_layout
 from models.musetalk.inpainting.precision import Precision
 from models.musetalk.inpainting.streams import open_stream
 from models.musetalk.nets.bisenet import class_maps
@@ -28,7 +29,8 @@ from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel
 from models.musetalk.options import Options, Version
 from models.musetalk.tracking.detection import FaceNets
 from models.musetalk.tracking.regions import Region
-from models.musetalk.weights.loader import Weights, load_part, open_weights
+from models.musetalk.weights.index import DRAFT_DECODER, find_part
+from models.musetalk.weights.loader import Stamps, Weights, load_part, open_weights, read_stamps
 from models.musetalk.weights.onnx_pose import OnnxPose
 from models.types import EngineError
 
@@ -91,6 +93,7 @@ class Networks:
         """Take the `weights` of earlier networks where they are still those of the setup: see `has_weights_of`."""
         self.setup, self.device = setup, device
         self.load_s = 0.0
+        self._draft_decoder: tuple[Stamps, Decode] | None = None
         self._stream = open_stream(device)
         self.weights = weights or open_weights(Path(setup.models_dir), setup.version, device, torch.float32)
         self._stamps = self.weights.read_stamps()
@@ -152,6 +155,23 @@ class Networks:
         )
         self.load_s += time.monotonic() - started
         return inpainter
+
+    def open_draft_decoder(self) -> Decode:
+        """Return what decodes drafts, opened again where its files were replaced.
+
+        Raises EngineError weights_missing, weights_damaged.
+        """
+        inpainter, found = self.inpainter, find_part(DRAFT_DECODER, self.weights.root)
+        if found is None:
+            message = "the weights of the decoder that the draft was begun with, in taesd/, are gone"
+            raise EngineError("weights_missing", message, "get them with `musedrop models fetch taesd`")
+        stamps = read_stamps(found)
+        if self._draft_decoder is None or self._draft_decoder[0] != stamps:
+            is_last = channels_go_last(inpainter.dtype)
+            net = load_part(found, self.device, inpainter.dtype)
+            net = order_memory(net, torch.channels_last) if is_last else net
+            self._draft_decoder = stamps, Decode(net, channels_last_layout if is_last else contiguous_layout)
+        return self._draft_decoder[1]
 
     @property
     def engine_batches(self) -> dict[str, int]:

@@ -93,10 +93,10 @@ class Options(BaseModel):
         """Whether every second face is painted, and the others are averages."""
         return self.quality == "draft"
 
-    @property
-    def label_text(self) -> str:
-        """What is written into a corner of each frame, "" for nothing."""
-        return " ".join(word for word, is_said in (("AI", self.label), ("DRAFT", self.is_draft)) if is_said)
+    def describe_label(self, has_draft_decoder: bool = False) -> str:
+        """Return what is written into a corner of each frame, "" for nothing."""
+        said = (("AI", self.label), ("DRAFT", self.is_draft), ("TAESD", self.is_draft and has_draft_decoder))
+        return " ".join(word for word, is_said in said if is_said)
 
     @property
     def margin_px(self) -> int:
@@ -186,6 +186,11 @@ def read_inspected_options(request: Request, inspection: Inspection) -> Options:
     bad_option.
     """
     return read_options(request.options, inspection.details.get("version", "v15"))[0]
+
+
+def has_draft_decoder(inspection: Inspection) -> bool:
+    """Whether a job is a draft whose faces TAESD decodes, as its inspection chose."""
+    return bool(inspection.details.get("draft_decoder"))
 
 
 def read_options(given: dict[str, Any], version: Version = "v15") -> tuple[Options, tuple[str, ...]]:

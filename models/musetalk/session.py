@@ -35,7 +35,7 @@ from models.musetalk.engines.qdq import Bits
 from models.musetalk.inpainting.forms import USUAL_NAME
 from models.musetalk.inpainting.memory_errors import is_out_of_memory
 from models.musetalk.networks import Networks, Setup
-from models.musetalk.options import Options, read_inspected_options
+from models.musetalk.options import Options, has_draft_decoder, read_inspected_options
 from models.musetalk.prepared_job import (
     AVATAR,
     ENGINE,
@@ -261,8 +261,8 @@ class RenderSession:
                 (self._inpaint_draft if options.is_draft else self._inpaint_faces)(job, inspection, options, frames),
                 zip_blends([make_blends(one, request, inspection, options, frames) for one in job.jobs]),
             )
-            if options.label_text:
-                composed = stamp_frames(options.label_text, composed, inspection, job)
+            if label := options.describe_label(has_draft_decoder(inspection)):
+                composed = stamp_frames(label, composed, inspection, job)
             if not request.output.alpha:
                 yield from composed
             else:
@@ -310,7 +310,11 @@ class RenderSession:
             return lambda part: read_keys(plan.keys[part.start : part.stop], rows, 2 * count)
 
         painted = self.networks.inpainter.stream(
-            plan.find_needed(shown), read(job.read_latents), read(heard), len(plan.keys)
+            plan.find_needed(shown),
+            read(job.read_latents),
+            read(heard),
+            len(plan.keys),
+            self.networks.open_draft_decoder() if has_draft_decoder(inspection) else None,
         )
         yield from blend_faces(plan, shown, painted)
 

@@ -75,13 +75,17 @@ def check_option(name: str, value: Any) -> Any:
     if name in CHOICES:
         if value in CHOICES[name]:
             return value
-        raise EngineError("bad_option", f"{name} can't be {value!r}", f"give one of {', '.join(CHOICES[name])}")
+        raise EngineError(
+            "bad_option", f"motion.options.{name} can't be {value!r}", f"give one of {', '.join(CHOICES[name])}"
+        )
     low, high = RANGES[name]
     whole = name in ("window", "overlap", "shot_frames")
     is_number = isinstance(value, int) or (isinstance(value, float) and not whole)
     if isinstance(value, bool) or not is_number or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
-        raise EngineError("bad_option", f"{name} can't be {value!r}", f"give {kind} from {low:g} to {high:g}")
+        raise EngineError(
+            "bad_option", f"motion.options.{name} can't be {value!r}", f"give {kind} from {low:g} to {high:g}"
+        )
     return value if whole else float(value)
 
 
@@ -90,7 +94,7 @@ def select_weights(request: MotionRequest) -> Selection:
     variant = request.variant or default_variant(Path(request.models_dir))
     if variant not in VARIANTS:
         message = REFUSED.get(variant, f'MuseV has no variant "{variant}"')
-        raise EngineError("bad_option", message, f"choose {' or '.join(VARIANTS)}")
+        raise EngineError("bad_option", message, f"choose the variant {' or '.join(VARIANTS)}")
     return Selection(variant, select_base(request.base))
 
 

@@ -137,7 +137,7 @@ def measure_silent_motion(opening: F64, expected: F64, seen: Bool, rate: Fractio
     if quiet.sum() < _QUIET_S * rate or not (seen & ~quiet).any():
         return None
     low, high = np.quantile(opening[seen], (0.05, 0.95))
-    rest = np.median(opening[quiet])
+    rest = np.quantile(opening[quiet], 0.1)  # a mouth that never rests has no usual place
     return float((np.abs(opening[quiet] - rest) > _MOVING * max(high - low, 1e-6)).mean()) if high > low else 0.0
 
 

@@ -53,7 +53,7 @@ def submit(share: Share, name: str) -> None:
 
 
 def test_two_machines_make_the_bytes_of_one(make_share: Callable[..., Share], tmp_path: Path) -> None:
-    """Both have rendered; `cluster check` and `devices` know the second one, and draining it is heeded."""
+    """Both have rendered; `cluster check` and `devices` know the second one, and it is drained and resumed."""
     alone, both = make_share(workers=1), Share(tmp_path / "both", workers=1)
     add_node(both, AGENT)
     try:
@@ -75,6 +75,8 @@ def test_two_machines_make_the_bytes_of_one(make_share: Callable[..., Share], tm
         assert "ok" in both.musedrop("cluster", "check").stdout
         assert both.musedrop("drain", "box2-cpu-0").returncode == 0
         until(lambda: "drained" in both.musedrop("devices").stdout, 60, both.log)
+        assert both.musedrop("resume", "box2-cpu-0").returncode == 0
+        wait_for_node(both)
     finally:
         both.end()
 
@@ -198,7 +200,7 @@ def alter_agent(module: str, change: str) -> list[str]:
 def test_machines_that_must_not_be_used_spoil_no_job(make_share: Callable[..., Share]) -> None:
     """One of another version, one whose disk is full, and one that sends other bytes than it says."""
     share = make_share(workers=1)
-    add_node(share, alter_agent("gpu_pool.agent.files", "altered.read_pieces = lambda _: iter(['AAAA'])"))
+    add_node(share, alter_agent("gpu_pool.agent.files", "altered.encode_block = lambda _: 'AAAA'"))
     text = share.config.read_text().replace(
         "nodes = {box2",
         "nodes = {{old = {}, full = {}, box2".format(

@@ -55,10 +55,10 @@ class Machines:
 
     def drop_jobs(self, count: int, frame_s: float = 0.02) -> None:
         for name in [self.pending.pop() for _ in range(min(len(self.pending), count))]:
-            for ending in ("png", "wav"):
-                self.share.put(f"{name}.{ending}", name.encode())
+            for file in (f"{name}-a.png", f"{name}-b.wav"):  # no pair of one name, which would be a job of its own
+                self.share.put(file, name.encode())
             options = {"frame_s": frame_s, "frames": self.frames[name], "notes_ticks": True}
-            job = {"avatar": f"{name}.png", "audio": f"{name}.wav", "options": options, "strategy": "split"}
+            job = {"avatar": f"{name}-a.png", "audio": f"{name}-b.wav", "options": options, "strategy": "split"}
             self.share.drop(name, **job)
 
     def list_workers(self, node: str = "") -> list[int]:
@@ -151,7 +151,6 @@ def list_twice(root: Path, woken: Iterable[int]) -> list[str]:
             times[span].append(int(at_ns))
         for span, found in times.items():
             runs[span].append((min(found), max(found), path.name))
-    assert IS_SHORT or any(path.is_relative_to(root / "far") for path in root.rglob("ticks-*")), "no machine had work"
     pairs = (
         (span, one, other) for span, at in runs.items() for one, other in zip(sorted(at), sorted(at)[1:], strict=False)
     )
@@ -166,6 +165,7 @@ def test_a_schedule_of_mixed_faults(make_share: Callable[..., Share], seed: int)
     dice = random.Random(seed)
     machines = Machines(make_share(module="tests.e2e.noop", workers=1, settle_s=0.05), dice)
     machines.share.start()
+    until(lambda: len(machines.list_workers("box")) == 2, 60, machines.share.log)
     for _ in range(BLOWS):
         machines.drop_jobs(dice.randint(1, 2))
         machines.pause.wait(dice.uniform(0.2, 1.5))

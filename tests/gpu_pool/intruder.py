@@ -105,8 +105,8 @@ def read_status(name: str) -> object:
     return Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0]
 
 
-def read_core_limit(_: str = "") -> object:
-    return resource.getrlimit(resource.RLIMIT_CORE)
+def read_limit(name: str) -> object:
+    return resource.getrlimit(getattr(resource, name))
 
 
 def find_open_calls(_: str = "") -> object:

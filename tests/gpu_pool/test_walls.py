@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from gpu_pool.process import PACKAGES, WorkerProcess
 from gpu_pool.types import Done, Failed, Open, RunSpan
 from gpu_pool.walls import Walls
 from gpu_pool.walls.landlock import NOTHING, explain_version, read_version
+from gpu_pool.walls.privileges import MOST_THREADS
 from gpu_pool.wire import encode
 from tests.gpu_pool.intruder import __name__ as intruder
 from tests.gpu_pool.intruder import read_status
@@ -137,11 +139,14 @@ def test_every_forbidden_call_fails(attempt: Try) -> None:
 
 
 def test_limits(attempt: Try, places: Path) -> None:
-    """Of the size of a file, of memory, and no core dump."""
+    """Of the size of a file, of memory, of threads of its user, and no core dump."""
     assert attempt("write_much", str(places / "work" / "large"), MIB) == {"error": "OSError"}
     assert attempt("write_much", str(places / "work" / "small"), MIB // 2) == {"did": "1"}
     assert attempt("take_memory", 1 << 50) == {"error": "MemoryError"}
-    assert attempt("read_core_limit") == {"did": "(0, 0)"}
+    assert attempt("read_limit", "RLIMIT_CORE") == {"did": "(0, 0)"}
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    least = MOST_THREADS if hard == resource.RLIM_INFINITY else min(MOST_THREADS, hard)
+    assert attempt("read_limit", "RLIMIT_NPROC") == {"did": f"({least}, {least})"}
 
 
 def test_no_privileges(attempt: Try) -> None:

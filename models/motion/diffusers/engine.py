@@ -13,7 +13,7 @@ import numpy as np
 
 from models.motion.catalog import find_pipelines
 from models.motion.diffusers.families import NEGATIVE_PROMPT, PROMPT, Family, read_index
-from models.motion.prompts import check_brackets
+from models.motion.prompts import check_brackets, refuse_long
 from models.motion.sizes import choose_size
 from models.motion.tensors import read_arrays, write_arrays, write_frame
 from models.motion.threads import use_one_thread
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 SIZE = 512
 PIXEL_BYTES = 60
 """Memory of a card for each pixel of all frames beside the largest network; an estimate, not measured."""
+DECODED_PIXEL_BYTES = 1_500
+"""The same for each pixel of the frames that are decoded together, six tensors of 128 channels."""
+MAX_TOKENS = 512
+"""Of a prompt of Wan; what is beyond would be cut off."""
 RANGES = {"motion_bucket_id": (1, 255), "noise_aug_strength": (0, 1)}
 
 
@@ -43,17 +47,14 @@ class DiffusersEngine:
         if request.base:
             raise EngineError("bad_option", f"{family.name} has no other base model", 'leave out "base"')
         read_options(request, family)
-        for key in ("prompt", "negative_prompt"):
-            check_brackets(getattr(request, key) or "", f"motion.{key}")
+        check_prompts(request, family, folder)
         frames = count_frames(request, family, folder)
-        largest = find_largest_bytes(folder)
-        width, height = choose_size(
-            read_size(request),
-            request.size,
-            SIZE,
-            lambda w, h: largest + PIXEL_BYTES * w * h * frames,
-            request.device_bytes,
-        )
+        largest, pixel_bytes = find_largest_bytes(folder), PIXEL_BYTES * frames + DECODED_PIXEL_BYTES * family.decoded
+
+        def count_bytes(wide: int, tall: int) -> int:
+            return largest + pixel_bytes * wide * tall
+
+        width, height = choose_size(read_size(request), request.size, SIZE, count_bytes, request.device_bytes)
         asked: dict[str, Any] = {
             "prompt": (PROMPT if request.prompt is None else request.prompt) if family.has_text else "",
             "negative_prompt": NEGATIVE_PROMPT if request.negative_prompt is None else request.negative_prompt,
@@ -72,7 +73,7 @@ class DiffusersEngine:
             str(family.fps),
             (1,) * int(asked["steps"]),
             {**identity, "stamp": stamp_folder(folder)},
-            memory_bytes=largest + PIXEL_BYTES * width * height * frames,
+            memory_bytes=count_bytes(width, height),
             facts=facts,
             notes=tuple(note_limits(request, family, frames)),
         )
@@ -87,7 +88,11 @@ class DiffusersEngine:
         with self.open_pipeline(plan, report) as pipeline, torch.inference_mode():
             if family.has_text:
                 embeds = pipeline.encode_prompt(
-                    plan.facts["prompt"], plan.facts["negative_prompt"], plan.facts["guidance"] > 1, device=self.place
+                    plan.facts["prompt"],
+                    plan.facts["negative_prompt"],
+                    plan.facts["guidance"] > 1,
+                    max_sequence_length=MAX_TOKENS,
+                    device=self.place,
                 )
                 names = ("prompt_embeds", "negative_prompt_embeds")
                 constants = {
@@ -154,6 +159,8 @@ class DiffusersEngine:
                 "generator": torch.Generator("cpu").manual_seed(plan.request.seed),
                 "output_type": output_type,
             }
+            if family.decoded:
+                arguments["decode_chunk_size"] = family.decoded
             if family.has_text:
                 embeds = read_arrays(files.constants)
                 arguments |= {name: to_tensor(one, self.place, pipeline.dtype) for name, one in embeds.items()}
@@ -194,6 +201,29 @@ def find_folder(request: MotionRequest) -> Path:
     return found[0]
 
 
+def check_prompts(request: MotionRequest, family: Family, folder: Path) -> None:
+    """Raise EngineError bad_prompt for brackets without a partner, and for more tokens than the encoder takes."""
+    for key in ("prompt", "negative_prompt"):
+        text = getattr(request, key) or ""
+        check_brackets(text, f"motion.{key}")
+        may_be_long = family.has_text and len(text.encode()) >= MAX_TOKENS  # a token is a byte at least
+        if may_be_long and (tokens := count_tokens(text, folder)) > MAX_TOKENS:
+            raise refuse_long(tokens, MAX_TOKENS, f"motion.{key}")
+
+
+def count_tokens(text: str, folder: Path) -> int:
+    """Return the number of tokens, the last one included. Raises EngineError weights_damaged."""
+    from transformers import AutoTokenizer
+
+    load: Any = AutoTokenizer.from_pretrained
+    try:
+        tokenizer = load(folder / "tokenizer", local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        message = f"the tokenizer in {folder} can't be loaded: {error}"[:900]
+        raise EngineError("weights_damaged", message, "fetch the folder again") from error
+    return len(tokenizer(text, verbose=False).input_ids)
+
+
 def load_pipeline(folder: Path, place: str) -> Any:
     """Load the networks; on a card one after another is on it. Raises EngineError weights_damaged."""
     import diffusers
@@ -212,8 +242,8 @@ def load_pipeline(folder: Path, place: str) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     if place == "cuda":
         pipeline.enable_model_cpu_offload()
-    if hasattr(pipeline.vae, "enable_tiling") and place == "cuda":
-        pipeline.vae.enable_tiling()
+        if hasattr(pipeline.vae, "use_tiling"):  # each has `enable_tiling`, which raises in those without
+            pipeline.vae.enable_tiling()
     return pipeline
 
 

@@ -32,6 +32,7 @@ class Family:
     guidance_key   the argument for the guidance
     guidance, steps  the defaults
     arguments      further arguments, whose names are the options of a job
+    decoded        frames that are decoded together; 0: the pipeline has no such argument
     """
 
     cls: str
@@ -45,6 +46,7 @@ class Family:
     guidance: float = 5.0
     steps: int = 50
     arguments: Mapping[str, float] = field(default_factory=dict)
+    decoded: int = 0
 
 
 WAN = Family("WanImageToVideoPipeline", "Wan", "Apache-2.0", 24, grain=4, most=121)
@@ -58,6 +60,7 @@ SVD = Family(
     guidance=3.0,
     steps=25,
     arguments={"motion_bucket_id": 60, "noise_aug_strength": 0.02},
+    decoded=4,
 )
 FAMILIES: dict[str, Family] = {
     "WanPipeline": WAN,  # the published folder of TI2V-5B names the class that begins without a picture

@@ -30,6 +30,12 @@ def list_remote_files(files: Iterable[str], hub: str, s3fd: str = S3FD_URL) -> l
     return found
 
 
+def list_named(names: Iterable[str]) -> list[str]:
+    """Return files by their names; the name of a folder stands for all that are published of it."""
+    found = [[file for file in SOURCES if file.startswith(f"{name.rstrip('/')}/")] or [name] for name in names]
+    return list(dict.fromkeys(file for files in found for file in files))
+
+
 def list_needed(root: Path, asked: Iterable[Version], *, replace: bool) -> list[str]:
     """Return the names of the files that are missing for the versions; with `replace` all that are published."""
     names = []

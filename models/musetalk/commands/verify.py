@@ -12,6 +12,7 @@ from models.musetalk.inpainting import fused_weights
 from models.musetalk.inpainting.precision import DTYPES, best_precision, precision_name
 from models.musetalk.weights.architectures import read_feature_extractor
 from models.musetalk.weights.index import (
+    DRAFT_DECODER,
     PARTS,
     READY_PARTS,
     SOURCES,
@@ -38,7 +39,7 @@ def verify_folder(
 ) -> Iterator[Verdict]:
     """Yield verdicts on all files that MuseTalk may use in `root`. Without `asked`, one version of two is enough."""
     needed = asked or installed_versions(root)[:1] or VERSIONS[:1]
-    for part in PARTS:
+    for part in (*PARTS, DRAFT_DECODER):
         complete = [variant for variant in forms_of(part) if variant.is_complete(root)]
         for variant in complete:
             yield from verify_part(InstalledPart(part, variant, root), hashes=hashes, tick=tick)
@@ -51,6 +52,10 @@ def verify_folder(
 
 def report_missing(part: Part, root: Path, *, needed: bool) -> Iterator[Verdict]:
     """Yield the files to add; of a version that is not needed here, only a note."""
+    if part is DRAFT_DECODER:
+        command = f"if you want faster drafts: `musedrop models fetch {part.name}`"
+        yield Verdict("note", files_to_add(part, root)[0], "not here: drafts are decoded as all else is", command)
+        return
     if not needed:
         command = f"if you want {part.version}: `musedrop models fetch --version {part.version}`"
         yield Verdict("note", files_to_add(part, root)[0], f"not here: {part.version} can't be used", command)

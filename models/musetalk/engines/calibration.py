@@ -56,21 +56,22 @@ class Sample:
 class Calibration:
     """Tries the stages of exported networks in a folder of its own.
 
-    exported   the folder of `export_networks`
+    exported   the folder of `export_networks`, with all networks that are tried
     scratch    an empty folder beside it
     """
 
     def __init__(self, exported: Path, scratch: Path, plan: EnginePlan, sample: Sample, host: Host) -> None:
+        networks = [name for name in NETWORKS if (exported / f"{name}.onnx").exists()]
         self._folder, self._plan, self._sample = scratch, plan, sample
         self._providers = host.choose_trial_providers()
         for path in exported.iterdir():
             link_or_copy(path, scratch / path.name)
         self._stages = {
             f"{network} {stage}": (network, nodes)
-            for network in NETWORKS
+            for network in networks
             for stage, nodes in list_stages(scratch / f"{network}.onnx").items()
         }
-        self._ranges = {network: self._find_ranges(network) for network in NETWORKS}
+        self._ranges = {network: self._find_ranges(network) for network in networks}
 
     def choose(self, limit: PictureLimit = QUANTISED) -> EnginePlan:
         """Return the plan with the stages whose pictures pass the gate, alone and together."""

@@ -31,6 +31,7 @@ from models.musetalk.inpainting.batching import cpu_sizes
 from models.musetalk.inpainting.inpainter import Inpainter
 from models.musetalk.inpainting.picture_gate import QUANTISED
 from models.musetalk.inpainting.precision import precision_name
+from models.types import EngineError
 
 Result = TypeVar("Result")
 
@@ -83,8 +84,12 @@ class EngineCache:
     def open_networks(self, plan: EnginePlan) -> Networks:
         """Return the networks that run in 8 bits; they are built where they are not in the cache.
 
-        Raises EngineError engine_unavailable.
+        Raises EngineError engine_unavailable, also where this device has the networks in another precision.
         """
+        mine = precision_name(self.inpainter.dtype)
+        if plan.networks and plan.wide != mine:
+            message = f"this job runs in {plan.bits} beside {plan.wide}, and this device has the networks in {mine}"
+            raise EngineError("engine_unavailable", message, "run such jobs on devices of one kind")
         return run_ticking(lambda: self._fetch_networks(plan), self.tick)
 
     def _fetch_networks(self, plan: EnginePlan) -> Networks:

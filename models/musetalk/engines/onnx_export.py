@@ -36,14 +36,16 @@ def export_networks(
 ) -> None:
     """Write unet.onnx and decode.onnx of optimised networks, with their weights beside them.
 
-    batches  frames at once, by network
+    batches  frames at once, by the networks that are written
     windows  tokens of an audio window, and their width
     """
     predict, decode = form_networks(*nets, FORM, contiguous_layout)
-    latents, heard = torch.zeros(batches["unet"], 8, *LATENT[1:]), torch.zeros(batches["unet"], *windows)
-    predicted = torch.zeros(batches["decode"], *LATENT, dtype=nets[1].dtype)
-    export_network(predict, {"latents": latents, "audio_windows": heard}, "latent", folder / "unet.onnx")
-    export_network(DecodeImage(decode), {"latents": predicted}, "image", folder / "decode.onnx")
+    if "unet" in batches:
+        latents, heard = torch.zeros(batches["unet"], 8, *LATENT[1:]), torch.zeros(batches["unet"], *windows)
+        export_network(predict, {"latents": latents, "audio_windows": heard}, "latent", folder / "unet.onnx")
+    if "decode" in batches:
+        predicted = torch.zeros(batches["decode"], *LATENT, dtype=nets[1].dtype)
+        export_network(DecodeImage(decode), {"latents": predicted}, "image", folder / "decode.onnx")
 
 
 @torch.no_grad()

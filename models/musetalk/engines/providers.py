@@ -60,7 +60,7 @@ class Host:
         """Return what runs an engine; TensorRT keeps what it builds in the folder `kernels`."""
         if not self.card:
             return [(CPU, {})]
-        options = {"trt_fp16_enable": True, "trt_int8_enable": True, "trt_timing_cache_enable": True}
+        options = {"trt_fp16_enable": True, "trt_int8_enable": True}
         keeps = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(kernels)}
         return [(TENSORRT, {**options, **keeps}), *self.choose_trial_providers()]
 

@@ -84,6 +84,7 @@ class Inpainter:
         self._full, self._free_when_shrunk, self.overflows = self.sizes, 0, 0
         self._widen = widen
         self._wider: Inpainter | None = None
+        self._other_decode: nn.Module | None = None
         self._compile_options: tuple[Path, Any] | None = None
         self._stream = open_stream(device)
         unet, vae = _move_net(device, unet), _move_net(device, vae)
@@ -119,7 +120,14 @@ class Inpainter:
         )
         return np.concatenate([np.zeros((0, SIDE, SIDE, 3), np.uint8), *told])
 
-    def stream(self, frames: range, latents: ReadRows, audio_windows: ReadRows, end: int | None = None) -> Iterator[U8]:
+    def stream(
+        self,
+        frames: range,
+        latents: ReadRows,
+        audio_windows: ReadRows,
+        end: int | None = None,
+        decode: nn.Module | None = None,
+    ) -> Iterator[U8]:
         """Yield the faces of frames of a job in order, some at a time, (k, 256, 256, 3) uint8 BGR.
 
         A face that overflows is inpainted once more in a wider precision. Raises EngineError weights_damaged where
@@ -127,8 +135,10 @@ class Inpainter:
 
         latents, audio_windows   are asked for batch by batch
         end                      the length of the job; without it the last batch is a full one too
+        decode                   what decodes instead of the VAE, see `modules.Decode`
         """
         self._grow()
+        self._other_decode = decode
         under_way: deque[Callable[[], Iterator[U8]]] = deque()
         start = frames.start
         while start < frames.stop:
@@ -303,6 +313,8 @@ class Inpainter:
 
     def pick_module(self, stage: str) -> Callable[..., Any]:
         """Return UNet ("unet") or decoder ("decode") for the present batches: the engine's, or compiled where ready."""
+        if stage == "decode" and self._other_decode is not None:
+            return self._other_decode
         if stage in self._engine:
             return self._engine[stage]
         eager: Callable[..., Any] = self._predict if stage == "unet" else self._decode

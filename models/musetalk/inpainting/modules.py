@@ -7,7 +7,7 @@ and compared.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -100,9 +100,10 @@ class Decode(nn.Module):
     The second tells which faces come of finite numbers: after an overflow a face is black blocks.
     """
 
-    def __init__(self, vae: AutoencoderKL, layout: MemoryLayout) -> None:
+    def __init__(self, vae: Any, layout: MemoryLayout) -> None:
+        """Take an AutoencoderKL, or an AutoencoderTiny, whose latents are the scaled ones themselves."""
         super().__init__()
-        self.before = vae.post_quant_conv or nn.Identity()
+        self.before = getattr(vae, "post_quant_conv", None) or nn.Identity()
         self.decoder, self.layout = vae.decoder, layout
         self.scale: float = vae.config["scaling_factor"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def build_vae(config: Any, _: Mapping[str, Any]) -> nn.Module:
     return AutoencoderKL(**config)
 
 
+def build_taesd(config: Any, _: Mapping[str, Any]) -> nn.Module:
+    autoencoder = import_module("diffusers.models.autoencoders.autoencoder_tiny")  # only drafts need it
+    return autoencoder.AutoencoderTiny(**config)
+
+
 def build_whisper(config: Any, _: Mapping[str, Any]) -> nn.Module:
     return Encoder(**config)
 
@@ -89,6 +95,7 @@ BUILDERS: dict[str, Build] = {
     "unet-v15": build_unet,
     "unet-v1": build_unet,
     "vae": build_vae,
+    "taesd": build_taesd,
     "whisper": build_whisper,
     "pose": lambda _, state: dwpose.DwPose(dwpose.width_of(state)),
     "bisenet": lambda _, state: bisenet.BiSeNet(bisenet.width_of(state)),
@@ -123,6 +130,7 @@ SEEMS = {
     "unet-v15": "MuseTalk's UNet",
     "unet-v1": "MuseTalk's UNet",
     "vae": "the VAE (sd-vae)",
+    "taesd": "TAESD, the small decoder of drafts",
     "whisper": "Whisper (whisper/pytorch_model.bin)",
     "pose": "DWPose (dwpose/dw-ll_ucoco_384.pth)",
     "bisenet": "the face parser (face-parse-bisent/79999_iter.pth)",
@@ -131,6 +139,7 @@ SEEMS = {
 MARKS = {
     "time_embedding.linear_1.weight": SEEMS["unet-v15"],
     "post_quant_conv.weight": SEEMS["vae"],
+    "decoder.layers.2.conv.0.weight": SEEMS["taesd"],
     "decoder.token_embedding.weight": "OpenAI's own form of Whisper (whisper/tiny.pt of old releases)",
     "encoder.layers.0.self_attn.k_proj.weight": SEEMS["whisper"],
     "layers.0.self_attn.k_proj.weight": SEEMS["whisper"],

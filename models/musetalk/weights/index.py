@@ -13,7 +13,7 @@ from typing import Literal
 
 from models.checkpoints.manifest import read_manifest, recorded_sha256, stamp_of
 from models.checkpoints.sources import Source, hub_path
-from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER
+from models.musetalk.weights.published_configs import MEL, TAESD, UNET, VAE, WHISPER
 from models.types import EngineError
 
 Version = Literal["v15", "v1"]
@@ -113,6 +113,12 @@ SOURCES: dict[str, Source] = {
     "s3fd/s3fd-619a316812.pth": Source(
         S3FD_URL, 89_843_225, "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543"
     ),
+    "taesd/config.json": Source(hub_path("madebyollin/taesd", "config.json"), config=TAESD),
+    "taesd/diffusion_pytorch_model.safetensors": Source(
+        hub_path("madebyollin/taesd", "diffusion_pytorch_model.safetensors"),
+        9_793_292,
+        "db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549",
+    ),
 }
 
 
@@ -194,6 +200,12 @@ PARTS: tuple[Part, ...] = (
         hub="s3fd-619a316812.pth",
     ),
 )
+DRAFT_DECODER = Part(
+    "taesd",
+    "decodes drafts (TAESD)",
+    (Variant("safetensors", "taesd/diffusion_pytorch_model.safetensors", ("taesd/config.json",)),),
+)
+"""A small decoder of the same latents, which no job needs."""
 
 
 READY_PARTS = ("unet-v15", "unet-v1", "vae")
@@ -206,7 +218,7 @@ def ready_file(name: str, precision: str) -> str:
 
 
 def get_part(name: str) -> Part:
-    return next(part for part in PARTS if part.name == name)
+    return next(part for part in (*PARTS, DRAFT_DECODER) if part.name == name)
 
 
 def parts_of(version: Version) -> tuple[Part, ...]:
@@ -278,9 +290,10 @@ def missing_files(root: Path, asked: object = None) -> list[str]:
     return missing_files_for(version, root)
 
 
-def read_hashes(version: Version, root: Path) -> dict[str, str]:
+def read_hashes(version: Version, root: Path, more: Iterable[Part] = ()) -> dict[str, str]:
     """Return name in the folder -> SHA-256 of the weights in use, as far as `models fetch` or `verify` noted it."""
-    found = [installed for part in parts_of(version) if (installed := find_part(part, root)) is not None]
+    parts = (*parts_of(version), *more)
+    found = [installed for part in parts if (installed := find_part(part, root)) is not None]
     hashes = {one.variant.weights: read_hash(one.root, one.variant.weights) for one in found}
     return {name: digest for name, digest in hashes.items() if digest}
 

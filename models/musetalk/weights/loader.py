@@ -99,12 +99,16 @@ class Weights:
 
     def read_stamps(self) -> Stamps:
         """Return what tells whether any file of these networks was replaced. Raises EngineError weights_missing."""
-        found = [self.find_part(part.name) for part in parts_of(self.version)]
-        facts = [(path, path.stat()) for part in found for path in part.files]
-        return tuple((str(path), one.st_size, one.st_mtime_ns, one.st_ino) for path, one in facts)
+        return tuple(stamp for part in parts_of(self.version) for stamp in read_stamps(self.find_part(part.name)))
 
     def _load(self, name: str, dtype: torch.dtype) -> Any:
         return load_part(self.find_part(name), self.device, dtype)
+
+
+def read_stamps(found: InstalledPart) -> Stamps:
+    """Return what tells whether a file of a part was replaced. Raises OSError."""
+    facts = [(path, path.stat()) for path in found.files]
+    return tuple((str(path), one.st_size, one.st_mtime_ns, one.st_ino) for path, one in facts)
 
 
 def open_weights(models_dir: Path, version: Version, device: torch.device, dtype: torch.dtype) -> Weights:

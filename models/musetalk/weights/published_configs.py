@@ -40,6 +40,23 @@ VAE = KnownConfig(
         "up_block_types": ["UpDecoderBlock2D"] * 4,
     }
 )
+TAESD = KnownConfig(
+    {
+        "act_fn": "relu",
+        "decoder_block_out_channels": [64] * 4,
+        "encoder_block_out_channels": [64] * 4,
+        "in_channels": 3,
+        "latent_channels": 4,
+        "latent_magnitude": 3,
+        "latent_shift": 0.5,
+        "num_decoder_blocks": [3, 3, 3, 1],
+        "num_encoder_blocks": [1, 3, 3, 3],
+        "out_channels": 3,
+        "scaling_factor": 1.0,
+        "upsampling_scaling_factor": 2,
+    },
+    is_complete=False,
+)
 WHISPER = KnownConfig(
     {
         "activation_function": "gelu",

@@ -211,6 +211,10 @@ def missing_error(root: Path, selection: Selection) -> EngineError:
     """Return the error of a job whose weights are not all in `root`."""
     files = missing_files(root, selection)
     message = f"{len(files)} files of {selection.variant} are missing: {', '.join(files)}"
+    if selection.base != Selection().base and any(file.startswith(f"{selection.base}/") for file in files):
+        bases = ", ".join(sorted(path.name for path in (root / BASES).glob("*/") if path.is_dir())) or "none"
+        hint = f"leave out motion.base, or put a Stable Diffusion 1.5 for diffusers there; {BASES} has {bases}"
+        return EngineError("weights_missing", message, hint)
     return EngineError("weights_missing", message, f"get them with `{fetch_command(selection)}`; mind their licence")
 
 

@@ -46,3 +46,15 @@ def test_errors_are_one_line_and_an_exit_code(
         main()
     assert stopped.value.code == code
     assert capsys.readouterr().err.startswith("musedrop: ")
+
+
+def test_a_state_folder_with_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
+    """The daemon names it in one line."""
+    (tmp_path / "musedrop.toml").write_text('share = "share"\nstate = "state"')
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "work").touch()
+    command = [sys.executable, "-m", "agent.cli.main", "run", "-c", str(tmp_path / "musedrop.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 2
+    assert "state/work is a link or a file" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from agent.errors import ErrorCode
 from agent.fs import discard, open_regular
 from agent.fs.folders import hold_folder
-from agent.intake import unpack
+from agent.intake import archives, unpack
 from agent.intake.archives import LONGEST_S, ZipFiles
 from agent.jobs.spec import AUDIO_SUFFIXES
 from agent.jobs.states import JobState
@@ -60,6 +61,26 @@ def pass_turns(desk: Desk) -> None:
     for _ in range(4):
         desk.turn(wait_s=REST_S)
         desk.intake.refuse_others(desk.at_ms)
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+def test_an_archive_that_cannot_be_taken_leaves_nothing_behind(
+    desk: Desk, starter: Starter, monkeypatch: pytest.MonkeyPatch, is_started: bool
+) -> None:
+    """Immutable, or no process can be started: it is tried again for ever, and no try may leave its files behind."""
+
+    def refuse(*_: object) -> Program:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if is_started:
+        monkeypatch.setattr(archives, "move", refuse)
+    else:
+        desk.intake.zips.start = refuse
+    desk.put("monday.zip", pack(("one.json", JOB)))
+    pass_turns(desk)
+    assert len(starter.programs) == is_started
+    assert desk.inbox_names() == ["monday.zip"]
+    assert "can't be unpacked" in desk.intake.entries.text_of(desk.folders.inbox / "monday.zip")
 
 
 def test_an_archive_is_a_batch(desk: Desk, starter: Starter) -> None:

@@ -106,6 +106,23 @@ def test_a_pair_of_a_kind_that_is_not_read_fails(desk: Desk, names: tuple[str, s
     assert desk.claimed_names(job) == sorted(names)
 
 
+@pytest.mark.parametrize("is_complete", [True, False], ids=["queued", "waiting"])
+def test_half_of_such_a_pair_that_another_job_needs_stays(desk: Desk, is_complete: bool) -> None:
+    """A picture that can't be read beside the voice of a job takes nothing away from that job."""
+    desk.put("talk.wav")
+    if is_complete:
+        desk.put("face.jpg")
+    desk.drop("hello", audio="talk.wav")
+    desk.put("talk.jxl")
+    wait(desk)
+    assert desk.names() == ["hello"]
+    assert {"talk.wav", "talk.jxl"} <= {*desk.inbox_names()}
+    assert [row.name for row in desk.intake.ignored.rows] == ["talk.jxl"]
+    desk.put("face.jpg")
+    desk.turn(wait_s=5.0)
+    assert desk.job("hello").state is JobState.QUEUED
+
+
 @pytest.mark.parametrize(
     ("face", "voice"),
     [

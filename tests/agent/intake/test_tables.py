@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
+from agent.intake import tables
 from agent.intake.tables import MAX_ROWS, SOURCE, finish_unfolding, read_jobs
 from agent.jobs.parse import parse_job
 from agent.jobs.states import JobState
@@ -56,6 +60,47 @@ def test_a_table_has_only_so_many_rows() -> None:
     jobs = read_jobs(f"avatar,audio,name\n{rows}".encode(), "t")
     assert len(jobs) == MAX_ROWS
     assert all("/" not in name and not name.startswith(".") for name, _ in jobs)
+
+
+def refuse_move(source: Path, _target: Path) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted", str(source))
+
+
+def test_a_table_that_cannot_be_moved_leaves_nothing_behind(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Immutable or a stranger's, it is tried again for ever: no try may leave its job files in the inbox."""
+    desk.put("list.csv", b"avatar,audio\nface.jpg,v.wav\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "move", refuse_move)
+        desk.turn(wait_s=REST_S)
+    assert desk.inbox_names() == ["list.csv"]
+    assert "can't be unfolded" in desk.intake.entries.text_of(desk.folders.inbox / "list.csv")
+
+
+def test_a_folder_that_cannot_be_finished_keeps_no_other_waiting(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash each is finished by itself."""
+    for name in ("a-bad", "b-good"):
+        folder = desk.folders.inbox / f".{name}.{'0' * 16}.batch"
+        folder.mkdir()
+        (folder / SOURCE).write_text("")
+
+    def give_name(inbox: Path, folder: Path, stem: str) -> None:
+        if stem == "a-bad":
+            refuse_move(folder, inbox / stem)
+        real_give_name(inbox, folder, stem)
+
+    real_give_name = tables.give_name
+    monkeypatch.setattr(tables, "give_name", give_name)
+    finish_unfolding(desk.folders.inbox)
+    assert (desk.folders.inbox / "b-good").is_dir()
+
+
+def test_a_deep_folder_of_a_batch_stays(desk: Desk) -> None:
+    """Users may put folders in folders without end: those without files go with their batch, but not too deep ones."""
+    deepest = desk.folders.inbox.joinpath("batch", *["d"] * 500)
+    deepest.mkdir(parents=True)
+    (desk.folders.inbox / "batch" / SOURCE).write_text("")
+    desk.turn(wait_s=REST_S)
+    assert deepest.is_dir()
 
 
 def test_what_a_crash_left_is_finished(desk: Desk) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,6 +48,15 @@ def test_a_reader_without_write_permission_reads_a_ledger_at_rest() -> None:
         run = subprocess.run(command, capture_output=True, text=True, cwd=root)
         Path(folder).chmod(0o755)
     assert run.stdout == "['hello']\n", run.stderr
+
+
+@pytest.mark.parametrize("make_odd", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_a_ledger_that_is_no_file_is_named(tmp_path: Path, make_odd: Callable[[Path], None]) -> None:
+    """SQLite would call a pipe a full disk, and the daemon would wait for room for ever."""
+    make_odd(tmp_path / "jobs.db")
+    for open_one in (Ledger, open_reader):
+        with pytest.raises(LedgerError, match="must be a file"):
+            open_one(tmp_path / "jobs.db")
 
 
 def test_no_ledger_is_said_clearly(tmp_path: Path) -> None:

@@ -192,6 +192,44 @@ def test_a_job_that_is_tried_again_is_not_failed_by_its_old_error(setup: Setup) 
     assert setup.state("again") == "queued"
 
 
+ODD_VALUES: list[dict[str, Any]] = [
+    {"finished_at": "9999-12-31T23:59:59-12:00"},
+    {"created_at": "9999-12-31T23:59:59-12:00"},
+    {"started_at": "0001-01-01T00:00:00Z"},
+    {"finished_at": "1969-12-31T00:00:00Z"},
+    {"duration_s": float("inf")},
+    {"duration_s": "inf"},
+    {"frames": "25"},
+    {"loudness": float("nan")},
+    {"loudness": [1e999]},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_VALUES, ids=repr)
+def test_a_result_with_a_value_that_no_row_can_hold_is_ignored(tmp_path: Path, odd: dict[str, Any]) -> None:
+    """Users may write into the outbox: a time beyond the calendar would end the daemon when it files the job away."""
+    desk = Desk(tmp_path)
+    part, at = {"given": "x.jpg", "sha256": "a" * 64}, "2026-01-01T00:00:00Z"
+    record = {
+        "uid": "0" * 16,
+        "name": "fine",
+        "engine": "e",
+        "engine_reason": "r",
+        "frames": 25,
+        "fps": "25",
+        "id": None,
+    }
+    record |= {"width": 2, "height": 2, "duration_s": 1.0, "encoder": "x", "avatar": part, "audio": part}
+    record |= {"created_at": at, "started_at": at, "finished_at": at}
+    for number, values in enumerate([{}, {"uid": "1" * 16, "name": "odd", **odd}]):
+        folder = desk.folders.outbox / str(number)
+        folder.mkdir()
+        (folder / "result.json").write_text(json.dumps(record | values))
+        (folder / "result.mp4").touch()
+    reconcile(desk.folders, desk.ledger, desk.clock)
+    assert [row["name"] for row in desk.ledger.rows("SELECT name FROM job_status")] == ["fine"]
+
+
 def test_records_that_are_not_ours_are_ignored(tmp_path: Path) -> None:
     """Users may write into outbox and failed: nothing there ends the daemon."""
     desk = Desk(tmp_path)

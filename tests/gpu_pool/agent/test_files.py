@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
+from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
-from gpu_pool.agent.files import NodeFiles, take_lock
+from gpu_pool.agent.files import NodeFiles, WorkerFault, take_lock
 from gpu_pool.cluster.courier import SpanFiles
-from gpu_pool.cluster.messages import Bring, Piece
+from gpu_pool.cluster.messages import Bring, Made, Piece
 from tests.gpu_pool.cluster.pairs import Pair
 
 HASH = "0" * 64
@@ -103,7 +108,84 @@ def test_what_a_link_of_a_worker_leads_to_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "1.mp4").write_bytes(b"x")
     parts.rmdir()
     parts.symlink_to(tmp_path / "elsewhere")
-    assert list(pair.node.collect("cpu:0")) == []
+    with pytest.raises(WorkerFault, match="Not a directory"):
+        list(pair.node.collect("cpu:0"))
+
+
+@pytest.mark.parametrize("made", ["nothing", "pipe", "link", "many"])
+def test_what_is_not_the_file_that_is_due_is_the_fault_of_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    """No machine is blocked for it, and no reader waits for the other end of a pipe."""
+    monkeypatch.setattr("gpu_pool.agent.files.MAX_NODE_LINE_BYTES", 1000)
+    pair = Pair(tmp_path)
+    part = pair.work / "1" / "parts" / "1.mp4"
+    pair.deliver(SpanFiles((), (part,)))
+    there = next(pair.far.glob("runs/*/*/work/1/parts")) / "1.mp4"
+    match made:
+        case "pipe":
+            os.mkfifo(there)
+        case "link":
+            there.symlink_to(__file__)
+        case "many":
+            there.mkdir()
+            for number in range(20):
+                (there / str(number)).touch()
+    with pytest.raises(WorkerFault):
+        list(pair.node.collect("cpu:0"))
+
+
+@pytest.mark.parametrize("data", [b"other bytes", b"more bytes than before", b"few"])
+def test_a_file_that_is_changed_while_it_is_sent_is_not_sent_whole(tmp_path: Path, data: bytes) -> None:
+    """The daemon would take the machine for a liar."""
+    pair = Pair(tmp_path)
+    pair.deliver(SpanFiles((), (pair.work / "a",)))
+    made = next(pair.far.glob("runs/*/*/work")) / "a"
+    made.write_bytes(b"these bytes")
+    steps = pair.node.collect("cpu:0")
+    assert isinstance(next(step for step in steps if step), Made)
+    made.write_bytes(data)
+    with pytest.raises(WorkerFault, match="after its span"):
+        list(steps)
+
+
+def test_a_worker_that_puts_links_in_place_of_folders_gets_no_other_file(tmp_path: Path) -> None:
+    """As fast as it can, while its folder is read and filled."""
+    pair, stop, secret = Pair(tmp_path), Event(), b"secret of another user"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_bytes(secret)
+    (pair.work / "given").mkdir()
+    (pair.work / "given" / "b").write_bytes(b"given")
+    pair.deliver(SpanFiles((pair.work / "given",), (pair.work / "made",)))
+    own = next(pair.far.glob("runs/*/*/work"))
+    thread = Thread(target=put_links, args=(own, tmp_path / "elsewhere", stop))
+    thread.start()
+    try:
+        for _ in range(100):
+            with suppress(WorkerFault):
+                pieces = [step for step in pair.node.collect("cpu:0") if isinstance(step, Piece)]
+                assert secret not in [b64decode(piece.data) for piece in pieces]
+            with suppress(WorkerFault):
+                pair.node.lay_out("cpu:0")
+    finally:
+        stop.set()
+        thread.join()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["a"]
+    assert (tmp_path / "elsewhere" / "a").read_bytes() == secret
+
+
+def put_links(folder: Path, target: Path, stop: Event) -> None:
+    """Let `made` and `given` be folders and links in turn."""
+    while not stop.is_set():
+        for name in ("made", "given"):
+            with suppress(OSError):
+                (folder / name).mkdir()
+                (folder / name / "a").write_bytes(b"mine")
+            with suppress(OSError):
+                (folder / name).rename(folder / f"{name}-{time.monotonic_ns()}")
+                (folder / name).symlink_to(target)
+            with suppress(OSError):
+                (folder / name).unlink()
 
 
 def test_nothing_is_written_through_what_is_there(tmp_path: Path) -> None:
@@ -116,6 +198,9 @@ def test_nothing_is_written_through_what_is_there(tmp_path: Path) -> None:
     content = next((pair.far / "content").iterdir())
     with pytest.raises(FileExistsError):
         pair.node._place(tmp_path / "link", [content.name, 1])
+    content.unlink()
+    with pytest.raises(ValueError, match="was removed by another program"):
+        pair.node._place(tmp_path / "new", [content.name, 1])
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 

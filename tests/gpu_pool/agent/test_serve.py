@@ -14,9 +14,21 @@ import pytest
 
 from gpu_pool.agent.pipe import Pipe
 from gpu_pool.agent.serve import Agent
-from gpu_pool.cluster.messages import Broken, Figures, FromNode, Heard, Hello, Refused, Spawn, Start, decode_from_node
+from gpu_pool.cluster.courier import SpanFiles
+from gpu_pool.cluster.messages import (
+    Broken,
+    Ended,
+    Figures,
+    FromNode,
+    Heard,
+    Hello,
+    Refused,
+    Spawn,
+    Start,
+    decode_from_node,
+)
 from gpu_pool.cluster.node import NodeTimes
-from gpu_pool.types import Done, Ready
+from gpu_pool.types import Done, Exited, Ready
 from gpu_pool.wire import decode_report, encode_any
 from tests.gpu_pool.cluster.pairs import Pair
 from tests.gpu_pool.nodes import FACTS, make_start
@@ -124,3 +136,16 @@ def test_the_end_of_a_span_that_a_worker_does_not_have_is_its_own_fault(tmp_path
     agent._files = Pair(tmp_path).node
     agent._report(("cpu:0", Done("task", 0, 5, 1.0)))
     assert sent == [Broken("cpu:0", "the end of a span it doesn't have")]
+
+
+def test_the_end_of_a_worker_is_told_though_its_files_are_not(tmp_path: Path) -> None:
+    """Without it the daemon would never start another one."""
+    sent: list[FromNode] = []
+    agent, pair = Agent(cast(Pipe, SimpleNamespace(send=sent.append, unsent_bytes=0))), Pair(tmp_path)
+    agent._files = pair.node
+    pair.deliver(SpanFiles((), (pair.work / "a",)))
+    agent._report(("cpu:0", Done("task", 0, 5, 1.0)))
+    agent._report(("cpu:0", Exited(7, code=1)))
+    for _ in range(4):
+        agent._send_files()
+    assert sent == [Broken("cpu:0", "work/a was not made"), Ended("cpu:0", 7, code=1)]

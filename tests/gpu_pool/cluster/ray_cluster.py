@@ -16,11 +16,11 @@ STORE_BYTES = 2 << 20
 
 
 def main() -> None:
-    """Serve `kill` and `join`, which are about the node box2, until the input ends."""
+    """Serve `kill` and `join`, which are about the node box2, until the input ends; without it if called for a head."""
     ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES = STORE_BYTES
     small = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     cluster: Any = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-    box2 = cluster.add_node(**small, node_name="box2")
+    box2 = cluster.add_node(**small, node_name="box2") if sys.argv[1:] != ["head"] else None
     print(f"address {cluster.address}", flush=True)
     for line in sys.stdin:
         if line.strip() == "kill":

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gpu_pool.cluster.backend import ClusterBackend
-from gpu_pool.cluster.node import NodeTimes
+from gpu_pool.cluster.courier import Courier, ListFiles, SpanFiles
+from gpu_pool.cluster.link import CommandLink
+from gpu_pool.cluster.node import Node, NodeTimes
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
-from gpu_pool.types import DeviceChanged, Done, Event, Failed, PoolEvent, Span, Task
-from tests.gpu_pool.nodes import FAR, make_node
+from gpu_pool.types import DeviceChanged, Done, Event, Failed, PoolEvent, RunSpan, Span, Task
+from tests.gpu_pool.nodes import FACTS, FAR, make_node, make_start
 from tests.gpu_pool.pools import HANDLERS, filter_messages, get_device, poll_until, wait_for_state
 
 TIMES = NodeTimes(beat_s=0.2, fence_s=1.5, lost_s=3.0, retry_s=0.2)
@@ -114,3 +120,90 @@ def test_a_frozen_agent_is_lost_and_ends_its_workers_when_it_wakes(pool: Pool) -
     os.close(pidfd)
     wait_for_state(pool, "idle", "box2/cpu:0")
     assert pool.node_troubles["box2"] == ""
+
+
+@contextmanager
+def open_apart(folder: Path, list_files: ListFiles, far: Path, command: Sequence[str], workers: int) -> Iterator[Pool]:
+    """A pool of workers in box2 alone, which sees no file of this machine."""
+    roots = {"work": folder / "work", "cache": folder / "cache"}
+    for root in roots.values():
+        root.mkdir()
+    message = replace(
+        make_start(folder, workers=workers, times=TIMES),
+        folder=str(far),
+        roots={name: str(root) for name, root in roots.items()},
+        content_bytes=1 << 30,
+    )
+    courier = Courier(roots, list_files)
+    node = Node(
+        "box2",
+        lambda: CommandLink(command, folder / "link.log"),
+        lambda: message,
+        facts=FACTS,
+        times=TIMES,
+        courier=courier,
+    )
+    local = LocalBackend([], handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=folder / "logs")
+    with Pool(ClusterBackend(local, [node]), stall_s=30.0, list_troubles=lambda: {"box2": node.trouble}) as pool:
+        wait_until_idle(pool, workers)
+        yield pool
+
+
+def wait_until_idle(pool: Pool, devices: int) -> None:
+    poll_until(pool, lambda _: [device.state for device in pool.devices()].count("idle") == devices)
+
+
+def test_a_worker_without_its_file_does_not_block_its_machine(tmp_path: Path) -> None:
+    """It alone is ended and started again; the other one's file arrives, and the link stays."""
+    given, made = tmp_path / "work" / "given", tmp_path / "work" / "made"
+
+    def list_files(run: RunSpan) -> SpanFiles:
+        return SpanFiles((given,), (Path(f"{made}-{run.start or 'never'}"),))
+
+    with open_apart(tmp_path, list_files, tmp_path / "far", FAR, workers=2) as pool:
+        given.write_bytes(b"x" * 1000)
+        agent = get_agent(pool)
+        start(pool, "copy", 2, given=str(given), made=str(made))
+        events = poll_until(pool, lambda events: filter_messages(events, Done) and filter_messages(events, Failed))
+        assert [(failed.start, failed.fault) for failed in filter_messages(events, Failed)] == [(0, "worker")]
+        assert Path(f"{made}-5").read_bytes() == given.read_bytes()
+        wait_until_idle(pool, 2)
+        assert (get_agent(pool), pool.node_troubles["box2"]) == (agent, "")
+
+
+ROOMY = (
+    "import gpu_pool.agent.files as altered; altered.LEAST_FREE_BYTES = 1 << 20;"
+    "import gpu_pool.agent.__main__ as agent; agent.main()"
+)
+"""An agent that a smaller disk is enough for."""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("mount"), reason="mounts a small disk, for which it must be root"
+)
+def test_a_machine_whose_disk_fills_up_is_used_again_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was sent does not fit: its span ends, and it says why."""
+    monkeypatch.setattr("gpu_pool.cluster.node.RECHECK_S", 0.2)
+    disk, given, made = tmp_path / "disk", tmp_path / "work" / "given", tmp_path / "work" / "made"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "musedrop-test", str(disk)], check=True)
+
+    def list_files(run: RunSpan) -> SpanFiles:
+        return SpanFiles((given,), (Path(f"{made}-{run.start}"),))
+
+    try:
+        with open_apart(tmp_path, list_files, disk / "far", (sys.executable, "-c", ROOMY), workers=1) as pool:
+            given.write_bytes(os.urandom(8 << 20))
+            start(pool, "copy", 1, given=str(given), made=str(made))
+            events = poll_until(pool, lambda events: filter_messages(events, Failed))
+            assert [failed.fault for failed in filter_messages(events, Failed)] == ["worker"]
+            assert "No space left on device" in get_device(pool, "box2/cpu:0").reason
+            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            wait_until_idle(pool, 1)
+            start(pool, "copy", 1, given=str(given), made=str(made))
+            poll_until(pool, lambda events: filter_messages(events, Done))
+            assert Path(f"{made}-0").read_bytes() == given.read_bytes()
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

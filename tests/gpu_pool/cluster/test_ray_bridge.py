@@ -38,9 +38,9 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 class RayCluster:
     """A cluster of two nodes in processes of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *words: str) -> None:
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.gpu_pool.cluster.ray_cluster"],
+            [sys.executable, "-m", "tests.gpu_pool.cluster.ray_cluster", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -153,6 +153,20 @@ def test_a_cluster_without_a_password_is_not_used(monkeypatch: pytest.MonkeyPatc
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "without authentication" in done.stderr
+
+
+def test_a_cluster_that_asks_for_no_password_is_not_used(secret: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """Though the daemon has one: it would be let in with any, and so would everyone."""
+    with monkeypatch.context() as patched:
+        patched.setenv("RAY_AUTH_MODE", "disabled")
+        head = RayCluster("head")
+    try:
+        run = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", head.address, "--node", "box2"]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    finally:
+        head.end()
+    assert done.returncode == 1
+    assert "runs without authentication: start it again with RAY_AUTH_MODE=token on all machines" in done.stderr
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8:6379", "[2001:4860:4860::8888]:6379", "ray.example.org:6379"])

@@ -74,6 +74,25 @@ def test_a_fault_is_told(portrait: tuple[U8, Face], fault: str) -> None:
     assert advise_on_faces([(picture, (face,))], None) == {}
 
 
+@pytest.mark.parametrize("size", [(25, 1), (1, 25)], ids=["across", "down"])
+def test_a_camera_that_moved_has_blurred_the_face(portrait: tuple[U8, Face], size: tuple[int, int]) -> None:
+    """The detail of one direction is gone, that of the other is still there."""
+    moved = np.asarray(cv2.blur(portrait[0], size), np.uint8)
+    assert "face_blurred" in advise_on_faces([(moved, find_faces(moved))], None)
+
+
+def test_why_no_face_is_seen(portrait: tuple[U8, Face]) -> None:
+    """A picture that is as good as black, or lies on its side, has a face when that is mended."""
+    picture, face = portrait
+    middle = face.box[0] + face.box[2] / 2
+    half = (picture * np.where(np.arange(picture.shape[1]) < middle, 0.1, 1)[None, :, None]).astype(np.uint8)
+    for dark in ((picture * 0.1).astype(np.uint8), half):
+        assert advise_on_faces([(dark, ())], None).keys() == {"face_dark"}
+    for turn, degrees in ((cv2.ROTATE_90_CLOCKWISE, "by 90"), (cv2.ROTATE_180, "by 180")):
+        lying = np.asarray(cv2.rotate(picture, turn), np.uint8)
+        assert degrees in advise_on_faces([(lying, ())], None)["face_tilted"]
+
+
 def test_several_faces_and_none(portrait: tuple[U8, Face]) -> None:
     """The largest speaks unless the job says which; a picture without a face is told."""
     picture, _ = portrait
@@ -81,7 +100,7 @@ def test_several_faces_and_none(portrait: tuple[U8, Face]) -> None:
     faces = find_faces(both)
     assert advise_on_faces([(both, faces)], None).keys() == {"several_faces"}
     assert advise_on_faces([(both, faces)], 1) == {}
-    assert advise_on_faces([(both, ())], None).keys() == {"face_unseen"}
+    assert advise_on_faces([(np.full_like(both, 128), ())], None).keys() == {"face_unseen"}
     assert advise_on_faces([(both, faces)], 2).keys() == {"face_unseen"}
 
 

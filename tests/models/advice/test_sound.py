@@ -41,6 +41,14 @@ def test_a_fault_is_told(voice: Floats, fault: str) -> None:
     assert advise_on_voice(voice) == {}
 
 
+@pytest.mark.parametrize("gain", [1.0, 0.1])
+def test_a_clipped_recording_may_be_quiet_again(voice: Floats, gain: float) -> None:
+    """A peak that is cut off stays flat when the level is lowered; a loud voice that is not cut is none."""
+    whole = voice / np.abs(voice).max()
+    assert "sound_clipped" in advise_on_voice(gain * np.clip(1.5 * whole, -1, 1))
+    assert advise_on_voice(gain * whole) == {}
+
+
 def test_silence_and_a_click() -> None:
     """No voice is heard in silence; a sound of some samples is no matter for advice."""
     assert advise_on_voice(np.zeros(RATE, np.float32)).keys() == {"sound_no_voice"}

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from safetensors.torch import load_file, save_file
 
 from models.arrays import F32, U8
+from models.atomic import hash_file
+from models.checkpoints.manifest import Entry, hashed_stamp, write_entry
+from models.handler import Handler
 from models.media import split_planes
+from models.musetalk.commands.fetch import list_named, list_remote_files
+from models.musetalk.commands.verify import verify_folder
 from models.musetalk.draft import DraftPlan, blend_faces, number_shots, plan_draft, read_keys
 from models.musetalk.inpainting.inpainter import Inpainter
+from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import read_options
+from models.musetalk.weights.index import missing_files
+from models.types import EngineError
 from tests.models.musetalk import tiny
 from tests.models.musetalk.jobs import make_request, prepare_job, write_image, write_video
 
@@ -111,7 +124,99 @@ def test_a_draft_is_marked_and_paints_half(tmp_path: Path, models_dir: Path, mon
     report = engine.report(draft, outline)
     assert report["label"]
     assert report["musetalk"]["quality"] == "draft"
+    assert report["musetalk"]["decoder"] == "vae"
     assert any("draft" in note for note in report["notes"])
+
+
+def test_taesd_decodes_a_draft_where_its_weights_are(tmp_path: Path, master: Path) -> None:
+    """Result, label and hashes say so, spans decide nothing, final videos don't have it, and a new file counts."""
+    models_dir = Path(shutil.copytree(master, tmp_path / "models"))
+    avatar = write_video(tmp_path / "face.mp4", [True] * 3)
+    given: dict[str, Any] = {"silence": "model", "quality": "draft"}
+    usual = make_request(tmp_path, models_dir, avatar, job="usual", **given)
+    engine, outline = prepare_job(usual)
+    before = list(engine.render(usual, outline, 0, 4))
+    file = tiny.add_taesd(models_dir)
+    write_entry(models_dir, str(file.relative_to(models_dir)), Entry(hashed_stamp(file)))
+    assert all(np.array_equal(*pair) for pair in zip(engine.render(usual, outline, 0, 4), before, strict=True))
+    draft = make_request(tmp_path, models_dir, avatar, job="draft", **given)
+    engine, outline = prepare_job(draft)
+    whole = list(engine.render(draft, outline, 0, 4))
+    cut = [frame for a, b in ((0, 1), (1, 4)) for frame in engine.render(draft, outline, a, b)]
+    assert all(np.array_equal(one, other) for one, other in zip(whole, cut, strict=True))
+    assert all(
+        (split_planes(one)[0][40:] != split_planes(other)[0][40:]).any()
+        for one, other in zip(whole, before, strict=True)
+    )
+    report = engine.report(draft, outline)
+    assert (report["label"], report["musetalk"]["quality"], report["musetalk"]["decoder"]) == (True, "draft", "taesd")
+    assert any("TAESD" in note for note in report["notes"])
+    assert report["weights_sha256"] == {"taesd/diffusion_pytorch_model.safetensors": hash_file(file)}
+    full = make_request(tmp_path, models_dir, avatar, job="full", silence="model")
+    final = Handler("cpu:0").inspect(full)
+    assert "draft_decoder" not in final.details
+    state = load_file(file)
+    save_file({name: 0 * tensor for name, tensor in state.items()}, file, metadata={"format": "pt"})
+    changed = list(engine.render(draft, outline, 0, 4))
+    assert any((one != other).any() for one, other in zip(changed, whole, strict=True))
+    file.unlink()
+    with pytest.raises(EngineError, match="taesd/, are gone") as caught:
+        list(engine.render(draft, outline, 0, 4))
+    assert caught.value.code == "weights_missing"
+
+
+def test_taesd_decodes_latents_as_diffusers_does(master: Path, tmp_path: Path) -> None:
+    """Its latents are the scaled ones that the UNet gives, and its pictures are RGB in -1..1."""
+    models_dir = Path(shutil.copytree(master, tmp_path / "models"))
+    folder = tiny.add_taesd(models_dir).parent
+    setup = Setup.of(str(models_dir), read_options({"precision": "fp32", "quality": "draft"})[0], tmp_path)
+    latents = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(2))
+    decode = Networks(setup, torch.device("cpu")).open_draft_decoder()
+    published: Any = AutoencoderTiny(**json.loads((folder / "config.json").read_text())).eval()
+    published.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+    with torch.no_grad():
+        wanted = published.decode(latents).sample
+        faces, are_finite = decode(latents)
+    levels = ((wanted / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).flip(-1)
+    assert torch.equal(faces, levels)
+    assert are_finite.all()
+
+
+@pytest.mark.parametrize("harm", ["narrow", "short", "more", "half", "pickle"])
+def test_a_bad_taesd_is_refused_by_name(root: Path, harm: str) -> None:
+    """Names and shapes are compared, before a frame is painted and by `verify`, which says what repairs it."""
+    file = tiny.add_taesd(root)
+    state = load_file(file)
+    first = "decoder.layers.0.weight"
+    bad = {"narrow": {**state, first: state[first][:4].clone()}, "more": {**state, "other.weight": torch.zeros(1)}}
+    bad["short"] = {name: tensor for name, tensor in state.items() if name != first}
+    if harm in bad:
+        save_file(bad[harm], file, metadata={"format": "pt"})
+    elif harm == "half":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        torch.save(state, file)
+    setup = Setup.of(str(root), read_options({"precision": "fp32", "quality": "draft"})[0], root)
+    with pytest.raises(EngineError) as caught:
+        Networks(setup, torch.device("cpu")).open_draft_decoder()
+    assert caught.value.code == "weights_damaged"
+    assert "models fetch --replace taesd/" in str(caught.value.hint)
+    verdicts = {verdict.file: verdict for verdict in verify_folder(root, hashes=False)}
+    assert verdicts["taesd/diffusion_pytorch_model.safetensors"].verdict == "bad"
+
+
+def test_taesd_is_offered_and_not_needed(root: Path) -> None:
+    """`verify` says how to get it; the folder's name fetches its two files, which are pinned."""
+    [verdict] = [one for one in verify_folder(root, hashes=False) if one.file.startswith("taesd/")]
+    assert (verdict.verdict, "models fetch taesd" in verdict.advice) == ("note", True)
+    assert missing_files(root) == []
+    names = list_named(["taesd", "s3fd/s3fd-619a316812.pth"])
+    files = list_remote_files(names, "https://huggingface.co")
+    assert [file.file for file in files][:2] == ["taesd/config.json", "taesd/diffusion_pytorch_model.safetensors"]
+    assert len(files) == 3
+    assert len(files[1].sha256 or "") == 64
+    tiny.add_taesd(root)
+    assert {one.verdict for one in verify_folder(root, hashes=False) if one.file.startswith("taesd/")} == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +224,9 @@ def test_a_draft_is_marked_and_paints_half(tmp_path: Path, models_dir: Path, mon
 )
 def test_a_label_is_written_where_it_is_asked_for(given: dict[str, Any], text: str) -> None:
     """By itself only a draft has one; a final video has the letters AI if its job says so."""
-    assert read_options(given)[0].label_text == text
+    options = read_options(given)[0]
+    assert options.describe_label() == text
+    assert options.describe_label(has_draft_decoder=True) == text + " TAESD" * options.is_draft
 
 
 def test_a_final_video_may_say_that_it_is_made_by_ai(tmp_path: Path, models_dir: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from models import media
 from models.handler import Handler
 from models.musetalk import networks, session
-from models.musetalk.engine import NVENC_BYTES, MuseTalkEngine, count_bytes
+from models.musetalk.engine import ENGINE_BYTES, NVENC_BYTES, MuseTalkEngine, count_bytes
 from models.musetalk.networks import Networks, Setup
 from models.musetalk.options import Options, read_inspected_options
 from models.musetalk.weights import loader as weights_loader
@@ -97,6 +97,7 @@ def test_an_encoder_on_the_card_is_counted() -> None:
     on_card, on_host = (Inspection(1, "25", 64, 64, 0.04, {}, encoder=name) for name in ("auto", "libx264"))
     assert count_bytes(Options(), on_card) - count_bytes(Options(), on_host) == NVENC_BYTES
     assert count_bytes(Options(precision="fp32"), on_host) > count_bytes(Options(), on_host)
+    assert count_bytes(Options(precision="int8"), on_host) - count_bytes(Options(), on_host) == ENGINE_BYTES
 
 
 @pytest.fixture

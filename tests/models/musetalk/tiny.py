@@ -7,15 +7,20 @@ and the parser calls everything skin. Nothing in the engine knows of this: the f
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from safetensors.torch import save_file
 from torch import nn
 
 from models.musetalk.nets import bisenet, dwpose, s3fd
+from models.musetalk.weights.published_configs import TAESD
 
 DATA = Path(__file__).parents[2] / "data" / "musetalk"
 WIDTH, HEIGHT = 160, 128
@@ -150,3 +155,16 @@ def picture(*, face: bool = True, seed: int = 0) -> np.ndarray:
         shade = np.linspace(170, 250, x2 - x1)[None, :, None] - np.linspace(0, 20, y2 - y1)[:, None, None]
         frame[y1:y2, x1:x2] = (shade * [0.8, 0.9, 1.0]).astype(np.uint8)
     return frame
+
+
+def add_taesd(models_dir: Path) -> Path:
+    """A small TAESD of random weights, in the files that its publisher has; returns its weights."""
+    torch.manual_seed(1)
+    narrow = {f"{one}coder_block_out_channels": [8, 8, 8, 8] for one in ("en", "de")}
+    config: dict[str, Any] = {**TAESD.values, **narrow, "num_encoder_blocks": [1] * 4, "num_decoder_blocks": [1] * 4}
+    folder = models_dir / "taesd"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny", **config}))
+    file = folder / "diffusion_pytorch_model.safetensors"
+    save_file(AutoencoderTiny(**config).state_dict(), file, metadata={"format": "pt"})
+    return file

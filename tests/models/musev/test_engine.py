@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent.languages import find_chinese
 from models.motion.types import MotionEngine, MotionFiles, MotionPlan, MotionRequest
 from models.musev.engine import MuseVEngine, shot_path
 from models.musev.prompts import CALM_PROMPT
@@ -144,6 +145,16 @@ def test_what_cannot_be_made_is_refused(musev_master: Path, photo: Path, asked: 
     with pytest.raises(EngineError, match=error) as caught:
         inspect(musev_master, photo, **asked)
     assert caught.value.hint
+    assert find_chinese(caught.value.message)
+    assert find_chinese(caught.value.hint)
+
+
+def test_a_base_that_is_not_there_is_not_to_be_fetched(musev_master: Path, photo: Path) -> None:
+    """The command fetches the default one alone; the hint says which are there."""
+    with pytest.raises(EngineError, match="weights_missing") as caught:
+        inspect(musev_master, photo, base="absent")
+    assert "fetch" not in caught.value.hint
+    assert caught.value.hint.endswith(f"{BASES} has {DEFAULT_BASE}")
 
 
 def test_the_size_that_fits_is_named(musev_master: Path, photo: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableVideoDiffusionPipeline, WanImageToVideoPipeline
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    DiffusionPipeline,
+    StableVideoDiffusionPipeline,
+    WanImageToVideoPipeline,
+)
 
-from models.motion.diffusers.engine import DiffusersEngine, read_photo
+from models.motion.diffusers.engine import DiffusersEngine, load_pipeline, read_photo
+from models.motion.tensors import read_arrays
 from models.motion.types import MotionEngine, MotionRequest
 from models.types import EngineError
-from tests.models.motion.contract import MotionEngineContract, decode_picture, make_clip, run_small
+from tests.models.motion.contract import MotionEngineContract, decode_picture, make_clip, open_folder, run_small
 from tests.models.motion.diffusers.tiny_pipelines import write_svd, write_wan
 from tests.models.motion.test_fake_engine import write_photo
 
@@ -65,7 +72,7 @@ def run_whole(plan: Any, variant: str, models: Path) -> list[Any]:
     pipeline = cls.from_pretrained(models / "motion" / variant)
     pipeline.set_progress_bar_config(disable=True)
     more = {"prompt": plan.facts["prompt"], "negative_prompt": plan.facts["negative_prompt"], "guidance_scale": 5.0}
-    svd = {"max_guidance_scale": 3.0, "motion_bucket_id": 60}
+    svd = {"max_guidance_scale": 3.0, "motion_bucket_id": 60, "decode_chunk_size": 4}
     made = pipeline(
         image=read_photo(plan), width=plan.width, height=plan.height, num_frames=plan.frames, num_inference_steps=STEPS,
         generator=torch.Generator("cpu").manual_seed(plan.request.seed), output_type="np",
@@ -91,7 +98,7 @@ def test_steps_one_by_one_are_the_pipeline_in_one_go(tmp_path: Path, models: Pat
 def test_the_plan_says_what_a_pipeline_can_not(tmp_path: Path, models: Path) -> None:
     """SVD takes no prompt and has its own length; both are noted. Wan makes 4 n + 1 frames, at most 121."""
     plan = DiffusersEngine("cpu:0").inspect(make_request(tmp_path, models, "svd", prompt="a person", seconds=6.0))
-    assert (plan.frames, plan.fps) == (4, "7")
+    assert (plan.frames, plan.fps) == (6, "7")
     assert [note.partition(" makes ")[0].partition(" takes ")[0] for note in plan.notes] == [
         "Stable Video Diffusion"
     ] * 2
@@ -106,6 +113,8 @@ def test_the_plan_says_what_a_pipeline_can_not(tmp_path: Path, models: Path) -> 
         ({"base": "x"}, "bad_option"),
         ({"options": {"speed": 1}}, "bad_option"),
         ({"prompt": "(a"}, "bad_prompt"),
+        ({"prompt": "a person blinks " * 171}, "bad_prompt"),
+        ({"negative_prompt": "blinks " * 513}, "bad_prompt"),
         ({"device_bytes": 1000}, "motion_size"),
     ],
 )
@@ -115,3 +124,68 @@ def test_what_is_refused(tmp_path: Path, models: Path, more: dict[str, Any], cod
         DiffusersEngine("cpu:0").inspect(replace(make_request(tmp_path, models, "wan"), **more))
     assert caught.value.code == code
     assert caught.value.hint
+
+
+def test_a_prompt_is_encoded_as_in_a_plain_call(tmp_path: Path, models: Path) -> None:
+    """In its full length, which the pipeline's own function for it would halve; the longest one is taken."""
+    engine = DiffusersEngine("cpu:0")
+    plan = engine.inspect(make_request(tmp_path, models, "wan", prompt="a person blinks " * 170))
+    files = open_folder(plan, tmp_path / "clip")
+    engine.prepare(plan, files.folder, lambda _: None)
+    assert read_arrays(files.constants)["prompt_embeds"].shape == (1, 512, 16)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_few_frames_are_decoded_together(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six frames of SVD are decoded by four and two: all at once take the memory of a card."""
+    decoded: list[int] = []
+    plain = AutoencoderKLTemporalDecoder.decode
+
+    def decode(self: Any, latents: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        decoded.append(len(latents))
+        return plain(self, latents, *rest, **more)
+
+    monkeypatch.setattr(AutoencoderKLTemporalDecoder, "decode", decode)
+    plan = DiffusersEngine("cpu:0").inspect(make_request(tmp_path, models, "svd", steps=1))
+    make_clip([DiffusersEngine("cpu:0")], plan, tmp_path / "clip")
+    assert decoded == [4, 2]
+
+
+@pytest.mark.parametrize("variant", ["svd", "wan"])
+def test_a_card_holds_one_network_at_a_time(models: Path, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    """Its pipeline takes the others off it, computes in bf16, and decodes in tiles where it can."""
+    offered: list[Any] = []
+
+    def offload(self: Any) -> None:
+        offered.append(self)
+
+    monkeypatch.setattr(DiffusionPipeline, "enable_model_cpu_offload", offload)
+    pipeline = load_pipeline(models / "motion" / variant, "cuda")
+    assert offered == [pipeline]
+    assert pipeline.dtype == torch.bfloat16
+    assert getattr(pipeline.vae, "use_tiling", None) == (True if variant == "wan" else None)
+
+
+def test_a_damaged_or_strange_file_is_named(tmp_path: Path, models: Path) -> None:
+    """A network that is cut off, one that is empty, and one as a pickle, whose code does not run."""
+    root = Path(shutil.copytree(models, tmp_path / "models"))
+    network = root / "motion" / "wan" / "transformer" / "diffusion_pytorch_model.safetensors"
+    whole = network.read_bytes()
+    plan = DiffusersEngine("cpu:0").inspect(make_request(tmp_path, root, "wan"))
+    for number, damage in enumerate((whole[: len(whole) // 2], b"", None)):
+        network.unlink(missing_ok=True)
+        if damage is None:
+            torch.save({"weights": Trap()}, network.with_suffix(".bin"))
+        else:
+            network.write_bytes(damage)
+        files = open_folder(plan, tmp_path / f"clip-{number}")
+        with pytest.raises(EngineError, match=r"weights_damaged: .*motion/wan") as caught:
+            DiffusersEngine("cpu:0").prepare(plan, files.folder, lambda _: None)
+        assert "safetensors" in caught.value.hint
+
+
+class Trap:
+    """Code in a checkpoint, which must not run."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code of a checkpoint has run')",)

@@ -56,14 +56,14 @@ def write_wan(folder: Path) -> Path:
 
 
 def write_svd(folder: Path) -> Path:
-    """Write a Stable Video Diffusion of four frames."""
+    """Write a Stable Video Diffusion of six frames."""
     torch.manual_seed(0)
     unet = LIBRARY.UNetSpatioTemporalConditionModel(
         block_out_channels=(32, 64), layers_per_block=1, sample_size=32, in_channels=8, out_channels=4,
         down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
         cross_attention_dim=32, num_attention_heads=2, projection_class_embeddings_input_dim=96,
-        addition_time_embed_dim=32, num_frames=4,
+        addition_time_embed_dim=32, num_frames=6,
     )  # fmt: skip
     vae = LIBRARY.AutoencoderKLTemporalDecoder(
         block_out_channels=[32, 32, 32, 32],

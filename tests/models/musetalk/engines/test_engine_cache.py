@@ -25,7 +25,7 @@ from models.musetalk.engines.plan import EnginePlan
 from models.musetalk.engines.providers import CPU, Host, open_session
 from models.musetalk.inpainting.picture_gate import PictureDifference, PictureLimit
 from models.musetalk.networks import Networks
-from models.types import Inspection, Request
+from models.types import EngineError, Inspection, Request
 from tests.models.musetalk import tiny
 from tests.models.musetalk.engines.small_nets import HEARD, load_small
 from tests.models.musetalk.jobs import make_request, prepare_job, write_image
@@ -160,6 +160,13 @@ def test_an_engine_that_paints_otherwise_than_its_trial_is_not_used(
     found = int8.cache._make_plan(tmp_path, EnginePlan("int8", "fp32", {"unet": 4, "decode": 1}, (50, HEARD)), sample)
     assert (found.networks, found.verdict["engine"]["shift"]) == ([], 3.0)
     assert found.note == "no stage runs in int8, all in fp32: the built engine changes the pictures"
+
+
+def test_a_plan_is_for_networks_in_its_precision(int8: Job) -> None:
+    """A device that has them in another one paints nothing, instead of other pictures."""
+    with pytest.raises(EngineError, match="beside fp16, and this device has the networks in fp32") as failed:
+        int8.cache.open_networks(replace(int8.plan, wide="fp16"))
+    assert failed.value.code == "engine_unavailable"
 
 
 def test_weights_that_need_bf16_stay_in_it(int8: Job) -> None:

@@ -13,7 +13,7 @@ from gpu_pool.types import grid
 from models.musetalk.audio import features as audio_features
 from models.musetalk.inpainting import batching as batches
 from models.musetalk.inpainting import precision
-from models.musetalk.inpainting.batching import BatchSizes, cpu_sizes, next_batch, sizes_for
+from models.musetalk.inpainting.batching import BatchSizes, cpu_sizes, iter_batches, next_batch, sizes_for
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,11 @@ def test_every_frame_has_its_slot(start: int, count: int, unet: int, decode: int
                 painted += frames[rows]
         at = batch.stop
     assert painted == list(range(start, start + count))
+
+
+def test_last_batches_of_all_jobs_want_the_same_slots() -> None:
+    """Each begins in slot 0, whatever a job's length: none has room where another has frames."""
+    for end in range(1, 200):
+        *full, last = iter_batches(0, end, 16, end)
+        assert all(batch.slots == slice(0, 16) for batch in full)
+        assert last.slots == slice(0, end - last.base)

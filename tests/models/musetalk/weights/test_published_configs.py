@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
 
 from models.checkpoints.configs import KnownConfig, find_other_value
-from models.musetalk.weights.published_configs import MEL, UNET, VAE, WHISPER
+from models.musetalk.weights.published_configs import MEL, TAESD, UNET, VAE, WHISPER
 
 
 def ask(tmp_path: Path, known: KnownConfig, text: str) -> str:
@@ -22,7 +23,7 @@ def ask(tmp_path: Path, known: KnownConfig, text: str) -> str:
     return find_other_value(tmp_path / "config.json", known)
 
 
-@pytest.mark.parametrize("known", [UNET, VAE, WHISPER, MEL])
+@pytest.mark.parametrize("known", [UNET, VAE, TAESD, WHISPER, MEL])
 def test_the_published_values_are_taken(tmp_path: Path, known: KnownConfig) -> None:
     """Also without those that are defaults, with the version that wrote them, and with the lines of Windows."""
     assert ask(tmp_path, known, json.dumps(dict(known.values), indent=1)) == ""
@@ -40,6 +41,7 @@ def test_the_published_values_are_taken(tmp_path: Path, known: KnownConfig) -> N
         (UNET, "resnet_time_scale_shift", "scale_shift"),
         (VAE, "scaling_factor", 0.2),
         (VAE, "use_quant_conv", False),
+        (TAESD, "latent_magnitude", 2),
         (WHISPER, "activation_function", "relu"),
         (WHISPER, "scale_embedding", True),
         (MEL, "n_fft", 512),
@@ -59,7 +61,7 @@ def test_what_is_no_config(tmp_path: Path, text: str, found: str) -> None:
 
 def test_the_values_are_those_of_the_libraries() -> None:
     """Each name is one that they know, so that none is held to in vain; Whisper's own files say much else."""
-    for kind, known in ((UNet2DConditionModel, UNET), (AutoencoderKL, VAE)):
+    for kind, known in ((UNet2DConditionModel, UNET), (AutoencoderKL, VAE), (AutoencoderTiny, TAESD)):
         with torch.device("meta"):
             net: Any = kind(**known.values)
         assert {name: net.config[name] for name in known.values} == dict(known.values)
