@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from agent.fs import follow_links
 from agent.fs.layout import Folders as Folders
 from models.types import Limits, Output
 
@@ -513,7 +514,8 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_state_folder(self) -> Settings:
         """Refuse a state folder inside a folder of users, such as the inbox."""
-        taken = [folder for folder in self.folders.of_share if self.state.resolve().is_relative_to(folder.resolve())]
+        state = follow_links(self.state)
+        taken = [folder for folder in self.folders.of_share if state.is_relative_to(follow_links(folder))]
         if taken:
             raise ValueError(f"state lies inside {taken[0]}, which is for users' files")
         return self

@@ -88,6 +88,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def follow_links(path: Path) -> Path:
+    """Return the path with links followed.
+
+    Unlike Path.resolve it accepts loops, which users can make, and overlong names.
+    """
+    return Path(os.path.realpath(path))
+
+
 def has_ordered_renames(kind: str) -> bool:
     """Whether its journal has one order, so that a folder that is flushed has all earlier renames flushed with it."""
     return kind in ORDERED
@@ -109,7 +117,7 @@ def is_disk_full(error: OSError) -> bool:
 def find_filesystem_kind(path: Path) -> str:
     """Return the kernel's name of a file system ("ext4", "cifs"), "unknown" without /proc."""
     best, kind = -1, "unknown"
-    target = str(path.resolve())
+    target = str(follow_links(path))
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

@@ -19,6 +19,7 @@ from agent.fs import (
     Fingerprint,
     atomic_write_bytes,
     find_filesystem_kind,
+    follow_links,
     has_change_events,
     has_ordered_renames,
     is_folder,
@@ -199,11 +200,11 @@ class Intake:
 
         Outside the inbox it must be neither open nor brand-new.
         """
-        if path.parent in (self.inbox.folder, self.inbox.folder.resolve()):
+        if path.parent in (self.inbox.folder, follow_links(self.inbox.folder)):
             return self.inbox.is_settled(path.name, self._last_scan_s)
         if (batch := next((one for one in self.batches if one.folder == path.parent), None)) is not None:
             return batch.is_settled(path.name, self._last_scan_s)
-        if path.is_relative_to(self.folders.claimed) or path.is_relative_to(self.folders.claimed.resolve()):
+        if path.is_relative_to(self.folders.claimed) or path.is_relative_to(follow_links(self.folders.claimed)):
             return True
         age_s = time.time() - path.stat().st_mtime
         return (age_s >= self.inbox.settle_s or age_s < 0) and is_open_for_writing(path) is not True

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from agent.errors import ErrorCode
-from agent.fs import Fingerprint, take_fingerprint
-from agent.intake.paths import PathLookup, fold_name, follow_links, is_utf8
+from agent.fs import Fingerprint, follow_links, take_fingerprint
+from agent.intake.paths import PathLookup, fold_name, is_utf8
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
 

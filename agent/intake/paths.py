@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 import unicodedata
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
-from agent.fs import take_fingerprint
+from agent.fs import follow_links, take_fingerprint
 
 CLOCK_STEP_NS = 1_000_000_000
 """Two changes of a folder this close together may have the same time."""
@@ -93,11 +92,3 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def follow_links(path: Path) -> Path:
-    """Return the path with links followed.
-
-    Unlike Path.resolve it accepts loops and overlong names.
-    """
-    return Path(os.path.realpath(path))

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from threading import Thread
 
-from agent.fs import create_empty
+from agent.fs import create_empty, follow_links
 from agent.ledger.reader import LedgerError, connect, make_damage_error, name_damage
 
 AT_ONCE_BYTES = 64 << 20
@@ -47,7 +47,7 @@ class DamageCheck:
                 self._found = find_damage(conn, path)
             self.raise_found()
             return
-        self._conn = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        self._conn = sqlite3.connect(f"{follow_links(path).as_uri()}?mode=ro", uri=True, check_same_thread=False)
         self._thread = Thread(target=self._read, args=(self._conn, path), name="damage check", daemon=True)
         self._thread.start()
 

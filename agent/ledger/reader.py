@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.errors import UserError
-from agent.fs import make_safe_name
+from agent.fs import follow_links, make_safe_name
 from agent.fs.layout import Folders
 from agent.ledger.places import Places
 
@@ -36,7 +36,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if path.exists() and not path.is_file():  # SQLite would take a pipe for a full disk
         raise LedgerError(f"the ledger {path} can't be opened: it must be a file, and this is none")
     try:
-        return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=5.0)
+        return sqlite3.connect(f"{follow_links(path).as_uri()}?mode={mode}", uri=True, timeout=5.0)
     except sqlite3.OperationalError as error:
         if not read_only and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
             raise
@@ -107,7 +107,7 @@ def open_reader(path: Path) -> Reader:
             conn.execute("SELECT 1 FROM sqlite_schema").fetchone()
         except sqlite3.OperationalError:
             conn.close()
-            conn = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+            conn = sqlite3.connect(f"{follow_links(path).as_uri()}?immutable=1", uri=True)
         if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             if conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                 raise NoLedger(f"{path} is not a ledger of musedrop yet, but empty: has the daemon run?")

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agent.fs import atomic_copy, discard, try_lock
+from agent.fs import atomic_copy, discard, follow_links, try_lock
 from agent.ledger.reader import LedgerError, name_damage, open_reader
 
 SCRATCH = ".copy-"
@@ -23,7 +23,7 @@ def copy_ledger(ledger: Path, target: Path) -> None:
     The ledger is only read, and a daemon may have it open. SQLite opens files by name, so it writes where no other
     user can replace them, and the whole copy is written to `target`. Raises LedgerError, or an OSError of `target`.
     """
-    if target.resolve() == ledger.resolve():
+    if follow_links(target) == follow_links(ledger):
         raise LedgerError(f"{target} is the ledger itself: name another file for the copy")
     if not target.parent.is_dir():
         raise LedgerError(f"the ledger can't be copied: there is no folder {target.parent}")

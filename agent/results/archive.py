@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
-from agent.fs import Fingerprint, catch, discard_later, is_folder, map_parallel, move_into, take_fingerprint
+from agent.fs import (
+    Fingerprint,
+    catch,
+    discard_later,
+    follow_links,
+    is_folder,
+    map_parallel,
+    move_into,
+    take_fingerprint,
+)
 from agent.fs.folders import move, sync
 from agent.jobs.spec import TRIAL
 from agent.jobs.states import JobState
@@ -171,7 +180,7 @@ class Archiver:
     def _is_dropped(self, medium: Mapping[str, Any]) -> bool:
         """Whether a medium is still in the inbox, as it was when the job was queued."""
         path = Path(medium["path"])
-        is_below = path.is_relative_to(self.folders.inbox.resolve())
+        is_below = path.is_relative_to(follow_links(self.folders.inbox))
         return is_below and take_fingerprint(path) == Fingerprint.from_dict(medium)
 
 

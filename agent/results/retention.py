@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.fs import is_file, is_folder
+from agent.fs import follow_links, is_file, is_folder
 from agent.fs.folders import list_names, make_folders, move, remove, remove_empty
 from agent.ledger.ledger import Ledger
 from agent.results.clock_trust import ClockTrust
@@ -163,7 +163,7 @@ class Retention:
         for path in paths:
             if path.parent == work and path.name in needed.uids:
                 continue
-            if needed.has_below(str(path)) or needed.has_below(str(path.resolve())):
+            if needed.has_below(str(path)) or needed.has_below(str(follow_links(path))):
                 continue
             try:
                 self._remove(path)

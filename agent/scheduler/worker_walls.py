@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
 
+from agent.fs import follow_links
 from agent.settings import CurrentSettings, Settings
 from gpu_pool.process import PACKAGES
 from gpu_pool.types import DeviceKind
@@ -57,7 +58,7 @@ def list_media_folders(settings: Settings) -> Iterator[Path]:
 def list_weights(models_dir: Path) -> Iterator[Path]:
     """Yield the folder of the weights, and the files elsewhere that links in it lead to."""
     yield models_dir
-    yield from (path.resolve() for path in models_dir.rglob("*") if path.is_symlink())
+    yield from (follow_links(path) for path in models_dir.rglob("*") if path.is_symlink())
 
 
 def list_code() -> Iterator[Path]:

@@ -11,6 +11,7 @@ import pytest
 from agent import fs
 from agent.daemon import MAX_WAIT_S
 from agent.results.retention import EVERY_S
+from agent.settings_file import load_settings
 from tests.agent.test_daemon import Setup
 from tests.odd_entries import (
     KINDS,
@@ -126,6 +127,32 @@ def test_a_place_that_cannot_be_read(setup: Setup, place: str) -> None:
             setup.turn(pass_s=EVERY_S)
         told = [text for text in setup.status()["problems"] if '"face.jpg"' not in text]
         assert told == []  # a face that no job names may be told
+
+
+@pytest.mark.parametrize("place", [*PLACES[:4], "avatars", ".musedrop", "status.json", "status.db"])
+def test_a_place_that_is_a_link_to_itself(setup: Setup, place: str) -> None:
+    """The daemon lives through it and a restart, also while jobs are under way, and goes on when it is over."""
+    path, kept = setup.share / place, setup.share / "kept"
+    setup.frame_s = 1.0
+    setup.drop("hello", **({"avatar": "anna"} if place == "avatars" else {}))
+    with dropping_powers():
+        for _ in range(3):
+            setup.turn(pass_s=1.0)
+        if path.exists():
+            path.rename(kept)
+        path.symlink_to(path.name)
+        for _ in range(4):
+            setup.turn(pass_s=MAX_WAIT_S)
+        setup.daemon.abandon()
+        setup.settings = load_settings(setup.config)
+        setup.start()
+        for _ in range(4):
+            setup.turn(pass_s=MAX_WAIT_S)
+        path.unlink()
+        if kept.exists():
+            kept.rename(path)
+        setup.frame_s = 0.01
+        check_good_job(setup, "later", within_s=100.0)
 
 
 def a_failed_job(setup: Setup) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.fs import follow_links
 from agent.intake import media
 from agent.intake.media import MediaFinder, MissingMedia
-from agent.intake.paths import follow_links
 from agent.jobs.json_text import BadJob
 from tests.agent.samples import a_spec
 

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from agent.intake.paths import PathLookup, fold_name, follow_links
+from agent.fs import follow_links
+from agent.intake.paths import PathLookup, fold_name
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 

@@ -40,6 +40,16 @@ def test_a_copy_is_one_plain_file(tmp_path: Path, name: str) -> None:
     assert [path.name for path in target.parent.iterdir()] == [name]
 
 
+def test_a_loop_in_the_place_of_the_copy_is_replaced(tmp_path: Path) -> None:
+    """Users of the share may put one there, and it is no error of the ledger."""
+    ledger = a_ledger(tmp_path)
+    add_job(ledger, "u1", name="hello")
+    target = tmp_path / "status.db"
+    target.symlink_to(target.name)
+    copy_ledger(tmp_path / "state" / "jobs.db", target)
+    assert names(target) == ["hello"]
+
+
 def test_a_reader_of_the_old_copy_keeps_it(tmp_path: Path) -> None:
     """Whoever has a copy open reads on in that one, and finds the new one when they open it again."""
     ledger, target = a_ledger(tmp_path), tmp_path / "status.db"
