@@ -1,8 +1,12 @@
 """Count what the preview engine makes of a folder of pictures and videos, and draw what it looks like.
 
 Run from the root as `python -m benchmarks.faces FOLDER [--judge PYTHON] [--sheets FOLDER]`.
-PYTHON is the interpreter of an environment with mediapipe; its face mesh judges pictures and frames.
-Without it, sheets alone are drawn: the picture, mouth closed, half, wide, "oo", and a blink.
+PYTHON is the interpreter of an environment with mediapipe; its face mesh judges pictures and frames, and a table
+of the verdicts is printed. An environment `.judge` in the root is used by itself:
+
+    python -m venv .judge && .judge/bin/pip install mediapipe
+
+Without a judge, sheets alone are drawn: the picture, mouth closed, half, wide, "oo", and a blink.
 
 What counts as good, in hundredths of the eye distance:
 a mouth within 10 of the judge's, which the judge sees open by 8 at full opening and by less than 5 when it is closed,
@@ -47,6 +51,9 @@ SHAPES = {
     "half blink": ((0.0, 0.0), 0.5),
     "blink": ((0.0, 0.0), 1.0),
 }
+JUDGE = Path(__file__).parents[1] / ".judge" / "bin" / "python"
+COLUMNS = ("good", "refused", "mouth in the wrong place", "artefact", "stays open")
+UNCOUNTED = ("not judged", "no face")
 LARGEST_SIDE, CELL, ROWS = 1280, 220, 8
 MOST_FRAMES, DRAWN_FRAMES, SHOWN_FRAMES = 240, 24, 6
 LEFT_EYE, RIGHT_EYE, NOSE = (33, 133), (362, 263), 1
@@ -256,42 +263,68 @@ def write_sheets(folder: Path, kind: str, drawings: list[Drawing]) -> None:
     rows = [row for drawing in drawings for row in drawing.rows]
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(rows), ROWS):
-        cv2.imwrite(str(folder / f"{kind}-{start // ROWS:02}.png"), np.vstack(rows[start : start + ROWS]))
+        cv2.imwrite(str(folder / f"{kind.split()[0]}-{start // ROWS:02}.png"), np.vstack(rows[start : start + ROWS]))
 
 
 def list_files(folder: Path, endings: tuple[str, ...]) -> Iterator[Path]:
     return (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in endings)
 
 
+def find_judge(asked: str | None, usual: Path = JUDGE) -> str | None:
+    """Return the interpreter of the judge: that which is asked for, else that of the usual place if it is there."""
+    return asked or (str(usual) if usual.exists() else None)
+
+
+def format_table(counts: dict[str, Counter[str]], blinks: Counter[str]) -> str:
+    """Return a table of the verdicts on each kind of material; what could not be judged is in a column of its own."""
+    rows = [["material", "n", *COLUMNS, "not judged"]]
+    for kind, counted in counts.items():
+        unjudged = sum(counted[verdict] for verdict in UNCOUNTED)
+        numbers = [counted.total() - unjudged, *(counted[verdict] for verdict in COLUMNS), unjudged]
+        rows.append([kind, *map(str, numbers)])
+    rows.append(["blinks that shut cleanly", str(blinks.total()), str(blinks["clean"]), *[""] * len(COLUMNS)])
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def draw_folder(folder: Path, judge: str | None, sheets: Path) -> tuple[dict[str, Counter[str]], Counter[str]]:
+    """Draw all files of a folder into sheets; print and return what a judge, if there is one, makes of them."""
+    counts, blinks = dict[str, Counter[str]](), Counter[str]()
+    for kind, (endings, draw, decide) in KINDS.items():
+        counts[kind], drawings = Counter(), list[Drawing]()
+        for file in list_files(folder, endings):
+            drawing = draw(file)
+            drawings.append(Drawing(drawing.name, drawing.rows, {}, {}))
+            if judge is None:
+                continue
+            points = ask_judge(judge, drawing)
+            verdict, said = decide(drawing, points)
+            blink = judge_blink(points) if kind == "portraits" else None
+            counts[kind][verdict] += 1
+            blinks["clean" if blink == "clean" else "open"] += blink is not None
+            print(f"{file.name:40} {verdict:26} {said}{f'; blink {blink}' if blink else ''}", flush=True)
+        write_sheets(sheets, kind, drawings)
+    return counts, blinks
+
+
+KINDS: dict[str, tuple[tuple[str, ...], Any, Any]] = {
+    "portraits": (PICTURES, draw_picture, judge_picture),
+    "videos of people": (VIDEOS, draw_video, judge_video),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--judge", help="Python of an environment that has mediapipe")
-    parser.add_argument("--sheets", type=Path, help="write contact sheets here")
+    parser.add_argument("--sheets", type=Path, default=Path("sheets"), help="write contact sheets here")
     wanted = parser.parse_args()
-    kinds: dict[str, tuple[tuple[str, ...], Any, Any]] = {
-        "pictures": (PICTURES, draw_picture, judge_picture),
-        "videos": (VIDEOS, draw_video, judge_video),
-    }
-    counts, blinks = dict[str, Counter[str]](), Counter[str]()
-    for kind, (endings, draw, judge) in kinds.items():
-        counts[kind] = Counter()
-        drawings = []
-        for file in list_files(wanted.folder, endings):
-            drawing = draw(file)
-            drawings.append(Drawing(drawing.name, drawing.rows, {}, {}))
-            if wanted.judge is None:
-                continue
-            points = ask_judge(wanted.judge, drawing)
-            verdict, said = judge(drawing, points)
-            blink = judge_blink(points) if kind == "pictures" else None
-            counts[kind][verdict] += 1
-            blinks["clean" if blink == "clean" else "open"] += blink is not None
-            print(f"{file.name:40} {verdict:26} {said}{f'; blink {blink}' if blink else ''}", flush=True)
-        write_sheets(wanted.sheets or Path("sheets"), kind, drawings)
-    for kind, counted in counts.items():
-        print(f"{kind}: {counted.total()}", *(f"{verdict} {n}" for verdict, n in counted.most_common()), sep=", ")
-    print(f"blinks: {blinks.total()}, clean {blinks['clean']}")
+    judge = find_judge(wanted.judge)
+    counts, blinks = draw_folder(wanted.folder, judge, wanted.sheets)
+    if judge is None:
+        print(f"no judge: the sheets in {wanted.sheets} are for your own eyes")
+        return
+    print(format_table(counts, blinks))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from models.preview.lips import STEP, LipField
 from models.preview.mouth import Mouth
 
 _MARGIN = 8
-_BAND = 64
+_BAND = 128
 """Rows of a head that are drawn at once: where each comes from then stays in the cache of the processor."""
 _NO_MAP = np.empty(0, np.float32)
 """The second map of cv2.remap where the first has x and y."""

@@ -172,3 +172,19 @@ def test_a_clock_that_starts_again_loses_nothing(tmp_path: Path, suffix: str, la
         assert len(set(shown)) >= 99
         assert shown == sorted(shown)
         assert samples.number_of(frames_read.read(60)) == pytest.approx(60, abs=1)
+
+
+@pytest.mark.parametrize("name", ["slow.gif", "slow.mp4", "uneven.mp4"])
+def test_lips_on_a_slow_video_move_at_25_frames_a_second(tmp_path: Path, name: str) -> None:
+    """A GIF and a video of 12 pictures a second, and one of uneven steps, are shown at 25, pictures repeated."""
+    every_s = [Fraction(n, 12) for n in range(24)]
+    times = [time_s + Fraction(n % 3, 100) for n, time_s in enumerate(every_s)] if name == "uneven.mp4" else every_s
+    codec = "gif" if name.endswith("gif") else "libx264"
+    path = samples.video(tmp_path / name, 24, fps=Fraction(12), times=times, codec=codec)
+    picture = media.read_picture(path, name, LIMITS)
+    assert picture.fps == 25
+    with media.VideoFrames(path, picture.fps) as frames:
+        shown = samples.numbers_shown(frames, range(len(frames)))
+    assert set(shown) == set(range(24))
+    assert shown == sorted(shown)
+    assert len(shown) == pytest.approx(50, abs=2)

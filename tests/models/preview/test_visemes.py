@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import pytest
 
 from models.arrays import Floats
+from models.preview import speech
 from models.preview.speech import make_mouth_curve
 from tests.models.phonemes import RATE, speak
 from tests.models.preview.spoken import FPS, SENTENCES
@@ -53,3 +55,15 @@ def test_rounded_vowels_are_told_from_spread_ones() -> None:
     """Lips are rounded for o and u, and spread for i and e."""
     frames = measure_shapes()
     assert frames["i/e"][:, 1].mean() - frames["o/u"][:, 1].mean() >= 0.3
+
+
+def test_a_longer_lead_costs_phonemes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lips that lead by a frame or two bring a and m, b, p nearer to each other: the lead is shorter."""
+
+    def measure_contrast(frames: dict[str, Floats]) -> float:
+        return float(frames["a"][:, 0].mean() - frames["m/b/p"][:, 0].mean())
+
+    chosen = measure_contrast(measure_shapes())
+    for lead_hops in (4, 8):
+        monkeypatch.setattr(speech, "_LEAD_HOPS", lead_hops)
+        assert measure_contrast(measure_shapes.__wrapped__()) < chosen - 0.1
