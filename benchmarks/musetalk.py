@@ -26,7 +26,6 @@ BEGAN = time.perf_counter()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -42,6 +41,7 @@ from models.musetalk.inpainting.modules import SIDE, Decode, Encode, Predict, co
 from models.musetalk.inpainting.precision import candidate_dtypes, has_cpu_bf16, precision_name  # noqa: E402
 from models.musetalk.nets.diffusion import AutoencoderKL, UNet2DConditionModel  # noqa: E402
 from models.musetalk.nets.whisper import Encoder, MelSpectrogram  # noqa: E402
+from models.musetalk.weights.architectures import build_taesd  # noqa: E402
 
 IMPORTED_S = time.perf_counter() - BEGAN
 GIB = 2**30
@@ -86,9 +86,9 @@ class Nets:
         widths = {"block_out_channels": self.vae, "norm_num_groups": self.groups, "layers_per_block": self.layers}
         return AutoencoderKL(**VAE, **widths)
 
-    def build_taesd(self) -> AutoencoderTiny:
+    def build_taesd(self) -> torch.nn.Module:
         """The small decoder of drafts, which has one size."""
-        return AutoencoderTiny()
+        return build_taesd({}, {})
 
     def build_whisper(self) -> Encoder:
         config: dict[str, Any] = {

@@ -15,11 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from safetensors.torch import save_file
 from torch import nn
 
 from models.musetalk.nets import bisenet, dwpose, s3fd
+from models.musetalk.weights.architectures import build_taesd
 from models.musetalk.weights.published_configs import TAESD
 
 DATA = Path(__file__).parents[2] / "data" / "musetalk"
@@ -166,5 +166,5 @@ def add_taesd(models_dir: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny", **config}))
     file = folder / "diffusion_pytorch_model.safetensors"
-    save_file(AutoencoderTiny(**config).state_dict(), file, metadata={"format": "pt"})
+    save_file(build_taesd(config, {}).state_dict(), file, metadata={"format": "pt"})
     return file
