@@ -255,17 +255,23 @@ class Dispatcher:
 
         Another would have the tuning of today, which the parts of an earlier attempt don't have.
         """
-        if job.spec is None or job.spec.race is None:
-            return read_outline(job.outline, request) if job.engine == request.engine else None
+        is_race = job.spec is not None and job.spec.race is not None
+        outline = self._read_kept_outline(request) if is_race else job.outline
+        is_same = is_race or job.engine == request.engine
+        found = read_outline(outline, request) if is_same else None
+        is_moved_anew = bool(found and found.animation and found.animation.engine != request.motion.get("engine"))
+        if is_moved_anew or (is_race and found is None):
+            files = request.files
+            for made in (files.parts, files.prepared, files.prepared_parts, files.animation):
+                discard(made)
+        return None if is_moved_anew else found
+
+    def _read_kept_outline(self, request: Request) -> Mapping[str, Any] | None:
         try:
             outline = json.loads(read_regular(Path(request.work, OUTLINE), MAX_OUTLINE_BYTES))
         except (OSError, ValueError, RecursionError):
-            outline = None
-        found = read_outline(outline if isinstance(outline, dict) else None, request)
-        if found is None:
-            for made in (request.files.parts, request.files.prepared, request.files.prepared_parts):
-                discard(made)
-        return found
+            return None
+        return outline if isinstance(outline, dict) else None
 
     def _keep_outline(self, attempt: Attempt, outline: Mapping[str, Any]) -> None:
         """Write the inspection of a video of a race beside its parts: the row has room for one alone."""

@@ -16,7 +16,7 @@ from agent.scheduler.dispatcher import OUTLINE, will_have_room
 from agent.scheduler.tuning import Choice
 from gpu_pool.types import Device, DeviceKind, Done, Exited, Failed, Progress, ProtocolError, RunSpan
 from models.catalog import EngineChoice
-from models.types import EngineError, Inspection, Request
+from models.types import Animation, EngineError, Inspection, Request
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 from tests.gpu_pool.fake import Message
 
@@ -812,6 +812,45 @@ def test_a_race_goes_on_as_it_was_planned(make_simulation: Build) -> None:
     (Path(asked[0]["work"]) / OUTLINE).write_text("{")
     simulation.run(lambda: len(asked) == 2)
     assert not part.exists()
+
+
+def test_a_clip_of_another_motion_engine_is_planned_anew(
+    make_simulation: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first engine left of it, and what was rendered of it, is of no use; the same engine goes on."""
+    simulation = make_simulation(cpus(1))
+    simulation.frame_s = 5.0
+    engines, asked = ["musev"], list[dict[str, Any]]()
+
+    def choose(*_: object) -> EngineChoice:
+        return EngineChoice(engines[0], "cpu", "")
+
+    def answer(_device: str, _name: str, order: RunSpan) -> list[tuple[float, Message]] | None:
+        request, stage = order.payload["request"], order.payload["stage"]
+        if stage != "inspect":
+            return None
+        asked.append(request)
+        planned = replace(simulation.inspection(), animation=Animation(request["motion"]["engine"], "c" * 64, (1,)))
+        outline = json.loads(json.dumps(planned.to_dict()))
+        return [(0.1, Done(order.task, order.start, order.stop, 0.1, {"outline": outline}))]
+
+    monkeypatch.setattr("agent.scheduler.dispatcher.choose_motion", choose)
+    simulation.story = answer
+    simulation.add("hello", motion=True)
+    simulation.run(lambda: any(stage == "animate" for *_, stage in simulation.placed))
+    [attempt] = simulation.dispatcher.attempts.values()
+    simulation.ledger.update("hello", **attempt.take_columns())
+    part, animation = run_part(asked[0]), Request.from_dict(asked[0]).files.animation
+    animation.mkdir()
+    before = len(simulation.placed)
+    stop_and_start(simulation)
+    simulation.run(lambda: len(simulation.placed) > before)
+    assert (len(asked), part.exists(), animation.exists()) == (1, True, True)
+    stop_and_start(simulation)
+    engines[0] = "diffusers"
+    simulation.run(lambda: len(asked) == 2)
+    assert asked[1]["motion"]["engine"] == "diffusers"
+    assert (part.exists(), animation.exists()) == (False, False)
 
 
 def run_only(simulation: Simulation, monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
