@@ -616,11 +616,14 @@ def test_a_traceback_is_in_the_log_and_not_in_the_events(
 # first parts ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_part_comes_before_the_others(make_simulation: Build) -> None:
+@pytest.mark.parametrize("frames", [600, 7500], ids=["24 s", "5 min"])
+def test_the_first_part_comes_before_the_others(make_simulation: Build, frames: int) -> None:
     """On one device it is made when the first span has ended, and the daemon hears of it once."""
-    simulation = make_simulation(cpus(1), frames=600)
+    simulation = make_simulation(cpus(1), frames=frames)
     simulation.add("hello")
     simulation.run(lambda: len(simulation.placed) == 6)
+    begun_s, first_s, second_s = (simulation.placed[number][0] for number in (2, 4, 5))
+    assert first_s - begun_s < second_s - first_s + 1, "the first part is there within the time of a span and its own"
     stages = [stage for _, _, _, stage in simulation.placed]
     assert stages[:5] == ["inspect", "prepare", "render", "first", "render"]
     [(job, folder)] = simulation.dispatcher.take_first_parts()
