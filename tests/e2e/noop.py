@@ -1,8 +1,9 @@
 """A daemon whose workers write small files instead of media, for tests of everything else.
 
 `python -m tests.e2e.noop --config FILE` is `musedrop run` with this handler.
-The options of a job set its duration: `frame_s` for each of its `frames`. `fault_errno` ends
-its stage `fault_stage` while the file `fault_while` is there; with `notes_ticks` the cache gets a note of each frame.
+The options of a job set its duration: `frame_s` for each of its `frames`, `prepare_s` and `assemble_s`.
+`fault_errno` ends its stage `fault_stage` while the file `fault_while` is there; with `notes_ticks` the cache gets a
+note of each frame.
 The environment variable `NOOP_LEASE_SPEED` makes all times of the share's lease shorter by its factor.
 """
 
@@ -55,7 +56,10 @@ class Noop:
         outline = Inspection(frames, "25", 2, 2, frames / 25, units, avatar_sha256=marks[0], audio_sha256=marks[1])
         return {"outline": outline.to_dict()}
 
-    def prepare(self, request: Request, *_: object) -> dict[str, Any]:
+    def prepare(
+        self, request: Request, _: object, _start: int, _stop: int, tick: Callable[[int], None]
+    ) -> dict[str, Any]:
+        take_time(request.options.get("prepare_s", 0.0), tick)
         request.files.prepared.mkdir(exist_ok=True)
         return {}
 
@@ -77,7 +81,10 @@ class Noop:
         write(out / "first.mp4", request.files.part_path(0, payload["stop"]).read_bytes())
         return {}
 
-    def assemble(self, request: Request, payload: dict[str, Any], *_: object) -> dict[str, Any]:
+    def assemble(
+        self, request: Request, payload: dict[str, Any], _start: int, _stop: int, tick: Callable[[int], None]
+    ) -> dict[str, Any]:
+        take_time(request.options.get("assemble_s", 0.0), tick)
         out = Path(request.out)
         out.mkdir(exist_ok=True)
         parts = [request.files.part_path(*span).read_bytes() for span in payload["spans"]]
@@ -88,6 +95,13 @@ class Noop:
 
 def open_handler(_device: str, _options: dict[str, Any]) -> Noop:
     return Noop()
+
+
+def take_time(seconds: float, tick: Callable[[int], None]) -> None:
+    pause, end_s = threading.Event(), time.monotonic() + seconds
+    while (left_s := end_s - time.monotonic()) > 0:
+        pause.wait(min(left_s, 0.1))
+        tick(0)
 
 
 def write(path: Path, data: bytes) -> None:

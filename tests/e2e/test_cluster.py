@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -187,6 +188,37 @@ def test_jobs_are_done_once_whatever_happens_to_the_second_machine(make_share: C
     workers = share.workers()
     assert share.stop() == 0
     until(lambda: are_gone([*workers, *agents]), 60, lambda: "an agent or worker outlives the daemon")
+
+
+def is_at(share: Share, stage: str, place: str) -> bool:
+    """Whether a job is in that stage, on a device whose name begins so."""
+    sql = "SELECT 1 FROM job_status WHERE state = 'running' AND stage = ? AND device LIKE ? || '%'"
+    return bool(share.rows(sql, stage, place))
+
+
+def test_a_machine_is_killed_in_each_stage(make_share: Callable[..., Share]) -> None:
+    """What it was to prepare and to render is made again; the end of a video is put together here, whatever it does."""
+    share = make_share(module="tests.e2e.noop", workers=1)
+    add_node(share, AGENT)
+    share.start()
+    options = {"frames": 48, "frame_s": 0.05, "prepare_s": 1.0, "assemble_s": 1.0}
+    names = list[str]()
+    for stage, place in (("prepare", "box2"), ("render", "box2"), ("assemble", "")):
+        wait_for_node(share)
+        for name in (f"{stage}-one", f"{stage}-two"):
+            names.append(name)
+            for file in (f"{name}-a.png", f"{name}-b.wav"):
+                share.put(file, name.encode())
+            share.drop(name, avatar=f"{name}-a.png", audio=f"{name}-b.wav", strategy="split", options=options)
+        until(partial(is_at, share, stage, place), 60, share.log)
+        agent = find_agent(share)
+        assert agent
+        os.kill(agent, signal.SIGKILL)
+        for name in names:
+            share.wait_for(name, "done")
+    assert sorted(path.name for path in share.outbox.iterdir()) == sorted(names)
+    for name in names:
+        assert (share.outbox / name / "result.mp4").read_bytes() == b"0-24\n24-48\n" + name.encode()
 
 
 ALTERED = "import {module} as altered; {change}; import gpu_pool.agent.__main__ as agent; agent.main()"
