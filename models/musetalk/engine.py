@@ -150,7 +150,7 @@ class MuseTalkEngine:
             "musetalk": {
                 **stats,
                 "quality": "draft" if is_draft else "full",
-                **({"decoder": "taesd" if is_small else "vae"} if is_draft else {}),
+                "decoder": "taesd" if is_small else "vae",
                 "painter": inpainter,
             },
         }
