@@ -220,7 +220,7 @@ class MediaFinder:
         if not files.is_file(names[0]):
             return self._check_file(role, given, path, allowed)
         mark = files.take_settled(names[0])
-        return self._check_rights(role, given, path, mark) if mark else written(role, given)
+        return self._check_rights(role, given, path, mark) if mark else make_unwritten(role, given)
 
     def _has_entry(self, inputs: Path, name: str) -> bool:
         """Whether the folder of claimed files has such a name, in any spelling, or can't be read."""
@@ -251,7 +251,7 @@ class MediaFinder:
         if fingerprint is None and role == "avatar" and not real.is_relative_to(self.inbox):
             fingerprint = take_fingerprint(real, of_folder=True)
         if fingerprint is None or not self.is_settled(real):
-            return written(role, given)
+            return make_unwritten(role, given)
         return self._check_rights(role, given, real, fingerprint)
 
     def _check_rights(self, role: Role, given: str, real: Path, fingerprint: Fingerprint) -> MediaFile | MissingMedia:
@@ -266,7 +266,7 @@ class MediaFinder:
         return [self.inbox, self.avatars, inputs, *given]
 
 
-def written(role: Role, given: str) -> MissingMedia:
+def make_unwritten(role: Role, given: str) -> MissingMedia:
     """Return that a medium is not whole yet."""
     return MissingMedia(f'{role} "{given}" {WRITTEN}')
 
