@@ -86,8 +86,9 @@ def find_inputs(record: Mapping[str, Any], media: Media) -> dict[str, Path]:
 
 
 def find_input(role: str, places: Sequence[Path], sha256: str | None) -> Path:
+    """Return where an input is; without a hash in result.json the first file counts. Raises UserError."""
     there = [path for path in places if path.is_file()]
-    if used := next((path for path in there if is_used_file(path, sha256)), None):
+    if used := next((path for path in there if sha256 is None or is_used_file(path, sha256)), None):
         return used
     if any(path.is_dir() for path in places):
         raise UserError("its avatar is a folder of pictures: drop the job again, and compare the two videos")

@@ -75,6 +75,7 @@ def test_inputs_that_are_gone_or_changed_are_named(tmp_path: Path) -> None:
         find_inputs(record, {"audio": [there, here]})
     there.write_bytes(b"voice")
     assert find_inputs(record, {"audio": [here, there]}) == {"audio": there}
+    assert find_inputs({}, {"audio": [tmp_path / "gone", here]}) == {"audio": here}
     with pytest.raises(UserError, match="folder of pictures"):
         find_inputs(record, {"avatar": [tmp_path]})
 
