@@ -590,7 +590,7 @@ def test_what_a_waiting_job_has_found_is_no_half_of_a_pair(desk: Desk) -> None:
     assert [desk.job(name).state for name in ("early", "later")] == [JobState.WAITING, JobState.QUEUED]
     desk.turn(wait_s=desk.settings.inbox.patience_s + 1)
     desk.intake.refuse_others(desk.at_ms)
-    assert '"anna.wav" (a voice without a face)' in desk.intake.ignored.texts[0]
+    assert '"anna.wav" (the other file of that name belongs to a job that names it)' in desk.intake.ignored.texts[0]
 
 
 # media of jobs that will not run --------------------------------------------------------------------------------------
