@@ -130,5 +130,5 @@ def transform_grid(affine: F64, x: Floats, y: Floats) -> Maps:
 
 def ramp(values: Floats, low: float, high: float) -> Floats:
     """Return float32 that rise smoothly from 0 at `low` to 1 at `high`, which may be the lower one."""
-    t = np.clip((values - low) / (high - low), 0, 1)
+    t = np.minimum(np.maximum((values - low) / (high - low), 0), 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
