@@ -29,18 +29,18 @@ from models.preview.face import (
 )
 from models.preview.geometry import join_rects
 from models.preview.interior import Tone, measure_tone
-from models.preview.landmarks import Landmarks, fit_landmarks
+from models.preview.landmarks import Landmarks
 from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import GIVEN, Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
 from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, outline_boxes
 from models.preview.speech import RATE, make_mouth_curve
-from models.preview.track import Track, follow_face
+from models.preview.track import Track, fit_followed, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 8
+VERSION = 9
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
@@ -352,7 +352,7 @@ def write_geometry(
             reference = track.choose_reference()
             picture = video.read(window[reference])
         if np.isfinite(track.gap).any():
-            face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
+            face = make_face(track.eyes[reference], fit_followed(picture, track.eyes[reference]))
         else:  # it is there too shortly to be followed
             picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
             track = replace(Track.of_still(face, len(window)), weight=np.zeros(len(window)))

@@ -6,10 +6,19 @@ import cv2
 import numpy as np
 
 from models.arrays import U8
-from models.preview.face import Face
-from models.preview.geometry import transform_points
-from models.preview.track import Track, follow_face
+from models.preview.face import Face, make_face, move_face
+from models.preview.geometry import invert_affine, transform_points
+from models.preview.track import Track, fit_followed, follow_face, measure_lips
 from tests.models.preview.portraits import draw, find_face, find_largest, portrait
+
+
+def shift_mouth(image: U8, face: Face, right: float, down: float) -> U8:
+    """Return a picture in which the lower face is moved by shares of the eye distance."""
+    x, y = np.meshgrid(np.arange(image.shape[1], dtype=np.float32), np.arange(image.shape[0], dtype=np.float32))
+    below = (y - face.eyes[0][1]) / face.eye_distance
+    lower = np.clip((below - 0.3) / 0.4, 0, 1) * np.exp(-(((x - np.mean(face.eyes, 0)[0]) / face.eye_distance) ** 4))
+    moved = (face.eye_distance * lower).astype(np.float32)
+    return np.asarray(cv2.remap(image, x - right * moved, y - down * moved, cv2.INTER_LINEAR), np.uint8)
 
 
 def test_a_moving_face_is_followed() -> None:
@@ -96,11 +105,8 @@ def test_a_mouth_pulled_aside_is_no_reference() -> None:
 def test_the_mouth_of_a_head_that_turns_quickly_is_followed() -> None:
     """A mouth that moves aside in the face at once is followed by three quarters within two frames."""
     image, face = portrait(), find_face(portrait())
-    x, y = np.meshgrid(np.arange(image.shape[1], dtype=np.float32), np.arange(image.shape[0], dtype=np.float32))
-    below = (y - face.eyes[0][1]) / face.eye_distance
-    lower = np.clip((below - 0.3) / 0.4, 0, 1) * np.exp(-(((x - np.mean(face.eyes, 0)[0]) / face.eye_distance) ** 4))
-    shifted = cv2.remap(image, x - (0.1 * face.eye_distance * lower).astype(np.float32), y, cv2.INTER_LINEAR)
-    frames = [image] * 12 + [np.asarray(shifted, np.uint8)] * 12
+    shifted = shift_mouth(image, face, 0.1, 0.0)
+    frames = [image] * 12 + [shifted] * 12
     track = follow_face(iter(frames), find_largest, lambda _: None)
     moved = (track.place_at_mouth(face) - track.eyes).mean(1)[:, 0]
     assert moved[-1] > 0.04 * face.eye_distance
@@ -137,3 +143,31 @@ def test_the_reference_is_a_clear_frame() -> None:
     assert track.detail[2] < 0.7 * track.detail[7]
     reference = track.choose_reference()
     assert 5 <= reference < 10 or reference >= 13
+
+
+def test_the_mouth_of_a_face_that_turns_far_is_followed() -> None:
+    """Where the eyes of a turning head come nearer to each other by a quarter and more, the mouth stays on the lips."""
+    image, face = portrait(), find_face(portrait())
+    middle = float(np.mean(face.eyes, 0)[0])
+    moves = [
+        np.array([[wide, 0, middle * (1 - wide)], [0, 1, 0]]) for wide in np.r_[[1.0] * 6, np.linspace(1, 0.72, 18)]
+    ]
+    frames = [np.asarray(cv2.warpAffine(image, move, image.shape[1::-1]), np.uint8) for move in moves]
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    lips = np.array([(np.mean(face.landmarks.points[8:10], 0))])
+    eyes = track.place_at_mouth(face)
+    placed, wanted = (
+        transform_points(transform_points(lips, face.to_upright), invert_affine(move_face(face, eyes[-1]).to_upright)),
+        transform_points(lips, moves[-1]),
+    )
+    assert np.abs(placed - wanted).max() < 0.05 * face.eye_distance
+
+
+def test_lips_far_from_their_usual_place_are_found() -> None:
+    """Lips that are a quarter of the eye distance higher than usual are there, though the first fit is far below."""
+    image, face = draw(portrait(), 0.0).copy(), find_face(portrait())
+    eyes = np.array(face.eyes)
+    usual = measure_lips(make_face(eyes, fit_followed(image, eyes)))[:2]
+    higher = shift_mouth(image, face, 0.0, -0.25)
+    found = measure_lips(make_face(eyes, fit_followed(higher, eyes)))[:2]
+    assert np.abs(found - usual - (0, -25)).max() < 10
