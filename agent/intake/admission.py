@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from agent.clock import Pace
@@ -394,15 +394,19 @@ class Intake:
             return None
         return None if isinstance(found, MissingMedia) else {role: medium.to_dict() for role, medium in found.items()}
 
-    def _list_left_media(self, names: Mapping[str, str | None], batch: str) -> dict[str, Any]:
-        """Return the files in the inbox that a job names which will not run: they leave it like those of others."""
+    def _list_left_media(self, job: Job) -> dict[str, Any]:
+        """Return the files in the inbox that a job names which doesn't run."""
+        names = {"avatar": job.spec.avatar, **job.spec.media_names} if job.spec else {}
+        return self._list_named_media(names, job.spec.batch if job.spec else "")
+
+    def _list_named_media(self, names: Mapping[str, str | None], batch: str) -> dict[str, Any]:
         return {role: medium.to_dict() for role, medium in self.media.find_left(names, batch).items()}
 
     def refuse(self, submission: Submission, bad: BadJob, at_ms: int) -> None:
         """Insert the row of a submission that can't be a job."""
         origin: dict[str, Any] = {"digest": submission.digest, "submitter": submission.owner}
         origin["client_id"] = find_id(submission.text or b"")
-        origin["media"] = self._list_left_media(find_media_names(submission.text or b""), submission.batch)
+        origin["media"] = self._list_named_media(find_media_names(submission.text or b""), submission.batch)
         self.ledger.transitions.refuse(submission.uid, submission.name, make_job_error(bad), at_ms=at_ms, **origin)
         log.error("%s is refused (%s): %s", submission.name, bad.code, bad.message, extra=make_extra(submission))
 
@@ -511,15 +515,15 @@ class Intake:
         return self._history.elapsed_s(since_ms) if self._history is not None else (at_ms - since_ms) / 1000
 
     def _set_waiting_for(self, job: Job, reason: str) -> None:
-        if reason != job.waiting_for:
-            self.ledger.update(job.uid, waiting_for=reason)
+        """Record what a job waits for, and which of its media are there: no other job takes them along when it ends."""
+        media = self._list_left_media(job)
+        if (reason, media) != (job.waiting_for, job.media):
+            self.ledger.update(job.uid, waiting_for=reason, media=media)
 
     def _fail(self, job: Job, bad: BadJob, at_ms: int) -> None:
         failed = self.ledger.transitions.fail(job, make_job_error(bad), at_ms=at_ms)
-        if failed.spec is not None and not failed.media:
-            names = {"avatar": failed.spec.avatar, **failed.spec.media_names}
-            left = self._list_left_media(names, failed.spec.batch)
-            self.ledger.update(failed.uid, media=left)
+        if not failed.media:
+            self.ledger.update(failed.uid, media=self._list_left_media(failed))
         log.error("%s failed (%s): %s", job.name, bad.code, bad.message, extra=make_extra(job))
 
     # control files ---------------------------------------------------------------------------------------------------
@@ -665,9 +669,21 @@ class Intake:
             self._refuse_retry(job, bad, at_ms)
             return
         if spec is not None:
+            self._restore_media(job, spec)
             kept = spec.model_copy(update={"batch": job.spec.batch}) if job.spec else spec
             self.ledger.transitions.reopen(job, kept, at_ms=at_ms)
             self._unsettled.add(job.uid)
+
+    def _restore_media(self, job: Job, spec: JobSpec) -> None:
+        """Put media that a job shared with others, and that were filed away with them, back into the inbox."""
+        asked = {spec.avatar, *spec.media_names.values()}
+        for medium in job.media.values():
+            given, filed = str(medium["given"]), Path(medium["path"])
+            is_filed = any(filed.is_relative_to(place) for place in (self.folders.archive, self.folders.failed))
+            is_plain = given == PurePath(given.replace("\\", "/")).name
+            if given in asked and is_filed and is_plain and take_fingerprint(filed) == Fingerprint.from_dict(medium):
+                with suppress(OSError):
+                    outbox.restore_medium(filed, self.folders.inbox / spec.batch, given)
 
 
 def list_given_names(job: Job) -> list[str]:

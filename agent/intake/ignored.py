@@ -133,7 +133,16 @@ class IgnoredEntries:
             return IgnoredEntry(to_text(name), "it is empty", "write its content, or remove it")
         if lower_suffix(name) == TEXT and not is_control and (told := self._explain_text(name)):
             return IgnoredEntry(to_text(name), *told)
+        if self._has_other_half(name):
+            return IgnoredEntry(to_text(name), *OTHER_HALF)
         return IgnoredEntry(to_text(name), *_explain_kind(name))
+
+    def _has_other_half(self, name: str) -> bool:
+        """Whether there is a voice beside a face, or a face beside a voice: since they are no pair, it is a job's."""
+        if lower_suffix(name) not in AVATAR_SUFFIXES | AUDIO_SUFFIXES:
+            return False
+        beside = {lower_suffix(one) for one in self._inbox.names.list_halves(fold_name(Path(name).stem))}
+        return bool(beside & (AUDIO_SUFFIXES if lower_suffix(name) in AVATAR_SUFFIXES else AVATAR_SUFFIXES))
 
     def _explain_other(self, name: str, kind: str) -> tuple[str, str]:
         if kind == "folder":
@@ -215,6 +224,10 @@ def _may_be_told(name: str) -> bool:
     return lower_suffix(name) not in {".json", *CONTROLS} and name.lower() not in SWITCHES
 
 
+OTHER_HALF = (
+    "the other file of that name belongs to a job that names it",
+    "put a job file that names both, or copy both under another name",
+)
 FOLDER = ("a folder: only jobs and pairs in it are taken", "put job files, or a face and a voice of one name, into it")
 
 

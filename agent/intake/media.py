@@ -122,11 +122,13 @@ class MediaFinder:
         return found
 
     def find_left(self, names: Mapping[str, str | None], batch: str = "") -> dict[str, MediaFile]:
-        """Return those of the named files that are in the inbox: they follow a job that will not run."""
+        """Return those of the named files that are in the inbox: they follow the job, also if it never runs."""
         found = {}
         for role, given in names.items():
             path = PurePosixPath((given or "").replace("\\", "/"))
             if not path.name or "\0" in path.name or path.is_absolute() or ".." in path.parts:
+                continue
+            if self.files is not None and not batch and path.parts[1:] == () and not self.files.find_names(path.name):
                 continue
             try:
                 file = self.lookup.find(self.inbox / batch, path) or self.lookup.find(self.inbox, path)

@@ -264,3 +264,12 @@ def restore_inputs(inputs: Path, claimed: Path) -> None:
     sync(claimed)
     sync(claimed.parent)
     remove_empty(inputs)
+
+
+def restore_medium(filed: Path, inbox: Path, name: str) -> None:
+    """Put a medium that was filed away with another job back into the inbox, as a link, unless the name is taken.
+
+    Raises OSError where there is none, or the file system has no links.
+    """
+    with hold_folder(filed.parent) as before, hold_folder(inbox) as after:
+        os.link(filed.name, name, src_dir_fd=before, dst_dir_fd=after, follow_symlinks=False)

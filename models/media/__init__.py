@@ -21,7 +21,7 @@ from models.media.output.verify import verify_video
 from models.media.picture import Picture, read_background, read_image, read_picture
 from models.media.pictures.background import BLACK, WHITE, Background, keep_opacity, measure_opacity
 from models.media.pictures.colour import BT709, bgr_to_yuv_matrix
-from models.media.pictures.planar import PatchedPlanes, split_planes, yuv_to_bgr
+from models.media.pictures.planar import PatchedPlanes, PlanesEditor, split_planes, yuv_to_bgr
 from models.media.video import VideoFrames
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "KeptPictures",
     "PatchedPlanes",
     "Picture",
+    "PlanesEditor",
     "Sound",
     "VideoFrames",
     "assemble_video",

@@ -60,6 +60,7 @@ class VideoFrames:
         self._decoded: tuple[int, MakePicture] | None = None
         self._asked = 0
         self._early_s = self._source.timeline.measure_tolerance(fps)
+        self._length = self._source.timeline.count_frames(fps)
 
     def __enter__(self) -> Self:
         return self
@@ -73,15 +74,15 @@ class VideoFrames:
         self._source.close()
 
     def __len__(self) -> int:
-        return self._source.timeline.count_frames(self._fps)
+        return self._length
 
     def read(self, index: int) -> U8:
         """Return frame `index` as a new array, (height, width, 3) uint8 BGR, or its planes.
 
         Raises IndexError, EngineError avatar_unreadable.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self._name} has {len(self)} frames, there is no frame {index}")
+        if not 0 <= index < self._length:
+            raise IndexError(f"{self._name} has {self._length} frames, there is no frame {index}")
         position = self._source.timeline.find_picture(index, self._fps, self._early_s)
         if position not in self._kept:
             self._decode(position)
@@ -100,7 +101,7 @@ class VideoFrames:
             if self._decoded is None or self._decoded[0] > position:
                 self._substitute(position, before)
                 return
-            if self._decoded[0] >= first:
+            if first <= self._decoded[0] < position:
                 self._keep(self._decoded[0], self._decoded[1]())
         self._keep(position, self._decoded[1]())
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,14 +28,14 @@ from models.preview.face import (
     measure_smallest,
     move_face,
 )
-from models.preview.geometry import join_rects
+from models.preview.geometry import Rect, join_rects, widen_rect
 from models.preview.interior import Tone, measure_tone
 from models.preview.landmarks import Landmarks
 from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import GIVEN, Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
-from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, outline_boxes
+from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, find_eyes, outline_boxes
 from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, fit_followed, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
@@ -48,6 +49,8 @@ GUESSED_MOUTH = (
 UNSEEN_MOUTH = 'the mouth could not be seen clearly, so it does not move; the option "mouth" says where it is'
 _WHOLE_FACE, _UPPER_FACE = (-100, -70, 100, 150), (-75, -45, 75, 25)
 """Left, top, right and bottom in face units."""
+AROUND = 0.1
+"""What may move into the rectangle of a mouth from beyond it, as a share of the eye distance."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
 NO_FACE = "choose a portrait that shows one face from the front, well lit and at least {} pixels wide"
@@ -71,7 +74,7 @@ class PreviewEngine:
             box = [round(float(value), 1) for value in face.box]
             details[f"face-{number}" if number else "face"] = box
             details.setdefault("mouth_found", mouth.is_visible)
-        if request.is_scene and not request.output.alpha:
+        if not request.output.alpha and (request.is_scene or inspection.avatar_kind == "video"):
             with open_video(request, inspection, as_yuv=True) as video:
                 inspection = replace(inspection, colour=video.colour)
         return replace(
@@ -136,8 +139,7 @@ class PreviewEngine:
         boxes = np.concatenate([face.face_boxes for face in faces])
         label = Label(inspection.width, inspection.height, boxes) if options.label else None
         if inspection.avatar_kind == "video":
-            with open_video(request, inspection, over) as video:
-                yield from stamp_frames(draw_video(video, faces, frames, options.cycle), label)
+            yield from self._paint_video(over, request, inspection, frames, faces, label)
             return
         image = load_image(request, inspection, over)
         portraits = [Portrait(image, face.face, face.mouth, face.tone) for face in faces]
@@ -149,6 +151,28 @@ class PreviewEngine:
         planes = media.PatchedPlanes(still, rect, inspection.colour)
         for frame in drawn:
             yield planes.convert(frame)
+
+    def _paint_video(
+        self,
+        over: media.Background,
+        request: Request,
+        inspection: Inspection,
+        frames: range,
+        faces: list[PreparedPreview],
+        label: Label | None,
+    ) -> Iterator[U8]:
+        """Yield frames of a video avatar as planes in which the faces alone are drawn, or in BGR for transparency."""
+        options, _ = read_options(request.options)
+        as_yuv = not request.output.alpha
+        with open_video(request, inspection, over, as_yuv=as_yuv) as video:
+            shown = (cycle_frame(n, len(video), options.cycle) for n in frames)
+            pictures = ((n, video.read(n)) for n in shown)
+            canvas: Canvas = WholeFrames(inspection.width, inspection.height)
+            if as_yuv and video.colour == inspection.colour:
+                canvas = media.PlanesEditor(inspection.width, inspection.height, video.colour)
+            elif as_yuv:  # an older version has inspected the job and made its first parts
+                pictures = ((n, media.yuv_to_bgr(planes, video.colour)) for n, planes in pictures)
+            yield from draw_video(pictures, canvas, faces, frames, label)
 
     def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
         options, _ = read_options(request.options)
@@ -464,16 +488,25 @@ class PreparedPreview:
         opening, spread = self.curve[n] * self.strength[n]
         return float(opening), float(spread)
 
-    def draw_on(self, frame: U8, resting: LowerFace, painter: MouthPainter, n: int, source: int) -> None:
+    def draw_on(
+        self, canvas: Canvas, frame: U8, resting: LowerFace, painter: MouthPainter, n: int, source: int
+    ) -> None:
         """Move the face in frame `n`, which shows the avatar's frame `source`, in place."""
         seen = source - self.first
         weight = float(self.weight[seen] * self.strength[n])
+        moves, shut = weight > 0 and self.mouth.is_visible, float(self.shut[n]) * weight
+        if not moves and shut <= 0:
+            return
         face = move_face(self.face, self.eyes[seen])
-        if weight > 0 and self.mouth.is_visible:
-            resting.lay(frame, face, weight)
-            draw_mouth(frame, face, painter, self.read_shape(n), weight)
-        if self.shut[n] * weight > 0:
-            draw_lids(frame, face, float(self.shut[n]) * weight)
+        rects = [painter.find_rect(face, canvas.size), resting.find_rect(face, canvas.size)] if moves else []
+        rects += [find_eyes(face, canvas.size)] if shut > 0 else []
+        with canvas.open_part(frame, widen_rect(join_rects(rects), AROUND * face.eye_distance)) as (part, origin):
+            face = move_face(self.face, self.eyes[seen] - origin)
+            if moves:
+                resting.lay(part, face, weight)
+                draw_mouth(part, face, painter, self.read_shape(n), weight)
+            if shut > 0:
+                draw_lids(part, face, shut)
 
 
 def open_faces(request: Request, inspection: Inspection) -> list[PreparedPreview]:
@@ -516,16 +549,42 @@ def draw_still(
         yield frame
 
 
-def draw_video(video: media.VideoFrames, faces: list[PreparedPreview], frames: range, how: str) -> Iterator[U8]:
-    """Yield frames of a video avatar; those without the face are unchanged.
+class Canvas(Protocol):
+    """Opens parts of frames to be drawn into, see `media.PlanesEditor`."""
+
+    size: tuple[int, int]
+
+    def open_part(self, frame: U8, rect: Rect) -> AbstractContextManager[tuple[U8, tuple[int, int]]]: ...
+
+
+class WholeFrames:
+    """The canvas of frames in BGR: each is drawn into as it is."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.size = (width, height)
+
+    def open_part(self, frame: U8, _: Rect) -> AbstractContextManager[tuple[U8, tuple[int, int]]]:
+        return nullcontext((frame, (0, 0)))
+
+
+def draw_video(
+    pictures: Iterator[tuple[int, U8]],
+    canvas: Canvas,
+    faces: list[PreparedPreview],
+    frames: range,
+    label: Label | None,
+) -> Iterator[U8]:
+    """Draw into `pictures`, frames of a video avatar with their numbers in it, and yield them as the result's `frames`;
+    those without the face are unchanged.
 
     The lips and the chin of one frame rest on all of them, and move there as the sound asks.
     """
     painters = [MouthPainter(face.face, face.mouth, face.tone) for face in faces]
     resting = [LowerFace(face.resting, face.face, face.mouth) for face in faces]
-    for n in frames:
-        source = cycle_frame(n, len(video), how)
-        frame = video.read(source)
+    for n, (source, frame) in zip(frames, pictures, strict=True):
         for face, lower_face, painter in zip(faces, resting, painters, strict=True):
-            face.draw_on(frame, lower_face, painter, n, source)
+            face.draw_on(canvas, frame, lower_face, painter, n, source)
+        if label is not None:
+            with canvas.open_part(frame, label.rect) as (part, (_, top)):
+                label.stamp(part, top)
         yield frame

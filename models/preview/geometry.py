@@ -103,6 +103,17 @@ def join_rects(rects: Sequence[Rect]) -> Rect:
     return min(left), min(top), max(right), max(bottom)
 
 
+def widen_rect(rect: Rect, around: float) -> Rect:
+    """Return the rectangle with at least so many pixels more on each side; it may leave the picture.
+
+    >>> widen_rect((2, 3, 5, 6), 1.5)
+    (0, 1, 7, 8)
+    """
+    x0, y0, x1, y1 = rect
+    more = math.ceil(around)
+    return x0 - more, y0 - more, x1 + more, y1 + more
+
+
 def make_grid(rect: Rect) -> Maps:
     """Return (h, w) float32 x and y of the pixels of `rect`: the map without movement."""
     x0, y0, x1, y1 = rect

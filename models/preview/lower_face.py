@@ -7,7 +7,7 @@ import numpy as np
 
 from models.arrays import U8, Floats
 from models.preview.face import Face, crop_upright
-from models.preview.geometry import UNIT, Crop, compute_rect, make_grid, ramp, to_slices, transform_grid
+from models.preview.geometry import UNIT, Crop, Rect, compute_rect, make_grid, ramp, to_slices, transform_grid
 from models.preview.mouth import Mouth
 
 _MOST_PIXELS_PER_UNIT = 4.0
@@ -45,10 +45,14 @@ class LowerFace:
         radius = np.sqrt((x / (reach - 2)) ** 2 + down**2)
         self._opacity = ramp(radius, 0.98, 0.7)
 
+    def find_rect(self, face: Face, size: tuple[int, int]) -> Rect:
+        """Return the pixels that it may change, in a picture of (width, height)."""
+        return compute_rect(face.to_upright, self._crop, size)
+
     def lay(self, frame: U8, face: Face, weight: float) -> None:
         """Lay it over `face` in a frame, in place, in the frame's colours."""
         crop = self._crop
-        rect = compute_rect(face.to_upright, crop, (frame.shape[1], frame.shape[0]))
+        rect = self.find_rect(face, (frame.shape[1], frame.shape[0]))
         target = frame[to_slices(rect)]
         if not target.size:
             return

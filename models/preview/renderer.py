@@ -11,6 +11,7 @@ import numpy as np
 from models.arrays import F64, U8, Bool, Floats
 from models.preview.face import Face
 from models.preview.geometry import (
+    Crop,
     Maps,
     Rect,
     compose_affine,
@@ -32,6 +33,8 @@ _BAND = 128
 _NO_MAP = np.empty(0, np.float32)
 """The second map of cv2.remap where the first has x and y."""
 _TEXTURE_SIDE = 4096
+_EYES = Crop(-115, -60, 230, 145)
+"""Both eyes with the skin of which their lids are made, in face units."""
 _LABEL, _FONT = "PREVIEW - no model weights", cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -169,6 +172,11 @@ class Portrait:
             frame[to_slices(rect)] = own[to_slices(rect)]
 
 
+def find_eyes(face: Face, size: tuple[int, int]) -> Rect:
+    """Return the pixels that `draw_lids` looks at, in a picture of (width, height)."""
+    return compute_rect(face.to_upright, _EYES, size)
+
+
 def draw_mouth(frame: U8, face: Face, painter: MouthPainter, shape: tuple[float, float], weight: float) -> None:
     """Move the mouth in a frame of a video, (h, w, 3) uint8, in place, at `face`."""
     rect = painter.find_rect(face, (frame.shape[1], frame.shape[0]))
@@ -208,12 +216,14 @@ class Label:
         self._wide, self._tall = wide + 2 * self._margin, self._high + below + 2 * self._margin
         covers = (faces[:, 0] < self._wide) & (faces[:, 1] < self._tall)
         self._top = height - self._tall if covers.any() else 0
+        self.rect: Rect = (0, self._top, min(width, self._wide), min(height, self._top + self._tall))
 
-    def stamp(self, frame: U8) -> None:
-        """Write the label into a (h, w, 3) uint8 frame, in place."""
-        corner = frame[self._top : self._top + self._tall, : self._wide]
+    def stamp(self, frame: U8, top: int = 0) -> None:
+        """Write the label into a (h, w, 3) uint8 frame, or into the rows of it from `top` on, in place."""
+        first = self._top - top
+        corner = frame[first : first + self._tall, : self._wide]
         np.floor_divide(corner, 3, out=corner)
-        where = (self._margin, self._top + self._high + self._margin)
+        where = (self._margin, first + self._high + self._margin)
         cv2.putText(frame, _LABEL, where, _FONT, self._size, (255, 255, 255), self._stroke, cv2.LINE_AA)
 
 

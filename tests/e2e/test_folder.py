@@ -226,6 +226,24 @@ def test_the_longest_name_a_file_can_have(noop: Share) -> None:
     assert noop.result(row["result"])["name"] == name
 
 
+def test_media_stay_for_a_job_that_waits(make_share: Callable[..., Share]) -> None:
+    """A face is not filed away with the jobs that are done, while another one that names it waits for its voice."""
+    share = make_share(module="tests.e2e.noop", settle_s=0.1)
+    share.start()
+    share.put("face.png", b"face")
+    share.put("voice.wav", b"voice")
+    share.drop("late", avatar="face.png", audio="late.wav")
+    share.drop("early", **JOB)
+    share.wait_for("early", "done")
+    share.put("pair.png", b"other face")
+    share.put("other.wav", b"other voice")
+    share.drop("other", avatar="pair.png", audio="other.wav")
+    until(lambda: not (share.inbox / "pair.png").exists(), 60, share.log)
+    share.put("late.wav", b"late")
+    share.wait_for("late", "done", timeout_s=60)
+    until(lambda: not any(share.inbox.iterdir()), 60, share.log)
+
+
 # the same again ------------------------------------------------------------------------------------------------------
 
 

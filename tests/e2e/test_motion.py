@@ -24,6 +24,8 @@ STOPS = ("prepare", "0/3", "1/advance", "decode")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
     """A daemon with four workers and the fake motion engine, for all tests here."""
     share = Share(tmp_path_factory.mktemp("studio"), workers=4, module="tests.e2e.moving")
+    text = share.config.read_text()
+    share.config.write_text(text.replace("[pool]\n", "[pool]\nmax_interruptions = 20\n"))  # all four are killed twice
     share.start()
     yield share
     share.end()

@@ -70,6 +70,7 @@ def test_every_job_of_an_earlier_release_ends(make_share: Callable[..., Share], 
     assert share.job("running")["attempt"] == before["running"]["attempt"] + 1
     assert share.error("failed")["code"] == "bad_option"
 
+    share.put("face.jpg", b"face")
     share.put("never.wav", b"never")
     share.put("cancelled.retry", b"")
     assert share.wait_for("cancelled", "done")["result"] == "cancelled"

@@ -6,6 +6,7 @@ import struct
 from typing import Any, TypeVar
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
@@ -101,10 +102,7 @@ class ToBgr:
         green, blue, red, *opacity = (
             apply_orientation(view_plane(planar, number), self.orientation) for number in range(len(planar.planes))
         )
-        bgr = np.empty((self.height, self.width, 3), np.uint8)
-        for channel, plane in enumerate((blue, green, red)):
-            bgr[..., channel] = plane
-        return bgr, opacity[0] if opacity else None
+        return np.asarray(cv2.merge((blue, green, red)), np.uint8), opacity[0] if opacity else None
 
     def _reformat(self, frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
         width, height = self.stored

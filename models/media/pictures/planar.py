@@ -7,7 +7,9 @@ height.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -183,6 +185,47 @@ class PatchedPlanes:
             size = 2 if number else 1
             part = plane[y0 // size : y1 // size, x0 // size : x1 // size]
             part[:] = view_plane(frame, number)[: part.shape[0], : part.shape[1]]
+
+
+class PlanesEditor:
+    """Opens parts of the planes of pictures of (width, height), both even, in one colour, to be drawn into in BGR.
+
+    All samples around such a part stay those of the source.
+    """
+
+    def __init__(self, width: int, height: int, colour: Colour) -> None:
+        self.size = (width, height)
+        self._colour = replace(colour, matrix=resolve_matrix(colour.matrix, width, height))
+        self._to_yuv = ToYuv(self._colour)
+
+    @contextmanager
+    def open_part(self, planes: U8, rect: tuple[int, int, int, int]) -> Iterator[tuple[U8, tuple[int, int]]]:
+        """Yield (h, w, 3) uint8 BGR, and x and y of its first pixel: what the planes show in `rect` and a little
+        around it. `rect` is x0, y0, x1, y1 in pixels. What is drawn in it is in the planes afterwards.
+        """
+        x0, y0, x1, y1 = self._clip(rect, 0)
+        left, top, right, bottom = self._clip(rect, _APART)
+        if x0 >= x1 or y0 >= y1:
+            yield np.empty((0, 0, 3), np.uint8), (x0, y0)
+            return
+        frame = av.VideoFrame(right - left, bottom - top, "yuv420p")
+        for number, plane in enumerate(split_planes(planes)):
+            size = 2 if number else 1
+            view_plane(frame, number)[:] = plane[top // size : bottom // size, left // size : right // size]
+        part = ToBgr(right - left, bottom - top)(tag_frame(frame, self._colour))
+        yield part, (left, top)
+        drawn = self._to_yuv(part)
+        for number, plane in enumerate(split_planes(planes)):
+            size = 2 if number else 1
+            rows, columns = slice(y0 // size, y1 // size), slice(x0 // size, x1 // size)
+            source = view_plane(drawn, number)[(y0 - top) // size :, (x0 - left) // size :]
+            plane[rows, columns] = source[: rows.stop - rows.start, : columns.stop - columns.start]
+
+    def _clip(self, rect: tuple[int, int, int, int], around: int) -> tuple[int, int, int, int]:
+        """Return the rectangle with so many pixels around it, at even edges, cut to the picture."""
+        left, top = (max(0, edge // 2 * 2 - around) for edge in rect[:2])
+        right, bottom = (-(-edge // 2) * 2 for edge in rect[2:])
+        return left, top, min(self.size[0], right + around), min(self.size[1], bottom + around)
 
 
 def _read_range(frame: av.VideoFrame) -> int:

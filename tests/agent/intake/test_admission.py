@@ -11,6 +11,7 @@ import pytest
 
 from agent import clock
 from agent.fs import Fingerprint
+from agent.fs.folders import make_folders
 from agent.intake import admission
 from agent.intake.admission import Intake
 from agent.intake.controls.commands import CancelJob, DrainDevice, ResumeDevice, UnloadDevice
@@ -274,6 +275,23 @@ def test_a_retry_brings_the_inputs_back(desk: Desk) -> None:
     assert (again.uid, again.state, again.stage, again.error_code) == (job.uid, JobState.QUEUED, "inspect", None)
     assert desk.claimed_names(again) == ["job.json"]
     assert not (desk.folders.failed / "hello").exists()
+
+
+def test_a_retry_finds_what_was_filed_away_with_another_job(desk: Desk) -> None:
+    """A face that several jobs named is put back into the inbox; the job that has it now keeps it, too."""
+    desk.drop_media()
+    desk.drop("hello")
+    desk.turn()
+    fail_job(desk, "hello")
+    filed = desk.folders.archive / "2026-01-01" / "other" / "face.jpg"
+    make_folders([filed.parent])
+    (desk.folders.inbox / "face.jpg").rename(filed)
+    desk.ledger.note_moved_medium(desk.folders.inbox / "face.jpg", filed)
+    desk.put("hello.retry", b"")
+    for _ in range(3):
+        desk.turn(wait_s=1.0)
+    assert desk.job("hello").state is JobState.QUEUED
+    assert filed.read_bytes() == (desk.folders.inbox / "face.jpg").read_bytes()
 
 
 def test_a_retry_reads_the_job_file_again(desk: Desk) -> None:
@@ -559,8 +577,8 @@ def test_jobs_of_one_turn_share_what_was_found(desk: Desk, monkeypatch: pytest.M
     assert looks == ["face.jpg", "voice.wav"] * 2
 
 
-def test_what_a_pair_has_taken_is_not_found_any_more(desk: Desk) -> None:
-    """A waiting job has found a face, which then is claimed as half of a pair: a job of the same turn waits for it."""
+def test_what_a_waiting_job_has_found_is_no_half_of_a_pair(desk: Desk) -> None:
+    """The face stays for the waiting job and for others that name it, and the voice beside it is told of."""
     desk.drop("early", avatar="anna.jpg", audio="late.wav")
     desk.turn()
     for name in ("anna.jpg", "anna.wav", "voice.wav"):
@@ -568,8 +586,11 @@ def test_what_a_pair_has_taken_is_not_found_any_more(desk: Desk) -> None:
     desk.turn(wait_s=0.0)
     desk.drop("later", avatar="anna.jpg")
     desk.turn(wait_s=1.0)
-    assert sorted(desk.names()) == ["anna", "early", "later"]
-    assert [desk.job(name).state for name in ("early", "later")] == [JobState.WAITING] * 2
+    assert sorted(desk.names()) == ["early", "later"]
+    assert [desk.job(name).state for name in ("early", "later")] == [JobState.WAITING, JobState.QUEUED]
+    desk.turn(wait_s=desk.settings.inbox.patience_s + 1)
+    desk.intake.refuse_others(desk.at_ms)
+    assert '"anna.wav" (the other file of that name belongs to a job that names it)' in desk.intake.ignored.texts[0]
 
 
 # media of jobs that will not run --------------------------------------------------------------------------------------

@@ -129,3 +129,23 @@ def test_a_picture_that_changed_in_part_has_the_planes_of_the_whole(
         whole = ToYuv(colour)(picture)
         for number, plane in enumerate(media.split_planes(planes.convert(picture))):
             assert np.array_equal(plane, view_plane(whole, number)[: plane.shape[0], : plane.shape[1]])
+
+
+@pytest.mark.parametrize("colour", [media.BT709, Colour(matrix=5, range=2), Colour(2, 2, 2, 0)])
+@pytest.mark.parametrize("rect", [(33, 21, 91, 77), (-7, -9, 300, 300), (159, 119, 160, 120), (50, 50, 50, 50)])
+def test_only_the_part_that_is_drawn_changes(rect: tuple[int, int, int, int], colour: Colour) -> None:
+    """A part shows what the whole picture shows there, takes what is drawn, and leaves the rest as it was."""
+    planes = np.kron(np.random.default_rng(1).integers(60, 190, (18, 16)), np.ones((10, 10))).astype(np.uint8)
+    drawn, shown = planes.copy(), media.yuv_to_bgr(planes, colour)
+    x0, y0, x1, y1 = (max(0, edge) for edge in rect)
+    with media.PlanesEditor(160, 120, colour).open_part(drawn, rect) as (part, (x, y)):
+        inside = part[y0 - y : y1 - y, x0 - x : x1 - x]
+        assert np.array_equal(inside, shown[y0:y1, x0:x1])
+        inside[:] = (40, 120, 200)
+    outside = np.ones((120, 160), bool)
+    outside[y0 // 2 * 2 : -(-y1 // 2) * 2, x0 // 2 * 2 : -(-x1 // 2) * 2] = False
+    for before, after in zip(media.split_planes(planes), media.split_planes(drawn), strict=True):
+        size = 120 // len(before)
+        assert np.array_equal(before[outside[::size, ::size]], after[outside[::size, ::size]])
+    seen = media.yuv_to_bgr(drawn, colour)[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].astype(int)
+    assert not seen.size or np.abs(seen - (40, 120, 200)).max() <= 2
