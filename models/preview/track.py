@@ -15,8 +15,8 @@ from models.preview.face import Face, find_face_near, make_face
 from models.preview.geometry import UNIT, transform_points
 from models.preview.landmarks import LIPS, Landmarks, fit_landmarks
 
-LOST = -0.5
-"""Likeness below which the flow has led to something else."""
+LOST = 0.0
+"""Likeness below which the flow has led to something else, or something hides the face."""
 NUDGE = 0.12
 """Share of the distance to the fitted eyes that tracked eyes move in each frame."""
 LARGEST_STEP = 0.04

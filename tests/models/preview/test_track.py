@@ -171,3 +171,15 @@ def test_lips_far_from_their_usual_place_are_found() -> None:
     higher = shift_mouth(image, face, 0.0, -0.25)
     found = measure_lips(make_face(eyes, fit_followed(higher, eyes)))[:2]
     assert np.abs(found - usual - (0, -25)).max() < 10
+
+
+def test_what_hides_the_face_is_not_painted() -> None:
+    """While a hand is before mouth and nose the frames stay as they are; then the mouth is where it was."""
+    image, face = portrait(), find_face(portrait())
+    hidden = image.copy()
+    corners = transform_points([(-90, 40), (90, 40), (90, 230), (-90, 230)], invert_affine(face.to_upright))
+    cv2.fillConvexPoly(hidden, corners.round().astype(np.int32), (120, 140, 190))
+    track = follow_face(iter([image] * 8 + [hidden] * 8 + [image] * 8), find_largest, lambda _: None)
+    assert (track.weight[8:16] == 0).all()
+    assert track.weight[-1] > 0
+    assert np.abs(track.place_at_mouth(face)[-1] - np.array(face.eyes)).max() < 0.05 * face.eye_distance
