@@ -35,11 +35,12 @@ from models.arrays import F64, U8
 from models.preview.face import Face, choose_largest, find_faces, make_face, move_face
 from models.preview.geometry import invert_affine, transform_points
 from models.preview.interior import measure_tone
+from models.preview.landmarks import fit_landmarks
 from models.preview.lips import compute_resting_gap
 from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.mouth import Mouth, find_mouth
 from models.preview.renderer import MouthPainter, Portrait, draw_mouth
-from models.preview.track import fit_followed, follow_face
+from models.preview.track import follow_face
 
 PICTURES, VIDEOS = (".jpg", ".jpeg", ".png", ".webp"), (".mp4", ".mov", ".webm", ".gif")
 SHAPES = {
@@ -138,7 +139,7 @@ def draw_video(file: Path) -> Drawing:
         return Drawing(file.name, [], {"source": frames[0]}, {})
     reference = track.choose_reference()
     picture = frames[reference]
-    face = make_face(track.eyes[reference], fit_followed(picture, track.eyes[reference]))
+    face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
     eyes = track.place_at_mouth(face)
     mouth = find_mouth(picture, face)
     resting = LowerFace(cut_lower_face(picture, face, mouth), face, mouth)

@@ -30,14 +30,14 @@ from models.preview.face import (
 )
 from models.preview.geometry import Rect, join_rects, widen_rect
 from models.preview.interior import Tone, measure_tone
-from models.preview.landmarks import Landmarks
+from models.preview.landmarks import Landmarks, fit_landmarks
 from models.preview.lower_face import LowerFace, cut_lower_face
 from models.preview.motion import make_blinks, make_strength, make_sway
 from models.preview.mouth import GIVEN, Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
 from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, find_eyes, outline_boxes
 from models.preview.speech import RATE, make_mouth_curve
-from models.preview.track import Track, fit_followed, follow_face
+from models.preview.track import Track, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
@@ -376,7 +376,7 @@ def write_geometry(
             reference = track.choose_reference()
             picture = video.read(window[reference])
         if np.isfinite(track.gap).any():
-            face = make_face(track.eyes[reference], fit_followed(picture, track.eyes[reference]))
+            face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
         else:  # it is there too shortly to be followed
             picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
             track = replace(Track.of_still(face, len(window)), weight=np.zeros(len(window)))

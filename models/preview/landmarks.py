@@ -112,11 +112,10 @@ class Landmarks:
         return average_corners(self.points)
 
 
-def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False, lip_steps: int = 2) -> Landmarks:
+def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False) -> Landmarks:
     """Fit the landmarks of the face with `eyes`, (2, 2) x and y, in a (h, w, 3) uint8 BGR picture.
 
-    The eyes may be wrong by a tenth of their distance; with `rough`, by a quarter. More `lip_steps` than 2 find lips
-    that are farther from their usual place, but also lead away from those that are hard to see.
+    The eyes may be wrong by a tenth of their distance; with `rough`, by a quarter.
     """
     tables = load_tables()
     for _ in range(2 if rough else 0):
@@ -126,7 +125,7 @@ def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False, lip_steps: int =
     features = FACE_WINDOW.extract(image, upright)
     points = transform_points(tables.apply("face", features), invert_affine(upright))
     likeness = float(tables.apply("likeness", features)[0, 0])
-    points[LIPS] = _fit_lips(image, points[LIPS], lip_steps)
+    points[LIPS] = _fit_lips(image, points[LIPS])
     for _ in range(2):
         points[LEFT_EYE] = tables.predict("eye", EYE_WINDOW.extract, image, align_ends(points[0], points[2]))
         mirrored = compose_affine(align_ends(points[4], points[6]), MIRROR)
@@ -137,12 +136,12 @@ def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False, lip_steps: int =
 def fit_lips_from(image: U8, landmarks: Landmarks, moved: F64) -> Landmarks:
     """Return the landmarks with lips that are fitted anew, from where they were plus `moved`, x and y in pixels."""
     points = landmarks.points.copy()
-    points[LIPS] = _fit_lips(image, points[LIPS] + moved, 2)
+    points[LIPS] = _fit_lips(image, points[LIPS] + moved)
     return Landmarks(points, landmarks.likeness, _measure_opening(image, points))
 
 
-def _fit_lips(image: U8, lips: F64, steps: int) -> F64:
-    for _ in range(steps):
+def _fit_lips(image: U8, lips: F64) -> F64:
+    for _ in range(2):
         affine = align_ends(lips[0], lips[1])
         lips = load_tables().predict("lips", LIPS_WINDOW.extract_colours, image, affine)
     return lips

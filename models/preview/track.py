@@ -13,7 +13,7 @@ import numpy as np
 from models.arrays import F64, U8, Bool
 from models.preview.face import Face, find_face_near, make_face
 from models.preview.geometry import UNIT, transform_points
-from models.preview.landmarks import LIPS, Landmarks, fit_landmarks
+from models.preview.landmarks import LIPS, fit_landmarks
 
 LOST = 0.0
 """Likeness below which the flow has led to something else, or something hides the face."""
@@ -28,8 +28,6 @@ FEWEST_POINTS = 12
 DETAIL_PX = 1.5
 _EDGE = 8.0
 """Pixels beside the face that corners of its skin need."""
-LIP_STEPS = 4
-"""The lips of a head that is turned, or that sings, are far from their usual place."""
 FARTHEST_MOUTH = 30.0
 """The farthest that a mouth moves in a turning head, in face units, which shrink with the distance of its eyes."""
 AWAY = 0.5
@@ -128,18 +126,13 @@ def follow_eyes(before: U8, now: U8, frame: U8, eyes: F64) -> Face | None:
     moved = move_eyes(before, now, eyes)
     if moved is None:
         return find_face_near(frame, eyes)
-    fitted = fit_followed(frame, moved)
+    fitted = fit_landmarks(frame, moved)
     if fitted.likeness < LOST:
         return find_face_near(frame, eyes)
     if fitted.likeness > 0:
         farthest = LARGEST_STEP * float(np.hypot(*(moved[1] - moved[0])))
         moved = moved + NUDGE * np.clip(fitted.eyes - moved, -farthest, farthest)
     return make_face(moved, fitted)
-
-
-def fit_followed(frame: U8, eyes: F64) -> Landmarks:
-    """Return the landmarks of a face with `eyes`, (2, 2) x and y, as the track has them."""
-    return fit_landmarks(frame, eyes, lip_steps=LIP_STEPS)
 
 
 def measure_lips(face: Face) -> F64:
