@@ -312,7 +312,11 @@ class Daemon:
         try:
             return self.lease.check()
         except OSError as error:
-            return "" if self.lease.is_held else f"the share can't be taken into use: {error.strerror}"
+            return (
+                ""
+                if self.lease.is_held
+                else f"the share can't be taken into use: {error.strerror}: {error.filename or self.folders.share}"
+            )
         except ShareTaken:
             self.share_present = False
             raise

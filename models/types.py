@@ -234,7 +234,8 @@ class Request:
     soundtrack_db  level of the soundtrack in decibels
     background     the colour "#rrggbb" that transparent pixels of the avatar show; "": the picture, else white
     voices         several voices, the first of which is `audio`; none: one voice
-    marks          inode, size and mtime (nanoseconds) of the media by their role when the job was accepted
+    marks          inode, size, mtime (nanoseconds) and `inputs.take_sample` of the media by their role when the job
+                   was accepted
     strict         whether the job fails where there is advice about its input
     forms          the form of the networks that the self-test found fastest, by the type of a card
     tuned          `batch_size` and `compile` that `musedrop tune` found fastest, by the type of a card, or "cpu"

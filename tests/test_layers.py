@@ -35,7 +35,7 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "huggingface_hub": "models.checkpoints.downloads",
     "httpx2": "models.checkpoints.downloads",
 }
-MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow"} | {
+MODELS_FOR_AGENT = {"models.facts", "models.types", "models.catalog", "models.nofollow", "models.inputs"} | {
     "models.motion.types",
     "models.motion.catalog",
 }

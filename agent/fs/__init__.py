@@ -39,6 +39,8 @@ LONGEST_NAME_BYTES = 100
 THREADS = 8
 _deletions = Semaphore(256)
 """Folders that may wait to be deleted; further ones are deleted at once, so that they do not fill the disk."""
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
+"""Errors of a path at which there is no such file, or one that a link leads to."""
 BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 20, 1 << 14
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -62,15 +64,18 @@ class Fingerprint:
         return cls(data["inode"], data["size"], data["mtime_ns"])
 
 
-def take_fingerprint(path: Path, *, of_folder: bool = False) -> Fingerprint | None:
+def take_fingerprint(path: Path, *, of_folder: bool = False, strict: bool = False) -> Fingerprint | None:
     """Return the fingerprint of a regular file, or of a folder, None for anything else, and where any part of the path
     is a link.
 
     That of a folder is another one when an entry comes, goes or gets another name.
+    With `strict` it raises the OSError of a path of which can't be known what is there.
     """
     try:
         fd = open_nofollow(path, os.O_PATH)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if strict and isinstance(error, OSError) and error.errno not in NOT_THERE:
+            raise
         return None
     try:
         status = os.fstat(fd)
@@ -263,16 +268,17 @@ def overwrite(path: Path, data: bytes) -> None:
         _write_in_place(fd, data)
 
 
-def swap_bytes(path: Path, expected: bytes, data: bytes) -> bool:
+def swap_bytes(path: Path, expected: bytes, data: bytes, limit_bytes: int) -> bool:
     """Write a small file in place as `overwrite` does, if its content is `expected`; b"" means that there is none.
 
+    Of a file longer than `limit_bytes` so many and one more count, as `read_regular` returns them.
     Return whether it was. Two processes can't both do so where the file system has locks.
     """
     with _open_in_place(path) as fd:
         with suppress(OSError):
             if not try_lock(fd):
                 return False
-        is_expected = os.pread(fd, len(expected) + 1, 0) == expected
+        is_expected = read_bytes(fd, limit_bytes + 1) == expected
         if is_expected:
             _write_in_place(fd, data)
     return is_expected

@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from secrets import randbits
 from typing import Any, Protocol
 
 from agent.errors import ErrorCode
-from agent.fs import Fingerprint, follow_links, take_fingerprint
+from agent.fs import Fingerprint, follow_links, open_fd, take_fingerprint
 from agent.intake.paths import PathLookup, fold_name, is_utf8
 from agent.jobs.json_text import BadJob
 from agent.jobs.spec import AVATAR_SUFFIXES, URL, JobSpec
+from models.inputs import take_sample
+from models.nofollow import open_nofollow
 
 Role = str
 """What a medium is for: "avatar", "audio" or a further one of the job file."""
@@ -28,11 +31,16 @@ WINDOWS_PATH = re.compile(r"^([A-Za-z]:/|//)")
 
 @dataclass(frozen=True, slots=True)
 class MediaFile:
-    """A file of a job, as it was when the job was queued; `given`: its name in the job file."""
+    """A file of a job, as it was when the job was queued.
+
+    given   its name in the job file
+    sample  `take_sample` of it; empty where nothing could be read of it
+    """
 
     given: str
     path: Path
     fingerprint: Fingerprint
+    sample: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         mark = self.fingerprint
@@ -42,6 +50,7 @@ class MediaFile:
             "inode": mark.inode,
             "size": mark.size,
             "mtime_ns": mark.mtime_ns,
+            "sample": list(self.sample),
         }
 
 
@@ -259,13 +268,22 @@ class MediaFinder:
     def _check_rights(self, role: Role, given: str, real: Path, fingerprint: Fingerprint) -> MediaFile | MissingMedia:
         if not os.access(real, os.R_OK, effective_ids=True):
             return MissingMedia(f"{role} \"{given}\" can't be read by the daemon's user", ErrorCode.NOT_READABLE)
-        return MediaFile(given, real, fingerprint)
+        return MediaFile(given, real, fingerprint, sample_medium(real))
 
     def list_allowed(self, inputs: Path) -> list[Path]:
         """Return the folders that a job may read from. Links are followed, but none that users can make."""
         share, others = self.inbox.parent, (*self.roots, *self.path_map.values())
         given = [folder if folder.is_relative_to(share) else follow_links(folder) for folder in others]
         return [self.inbox, self.avatars, inputs, *given]
+
+
+def sample_medium(path: Path) -> tuple[int, ...]:
+    """Return the sample of a medium; empty where it can't be read, which the worker that copies it will say."""
+    try:
+        with open_fd(open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK)) as fd:
+            return take_sample(fd, randbits(56))
+    except OSError:
+        return ()
 
 
 def make_unwritten(role: Role, given: str) -> MissingMedia:

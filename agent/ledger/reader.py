@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,12 +32,18 @@ class NoLedger(LedgerError):
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Raises LedgerError where the file can't be opened: rights, or a folder of its name."""
-    mode = "ro" if read_only else "rwc"
+    """Raises LedgerError where the file can't be opened: rights, or a folder of its name or of one beside it."""
+    mode, real = "ro" if read_only else "rwc", follow_links(path)
     if path.exists() and not path.is_file():  # SQLite would take a pipe for a full disk
         raise LedgerError(f"the ledger {path} can't be opened: it must be a file, and this is none")
+    for beside in (real.with_name(f"{real.name}{end}") for end in ("-wal", "-shm", "-journal")):
+        if os.path.lexists(beside) and (beside.is_symlink() or not beside.is_file()):
+            raise LedgerError(
+                f"the ledger {path} can't be opened: {beside.name} beside it must be a file, and this is none;"
+                " with the daemon stopped, put the file back, or move away what has its name"
+            )
     try:
-        return sqlite3.connect(f"{follow_links(path).as_uri()}?mode={mode}", uri=True, timeout=5.0)
+        return sqlite3.connect(f"{real.as_uri()}?mode={mode}", uri=True, timeout=5.0)
     except sqlite3.OperationalError as error:
         if not read_only and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
             raise

@@ -165,23 +165,28 @@ class Archiver:
         job = self.ledger.job(uid)
         if job is None:
             return False
-        dropped = [medium for medium in job.media.values() if self._is_dropped(medium)]
+        dropped = [medium for medium in job.media.values() if self._may_be_dropped(medium)]
         paths = [Path(medium["path"]) for medium in dropped]
         free = [medium for medium in dropped if not self.entries.is_blocked(Path(medium["path"]))]
         for medium in free:
-            with self.entries.guard(Path(medium["path"]), "be filed away"):
-                moved = file_away(medium, Path(job.inputs or ""))
-                self.ledger.note_moved_medium(Path(medium["path"]), moved)
+            path = Path(medium["path"])
+            with self.entries.guard(path, "be filed away"):
+                if take_fingerprint(path, strict=True) == Fingerprint.from_dict(medium):
+                    self.ledger.note_moved_medium(path, file_away(medium, Path(job.inputs or "")))
         if not any(path in self.entries for path in paths):
             self.ledger.update(job.uid, swept=1)
             return True
         return bool(free)
 
-    def _is_dropped(self, medium: Mapping[str, Any]) -> bool:
-        """Whether a medium is still in the inbox, as it was when the job was queued."""
+    def _may_be_dropped(self, medium: Mapping[str, Any]) -> bool:
+        """Whether a medium is still in the inbox, as it was when the job was queued, as far as that can be known."""
         path = Path(medium["path"])
-        is_below = path.is_relative_to(follow_links(self.folders.inbox))
-        return is_below and take_fingerprint(path) == Fingerprint.from_dict(medium)
+        if not path.is_relative_to(follow_links(self.folders.inbox)):
+            return False
+        try:
+            return take_fingerprint(path, strict=True) == Fingerprint.from_dict(medium)
+        except OSError:
+            return True
 
 
 def file_away(medium: Mapping[str, Any], folder: Path) -> Path:

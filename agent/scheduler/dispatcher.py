@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.errors import ErrorCode
 from agent.fs import Fingerprint, atomic_write_bytes, catch, discard, is_disk_full, is_file, read_regular
-from agent.fs.folders import move
+from agent.fs.folders import move, remove
 from agent.jobs.spec import JobSpec
 from agent.ledger.job import Job, JobError
 from agent.ledger.ledger import Ledger
@@ -25,13 +24,13 @@ from agent.scheduler.disk_faults import describe_disk_fault, explain_unreadable_
 from agent.scheduler.engines import EngineChooser
 from agent.scheduler.race import Entrant, Race, list_entrants
 from agent.scheduler.ready_queue import ReadyQueue, read_ready_queue
-from agent.scheduler.reports import is_whole_job, read_outline
+from agent.scheduler.reports import is_whole_job, make_plan, read_plan
 from agent.service.log import make_extra
 from agent.settings import CurrentSettings
 from agent.text import restore_names
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
-from models.catalog import ENGINES, EngineChoice
+from models.catalog import ENGINES, EngineChoice, stamp_weights
 from models.motion.catalog import choose_motion
 from models.types import EngineError, GivenVoice, Inspection, Output, Request
 
@@ -48,8 +47,8 @@ MAX_BACKOFF_S = 60.0
 CONTENT = {"engine", "fps", "options", "output", "from_s", "to_s", "soundtrack_db", "background", "motion", "race"}
 HASHES = ("avatar_sha256", "audio_sha256", "media_sha256")
 SAME_CLIP = "another job makes the same clip"
-OUTLINE, MAX_OUTLINE_BYTES = "outline.json", 1 << 20
-"""The inspection of a video of a race, in its work folder."""
+PLAN, MAX_PLAN_BYTES = "plan.json", 1 << 20
+"""What the parts of a video are made by, in its work folder."""
 PROBE = Task(id="probe", kind="cpu", todo=(Span(0, 1),), strategy="queue", is_local=True)
 """Every job starts with `inspect` on a CPU device here: a job is started only when one is free for it."""
 
@@ -227,12 +226,11 @@ class Dispatcher:
             return None
         now_s, at_ms, token = self.clock.now_s(), self.clock.at_ms(), secrets.token_hex(8)
         choice = race.entrant.choice
-        if job.engine not in (None, choice.engine) and job.spec.race is None:
-            discard(self._work / job.uid)  # no part of another engine may get into the video
         request = self._make_request(job, race.entrant, token)
         if motion is not None:
             request = race.entrant.add_motion(request, motion.engine, self._count_bytes(motion.kind))
-        attempt = Attempt(job, token, request, choice.kind, self._find_inspection(job, request), served_ms=at_ms)
+        known, request = self._find_plan(request)
+        attempt = Attempt(job, token, request, choice.kind, known, served_ms=at_ms)
         attempt.race = race if job.spec.race is not None else None
         attempt.motion_kind = motion.kind if motion else "cpu"
         attempt.stage_seconds.update(job.stage_seconds)
@@ -250,34 +248,34 @@ class Dispatcher:
         log.info("%s: attempt %d with the %s engine", *said, extra=make_extra(job))
         return attempt
 
-    def _find_inspection(self, job: Job, request: Request) -> Inspection | None:
-        """Return the inspection that what is on disk of a video was made by; without it, that is of no use.
+    def _find_plan(self, request: Request) -> tuple[Inspection | None, Request]:
+        """Return the inspection that what is on disk of a video was made by, and the request as it was then.
 
-        Another would have the tuning of today, which the parts of an earlier attempt don't have.
+        Without it that is of no use, and is removed: no part of another engine, or of other settings, weights or media,
+        may get into the video.
         """
-        is_race = job.spec is not None and job.spec.race is not None
-        outline = self._read_kept_outline(request) if is_race else job.outline
-        is_same = is_race or job.engine == request.engine
-        found = read_outline(outline, request) if is_same else None
-        is_moved_anew = bool(found and found.animation and found.animation.engine != request.motion.get("engine"))
-        if is_moved_anew or (is_race and found is None):
-            files = request.files
-            for made in (files.parts, files.prepared, files.prepared_parts, files.animation):
-                discard(made)
-        return None if is_moved_anew else found
-
-    def _read_kept_outline(self, request: Request) -> Mapping[str, Any] | None:
+        work = Path(request.work)
         try:
-            outline = json.loads(read_regular(Path(request.work, OUTLINE), MAX_OUTLINE_BYTES))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return outline if isinstance(outline, dict) else None
+            found = read_plan(read_regular(work / PLAN, MAX_PLAN_BYTES), request, self._stamp_weights(request))
+        except OSError:
+            found = None
+        if found is not None:
+            known, planned = found
+            if known.animation is None or known.animation.engine == request.motion.get("engine"):
+                return known, planned
+        if any(work.iterdir()):
+            remove(work)
+            work.mkdir(parents=True)
+        return None, request
 
-    def _keep_outline(self, attempt: Attempt, outline: Mapping[str, Any]) -> None:
-        """Write the inspection of a video of a race beside its parts: the row has room for one alone."""
-        path = Path(attempt.request.work, OUTLINE)
-        if attempt.race is not None and catch(atomic_write_bytes, path, json.dumps(dict(outline)).encode()):
+    def _keep_plan(self, attempt: Attempt, outline: Mapping[str, Any]) -> None:
+        """Write what the parts will be made by beside them. A full disk is the trouble of later stages."""
+        path, request = Path(attempt.request.work, PLAN), attempt.request
+        if catch(atomic_write_bytes, path, make_plan(outline, request, self._stamp_weights(request))):
             discard(path)
+
+    def _stamp_weights(self, request: Request) -> str:
+        return stamp_weights(Path(request.models_dir)) if ENGINES[request.engine].weights else ""
 
     def _may_go_on(self, attempt: Attempt) -> bool:
         """Whether a worker may do all stages of the job: the first time, and where nothing is to be loaded."""
@@ -316,7 +314,10 @@ class Dispatcher:
             output=self._choose_output(spec),
             limits=settings.media_limits,
             metadata={"title": job.name, "comment": f"musedrop, engine {engine}"},
-            marks={role: list(astuple(Fingerprint.from_dict(medium))) for role, medium in job.media.items()},
+            marks={
+                role: [*astuple(Fingerprint.from_dict(medium)), *medium.get("sample", ())]
+                for role, medium in job.media.items()
+            },
             strict=spec.strict,
             forms=dict(self.devices.forms),
             tuned={
@@ -424,13 +425,13 @@ class Dispatcher:
             may_be_known = attempt.job.client_id and not (attempt.race and attempt.race.made)
             if may_be_known and (earlier := self.ledger.find_done_duplicate(attempt.job)):
                 return self._settle_duplicate(attempt, earlier)
-            self._keep_outline(attempt, message.result["outline"])
             if is_whole_job(message.result):
                 attempt.skip_to_end(message.result["stage_seconds"], device, self.clock.now_s())
                 return self._finish_attempt(attempt, message.result["facts"])
+            self._keep_plan(attempt, message.result["outline"])
         elif attempt.stage == "animate" and "outline" in message.result:
             attempt.set_inspection(message.result)
-            self._keep_outline(attempt, message.result["outline"])
+            self._keep_plan(attempt, message.result["outline"])
         if not attempt.is_complete:
             return None
         if attempt.stage != "assemble":
@@ -455,14 +456,14 @@ class Dispatcher:
         choice, token = race.entrant.choice, f"{attempt.job.run_token}-{race.at}"
         try:
             request = self._make_request(attempt.job, race.entrant, token)
+            if motion := attempt.request.motion:
+                request = race.entrant.add_motion(request, motion["engine"], motion["device_bytes"])
+            known, request = self._find_plan(request)
         except OSError as error:
             self._drop(attempt)
             self._requeue(attempt, f"{error.strerror}: {error.filename}")
             return
-        if motion := attempt.request.motion:
-            request = race.entrant.add_motion(request, motion["engine"], motion["device_bytes"])
         self._stop_first_part(attempt)
-        known = self._find_inspection(attempt.job, request)
         attempt.begin_again(request, choice.kind, token, known, self.clock.now_s())
         self._set_engine(attempt, choice)
         attempt.may_go_on = self._may_go_on(attempt)

@@ -6,8 +6,10 @@ the keys, types and ranges here, which follow from the limits in the request.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 from typing import Annotated, Any, Literal, TypeVar
@@ -35,6 +37,14 @@ CODES_OF_DAEMON = {
     *(code for code in ErrorCode if code.group == "worker"),
 }
 """Codes that the daemon alone gives."""
+
+NS_PER_S = 1_000_000_000
+NOT_ASKED = {
+    *("avatar", "audio", "media", "work", "out", "cache", "cache_bytes", "models_dir", "limits", "metadata"),
+    *("forms", "tuned"),
+}
+"""Fields of a request that say where things are and how large they may be, what the video is called, and what its
+plan settles."""
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -164,6 +174,19 @@ class Inspected(Strict):
     stage_seconds: LaterSeconds | None = None
 
 
+class Plan(Strict):
+    """What the parts of a video are made by; it is beside them, where workers may write.
+
+    outline  the inspection, which has the encoder, the tuning and the forms of the networks in it
+    asked    `hash_asked` of the request
+    crf      the quality of every part
+    """
+
+    outline: dict[str, Any]
+    asked: Sha256
+    crf: Annotated[int, Field(ge=0, le=51)]
+
+
 class Empty(Strict):
     """Nothing: the files say the rest."""
 
@@ -190,11 +213,38 @@ def is_whole_job(result: Mapping[str, Any]) -> bool:
     return isinstance(result.get("facts"), dict) and isinstance(result.get("stage_seconds"), dict)
 
 
-def read_outline(outline: Mapping[str, Any] | None, request: Request) -> Inspection | None:
-    """Return the inspection of an earlier attempt; None where its row has none that can be used."""
-    if not outline or _refuse_outline({"outline": outline}, request.limits):
+def make_plan(outline: Mapping[str, Any], request: Request, weights: str) -> bytes:
+    """Return the plan of a video as a file, for `read_plan`."""
+    plan = {"outline": dict(outline), "asked": hash_asked(request, weights), "crf": request.output.crf}
+    return json.dumps(plan).encode()
+
+
+def read_plan(data: bytes, request: Request, weights: str) -> tuple[Inspection, Request] | None:
+    """Return the inspection of an earlier attempt, and the request with the settings of that time.
+
+    None where the plan can't be used, or what is asked for now is something else: parts that were made by it are of no
+    use then.
+    """
+    try:
+        plan = Plan.model_validate_json(data)
+    except ValidationError:
         return None
-    return Inspection.from_dict(dict(outline))
+    if plan.asked != hash_asked(request, weights) or _refuse_outline({"outline": plan.outline}, request.limits):
+        return None
+    return Inspection.from_dict(plan.outline), replace(request, output=replace(request.output, crf=plan.crf))
+
+
+def hash_asked(request: Request, weights: str) -> str:
+    """Return a hash of all that decides the bytes of a video, but for what its plan settles.
+
+    `weights`: what the engine's files are known by. Of the media it has sizes, and times to the second, as a backup
+    keeps them. The motion engine decides the clip, which has a key of its own.
+    """
+    asked = {name: value for name, value in request.to_dict().items() if name not in NOT_ASKED}
+    asked["marks"] = {role: (size, mtime_ns // NS_PER_S) for role, (_, size, mtime_ns, *_) in request.marks.items()}
+    asked["output"] = {name: value for name, value in asked["output"].items() if name not in ("crf", "encoder")}
+    asked["motion"] = {name: value for name, value in request.motion.items() if name not in ("engine", "device_bytes")}
+    return hashlib.sha256(json.dumps([asked, weights], sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_failure(failed: Failed) -> str:

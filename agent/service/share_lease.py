@@ -104,7 +104,9 @@ class ShareLease:
         """Leave the share to the next daemon, if it is ours."""
         if self._content:
             with suppress(OSError):
-                swap_bytes(self._file, self._content, b" " * len(self._content))  # it keeps its place on a full disk
+                swap_bytes(
+                    self._file, self._content, b" " * len(self._content), MAX_BYTES
+                )  # it keeps its place on a full disk
         self._content, self._is_confirmed = b"", False
 
     def _has_expired(self, found: bytes) -> bool:
@@ -130,7 +132,7 @@ class ShareLease:
         """Write the lease anew where it still is what was found; return whether it is ours then."""
         lease = asdict(self._describe_self()) | {"renewal": secrets.token_hex(8)}
         content = json.dumps(lease).encode() + b"\n"
-        if not swap_bytes(self._file, found, content):
+        if not swap_bytes(self._file, found, content, MAX_BYTES):
             return False
         self._content, self._due_ms = content, self._clock.boot_ms() + round(1000 * RENEW_S)
         return True

@@ -18,7 +18,7 @@ import numpy as np
 
 from models.arrays import U8
 from models.atomic import atomic_write
-from models.inputs import changed_error, copy_input
+from models.inputs import compare_folder, copy_input
 from models.media.opening import USUAL
 from models.media.picture import read_image
 from models.types import EngineError, Limits
@@ -63,9 +63,7 @@ def join_pictures(
     Nothing in the path may be a link, pictures included. `mark` is the folder's, see `copy_input`; `tick` is called
     with the bytes copied so far. Raises EngineError avatar_unreadable, media_too_large, missing_media, media_changed.
     """
-    status, digest, done = folder.lstat(), hashlib.sha256(str(fps).encode()), 0
-    if mark and (status.st_ino, status.st_size, status.st_mtime_ns) != tuple(mark):
-        raise changed_error(folder.name)
+    digest, done = hashlib.sha256(str(fps).encode()), 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as copies:
         for picture in find_numbered(folder):
@@ -73,6 +71,7 @@ def join_pictures(
             sha256 = copy_input(picture, copy, limits.media_bytes - done, (), tick)
             digest.update(f" {int(picture.stem)} {sha256}".encode())
             done += copy.stat().st_size
+        compare_folder(folder, mark)
         with atomic_write(target, durable=False) as video:
             write_lossless(Path(copies), video, fps, limits)
     return digest.hexdigest()

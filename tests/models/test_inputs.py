@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from models import inputs
-from models.inputs import copy_input
+from models.inputs import compare_folder, copy_input, take_sample
 from models.types import EngineError
 from tests.member import SWAP, make_shared_folder, needs_root, running_as_member
 
@@ -54,6 +54,42 @@ def test_the_hash_is_that_of_the_copy(voice: Path, tmp_path: Path) -> None:
     assert (tmp_path / "work" / "audio").read_bytes() == data
     assert digest == hashlib.sha256(data).hexdigest()
     assert told[-1] == len(data)
+
+
+@pytest.mark.parametrize("size", [100, 1 << 18])
+def test_a_file_that_is_written_in_place_with_its_time_set_back(tmp_path: Path, voice: Path, size: int) -> None:
+    """Another voice of the same size and time is noticed; other rights, names and links are no change."""
+    voice.write_bytes(os.urandom(size))
+    mark = [*mark_of(voice), *sample(voice)]
+    voice.chmod(0o640)
+    (tmp_path / "link.wav").hardlink_to(voice)
+    copy_input(voice, tmp_path / "work" / "audio", LIMIT_BYTES, mark)
+    (tmp_path / "work" / "audio").unlink()
+    (tmp_path / "work").rmdir()
+    with voice.open("r+b") as file:
+        file.write(os.urandom(size))
+    os.utime(voice, ns=(mark[2], mark[2]))
+    assert mark_of(voice) == mark[:3]
+    assert refused(voice, mark) == "media_changed"
+
+
+def test_a_picture_of_a_folder_that_is_written_in_place(tmp_path: Path) -> None:
+    """The folder itself has the size and time that it had."""
+    (folder := tmp_path / "face").mkdir()
+    (folder / "1.png").write_bytes(b"one")
+    mark = [*mark_of(folder), *sample(folder)]
+    compare_folder(folder, mark)
+    (folder / "1.png").write_bytes(b"three")
+    with pytest.raises(EngineError, match="media_changed"):
+        compare_folder(folder, mark)
+
+
+def sample(path: Path) -> tuple[int, int]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return take_sample(fd, 12345)
+    finally:
+        os.close(fd)
 
 
 def replace_by_link(voice: Path) -> None:

@@ -51,12 +51,16 @@ def test_a_reader_without_write_permission_reads_a_ledger_at_rest() -> None:
 
 
 @pytest.mark.parametrize("make_odd", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
-def test_a_ledger_that_is_no_file_is_named(tmp_path: Path, make_odd: Callable[[Path], None]) -> None:
-    """SQLite would call a pipe a full disk, and the daemon would wait for room for ever."""
-    make_odd(tmp_path / "jobs.db")
+@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
+def test_a_ledger_that_is_no_file_is_named(tmp_path: Path, make_odd: Callable[[Path], None], end: str) -> None:
+    """SQLite would call a pipe a full disk, and the daemon would wait for room for ever; so for the files beside it."""
+    path = tmp_path / "jobs.db"
+    if end:
+        Ledger(path).close()
+    make_odd(tmp_path / f"jobs.db{end}")
     for open_one in (Ledger, open_reader):
-        with pytest.raises(LedgerError, match="must be a file"):
-            open_one(tmp_path / "jobs.db")
+        with pytest.raises(LedgerError, match=f"{end or 'it'}( beside it)? must be a file"):
+            open_one(path)
 
 
 def test_no_ledger_is_said_clearly(tmp_path: Path) -> None:

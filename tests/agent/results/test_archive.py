@@ -16,6 +16,7 @@ from agent.results import outbox
 from agent.results.archive import BATCH
 from tests.agent.results.desk import Desk
 from tests.agent.samples import ERROR
+from tests.odd_entries import dropping_powers
 
 DAY_S = timedelta(days=1).total_seconds()
 
@@ -137,6 +138,26 @@ def test_media_that_were_replaced_stay(desk: Desk) -> None:
     desk.archiver.collect_media()
     assert face.exists()
     assert desk.ledger.list_with_media() == []
+
+
+def test_media_that_cannot_be_looked_at_are_filed_away_later(desk: Desk) -> None:
+    """A share in trouble is no share without them: they would stay in the inbox for good, as what is no job."""
+    (folder := desk.folders.inbox / "batch").mkdir()
+    (face := folder / "face.jpg").write_bytes(b"face")
+    mark = take_fingerprint(face)
+    assert mark is not None
+    desk.start()
+    desk.ledger.update("u1", media={"avatar": {"given": "face.jpg", "path": str(face), **asdict(mark)}})
+    desk.clock.now = 1.0
+    desk.finish()
+    desk.archiver.archive_inputs()
+    with dropping_powers():
+        for now_s, mode in ((60.0, 0), (1000.0, 0o755)):
+            folder.chmod(mode)
+            desk.clock.now = now_s
+            desk.archiver.collect_media()
+            assert bool(desk.archiver.entries.texts) == (mode == 0)
+    assert not face.exists()
 
 
 def test_a_medium_that_takes_the_place_at_that_moment_stays(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

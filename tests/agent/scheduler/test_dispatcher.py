@@ -12,11 +12,11 @@ import pytest
 
 from agent.ledger.reader import open_reader
 from agent.scheduler.attempt import FinishedAttempt
-from agent.scheduler.dispatcher import OUTLINE, will_have_room
+from agent.scheduler.dispatcher import PLAN, will_have_room
 from agent.scheduler.tuning import Choice
 from gpu_pool.types import Device, DeviceKind, Done, Exited, Failed, Progress, ProtocolError, RunSpan
 from models.catalog import EngineChoice
-from models.types import Animation, EngineError, Inspection, Request
+from models.types import STAGES, Animation, EngineError, Inspection, Request
 from tests.agent.simulation import GIB, Build, Simulation, a_card, cpus, fails
 from tests.gpu_pool.fake import Message
 
@@ -812,9 +812,36 @@ def test_a_race_goes_on_as_it_was_planned(make_simulation: Build) -> None:
     assert len(asked) == 1, "it was not inspected again"
     assert part.exists()
     stop_and_start(simulation)
-    (Path(asked[0]["work"]) / OUTLINE).write_text("{")
+    (Path(asked[0]["work"]) / PLAN).write_text("{")
     simulation.run(lambda: len(asked) == 2)
     assert not part.exists()
+
+
+def test_a_job_goes_on_with_the_settings_it_was_begun_with(make_simulation: Build) -> None:
+    """One video has one quality; without its plan what was made of it goes, and all is made as the settings are now."""
+    simulation = make_simulation(cpus(1))
+    asked = list[tuple[str, dict[str, Any]]]()
+    simulation.story = lambda _device, _name, order: asked.append((order.payload["stage"], order.payload["request"]))
+    simulation.add("hello")
+    simulation.run(lambda: bool(simulation.renders("hello")))
+    part = run_part(asked[0][1])
+    stop_and_start(simulation)
+    output = simulation.settings.output.model_copy(update={"crf": 40})
+    simulation.dispatcher.settings.replace(simulation.settings.model_copy(update={"output": output}))
+    simulation.run(lambda: len(simulation.renders("hello")) > 1)
+    assert part.exists()
+    stop_and_start(simulation)
+    (Path(asked[0][1]["work"]) / PLAN).unlink()
+    simulation.run(lambda: asked[-1][0] == "inspect")
+    assert not part.exists()
+    simulation.finish(1)
+    made = dict.fromkeys((stage, request["output"]["crf"]) for stage, request in asked)
+    assert list(made) == [
+        ("inspect", 18),
+        ("prepare", 18),
+        ("render", 18),
+        *((s, 40) for s in STAGES if s != "animate"),
+    ]
 
 
 def test_a_clip_of_another_motion_engine_is_planned_anew(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scheduler.reports import explain_refusal, read_outline
+from agent.scheduler.reports import explain_refusal, make_plan, read_plan
 from gpu_pool.types import Done, Failed, RunSpan
-from models.types import Inspection
+from models.types import Inspection, Output, Request
 from tests.agent.samples import a_request
 
 REQUEST = a_request(Path("/nowhere"))
@@ -40,6 +41,12 @@ def ask(stage: str) -> RunSpan:
 
 def judge(result: dict[str, Any], stage: str = "inspect") -> str:
     return explain_refusal(ask(stage), Done("token/" + stage, 0, 1, 0.1, result))
+
+
+def plan_again(outline: dict[str, Any], request: Request = REQUEST, weights: str = "") -> Inspection | None:
+    """Return what is read of a plan of `REQUEST` for a later request."""
+    found = read_plan(make_plan(outline, REQUEST, ""), request, weights)
+    return found and found[0]
 
 
 def test_what_fits_is_believed() -> None:
@@ -103,7 +110,7 @@ def test_a_missing_key_is_refused(key: str) -> None:
 def test_an_inspection_out_of_range_is_refused(keys: dict[str, Any]) -> None:
     """Each key has a type and a range that follows from the limits of the request."""
     assert judge({"outline": {**OUTLINE, **keys}})
-    assert read_outline({**OUTLINE, **keys}, REQUEST) is None
+    assert plan_again({**OUTLINE, **keys}) is None
 
 
 @pytest.mark.parametrize(
@@ -161,7 +168,7 @@ def test_any_inspection_is_judged(keys: dict[str, Any]) -> None:
     """An inspection with arbitrary values is refused, or is one that the daemon can read and plan."""
     outline = {**OUTLINE, **keys}
     if not judge({"outline": outline}):
-        inspection = read_outline(outline, REQUEST)
+        inspection = plan_again(outline)
         assert inspection is not None
         assert 0 < inspection.rate <= 120
         assert inspection.frames <= 120 * REQUEST.limits.audio_s + 2
@@ -173,11 +180,24 @@ def test_any_failure_is_judged(code: str, message: str, hint: str, fault: Any) -
     explain_refusal(ask("render"), Failed("t", 0, 1, code, message, hint, fault=fault))
 
 
-def test_a_row_of_an_earlier_version_is_read_or_done_anew() -> None:
-    """One without colour tags is read; one that is no inspection is none."""
+def test_a_plan_of_an_earlier_version_is_read_or_made_anew() -> None:
+    """One without colour tags is read; one that is no plan is none."""
     earlier = {key: value for key, value in OUTLINE.items() if key != "colour"}
-    assert read_outline(earlier, REQUEST) == Inspection.from_dict(OUTLINE)
-    assert read_outline({}, REQUEST) is read_outline(None, REQUEST) is read_outline({"frames": 1}, REQUEST) is None
+    assert plan_again(earlier) == Inspection.from_dict(OUTLINE)
+    assert plan_again({}) is plan_again({"frames": 1}) is None
+    for data in (b"", b"{", b"[]", b"null", b'{"outline": {}}', b"[" * 100_000, b"\xff"):
+        assert read_plan(data, REQUEST, "") is None
+
+
+def test_a_plan_is_for_what_was_asked() -> None:
+    """The quality of that time holds, a share that moved changes nothing; another engine, option or weight does."""
+    moved = replace(REQUEST, avatar="/elsewhere/face.jpg", work="/elsewhere", output=Output(crf=40, encoder="libx264"))
+    found = read_plan(make_plan(OUTLINE, REQUEST, ""), moved, "")
+    assert found == (Inspection.from_dict(OUTLINE), replace(moved, output=replace(moved.output, crf=18)))
+    media = {"avatar": [1, 2, 3_000_000_000]}
+    assert plan_again(OUTLINE, weights="others") is plan_again(OUTLINE, replace(REQUEST, marks=media)) is None
+    for keys in ({"engine": "musetalk"}, {"options": {"seed": 1}}, {"fps": "30"}, {"output": Output(height=64)}):
+        assert plan_again(OUTLINE, replace(REQUEST, **keys)) is None
 
 
 def judge_whole(*, goes_on: bool = True, frames: int = 24, **more: Any) -> str:

@@ -198,7 +198,7 @@ def test_a_daemon_that_ends_leaves_the_share_to_any(desk: Desk) -> None:
     assert desk.make("second").check() == ""
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"host": 1}', "\xff", '{"pid": -1}', "[" * 4000], ids=repr)
+@pytest.mark.parametrize("text", ["{", "[]", '{"host": 1}', "\xff", '{"pid": -1}', "[" * 9000], ids=len)
 def test_a_lease_that_cannot_be_read_is_watched(desk: Desk, text: str) -> None:
     """It may be one that is just being written, or of a later release."""
     desk.file.write_bytes(text.encode("latin-1"))
