@@ -42,7 +42,7 @@ from models.preview.track import Track, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 8
+VERSION = 9
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
