@@ -1,9 +1,11 @@
 """What convolutions in 8 bits do to MuseTalk's pictures, stage by stage, by ONNX Runtime on the processor.
 
     python -m benchmarks.engines [FOLDER] [--bits int8|fp8] [--size tiny|full] [--frames N] [--networks unet decode]
+                                 [--emulate]
 
 Each stage is calibrated on faces and held to the gate, as a job does it. With a models folder its weights are taken;
 else random ones of a size whose 3 x 3 kernels are smooth, as trained ones are, which say little about those.
+With `--emulate` PyTorch rounds in the same places: both networks of full size then take 8 GiB of memory.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from benchmarks.emulation import Emulation
 from benchmarks.musetalk import SIZES, random_net
 from models.arrays import F32
 from models.musetalk.audio.features import audio_windows
@@ -63,12 +66,16 @@ def open_installed(models_dir: Path) -> tuple[Inpainter, F32]:
     return networks.inpainter, heard
 
 
-def measure_stages(inpainter: Inpainter, heard: F32, bits: str, frames: int, networks: Sequence[str]) -> EnginePlan:
+def measure_stages(
+    inpainter: Inpainter, heard: F32, bits: str, frames: int, networks: Sequence[str], *, emulate: bool = False
+) -> EnginePlan:
     """Return the plan for faces that grow lighter, with what the gate says of each stage."""
     face = draw_face().astype(np.float32)
     latents = inpainter.latents(np.stack([(face * share).astype(np.uint8) for share in LIGHTS[:frames]]))
     batches = dict.fromkeys(networks, 1)
     plan = EnginePlan("fp8" if bits == "fp8" else "int8", "fp32", batches, (heard.shape[1], heard.shape[2]))
+    if emulate:
+        return Emulation(inpainter, Sample(inpainter, latents, heard[:frames]), plan).choose()
     with TemporaryDirectory() as name:
         exported, scratch = Path(name) / "exported", Path(name) / "scratch"
         exported.mkdir()
@@ -93,9 +100,11 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--frames", type=int, default=2)
     parser.add_argument("--networks", choices=NETWORKS, nargs="+", default=NETWORKS)
+    parser.add_argument("--emulate", action="store_true")
     args = parser.parse_args()
     inpainter, heard = open_installed(args.folder) if args.folder else open_smooth(args.size)
-    print("\n".join(format_plan(measure_stages(inpainter, heard, args.bits, args.frames, args.networks))))
+    plan = measure_stages(inpainter, heard, args.bits, args.frames, args.networks, emulate=args.emulate)
+    print("\n".join(format_plan(plan)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.musetalk [--size tiny|full] [--device cpu|cuda] [--rounds N] [--threads N] [--before FOLDER]
 
 After the model loop come the stages beside it (face networks, paste, x264) and whole clips at 720p; see `clips`.
-`--before` names a folder with the code of an older version, which renders the same clips in turn.
+`--before` names a folder with the code of an older version, which runs the model loop and the same clips in turn.
 Plain is the published program's way: its modules as they are, float32 on a CPU and fp16 on CUDA. All ways run in turn
 in one process and the best round of each counts. Starts and peak memory are measured in processes of their own.
 """
@@ -11,8 +11,10 @@ in one process and the best round of each counts. Starts and peak memory are mea
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -308,6 +310,43 @@ def peak_host_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
+# an older version ----------------------------------------------------------------------------------------------------
+
+
+Turn = tuple[Time, str]
+"""A round of the model loop: the time of a frame, and a hash of the faces."""
+
+
+def measure_versions(
+    size: str, device: torch.device, folder: Path, rounds: int, threads: int, before: Path
+) -> dict[str, list[Turn]]:
+    """Run the fast model loop of an older version and of this one in turn; the first round doesn't count."""
+    nets, fast = SIZES[size], candidate_dtypes("auto", device.type, cpu_bf16=has_cpu_bf16())[0]
+    save_file(random_net(nets.build_unet, fast).state_dict(), folder / "unet.safetensors")
+    save_file(random_net(nets.build_vae, fast).state_dict(), folder / "vae.safetensors")
+    program = str(Path(__file__).with_name("model_loop.py"))
+    found: dict[str, list[Turn]] = {"before": [], "now": []}
+    with contextlib.ExitStack() as stack:
+        loops = {
+            name: stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, program, str(code), size, str(folder), device.type, str(threads)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for name, code in (("before", before.resolve()), ("now", Path.cwd()))
+        }
+        for turn in range(rounds + 1):
+            for name, loop in loops.items():
+                print("", file=loop.stdin, flush=True)
+                wall_s, cpu_s, faces = json.loads(loop.stdout.readline())  # type: ignore[union-attr]
+                if turn:
+                    found[name].append((Time(wall_s, cpu_s), faces))
+    return found
+
+
 # tables --------------------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +388,18 @@ def measure_beside(device: torch.device, folder: Path, rounds: int) -> Beside:
         times = [timed(work, frames, device) for _ in range(rounds + 1)]
         found[stage] = frames, min(times, key=lambda spent: spent.cpu_s)
     return found
+
+
+def report_versions(size: str, found: dict[str, list[Turn]]) -> None:
+    """Medians of the rounds; how many times as fast is that of neighbouring ones."""
+    print("\nthe model loop in turn with the older version: a frame each, medians")
+    pairs = list(zip(found["before"], found["now"], strict=True))
+    for cpu, clock in ((False, "on the clock"), (True, "of CPU time")):
+        before, now = (1000 * statistics.median(time.of(cpu) for time, _ in found[name]) for name in found)
+        ratio = statistics.median(old.of(cpu) / new.of(cpu) for (old, _), (new, _) in pairs)
+        print(f"{size:10}before {before:.2f} ms {clock}, now {now:.2f} ms: {ratio:.2f} times as fast")
+    same = len({faces for rounds in found.values() for _, faces in rounds}) == 1
+    print(f"{size:10}{'the same faces to the bit' if same else 'other faces'}", flush=True)
 
 
 def report_clips(size: str, device: torch.device, folder: Path, threads: int, before: Path | None) -> None:
@@ -440,6 +491,8 @@ def main() -> None:
                 cards.report(work["unet"] + work["decode"], gflop_folded(nets), (device.type, 1 / best))
             if device.type == "cpu":
                 inpainters.clear()  # the memory of two sets of weights
+            if args.before:
+                report_versions(size, measure_versions(size, device, scratch, args.rounds, args.threads, args.before))
             report_clips(size, device, scratch, args.threads, args.before)
             if device.type == "cuda" and size == "full":
                 report_grid(inpainters, nets, work, scratch)
