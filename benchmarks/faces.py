@@ -4,7 +4,7 @@ Run from the root as `python -m benchmarks.faces FOLDER [--judge PYTHON] [--shee
 PYTHON is the interpreter of an environment with mediapipe; its face mesh judges pictures and frames, and a table
 of the verdicts is printed. An environment `.judge` in the root is used by itself:
 
-    python -m venv .judge && .judge/bin/pip install mediapipe
+    python -m venv .judge && .judge/bin/pip install mediapipe==0.10.14
 
 Without a judge, sheets alone are drawn: the picture, mouth closed, half, wide, "oo", and a blink.
 

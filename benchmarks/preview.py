@@ -1,6 +1,7 @@
-"""What a frame of the preview engine costs: drawing, encoding, both, and measuring its quality, at several heights.
+"""What a frame of the preview engine costs: drawing, encoding, both, and measuring its quality.
 
-The figures are CPU time of a process with one thread on one core: the time on a quiet machine.
+Of a portrait at several heights, of the same face in a wide picture, and of a video avatar. The figures are CPU time of
+a process with one thread on one core: the time on a quiet machine.
 
     python -m benchmarks.preview
 """
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+import cv2  # noqa: E402 - after the process was bound to one core
 
 from models import media  # noqa: E402 - after the process was bound to one core
 from models.handler import Handler  # noqa: E402
@@ -44,12 +47,19 @@ def measure_meter_s(engine: PreviewEngine, request: Request, inspection: Inspect
     return watched + time.process_time() - begin
 
 
-def measure(height: int) -> None:
+def write_wide(path: Path) -> Path:
+    """Write the portrait at 720 x 720 in the middle of a picture of 1280 x 720."""
+    square = cv2.resize(media.read_image(EXAMPLES / "collins.jpg"), (720, 720), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(path), cv2.copyMakeBorder(square, 0, 0, 280, 280, cv2.BORDER_REFLECT))
+    return path
+
+
+def measure(file: Path, height: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         folders: dict[str, Any] = {name: f"{folder}/{name}" for name in ("work", "out", "cache", "models_dir")}
         for path in folders.values():
             Path(path).mkdir()
-        avatar, audio = str(EXAMPLES / "collins.jpg"), str(EXAMPLES / "speech.wav")
+        avatar, audio = str(file), str(EXAMPLES / "speech.wav")
         request = Request(
             engine="preview",
             avatar=avatar,
@@ -73,7 +83,8 @@ def measure(height: int) -> None:
         total = time.process_time() - both
         meter = measure_meter_s(engine, request, inspection, frames)
     print(
-        f"{inspection.width:5d} x {height}: inspect {looked - start:.2f} s, prepare {ready - looked:.2f} s, "
+        f"{inspection.avatar_kind} {inspection.width:5d} x {height}: "
+        f"inspect {looked - start:.2f} s, prepare {ready - looked:.2f} s, "
         f"draw {1000 * drawing / frames:5.1f} ms, draw and encode {1000 * total / frames:5.1f} ms a frame, "
         f"{frames / float(inspection.rate) / total:.1f} x real time, the meter {100 * meter / total:.1f} % of it"
     )
@@ -82,7 +93,11 @@ def measure(height: int) -> None:
 def main() -> None:
     media.limit_threads(1)
     for height in (512, 720, 1080):
-        measure(height)
+        measure(EXAMPLES / "collins.jpg", height)
+    with tempfile.TemporaryDirectory() as folder:
+        measure(write_wide(Path(folder) / "wide.png"), 720)
+    for height in (480, 720):
+        measure(EXAMPLES / "collins.mp4", height)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from math import ceil
+from math import ceil, floor
 
 import av
 from av.container import InputContainer
@@ -72,7 +72,7 @@ class Timeline:
         One that starts at most `early_s` later counts, see `measure_tolerance`.
         """
         time = (index / fps + early_s) / self.base
-        return max(0, bisect_right(self.stamps, self.stamps[0] + time) - 1)
+        return max(0, bisect_right(self.stamps, self.stamps[0] + floor(time)) - 1)
 
     def measure_tolerance(self, fps: Fraction) -> Fraction:
         """Return the seconds by which a picture may be shown early at a constant rate.

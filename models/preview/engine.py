@@ -27,6 +27,7 @@ from models.preview.face import (
     make_face_in_box,
     measure_smallest,
     move_face,
+    shift_face,
 )
 from models.preview.geometry import Rect, join_rects, widen_rect
 from models.preview.interior import Tone, measure_tone
@@ -41,7 +42,7 @@ from models.preview.track import Track, follow_face
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 8
+VERSION = 9
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
@@ -501,7 +502,7 @@ class PreparedPreview:
         rects = [painter.find_rect(face, canvas.size), resting.find_rect(face, canvas.size)] if moves else []
         rects += [find_eyes(face, canvas.size)] if shut > 0 else []
         with canvas.open_part(frame, widen_rect(join_rects(rects), AROUND * face.eye_distance)) as (part, origin):
-            face = move_face(self.face, self.eyes[seen] - origin)
+            face = shift_face(face, origin)
             if moves:
                 resting.lay(part, face, weight)
                 draw_mouth(part, face, painter, self.read_shape(n), weight)

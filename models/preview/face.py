@@ -203,6 +203,14 @@ def move_face(face: Face, eyes: F64) -> Face:
     return replace(moved, landmarks=replace(face.landmarks, points=points))
 
 
+def shift_face(face: Face, origin: Point) -> Face:
+    """Return the face in a part of its picture whose first pixel is `origin`, x and y."""
+    x, y, w, h = face.box
+    left, right = ((ex - origin[0], ey - origin[1]) for ex, ey in face.eyes)
+    landmarks = replace(face.landmarks, points=face.landmarks.points - origin)
+    return Face((x - origin[0], y - origin[1], w, h), (left, right), landmarks)
+
+
 def make_face_in_box(box: Box) -> Face:
     """Return a face that fills a box of x, y, w, h, with its eyes where they usually are."""
     eyes = _place_eyes(box)

@@ -48,9 +48,10 @@ def compose_affine(first: F64, second: F64) -> F64:
 
 def align_ends(left: F64, right: F64) -> F64:
     """Return the (2, 3) map that puts two points of a picture at (-1, 0) and (1, 0)."""
-    half, middle = (right - left) / 2, (left + right) / 2
-    c, s = half / max(float(half @ half), 1.0)
-    x, y = middle
+    (x0, y0), (x1, y1) = left.tolist(), right.tolist()
+    across, down = (x1 - x0) / 2, (y1 - y0) / 2
+    squared = max(across * across + down * down, 1.0)
+    c, s, x, y = across / squared, down / squared, (x0 + x1) / 2, (y0 + y1) / 2
     return np.array([[c, s, -c * x - s * y], [-s, c, s * x - c * y]])
 
 
@@ -129,5 +130,5 @@ def transform_grid(affine: F64, x: Floats, y: Floats) -> Maps:
 
 def ramp(values: Floats, low: float, high: float) -> Floats:
     """Return float32 that rise smoothly from 0 at `low` to 1 at `high`, which may be the lower one."""
-    t = np.clip((values - low) / (high - low), 0, 1)
+    t = np.minimum(np.maximum((values - low) / (high - low), 0), 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)

@@ -31,6 +31,7 @@ _USUAL = (
 )
 # fmt: on
 LEFT_EYE, RIGHT_EYE, LIPS, JAW = slice(0, 4), slice(4, 8), slice(8, 14), slice(17, 19)
+NOSE_BASE = POINTS.index("nose_base")
 MIRRORED = (6, 5, 4, 7, 2, 1, 0, 3, 9, 8, 10, 11, 12, 13, 14, 16, 15, 18, 17, 19, 20, 22, 21)
 """The number of each point in a mirrored picture."""
 
@@ -124,13 +125,31 @@ def fit_landmarks(image: U8, eyes: F64, *, rough: bool = False) -> Landmarks:
     features = FACE_WINDOW.extract(image, upright)
     points = transform_points(tables.apply("face", features), invert_affine(upright))
     likeness = float(tables.apply("likeness", features)[0, 0])
+    points[LIPS] = _fit_lips(image, points[LIPS])
     for _ in range(2):
-        points[LIPS] = tables.predict("lips", LIPS_WINDOW.extract_colours, image, align_ends(points[8], points[9]))
         points[LEFT_EYE] = tables.predict("eye", EYE_WINDOW.extract, image, align_ends(points[0], points[2]))
         mirrored = compose_affine(align_ends(points[4], points[6]), MIRROR)
         points[[6, 5, 4, 7]] = tables.predict("eye", EYE_WINDOW.extract, image, mirrored)
-    opening = tables.apply("opening", LIPS_WINDOW.extract_colours(image, align_ends(points[8], points[9])))[0, 0]
-    return Landmarks(points, likeness, float(np.clip(opening, 0, 1)))
+    return Landmarks(points, likeness, _measure_opening(image, points))
+
+
+def fit_lips_from(image: U8, landmarks: Landmarks, moved: F64) -> Landmarks:
+    """Return the landmarks with lips that are fitted anew, from where they were plus `moved`, x and y in pixels."""
+    points = landmarks.points.copy()
+    points[LIPS] = _fit_lips(image, points[LIPS] + moved)
+    return Landmarks(points, landmarks.likeness, _measure_opening(image, points))
+
+
+def _fit_lips(image: U8, lips: F64) -> F64:
+    for _ in range(2):
+        affine = align_ends(lips[0], lips[1])
+        lips = load_tables().predict("lips", LIPS_WINDOW.extract_colours, image, affine)
+    return lips
+
+
+def _measure_opening(image: U8, points: F64) -> float:
+    features = LIPS_WINDOW.extract_colours(image, align_ends(points[8], points[9]))
+    return float(np.clip(load_tables().apply("opening", features)[0, 0], 0, 1))
 
 
 def find_tall_lips(image: U8, points: F64) -> F64:

@@ -107,11 +107,11 @@ class LipField:
     def _relax_corners(self, opening: float, spread: float, source: Floats) -> Floats:
         """Return how far the corners of a smile come down when the lips round or open wide."""
         smile = max(0.0, self.mouth.top) * (0.5 * max(0.0, -spread) + 0.25 * opening)
-        return smile * np.clip(source**2, 0, 1) * self._around
+        return smile * np.minimum(source**2, 1) * self._around
 
     def _shift_upper_lip(self, edge: Floats, lens: Floats, arch: Floats, opening: float, rounded: float) -> Floats:
         lowered = self._lower_upper_lip(opening) * lens
-        above = np.clip(edge + lowered - self._y, 0, None)
+        above = np.maximum(edge + lowered - self._y, 0)
         raised = (-1.2 if self.mouth.teeth else -2.4) * opening * arch * np.exp(-((above / 15) ** 2))
         fuller = 0.20 * rounded / (1 + 0.20 * rounded)
         raised = raised + lowered * np.exp(-((above / 20) ** 2))
@@ -127,13 +127,14 @@ class LipField:
         closed = self.mouth.gap - self._resting
         shut = closed - _CREVICE * self.mouth.gap * (1 - opening) - self._lower_upper_lip(opening)
         below = self._y - edge - apart * arch + shut * lens
-        skin = np.clip(below - _LIP, 0, None) / _TO_CHIN
+        skin_below = np.maximum(below - _LIP, 0)
+        skin = skin_below / _TO_CHIN
         mixed = ramp(skin / self._mixing, 0, 1)
-        sunk = np.clip(below - _LIP - apart * np.clip(self._jaw - arch, 0, None), 0, None) / _TO_CHIN
+        sunk = np.maximum(below - _LIP - apart * np.maximum(self._jaw - arch, 0), 0) / _TO_CHIN
         sinking = apart * (arch * (1 - mixed) + self._jaw * mixed) * _fade_jaw(sunk)
         reach = max(20.0, 1.2 * closed)
-        rising = shut * lens * np.exp(-((np.clip(below - _LIP, 0, None) / reach) ** 2))
-        depth = np.clip(below, 0, None)
+        rising = shut * lens * np.exp(-((skin_below / reach) ** 2))
+        depth = np.maximum(below, 0)
         fuller = (0.22 * rounded + 0.10 * opening) / (1 + 0.22 * rounded + 0.10 * opening)
         return sinking - rising + depth * fuller * np.exp(-((depth / 12) ** 2)) * arch
 
@@ -144,7 +145,7 @@ def compute_resting_gap(mouth: Mouth) -> float:
 
 
 def _lens(across: Floats) -> Floats:
-    return np.clip(1 - across**2, 0, 1)
+    return np.maximum(1 - across**2, 0)
 
 
 def _fade_jaw(skin: Floats) -> Floats:

@@ -75,12 +75,13 @@ class LowerFace:
 def _match_colours(laid: U8, target: U8, opacity: Floats, x: Floats, y: Floats) -> Floats:
     """Return (h, w, 3) float32 to add to `laid`: the plane that fits the difference best where the
     feather is, which is skin beside and below the lips."""
-    at = (opacity > 0.02) & (opacity < 0.75)
-    terms = np.stack([np.ones_like(x), x / 50, (y - 110) / 50], -1)
-    chosen = terms[at][::_STRIDE]
-    if len(chosen) < 30:
+    at = np.nonzero((opacity > 0.02) & (opacity < 0.75))
+    rows, columns = at[0][::_STRIDE], at[1][::_STRIDE]
+    if len(rows) < 30:
         return np.zeros((*x.shape, 3), np.float32)
-    difference = target[at][::_STRIDE].astype(np.float32) - laid[at][::_STRIDE]
+    terms = np.stack([np.ones_like(x), x / 50, (y - 110) / 50], -1)
+    chosen = terms[rows, columns]
+    difference = target[rows, columns].astype(np.float32) - laid[rows, columns]
     difference = np.clip(difference, -_MOST_GAIN, _MOST_GAIN)
     normal = chosen.T @ chosen + np.diag([1e-3, 0.1, 0.1]).astype(np.float32) * len(chosen)
     plane = np.linalg.solve(normal, chosen.T @ difference)

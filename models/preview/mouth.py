@@ -6,6 +6,7 @@ parabolas the mouth is a stack of level stripes: one column shows lips, teeth an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
 import cv2
@@ -13,8 +14,8 @@ import numpy as np
 
 from models.arrays import U8, Bool, Floats
 from models.preview.face import Face, crop_upright
-from models.preview.geometry import Box, Crop, transform_points
-from models.preview.landmarks import LIPS, find_tall_lips
+from models.preview.geometry import Box, Crop, invert_affine, transform_points
+from models.preview.landmarks import LIPS, NOSE_BASE, Landmarks, find_tall_lips, fit_lips_from
 
 _CROP = Crop(-75, 55, 150, 165)
 _PIXELS_PER_UNIT = 1.5
@@ -24,6 +25,11 @@ _OPEN = 4.0
 _PARTED, _LEAST_PARTING, _MIDDLE = 0.15, 4.0, slice(7, 18)
 """The landmarks' `opening` from which lips that touch in the corners may be apart in the middle, how far they are apart
 there at least, in face units, and the columns in the middle."""
+_RISES, _TURNS = (16.0, 24.0, 32.0), (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
+_REDDER, _MUCH_REDDER, _SAME_SKIN = 8.0, 10.0, 10.0
+"""How much farther up lips are searched, in face units, and how they may be turned, where together they are not redder
+than the skin beside them; by how much redder those must be, and how much the colour of the skin above and below them
+may differ: it does at the edge of a mask."""
 _TEETH_LESS_RED, _TEETH_LIGHT, _GREY = 0.1, 0.6, 5.0
 _SHADOW, _DIM_TOOTH, _GREY_TOOTH = 0.58, 0.75, 25.0
 """Light of the inside of a mouth against a lip's, at most; that of teeth in shade; how much lighter grey teeth are."""
@@ -85,8 +91,12 @@ class Mouth:
 def find_mouth(image: U8, face: Face) -> Mouth:
     """Find the mouth of a face in a (h, w, 3) uint8 BGR picture: its corners are landmarks, its
     line is the darkest between them."""
-    lab, rough = _crop_lab(image, face), _place_lips(face)
-    measured = _measure_mouth(lab, _follow_line(lab, rough), face.landmarks.opening)
+    lab = _crop_lab(image, face)
+    landmarks = _raise_lips(image, lab, face)
+    turns = _TURNS if landmarks is not face.landmarks else (0.0,)
+    face = replace(face, landmarks=landmarks)
+    rough = _place_lips(face)
+    measured = _measure_mouth(lab, _follow_line(lab, rough, turns), landmarks.opening)
     if rough.gap < _TALL * rough.half_width:
         return measured
     lower_edge = float(transform_points(find_tall_lips(image, face.landmarks.points), face.to_upright)[5, 1])
@@ -133,25 +143,73 @@ def _place_lips(face: Face) -> Mouth:
     return Mouth(float(x), float(y), float(half_width), float(tilt), *edges, False, 0.0)
 
 
-def _follow_line(lab: Floats, rough: Mouth) -> Mouth:
-    """Return the mouth moved up or down, and bent, to the darkest line between its corners; one
-    that is open as it is."""
+def _raise_lips(image: U8, lab: Floats, face: Face) -> Landmarks:
+    """Return the landmarks of the face, with lips searched farther up where what they have is a fold of the chin.
+
+    Both lips are redder than the skin beside them, and an extreme frown pulls them up. Grey pictures don't tell.
+    """
+    seen = face.landmarks
+    if (
+        seen.is_guess
+        or seen.opening >= _APART
+        or (redness := _compare_redness(_sample_bands(lab, face)).sum()) >= _REDDER
+    ):
+        return seen
+    down = invert_affine(face.to_upright)[:, 1]
+    tried = [replace(face, landmarks=fit_lips_from(image, seen, -rise * down)) for rise in _RISES]
+    best = max(tried, key=lambda raised: _compare_redness(_sample_bands(lab, raised)).sum())
+    bands = _sample_bands(lab, best)
+    is_redder = _compare_redness(bands).min() > 0 and _compare_redness(bands).sum() >= redness + _MUCH_REDDER
+    is_bare = np.hypot(*(bands[0] - bands[3])[1:]) < _SAME_SKIN
+    is_below_nose = best.upright_points[LIPS][:3, 1].min() > best.upright_points[NOSE_BASE, 1]
+    return best.landmarks if is_redder and is_bare and is_below_nose else seen
+
+
+def _compare_redness(bands: Floats) -> Floats:
+    """Return how much redder the upper lip is than the skin just above, and the lower one than that just below."""
+    return np.array([bands[1, 1] - bands[0, 1], bands[2, 1] - bands[3, 1]])
+
+
+def _sample_bands(lab: Floats, face: Face) -> Floats:
+    """Return light and colour, (4, 3), of the skin above the lips, the upper lip, the lower one, and the skin below."""
+    left, right, upper, top, bottom, lower = face.upright_points[LIPS]
+    bands = [
+        (upper[1] - 10, upper[1] - 4),
+        (0.7 * upper[1] + 0.3 * top[1], 0.2 * upper[1] + 0.8 * top[1]),
+        (0.7 * bottom[1] + 0.3 * lower[1], 0.3 * bottom[1] + 0.7 * lower[1]),
+        (lower[1] + 6, lower[1] + 14),
+    ]
+    across = (left[0] + right[0]) / 2 + (right[0] - left[0]) / 2 * np.linspace(-0.5, 0.5, 9)
+    grids = [np.meshgrid(across, np.linspace(*band, 5)) for band in bands]
+    return np.array([np.median(_sample(lab, x, y), (0, 1)) for x, y in grids])
+
+
+def _follow_line(lab: Floats, rough: Mouth, turns: Sequence[float] = (0.0,)) -> Mouth:
+    """Return the mouth moved up or down, bent, and turned by one of `turns` (what is added to its tilt), to the darkest
+    line between its corners; one that is open as it is."""
     if rough.gap >= _OPEN:
         _, columns = _sample_columns(lab, rough, rough.top - 4, rough.bottom + 4)
         return replace(rough, contrast=float(np.ptp(columns.mean(1)[:, 0])))
     light = _blur(lab[..., 0], 0.8)
     column = np.ones((round(20 * _PIXELS_PER_UNIT), 1), np.uint8)
     darkness = cv2.morphologyEx(light, cv2.MORPH_CLOSE, column) - light
-    rise, sag = (axis.ravel() for axis in np.meshgrid(np.arange(-4, 4.1, 1.0), np.arange(-5, 5.1, 1.0)))
+    axes = np.meshgrid(np.arange(-4, 4.1, 1.0), np.arange(-5, 5.1, 1.0), turns)
+    rise, sag, turn = (axis.ravel() for axis in axes)
     u = np.linspace(-0.9, 0.9, 37)[None]
     middle = (rough.top + rough.bottom) / 2
-    down = rough.y + rise[:, None] + rough.tilt * u + (middle + sag[:, None] - rise[:, None]) * (1 - u**2)
+    down = (
+        rough.y
+        + rise[:, None]
+        + (rough.tilt + turn[:, None]) * u
+        + (middle + sag[:, None] - rise[:, None]) * (1 - u**2)
+    )
     line = _sample(darkness, (rough.x + rough.half_width * u + 0 * down).astype(np.float32), down.astype(np.float32))
     near = np.exp(-((rise / 4) ** 2) - (sag / 4) ** 2)
     best = int((line.mean(1) * near).argmax())
     moved, bent = float(rise[best]), float(sag[best] - rise[best])
     contrast = float(np.median(line[best]))
-    return replace(rough, y=rough.y + moved, top=rough.top + bent, bottom=rough.bottom + bent, contrast=contrast)
+    top, bottom, tilt = rough.top + bent, rough.bottom + bent, rough.tilt + float(turn[best])
+    return replace(rough, y=rough.y + moved, tilt=tilt, top=top, bottom=bottom, contrast=contrast)
 
 
 def _measure_mouth(lab: Floats, mouth: Mouth, opening: float) -> Mouth:
@@ -213,7 +271,7 @@ def _part_lips(sag: Floats, columns: Floats, seam: float) -> tuple[float, float]
     below = _is_inside(columns, lip)[(sag >= seam) & (sag <= seam + _FARTHEST_TOOTH + 1)]
     above = _is_inside(columns, np.array([min(lip[0], upper_light), *lip[1:]]))
     above = above[(sag <= seam) & (sag >= seam - _FARTHEST_TOOTH - 1)][::-1]
-    lower, higher = (float(np.percentile(_measure_run(side), 60)) for side in (below, above))
+    lower, higher = (float(np.percentile(_measure_run(side), share)) for side, share in ((below, 75), (above, 60)))
     return (seam - higher, seam + lower) if lower + higher >= _LEAST_PARTING else (seam, seam)
 
 

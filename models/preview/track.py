@@ -15,8 +15,8 @@ from models.preview.face import Face, find_face_near, make_face
 from models.preview.geometry import UNIT, transform_points
 from models.preview.landmarks import LIPS, fit_landmarks
 
-LOST = -0.5
-"""Likeness below which the flow has led to something else."""
+LOST = 0.0
+"""Likeness below which the flow has led to something else, or something hides the face."""
 NUDGE = 0.12
 """Share of the distance to the fitted eyes that tracked eyes move in each frame."""
 LARGEST_STEP = 0.04
@@ -26,8 +26,10 @@ SEARCH_EVERY = 5
 """A face that is lost is searched in the whole picture at every so many frames: it costs as much as fifty steps."""
 FEWEST_POINTS = 12
 DETAIL_PX = 1.5
-FARTHEST_MOUTH = 20.0
-"""The farthest that a mouth moves in a turning head, in face units."""
+_EDGE = 8.0
+"""Pixels beside the face that corners of its skin need."""
+FARTHEST_MOUTH = 30.0
+"""The farthest that a mouth moves in a turning head, in face units, which shrink with the distance of its eyes."""
 AWAY = 0.5
 """What a mouth away from its usual place costs in the choice of the reference, against one that is open so far."""
 BLURRED = 20.0
@@ -158,15 +160,21 @@ def move_eyes(before: U8, now: U8, eyes: F64) -> F64 | None:
 
     Points of the mouth and the lids are left out, because they move by themselves.
     """
-    mask = np.zeros_like(before)
     middle, distance = eyes.mean(0), float(np.hypot(*(eyes[1] - eyes[0])))
-    centre = (round(middle[0]), round(middle[1]))
-    cv2.ellipse(mask, centre, (round(0.95 * distance), round(0.6 * distance)), 0, 0, 360, 255, -1)
-    for x, y in eyes:
+    reach = np.array([0.95, 0.6]) * distance
+    corner, end = np.maximum(middle - reach - _EDGE, 0).astype(int), (middle + reach + _EDGE).astype(int)
+    part = before[corner[1] : end[1], corner[0] : end[0]]
+    if not part.size:
+        return None
+    mask = np.zeros_like(part)
+    centre = [round(value) for value in (middle - corner).tolist()]
+    cv2.ellipse(mask, centre, [round(value) for value in reach.tolist()], 0, 0, 360, 255, -1)
+    for x, y in (eyes - corner).tolist():
         cv2.circle(mask, (round(x), round(y)), round(0.24 * distance), 0, -1)
-    points = cv2.goodFeaturesToTrack(before, 120, 0.01, max(2.0, distance / 25), mask=mask)
+    points = cv2.goodFeaturesToTrack(part, 120, 0.01, max(2.0, distance / 25), mask=mask)
     if points is None or len(points) < FEWEST_POINTS:
         return None
+    points = points + corner.astype(np.float32)
     start: Any = np.asarray(points, np.float32)
     found, status, _ = cv2.calcOpticalFlowPyrLK(before, now, start, start.copy(), winSize=(21, 21), maxLevel=3)
     kept = status.ravel() == 1

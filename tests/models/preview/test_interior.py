@@ -43,7 +43,7 @@ def test_teeth_are_as_light_as_the_picture() -> None:
 
 
 def test_a_blurred_picture_has_blurred_teeth() -> None:
-    """Blur and grain of the picture are measured, and the edges of what is painted are as soft."""
+    """Blur and grain of the picture are measured, and what is painted is as soft and as grainy."""
     blurred = np.asarray(cv2.GaussianBlur(portrait(), (0, 0), 3), np.uint8)
     noise = np.random.default_rng(3).normal(0, 9, portrait().shape)
     grainy = np.clip(portrait() + noise, 0, 255).astype(np.uint8)
@@ -55,6 +55,10 @@ def test_a_blurred_picture_has_blurred_teeth() -> None:
         for interior in (paint(portrait()), paint(blurred))
     ]
     assert slopes[1] < 0.65 * slopes[0]
+    smooth, noisy = (
+        np.abs(np.diff(paint(image).upper[..., 1].astype(float), axis=1)).mean() for image in (portrait(), grainy)
+    )
+    assert noisy > 1.3 * smooth
 
 
 def test_teeth_take_the_cast_of_the_picture() -> None:

@@ -38,17 +38,20 @@ def test_the_lower_lip_keeps_its_thickness() -> None:
     assert bottom - top >= 10.5
 
 
-def test_the_line_of_the_chin_sinks_as_a_whole() -> None:
-    """Half way to the edge of the jaw the chin sinks nearly half as far as in its middle, at the edge by nothing."""
+@pytest.mark.parametrize("half_width", [62.0, 75.0, 90.0])
+def test_the_line_of_the_chin_sinks_as_a_whole(half_width: float) -> None:
+    """In slim and broad faces the chin sinks half way to the edge of the jaw nearly half as far as in its middle; what
+    is well beyond the edge stays."""
     face = find_face(portrait())
-    field = LipField(find_mouth(portrait(), face), face.outline)
+    mouth = find_mouth(portrait(), face)
+    field = LipField(mouth, (mouth.x - half_width, mouth.x + half_width))
     chin = round((face.upright_points[14, 1] - 4 - field.crop.top) / STEP)
     sinking = field.compute_displacements(1.0, 0.0)[chin, :, 2]
     middle = len(sinking) // 2
-    half = round(0.25 * (face.outline[1] - face.outline[0]) / STEP)
+    half, beyond = round(0.5 * half_width / STEP), round(1.3 * half_width / STEP)
     assert sinking[middle] > 10
     assert min(sinking[middle - half], sinking[middle + half]) > 0.4 * sinking[middle]
-    assert max(sinking[0], sinking[-1]) < 0.5
+    assert max(sinking[: max(1, middle - beyond)].max(), sinking[middle + beyond :].max(initial=0.0)) < 0.5
 
 
 def test_lips_that_round_leave_the_outline_of_a_turned_head() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from models.preview.geometry import invert_affine, transform_points
 from models.preview.interior import measure_tone
+from models.preview.landmarks import LIPS, fit_landmarks
 from models.preview.mouth import find_mouth, fit_mouth
 from models.preview.renderer import Portrait
 from tests.models.preview.portraits import CONDITIONS, draw, find_face, portrait
@@ -66,12 +67,14 @@ def test_the_lips_of_a_wide_open_mouth_are_found() -> None:
     assert 14 < mouth.gap < 36
 
 
-def test_a_covered_mouth_is_not_painted() -> None:
-    """Behind a mask no mouth is seen, and only lids and head move."""
+@pytest.mark.parametrize("top", [62, 84])
+def test_a_covered_mouth_is_not_painted(top: float) -> None:
+    """Behind a mask no mouth is seen, none at its upper edge either, and only lids and head move."""
     image = portrait().copy()
-    face = find_face(image)
-    corners = transform_points([(-62, 62), (62, 62), (55, 150), (-55, 150)], invert_affine(face.to_upright))
+    bare = find_face(image)
+    corners = transform_points([(-62, top), (62, top), (55, 180), (-55, 180)], invert_affine(bare.to_upright))
     cv2.fillConvexPoly(image, corners.round().astype(np.int32), (205, 200, 190))
+    face = replace(bare, landmarks=fit_landmarks(image, np.array(bare.eyes)))
     mouth = find_mouth(image, face)
     assert not mouth.is_visible
     frame = Portrait(image, face, mouth, measure_tone(image, face)).render((1.0, 0.0), 0.0, None)
@@ -118,3 +121,38 @@ def test_lips_that_are_a_little_apart_are_measured() -> None:
         face = find_face(image)
         unsure = replace(face, landmarks=replace(face.landmarks, opening=opening))
         assert least <= find_mouth(image, unsure).gap <= most
+
+
+@pytest.mark.parametrize(("left", "right"), [(-24, -4), (2, 22)])
+def test_teeth_that_show_on_one_side_part_the_lips(left: float, right: float) -> None:
+    """A gap in less than half of the mouth, beside its middle, is as high as it is there, and can close."""
+    image = draw(portrait(), 0.0).copy()
+    face = find_face(image)
+    unsure = replace(face, landmarks=replace(face.landmarks, opening=0.3))
+    shut = find_mouth(image, unsure)
+    assert shut.gap == 0
+    u = np.array([left, right, right - 4, (left + right) / 2, left + 4]) / shut.half_width
+    down = shut.top + np.array([0, 0, 5, 6, 5])
+    gap = np.stack([shut.x + shut.half_width * u, shut.y + shut.tilt * u + down * (1 - u**2)], 1)
+    teeth = transform_points(gap, invert_affine(face.to_upright)).round().astype(np.int32)
+    cv2.fillPoly(image, [teeth], (176, 196, 206), cv2.LINE_AA)
+    assert 4 <= find_mouth(image, unsure).gap <= 9
+
+
+@pytest.mark.parametrize("down", [16, 24, 32])
+def test_lips_above_a_fold_of_the_chin_are_found(down: float) -> None:
+    """Landmarks that take a fold below the lips for the mouth, as in an extreme frown, are told by its colour."""
+    image = draw(portrait(), 0.0).copy()
+    face = find_face(image)
+    usual, back = find_mouth(image, face), invert_affine(face.to_upright)
+    u = np.linspace(-1, 1, 21)
+    level = usual.y + down + 12 * u**2
+    fold = transform_points(np.stack([usual.x + 38 * u, level], 1), back).round().astype(np.int32)
+    cv2.polylines(image, [fold], False, (90, 110, 140), 2, cv2.LINE_AA)
+    points = face.landmarks.points.copy()
+    points[LIPS] += down * back[:, 1]
+    misled = replace(face, landmarks=replace(face.landmarks, points=points, opening=0.2))
+    mouth = find_mouth(image, misled)
+    assert mouth.y + mouth.top == pytest.approx(usual.y + usual.top, abs=4)
+    assert mouth.x == pytest.approx(usual.x, abs=4)
+    assert mouth.half_width == pytest.approx(usual.half_width, abs=5)

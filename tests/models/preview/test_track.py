@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from models.arrays import U8
-from models.preview.face import Face
-from models.preview.geometry import transform_points
+from models.preview.face import Face, move_face
+from models.preview.geometry import invert_affine, transform_points
 from models.preview.track import Track, follow_face
 from tests.models.preview.portraits import draw, find_face, find_largest, portrait
 
@@ -137,3 +137,33 @@ def test_the_reference_is_a_clear_frame() -> None:
     assert track.detail[2] < 0.7 * track.detail[7]
     reference = track.choose_reference()
     assert 5 <= reference < 10 or reference >= 13
+
+
+def test_the_mouth_of_a_face_that_turns_far_is_followed() -> None:
+    """Where the eyes of a turning head come nearer to each other by a quarter and more, the mouth stays on the lips."""
+    image, face = portrait(), find_face(portrait())
+    middle = float(np.mean(face.eyes, 0)[0])
+    moves = [
+        np.array([[wide, 0, middle * (1 - wide)], [0, 1, 0]]) for wide in np.r_[[1.0] * 6, np.linspace(1, 0.72, 18)]
+    ]
+    frames = [np.asarray(cv2.warpAffine(image, move, image.shape[1::-1]), np.uint8) for move in moves]
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    lips = np.array([(np.mean(face.landmarks.points[8:10], 0))])
+    eyes = track.place_at_mouth(face)
+    placed, wanted = (
+        transform_points(transform_points(lips, face.to_upright), invert_affine(move_face(face, eyes[-1]).to_upright)),
+        transform_points(lips, moves[-1]),
+    )
+    assert np.abs(placed - wanted).max() < 0.05 * face.eye_distance
+
+
+def test_what_hides_the_face_is_not_painted() -> None:
+    """While a hand is before mouth and nose the frames stay as they are; then the mouth is where it was."""
+    image, face = portrait(), find_face(portrait())
+    hidden = image.copy()
+    corners = transform_points([(-90, 40), (90, 40), (90, 230), (-90, 230)], invert_affine(face.to_upright))
+    cv2.fillConvexPoly(hidden, corners.round().astype(np.int32), (120, 140, 190))
+    track = follow_face(iter([image] * 8 + [hidden] * 8 + [image] * 8), find_largest, lambda _: None)
+    assert (track.weight[8:16] == 0).all()
+    assert track.weight[-1] > 0
+    assert np.abs(track.place_at_mouth(face)[-1] - np.array(face.eyes)).max() < 0.05 * face.eye_distance
