@@ -324,8 +324,9 @@ class Supervisor:
         reason = CANCELLED if slot.phase == "cancelling" else slot.exit_reason or explain_exit(slot.device, exited)
         slot.rss_bytes = exited.peak_bytes or slot.rss_bytes
         detail = self._describe(slot, reason.message, exited.log)
+        is_excused = slot.run is not None and not slot.card  # a processor is sound: files break what decodes them
         event = self._end_span(slot, reason.to_failed(slot.run, detail)) if slot.run else None
-        if reason.is_fault and not was_asked:
+        if reason.is_fault and not was_asked and not is_excused:
             self._add_fault(slot, reason.message)
         slot.clear()
         return event

@@ -397,7 +397,7 @@ class Inspection:
     def from_dict(cls, data: dict[str, Any]) -> Inspection:
         colour = Colour(**data.get("colour", {}))  # written by versions without a choice of colour
         parts: dict[str, Any] = {"voices": tuple(Voice(**voice) for voice in data.get("voices", ()))}
-        layers = tuple(Layer(**{**layer, "mute_s": _to_pair(layer["mute_s"])}) for layer in data.get("layers", ()))
+        layers = tuple(Layer(**{**layer, "mute_s": _to_pair(layer.get("mute_s"))}) for layer in data.get("layers", ()))
         animation = data.get("animation")
         parts |= {"animation": animation and Animation(**{**animation, "units": tuple(animation["units"])})}
         return cls(**{**data, "notes": tuple(data.get("notes", ())), "colour": colour, **parts, "layers": layers})

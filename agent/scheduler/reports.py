@@ -27,6 +27,8 @@ MAX_SIDE = 16_384
 """The longest side of a picture that H.264 can hold, in pixels."""
 MAX_VOICES = 16
 """The most voices that a job may have."""
+MAX_S = 7 * 86_400.0
+"""The longest sound that the settings allow, in seconds."""
 MAX_TEXT_CHARS, MAX_DETAIL_CHARS = 1000, 16_000
 MAX_RESULT_CHARS = 32_768
 """Of the JSON of a result: it goes into the ledger, and back to workers; result.json is read again up to a MiB."""
@@ -57,6 +59,7 @@ One = Annotated[int, Field(ge=1, le=1)]
 Many = Annotated[int, Field(ge=1)]
 Tag = Annotated[int, Field(ge=0, le=255)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+Moment = Annotated[float, Field(ge=0, le=MAX_S)]
 Side = Annotated[int, Field(ge=2, le=MAX_SIDE, multiple_of=2)]
 
 
@@ -89,10 +92,10 @@ class VoiceFrames(Strict):
 
 class HeardLayer(Strict):
     role: Role
-    start_s: Annotated[float, Field(ge=0)] = 0.0
-    stop_s: Annotated[float, Field(gt=0)] | None = None
+    start_s: Moment = 0.0
+    stop_s: Annotated[float, Field(gt=0, le=MAX_S)] | None = None
     gain_db: Annotated[float, Field(ge=-60, le=12)] = 0.0
-    mute_s: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None = None
+    mute_s: Annotated[list[Moment], Field(min_length=2, max_length=2)] | None = None
 
 
 class ClipToMake(Strict):

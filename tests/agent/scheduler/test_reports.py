@@ -101,6 +101,7 @@ def test_a_missing_key_is_refused(key: str) -> None:
         {"memory_bytes": 2**62},
         {"colour": {"primaries": 1000}},
         {"colour": None},
+        {"layers": [{"role": "audio", "start_s": 1e308}]},
         {"details": 1},
         {"details": {"x": "\U0001f600" * 10_000}},
         {"notes": ["\U0001f600" * 1000] * 100},
@@ -178,6 +179,22 @@ def test_any_inspection_is_judged(keys: dict[str, Any]) -> None:
 def test_any_failure_is_judged(code: str, message: str, hint: str, fault: Any) -> None:
     """Nothing raises."""
     explain_refusal(ask("render"), Failed("t", 0, 1, code, message, hint, fault=fault))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"layers": [{"role": "audio"}]},
+        {"voices": [{"start": 0, "stop": 1}]},
+        {"colour": {}},
+        {"animation": {"engine": "musev", "key": "a" * 64, "units": [1]}},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_an_inspection_without_what_may_be_left_out_can_be_read(keys: dict[str, Any]) -> None:
+    """What is believed never ends the daemon."""
+    assert judge({"outline": {**OUTLINE, **keys}}) == ""
+    assert Inspection.from_dict({**OUTLINE, **keys}) == plan_again({**OUTLINE, **keys})
 
 
 def test_a_plan_of_an_earlier_version_is_read_or_made_anew() -> None:
