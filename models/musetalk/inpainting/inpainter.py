@@ -134,11 +134,13 @@ class Inpainter:
         there is none.
 
         latents, audio_windows   are asked for batch by batch
-        end                      the length of the job; without it the last batch is a full one too
+        end                      the length of the job; without it, and in the reference's way, the last batch is a full
+                                 one too, since other shapes round otherwise
         decode                   what decodes instead of the VAE, see `modules.Decode`
         """
         self._grow()
         self._other_decode = decode
+        end = None if self.plain else end
         under_way: deque[Callable[[], Iterator[U8]]] = deque()
         start = frames.start
         while start < frames.stop:

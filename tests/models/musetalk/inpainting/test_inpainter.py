@@ -184,6 +184,17 @@ def test_frames_are_asked_for_batch_by_batch() -> None:
     assert inpainter.inpaint(latents[:0], audio_windows[:0]).shape == (0, 256, 256, 3)
 
 
+@pytest.mark.parametrize(("plain", "shapes"), [(True, {4}), (False, {2, 4})])
+def test_the_reference_has_batches_of_one_shape(plain: bool, shapes: set[int]) -> None:
+    """The last batch of a job is half as large in the fast way alone: another shape may round otherwise."""
+    latents, audio_windows = given(6)
+    inpainter, seen = tiny_nets.miniature(plain=plain), set()
+    inpainter.networks[0].register_forward_pre_hook(lambda _, given: seen.add(len(given[0])))
+    told = inpainter.stream(range(6), lambda p: latents[p.start : p.stop], lambda p: audio_windows[p.start : p.stop], 6)
+    assert len(np.concatenate(list(told))) == 6
+    assert seen == shapes
+
+
 class Hungry(nn.Module):
     """Runs out of memory for batches beyond `most`."""
 
