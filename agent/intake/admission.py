@@ -67,6 +67,8 @@ LONGEST_CLAIM_S = 0.1
 NS_PER_S = 1_000_000_000
 AWAITED = 1000
 """Waiting jobs whose media are not called ignored meanwhile."""
+OF_LIVE_JOBS = {"cancel", "front", "high", "normal", "low"}
+"""Verbs of control files that only jobs which have not ended can follow."""
 CARRIED_OUT = "carried_out"
 PAUSED = "paused_ms"
 INPUTS_GONE = BadJob(
@@ -535,6 +537,8 @@ class Intake:
         one. One that can't be removed is carried out once.
         """
         for control in list(self.inbox.find_controls(self._last_scan_s)):
+            if control.verb in OF_LIVE_JOBS and self._comes_early(control):
+                continue
             if not self._was_carried_out(control):
                 if (command := self._try_control(control, at_ms)) is not None:
                     yield command
@@ -542,6 +546,12 @@ class Intake:
                     continue
             if not self.inbox.remove_control(control):
                 self._remember_carried_out(control)
+
+    def _comes_early(self, control: Control) -> bool:
+        """Whether it is about a job whose files are still being written: it is carried out when that is accepted."""
+        if self.ledger.find(control.name, *LIVE) is not None:
+            return False
+        return self.inbox.may_become_job(control.name, self._last_scan_s, self.settings.current.inbox.patience_s)
 
     def _was_carried_out(self, control: Control) -> bool:
         """Whether it was carried out before and could not be removed."""

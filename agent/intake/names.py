@@ -86,6 +86,10 @@ class Names:
         """Return the faces, voices and texts of a folded stem."""
         return sorted(self._halves.get(stem, ()))
 
+    def list_parts(self, stem: str) -> list[str]:
+        """Return the job files, faces, voices and texts of a folded stem."""
+        return [*self.list_halves(stem), *sorted(self._job_stems.get(stem, ()))]
+
     def has_job_file(self, stem: str) -> bool:
         """Whether a job file has that folded stem."""
         return stem in self._job_stems

@@ -564,6 +564,12 @@ class Inbox:
         is_empty_retry = lower_suffix(name) == ".retry" and file is not None and file.fingerprint.size == 0
         return is_empty_retry or self.is_settled(name, now_s)
 
+    def may_become_job(self, name: str, now_s: float, patience_s: float) -> bool:
+        """Whether files of a job of that name have come, or were written, only just now."""
+        files = (self.tracked.get(part) for part in self.names.list_parts(fold_name(name)))
+        longest_s = max(self.settle_s, self.piece_settle_s) + patience_s
+        return any(now_s - file.since_s < longest_s for file in files if file is not None)
+
     def remove_control(self, control: Control) -> bool:
         """Remove a control file that was carried out; False, and its problem is noted, where it has to stay."""
         with self.entries.guard(control.path, "be removed"):

@@ -216,6 +216,23 @@ def test_a_cancel_file_asks_for_the_end_of_a_job(desk: Desk) -> None:
     assert not path.exists()
 
 
+def test_a_cancel_that_comes_before_its_pair_is_whole(desk: Desk) -> None:
+    """It waits for the job; without one it goes when the files have been there for the settle time and the patience."""
+    desk.put("hello.jpg", settled=False)
+    desk.put("hello.wav", settled=False)
+    desk.put("hello.cancel", b"")
+    assert desk.turn() == []
+    assert "hello.cancel" in desk.inbox_names()
+    commands = [command for wait_s in (2.0, 1.0) for command in desk.turn(wait_s)]
+    assert [type(command) for command in commands] == [CancelJob]
+    assert desk.inbox_names() == []
+    desk.put("alone.jpg")
+    desk.put("alone.cancel", b"")
+    for wait_s in (0.0, 20.0):
+        desk.turn(wait_s)
+    assert "alone.cancel" not in desk.inbox_names()
+
+
 def test_control_files_of_unknown_jobs_are_removed(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """They ask for nothing that can be done; the log says so."""
     desk.put("nobody.cancel", b"")
