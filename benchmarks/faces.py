@@ -32,12 +32,13 @@ import cv2
 import numpy as np
 
 from models.arrays import F64, U8
+from models.preview.engine import Reference
 from models.preview.face import Face, choose_largest, find_faces, make_face, move_face
 from models.preview.geometry import invert_affine, transform_points
 from models.preview.interior import measure_tone
 from models.preview.landmarks import fit_landmarks
 from models.preview.lips import compute_resting_gap
-from models.preview.lower_face import LowerFace, cut_lower_face
+from models.preview.lower_face import LowerFace
 from models.preview.mouth import Mouth, find_mouth
 from models.preview.renderer import MouthPainter, Portrait, draw_mouth
 from models.preview.track import follow_face
@@ -131,34 +132,37 @@ def read_frames(file: Path) -> list[U8]:
     return frames
 
 
+def measure_reference(picture: U8, eyes: F64) -> Reference:
+    face = make_face(eyes, fit_landmarks(picture, eyes))
+    return Reference.measure(picture, face, find_mouth(picture, face))
+
+
 def draw_video(file: Path) -> Drawing:
     frames = read_frames(file)
     track = follow_face(iter(frames), find_one, lambda _: None)
     seen = np.flatnonzero(track.weight > 0)
     if not len(seen):
         return Drawing(file.name, [], {"source": frames[0]}, {})
-    reference = track.choose_reference()
-    picture = frames[reference]
-    face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
-    eyes = track.place_at_mouth(face)
-    mouth = find_mouth(picture, face)
-    resting = LowerFace(cut_lower_face(picture, face, mouth), face, mouth)
-    painter = MouthPainter(face, mouth, measure_tone(picture, face))
-    faces = {int(n): move_face(face, eyes[n]) for n in seen}
+    references = [measure_reference(frames[n], track.eyes[n]) for n in track.choose_references()]
+    tools = [(LowerFace(of.resting, of.face, of.mouth), MouthPainter(of.face, of.mouth, of.tone)) for of in references]
+    eyes = track.place_at_mouth(*(of.face for of in references))
+    shown = {int(n): references[track.shots[n]] for n in seen}
+    faces = {n: move_face(of.face, eyes[n]) for n, of in shown.items()}
     judged = {f"frame {n}": frames[n] for n in faces}
-    placed = {f"frame {n}": place_mouth(faces[n], mouth) for n in faces}
+    placed = {f"frame {n}": place_mouth(faces[n], of.mouth) for n, of in shown.items()}
     cells: list[list[U8]] = [[], [], []]
     for n in seen[np.linspace(0, len(seen) - 1, DRAWN_FRAMES).astype(int)]:
         drawn = [frames[n].copy(), frames[n].copy()]
+        resting, painter = tools[track.shots[n]]
         for frame, opening in zip(drawn, (0.0, 0.8), strict=True):
             resting.lay(frame, faces[n], float(track.weight[n]))
             draw_mouth(frame, faces[n], painter, (opening, 0.0), float(track.weight[n]))
         judged[f"closed {n}"] = drawn[0]
         for cell, frame in zip(cells, (frames[n], *drawn), strict=True):
             cell.append(cut_around(frame, faces[n], 1.15)[0])
-    shown = slice(0, None, DRAWN_FRAMES // SHOWN_FRAMES)
+    chosen = slice(0, None, DRAWN_FRAMES // SHOWN_FRAMES)
     rows = [
-        make_row(f"{file.name} {what}", cell[shown]) for what, cell in zip(("", "closed", "open"), cells, strict=True)
+        make_row(f"{file.name} {what}", cell[chosen]) for what, cell in zip(("", "closed", "open"), cells, strict=True)
     ]
     return Drawing(file.name, rows, judged, placed)
 

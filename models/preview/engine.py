@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from models import media
-from models.arrays import I64, U8, Floats
+from models.arrays import F64, I64, U8, Floats
 from models.atomic import atomic_folder
 from models.avatars import AvatarCache, make_key
 from models.media.prefetch import closing_all
@@ -29,7 +29,7 @@ from models.preview.face import (
     move_face,
     shift_face,
 )
-from models.preview.geometry import Rect, join_rects, widen_rect
+from models.preview.geometry import UNIT, Rect, join_rects, transform_points, widen_rect
 from models.preview.interior import Tone, measure_tone
 from models.preview.landmarks import Landmarks, fit_landmarks
 from models.preview.lower_face import LowerFace, cut_lower_face
@@ -38,11 +38,11 @@ from models.preview.mouth import GIVEN, Mouth, find_mouth, fit_mouth
 from models.preview.options import Options, read_options
 from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, find_eyes, outline_boxes
 from models.preview.speech import RATE, make_mouth_curve
-from models.preview.track import Track, follow_face
+from models.preview.track import Track, follow_face, measure_lips
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 9
+VERSION = 10
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
@@ -54,6 +54,8 @@ AROUND = 0.1
 """What may move into the rectangle of a mouth from beyond it, as a share of the eye distance."""
 SEARCHED_FRAMES = 12
 """Frames of a video that are searched for a face."""
+OWN_MOUTH = 0.5
+"""How far the box of a given mouth is from where the mouth of a shot is taken to be, in eye distances, if it counts."""
 NO_FACE = "choose a portrait that shows one face from the front, well lit and at least {} pixels wide"
 TURNED = "a face is seen when the picture is turned by {} degrees clockwise: turn it"
 
@@ -143,7 +145,7 @@ class PreviewEngine:
             yield from self._paint_video(over, request, inspection, frames, faces, label)
             return
         image = load_image(request, inspection, over)
-        portraits = [Portrait(image, face.face, face.mouth, face.tone) for face in faces]
+        portraits = [Portrait(image, of.face, of.mouth, of.tone) for of in (face.references[0] for face in faces)]
         drawn = stamp_frames(draw_still(image, portraits, faces, frames, sway=options.sway), label)
         if request.output.alpha:
             yield from drawn
@@ -320,10 +322,14 @@ def sample_pictures(request: Request, inspection: Inspection, most: int = SEARCH
 def locate_mouth(picture: U8, face: Face, options: Options, request: Request, inspection: Inspection) -> Mouth:
     if options.mouth is None:
         return find_mouth(picture, face)
-    shown, size = read_shown_size(request), (inspection.width, inspection.height)
-    across, down = size[0] / shown[0], size[1] / shown[1]
-    x, y, w, h = options.mouth
-    return fit_mouth(picture, face, (x * across, y * down, w * across, h * down))
+    return fit_mouth(picture, face, scale_mouth(options.mouth, request, inspection))
+
+
+def scale_mouth(mouth: Sequence[float], request: Request, inspection: Inspection) -> tuple[float, float, float, float]:
+    """Return the box of a mouth in pixels of the result."""
+    shown, (x, y, w, h) = read_shown_size(request), mouth
+    across, down = inspection.width / shown[0], inspection.height / shown[1]
+    return x * across, y * down, w * across, h * down
 
 
 def read_shown_size(request: Request) -> tuple[int, int]:
@@ -367,20 +373,22 @@ def fetch_geometry(request: Request, inspection: Inspection, choice: FaceChoice,
 def write_geometry(
     folder: Path, request: Request, inspection: Inspection, choice: FaceChoice, progress: ProgressCallback
 ) -> None:
-    """Write geometry.npz: face, mouth, tone, resting lower face, and the eyes in each frame of the avatar."""
+    """Write geometry.npz: the reference of each shot, and the shot and the eyes in each frame of the avatar."""
     options = choice.options
     if inspection.avatar_kind == "video" and options.face_box is None:
         with open_video(request, inspection) as video:
             window = find_window(inspection, len(video)) if request.is_scene else range(len(video))
             frames = (video.read(n) for n in window)
             track = follow_face(frames, lambda image: choice.choose(find_faces(image)), progress)
-            reference = track.choose_reference()
-            picture = video.read(window[reference])
-        if np.isfinite(track.gap).any():
-            face = make_face(track.eyes[reference], fit_landmarks(picture, track.eyes[reference]))
-        else:  # it is there too shortly to be followed
+            references = [
+                measure_reference(video.read(window[n]), track.eyes[n], shot, options, request, inspection)
+                for shot, n in enumerate(track.choose_references())
+                if np.isfinite(track.gap[n])
+            ]
+        if not references:  # it is there too shortly to be followed
             picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
             track = replace(Track.of_still(face, len(window)), weight=np.zeros(len(window)))
+            references = [Reference.measure(picture, face, locate_mouth(picture, face, options, request, inspection))]
     else:
         picture, face = find_first_face(request, inspection, choice, Path(request.avatar).name)
         track, window = Track.of_still(face, 1), range(1)
@@ -388,21 +396,70 @@ def write_geometry(
             with open_video(request, inspection) as video:
                 track, window = Track.of_still(face, len(video)), range(len(video))
                 picture = video.read(0)
-    mouth = locate_mouth(picture, face, options, request, inspection)
-    if options.face_box is not None:
-        mouth = replace(mouth, contrast=GIVEN)
-    np.savez(
-        folder / "geometry.npz",
-        resting=cut_lower_face(picture, face, mouth),
-        first_eyes=np.array(face.eyes),
-        landmarks=face.landmarks.points,
-        likeness=np.array(face.landmarks.likeness),
-        mouth=mouth.to_array(),
-        tone=np.array(astuple(measure_tone(picture, face))),
-        eyes=track.place_at_mouth(face),
-        weight=track.weight,
-        first=np.array(window.start),
-    )
+        mouth = locate_mouth(picture, face, options, request, inspection)
+        if options.face_box is not None:
+            mouth = replace(mouth, contrast=GIVEN)
+        references = [Reference.measure(picture, face, mouth)]
+    parts = dict[str, Any]()
+    for shot, reference in enumerate(references):
+        parts |= reference.to_arrays(shot)
+    parts |= {"eyes": track.place_at_mouth(*(reference.face for reference in references)), "weight": track.weight}
+    np.savez(folder / "geometry.npz", **parts, shots=track.shots, first=np.array(window.start))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The face in the frame whose lips and chin rest on the other frames of a shot; a still has one as well.
+
+    resting    what `cut_lower_face` returns
+    """
+
+    face: Face
+    mouth: Mouth
+    tone: Tone
+    resting: U8
+
+    @classmethod
+    def measure(cls, picture: U8, face: Face, mouth: Mouth) -> Reference:
+        return cls(face, mouth, measure_tone(picture, face), cut_lower_face(picture, face, mouth))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], shot: int) -> Reference:
+        names = ("first_eyes", "landmarks", "likeness", "mouth", "tone", "resting")
+        eyes, points, likeness, mouth, tone, resting = (arrays.get(name_array(name, shot), 0.0) for name in names)
+        face = make_face(eyes, Landmarks(points, float(likeness), 0.0))
+        return cls(face, Mouth.from_array(mouth), Tone(*map(float, tone)), resting)
+
+    def to_arrays(self, shot: int) -> dict[str, Any]:
+        arrays = {
+            "resting": self.resting,
+            "first_eyes": np.array(self.face.eyes),
+            "landmarks": self.face.landmarks.points,
+            "likeness": np.array(self.face.landmarks.likeness),
+            "mouth": self.mouth.to_array(),
+            "tone": np.array(astuple(self.tone)),
+        }
+        return {name_array(name, shot): array for name, array in arrays.items()}
+
+
+def name_array(name: str, shot: int) -> str:
+    return f"{name}-{shot}" if shot else name
+
+
+def measure_reference(
+    picture: U8, eyes: F64, shot: int, options: Options, request: Request, inspection: Inspection
+) -> Reference:
+    """Measure the face in the reference frame of a shot.
+
+    A mouth that the job gives is that of the first shot, and of those in which the face has its mouth near it.
+    """
+    face = make_face(eyes, fit_landmarks(picture, eyes))
+    if shot and options.mouth is not None:
+        x, y, w, h = scale_mouth(options.mouth, request, inspection)
+        away = transform_points([(x + w / 2, y + h / 2)], face.to_upright)[0] - measure_lips(face)[:2]
+        if np.hypot(*away) > OWN_MOUTH * UNIT:
+            options = options.model_copy(update={"mouth": None})
+    return Reference.measure(picture, face, locate_mouth(picture, face, options, request, inspection))
 
 
 SEED_STEP = 16
@@ -449,13 +506,11 @@ class PreparedPreview:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
             self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
         with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
-            likeness = float(geometry["likeness"]) if "likeness" in geometry else 0.0
-            self.face = make_face(geometry["first_eyes"], Landmarks(geometry["landmarks"], likeness, 0.0))
-            self.mouth = Mouth.from_array(geometry["mouth"])
             self.eyes, self.weight = geometry["eyes"], geometry["weight"]
-            self.resting = geometry["resting"]
-            self.tone = Tone(*map(float, geometry["tone"]))
+            self.shots = geometry["shots"] if "shots" in geometry else np.zeros(len(self.weight), np.int64)
+            self.references = [Reference.from_arrays(geometry, shot) for shot in range(int(self.shots.max()) + 1)]
             self.first = int(geometry["first"]) if "first" in geometry else 0
+        self._tools: tuple[int, LowerFace, MouthPainter] | None = None
 
     @property
     def thumbnail_frame(self) -> int:
@@ -467,20 +522,22 @@ class PreparedPreview:
     @property
     def face_boxes(self) -> Floats:
         """(n, 4): x, y, w, h in pixels of the face in every frame that shows it."""
-        middles = self.eyes[self.weight > 0].mean(1)
-        x, y, w, h = self.face.box
-        eyes_x, eyes_y = np.mean(self.face.eyes, 0)
-        return np.column_stack([middles - (eyes_x - x, eyes_y - y), np.tile([w, h], (len(middles), 1))])
+        at = self.weight > 0
+        faces = [reference.face for reference in self.references]
+        boxes = np.array([(*face.box[:2] - np.mean(face.eyes, 0), *face.box[2:]) for face in faces])[self.shots[at]]
+        return np.column_stack([self.eyes[at].mean(1) + boxes[:, :2], boxes[:, 2:]])
 
     def trace(self, source: I64) -> FaceTrace:
         """Return where the face is in frames that show frames `source` (n,) of the avatar."""
         known = np.clip(source - self.first, 0, len(self.weight) - 1)
-        eyes, mouth, reach = self.eyes[known], self.mouth, self.mouth.half_width
+        mouths = [reference.mouth for reference in self.references]
+        measured = np.array([(mouth.x, mouth.y, mouth.half_width) for mouth in mouths])[self.shots[known]]
+        eyes, (x, y, reach) = self.eyes[known], measured.T
         return FaceTrace(
             faces=place_by_eyes(eyes, *_WHOLE_FACE),
-            mouths=place_by_eyes(eyes, mouth.x - 1.15 * reach, mouth.y - 18, mouth.x + 1.15 * reach, mouth.y + 32),
+            mouths=place_by_eyes(eyes, x - 1.15 * reach, y - 18, x + 1.15 * reach, y + 32),
             uppers=place_by_eyes(eyes, *_UPPER_FACE),
-            painted=place_by_eyes(eyes, mouth.x - reach - 25, mouth.y - 30, mouth.x + reach + 25, mouth.y + 50),
+            painted=place_by_eyes(eyes, x - reach - 25, y - 30, x + reach + 25, y + 50),
             seen=(known == source - self.first) & (self.weight[known] > 0),
             expected=self.curve[: len(source), 0],
         )
@@ -489,16 +546,24 @@ class PreparedPreview:
         opening, spread = self.curve[n] * self.strength[n]
         return float(opening), float(spread)
 
-    def draw_on(
-        self, canvas: Canvas, frame: U8, resting: LowerFace, painter: MouthPainter, n: int, source: int
-    ) -> None:
+    def _take_tools(self, shot: int) -> tuple[LowerFace, MouthPainter]:
+        """Return what draws a shot; that of one shot is kept."""
+        if self._tools is None or self._tools[0] != shot:
+            of = self.references[shot]
+            resting, painter = LowerFace(of.resting, of.face, of.mouth), MouthPainter(of.face, of.mouth, of.tone)
+            self._tools = shot, resting, painter
+        return self._tools[1:]
+
+    def draw_on(self, canvas: Canvas, frame: U8, n: int, source: int) -> None:
         """Move the face in frame `n`, which shows the avatar's frame `source`, in place."""
         seen = source - self.first
+        shot = int(self.shots[seen])
         weight = float(self.weight[seen] * self.strength[n])
-        moves, shut = weight > 0 and self.mouth.is_visible, float(self.shut[n]) * weight
+        moves, shut = weight > 0 and self.references[shot].mouth.is_visible, float(self.shut[n]) * weight
         if not moves and shut <= 0:
             return
-        face = move_face(self.face, self.eyes[seen])
+        face = move_face(self.references[shot].face, self.eyes[seen])
+        resting, painter = self._take_tools(shot)
         rects = [painter.find_rect(face, canvas.size), resting.find_rect(face, canvas.size)] if moves else []
         rects += [find_eyes(face, canvas.size)] if shut > 0 else []
         with canvas.open_part(frame, widen_rect(join_rects(rects), AROUND * face.eye_distance)) as (part, origin):
@@ -578,13 +643,11 @@ def draw_video(
     """Draw into `pictures`, frames of a video avatar with their numbers in it, and yield them as the result's `frames`;
     those without the face are unchanged.
 
-    The lips and the chin of one frame rest on all of them, and move there as the sound asks.
+    The lips and the chin of one frame of each shot rest on all of its frames, and move there as the sound asks.
     """
-    painters = [MouthPainter(face.face, face.mouth, face.tone) for face in faces]
-    resting = [LowerFace(face.resting, face.face, face.mouth) for face in faces]
     for n, (source, frame) in zip(frames, pictures, strict=True):
-        for face, lower_face, painter in zip(faces, resting, painters, strict=True):
-            face.draw_on(canvas, frame, lower_face, painter, n, source)
+        for face in faces:
+            face.draw_on(canvas, frame, n, source)
         if label is not None:
             with canvas.open_part(frame, label.rect) as (part, (_, top)):
                 label.stamp(part, top)

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.arrays import F64, U8, Bool
+from models.arrays import F64, I64, U8, Bool
 from models.preview.face import Face, find_face_near, make_face
 from models.preview.geometry import UNIT, transform_points
 from models.preview.landmarks import LIPS, fit_landmarks
@@ -37,6 +37,15 @@ BLURRED = 20.0
 STEADY_FRAMES, STEADY_MOUTH_FRAMES = 0.5, 0.7
 """Standard deviations in frames of the averages over the places of the eyes and of the mouth in the face: longer ones
 lag behind a quick head, which differs from frame to frame more than the landmarks err."""
+CUT_CHANGE = 0.2
+"""Median change of a picture, in its own contrasts, above which there is a cut if the flow is lost as well.
+It was 0.26 to 1.2 between pictures of two videos, 0.38 to 0.6 at cuts, at most 0.12 where a head turned quickly."""
+CUT_SIZE = (16, 16)
+"""Pixels of the copy in which it is measured."""
+FLAT = 2.0
+"""Contrast below which that copy is as good as black."""
+SHORTEST_SHOT = 5
+"""Frames with a face that a shot between cuts needs: one that is shorter stays as it is."""
 
 Finder = Callable[[U8], Face | None]
 """Searches a whole picture for the face."""
@@ -49,6 +58,7 @@ class Track:
     mouth (n, 2): the middle between the corners of the mouth, in face units.
     gap (n,): the distance of the lips in face units, infinite without a face.
     detail (n,): the fine detail of the lips, as a share of their contrast.
+    shots (n,): the number of the shot, from 0 on; a shot begins at a cut, and each has a reference of its own.
     """
 
     eyes: F64
@@ -56,6 +66,7 @@ class Track:
     mouth: F64
     gap: F64
     detail: F64
+    shots: I64
 
     @classmethod
     def of_still(cls, face: Face, frames: int) -> Track:
@@ -66,64 +77,108 @@ class Track:
             np.tile(measure_lips(face)[:2], (frames, 1)),
             np.zeros(frames),
             np.ones(frames),
+            np.zeros(frames, np.int64),
         )
 
-    def choose_reference(self) -> int:
-        """Return the frame in which the mouth is most closed, for some frames at best, and near its
-        usual place: not pulled aside, in a head that isn't turned. It is no less clear than usual."""
-        known = np.isfinite(self.gap)
-        if not known.any():
-            return 0
-        away = np.hypot(*(self.mouth - np.median(self.mouth[known], 0)).T)
-        blurred = np.clip(1 - self.detail / max(1e-6, float(np.median(self.detail[known]))), 0, 1)
-        cost = smooth(np.where(known, self.gap, 1e3), 1.0) + AWAY * away + BLURRED * blurred
-        return int(np.where(known, cost, np.inf).argmin())
+    def choose_references(self) -> list[int]:
+        """Return the reference frame of each shot, in which the mouth is most closed, for some frames at best, and near
+        its usual place: not pulled aside, in a head that isn't turned. It is no less clear than usual."""
+        return [self._choose_reference(np.flatnonzero(self.shots == shot)) for shot in range(self.shots.max() + 1)]
 
-    def place_at_mouth(self, reference: Face) -> F64:
-        """Return the eyes (n, 2, 2), moved so that the mouth of the face in the reference frame is where it is seen
-        in each frame: heads turn.
+    def _choose_reference(self, shot: I64) -> int:
+        gap, mouth, detail = self.gap[shot], self.mouth[shot], self.detail[shot]
+        known = np.isfinite(gap)
+        if not known.any():
+            return int(shot[0])
+        away = np.hypot(*(mouth - np.median(mouth[known], 0)).T)
+        blurred = np.clip(1 - detail / max(1e-6, float(np.median(detail[known]))), 0, 1)
+        cost = smooth(np.where(known, gap, 1e3), 1.0) + AWAY * away + BLURRED * blurred
+        return int(shot[np.where(known, cost, np.inf).argmin()])
+
+    def place_at_mouth(self, *references: Face) -> F64:
+        """Return the eyes (n, 2, 2), moved so that the mouth of the face in the reference frame of its shot is where
+        it is seen in each frame: heads turn.
 
         It is measured against that face itself: its averaged place in the reference frame would be wrong in all
         frames by what the average lags there.
         """
-        moved = np.clip(self.mouth - measure_lips(reference)[:2], -FARTHEST_MOUTH, FARTHEST_MOUTH) / UNIT
+        usual = np.array([measure_lips(reference)[:2] for reference in references])[self.shots]
+        moved = np.clip(self.mouth - usual, -FARTHEST_MOUTH, FARTHEST_MOUTH) / UNIT
         across = self.eyes[:, 1] - self.eyes[:, 0]
         down = np.stack([-across[:, 1], across[:, 0]], -1)
         return np.asarray(self.eyes + (moved[:, :1] * across + moved[:, 1:] * down)[:, None])
 
 
 def follow_face(frames: Iterator[U8], find: Finder, progress: Callable[[int], None]) -> Track:
-    """Follow the face that `find` returns through all frames, (h, w, 3) uint8 BGR each."""
-    seen, mouths = list[F64](), list[F64]()
+    """Follow the face that `find` returns through all frames, (h, w, 3) uint8 BGR each.
+
+    After a cut, also one over black frames, it is searched as in the first frame.
+    """
+    seen, mouths, cuts = list[F64](), list[F64](), list[bool]()
     before: tuple[U8, F64] | None = None
-    missing = 0
+    last: U8 | None = None
+    missing, cut = 0, -SEARCH_EVERY
     for number, frame in enumerate(frames):
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
-        face = before and follow_eyes(before[0], grey, frame, before[1])
+        moved = before and move_eyes(before[0], grey, before[1])
+        cuts.append(moved is None and last is not None and is_cut(last, grey))
+        face = follow_eyes(frame, before[1], moved) if before and not cuts[-1] else None
+        if cuts[-1] and number - cut >= SEARCH_EVERY:
+            missing, cut = 0, number
         if face is None and missing % SEARCH_EVERY == 0:
             face = find(frame)
         missing = 0 if face else missing + 1
         before = (grey, np.array(face.eyes)) if face else None
+        if face or shrink(grey) is not None:
+            last = grey
         seen.append(before[1] if before else np.full((2, 2), np.nan))
         mouths.append(np.array([*measure_lips(face), measure_detail(grey, face)]) if face else np.full(4, np.nan))
         progress(number + 1)
-    eyes, mouth = np.array(seen), np.array(mouths)
+    return make_track(np.array(seen), np.array(mouths), np.cumsum(cuts))
+
+
+def make_track(eyes: F64, mouth: F64, shots: I64) -> Track:
+    """Return the track of what was seen, NaN where nothing was: the eyes (n, 2, 2), and (n, 4) x, y and gap of the
+    mouth and its detail; `shots` (n,) ascend.
+
+    Nothing is averaged across a cut. Shots with hardly a face have no reference, and no weight.
+    """
     has_face = np.isfinite(mouth[:, 2])
+    parts = np.split(np.arange(len(shots)), np.flatnonzero(np.diff(shots)) + 1)
+    for part in parts[: len(parts) if len(parts) > 1 else 0]:
+        has_face[part] &= has_face[part].sum() >= SHORTEST_SHOT
     path, moved = fill_gaps(eyes, has_face), fill_gaps(mouth[:, :2], has_face)
     gap, detail = np.where(has_face, mouth[:, 2], np.inf), np.where(has_face, mouth[:, 3], 0.0)
-    moved = smooth(moved, STEADY_MOUTH_FRAMES)
-    return Track(smooth(path, STEADY_FRAMES), compute_weights(has_face), moved, gap, detail)
+    weight, numbers, used = np.zeros(len(shots)), np.zeros(len(shots), np.int64), 0
+    for part in parts:
+        if (known := has_face[part]).any():
+            path[part] = smooth(fill_gaps(path[part], known), STEADY_FRAMES)
+            moved[part] = smooth(fill_gaps(moved[part], known), STEADY_MOUTH_FRAMES)
+            weight[part], used = compute_weights(known), used + 1
+        numbers[part] = max(0, used - 1)
+    return Track(path, weight, moved, gap, detail, numbers)
 
 
-def follow_eyes(before: U8, now: U8, frame: U8, eyes: F64) -> Face | None:
-    """Return the face in `frame`, or None where it is lost; `before` and `now` are the last frame and
-    this one in grey.
+def is_cut(before: U8, now: U8) -> bool:
+    """Whether two frames in grey show different pictures, whatever their light: not if something moves in them."""
+    one, other = shrink(before), shrink(now)
+    return one is not None and other is not None and float(np.median(np.abs(one - other))) > CUT_CHANGE
 
-    The optical flow moves the eyes, and what is fitted there corrects them gently, so that neither
-    drifts nor blinks count. Where the flow is lost or leads to what is no face, the face is
-    searched near its last place.
+
+def shrink(grey: U8) -> F64 | None:
+    """Return a small copy with mean 0 and deviation 1, None for a picture without any contrast."""
+    small = np.asarray(cv2.resize(grey, CUT_SIZE, interpolation=cv2.INTER_AREA), np.float64)
+    contrast = float(small.std())
+    return (small - small.mean()) / contrast if contrast > FLAT else None
+
+
+def follow_eyes(frame: U8, eyes: F64, moved: F64 | None) -> Face | None:
+    """Return the face in `frame`, or None where it is lost; `eyes` are those of the last frame, `moved` where the
+    optical flow leads them, None where it is lost.
+
+    What is fitted there corrects them gently, so that neither drifts nor blinks count. Where the flow is lost or leads
+    to what is no face, the face is searched near its last place.
     """
-    moved = move_eyes(before, now, eyes)
     if moved is None:
         return find_face_near(frame, eyes)
     fitted = fit_landmarks(frame, moved)

@@ -51,15 +51,16 @@ def take_share(boxes: F64, left: float, top: float, right: float, bottom: float)
     return np.stack([x + left * w, y + top * h, (right - left) * w, (bottom - top) * h], 1)
 
 
-def place_by_eyes(eyes: F64, left: float, top: float, right: float, bottom: float) -> F64:
+def place_by_eyes(eyes: F64, left: float | F64, top: float | F64, right: float | F64, bottom: float | F64) -> F64:
     """Return (n, 4) the boxes around a rectangle of the face, in hundredths of the eye distance from between the eyes.
 
     `eyes` is (n, 2, 2): the left and the right one, x and y in pixels. The boxes are upright, also in a tilted face.
+    The edges may be (n,) arrays.
     """
     across = (eyes[:, 1] - eyes[:, 0]) / 100
     scale = np.hypot(*across.T)
     down = np.stack([-across[:, 1], across[:, 0]], -1)
-    x, y = (left + right) / 2, (top + bottom) / 2
+    x, y = np.atleast_1d((left + right) / 2)[:, None], np.atleast_1d((top + bottom) / 2)[:, None]
     middle = eyes.mean(1) + x * across + y * down
     w, h = (right - left) * scale, (bottom - top) * scale
     return np.stack([middle[:, 0] - w / 2, middle[:, 1] - h / 2, w, h], 1)

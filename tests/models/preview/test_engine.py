@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from models import media
+from models.arrays import U8
 from models.handler import Handler
-from models.preview.engine import PreviewEngine, cycle_frame, make_motion, open_faces
+from models.preview.engine import PreviewEngine, cycle_frame, make_motion, measure_reference, open_faces
 from models.preview.options import Options
 from models.quality.measuring import measure_job
 from models.types import Colour, EngineError, GivenVoice, Inspection, Output, Request
+from tests.models.preview.portraits import find_face
 from tests.share import EXAMPLES, face, voice
 
 
@@ -271,7 +273,7 @@ def test_a_face_given_by_its_box_is_not_searched(tmp_path: Path) -> None:
     request = replace(request_for(tmp_path, source, **wishes), output=Output(height=120))
     engine, inspection = prepared(request)
     assert (inspection.width, inspection.height) == (160, 120)
-    assert open_faces(request, inspection)[0].face.landmarks.is_guess, "so it does not blink"
+    assert open_faces(request, inspection)[0].references[0].face.landmarks.is_guess, "so it does not blink"
     frames = np.stack(list(engine.render(request, inspection, 0, 25)))[:, : inspection.height]
     rows, columns = np.nonzero((frames != frames[0]).any(0))
     assert len(rows) > 50
@@ -399,18 +401,61 @@ def test_a_whole_job_keeps_transparency(tmp_path: Path, *, still: bool) -> None:
     assert media.read_image(tmp_path / "out" / "preview.jpg")[:4, :4].min() > 250
 
 
-def test_a_face_that_flashes_up_changes_no_frame(tmp_path: Path) -> None:
-    """A face in one frame of a second is too short to be followed: the video stays as it is, and a note says so."""
-    picture = media.read_image(EXAMPLES / "collins.jpg", "collins.jpg")[:320, 160:480]
-    path = tmp_path / "flash.mp4"
+def write_film(path: Path, pictures: list[U8]) -> Path:
+    """Write a video of these pictures, 25 a second."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=25)
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 320, 320, "yuv420p"
-        for n in range(24):
-            shown = np.ascontiguousarray(picture if n == 2 else np.full_like(picture, 90))
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(shown, "bgr24")))
+        (stream.height, stream.width), stream.pix_fmt = pictures[0].shape[:2], "yuv420p"
+        for picture in pictures:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "bgr24")))
         output.mux(stream.encode(None))
+    return path
+
+
+def test_each_shot_keeps_its_own_chin(tmp_path: Path) -> None:
+    """A person with a blue chin, a cut, and one without: nobody gets the chin of the other, in any cut into spans."""
+    picture = media.read_image(EXAMPLES / "collins.jpg", "collins.jpg")
+    blue, (x, y, w, h) = picture.copy(), find_face(picture).box
+    chin = np.asarray(blue[round(y + 0.9 * h) : round(y + h), round(x + 0.3 * w) : round(x + 0.7 * w)])
+    chin[..., 0], chin[..., 2] = 220, chin[..., 2] // 3
+    other = np.asarray(cv2.copyMakeBorder(picture[:, ::-1], 0, 200, 200, 0, cv2.BORDER_REFLECT), np.uint8)
+    other = np.asarray(cv2.resize(other, picture.shape[1::-1]), np.uint8)
+    path = write_film(tmp_path / "cut.mp4", [blue] * 12 + [other] * 12)
+    request = request_for(tmp_path, path, label=False)
+    engine, inspection = prepared(request)
+    frames = list(engine.render(request, inspection, 0, 24))
+    blues = [int((media.split_planes(frame)[1] > 150).sum()) for frame in frames]
+    assert min(blues[:12]) > 100
+    assert max(blues[12:]) == 0
+    moved = np.ptp(np.stack(frames)[12:, : inspection.height].astype(int), 0)
+    assert moved.max() > 30, "the second one speaks as well"
+    cut = [frame for a, b in ((0, 9), (9, 13), (13, 24)) for frame in engine.render(request, inspection, a, b)]
+    assert np.array_equal(np.stack(frames), np.stack(cut))
+
+
+def test_a_given_mouth_is_not_that_of_another_shot(tmp_path: Path) -> None:
+    """A box around the mouth of the first shot counts there, and not in a shot with the face elsewhere."""
+    request = request_for(tmp_path, EXAMPLES / "collins.jpg")
+    inspection = Handler("cpu:0").inspect(request)
+    picture = media.read_image(EXAMPLES / "collins.jpg", "collins.jpg")
+    face, moved = find_face(picture), np.array([[1.0, 0, 0], [0, 1, -90]])
+    higher = np.asarray(cv2.warpAffine(picture, moved, picture.shape[1::-1], borderMode=cv2.BORDER_REFLECT), np.uint8)
+    x, y = np.mean(face.landmarks.points[8:10], 0) - (40, 15)
+    given = Options(mouth=[round(float(x)), round(float(y)), 80, 30])
+    frames = [(picture, 0, given), (picture, 1, given), (higher, 1, given), (higher, 1, Options())]
+    first, same, elsewhere, found = (
+        measure_reference(shown, np.array(face.eyes) - (0, 90 * (shown is higher)), shot, options, request, inspection)
+        for shown, shot, options in frames
+    )
+    assert first.mouth == same.mouth
+    assert elsewhere.mouth == found.mouth
+
+
+def test_a_face_that_flashes_up_changes_no_frame(tmp_path: Path) -> None:
+    """A face in one frame of a second is too short to be followed: the video stays as it is, and a note says so."""
+    picture = media.read_image(EXAMPLES / "collins.jpg", "collins.jpg")[:320, 160:480]
+    path = write_film(tmp_path / "flash.mp4", [picture if n == 2 else np.full_like(picture, 90) for n in range(24)])
     request = request_for(tmp_path, path, label=False)
     engine, inspection = prepared(request)
     frames = list(engine.render(request, inspection, 3, 20))

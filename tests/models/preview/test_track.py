@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
-from models.arrays import U8
+from models.arrays import F64, U8
 from models.preview.face import Face, move_face
 from models.preview.geometry import invert_affine, transform_points
 from models.preview.track import Track, follow_face
@@ -58,7 +59,7 @@ def test_the_reference_is_a_frame_with_the_mouth_closed() -> None:
     """The frame that rests on all others is taken from where the lips touch, however the video begins."""
     wide, closed = draw(portrait(), 0.8), draw(portrait(), 0.0)
     track = follow_face(iter([wide] * 6 + [closed] * 6 + [wide] * 6), find_largest, lambda _: None)
-    assert 6 <= track.choose_reference() < 12
+    assert 6 <= track.choose_references()[0] < 12
 
 
 def test_a_lost_face_is_searched_now_and_then() -> None:
@@ -80,7 +81,7 @@ def test_a_film_without_the_face_has_a_track() -> None:
     """Without any face all weights are 0, and there is a reference."""
     track = follow_face(iter([np.zeros((64, 64, 3), np.uint8)] * 3), lambda _: None, lambda _: None)
     assert track.weight.tolist() == [0, 0, 0]
-    assert track.choose_reference() == 0
+    assert track.choose_references()[0] == 0
 
 
 def test_a_mouth_pulled_aside_is_no_reference() -> None:
@@ -89,8 +90,8 @@ def test_a_mouth_pulled_aside_is_no_reference() -> None:
     gap, mouth = np.full(frames, 6.0), np.tile([0.0, 108.0], (frames, 1))
     gap[10:20], mouth[10:20, 0] = 0.0, 14.0
     gap[40:50] = 0.5
-    track = Track(np.zeros((frames, 2, 2)), np.ones(frames), mouth, gap, np.ones(frames))
-    assert 40 <= track.choose_reference() < 50
+    track = Track(np.zeros((frames, 2, 2)), np.ones(frames), mouth, gap, np.ones(frames), np.zeros(frames, int))
+    assert 40 <= track.choose_references()[0] < 50
 
 
 def test_the_mouth_of_a_head_that_turns_quickly_is_followed() -> None:
@@ -135,7 +136,7 @@ def test_the_reference_is_a_clear_frame() -> None:
     blurred = np.asarray(cv2.GaussianBlur(closed, (0, 0), 3), np.uint8)
     track = follow_face(iter([blurred] * 5 + [closed] * 5 + [blurred] * 3 + [closed] * 3), find_largest, lambda _: None)
     assert track.detail[2] < 0.7 * track.detail[7]
-    reference = track.choose_reference()
+    reference = track.choose_references()[0]
     assert 5 <= reference < 10 or reference >= 13
 
 
@@ -167,3 +168,51 @@ def test_what_hides_the_face_is_not_painted() -> None:
     assert (track.weight[8:16] == 0).all()
     assert track.weight[-1] > 0
     assert np.abs(track.place_at_mouth(face)[-1] - np.array(face.eyes)).max() < 0.05 * face.eye_distance
+
+
+def mirror_small(image: U8) -> tuple[U8, F64]:
+    """Return another shot: the picture mirrored, darker and smaller, on stripes, and how its eyes have moved."""
+    move = np.array([[-0.7, 0, 600], [0, 0.7, 20]])
+    back = np.asarray(np.indices(image.shape[:2])[0][..., None] // 9 % 2 * 60 + np.full(3, 70), np.uint8)
+    shown = cv2.warpAffine(
+        (image * 0.7).astype(np.uint8), move, image.shape[1::-1], back, borderMode=cv2.BORDER_TRANSPARENT
+    )
+    return np.asarray(shown, np.uint8), move
+
+
+@pytest.mark.parametrize("black", [0, 2])
+def test_a_shot_has_a_reference_of_its_own(black: int) -> None:
+    """After a cut, also over black frames, the face is where it is at once, and so it is before; nothing fades."""
+    image = portrait()
+    other, move = mirror_small(image)
+    first = np.array(find_face(image).eyes)
+    frames = [image] * 8 + [image * 0] * black + [other] * 8
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    assert track.shots.tolist() == [0] * (8 + black) + [1] * 8
+    one, second = track.choose_references()
+    assert (one < 8, second >= 8 + black) == (True, True)
+    assert np.abs(track.eyes[:8] - first).max() < 3
+    assert np.abs(track.eyes[8 + black :] - transform_points(first, move)[::-1]).max() < 6
+    assert (track.weight[8 + black :] == 1).all()
+
+
+def test_a_shot_with_hardly_a_face_stays_as_it_is() -> None:
+    """A shot of three frames has no weight and no reference; those before and after keep theirs."""
+    image = portrait()
+    frames = [image] * 8 + [mirror_small(image)[0]] * 3 + [image] * 8
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    assert track.weight.tolist() == [1] * 8 + [0] * 3 + [1] * 8
+    assert len(track.choose_references()) == 2
+
+
+def test_what_moves_or_flashes_is_no_cut() -> None:
+    """A head that jumps further than the flow follows, a flash, and a hand before the face leave one shot."""
+    image = portrait()
+    hidden, flash = image.copy(), (image * 0.3 + 170).astype(np.uint8)
+    hidden[100:400, 200:450] = 130
+    aside = image.copy()
+    aside[40:480, 260:560] = image[10:450, 170:470]
+    frames = [image] * 6 + [flash] * 2 + [image] * 2 + [hidden] * 3 + [aside] * 6
+    track = follow_face(iter(frames), find_largest, lambda _: None)
+    assert (track.weight[10:13] == 0).all()
+    assert not track.shots.any()
