@@ -232,7 +232,7 @@ class Dispatcher:
         if motion is not None:
             request = race.entrant.add_motion(request, motion.engine, self._count_bytes(motion.kind))
         known, request = self._find_plan(request)
-        attempt = Attempt(job, token, request, choice.kind, known, served_ms=at_ms)
+        attempt = Attempt(job, token, request, choice.kind, known, served_ms=at_ms, inspection_is_new=known is not None)
         attempt.race = race if job.spec.race is not None else None
         attempt.motion_kind = motion.kind if motion else "cpu"
         attempt.stage_seconds.update(job.stage_seconds)
