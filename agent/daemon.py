@@ -312,11 +312,8 @@ class Daemon:
         try:
             return self.lease.check()
         except OSError as error:
-            return (
-                ""
-                if self.lease.is_held
-                else f"the share can't be taken into use: {error.strerror}: {error.filename or self.folders.share}"
-            )
+            where = error.filename or self.folders.share
+            return "" if self.lease.is_held else f"the share can't be taken into use: {error.strerror}: {where}"
         except ShareTaken:
             self.share_present = False
             raise

@@ -90,7 +90,7 @@ class ErrorCode(StrEnum):
     MEDIA_CHANGED = (
         "media_changed",
         "job",
-        "A file of the job was changed or replaced between its acceptance and its start, also by a link.",
+        "A file of the job was changed, also in place, or replaced between its acceptance and its start, or by a link.",
         "`musedrop retry` the job: it takes the file as it is then",
     )
     INPUTS_GONE = (

@@ -115,9 +115,9 @@ def _given_name(job: Job, role: str) -> str:
     return str(job.media[role]["given"])
 
 
-def write_json(path: Path, data: dict[str, Any], *, durable: bool = True) -> None:
-    """Replace a JSON file. One that is not durable is written often, and on one line."""
-    atomic_write_bytes(path, format_json(data, indent=2 if durable else None), durable=durable)
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Replace a JSON file."""
+    atomic_write_bytes(path, format_json(data))
 
 
 def format_json(data: dict[str, Any], indent: int | None = 2) -> bytes:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import __version__
+from agent.fs import atomic_write_bytes, take_fingerprint
 from agent.ledger.ledger import Ledger
-from agent.results.records import write_json
+from agent.results.records import format_json
 from agent.scheduler.dispatcher import Dispatcher
 from agent.service.problems import Problems
 from agent.service.systemd import Notifier
@@ -43,23 +44,28 @@ class StatusReport:
         self.problems, self.notifier, self.clock = problems, notifier, dispatcher.clock
         self._list_ignored = list_ignored
         self._last: dict[str, Any] = {}
+        self._bytes = -1
 
     def write(self, state: DaemonState, *, on_share: bool) -> None:
         """Tell systemd, and the share if it is there, what has changed."""
         status = self.collect(state)
-        if status == self._last:
+        if status != self._last:
+            self.notifier.send_status(self.make_line(state, status["counts"]))
+        if not on_share or (status == self._last and self._is_in_place()):
             return
-        self.notifier.send_status(self.make_line(state, status["counts"]))
-        if not on_share:
-            return
+        data = format_json({"updated_at_ms": self.clock.at_ms(), **status}, indent=None)
         try:
-            stamped = {"updated_at_ms": self.clock.at_ms(), **status}
-            write_json(self.folders.status_file, stamped, durable=False)
+            atomic_write_bytes(self.folders.status_file, data, durable=False)
         except OSError as error:
             self.problems.set("status", f"status.json can't be written: {error.strerror}")
             return
         self.problems.set("status", "")
-        self._last = status
+        self._last, self._bytes = status, len(data)
+
+    def _is_in_place(self) -> bool:
+        """Whether nobody has removed the file, or put a link or another file there."""
+        found = take_fingerprint(self.folders.status_file)
+        return found is not None and found.size == self._bytes
 
     def collect(self, state: DaemonState) -> dict[str, Any]:
         """Return what status.json says; documented in docs/status-queries.md."""

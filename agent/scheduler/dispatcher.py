@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections import Counter
@@ -31,6 +32,7 @@ from agent.text import restore_names
 from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice, stamp_weights
+from models.facts import describe_code
 from models.motion.catalog import choose_motion
 from models.types import EngineError, GivenVoice, Inspection, Output, Request
 
@@ -230,7 +232,7 @@ class Dispatcher:
         if motion is not None:
             request = race.entrant.add_motion(request, motion.engine, self._count_bytes(motion.kind))
         known, request = self._find_plan(request)
-        attempt = Attempt(job, token, request, choice.kind, known, served_ms=at_ms)
+        attempt = Attempt(job, token, request, choice.kind, known, served_ms=at_ms, inspection_is_new=known is not None)
         attempt.race = race if job.spec.race is not None else None
         attempt.motion_kind = motion.kind if motion else "cpu"
         attempt.stage_seconds.update(job.stage_seconds)
@@ -251,12 +253,12 @@ class Dispatcher:
     def _find_plan(self, request: Request) -> tuple[Inspection | None, Request]:
         """Return the inspection that what is on disk of a video was made by, and the request as it was then.
 
-        Without it that is of no use, and is removed: no part of another engine, or of other settings, weights or media,
-        may get into the video.
+        Without it that is of no use, and is removed: no part of another engine, or of other settings, weights, media or
+        code, may get into the video.
         """
         work = Path(request.work)
         try:
-            found = read_plan(read_regular(work / PLAN, MAX_PLAN_BYTES), request, self._stamp_weights(request))
+            found = read_plan(read_regular(work / PLAN, MAX_PLAN_BYTES), request, describe_makers(request))
         except OSError:
             found = None
         if found is not None:
@@ -271,11 +273,8 @@ class Dispatcher:
     def _keep_plan(self, attempt: Attempt, outline: Mapping[str, Any]) -> None:
         """Write what the parts will be made by beside them. A full disk is the trouble of later stages."""
         path, request = Path(attempt.request.work, PLAN), attempt.request
-        if catch(atomic_write_bytes, path, make_plan(outline, request, self._stamp_weights(request))):
+        if catch(atomic_write_bytes, path, make_plan(outline, request, describe_makers(request))):
             discard(path)
-
-    def _stamp_weights(self, request: Request) -> str:
-        return stamp_weights(Path(request.models_dir)) if ENGINES[request.engine].weights else ""
 
     def _may_go_on(self, attempt: Attempt) -> bool:
         """Whether a worker may do all stages of the job: the first time, and where nothing is to be loaded."""
@@ -685,6 +684,12 @@ def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> objec
     if photo := further.pop("photo", None):  # the avatar is a clip as soon as that is made
         hashes |= {"avatar_sha256": photo, "media_sha256": further or None}
     return asked, hashes
+
+
+def describe_makers(request: Request) -> str:
+    """Return what makes the parts of a video: the code, its libraries, and the weights of the engine."""
+    weights = stamp_weights(Path(request.models_dir)) if ENGINES[request.engine].weights else ""
+    return json.dumps([describe_code(), weights])
 
 
 def may_retry(job: Job, failed: Failed) -> bool:

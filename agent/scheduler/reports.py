@@ -216,13 +216,13 @@ def is_whole_job(result: Mapping[str, Any]) -> bool:
     return isinstance(result.get("facts"), dict) and isinstance(result.get("stage_seconds"), dict)
 
 
-def make_plan(outline: Mapping[str, Any], request: Request, weights: str) -> bytes:
+def make_plan(outline: Mapping[str, Any], request: Request, makers: str) -> bytes:
     """Return the plan of a video as a file, for `read_plan`."""
-    plan = {"outline": dict(outline), "asked": hash_asked(request, weights), "crf": request.output.crf}
+    plan = {"outline": dict(outline), "asked": hash_asked(request, makers), "crf": request.output.crf}
     return json.dumps(plan).encode()
 
 
-def read_plan(data: bytes, request: Request, weights: str) -> tuple[Inspection, Request] | None:
+def read_plan(data: bytes, request: Request, makers: str) -> tuple[Inspection, Request] | None:
     """Return the inspection of an earlier attempt, and the request with the settings of that time.
 
     None where the plan can't be used, or what is asked for now is something else: parts that were made by it are of no
@@ -232,22 +232,22 @@ def read_plan(data: bytes, request: Request, weights: str) -> tuple[Inspection, 
         plan = Plan.model_validate_json(data)
     except ValidationError:
         return None
-    if plan.asked != hash_asked(request, weights) or _refuse_outline({"outline": plan.outline}, request.limits):
+    if plan.asked != hash_asked(request, makers) or _refuse_outline({"outline": plan.outline}, request.limits):
         return None
     return Inspection.from_dict(plan.outline), replace(request, output=replace(request.output, crf=plan.crf))
 
 
-def hash_asked(request: Request, weights: str) -> str:
+def hash_asked(request: Request, makers: str) -> str:
     """Return a hash of all that decides the bytes of a video, but for what its plan settles.
 
-    `weights`: what the engine's files are known by. Of the media it has sizes, and times to the second, as a backup
+    `makers`: what makes its parts, code and weights. Of the media it has sizes, and times to the second, as a backup
     keeps them. The motion engine decides the clip, which has a key of its own.
     """
     asked = {name: value for name, value in request.to_dict().items() if name not in NOT_ASKED}
     asked["marks"] = {role: (size, mtime_ns // NS_PER_S) for role, (_, size, mtime_ns, *_) in request.marks.items()}
     asked["output"] = {name: value for name, value in asked["output"].items() if name not in ("crf", "encoder")}
     asked["motion"] = {name: value for name, value in request.motion.items() if name not in ("engine", "device_bytes")}
-    return hashlib.sha256(json.dumps([asked, weights], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([asked, makers], sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_failure(failed: Failed) -> str:

@@ -103,10 +103,9 @@ class ShareLease:
     def release(self) -> None:
         """Leave the share to the next daemon, if it is ours."""
         if self._content:
+            blanks = b" " * len(self._content)  # it keeps its place on a full disk
             with suppress(OSError):
-                swap_bytes(
-                    self._file, self._content, b" " * len(self._content), MAX_BYTES
-                )  # it keeps its place on a full disk
+                swap_bytes(self._file, self._content, blanks, MAX_BYTES)
         self._content, self._is_confirmed = b"", False
 
     def _has_expired(self, found: bytes) -> bool:

@@ -16,7 +16,7 @@ MEDIA = {role: {"given": f"my {role}", "path": role} for role in ("avatar", "aud
 
 def test_json_is_for_people_and_programs(tmp_path: Path) -> None:
     """UTF-8 without escapes, replaced whole."""
-    write_json(tmp_path / "status.json", {"name": "grüße"}, durable=False)
+    write_json(tmp_path / "status.json", {"name": "grüße"})
     assert "grüße" in (tmp_path / "status.json").read_text(encoding="utf-8")
 
 

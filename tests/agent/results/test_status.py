@@ -33,6 +33,28 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     made.close()
 
 
+def test_a_file_that_somebody_took_away_or_replaced_is_written_again(desk: Desk) -> None:
+    """Also while nothing changes; a link is not followed."""
+    file = desk.settings.folders.status_file
+    desk.write()
+    written = json.loads(file.read_bytes())
+    desk.clock.now += 1
+    desk.write()
+    assert json.loads(file.read_bytes()) == written, "nothing has changed"
+    other = file.with_name("other")
+    for spoiled in ("removed", "a link", "another file"):
+        if spoiled == "another file":
+            file.write_bytes(b"{}")
+        else:
+            file.unlink()
+        if spoiled == "a link":
+            file.symlink_to(other)
+        desk.write()
+        assert json.loads(file.read_bytes()).keys() == written.keys()
+        assert not file.is_symlink()
+    assert not other.exists()
+
+
 def test_a_running_job_says_when_it_will_be_rendered(desk: Desk) -> None:
     """The row of job_status, and the seconds left at the pace so far."""
     desk.add("hello")

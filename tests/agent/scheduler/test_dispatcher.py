@@ -826,10 +826,15 @@ def test_a_job_goes_on_with_the_settings_it_was_begun_with(make_simulation: Buil
     simulation.run(lambda: bool(simulation.renders("hello")))
     part = run_part(asked[0][1])
     stop_and_start(simulation)
+    simulation.ledger.db.execute("UPDATE jobs SET outline = NULL, frames = NULL")  # killed before it wrote them
     output = simulation.settings.output.model_copy(update={"crf": 40})
     simulation.dispatcher.settings.replace(simulation.settings.model_copy(update={"output": output}))
     simulation.run(lambda: len(simulation.renders("hello")) > 1)
     assert part.exists()
+    simulation.dispatcher.save_progress()
+    found = simulation.ledger.find("hello")
+    assert found is not None
+    assert found.outline is not None
     stop_and_start(simulation)
     (Path(asked[0][1]["work"]) / PLAN).unlink()
     simulation.run(lambda: asked[-1][0] == "inspect")

@@ -43,9 +43,9 @@ def judge(result: dict[str, Any], stage: str = "inspect") -> str:
     return explain_refusal(ask(stage), Done("token/" + stage, 0, 1, 0.1, result))
 
 
-def plan_again(outline: dict[str, Any], request: Request = REQUEST, weights: str = "") -> Inspection | None:
+def plan_again(outline: dict[str, Any], request: Request = REQUEST, makers: str = "") -> Inspection | None:
     """Return what is read of a plan of `REQUEST` for a later request."""
-    found = read_plan(make_plan(outline, REQUEST, ""), request, weights)
+    found = read_plan(make_plan(outline, REQUEST, ""), request, makers)
     return found and found[0]
 
 
@@ -207,12 +207,12 @@ def test_a_plan_of_an_earlier_version_is_read_or_made_anew() -> None:
 
 
 def test_a_plan_is_for_what_was_asked() -> None:
-    """The quality of that time holds, a share that moved changes nothing; another engine, option or weight does."""
+    """The quality of that time holds, a share that moved changes nothing; another engine, option or code does."""
     moved = replace(REQUEST, avatar="/elsewhere/face.jpg", work="/elsewhere", output=Output(crf=40, encoder="libx264"))
     found = read_plan(make_plan(OUTLINE, REQUEST, ""), moved, "")
     assert found == (Inspection.from_dict(OUTLINE), replace(moved, output=replace(moved.output, crf=18)))
     media = {"avatar": [1, 2, 3_000_000_000]}
-    assert plan_again(OUTLINE, weights="others") is plan_again(OUTLINE, replace(REQUEST, marks=media)) is None
+    assert plan_again(OUTLINE, makers="others") is plan_again(OUTLINE, replace(REQUEST, marks=media)) is None
     for keys in ({"engine": "musetalk"}, {"options": {"seed": 1}}, {"fps": "30"}, {"output": Output(height=64)}):
         assert plan_again(OUTLINE, replace(REQUEST, **keys)) is None
 
