@@ -46,6 +46,8 @@ FLAT = 2.0
 """Contrast below which that copy is as good as black."""
 SHORTEST_SHOT = 5
 """Frames with a face that a shot between cuts needs: one that is shorter stays as it is."""
+MOST_SHOTS = 200
+"""Shots with a face that get a reference, of half a megabyte each; further ones stay as they are."""
 
 Finder = Callable[[U8], Face | None]
 """Searches a whole picture for the face."""
@@ -141,12 +143,16 @@ def make_track(eyes: F64, mouth: F64, shots: I64) -> Track:
     """Return the track of what was seen, NaN where nothing was: the eyes (n, 2, 2), and (n, 4) x, y and gap of the
     mouth and its detail; `shots` (n,) ascend.
 
-    Nothing is averaged across a cut. Shots with hardly a face have no reference, and no weight.
+    Nothing is averaged across a cut. Shots with hardly a face, and those after the first `MOST_SHOTS`, have no
+    reference and no weight.
     """
     has_face = np.isfinite(mouth[:, 2])
     parts = np.split(np.arange(len(shots)), np.flatnonzero(np.diff(shots)) + 1)
+    kept = 0
     for part in parts[: len(parts) if len(parts) > 1 else 0]:
-        has_face[part] &= has_face[part].sum() >= SHORTEST_SHOT
+        is_kept = has_face[part].sum() >= SHORTEST_SHOT and kept < MOST_SHOTS
+        has_face[part] &= is_kept
+        kept += is_kept
     path, moved = fill_gaps(eyes, has_face), fill_gaps(mouth[:, :2], has_face)
     gap, detail = np.where(has_face, mouth[:, 2], np.inf), np.where(has_face, mouth[:, 3], 0.0)
     weight, numbers, used = np.zeros(len(shots)), np.zeros(len(shots), np.int64), 0

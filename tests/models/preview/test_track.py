@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from models.arrays import F64, U8
+from models.preview import track as tracks
 from models.preview.face import Face, move_face
 from models.preview.geometry import invert_affine, transform_points
-from models.preview.track import Track, follow_face
+from models.preview.track import Track, follow_face, make_track
 from tests.models.preview.portraits import draw, find_face, find_largest, portrait
 
 
@@ -203,6 +204,15 @@ def test_a_shot_with_hardly_a_face_stays_as_it_is() -> None:
     track = follow_face(iter(frames), find_largest, lambda _: None)
     assert track.weight.tolist() == [1] * 8 + [0] * 3 + [1] * 8
     assert len(track.choose_references()) == 2
+
+
+def test_a_video_of_very_many_shots_has_so_many_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those after the last that gets one stay as they are."""
+    monkeypatch.setattr(tracks, "MOST_SHOTS", 2)
+    track = make_track(np.ones((24, 2, 2)), np.ones((24, 4)), np.repeat(np.arange(4), 6))
+    assert len(track.choose_references()) == 2
+    assert track.weight[:12].all()
+    assert not track.weight[12:].any()
 
 
 def test_what_moves_or_flashes_is_no_cut() -> None:
