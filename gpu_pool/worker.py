@@ -255,12 +255,14 @@ def main() -> None:
     args = parser.parse_args()
     die_with_parent(args.parent)
     raise_oom_score()
+    gates = None
     if args.walls:
         if not args.walls.is_alone:
             make_device_files()
-        for reason in raise_walls(args.walls):
+        gates, missing = raise_walls(args.walls)
+        for reason in missing:
             print(f"gpu_pool.worker: {reason}", file=sys.stderr, flush=True)
-    Worker(Channel(args.fd), Gates(args.walls) if args.walls else None).serve()
+    Worker(Channel(args.fd), gates).serve()
 
 
 if __name__ == "__main__":

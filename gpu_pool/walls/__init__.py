@@ -6,6 +6,7 @@ Linux only. A wall can be made higher later, never lower.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -52,11 +53,17 @@ class Gates:
     """The folders that are open in the walls, as they were then: a rule is about a folder, not about its name.
 
     After a share was mounted anew, or its inbox made anew, only a new worker can open what is there.
+    It is made just before the walls: a folder that has come between then and `note_walls` has no rule.
     """
 
     def __init__(self, walls: Walls) -> None:
         self._paths = (*walls.read, *walls.write)
         self._errors = self._open_all()
+
+    def note_walls(self) -> None:
+        """Find out what can be opened inside the walls; what was missing before them counts as missing."""
+        pairs = zip(self._errors, self._open_all(), strict=True)
+        self._errors = [before if before == errno.ENOENT else now for before, now in pairs]
 
     def have_moved(self) -> bool:
         """Whether one can be opened that could not before, or the other way round."""
@@ -75,10 +82,10 @@ def _try_open(path: str) -> int:
     return 0
 
 
-def raise_walls(walls: Walls) -> list[str]:
+def raise_walls(walls: Walls) -> tuple[Gates, list[str]]:
     """Put the walls around this process; call it before it has a second thread.
 
-    Return what the kernel here does not have. Nothing of it is fatal: `musedrop doctor` names it.
+    Return the gates, and what the kernel here does not have. Nothing of it is fatal: `musedrop doctor` names it.
     """
     write = (*walls.write, walls.temp) if walls.temp else walls.write
     if walls.temp:
@@ -89,8 +96,11 @@ def raise_walls(walls: Walls) -> list[str]:
                 folder.mkdir(0o700)
     limit_resources(walls.memory_bytes, walls.file_bytes)
     drop_privileges()
+    gates = Gates(walls)
     missing = restrict_files(walls.read, write, walls.driver, hides_files=walls.hides_files)
-    return [reason for reason in (missing, restrict_calls(is_alone=walls.is_alone)) if reason]
+    reasons = [reason for reason in (missing, restrict_calls(is_alone=walls.is_alone)) if reason]
+    gates.note_walls()
+    return gates, reasons
 
 
 def explain_kernel() -> list[str]:

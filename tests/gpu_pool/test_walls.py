@@ -15,7 +15,7 @@ import pytest
 
 from gpu_pool.process import PACKAGES, WorkerProcess
 from gpu_pool.types import Done, Failed, Open, RunSpan
-from gpu_pool.walls import Walls
+from gpu_pool.walls import Gates, Walls
 from gpu_pool.walls.landlock import NOTHING, explain_version, read_version
 from gpu_pool.walls.privileges import MOST_THREADS
 from gpu_pool.wire import encode
@@ -204,6 +204,18 @@ def test_a_folder_that_appears_later_asks_for_a_new_worker(places: Path) -> None
     finally:
         worker.kill()
         worker.reap()
+
+
+def test_a_folder_that_appears_while_the_walls_are_raised_counts_as_missing(tmp_path: Path) -> None:
+    """It has no rule: only a new worker can open it."""
+    share, other = tmp_path / "share", tmp_path / "other"
+    other.mkdir()
+    gates = Gates(Walls(read=(str(share), str(other))))
+    share.mkdir()
+    gates.note_walls()
+    assert gates.have_moved()
+    share.rmdir()
+    assert not gates.have_moved()
 
 
 def test_folders_to_write_to_are_made(places: Path) -> None:
