@@ -258,7 +258,7 @@ class Dispatcher:
         """
         work = Path(request.work)
         try:
-            found = read_plan(read_regular(work / PLAN, MAX_PLAN_BYTES), request, describe_makers(request))
+            found = read_plan(read_regular(work / PLAN, MAX_PLAN_BYTES), request, stamp_makers(request))
         except OSError:
             found = None
         if found is not None:
@@ -273,7 +273,7 @@ class Dispatcher:
     def _keep_plan(self, attempt: Attempt, outline: Mapping[str, Any]) -> None:
         """Write what the parts will be made by beside them. A full disk is the trouble of later stages."""
         path, request = Path(attempt.request.work, PLAN), attempt.request
-        if catch(atomic_write_bytes, path, make_plan(outline, request, describe_makers(request))):
+        if catch(atomic_write_bytes, path, make_plan(outline, request, stamp_makers(request))):
             discard(path)
 
     def _may_go_on(self, attempt: Attempt) -> bool:
@@ -686,7 +686,7 @@ def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> objec
     return asked, hashes
 
 
-def describe_makers(request: Request) -> str:
+def stamp_makers(request: Request) -> str:
     """Return what makes the parts of a video: the code, its libraries, and the weights of the engine."""
     weights = stamp_weights(Path(request.models_dir)) if ENGINES[request.engine].weights else ""
     return json.dumps([describe_code(), weights])

@@ -170,11 +170,8 @@ class PreviewEngine:
         with open_video(request, inspection, over, as_yuv=as_yuv) as video:
             shown = (cycle_frame(n, len(video), options.cycle) for n in frames)
             pictures = ((n, video.read(n)) for n in shown)
-            canvas: Canvas = WholeFrames(inspection.width, inspection.height)
-            if as_yuv and video.colour == inspection.colour:
-                canvas = media.PlanesEditor(inspection.width, inspection.height, video.colour)
-            elif as_yuv:  # an older version has inspected the job and made its first parts
-                pictures = ((n, media.yuv_to_bgr(planes, video.colour)) for n, planes in pictures)
+            size = inspection.width, inspection.height
+            canvas: Canvas = media.PlanesEditor(*size, video.colour) if as_yuv else WholeFrames(*size)
             yield from draw_video(pictures, canvas, faces, frames, label)
 
     def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
@@ -426,7 +423,7 @@ class Reference:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], shot: int) -> Reference:
         names = ("first_eyes", "landmarks", "likeness", "mouth", "tone", "resting")
-        eyes, points, likeness, mouth, tone, resting = (arrays.get(name_array(name, shot), 0.0) for name in names)
+        eyes, points, likeness, mouth, tone, resting = (arrays[name_array(name, shot)] for name in names)
         face = make_face(eyes, Landmarks(points, float(likeness), 0.0))
         return cls(face, Mouth.from_array(mouth), Tone(*map(float, tone)), resting)
 
@@ -504,12 +501,11 @@ class PreparedPreview:
     def __init__(self, prepared: Path, number: int = 0) -> None:
         with np.load(prepared / name_part("motion", number), allow_pickle=False) as motion:
             self.curve, self.shut, self.pose = motion["curve"], motion["shut"], motion["pose"]
-            self.strength = motion["strength"] if "strength" in motion else np.ones(len(self.shut), np.float32)
+            self.strength = motion["strength"]
         with np.load(prepared / name_part("geometry", number), allow_pickle=False) as geometry:
-            self.eyes, self.weight = geometry["eyes"], geometry["weight"]
-            self.shots = geometry["shots"] if "shots" in geometry else np.zeros(len(self.weight), np.int64)
+            self.eyes, self.weight, self.shots = geometry["eyes"], geometry["weight"], geometry["shots"]
             self.references = [Reference.from_arrays(geometry, shot) for shot in range(int(self.shots.max()) + 1)]
-            self.first = int(geometry["first"]) if "first" in geometry else 0
+            self.first = int(geometry["first"])
         self._tools: tuple[int, LowerFace, MouthPainter] | None = None
 
     @property

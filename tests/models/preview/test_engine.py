@@ -20,7 +20,7 @@ from models.handler import Handler
 from models.preview.engine import PreviewEngine, cycle_frame, make_motion, measure_reference, open_faces
 from models.preview.options import Options
 from models.quality.measuring import measure_job
-from models.types import Colour, EngineError, GivenVoice, Inspection, Output, Request
+from models.types import EngineError, GivenVoice, Inspection, Output, Request
 from tests.models.preview.portraits import find_face
 from tests.share import EXAMPLES, face, voice
 
@@ -234,8 +234,6 @@ def test_only_the_scene_is_painted(tmp_path: Path) -> None:
     changed = [np.abs(frames[n].astype(int) - source[n])[100 : inspection.height] for n in range(first, last)]
     assert max(part.max() for part in changed) > 30, "a mouth has moved"
     assert all((part[:, : inspection.width // 8] == 0).all() for part in changed), "all around it is as decoded"
-    older = replace(inspection, colour=Colour(5, 6, 5))
-    assert next(engine.render(request, older, first, first + 1)).ndim == 3, "BGR, for a job that an older version began"
 
 
 def test_a_still_moves_in_its_scene_alone(tmp_path: Path) -> None:
