@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from models.catalog import EngineChoice, choose_kind, find_missing_packages, has_cuda_torch, is_installed
-from models.musev.weights.index import list_missing_for_default
+from models.checkpoints.manifest import stamp_files
+from models.musev.weights.index import list_missing_for_default, list_used_files
 from models.types import DeviceKind, EngineError, EngineInfo
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
@@ -49,6 +50,27 @@ WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {
     "diffusers": list_missing_pipelines,
 }
 """Functions that list the missing files of an engine, in the default variant."""
+
+
+def list_pipeline_files(models_dir: Path, variant: str, base: str) -> list[Path]:  # noqa: ARG001 - it has no base
+    """Return all files of a pipeline, the first one where `variant` is ""."""
+    folders = [folder for folder in find_pipelines(models_dir) if variant in ("", folder.name)]
+    return sorted(path for folder in folders[:1] for path in folder.rglob("*") if path.is_file())
+
+
+USED_FILES: dict[str, Callable[[Path, str, str], list[Path]]] = {
+    "musev": list_used_files,
+    "diffusers": list_pipeline_files,
+}
+"""Functions that list the files that decide a clip of a variant and a base, "" for the default ones."""
+
+
+def stamp_motion(engine: str, models_dir: Path, variant: str, base: str) -> str:
+    """Return a hash of names, sizes and times of the files that a clip is made with, "" where some are missing."""
+    try:
+        return stamp_files(USED_FILES[engine](models_dir, variant, base))
+    except (OSError, EngineError):
+        return ""
 
 
 def explain_unavailable(engine: EngineInfo, models_dir: Path) -> str:

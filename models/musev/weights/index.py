@@ -207,6 +207,11 @@ def installed_files(root: Path, selection: Selection) -> list[Path]:
     return [*files, *(root / name for name in selection.small_files), *(vae.files if vae else ())]
 
 
+def list_used_files(root: Path, variant: str, base: str) -> list[Path]:
+    """Return the same of what a job calls them, "" for the default ones. Raises EngineError bad_option."""
+    return installed_files(root, Selection(variant or default_variant(root), select_base(base)))
+
+
 def missing_error(root: Path, selection: Selection) -> EngineError:
     """Return the error of a job whose weights are not all in `root`."""
     files = missing_files(root, selection)
