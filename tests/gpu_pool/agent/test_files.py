@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from base64 import b64decode
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from threading import Event, Thread
 
@@ -175,14 +175,16 @@ def test_a_worker_that_puts_links_in_place_of_folders_gets_no_other_file(tmp_pat
 
 
 def put_links(folder: Path, target: Path, stop: Event) -> None:
-    """Let `made` and `given` be folders and links in turn."""
-    while not stop.is_set():
+    """Let `made` and `given` be folders and links in turn; few, so that the other thread is done with them in time."""
+    for number in cycle(range(20)):
+        if stop.is_set():
+            return
         for name in ("made", "given"):
             with suppress(OSError):
                 (folder / name).mkdir()
                 (folder / name / "a").write_bytes(b"mine")
             with suppress(OSError):
-                (folder / name).rename(folder / f"{name}-{time.monotonic_ns()}")
+                (folder / name).rename(folder / f"{name}-{number}")
                 (folder / name).symlink_to(target)
             with suppress(OSError):
                 (folder / name).unlink()
