@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 from collections import deque
@@ -21,12 +20,10 @@ from gpu_pool.cluster.files import (
     ContentHashes,
     Receipt,
     check_entries,
-    decode_piece,
-    encode_block,
     install_folder,
     is_file_entry,
     is_name,
-    read_blocks,
+    read_described,
 )
 from gpu_pool.cluster.messages import CACHE, MAX_NODE_LINE_BYTES, Bring, Made, Piece
 from gpu_pool.cluster.nofollow import list_names, open_folder
@@ -182,7 +179,7 @@ class NodeFiles:
         """Write the next piece of what is wanted."""
         if self._receipt is None:
             raise ValueError("a piece of a file that isn't wanted")
-        self._receipt.add(decode_piece(piece.data))
+        self._receipt.add(piece.data)
         self._take_whole()
         self._expect_next()
 
@@ -274,7 +271,7 @@ class NodeFiles:
         yield made
         for below, entry in sorted(entries.items()):
             if entry and entry[1]:
-                yield from read_described(path / below if below else path, entry)
+                yield from map(Piece, read_described(path / below if below else path, entry))
 
     def _describe(self, name: str, path: Path) -> Generator[None, None, dict[str, list[Any]]]:
         try:
@@ -310,19 +307,6 @@ class NodeFiles:
         self._own.with_suffix(".lock").unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
-
-
-def read_described(path: Path, entry: list[Any]) -> Iterator[Piece]:
-    """Yield the pieces of a file. Raises WorkerFault before the last one if it isn't what its description says."""
-    digest, left_bytes = hashlib.sha256(), entry[1]
-    for block in read_blocks(path):
-        digest.update(block)
-        left_bytes -= len(block)
-        if left_bytes < 0 or (not left_bytes and digest.hexdigest() != entry[0]):
-            raise WorkerFault(f"{path.name} was changed after its span")
-        yield Piece(encode_block(block))
-    if left_bytes:
-        raise WorkerFault(f"{path.name} was shortened after its span")
 
 
 def take_lock(path: Path) -> int | None:

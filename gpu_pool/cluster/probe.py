@@ -15,13 +15,14 @@ from gpu_pool.cluster.messages import (
     Figures,
     FromNode,
     Hello,
+    MessageReader,
     Probe,
     Probed,
     Refused,
     Start,
     decode_from_node,
 )
-from gpu_pool.wire import LineSplitter, WireError, encode_any
+from gpu_pool.wire import WireError, encode_any
 
 T = TypeVar("T", Hello, Probed)
 SHORT_PROBES, LONG_PROBES = 5, 8
@@ -61,7 +62,7 @@ class NodeProbe:
     def __init__(self, link: Link, start: Start, timeout_s: float) -> None:
         self._link, self._start = link, start
         self._until_s = time.monotonic() + timeout_s
-        self._lines = LineSplitter(MAX_NODE_LINE_BYTES)
+        self._reader = MessageReader[FromNode](decode_from_node, MAX_NODE_LINE_BYTES)
         self._heard: list[FromNode] = []
         self._devices: dict[str, Figures] = {}
 
@@ -117,7 +118,7 @@ class NodeProbe:
         data = self._link.receive()
         if data == b"":
             raise NodeSilent(self._link.explain_end() or "the link ended")
-        messages = [decode_from_node(line) for line in self._lines.feed(data or b"")]
+        messages = list(self._reader.feed(data or b""))
         self._devices |= {message.id: message for message in messages if isinstance(message, Figures)}
         return messages
 

@@ -209,9 +209,9 @@ def test_a_cluster_that_is_not_there_is_named(secret: None, address: str, told: 
 
 
 def test_without_the_token_it_is_said_where_it_belongs(
-    secret: None,
+    secret: None,  # noqa: ARG001
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,  # noqa: ARG001
+    tmp_path: Path,
 ) -> None:
     """Ray would crash."""
     monkeypatch.delenv("RAY_AUTH_TOKEN")
