@@ -80,14 +80,15 @@ class NodeFiles:
         self._content, self._runs = self.folder / "content", self.folder / "runs"
         for made in (self._content, self._runs, self.folder / CACHE):
             made.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._remove_leftovers()
         self._own = self._runs / token_hex(8)
         self._lock = take_lock(self._own.with_suffix(".lock"))
+        self._remove_leftovers()
         found = sorted(self._content.iterdir(), key=lambda path: path.stat().st_mtime)
         self._sizes = {path.name: path.stat().st_size for path in found if not path.name.startswith(".")}
         self._spans: dict[str, SpanFolder] = {}
         self._expected: deque[tuple[str, int]] = deque()
         self._receipt: Receipt | None = None
+        self._make_room({})
 
     @property
     def trouble(self) -> str:
@@ -98,14 +99,16 @@ class NodeFiles:
         return f"only {free_bytes >> 20} MiB are free in {self.folder}: free some space there"
 
     def _remove_leftovers(self) -> None:
-        """Remove what agents that have ended left behind; one that is frozen keeps its own."""
-        for lock_path in self._runs.glob("*.lock"):
-            if (lock := take_lock(lock_path)) is not None:
-                shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
-                lock_path.unlink(missing_ok=True)
+        """Remove what agents that have ended left behind; one that lives keeps its own."""
+        others = {path: take_lock(path) for path in self._runs.glob("*.lock") if path.stem != self._own.name}
+        for path, lock in others.items():
+            if lock is not None:
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                path.unlink(missing_ok=True)
                 os.close(lock)
-                for half in self._content.glob(".*.tmp"):
-                    half.unlink(missing_ok=True)
+        if None not in others.values():
+            for half in self._content.glob(".*.tmp"):
+                half.unlink(missing_ok=True)
 
     # paths -----------------------------------------------------------------------------------------------------------
 
@@ -152,11 +155,13 @@ class NodeFiles:
         return {digest: size for digest, size in wanted.items() if size}
 
     def _make_room(self, needed: Mapping[str, int]) -> None:
-        """Remove what was used longest ago, until all that is kept fits."""
+        """Remove what was used longest ago, until all that is kept fits, and what is to come fits on the disk."""
         for digest in needed.keys() & self._sizes.keys():
             self._sizes[digest] = self._sizes.pop(digest)
             os.utime(self._content / digest)
-        excess = sum({**self._sizes, **needed}.values()) - self._content_bytes
+        missing_bytes = sum(size for digest, size in needed.items() if digest not in self._sizes)
+        over_bytes = sum(self._sizes.values()) + missing_bytes - self._content_bytes
+        excess = max(over_bytes, missing_bytes + LEAST_FREE_BYTES - shutil.disk_usage(self.folder).free)
         for digest in [digest for digest in self._sizes if digest not in needed]:
             if excess <= 0:
                 return

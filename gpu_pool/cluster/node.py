@@ -53,8 +53,8 @@ from gpu_pool.wire import WireError, decode_report, encode, encode_any
 
 MAX_DEVICES, MAX_NAME_CHARS, MAX_BYTES = 1024, 200, 1 << 50
 """What a node may say of itself; one that says more is not ours."""
-READS = 16
-"""Of one link in a row, so that a node that says much does not keep the others waiting."""
+READS, READS_S = 16, 0.05
+"""Of one link in a row, and for how long, so that a node that says much does not keep the others waiting."""
 RECHECK_S = 60.0
 MAX_RECHECKS = 6
 """How often in a row that time is doubled for a node that lies."""
@@ -230,7 +230,7 @@ class Node:
 
     def _receive(self, link: Link, now_s: float) -> None:
         for _ in range(READS):
-            if self._link is None or (data := link.receive()) is None:
+            if self._link is None or self._clock() - now_s > READS_S or (data := link.receive()) is None:
                 return
             if not data:
                 said = link.explain_end()

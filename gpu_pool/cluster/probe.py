@@ -26,7 +26,7 @@ from gpu_pool.wire import WireError, encode_any
 
 T = TypeVar("T", Hello, Probed)
 SHORT_PROBES, LONG_PROBES = 5, 8
-LONG_CHARS = 1 << 20
+LONG_CHARS, LONG_S = 1 << 20, 5.0
 
 
 class NodeSilent(Exception):
@@ -75,22 +75,28 @@ class NodeProbe:
                 raise NodeSilent(hello.trouble)
             trips = sorted(self._measure(0, 0) for _ in range(SHORT_PROBES))
             round_trip_s, clock_s = trips[len(trips) // 2]
-            down_s = sum(self._measure(LONG_CHARS, 0)[0] for _ in range(LONG_PROBES))
-            up_s = sum(self._measure(0, LONG_CHARS)[0] for _ in range(LONG_PROBES))
+            down_bytes_s, up_bytes_s = self._measure_speed(LONG_CHARS, 0), self._measure_speed(0, LONG_CHARS)
         except (NodeSilent, WireError) as error:
             return NodeReport(trouble=str(error))
         finally:
             self._link.close(1.0)
-        sent_bytes = LONG_PROBES * LONG_CHARS
         return NodeReport(
             facts=hello.facts,
             sees_state=hello.sees_state,
             devices=tuple(self._devices.values()),
             round_trip_s=round_trip_s,
             clock_s=clock_s,
-            down_bytes_s=sent_bytes / down_s,
-            up_bytes_s=sent_bytes / up_s,
+            down_bytes_s=down_bytes_s,
+            up_bytes_s=up_bytes_s,
         )
+
+    def _measure_speed(self, sent_chars: int, answer_chars: int) -> float:
+        """Return bytes a second, of one long message where the way is slow, and of several where it is not."""
+        count = took_s = 0.0
+        while count < LONG_PROBES and took_s < LONG_S:
+            took_s += self._measure(sent_chars, answer_chars)[0]
+            count += 1
+        return count * (sent_chars + answer_chars) / took_s
 
     def _measure(self, sent_chars: int, answer_chars: int) -> tuple[float, float]:
         """Return how long an answer took, and how far the node's clock is ahead."""

@@ -44,6 +44,21 @@ def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert len(list((pair.far / "content").iterdir())) == 2
 
 
+def test_what_is_kept_makes_room_on_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much may be kept: else a disk that this has filled would stay full."""
+    pair = Pair(tmp_path)
+    for name in ("a", "b"):
+        (pair.work / name).write_bytes(name.encode())
+    pair.deliver(SpanFiles((pair.work / "a", pair.work / "b")))
+    monkeypatch.setattr("gpu_pool.agent.files.LEAST_FREE_BYTES", 1 << 60)
+    pair.deliver(SpanFiles((pair.work / "b",)))
+    assert pair.count_sent() == 2
+    assert len(list((pair.far / "content").iterdir())) == 1
+    pair.node.close()
+    assert NodeFiles(pair.far, {}, 1 << 30).trouble
+    assert list((pair.far / "content").iterdir()) == []
+
+
 def test_content_outlives_the_agent_and_folders_of_workers_do_not(tmp_path: Path) -> None:
     """Those of an agent that was killed are removed by the next one, those of a frozen one are not."""
     pair = Pair(tmp_path)
@@ -53,14 +68,19 @@ def test_content_outlives_the_agent_and_folders_of_workers_do_not(tmp_path: Path
     killed = pair.far / "runs" / "killed"
     killed.mkdir()
     killed.with_suffix(".lock").touch()
+    half = pair.far / "content" / f".{HASH}.0.tmp"
+    half.touch()
     again = Pair(tmp_path)
     assert frozen.with_suffix("").is_dir()
     assert not killed.exists()
+    assert half.exists()  # the frozen one may be about to go on with it
     again.deliver(SpanFiles((pair.work / "a",)))
     assert again.count_sent() == 0
     again.node.close()
     pair.node.close()
     assert list((pair.far / "runs").iterdir()) == []
+    Pair(tmp_path).node.close()
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("name", ["work/../x", "work//x", "/etc/passwd", "etc/passwd", "work", "work/", "../work/x"])
