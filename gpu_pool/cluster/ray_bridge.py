@@ -273,7 +273,7 @@ def main() -> None:
         reason, code = run(args.address, args.node, args.least_store_mib, out_fd), 0
     except SystemExit as refusal:
         reason = str(refusal)
-    except Exception as error:  # noqa: BLE001  whatever Ray raises, the daemon is to read why
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         reason = f"{type(error).__name__}: {join_lines(error)}"
     print(reason, file=sys.stderr, flush=True)
     os._exit(code)  # a thread may hang in Ray, or print more
