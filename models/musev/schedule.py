@@ -17,6 +17,7 @@ CLASSES = {
     "DDIMScheduler": "scheduling_ddim",
     "EulerDiscreteScheduler": "scheduling_euler_discrete",
 }
+LCM = "LCMScheduler"
 SPACINGS = ("leading", "linspace", "trailing")
 SINGLE = ("cur_sample", "cur_model_output")
 """What PNDM remembers of earlier steps beside the list `ets`: tensors, or nothing."""
@@ -38,8 +39,15 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
     return {**config, "timestep_spacing": spacing}
 
 
+def choose_config(config: dict[str, Any], *, is_lcm: bool) -> dict[str, Any]:
+    """Return the config that is followed: with LCM its own way, on the noise levels of the base model."""
+    return {**config, "_class_name": LCM} if is_lcm else config
+
+
 def describe_config(config: dict[str, Any]) -> str:
-    """Return the kind and the spacing, for result.json."""
+    """Return the kind and the spacing, for result.json; LCM has steps of its own."""
+    if config["_class_name"] == LCM:
+        return "LCM"
     return f"{config['_class_name'].removesuffix('Scheduler')} ({config['timestep_spacing']})"
 
 
@@ -54,11 +62,13 @@ class Schedule:
         from importlib import import_module
 
         kind = config["_class_name"]
-        cls = getattr(import_module(f"diffusers.schedulers.{CLASSES[kind]}"), kind)
+        module = CLASSES.get(kind, "scheduling_lcm")
+        cls = getattr(import_module(f"diffusers.schedulers.{module}"), kind)
         self._make_plain = lambda: cls.from_config(
             {key: value for key, value in config.items() if key != "_class_name"}
         )
         self._steps = steps
+        self.draws_noise = kind == LCM
         scheduler = self._make_scheduler(0)
         self.timesteps: list[float] = [float(t) for t in scheduler.timesteps]
         self.noise_scale = float(scheduler.init_noise_sigma)
@@ -80,16 +90,20 @@ class Schedule:
         return scheduler.scale_model_input(latents, scheduler.timesteps[step])
 
     def advance(
-        self, step: int, memory: dict[str, Tensor], noise: Tensor, latents: Tensor
+        self, step: int, memory: dict[str, Tensor], noise: Tensor, latents: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the latents after a step, and what the next step has to know beside them."""
+        """Return the latents after a step, and what the next step has to know beside them.
+
+        LCM adds new noise after each step but the last, which is drawn from the generator.
+        """
         scheduler = self._make_scheduler(step)
         if hasattr(scheduler, "ets"):
             scheduler.counter = step
             scheduler.ets = [memory[name] for name in sorted(memory) if name.startswith("ets")]
             for name in SINGLE:
                 setattr(scheduler, name, memory.get(name, getattr(scheduler, name)))
-        latents = scheduler.step(noise, scheduler.timesteps[step], latents, return_dict=False)[0]
+        drawn = {"generator": generator} if self.draws_noise else {}
+        latents = scheduler.step(noise, scheduler.timesteps[step], latents, return_dict=False, **drawn)[0]
         return latents, self._remember(scheduler)
 
     @staticmethod

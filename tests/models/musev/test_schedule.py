@@ -10,15 +10,16 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
-from models.musev.schedule import SPACINGS, Schedule, describe_config, read_config
+from models.musev.schedule import LCM, SPACINGS, Schedule, describe_config, read_config
 from models.types import EngineError
 from tests.models.musev.tiny import SCHEDULER
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-CLASSES = {cls.__name__: cls for cls in (PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler)}
+CLASSES = {cls.__name__: cls for cls in (PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler, LCMScheduler)}
 
 
 def config_of(kind: str, spacing: str) -> dict[str, Any]:
@@ -38,16 +39,19 @@ def test_steps_by_themselves_end_where_the_scheduler_does(kind: str, spacing: st
     config = config_of(kind, spacing)
     whole: Any = CLASSES[kind].from_config(config)
     whole.set_timesteps(6)
+    drawn = {"generator": torch.Generator().manual_seed(8)} if kind == LCM else {}
     noise = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     wanted = noise * whole.init_noise_sigma
     for time in whole.timesteps:
         seen = predict(whole.scale_model_input(wanted, time), float(time))
-        wanted = whole.step(seen, time, wanted, return_dict=False)[0]
+        wanted = whole.step(seen, time, wanted, return_dict=False, **drawn)[0]
     memory: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(8)
     found = noise * Schedule(config, 6).noise_scale
     for step, time in enumerate(Schedule(config, 6).timesteps):
         schedule = Schedule(config, 6)
-        found, memory = schedule.advance(step, memory, predict(schedule.scale(found, step), time), found)
+        seen = predict(schedule.scale(found, step), time)
+        found, memory = schedule.advance(step, memory, seen, found, generator)
     assert torch.equal(found, wanted)
 
 
