@@ -21,7 +21,7 @@ WORLDS: dict[str, str | tuple[str, ...]] = {  # one outside world, one module
     "watchdog": "agent.intake",
     "pynvml": "gpu_pool.nvml",
     # What the daemon starts goes through gpu_pool. The others are commands in processes of their own.
-    "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.cli.credentials.repeat", "agent.hooks.calls"),
+    "subprocess": ("gpu_pool.", "agent.cli.systemctl", "agent.cli.credentials.programs", "agent.hooks.calls"),
     "jeepney": "agent.desktop",
     "c2pa": "agent.credentials",
     "cryptography": "agent.credentials",

@@ -74,11 +74,12 @@ def fetch(
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Of musev: confirm that your use is non-commercial research.")
     ] = False,
+    lcm: Annotated[bool, typer.Option("--lcm", help="Of musev: also what the option lcm needs, 135 MB.")] = False,
 ) -> None:
     """Download the missing weights; resumes downloads. HF_ENDPOINT names a mirror."""
     flags = format_flags(replace=replace, any_release=any_release)
-    refuse_options(engine, version=version, s3fd_url=s3fd_url, variant=variant, accept_licence=accept_licence)
-    own = [*format_option("variant", variant), *format_flags(accept_licence=accept_licence)]
+    refuse_options(engine, version=version, s3fd_url=s3fd_url, variant=variant, accept_licence=accept_licence, lcm=lcm)
+    own = [*format_option("variant", variant), *format_flags(accept_licence=accept_licence, lcm=lcm)]
     options = [*format_option("version", version), *format_option("s3fd-url", s3fd_url), *own]
     run_models_command(config, engine, "fetch", *options, *flags, "--", *(files or []))
 
@@ -126,7 +127,7 @@ def import_weights(
 
 OPTIONS_OF = {
     WeightsEngine.musetalk: ("version", "s3fd_url", "folder", "precision"),
-    WeightsEngine.musev: ("variant", "accept_licence", "base"),
+    WeightsEngine.musev: ("variant", "accept_licence", "base", "lcm"),
 }
 
 

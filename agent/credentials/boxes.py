@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _BLOCK_BYTES = 1 << 20
+MOST_BOXES = 4096
+"""At one level. A result has six, and a few for each track."""
 UNSIGNED = ("ftyp", "free", "skip")
 """Boxes that a manifest doesn't cover: their hashes are part of what is signed."""
 SEAL_KIND, SEAL_NAME = "free", b"musedrop"
 """A box at the end with a name and the SHA-256 of all before it: a manifest has bytes that it can't cover itself."""
+
+
+class TooManyBoxes(ValueError):
+    """A file has more boxes than any video needs: the library takes very long for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ def list_boxes(file: BinaryIO) -> list[Box]:
         length = length or size - at
         if length < 8 or at + length > size:
             raise ValueError(f"the box {kind!a} at byte {at} has a wrong length")
+        if len(found) >= MOST_BOXES:
+            raise TooManyBoxes(f"it has more than {MOST_BOXES} boxes")
         found.append(Box(kind, at, length))
         at += length
     return found

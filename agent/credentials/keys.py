@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agent.credentials import CHAIN, KEY
 from agent.fs import atomic_write_bytes
+from gpu_pool.failpoints import failpoint
 
 _YEARS = 10
 _ALGORITHMS = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
@@ -30,8 +31,11 @@ class SigningKey:
 
 
 def load_or_make(folder: Path) -> SigningKey:
-    """Return the key in the folder; the first time, make one. Raises OSError, ValueError where it can't be used."""
-    if not (folder / KEY).exists():
+    """Return the key in the folder; the first time, make one.
+
+    Raises OSError, ValueError, TypeError or UnsupportedAlgorithm where it can't be used.
+    """
+    if not os.path.lexists(folder / KEY):
         make_key(folder)
     key, chain = (folder / KEY).read_bytes(), (folder / CHAIN).read_bytes()
     private = serialization.load_pem_private_key(key, None)
@@ -52,6 +56,7 @@ def make_key(folder: Path) -> None:
     certificates = (_certify(own, root, issuer), issuer)
     pem = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
     atomic_write_bytes(folder / CHAIN, pem)
+    failpoint("certificate")
     plain = serialization.NoEncryption()
     private = own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     before = os.umask(0o077)

@@ -9,23 +9,25 @@ LABEL = "org.musedrop.result"
 """The label of our own assertion."""
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """Pictures of a person, parts of which a program has made."""
+MOTION_KEYS = ("engine", "weights", "pipeline", "scheduler", "seed")
+"""What is told of the clip that was made of a photo; what it was to show is not."""
 FORMATS = {"result.mp4": "video/mp4", "result.mov": "video/quicktime"}
 
 
 def make_manifest(record: Mapping[str, Any], version: str, *, names: bool) -> dict[str, Any]:
     """Return the manifest of a result, from its result.json.
 
-    names   whether the names of job and inputs are told, too
+    names   whether the names of job, inputs and machines are told, too
     """
     agent = {"name": "musedrop", "version": version}
     action = {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE, "softwareAgent": agent}
     return {
         "claim_generator_info": [agent],
-        "title": record["name"] if names else "musedrop result",
+        "title": _replace_odd(record["name"]) if names else "musedrop result",
         "format": FORMATS[record["video"]],
         "assertions": [
-            {"label": "c2pa.actions.v2", "data": {"actions": [action]}},
-            {"label": LABEL, "data": describe_result(record, version, names=names)},
+            {"label": "c2pa.actions.v2", "data": {"actions": [action]}, "created": True},
+            {"label": LABEL, "data": describe_result(record, version, names=names), "created": True},
         ],
     }
 
@@ -34,14 +36,19 @@ def describe_result(record: Mapping[str, Any], version: str, *, names: bool) -> 
     """Return what we assert: engine and weights, inputs, how the mouth was edited, and where it was made."""
     keys = (
         *("uid", "engine", "frames", "fps", "width", "height", "duration_s", "encoder", "audio_codec", "painted"),
-        *("devices", "kind", "spans", "label"),
+        *("kind", "spans", "label"),
     )
     said = {key: record[key] for key in keys if record.get(key) is not None}
+    clip = record.get("motion") or {}
+    motion = {key: clip[key] for key in MOTION_KEYS if clip.get(key) is not None}
+    devices = [device if names else device.rpartition("/")[2] for device in record.get("devices") or ()]
     return {
         **said,
+        **({"motion": motion} if motion else {}),
+        "devices": list(dict.fromkeys(devices)),
         "version": version,
         "generated_by_ai": True,
-        "edited": "the mouth follows the given voice",
+        "edited": f"the mouth follows the given voice{', in a clip that was made of a photo' if motion else ''}",
         "weights_sha256": record.get("weights_sha256") or {},
         "inputs": {role: _describe_input(medium, names=names) for role, medium in list_inputs(record).items()},
     }
@@ -55,5 +62,10 @@ def list_inputs(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _describe_input(medium: Mapping[str, Any], *, names: bool) -> dict[str, Any]:
-    named = {"name": medium.get("given")} if names else {}
+    named = {"name": _replace_odd(medium.get("given"))} if names else {}
     return {"sha256": medium.get("sha256"), **named}
+
+
+def _replace_odd(name: Any) -> str:
+    """Return a name whose bytes are text: a manifest can't have others."""
+    return str(name).encode("utf-8", "replace").decode()

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,17 +18,25 @@ from secrets import token_hex
 from typing import Any, BinaryIO, NoReturn
 
 import c2pa
+from cryptography.exceptions import UnsupportedAlgorithm
 
-from agent.credentials.boxes import UNSIGNED, has_index_first, hash_boxes, hash_file, list_boxes, make_seal
+from agent.credentials import FULL
+from agent.credentials.boxes import UNSIGNED, Box, has_index_first, hash_boxes, hash_file, list_boxes, make_seal
 from agent.credentials.keys import SigningKey, load_or_make
 from agent.credentials.manifest import LABEL
-from agent.credentials.reading import read_credentials
-from agent.fs import atomic_write_bytes, read_regular
+from agent.credentials.reading import make_context, read_credentials
+from agent.credentials.tracks import list_chunks
+from agent.fs import atomic_write_bytes, is_disk_full, read_regular
 from agent.fs.folders import hold_folder
 from gpu_pool.failpoints import failpoint
 from gpu_pool.guards import die_with_parent, raise_oom_score
 from gpu_pool.walls import Walls, raise_walls
 
+MEMORY_BYTES = 4 << 30
+KEPT_IN_MEMORY = {"backing_store_memory_threshold_in_mb": 32}
+"""The library keeps a copy of a larger video in a file, where TMPDIR says."""
+UNUSABLE = (OSError, ValueError, TypeError, UnsupportedAlgorithm)
+"""What loading a key raises."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -86,19 +95,31 @@ def write_signed(video: BinaryIO, copy: BinaryIO, manifest: Mapping[str, Any], k
         c2pa.C2paSignerInfo(alg=key.algorithm.encode(), sign_cert=key.chain, private_key=key.key, ta_url=None)
     )
     video.seek(0)
-    c2pa.Builder({**manifest, "assertions": asserted}).sign(signer, manifest["format"], video, copy)
+    builder = c2pa.Builder({**manifest, "assertions": asserted}, context=make_context({"core": KEPT_IN_MEMORY}))
+    builder.sign(signer, manifest["format"], video, copy)
     seal = make_seal(copy)
     copy.seek(0, 2)
     copy.write(seal)
     after = list_boxes(copy)
     if hash_boxes(copy, after, "mdat") != hash_boxes(video, before, "mdat"):
         raise ValueError("the signed copy has another picture or sound")
+    moved = find_start(after, "mdat") - find_start(before, "mdat")
+    if list_chunks(copy) != [at + moved for at in list_chunks(video)]:
+        raise ValueError("the index of the signed copy names other places for its picture or sound")
     if has_index_first(before) and not has_index_first(after):
         raise ValueError("the index of the signed copy doesn't stand at the front")
     found = read_credentials(copy, manifest["format"])
     if found.problem:
         raise ValueError(f"the signed copy can't be read back: {found.problem}")
     return found.label
+
+
+def find_start(boxes: list[Box], kind: str) -> int:
+    """Return where the first box of a kind starts. Raises ValueError where there is none."""
+    start = next((box.start for box in boxes if box.kind == kind), None)
+    if start is None:
+        raise ValueError(f"the video has no {kind}")
+    return start
 
 
 def describe(video: BinaryIO, key: SigningKey, label: str) -> dict[str, Any]:
@@ -110,6 +131,23 @@ def describe(video: BinaryIO, key: SigningKey, label: str) -> dict[str, Any]:
     }
 
 
+def explain(error: Exception) -> str:
+    """Return an error on one line."""
+    return " ".join(f"{type(error).__name__.strip('_')}: {error}".split())[:300]
+
+
+def write_report(folder: Path, token: str, said: Mapping[str, Any]) -> None:
+    """Leave what became of a job. Ends the program where the disk is full."""
+    try:
+        atomic_write_bytes(folder / f"{token}.json", json.dumps(said).encode())
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        print(explain(error), flush=True)
+        sys.exit(FULL)
+    failpoint("reported")
+
+
 def main(words: Sequence[str] | None = None) -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m agent.credentials.sign", description="Started by the daemon.")
     parser.add_argument("--parent", type=int, required=True)
@@ -119,18 +157,28 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     args = parser.parse_args(words)
     die_with_parent(args.parent)
     raise_oom_score()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     jobs = json.load(sys.stdin)
-    key = load_or_make(args.keys)
+    try:
+        key = load_or_make(args.keys)
+    except UNUSABLE as error:
+        problem = f"the key in {args.keys} can't be used: {explain(error)}"
+        print(problem, flush=True)
+        for job in jobs:
+            write_report(args.reports, job["token"], {"problem": problem})
+        sys.exit(0)
     if args.walls:
         folders = (str(args.reports), *(str(job["folder"]) for job in jobs))
         raise_walls(Walls(write=folders, hides_files=False))
     for job in jobs:
         mark = args.reports / f"{job['token']}.sha256"
+        os.environ["TMPDIR"] = job["folder"]  # where the library puts its copies of large videos
         try:
             said = sign_video(Path(job["folder"]), job["video"], job["manifest"], key, mark)
         except (OSError, ValueError, c2pa.C2paError) as error:
-            said = {"problem": f"{type(error).__name__}: {str(error)[:300]}"}
-        atomic_write_bytes(args.reports / f"{job['token']}.json", json.dumps(said).encode())
+            is_full = isinstance(error, OSError) and is_disk_full(error)
+            said = {"problem": explain(error), "wait": is_full}
+        write_report(args.reports, job["token"], said)
     sys.exit(0)
 
 

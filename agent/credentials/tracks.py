@@ -5,15 +5,16 @@ Standard library only: nothing is decoded.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
-from agent.credentials.boxes import list_boxes
+from agent.credentials.boxes import MOST_BOXES, TooManyBoxes, list_boxes
 
-MOST_INDEX_BYTES = 1 << 28
-_OUTER = ("trak", "mdia", "minf", "stbl")
+MOST_INDEX_BYTES = 1 << 27
+MOST_DURATIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Track:
     codec       as the index names it, such as "avc1" or "mp4a"
     samples     how many there are: the frames of a picture
     seconds     of all of them together
-    durations   the different lengths of a sample, in seconds
+    durations   the different lengths of a sample, in seconds, of which the first hundred count
     """
 
     kind: str
@@ -36,49 +37,73 @@ class Track:
 
 def read_tracks(file: BinaryIO) -> list[Track]:
     """Return the tracks of an open video. Raises ValueError where its index can't be read."""
+    return [_read_track(trak) for trak in _list_traks(file)]
+
+
+def list_chunks(file: BinaryIO) -> list[int]:
+    """Return where the chunks of samples of all tracks start, in bytes. Raises ValueError as `read_tracks` does."""
+    found = list[int]()
+    for trak in _list_traks(file):
+        table = _find(_find(_find(trak, "mdia"), "minf"), "stbl")
+        for kind, width in (("stco", "I"), ("co64", "Q")):
+            for offsets in (content for name, content in _list_inner(table) if name == kind):
+                found += (at for (at,) in _read_rows(offsets, width))
+    return found
+
+
+def _list_traks(file: BinaryIO) -> list[memoryview]:
     index = next((box for box in list_boxes(file) if box.kind == "moov"), None)
     if index is None or index.length > MOST_INDEX_BYTES:
         raise ValueError("it has no index")
     file.seek(index.start)
-    moov = file.read(index.length)
-    return [_read_track(dict(_walk(trak))) for kind, trak in _list_inner(moov[8:]) if kind == "trak"]
+    moov = memoryview(file.read(index.length))
+    return [trak for kind, trak in _list_inner(moov[8:]) if kind == "trak"]
 
 
-def _read_track(boxes: dict[str, bytes]) -> Track:
-    try:
-        header, times = boxes["mdhd"], boxes["stts"]
-        scale = int.from_bytes(header[20:24] if header[0] == 1 else header[12:16], "big")
-        runs = [
-            (int.from_bytes(times[at : at + 4], "big"), int.from_bytes(times[at + 4 : at + 8], "big"))
-            for at in range(8, min(len(times), 8 + 8 * int.from_bytes(times[4:8], "big")), 8)
-        ]
-        total = sum(count * length for count, length in runs)
-        return Track(
-            kind=boxes["hdlr"][8:12].decode("latin-1"),
-            codec=boxes["stsd"][12:16].decode("latin-1"),
-            samples=sum(count for count, _ in runs),
-            seconds=Fraction(total, scale),
-            durations=frozenset(Fraction(length, scale) for count, length in runs if count),
-        )
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise ValueError("the index lacks a part of a track") from error
+def _read_track(trak: memoryview) -> Track:
+    media = _find(trak, "mdia")
+    table = _find(_find(media, "minf"), "stbl")
+    header, handler, codec = _find(media, "mdhd"), _find(media, "hdlr"), _find(table, "stsd")
+    scale = int.from_bytes(header[20:24] if bytes(header[:1]) == b"\1" else header[12:16], "big")
+    if not scale:
+        raise ValueError("the index lacks a part of a track")
+    samples, total, lengths = 0, 0, set[int]()
+    for count, length in _read_rows(_find(table, "stts"), "II"):
+        samples, total = samples + count, total + count * length
+        if count and len(lengths) < MOST_DURATIONS:
+            lengths.add(length)
+    return Track(
+        kind=str(handler[8:12], "latin-1"),
+        codec=str(codec[12:16], "latin-1"),
+        samples=samples,
+        seconds=Fraction(total, scale),
+        durations=frozenset(Fraction(length, scale) for length in lengths),
+    )
 
 
-def _walk(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the boxes of a track, those inside of others included; of two of one kind the first is yielded last."""
-    inner = [*_list_inner(data)]
-    for kind, content in reversed(inner):
-        yield kind, content
-        if kind in _OUTER:
-            yield from _walk(content)
+def _read_rows(table: memoryview, row: str) -> Iterator[tuple[int, ...]]:
+    """Yield the rows of a table that has their number before them; of a shorter one, those that are there."""
+    size = struct.calcsize(f">{row}")
+    whole = min(int.from_bytes(table[4:8], "big"), (len(table) - 8) // size)
+    return struct.iter_unpack(f">{row}", table[8 : 8 + max(0, whole) * size])
 
 
-def _list_inner(data: bytes) -> Iterator[tuple[str, bytes]]:
+def _find(data: memoryview, kind: str) -> memoryview:
+    """Return the content of the first box of a kind. Raises ValueError where there is none."""
+    found = next((content for name, content in _list_inner(data) if name == kind), None)
+    if found is None:
+        raise ValueError("the index lacks a part of a track")
+    return found
+
+
+def _list_inner(data: memoryview) -> Iterator[tuple[str, memoryview]]:
     """Yield kind and content of each box. Raises ValueError where one has a wrong length."""
-    at = 0
+    at, left = 0, MOST_BOXES
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
+        if not left:
+            raise TooManyBoxes(f"it has more than {MOST_BOXES} boxes")
         if length < 8 or at + length > len(data):
             raise ValueError("a box of the index has a wrong length")
-        yield data[at + 4 : at + 8].decode("latin-1"), data[at + 8 : at + length]
-        at += length
+        yield str(data[at + 4 : at + 8], "latin-1"), data[at + 8 : at + length]
+        at, left = at + length, left - 1

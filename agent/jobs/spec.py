@@ -315,10 +315,11 @@ class MotionSpec(_Frozen):
         default=None, description="The folder of another base model, for musev. Default: the one that was fetched."
     )
     guidance: Annotated[float, Field(ge=1, le=20)] | None = Field(
-        default=None, description="How closely the prompt is followed, 1 to 20. Default: 3.5 for musev."
+        default=None,
+        description="How closely the prompt is followed, 1 to 20. Default: 3.5 for musev, 1 with its option lcm.",
     )
     steps: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        default=None, description="Denoising steps, 1 to 100. Default: 10 for musev."
+        default=None, description="Denoising steps, 1 to 100. Default: 10 for musev, 4 with its option lcm."
     )
     interpolation: Annotated[Literal["flow", "minterpolate", "blend", "none"], BeforeValidator(_to_lower)] = Field(
         default="flow",

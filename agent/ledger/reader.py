@@ -140,6 +140,12 @@ def read_spec(db: Rows, uid: str) -> dict[str, Any]:
     return json.loads(rows[0]["spec"] or "{}") if rows else {}
 
 
+def read_facts(db: Rows, uid: str) -> dict[str, Any]:
+    """Return what the row of a job says of its result; empty where there is none."""
+    rows = list(db.query("SELECT facts FROM jobs WHERE uid = ?", [uid]))
+    return json.loads(rows[0]["facts"] or "{}") if rows else {}
+
+
 def list_media(db: Rows, uid: str, places: Places) -> dict[str, list[Path]]:
     """Return where the media of a job may be, by their roles: where they were, and among its filed inputs."""
     found: dict[str, list[Path]] = {}

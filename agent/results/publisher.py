@@ -163,11 +163,15 @@ class Publisher:
         done = [self._take_signed(result, ended[result.staging.name]) for result in due if result.staging.name in ended]
         settled = [result for result in due if result.is_signed]
         waiting = [result for result in due if not result.is_signed and result.staging.name not in ended]
-        if waiting and not signer.is_running:
+        problem = signer.problem
+        if waiting and signer.is_on and not signer.is_running and not problem:
             try:
                 signer.begin(((result.staging, make_result_record(result.job, "", 0)) for result in waiting), now_s)
             except OSError as error:
-                log.error("results can't be signed now: %s", error.strerror)
+                problem = str(error.strerror)
+        if problem:
+            self.problems.set("credentials", f"results can't be signed: {problem}")
+            signer.problem = ""
         wait_s = POLL_S if signer.is_running else PUBLISH_RETRY_S
         for result in waiting:
             self.pending[result.job.uid] = replace(result, due_s=now_s + wait_s)
@@ -175,8 +179,10 @@ class Publisher:
 
     def _take_signed(self, result: PendingResult, report: dict[str, Any]) -> PendingResult:
         """Note in the row of a job what its signed video says, or why it is not signed."""
+        failpoint("collected")
         problem = report.pop("problem", "")
         facts = {**(result.job.facts or {}), **report}
+        self.problems.set("credentials", problem and f"results have no content credentials: {problem}")
         if problem:
             log.error("%s is published without credentials: %s", result.job.name, problem)
             warnings = list_warnings(facts.get("quality"), self._limits())  # those of the row may have it already
@@ -184,6 +190,8 @@ class Publisher:
         job = self.ledger.update_and_read(result.job.uid, facts=facts)
         self.pending[job.uid] = signed = replace(result, job=job, is_signed=True)
         failpoint("credentials")
+        if self._signer is not None:
+            self._signer.forget(result.staging.name)
         return signed
 
     def _reserve_name(self, job: Job) -> str:
@@ -280,6 +288,8 @@ class Publisher:
             else:
                 self._requeue(job, "the daemon was stopped while it ran")
         kept = {result.staging.name for result in self.pending.values()}
+        if self._signer is not None:
+            self._signer.discard_others(kept)
         try:
             leftovers = [self.folders.staging / name for name in list_names(self.folders.staging) if name not in kept]
         except OSError as error:

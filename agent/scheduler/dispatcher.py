@@ -688,9 +688,9 @@ def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> objec
 
 def stamp_makers(request: Request) -> str:
     """Return what makes the parts of a video: the code, its libraries, and the weights of the engines."""
-    root, motion = Path(request.models_dir), request.motion
+    root = Path(request.models_dir)
     weights = stamp_weights(root) if ENGINES[request.engine].weights else ""
-    clip = stamp_motion(motion["engine"], root, motion.get("variant", ""), motion.get("base", "")) if motion else ""
+    clip = stamp_motion(root, request.motion) if request.motion else ""
     return json.dumps([describe_code(), weights, clip])
 
 

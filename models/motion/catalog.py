@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from models.catalog import EngineChoice, choose_kind, find_missing_packages, has_cuda_torch, is_installed
 from models.checkpoints.manifest import stamp_files
@@ -52,23 +53,24 @@ WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {
 """Functions that list the missing files of an engine, in the default variant."""
 
 
-def list_pipeline_files(models_dir: Path, variant: str, base: str) -> list[Path]:  # noqa: ARG001 - it has no base
-    """Return all files of a pipeline, the first one where `variant` is ""."""
+def list_pipeline_files(models_dir: Path, motion: Mapping[str, Any]) -> list[Path]:
+    """Return all files of the pipeline that a job asks for, by default the first."""
+    variant = motion.get("variant", "")
     folders = [folder for folder in find_pipelines(models_dir) if variant in ("", folder.name)]
     return sorted(path for folder in folders[:1] for path in folder.rglob("*") if path.is_file())
 
 
-USED_FILES: dict[str, Callable[[Path, str, str], list[Path]]] = {
+USED_FILES: dict[str, Callable[[Path, Mapping[str, Any]], list[Path]]] = {
     "musev": list_used_files,
     "diffusers": list_pipeline_files,
 }
-"""Functions that list the files that decide a clip of a variant and a base, "" for the default ones."""
+"""Functions that list the files which decide a clip, of what a job asks for; see `Request.motion`."""
 
 
-def stamp_motion(engine: str, models_dir: Path, variant: str, base: str) -> str:
+def stamp_motion(models_dir: Path, motion: Mapping[str, Any]) -> str:
     """Return a hash of names, sizes and times of the files that a clip is made with, "" where some are missing."""
     try:
-        return stamp_files(USED_FILES[engine](models_dir, variant, base))
+        return stamp_files(USED_FILES[motion["engine"]](models_dir, motion))
     except (OSError, EngineError):
         return ""
 

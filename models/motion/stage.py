@@ -207,8 +207,7 @@ def explain_lost_face(error: EngineError, request: Request) -> EngineError:
 
 def stamp_request(request: Request) -> str:
     """Return a stamp of the weights that a clip of the request is made with."""
-    asked = request.motion
-    return stamp_motion(asked["engine"], Path(request.models_dir), asked.get("variant", ""), asked.get("base", ""))
+    return stamp_motion(Path(request.models_dir), request.motion)
 
 
 def write_stamp(stamp: str, files: MotionFiles) -> None:

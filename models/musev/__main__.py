@@ -29,6 +29,7 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser, (fetch, verify, convert) = make_parser()
     fetch.add_argument("--accept-licence", action="store_true")
+    fetch.add_argument("--lcm", action="store_true")
     for command in (fetch, verify):
         command.add_argument("--variant", choices=VARIANTS)
     for command in (verify, convert):
@@ -44,7 +45,7 @@ def run_fetch(given: argparse.Namespace) -> int:
     from models.musev.commands.fetch import check_licence, list_needed, list_remote_files
 
     check_licence(accepted=given.accept_licence)
-    root, selection = given.models_dir, Selection(given.variant or VARIANTS[0])
+    root, selection = given.models_dir, Selection(given.variant or VARIANTS[0], lcm=given.lcm)
     root.mkdir(parents=True, exist_ok=True)
     names = given.files or list_needed(root, selection, replace=given.replace)
     files = list(list_remote_files(names, read_endpoint(dict(os.environ)), selection))

@@ -50,7 +50,7 @@ class ShotState:
     """What a step begins with, all on the processor.
 
     latents  (1, 4, frames, h, w) float32;   given  (1, 4, 1, h, w) the frame before the first, without noise
-    random   state of the generator after the noise of this shot
+    random   state of the generator after the noise that was drawn so far
     memory   of the scheduler
     """
 
@@ -114,5 +114,7 @@ def advance_shot(
     if 0 in sums:
         without = sums[0] / counts
         noise = without + recipe.guidance * (with_prompt - without)
-    latents, memory = schedule.advance(step, state.memory, noise, state.latents)
-    return ShotState(latents, state.given, state.random, memory)
+    generator = torch.Generator()
+    generator.set_state(state.random)
+    latents, memory = schedule.advance(step, state.memory, noise, state.latents, generator)
+    return ShotState(latents, state.given, generator.get_state(), memory)

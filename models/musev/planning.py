@@ -13,8 +13,8 @@ from models.motion.prompts import check_brackets, refuse_long
 from models.motion.sizes import choose_size
 from models.motion.types import MotionPlan, MotionRequest
 from models.musev.prompts import CALM_PROMPT, MAX_TOKENS, NEGATIVE_PROMPT, check_weights, tokenize_prompt
-from models.musev.recipe import FPS, GUIDANCE, STEPS, Recipe, count_frames, read_tuning, select_weights
-from models.musev.schedule import Schedule, describe_config, read_config
+from models.musev.recipe import FPS, Recipe, choose_steps, count_frames, read_tuning, select_weights
+from models.musev.schedule import Schedule, check_steps, choose_config, describe_config, read_config
 from models.musev.weights.index import (
     LICENCE,
     LICENCE_NOTE,
@@ -34,7 +34,8 @@ PIXEL_BYTES = 4_800
 
 def make_plan(request: MotionRequest) -> MotionPlan:
     """Check a request and what is installed. Raises EngineError; see `MotionEngine.inspect`."""
-    root, selection, tuning = Path(request.models_dir), select_weights(request), read_tuning(request.options)
+    root, tuning = Path(request.models_dir), read_tuning(request.options)
+    selection, steps = select_weights(request, tuning), choose_steps(request, tuning)
     if missing_files(root, selection):
         raise missing_error(root, selection)
     from models.musev.weights.loader import check_base, read_shape
@@ -55,6 +56,8 @@ def make_plan(request: MotionRequest) -> MotionPlan:
         request.device_bytes,
     )
     file = f"{selection.base}/scheduler/scheduler_config.json"
+    config = choose_config(read_config(root / file, file), is_lcm=tuning.lcm)
+    check_steps(config, file, steps[0])
     recipe = Recipe(
         selection.variant,
         selection.base,
@@ -63,9 +66,8 @@ def make_plan(request: MotionRequest) -> MotionPlan:
         width,
         height,
         count_frames(request.seconds),
-        request.steps or STEPS,
-        GUIDANCE if request.guidance is None else float(request.guidance),
-        read_config(root / file, file, request.steps or STEPS),
+        *steps,
+        config,
         hash_weights(root, selection),
         tuning,
     )
@@ -99,6 +101,7 @@ def describe_recipe(request: MotionRequest, recipe: Recipe, steps: int) -> dict[
         "base": recipe.base,
         "licence": LICENCE,
         "scheduler": describe_config(recipe.scheduler),
+        "lcm": recipe.tuning.lcm,
         "steps": steps,
         "guidance": recipe.guidance,
         "motion_speed": recipe.tuning.motion_speed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -17,12 +18,14 @@ from models.types import EngineError
 FPS = 4
 """Frames a second of a clip before interpolation. The networks know the rate only as `motion_speed`."""
 STEPS, GUIDANCE, MOTION_SPEED = 10, 3.5, 4.0
+LCM_STEPS, LCM_GUIDANCE = 4, 1.0
+MOST_LCM_STEPS = 50
+"""Of those that the changes were trained for."""
 LONGEST_SHOT = 96
 """Frames that are denoised together; a longer clip goes on from the last frame of the shot before."""
 PRECISIONS = ("auto", "fp16", "bf16", "fp32")
 REFUSED = {
     "musev_referencenet_pose": "the variant musev_referencenet_pose follows the pose of a video, which is not built",
-    "lcm": "the weights of LCM are not taken; ask for fewer steps instead",
 }
 
 
@@ -36,6 +39,7 @@ class Tuning:
     shot_frames    the longest shot, 4 to 96
     crop           "centre", or "reference" for that of the original program
     precision      "auto" is fp16 on a card and fp32 on a processor
+    lcm            with the LCM-LoRA: 4 steps without guidance, instead of 10 with it
     """
 
     motion_speed: float = MOTION_SPEED
@@ -45,6 +49,7 @@ class Tuning:
     shot_frames: int = LONGEST_SHOT
     crop: str = CROPS[0]
     precision: str = PRECISIONS[0]
+    lcm: bool = False
 
 
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -54,7 +59,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "overlap": (0, 8),
     "shot_frames": (4, LONGEST_SHOT),
 }
-CHOICES: Mapping[str, tuple[str, ...]] = {"crop": CROPS, "precision": PRECISIONS}
+CHOICES: Mapping[str, tuple[str | bool, ...]] = {"crop": CROPS, "precision": PRECISIONS, "lcm": (False, True)}
 
 
 def read_tuning(options: Mapping[str, Any]) -> Tuning:
@@ -73,11 +78,10 @@ def read_tuning(options: Mapping[str, Any]) -> Tuning:
 
 def check_option(name: str, value: Any) -> Any:
     if name in CHOICES:
-        if value in CHOICES[name]:
+        if any(value is one or (isinstance(value, str) and value == one) for one in CHOICES[name]):
             return value
-        raise EngineError(
-            "bad_option", f"motion.options.{name} can't be {value!r}", f"give one of {', '.join(CHOICES[name])}"
-        )
+        allowed = ", ".join(json.dumps(one).strip('"') for one in CHOICES[name])
+        raise EngineError("bad_option", f"motion.options.{name} can't be {value!r}", f"give one of {allowed}")
     low, high = RANGES[name]
     whole = name in ("window", "overlap", "shot_frames")
     is_number = isinstance(value, int) or (isinstance(value, float) and not whole)
@@ -89,13 +93,23 @@ def check_option(name: str, value: Any) -> Any:
     return value if whole else float(value)
 
 
-def select_weights(request: MotionRequest) -> Selection:
+def select_weights(request: MotionRequest, tuning: Tuning) -> Selection:
     """Return variant and base of a request. Raises EngineError bad_option."""
     variant = request.variant or default_variant(Path(request.models_dir))
     if variant not in VARIANTS:
         message = REFUSED.get(variant, f'MuseV has no variant "{variant}"')
         raise EngineError("bad_option", message, f"choose the variant {' or '.join(VARIANTS)}")
-    return Selection(variant, select_base(request.base))
+    return Selection(variant, select_base(request.base), tuning.lcm)
+
+
+def choose_steps(request: MotionRequest, tuning: Tuning) -> tuple[int, float]:
+    """Return the number of steps and the guidance. Raises EngineError bad_option."""
+    steps, guidance = (LCM_STEPS, LCM_GUIDANCE) if tuning.lcm else (STEPS, GUIDANCE)
+    steps, guidance = request.steps or steps, guidance if request.guidance is None else float(request.guidance)
+    if tuning.lcm and steps > MOST_LCM_STEPS:
+        message = f"motion.steps can't be {steps} with motion.options.lcm"
+        raise EngineError("bad_option", message, f"give at most {MOST_LCM_STEPS}; 4 to 8 are usual")
+    return steps, guidance
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +146,7 @@ class Recipe:
 
     @property
     def selection(self) -> Selection:
-        return Selection(self.variant, self.base)
+        return Selection(self.variant, self.base, self.tuning.lcm)
 
     @property
     def shots(self) -> int:

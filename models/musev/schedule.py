@@ -18,6 +18,7 @@ CLASSES = {
     "DDIMScheduler": "scheduling_ddim",
     "EulerDiscreteScheduler": "scheduling_euler_discrete",
 }
+LCM = "LCMScheduler"
 SPACINGS = ("leading", "linspace", "trailing")
 FITTING_STEPS = (1, 4, 10, 20, 50)
 """Numbers of steps that are tried where a scheduler can't take those that were asked for."""
@@ -25,11 +26,8 @@ SINGLE = ("cur_sample", "cur_model_output")
 """What PNDM remembers of earlier steps beside the list `ets`: tensors, or nothing."""
 
 
-def read_config(path: Path, name: str, steps: int = 10) -> dict[str, Any]:
-    """Return the config of a scheduler that takes so many steps.
-
-    Raises EngineError weights_damaged, and bad_option for one that isn't known or can't take them.
-    """
+def read_config(path: Path, name: str) -> dict[str, Any]:
+    """Return the config of a scheduler. Raises EngineError weights_damaged, bad_option for one that isn't known."""
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
         kind = str(config["_class_name"])
@@ -41,13 +39,14 @@ def read_config(path: Path, name: str, steps: int = 10) -> dict[str, Any]:
         what = f"{kind}, {spacing}, {config.get('prediction_type', 'epsilon')}"
         hint = f"use a base model with one of {', '.join(CLASSES)} that predicts epsilon"
         raise EngineError("bad_option", f"the base model has a scheduler that MuseV can't follow: {what}", hint)
-    config = {**config, "timestep_spacing": spacing}
-    check_steps(config, name, steps)
-    return config
+    return {**config, "timestep_spacing": spacing}
 
 
 def check_steps(config: dict[str, Any], name: str, steps: int) -> None:
-    """Raise EngineError for a config that no scheduler can be made of, and where the number of steps is at fault."""
+    """Raise EngineError weights_damaged for a config that no scheduler can be made of, bad_option for such steps.
+
+    `name`: of the file that the config was read from.
+    """
     if not (problem := find_problem(config, steps)):
         return
     if fitting := [one for one in FITTING_STEPS if not find_problem(config, one)]:
@@ -70,8 +69,15 @@ def find_problem(config: dict[str, Any], steps: int) -> str:
     return ""
 
 
+def choose_config(config: dict[str, Any], *, is_lcm: bool) -> dict[str, Any]:
+    """Return the config that is followed: with LCM its own way, on the noise levels of the base model."""
+    return {**config, "_class_name": LCM} if is_lcm else config
+
+
 def describe_config(config: dict[str, Any]) -> str:
-    """Return the kind and the spacing, for result.json."""
+    """Return the kind and the spacing, for result.json; LCM has steps of its own."""
+    if config["_class_name"] == LCM:
+        return "LCM"
     return f"{config['_class_name'].removesuffix('Scheduler')} ({config['timestep_spacing']})"
 
 
@@ -86,11 +92,13 @@ class Schedule:
         from importlib import import_module
 
         kind = config["_class_name"]
-        cls = getattr(import_module(f"diffusers.schedulers.{CLASSES[kind]}"), kind)
+        module = CLASSES.get(kind, "scheduling_lcm")
+        cls = getattr(import_module(f"diffusers.schedulers.{module}"), kind)
         self._make_plain = lambda: cls.from_config(
             {key: value for key, value in config.items() if key != "_class_name"}
         )
         self._steps = steps
+        self.draws_noise = kind == LCM
         scheduler = self._make_scheduler(0)
         self.timesteps: list[float] = [float(t) for t in scheduler.timesteps]
         self.noise_scale = float(scheduler.init_noise_sigma)
@@ -112,16 +120,20 @@ class Schedule:
         return scheduler.scale_model_input(latents, scheduler.timesteps[step])
 
     def advance(
-        self, step: int, memory: dict[str, Tensor], noise: Tensor, latents: Tensor
+        self, step: int, memory: dict[str, Tensor], noise: Tensor, latents: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the latents after a step, and what the next step has to know beside them."""
+        """Return the latents after a step, and what the next step has to know beside them.
+
+        LCM adds new noise after each step but the last, which is drawn from the generator.
+        """
         scheduler = self._make_scheduler(step)
         if hasattr(scheduler, "ets"):
             scheduler.counter = step
             scheduler.ets = [memory[name] for name in sorted(memory) if name.startswith("ets")]
             for name in SINGLE:
                 setattr(scheduler, name, memory.get(name, getattr(scheduler, name)))
-        latents = scheduler.step(noise, scheduler.timesteps[step], latents, return_dict=False)[0]
+        drawn = {"generator": generator} if self.draws_noise else {}
+        latents = scheduler.step(noise, scheduler.timesteps[step], latents, return_dict=False, **drawn)[0]
         return latents, self._remember(scheduler)
 
     @staticmethod

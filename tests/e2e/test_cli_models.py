@@ -69,10 +69,10 @@ def test_fetch_lays_out_all_files_from_a_mirror(musedrop: Musedrop, tmp_path: Pa
 
 def test_fetch_of_musev_asks_for_its_licence_first(musedrop: Musedrop, tmp_path: Path) -> None:
     """Without --accept-licence no server is asked; with it the files arrive in the hub's layout."""
-    wanted = list_published(Selection("musev"))
+    wanted = list_published(Selection("musev", lcm=True))
     urls = {name: SOURCES[name].url if name in SOURCES else source_url(name) for name in wanted}
     hub = Hub(files={url: name.encode() * 9 for name, url in urls.items()})
-    words = ("models", "fetch", "--engine", "musev", "--variant", "musev", "--any-release")
+    words = ("models", "fetch", "--engine", "musev", "--variant", "musev", "--lcm", "--any-release")
     with serving(hub):
         refused = musedrop(*words, HF_ENDPOINT=hub.url)
         assert (refused.returncode, hub.log) == (2, [])

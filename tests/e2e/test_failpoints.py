@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.credentials.boxes import SEAL_NAME
 from gpu_pool.failpoints import VARIABLE, failpoint
 from tests.e2e.oracle import check
 from tests.share import ROOT, Share, alive, face, until, voice
 
 DAEMON = ("claimed", "before_insert", "inserted", "running", "assembled", "published", "migration")
-SIGNING = ("credentials", "signing", "signed")
-"""Passed only where results are signed; the tests of the last two, in the program for that, are in
+SIGNING = ("credentials", "collected", "certificate", "signing", "signed", "reported")
+"""Passed only where results are signed; the tests of the last four, in the program for that, are in
 tests/agent/credentials."""
 FIRST = "first_part"
 """Passed only where the first part of a video is shown."""
@@ -64,20 +65,22 @@ def test_the_daemon_fails_somewhere(make_share: Callable[..., Share], tmp_path: 
     check(share, JOBS, workers)
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(("place", "action"), [*(("credentials", action) for action in ACTIONS), ("collected", "kill")])
 def test_the_daemon_fails_when_a_result_is_signed(
-    make_share: Callable[..., Share], tmp_path: Path, action: str
+    make_share: Callable[..., Share], tmp_path: Path, place: str, action: str
 ) -> None:
-    """It fails before the row says so: afterwards the result is published once, with its credentials."""
+    """It fails when the row says so, or just before: afterwards the result is published once, and was signed once."""
     share = make_share(settle_s=0.05, sign="auto")
     share.put("one.jpg", face())
     share.put("one.wav", voice())
-    fail_once(share, "credentials", action, tmp_path / "reached")
+    fail_once(share, place, action, tmp_path / "reached")
     share.wait_for("one", "done")
     assert [path.name for path in share.outbox.iterdir()] == ["one"]
     verified = share.musedrop("verify", "one")
     assert verified.returncode == 0, verified
     assert "signed by musedrop" in verified.stdout
+    assert (share.outbox / "one" / "result.mp4").read_bytes().count(b"free" + SEAL_NAME) == 1
+    assert not list((share.state / "credentials" / "signed").iterdir())
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -33,7 +33,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Return the result.json of a folder, empty where it has none that can be read."""
     try:
         record = json.loads(read_regular(folder / "result.json", MOST_RECORD_BYTES))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

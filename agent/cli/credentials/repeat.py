@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,6 +15,7 @@ import typer
 
 from agent import client
 from agent.cli.credentials.finding import Finding, Media, is_used_file, list_places, read_record
+from agent.cli.credentials.programs import run_program
 from agent.cli.jobs.choosing import require_job
 from agent.cli.jobs.following import follow_jobs, print_outcome
 from agent.credentials.boxes import hash_boxes, list_boxes
@@ -32,6 +31,7 @@ from models.types import name_voice_role
 NOT_ASKED = ("id", "notes", "batch", "submitter", "preview_first")
 """Keys of a job that don't change its video, and that the repeated job doesn't take over."""
 COMPARED = ("engine", "kind", "encoder", "weights_sha256", "motion", "label")
+COMPARE_S = 4 * 3600.0
 PASSING = re.compile(r".*(_seconds|_cache|^device)")
 """Keys of one run."""
 NO_REASON = "nothing that the two records say of how they were made differs: run `musedrop selftest` on these devices"
@@ -152,11 +152,11 @@ def hash_streams(path: Path) -> str:
 
 def find_difference(first: Path, second: Path) -> dict[str, Any]:
     """Run the program that decodes both. Raises UserError."""
-    command = [sys.executable, "-m", "models.media.comparison", str(first), str(second)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
-    if done.returncode:
-        raise UserError(f"the two videos can't be compared: {done.stderr.strip()[-300:]}")
-    return dict(json.loads(done.stdout))
+    try:
+        found = run_program("models.media.comparison", [str(first), str(second)], COMPARE_S)
+    except UserError as error:
+        raise UserError(f"the two videos can't be compared: {error}") from error
+    return dict(json.loads(found))
 
 
 def list_causes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:

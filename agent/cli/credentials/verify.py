@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +17,13 @@ import typer
 from agent import __version__
 from agent.cli.console import AsJson, Config, find_settings, load_settings, speak
 from agent.cli.credentials.finding import Finding, Media, is_used_file, list_places, read_record
-from agent.credentials.boxes import has_index_first, hash_file, list_boxes
+from agent.cli.credentials.programs import open_video, run_program
+from agent.credentials import CHAIN, is_installed
 from agent.credentials.manifest import FORMATS, list_inputs
-from agent.credentials.tracks import Track, read_tracks
+from agent.credentials.report import Credentials, VideoReport
+from agent.credentials.tracks import Track
 from agent.errors import UserError
+from agent.fs import is_file, is_folder
 from agent.results.video_file import find_video
 from agent.settings import Settings
 from agent.text import escape
@@ -29,6 +35,14 @@ MOST_SOUND_S = 0.25
 RATE = re.compile(r"[1-9][0-9]{0,19}(/[1-9][0-9]{0,19})?")
 UNREADABLE = (AttributeError, TypeError, ValueError, KeyError, ArithmeticError)
 """What reading raises of a manifest that is not as ours are: anyone may have signed it."""
+PROBE_S, SLOWEST_BYTES_PER_S = 120.0, 1 << 20
+"""For how long a video may be read, and longer for each byte of a large one; the processor has its own limit."""
+MOST_CHAIN_BYTES = 1 << 16
+OWNERS = {
+    True: "with the key of this installation",
+    False: "with another key than this installation has now",
+    None: "nothing here tells whose key that is: anyone can sign in this name",
+}
 SAME = "made with the weights that are here"
 
 
@@ -42,14 +56,15 @@ def verify_result(
 
     Exit code 1 where something does not hold.
     """
-    settings = load_settings(config) if config or repeat or not Path(target).exists() else None
-    video, record, media = find_target(target, settings)
-    models_dir = settings.models_dir if settings else None
-    findings = list(examine(video, record, media, models_dir))
+    settings = load_settings(config) if config or repeat or not names_file(target) else find_own_settings()
+    found = find_target(target, settings)
+    models_dir = settings.models_dir if settings and found.is_job else None
+    report = probe(found.video, read_chain(settings) if settings else "")
+    findings = list(examine(report, found.record, found.media, models_dir, found.noted))
     if repeat and settings:
         from agent.cli.credentials.repeat import verify_repeated
 
-        findings += verify_repeated(settings, find_settings(config), target, video, record)
+        findings += verify_repeated(settings, find_settings(config), target, found.video, found.record)
     if as_json:
         typer.echo(json.dumps([{"holds": one.holds, "text": one.text} for one in findings], indent=1))
     else:
@@ -58,59 +73,123 @@ def verify_result(
     raise typer.Exit(1 if any(one.holds is False for one in findings) else 0)
 
 
-def find_target(target: str, settings: Settings | None) -> tuple[Path, dict[str, Any], Media]:
-    """Return the video, its result.json, and for the name of a job where its media may be."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be looked at.
+
+    record  the result.json beside the video, {} for none
+    is_job  whether it was found by the name of a job, and so in the ledger
+    noted   what the ledger says of the result
+    media   where the inputs of the job may be, by their roles
+    """
+
+    video: Path
+    record: Mapping[str, Any]
+    is_job: bool = False
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    media: Media = field(default_factory=dict)
+
+
+def names_file(target: str) -> bool:
+    """Whether it is a path and not the name of a job: there is a file or a result, or it leads somewhere."""
     path = Path(target)
-    if path.is_file():
-        return path, read_record(path.parent), {}
-    if path.is_dir() or settings is None:
-        return find_video(path), read_record(path), {}
+    is_other_folder = is_folder(path) and not os.path.lexists(find_video(path))
+    return os.sep in target or (os.path.lexists(target) and not is_other_folder)
+
+
+def find_own_settings() -> Settings | None:
+    """Return the settings that apply here, None where there are none that can be read: a file needs none."""
+    try:
+        return load_settings(None)
+    except UserError:
+        return None
+
+
+def read_chain(settings: Settings) -> str:
+    """Return the certificates of this installation, "" where this user can't read them."""
+    try:
+        with (settings.folders.credentials / CHAIN).open(encoding="ascii") as file:
+            return file.read(MOST_CHAIN_BYTES)
+    except (OSError, ValueError):
+        return ""
+
+
+def find_target(target: str, settings: Settings | None) -> Target:
+    """Return what a word of the command line means. Raises UserError where there is no such result."""
+    path = Path(target)
+    if names_file(target) or settings is None:
+        return (
+            Target(find_video(path), read_record(path)) if is_folder(path) else Target(path, read_record(path.parent))
+        )
     from agent import client
     from agent.cli.jobs.choosing import require_job
+    from agent.ledger.reader import read_facts
 
-    db = client.open_ledger(settings)
-    row = require_job(db, target)
-    if row["state"] != "done":
-        raise UserError(f"{target} is {row['state']}, and has no result")
+    with closing(client.open_ledger(settings)) as db:
+        row = require_job(db, target)
+        if row["state"] != "done":
+            raise UserError(f"{target} is {row['state']}, and has no result")
+        uid = str(row["uid"])
+        noted, media = read_facts(db, uid), list_places(settings, db, uid)
     folder = settings.folders.outbox / str(row["result"])
-    return find_video(folder), read_record(folder), list_places(settings, db, str(row["uid"]))
+    return Target(find_video(folder), read_record(folder), True, noted, media)
+
+
+def probe(video: Path, chain: str) -> VideoReport:
+    """Return what a program of its own finds in a video, which anyone may have made.
+
+    Raises UserError where it isn't there, or the extra isn't installed.
+    """
+    if not is_installed():
+        raise UserError("the extra `credentials` is not installed: pip install 'musedrop[credentials]'")
+    mime = FORMATS.get(f"result{video.suffix.lower()}", "video/mp4")
+    with open_video(video) as file:
+        seconds = PROBE_S + os.fstat(file.fileno()).st_size / SLOWEST_BYTES_PER_S
+        try:
+            return VideoReport.from_json(run_program("agent.credentials.probe", [mime, chain], seconds, file))
+        except (UserError, ValueError, KeyError, TypeError) as error:
+            reason = str(error) if isinstance(error, UserError) else "the program that reads it printed something else"
+            return VideoReport(Credentials(f"it has no credentials that can be read ({reason})"), "", False, (), reason)
 
 
 def examine(
-    video: Path, record: Mapping[str, Any], media: Media | None = None, models_dir: Path | None = None
+    report: VideoReport,
+    record: Mapping[str, Any],
+    media: Media | None = None,
+    models_dir: Path | None = None,
+    noted: Mapping[str, Any] | None = None,
 ) -> Iterator[Finding]:
     """Yield what holds of a video, and what does not.
 
+    record       its result.json, {} for none
     media        where the inputs may be, by their roles
     models_dir   where the weights are, None: they are not looked at
+    noted        what the ledger says of the result, None or {} for nothing
     """
-    try:
-        from agent.credentials.reading import read_credentials
-    except ImportError as error:
-        raise UserError("the extra `credentials` is not installed: pip install 'musedrop[credentials]'") from error
-    mime = FORMATS.get(f"result{video.suffix.lower()}", "video/mp4")
-    try:
-        file = video.open("rb")
-    except OSError as error:
-        raise UserError(f"{video} can't be read: {error.strerror}") from error
-    with file:
-        found = read_credentials(file, mime)
-        yield Finding(not found.problem, f"signed by {found.signer}" if not found.problem else found.problem)
-        recorded = record.get("video_sha256")
-        if recorded:
-            same = hash_file(file) == recorded
-            yield Finding(same, f"the bytes are {'' if same else 'not '}those that result.json names")
-        else:
-            yield Finding(None, "there is no result.json beside it that names its bytes")
-        try:
-            is_first = has_index_first(list_boxes(file))
-            yield Finding(is_first, f"its index stands {'at the front' if is_first else 'behind its pictures'}")
-            tracks = read_tracks(file)
-        except ValueError as error:
-            tracks = []
-            yield Finding(False, str(error))
+    found = report.credentials
+    yield Finding(not found.problem, f"signed by {found.signer}" if not found.problem else found.problem)
     if not found.problem:
-        yield from examine_said(found.said, record, tracks, media or {}, models_dir)
+        yield Finding(found.is_own or None, OWNERS[found.is_own])
+    yield from compare_bytes(report.sha256, record, noted or {})
+    yield Finding(
+        report.index_first, f"its index stands {'at the front' if report.index_first else 'behind its pictures'}"
+    )
+    if report.index_problem:
+        yield Finding(False, report.index_problem)
+    if not found.problem:
+        yield from examine_said(found.said, record, list(report.tracks), media or {}, models_dir)
+
+
+def compare_bytes(sha256: str, record: Mapping[str, Any], noted: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield whether the bytes of a video are those that were published: result.json and video may both be others."""
+    if not record.get("video_sha256"):
+        yield Finding(None, "there is no result.json beside it that names its bytes")
+    else:
+        same = sha256 == record["video_sha256"]
+        yield Finding(same, f"the bytes are {'' if same else 'not '}those that result.json names")
+    if noted.get("video_sha256"):
+        same = sha256 == noted["video_sha256"]
+        yield Finding(same, f"the bytes are {'' if same else 'not '}those that were published")
 
 
 def examine_said(
@@ -137,7 +216,8 @@ def describe(said: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[Fin
     spans = f" in {said['spans']} spans" if said.get("spans") else ""
     yield Finding(True, f"{said.get('frames')} frames made{spans} on {', '.join(said.get('devices') or ())}")
     if record:
-        yield Finding(said.get("uid") == record.get("uid"), f"job {said.get('uid')}")
+        is_same = said.get("uid") == record.get("uid")
+        yield Finding(is_same or (None if record.get("from_cache") else False), f"job {said.get('uid')}")
     recorded = list_inputs(record)
     for role, medium in said.get("inputs", {}).items():
         known = recorded.get(role, {}).get("sha256")
@@ -171,11 +251,15 @@ def compare_inputs(said: Mapping[str, Any], media: Media) -> Iterator[Finding]:
     """Yield whether the inputs that are still there are those that were signed."""
     for role, medium in said.get("inputs", {}).items():
         name = role if not role.startswith("voice-") else name_voice_role(int(role.removeprefix("voice-")))
-        there = [path for path in media.get(name, ()) if path.is_file()]
+        there = [path for path in media.get(name, ()) if is_file(path)]
         if not there:
             continue
-        holds = is_used_file(there[0], medium.get("sha256"))
-        yield Finding(holds, f"{there[0].name} is {'' if holds else 'not '}the {role} that was used")
+        try:
+            used = next((path for path in there if is_used_file(path, medium.get("sha256"))), None)
+        except OSError as error:
+            yield Finding(None, f"{there[0].name}, its {role}, can't be read: {error.strerror}")
+            continue
+        yield Finding(bool(used), f"{(used or there[0]).name} is {'' if used else 'not '}the {role} that was used")
 
 
 def compare_weights(said: Mapping[str, Any], models_dir: Path | None) -> Iterator[Finding]:

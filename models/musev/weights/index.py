@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.checkpoints.manifest import read_manifest, stamp_of
 from models.checkpoints.sources import hub_path
@@ -26,6 +27,8 @@ WATERMARK_NOTE = "the training videos of these weights bear watermarks, which ma
 BASES = "t2i/sd1.5"
 DEFAULT_BASE = "majicmixRealv6Fp16"
 CONVERTED = "converted/musev"
+LCM_FILE = "lcm/lcm-lora-sdv1-5/pytorch_lora_weights.safetensors"
+"""Changes of a base model, with which it needs a few steps: what the option `lcm` takes. Licence: openrail++."""
 DIFFUSERS_FILES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
@@ -79,10 +82,11 @@ class InstalledPart:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A variant on a base model, whose folder is relative to the models folder."""
+    """A variant on a base model, whose folder is relative to the models folder; `lcm`: with the LCM-LoRA."""
 
     variant: str = VARIANTS[0]
     base: str = f"{BASES}/{DEFAULT_BASE}"
+    lcm: bool = False
 
     @property
     def has_reference(self) -> bool:
@@ -108,9 +112,9 @@ class Selection:
 
     @property
     def small_files(self) -> tuple[str, ...]:
-        """What a base model has beside networks: words and steps."""
+        """What there is beside networks: words and steps of the base model, and what makes it need few of them."""
         names = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json")
-        return tuple(f"{self.base}/{name}" for name in names)
+        return (*(f"{self.base}/{name}" for name in names), *((LCM_FILE,) if self.lcm else ()))
 
     def get_part(self, ending: str) -> Part:
         """Return the part whose name ends so: "unet", "referencenet", "picture", "picture-encoder", "words" ..."""
@@ -207,9 +211,11 @@ def installed_files(root: Path, selection: Selection) -> list[Path]:
     return [*files, *(root / name for name in selection.small_files), *(vae.files if vae else ())]
 
 
-def list_used_files(root: Path, variant: str, base: str) -> list[Path]:
-    """Return the same of what a job calls them, "" for the default ones. Raises EngineError bad_option."""
-    return installed_files(root, Selection(variant or default_variant(root), select_base(base)))
+def list_used_files(root: Path, motion: Mapping[str, Any]) -> list[Path]:
+    """Return the same of what a job asks for; see `Request.motion`. Raises EngineError bad_option."""
+    variant = motion.get("variant") or default_variant(root)
+    lcm = motion.get("options", {}).get("lcm") is True
+    return installed_files(root, Selection(variant, select_base(motion.get("base", "")), lcm))
 
 
 def missing_error(root: Path, selection: Selection) -> EngineError:
@@ -225,6 +231,7 @@ def missing_error(root: Path, selection: Selection) -> EngineError:
 
 def fetch_command(selection: Selection, files: Iterable[str] = ()) -> str:
     variant = "" if selection.variant == VARIANTS[0] else f" --variant {selection.variant}"
+    variant += " --lcm" if selection.lcm else ""
     names = "".join(f" {file}" for file in files)
     return f"musedrop models fetch --engine musev{variant} --accept-licence{' --replace' if names else ''}{names}"
 
@@ -233,6 +240,8 @@ def repair_hint(file: str) -> str:
     """Return the command that repairs a file which is damaged or not what it should be."""
     if file.startswith(f"{CONVERTED}/"):
         return "convert it again with `musedrop models import --engine musev --replace`"
+    if file == LCM_FILE:
+        return f"download it again with `{fetch_command(Selection(lcm=True), [file])}`"
     if file.startswith("motion/musev/"):
         return f"download it again with `{fetch_command(Selection('musev'), [file])}`"
     return f"download it again with `{fetch_command(Selection(), [file])}`"

@@ -23,6 +23,7 @@ from models.musev.weights.index import (
     missing_error,
     repair_hint,
 )
+from models.musev.weights.lcm import merge_lcm
 from models.types import EngineError
 
 PRESETS: Mapping[str, Mapping[str, bool]] = {
@@ -152,6 +153,8 @@ def load_unet(root: Path, selection: Selection, device: torch.device, dtype: tor
     net, state, drawing = build_empty(lambda: MotionUNet(shape)), read_part(motion), read_part(base)
     check_fit(net, state, motion.file)
     check_fit(build_base(shape), drawing, base.file)
+    if selection.lcm:
+        drawing = {**drawing, **dict(merge_lcm(root, drawing, device, dtype))}
     loaded: MotionUNet = fill(net, {**state, **drawing}, device, dtype)
     return loaded
 

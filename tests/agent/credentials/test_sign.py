@@ -17,13 +17,19 @@ from typing import Any
 import av
 import c2pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from agent.cli.credentials.finding import Finding
 from agent.cli.credentials.verify import examine
 from agent.credentials.boxes import has_index_first, hash_boxes, list_boxes
 from agent.credentials.keys import SigningKey, load_or_make
 from agent.credentials.manifest import make_manifest
-from agent.credentials.reading import read_credentials
-from agent.credentials.sign import sign_video
+from agent.credentials.probe import probe_video
+from agent.credentials.reading import explain_failure, read_credentials
+from agent.credentials.sign import UNUSABLE, sign_video
+from agent.credentials.tracks import list_chunks
 from gpu_pool.failpoints import VARIABLE
 from tests.share import EXAMPLES, ROOT
 
@@ -62,10 +68,13 @@ def test_a_signed_video_has_the_same_picture_and_sound(tmp_path: Path, key: Sign
     old, new = io.BytesIO(before), io.BytesIO(signed)
     assert hash_boxes(old, list_boxes(old), "mdat") == hash_boxes(new, list_boxes(new), "mdat")
     assert has_index_first(list_boxes(new))
+    assert [signed[at : at + 64] for at in list_chunks(new)] == [before[at : at + 64] for at in list_chunks(old)] != []
     assert c2pa.Reader("video/mp4", io.BytesIO(signed)).get_validation_state() == "Valid"
     found = read_credentials(new, "video/mp4")
     assert (found.problem, found.said["uid"], found.said["inputs"]["avatar"]) == ("", "u1", {"sha256": "ab"})
     assert b"my avatar" not in signed
+    claim = json.loads(c2pa.Reader("video/mp4", io.BytesIO(signed)).detailed_json())["manifests"][found.label]["claim"]
+    assert (len(claim["created_assertions"]), claim.get("gathered_assertions")) == (3, None)
     assert (
         sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key, tmp_path / "mark") == said
     )
@@ -91,23 +100,28 @@ def test_a_changed_byte_anywhere_is_found(tmp_path: Path, key: SigningKey) -> No
     video = stage(tmp_path / "out")
     said = sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key, tmp_path / "mark")
     record, data = {**RECORD, **said}, video.read_bytes()
-    assert all(one.holds is not False for one in examine(video, record))
+    assert all(one.holds is not False for one in look(data, record))
     places = {
         at for box in list_boxes(io.BytesIO(data)) for at in (box.start, box.start + 9, box.start + box.length - 1)
     }
     for at in sorted({*places, *range(40, len(data), len(data) // 25)} - {len(data)}):
-        changed = bytearray(data)
-        changed[at] ^= 1
-        video.write_bytes(changed)
-        assert any(one.holds is False for one in examine(video, record)), at
+        assert any(one.holds is False for one in look(flip(data, at), record)), at
     assert [at for at in sorted({*places, *range(len(data) % 61, len(data), 601)}) if is_believed(data, at)] == []
 
 
 def is_believed(data: bytes, at: int) -> bool:
     """Whether a video without its result.json passes with a changed byte."""
+    return not read_credentials(io.BytesIO(flip(data, at)), "video/mp4").problem
+
+
+def flip(data: bytes, at: int) -> bytes:
     changed = bytearray(data)
     changed[at] ^= 1
-    return not read_credentials(io.BytesIO(bytes(changed)), "video/mp4").problem
+    return bytes(changed)
+
+
+def look(data: bytes, record: dict[str, Any], chain: str = "") -> list[Finding]:
+    return list(examine(probe_video(io.BytesIO(data), "video/mp4", chain), record))
 
 
 def test_bytes_that_a_manifest_leaves_out_are_sealed(tmp_path: Path, key: SigningKey) -> None:
@@ -137,29 +151,141 @@ def test_the_key_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
     assert load_or_make(tmp_path / "one") == other
 
 
-@pytest.mark.parametrize("place", ["signing", "signed"])
+def test_whose_key_it_is(tmp_path: Path, key: SigningKey) -> None:
+    """That of this installation, another one, also with the same names and number, or nobody here knows."""
+    video = stage(tmp_path / "out")
+    sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), key, tmp_path / "mark")
+    data, chain = video.read_bytes(), key.chain.decode()
+    number = x509.load_pem_x509_certificates(key.chain)[0].serial_number
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(x509, "random_serial_number", lambda: number)
+        forged = load_or_make(tmp_path / "forged").chain.decode()
+    other = load_or_make(tmp_path / "other").chain.decode()
+    for known, is_own in ((chain, True), (other, False), (forged, None), ("", None), ("nonsense", None)):
+        found = read_credentials(io.BytesIO(data), "video/mp4", known)
+        assert (found.problem, found.is_own) == ("", is_own)
+
+
+def test_a_certificate_that_is_not_valid_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is signed with it, and of a video whose certificate has expired the bytes are not blamed."""
+    video = stage(tmp_path / "out")
+    monkeypatch.setattr("agent.credentials.keys._YEARS", 0)
+    expired = load_or_make(tmp_path / "keys")
+    before = video.read_bytes()
+    with pytest.raises(c2pa.C2paError, match="not valid at time of signing"):
+        sign_video(video.parent, "result.mp4", make_manifest(RECORD, "1", names=False), expired, tmp_path / "mark")
+    assert [path.name for path in video.parent.iterdir()] == ["result.mp4"]
+    assert video.read_bytes() == before
+    assert "has expired" in explain_failure(["signingCredential.untrusted", "signingCredential.expired"])
+    assert "its bytes" in explain_failure(["signingCredential.expired", "assertion.bmffHash.mismatch"])
+
+
+def test_no_name_is_told_unasked(tmp_path: Path, key: SigningKey) -> None:
+    """Neither of the job, its inputs and machines nor of what a clip shows; a name that is no text can be told."""
+    video = stage(tmp_path / "out")
+    record = {**RECORD, "name": "wedding \udcff", "devices": ["annas-pc/cuda:0", "cpu:0"]}
+    record |= {"avatar": {"given": "C:\\anna\\bride.jpg", "sha256": "ab"}, "background": "#00b140"}
+    record |= {"voices": [{"face": 0, "given": "groom.wav", "sha256": "cd"}]}
+    record |= {"motion": {"engine": "diffusers", "weights": "ltx", "seed": 7, "prompt": "a woman cries"}}
+    for names in (False, True):
+        manifest = make_manifest(record, "1", names=names)
+        sign_video(video.parent, "result.mp4", manifest, key, tmp_path / f"mark-{names}")
+        text = c2pa.Reader("video/mp4", io.BytesIO(video.read_bytes())).detailed_json()
+        assert [word in text for word in ("wedding", "bride", "groom", "annas-pc")] == [names] * 4
+        assert ("woman" in text, '"seed": 7' in text, "cuda:0" in text) == (False, True, True)
+
+
+@pytest.mark.parametrize("fault", ["empty", "no text", "rsa", "encrypted", "chain gone", "folder", "link"])
+def test_a_key_that_can_not_be_used_is_told(tmp_path: Path, fault: str) -> None:
+    """The program leaves the reason for each result; no other key is made in its place."""
+    keys = tmp_path / "keys"
+    load_or_make(keys)
+    file = keys / "key.pem"
+    if fault == "chain gone":
+        (keys / "chain.pem").unlink()
+    else:
+        file.unlink()
+    if fault == "folder":
+        file.mkdir()
+    if fault == "link":
+        file.symlink_to(tmp_path / "unmounted")
+    if fault in ("rsa", "encrypted"):
+        made: Any = rsa.generate_private_key(65537, 2048) if fault == "rsa" else ec.generate_private_key(ec.SECP256R1())
+        pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        plain, hidden = serialization.NoEncryption(), serialization.BestAvailableEncryption(b"pass")
+        file.write_bytes(made.private_bytes(pem, form, plain if fault == "rsa" else hidden))
+    if fault in ("empty", "no text"):
+        file.write_bytes(b"" if fault == "empty" else bytes(range(256)))
+    with pytest.raises(UNUSABLE):
+        load_or_make(keys)
+
+
+def run_program(tmp_path: Path, job: dict[str, Any], **env: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program that signs, behind its walls, for one job."""
+    (tmp_path / "reports").mkdir(exist_ok=True)
+    words = [sys.executable, "-m", "agent.credentials.sign", "--parent", str(os.getpid()), "--walls"]
+    words += ["--keys", str(tmp_path / "keys"), "--reports", str(tmp_path / "reports")]
+    lines = json.dumps([{"token": "t", "video": "result.mp4", **job}]).encode()
+    return subprocess.run(
+        words, input=lines, env={**os.environ, **env}, cwd=ROOT, check=False, capture_output=True, timeout=60
+    )
+
+
+def make_job(folder: Path) -> dict[str, Any]:
+    return {"folder": str(folder), "manifest": make_manifest(RECORD, "1", names=True)}
+
+
+def test_the_reason_stands_in_the_report(tmp_path: Path) -> None:
+    """Of a key that can't be used, at the first time."""
+    video = stage(tmp_path / "out")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "key.pem").touch()
+    before = video.read_bytes()
+    assert run_program(tmp_path, make_job(video.parent)).returncode == 0
+    said = json.loads((tmp_path / "reports" / "t.json").read_bytes())
+    assert "can't be used" in said["problem"]
+    assert video.read_bytes() == before
+
+
+def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
+    """The video stays as it is, and the report says that it is to be tried again."""
+    video = stage(tmp_path / "out")
+    before = video.read_bytes()
+    flag = tmp_path / "reports" / "flag"
+    run_program(tmp_path, make_job(video.parent), **{VARIABLE: f"signing:enospc:{flag}"})
+    assert json.loads((tmp_path / "reports" / "t.json").read_bytes())["wait"]
+    assert video.read_bytes() == before
+    assert [path.name for path in video.parent.iterdir()] == ["result.mp4"]
+
+
+@pytest.mark.parametrize("place", ["certificate", "signing", "signed", "reported"])
 def test_a_killed_program_leaves_a_whole_video(tmp_path: Path, place: str) -> None:
     """Before the rename the old one, after it the signed one; the next program signs it, or finds it signed."""
     video = stage(tmp_path / "out")
     before = video.read_bytes()
-    reports = tmp_path / "reports"
-    reports.mkdir()
-    job: dict[str, Any] = {"token": "t", "folder": str(video.parent), "video": "result.mp4"}
-    job["manifest"] = make_manifest(RECORD, "1", names=True)
-    words = [sys.executable, "-m", "agent.credentials.sign", "--parent", str(os.getpid())]
-    words += ["--keys", str(tmp_path / "keys"), "--reports", str(reports), "--walls"]
-    env = {**os.environ, VARIABLE: f"{place}:kill:{reports / 'flag'}"}
-    run = subprocess.run(words, input=json.dumps([job]).encode(), env=env, cwd=ROOT, check=False)
-    assert run.returncode == -signal.SIGKILL
-    assert not (reports / "t.json").exists()
+    reports, job = tmp_path / "reports", make_job(video.parent)
+    env = {VARIABLE: f"{place}:kill:{tmp_path / 'keys' / 'flag' if place == 'certificate' else reports / 'flag'}"}
+    assert run_program(tmp_path, job, **env).returncode == -signal.SIGKILL
+    assert (reports / "t.json").exists() == (place == "reported")
     with video.open("rb") as file:
         is_signed = not read_credentials(file, "video/mp4").problem
-    assert is_signed == (place == "signed")
+    assert is_signed == (place in ("signed", "reported"))
     assert is_signed or video.read_bytes() == before
     left = video.read_bytes()
-    run = subprocess.run(words, input=json.dumps([job]).encode(), env=env, cwd=ROOT, check=False)
-    assert run.returncode == 0
+    assert run_program(tmp_path, job, **env).returncode == 0
     assert json.loads((reports / "t.json").read_bytes())["video_bytes"] == video.stat().st_size
     assert not is_signed or video.read_bytes() == left
     with video.open("rb") as file:
         assert read_credentials(file, "video/mp4").problem == ""
+
+
+def test_a_large_video_is_signed_behind_the_walls(tmp_path: Path) -> None:
+    """The library keeps a copy of one in a file, which may be beside the video alone."""
+    video = stage(tmp_path / "out")
+    with video.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write((40 << 20).to_bytes(4, "big") + b"zero")
+        file.truncate(file.tell() - 8 + (40 << 20))
+    assert run_program(tmp_path, make_job(video.parent)).returncode == 0
+    assert "credentials" in json.loads((tmp_path / "reports" / "t.json").read_bytes())
+    assert [path.name for path in video.parent.iterdir()] == ["result.mp4"]

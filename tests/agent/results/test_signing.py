@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.credentials import FULL
 from agent.fs.layout import Folders
 from agent.jobs.states import JobState
 from agent.results.publisher import PUBLISH_RETRY_S
@@ -85,6 +86,60 @@ def test_a_program_that_dies_is_started_again(desk: Desk) -> None:
     assert len(start.jobs) == MOST_TRIES
     record = json.loads((desk.folders.outbox / "hello" / "result.json").read_text())
     assert "no content credentials" in record["warnings"][0]
+    assert "no content credentials" in desk.problems["credentials"]
+
+
+def test_a_result_that_ends_programs_holds_up_no_others(desk: Desk) -> None:
+    """What a program has ended at is tried alone; the others are signed meanwhile, or after it."""
+    _, start = let_sign(desk)
+    for uid in ("u1", "u2", "u3"):
+        desk.add(uid)
+    publish(desk)
+    start.program.exit_code = -11
+    for uid in ("u1", "u2", "u3"):
+        publish(desk)
+        [token] = start.jobs[-1]
+        assert token == f"{uid}-token"
+        report(desk, token, video_sha256="ab", video_bytes=1)
+        start.program.exit_code = 0
+    publish(desk)
+    assert desk.results() == ["hello", "hello-2", "hello-3"]
+
+
+def report(desk: Desk, token: str, **said: object) -> None:
+    (desk.folders.signed / f"{token}.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("leaves_report", [True, False])
+def test_a_full_disk_is_waited_for(desk: Desk, leaves_report: bool) -> None:
+    """However often: nothing is published unsigned, the status says why, and there is an end to it."""
+    _, start = let_sign(desk)
+    desk.add("u1")
+    publish(desk)
+    for _ in range(MOST_TRIES + 1):
+        if leaves_report:
+            report(desk, "u1-token", problem="OSError: No space left on device", wait=True)
+        start.program.exit_code = 0 if leaves_report else FULL
+        publish(desk)
+        assert "results can't be signed" in desk.problems["credentials"]
+        desk.clock.now += PUBLISH_RETRY_S
+        publish(desk)
+    assert desk.results() == []
+    report(desk, "u1-token", video_sha256="ab", video_bytes=1)
+    start.program.exit_code = 0
+    publish(desk)
+    assert (desk.results(), desk.problems["credentials"]) == (["hello"], "")
+
+
+def test_reports_of_results_that_are_gone_are_deleted(desk: Desk) -> None:
+    """A job that is cancelled while its video is signed leaves one; that of a video that is still there is kept."""
+    signer, _ = let_sign(desk)
+    desk.add("u1")
+    publish(desk)
+    for token in ("u1-token", "u0-token"):
+        report(desk, token)
+    signer.discard_others({"u1-token"})
+    assert [path.name for path in desk.folders.signed.iterdir()] == ["u1-token.json"]
 
 
 def test_a_problem_is_told_once(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

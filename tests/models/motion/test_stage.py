@@ -16,7 +16,7 @@ from models.avatars import AvatarCache
 from models.handler import Handler
 from models.motion import catalog
 from models.motion.catalog import MOTION_ENGINES, stamp_motion
-from models.motion.stage import CLIP
+from models.motion.stage import CLIP, stamp_request
 from models.motion.types import MotionFiles
 from models.types import EngineError, Inspection, Request
 from tests.share import face, voice
@@ -108,9 +108,9 @@ def test_weights_that_are_replaced_meanwhile_make_no_clip(request_of_job: Reques
     handler, weights = Handler("cpu:0"), Path(request_of_job.models_dir, WEIGHTS)
     outline = run_stage(handler, request_of_job, "inspect")["outline"]
     animate(handler, request_of_job, outline, slice(-1))
-    before = stamp_motion("diffusers", Path(request_of_job.models_dir), "", "")
+    before = stamp_request(request_of_job)
     weights.write_text('{"other": 1}')
-    assert stamp_motion("diffusers", Path(request_of_job.models_dir), "", "") != before
+    assert stamp_request(request_of_job) != before
     with pytest.raises(EngineError, match=r"weights_damaged: .*replaced while") as caught:
         animate(handler, request_of_job, outline, slice(-1, None))
     assert caught.value.retry
@@ -166,6 +166,8 @@ def test_the_files_of_each_engine_are_stamped(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / "motion" / name).mkdir(parents=True)
         (tmp_path / "motion" / name / "model_index.json").write_text(json.dumps({"name": name}))
-    first, one, two = (stamp_motion("diffusers", tmp_path, variant, "") for variant in ("", "one", "two"))
+    first, one, two, none = (
+        stamp_motion(tmp_path, {"engine": "diffusers", "variant": variant}) for variant in ("", "one", "two", "none")
+    )
     assert first == one != two
-    assert stamp_motion("diffusers", tmp_path, "none", "") == stamp_motion("musev", tmp_path, "", "..") == ""
+    assert none == stamp_motion(tmp_path, {"engine": "musev", "base": ".."}) == ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,23 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli.credentials.finding import Finding
-from agent.cli.credentials.verify import compare_inputs, compare_tracks, compare_weights, examine_said
+from agent.cli.credentials.programs import explain_end
+from agent.cli.credentials.verify import (
+    compare_bytes,
+    compare_inputs,
+    compare_tracks,
+    compare_weights,
+    examine,
+    examine_said,
+    probe,
+)
 from agent.cli.main import app
+from agent.credentials.probe import probe_video
 from agent.credentials.tracks import read_tracks
+from agent.errors import UserError
 from models.catalog import find_changed_weights
 from models.musetalk.weights import index
-from tests.share import EXAMPLES
+from tests.share import EXAMPLES, ROOT
 
 
 def test_frames_times_and_sound_are_those_that_were_signed() -> None:
@@ -92,3 +106,71 @@ def test_what_a_video_says_does_not_steer_the_terminal(tmp_path: Path, monkeypat
     monkeypatch.setattr("agent.cli.credentials.verify.examine", lambda *_: [Finding(True, "signed by \x1b[2Jme")])
     done = CliRunner().invoke(app, ["verify", str(tmp_path / "video.mp4")])
     assert done.stdout == "ok  signed by \\x1b[2Jme\n"
+
+
+def make_box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def nest(kind: bytes, depth: int) -> bytes:
+    return b"".join((8 * left).to_bytes(4, "big") + kind for left in range(depth, 0, -1))
+
+
+TYPE = make_box(b"ftyp", b"isom\0\0\0\0isom")
+STORE = bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + b"\0\0\0\0manifest\0" + bytes(8)
+"""How the box of a manifest begins."""
+HOSTILE = {
+    "empty": b"",
+    "random": bytes(range(256)) * 40,
+    "endless": TYPE + b"\0\0\0\1moov" + b"\xff" * 8,
+    "nested": TYPE + make_box(b"moov", nest(b"trak", 10_000)),
+    "crowded": TYPE + make_box(b"free", b"") * 100_000,
+    "crowded inside": TYPE + make_box(b"moov", make_box(b"trak", b"") * 100_000),
+    "store of a GiB": TYPE + make_box(b"uuid", STORE + b"\x40\0\0\0jumb"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_video_of_a_stranger_is_refused_in_words(name: str) -> None:
+    """Whatever it is made of: it has no credentials, and its index is judged without falling over."""
+    report = probe_video(io.BytesIO(HOSTILE[name]), "video/mp4")
+    assert report.credentials.problem.startswith("it has no credentials that can be read")
+    assert any(one.holds is False for one in examine(report, {}))
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, a device, loops of links, names that are none: words, and no wait."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "result.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    for target in ("pipe.mp4", "", "loop.mp4", "gone.mp4", "x" * 300, "result.mp4/x", "/dev/zero"):
+        done = CliRunner().invoke(app, ["verify", str(tmp_path / target)])
+        assert isinstance(done.exception, UserError), target
+        assert "can't be read" in str(done.exception)
+
+
+def test_a_program_that_reads_a_video_is_bounded(tmp_path: Path) -> None:
+    """It has no more memory and time than it needs, no network and no files; what it ends by is told."""
+    path = tmp_path / "video.mp4"
+    path.write_bytes(TYPE + make_box(b"moov", make_box(b"trak", make_box(b"free", b"") * 10)))
+    assert probe(path, "").credentials.problem.startswith("it has no credentials")
+    code = "import os, socket, sys; from agent.credentials import probe; probe.probe_video = lambda *_: {}; "
+    code += "sys.exit(probe.main(['']))"
+    for attempt, words in (
+        ("open('/etc/passwd')", "Permission denied"),
+        ("socket.socket()", "not permitted"),
+        ("bytearray(8 << 30)", "too much memory"),
+        ("os.kill(os.getpid(), 24)", "too much time"),
+    ):
+        with path.open("rb") as file:
+            command = [sys.executable, "-c", code.format(attempt)]
+            done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert words in explain_end(done.returncode, done.stderr)
+
+
+def test_a_record_that_was_exchanged_with_its_video_is_told() -> None:
+    """The ledger names the bytes that were published, for the name of a job."""
+    [beside, published] = compare_bytes("ab", {"video_sha256": "ab"}, {"video_sha256": "cd"})
+    assert (beside.holds, published.holds) == (True, False)
+    [unknown] = compare_bytes("ab", {}, {})
+    assert unknown.holds is None
