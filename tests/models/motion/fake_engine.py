@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from models.motion.prompts import check_brackets
 from models.motion.sizes import choose_size
 from models.motion.tensors import read_arrays, write_arrays
 from models.motion.types import MotionFiles, MotionPlan, MotionRequest, frame_path
@@ -35,6 +36,8 @@ class FakeMotionEngine:
         self.device = device
 
     def inspect(self, request: MotionRequest) -> MotionPlan:
+        for key in ("prompt", "negative_prompt"):
+            check_brackets(getattr(request, key) or "", f"motion.{key}")
         photo = cv2.imread(request.photo)
         if photo is None:
             raise EngineError("avatar_unreadable", f"{request.photo_name} is no picture", "send another")
