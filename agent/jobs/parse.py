@@ -107,8 +107,8 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
     notes = _take_ignored(values)
     if "voices" in values:
         values["voices"] = _read_voices(values["voices"], spelled)
-    if isinstance(values.get("motion"), dict):
-        values["motion"] = _read_motion(values["motion"], spelled)
+    if not isinstance(values.get("motion", True), bool):
+        values["motion"] = _read_motion(_take_object(values, "motion", spelled), spelled)
     if "race" in values:
         values["race"] = _read_race(values, spelled)
     values["output"] = _take_output(values, spelled)
