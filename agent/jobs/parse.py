@@ -333,8 +333,6 @@ PLAIN_WORDS: Mapping[str, str] = {
     "should be a valid string": "should be a text",
     "should be a valid boolean": "should be true or false",
     "should be a valid tuple": "should be a list, in [ ]",
-    "should have at least 1 item": "should not be an empty list",
-    "should have at most 2 items": "should be a list of at most two",
     "should have at least 1 character": "should not be empty",
     "should match pattern '^[a-z][a-z0-9_]*$'": "should be small letters, digits and _",
 }

@@ -198,7 +198,7 @@ REFUSED = [
     ("bad_value", FACE + ', "race": {"engines": ["preview", "musetalk"]}, "engine": "preview"}', "race.engines says"),
     ("bad_value", FACE + ', "race": 2}', "race is 2, not an object"),
     ("bad_value", FACE + ', "race": {"engines": "preview"}}', "race.engines is 'preview': should be a list, in"),
-    ("bad_value", FACE + ', "race": {"engines": []}}', "race.engines is []: should not be an empty list"),
+    ("bad_value", FACE + ', "race": {"engines": []}}', "race.engines is []: should have at least 1 item"),
     ("bad_value", FACE + ', "race": {"engines": ["x"]}}', "race.engines.0 is 'x': should be 'preview' or 'musetalk'"),
     ("bad_value", FACE + ', "Motion": [1]}', "Motion is [1], not an object"),
     ("bad_value", FACE + ', "motion": "yes"}', "motion is 'yes', not an object"),
