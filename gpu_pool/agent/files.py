@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 from collections import deque
@@ -21,12 +20,10 @@ from gpu_pool.cluster.files import (
     ContentHashes,
     Receipt,
     check_entries,
-    decode_piece,
-    encode_block,
     install_folder,
     is_file_entry,
     is_name,
-    read_blocks,
+    read_described,
 )
 from gpu_pool.cluster.messages import CACHE, MAX_NODE_LINE_BYTES, Bring, Made, Piece
 from gpu_pool.cluster.nofollow import list_names, open_folder
@@ -83,14 +80,15 @@ class NodeFiles:
         self._content, self._runs = self.folder / "content", self.folder / "runs"
         for made in (self._content, self._runs, self.folder / CACHE):
             made.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._remove_leftovers()
         self._own = self._runs / token_hex(8)
         self._lock = take_lock(self._own.with_suffix(".lock"))
+        self._remove_leftovers()
         found = sorted(self._content.iterdir(), key=lambda path: path.stat().st_mtime)
         self._sizes = {path.name: path.stat().st_size for path in found if not path.name.startswith(".")}
         self._spans: dict[str, SpanFolder] = {}
         self._expected: deque[tuple[str, int]] = deque()
         self._receipt: Receipt | None = None
+        self._make_room({})
 
     @property
     def trouble(self) -> str:
@@ -101,14 +99,16 @@ class NodeFiles:
         return f"only {free_bytes >> 20} MiB are free in {self.folder}: free some space there"
 
     def _remove_leftovers(self) -> None:
-        """Remove what agents that have ended left behind; one that is frozen keeps its own."""
-        for lock_path in self._runs.glob("*.lock"):
-            if (lock := take_lock(lock_path)) is not None:
-                shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
-                lock_path.unlink(missing_ok=True)
+        """Remove what agents that have ended left behind; one that lives keeps its own."""
+        others = {path: take_lock(path) for path in self._runs.glob("*.lock") if path.stem != self._own.name}
+        for path, lock in others.items():
+            if lock is not None:
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                path.unlink(missing_ok=True)
                 os.close(lock)
-                for half in self._content.glob(".*.tmp"):
-                    half.unlink(missing_ok=True)
+        if None not in others.values():
+            for half in self._content.glob(".*.tmp"):
+                half.unlink(missing_ok=True)
 
     # paths -----------------------------------------------------------------------------------------------------------
 
@@ -155,11 +155,13 @@ class NodeFiles:
         return {digest: size for digest, size in wanted.items() if size}
 
     def _make_room(self, needed: Mapping[str, int]) -> None:
-        """Remove what was used longest ago, until all that is kept fits."""
+        """Remove what was used longest ago, until all that is kept fits, and what is to come fits on the disk."""
         for digest in needed.keys() & self._sizes.keys():
             self._sizes[digest] = self._sizes.pop(digest)
             os.utime(self._content / digest)
-        excess = sum({**self._sizes, **needed}.values()) - self._content_bytes
+        missing_bytes = sum(size for digest, size in needed.items() if digest not in self._sizes)
+        over_bytes = sum(self._sizes.values()) + missing_bytes - self._content_bytes
+        excess = max(over_bytes, missing_bytes + LEAST_FREE_BYTES - shutil.disk_usage(self.folder).free)
         for digest in [digest for digest in self._sizes if digest not in needed]:
             if excess <= 0:
                 return
@@ -182,7 +184,7 @@ class NodeFiles:
         """Write the next piece of what is wanted."""
         if self._receipt is None:
             raise ValueError("a piece of a file that isn't wanted")
-        self._receipt.add(decode_piece(piece.data))
+        self._receipt.add(piece.data)
         self._take_whole()
         self._expect_next()
 
@@ -274,7 +276,7 @@ class NodeFiles:
         yield made
         for below, entry in sorted(entries.items()):
             if entry and entry[1]:
-                yield from read_described(path / below if below else path, entry)
+                yield from map(Piece, read_described(path / below if below else path, entry))
 
     def _describe(self, name: str, path: Path) -> Generator[None, None, dict[str, list[Any]]]:
         try:
@@ -310,19 +312,6 @@ class NodeFiles:
         self._own.with_suffix(".lock").unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
-
-
-def read_described(path: Path, entry: list[Any]) -> Iterator[Piece]:
-    """Yield the pieces of a file. Raises WorkerFault before the last one if it isn't what its description says."""
-    digest, left_bytes = hashlib.sha256(), entry[1]
-    for block in read_blocks(path):
-        digest.update(block)
-        left_bytes -= len(block)
-        if left_bytes < 0 or (not left_bytes and digest.hexdigest() != entry[0]):
-            raise WorkerFault(f"{path.name} was changed after its span")
-        yield Piece(encode_block(block))
-    if left_bytes:
-        raise WorkerFault(f"{path.name} was shortened after its span")
 
 
 def take_lock(path: Path) -> int | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from gpu_pool.cluster.messages import FromNode, Piece, ToNode, decode_to_node, encode_piece
-from gpu_pool.wire import LineSplitter, WireError, encode_any
+from gpu_pool.cluster.messages import FromNode, MessageReader, Piece, ToNode, decode_to_node, encode_piece
+from gpu_pool.wire import WireError, encode_any
 
 READ_BYTES = 1 << 18
 MAX_UNSENT_BYTES = 64 << 20
@@ -27,7 +27,7 @@ class Pipe:
         self.in_fd, self.out_fd = in_fd, out_fd
         os.set_blocking(in_fd, False)
         os.set_blocking(out_fd, False)
-        self._lines = LineSplitter(None)
+        self._reader = MessageReader[ToNode](decode_to_node, None)
         self._unsent = bytearray()
         self.sent_at_s = self.heard_at_s = time.monotonic()
 
@@ -64,6 +64,6 @@ class Pipe:
             raise PipeEnded("the daemon has closed the pipe")
         self.heard_at_s = time.monotonic()
         try:
-            return [decode_to_node(line) for line in self._lines.feed(data)]
+            return list(self._reader.feed(data))
         except WireError as error:
             raise PipeEnded(f"no message of a daemon: {error}") from error

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,23 +100,28 @@ class Agent:
         return reason
 
     def _turn(self) -> None:
-        for message in self._wait():
+        fence_at_s = self._fence_at_s
+        messages, commands = self._wait(), self._pipe.receive()
+        if time.monotonic() >= fence_at_s:  # what lay in the pipe may be old, as after a stop of this process
+            raise PipeEnded(f"nothing was heard of the daemon for {self._fence_s:g} s: its workers are ended")
+        for message in messages:
             self._report(message)
-        for command in self._pipe.receive():
+        for command in commands:
             self._execute(command)
         self._report_devices()
         self._send_files()
         self._pipe.flush()
-        now_s = time.monotonic()
-        if now_s - self._pipe.heard_at_s >= self._fence_s:
-            raise PipeEnded(f"nothing was heard of the daemon for {self._fence_s:g} s: its workers are ended")
-        if self._backend and now_s - self._pipe.sent_at_s >= self._beat_s:
+        if self._backend and time.monotonic() - self._pipe.sent_at_s >= self._beat_s:
             self._pipe.send(Beat())
+
+    @property
+    def _fence_at_s(self) -> float:
+        return self._pipe.heard_at_s + self._fence_s
 
     def _wait(self) -> list[WorkerMessage]:
         """Wait for the daemon or a worker, and for room in the pipe if there is something to send."""
         readers: list[Any] = [self._pipe.in_fd, *([self._backend] if self._backend else [])]
-        due_s = self._backend.deadline_s - time.monotonic() if self._backend else self._beat_s
+        due_s = min(self._backend.deadline_s if self._backend else inf, self._fence_at_s) - time.monotonic()
         timeout_s = 0.0 if self._can_send_files else max(0.0, min(self._beat_s, due_s))
         select.select(readers, [self._pipe.out_fd] if self._pipe.unsent_bytes else [], [], timeout_s)
         return self._backend.wait(0.0, self._pipe.in_fd) if self._backend else []
@@ -223,6 +229,7 @@ class Agent:
         facts = find_function(start.describe)(start.options["cpu"])
         sees_state = read_text(start.shared_file) == start.shared_text
         self._pipe.send(Hello(facts, sees_state, self._files.trouble if self._files else ""))
+        self._pipe.heard_at_s = time.monotonic()  # there was no worker to end, however long this took
 
     def _report(self, message: WorkerMessage) -> None:
         """Pass on what a worker says; behind the files of its span, if there are any."""

@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from gpu_pool.cluster.files import HASH, ContentHashes, Receipt, decode_piece, is_file_entry, read_pieces
+from gpu_pool.cluster.files import HASH, ContentHashes, Receipt, is_file_entry, read_described
 from gpu_pool.cluster.messages import CACHE, Bring, Made, Pass, Piece, ToNode, Wants
 from gpu_pool.types import Done, Failed, Progress, RunSpan
 from gpu_pool.wire import WireError, encode
@@ -42,7 +42,7 @@ class Delivery:
 
     number   of the question which files the node wants
     steps    yields what is sent, None where nothing is yet
-    offered  where files are, by their hashes
+    offered  where files are, and their descriptions, by their hashes
     wants    what the node asked for; None before it has
     units    how many are done, as its worker says
     fault    why what was made can't be kept here
@@ -54,7 +54,7 @@ class Delivery:
     number: int
     told_at_s: float
     steps: Generator[ToNode | None] | None = None
-    offered: dict[str, Path] = field(default_factory=dict)
+    offered: dict[str, tuple[Path, Any]] = field(default_factory=dict)
     wants: Mapping[str, Any] | None = None
     is_asked: bool = False
     units: int = 0
@@ -144,12 +144,12 @@ class Courier:
             for below, entry in (yield from self._describe(path)).items():
                 entries[f"{self._name(path)}/{below}" if below else self._name(path)] = entry
                 if is_file_entry(entry):
-                    delivery.offered[entry[0]] = path / below if below else path
+                    delivery.offered[entry[0]] = (path / below if below else path, entry)
         makes = dict.fromkeys(map(self._name, delivery.files.may_make), False)
         makes |= dict.fromkeys(map(self._name, delivery.files.makes), True)
         yield Bring(delivery.device, delivery.number, entries, makes)
         for digest in delivery.wants or ():
-            yield from map(Piece, read_pieces(delivery.offered[digest]))
+            yield from map(Piece, read_described(*delivery.offered[digest]))
         yield Pass(delivery.device, encode(delivery.run).decode())
 
     def _describe(self, path: Path) -> Generator[None, None, dict[str, Any]]:
@@ -211,7 +211,7 @@ class Courier:
             return  # of a worker that was killed, or there is no room for it here
         self._received_at_s = self._clock()
         try:
-            self._receipt.add(decode_piece(piece.data))
+            self._receipt.add(piece.data)
             self._take_whole()
         except OSError as error:
             self._give_up(error)

@@ -12,9 +12,8 @@ import os
 import re
 import shutil
 import stat
-from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO
 from gpu_pool.cluster.nofollow import list_names, open_file
 from gpu_pool.wire import WireError
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES, FLUSH_BYTES = 1 << 20, 8 << 20
 MAX_ENTRIES, MAX_NAME_CHARS, MAX_FILE_BYTES = 50_000, 1024, 64 << 30
 MAX_KNOWN, FILES_A_STEP = 4 * MAX_ENTRIES, 256
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -112,31 +111,26 @@ class ContentHashes:
         return [found, status.st_size]
 
 
-def read_blocks(path: Path) -> Iterator[bytes]:
-    """Yield the content of a file, as much at once as a piece has. Raises OSError."""
+class FileChanged(OSError):
+    """It is not any more what it was described as."""
+
+
+def read_described(path: Path, entry: Sequence[Any]) -> Iterator[bytes]:
+    """Yield the content of a file, as much at once as a piece has.
+
+    Raises OSError; FileChanged before the last piece where the content isn't that of its description: who gets it
+    would take the sender for a liar.
+    """
+    digest, left_bytes = hashlib.sha256(), entry[1]
     with os.fdopen(open_file(path), "rb", buffering=0) as file:
         while block := file.read(PIECE_BYTES):
+            digest.update(block)
+            left_bytes -= len(block)
+            if left_bytes < 0 or (not left_bytes and digest.hexdigest() != entry[0]):
+                raise FileChanged(f"{path.name} was changed after its hash was told")
             yield block
-
-
-def read_pieces(path: Path) -> Iterator[str]:
-    """Yield the content of a file, as texts. Raises OSError."""
-    yield from map(encode_block, read_blocks(path))
-
-
-def encode_block(block: bytes) -> str:
-    return b64encode(block).decode()
-
-
-def decode_piece(text: str) -> bytes:
-    """Return the bytes of a piece. Raises WireError."""
-    try:
-        data = b64decode(text, validate=True)
-    except ValueError as error:
-        raise WireError("a piece of a file that is none") from error
-    if not 0 < len(data) <= PIECE_BYTES:
-        raise WireError("a piece of a file of a wrong length")
-    return data
+    if left_bytes:
+        raise FileChanged(f"{path.name} was shortened after its hash was told")
 
 
 class Receipt:
@@ -151,6 +145,7 @@ class Receipt:
         self._temp = target.with_name(f".{target.name[:40]}.{token_hex(16)}.tmp")
         self._left = deque((name, *entry) for name, entry in sorted(entries.items()) if entry)
         self._file: BinaryIO | None = None
+        self._unflushed_bytes = 0
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             for name in sorted(name for name, entry in entries.items() if not entry):
@@ -174,7 +169,7 @@ class Receipt:
             self._end_file()
 
     def add(self, data: bytes) -> None:
-        """Write the next piece, and flush it: one flush of all would take too long."""
+        """Write the next piece, and flush now and then: one flush of all would take too long."""
         if self._file is None or len(data) > self._missing:
             raise WireError("more of a file than was told")
         self._digest.update(data)
@@ -182,7 +177,10 @@ class Receipt:
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-        os.fdatasync(self._file.fileno())
+        self._unflushed_bytes += len(data)
+        if self._unflushed_bytes >= FLUSH_BYTES or not self._missing:
+            os.fdatasync(self._file.fileno())
+            self._unflushed_bytes = 0
         if not self._missing:
             self._end_file()
             self._open_next()

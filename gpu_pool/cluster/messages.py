@@ -1,19 +1,22 @@
-"""Messages between the daemon and the agent of a node, as JSON lines.
+"""Messages between the daemon and the agent of a node, as JSON lines; bytes of files follow theirs as they are.
 
 Lines of workers pass through as texts: the daemon reads them by the same rules as those of its own workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
+from gpu_pool.cluster.files import PIECE_BYTES
 from gpu_pool.types import DeviceKind, DeviceState
-from gpu_pool.wire import MAX_LINE_BYTES, build_schemas, decode_own, decode_strange
+from gpu_pool.wire import MAX_LINE_BYTES, WireError, build_schemas, decode_own, decode_strange, encode_any
 
 MAX_NODE_LINE_BYTES = 6 * MAX_LINE_BYTES + (64 << 10)
 """A report of a worker inside of another line, each byte of it written as an escape."""
+
+Message = TypeVar("Message")
 
 CACHE = "cache"
 """The name of the root that all workers of a node share; each has a folder of its own in the place of others."""
@@ -83,9 +86,16 @@ class Bring:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next bytes of a file that is on its way, in base64. In both directions, one file after the other."""
+    """The next bytes of a file that is on its way. In both directions, one file after the other."""
 
-    data: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The line of a piece: so many bytes follow it."""
+
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,20 +232,65 @@ class Refused:
 
 ToNode = Start | Spawn | Bring | Piece | Pass | Kill | Probe | Beat
 FromNode = Hello | Figures | Wants | Made | Piece | Heard | Broken | Ended | Probed | Absent | Refused | Beat
-_TO_NODE = build_schemas(Start, Spawn, Bring, Piece, Pass, Kill, Probe, Beat)
-_FROM_NODE = build_schemas(Hello, Figures, Wants, Made, Piece, Heard, Broken, Ended, Probed, Absent, Refused, Beat)
+_TO_NODE = build_schemas(Start, Spawn, Bring, Block, Pass, Kill, Probe, Beat)
+_FROM_NODE = build_schemas(Hello, Figures, Wants, Made, Block, Heard, Broken, Ended, Probed, Absent, Refused, Beat)
 
 
 def encode_piece(piece: Piece) -> bytes:
-    """Return its line: base64 needs no escapes, which to look for takes longer than all else."""
-    return b'{"kind":"piece","data":"%s"}\n' % piece.data.encode("ascii")
+    """Return its line and its bytes."""
+    return encode_any(Block(len(piece.data))) + piece.data
 
 
-def decode_to_node(line: bytes) -> ToNode:
+def decode_to_node(line: bytes) -> ToNode | Block:
     """Parse a line from the daemon; WireError if it is not one of its messages."""
-    return cast(ToNode, decode_own(line, _TO_NODE))
+    return cast(ToNode | Block, decode_own(line, _TO_NODE))
 
 
-def decode_from_node(line: bytes) -> FromNode:
+def decode_from_node(line: bytes) -> FromNode | Block:
     """Parse a line from a node; WireError if it is not one of its messages."""
-    return cast(FromNode, decode_strange(line, _FROM_NODE))
+    return cast(FromNode | Block, decode_strange(line, _FROM_NODE))
+
+
+class MessageReader(Generic[Message]):
+    """Cuts a stream of bytes into messages: those that `decode` makes of lines, and pieces.
+
+    WireError as soon as a line is longer than `max_line_bytes`, if that is given, or is no message.
+    """
+
+    def __init__(self, decode: Callable[[bytes], Message | Block], max_line_bytes: int | None) -> None:
+        self._decode, self._max_line_bytes = decode, max_line_bytes
+        self._rest = bytearray()
+        self._missing_bytes = 0
+
+    def feed(self, data: bytes) -> Iterator[Message | Piece]:
+        """Yield the messages that `data` completes."""
+        at = 0
+        while at < len(data):
+            if self._missing_bytes:
+                at = self._add(data, at, at + self._missing_bytes)
+                if not self._missing_bytes:
+                    yield Piece(self._take())
+                continue
+            end = data.find(b"\n", at)
+            self._rest += data[at : end if end >= 0 else None]
+            if self._max_line_bytes is not None and len(self._rest) > self._max_line_bytes:
+                raise WireError(f"a line longer than {self._max_line_bytes} bytes")
+            if end < 0:
+                return
+            at, message = end + 1, self._decode(self._take())
+            if not isinstance(message, Block):
+                yield message
+            elif 0 < message.size <= PIECE_BYTES:
+                self._missing_bytes = message.size
+            else:
+                raise WireError("a piece of a file of a wrong length")
+
+    def _add(self, data: bytes, start: int, stop: int) -> int:
+        self._rest += data[start:stop]
+        self._missing_bytes -= min(stop, len(data)) - start
+        return min(stop, len(data))
+
+    def _take(self) -> bytes:
+        whole = bytes(self._rest)
+        self._rest.clear()
+        return whole

@@ -22,6 +22,7 @@ from gpu_pool.cluster.messages import (
     Hello,
     Kill,
     Made,
+    MessageReader,
     Pass,
     Piece,
     Refused,
@@ -48,12 +49,12 @@ from gpu_pool.types import (
     WorkerMessage,
 )
 from gpu_pool.walls import Walls
-from gpu_pool.wire import LineSplitter, WireError, decode_report, encode, encode_any
+from gpu_pool.wire import WireError, decode_report, encode, encode_any
 
 MAX_DEVICES, MAX_NAME_CHARS, MAX_BYTES = 1024, 200, 1 << 50
 """What a node may say of itself; one that says more is not ours."""
-READS = 16
-"""Of one link in a row, so that a node that says much does not keep the others waiting."""
+READS, READS_S = 16, 0.05
+"""Of one link in a row, and for how long, so that a node that says much does not keep the others waiting."""
 RECHECK_S = 60.0
 MAX_RECHECKS = 6
 """How often in a row that time is doubled for a node that lies."""
@@ -104,7 +105,7 @@ class Node:
         self._times, self._choose_walls, self._clock = times or NodeTimes(), choose_walls, clock
         self._courier, self._lies = courier, 0
         self._link: Link | None = None
-        self._lines = LineSplitter(MAX_NODE_LINE_BYTES)
+        self._reader = make_reader()
         self._devices: dict[str, Device] = {}
         self._workers: dict[str, int] = {}
         self._messages: list[WorkerMessage] = []
@@ -194,7 +195,7 @@ class Node:
         except OSError as error:
             self._lose(f"{self.name} can't be reached: {error}")
             return
-        self._link, self._lines = link, LineSplitter(MAX_NODE_LINE_BYTES)
+        self._link, self._reader = link, make_reader()
         self._is_greeted = False
         self._heard_at_s = self._opened_at_s = now_s
         self._send(start)
@@ -229,7 +230,7 @@ class Node:
 
     def _receive(self, link: Link, now_s: float) -> None:
         for _ in range(READS):
-            if self._link is None or (data := link.receive()) is None:
+            if self._link is None or self._clock() - now_s > READS_S or (data := link.receive()) is None:
                 return
             if not data:
                 said = link.explain_end()
@@ -237,8 +238,8 @@ class Node:
                 return
             self._heard_at_s = now_s
             try:
-                for line in self._lines.feed(data):
-                    self._on_message(decode_from_node(line))
+                for message in self._reader.feed(data):
+                    self._on_message(message)
             except WireError as error:
                 self._distrust(f"{self.name} sent what is no message: {error}")
 
@@ -364,6 +365,10 @@ class Node:
 
     def _strip(self, device: str) -> str:
         return device.removeprefix(f"{self.name}/")
+
+
+def make_reader() -> MessageReader[FromNode]:
+    return MessageReader(decode_from_node, MAX_NODE_LINE_BYTES)
 
 
 def check_figures(figures: Figures) -> None:

@@ -15,17 +15,18 @@ from gpu_pool.cluster.messages import (
     Figures,
     FromNode,
     Hello,
+    MessageReader,
     Probe,
     Probed,
     Refused,
     Start,
     decode_from_node,
 )
-from gpu_pool.wire import LineSplitter, WireError, encode_any
+from gpu_pool.wire import WireError, encode_any
 
 T = TypeVar("T", Hello, Probed)
 SHORT_PROBES, LONG_PROBES = 5, 8
-LONG_CHARS = 1 << 20
+LONG_CHARS, LONG_S = 1 << 20, 5.0
 
 
 class NodeSilent(Exception):
@@ -61,7 +62,7 @@ class NodeProbe:
     def __init__(self, link: Link, start: Start, timeout_s: float) -> None:
         self._link, self._start = link, start
         self._until_s = time.monotonic() + timeout_s
-        self._lines = LineSplitter(MAX_NODE_LINE_BYTES)
+        self._reader = MessageReader[FromNode](decode_from_node, MAX_NODE_LINE_BYTES)
         self._heard: list[FromNode] = []
         self._devices: dict[str, Figures] = {}
 
@@ -74,22 +75,28 @@ class NodeProbe:
                 raise NodeSilent(hello.trouble)
             trips = sorted(self._measure(0, 0) for _ in range(SHORT_PROBES))
             round_trip_s, clock_s = trips[len(trips) // 2]
-            down_s = sum(self._measure(LONG_CHARS, 0)[0] for _ in range(LONG_PROBES))
-            up_s = sum(self._measure(0, LONG_CHARS)[0] for _ in range(LONG_PROBES))
+            down_bytes_s, up_bytes_s = self._measure_speed(LONG_CHARS, 0), self._measure_speed(0, LONG_CHARS)
         except (NodeSilent, WireError) as error:
             return NodeReport(trouble=str(error))
         finally:
             self._link.close(1.0)
-        sent_bytes = LONG_PROBES * LONG_CHARS
         return NodeReport(
             facts=hello.facts,
             sees_state=hello.sees_state,
             devices=tuple(self._devices.values()),
             round_trip_s=round_trip_s,
             clock_s=clock_s,
-            down_bytes_s=sent_bytes / down_s,
-            up_bytes_s=sent_bytes / up_s,
+            down_bytes_s=down_bytes_s,
+            up_bytes_s=up_bytes_s,
         )
+
+    def _measure_speed(self, sent_chars: int, answer_chars: int) -> float:
+        """Return bytes a second, of one long message where the way is slow, and of several where it is not."""
+        count = took_s = 0.0
+        while count < LONG_PROBES and took_s < LONG_S:
+            took_s += self._measure(sent_chars, answer_chars)[0]
+            count += 1
+        return count * (sent_chars + answer_chars) / took_s
 
     def _measure(self, sent_chars: int, answer_chars: int) -> tuple[float, float]:
         """Return how long an answer took, and how far the node's clock is ahead."""
@@ -117,7 +124,7 @@ class NodeProbe:
         data = self._link.receive()
         if data == b"":
             raise NodeSilent(self._link.explain_end() or "the link ended")
-        messages = [decode_from_node(line) for line in self._lines.feed(data or b"")]
+        messages = list(self._reader.feed(data or b""))
         self._devices |= {message.id: message for message in messages if isinstance(message, Figures)}
         return messages
 

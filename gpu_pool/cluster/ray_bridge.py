@@ -10,14 +10,17 @@ import argparse
 import ipaddress
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from gpu_pool.cluster.messages import Absent
 from gpu_pool.cluster.ray_actor import start_actor
@@ -26,29 +29,79 @@ from gpu_pool.wire import encode_any
 READ_BYTES = 1 << 16
 """Less than what Ray passes along with a call: its object store isn't used, however small or full it is."""
 LOOK_S = 0.5
-OPEN_S = 60.0
-ENTER = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)"
+KNOCK_S, OPEN_S, ENTER_S = 5.0, 60.0, 10
+REFUSED = 3
+ENTER = f"""
+import sys
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1]).get_all_node_info(timeout={ENTER_S})
+except AuthenticationError:
+    sys.exit({REFUSED})
+"""
 """Succeeds where the cluster answers; Ray reads how it is to authenticate as it is imported."""
+MAX_WORDS_CHARS = 400
 
 
-def explain_risk(address: str) -> str:
-    """Return why a cluster must not be used; "" if it may be.
+def resolve(address: str) -> str:
+    """Return the address with numbers in the place of a name. SystemExit where it may not be used, or nothing answers.
 
     Who reaches a Ray cluster can run any program on all its machines, and Ray asks for no password by default.
     """
-    host = address.rpartition(":")[0].strip("[]")
+    host, _, port = address.rpartition(":")
     try:
-        is_private = ipaddress.ip_address(host).is_private
+        answers = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        found = sorted({str(answer[4][0]) for answer in answers})
+        if public := [one for one in found if not is_private(one)]:
+            raise SystemExit(
+                f"{address}{f' is {public[0]}, which' if public[0] not in address else ''} is no address of a private"
+                " network: Ray must not be reachable from others"
+            )
+        socket.create_connection((found[0], int(port)), KNOCK_S).close()
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(f"the Ray cluster at {address} can't be reached: {error}") from error
+    return f"[{found[0]}]:{port}" if ":" in found[0] else f"{found[0]}:{port}"
+
+
+def is_private(host: str) -> bool:
+    """Whether an address is one of this machine, or of a network that the world doesn't reach."""
+    try:
+        found = ipaddress.ip_address(host)
     except ValueError:
-        is_private = host in ("localhost", "")
-    if not is_private:
-        return f"{address} is no address of a private network: Ray must not be reachable from others"
+        return False
+    return found.is_private and not found.is_unspecified
+
+
+def check_token() -> None:
+    """SystemExit where this process has no token to show; Ray itself would crash."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
-        return (
+        raise SystemExit(
             "Ray runs without authentication: set RAY_AUTH_MODE=token on all machines,"
             " and give them one token with `ray get-auth-token --generate`"
         )
-    return ""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if not os.environ.get("RAY_AUTH_TOKEN") and not path.is_file():
+        raise SystemExit(f"there is no token of the Ray cluster in {path}: copy the one of the other machines there")
+
+
+def connect(address: str) -> None:
+    """Enter the cluster. SystemExit, in one sentence, where that fails."""
+    try:
+        GcsClient(address=address).get_all_node_info(timeout=ENTER_S)
+        ray.init(address=address, log_to_driver=False, include_dashboard=False, namespace="musedrop")
+    except ray.exceptions.AuthenticationError as error:
+        raise SystemExit(
+            f"the Ray cluster at {address} doesn't take our token:"
+            " give all machines, and the user of the daemon, the same ~/.ray/auth_token"
+        ) from error
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+        raise SystemExit(f"the Ray cluster at {address}: {join_lines(error)}") from error
+
+
+def join_lines(error: BaseException) -> str:
+    """Return the words of an error in one line, such as those about two versions of Ray or Python."""
+    return " ".join(str(error).split())[:MAX_WORDS_CHARS]
 
 
 def find_nodes(name: str) -> list[dict[str, Any]]:
@@ -78,12 +131,19 @@ class OpenDoor:
         )
 
     def check(self) -> None:
-        """Wait for the end of the attempt. SystemExit if it has succeeded."""
-        if self._popen.wait(OPEN_S) == 0:
+        """Wait for the end of the attempt. SystemExit unless it was refused for want of a token."""
+        try:
+            code = self._popen.wait(OPEN_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            code = self._popen.wait()
+        if code == 0:
             raise SystemExit(
                 f"the Ray cluster at {self._address} runs without authentication:"
                 " start it again with RAY_AUTH_MODE=token on all machines"
             )
+        if code != REFUSED:
+            raise SystemExit(f"whether the Ray cluster at {self._address} asks for a token could not be tried")
 
 
 class Search:
@@ -112,6 +172,11 @@ class Search:
         for node in find_nodes(self._name):
             if node["NodeID"] in self._tried:
                 continue
+            if not is_private(str(node["NodeManagerAddress"])):
+                raise SystemExit(
+                    f"{self._name} has the address {node['NodeManagerAddress']} in the Ray cluster, which is none of a"
+                    " private network: start Ray there with --node-ip-address"
+                )
             if small := explain_small_store(self._name, node, self._least_mib):
                 raise SystemExit(small)
             self._tried.add(node["NodeID"])
@@ -179,8 +244,23 @@ class Bridge:
         return bool(data)
 
 
+def run(address: str, node: str, least_mib: int, out_fd: int) -> str:
+    """Connect to the cluster, start the agent on the node, and pass bytes on; return why that ended. SystemExit."""
+    check_token()
+    address = resolve(address)
+    door = OpenDoor(address)
+    connect(address)
+    door.check()
+    actor = Search(node, least_mib).run(out_fd)
+    try:
+        return Bridge(actor, 0, out_fd).run()
+    finally:
+        ray.kill(actor)
+        ray.shutdown()
+
+
 def main() -> None:
-    """Connect to the cluster, start the agent on the node, and pass bytes on."""
+    """Lead to the agent of a node until one side ends; the last line that is printed says why."""
     parser = argparse.ArgumentParser(description="Started by the daemon, not by hand.")
     parser.add_argument("--address", required=True)
     parser.add_argument("--node", required=True)
@@ -188,19 +268,15 @@ def main() -> None:
     args = parser.parse_args()
     out_fd = os.dup(1)
     os.dup2(2, 1)  # what Ray prints must not get between the messages
-    if risk := explain_risk(args.address):
-        raise SystemExit(risk)
-    door = OpenDoor(args.address)
-    ray.init(address=args.address, log_to_driver=False, include_dashboard=False, namespace="musedrop")
-    door.check()
-    actor = Search(args.node, args.least_store_mib).run(out_fd)
+    code, reason = 1, ""
     try:
-        reason = Bridge(actor, 0, out_fd).run()
-    finally:
-        ray.kill(actor)
-        ray.shutdown()
+        reason, code = run(args.address, args.node, args.least_store_mib, out_fd), 0
+    except SystemExit as refusal:
+        reason = str(refusal)
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {join_lines(error)}"
     print(reason, file=sys.stderr, flush=True)
-    os._exit(0)  # a thread may hang in Ray
+    os._exit(code)  # a thread may hang in Ray, or print more
 
 
 if __name__ == "__main__":

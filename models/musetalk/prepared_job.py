@@ -14,7 +14,7 @@ import numpy as np
 from models.arrays import F32, I64, Bool
 from models.musetalk.audio.features import CONTEXT, FeatureFile, audio_windows
 from models.musetalk.audio.vad import HOPS_PER_S, detect_voice
-from models.musetalk.avatar.store import PreparedAvatar
+from models.musetalk.avatar.store import PAINTED, PreparedAvatar
 from models.musetalk.draft import DraftPlan, number_shots, plan_draft
 from models.musetalk.frame_timing import fade_edges, fade_weights, pick_source_frames
 from models.musetalk.options import Options
@@ -24,7 +24,7 @@ from models.quality.trace import FaceTrace, take_share
 AVATAR, FEATURES, SCHEDULE, STATS, ENGINE = "avatar", "heard.npy", "course.npz", "facts.json", "engine.json"
 """Names in the folder of a prepared job. They can't change: one release may prepare a job, and the
 next render it."""
-_MOUTH, _UPPER, _PAINTED = (0.27, 0.6, 0.73, 0.92), (0.12, 0.02, 0.88, 0.42), (0.25, 0.5, 0.75, 1.0)
+_MOUTH, _UPPER = (0.27, 0.6, 0.73, 0.92), (0.12, 0.02, 0.88, 0.42)
 """Left, top, right and bottom as shares of the box of a face."""
 
 
@@ -147,9 +147,10 @@ class PreparedJob:
             faces=boxes,
             mouths=take_share(boxes, *_MOUTH),
             uppers=take_share(boxes, *_UPPER),
-            painted=take_share(boxes, *_PAINTED),
+            painted=take_share(boxes, *PAINTED),
             seen=(known == self.source - self.first) & self.avatar.seen[known],
             seam="above",
+            bare=None if self.avatar.bare is None else self.avatar.bare[known],
         )
 
     def audio_windows(

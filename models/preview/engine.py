@@ -39,10 +39,11 @@ from models.preview.options import Options, read_options
 from models.preview.renderer import Label, MouthPainter, Portrait, draw_lids, draw_mouth, find_eyes, outline_boxes
 from models.preview.speech import RATE, make_mouth_curve
 from models.preview.track import Track, follow_face, measure_lips
+from models.quality.meter import measure_steps
 from models.quality.trace import FaceTrace, place_by_eyes
 from models.types import EngineError, Inspection, ProgressCallback, Request
 
-VERSION = 10
+VERSION = 11
 """Version of the geometry in the avatar cache: a change of face, mouth or track raises it."""
 GUESSED_MOUTH = (
     "the mouth could not be seen clearly; it is drawn where mouths usually are in the face that the job gives"
@@ -65,6 +66,7 @@ class PreviewEngine:
 
     def __init__(self, device: str) -> None:
         self.device = device
+        self._traced: tuple[Request, Inspection, list[FaceTrace]] | None = None
 
     def inspect(self, request: Request, inspection: Inspection) -> Inspection:
         options, notes = read_options(request.options)
@@ -175,13 +177,10 @@ class PreviewEngine:
             yield from draw_video(pictures, canvas, faces, frames, label)
 
     def trace_faces(self, request: Request, inspection: Inspection) -> list[FaceTrace]:
-        options, _ = read_options(request.options)
-        length = 1
-        if inspection.avatar_kind == "video":
-            with open_video(request, inspection) as video:
-                length = len(video)
-        shown = [cycle_frame(n, length, options.cycle) for n in range(inspection.frames)]
-        return [face.trace(np.array(shown)) for face in open_faces(request, inspection)]
+        """Return where the faces are; those of the last job are kept, as its parts come one after another."""
+        if self._traced is None or self._traced[:2] != (request, inspection):
+            self._traced = request, inspection, trace_all(request, inspection)
+        return self._traced[2]
 
     def report(self, request: Request, inspection: Inspection) -> dict[str, Any]:
         options, _ = read_options(request.options)
@@ -269,6 +268,18 @@ def list_choices(options: Options, inspection: Inspection) -> list[FaceChoice]:
         for needed in [inspection.faces_needed]
         for voice in inspection.all_voices
     ]
+
+
+def trace_all(request: Request, inspection: Inspection) -> list[FaceTrace]:
+    """Return where the faces of a prepared job are in all its frames."""
+    options, _ = read_options(request.options)
+    faces = open_faces(request, inspection)
+    length = len(faces[0].weight)
+    if request.is_scene and inspection.avatar_kind == "video":
+        with open_video(request, inspection) as video:
+            length = len(video)
+    shown = np.array([cycle_frame(n, length, options.cycle) for n in range(inspection.frames)])
+    return [face.trace(shown) for face in faces]
 
 
 def find_first_face(request: Request, inspection: Inspection, choice: FaceChoice, name: str) -> tuple[U8, Face]:
@@ -409,27 +420,32 @@ class Reference:
     """The face in the frame whose lips and chin rest on the other frames of a shot; a still has one as well.
 
     resting    what `cut_lower_face` returns
+    bare       what `measure_steps` returns of the edge around the mouth
     """
 
     face: Face
     mouth: Mouth
     tone: Tone
     resting: U8
+    bare: Floats
 
     @classmethod
     def measure(cls, picture: U8, face: Face, mouth: Mouth) -> Reference:
-        return cls(face, mouth, measure_tone(picture, face), cut_lower_face(picture, face, mouth))
+        [edge] = place_around(np.array([face.eyes]), mouth.x, mouth.y, mouth.half_width)
+        bare = measure_steps(picture, edge, len(picture), "around").astype(np.float32)
+        return cls(face, mouth, measure_tone(picture, face), cut_lower_face(picture, face, mouth), bare)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], shot: int) -> Reference:
-        names = ("first_eyes", "landmarks", "likeness", "mouth", "tone", "resting")
-        eyes, points, likeness, mouth, tone, resting = (arrays[name_array(name, shot)] for name in names)
+        names = ("first_eyes", "landmarks", "likeness", "mouth", "tone", "resting", "bare")
+        eyes, points, likeness, mouth, tone, resting, bare = (arrays[name_array(name, shot)] for name in names)
         face = make_face(eyes, Landmarks(points, float(likeness), 0.0))
-        return cls(face, Mouth.from_array(mouth), Tone(*map(float, tone)), resting)
+        return cls(face, Mouth.from_array(mouth), Tone(*map(float, tone)), resting, bare)
 
     def to_arrays(self, shot: int) -> dict[str, Any]:
         arrays = {
             "resting": self.resting,
+            "bare": self.bare,
             "first_eyes": np.array(self.face.eyes),
             "landmarks": self.face.landmarks.points,
             "likeness": np.array(self.face.landmarks.likeness),
@@ -457,6 +473,11 @@ def measure_reference(
         if np.hypot(*away) > OWN_MOUTH * UNIT:
             options = options.model_copy(update={"mouth": None})
     return Reference.measure(picture, face, locate_mouth(picture, face, options, request, inspection))
+
+
+def place_around(eyes: F64, x: float | F64, y: float | F64, reach: float | F64) -> F64:
+    """Return (n, 4) the boxes around mouths at (x, y) in face units, of half the width `reach`."""
+    return place_by_eyes(eyes, x - reach - 25, y - 30, x + reach + 25, y + 50)
 
 
 SEED_STEP = 16
@@ -529,13 +550,15 @@ class PreparedPreview:
         mouths = [reference.mouth for reference in self.references]
         measured = np.array([(mouth.x, mouth.y, mouth.half_width) for mouth in mouths])[self.shots[known]]
         eyes, (x, y, reach) = self.eyes[known], measured.T
+        bare = np.array([reference.bare for reference in self.references])
         return FaceTrace(
             faces=place_by_eyes(eyes, *_WHOLE_FACE),
             mouths=place_by_eyes(eyes, x - 1.15 * reach, y - 18, x + 1.15 * reach, y + 32),
             uppers=place_by_eyes(eyes, *_UPPER_FACE),
-            painted=place_by_eyes(eyes, x - reach - 25, y - 30, x + reach + 25, y + 50),
+            painted=place_around(eyes, x, y, reach),
             seen=(known == source - self.first) & (self.weight[known] > 0),
             expected=self.curve[: len(source), 0],
+            bare=bare[self.shots[known]] if len(bare) > 1 else np.broadcast_to(bare, (len(source), *bare.shape[1:])),
         )
 
     def read_shape(self, n: int) -> tuple[float, float]:

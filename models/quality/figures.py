@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,6 +15,8 @@ from models.quality.trace import FaceTrace
 
 _CUT = 0.15
 """A box that changes its speed by more, in widths of the face, belongs to another shot."""
+_ORDER = 4
+"""Differences of the edges from frame to frame are taken so often: what is left is not how a head moves."""
 _LONGEST_LAG_S = 0.4
 _SHORTEST_S = 1.0
 _QUIET, _QUIET_S, _SETTLE_S = 0.02, 0.4, 0.2
@@ -43,14 +46,15 @@ def summarise_face(trace: FaceTrace, samples: Samples, expected: Floats, rate: F
     """
     seen = trace.seen & (samples.patches[0].reshape(len(trace.seen), -1).max(1) > 0)
     ratio = samples.mouths[0] / np.maximum(samples.uppers[0], 1e-6)
+    spoken = np.where(expected > _QUIET, ratio, np.nan)  # a shut mouth has other details than one that speaks
     opening = measure_opening(samples.patches[0], seen, expected)
     lag, sync = find_lag(opening, expected, seen, rate)
     return Figures(
         frames_measured=int(seen.sum()),
-        sharpness=_round(_median(ratio)),
-        drift=_round(measure_drift(np.where(expected > _QUIET, ratio, np.nan), rate)),
+        sharpness=_round(measure_sharpness(spoken if np.isfinite(spoken).any() else ratio, rate)),
+        drift=_round(measure_drift(spoken, rate)),
         jitter=_round(measure_jitter(trace)),
-        seam=_round(None if (step := _median(samples.seams[0])) is None else abs(step)),
+        seam=_round(_median(np.abs(samples.seams[0]))),
         no_face=round(float(1 - trace.seen.mean()), 4),
         sync=_round(sync),
         lag_ms=_round(None if lag is None else float(lag / rate * 1000), 0),
@@ -69,28 +73,36 @@ def merge_figures(of_faces: list[Figures]) -> dict[str, Any]:
     return merged
 
 
+def measure_sharpness(ratio: F64, rate: Fraction) -> float | None:
+    """Return the sharpness of the sharpest tenth of the seconds: what the others lack is their drift."""
+    known = _list_seconds(ratio, rate)
+    return float(np.quantile(known, 0.9)) if known else None
+
+
 def measure_drift(ratio: F64, rate: Fraction) -> float | None:
     """Return the sharpness of the softest second as a share of that of the first second.
 
-    `ratio` is NaN where nothing is said: a shut mouth has less detail than one that speaks.
+    `ratio` is NaN where nothing is said.
     """
-    length = max(1, round(rate))
-    seconds = [_median(ratio[at : at + length]) for at in range(0, len(ratio), length) if at + length // 2 < len(ratio)]
-    known = [second for second in seconds if second is not None]
+    known = _list_seconds(ratio, rate)
     return min(known) / known[0] if len(known) > 1 and known[0] > 0 else None
 
 
 def measure_jitter(trace: FaceTrace) -> float | None:
     """Return how much the edges of the painted box tremble, in percent of the width of the face.
 
-    A steady movement, however fast, does not count, and no cut between shots.
+    A movement of the head, steady or swinging, hardly counts, and no cut between shots.
     """
     x, y, w, h = trace.painted.T
     edges = np.stack([x, y, x + w, y + h], 1) / np.maximum(trace.faces[:, 2:3], 1)
-    there = trace.seen[:-2] & trace.seen[1:-1] & trace.seen[2:]
-    bends = np.diff(edges, 2, axis=0)[there] if len(edges) > 2 else np.zeros((0, 4))
-    bends = bends[np.abs(bends).max(1) < _CUT] if len(bends) else bends
-    return float(100 * np.sqrt((bends**2).mean() / 6)) if len(bends) else None
+    runs = len(edges) - _ORDER
+    if runs < 1:
+        return None
+    turns = np.abs(np.diff(edges, 2, axis=0)).max(1) < _CUT
+    there = np.all([trace.seen[at : at + runs] for at in range(_ORDER + 1)], 0)
+    there &= np.all([turns[at : at + runs] for at in range(_ORDER - 1)], 0)
+    trembles = np.diff(edges, _ORDER, axis=0)[there] ** 2 / math.comb(2 * _ORDER, _ORDER)
+    return float(100 * np.sqrt(trembles.mean())) if len(trembles) else None
 
 
 def measure_opening(patches: U8, seen: Bool, expected: Floats) -> F64:
@@ -139,6 +151,14 @@ def measure_silent_motion(opening: F64, expected: F64, seen: Bool, rate: Fractio
     low, high = np.quantile(opening[seen], (0.05, 0.95))
     rest = np.quantile(opening[quiet], 0.1)  # a mouth that never rests has no usual place
     return float((np.abs(opening[quiet] - rest) > _MOVING * max(high - low, 1e-6)).mean()) if high > low else 0.0
+
+
+def _list_seconds(values: F64, rate: Fraction) -> list[float]:
+    """Return the median of each second in which something is known; the last may be a half."""
+    length = max(1, round(rate))
+    starts = [at for at in range(0, len(values), length) if not at or at + length // 2 < len(values)]
+    medians = (_median(values[at : at + length]) for at in starts)
+    return [median for median in medians if median is not None]
 
 
 def _correlate(one: F64, other: F64, seen: Bool) -> float:

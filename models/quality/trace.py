@@ -21,6 +21,7 @@ class FaceTrace:
     seen      (n,) whether the frame shows the face
     seam      which edges of `painted` are inside the face: all, or the upper one
     expected  (n,) how far the voice lets one expect the mouth to be open, 0 to 1; None: that is computed
+    bare      (n, k, 3) the steps of tone that the avatar itself has at that edge (`measure_steps`); None: not known
     """
 
     faces: F64
@@ -30,6 +31,7 @@ class FaceTrace:
     seen: Bool
     seam: Literal["around", "above"] = "around"
     expected: Floats | None = None
+    bare: Floats | None = None
 
     def cut(self, start: int, stop: int) -> FaceTrace:
         """Return the trace of frames [start, stop)."""
@@ -42,6 +44,7 @@ class FaceTrace:
             painted=self.painted[part],
             seen=self.seen[part],
             expected=None if self.expected is None else self.expected[part],
+            bare=None if self.bare is None else self.bare[part],
         )
 
 

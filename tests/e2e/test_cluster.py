@@ -232,7 +232,12 @@ def alter_agent(module: str, change: str) -> list[str]:
 def test_machines_that_must_not_be_used_spoil_no_job(make_share: Callable[..., Share]) -> None:
     """One of another version, one whose disk is full, and one that sends other bytes than it says."""
     share = make_share(workers=1)
-    add_node(share, alter_agent("gpu_pool.agent.files", "altered.encode_block = lambda _: 'AAAA'"))
+    add_node(
+        share,
+        alter_agent(
+            "gpu_pool.agent.files", "altered.Piece = lambda block, make=altered.Piece: make(bytes(len(block)))"
+        ),
+    )
     text = share.config.read_text().replace(
         "nodes = {box2",
         "nodes = {{old = {}, full = {}, box2".format(

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from models.arrays import F32, U8
+from models.arrays import F32, F64, U8
 from models.media.prefetch import closing_all, prefetch
-from models.musetalk.avatar.store import AvatarTrack, AvatarWriter, to_box
+from models.musetalk.avatar.store import PAINTED, AvatarTrack, AvatarWriter, to_box
 from models.musetalk.compositing.composite import trim_mask
 from models.musetalk.compositing.mask_smoothing import SMOOTH_S, smooth_masks
 from models.musetalk.compositing.masks import (
@@ -36,6 +36,8 @@ from models.musetalk.tracking.crops import crop_clipped, crop_padded
 from models.musetalk.tracking.intervals import split_at_cuts
 from models.musetalk.tracking.landmarks import DEFAULT_LAYOUT
 from models.musetalk.tracking.tracker import FaceModels, FaceTracker, ReferenceTracker
+from models.quality.meter import measure_steps
+from models.quality.trace import take_share
 from models.types import EngineError
 
 BATCHES_AHEAD = 1
@@ -212,11 +214,13 @@ class EncodedFrame:
 
     latents   (8, 32, 32) float32
     parsing   (512, 512) uint8, which pixels of the square about the face may be inpainted
+    bare      what `measure_steps` returns of the upper edge of what is inpainted
     """
 
     size: Size
     latents: F32 | None = None
     parsing: U8 | None = None
+    bare: F64 | None = None
 
 
 def encode_frames(
@@ -230,17 +234,25 @@ def encode_frames(
     crop = crop_clipped if options.is_reference else partial(crop_padded, antialias=options.has_antialiasing)
     for numbers, pictures in batches:
         boxes = {number: to_box(track.boxes[number]) for number in numbers if track.seen[number]}
-        encoded: dict[int, tuple[F32, U8]] = {}
+        encoded: dict[int, tuple[F32, U8, F64]] = {}
         if boxes:
             seen = [pictures[number - numbers.start] for number in boxes]
             faces = [crop(picture, box) for picture, box in zip(seen, boxes.values(), strict=True)]
             squares = [crop_square(one, square_around(box)) for one, box in zip(seen, boxes.values(), strict=True)]
             latents, classes = models.encode_faces(np.stack(faces)), models.parse_faces(squares)
             for row, (number, box) in enumerate(boxes.items()):
-                encoded[number] = latents[row], choose_parsing_mask(classes[row], box, options)
+                bare = measure_bare_steps(seen[row], box)
+                encoded[number] = latents[row], choose_parsing_mask(classes[row], box, options), bare
         for number, picture in zip(numbers, pictures, strict=True):
-            yield EncodedFrame((picture.shape[1], picture.shape[0]), *encoded.get(number, (None, None)))
+            yield EncodedFrame((picture.shape[1], picture.shape[0]), *encoded.get(number, (None, None, None)))
         tick()
+
+
+def measure_bare_steps(picture: U8, box: Box) -> F64:
+    """Return the steps of tone that a picture has where the inpainted part of the face in a box will end, (6, 3)."""
+    x1, y1, x2, y2 = box
+    [painted] = take_share(np.array([[x1, y1, x2 - x1, y2 - y1]], np.float64), *PAINTED)
+    return measure_steps(picture, painted, len(picture), "above")
 
 
 def choose_parsing_mask(classes: U8, box: Box, options: Options) -> U8:
@@ -261,7 +273,8 @@ def write_frames(
         if parsing is None:
             writer.add(None, None)
         else:
-            writer.add(frame.latents, *make_mask(parsing, to_box(track.boxes[number]), frame.size, options))
+            mask, region = make_mask(parsing, to_box(track.boxes[number]), frame.size, options)
+            writer.add(frame.latents, mask, region, frame.bare)
 
 
 def make_mask(parsing: U8, box: Box, size: Size, options: Options) -> tuple[U8, Box]:

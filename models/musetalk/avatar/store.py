@@ -1,7 +1,7 @@
 """A prepared avatar on the disk: boxes, latents and masks of its frames, without the frames.
 
     about.json    source file, options, number of frames; `musedrop avatar list` shows it
-    track.npz     boxes (n, 4), regions (n, 4), seen (n,), mask_ends (n,)
+    track.npz     boxes (n, 4), regions (n, 4), seen (n,), mask_ends (n,), bare (n, 6, 3)
     latents.f32   (n, 8, 32, 32) float32, one frame after another
     masks.zz      the masks of all frames, each compressed by itself
 
@@ -19,12 +19,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from models.arrays import F32, I32, I64, U8, Bool
+from models.arrays import F32, I32, I64, U8, Bool, Floats
 from models.musetalk.geometry import Box
+from models.quality.meter import count_steps
 
 ABOUT, TRACK, LATENTS, MASKS = "about.json", "track.npz", "latents.f32", "masks.zz"
 LATENT_SHAPE = (8, 32, 32)
 LATENT_BYTES = 4 * 8 * 32 * 32
+PAINTED = (0.25, 0.5, 0.75, 1.0)
+"""What is inpainted of a face, as left, top, right and bottom in shares of its box."""
 ZLIB_LEVEL = 1
 """The fastest level: masks are mostly 0 and 255."""
 
@@ -47,20 +50,23 @@ class AvatarWriter:
         self.folder, self.track = folder, track
         self.regions = np.zeros_like(track.boxes)
         self.mask_ends = np.zeros(len(track.seen), np.int64)
+        self.bare = np.zeros((len(track.seen), count_steps("above"), 3), np.float32)
         self._next = 0
         self._latents: IO[bytes] = (folder / LATENTS).open("wb")
         self._masks: IO[bytes] = (folder / MASKS).open("wb")
 
-    def add(self, latents: F32 | None, mask: U8 | None, region: Box = (0, 0, 0, 0)) -> None:
+    def add(self, latents: F32 | None, mask: U8 | None, region: Box = (0, 0, 0, 0), bare: Floats | None = None) -> None:
         """Write the next frame: latents (8, 32, 32), and the mask (h, w) of its region.
 
-        None where no face was seen.
+        `bare` are the steps of tone that it has where the mouth will end, (6, 3). None where no face was seen.
         """
         number = self._next
         self._latents.write(bytes(LATENT_BYTES) if latents is None else latents.astype("<f4").tobytes())
         if mask is not None:
             self._masks.write(zlib.compress(mask.tobytes(), ZLIB_LEVEL))
             self.regions[number] = region
+        if bare is not None:
+            self.bare[number] = bare
         self.mask_ends[number] = self._masks.tell()
         self._next += 1
 
@@ -78,6 +84,7 @@ class AvatarWriter:
             seen=self.track.seen,
             regions=self.regions,
             mask_ends=self.mask_ends,
+            bare=self.bare,
         )
         (self.folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
@@ -99,6 +106,7 @@ class PreparedAvatar:
         with np.load(folder / TRACK, allow_pickle=False) as track:
             self.boxes, self.seen = track["boxes"], track["seen"]
             self.regions, self._mask_ends = track["regions"], track["mask_ends"]
+            self.bare: Floats | None = track.get("bare")  # older versions did not measure it
 
     def __len__(self) -> int:
         return len(self.seen)

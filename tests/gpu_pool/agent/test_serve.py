@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from gpu_pool.agent.pipe import Pipe
 from gpu_pool.agent.serve import Agent
 from gpu_pool.cluster.courier import SpanFiles
 from gpu_pool.cluster.messages import (
+    Beat,
     Broken,
     Ended,
     Figures,
     FromNode,
     Heard,
     Hello,
+    Kill,
     Refused,
     Spawn,
     Start,
@@ -87,6 +90,19 @@ def start_worker(agent: AgentProcess, folder: Path, fence_s: float) -> int:
 def test_without_a_word_of_the_daemon_it_ends_its_workers(agent: AgentProcess, tmp_path: Path) -> None:
     """The pipe is open: the machines can't reach each other. The daemon gives the work to others later."""
     worker = os.pidfd_open(start_worker(agent, tmp_path, fence_s=1.0))
+    assert wait_for_end(worker, DEADLINE_S)
+    os.close(worker)
+    assert "nothing was heard of the daemon for 1 s" in agent.end()
+
+
+def test_what_lay_in_the_pipe_while_it_was_stopped_is_no_sign_of_life(agent: AgentProcess, tmp_path: Path) -> None:
+    """Its worker ran on without it; the daemon has given the work to others meanwhile, and nothing new is begun."""
+    worker = os.pidfd_open(start_worker(agent, tmp_path, fence_s=1.0))
+    agent.popen.send_signal(signal.SIGSTOP)
+    agent.say(Beat(), Kill("cpu:0"), Spawn("cpu:0"))
+    assert not wait_for_end(worker, 1.2)
+    agent.say(Beat())
+    agent.popen.send_signal(signal.SIGCONT)
     assert wait_for_end(worker, DEADLINE_S)
     os.close(worker)
     assert "nothing was heard of the daemon for 1 s" in agent.end()

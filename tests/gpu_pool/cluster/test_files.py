@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpu_pool.cluster.files import PIECE_BYTES, ContentHashes, Receipt, check_entries, decode_piece, read_pieces
+from gpu_pool.cluster.files import PIECE_BYTES, ContentHashes, FileChanged, Receipt, check_entries, read_described
 from gpu_pool.wire import WireError
 
 DATA = b"some bytes"
@@ -34,9 +33,9 @@ def test_a_folder_arrives_as_it_was_and_appears_at_once(tmp_path: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
     entries = describe(folder)
     receipt = Receipt(tmp_path / "far" / "prepared", entries)
-    for piece in read_pieces(folder / "inner" / "long"):
+    for piece in read_described(folder / "inner" / "long", entries["inner/long"]):
         assert not receipt.is_whole
-        receipt.add(decode_piece(piece))
+        receipt.add(piece)
         assert not receipt.target.exists()
     assert receipt.is_whole
     receipt.install()
@@ -87,11 +86,12 @@ def test_what_describes_no_files_is_refused(entries: dict[str, Any]) -> None:
         check_entries(entries)
 
 
-@pytest.mark.parametrize("text", ["", "no base64!", b64encode(bytes(PIECE_BYTES + 1)).decode()], ids=range(3))
-def test_what_is_no_piece_is_refused(text: str) -> None:
-    """And what is too long."""
-    with pytest.raises(WireError):
-        decode_piece(text)
+@pytest.mark.parametrize("data", [b"other byte", DATA + b"x", DATA[:3]])
+def test_a_file_that_is_changed_is_not_sent_whole(tmp_path: Path, data: bytes) -> None:
+    """It is the sender who finds that."""
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(FileChanged):
+        list(read_described(tmp_path / "a", [HASH, len(DATA)]))
 
 
 def test_a_folder_that_is_there_already_stays(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from gpu_pool.cluster.backend import ClusterBackend
 from gpu_pool.cluster.courier import Courier, SpanFiles
 from gpu_pool.cluster.link import CommandLink
 from gpu_pool.cluster.node import Node, NodeTimes
-from gpu_pool.cluster.ray_bridge import explain_risk, explain_small_store
+from gpu_pool.cluster.ray_bridge import explain_small_store, is_private, resolve
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Done, Event, Failed, RunSpan, Span, Task
@@ -67,7 +68,9 @@ def cluster(secret: None) -> Iterator[RayCluster]:  # noqa: ARG001
 
 
 @pytest.mark.timeout(300)
-def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster, tmp_path: Path) -> None:
+def test_a_node_of_a_cluster_works_is_killed_and_joins_again(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files pass that its object store is too small for, spans are interrupted at once, those here go on, and no
     worker is left there.
     """
@@ -80,6 +83,9 @@ def test_a_node_of_a_cluster_works_is_killed_and_joins_again(cluster: RayCluster
     with subprocess.Popen([*bridge, "--least-store-mib", "64"], stderr=subprocess.PIPE, text=True) as picky:
         told = picky.communicate(timeout=120)[1]
         assert "box2 has an object store of 2 MiB, and cluster.object_store_mib asks for 64" in told
+    with monkeypatch.context() as patched:
+        patched.setenv("RAY_AUTH_TOKEN", "9" * 64)
+        assert "doesn't take our token: give all machines" in knock(cluster.address)
 
     local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
     work, cache = tmp_path / "work", tmp_path / "cache"
@@ -149,10 +155,7 @@ def is_over(pidfd: int) -> bool:
 def test_a_cluster_without_a_password_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who reaches it runs programs on all its machines."""
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    run = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", "10.0.0.1:6379", "--node", "box2"]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "without authentication" in done.stderr
+    assert "without authentication" in knock("10.0.0.1:6379")
 
 
 def test_a_cluster_that_asks_for_no_password_is_not_used(secret: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
@@ -161,24 +164,67 @@ def test_a_cluster_that_asks_for_no_password_is_not_used(secret: None, monkeypat
         patched.setenv("RAY_AUTH_MODE", "disabled")
         head = RayCluster("head")
     try:
-        run = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", head.address, "--node", "box2"]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+        assert "runs without authentication: start it again with RAY_AUTH_MODE=token on all machines" in knock(
+            head.address
+        )
     finally:
         head.end()
-    assert done.returncode == 1
-    assert "runs without authentication: start it again with RAY_AUTH_MODE=token on all machines" in done.stderr
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8:6379", "[2001:4860:4860::8888]:6379", "ray.example.org:6379"])
-def test_a_cluster_that_the_world_reaches_is_not_used(secret: None, address: str) -> None:  # noqa: ARG001
+@pytest.mark.parametrize("host", ["8.8.8.8", "[2001:4860:4860::8888]", "[::ffff:8.8.8.8]", "[::]", "100.64.0.1"])
+def test_a_cluster_that_the_world_reaches_is_not_used(host: str) -> None:
     """Only addresses of private networks."""
-    assert "no address of a private network" in explain_risk(address)
+    with pytest.raises(SystemExit, match="no address of a private network"):
+        resolve(f"{host}:6379")
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1:6379", "192.168.1.5:6379", "127.0.0.1:6379", "[fd00::1]:6379"])
-def test_a_private_cluster_with_a_password_is_used(secret: None, address: str) -> None:  # noqa: ARG001
-    """As the documentation says to set it up."""
-    assert explain_risk(address) == ""
+def test_a_name_is_what_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One public address is enough to refuse it; a private one takes its place."""
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 1)) for host in ("10.0.0.1", "8.8.8.8")]
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
+        with pytest.raises(SystemExit, match=r"^box1:1 is 8\.8\.8\.8, which is no address"):
+            resolve("box1:1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert resolve(f"localhost:{port}") == f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "192.168.1.5", "127.0.0.1", "fd00::1", "fe80::1", "169.254.1.1"])
+def test_an_address_of_a_private_network_is_used(host: str) -> None:
+    """As the documentation says to set it up, and those of a cable between two machines."""
+    assert is_private(host)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "the Ray cluster at 127.0.0.1:1 can't be reached: [Errno 111] Connection refused"),
+        ("box1.invalid:1", "the Ray cluster at box1.invalid:1 can't be reached: "),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named(secret: None, address: str, told: str) -> None:  # noqa: ARG001
+    """In the last line, which is what `problems` say; Ray itself tries for minutes and says nothing."""
+    assert knock(address).startswith(told)
+
+
+def test_without_the_token_it_is_said_where_it_belongs(
+    secret: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Ray would crash."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"there is no token of the Ray cluster in {tmp_path}/.ray/auth_token" in knock("127.0.0.1:1")
+
+
+def knock(address: str) -> str:
+    """Return the last line of a bridge that can't be used."""
+    run = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", address, "--node", "box2"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr.splitlines()[-1]
 
 
 def test_a_small_object_store_is_named() -> None:

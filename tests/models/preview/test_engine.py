@@ -116,7 +116,7 @@ def test_the_picture_is_measured_against_the_sound(tmp_path: Path) -> None:
         assert figures["sync"] > 0.8
         assert abs(figures["lag_ms"]) < 25
         assert figures["sharpness"] > 0.4
-        assert figures["seam"] < 4
+        assert figures["seam"] < 3
 
 
 def test_the_snapshot_is_what_is_used(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.quality.figures import Figures, merge_figures, shift
+from models.quality.figures import Figures, measure_jitter, merge_figures, shift
+from models.quality.meter import measure_steps
 from tests.models.quality.faults import FRAMES, make_curve, make_frames, make_trace, measure
 
 STILL = {
@@ -72,12 +73,14 @@ def test_a_shifted_sound(tmp_path: Path, sound: Figures) -> None:
 
 
 def test_a_trembling_box(tmp_path: Path, sound: Figures) -> None:
-    """A box that trembles by 2 pixels of 140 has a jitter of about 1.4 percent; one that moves steadily has none."""
+    """A box that trembles by 2 pixels of 140 has a jitter of about 1.4 percent; one that moves or swings has none."""
     curve, trace = make_curve(), make_trace(jitter_px=2.0)
     moved = find_moved(sound, measure(tmp_path, make_frames(curve, trace), trace, curve))
     assert moved.keys() == {"jitter"}
     assert moved["jitter"] == pytest.approx(100 * 2 / 140, rel=0.25)
     still = make_trace()
+    swing = 14 * np.sin(2 * np.pi * 2 * np.arange(FRAMES) / 25)[:, None] * [1, 0.2, 0, 0]
+    assert (measure_jitter(replace(still, painted=still.painted + swing)) or 0) < 0.2
     steady = replace(still, painted=still.painted + np.linspace(0, 9, FRAMES)[:, None] * [1, 0.2, 0, 0])
     assert find_moved(sound, measure(tmp_path, make_frames(curve, steady), steady, curve)) == {}
 
@@ -89,6 +92,29 @@ def test_a_step_of_tone(tmp_path: Path, sound: Figures) -> None:
         moved = find_moved(sound, measure(tmp_path, make_frames(curve, trace, seam=levels), trace, curve))
         assert moved.keys() == {"seam"}
         assert moved["seam"] == pytest.approx(8, abs=1)
+
+
+def test_a_step_of_colour(tmp_path: Path, sound: Figures) -> None:
+    """What is painted redder than the skin around it, and no brighter, has a seam as well."""
+    curve, trace = make_curve(), make_trace()
+    frames = make_frames(curve, trace)
+    for frame in frames:
+        frame[105:181, 50:150] = np.clip(frame[105:181, 50:150] + np.array([-4, -5, 11]), 0, 255)
+    moved = find_moved(sound, measure(tmp_path, frames, trace, curve))
+    assert moved.keys() == {"seam"}
+    assert moved["seam"] == pytest.approx(7.5, abs=1.5)
+
+
+def test_a_step_that_the_avatar_has_is_no_seam(tmp_path: Path, sound: Figures) -> None:
+    """What is known of its own picture is taken off, and a seam beside it is seen all the same."""
+    curve, trace = make_curve(), make_trace()
+    [own] = make_frames(curve[:1], trace, seam=12)
+    bare = np.tile(measure_steps(own, trace.painted[0], len(own), "around"), (FRAMES, 1, 1))
+    known = replace(trace, bare=bare)
+    assert find_moved(sound, measure(tmp_path, make_frames(curve, trace, seam=12), known, curve)) == {}
+    moved = find_moved(sound, measure(tmp_path, make_frames(curve, trace, seam=4), known, curve))
+    assert moved.keys() == {"seam"}
+    assert moved["seam"] == pytest.approx(8, abs=1)
 
 
 def test_frames_without_a_face(tmp_path: Path, sound: Figures) -> None:

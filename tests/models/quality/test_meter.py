@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.arrays import U8
-from models.quality.meter import EVERY, Samples, cut_grey, measure_seam, watch_frames
+from models.quality.meter import EVERY, Samples, cut_grey, measure_seam, measure_steps, watch_frames
 from tests.models.quality.faults import FRAMES, PAINTED, SIDE, make_curve, make_frames, make_trace
 
 
@@ -64,6 +64,11 @@ def test_a_box_outside_of_the_picture(tmp_path: Path) -> None:
     assert cut_grey(frame, np.array([-10.0, -10.0, 20.0, 20.0]), SIDE).shape == (10, 10)
     assert np.isnan(measure_seam(frame, np.array([150.0, 150.0, 60.0, 60.0]), SIDE, "around"))
     assert measure_seam(frame, np.array(PAINTED, np.float64), SIDE, "above") == 0.0
+    near = np.array([100.0, 120.0, 60.0, 76.0])  # the frame cuts what is below it, and nothing else
+    assert (
+        np.isnan(measure_steps(frame, near, SIDE, "around"))[:, 0].tolist() == [False] * 6 + [True] * 6 + [False] * 12
+    )
+    assert measure_seam(frame, near, SIDE, "around") == 0.0
     outside = make_trace()
     outside.mouths[:] += 300
     list(watch_frames(iter([frame] * 5), [outside.cut(0, 5)], 0, SIDE, tmp_path / "samples"))
