@@ -98,6 +98,11 @@ def check_base(root: Path, selection: Selection, shape: Shape) -> None:
     config = read_json(root / file, file)
     words, channels = config.get("cross_attention_dim"), config.get("block_out_channels")
     if words == shape.words and channels == list(shape.channels) and kind in ("", FAMILY):
+        file = selection.get_part("-words").config_file
+        words = read_json(root / file, file).get("hidden_size")
+        if words != shape.words:
+            text = f"describes no text encoder of this base model (words of {str(words)[:40]}, not of {shape.words})"
+            raise damaged_error(file, text, repair_hint(file))
         return
     family = FAMILIES.get(words) if isinstance(words, int) else None
     other = "" if kind == FAMILY else kind.removesuffix("Pipeline")
@@ -218,18 +223,31 @@ def _load_clip(found: InstalledPart, model: Any, config: Any, device: torch.devi
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    values = read_json(found.config_path, found.part.config_file)
+    values, usual = read_json(found.config_path, found.part.config_file), config()
+    for key, value in values.items():
+        if not is_like(value, getattr(usual, key, None)):
+            text = f"describes no such network ({key} is {str(value)[:40]})"
+            raise damaged_error(found.part.config_file, text, repair_hint(found.part.config_file))
     try:
         net, report = model.from_pretrained(
             None, config=config(**values), state_dict=read_part(found), output_loading_info=True, dtype=dtype
         )
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise damaged_error(found.file, f"fits no such network ({error})", repair_hint(found.file)) from error
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        text = f"fits no such network ({str(error)[:300]})"
+        raise damaged_error(found.file, text, repair_hint(found.file)) from error
     wrong = [*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])]
     if wrong:
         text = f"lacks {len(wrong)} tensors of its network, or has them in another shape ({wrong[0]} first)"
         raise damaged_error(found.file, text, repair_hint(found.file))
     return net.eval().requires_grad_(False).to(device)
+
+
+def is_like(value: Any, usual: Any) -> bool:
+    """Whether a value of a config is of the kind that is usual; the library has an error of its own where it isn't."""
+    if value is None or isinstance(usual, bool) or not isinstance(usual, int | float | str):
+        return True
+    kinds = (int, float) if isinstance(usual, float) else type(usual)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def load_tokenizer(root: Path, selection: Selection) -> Any:

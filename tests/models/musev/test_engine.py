@@ -220,6 +220,8 @@ def test_a_base_of_another_family_is_refused_by_name(
         ("motion/musev_referencenet/unet/config.json", '{"block_out_channels": 5, "cross_attention_dim": 24}'),
         ("motion/musev_referencenet/unet/config.json", '{"block_out_channels": [32, 32], "cross_attention_dim": 24}'),
         ("motion/musev_referencenet/unet/config.json", "[]"),
+        (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", '{"hidden_size": 1024}'),
+        (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", "[]"),
         (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", "{"),
         (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", "[1]"),
         (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", '{"a": 1}'),
