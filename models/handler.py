@@ -23,7 +23,7 @@ from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
 from models.first_part import assemble_first_part
 from models.inputs import copy_input
-from models.motion.stage import CLIP, Animator, hash_clip, note_clip, read_facts
+from models.motion.stage import CLIP, Animator, hash_clip, name_the_clip, note_clip, read_facts
 from models.quality.measuring import measure_job, watch_part
 from models.quality.sheet import choose_frames, choose_tile_size, draw_sheet
 from models.short_jobs import run_short_job
@@ -170,7 +170,8 @@ class Handler:
 
     def _inspect_clip(self, request: Request, hashes: dict[str, str], progress: ProgressCallback) -> Inspection:
         """Inspect a job whose avatar has become a clip."""
-        inspection = self._inspect_copies(request, {**hashes, "avatar": hash_clip(request)}, progress)
+        with name_the_clip(request):
+            inspection = self._inspect_copies(request, {**hashes, "avatar": hash_clip(request)}, progress)
         return note_clip(inspection, read_facts(request))
 
     def _inspect_copies(self, request: Request, hashes: dict[str, str], progress: ProgressCallback) -> Inspection:
@@ -220,10 +221,12 @@ class Handler:
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
         """Do units [start, stop) of the preparation. The unit after the last joins the parts."""
-        if start < inspection.units.get("prepare", 1):
-            self.load_engine(request.engine, request.models_dir).prepare(request, inspection, start, stop, progress)
-        else:
-            self.load_engine(request.engine, request.models_dir).complete(request, inspection, progress)
+        engine = self.load_engine(request.engine, request.models_dir)
+        with name_the_clip(request):
+            if start < inspection.units.get("prepare", 1):
+                engine.prepare(request, inspection, start, stop, progress)
+            else:
+                engine.complete(request, inspection, progress)
 
     def render(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback

@@ -184,6 +184,19 @@ def note_clip(inspection: Inspection, facts: dict[str, Any]) -> Inspection:
     return replace(inspection, notes=(*inspection.notes, *facts.get("notes", ())))
 
 
+@contextmanager
+def name_the_clip(request: Request) -> Iterator[None]:
+    """Say of a clip without a face that it is the clip: the photo was looked at before the clip was made."""
+    try:
+        yield
+    except EngineError as error:
+        if error.code != "no_face" or not read_facts(request):
+            raise
+        message = f"no face was found in the clip that was made of {Path(request.avatar).name}"
+        hint = "try another seed or prompt of motion, or a photo in which the face is larger"
+        raise EngineError("no_face", message, hint) from error
+
+
 def write_plan(plan: MotionPlan, files: MotionFiles) -> None:
     files.folder.mkdir(exist_ok=True)
     with atomic_write(files.plan, durable=False) as temp_path:
