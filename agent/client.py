@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import io
 import json
-import os
 import uuid
 import wave
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UserError
-from agent.fs import atomic_copy, atomic_write_bytes, create_empty, list_numbered, make_safe_name
+from agent.fs import atomic_copy, atomic_create, create_empty, list_numbered, make_safe_name
 from agent.intake.names import TEXT
 from agent.intake.paths import PathLookup, fold_name
 from agent.jobs.json_text import BadJob
@@ -71,9 +70,7 @@ def send(settings: Settings, request: JobRequest) -> JobTicket:
 
 def write_job_file(inbox: Path, name: str, text: str) -> str:
     """Write a job file beside those that the daemon has not taken yet; return its name without .json."""
-    free = next(one for one in list_numbered(name) if not os.path.lexists(inbox / f"{one}.json"))
-    atomic_write_bytes(inbox / f"{free}.json", text.encode())
-    return free
+    return next(one for one in list_numbered(name) if atomic_create(inbox / f"{one}.json", text.encode()))
 
 
 def format_job(record: Mapping[str, Any]) -> str:

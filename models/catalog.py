@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.checkpoints.manifest import stamp_of
+from models.checkpoints.manifest import stamp_files
 from models.musetalk.weights import index as layout
 from models.types import DeviceKind, EngineError, EngineInfo
 
@@ -74,13 +73,9 @@ def stamp_weights(models_dir: Path) -> str:
     Nothing is read of them: the hash is another as soon as a file is replaced.
     """
     try:
-        stamps = [stamp_of(file) for file in layout.list_installed_files(models_dir)]
+        return stamp_files(layout.list_installed_files(models_dir))
     except OSError:  # a file went away between two looks
         return ""
-    lines = (f"{stamp.path} {stamp.bytes} {stamp.mtime_ns}" for stamp in stamps)
-    if not stamps:
-        return ""
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find_changed_weights(models_dir: Path, hashes: Mapping[str, str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from models.catalog import ENGINES
 from models.composition import plan_composition, write_voices
 from models.first_part import assemble_first_part
 from models.inputs import copy_input
-from models.motion.stage import CLIP, Animator, hash_clip, name_the_clip, note_clip, read_facts
+from models.motion.stage import CLIP, Animator, explain_lost_face, follow_clip, hash_clip, note_clip, read_facts
 from models.quality.measuring import measure_job, watch_part
 from models.quality.sheet import choose_frames, choose_tile_size, draw_sheet
 from models.short_jobs import run_short_job
@@ -76,6 +76,7 @@ class Handler:
         inspection = Inspection.from_dict(payload["outline"])
         if payload["stage"] == "animate":
             return self.animate(request, inspection, payload["step"], (start, stop), progress)
+        request = follow_clip(request)
         if payload["stage"] == "prepare":
             media.settle_encoder(request, inspection)
             self.prepare(request, inspection, start, stop, progress)
@@ -170,8 +171,11 @@ class Handler:
 
     def _inspect_clip(self, request: Request, hashes: dict[str, str], progress: ProgressCallback) -> Inspection:
         """Inspect a job whose avatar has become a clip."""
-        with name_the_clip(request):
-            inspection = self._inspect_copies(request, {**hashes, "avatar": hash_clip(request)}, progress)
+        hashes = {**hashes, "avatar": hash_clip(request)}
+        try:
+            inspection = self._inspect_copies(follow_clip(request), hashes, progress)
+        except EngineError as error:
+            raise explain_lost_face(error, request) from error
         return note_clip(inspection, read_facts(request))
 
     def _inspect_copies(self, request: Request, hashes: dict[str, str], progress: ProgressCallback) -> Inspection:
@@ -221,12 +225,10 @@ class Handler:
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback
     ) -> None:
         """Do units [start, stop) of the preparation. The unit after the last joins the parts."""
-        engine = self.load_engine(request.engine, request.models_dir)
-        with name_the_clip(request):
-            if start < inspection.units.get("prepare", 1):
-                engine.prepare(request, inspection, start, stop, progress)
-            else:
-                engine.complete(request, inspection, progress)
+        if start < inspection.units.get("prepare", 1):
+            self.load_engine(request.engine, request.models_dir).prepare(request, inspection, start, stop, progress)
+        else:
+            self.load_engine(request.engine, request.models_dir).complete(request, inspection, progress)
 
     def render(
         self, request: Request, inspection: Inspection, start: int, stop: int, progress: ProgressCallback

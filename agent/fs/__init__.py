@@ -253,6 +253,33 @@ def atomic_write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None
         file.write(data)
 
 
+def atomic_create(path: Path, data: bytes) -> bool:
+    """Write a file that no reader sees half-written, unless there is one of its name; return whether it was.
+
+    Where the file system has no links, two processes may both do so at the same moment, and one file is lost.
+    """
+    if os.path.lexists(path):
+        return False
+    with hold_folder(path.parent) as folder:
+        temp = make_temp_name(path.name)
+        try:
+            with os.fdopen(os.open(temp, NEW_FILE, 0o666, dir_fd=folder), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temp, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                return False
+            except OSError:
+                os.replace(temp, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temp, dir_fd=folder)
+        os.fsync(folder)
+    return True
+
+
 def atomic_copy(source: Path, target: Path, *, durable: bool = True) -> None:
     """Copy the content of a file; no reader sees the copy half-written."""
     with source.open("rb") as original, atomic_write(target, durable=durable) as copy:

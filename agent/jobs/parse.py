@@ -107,8 +107,8 @@ def parse_job(text: bytes, max_bytes: int = MAX_BYTES) -> JobSpec:
     notes = _take_ignored(values)
     if "voices" in values:
         values["voices"] = _read_voices(values["voices"], spelled)
-    if isinstance(values.get("motion"), dict):
-        values["motion"] = _read_motion(values["motion"], spelled)
+    if not isinstance(values.get("motion", True), bool):
+        values["motion"] = _read_motion(_take_object(values, "motion", spelled), spelled)
     if "race" in values:
         values["race"] = _read_race(values, spelled)
     values["output"] = _take_output(values, spelled)
@@ -313,7 +313,9 @@ def _validate(values: dict[str, Any], spelled: Spelling) -> JobSpec:
     try:
         return JobSpec.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)[:3]
+        found = error.errors(include_url=False, include_context=False)
+    inner = {problem["loc"][:-1] for problem in found}  # a list lacks what was wrong in it
+    problems = [problem for problem in found if problem["loc"] not in inner][:3]
     keys = [".".join(str(part) for part in problem["loc"] if part != "[key]") for problem in problems]
     sentences = [
         _format_problem(spelled.get(key, key), p["msg"], p["input"]) for key, p in zip(keys, problems, strict=True)
@@ -330,6 +332,7 @@ PLAIN_WORDS: Mapping[str, str] = {
     "should be a valid number": "should be a number, without quotes",
     "should be a valid string": "should be a text",
     "should be a valid boolean": "should be true or false",
+    "should be a valid tuple": "should be a list, in [ ]",
     "should have at least 1 character": "should not be empty",
     "should match pattern '^[a-z][a-z0-9_]*$'": "should be small letters, digits and _",
 }
@@ -337,10 +340,10 @@ PLAIN_WORDS: Mapping[str, str] = {
 
 
 def _format_problem(key: str, problem: str, value: object) -> str:
-    for start in ("Value error, ", "Input ", "String "):
+    for start in ("Value error, ", "Input ", "String ", "Tuple "):
         problem = problem.removeprefix(start)
     for words, plain in PLAIN_WORDS.items():
-        problem = problem.replace(words, plain)
+        problem = problem.partition(" after validation")[0].replace(words, plain)
     return f"{format_value(key)[1:-1]} is {format_value(value)}: {problem}"
 
 

@@ -224,7 +224,17 @@ MAX_SEEDS = 8
 RaceEngine = Annotated[Literal["preview", "musetalk"], BeforeValidator(_to_lower)]
 VARIANT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_PROMPT_CHARS = 2000
-Prompt = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_check_option)]
+
+
+def _read_prompt(value: str) -> str:
+    """Return a prompt in one line: its own lines are for those who write it."""
+    plain = re.sub(r"[\t\r\n]+", " ", value)
+    if not _is_plain(plain):
+        raise ValueError("there are characters in it that can't be printed")
+    return plain
+
+
+Prompt = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_read_prompt)]
 
 
 def _read_motion(value: object) -> object:

@@ -152,6 +152,9 @@ def list_media(db: Rows, uid: str, places: Places) -> dict[str, list[Path]]:
     for row in db.query("SELECT media, inputs FROM jobs WHERE uid = ?", [uid]):
         inputs = places.expand(str(row["inputs"])) if row["inputs"] else ""
         for role, medium in json.loads(row["media"] or "{}").items():
-            filed = [Path(inputs) / Path(str(medium["given"]).replace("\\", "/")).name] if inputs else []
-            found[role] = [*filed, Path(places.expand(str(medium["path"])))]
+            path = Path(places.expand(str(medium["path"])))
+            names = dict.fromkeys(
+                (Path(str(medium["given"]).replace("\\", "/")).name, path.name)
+            )  # the second is spoken
+            found[role] = [*(Path(inputs) / name for name in names if inputs), path]
     return found

@@ -52,7 +52,8 @@ class FirstParts:
             log.warning("%s: its first part can't be shown: %s", job.name, error, extra=make_extra(job))
             discard(staging)
             return
-        log.info("%s: its first seconds are in outbox/%s", job.name, target.name, extra=make_extra(job))
+        shown = target.relative_to(self._folders.outbox)
+        log.info("%s: its first seconds are in outbox/%s", job.name, shown, extra=make_extra(job))
 
     def _move_out(self, job: Job, staging: Path, target: Path) -> None:
         self._ledger.update(job.uid, first_part=str(target.relative_to(self._folders.outbox)))

@@ -33,7 +33,7 @@ from gpu_pool.failpoints import failpoint
 from gpu_pool.types import Device, DeviceChanged, DeviceKind, Done, Event, Failed, PoolEvent, Progress, Span, Task
 from models.catalog import ENGINES, EngineChoice, stamp_weights
 from models.facts import describe_code
-from models.motion.catalog import choose_motion
+from models.motion.catalog import choose_motion, stamp_motion
 from models.types import EngineError, GivenVoice, Inspection, Output, Request
 
 log = logging.getLogger("musedrop")
@@ -687,9 +687,11 @@ def content_of(spec: JobSpec | None, outline: Mapping[str, Any] | None) -> objec
 
 
 def stamp_makers(request: Request) -> str:
-    """Return what makes the parts of a video: the code, its libraries, and the weights of the engine."""
-    weights = stamp_weights(Path(request.models_dir)) if ENGINES[request.engine].weights else ""
-    return json.dumps([describe_code(), weights])
+    """Return what makes the parts of a video: the code, its libraries, and the weights of the engines."""
+    root = Path(request.models_dir)
+    weights = stamp_weights(root) if ENGINES[request.engine].weights else ""
+    clip = stamp_motion(root, request.motion) if request.motion else ""
+    return json.dumps([describe_code(), weights, clip])
 
 
 def may_retry(job: Job, failed: Failed) -> bool:

@@ -27,6 +27,8 @@ _DARK, _BRIGHT = 45.0, 235.0
 _BLURRED = 0.018
 _OPEN = 16.8
 _LOOK_PX = 400
+_SURE = 0.52
+"""Likeness of a face that is one: in pictures that were turned the wrong way others reach 0.5."""
 _NOSE, _CHIN = POINTS.index("nose"), POINTS.index("chin")
 
 
@@ -64,7 +66,8 @@ def look_at(picture: U8, face: Face) -> Look:
     outline = face.landmarks.points[[_CHIN, JAW.start, JAW.stop - 1, *range(LIPS.start, LIPS.stop)]]
     left, top = outline.min(0)
     right, bottom = outline.max(0)
-    is_cut = min(left, top, x) < -0.02 * w or right > width + 0.02 * w or bottom > height or y + 0.1 * h < 0
+    is_cut = min(left, top, x) < -0.02 * w or max(right, x + w) > width + 0.02 * w
+    is_cut = is_cut or bottom > height or y + 0.1 * h < 0
     whole = cut_grey(picture, np.array([x + 0.1 * w, y + 0.15 * h, 0.8 * w, 0.8 * h]), height)
     return Look(
         width_px=w,
@@ -115,7 +118,7 @@ def advise_on_look(look: Look) -> Iterator[tuple[str, str]]:
     if look.covered:
         yield "mouth_covered", "no mouth stands out: use a picture in which nothing covers or hides it"
     elif look.gap > _OPEN:
-        yield "mouth_open", "the mouth is wide open: use a picture with the lips together"
+        yield "mouth_open", "the mouth is open: use a picture with the lips together"
 
 
 def advise_on_faces(pictures: Sequence[tuple[U8, Sequence[Face]]], chosen: int | None) -> Advice:
@@ -142,12 +145,21 @@ def explain_unseen(picture: U8) -> Advice:
     scale = min(1.0, _LOOK_PX / max(picture.shape[:2]))
     small = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     grey = cv2.createCLAHE(4.0, (4, 4)).apply(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
-    if find_faces(np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)):
+    hidden = find_faces(np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8))
+    if hidden and is_dark(small, choose_largest(hidden)):
         return {"face_dark": DARK}
     for turn, degrees in ((cv2.ROTATE_90_COUNTERCLOCKWISE, 90), (cv2.ROTATE_90_CLOCKWISE, -90), (cv2.ROTATE_180, 180)):
-        if find_faces(np.asarray(cv2.rotate(small, turn), np.uint8)):
+        lying = find_faces(np.asarray(cv2.rotate(small, turn), np.uint8))
+        if lying and choose_largest(lying).landmarks.likeness > _SURE:
             return {"face_tilted": TILTED.format(degrees)}
     return {"face_unseen": UNSEEN}
+
+
+def is_dark(picture: U8, face: Face) -> bool:
+    """Whether a part of eyes and brows is dark."""
+    x, y, w, h = face.box
+    upper = cut_grey(picture, np.array([x + 0.1 * w, y + 0.2 * h, 0.8 * w, 0.3 * h]), len(picture))
+    return bool(upper.size and np.percentile(upper, 25) < _DARK)
 
 
 def choose_face(faces: Sequence[Face], chosen: int | None) -> Face | None:

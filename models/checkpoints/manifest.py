@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,15 @@ def stamp_of(path: Path) -> Stamp:
     """Return the stamp of a file as it is now, without its hash."""
     facts = path.stat()
     return Stamp(str(path), facts.st_size, facts.st_mtime_ns)
+
+
+def stamp_files(files: Iterable[Path]) -> str:
+    """Return a hash of names, sizes and times of files, "" for none: another as soon as one is replaced. Reads none.
+
+    Raises OSError for a file that isn't there.
+    """
+    lines = [f"{stamp.path} {stamp.bytes} {stamp.mtime_ns}" for stamp in map(stamp_of, files)]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest() if lines else ""
 
 
 def hashed_stamp(path: Path, tick: Callable[[int], None] = lambda _: None) -> Stamp:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from models.catalog import EngineChoice, choose_kind, find_missing_packages, has_cuda_torch, is_installed
-from models.musev.weights.index import list_missing_for_default
+from models.checkpoints.manifest import stamp_files
+from models.musev.weights.index import list_missing_for_default, list_used_files
 from models.types import DeviceKind, EngineError, EngineInfo
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
@@ -49,6 +51,28 @@ WEIGHT_CHECKS: dict[str, Callable[[Path], list[str]]] = {
     "diffusers": list_missing_pipelines,
 }
 """Functions that list the missing files of an engine, in the default variant."""
+
+
+def list_pipeline_files(models_dir: Path, motion: Mapping[str, Any]) -> list[Path]:
+    """Return all files of the pipeline that a job asks for, by default the first."""
+    variant = motion.get("variant", "")
+    folders = [folder for folder in find_pipelines(models_dir) if variant in ("", folder.name)]
+    return sorted(path for folder in folders[:1] for path in folder.rglob("*") if path.is_file())
+
+
+USED_FILES: dict[str, Callable[[Path, Mapping[str, Any]], list[Path]]] = {
+    "musev": list_used_files,
+    "diffusers": list_pipeline_files,
+}
+"""Functions that list the files which decide a clip, of what a job asks for; see `Request.motion`."""
+
+
+def stamp_motion(models_dir: Path, motion: Mapping[str, Any]) -> str:
+    """Return a hash of names, sizes and times of the files that a clip is made with, "" where some are missing."""
+    try:
+        return stamp_files(USED_FILES[motion["engine"]](models_dir, motion))
+    except (OSError, EngineError):
+        return ""
 
 
 def explain_unavailable(engine: EngineInfo, models_dir: Path) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from models.types import EngineError
 
 PAIRS = {")": "(", "]": "["}
@@ -29,6 +32,31 @@ def refuse_long(tokens: int, most: int, key: str = "motion.prompt") -> EngineErr
     """Return the error of a prompt with more tokens than the text encoder takes."""
     message = f"{key} has {tokens} tokens; the text encoder takes {most}"
     return EngineError("bad_prompt", message, "say it in fewer words: a token is a short word, or a part of a long one")
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise ValueError for files of a tokenizer that are no such: the library raises no more than Exception for them.
+
+    Raises OSError where they can't be read.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found[path.name] = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path.name} is not JSON ({error})") from error
+    merges = folder / "merges.txt"
+    if "vocab.json" not in found or not merges.exists():
+        return
+    words = found["vocab.json"]
+    if not isinstance(words, dict) or not all(isinstance(number, int) and number >= 0 for number in words.values()):
+        raise ValueError("vocab.json is no list of words with their numbers")
+    for line in merges.read_text(encoding="utf-8").split("\n"):
+        if not line or line.startswith("#version"):
+            continue
+        parts = line.removesuffix("\r").split(" ")
+        if len(parts) != 2 or any(part not in words for part in (*parts, "".join(parts))):
+            raise ValueError(f'merges.txt joins "{line[:40]}", which is none of the words of vocab.json')
 
 
 def _refuse(prompt: str, place: int, key: str) -> EngineError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +16,11 @@ from typing import Any
 import cv2
 
 from models import media
+from models.arrays import U8
 from models.atomic import atomic_folder, atomic_write, hash_file, make_temp_path
-from models.avatars import AvatarCache, fetch_entry, make_key
-from models.motion.catalog import MOTION_ENGINES
+from models.avatars import AvatarCache, fetch_entry, link_or_copy, make_key
+from models.motion.boxes import cut_middle, place_boxes
+from models.motion.catalog import MOTION_ENGINES, stamp_motion
 from models.motion.types import MotionEngine, MotionFiles, MotionPlan, MotionRequest
 from models.preview.face import find_faces
 from models.types import Animation, EngineError, Inspection, ProgressCallback, Request
@@ -61,23 +62,26 @@ class Animator:
         if picture.kind == "video":
             message = f"motion was asked for, but {name} is a video, which moves already"
             raise EngineError("bad_value", message, "leave out motion, or give a photo of the person")
-        self._write_photo(request, name)
+        photo, stamp = self._write_photo(request, name), stamp_request(request)
         plan = self.open_engine(request.motion["engine"]).inspect(make_motion_request(request))
+        check_shown(request, photo, plan)
         key = make_clip_key(photo_sha256, plan, request.motion["interpolation"])
         if adopt_clip(request, key, _refuse_to_build, progress):
             return None
         files = MotionFiles(request.files.animation)
         write_plan(plan, files)
+        write_stamp(stamp, files)
         return Animation(request.motion["engine"], key, plan.units, plan.memory_bytes)
 
-    def _write_photo(self, request: Request, name: str) -> None:
-        """Write the avatar as an upright picture without transparency, once it is known to show a face."""
+    def _write_photo(self, request: Request, name: str) -> U8:
+        """Write the avatar as an upright picture without transparency, once it is known to show a face; return it."""
         image = media.read_image(request.files.avatar, name, request.limits, media.read_background(request))
         if "face_box" not in request.options and not find_faces(image):
             hint = "choose a portrait from the front, well lit; the option face_box says where the face is"
             raise EngineError("no_face", f"no face was found in {name}, so nobody can be made to move", hint)
         with atomic_write(request.files.photo, durable=False) as temp_path:
             temp_path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+        return image
 
     def run(
         self, request: Request, animation: Animation, step: int, span: tuple[int, int], progress: ProgressCallback
@@ -109,7 +113,11 @@ class Animator:
                 engine.decode(files.folder, folder, progress)
 
     def finish(self, request: Request, inspection: Inspection, progress: ProgressCallback) -> None:
-        """Make the clip of its decoded frames, keep it in the cache, and put it in the place of the avatar."""
+        """Make the clip of its decoded frames, keep it in the cache, and put it in the place of the avatar.
+
+        Raises EngineError weights_damaged where weights were replaced since the clip was planned: the cache would have
+        it as one of other weights.
+        """
         files, animation = MotionFiles(request.files.animation), inspection.animation
         assert animation is not None  # noqa: S101 - else this stage has no tasks
         photo_sha256 = inspection.media_sha256["photo"]
@@ -122,7 +130,9 @@ class Animator:
             about = describe_clip(plan, rate, method, photo_sha256)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
-        adopt_clip(request, animation.key, build, progress)
+        with redo_damaged(files):
+            check_stamp(request, files)
+            adopt_clip(request, animation.key, build, progress)
         shutil.rmtree(files.folder, ignore_errors=True)
 
 
@@ -162,9 +172,55 @@ def adopt_clip(request: Request, key: str, build: Callable[[Path], None], progre
     with atomic_write(request.files.clip_facts, durable=False) as temp_path:
         temp_path.write_text(json.dumps(facts), encoding="utf-8")
     beside = make_temp_path(request.files.avatar)
-    os.link(target / CLIP, beside)
+    link_or_copy(target / CLIP, beside)
     beside.replace(request.files.avatar)
     return True
+
+
+def check_shown(request: Request, photo: U8, plan: MotionPlan) -> None:
+    """Raise EngineError no_face or bad_option where the clip would not show the face that the photo (h, w, 3) shows."""
+    size, shown = (photo.shape[1], photo.shape[0]), cut_middle(photo, (plan.width, plan.height))
+    place_boxes(request.options, size, (plan.width, plan.height))
+    if "face_box" not in request.options and shown.shape != photo.shape and not find_faces(shown):
+        name = Path(request.avatar).name
+        message = f"the clip would show the middle of {name}, in which no face was found"
+        raise EngineError("no_face", message, "cut the photo so that the face is in its middle")
+
+
+def follow_clip(request: Request) -> Request:
+    """Return the request with boxes of the photo in pixels of the clip, where that has taken the place of the photo."""
+    facts = read_facts(request)
+    if not facts:
+        return request
+    photo = media.read_picture(request.files.photo, Path(request.avatar).name, request.limits)
+    sizes = (photo.width, photo.height), (facts["width"], facts["height"])
+    return replace(request, options=place_boxes(request.options, *sizes))
+
+
+def explain_lost_face(error: EngineError, request: Request) -> EngineError:
+    """Return what to say of a clip in which the face of the photo isn't found any more."""
+    if error.code != "no_face":
+        return error
+    message = f"the clip that was made of {Path(request.avatar).name} shows no face, though the photo does"
+    return EngineError("no_face", message, "ask for another motion.seed, more motion.steps, or a larger motion.size")
+
+
+def stamp_request(request: Request) -> str:
+    """Return a stamp of the weights that a clip of the request is made with."""
+    return stamp_motion(Path(request.models_dir), request.motion)
+
+
+def write_stamp(stamp: str, files: MotionFiles) -> None:
+    with atomic_write(files.stamp, durable=False) as temp_path:
+        temp_path.write_text(stamp, encoding="ascii")
+
+
+def check_stamp(request: Request, files: MotionFiles) -> None:
+    """Raise EngineError weights_damaged unless the weights are those of the time when the clip was planned."""
+    if files.stamp.exists() and files.stamp.read_text(encoding="ascii") != stamp_request(request):
+        shutil.rmtree(files.folder, ignore_errors=True)
+        message = "the weights were replaced while the clip was made with them; it is made again"
+        raise EngineError("weights_damaged", message, "leave the weights alone while jobs with motion run", retry=True)
 
 
 def hash_clip(request: Request) -> str:
@@ -182,19 +238,6 @@ def read_facts(request: Request) -> dict[str, Any]:
 def note_clip(inspection: Inspection, facts: dict[str, Any]) -> Inspection:
     """Add what the engine has to say of the clip."""
     return replace(inspection, notes=(*inspection.notes, *facts.get("notes", ())))
-
-
-@contextmanager
-def name_the_clip(request: Request) -> Iterator[None]:
-    """Say of a clip without a face that it is the clip: the photo was looked at before the clip was made."""
-    try:
-        yield
-    except EngineError as error:
-        if error.code != "no_face" or not read_facts(request):
-            raise
-        message = f"no face was found in the clip that was made of {Path(request.avatar).name}"
-        hint = "try another seed or prompt of motion, or a photo in which the face is larger"
-        raise EngineError("no_face", message, hint) from error
 
 
 def write_plan(plan: MotionPlan, files: MotionFiles) -> None:
@@ -222,12 +265,14 @@ def one_operator_thread(device: str) -> Iterator[None]:
 
 @contextmanager
 def redo_damaged(files: MotionFiles) -> Iterator[None]:
-    """Remove all files of a clip of which one can't be read, as after a power cut."""
+    """Remove all files of a clip of which one can't be read or is missing, as after a power cut."""
     from safetensors import SafetensorError  # workers run without the extras, too
 
     try:
         yield
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, FileNotFoundError) as error:
+        if isinstance(error, FileNotFoundError) and not Path(error.filename or "").is_relative_to(files.folder):
+            raise
         shutil.rmtree(files.folder, ignore_errors=True)
         message = f"a part of the clip was damaged on disk ({error}); it is made again"
         raise EngineError("part_damaged", message, "is the disk all right?", retry=True) from error

@@ -11,9 +11,8 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from models.arrays import U8
-from models.atomic import atomic_write
+from models.atomic import atomic_write, translate_full_disk
 from models.motion.types import frame_path
-from models.types import EngineError
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -30,5 +29,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 def write_frame(folder: Path, number: int, picture: U8) -> None:
     """Write a decoded frame, (height, width, 3) BGR, without loss. Raises EngineError disk_full."""
-    if not cv2.imwrite(str(frame_path(folder, number)), picture):
-        raise EngineError("disk_full", "a frame of the clip could not be written", "free some space")
+    path = frame_path(folder, number)
+    with translate_full_disk(path.name):
+        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())

@@ -96,6 +96,11 @@ class MotionFiles:
         return self.folder / "plan.json"
 
     @property
+    def stamp(self) -> Path:
+        """Which weights there were when the clip was planned; on the daemon's machine alone."""
+        return self.folder / "weights.stamp"
+
+    @property
     def constants(self) -> Path:
         """What does not change from step to step, such as the encoded photo and prompt."""
         return self.folder / "constants.safetensors"
@@ -138,6 +143,8 @@ def frame_path(folder: Path, number: int) -> Path:
 
 class MotionEngine(Protocol):
     """A way to move a person in a photo. A worker keeps one instance for all jobs; it is made with the device's id.
+
+    A clip shows the middle of its photo: the largest part with the shape of the clip.
 
     The networks are loaded by the first call that needs them and stay. `report` takes the number of finished units of
     the call (0 for as long as none is); it is called often, because it raises to stop a cancelled call and keeps the

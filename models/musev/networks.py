@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.arrays import U8
+from models.checkpoints.manifest import stamp_files
 from models.motion.tensors import read_arrays
 from models.motion.types import MotionPlan
 from models.musetalk.inpainting.math_flags import set_math_flags
@@ -25,7 +26,7 @@ from models.musev.nets.unet import MotionUNet
 from models.musev.recipe import Recipe
 from models.musev.schedule import Schedule
 from models.musev.weights import loader
-from models.musev.weights.index import missing_error
+from models.musev.weights.index import installed_files, missing_error
 from models.types import EngineError
 
 Tell = Callable[[], None]
@@ -57,6 +58,7 @@ class Networks:
         self.schedule = Schedule(self.recipe.scheduler, self.recipe.steps)
         self.device = open_device(device)
         self.dtype = choose_dtype(self.recipe.tuning.precision, self.device)
+        self.stamp = stamp_files(installed_files(self.root, self.recipe.selection))
         self._encoded: tuple[tuple[str, int, int], Encoded] | None = None
         set_math_flags()
 
@@ -104,7 +106,7 @@ class Networks:
         shown = pictures.picture_for_clip(cropped).to(self.device, self.dtype)
         embedding = loader.load_picture_encoder(*where)(shown).image_embeds
         tell()
-        image = encode_image(loader.load_picture_tokens(*where), embedding)
+        image = encode_image(loader.load_picture_tokens(*where, embedding.shape[-1]), embedding)
         maps = read_maps(loader.load_reference(*where), given.to(image), image)
         return Encoded(words, image, maps), given
 
@@ -147,5 +149,6 @@ def adapt_networks(networks: Networks | None, plan: MotionPlan) -> Networks | No
         return None
     before, networks.recipe = networks.key, Recipe.of_plan(plan)
     same = networks.root == Path(plan.request.models_dir) and networks.key == before
+    same = same and networks.stamp == stamp_files(installed_files(networks.root, networks.recipe.selection))
     networks.schedule = Schedule(networks.recipe.scheduler, networks.recipe.steps)
     return networks if same else None

@@ -12,9 +12,9 @@ from models.checkpoints.manifest import recorded_sha256, sample_hash
 from models.motion.prompts import check_brackets, refuse_long
 from models.motion.sizes import choose_size
 from models.motion.types import MotionPlan, MotionRequest
-from models.musev.prompts import CALM_PROMPT, MAX_TOKENS, NEGATIVE_PROMPT, tokenize_prompt
+from models.musev.prompts import CALM_PROMPT, MAX_TOKENS, NEGATIVE_PROMPT, check_weights, tokenize_prompt
 from models.musev.recipe import FPS, Recipe, choose_steps, count_frames, read_tuning, select_weights
-from models.musev.schedule import Schedule, choose_config, describe_config, read_config
+from models.musev.schedule import Schedule, check_steps, choose_config, describe_config, read_config
 from models.musev.weights.index import (
     LICENCE,
     LICENCE_NOTE,
@@ -56,6 +56,8 @@ def make_plan(request: MotionRequest) -> MotionPlan:
         request.device_bytes,
     )
     file = f"{selection.base}/scheduler/scheduler_config.json"
+    config = choose_config(read_config(root / file, file), is_lcm=tuning.lcm)
+    check_steps(config, file, steps[0])
     recipe = Recipe(
         selection.variant,
         selection.base,
@@ -65,7 +67,7 @@ def make_plan(request: MotionRequest) -> MotionPlan:
         height,
         count_frames(request.seconds),
         *steps,
-        choose_config(read_config(root / file, file), is_lcm=tuning.lcm),
+        config,
         hash_weights(root, selection),
         tuning,
     )
@@ -113,12 +115,13 @@ def describe_recipe(request: MotionRequest, recipe: Recipe, steps: int) -> dict[
 
 
 def check_prompts(root: Path, selection: Selection, prompt: str, negative_prompt: str) -> None:
-    """Raise EngineError bad_prompt for brackets without a partner, and for more tokens than the encoder takes."""
+    """Raise EngineError bad_prompt for brackets without a partner, weights that are none, and too many tokens."""
     from models.musev.weights.loader import load_tokenizer
 
     tokenizer = None
     for key, text in (("motion.prompt", prompt), ("motion.negative_prompt", negative_prompt)):
         check_brackets(text, key)
+        check_weights(text, key)
         tokenizer = tokenizer or load_tokenizer(root, selection)
         if (tokens := len(tokenize_prompt(text, tokenizer))) > MAX_TOKENS:
             raise refuse_long(tokens, MAX_TOKENS, key)

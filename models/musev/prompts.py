@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.types import EngineError
+
 STRONGER = 1.1
 CHUNK = 75
 """Tokens between the first and the last of a text encoder's input."""
 MAX_TOKENS = 3 * CHUNK
+MAX_WEIGHT = 10
+"""Of a word; fp16 has no numbers for the embedding of one that is a thousand times as strong."""
 WORD = re.compile(r"\\[()\[\]\\]|:[+-]?[\d.]+\)|[()\[\]]|[^\\()\[\]:]+|[:\\]")
 
 CALM_PROMPT = (
@@ -80,6 +84,26 @@ def split_prompt(prompt: str) -> list[Fragment]:
     for start in squares:
         scale(start, 1 / STRONGER)
     return merge_fragments(parts)
+
+
+def check_weights(prompt: str, key: str) -> None:
+    """Raise EngineError bad_prompt for a weight that is no number, or one that drowns all other words."""
+    for word in WORD.findall(prompt):
+        if len(word) > 1 and word.startswith(":") and not is_number(word[1:-1]):
+            hint = r"write it as (smile:1.2), and a bracket that is plain text as \( or \["
+            raise EngineError("bad_prompt", f'"{word[1:-1][:40]}" is no weight of a word in {key}', hint)
+    strongest = max((fragment.weight for fragment in split_prompt(prompt)), key=abs)
+    if not abs(strongest) <= MAX_WEIGHT:
+        message = f"a word of {key} has the weight {strongest:.3g}; {MAX_WEIGHT} is the most"
+        raise EngineError("bad_prompt", message, "mind that weights of brackets in brackets multiply")
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def merge_fragments(parts: Sequence[tuple[str, float]]) -> list[Fragment]:

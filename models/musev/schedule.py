@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ CLASSES = {
 }
 LCM = "LCMScheduler"
 SPACINGS = ("leading", "linspace", "trailing")
+FITTING_STEPS = (1, 4, 10, 20, 50)
+"""Numbers of steps that are tried where a scheduler can't take those that were asked for."""
 SINGLE = ("cur_sample", "cur_model_output")
 """What PNDM remembers of earlier steps beside the list `ets`: tensors, or nothing."""
 
@@ -27,7 +30,7 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
     """Return the config of a scheduler. Raises EngineError weights_damaged, bad_option for one that isn't known."""
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
-        kind = config["_class_name"]
+        kind = str(config["_class_name"])
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         hint = "put the file of the base model there"
         raise EngineError("weights_damaged", f"{name} is no config of a scheduler ({error})", hint) from error
@@ -37,6 +40,33 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
         hint = f"use a base model with one of {', '.join(CLASSES)} that predicts epsilon"
         raise EngineError("bad_option", f"the base model has a scheduler that MuseV can't follow: {what}", hint)
     return {**config, "timestep_spacing": spacing}
+
+
+def check_steps(config: dict[str, Any], name: str, steps: int) -> None:
+    """Raise EngineError weights_damaged for a config that no scheduler can be made of, bad_option for such steps.
+
+    `name`: of the file that the config was read from.
+    """
+    if not (problem := find_problem(config, steps)):
+        return
+    if fitting := [one for one in FITTING_STEPS if not find_problem(config, one)]:
+        near = min(fitting, key=lambda one: abs(one - steps))
+        message = f"the scheduler of the base model can't take {steps} steps ({problem})"
+        raise EngineError("bad_option", message, f"ask for motion.steps {near}, for example")
+    message = f"{name} is no config of a scheduler ({problem})"
+    raise EngineError("weights_damaged", message, "put the file of the base model there")
+
+
+def find_problem(config: dict[str, Any], steps: int) -> str:
+    """Return why there is no scheduler of that config that takes so many steps, "" if there is one."""
+    try:
+        schedule = Schedule(config, steps)
+    except (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError) as error:
+        return str(error).partition("\n")[0][:120]
+    most, numbers = float(config.get("num_train_timesteps", 1000)), [*schedule.timesteps, schedule.noise_scale]
+    if not all(math.isfinite(one) and 0 <= one < max(most, 1) for one in numbers[:-1]) or not 0 < numbers[-1] < 1e4:
+        return "its numbers are no times of a training"
+    return ""
 
 
 def choose_config(config: dict[str, Any], *, is_lcm: bool) -> dict[str, Any]:

@@ -47,8 +47,11 @@ def summarise_face(trace: FaceTrace, samples: Samples, expected: Floats, rate: F
     seen = trace.seen & (samples.patches[0].reshape(len(trace.seen), -1).max(1) > 0)
     ratio = samples.mouths[0] / np.maximum(samples.uppers[0], 1e-6)
     spoken = np.where(expected > _QUIET, ratio, np.nan)  # a shut mouth has other details than one that speaks
-    opening = measure_opening(samples.patches[0], seen, expected)
+    opening = measure_opening(samples.patches[0], seen, expected, seen)
     lag, sync = find_lag(opening, expected, seen, rate)
+    moved = shift(expected, lag or 0.0)
+    if sync is not None:  # what a mouth does in silence has a figure of its own
+        sync = max(sync, correlate_spoken(samples.patches[0], seen, moved))
     return Figures(
         frames_measured=int(seen.sum()),
         sharpness=_round(measure_sharpness(spoken if np.isfinite(spoken).any() else ratio, rate)),
@@ -58,7 +61,7 @@ def summarise_face(trace: FaceTrace, samples: Samples, expected: Floats, rate: F
         no_face=round(float(1 - trace.seen.mean()), 4),
         sync=_round(sync),
         lag_ms=_round(None if lag is None else float(lag / rate * 1000), 0),
-        silent_motion=_round(measure_silent_motion(opening, shift(expected, lag or 0.0), seen, rate)),
+        silent_motion=_round(measure_silent_motion(opening, moved, seen, rate)),
     )
 
 
@@ -74,9 +77,9 @@ def merge_figures(of_faces: list[Figures]) -> dict[str, Any]:
 
 
 def measure_sharpness(ratio: F64, rate: Fraction) -> float | None:
-    """Return the sharpness of the sharpest tenth of the seconds: what the others lack is their drift."""
-    known = _list_seconds(ratio, rate)
-    return float(np.quantile(known, 0.9)) if known else None
+    """Return the sharpness of the sharpest second, of many that of the sharpest tenth: others lack it by drift."""
+    known = sorted(_list_seconds(ratio, rate))
+    return known[-max(1, len(known) // 10)] if known else None
 
 
 def measure_drift(ratio: F64, rate: Fraction) -> float | None:
@@ -105,12 +108,21 @@ def measure_jitter(trace: FaceTrace) -> float | None:
     return float(100 * np.sqrt(trembles.mean())) if len(trembles) else None
 
 
-def measure_opening(patches: U8, seen: Bool, expected: Floats) -> F64:
-    """Return (n,) how far the mouth differs from the closed one: that of the frames with the least sound."""
+def correlate_spoken(patches: U8, seen: Bool, moved: F64) -> float:
+    """Return how well a mouth follows what is expected of it at the time `moved` where somebody speaks."""
+    spoken = seen & (moved > _QUIET)
+    if not spoken.any():
+        return 0.0
+    opening = measure_opening(patches, seen, moved, spoken)
+    return _correlate(opening, moved, spoken)
+
+
+def measure_opening(patches: U8, seen: Bool, expected: Floats, among: Bool) -> F64:
+    """Return (n,) how far the mouth differs from the closed one: that of the frames `among` these with least sound."""
     rows = patches.reshape(len(patches), -1).astype(np.float64)
     if not seen.any():
         return np.zeros(len(patches))
-    quiet = seen & (expected <= np.quantile(expected[seen], 0.1))
+    quiet = among & (expected <= np.quantile(expected[among], 0.1))
     closed = np.median(rows[quiet], 0)
     away = rows - closed
     return np.where(seen, np.abs(away - away.mean(1, keepdims=True)).mean(1), 0.0)
@@ -141,11 +153,15 @@ def shift(values: Floats, frames: float) -> F64:
     return np.interp(at - frames, at, values)
 
 
+def find_heard(expected: Floats, rate: Fraction) -> Bool:
+    """Return which frames have a voice, or one just before or after them."""
+    reach = round(_SETTLE_S * rate)
+    return np.asarray(np.convolve(expected > _QUIET, np.ones(2 * reach + 1))[reach : reach + len(expected)] > 0.5)
+
+
 def measure_silent_motion(opening: F64, expected: F64, seen: Bool, rate: Fraction) -> float | None:
     """Return the share of frames without a voice in which the mouth moves; None where the voice has no pause."""
-    reach = round(_SETTLE_S * rate)
-    loud = np.convolve(expected > _QUIET, np.ones(2 * reach + 1))[reach : reach + len(expected)]
-    quiet = seen & (loud < 0.5)
+    quiet = seen & ~find_heard(expected, rate)
     if quiet.sum() < _QUIET_S * rate or not (seen & ~quiet).any():
         return None
     low, high = np.quantile(opening[seen], (0.05, 0.95))

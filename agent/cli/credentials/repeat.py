@@ -14,18 +14,21 @@ from typing import Any
 import typer
 
 from agent import client
+from agent.cli.console import error_console, speak
 from agent.cli.credentials.finding import Finding, Media, is_used_file, list_places, read_record
-from agent.cli.credentials.programs import run_program
-from agent.cli.jobs.choosing import require_job
+from agent.cli.credentials.programs import open_video, run_program
+from agent.cli.jobs.choosing import name_for_control, require_job
 from agent.cli.jobs.following import follow_jobs, print_outcome
+from agent.cli.presence import describe_absence_now
 from agent.credentials.boxes import hash_boxes, list_boxes
 from agent.credentials.manifest import list_inputs
 from agent.errors import UserError
-from agent.fs import make_safe_name
+from agent.fs import discard, make_safe_name
 from agent.ledger.reader import read_spec
+from agent.results.outbox import remove_result
 from agent.results.video_file import find_video
 from agent.settings import Settings
-from agent.text import restore_names
+from agent.text import escape_markup, restore_names
 from models.types import name_voice_role
 
 NOT_ASKED = ("id", "notes", "batch", "submitter", "preview_first")
@@ -34,31 +37,66 @@ COMPARED = ("engine", "kind", "encoder", "weights_sha256", "motion", "label")
 COMPARE_S = 4 * 3600.0
 PASSING = re.compile(r".*(_seconds|_cache|^device)")
 """Keys of one run."""
+NO_WEIGHTS = "which weights were used is not recorded: run `musedrop models verify`, and later jobs say it"
 NO_REASON = "nothing that the two records say of how they were made differs: run `musedrop selftest` on these devices"
 
 
 def verify_repeated(
-    settings: Settings, source: Path, name: str, video: Path, record: Mapping[str, Any]
-) -> list[Finding]:
-    """Make the video of a job again, wait for it, and compare the two.
+    settings: Settings, source: Path, key: str, video: Path, record: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Make the video of a job again, wait for it, and compare the two; remove it again if it is the same.
 
-    Raises UserError where an input is gone or was changed, or the new job fails; typer.Exit without a daemon.
+    key  the uid of the job, or its name
+
+    Raises UserError where no daemon runs, an input is gone or was changed, or the new job fails.
     """
     with closing(client.open_ledger(settings)) as db:
-        row = require_job(db, str(record.get("uid") or name))
+        row = require_job(db, key)
         spec = read_spec(db, str(row["uid"]))
         inputs = find_inputs(record, list_places(settings, db, str(row["uid"])))
+    first = hash_streams(video)
+    if absence := describe_absence_now(settings, source):
+        raise UserError(absence)
     ticket = client.send(settings, make_request(settings, row, spec, inputs))
-    code = follow_jobs(settings, source, [ticket.id], quiet=True)
+    error_console.print(escape_markup(speak(f"it is made again as {ticket.name}")), soft_wrap=True)
+    again = wait_for_result(settings, source, ticket)
+    folder = settings.folders.outbox / str(again["result"])
+    second = find_video(folder)
+    if hash_streams(second) != first:
+        yield from compare_results(video, second, (record, read_record(folder)))
+        return
+    yield Finding(True, f"made again as {folder.name}: picture and sound have the same bytes")
+    try:
+        remove_result(settings.folders.outbox, str(again["result"]), str(again["uid"]))
+    except OSError as error:
+        yield Finding(None, f"{folder} is not needed any more, and can't be removed: {error.strerror}")
+
+
+def wait_for_result(settings: Settings, source: Path, ticket: client.JobTicket) -> dict[str, Any]:
+    """Return the row of a job when it is done; cancel it where the wait is given up. Raises UserError, typer.Exit."""
+    try:
+        code = follow_jobs(settings, source, [ticket.id], quiet=True)
+    except KeyboardInterrupt:
+        withdraw(settings, ticket)
+        raise
     if code > 1:
+        withdraw(settings, ticket)
         raise typer.Exit(code)
     with closing(client.open_ledger(settings)) as db:
         again = require_job(db, ticket.id)
     if again["state"] != "done":
         print_outcome(settings, again)
         raise UserError(f"{ticket.name} is {again['state']}: there is nothing to compare with")
-    folder = settings.folders.outbox / str(again["result"])
-    return list(compare_results(video, find_video(folder), (record, read_record(folder))))
+    return again
+
+
+def withdraw(settings: Settings, ticket: client.JobTicket) -> None:
+    """Take a job back: its file, where it was not taken in yet; else it is cancelled."""
+    discard(settings.folders.inbox / f"{ticket.name}.json")
+    with closing(client.open_ledger(settings)) as db:
+        row = client.find_job(db, ticket.id)
+    if row is not None:
+        client.write_control_file(settings, name_for_control(row), "cancel")
 
 
 def make_request(
@@ -82,7 +120,8 @@ def make_request(
 def find_inputs(record: Mapping[str, Any], media: Media) -> dict[str, Path]:
     """Return where the inputs are, by their roles in the ledger. Raises UserError where one is gone or was changed."""
     hashes = {name_role(role): medium.get("sha256") for role, medium in list_inputs(record).items()}
-    return {role: find_input(role, places, hashes.get(role)) for role, places in media.items()}
+    used = {role: places for role, places in media.items() if not role.startswith("text")}  # their sound is used
+    return {role: find_input(role, places, hashes.get(role)) for role, places in used.items()}
 
 
 def find_input(role: str, places: Sequence[Path], sha256: str | None) -> Path:
@@ -116,17 +155,13 @@ def replace_medium(job: dict[str, Any], role: str, name: str) -> None:
 def compare_results(
     first: Path, second: Path, records: tuple[Mapping[str, Any], Mapping[str, Any]]
 ) -> Iterator[Finding]:
-    """Yield whether two videos are equal, and if not, where they begin to differ and what may be the cause."""
-    if hash_streams(first) == hash_streams(second):
-        yield Finding(True, f"made again as {second.parent.name}: picture and sound have the same bytes")
-        return
+    """Yield where two videos begin to differ, and what may be the cause."""
     found = find_difference(first, second)
     yield describe_picture(second.parent.name, found, Fraction(str(records[0].get("fps") or 25)))
     sound_s = found["sound_s"]
     if sound_s is not None:
         yield Finding(False, f"its sound differs from {sound_s:.3f} s on")
-    causes = list(list_causes(*records))
-    for cause in causes or [NO_REASON]:
+    for cause in list(list_causes(*records)) or [NO_REASON]:
         yield Finding(None, cause)
 
 
@@ -145,9 +180,12 @@ def describe_picture(name: str, found: Mapping[str, Any], fps: Fraction) -> Find
 
 
 def hash_streams(path: Path) -> str:
-    """Return a hash of the bytes of picture and sound."""
-    with path.open("rb") as file:
-        return hash_boxes(file, list_boxes(file), "mdat")
+    """Return a hash of the bytes of picture and sound. Raises UserError where there is no such video."""
+    with open_video(path) as file:
+        try:
+            return hash_boxes(file, list_boxes(file), "mdat")
+        except (OSError, ValueError) as error:
+            raise UserError(f"the two videos can't be compared: {error}") from error
 
 
 def find_difference(first: Path, second: Path) -> dict[str, Any]:
@@ -161,6 +199,8 @@ def find_difference(first: Path, second: Path) -> dict[str, Any]:
 
 def list_causes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the two records say differently of how they were made."""
+    if any(record.get("engine") == "musetalk" and not record.get("weights_sha256") for record in (first, second)):
+        yield NO_WEIGHTS
     before, after = (dict(flatten(select_compared(record))) for record in (first, second))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -58,19 +58,27 @@ def verify_result(
     """
     settings = load_settings(config) if config or repeat or not names_file(target) else find_own_settings()
     found = find_target(target, settings)
-    models_dir = settings.models_dir if settings and found.is_job else None
+    models_dir = settings.models_dir if settings and found.uid else None
     report = probe(found.video, read_chain(settings) if settings else "")
     findings = list(examine(report, found.record, found.media, models_dir, found.noted))
+    if not as_json:
+        print_findings(findings)
     if repeat and settings:
         from agent.cli.credentials.repeat import verify_repeated
 
-        findings += verify_repeated(settings, find_settings(config), target, found.video, found.record)
+        key = found.uid or str(found.record.get("uid") or target)
+        for one in verify_repeated(settings, find_settings(config), key, found.video, found.record):
+            findings.append(one)
+            if not as_json:
+                print_findings([one])
     if as_json:
         typer.echo(json.dumps([{"holds": one.holds, "text": one.text} for one in findings], indent=1))
-    else:
-        for one in findings:
-            typer.echo(f"{ {True: 'ok', False: 'NO', None: '--'}[one.holds] }  {escape(speak(one.text))}")
     raise typer.Exit(1 if any(one.holds is False for one in findings) else 0)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    for one in findings:
+        typer.echo(f"{ {True: 'ok', False: 'NO', None: '--'}[one.holds] }  {escape(speak(one.text))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +86,14 @@ class Target:
     """What is to be looked at.
 
     record  the result.json beside the video, {} for none
-    is_job  whether it was found by the name of a job, and so in the ledger
+    uid     of the job, where it was found by its name, and so in the ledger
     noted   what the ledger says of the result
     media   where the inputs of the job may be, by their roles
     """
 
     video: Path
     record: Mapping[str, Any]
-    is_job: bool = False
+    uid: str = ""
     noted: Mapping[str, Any] = field(default_factory=dict)
     media: Media = field(default_factory=dict)
 
@@ -132,7 +140,7 @@ def find_target(target: str, settings: Settings | None) -> Target:
         uid = str(row["uid"])
         noted, media = read_facts(db, uid), list_places(settings, db, uid)
     folder = settings.folders.outbox / str(row["result"])
-    return Target(find_video(folder), read_record(folder), True, noted, media)
+    return Target(find_video(folder), read_record(folder), uid, noted, media)
 
 
 def probe(video: Path, chain: str) -> VideoReport:

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.motion.catalog import find_pipelines
 from models.motion.diffusers.families import NEGATIVE_PROMPT, PROMPT, Family, read_index
-from models.motion.prompts import check_brackets, refuse_long
+from models.motion.prompts import check_brackets, check_tokenizer_files, refuse_long
 from models.motion.sizes import choose_size
 from models.motion.tensors import read_arrays, write_arrays, write_frame
 from models.motion.threads import use_one_thread
@@ -38,7 +38,7 @@ class DiffusersEngine:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._pipeline: tuple[Path, Any] | None = None
+        self._pipeline: tuple[tuple[Path, str], Any] | None = None
 
     def inspect(self, request: MotionRequest) -> MotionPlan:
         """See MotionEngine.inspect. Also raises EngineError bad_option for a pipeline that is not known."""
@@ -174,9 +174,10 @@ class DiffusersEngine:
         import torch
 
         folder = find_folder(plan.request)
-        if self._pipeline is None or self._pipeline[0] != folder:
+        key = folder, stamp_folder(folder)
+        if self._pipeline is None or self._pipeline[0] != key:
             self._pipeline = None  # free the memory of the old networks before the new ones take theirs
-            self._pipeline = (folder, load_pipeline(folder, self.place))
+            self._pipeline = key, load_pipeline(folder, self.place)
         pipeline = self._pipeline[1]
         networks = (one for one in pipeline.components.values() if isinstance(one, torch.nn.Module))
         lists = (inner for network in networks for inner in network.modules() if isinstance(inner, torch.nn.ModuleList))
@@ -217,6 +218,7 @@ def count_tokens(text: str, folder: Path) -> int:
 
     load: Any = AutoTokenizer.from_pretrained
     try:
+        check_tokenizer_files(folder / "tokenizer")
         tokenizer = load(folder / "tokenizer", local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         message = f"the tokenizer in {folder} can't be loaded: {error}"[:900]
@@ -291,10 +293,25 @@ def read_options(request: MotionRequest, family: Family) -> dict[str, float]:
 
 
 def count_frames(request: MotionRequest, family: Family, folder: Path) -> int:
-    """Return the number of frames of the clip: what was asked for, as far as the pipeline makes it."""
+    """Return the number of frames of the clip: what was asked for, as far as the pipeline makes it.
+
+    Raises EngineError weights_damaged.
+    """
     if not family.grain:
-        return int(json.loads((folder / "unet" / "config.json").read_bytes())["num_frames"])
+        return read_frames(folder / "unet" / "config.json")
     return min(family.most, max(1, round(request.seconds * family.fps / family.grain)) * family.grain + 1)
+
+
+def read_frames(config: Path) -> int:
+    """Return the frames of a clip of a pipeline that makes one length alone. Raises EngineError weights_damaged."""
+    try:
+        frames = json.loads(config.read_bytes())["num_frames"]
+        if isinstance(frames, int) and frames > 1:
+            return frames
+        problem = f"num_frames is {frames!r}"[:80]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        problem = f"{error}"
+    raise EngineError("weights_damaged", f"{config} says no number of frames ({problem})", "fetch the folder again")
 
 
 def note_limits(request: MotionRequest, family: Family, frames: int) -> Iterator[str]:

@@ -9,7 +9,8 @@ from models.checkpoints.verdicts import Tick, Verdict, judge_hash
 from models.musetalk.commands.verify import report_missing, verify_part
 from models.musetalk.weights.index import find_part as find_musetalk_part
 from models.musetalk.weights.index import get_part as get_musetalk_part
-from models.musev.schedule import describe_config, read_config
+from models.musev.recipe import STEPS
+from models.musev.schedule import check_steps, describe_config, read_config
 from models.musev.weights.index import (
     LCM_FILE,
     VARIANTS,
@@ -99,6 +100,8 @@ def verify_base(selection: Selection, root: Path) -> Iterator[Verdict]:
     try:
         check_base(root, selection, read_shape(root, selection))
         load_tokenizer(root, selection)
-        yield Verdict("ok", file, f"steps of {describe_config(read_config(root / file, file))}")
+        config = read_config(root / file, file)
+        check_steps(config, file, STEPS)
+        yield Verdict("ok", file, f"steps of {describe_config(config)}")
     except EngineError as error:
         yield Verdict("bad", selection.base, error.message, error.hint)

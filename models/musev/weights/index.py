@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.checkpoints.manifest import read_manifest, stamp_of
 from models.checkpoints.sources import hub_path
@@ -208,6 +209,13 @@ def installed_files(root: Path, selection: Selection) -> list[Path]:
     vae = find_musetalk_part(get_musetalk_part("vae"), root)
     files = [path for part in parts for path in (part.path, *([part.config_path] if part.part.config else []))]
     return [*files, *(root / name for name in selection.small_files), *(vae.files if vae else ())]
+
+
+def list_used_files(root: Path, motion: Mapping[str, Any]) -> list[Path]:
+    """Return the same of what a job asks for; see `Request.motion`. Raises EngineError bad_option."""
+    variant = motion.get("variant") or default_variant(root)
+    lcm = motion.get("options", {}).get("lcm") is True
+    return installed_files(root, Selection(variant, select_base(motion.get("base", "")), lcm))
 
 
 def missing_error(root: Path, selection: Selection) -> EngineError:

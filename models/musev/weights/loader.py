@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoints.states import State, damaged_error, find_mismatch, move_tensor, read_state
+from models.motion.prompts import check_tokenizer_files
 from models.musev.nets.picture import PictureTokens
 from models.musev.nets.unet import MotionUNet, ReferenceNet, Shape
 from models.musev.weights.index import (
@@ -38,8 +39,12 @@ FLAGS = {
     "ip_adapter_cross_attn": "reference",
 }
 """Names in the configs of MuseV, and what they mean here; others have no effect on a clip of a photo."""
+BLOCKS = 4
+FAMILY = "StableDiffusionPipeline"
 FAMILIES = {1024: "Stable Diffusion 2", 1280: "Stable Diffusion XL (refiner)", 2048: "Stable Diffusion XL"}
 """By the width of their words."""
+USUAL_WORDS = 49_408
+"""That a text encoder of CLIP knows, where its config has no number."""
 LEFTOVERS = ("position_ids",)
 """Endings of tensors in old files that are no weights."""
 
@@ -71,16 +76,20 @@ def read_shape(root: Path, selection: Selection) -> Shape:
     if other:
         text = f"is of another variant than {selection.variant} ({other[0]} is {config[other[0]]})"
         raise damaged_error(file, text, repair_hint(file))
-    try:
-        return Shape(tuple(config["block_out_channels"]), config["cross_attention_dim"], heads_of(config), **preset)
-    except (KeyError, TypeError) as error:
-        raise damaged_error(file, f"describes no network of MuseV ({error})", repair_hint(file)) from error
+    return shape_of(config, file, preset)
 
 
-def heads_of(config: Mapping[str, Any]) -> int:
-    """Return the number of attention heads, which old configs call by another name."""
-    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
-    return int(heads if isinstance(heads, int) else heads[0])
+def shape_of(config: Mapping[str, Any], file: str, preset: Mapping[str, bool]) -> Shape:
+    """Return the shape that a config describes. Raises EngineError weights_damaged where it describes none."""
+    channels, words = config.get("block_out_channels"), config.get("cross_attention_dim")
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim") or 8
+    heads = heads[0] if isinstance(heads, list) else heads
+    given = [*channels, words, heads] if isinstance(channels, list) and len(channels) == BLOCKS else []
+    numbers = [one for one in given if isinstance(one, int) and one > 0]
+    if len(numbers) < BLOCKS + 2 or any(one % numbers[-1] for one in numbers[:BLOCKS]):
+        text = f"describes no network (channels {channels}, words of {words}, {heads} heads)"
+        raise damaged_error(file, text[:200], repair_hint(file))
+    return Shape(tuple(numbers[:BLOCKS]), numbers[BLOCKS], numbers[-1], **preset)
 
 
 def check_base(root: Path, selection: Selection, shape: Shape) -> None:
@@ -89,11 +98,17 @@ def check_base(root: Path, selection: Selection, shape: Shape) -> None:
     kind = str(read_json(index, f"{selection.base}/model_index.json").get("_class_name", "")) if index.exists() else ""
     file = selection.base_unet.config_file
     config = read_json(root / file, file)
-    words, channels = config.get("cross_attention_dim"), tuple(config.get("block_out_channels", ()))
-    if words == shape.words and channels == shape.channels and kind in ("", "StableDiffusionPipeline"):
+    words, channels = config.get("cross_attention_dim"), config.get("block_out_channels")
+    if words == shape.words and channels == list(shape.channels) and kind in ("", FAMILY):
+        file = selection.get_part("-words").config_file
+        words = read_json(root / file, file).get("hidden_size")
+        if words != shape.words:
+            text = f"describes no text encoder of this base model (words of {str(words)[:40]}, not of {shape.words})"
+            raise damaged_error(file, text, repair_hint(file))
         return
     family = FAMILIES.get(words) if isinstance(words, int) else None
-    said = family or kind.removesuffix("Pipeline") or f"a network with words of {words} and channels {channels}"
+    other = "" if kind == FAMILY else kind.removesuffix("Pipeline")
+    said = family or other or f"a network with words of {words} and channels {channels}"[:200]
     message = f"the base model {selection.base} is {said}; MuseV needs Stable Diffusion 1.5 in the layout of diffusers"
     raise EngineError("bad_option", message, "leave out motion.base, or name a folder with a model of that family")
 
@@ -177,12 +192,15 @@ def load_reference(root: Path, selection: Selection, device: torch.device, dtype
     return loaded
 
 
-def load_picture_tokens(root: Path, selection: Selection, device: torch.device, dtype: torch.dtype) -> PictureTokens:
+def load_picture_tokens(
+    root: Path, selection: Selection, device: torch.device, dtype: torch.dtype, embedding: int = 0
+) -> PictureTokens:
+    """Return what makes tokens of an embedding with so many numbers; 0: as many as the file says."""
     shape = read_shape(root, selection)
     found = get_installed(root, selection, selection.get_part("-picture"))
     state = {name.removeprefix("image_proj."): tensor for name, tensor in read_part(found).items()}
     width = state["proj.weight"].shape[1] if "proj.weight" in state else 0
-    net = build_empty(lambda: PictureTokens(width, shape.words))
+    net = build_empty(lambda: PictureTokens(embedding or width, shape.words))
     check_fit(net, state, found.file)
     loaded: PictureTokens = fill(net, state, device, dtype)
     return loaded
@@ -210,13 +228,18 @@ def _load_clip(found: InstalledPart, model: Any, config: Any, device: torch.devi
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    values = read_json(found.config_path, found.part.config_file)
+    values, usual = read_json(found.config_path, found.part.config_file), config()
+    for key, value in values.items():
+        if not is_like(value, getattr(usual, key, None)):
+            text = f"describes no such network ({key} is {str(value)[:40]})"
+            raise damaged_error(found.part.config_file, text, repair_hint(found.part.config_file))
     try:
         net, report = model.from_pretrained(
             None, config=config(**values), state_dict=read_part(found), output_loading_info=True, dtype=dtype
         )
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise damaged_error(found.file, f"fits no such network ({error})", repair_hint(found.file)) from error
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        text = f"fits no such network ({str(error)[:300]})"
+        raise damaged_error(found.file, text, repair_hint(found.file)) from error
     wrong = [*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])]
     if wrong:
         text = f"lacks {len(wrong)} tensors of its network, or has them in another shape ({wrong[0]} first)"
@@ -224,13 +247,27 @@ def _load_clip(found: InstalledPart, model: Any, config: Any, device: torch.devi
     return net.eval().requires_grad_(False).to(device)
 
 
+def is_like(value: Any, usual: Any) -> bool:
+    """Whether a value of a config is of the kind that is usual; the library has an error of its own where it isn't."""
+    if value is None or isinstance(usual, bool) or not isinstance(usual, int | float | str):
+        return True
+    kinds = (int, float) if isinstance(usual, float) else type(usual)
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
 def load_tokenizer(root: Path, selection: Selection) -> Any:
     """Return the tokenizer of the base model. Loads no network."""
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     folder = root / selection.base / "tokenizer"
+    file = selection.get_part("-words").config_file
+    most = read_json(root / file, file).get("vocab_size", USUAL_WORDS)
     try:
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        check_tokenizer_files(folder)
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        if len(tokenizer) > most:
+            raise ValueError(f"it has {len(tokenizer)} words, the text encoder {most}")
+        return tokenizer
     except (OSError, ValueError, TypeError, KeyError) as error:
         name = f"{selection.base}/tokenizer"
         raise damaged_error(name, f"holds no tokenizer ({error})", repair_hint(f"{name}/vocab.json")) from error
@@ -254,6 +291,6 @@ def build_net(found: InstalledPart, selection: Selection) -> nn.Module:
     """Return the empty UNet, ReferenceNet or base UNet that a part belongs to."""
     if found.part == selection.base_unet:
         values = read_json(found.config_path, found.part.config_file)
-        return build_base(Shape(tuple(values["block_out_channels"]), values["cross_attention_dim"], heads_of(values)))
+        return build_base(shape_of(values, found.part.config_file, PRESETS[selection.variant]))
     shape = read_shape(found.root, selection)
     return build_blueprint(ReferenceNet if found.part.name.endswith("-referencenet") else MotionUNet, shape)

@@ -24,6 +24,7 @@ from agent.fs import (
     _deleting_thread,
     _thread_pool,
     atomic_copy,
+    atomic_create,
     atomic_write,
     atomic_write_bytes,
     create_empty,
@@ -381,3 +382,12 @@ def test_a_pipe_is_deleted_and_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     discard(tmp_path / "pipe")
     assert not (tmp_path / "pipe").exists()
+
+
+def test_of_two_writers_of_one_name_one_writes(tmp_path: Path) -> None:
+    """The other learns that it has not, and what is there stays whole."""
+    path = tmp_path / "a.json"
+    with ThreadPoolExecutor(8) as pool:
+        wrote = list(pool.map(lambda number: atomic_create(path, str(number).encode() * 1000), range(1, 9)))
+    assert path.read_bytes() == str(1 + wrote.index(True)).encode() * 1000
+    assert (wrote.count(True), [one.name for one in tmp_path.iterdir()]) == (1, ["a.json"])

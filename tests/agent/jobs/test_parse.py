@@ -174,6 +174,16 @@ def test_a_pair_of_any_names_is_a_job_or_refused(stem: str, avatar: str, audio: 
         assert JobSpec.model_validate_json(got.model_dump_json()) == got
 
 
+def test_a_photo_that_moves_is_described_in_any_style() -> None:
+    """True takes the defaults, false and null are absent; names are spelled in any way, a prompt may have lines."""
+    assert a_job(motion=True) == a_job(motion={})
+    assert a_job(motion=False) == a_job(motion=None) == a_job()
+    motion = a_job(Motion={"NegativePrompt": "a\r\n\tb", "Seed": 4294967295, "Options": {"MotionSpeed": 2}}).motion
+    assert motion is not None
+    assert (motion.negative_prompt, motion.prompt, motion.seed) == ("a b", None, 4294967295)
+    assert motion.options == {"motion_speed": 2}
+
+
 # what is refused ------------------------------------------------------------------------------------------------------
 
 FACE = '{"avatar": "f.jpg", "audio": "v.wav"'
@@ -187,6 +197,32 @@ REFUSED = [
     ("bad_value", FACE + ', "race": {"seeds": 2}, "Strategy": "queue"}', "Strategy is 'queue': with race"),
     ("bad_value", FACE + ', "race": {"engines": ["preview", "musetalk"]}, "engine": "preview"}', "race.engines says"),
     ("bad_value", FACE + ', "race": 2}', "race is 2, not an object"),
+    ("bad_value", FACE + ', "race": {"engines": "preview"}}', "race.engines is 'preview': should be a list, in"),
+    ("bad_value", FACE + ', "race": {"engines": []}}', "race.engines is []: should have at least 1 item"),
+    ("bad_value", FACE + ', "race": {"engines": ["x"]}}', "race.engines.0 is 'x': should be 'preview' or 'musetalk'"),
+    ("bad_value", FACE + ', "Motion": [1]}', "Motion is [1], not an object"),
+    ("bad_value", FACE + ', "motion": "yes"}', "motion is 'yes', not an object"),
+    ("unknown_key", FACE + ', "motion": {"fps": 25}}', "motion.fps"),
+    ("bad_value", FACE + ', "motion": {"Seconds": 31}}', "motion.Seconds is 31: should be at most 30"),
+    ("bad_value", FACE + ', "motion": {"seconds": "6"}}', "should be a number, without quotes"),
+    ("bad_value", FACE + ', "motion": {"seed": 4294967296}}', "motion.seed is 4294967296"),
+    ("bad_value", FACE + ', "motion": {"seed": -1}}', "motion.seed is -1"),
+    ("bad_value", FACE + ', "motion": {"seed": 1.5}}', "motion.seed is 1.5"),
+    ("bad_value", FACE + ', "motion": {"size": 300}}', "should be a multiple of 64"),
+    ("bad_value", FACE + ', "motion": {"size": 192}}', "should be at least 256"),
+    ("bad_value", FACE + ', "motion": {"steps": 101}}', "motion.steps is 101"),
+    ("bad_value", FACE + ', "motion": {"guidance": 0.5}}', "motion.guidance is 0.5"),
+    ("bad_value", FACE + ', "motion": {"engine": "svd"}}', "'musev' or 'diffusers'"),
+    ("bad_value", FACE + ', "motion": {"interpolation": "rife"}}', "motion.interpolation is 'rife'"),
+    ("bad_value", FACE + ', "motion": {"prompt": 5}}', "motion.prompt is 5"),
+    ("bad_value", FACE + ', "motion": {"prompt": "a\\u0007"}}', "can't be printed"),
+    ("bad_value", FACE + ', "motion": {"negative_prompt": "' + "x" * 2001 + '"}}', "at most 2000 characters"),
+    ("bad_value", FACE + ', "motion": {"variant": "../x"}}', "motion.variant is '../x'"),
+    ("bad_value", FACE + ', "motion": {"base": "../../etc"}}', "motion.base is '../../etc'"),
+    ("bad_value", FACE + ', "motion": {"options": {"window": {"a": 1}}}}', "motion.options.window"),
+    ("bad_value", '{"avatar": "f.mp4", "audio": "v.wav", "motion": true}', "moves already"),
+    ("bad_value", FACE + ', "motion": true, "from_s": 1}', "with motion"),
+    ("bad_value", FACE + ', "motion": true, "output": {"alpha": true}}', "no transparency"),
     ("unknown_key", FACE + ', "race": {"seed": 2}}', "race.seed"),
     ("not_json", "", "empty"),
     ("not_json", " \r\n", "empty"),

@@ -71,6 +71,7 @@ BEYOND = (
     "\\",
     '"x": "\U0001f600',
     '"x": [1',
+    '"f.mp4"',
 )
 """Parts of documents that are wrong in a way that the schema doesn't express: mostly characters in texts."""
 

@@ -852,7 +852,8 @@ def test_a_job_goes_on_with_the_settings_it_was_begun_with(make_simulation: Buil
 def test_a_clip_of_another_motion_engine_is_planned_anew(
     make_simulation: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first engine left of it, and what was rendered of it, is of no use; the same engine goes on."""
+    """What the first engine left of it, and what was rendered of it, is of no use; the same engine goes on, unless its
+    weights are others now."""
     simulation = make_simulation(cpus(1))
     simulation.frame_s = 5.0
     engines, asked = ["musev"], list[dict[str, Any]]()
@@ -882,10 +883,15 @@ def test_a_clip_of_another_motion_engine_is_planned_anew(
     simulation.run(lambda: len(simulation.placed) > before)
     assert (len(asked), part.exists(), animation.exists()) == (1, True, True)
     stop_and_start(simulation)
-    engines[0] = "diffusers"
+    monkeypatch.setattr("agent.scheduler.dispatcher.stamp_motion", lambda *_: "of other weights")
     simulation.run(lambda: len(asked) == 2)
-    assert asked[1]["motion"]["engine"] == "diffusers"
     assert (part.exists(), animation.exists()) == (False, False)
+    animation.mkdir()
+    stop_and_start(simulation)
+    engines[0] = "diffusers"
+    simulation.run(lambda: len(asked) == 3)
+    assert asked[2]["motion"]["engine"] == "diffusers"
+    assert not animation.exists()
 
 
 def run_only(simulation: Simulation, monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:

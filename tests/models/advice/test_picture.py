@@ -93,6 +93,28 @@ def test_why_no_face_is_seen(portrait: tuple[U8, Face]) -> None:
         assert degrees in advise_on_faces([(lying, ())], None)["face_tilted"]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_side_of_the_picture_cuts_the_face(portrait: tuple[U8, Face], side: str) -> None:
+    """Whichever it is."""
+    picture, face = portrait
+    x, _, w, _ = face.box
+    cut = picture[:, round(x + 0.2 * w) :] if side == "left" else picture[:, : round(x + 0.8 * w)]
+    cut = np.ascontiguousarray(cut)
+    assert "face_cut" in advise_on_faces([(cut, find_faces(cut))], None)
+
+
+def test_a_covered_face_is_not_called_dark(portrait: tuple[U8, Face]) -> None:
+    """A mask of any colour hides the face, and no light would help."""
+    for colour in ((25, 25, 25), (235, 235, 235), (200, 180, 120)):
+        picture, face = portrait[0].copy(), portrait[1]
+        middle, across = np.mean(face.eyes, 0), face.eye_distance
+        corners = np.array([[-0.95, 0.45], [0, 0.35], [0.95, 0.45], [0.75, 1.4], [0, 1.9], [-0.75, 1.4]])
+        cv2.fillPoly(picture, [(middle + corners * across).astype(np.int32)], colour)
+        found = advise_on_faces([(picture, find_faces(picture))], None).keys()
+        assert found & {"mouth_covered", "face_unseen"}
+        assert "face_dark" not in found
+
+
 def test_several_faces_and_none(portrait: tuple[U8, Face]) -> None:
     """The largest speaks unless the job says which; a picture without a face is told."""
     picture, _ = portrait

@@ -55,6 +55,35 @@ def test_silence_and_a_click() -> None:
     assert advise_on_voice(np.zeros(10, np.float32)) == {}
 
 
+def make_melody(seconds: int) -> Floats:
+    """Return plucked notes, two in a second."""
+    at_s = np.arange(RATE // 2) / RATE
+    pitches = np.random.default_rng(1).choice([220.0, 247.0, 262.0, 330.0, 392.0], 2 * seconds)
+    notes = [np.exp(-3 * at_s) * sum(np.sin(2 * np.pi * hz * n * at_s) / n for n in range(1, 6)) for hz in pitches]
+    return (0.2 * np.concatenate(notes)).astype(np.float32)
+
+
+def make_drums(seconds: int) -> Floats:
+    """Return beats of noise, three in a second."""
+    beat = np.random.default_rng(1).normal(0, 0.3, RATE // 3) * np.exp(-np.arange(RATE // 3) / 400)
+    return np.tile(beat, 3 * seconds).astype(np.float32)
+
+
+def test_music_is_no_voice(voice: Floats) -> None:
+    """Notes and beats change as speech does, and are told from it by their pitch; a voice over them is one."""
+    for music in (make_melody(4), make_drums(4)):
+        assert advise_on_voice(music).keys() == {"sound_no_voice"}
+        behind = np.resize(music, len(voice)) * (0.05 * np.abs(voice).max() / np.abs(music).max())
+        assert "sound_no_voice" not in advise_on_voice(voice + behind)
+
+
+def test_pauses_are_no_quiet_speakers(voice: Floats) -> None:
+    """Neither a long pause in a noisy recording, nor a second in which a word ends."""
+    noise = 0.003 * np.random.default_rng(2).normal(0, 1, 3 * len(voice)).astype(np.float32)
+    assert advise_on_voice(np.concatenate([voice, 0 * voice, voice]) + noise) == {}
+    assert advise_on_voice(voice[: RATE // 2 * 3]) == {}
+
+
 def test_the_levels_of_speakers(voice: Floats) -> None:
     """Voices that are far apart are told; one voice, or two alike, are not."""
     assert advise_on_levels([voice, 0.1 * voice]).keys() == {"sound_levels"}

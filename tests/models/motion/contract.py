@@ -16,6 +16,7 @@ import torch
 from models.arrays import U8
 from models.motion import sizes
 from models.motion.types import MotionEngine, MotionFiles, MotionPlan, MotionRequest, frame_path
+from models.types import EngineError
 
 
 @contextmanager
@@ -62,6 +63,12 @@ def make_clip(engines: list[MotionEngine], plan: MotionPlan, folder: Path, seed:
     files.frames.mkdir()
     engines[-1].decode(folder, files.frames, lambda _: None)
     return [frame_path(files.frames, number).read_bytes() for number in range(plan.frames)]
+
+
+def run_first_unit(engine: MotionEngine, plan: MotionPlan, folder: Path) -> None:
+    files = open_folder(plan, folder)
+    engine.prepare(plan, files.folder, lambda _: None)
+    engine.denoise(files.folder, 0, 0, 1, lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -144,14 +151,56 @@ class MotionEngineContract:
         assert {"engine", "weights", "licence", "scheduler", "seed"} <= made.plan.facts.keys()
 
     def test_a_report_that_raises_ends_the_call(self, made: Made, tmp_path: Path) -> None:
-        """Each long call reports, so that a cancelled one ends soon."""
-        engine, files = made.engines[0], open_folder(made.plan, tmp_path / "clip")
-        engine.prepare(made.plan, files.folder, lambda _: None)
+        """Each long call reports, so that a cancelled one ends soon; run again, it makes what it would have made."""
+        engine, other = made.engines
+        files, undisturbed = (open_folder(made.plan, tmp_path / name) for name in ("clip", "undisturbed"))
 
         def stop(_: int) -> None:
             raise KeyboardInterrupt
 
+        other.prepare(made.plan, undisturbed.folder, lambda _: None)
         with pytest.raises(KeyboardInterrupt):
             engine.prepare(made.plan, files.folder, stop)
+        engine.prepare(made.plan, files.folder, lambda _: None)
+        other.denoise(undisturbed.folder, 0, 0, 1, lambda _: None)
         with pytest.raises(KeyboardInterrupt):
             engine.denoise(files.folder, 0, 0, 1, stop)
+        assert not files.unit_path(0, 0).exists()
+        engine.denoise(files.folder, 0, 0, 1, lambda _: None)
+        assert files.state_path(0).read_bytes() == undisturbed.state_path(0).read_bytes()
+        assert files.unit_path(0, 0).read_bytes() == undisturbed.unit_path(0, 0).read_bytes()
+
+    def test_progress_counts_units(self, made: Made, tmp_path: Path) -> None:
+        """A call tells of 0 units until the first is done, and of all at its end; it never goes back."""
+        plan, files = made.plan, open_folder(made.plan, tmp_path / "clip")
+        prepared, denoised, advanced = list[int](), list[int](), list[int]()
+        made.engines[0].prepare(plan, files.folder, prepared.append)
+        made.engines[0].denoise(files.folder, 0, 0, plan.units[0], denoised.append)
+        made.engines[0].advance(files.folder, 0, advanced.append)
+        assert [told[-1] for told in (prepared, denoised, advanced)] == [1, plan.units[0], 1]
+        for told in (prepared, denoised, advanced):
+            assert told == sorted(told)
+
+    def test_brackets_without_a_partner_are_refused(self, made: Made) -> None:
+        """Before any work, in either prompt, with what to do."""
+        for key in ("prompt", "negative_prompt"):
+            with pytest.raises(EngineError, match=f"bad_prompt: .*motion.{key}") as caught:
+                made.engines[0].inspect(replace(made.request, **{key: "a (smile"}))  # type: ignore[arg-type]
+            assert caught.value.hint
+
+
+class WeightsContract(MotionEngineContract):
+    """The same of engines that have weights."""
+
+    @classmethod
+    def make_damaged_request(cls, folder: Path) -> MotionRequest:
+        """Return a request with weights in the folder, of which a file is cut off."""
+        raise NotImplementedError
+
+    def test_damaged_weights_are_named(self, tmp_path: Path) -> None:
+        """By the first call that opens them, with what to do."""
+        engine = self.make_engine()
+        plan = engine.inspect(self.make_damaged_request(tmp_path))
+        with pytest.raises(EngineError, match="weights_damaged") as caught:
+            run_first_unit(engine, plan, tmp_path / "clip")
+        assert caught.value.hint

@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from models.motion.prompts import check_brackets
 from models.motion.sizes import choose_size
-from models.motion.tensors import read_arrays, write_arrays
-from models.motion.types import MotionFiles, MotionPlan, MotionRequest, frame_path
+from models.motion.tensors import read_arrays, write_arrays, write_frame
+from models.motion.types import MotionFiles, MotionPlan, MotionRequest
 from models.types import EngineError, ProgressCallback
 
 WINDOW, OVERLAP, FPS = 4, 1, 4
@@ -35,6 +36,8 @@ class FakeMotionEngine:
         self.device = device
 
     def inspect(self, request: MotionRequest) -> MotionPlan:
+        for key in ("prompt", "negative_prompt"):
+            check_brackets(getattr(request, key) or "", f"motion.{key}")
         photo = cv2.imread(request.photo)
         if photo is None:
             raise EngineError("avatar_unreadable", f"{request.photo_name} is no picture", "send another")
@@ -96,5 +99,5 @@ class FakeMotionEngine:
         for number, shift in enumerate(read_arrays(files.state_path(len(plan.units)))["shift"]):
             moved = np.array([[1, 0, 3 * np.sin(shift)], [0, 1, 2 * np.cos(shift)]], np.float32)
             frame = cv2.warpAffine(photo, moved, (plan.width, plan.height), borderMode=cv2.BORDER_REPLICATE)
-            cv2.imwrite(str(frame_path(out, number)), frame)
+            write_frame(out, number, np.asarray(frame, np.uint8))
             report(0)

@@ -58,10 +58,10 @@ class Golden:
     unets: dict[str, MotionUNet]
     loop_unets: dict[str, MotionUNet] = field(default_factory=dict)
 
-    def recipe(self, variant: str, steps: int = 3) -> Recipe:
+    def recipe(self, variant: str, frames: int, steps: int = 3) -> Recipe:
         given = self.inputs["picture"]
         height, width = given.shape[-2:]
-        frames, tuning = LOOPS[variant] + 1, Tuning(motion_speed=8.0)
+        tuning = Tuning(motion_speed=8.0)
         return Recipe(
             variant,
             "",
@@ -70,7 +70,7 @@ class Golden:
             123,
             width,
             height,
-            frames,
+            frames + 1,
             steps,
             3.5,
             self.scheduler,
@@ -162,10 +162,14 @@ def read_published_outputs() -> dict[str, Tensor]:
     for name, one in load_file(PUBLISHED / "loop" / "outputs.safetensors").items():
         case, _, what = name.partition(".")
         variant, frames = case.rsplit("_T", 1)
-        if LOOPS[variant] == int(frames):
-            taken = one[:, :, 0] if what == "ref0" else one[:, :, ::6] if what == "video" else one
-            outputs[f"{variant} {renamed.get(what, what)}"] = taken
+        taken = one[:, :, 0] if what == "ref0" else one[:, :, ::6] if what == "video" else one
+        outputs[f"{name_loop(variant, int(frames))} {renamed.get(what, what)}"] = taken
     return outputs
+
+
+def name_loop(variant: str, frames: int) -> str:
+    """Return how a loop begins the names of what it makes."""
+    return variant if LOOPS[variant] == frames else f"{variant}-{frames}"
 
 
 def is_reference_key(name: str) -> bool:
@@ -197,9 +201,15 @@ def run_reference(golden: Golden) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def run_loop(golden: Golden, variant: str, steps: int = 3, *, video: bool = False) -> dict[str, Tensor]:
-    """Return what a loop makes on its way: words, image, first map, noise, and the latents after each step."""
-    recipe, schedule = golden.recipe(variant), Schedule(golden.scheduler, 3)
+def run_loop(
+    golden: Golden, variant: str, steps: int = 3, *, frames: int = 0, video: bool = False
+) -> dict[str, Tensor]:
+    """Return what a loop makes on its way: words, image, first map, noise, and the latents after each step.
+
+    `frames`: 0 for those of `LOOPS`.
+    """
+    frames = frames or LOOPS[variant]
+    recipe, schedule = golden.recipe(variant, frames), Schedule(golden.scheduler, 3)
     given = networks.encode_picture(golden.vae, golden.inputs["picture"])
     texts = (recipe.negative_prompt, recipe.prompt)
     tokens = [prompts.tokenize_prompt(text, golden.tokenizer) for text in texts]
@@ -220,7 +230,7 @@ def run_loop(golden: Golden, variant: str, steps: int = 3, *, video: bool = Fals
         found[f"step{step}"] = state.latents
     if video:
         found["video"] = decode_video(golden, torch.cat([given, state.latents], dim=2))
-    return {f"{variant} {name}": one for name, one in found.items()}
+    return {f"{name_loop(variant, frames)} {name}": one for name, one in found.items()}
 
 
 def decode_video(golden: Golden, latents: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from agent.languages import find_chinese
 from models.motion.types import MotionEngine, MotionFiles, MotionPlan, MotionRequest
@@ -15,9 +17,19 @@ from models.musev.engine import MuseVEngine, shot_path
 from models.musev.prompts import CALM_PROMPT
 from models.musev.weights.index import BASES, DEFAULT_BASE
 from models.types import EngineError
-from tests.models.motion.contract import MotionEngineContract, make_clip, open_folder
+from tests.models.motion.contract import WeightsContract, make_clip, open_folder
 from tests.models.musev import tiny
 
+OTHER_OPTIONS = {
+    "motion_speed": 8.0,
+    "picture_scale": 0.5,
+    "window": 8,
+    "overlap": 2,
+    "shot_frames": 4,
+    "crop": "reference",
+    "precision": "bf16",
+}
+"""A value of each option that is not the default."""
 SMALL: dict[str, Any] = {"seconds": 1.0, "size": 64, "steps": 2}
 
 
@@ -35,7 +47,7 @@ def inspect(root: Path, photo: Path, **asked: Any) -> MotionPlan:
     return MuseVEngine("cpu:0").inspect(request_of(root, photo, **asked))
 
 
-class TestContract(MotionEngineContract):
+class TestContract(WeightsContract):
     """MuseV keeps to what all motion engines keep to."""
 
     master: Path
@@ -53,6 +65,13 @@ class TestContract(MotionEngineContract):
     @classmethod
     def make_request(cls, folder: Path) -> MotionRequest:  # noqa: ARG003 - the photo is shared
         return request_of(cls.master, cls.photo, options={"window": 4, "overlap": 2}, steps=1, seconds=1.5)
+
+    @classmethod
+    def make_damaged_request(cls, folder: Path) -> MotionRequest:
+        root = Path(shutil.copytree(cls.master, folder / "models"))
+        file = root / "motion" / "musev_referencenet" / "referencenet" / "diffusion_pytorch_model.bin"
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        return request_of(root, cls.photo)
 
 
 def test_a_plan_says_what_is_made(musev_master: Path, photo: Path) -> None:
@@ -126,6 +145,10 @@ def test_the_networks_are_told_from_within_a_unit(
     [
         ({"prompt": "(a"}, "bad_prompt: .*no partner"),
         ({"negative_prompt": "a]"}, "bad_prompt: .*negative"),
+        ({"prompt": "(a:1.2.3)"}, 'bad_prompt: "1.2.3" is no weight'),
+        ({"negative_prompt": "(a:.)"}, "bad_prompt: .*negative"),
+        ({"prompt": "((a:5):5)"}, "bad_prompt: .*weight 25"),
+        ({"prompt": f"(a:{'9' * 400})"}, "bad_prompt: .*weight inf"),
         ({"prompt": "xyzw " * 100}, "bad_prompt: .*takes 225"),
         ({"variant": "musev_referencenet_pose"}, "bad_option: .*pose of a video"),
         ({"variant": "other"}, "bad_option: .*no variant"),
@@ -189,6 +212,84 @@ def test_a_base_of_another_family_is_refused_by_name(
     with pytest.raises(EngineError, match=f"bad_option: .*is {said}") as caught:
         inspect(root, photo)
     assert "leave out motion.base" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("motion/musev_referencenet/unet/config.json", '{"block_out_channels": 5, "cross_attention_dim": 24}'),
+        ("motion/musev_referencenet/unet/config.json", '{"block_out_channels": [32, 32], "cross_attention_dim": 24}'),
+        ("motion/musev_referencenet/unet/config.json", "[]"),
+        (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", '{"hidden_size": 1024}'),
+        (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", "[]"),
+        (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", '{"hidden_size": 24, "vocab_size": 100}'),
+        (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", "{"),
+        (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", "[1]"),
+        (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", '{"a": 1}'),
+        (f"{BASES}/{DEFAULT_BASE}/tokenizer/tokenizer_config.json", "{"),
+    ],
+)
+def test_a_damaged_config_is_named(root: Path, photo: Path, file: str, text: str) -> None:
+    """Whatever is in it: no job ends with an error of a library."""
+    (root / file).write_text(text)
+    with pytest.raises(EngineError, match="weights_damaged") as caught:
+        inspect(root, photo)
+    assert "--replace" in caught.value.hint
+
+
+def test_a_picture_encoder_of_another_width_is_named(root: Path, photo: Path, tmp_path: Path) -> None:
+    """Its embedding has to be that which the tokens of the picture are made of."""
+    file = root / "motion" / "musev_referencenet" / "ip_adapter_image_proj.bin"
+    state = torch.load(file, weights_only=True)["image_proj"]
+    torch.save({"image_proj": {**state, "proj.weight": state["proj.weight"][:, :-4].clone()}}, file)
+    plan = inspect(root, photo)
+    files = open_folder(plan, tmp_path / "clip")
+    with pytest.raises(EngineError, match=r"weights_damaged: .*ip_adapter_image_proj.*another shape"):
+        MuseVEngine("cpu:0").prepare(plan, files.folder, lambda _: None)
+
+
+def test_a_base_that_describes_nothing_is_none(root: Path, photo: Path) -> None:
+    """What is known of it is said."""
+    config = root / BASES / DEFAULT_BASE / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "block_out_channels": None}))
+    with pytest.raises(EngineError, match=r"bad_option: .*words of 24 and channels None"):
+        inspect(root, photo)
+
+
+def test_other_weights_are_loaded_anew(root: Path, photo: Path, tmp_path: Path) -> None:
+    """A worker that has the networks loaded looks whether their files are still the same."""
+    engine, plans, noises = MuseVEngine("cpu:0"), [], []
+    for number in range(2):
+        plans.append(inspect(root, photo, steps=1))
+        files = open_folder(plans[-1], tmp_path / str(number))
+        engine.prepare(plans[-1], files.folder, lambda _: None)
+        engine.denoise(files.folder, 0, 0, 1, lambda _: None)
+        noises.append(files.unit_path(0, 0).read_bytes())
+        file = root / "motion" / "musev_referencenet" / "unet" / "diffusion_pytorch_model.bin"
+        state = torch.load(file, weights_only=True)
+        torch.save({name: one * 1.1 if "temp_convs" in name else one for name, one in state.items()}, file)
+    assert plans[0].identity["fingerprint"] != plans[1].identity["fingerprint"]
+    assert noises[0] != noises[1]
+
+
+def test_each_thing_asked_for_is_another_clip(musev_master: Path, photo: Path) -> None:
+    """No two of them have one identity, by which the cache knows clips; what changes no frame has the same."""
+    asked: list[dict[str, Any]] = [
+        {},
+        {"seed": 2},
+        {"prompt": "a nod"},
+        {"negative_prompt": ""},
+        {"variant": "musev"},
+        {"seconds": 1.25},
+        {"size": 128},
+        {"steps": 3},
+        {"guidance": 3.0},
+        *({"options": {name: value}} for name, value in OTHER_OPTIONS.items()),
+    ]
+    identities = [json.dumps(inspect(musev_master, photo, **one).identity, sort_keys=True) for one in asked]
+    assert len(set(identities)) == len(asked)
+    named = inspect(musev_master, photo, variant="musev_referencenet", base=DEFAULT_BASE, device_bytes=8 << 30)
+    assert json.dumps(named.identity, sort_keys=True) == identities[0]
 
 
 def test_another_base_is_another_clip(root: Path, photo: Path) -> None:

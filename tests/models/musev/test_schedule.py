@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
-from models.musev.schedule import LCM, SPACINGS, Schedule, describe_config, read_config
+from models.musev.schedule import LCM, SPACINGS, Schedule, check_steps, describe_config, read_config
 from models.types import EngineError
 from tests.models.musev.tiny import SCHEDULER
 
@@ -33,10 +33,20 @@ def predict(latents: Tensor, time: float) -> Tensor:
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("kind", CLASSES)
-def test_steps_by_themselves_end_where_the_scheduler_does(kind: str, spacing: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        *((kind, {}) for kind in CLASSES),
+        ("PNDMScheduler", {"skip_prk_steps": False, "steps_offset": 0}),
+        ("PNDMScheduler", {"set_alpha_to_one": True}),
+        ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 0}),
+        ("DDIMScheduler", {"clip_sample": True}),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    ],
+)
+def test_steps_by_themselves_end_where_the_scheduler_does(kind: str, own: dict[str, Any], spacing: str) -> None:
     """Each step begins with tensors alone, and comes out to the bit as in one go."""
-    config = config_of(kind, spacing)
+    config = {**config_of(kind, spacing), **own}
     whole: Any = CLASSES[kind].from_config(config)
     whole.set_timesteps(6)
     drawn = {"generator": torch.Generator().manual_seed(8)} if kind == LCM else {}
@@ -71,6 +81,12 @@ def test_a_config_is_read_and_described(tmp_path: Path) -> None:
     path.write_text(json.dumps({"_class_name": "PNDMScheduler"}))
     assert describe_config(read_config(path, "s")) == "PNDM (leading)"
     for text, code in (
+        ('{"_class_name": ["DDIMScheduler"]}', "bad_option"),
+        ('{"_class_name": "DDIMScheduler", "beta_schedule": "none"}', "weights_damaged: .*no config"),
+        ('{"_class_name": "DDIMScheduler", "beta_start": null}', "weights_damaged: .*no config"),
+        ('{"_class_name": "DDIMScheduler", "num_train_timesteps": "x"}', "weights_damaged: .*no config"),
+        ('{"_class_name": "DDIMScheduler", "num_train_timesteps": 0}', "weights_damaged: .*no config"),
+        ('{"_class_name": "EulerDiscreteScheduler", "beta_start": 10, "beta_end": 20}', "weights_damaged: .*no times"),
         ('{"_class_name": "LCMScheduler"}', "bad_option: .*LCMScheduler"),
         ('{"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}', "bad_option: .*v_prediction"),
         ("{}", "weights_damaged"),
@@ -78,4 +94,15 @@ def test_a_config_is_read_and_described(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(EngineError, match=code):
-            read_config(path, "s")
+            check_steps(read_config(path, "s"), "s", 10)
+
+
+def test_steps_that_a_scheduler_can_not_take_are_refused(tmp_path: Path) -> None:
+    """PNDM needs four where it begins with steps of Runge and Kutta; a number that it can take is named."""
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({**SCHEDULER, "_class_name": "PNDMScheduler"}))
+    for steps, fitting in ((2, 4), (3, 4)):
+        with pytest.raises(EngineError, match=f"bad_option: .*can't take {steps} steps") as caught:
+            check_steps(read_config(path, "s"), "s", steps)
+        assert f"motion.steps {fitting}," in caught.value.hint
+    check_steps(read_config(path, "s"), "s", 4)

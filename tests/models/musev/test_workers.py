@@ -21,7 +21,7 @@ from models.types import Animation, Inspection, Request
 
 LIMIT_S = 250
 NO_SUCCESSOR = Backoff(quick_s=1e9, first_s=1e9, sick_s=1e9, sick_max_s=1e9)
-"""A worker that was killed is not replaced: starting one takes seconds."""
+"""A worker that was killed is not replaced where there are others: starting one takes seconds."""
 MOTION: dict[str, Any] = {
     "engine": "musev",
     "seconds": 1.5,
@@ -35,12 +35,17 @@ MOTION: dict[str, Any] = {
 
 @dataclass
 class Studio:
-    """A pool of real workers that make one clip; in each of the tasks `kills`, one is killed amid a span."""
+    """A pool of real workers that make one clip; in each of the tasks `kills`, one is killed amid a span.
+
+    The spans of the tasks `last_kills` that are cut short are those that add what the other spans have made.
+    """
 
     folder: Path
     request: Request
     workers: int
     kills: tuple[int, ...] = ()
+    last_kills: tuple[int, ...] = ()
+    backoff: Backoff = NO_SUCCESSOR
     deaths: int = 0
 
     def make_clip(self, plan: MotionPlan) -> list[bytes]:
@@ -48,13 +53,13 @@ class Studio:
         files, animation = MotionFiles(self.request.files.animation), Animation("musev", "key", plan.units)
         write_plan(plan, files)
         outline = Inspection(1, "25", 64, 64, 0.04, {"render": 1}, animation=animation).to_dict()
-        with Pool(self.open_backend(), stall_s=LIMIT_S, backoff=NO_SUCCESSOR) as pool:
+        with Pool(self.open_backend(), stall_s=LIMIT_S, backoff=self.backoff) as pool:
             for step, count in enumerate(animation.tasks[:-1]):
                 payload = {"stage": "animate", "step": step, "request": self.request.to_dict(), "outline": outline}
                 spans = [Span(unit, unit + 1) for unit in range(count)]
-                if step in self.kills:
-                    self.trap.unlink()
-                for part in (spans[:-1], spans[-1:]):  # the last one adds what the others have made
+                for part, kills in ((spans[:-1], self.kills), (spans[-1:], self.last_kills)):
+                    if part and step in kills:
+                        self.trap.unlink()
                     self.run(pool, f"task-{step}", part, payload)
                     assert all(files.is_done(animation, step, span.start) for span in part)
                 assert self.trap.exists()
@@ -98,16 +103,20 @@ class Studio:
 def test_any_number_of_workers_and_kills_in_each_step_give_one_clip(
     musev_master: Path, photo: Path, tmp_path: Path
 ) -> None:
-    """One worker, two and four make the same bytes, also where one is killed in each task."""
+    """One worker, two and four make the same bytes, also where one is killed in each task and in what ends it."""
     clips = []
-    for workers, kills in ((1, ()), (2, (3,)), (4, (0, 1, 2))):
+    for workers, kills, last_kills, backoff in (
+        (1, (), (), NO_SUCCESSOR),
+        (2, (), (2, 3), Backoff(quick_s=0.0)),
+        (4, (1, 2), (0,), NO_SUCCESSOR),
+    ):
         folder = tmp_path / str(workers)
         work = folder / "work"
         request = Request("preview", str(photo), "v.wav", str(work), "out", "cache", str(musev_master), motion=MOTION)
         request.files.photo.parent.mkdir(parents=True)
         request.files.photo.write_bytes(photo.read_bytes())
-        studio = Studio(folder, request, workers, kills)
+        studio = Studio(folder, request, workers, kills, last_kills, backoff)
         clips.append(studio.make_clip(MuseVEngine("cpu:0").inspect(make_motion_request(request))))
-        assert studio.deaths == len(kills)
+        assert studio.deaths == len(kills + last_kills)
     assert clips[0] == clips[1] == clips[2]
     assert len(set(clips[0])) > 3

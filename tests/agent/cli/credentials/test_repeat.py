@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from agent import __version__
+from agent import __version__, client
 from agent.cli.credentials.finding import Finding
-from agent.cli.credentials.repeat import compare_results, find_inputs, make_request
+from agent.cli.credentials.repeat import compare_results, find_inputs, hash_streams, list_causes, make_request, withdraw
 from agent.errors import UserError
+from agent.fs.folders import make_folders
 from agent.jobs.parse import parse_job
+from agent.ledger.ledger import Ledger
 from agent.settings import Settings
-from tests.share import Share, face, voice
+from tests.agent.samples import add_job
+from tests.share import Share, face, until, voice
 
 
 @pytest.fixture
@@ -95,8 +100,30 @@ def test_the_first_frame_that_differs_and_what_may_be_the_cause(tmp_path: Path) 
     assert cause == Finding(None, "driver was 550.1, and is 560.2 now")
     [_, unknown] = compare_results(first, second, (old, old))
     assert "nothing that the two records say" in unknown.text
-    [same] = compare_results(first, first, (old, new))
-    assert same.holds
+    unrecorded = {**old, "engine": "musetalk"}
+    [_, weights] = compare_results(first, second, (unrecorded, unrecorded))
+    assert "musedrop models verify" in weights.text
+    second.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="can't be compared"):
+        hash_streams(second)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"kind": "cpu"}, "kind was cuda, and is cpu now"),
+        ({"weights_sha256": {"unet.pth": "bb"}}, "weights_sha256 unet.pth was aa, and is bb now"),
+        ({"made_with": {"musedrop": "0.3"}}, "musedrop was 0.2, and is 0.3 now"),
+        ({"made_with": {"cards": ["B"], "musedrop": "0.2"}}, "cards was not recorded, and is ['B'] now"),
+        ({"devices": ["cuda:1"], "stage_seconds": {"render": 9}}, ""),
+    ],
+    ids=str,
+)
+def test_each_cause_is_named(change: dict[str, Any], cause: str) -> None:
+    """Kind of device, weights, version and cards; on which device and how fast is none."""
+    weights = {"unet.pth": "aa"}
+    old = {"engine": "musetalk", "kind": "cuda", "weights_sha256": weights, "made_with": {"musedrop": "0.2"}}
+    assert list(list_causes(old, {**old, **change})) == ([cause] if cause else [])
 
 
 def write_grey(path: Path, changed: int | None) -> None:
@@ -112,18 +139,65 @@ def write_grey(path: Path, changed: int | None) -> None:
         container.mux(stream.encode())
 
 
-def test_a_result_is_made_again_by_the_daemon(share: Share) -> None:
-    """The same bytes; a voice that is gone ends the command with a sentence, and nothing is handed in."""
+def test_a_result_is_made_again_by_the_daemon(make_share: Callable[..., Share]) -> None:
+    """The same bytes leave nothing behind; another setting is named; without daemon or voice nothing is handed in."""
+    share = make_share()
+    share.start()
     share.put("talk.jpg", face())
-    share.put("talk.wav", voice())
+    share.put("talk.wav", voice(0.4))
     share.wait_for("talk", "done")
     shown = share.musedrop("verify", "talk", "--repeat", "--json")
     found = json.loads(shown.stdout)
     assert found[-1] == {"holds": True, "text": "made again as talk-repeat: picture and sound have the same bytes"}
+    assert list_names(share.outbox) == ["talk"]
     record = share.result("talk")
     assert record["made_with"]["musedrop"] == __version__
+    share.stop()
+    before = list_names(share.inbox)
+    alone = share.musedrop("verify", "talk", "--repeat")
+    assert (alone.returncode, "no daemon is running" in alone.stderr, list_names(share.inbox)) == (2, True, before)
+    with share.config.open("a") as file:
+        file.write("\n[output]\ncrf = 35\n")
+    share.start()
+    changed = share.musedrop("verify", "talk", "--repeat")
+    assert (changed.returncode, list_names(share.outbox)) == (1, ["talk", "talk-repeat"])
+    assert re.search(
+        r"NO  made again as talk-repeat: frame 0 at 0.000 s .*\n--  output crf was 18, and is 35 now", changed.stdout
+    )
     for path in share.folder.rglob("talk.wav"):
         path.unlink()
     refused = share.musedrop("verify", "talk", "--repeat")
     assert (refused.returncode, "talk.wav, its audio, is gone" in refused.stderr) == (2, True)
     assert not (share.outbox / "talk-repeat-2").exists()
+
+
+def list_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_spoken_text_is_said_again_by_its_sound(make_share: Callable[..., Share], tmp_path: Path) -> None:
+    """The sound that was made of the text is the input, wherever the text is."""
+    (tmp_path / "spoken.wav").write_bytes(voice(0.4))
+    share = make_share(sign="auto")
+    with share.config.open("a") as file:
+        file.write(f'\n[speech]\ncommand = ["cp", "{tmp_path}/spoken.wav", "{{wav}}"]\n')
+    share.start()
+    share.put("talk.jpg", face())
+    share.put("talk.txt", b"Good morning.")
+    share.wait_for("talk", "done")
+    until(lambda: bool(list(share.folder.glob("archive/*/talk/spoken.wav"))), 30, share.log)
+    *found, last = share.musedrop("verify", "talk", "--repeat").stdout.splitlines()
+    assert "ok  spoken.wav is the audio that was used" in found
+    assert last == "ok  made again as talk-repeat: picture and sound have the same bytes"
+
+
+def test_a_wait_that_is_given_up_takes_the_job_back(settings: Settings) -> None:
+    """Its file leaves the inbox where it was not taken in yet; else it is cancelled."""
+    make_folders((settings.folders.inbox, settings.folders.state))
+    ledger = Ledger(settings.folders.ledger)
+    ticket = client.send(settings, client.JobRequest("hello-repeat", "tag", "{}", ()))
+    withdraw(settings, ticket)
+    assert list_names(settings.folders.inbox) == []
+    add_job(ledger, "u1", name="hello-repeat", id="tag")
+    withdraw(settings, ticket)
+    assert list_names(settings.folders.inbox) == ["u1.cancel"]

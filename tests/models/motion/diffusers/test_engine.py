@@ -17,12 +17,13 @@ from diffusers import (
     StableVideoDiffusionPipeline,
     WanImageToVideoPipeline,
 )
+from safetensors.torch import load_file, save_file
 
 from models.motion.diffusers.engine import DiffusersEngine, load_pipeline, read_photo
 from models.motion.tensors import read_arrays
 from models.motion.types import MotionEngine, MotionRequest
 from models.types import EngineError
-from tests.models.motion.contract import MotionEngineContract, decode_picture, make_clip, open_folder, run_small
+from tests.models.motion.contract import WeightsContract, decode_picture, make_clip, open_folder, run_small
 from tests.models.motion.diffusers.tiny_pipelines import write_svd, write_wan
 from tests.models.motion.test_fake_engine import write_photo
 
@@ -49,7 +50,13 @@ def make_request(tmp_path: Path, models: Path, variant: str, **more: Any) -> Mot
     return MotionRequest(str(write_photo(tmp_path, 300, 300)), "photo.png", str(models), **asked)
 
 
-class TestWan(MotionEngineContract):
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+class TestWan(WeightsContract):
+    """Wan keeps to what all motion engines keep to."""
+
     models: Path
 
     @pytest.fixture(scope="class", autouse=True)
@@ -64,6 +71,27 @@ class TestWan(MotionEngineContract):
     @classmethod
     def make_request(cls, folder: Path) -> MotionRequest:
         return make_request(folder, cls.models, "wan", prompt="a person blinks", steps=1)
+
+    @classmethod
+    def make_damaged_request(cls, folder: Path) -> MotionRequest:
+        root = Path(shutil.copytree(cls.models, folder / "models"))
+        cut_off(root / "motion" / "wan" / "vae" / "diffusion_pytorch_model.safetensors")
+        return make_request(folder, root, "wan")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' Euler with NumPy 2
+class TestSvd(TestWan):
+    """Stable Video Diffusion does so, too."""
+
+    @classmethod
+    def make_request(cls, folder: Path) -> MotionRequest:
+        return make_request(folder, cls.models, "svd", steps=1)
+
+    @classmethod
+    def make_damaged_request(cls, folder: Path) -> MotionRequest:
+        root = Path(shutil.copytree(cls.models, folder / "models"))
+        cut_off(root / "motion" / "svd" / "unet" / "diffusion_pytorch_model.safetensors")
+        return make_request(folder, root, "svd")
 
 
 def run_whole(plan: Any, variant: str, models: Path) -> list[Any]:
@@ -164,6 +192,42 @@ def test_a_card_holds_one_network_at_a_time(models: Path, monkeypatch: pytest.Mo
     assert offered == [pipeline]
     assert pipeline.dtype == torch.bfloat16
     assert getattr(pipeline.vae, "use_tiling", None) == (True if variant == "wan" else None)
+
+
+def test_other_weights_are_loaded_anew(tmp_path: Path, models: Path) -> None:
+    """A worker that has the pipeline loaded looks whether its files are still the same."""
+    root = Path(shutil.copytree(models, tmp_path / "models"))
+    engine, plans, states = DiffusersEngine("cpu:0"), [], []
+    for number in range(2):
+        plans.append(engine.inspect(make_request(tmp_path, root, "wan", steps=1)))
+        files = open_folder(plans[-1], tmp_path / f"clip-{number}")
+        engine.prepare(plans[-1], files.folder, lambda _: None)
+        engine.denoise(files.folder, 0, 0, 1, lambda _: None)
+        states.append(files.unit_path(0, 0).read_bytes())
+        torch.manual_seed(9)
+        network = root / "motion" / "wan" / "transformer" / "diffusion_pytorch_model.safetensors"
+        save_file({name: torch.randn_like(one) for name, one in load_file(network).items()}, network)
+    assert plans[0].identity != plans[1].identity
+    assert states[0] != states[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("svd/unet/config.json", "{}"),
+        ("svd/unet/config.json", '{"num_frames": "x"}'),
+        ("svd/unet/config.json", "["),
+        ("wan/tokenizer/tokenizer.json", "{"),
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path: Path, models: Path, file: str, text: str) -> None:
+    """Before any network is loaded."""
+    root = Path(shutil.copytree(models, tmp_path / "models"))
+    (root / "motion" / file).write_text(text)
+    request = make_request(tmp_path, root, file.partition("/")[0], prompt="a person blinks " * 40)
+    with pytest.raises(EngineError, match="weights_damaged") as caught:
+        DiffusersEngine("cpu:0").inspect(request)
+    assert "fetch" in caught.value.hint
 
 
 def test_a_damaged_or_strange_file_is_named(tmp_path: Path, models: Path) -> None:

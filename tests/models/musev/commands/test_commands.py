@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +139,17 @@ class Trap:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return exec, ("raise SystemExit('code of a checkpoint has run')",)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "image_encoder"])
+@pytest.mark.parametrize("values", [{"hidden_size": "x"}, {"num_attention_heads": 0}, {"num_hidden_layers": 9}])
+def test_a_config_that_fits_no_network_is_named(root: Path, part: str, values: dict[str, Any]) -> None:
+    """Whatever the library makes of it."""
+    folder = BASE if part == "text_encoder" else "IP-Adapter/models"
+    config = root / folder / part / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **values}))
+    found = verdicts(root)[f"{folder}/{part}/model.safetensors"]
+    assert found.startswith("bad: the weight file")
 
 
 def test_what_is_missing_is_said(root: Path) -> None:
