@@ -106,7 +106,7 @@ class Networks:
         shown = pictures.picture_for_clip(cropped).to(self.device, self.dtype)
         embedding = loader.load_picture_encoder(*where)(shown).image_embeds
         tell()
-        image = encode_image(loader.load_picture_tokens(*where), embedding)
+        image = encode_image(loader.load_picture_tokens(*where, embedding.shape[-1]), embedding)
         maps = read_maps(loader.load_reference(*where), given.to(image), image)
         return Encoded(words, image, maps), given
 

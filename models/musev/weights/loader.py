@@ -43,6 +43,8 @@ BLOCKS = 4
 FAMILY = "StableDiffusionPipeline"
 FAMILIES = {1024: "Stable Diffusion 2", 1280: "Stable Diffusion XL (refiner)", 2048: "Stable Diffusion XL"}
 """By the width of their words."""
+USUAL_WORDS = 49_408
+"""That a text encoder of CLIP knows, where its config has no number."""
 LEFTOVERS = ("position_ids",)
 """Endings of tensors in old files that are no weights."""
 
@@ -190,12 +192,15 @@ def load_reference(root: Path, selection: Selection, device: torch.device, dtype
     return loaded
 
 
-def load_picture_tokens(root: Path, selection: Selection, device: torch.device, dtype: torch.dtype) -> PictureTokens:
+def load_picture_tokens(
+    root: Path, selection: Selection, device: torch.device, dtype: torch.dtype, embedding: int = 0
+) -> PictureTokens:
+    """Return what makes tokens of an embedding with so many numbers; 0: as many as the file says."""
     shape = read_shape(root, selection)
     found = get_installed(root, selection, selection.get_part("-picture"))
     state = {name.removeprefix("image_proj."): tensor for name, tensor in read_part(found).items()}
     width = state["proj.weight"].shape[1] if "proj.weight" in state else 0
-    net = build_empty(lambda: PictureTokens(width, shape.words))
+    net = build_empty(lambda: PictureTokens(embedding or width, shape.words))
     check_fit(net, state, found.file)
     loaded: PictureTokens = fill(net, state, device, dtype)
     return loaded
@@ -255,9 +260,14 @@ def load_tokenizer(root: Path, selection: Selection) -> Any:
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     folder = root / selection.base / "tokenizer"
+    file = selection.get_part("-words").config_file
+    most = read_json(root / file, file).get("vocab_size", USUAL_WORDS)
     try:
         check_tokenizer_files(folder)
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        if len(tokenizer) > most:
+            raise ValueError(f"it has {len(tokenizer)} words, the text encoder {most}")
+        return tokenizer
     except (OSError, ValueError, TypeError, KeyError) as error:
         name = f"{selection.base}/tokenizer"
         raise damaged_error(name, f"holds no tokenizer ({error})", repair_hint(f"{name}/vocab.json")) from error

@@ -222,6 +222,7 @@ def test_a_base_of_another_family_is_refused_by_name(
         ("motion/musev_referencenet/unet/config.json", "[]"),
         (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", '{"hidden_size": 1024}'),
         (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", "[]"),
+        (f"{BASES}/{DEFAULT_BASE}/text_encoder/config.json", '{"hidden_size": 24, "vocab_size": 100}'),
         (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", "{"),
         (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", "[1]"),
         (f"{BASES}/{DEFAULT_BASE}/tokenizer/vocab.json", '{"a": 1}'),
@@ -234,6 +235,17 @@ def test_a_damaged_config_is_named(root: Path, photo: Path, file: str, text: str
     with pytest.raises(EngineError, match="weights_damaged") as caught:
         inspect(root, photo)
     assert "--replace" in caught.value.hint
+
+
+def test_a_picture_encoder_of_another_width_is_named(root: Path, photo: Path, tmp_path: Path) -> None:
+    """Its embedding has to be that which the tokens of the picture are made of."""
+    file = root / "motion" / "musev_referencenet" / "ip_adapter_image_proj.bin"
+    state = torch.load(file, weights_only=True)["image_proj"]
+    torch.save({"image_proj": {**state, "proj.weight": state["proj.weight"][:, :-4].clone()}}, file)
+    plan = inspect(root, photo)
+    files = open_folder(plan, tmp_path / "clip")
+    with pytest.raises(EngineError, match=r"weights_damaged: .*ip_adapter_image_proj.*another shape"):
+        MuseVEngine("cpu:0").prepare(plan, files.folder, lambda _: None)
 
 
 def test_a_base_that_describes_nothing_is_none(root: Path, photo: Path) -> None:

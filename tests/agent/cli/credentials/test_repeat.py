@@ -14,7 +14,7 @@ import pytest
 
 from agent import __version__, client
 from agent.cli.credentials.finding import Finding
-from agent.cli.credentials.repeat import compare_results, find_inputs, hash_streams, make_request, withdraw
+from agent.cli.credentials.repeat import compare_results, find_inputs, hash_streams, list_causes, make_request, withdraw
 from agent.errors import UserError
 from agent.fs.folders import make_folders
 from agent.jobs.parse import parse_job
@@ -106,6 +106,24 @@ def test_the_first_frame_that_differs_and_what_may_be_the_cause(tmp_path: Path) 
     second.write_bytes(b"damaged")
     with pytest.raises(UserError, match="can't be compared"):
         hash_streams(second)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"kind": "cpu"}, "kind was cuda, and is cpu now"),
+        ({"weights_sha256": {"unet.pth": "bb"}}, "weights_sha256 unet.pth was aa, and is bb now"),
+        ({"made_with": {"musedrop": "0.3"}}, "musedrop was 0.2, and is 0.3 now"),
+        ({"made_with": {"cards": ["B"], "musedrop": "0.2"}}, "cards was not recorded, and is ['B'] now"),
+        ({"devices": ["cuda:1"], "stage_seconds": {"render": 9}}, ""),
+    ],
+    ids=str,
+)
+def test_each_cause_is_named(change: dict[str, Any], cause: str) -> None:
+    """Kind of device, weights, version and cards; on which device and how fast is none."""
+    weights = {"unet.pth": "aa"}
+    old = {"engine": "musetalk", "kind": "cuda", "weights_sha256": weights, "made_with": {"musedrop": "0.2"}}
+    assert list(list_causes(old, {**old, **change})) == ([cause] if cause else [])
 
 
 def write_grey(path: Path, changed: int | None) -> None:
