@@ -47,11 +47,13 @@ def list_animation_files(
     if task == 0:
         return SpanFiles(reads, (files.state_path(0),), (files.constants,))
     if task > steps:
-        return SpanFiles((*reads, files.state_path(steps)), (files.frames,))
+        return SpanFiles((*reads, files.state_path(steps), *map(files.kept_path, range(steps))), (files.frames,))
     reads = (*reads, files.state_path(task - 1))
     if run.start < animation.units[task - 1]:
         return SpanFiles(reads, (files.unit_path(task - 1, run.start),))
-    return SpanFiles((*reads, files.unit_path(task - 1, 0).parent), (files.state_path(task),))
+    return SpanFiles(
+        (*reads, files.unit_path(task - 1, 0).parent), (files.state_path(task),), (files.kept_path(task - 1),)
+    )
 
 
 def list_entries(cache: Path, index: Path) -> Iterator[Path]:

@@ -254,17 +254,20 @@ class NodeFiles:
         span.is_out = False
         return True
 
-    def collect(self, device: str) -> Steps:
-        """Yield what a span has made, piece by piece, and None where a piece was only read; then remove it here."""
+    def collect(self, device: str, *, is_done: bool = True) -> Steps:
+        """Yield what a span has made, piece by piece, and None where a piece was only read; then remove it here.
+
+        A span that is done has made all that it was to make.
+        """
         with blame_worker():
             for name in self._list_made(device, self._spans[device]):
-                yield from self._collect_one(device, name)
+                yield from self._collect_one(device, name, is_done=is_done)
             self._empty(device)
 
-    def _collect_one(self, device: str, name: str) -> Steps:
+    def _collect_one(self, device: str, name: str, *, is_done: bool) -> Steps:
         path, span = self._locate(device, name), self._spans[device]
         entries = yield from self._describe(name, path)
-        if not entries and span.makes.get(name) is True:
+        if is_done and not entries and span.makes.get(name) is True:
             raise WorkerFault(f"{name} was not made")
         is_as_brought = entries.get("") == span.files.get(name) != []
         if not entries or is_as_brought:

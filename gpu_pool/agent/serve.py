@@ -239,7 +239,7 @@ class Agent:
         if self._files and isinstance(report, Done | Failed):
             if isinstance(report, Failed) and (report.code == "disk_full" or NO_SPACE in report.message):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._files.folder))
-            self._going.append((device, self._files.collect(device), False))
+            self._going.append((device, self._files.collect(device, is_done=isinstance(report, Done)), False))
         told = build_message(device, report)
         if any(name == device for name, _, _ in self._going):
             self._going.append((device, iter([told]), isinstance(told, Ended)))

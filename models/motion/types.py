@@ -114,6 +114,10 @@ class MotionFiles:
         """Return what a step begins with."""
         return self.folder / f"state-{step:04d}.safetensors"
 
+    def kept_path(self, step: int) -> Path:
+        """Return what `decode` reads beside the last state, where a step has such a thing."""
+        return self.folder / f"kept-{step:04d}.safetensors"
+
     def unit_path(self, step: int, unit: int) -> Path:
         """Return the output of a unit of a step."""
         return self.folder / f"step-{step:04d}" / f"unit-{unit:05d}.safetensors"
@@ -167,7 +171,10 @@ class MotionEngine(Protocol):
         ...
 
     def advance(self, folder: Path, step: int, report: ProgressCallback) -> None:
-        """Add the outputs of all units in a fixed order, apply the scheduler, write the state of the next step."""
+        """Add the outputs of all units in a fixed order, apply the scheduler, write the state of the next step.
+
+        What only `decode` reads goes into `MotionFiles.kept_path` before. Other machines get these files and no others.
+        """
         ...
 
     def decode(self, folder: Path, out: Path, report: ProgressCallback) -> None:

@@ -71,7 +71,7 @@ class MuseVEngine:
         outputs = {unit: read_tensors(files.unit_path(step, unit))["noise"] for unit in range(recipe.units)}
         state = advance_shot(recipe, schedule, inner, state, outputs)
         if inner + 1 == len(schedule.timesteps):
-            write_tensors(shot_path(folder, shot), {"latents": state.latents, "given": state.given})
+            write_tensors(files.kept_path(step), {"latents": state.latents, "given": state.given})
             if shot + 1 < recipe.shots:
                 state = begin_shot(recipe, schedule, state.latents[:, :, -1:].clone(), state.random)
         write_tensors(files.state_path(step + 1), state.to_tensors())
@@ -85,7 +85,7 @@ class MuseVEngine:
         plan = MotionFiles(folder).read_plan()
         networks, number = self.open_networks(plan), 0
         for shot in range(networks.recipe.shots):
-            stored = read_tensors(shot_path(folder, shot))
+            stored = read_tensors(shot_path(folder, shot, len(networks.schedule.timesteps)))
             for latents in ([stored["given"]] if shot == 0 else []) + list(stored["latents"].split(1, dim=2)):
                 report(number)
                 if number < plan.frames:
@@ -111,9 +111,9 @@ def read_recipe(plan: MotionPlan) -> tuple[Any, Any]:
     return recipe, Schedule(recipe.scheduler, recipe.steps)
 
 
-def shot_path(folder: Path, shot: int) -> Path:
-    """Return the latents of a finished shot, which wait to be decoded."""
-    return folder / f"shot-{shot:04d}.safetensors"
+def shot_path(folder: Path, shot: int, steps: int) -> Path:
+    """Return the latents of a finished shot of so many steps, which wait to be decoded."""
+    return MotionFiles(folder).kept_path((shot + 1) * steps - 1)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

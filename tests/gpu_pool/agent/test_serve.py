@@ -31,8 +31,8 @@ from gpu_pool.cluster.messages import (
     decode_from_node,
 )
 from gpu_pool.cluster.node import NodeTimes
-from gpu_pool.types import Done, Exited, Ready
-from gpu_pool.wire import decode_report, encode_any
+from gpu_pool.types import Done, Exited, Failed, Ready
+from gpu_pool.wire import decode_report, encode, encode_any
 from tests.gpu_pool.cluster.pairs import Pair
 from tests.gpu_pool.nodes import FACTS, make_start
 from tests.gpu_pool.pools import DEADLINE_S, wait_for_end
@@ -152,6 +152,20 @@ def test_the_end_of_a_span_that_a_worker_does_not_have_is_its_own_fault(tmp_path
     agent._files = Pair(tmp_path).node
     agent._report(("cpu:0", Done("task", 0, 5, 1.0)))
     assert sent == [Broken("cpu:0", "the end of a span it doesn't have")]
+
+
+def test_a_span_that_fails_has_made_nothing_and_says_why(tmp_path: Path) -> None:
+    """It is the job that ends then, with the words of its engine, and not the worker."""
+    sent: list[FromNode] = []
+    agent, pair = Agent(cast(Pipe, SimpleNamespace(send=sent.append, unsent_bytes=0))), Pair(tmp_path)
+    agent._files = pair.node
+    pair.deliver(SpanFiles((), (pair.work / "a",)))
+    failed = Failed("task", 0, 5, "no_face", "there is no face", "send another")
+    agent._report(("cpu:0", failed))
+    for _ in range(3):
+        agent._send_files()
+    assert sent == [Heard("cpu:0", encode(failed).decode())]
+    assert pair.courier.finish("cpu:0", failed) == failed
 
 
 def test_the_end_of_a_worker_is_told_though_its_files_are_not(tmp_path: Path) -> None:

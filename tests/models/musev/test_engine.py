@@ -122,7 +122,7 @@ def test_a_longer_clip_goes_on_from_its_last_frame(
     assert "goes on 1 times" in plan.notes[-1]
     frames = make_clip([engine], plan, tmp_path / "clip")
     assert len(set(frames)) > 4
-    first, second = (read_tensors(shot_path(tmp_path / "clip", shot)) for shot in (0, 1))
+    first, second = (read_tensors(shot_path(tmp_path / "clip", shot, 1)) for shot in (0, 1))
     assert np.array_equal(second["given"], first["latents"][:, :, -1:])
     assert not np.array_equal(second["latents"], first["latents"])
 

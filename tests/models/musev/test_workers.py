@@ -16,7 +16,7 @@ from gpu_pool.pool import Pool
 from gpu_pool.types import Done, Event, Failed, Span, Task
 from models.motion.stage import make_motion_request, write_plan
 from models.motion.types import MotionFiles, MotionPlan, frame_path
-from models.musev.engine import MuseVEngine, shot_path
+from models.musev.engine import MuseVEngine
 from models.types import Animation, Inspection, Request
 
 LIMIT_S = 250
@@ -63,7 +63,7 @@ class Studio:
                     self.run(pool, f"task-{step}", part, payload)
                     assert all(files.is_done(animation, step, span.start) for span in part)
                 assert self.trap.exists()
-        latents = shot_path(files.folder, 0).read_bytes()
+        latents = files.kept_path(len(plan.units) - 1).read_bytes()
         return [latents, *(frame_path(files.frames, number).read_bytes() for number in range(plan.frames))]
 
     @property
