@@ -218,9 +218,13 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The program that leads to the node waits for it. It says so again and again, before all other messages."""
+    """The program that leads to the node waits for it. It says so again and again, before all other messages.
+
+    is_coming   whether the node has been found, and its agent is being started
+    """
 
     reason: str
+    is_coming: bool = False
 
 
 @dataclass(frozen=True, slots=True)

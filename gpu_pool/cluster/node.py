@@ -251,8 +251,8 @@ class Node:
                 self._greet(message)
             case Refused(reason):
                 self._distrust(f"{self.name} can't go on: {reason}")
-            case Absent(reason) if not self._is_greeted:
-                self._wait_longer(f"{self.name} is not there: {reason[:MAX_NAME_CHARS]}")
+            case Absent(reason, is_coming) if not self._is_greeted:
+                self._wait_longer(f"{self.name} is not there{' yet' * is_coming}: {reason[:MAX_NAME_CHARS]}")
             case _ if not self._is_greeted:
                 raise WireError("a message before Hello")
             case Figures():

@@ -63,7 +63,7 @@ class NodeProbe:
         self._link, self._start = link, start
         self._until_s = time.monotonic() + timeout_s
         self._reader = MessageReader[FromNode](decode_from_node, MAX_NODE_LINE_BYTES)
-        self._heard: list[FromNode] = []
+        self._waited_for = ""
         self._devices: dict[str, Figures] = {}
 
     def run(self) -> NodeReport:
@@ -114,8 +114,10 @@ class NodeProbe:
     def _wait_for(self, kind: type[T]) -> T:
         while True:
             for message in self._receive():
-                if isinstance(message, Refused | Absent):
+                if isinstance(message, Refused) or (isinstance(message, Absent) and not message.is_coming):
                     raise NodeSilent(message.reason)
+                if isinstance(message, Absent):
+                    self._waited_for = f": {message.reason}"
                 if isinstance(message, kind):
                     return message
             self._select()
@@ -131,5 +133,5 @@ class NodeProbe:
     def _select(self, *, write: bool = False) -> None:
         left_s = self._until_s - time.monotonic()
         if left_s <= 0:
-            raise NodeSilent("it doesn't answer in time")
+            raise NodeSilent(f"it doesn't answer in time{self._waited_for}")
         select.select([self._link], [self._link] if write else [], [], left_s)

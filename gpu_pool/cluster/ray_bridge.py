@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
 import select
 import socket
@@ -89,7 +90,13 @@ def connect(address: str) -> None:
     """Enter the cluster. SystemExit, in one sentence, where that fails."""
     try:
         GcsClient(address=address).get_all_node_info(timeout=ENTER_S)
-        ray.init(address=address, log_to_driver=False, include_dashboard=False, namespace="musedrop")
+        ray.init(
+            address=address,
+            logging_level=logging.WARNING,  # the last line is read as the reason of the end
+            log_to_driver=False,
+            include_dashboard=False,
+            namespace="musedrop",
+        )
     except ray.exceptions.AuthenticationError as error:
         raise SystemExit(
             f"the Ray cluster at {address} doesn't take our token:"
@@ -163,10 +170,15 @@ class Search:
         OSError when the daemon has ended, SystemExit where the object store is too small.
         """
         while (actor := self._look()) is None:
-            os.write(out_fd, encode_any(Absent(f"no living node of the cluster is called {self._name}")))
+            os.write(out_fd, encode_any(self._explain_absence()))
         for other in self._actors.values():
             ray.kill(other)
         return actor
+
+    def _explain_absence(self) -> Absent:
+        if self._actors:
+            return Absent(f"Ray starts the agent of {self._name}", is_coming=True)
+        return Absent(f"no living node of the cluster is called {self._name}")
 
     def _look(self) -> Any:
         for node in find_nodes(self._name):

@@ -150,7 +150,7 @@ def test_a_machine_that_cannot_be_used_is_named(make_share: Callable[..., Share]
     until(lambda: told in " ".join((share.status_file() or {}).get("problems", [])), 60, share.log)
     checked = share.musedrop("cluster", "check")
     assert checked.returncode == 1
-    assert "Could not resolve" in checked.stdout
+    assert "box2: ssh: Could not resolve hostname box2\n" in checked.stdout
 
 
 @pytest.mark.timeout(400)

@@ -67,13 +67,19 @@ def examine_node(settings: Settings, name: str) -> NodeFinding:
     return NodeFinding(name, report, trouble or explain_difference(name, find_facts(settings), report.facts))
 
 
+def list_troubles(findings: list[NodeFinding]) -> list[str]:
+    """Return a line for each node that can't be used."""
+    bad = [(finding.name, escape(finding.trouble)) for finding in findings if finding.trouble]
+    return [trouble if trouble.startswith(f"{name} ") else f"{name}: {trouble}" for name, trouble in bad]
+
+
 def build_table(findings: list[NodeFinding]) -> Table:
-    """Return a row for each node."""
+    """Return a row for each node; why one can't be used has more room in `list_troubles`."""
     table = Table("machine", "", "cards", "there and back", "clock", "to it", "from it", title_justify="left")
     for finding in findings:
         report = finding.report
         if finding.trouble:
-            table.add_row(Text(finding.name), Text("bad", style="red"), Text(escape(finding.trouble)))
+            table.add_row(Text(finding.name), Text("bad", style="red"))
             continue
         clock = f"{report.clock_s:+.1f} s" if abs(report.clock_s) >= MOST_CLOCK_S else "right"
         cards = ", ".join(f"{device.name} {device.id[:12]}" for device in finding.cards) or "processor alone"

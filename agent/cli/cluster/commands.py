@@ -16,7 +16,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
     Exit code 1 if one of them can't be used.
     """
-    from agent.cli.cluster.check import build_table, examine_nodes
+    from agent.cli.cluster.check import build_table, examine_nodes, list_troubles
 
     settings = load_settings(config)
     if not settings.cluster.nodes:
@@ -26,5 +26,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
         print_json([finding.to_json() for finding in findings])
     else:
         console.print(build_table(findings))
+        for line in list_troubles(findings):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     if any(finding.trouble for finding in findings):
         raise typer.Exit(1)

@@ -235,7 +235,8 @@ def test_a_machine_that_is_waited_for_is_used_when_it_joins(tmp_path: Path) -> N
         assert meeting.node.trouble == "box2 is not there: no living node of the cluster is called b"
     meeting.pass_time(5)
     assert len(meeting.links) == 2
-    meeting.say(absent)
+    meeting.say(absent, Absent("Ray starts the agent of b", is_coming=True))
+    assert meeting.node.trouble == "box2 is not there yet: Ray starts the agent of b"
     meeting.say(Hello(FACTS, sees_state=True), CPU)
     assert (meeting.node.trouble, [device.state for device in meeting.node.devices()]) == ("", ["starting"])
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gpu_pool.cluster.backend import ClusterBackend
 from gpu_pool.cluster.courier import Courier, SpanFiles
 from gpu_pool.cluster.link import CommandLink
 from gpu_pool.cluster.node import Node, NodeTimes
+from gpu_pool.cluster.probe import NodeProbe
 from gpu_pool.cluster.ray_bridge import explain_small_store, is_private, resolve
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
@@ -71,14 +72,16 @@ def cluster(secret: None) -> Iterator[RayCluster]:  # noqa: ARG001
 def test_a_node_of_a_cluster_works_is_killed_and_joins_again(
     cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files pass that its object store is too small for, spans are interrupted at once, those here go on, and no
-    worker is left there.
+    """A look at it finds it, files pass that its object store is too small for, spans are interrupted at once, also
+    by the end of the bridge, those here go on, and no worker is left there.
     """
+    links = list[CommandLink]()
 
     bridge = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", cluster.address, "--node", "box2"]
 
     def open_link() -> CommandLink:
-        return CommandLink(bridge, tmp_path / "link.log")
+        links.append(CommandLink(bridge, tmp_path / "link.log"))
+        return links[-1]
 
     with subprocess.Popen([*bridge, "--least-store-mib", "64"], stderr=subprocess.PIPE, text=True) as picky:
         told = picky.communicate(timeout=120)[1]
@@ -87,6 +90,8 @@ def test_a_node_of_a_cluster_works_is_killed_and_joins_again(
         patched.setenv("RAY_AUTH_TOKEN", "9" * 64)
         assert "doesn't take our token: give all machines" in knock(cluster.address)
 
+    report = NodeProbe(open_link(), make_start(tmp_path, workers=1), 120.0).run()
+    assert (report.trouble, report.facts) == ("", FACTS)
     local = LocalBackend(cpu_devices(1), handler=f"{HANDLERS}:Obliging", handler_options={}, log_dir=tmp_path / "logs")
     work, cache = tmp_path / "work", tmp_path / "cache"
     given, made = work / "1" / "given", work / "1" / "made"
@@ -116,17 +121,24 @@ def test_a_node_of_a_cluster_works_is_killed_and_joins_again(
         assert {event.device for event in events if isinstance(event, Event)} == {"cpu:0", "box2/cpu:0"}
         assert Path(f"{made}-0").read_bytes() == Path(f"{made}-5").read_bytes() == given.read_bytes()
         assert [path.stat().st_size for path in (tmp_path / "far" / "content").iterdir()] == [3 << 20]
-        worker = os.pidfd_open(get_device(pool, "box2/cpu:0").worker_pid or 0)
         poll_until(pool, is_ready)
-        start(pool, "sleep", seconds=3)
-        cluster.say("kill")
-        events = poll_until(pool, lambda events: filter_messages(events, Failed) and filter_messages(events, Done))
-        assert [failed.code for failed in filter_messages(events, Failed)] == ["device_lost"]
-        poll_until(pool, lambda _: is_over(worker))
-        os.close(worker)
+        interrupt(pool, lambda: os.kill(links[-1]._popen.pid, signal.SIGKILL))
+        wait_long(pool, is_ready)
+        interrupt(pool, lambda: cluster.say("kill"))
         cluster.say("join")
         poll_until(pool, lambda _: get_device(pool, "box2/cpu:0").state == "lost")
         wait_long(pool, is_ready)
+
+
+def interrupt(pool: Pool, end: Callable[[], None]) -> None:
+    """Let something end that leads to the node, and see that the span there is over, and the one here is not."""
+    worker = os.pidfd_open(get_device(pool, "box2/cpu:0").worker_pid or 0)
+    start(pool, "sleep", seconds=3)
+    end()
+    events = poll_until(pool, lambda events: filter_messages(events, Failed) and filter_messages(events, Done))
+    assert [failed.code for failed in filter_messages(events, Failed)] == ["device_lost"]
+    poll_until(pool, lambda _: is_over(worker))
+    os.close(worker)
 
 
 def start(pool: Pool, do: str, **more: object) -> None:
