@@ -49,6 +49,8 @@ def make_context(settings: Mapping[str, Any]) -> c2pa.Context:
 
 
 def make_unreadable(error: Exception) -> Credentials:
+    if isinstance(error, c2pa.C2paError.ManifestNotFound):
+        return Credentials("it has no credentials: it was not signed, or they were taken out")
     return Credentials(f"it has no credentials that can be read ({str(error)[:200]})")
 
 

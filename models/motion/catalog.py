@@ -105,7 +105,9 @@ def choose_motion(asked: str | None, models_dir: Path, kinds: Iterable[DeviceKin
     found = next((name for name, why in reasons.items() if not why), None)
     if found is None:
         why = "; ".join(f"{name}: {why}" for name, why in reasons.items())
-        raise EngineError("engine_unavailable", f"the job asks for motion, but no engine can make it: {why}", MISSING)
+        command = "" if asked == "auto" else suggest_command(MOTION_ENGINES[asked])
+        hint = f'run `{command}`, or leave out "motion"' if command else MISSING
+        raise EngineError("engine_unavailable", f"the job asks for motion, but no engine can make it: {why}", hint)
     present = tuple(kinds) if has_cuda_torch() else ("cpu",)
     said = "its weights are installed" if asked == "auto" else "asked for by the job"
     return EngineChoice(found, choose_kind(MOTION_ENGINES[found], present), said)

@@ -102,13 +102,14 @@ def test_submit_and_wait(share: Share, tmp_path: Path) -> None:
 
 
 def test_submit_says_what_went_wrong(share: Share, tmp_path: Path) -> None:
-    """A failed job exits with 1, its message and hint; a missing file exits with 2."""
+    """A failed job exits with 1, its message and hint, and error.json is there; a missing file exits with 2."""
     (tmp_path / "me.jpg").write_bytes(face())
     (tmp_path / "broken.wav").write_text("no sound")
     words = ["submit", "--avatar", str(tmp_path / "me.jpg"), "--audio", str(tmp_path / "broken.wav")]
     failed = share.musedrop(*words, "--wait")
     assert failed.returncode == 1
     assert "audio_unreadable: broken.wav" in failed.stderr
+    assert list(share.failed.glob("*/error.json"))
     missing = share.musedrop("submit", "--avatar", "nobody.jpg", "--audio", str(tmp_path / "broken.wav"))
     assert missing.returncode == 2
     assert "nobody.jpg" in missing.stderr

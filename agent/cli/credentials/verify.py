@@ -191,7 +191,8 @@ def examine(
 def compare_bytes(sha256: str, record: Mapping[str, Any], noted: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield whether the bytes of a video are those that were published: result.json and video may both be others."""
     if not record.get("video_sha256"):
-        yield Finding(None, "there is no result.json beside it that names its bytes")
+        why = "result.json names no hash of its bytes: it was published unsigned"
+        yield Finding(None, why if record else "there is no result.json beside it that names its bytes")
     else:
         same = sha256 == record["video_sha256"]
         yield Finding(same, f"the bytes are {'' if same else 'not '}those that result.json names")

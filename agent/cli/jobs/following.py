@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from agent.cli.display import progress
 from agent.cli.jobs.choosing import require_job
 from agent.cli.presence import NO_DAEMON, find_presence, warn_of_absence
 from agent.intake.paths import fold_name
-from agent.ledger.reader import NoLedger
+from agent.ledger.places import Places
+from agent.ledger.reader import NoLedger, find_inputs
 from agent.results.video_file import find_video
 from agent.settings import Settings
 from agent.text import escape_markup
 
 POLL_S = 0.25
-CLAIM_S = 2.0
+CLAIM_S = FILE_S = 2.0
 ABSENCE_S = 30.0
 """How long a wait goes on without a daemon: a service that restarts is back by then."""
 Tell = Callable[[Settings, dict[str, Any]], int]
@@ -64,9 +66,20 @@ def follow_jobs(
                 error_console.print(f"[yellow]![/] {speak(f'not finished after {timeout_s:g} s; the jobs go on')}")
                 return TIMED_OUT
             time.sleep(POLL_S)
+    wait_for_files(settings, [str(row["uid"]) for row in rows.values() if row["state"] == "failed"])
     if quiet:
         return int(any(rows[key]["state"] != "done" for key in keys))
     return max((tell or print_outcome)(settings, rows[key]) for key in keys)
+
+
+def wait_for_files(settings: Settings, uids: Sequence[str]) -> None:
+    """Wait until error.json is there of jobs that have just failed: it follows their rows."""
+    if not uids:
+        return
+    places, end_s = Places(settings.folders.share, settings.folders.state), time.monotonic() + FILE_S
+    with closing(client.open_ledger(settings)) as db:
+        while not all(find_inputs(db, uid, places) for uid in uids) and time.monotonic() < end_s:
+            time.sleep(POLL_S)
 
 
 def find_key(settings: Settings, name: str) -> str:
