@@ -24,7 +24,7 @@ import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from gpu_pool.cluster.messages import Absent
-from gpu_pool.cluster.ray_actor import start_actor
+from gpu_pool.cluster.ray_actor import END_S, start_actor
 from gpu_pool.wire import encode_any
 
 READ_BYTES = 1 << 16
@@ -267,6 +267,8 @@ def run(address: str, node: str, least_mib: int, out_fd: int) -> str:
     try:
         return Bridge(actor, 0, out_fd).run()
     finally:
+        with suppress(ray.exceptions.RayError):
+            ray.get(actor.end.remote(), timeout=END_S)  # when it is killed, its agent only begins to end workers
         ray.kill(actor)
         ray.shutdown()
 

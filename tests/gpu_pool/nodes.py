@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ FACTS = {"musedrop": "1", "python": "3"}
 FAR = ("setsid", "--wait", sys.executable, "-m", "gpu_pool.agent")
 """An agent that the end of the program which leads to it does not end."""
 SHELL = ("sh", "-c", f"exec {sys.executable} -m gpu_pool.agent")
+RAY_SECRET = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+"""The environment of all processes of a Ray cluster."""
 
 
 def describe(_: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,3 +103,32 @@ class NodeAlone:
 
     def close(self) -> None:
         self._cluster.close()
+
+
+class RayCluster:
+    """A cluster of two nodes in processes of its own."""
+
+    def __init__(self, *words: str) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.gpu_pool.cluster.ray_cluster", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._popen.stdout
+        lines = (line.split() for line in self._popen.stdout)
+        self.address = next(words[1] for words in lines if words[:1] == ["address"])
+
+    @property
+    def bridge(self) -> tuple[str, ...]:
+        """The command that leads to the agent of box2."""
+        return (sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", self.address, "--node", "box2")
+
+    def say(self, word: str) -> None:
+        assert self._popen.stdin
+        self._popen.stdin.write(f"{word}\n")
+        self._popen.stdin.flush()
+
+    def end(self) -> None:
+        self._popen.communicate(timeout=60)

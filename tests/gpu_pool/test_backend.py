@@ -1,4 +1,4 @@
-"""The contract of a backend: what the local one, a node and the fake one all do."""
+"""The contract of a backend: what the local one, a node behind a pipe, one of a Ray cluster and the fake one all do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from gpu_pool.backend import Backend
+from gpu_pool.cluster.node import NodeTimes
 from gpu_pool.local import cpu_devices
 from gpu_pool.types import Cancel, Done, Exited, Failed, Progress, ProtocolError, Ready, RunSpan, Stop, WorkerMessage
 from gpu_pool.wakeup import Wakeup
 from gpu_pool.wire import WireError
 from tests.gpu_pool.fake import Clock, FakeBackend, Message, make_done, make_progress
-from tests.gpu_pool.nodes import NodeAlone, make_node
+from tests.gpu_pool.nodes import RAY_SECRET, NodeAlone, RayCluster, make_node
 from tests.gpu_pool.pools import DEADLINE_S, MakeBackend
+
+RAY_TIMES = NodeTimes(beat_s=0.2, fence_s=25.0, lost_s=30.0, retry_s=0.5)
+"""Ray takes seconds to start what it is asked for, more on a busy machine."""
 
 
 def answer_as_handler(_: str, run: RunSpan) -> Iterable[tuple[float, Message]]:
@@ -41,7 +45,18 @@ def wakeup() -> Iterator[Wakeup]:
     made.close()
 
 
-@pytest.fixture(params=["local", "node", "fake"])
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[RayCluster]:
+    """Two nodes, with the token in the environment of this process."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in RAY_SECRET.items():
+            patched.setenv(name, value)
+        cluster = RayCluster()
+        yield cluster
+        cluster.end()
+
+
+@pytest.fixture(params=["local", "node", pytest.param("ray", marks=pytest.mark.cluster), "fake"])
 def backend(
     request: pytest.FixtureRequest, make_backend: MakeBackend, tmp_path: Path, wakeup: Wakeup
 ) -> Iterator[Backend]:
@@ -52,6 +67,9 @@ def backend(
             made = make_backend(2)
         case "node":
             made = NodeAlone(make_node(tmp_path / "box2"), tmp_path / "logs", wakeup.fileno(), 2)
+        case "ray":
+            node = make_node(tmp_path / "box2", times=RAY_TIMES, command=request.getfixturevalue("ray_cluster").bridge)
+            made = NodeAlone(node, tmp_path / "logs", wakeup.fileno(), 2)
         case _:
             made = FakeBackend(cpu_devices(2), Clock(), answer_as_handler)
     yield made

@@ -24,7 +24,7 @@ from gpu_pool.cluster.ray_bridge import explain_small_store, is_private, resolve
 from gpu_pool.local import LocalBackend, cpu_devices
 from gpu_pool.pool import Pool
 from gpu_pool.types import Done, Event, Failed, RunSpan, Span, Task
-from tests.gpu_pool.nodes import FACTS, make_start
+from tests.gpu_pool.nodes import FACTS, RAY_SECRET, RayCluster, make_start
 from tests.gpu_pool.pools import HANDLERS, filter_messages, get_device, poll_until
 
 TIMES = NodeTimes(beat_s=0.2, fence_s=25.0, lost_s=30.0, retry_s=0.5)
@@ -33,32 +33,8 @@ TIMES = NodeTimes(beat_s=0.2, fence_s=25.0, lost_s=30.0, retry_s=0.5)
 @pytest.fixture
 def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """The token that all processes of the cluster have."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
-
-
-class RayCluster:
-    """A cluster of two nodes in processes of its own."""
-
-    def __init__(self, *words: str) -> None:
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.gpu_pool.cluster.ray_cluster", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._popen.stdout
-        lines = (line.split() for line in self._popen.stdout)
-        self.address = next(words[1] for words in lines if words[:1] == ["address"])
-
-    def say(self, word: str) -> None:
-        assert self._popen.stdin
-        self._popen.stdin.write(f"{word}\n")
-        self._popen.stdin.flush()
-
-    def end(self) -> None:
-        self._popen.communicate(timeout=60)
+    for name, value in RAY_SECRET.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -77,7 +53,7 @@ def test_a_node_of_a_cluster_works_is_killed_and_joins_again(
     """
     links = list[CommandLink]()
 
-    bridge = [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", cluster.address, "--node", "box2"]
+    bridge = cluster.bridge
 
     def open_link() -> CommandLink:
         links.append(CommandLink(bridge, tmp_path / "link.log"))
