@@ -46,9 +46,8 @@ def test_a_job_file_becomes_a_video(share: Share) -> None:
     assert (row["engine"], row["id"], row["percent"], row["result"]) == ("preview", "order-1", 100.0, "hello")
     page = (ROOT / "docs" / "result.md").read_text().partition("\n## ")[0]
     documented = {key for line in re.findall(r"^\| (`.*?) \|", page, re.M) for key in re.findall(r"`(\w+)`", line)}
-    assert documented - {"credentials", "video_sha256", "race", "weights_sha256"} == set(
-        result
-    )  # unsigned, no race, no weights
+    of_others = {"credentials", "video_sha256", "race", "weights_sha256", "motion"}
+    assert documented - of_others == set(result)
     assert (share.outbox / "hello" / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
     until(lambda: not list(share.inbox.iterdir()), 60, share.log)
     [archived] = (share.folder / "archive").glob("*/hello")
