@@ -17,6 +17,7 @@ from threading import Event
 
 import pytest
 
+from tests.gpu_pool.nodes import RAY_SECRET
 from tests.needs import need
 from tests.share import ROOT, Share, alive, are_gone, face, until, voice
 
@@ -286,16 +287,59 @@ class Network:
         self.call(f"link set md{os.getpid()} {state}")
 
     def end(self) -> None:
+        self.call(f"link del md{os.getpid()}")  # the namespace stays for as long as a program is in it
         self.call(f"netns del {self.name}")
 
 
+class RayNodes:
+    """A head of Ray at one address, and the node box2 at another, which `prefix` starts elsewhere."""
+
+    def __init__(self, here: str, there: str, prefix: Sequence[str]) -> None:
+        with closing(socket.create_server((here, 0))) as free:
+            self._address = f"{here}:{free.getsockname()[1]}"
+        port, ray = self._address.rpartition(":")[2], [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+        head = ["--head", "--port", port, "--node-ip-address", here, "--include-dashboard", "false"]
+        self._popens = [self._start(*ray, *head)]
+        until(self._is_up, 60, lambda: "no head")
+        node = ["--address", self._address, "--node-ip-address", there, "--node-name", "box2"]
+        self._popens.append(self._start(*prefix, *ray, *node))
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _is_up(self) -> bool:
+        host, _, port = self._address.rpartition(":")
+        with suppress(OSError), closing(socket.create_connection((host, int(port)), 1)):
+            return True
+        return False
+
+    def build_command(self) -> list[str]:
+        return [sys.executable, "-m", "gpu_pool.cluster.ray_bridge", "--address", self._address, "--node", "box2"]
+
+    def end(self) -> None:
+        for popen in reversed(self._popens):
+            popen.terminate()
+            popen.wait(60)
+
+
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a network of its own, for which it must be root")
-def test_a_partition_heals(make_share: Callable[..., Share], tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["ssh", "ray"])
+def test_a_partition_heals(
+    make_share: Callable[..., Share], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     """The machine is lost and ends its workers, the job is done here; then it is used again."""
+    for name, value in RAY_SECRET.items():
+        monkeypatch.setenv(name, value)
     network = Network()
-    server = SshServer(tmp_path / "ssh", network.THERE, ("ip", "netns", "exec", network.name))
+    elsewhere = ("ip", "netns", "exec", network.name)
+    server: SshServer | RayNodes
+    if way == "ssh":
+        server, times = SshServer(tmp_path / "ssh", network.THERE, elsewhere), {}
+    else:
+        server, times = RayNodes(network.HERE, network.THERE, elsewhere), {"fence_s": 8, "lost_s": 10}
     share = make_share(workers=1)
-    add_node(share, server.build_command())
+    add_node(share, server.build_command(), **times)
     try:
         share.start()
         wait_for_node(share)
