@@ -15,9 +15,10 @@ _QUIET_SHARE = 5
 _SPOKEN, _FLAT, _LOUD = 0.1, 0.001, 0.05
 _NOISY_DB, _QUIET_DB, _UNEVEN_DB, _HEARD_DB = 18.0, -45.0, 12.0, 45.0
 _ABOVE_NOISE_DB, _HEARD_STEPS, _SHORT_STEPS = 8.0, 20, 75
-_PITCH_RATE, _PITCH_WINDOW, _PITCH_STEP, _PITCH_FFT = RATE // 4, 256, 80, 1024
+_PITCH_WINDOW, _PITCH_STEP, _PITCH_FFT = 256, 80, 1024
+"""In samples at a quarter of the rate."""
 _PITCH_LAGS = slice(10, 66)
-"""Periods of 60 to 400 Hz at the rate at which the pitch is looked for."""
+"""Periods of 60 to 400 Hz in the same samples."""
 _VOICED, _PITCHED, _GLIDING, _FEWEST_PAIRS = 0.6, 0.03, 0.03, 20
 
 

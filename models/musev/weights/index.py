@@ -28,7 +28,7 @@ BASES = "t2i/sd1.5"
 DEFAULT_BASE = "majicmixRealv6Fp16"
 CONVERTED = "converted/musev"
 LCM_FILE = "lcm/lcm-lora-sdv1-5/pytorch_lora_weights.safetensors"
-"""Changes of a base model, with which it needs a few steps: what the option `lcm` takes. Licence: openrail++."""
+"""Changes of a base model, with which it needs a few steps: what the option `lcm` takes."""
 DIFFUSERS_FILES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
